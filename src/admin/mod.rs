@@ -1,0 +1,1 @@
+//! The admin listener: metrics, liveness, readiness and status, apart from callers' traffic.

@@ -1,0 +1,1 @@
+//! From what the operator wrote to [`crate::gateway::Settings`].

@@ -1,0 +1,185 @@
+//! The bearer and the seam between those who obtain it and those who use it.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use futures_util::future::BoxFuture;
+use http::HeaderValue;
+
+/// Where bearers come from: one per configured credential, shared by all workers.
+pub trait BearerSource: fmt::Debug + Send + Sync {
+    /// Returns the bearer for a request to `url` (scheme, authority and path, without query), if one is valid now.
+    /// Takes no lock and does no I/O.
+    fn ready(&self, url: RequestUrl<'_>) -> Option<Bearer>;
+
+    /// Waits until there is a bearer, sharing the acquisition under way or starting one.
+    ///
+    /// # Errors
+    /// [`TokenUnavailable`] when the acquisition failed, or when the last one failed and the next is not due.
+    ///
+    /// # Cancel safety
+    /// Safe: acquisitions run in tasks of their own and their outcome is kept.
+    fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
+
+    /// Takes the bearer `refused` (an endpoint answered 401 to it) out of service if it is still the current one, and
+    /// waits for another. Callers that report the same bearer share one acquisition.
+    ///
+    /// # Errors
+    /// [`TokenUnavailable`] when there is no other bearer to be had now: the acquisition failed, a forced one was made
+    /// a moment ago, or what came back is byte for byte the one that was refused (which then stays in service).
+    ///
+    /// # Cancel safety
+    /// Safe, as [`BearerSource::acquire`].
+    fn replace(&self, refused: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
+
+    /// Says how the credential is doing.
+    fn status(&self) -> CredentialStatus;
+}
+
+/// The URL a bearer is wanted for, in the parts a signer needs. The query is not part of an access key's audience.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestUrl<'a> {
+    /// `https://host[:port]` of the endpoint.
+    pub origin: &'a str,
+    /// The path as the caller sent it.
+    pub path: &'a str,
+}
+
+/// A ready `Authorization` value. Cloning is a reference count; it never prints.
+#[derive(Clone)]
+pub struct Bearer {
+    header: HeaderValue,
+    fingerprint: Fingerprint,
+}
+
+impl Bearer {
+    /// Makes the `Authorization` value of a token.
+    ///
+    /// # Errors
+    /// [`NotAToken`] when the token is empty or has bytes that RFC 6750 section 2.1 does not allow.
+    pub fn new(token: &str) -> Result<Self, NotAToken> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        if token.is_empty() || !token.bytes().all(allowed) {
+            return Err(NotAToken);
+        }
+        let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_invalid| NotAToken)?;
+        header.set_sensitive(true);
+        Ok(Self { header, fingerprint: Fingerprint::of(token) })
+    }
+
+    /// Returns the value for `Authorization`. It is marked sensitive.
+    pub fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    /// Returns the name of the token in logs.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bearer({})", self.fingerprint)
+    }
+}
+
+/// A token is empty or not of the form that RFC 6750 allows in a header.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token is empty or has characters that a bearer token cannot have")]
+pub struct NotAToken;
+
+/// The name of a token in logs and on pages: the first eight hex digits of its SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(u32);
+
+impl Fingerprint {
+    /// Takes the fingerprint of a token, without the `Bearer ` before it.
+    pub fn of(token: &str) -> Self {
+        let digest = digest::digest(&digest::SHA256, token.as_bytes());
+        Self(digest.as_ref().iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte)))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// There is no valid bearer, and why. All callers that waited for one acquisition get the same cause.
+#[derive(Clone, Debug)]
+pub struct TokenUnavailable {
+    /// When it is worth asking again.
+    pub retry_after: Duration,
+    /// What went wrong. For logs and the admin pages; it names tenants and hosts, so it is not for callers.
+    pub cause: Arc<dyn Error + Send + Sync>,
+}
+
+impl fmt::Display for TokenUnavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no valid token")
+    }
+}
+
+impl Error for TokenUnavailable {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// How a credential is doing, for `/status` and `/readyz`.
+#[derive(Clone, Debug)]
+pub struct CredentialStatus {
+    /// Whether requests can be signed.
+    pub state: CredentialState,
+    /// The token in service.
+    pub fingerprint: Option<Fingerprint>,
+    /// When that token expires, by this host's clock.
+    pub expires_at: Option<SystemTime>,
+    /// When the last acquisition succeeded.
+    pub last_success: Option<SystemTime>,
+    /// Why the last acquisition failed, if it did: the chain of causes in one line.
+    pub last_error: Option<String>,
+}
+
+/// Whether requests can be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialState {
+    /// The first acquisition has not ended.
+    Starting,
+    /// A valid token is in service.
+    Ready,
+    /// A valid token is in service, but the last refresh failed.
+    Stale,
+    /// There is no valid token.
+    Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_never_prints() {
+        let bearer = Bearer::new("canary-token").unwrap();
+        assert!(!format!("{bearer:?} {:?}", bearer.header()).contains("canary"));
+        assert_eq!(format!("{bearer:?}"), "Bearer(4b598de5)");
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_a_bearer_token() {
+        for token in ["", "two words", "line\nbreak", "quote\"", "nul\0", "ü"] {
+            assert_eq!(Bearer::new(token).err(), Some(NotAToken), "{token:?}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a credential is built from, decided. No serde, no I/O: secrets and files are named here and read when used.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The configured name of a credential. Metric label, log field, key of the `[credentials.*]` tables.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialName(Arc<str>);
+
+impl CredentialName {
+    /// Wraps a name that configuration has checked.
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Returns the name as the operator wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One credential: its name and who it makes us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialSettings {
+    /// The configured name.
+    pub name: CredentialName,
+    /// How a bearer is obtained.
+    pub kind: CredentialKind,
+}
+
+/// How a bearer is obtained.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CredentialKind {
+    /// An app registration that asks tenant B's token endpoint.
+    App(AppSettings),
+    /// A managed identity of the endpoint's own tenant asks for a SignalR token directly.
+    ManagedIdentity {
+        /// Which identity; the system-assigned one if `None`.
+        identity: ManagedIdentity,
+        /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
+        scope: String,
+    },
+    /// A SignalR access key; each request is signed with HS256.
+    AccessKey {
+        /// Where the key is read from.
+        key: SecretSource,
+    },
+    /// A file that holds a ready bearer, kept fresh by another program. Re-read when it changes.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// An app registration (tenant A) whose enterprise application lives in the tenant asked (tenant B).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AppSettings {
+    /// The Entra authority to ask.
+    pub authority: AuthoritySettings,
+    /// The tenant that is asked: the one the SignalR resource lives in. Never `common` or `organizations`.
+    pub tenant: String,
+    /// The app registration's client id.
+    pub client_id: String,
+    /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
+    pub scope: String,
+    /// How the app proves that it is itself.
+    pub proof: Proof,
+}
+
+/// An Entra authority.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AuthoritySettings {
+    /// Which cloud.
+    pub cloud: Cloud,
+    /// PEM file of the CAs that the authority's certificate is checked against, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A Microsoft cloud, or an authority of the operator's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Cloud {
+    /// `login.microsoftonline.com`.
+    Public,
+    /// `login.microsoftonline.us`.
+    UsGovernment,
+    /// `login.chinacloudapi.cn`.
+    China,
+    /// Another authority: `https://host[:port]` with no path.
+    Custom {
+        /// The authority's origin.
+        authority: String,
+    },
+}
+
+/// How an app registration proves that it is itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// A client secret.
+    Secret(SecretSource),
+    /// A certificate: each token request carries an assertion signed with its key.
+    Certificate(CertificateSettings),
+    /// A token of another identity, trusted through a federated identity credential on the app registration.
+    Federated(AssertionSettings),
+}
+
+/// A client certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateSettings {
+    /// PEM file with the certificate, and the key unless `key` names another file.
+    pub certificate: PathBuf,
+    /// PEM file with the unencrypted private key (PKCS#8, PKCS#1).
+    pub key: Option<PathBuf>,
+    /// The signature algorithm of the assertion.
+    pub algorithm: AssertionAlgorithm,
+    /// Whether the chain is sent in `x5c` (subject name and issuer authentication).
+    pub send_chain: bool,
+}
+
+/// The signature algorithm of a certificate assertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AssertionAlgorithm {
+    /// RSASSA-PSS with SHA-256: what Microsoft asks for.
+    Ps256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256: the older form.
+    Rs256,
+}
+
+/// Where the client assertion of a federated credential comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AssertionSettings {
+    /// A user-assigned managed identity of the app registration's own tenant.
+    ManagedIdentity {
+        /// Which identity.
+        identity: ManagedIdentity,
+        /// The exchange audience, such as `api://AzureADTokenExchange`. Without `/.default`.
+        audience: String,
+    },
+    /// A file that another program keeps fresh (a Kubernetes projected token). Read at each acquisition, trimmed.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Which managed identity of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ManagedIdentity {
+    /// The host's system-assigned identity.
+    System,
+    /// A user-assigned identity, by client id.
+    ClientId(String),
+    /// A user-assigned identity, by object (principal) id.
+    ObjectId(String),
+    /// A user-assigned identity, by ARM resource id.
+    ResourceId(String),
+}
+
+/// Where a secret is read from, each time it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SecretSource {
+    /// A file; a trailing line break is not part of the secret.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}

@@ -1,0 +1,50 @@
+//! What the pipeline is built from, decided. No serde, no I/O.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use crate::signalr::OperationSet;
+
+/// Who and what may pass one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmissionSettings {
+    /// Host names that `Host` may carry, in lower case, without port; `*.example.com` stands for any name below. IP
+    /// addresses and `localhost` always pass: a page that rebinds a name cannot show those.
+    pub allowed_hosts: Vec<String>,
+    /// The operations callers may use.
+    pub operations: OperationSet,
+    /// Networks callers may come from; any if empty. Callers on a Unix socket always pass.
+    pub clients: Vec<IpNet>,
+    /// A header every call must carry.
+    pub required_header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// Limits, deadlines and header rules of the pipeline, the same for all listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// The largest request body, in bytes. The service's own limit is 1 MiB.
+    pub max_body_bytes: u64,
+    /// The largest request head (request line and headers), in bytes. The service's own limit is 16 KiB.
+    pub max_header_bytes: usize,
+    /// How long a request may take in all, until the answer's head; an answer's body gets the same time again.
+    pub request_timeout: Duration,
+    /// How long one attempt may take, until the answer's head.
+    pub try_timeout: Duration,
+    /// Whether the caller's address is appended to `X-Forwarded-For` upstream.
+    pub forward_client_address: bool,
+    /// What the access log holds.
+    pub access_log: AccessLog,
+}
+
+/// Which requests get a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Each request.
+    All,
+    /// Requests answered 400 and above, and those that broke off.
+    Failures,
+    /// None.
+    Off,
+}

@@ -1,0 +1,94 @@
+//! What the routing table is built from, decided. No serde, no I/O.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::pattern::Pattern;
+use crate::endpoint::EndpointName;
+use crate::signalr::OperationSet;
+
+/// The configured name of a route. Metric label, log field.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteName(Arc<str>);
+
+impl RouteName {
+    /// Wraps a name that configuration has checked.
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// Returns the name as the operator wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RouteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One rule: which calls it takes and where they go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// The configured name.
+    pub name: RouteName,
+    /// What a call must look like. Every condition that is set must hold.
+    pub matches: MatchSettings,
+    /// How one of the endpoints is chosen.
+    pub pick: Pick,
+    /// The endpoints, in configured order. Never empty.
+    pub endpoints: Vec<RouteEndpoint>,
+}
+
+/// An endpoint of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteEndpoint {
+    /// Which endpoint.
+    pub endpoint: EndpointName,
+    /// Its share under [`Pick::Weighted`], relative to the others; at least 1.
+    pub weight: u32,
+}
+
+/// How a route chooses among its endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// In configured order: the next one only when nothing could be sent to those before.
+    First,
+    /// At random by weight; the others, by weight too, when nothing could be sent.
+    Weighted,
+}
+
+/// The conditions of a route. An empty list means "any".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MatchSettings {
+    /// Hub names or `*` patterns; compared without case, as the service does.
+    pub hubs: Vec<Pattern>,
+    /// Operations; any if `None`.
+    pub operations: Option<OperationSet>,
+    /// Group names or `*` patterns; with case, percent-decoded once.
+    pub groups: Vec<Pattern>,
+    /// User ids or `*` patterns; with case, percent-decoded once.
+    pub users: Vec<Pattern>,
+    /// Values or `*` patterns of the `application` query parameter; without case.
+    pub applications: Vec<Pattern>,
+    /// Headers that must all be there.
+    pub headers: Vec<HeaderMatch>,
+    /// Names of the listeners that the call may have come in by.
+    pub listeners: Vec<String>,
+    /// Networks that the caller's address may be in. A call over a Unix socket has none and matches no network.
+    pub clients: Vec<IpNet>,
+}
+
+/// A header a call must carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// The header's name.
+    pub name: HeaderName,
+    /// The value one of its lines must have; any value if `None`.
+    pub value: Option<HeaderValue>,
+}

@@ -1,0 +1,8 @@
+//! The grammar of the Azure SignalR Service REST API, pure: which operation a method and a path are, and what the
+//! names in them may look like. Knows no sockets, no endpoints and nothing of this gateway.
+
+mod grammar;
+mod operation;
+
+pub use grammar::{Call, NotACall};
+pub use operation::{Operation, OperationSet};
