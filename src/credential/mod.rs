@@ -11,5 +11,5 @@ pub use bearer::{
 };
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
-    CredentialName, CredentialSettings, ManagedIdentity, Proof, SecretSource,
+    CredentialName, CredentialSettings, ManagedIdentity, ManagedIdentitySettings, Proof, SecretSource,
 };

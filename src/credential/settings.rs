@@ -42,8 +42,8 @@ pub enum CredentialKind {
     App(AppSettings),
     /// A managed identity of the endpoint's own tenant asks for a SignalR token directly.
     ManagedIdentity {
-        /// Which identity; the system-assigned one if `None`.
-        identity: ManagedIdentity,
+        /// Which identity, and where it is asked for.
+        identity: ManagedIdentitySettings,
         /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
         scope: String,
     },
@@ -137,8 +137,8 @@ pub enum AssertionAlgorithm {
 pub enum AssertionSettings {
     /// A user-assigned managed identity of the app registration's own tenant.
     ManagedIdentity {
-        /// Which identity.
-        identity: ManagedIdentity,
+        /// Which identity, and where it is asked for.
+        identity: ManagedIdentitySettings,
         /// The exchange audience, such as `api://AzureADTokenExchange`. Without `/.default`.
         audience: String,
     },
@@ -147,6 +147,17 @@ pub enum AssertionSettings {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// A managed identity and the endpoint that hands out its tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ManagedIdentitySettings {
+    /// Which identity of the host.
+    pub id: ManagedIdentity,
+    /// `http://host[:port]` that stands in for the instance metadata service at `http://169.254.169.254`, where
+    /// something on the node answers for it. Hosts that set `IDENTITY_ENDPOINT` (App Service, Container Apps) do not
+    /// use it.
+    pub imds_endpoint: Option<String>,
 }
 
 /// Which managed identity of the host.
