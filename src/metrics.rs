@@ -1,177 +1,298 @@
 //! Every metric of the gateway, its labels and its buckets, in a registry of its own.
 //!
 //! Label values come from closed enums and configured names alone, so the number of series is bounded by the
-//! configuration whatever callers send.
+//! configuration whatever callers send. Workers count in memory of their own ([`WorkerMetrics`]) and hand their
+//! counts over when somebody scrapes, so the request path shares nothing between cores.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod labels;
+mod token;
+mod worker;
 
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-/// The leg of an acquisition that a token request belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenStage {
-    /// Getting the client assertion (managed identity, file, external identity provider).
-    Assertion,
-    /// Getting the endpoint's token.
-    Exchange,
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub use labels::{
+    ConnectionState, ErrorKind, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction,
+    UpstreamErrorReason,
+};
+pub use token::TokenMetrics;
+pub use worker::{ConnectionGauge, Names, RequestRecord, UpstreamRecord, WorkerMetrics};
+
+/// The media type of the text exposition format.
+pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
+
+/// How long a scrape waits for the workers' counts. A worker that is busier than that is scraped a little stale.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The metrics of one gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    token: TokenMetrics,
+    shared: SharedMetrics,
+    /// `signalr_gateway_draining`.
+    draining: IntGauge,
+    /// `signalr_gateway_config_hash_info`.
+    config_hash: IntGaugeVec,
+    accept_errors: IntCounter,
+    workers: Mutex<Vec<mpsc::UnboundedSender<FlushRequest>>>,
 }
 
-impl TokenStage {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Assertion => "assertion",
-            Self::Exchange => "exchange",
-        }
-    }
-}
+/// A wish that a worker hands over its counts; dropping or sending ends the wait.
+pub type FlushRequest = oneshot::Sender<()>;
 
-/// How a token request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenOutcome {
-    /// A usable token came back.
-    Ok,
-    /// It failed in a way that may pass by itself.
-    Transient,
-    /// It was refused in a way that somebody must mend.
-    Permanent,
-}
-
-impl TokenOutcome {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Transient => "transient",
-            Self::Permanent => "permanent",
-        }
-    }
-}
-
-/// Why a token request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenErrorReason {
-    /// The secret, certificate or assertion was refused.
-    InvalidClient,
-    /// The assertion was outside its time window.
-    AssertionExpired,
-    /// The app is unknown to the tenant, or the tenant to the cloud.
-    UnknownApp,
-    /// The federated credential, resource or policy does not allow it.
-    Refused,
-    /// Too many requests.
-    Throttled,
-    /// No answer: name resolution, connection, TLS, timeout, or a 5xx.
-    Network,
-    /// An answer that is not a usable token answer.
-    Malformed,
-    /// A secret, certificate or assertion on this host could not be read or used.
-    Local,
-    /// Anything else.
-    Other,
-}
-
-impl TokenErrorReason {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::InvalidClient => "invalid_client",
-            Self::AssertionExpired => "assertion_expired",
-            Self::UnknownApp => "unknown_app",
-            Self::Refused => "refused",
-            Self::Throttled => "throttled",
-            Self::Network => "network",
-            Self::Malformed => "malformed",
-            Self::Local => "local",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// Metrics of the credentials. Cloning shares them.
+/// The vectors that the workers' counts end in.
 #[derive(Clone, Debug)]
-pub struct TokenMetrics {
+struct SharedMetrics {
     requests: IntCounterVec,
-    errors: IntCounterVec,
-    duration: HistogramVec,
-    expiry: GaugeVec,
-    last_success: GaugeVec,
-    not_after: GaugeVec,
+    request_duration: HistogramVec,
+    overhead: Histogram,
+    in_flight: IntGauge,
+    request_body: Histogram,
+    response_body: Histogram,
+    rejected: IntCounterVec,
+    upstream_requests: IntCounterVec,
+    upstream_duration: HistogramVec,
+    upstream_errors: IntCounterVec,
+    upstream_connections: IntGaugeVec,
+    upstream_connects: IntCounterVec,
+    retries: IntCounterVec,
+    token_wait: Histogram,
+    unauthorized: IntCounterVec,
 }
 
-impl TokenMetrics {
-    /// Registers the metrics.
+impl Metrics {
+    /// Makes the metrics of one gateway, process metrics included.
     ///
     /// # Errors
-    /// If one of them is registered already.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let opts = |name: &str, help: &str| Opts::new(name, help).namespace(NAMESPACE);
-        let metrics = Self {
-            requests: IntCounterVec::new(
-                opts("token_requests_total", "Token requests to identity endpoints, when they end."),
-                &["credential", "stage", "result"],
+    /// If two metrics have one name, which a test excludes.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(opts(name, help), labels)?);
+        let histogram = |name, help, buckets: &[f64]| {
+            let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+            register(&registry, Histogram::with_opts(opts)?)
+        };
+        let histograms = |name, help, label: &str| {
+            let opts = HistogramOpts::from(opts(name, help)).buckets(DURATION_BUCKETS.to_vec());
+            register(&registry, HistogramVec::new(opts, &[label])?)
+        };
+        let shared = SharedMetrics {
+            requests: counters(
+                "requests_total",
+                "Requests answered to callers, when their answer ended.",
+                &["route", "operation", "code"],
             )?,
-            errors: IntCounterVec::new(
-                opts("token_errors_total", "Failed token requests by cause."),
-                &["credential", "reason"],
+            request_duration: histograms(
+                "request_duration_seconds",
+                "From the head of a request to the end of its answer.",
+                "operation",
             )?,
-            duration: HistogramVec::new(
-                HistogramOpts::from(opts(
-                    "token_request_duration_seconds",
-                    "How long token requests to identity endpoints took.",
-                ))
-                .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
-                &["stage"],
+            overhead: histogram(
+                "overhead_seconds",
+                "The gateway's own share of a request: its duration without upstream and token waits.",
+                &OVERHEAD_BUCKETS,
             )?,
-            expiry: GaugeVec::new(
-                opts("token_expiry_timestamp_seconds", "When the token in service expires; 0 while there is none."),
-                &["credential"],
+            in_flight: register(
+                &registry,
+                IntGauge::with_opts(opts("requests_in_flight", "Requests whose answer has not ended."))?,
             )?,
-            last_success: GaugeVec::new(
-                opts("token_last_success_timestamp_seconds", "When a token was last obtained; 0 if never."),
-                &["credential"],
+            request_body: histogram("request_body_bytes", "Request bodies, as far as they were read.", &BYTE_BUCKETS)?,
+            response_body: histogram(
+                "response_body_bytes",
+                "Response bodies, as far as they were sent.",
+                &BYTE_BUCKETS,
             )?,
-            not_after: GaugeVec::new(
-                opts(
-                    "credential_not_after_timestamp_seconds",
-                    "When the credential's own certificate or assertion ends.",
-                ),
-                &["credential"],
+            rejected: counters(
+                "rejected_total",
+                "Requests that the gateway answered itself with an error.",
+                &["reason"],
+            )?,
+            upstream_requests: counters(
+                "upstream_requests_total",
+                "Answers of endpoints, one for each attempt.",
+                &["endpoint", "operation", "code"],
+            )?,
+            upstream_duration: histograms(
+                "upstream_duration_seconds",
+                "From sending an attempt to the head of its answer.",
+                "endpoint",
+            )?,
+            upstream_errors: counters(
+                "upstream_errors_total",
+                "Attempts that ended without an answer.",
+                &["endpoint", "reason"],
+            )?,
+            upstream_connections: register(
+                &registry,
+                IntGaugeVec::new(
+                    opts("upstream_connections", "Open connections to endpoints."),
+                    &["endpoint", "state"],
+                )?,
+            )?,
+            upstream_connects: counters(
+                "upstream_connects_total",
+                "Connections to endpoints that were tried.",
+                &["endpoint", "result"],
+            )?,
+            retries: counters(
+                "retries_total",
+                "Decisions about sending a failed attempt again.",
+                &["endpoint", "outcome"],
+            )?,
+            token_wait: histogram(
+                "token_wait_seconds",
+                "Time that requests waited for a token; only those that had to wait are observed.",
+                &DURATION_BUCKETS,
+            )?,
+            unauthorized: counters(
+                "upstream_unauthorized_total",
+                "Answers 401 and 403 of endpoints, and what became of the token.",
+                &["endpoint", "code", "action"],
             )?,
         };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.errors.clone()))?;
-        registry.register(Box::new(metrics.duration.clone()))?;
-        registry.register(Box::new(metrics.expiry.clone()))?;
-        registry.register(Box::new(metrics.last_success.clone()))?;
-        registry.register(Box::new(metrics.not_after.clone()))?;
-        Ok(metrics)
+        let build =
+            register(&registry, IntGaugeVec::new(opts("build_info", "What is running."), &["version", "tls"])?)?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), "rustls-aws-lc"]).set(1);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            token: TokenMetrics::register(&registry)?,
+            draining: register(&registry, IntGauge::with_opts(opts("draining", "1 while the gateway is stopping."))?)?,
+            config_hash: register(
+                &registry,
+                IntGaugeVec::new(opts("config_hash_info", "The configuration in force."), &["hash"])?,
+            )?,
+            accept_errors: register(
+                &registry,
+                IntCounter::with_opts(opts(
+                    "accept_errors_total",
+                    "Connections of callers that could not be accepted.",
+                ))?,
+            )?,
+            workers: Mutex::default(),
+            shared,
+            registry,
+        })
     }
 
-    /// Counts a token request that ended.
-    pub fn request_ended(&self, credential: &str, stage: TokenStage, outcome: TokenOutcome, took: Duration) {
-        self.requests.with_label_values(&[credential, stage.label(), outcome.label()]).inc();
-        self.duration.with_label_values(&[stage.label()]).observe(took.as_secs_f64());
+    /// Returns the metrics of the credentials.
+    pub fn token(&self) -> &TokenMetrics {
+        &self.token
     }
 
-    /// Counts the cause of a failed token request.
-    pub fn request_failed(&self, credential: &str, reason: TokenErrorReason) {
-        self.errors.with_label_values(&[credential, reason.label()]).inc();
+    /// Returns the count of connections that could not be accepted.
+    pub fn accept_errors(&self) -> &IntCounter {
+        &self.accept_errors
     }
 
-    /// Says which token is in service: when it was obtained and when it expires. Before the first one, call it with
-    /// `None`, so that the series are there from the start.
-    pub fn in_service(&self, credential: &str, token: Option<(SystemTime, SystemTime)>) {
-        let (obtained, expires) = token.map_or((0.0, 0.0), |(obtained, expires)| (unix(obtained), unix(expires)));
-        self.last_success.with_label_values(&[credential]).set(obtained);
-        self.expiry.with_label_values(&[credential]).set(expires);
+    /// Says that the gateway is stopping.
+    pub fn draining(&self) {
+        self.draining.set(1);
     }
 
-    /// Says when the credential's own certificate or assertion ends.
-    pub fn not_after(&self, credential: &str, at: SystemTime) {
-        self.not_after.with_label_values(&[credential]).set(unix(at));
+    /// Says which configuration is in force.
+    pub fn config_in_force(&self, hash: &str) {
+        self.config_hash.reset();
+        self.config_hash.with_label_values(&[hash]).set(1);
+    }
+
+    /// Announces a worker. It must hand over its counts ([`WorkerMetrics::flush`]) for each request it receives.
+    pub fn register_worker(&self) -> mpsc::UnboundedReceiver<FlushRequest> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    /// Returns all metrics in the text exposition format, the workers' latest counts included.
+    ///
+    /// # Errors
+    /// If a metric cannot be encoded.
+    ///
+    /// # Cancel safety
+    /// Safe; counts that were handed over are kept.
+    pub async fn exposition(&self) -> prometheus::Result<Vec<u8>> {
+        self.flush_workers().await;
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    async fn flush_workers(&self) {
+        let waits: Vec<_> = {
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            workers.retain(|worker| !worker.is_closed());
+            let ask = |worker: &mpsc::UnboundedSender<FlushRequest>| {
+                let (done, wait) = oneshot::channel();
+                worker.send(done).is_ok().then_some(wait)
+            };
+            workers.iter().filter_map(ask).collect()
+        };
+        // A worker that ends drops its sender, which ends the wait as well.
+        let all = futures_util::future::join_all(waits);
+        let _late_workers_are_scraped_stale = tokio::time::timeout(FLUSH_PATIENCE, all).await;
     }
 }
 
-const NAMESPACE: &str = "signalr_gateway";
+/// OpenTelemetry's buckets for HTTP durations, and two finer ones, since a call often takes a millisecond.
+const DURATION_BUCKETS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const OVERHEAD_BUCKETS: [f64; 10] = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 2.5e-2, 0.1, 0.25];
+const BYTE_BUCKETS: [f64; 7] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
 
-fn unix(at: SystemTime) -> f64 {
-    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("signalr_gateway")
+}
+
+fn register<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: M) -> prometheus::Result<M> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scrape_holds_what_a_worker_counted_a_moment_ago() {
+        let metrics = Metrics::new().unwrap();
+        let names = Names { routes: vec!["chat".into()], endpoints: vec!["east".into()], operations: &["hub_send"] };
+        let worker = WorkerMetrics::new(&metrics, names);
+        let mut requests = metrics.register_worker();
+        worker.rejected(ErrorKind::UnknownPath);
+        worker.request_ended(&RequestRecord {
+            route: Some(0),
+            operation: Some(0),
+            code: 202,
+            ..RequestRecord::default()
+        });
+        worker.request_ended(&RequestRecord { route: None, operation: None, code: 299, ..RequestRecord::default() });
+        let serve = async {
+            let request = requests.recv().await.unwrap();
+            worker.flush();
+            request.send(()).unwrap();
+        };
+        let (text, ()) = tokio::join!(metrics.exposition(), serve);
+        let text = String::from_utf8(text.unwrap()).unwrap();
+        for line in [
+            r#"signalr_gateway_rejected_total{reason="unknown_path"} 1"#,
+            r#"signalr_gateway_requests_total{code="202",operation="hub_send",route="chat"} 1"#,
+            r#"signalr_gateway_requests_total{code="_other",operation="_other",route="_none"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_worker_does_not_hold_up_a_scrape() {
+        let metrics = Metrics::new().unwrap();
+        let _never_answers = metrics.register_worker();
+        assert!(metrics.exposition().await.is_ok());
+    }
 }

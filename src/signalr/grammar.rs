@@ -1,9 +1,191 @@
-//! Which operation a method and a path are.
+//! Which operation a method and a path are. Decides nothing about whether it is allowed or where it goes.
+//!
+//! An operation is fully determined by the method and the shape of the path; the literal last segments keep their
+//! colon (`:send`). Paths are split at raw slashes alone and compared with case, so nothing that is encoded can
+//! change the operation.
 
-/// A call.
-#[derive(Clone, Copy, Debug)]
-pub struct Call;
+use std::borrow::Cow;
 
-/// Not a call.
-#[derive(Clone, Copy, Debug)]
-pub struct NotACall;
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use super::{Name, Operation};
+
+/// A request that is a SignalR REST call: its operation and the names in it, borrowed from the request's URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// What is asked for.
+    pub operation: Operation,
+    /// The hub; `None` for `health` and `access_key`.
+    pub hub: Option<Name<'a>>,
+    /// The group, if the path names one.
+    pub group: Option<Name<'a>>,
+    /// The user, if the path names one.
+    pub user: Option<Name<'a>>,
+    /// The connection, if the path names one.
+    pub connection: Option<Name<'a>>,
+    query: &'a str,
+}
+
+/// Why a request is not a SignalR REST call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotACall {
+    /// No operation has a path of this shape.
+    #[error("the path is not one of the SignalR REST API")]
+    UnknownPath,
+    /// The path is an operation's, the method is not.
+    #[error("this path takes {allowed}")]
+    WrongMethod {
+        /// The methods the path takes, as in an `Allow` header.
+        allowed: &'static str,
+    },
+    /// The path has the shape of an operation's but a part of it cannot be.
+    #[error("{0}")]
+    Malformed(&'static str),
+}
+
+impl<'a> Call<'a> {
+    /// Reads a request line's method, path and query.
+    ///
+    /// The v1 prefix and the current one take the same shapes, as Microsoft's emulator does: old forms
+    /// (`POST …/users/{user}`) and new (`POST …/users/{user}/:send`), and both orders of user and group.
+    ///
+    /// # Errors
+    /// [`NotACall`] says which answer the caller deserves.
+    ///
+    /// Source: `docs/swagger/v20241201.json` and `v1.json`; `SignalRServiceWebApiDefinition.cs` of the emulator.
+    pub fn parse(method: &Method, path: &'a str, query: Option<&'a str>) -> Result<Self, NotACall> {
+        if path.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'\\') {
+            return Err(NotACall::Malformed("the path has characters that must be percent-encoded"));
+        }
+        let rest = path.strip_prefix("/api/").ok_or(NotACall::UnknownPath)?;
+        let rest = rest.strip_prefix("v1/").unwrap_or(rest);
+        let mut segments = [""; 7];
+        let mut count = 0;
+        for segment in rest.split('/') {
+            *segments.get_mut(count).ok_or(NotACall::UnknownPath)? = segment;
+            count += 1;
+        }
+        let segments = segments.get(..count).unwrap_or_default();
+        let shape = Shape::of(segments).ok_or(NotACall::UnknownPath)?;
+        let name = |segment: Option<&'a str>| segment.map(Name::new).transpose().map_err(NotACall::Malformed);
+        let call = Self {
+            operation: shape.operation(method)?,
+            hub: shape.hub.map(Name::hub).transpose().map_err(NotACall::Malformed)?,
+            group: name(shape.group)?,
+            user: name(shape.user)?,
+            connection: name(shape.connection)?,
+            query: query.unwrap_or_default(),
+        };
+        name(shape.stream)?;
+        Ok(call)
+    }
+
+    /// Returns the first value of a query parameter, decoded. Keys are compared without case, since the SDKs and the
+    /// definitions spell them differently (`maxPageSize`, `maxpagesize`).
+    pub fn query_value(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| percent_decode_str(value).decode_utf8_lossy())
+    }
+}
+
+/// A path's shape: the names in it and the operation of each method.
+struct Shape<'a> {
+    hub: Option<&'a str>,
+    group: Option<&'a str>,
+    user: Option<&'a str>,
+    connection: Option<&'a str>,
+    stream: Option<&'a str>,
+    methods: Methods,
+}
+
+/// The methods a path takes, as in an `Allow` header, and what each of them asks for.
+struct Methods {
+    allowed: &'static str,
+    operations: &'static [(Method, Operation)],
+}
+
+/// Declares the methods of a path. `HEAD` and `GET` stand together in every existence check: the definition has
+/// `HEAD`, the SDK asks `GET` for user-in-group, v1 and the emulator take both.
+macro_rules! methods {
+    ($allowed:literal: $($method:ident $operation:ident),+) => {
+        Methods { allowed: $allowed, operations: &[$((Method::$method, Operation::$operation)),+] }
+    };
+}
+
+impl<'a> Shape<'a> {
+    fn of(segments: &[&'a str]) -> Option<Self> {
+        let nothing = |methods| Self { hub: None, group: None, user: None, connection: None, stream: None, methods };
+        let (hub, rest) = match segments {
+            ["health"] => return Some(nothing(methods!("GET, HEAD": HEAD Health, GET Health))),
+            ["auth", "accessKey"] => return Some(nothing(methods!("GET": GET AccessKey))),
+            ["hubs", hub, rest @ ..] => (*hub, rest),
+            _ => return None,
+        };
+        let hub = |methods| Self { hub: Some(hub), ..nothing(methods) };
+        let group = |group: &'a str, methods| Self { group: Some(group), ..hub(methods) };
+        let user = |user: &'a str, methods| Self { user: Some(user), ..hub(methods) };
+        let connection = |connection: &'a str, methods| Self { connection: Some(connection), ..hub(methods) };
+        let stream = |id: &'a str, stream: &'a str, methods| Self { stream: Some(stream), ..connection(id, methods) };
+        let member = |id: &'a str, connection: &'a str| Self {
+            connection: Some(connection),
+            ..group(id, methods!("PUT, DELETE": PUT GroupAddConnection, DELETE GroupRemoveConnection))
+        };
+        let user_member = |id: &'a str, user: &'a str| Self {
+            user: Some(user),
+            ..group(
+                id,
+                methods!("GET, HEAD, PUT, DELETE":
+                    HEAD UserInGroup, GET UserInGroup, PUT UserAddToGroup, DELETE UserRemoveFromGroup),
+            )
+        };
+        let shape = match rest {
+            [] | [":send"] => hub(methods!("POST": POST HubSend)),
+            [":closeConnections"] => hub(methods!("POST": POST HubCloseConnections)),
+            [":execute"] => hub(methods!("POST": POST HubExecute)),
+            [":generateToken"] => hub(methods!("POST": POST GenerateToken)),
+
+            ["connections", id] => connection(
+                id,
+                methods!("GET, HEAD, POST, DELETE":
+                    HEAD ConnectionExists, GET ConnectionExists, POST ConnectionSend, DELETE ConnectionClose),
+            ),
+            ["connections", id, ":send"] => connection(id, methods!("POST": POST ConnectionSend)),
+            ["connections", id, ":invoke"] => connection(id, methods!("POST": POST ConnectionInvoke)),
+            ["connections", id, "groups"] => connection(id, methods!("DELETE": DELETE ConnectionLeaveAllGroups)),
+            ["connections", id, "streams", sid, ":send"] => stream(id, sid, methods!("POST": POST StreamSend)),
+            ["connections", id, "streams", sid, ":complete"] => stream(id, sid, methods!("POST": POST StreamComplete)),
+
+            ["groups", id] => group(id, methods!("GET, HEAD, POST": HEAD GroupExists, GET GroupExists, POST GroupSend)),
+            ["groups", id, ":send"] => group(id, methods!("POST": POST GroupSend)),
+            ["groups", id, ":closeConnections"] => group(id, methods!("POST": POST GroupCloseConnections)),
+            ["groups", id, "connections"] => group(id, methods!("GET": GET GroupListConnections)),
+
+            ["users", id] => user(id, methods!("GET, HEAD, POST": HEAD UserExists, GET UserExists, POST UserSend)),
+            ["users", id, ":send"] => user(id, methods!("POST": POST UserSend)),
+            ["users", id, ":closeConnections"] => user(id, methods!("POST": POST UserCloseConnections)),
+            ["users", id, "groups"] => user(id, methods!("DELETE": DELETE UserLeaveAllGroups)),
+
+            ["groups", id, "connections", cid] | ["connections", cid, "groups", id] => member(id, cid),
+            ["groups", id, "users", uid] | ["users", uid, "groups", id] => user_member(id, uid),
+            _ => return None,
+        };
+        let names = [shape.group, shape.user, shape.connection, shape.stream];
+        if names.contains(&Some("")) { None } else { Some(shape) }
+    }
+
+    fn operation(&self, method: &Method) -> Result<Operation, NotACall> {
+        let Methods { allowed, operations } = self.methods;
+        operations
+            .iter()
+            .find_map(|(taken, operation)| (taken == method).then_some(*operation))
+            .ok_or(NotACall::WrongMethod { allowed })
+    }
+}
+
+#[cfg(test)]
+#[path = "grammar_tests.rs"]
+mod tests;

@@ -2,7 +2,9 @@
 //! names in them may look like. Knows no sockets, no endpoints and nothing of this gateway.
 
 mod grammar;
+mod name;
 mod operation;
 
 pub use grammar::{Call, NotACall};
+pub use name::Name;
 pub use operation::{Operation, OperationSet};
