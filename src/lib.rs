@@ -24,9 +24,10 @@
 //! # Who may import whom
 //!
 //! ```text
-//! signalr, metrics  →  nothing of ours
-//! credential        →  metrics
-//! endpoint          →  credential, metrics
+//! signalr, tls      →  nothing of ours
+//! metrics           →  nothing of ours
+//! credential        →  metrics, tls
+//! endpoint          →  credential, metrics, tls
 //! route             →  endpoint, signalr
 //! serve             →  metrics
 //! proxy             →  route, endpoint, credential, signalr, metrics
@@ -51,6 +52,8 @@ pub mod route;
 pub mod endpoint;
 
 pub mod credential;
+
+pub mod tls;
 
 pub mod metrics;
 

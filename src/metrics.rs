@@ -22,7 +22,7 @@ pub use labels::{
     UpstreamErrorReason,
 };
 pub use token::TokenMetrics;
-pub use worker::{ConnectionGauge, Names, RequestRecord, UpstreamRecord, WorkerMetrics};
+pub use worker::{ConnectionCount, ConnectionGauge, InFlight, Names, RequestRecord, UpstreamRecord, WorkerMetrics};
 
 /// The media type of the text exposition format.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
@@ -262,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn a_scrape_holds_what_a_worker_counted_a_moment_ago() {
         let metrics = Metrics::new().unwrap();
-        let names = Names { routes: vec!["chat".into()], endpoints: vec!["east".into()], operations: &["hub_send"] };
+        let names = Names { routes: vec!["chat".into()], endpoints: vec!["east".into()], operations: vec!["hub_send"] };
         let worker = WorkerMetrics::new(&metrics, names);
         let mut requests = metrics.register_worker();
         worker.rejected(ErrorKind::UnknownPath);

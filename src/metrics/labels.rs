@@ -42,6 +42,8 @@ label_enum! {
         SlowRequest = "slow_request",
         /// The header that the listener requires is missing.
         HeaderRequired = "header_required",
+        /// The caller broke off while sending the body.
+        BodyBroken = "body_broken",
         /// The body is larger than `limits.max_body`.
         BodyTooLarge = "body_too_large",
         /// The head is larger than `limits.max_header`.
@@ -166,7 +168,7 @@ label_enum! {
 }
 
 /// The statuses that have a label of their own; any other is `_other`.
-const CODES: [(u16, &str); 28] = [
+const CODES: [(u16, &str); 29] = [
     (200, "200"),
     (201, "201"),
     (202, "202"),
@@ -190,6 +192,8 @@ const CODES: [(u16, &str); 28] = [
     (415, "415"),
     (429, "429"),
     (431, "431"),
+    // nginx's word for a caller that went away before its answer.
+    (499, "499"),
     (500, "500"),
     (501, "501"),
     (502, "502"),

@@ -20,7 +20,7 @@ pub struct Names {
     /// The endpoints.
     pub endpoints: Vec<String>,
     /// The operations.
-    pub operations: &'static [&'static str],
+    pub operations: Vec<&'static str>,
 }
 
 /// What is recorded of a request when its answer has ended.

@@ -1,5 +1,338 @@
-//! What happens to a request, top to bottom.
+//! What happens to a request, top to bottom: [`Proxy::handle`], then `try_handle`.
+//!
+//! One [`Snapshot`] is a configuration in force, shared by all workers. Each worker has a [`Proxy`] of it, with
+//! connection pools and counts of its own.
 
+mod admission;
+mod body;
+mod error;
+mod exchange;
+mod forward;
+mod headers;
 mod settings;
+mod worker;
 
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use http::header::HOST;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+
+pub use body::{DownloadError, ResponseBody};
+pub use error::{ERROR_HEADER, ProxyError};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
+pub use worker::WorkerProxy;
+
+use admission::Admission;
+use body::{Answer, RequestBody};
+use exchange::Exchange;
+use forward::{Failure, Outgoing};
+
+use crate::credential::{Bearer, RequestUrl};
+use crate::endpoint::{Endpoint, Pool};
+use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord, WorkerMetrics};
+use crate::route::{Inquiry, Table};
+use crate::serve::Peer;
+use crate::signalr::{Call, Operation};
+
+/// One configuration in force, shared by all workers.
+#[derive(Debug)]
+pub struct Snapshot {
+    settings: ProxySettings,
+    /// By listener.
+    admissions: Vec<Admission>,
+    routes: Table,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl Snapshot {
+    /// Puts a configuration together. The routes refer to endpoints and listeners by their places here.
+    pub fn new(
+        settings: ProxySettings,
+        admissions: Vec<AdmissionSettings>,
+        routes: Table,
+        endpoints: Vec<Arc<Endpoint>>,
+    ) -> Self {
+        let admission = |admission| Admission::new(admission, settings.max_header_bytes, settings.max_body_bytes);
+        Self { admissions: admissions.into_iter().map(admission).collect(), settings, routes, endpoints }
+    }
+
+    /// Returns the endpoints, in configured order.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Returns the routes.
+    pub fn routes(&self) -> &Table {
+        &self.routes
+    }
+}
+
+/// One worker's part of a [`Snapshot`].
+#[derive(Debug)]
+pub struct Proxy {
+    snapshot: Arc<Snapshot>,
+    pools: Vec<Pool<RequestBody>>,
+    metrics: Rc<WorkerMetrics>,
+    /// The configured names, as the log wants them.
+    endpoint_names: Vec<Rc<str>>,
+    route_names: Vec<Rc<str>>,
+}
+
+impl Proxy {
+    /// Answers a request. Never fails: an error becomes an answer that is marked as the gateway's own.
+    async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+        let settings = &self.snapshot.settings;
+        let (mut parts, incoming) = request.into_parts();
+        let request_id = headers::request_id(&parts.headers).unwrap_or_else(new_request_id);
+        let mut exchange = Exchange::open(&self.metrics, settings.access_log, request_id, parts.method.clone());
+        let body = RequestBody::new(incoming, settings.max_body_bytes);
+
+        let result = AssertUnwindSafe(self.try_handle(peer, &mut parts, &body, &mut exchange)).catch_unwind().await;
+        exchange.received(body.received());
+        match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
+            Ok(response) => {
+                exchange.answers(response.status());
+                response.map(|answer| ResponseBody::streamed(answer, settings.request_timeout, exchange))
+            }
+            Err(err) => {
+                body.discard();
+                let mut response = err.to_response(exchange.request_id());
+                response.headers_mut().insert(headers::REQUEST_ID, exchange.request_id().clone());
+                exchange.answers(response.status());
+                exchange.fails(err.kind(), std::error::Error::source(&err).map(error_chain));
+                response.map(|text| ResponseBody::whole(text, exchange))
+            }
+        }
+    }
+
+    /// The pipeline.
+    async fn try_handle(
+        &self,
+        peer: &Peer,
+        request: &mut Parts,
+        body: &RequestBody,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Answer>, ProxyError> {
+        // Who and what may pass.
+        let admission = self.snapshot.admissions.get(peer.listener).ok_or(ProxyError::Internal)?;
+        admission.admit(peer, request)?;
+
+        // Which operation it is.
+        let target = request.uri.clone();
+        let call = Call::parse(&request.method, target.path(), target.query())?;
+        exchange.is_call(&call);
+        admission.admit_operation(call.operation)?;
+        if call.operation == Operation::Health {
+            return self.health(exchange);
+        }
+
+        // Where it goes.
+        let client = peer.address.map(|address| address.ip().to_canonical());
+        let inquiry = Inquiry { call: &call, headers: &request.headers, listener: peer.listener, client };
+        let (place, route) = self.snapshot.routes.pick(&inquiry).ok_or(ProxyError::NoRoute)?;
+        if let Some(name) = self.route_names.get(place) {
+            exchange.takes_route(place, name);
+        }
+
+        // What goes there.
+        let gateway = gateway_origin(request);
+        let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
+        headers::strip_request(&mut request.headers, exchange.request_id(), client);
+        let outgoing = Outgoing {
+            method: request.method.clone(),
+            uri: origin_form(target.clone())?,
+            headers: std::mem::take(&mut request.headers),
+            body: body.clone(),
+        };
+
+        // As whom it goes, and going: the next endpoint only when nothing was sent to the ones before.
+        let mut last = ProxyError::NoRoute;
+        for endpoint in route.order() {
+            let Some(pool) = self.pools.get(endpoint) else { continue };
+            if let Some(name) = self.endpoint_names.get(endpoint) {
+                exchange.tries_endpoint(name);
+            }
+            match self.try_endpoint(endpoint, pool, call.operation, &outgoing, exchange).await {
+                Ok(mut response) => {
+                    headers::to_downstream(
+                        response.headers_mut(),
+                        exchange.request_id(),
+                        pool.endpoint().origin(),
+                        gateway.as_deref(),
+                    );
+                    return Ok(response);
+                }
+                Err(err) if err.status() == StatusCode::SERVICE_UNAVAILABLE => last = err,
+                Err(err) => return Err(err),
+            }
+        }
+        Err(last)
+    }
+
+    /// Sends a request to one endpoint: once, and once more with another token if the first was refused (401). A
+    /// refused request was not processed, so sending it again cannot double it.
+    async fn try_endpoint(
+        &self,
+        place: usize,
+        pool: &Pool<RequestBody>,
+        operation: Operation,
+        outgoing: &Outgoing,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Answer>, ProxyError> {
+        let mut may_replay = true;
+        loop {
+            let bearer = self.bearer(pool.endpoint(), outgoing.uri.path(), exchange).await?;
+            let began = Instant::now();
+            let time = self.time_left(exchange)?.min(self.snapshot.settings.try_timeout);
+            let result = forward::send(pool, outgoing, &bearer, time).await;
+            let duration = began.elapsed();
+            exchange.waited(duration);
+            let response = match result {
+                Ok(response) => response,
+                Err(failure) => return Err(self.explain(place, outgoing, failure, time)),
+            };
+            let status = response.status();
+            self.metrics.upstream_answered(UpstreamRecord {
+                endpoint: place,
+                operation: operation.index(),
+                code: status.as_u16(),
+                duration,
+            });
+            if status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN {
+                return Ok(response);
+            }
+            let replaced = status == StatusCode::UNAUTHORIZED
+                && may_replay
+                && self.replace(pool.endpoint(), &bearer, exchange).await;
+            let action = if replaced { UnauthorizedAction::Replaced } else { UnauthorizedAction::Kept };
+            self.metrics.unauthorized(place, status.as_u16(), action);
+            if !replaced {
+                return Ok(response);
+            }
+            self.metrics.retry(place, RetryOutcome::Retried);
+            may_replay = false;
+        }
+    }
+
+    /// Returns a bearer for the endpoint. Waits only when there is none.
+    async fn bearer(&self, endpoint: &Endpoint, path: &str, exchange: &mut Exchange) -> Result<Bearer, ProxyError> {
+        let url = RequestUrl { origin: endpoint.origin(), path };
+        let source = endpoint.bearer();
+        if let Some(bearer) = source.ready(url) {
+            return Ok(bearer);
+        }
+        let began = Instant::now();
+        let time = self.time_left(exchange)?;
+        let acquired = tokio::time::timeout(time, source.acquire()).await;
+        exchange.waited(began.elapsed());
+        self.metrics.token_waited(began.elapsed());
+        match acquired {
+            Ok(Ok(())) => source.ready(url).ok_or_else(|| ProxyError::TokenUnavailable(None)),
+            Ok(Err(unavailable)) => Err(ProxyError::TokenUnavailable(Some(unavailable))),
+            Err(_late) => Err(ProxyError::TokenUnavailable(None)),
+        }
+    }
+
+    /// Gets another token in place of one that was refused. Returns whether there is one.
+    async fn replace(&self, endpoint: &Endpoint, refused: &Bearer, exchange: &mut Exchange) -> bool {
+        let began = Instant::now();
+        let Ok(time) = self.time_left(exchange) else { return false };
+        let replaced = tokio::time::timeout(time, endpoint.bearer().replace(refused.fingerprint())).await;
+        exchange.waited(began.elapsed());
+        match replaced {
+            Ok(Ok(())) => true,
+            Ok(Err(unavailable)) => {
+                tracing::debug!(
+                    endpoint = %endpoint.name(),
+                    token = %refused.fingerprint(),
+                    cause = error_chain(&unavailable),
+                    "an endpoint refused the token and there is no other"
+                );
+                false
+            }
+            Err(_late) => false,
+        }
+    }
+
+    /// Turns a failed attempt into an error, and counts it.
+    fn explain(&self, place: usize, outgoing: &Outgoing, failure: Failure, time: Duration) -> ProxyError {
+        if let Some(callers_fault) = outgoing.body.failure() {
+            return callers_fault;
+        }
+        if matches!(failure, Failure::Deadline { .. }) && outgoing.body.is_waiting_for_caller() {
+            return ProxyError::SlowRequest;
+        }
+        self.metrics.upstream_failed(place, failure.reason());
+        if !failure.is_unsent() {
+            self.metrics.retry(place, RetryOutcome::NotSafe);
+        }
+        match failure {
+            Failure::Connect(err) => ProxyError::EndpointUnavailable(err.into()),
+            Failure::Unsent(err) => ProxyError::EndpointUnavailable(err.into()),
+            Failure::Deadline { sent: false } => ProxyError::EndpointUnavailable("no connection in time".into()),
+            Failure::Deadline { sent: true } => ProxyError::Deadline { limit: time },
+            Failure::Broken(err) => ProxyError::UpstreamBroken(err),
+        }
+    }
+
+    /// Returns what is left of the request's time.
+    fn time_left(&self, exchange: &Exchange) -> Result<Duration, ProxyError> {
+        let limit = self.snapshot.settings.request_timeout;
+        let left = limit.saturating_sub(exchange.started().elapsed());
+        if left.is_zero() { Err(ProxyError::Deadline { limit }) } else { Ok(left) }
+    }
+
+    /// Answers a health probe: 200 while a call could be served.
+    fn health(&self, exchange: &Exchange) -> Result<Response<Answer>, ProxyError> {
+        let url = |endpoint: &Arc<Endpoint>| {
+            endpoint.bearer().ready(RequestUrl { origin: endpoint.origin(), path: "/" }).is_some()
+        };
+        if !self.snapshot.endpoints.iter().any(url) {
+            return Err(ProxyError::TokenUnavailable(None));
+        }
+        let mut response = Response::new(Answer::Empty);
+        response.headers_mut().insert(headers::REQUEST_ID, exchange.request_id().clone());
+        Ok(response)
+    }
+}
+
+/// Returns `path?query` as the caller sent it. HTTP/1.1 requests nearly always come in this form.
+fn origin_form(uri: Uri) -> Result<Uri, ProxyError> {
+    if uri.authority().is_none() {
+        return Ok(uri);
+    }
+    let path_and_query = uri.into_parts().path_and_query.ok_or(ProxyError::UnknownPath)?;
+    Ok(Uri::from(path_and_query))
+}
+
+/// Returns the origin under which the caller reached us, for links in answers.
+fn gateway_origin(request: &Parts) -> Option<String> {
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    let host = authority.or_else(|| request.headers.get(HOST)?.to_str().ok())?;
+    Some(format!("http://{host}"))
+}
+
+/// Makes a request id: 128 random bits in hex, as W3C trace ids are.
+fn new_request_id() -> HeaderValue {
+    let mut id = [0; 32];
+    let mut bits = fastrand::u128(..);
+    for digit in &mut id {
+        *digit = HEX.get((bits & 15) as usize).copied().unwrap_or(b'0');
+        bits >>= 4;
+    }
+    HeaderValue::from_bytes(&id).unwrap_or_else(|_impossible| HeaderValue::from_static("unknown"))
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Writes a chain of causes in one line.
+fn error_chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(err.source(), |err| err.source());
+    causes.fold(err.to_string(), |chain, cause| format!("{chain}: {cause}"))
+}

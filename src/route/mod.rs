@@ -2,6 +2,8 @@
 
 mod pattern;
 mod settings;
+mod table;
 
 pub use pattern::{Case, Pattern};
 pub use settings::{HeaderMatch, MatchSettings, Pick, RouteEndpoint, RouteName, RouteSettings};
+pub use table::{Inquiry, Mismatch, Order, Route, Table};

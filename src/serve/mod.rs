@@ -1,6 +1,178 @@
 //! Accepts connections and serves HTTP on them: listeners, workers, limits, drain. Knows no SignalR; it takes any
 //! handler.
+//!
+//! Each worker is a thread with a current-thread runtime, sockets of its own on every TCP address and a handler of its
+//! own, made on that thread. Nothing on the way of a request is shared between workers.
 
+mod balance;
+mod connection;
+mod listener;
 mod settings;
+mod socket;
+mod worker;
 
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use prometheus::IntCounter;
+use tokio::sync::{mpsc, watch};
+
+pub use listener::{BindError, BoundAddress};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
+
+use balance::Balance;
+use listener::BoundListener;
+use worker::Worker;
+
+/// Who is at the other end of a connection, and which listener it came in by.
+#[derive(Debug)]
+pub struct Peer {
+    /// The listener's place in the configuration.
+    pub listener: usize,
+    /// The address; `None` on a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// The IP address as a header value, made once for the connection; `None` on a Unix socket.
+    pub forwarded_for: Option<HeaderValue>,
+}
+
+/// What answers requests. A worker calls it for each request, on the worker's own thread.
+pub trait Handler: 'static {
+    /// The body of its answers.
+    type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
+
+    /// Answers a request. It is dropped when the caller goes away.
+    fn handle(
+        &self,
+        peer: &Rc<Peer>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + 'static;
+}
+
+/// Sockets that are bound and not yet served.
+pub struct Bound {
+    listeners: Vec<BoundListener>,
+    settings: ServeSettings,
+}
+
+impl Bound {
+    /// Binds all listeners.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first that cannot be bound; the others are released.
+    pub fn bind(listeners: &[ListenerSettings], settings: &ServeSettings) -> Result<Self, BindError> {
+        let bind = |listener| BoundListener::bind(listener, settings.workers);
+        Ok(Self { listeners: listeners.iter().map(bind).collect::<Result<_, _>>()?, settings: settings.clone() })
+    }
+
+    /// Returns where the listeners ended up, in configured order.
+    pub fn addresses(&self) -> Vec<BoundAddress> {
+        self.listeners.iter().map(|listener| listener.address.clone()).collect()
+    }
+
+    /// Starts the workers. `make_handler` is called on each worker's thread, inside its runtime.
+    ///
+    /// # Errors
+    /// If a thread or a runtime cannot be started.
+    pub fn serve<H: Handler>(
+        self,
+        make_handler: impl Fn() -> H + Send + Sync + 'static,
+        accept_errors: &IntCounter,
+    ) -> std::io::Result<Running> {
+        let make_handler = Arc::new(make_handler);
+        let (phase, _) = watch::channel(Phase::Serving);
+        let (ended, all_ended) = mpsc::channel(1);
+        let (balance, inboxes) = Balance::new(self.settings.workers, self.settings.max_connections);
+        let mut sockets: Vec<_> = self.listeners.into_iter().map(|bound| (bound.sockets, bound.tls)).collect();
+        let mut threads = Vec::with_capacity(self.settings.workers);
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let mine = sockets.iter_mut().map(|(sockets, tls)| (sockets.pop(), tls.clone())).collect();
+            let worker = Worker {
+                index,
+                listeners: mine,
+                balance: balance.clone(),
+                inbox,
+                settings: self.settings.clone(),
+                phase: phase.subscribe(),
+                accept_errors: accept_errors.clone(),
+                ended: ended.clone(),
+            };
+            let make_handler = Arc::clone(&make_handler);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            threads.push(thread.spawn(move || worker.run(&runtime, || make_handler()))?);
+        }
+        Ok(Running { phase, all_ended, threads, settings: self.settings })
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+/// How far the server is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Accepting and answering.
+    Serving,
+    /// Still accepting, but every answer asks the caller to close, so that connections empty by themselves.
+    Leaving,
+    /// Not accepting; requests in flight end, idle connections close.
+    Draining,
+    /// What is left is cut off.
+    Ended,
+}
+
+/// Workers that serve. Dropping it cuts everything off.
+#[derive(Debug)]
+pub struct Running {
+    phase: watch::Sender<Phase>,
+    all_ended: mpsc::Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
+    settings: ServeSettings,
+}
+
+impl Running {
+    /// Stops gracefully: answers ask callers to close for [`ServeSettings::drain_delay`] (less if no connection is
+    /// left), then nothing is accepted, then requests in flight have [`ServeSettings::drain_timeout`] to end.
+    /// Returns whether all of them did.
+    ///
+    /// # Cancel safety
+    /// Not safe: dropping the future cuts everything off.
+    pub async fn drain(mut self) -> bool {
+        self.phase.send_replace(Phase::Leaving);
+        if !self.settings.drain_delay.is_zero() {
+            tokio::time::sleep(self.settings.drain_delay).await;
+        }
+        self.phase.send_replace(Phase::Draining);
+        // No worker sends; the channel closes when the last of them has ended.
+        let in_time = tokio::time::timeout(self.settings.drain_timeout, self.all_ended.recv()).await.is_ok();
+        self.phase.send_replace(Phase::Ended);
+        if !in_time {
+            let _cut_off = tokio::time::timeout(CUT_OFF_PATIENCE, self.all_ended.recv()).await;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.is_finished() && thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+        in_time
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Ended);
+    }
+}
+
+/// How long cut-off workers may take to end before the process goes without them.
+const CUT_OFF_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,123 @@
+//! Opens connections to one endpoint: name resolution each time (so DNS changes are followed), IPv6 and IPv4 side by
+//! side, TCP, TLS. Nothing is sent on them.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::ServiceExt;
+use tower::util::MapErr;
+
+use super::{EndpointError, EndpointSettings};
+use crate::metrics::UpstreamErrorReason;
+use crate::tls;
+
+/// How often an idle connection is probed, so that a peer that vanished is noticed.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Why there is no connection. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name did not resolve.
+    #[error("the endpoint's name does not resolve")]
+    Dns(#[source] Box<dyn Error + Send + Sync>),
+    /// No address accepted the connection.
+    #[error("the endpoint does not accept connections")]
+    Tcp(#[source] Box<dyn Error + Send + Sync>),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with the endpoint failed")]
+    Tls(#[source] io::Error),
+    /// It took longer than `connect_timeout`.
+    #[error("the endpoint did not accept a connection within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// HTTP could not be started on the connection.
+    #[error("HTTP could not be started on the connection to the endpoint")]
+    Http(#[source] hyper::Error),
+}
+
+impl ConnectError {
+    /// Returns the metric label.
+    pub fn reason(&self) -> UpstreamErrorReason {
+        match self {
+            Self::Dns(_) => UpstreamErrorReason::Dns,
+            Self::Tcp(_) => UpstreamErrorReason::Connect,
+            Self::Tls(_) => UpstreamErrorReason::Tls,
+            Self::Timeout(_) => UpstreamErrorReason::ConnectTimeout,
+            Self::Http(_) => UpstreamErrorReason::Protocol,
+        }
+    }
+}
+
+/// Opens connections to one endpoint.
+pub(super) struct Connector {
+    tcp: HttpConnector<Resolver>,
+    uri: Uri,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    timeout: Duration,
+}
+
+/// A connection that is ready for HTTP.
+pub(super) enum Connected {
+    Plain(TokioIo<TcpStream>),
+    Tls(TokioIo<Box<TlsStream<TcpStream>>>),
+}
+
+/// The system's resolver, with errors that can be told from those of connecting.
+type Resolver = MapErr<GaiResolver, fn(io::Error) -> DnsError>;
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct DnsError(io::Error);
+
+impl Connector {
+    pub(super) fn build(
+        settings: &EndpointSettings,
+        uri: Uri,
+        unusable_host: impl FnOnce() -> EndpointError,
+    ) -> Result<Self, EndpointError> {
+        let resolver: Resolver = GaiResolver::new().map_err(DnsError as fn(_) -> _);
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        // Divided among the addresses of the name, so that one that swallows packets leaves time for the others.
+        tcp.set_connect_timeout(Some(settings.connect_timeout));
+        let tls = if settings.origin.tls {
+            let config = tls::client_config(settings.ca_file.as_deref())
+                .map_err(|source| EndpointError::Trust { endpoint: settings.name.clone(), source })?;
+            let name = ServerName::try_from(settings.origin.host.clone()).map_err(|_invalid| unusable_host())?;
+            Some((TlsConnector::from(Arc::new(config)), name))
+        } else {
+            None
+        };
+        Ok(Self { tcp, uri, tls, timeout: settings.connect_timeout })
+    }
+
+    /// Opens a connection within the configured time.
+    ///
+    /// # Cancel safety
+    /// Safe: what was begun is closed.
+    pub(super) async fn connect(&self) -> Result<Connected, ConnectError> {
+        tokio::time::timeout(self.timeout, self.dial()).await.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
+    }
+
+    async fn dial(&self) -> Result<Connected, ConnectError> {
+        let tcp = self.tcp.clone().oneshot(self.uri.clone()).await.map_err(|err| {
+            // The connector keeps the resolver's error as its own cause.
+            let is_dns = err.source().is_some_and(<dyn Error>::is::<DnsError>);
+            if is_dns { ConnectError::Dns(err.into()) } else { ConnectError::Tcp(err.into()) }
+        })?;
+        let Some((tls, name)) = &self.tls else { return Ok(Connected::Plain(tcp)) };
+        let secured = tls.connect(name.clone(), tcp.into_inner()).await.map_err(ConnectError::Tls)?;
+        Ok(Connected::Tls(TokioIo::new(Box::new(secured))))
+    }
+}

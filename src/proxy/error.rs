@@ -1,0 +1,243 @@
+//! Every error the gateway answers itself: its kind, its status and what the caller is told.
+//!
+//! What a caller is told names the side that failed and what to do, and never a token, tenant, secret or upstream
+//! host. The causes are for the log.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::credential::TokenUnavailable;
+use crate::metrics::ErrorKind;
+use crate::signalr::{NotACall, Operation};
+
+/// Marks an answer as the gateway's own; the value is the error's kind.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-error");
+
+/// Why a request was not forwarded, or its answer not returned.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The request is not well-formed.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// `Host` is not allowed.
+    #[error(
+        "the Host `{host}` is not one this gateway answers to; use its IP address or a configured name, or have the \
+         operator add the name to `allowed_hosts` of the listener"
+    )]
+    HostNotAllowed {
+        /// What the caller sent.
+        host: String,
+    },
+    /// A browser page sent it.
+    #[error("requests of browser pages ({header}) are not accepted; call the gateway from a service")]
+    OriginNotAllowed {
+        /// The header that gave it away.
+        header: &'static str,
+    },
+    /// The caller's network is not allowed.
+    #[error("callers of this network are not accepted; have the operator add it to `clients` of the listener")]
+    ClientNotAllowed,
+    /// The operation is not allowed on this listener.
+    #[error("the operation {0} is not allowed here; have the operator add it to `operations` of the listener")]
+    OperationNotAllowed(Operation),
+    /// Not a SignalR REST path.
+    #[error("the path is not one of the Azure SignalR REST API, such as /api/hubs/chat/:send")]
+    UnknownPath,
+    /// The path does not take the method.
+    #[error("this path takes {allowed}")]
+    MethodNotAllowed {
+        /// The methods it takes.
+        allowed: &'static str,
+    },
+    /// No route takes the call.
+    #[error("no route of the gateway takes this call; have the operator add one")]
+    NoRoute,
+    /// A required header is missing.
+    #[error("this gateway requires the header `{header}` with the value agreed with its operator")]
+    HeaderRequired {
+        /// Its name.
+        header: HeaderName,
+    },
+    /// The caller was too slow.
+    #[error("the request body did not arrive in time; send it without pauses")]
+    SlowRequest,
+    /// The caller broke off.
+    #[error("the request body broke off")]
+    BodyBroken,
+    /// The body is too large.
+    #[error("the request body is larger than {limit} bytes, which is the most the gateway takes; send less at once")]
+    BodyTooLarge {
+        /// The most that would have been accepted.
+        limit: u64,
+    },
+    /// The head is too large.
+    #[error("the request's headers have {size} bytes; the gateway takes {limit} at most")]
+    HeadersTooLarge {
+        /// What was sent.
+        size: usize,
+        /// The most that would have been accepted.
+        limit: usize,
+    },
+    /// There is no valid token.
+    #[error(
+        "the gateway has no valid token for the SignalR endpoint; nothing was sent. Try again later; the gateway's \
+         operator finds the cause in its log and status page"
+    )]
+    TokenUnavailable(#[source] Option<TokenUnavailable>),
+    /// No endpoint could be reached.
+    #[error("no SignalR endpoint of the route could be reached; nothing was sent, so it is safe to try again")]
+    EndpointUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The endpoint broke off.
+    #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
+    UpstreamBroken(#[source] hyper::Error),
+    /// The deadline passed.
+    #[error("the SignalR endpoint did not answer within {}; the request may have been received", humantime::format_duration(*.limit))]
+    Deadline {
+        /// The deadline that passed.
+        limit: Duration,
+    },
+    /// The gateway is stopping.
+    #[error("the gateway is stopping; nothing was sent, so it is safe to try again")]
+    Draining,
+    /// A fault of ours.
+    #[error("the gateway failed to handle the request; its operator finds the cause in its log")]
+    Internal,
+}
+
+impl ProxyError {
+    /// Returns the kind: metric label and value of the error header.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Malformed(_) => ErrorKind::Malformed,
+            Self::HostNotAllowed { .. } => ErrorKind::HostNotAllowed,
+            Self::OriginNotAllowed { .. } => ErrorKind::OriginNotAllowed,
+            Self::ClientNotAllowed => ErrorKind::ClientNotAllowed,
+            Self::OperationNotAllowed(_) => ErrorKind::OperationNotAllowed,
+            Self::UnknownPath => ErrorKind::UnknownPath,
+            Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
+            Self::NoRoute => ErrorKind::NoRoute,
+            Self::HeaderRequired { .. } => ErrorKind::HeaderRequired,
+            Self::SlowRequest => ErrorKind::SlowRequest,
+            Self::BodyBroken => ErrorKind::BodyBroken,
+            Self::BodyTooLarge { .. } => ErrorKind::BodyTooLarge,
+            Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
+            Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
+            Self::EndpointUnavailable(_) => ErrorKind::EndpointUnavailable,
+            Self::UpstreamBroken(_) => ErrorKind::UpstreamBroken,
+            Self::Deadline { .. } => ErrorKind::Deadline,
+            Self::Draining => ErrorKind::Draining,
+            Self::Internal => ErrorKind::Internal,
+        }
+    }
+
+    /// Returns the status. 503 means that nothing was sent upstream.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::HostNotAllowed { .. }
+            | Self::OriginNotAllowed { .. }
+            | Self::ClientNotAllowed
+            | Self::OperationNotAllowed(_) => StatusCode::FORBIDDEN,
+            Self::UnknownPath | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
+            Self::HeaderRequired { .. } => StatusCode::PRECONDITION_FAILED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
+            Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) | Self::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "Malformed request",
+            Self::HostNotAllowed { .. } => "Host not allowed",
+            Self::OriginNotAllowed { .. } => "Origin not allowed",
+            Self::ClientNotAllowed => "Client not allowed",
+            Self::OperationNotAllowed(_) => "Operation not allowed",
+            Self::UnknownPath => "Not a SignalR REST path",
+            Self::MethodNotAllowed { .. } => "Method not allowed",
+            Self::NoRoute => "No route",
+            Self::HeaderRequired { .. } => "Required header missing",
+            Self::SlowRequest => "Request too slow",
+            Self::BodyBroken => "Request broke off",
+            Self::BodyTooLarge { .. } => "Body too large",
+            Self::HeadersTooLarge { .. } => "Headers too large",
+            Self::TokenUnavailable(_) => "No token for the endpoint",
+            Self::EndpointUnavailable(_) => "Endpoint not reachable",
+            Self::UpstreamBroken(_) => "Endpoint broke off",
+            Self::Deadline { .. } => "Endpoint did not answer in time",
+            Self::Draining => "Gateway is stopping",
+            Self::Internal => "Gateway fault",
+        }
+    }
+
+    /// When it is worth trying again, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TokenUnavailable(Some(unavailable)) => Some(unavailable.retry_after),
+            Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::Draining => {
+                Some(Duration::from_secs(1))
+            }
+            Self::Malformed(_)
+            | Self::HostNotAllowed { .. }
+            | Self::OriginNotAllowed { .. }
+            | Self::ClientNotAllowed
+            | Self::OperationNotAllowed(_)
+            | Self::UnknownPath
+            | Self::MethodNotAllowed { .. }
+            | Self::NoRoute
+            | Self::HeaderRequired { .. }
+            | Self::SlowRequest
+            | Self::BodyBroken
+            | Self::BodyTooLarge { .. }
+            | Self::HeadersTooLarge { .. }
+            | Self::UpstreamBroken(_)
+            | Self::Deadline { .. }
+            | Self::Internal => None,
+        }
+    }
+
+    /// Makes the answer: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.
+    pub(super) fn to_response(&self, request_id: &HeaderValue) -> Response<Bytes> {
+        let status = self.status();
+        let problem = serde_json::json!({
+            "title": self.title(),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+            "request_id": request_id.to_str().unwrap_or_default(),
+        });
+        let mut response = Response::new(Bytes::from(problem.to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(self.kind().label()));
+        if let Self::MethodNotAllowed { allowed } = self {
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if let Some(after) = self.retry_after() {
+            // Rounded up: a caller that comes a moment early would be told to wait once more.
+            let seconds = if after.subsec_nanos() == 0 { after.as_secs() } else { after.as_secs() + 1 };
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+}
+
+impl From<NotACall> for ProxyError {
+    fn from(err: NotACall) -> Self {
+        match err {
+            NotACall::UnknownPath => Self::UnknownPath,
+            NotACall::WrongMethod { allowed } => Self::MethodNotAllowed { allowed },
+            NotACall::Malformed(what) => Self::Malformed(what),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The books of one request: when it began, what became of it. They close when the answer's body ends or is dropped,
+//! however that comes about, and then the metrics and the one log line are written.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, StatusCode};
+
+use super::AccessLog;
+use crate::metrics::{ErrorKind, InFlight, RequestRecord, WorkerMetrics};
+use crate::signalr::{Call, Operation};
+
+/// The books of one request.
+pub(super) struct Exchange {
+    metrics: Rc<WorkerMetrics>,
+    access_log: AccessLog,
+    _in_flight: InFlight,
+    started: Instant,
+    request_id: HeaderValue,
+    method: Method,
+    hub: Option<Box<str>>,
+    operation: Option<Operation>,
+    route: Option<(usize, Rc<str>)>,
+    endpoint: Option<Rc<str>>,
+    /// `None` until there is an answer.
+    status: Option<StatusCode>,
+    error: Option<ErrorKind>,
+    cause: Option<String>,
+    broke_off: bool,
+    waited: Duration,
+    request_bytes: u64,
+    response_bytes: u64,
+    closed: bool,
+}
+
+impl Exchange {
+    pub(super) fn open(
+        metrics: &Rc<WorkerMetrics>,
+        access_log: AccessLog,
+        request_id: HeaderValue,
+        method: Method,
+    ) -> Box<Self> {
+        Box::new(Self {
+            _in_flight: metrics.request_started(),
+            metrics: Rc::clone(metrics),
+            access_log,
+            started: Instant::now(),
+            request_id,
+            method,
+            hub: None,
+            operation: None,
+            route: None,
+            endpoint: None,
+            status: None,
+            error: None,
+            cause: None,
+            broke_off: false,
+            waited: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+            closed: false,
+        })
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    pub(super) fn is_call(&mut self, call: &Call<'_>) {
+        self.operation = Some(call.operation);
+        if self.access_log != AccessLog::Off {
+            self.hub = call.hub.map(|hub| hub.decoded().into());
+        }
+    }
+
+    pub(super) fn takes_route(&mut self, place: usize, name: &Rc<str>) {
+        self.route = Some((place, Rc::clone(name)));
+    }
+
+    pub(super) fn tries_endpoint(&mut self, name: &Rc<str>) {
+        self.endpoint = Some(Rc::clone(name));
+    }
+
+    /// Notes time that was not the gateway's own.
+    pub(super) fn waited(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.request_bytes = bytes;
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.response_bytes += bytes as u64;
+    }
+
+    pub(super) fn answers(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Notes an error of the gateway's own; `cause` is for the log alone.
+    pub(super) fn fails(&mut self, kind: ErrorKind, cause: Option<String>) {
+        self.error = Some(kind);
+        self.cause = cause;
+        self.metrics.rejected(kind);
+    }
+
+    /// Notes that the answer did not reach its end.
+    pub(super) fn broke_off(&mut self) {
+        self.broke_off = true;
+    }
+
+    /// Closes the books.
+    pub(super) fn finish(mut self: Box<Self>) {
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        // A request whose future was dropped has no answer: the caller went away.
+        let code = self.status.map_or(CALLER_GONE, |status| status.as_u16());
+        let duration = self.started.elapsed();
+        self.metrics.request_ended(&RequestRecord {
+            route: self.route.as_ref().map(|(place, _)| *place),
+            operation: self.operation.map(Operation::index),
+            code,
+            duration,
+            waited: self.waited,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+        });
+        let is_logged = match self.access_log {
+            AccessLog::All => true,
+            AccessLog::Failures => code >= 400 || self.broke_off,
+            AccessLog::Off => false,
+        };
+        if is_logged {
+            self.log(code, duration);
+        }
+    }
+
+    fn log(&self, code: u16, duration: Duration) {
+        tracing::info!(
+            target: "signalr_gateway::access",
+            method = self.method.as_str(),
+            operation = self.operation.map(Operation::name),
+            hub = self.hub.as_deref(),
+            route = self.route.as_ref().map(|(_, name)| &**name),
+            endpoint = self.endpoint.as_deref(),
+            status = code,
+            duration_ms = duration.as_secs_f64() * 1000.0,
+            request_bytes = self.request_bytes,
+            response_bytes = self.response_bytes,
+            request_id = self.request_id.to_str().unwrap_or_default(),
+            error.kind = self.error.map(ErrorKind::label),
+            error.cause = self.cause,
+            broke_off = self.broke_off.then_some(true),
+            "request"
+        );
+    }
+}
+
+/// What is recorded of a request whose caller went away before its answer: nginx's word for it.
+const CALLER_GONE: u16 = 499;
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("request_id", &self.request_id).finish_non_exhaustive()
+    }
+}

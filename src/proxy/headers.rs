@@ -1,0 +1,206 @@
+//! Header rules both ways, pure. What belongs to one connection stays on it, what authenticates the caller never
+//! leaves, everything else passes untouched.
+
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION};
+use http::{HeaderValue, Uri};
+
+use super::error::ERROR_HEADER;
+use crate::credential::Bearer;
+use crate::endpoint::Endpoint;
+
+/// The id of a request, in and out.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The longest request id that is taken over from a caller.
+const REQUEST_ID_LENGTH: usize = 128;
+
+/// Whether a header is about the connection and not about the message.
+///
+/// Source: RFC 9110 section 7.6.1; `proxy-*` and `keep-alive` from RFC 2616 section 13.5.1, still met in the wild.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Whether a request header stays here. `expect` is answered by our own server.
+fn stays_here(name: &HeaderName) -> bool {
+    is_hop_by_hop(name) || matches!(name.as_str(), "authorization" | "cookie" | "expect")
+}
+
+/// Whether an answer's header stays here: what is about the connection, what speaks for the endpoint's own host, and
+/// what marks answers of the gateway.
+fn is_not_for_callers(name: &HeaderName) -> bool {
+    is_hop_by_hop(name)
+        || *name == ERROR_HEADER
+        || matches!(name.as_str(), "set-cookie" | "strict-transport-security" | "alt-svc")
+}
+
+/// Removes the headers that `stays` names, and those that `Connection` names.
+fn remove(headers: &mut HeaderMap, stays: fn(&HeaderName) -> bool) {
+    // One look is enough for most requests: nothing is found and nothing is hashed.
+    if !headers.keys().any(stays) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // A caller may not take away what the gateway relies on.
+        .filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID].contains(name))
+        .collect();
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().chain(named).collect();
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
+/// Prepares a caller's headers for going on: once per request, whichever endpoint it goes to.
+pub(super) fn strip_request(headers: &mut HeaderMap, request_id: &HeaderValue, client: Option<&HeaderValue>) {
+    // Order matters: the caller's Authorization is gone before an endpoint's is set.
+    remove(headers, stays_here);
+    headers.insert(REQUEST_ID, request_id.clone());
+    if let Some(client) = client {
+        headers.append(FORWARDED_FOR, client.clone());
+    }
+}
+
+/// Addresses stripped headers to an endpoint.
+pub(super) fn to_upstream(headers: &mut HeaderMap, endpoint: &Endpoint, bearer: &Bearer) {
+    headers.insert(HOST, endpoint.host().clone());
+    headers.insert(AUTHORIZATION, bearer.header().clone());
+}
+
+/// Prepares an endpoint's headers for the caller. `gateway` is the caller's own name for us, as in its `Host`; links
+/// that point at the endpoint are turned towards it.
+pub(super) fn to_downstream(headers: &mut HeaderMap, request_id: &HeaderValue, endpoint: &str, gateway: Option<&str>) {
+    remove(headers, is_not_for_callers);
+    headers.insert(REQUEST_ID, request_id.clone());
+    if let (Some(location), Some(gateway)) = (headers.get(LOCATION), gateway)
+        && let Some(path) = location.to_str().ok().and_then(|location| location.strip_prefix(endpoint))
+        && (path.is_empty() || path.starts_with(['/', '?']))
+        && let Ok(rewritten) = HeaderValue::try_from(format!("{gateway}{path}"))
+    {
+        headers.insert(LOCATION, rewritten);
+    }
+}
+
+/// Returns the caller's request id if it can be taken over: visible ASCII, not too long.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID)?;
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+    ((1..=REQUEST_ID_LENGTH).contains(&id.len()) && id.as_bytes().iter().all(is_plain)).then(|| id.clone())
+}
+
+/// Returns the size of a request's head as it stood on the wire, within a few bytes.
+pub(super) fn size(target: &Uri, headers: &HeaderMap) -> usize {
+    // `name: value\r\n`
+    let lines: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    target.path().len() + target.query().map_or(0, |query| query.len() + 1) + lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn stripped(lines: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = headers(lines);
+        strip_request(&mut headers, &HeaderValue::from_static("id"), None);
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_authenticates_the_caller_and_what_is_hop_by_hop_never_leaves() {
+        let left = stripped(&[
+            ("authorization", "Bearer callers-own"),
+            ("cookie", "session=1"),
+            ("connection", "keep-alive, x-internal"),
+            ("x-internal", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic abc"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("content-type", "application/json"),
+            ("traceparent", "00-1-2-01"),
+            ("asrs-user-agent", "sdk"),
+        ]);
+        let expected =
+            ["content-type: application/json", "traceparent: 00-1-2-01", "asrs-user-agent: sdk", "x-request-id: id"];
+        let mut left = left;
+        let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+        left.sort();
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn connection_cannot_name_away_what_frames_or_types_the_body() {
+        let left =
+            stripped(&[("connection", "content-length, content-type, host"), ("content-length", "3"), ("host", "h")]);
+        assert!(left.contains(&"content-length: 3".to_owned()) && left.contains(&"host: h".to_owned()), "{left:?}");
+    }
+
+    #[test]
+    fn the_callers_address_is_appended_after_those_of_earlier_proxies() {
+        let mut headers = headers(&[("x-forwarded-for", "10.0.0.1")]);
+        strip_request(&mut headers, &HeaderValue::from_static("id"), Some(&HeaderValue::from_static("10.0.0.2")));
+        let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
+        assert_eq!(values, ["10.0.0.1", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn answers_lose_what_speaks_for_the_endpoints_host_and_keep_error_codes() {
+        let mut headers = headers(&[
+            ("x-ms-error-code", "Warning.Connection.NotExisted"),
+            ("www-authenticate", "Bearer error=\"invalid_token\""),
+            ("set-cookie", "a=b"),
+            ("strict-transport-security", "max-age=1"),
+            ("signalr-gateway-error", "spoofed"),
+            ("connection", "close"),
+            ("location", "https://east.example:8443/api/next?x=1"),
+        ]);
+        let gateway = Some("http://gw:8080");
+        to_downstream(&mut headers, &HeaderValue::from_static("id"), "https://east.example:8443", gateway);
+        assert_eq!(headers.get("location").unwrap(), "http://gw:8080/api/next?x=1");
+        assert_eq!(headers.len(), 4, "{headers:?}");
+        assert!(headers.contains_key("x-ms-error-code") && headers.contains_key("www-authenticate"));
+    }
+
+    #[test]
+    fn links_to_other_hosts_are_left_alone() {
+        for location in ["https://east.example.evil/x", "https://other/x", "/relative"] {
+            let mut headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+            to_downstream(&mut headers, &HeaderValue::from_static("id"), "https://east.example", Some("http://gw"));
+            assert_eq!(headers.get(LOCATION).unwrap(), location);
+        }
+    }
+
+    #[test]
+    fn only_plain_request_ids_are_taken_over() {
+        for (id, taken) in [("abc-123", true), ("", false), ("a b", false), ("a\"b", false)] {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))]);
+            assert_eq!(request_id(&headers).is_some(), taken, "{id:?}");
+        }
+        let long = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::try_from("x".repeat(129)).unwrap())]);
+        assert_eq!(request_id(&long), None);
+    }
+}

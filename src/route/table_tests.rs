@@ -1,0 +1,155 @@
+//! Conditions one by one, the order of routes, the order of endpoints, and that the hub index changes nothing.
+
+use http::{HeaderName, HeaderValue, Method};
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::{Case, HeaderMatch, RouteEndpoint};
+use crate::signalr::OperationSet;
+
+fn route(name: &str, matches: MatchSettings) -> RouteSettings {
+    RouteSettings {
+        name: RouteName::new(name),
+        matches,
+        pick: Pick::First,
+        endpoints: vec![RouteEndpoint { endpoint: EndpointName::new("east"), weight: 1 }],
+    }
+}
+
+fn table(routes: &[RouteSettings]) -> Table {
+    Table::build(routes, &[EndpointName::new("east"), EndpointName::new("west")], &["default", "local"])
+}
+
+fn hubs(names: &[&str]) -> MatchSettings {
+    MatchSettings {
+        hubs: names.iter().map(|name| Pattern::new(name, Case::Insensitive)).collect(),
+        ..Default::default()
+    }
+}
+
+fn name(text: &str) -> Vec<Pattern> {
+    vec![Pattern::new(text, Case::Sensitive)]
+}
+
+const TARGET: &str = "/api/hubs/Chat/users/Ann%20B/groups/red";
+
+fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
+    let table = table(&[route("only", matches)]);
+    let call = Call::parse(&Method::PUT, TARGET, Some("application=Shop")).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.append("x-region", HeaderValue::from_static("east"));
+    headers.append("x-region", HeaderValue::from_static("west"));
+    let client = Some("10.1.2.3".parse().unwrap());
+    let inquiry = Inquiry { call: &call, headers: &headers, listener: 1, client };
+    let mismatch = table.routes()[0].mismatch(&inquiry);
+    assert_eq!(table.pick(&inquiry).is_some(), mismatch.is_none());
+    mismatch
+}
+
+#[test]
+fn each_condition_is_looked_at() {
+    let rules = MatchSettings::default;
+    let header = |value: Option<&'static str>| {
+        let value = value.map(HeaderValue::from_static);
+        MatchSettings { headers: vec![HeaderMatch { name: HeaderName::from_static("x-region"), value }], ..rules() }
+    };
+    let operations = |set| MatchSettings { operations: Some(set), ..rules() };
+    let listeners = |name: &str| MatchSettings { listeners: vec![name.into()], ..rules() };
+    let clients = |net: &str| MatchSettings { clients: vec![net.parse().unwrap()], ..rules() };
+    for (matches, expected) in [
+        (rules(), None),
+        (hubs(&["chat"]), None),
+        (hubs(&["news", "CH*"]), None),
+        (hubs(&["news"]), Some(Mismatch::Hub)),
+        (operations(OperationSet::GROUPS), None),
+        (operations(OperationSet::MESSAGES), Some(Mismatch::Operation)),
+        (MatchSettings { users: name("Ann B"), ..rules() }, None),
+        (MatchSettings { users: name("ann b"), ..rules() }, Some(Mismatch::User)),
+        (MatchSettings { groups: name("r*"), ..rules() }, None),
+        (MatchSettings { groups: name("blue"), ..rules() }, Some(Mismatch::Group)),
+        (MatchSettings { applications: vec![Pattern::new("shop", Case::Insensitive)], ..rules() }, None),
+        (MatchSettings { applications: name("other"), ..rules() }, Some(Mismatch::Application)),
+        (header(None), None),
+        (header(Some("west")), None),
+        (header(Some("north")), Some(Mismatch::Header)),
+        (listeners("local"), None),
+        (listeners("default"), Some(Mismatch::Listener)),
+        (clients("10.1.0.0/16"), None),
+        (clients("10.2.0.0/16"), Some(Mismatch::Client)),
+    ] {
+        assert_eq!(mismatch(matches.clone()), expected, "{matches:?}");
+    }
+}
+
+fn picked(table: &Table, target: &str) -> Option<String> {
+    let call = Call::parse(&Method::POST, target, None).unwrap();
+    let inquiry = Inquiry { call: &call, headers: &HeaderMap::new(), listener: 0, client: None };
+    table.pick(&inquiry).map(|(_, route)| route.name().to_string())
+}
+
+#[test]
+fn the_first_route_that_matches_wins() {
+    let routes =
+        [route("chat", hubs(&["chat"])), route("c", hubs(&["c*"])), route("chat too", hubs(&["chat", "news"]))];
+    let table = table(&routes);
+    for (target, expected) in [
+        ("/api/hubs/CHAT/:send", Some("chat")),
+        ("/api/hubs/cats/:send", Some("c")),
+        ("/api/hubs/news/:send", Some("chat too")),
+        ("/api/hubs/other/:send", None),
+    ] {
+        assert_eq!(picked(&table, target).as_deref(), expected, "{target}");
+    }
+}
+
+#[test]
+fn a_call_over_a_unix_socket_is_in_no_network() {
+    let matches = MatchSettings { clients: vec!["0.0.0.0/0".parse().unwrap()], ..Default::default() };
+    assert_eq!(picked(&table(&[route("net", matches)]), "/api/hubs/h/:send"), None);
+}
+
+fn order(pick: Pick, weights: &[(&str, u32)]) -> Vec<usize> {
+    let endpoints = weights.iter().map(|(name, weight)| (EndpointName::new(name), *weight));
+    let endpoints = endpoints.map(|(endpoint, weight)| RouteEndpoint { endpoint, weight }).collect();
+    let settings = RouteSettings { pick, endpoints, ..route("r", MatchSettings::default()) };
+    table(&[settings]).routes()[0].order().collect()
+}
+
+#[test]
+fn first_keeps_the_configured_order() {
+    assert_eq!(order(Pick::First, &[("west", 1), ("east", 9)]), [1, 0]);
+}
+
+#[test]
+fn weighted_follows_the_weights_and_offers_each_endpoint_once() {
+    fastrand::seed(7);
+    let mut firsts = [0; 2];
+    for _ in 0..4000 {
+        let order = order(Pick::Weighted, &[("east", 1), ("west", 3)]);
+        assert_eq!(order.len(), 2);
+        assert_ne!(order[0], order[1]);
+        firsts[order[0]] += 1;
+    }
+    assert!((900..1100).contains(&firsts[0]), "{firsts:?}");
+}
+
+proptest! {
+    /// The index by hub is a short cut and nothing else.
+    #[test]
+    fn the_index_agrees_with_trying_every_route(
+        rules in prop::collection::vec(prop::collection::vec("[ab]{1,2}|[ab]\\*|\\*", 0..3), 1..8),
+        hub in "[aAbB]{1,3}",
+    ) {
+        let named = |(place, rules): (usize, &Vec<String>)| {
+            let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+            route(&place.to_string(), hubs(&rules))
+        };
+        let routes: Vec<_> = rules.iter().enumerate().map(named).collect();
+        let table = table(&routes);
+        let target = format!("/api/hubs/{hub}/:send");
+        let call = Call::parse(&Method::POST, &target, None).unwrap();
+        let inquiry = Inquiry { call: &call, headers: &HeaderMap::new(), listener: 0, client: None };
+        let expected = table.routes().iter().position(|route| route.mismatch(&inquiry).is_none());
+        prop_assert_eq!(table.pick(&inquiry).map(|(place, _)| place), expected);
+    }
+}

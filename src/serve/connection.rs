@@ -1,0 +1,126 @@
+//! One connection: TLS if the listener has it, then HTTP/1.1 or HTTP/2, whichever the caller speaks.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::Watcher;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::balance::Accepted;
+use super::socket::Stream;
+use super::{Handler, Peer, Phase, ServeSettings};
+
+/// The most that is buffered of one connection's input, and so the largest head that can be answered properly. A
+/// larger one gets hyper's own bare 431.
+const READ_BUFFER: usize = 64 * 1024;
+/// Streams one HTTP/2 connection may have open.
+const HTTP2_STREAMS: u32 = 256;
+/// How often an idle HTTP/2 connection is asked whether it is still there.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// What a worker needs to serve connections.
+pub(super) struct Connections<H> {
+    handler: Rc<H>,
+    http: auto::Builder<LocalExecutor>,
+    /// By listener.
+    tls: Vec<Option<TlsAcceptor>>,
+    handshake_timeout: Duration,
+    leaving: Rc<Cell<bool>>,
+}
+
+impl<H: Handler> Connections<H> {
+    pub(super) fn new(
+        handler: H,
+        settings: &ServeSettings,
+        tls: Vec<Option<TlsAcceptor>>,
+        mut phase: watch::Receiver<Phase>,
+    ) -> Self {
+        let mut http = auto::Builder::new(LocalExecutor);
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.header_read_timeout)
+            .max_buf_size(READ_BUFFER);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS)
+            .keep_alive_interval(HTTP2_PING)
+            .max_header_list_size(u32::try_from(READ_BUFFER).unwrap_or(u32::MAX));
+        let leaving = Rc::new(Cell::new(false));
+        let flag = Rc::clone(&leaving);
+        // Ends with the worker's runtime.
+        tokio::task::spawn_local(async move {
+            let left = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
+            flag.set(left.is_ok());
+        });
+        Self { handler: Rc::new(handler), http, tls, handshake_timeout: settings.header_read_timeout, leaving }
+    }
+
+    /// Serves a connection to its end.
+    pub(super) async fn serve(self: Rc<Self>, accepted: Accepted, watcher: Watcher) {
+        let Accepted { stream, listener, load: _load } = accepted;
+        let address = stream.peer();
+        let forwarded_for =
+            address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
+        let peer = Rc::new(Peer { listener, address, forwarded_for });
+        match stream {
+            Stream::Tcp(stream, _) => {
+                // Answers are small; waiting to fill a segment would only delay them.
+                let _without = stream.set_nodelay(true);
+                self.secure(stream, peer, watcher).await;
+            }
+            Stream::Unix(stream) => self.secure(stream, peer, watcher).await,
+        }
+    }
+
+    async fn secure(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, watcher: Watcher) {
+        let Some(tls) = self.tls.get(peer.listener).and_then(Option::as_ref) else {
+            return self.speak_http(stream, peer, watcher).await;
+        };
+        match tokio::time::timeout(self.handshake_timeout, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.speak_http(stream, peer, watcher).await,
+            Ok(Err(err)) => tracing::debug!(error = %err, peer = ?peer.address, "a caller's TLS handshake failed"),
+            Err(_late) => tracing::debug!(peer = ?peer.address, "a caller's TLS handshake took too long"),
+        }
+    }
+
+    async fn speak_http(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, watcher: Watcher) {
+        let service = service_fn(|request: Request<Incoming>| {
+            let is_http1 = request.version() <= Version::HTTP_11;
+            let leaving = Rc::clone(&self.leaving);
+            let answer = self.handler.handle(&peer, request);
+            async move {
+                let mut response = answer.await;
+                // HTTP/2 has GOAWAY for this, and forbids the header.
+                if is_http1 && leaving.get() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = self.http.serve_connection(TokioIo::new(io), service);
+        if let Err(err) = watcher.watch(connection).await {
+            tracing::debug!(error = &*err, peer = ?peer.address, "a caller's connection ended badly");
+        }
+    }
+}
+
+/// Runs the streams of HTTP/2 connections on the worker's own thread.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,102 @@
+//! TCP and Unix sockets as one, so that the accept loop is written once.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// A bound socket that no runtime knows yet.
+pub(super) enum StdListener {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener),
+}
+
+/// A connection that no runtime knows (any more), and its other end's address.
+pub(super) enum StdStream {
+    Tcp(StdTcpStream, SocketAddr),
+    Unix(StdUnixStream),
+}
+
+/// A listening socket of this thread's runtime.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection of this thread's runtime, and its other end's address.
+pub(super) enum Stream {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    pub(super) fn from_std(socket: StdListener) -> io::Result<Self> {
+        Ok(match socket {
+            StdListener::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            StdListener::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Cancel safety
+    /// Safe: a connection that was not returned stays in the queue.
+    pub(super) async fn accept(&self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(socket) => socket.accept().await.map(|(stream, peer)| Stream::Tcp(stream, peer))?,
+            Self::Unix(socket) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream))?,
+        })
+    }
+
+    /// Closes the socket, after taking every connection that waits in its queue. The runtime may not know of them
+    /// yet; the socket itself does.
+    pub(super) fn close(self) -> io::Result<Vec<Stream>> {
+        let mut waiting = Vec::new();
+        match self {
+            Self::Tcp(socket) => {
+                let socket = socket.into_std()?;
+                while let Ok((stream, peer)) = socket.accept() {
+                    waiting.push(Stream::from_std(StdStream::Tcp(stream, peer))?);
+                }
+            }
+            Self::Unix(socket) => {
+                let socket = socket.into_std()?;
+                while let Ok((stream, _)) = socket.accept() {
+                    waiting.push(Stream::from_std(StdStream::Unix(stream))?);
+                }
+            }
+        }
+        Ok(waiting)
+    }
+}
+
+impl Stream {
+    pub(super) fn from_std(stream: StdStream) -> io::Result<Self> {
+        Ok(match stream {
+            StdStream::Tcp(stream, peer) => {
+                stream.set_nonblocking(true)?;
+                Self::Tcp(TcpStream::from_std(stream)?, peer)
+            }
+            StdStream::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                Self::Unix(UnixStream::from_std(stream)?)
+            }
+        })
+    }
+
+    pub(super) fn into_std(self) -> io::Result<StdStream> {
+        Ok(match self {
+            Self::Tcp(stream, peer) => StdStream::Tcp(stream.into_std()?, peer),
+            Self::Unix(stream) => StdStream::Unix(stream.into_std()?),
+        })
+    }
+
+    /// The other end's address; `None` on a Unix socket.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(_, peer) => Some(*peer),
+            Self::Unix(_) => None,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! One worker: a thread, a runtime, its sockets. Accepts, and ends in order.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulShutdown;
+use prometheus::IntCounter;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::balance::{Accepted, Balance, HandedOver};
+use super::connection::Connections;
+use super::socket::{Listener, StdListener};
+use super::{Handler, Phase, ServeSettings};
+
+/// The first pause after an accept error, such as running out of file descriptors.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest: short enough that callers do not notice that it is over.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Worker {
+    pub(super) index: usize,
+    /// This worker's socket of each listener, in configured order.
+    pub(super) listeners: Vec<(Option<StdListener>, Option<TlsAcceptor>)>,
+    pub(super) balance: Balance,
+    pub(super) inbox: mpsc::UnboundedReceiver<HandedOver>,
+    pub(super) settings: ServeSettings,
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) accept_errors: IntCounter,
+    /// Dropped when the worker has ended, which is how the server knows.
+    pub(super) ended: mpsc::Sender<()>,
+}
+
+impl Worker {
+    pub(super) fn run<H: Handler>(self, runtime: &Runtime, make_handler: impl FnOnce() -> H) {
+        let _ended = self.ended.clone();
+        LocalSet::new().block_on(runtime, self.serve(make_handler));
+    }
+
+    async fn serve<H: Handler>(mut self, make_handler: impl FnOnce() -> H) {
+        let graceful = Rc::new(GracefulShutdown::new());
+        let sockets: Vec<_> = self.listeners.iter_mut().map(|(socket, _)| socket.take()).collect();
+        let tls = self.listeners.drain(..).map(|(_, tls)| tls).collect();
+        let connections = Rc::new(Connections::new(make_handler(), &self.settings, tls, self.phase.clone()));
+        let serve = {
+            let graceful = Rc::clone(&graceful);
+            move |accepted: Accepted| {
+                // Owned by the graceful shutdown below, which waits for it or drops it with the runtime.
+                tokio::task::spawn_local(Rc::clone(&connections).serve(accepted, graceful.watcher()));
+            }
+        };
+        let serve = Rc::new(serve);
+        let mut accept_loops = Vec::new();
+        for (listener, socket) in sockets.into_iter().enumerate() {
+            let Some(socket) = socket else { continue };
+            let acceptor = Acceptor {
+                worker: self.index,
+                listener,
+                balance: self.balance.clone(),
+                accept_errors: self.accept_errors.clone(),
+                phase: self.phase.clone(),
+            };
+            accept_loops.push(tokio::task::spawn_local(acceptor.run(socket, Rc::clone(&serve))));
+        }
+
+        let mut phase = self.phase.clone();
+        loop {
+            tokio::select! {
+                Some(handed_over) = self.inbox.recv() => serve_or_log(handed_over.accept().map(Some), &*serve),
+                _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
+            }
+        }
+        // The accept loops empty their queues first: who has connected is served.
+        for accept_loop in accept_loops {
+            if accept_loop.await.is_err() {
+                tracing::error!("an accept loop panicked");
+            }
+        }
+        self.inbox.close();
+        while let Some(handed_over) = self.inbox.recv().await {
+            serve_or_log(handed_over.accept().map(Some), &*serve);
+        }
+        drop(serve);
+        let Some(graceful) = Rc::into_inner(graceful) else { return };
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Ended) => {}
+        }
+    }
+}
+
+fn serve_or_log(placed: io::Result<Option<Accepted>>, serve: &impl Fn(Accepted)) {
+    match placed {
+        Ok(Some(accepted)) => serve(accepted),
+        Ok(None) => {}
+        Err(err) => tracing::warn!(error = %err, "a connection was lost on its way to a worker"),
+    }
+}
+
+/// One worker's accept loop on one listener.
+struct Acceptor {
+    worker: usize,
+    listener: usize,
+    balance: Balance,
+    accept_errors: IntCounter,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Acceptor {
+    async fn run(self, socket: StdListener, serve: Rc<impl Fn(Accepted)>) {
+        let accepting = async {
+            let socket = Listener::from_std(socket)?;
+            self.accept(&socket, &*serve).await;
+            socket.close()
+        };
+        match accepting.await {
+            Ok(waiting) => {
+                for stream in waiting {
+                    // Beyond the limit of open connections they are closed instead of being left to hang.
+                    let Some(open) = self.balance.permit_now() else { break };
+                    serve_or_log(self.balance.place(self.worker, stream, self.listener, open), &*serve);
+                }
+            }
+            Err(err) => tracing::error!(error = %err, listener = self.listener, "a listener cannot be served"),
+        }
+    }
+
+    async fn accept(&self, socket: &Listener, serve: &impl Fn(Accepted)) {
+        let mut phase = self.phase.clone();
+        let stopped = phase.wait_for(|phase| *phase >= Phase::Draining);
+        tokio::pin!(stopped);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let open = tokio::select! {
+                open = self.balance.permit() => open,
+                _ = &mut stopped => return,
+            };
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = &mut stopped => return,
+            };
+            match (accepted, open) {
+                (Ok(stream), Some(open)) => {
+                    pause = FIRST_PAUSE;
+                    serve_or_log(self.balance.place(self.worker, stream, self.listener, open), serve);
+                }
+                (Ok(_), None) => return,
+                (Err(err), _) => {
+                    self.accept_errors.inc();
+                    tracing::warn!(error = %err, pause_ms = pause.as_millis(), "cannot accept connections");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}
