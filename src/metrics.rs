@@ -4,6 +4,7 @@
 //! configuration whatever callers send. Workers count in memory of their own ([`WorkerMetrics`]) and hand their
 //! counts over when somebody scrapes, so the request path shares nothing between cores.
 
+mod exposition;
 mod labels;
 mod token;
 mod worker;
@@ -12,20 +13,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use tokio::sync::{mpsc, oneshot};
 
+pub use exposition::Exposition;
 pub use labels::{
     ConnectionState, ErrorKind, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction,
     UpstreamErrorReason,
 };
 pub use token::TokenMetrics;
 pub use worker::{ConnectionCount, ConnectionGauge, InFlight, Names, RequestRecord, UpstreamRecord, WorkerMetrics};
-
-/// The media type of the text exposition format.
-pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
 /// How long a scrape waits for the workers' counts. A worker that is busier than that is scraped a little stale.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
@@ -210,18 +208,16 @@ impl Metrics {
         receiver
     }
 
-    /// Returns all metrics in the text exposition format, the workers' latest counts included.
+    /// Returns all metrics in a text format, the workers' latest counts included.
     ///
     /// # Errors
     /// If a metric cannot be encoded.
     ///
     /// # Cancel safety
     /// Safe; counts that were handed over are kept.
-    pub async fn exposition(&self) -> prometheus::Result<Vec<u8>> {
+    pub async fn exposition(&self, format: Exposition) -> prometheus::Result<Vec<u8>> {
         self.flush_workers().await;
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+        format.encode(&self.registry.gather())
     }
 
     async fn flush_workers(&self) {
@@ -278,7 +274,7 @@ mod tests {
             worker.flush();
             request.send(()).unwrap();
         };
-        let (text, ()) = tokio::join!(metrics.exposition(), serve);
+        let (text, ()) = tokio::join!(metrics.exposition(Exposition::Prometheus), serve);
         let text = String::from_utf8(text.unwrap()).unwrap();
         for line in [
             r#"signalr_gateway_rejected_total{reason="unknown_path"} 1"#,
@@ -293,6 +289,6 @@ mod tests {
     async fn a_stuck_worker_does_not_hold_up_a_scrape() {
         let metrics = Metrics::new().unwrap();
         let _never_answers = metrics.register_worker();
-        assert!(metrics.exposition().await.is_ok());
+        assert!(metrics.exposition(Exposition::Prometheus).await.is_ok());
     }
 }

@@ -1,0 +1,145 @@
+//! The status as a page for people. No script, no style from elsewhere; everything is escaped.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+use super::Status;
+
+const HEAD: &str = "<!doctype html>
+<html lang=\"en\"><head><meta charset=\"utf-8\"><title>signalr-gateway</title>
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">
+<style>
+:root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 15%, Canvas); }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+code { font-size: .9em; } .bad { color: light-dark(#b00020, #ff8a80); font-weight: 600; }
+.good { color: light-dark(#1b6e2f, #81c995); }
+</style></head><body>
+";
+
+/// Writes the page.
+pub(super) fn render(status: &Status) -> String {
+    let mut page = Page(HEAD.to_owned());
+    let (class, word) = match (status.draining, status.ready) {
+        (true, _) => ("bad", "stopping"),
+        (false, true) => ("good", "ready"),
+        (false, false) => ("bad", "not ready: no endpoint has a valid token"),
+    };
+    page.raw("<h1>signalr-gateway ").text(status.version).raw("</h1><p class=\"").raw(class).raw("\">").text(word);
+    page.raw("</p><p>Configuration <code>").text(&status.config_hash).raw("</code>, up for ");
+    page.text(&since(status.started))
+        .raw(". See also <a href=\"/metrics\">/metrics</a> and <a href=\"/status\">/status</a>.</p>");
+
+    page.table("Credentials", &["name", "state", "token", "expires in", "last error"]);
+    for credential in &status.credentials {
+        let class = if credential.state == "ready" { "good" } else { "bad" };
+        page.raw("<tr><td>").text(&credential.name).raw("<td class=\"").raw(class).raw("\">").text(credential.state);
+        page.raw("<td><code>").text(credential.token.as_deref().unwrap_or("none")).raw("</code><td>");
+        page.text(&credential.expires.map(until).unwrap_or_default()).raw("<td>");
+        page.text(credential.last_error.as_deref().unwrap_or_default());
+    }
+    page.raw("</table>").table("Endpoints", &["name", "url", "credential", "role"]);
+    for endpoint in &status.endpoints {
+        page.row(&[&endpoint.name, &endpoint.url, &endpoint.credential, endpoint.role]);
+    }
+    page.raw("</table>").table("Routes, in the order in which they are tried", &["name", "pick", "endpoints"]);
+    for route in &status.routes {
+        page.row(&[&route.name, route.pick, &route.endpoints.join(", ")]);
+    }
+    page.raw("</table>").table("Listeners", &["name", "address"]);
+    for listener in &status.listeners {
+        page.row(&[&listener.name, &listener.address]);
+    }
+    page.raw("</table></body></html>\n");
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn raw(&mut self, html: &str) -> &mut Self {
+        self.0.push_str(html);
+        self
+    }
+
+    fn text(&mut self, text: &str) -> &mut Self {
+        for character in text.chars() {
+            match character {
+                '<' => self.0.push_str("&lt;"),
+                '>' => self.0.push_str("&gt;"),
+                '&' => self.0.push_str("&amp;"),
+                '"' => self.0.push_str("&quot;"),
+                '\'' => self.0.push_str("&#39;"),
+                other => self.0.push(other),
+            }
+        }
+        self
+    }
+
+    fn table(&mut self, title: &str, columns: &[&str]) {
+        let _infallible = write!(self.0, "<h2>{title}</h2><table><tr>");
+        for column in columns {
+            self.raw("<th>").text(column);
+        }
+    }
+
+    fn row(&mut self, cells: &[&str]) {
+        self.raw("<tr>");
+        for cell in cells {
+            self.raw("<td>").text(cell);
+        }
+    }
+}
+
+fn since(unix: u64) -> String {
+    words(now().saturating_sub(unix))
+}
+
+fn until(unix: u64) -> String {
+    match unix.checked_sub(now()) {
+        Some(left) => words(left),
+        None => "expired".to_owned(),
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn words(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{CredentialView, RouteView};
+
+    #[test]
+    fn everything_that_comes_from_outside_is_escaped() {
+        let status = Status {
+            version: "1",
+            config_hash: "abcd".into(),
+            started: 0,
+            ready: false,
+            draining: false,
+            listeners: vec![],
+            endpoints: vec![],
+            credentials: vec![CredentialView {
+                name: "fabrikam".into(),
+                state: "unavailable",
+                token: None,
+                expires: None,
+                last_success: None,
+                last_error: Some("<script>alert('x')</script>".into()),
+            }],
+            routes: vec![RouteView { name: "a&b".into(), pick: "first", endpoints: vec!["east".into()] }],
+        };
+        let page = render(&status);
+        assert!(
+            !page.contains("<script>") && page.contains("&lt;script&gt;alert(&#39;x&#39;)") && page.contains("a&amp;b")
+        );
+    }
+}

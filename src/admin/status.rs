@@ -1,0 +1,152 @@
+//! What `/status` shows: the configuration in force and how each credential is doing. Tokens are named by their
+//! fingerprints.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::credential::{BearerSource, CredentialState};
+
+/// What is running, as far as it does not change by itself.
+#[derive(Debug)]
+pub struct View {
+    /// The hash of the configuration in force.
+    pub config_hash: String,
+    /// When the gateway started.
+    pub started: SystemTime,
+    /// Where callers come in, by name.
+    pub listeners: Vec<(String, String)>,
+    /// The credentials, by name.
+    pub credentials: Vec<(String, Arc<dyn BearerSource>)>,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointView>,
+    /// The routes, in the order in which they are tried.
+    pub routes: Vec<RouteView>,
+}
+
+/// An endpoint on `/status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointView {
+    /// The configured name.
+    pub name: String,
+    /// `scheme://host[:port]`.
+    pub url: String,
+    /// The credential's name.
+    pub credential: String,
+    /// `primary` or `secondary`.
+    pub role: &'static str,
+}
+
+/// A route on `/status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouteView {
+    /// The configured name.
+    pub name: String,
+    /// How an endpoint is picked.
+    pub pick: &'static str,
+    /// The endpoints, in configured order.
+    pub endpoints: Vec<String>,
+}
+
+/// The answer of `/status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The gateway's version.
+    pub version: &'static str,
+    /// The hash of the configuration in force.
+    pub config_hash: String,
+    /// When the gateway started, in seconds since 1970.
+    pub started: u64,
+    /// Whether calls can be served.
+    pub ready: bool,
+    /// Whether the gateway is stopping.
+    pub draining: bool,
+    /// Where callers come in, by name.
+    pub listeners: Vec<ListenerView>,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointView>,
+    /// The credentials.
+    pub credentials: Vec<CredentialView>,
+    /// The routes.
+    pub routes: Vec<RouteView>,
+}
+
+/// A listener on `/status`.
+#[derive(Debug, Serialize)]
+pub struct ListenerView {
+    /// The configured name.
+    pub name: String,
+    /// The bound address.
+    pub address: String,
+}
+
+/// A credential on `/status`. Times are in seconds since 1970.
+#[derive(Debug, Serialize)]
+pub struct CredentialView {
+    /// The configured name.
+    pub name: String,
+    /// `starting`, `ready`, `stale` (a valid token, but the last refresh failed) or `unavailable`.
+    pub state: &'static str,
+    /// The fingerprint of the token in service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// When that token expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+    /// When a token was last obtained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<u64>,
+    /// Why the last acquisition failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+impl View {
+    pub(super) fn status(&self, draining: bool) -> Status {
+        let credentials: Vec<CredentialView> =
+            self.credentials.iter().map(|(name, source)| CredentialView::of(name, &**source)).collect();
+        let is_usable = |endpoint: &EndpointView| {
+            let mut own = credentials.iter().filter(|credential| credential.name == endpoint.credential);
+            own.any(|credential| matches!(credential.state, "ready" | "stale"))
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            config_hash: self.config_hash.clone(),
+            started: seconds(self.started),
+            ready: !draining && self.endpoints.iter().any(is_usable),
+            draining,
+            listeners: self
+                .listeners
+                .iter()
+                .map(|(name, address)| ListenerView { name: name.clone(), address: address.clone() })
+                .collect(),
+            endpoints: self.endpoints.clone(),
+            credentials,
+            routes: self.routes.clone(),
+        }
+    }
+}
+
+impl CredentialView {
+    fn of(name: &str, source: &dyn BearerSource) -> Self {
+        let status = source.status();
+        Self {
+            name: name.to_owned(),
+            state: match status.state {
+                CredentialState::Starting => "starting",
+                CredentialState::Ready => "ready",
+                CredentialState::Stale => "stale",
+                CredentialState::Unavailable => "unavailable",
+            },
+            token: status.fingerprint.map(|fingerprint| fingerprint.to_string()),
+            expires: status.expires_at.map(seconds),
+            last_success: status.last_success.map(seconds),
+            last_error: status.last_error,
+        }
+    }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
