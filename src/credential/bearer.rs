@@ -24,12 +24,13 @@ pub trait BearerSource: fmt::Debug + Send + Sync {
     /// Safe: acquisitions run in tasks of their own and their outcome is kept.
     fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
 
-    /// Takes the bearer `refused` (an endpoint answered 401 to it) out of service if it is still the current one, and
-    /// waits for another. Callers that report the same bearer share one acquisition.
+    /// Gets another bearer in place of `refused` (an endpoint answered 401 to it), if that is still the current one, and
+    /// waits for it. Callers that report the same bearer share one acquisition. Until another is there the refused one
+    /// stays in service: other endpoints may take it, and one that answers 401 to everything must not stop them.
     ///
     /// # Errors
     /// [`TokenUnavailable`] when there is no other bearer to be had now: the acquisition failed, a forced one was made
-    /// a moment ago, or what came back is byte for byte the one that was refused (which then stays in service).
+    /// a moment ago, or what came back is byte for byte the one that was refused.
     ///
     /// # Cancel safety
     /// Safe, as [`BearerSource::acquire`].
@@ -61,13 +62,18 @@ impl Bearer {
     /// # Errors
     /// [`NotAToken`] when the token is empty or has bytes that RFC 6750 section 2.1 does not allow.
     pub fn new(token: &str) -> Result<Self, NotAToken> {
+        Self::named(token, Fingerprint::of(token))
+    }
+
+    /// Makes the `Authorization` value of a token that goes by the name of the key that signed it.
+    pub(crate) fn named(token: &str, fingerprint: Fingerprint) -> Result<Self, NotAToken> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if token.is_empty() || !token.bytes().all(allowed) {
             return Err(NotAToken);
         }
         let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_invalid| NotAToken)?;
         header.set_sensitive(true);
-        Ok(Self { header, fingerprint: Fingerprint::of(token) })
+        Ok(Self { header, fingerprint })
     }
 
     /// Returns the value for `Authorization`. It is marked sensitive.
@@ -92,7 +98,8 @@ impl fmt::Debug for Bearer {
 #[error("the token is empty or has characters that a bearer token cannot have")]
 pub struct NotAToken;
 
-/// The name of a token in logs and on pages: the first eight hex digits of its SHA-256.
+/// The name of a token in logs and on pages: the first eight hex digits of its SHA-256. Tokens that an access key signs
+/// (one for each request) go by the name of the key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u32);
 

@@ -2,14 +2,218 @@
 //!
 //! The seam is [`BearerSource`]: the request path reads a ready bearer without a lock and waits only when there is
 //! none. Knows nothing of requests, routes or endpoints.
+//!
+//! # The life of a token
+//!
+//! ```text
+//! worker ── ready() ──► cell ◄── refresh task ──► acquirer ──► azure_identity ──► LegClient ──► hyper, rustls
+//!           acquire()           (control runtime)     │        (built afresh)     (judges the answer,
+//!           replace()                                 │                            records the leg)
+//!                                                     └─ secret · certificate · another identity's token
+//! ```
+//!
+//! * `cell.rs`: the token in service, and how callers wait; `refresh.rs`: the task that keeps it fresh; `schedule.rs`: when.
+//! * `acquire.rs`: the seam of an acquisition and the legs it took; `entra.rs`, `token_file.rs`, `access_key.rs`: the ways.
+//! * `assertion/`: how an app proves that it is itself; `transport.rs`, `answer.rs`: the client below the identity library.
 
+mod access_key;
+mod acquire;
+mod answer;
+mod assertion;
 mod bearer;
+mod cell;
+mod entra;
+mod error;
+mod jwt;
+mod refresh;
+mod remedy;
+mod schedule;
+mod secret;
 mod settings;
+mod token_file;
+mod transport;
+mod watch;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use acquire::{Leg, LegOutcome};
+pub use assertion::CertificateError;
 pub use bearer::{
     Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl, TokenUnavailable,
 };
+pub use error::{
+    CredentialError, ErrorClass, IdentityEndpoint, IdentityEndpointKind, NoAnswer, TokenHttpError, UnusableAnswer,
+};
+pub use jwt::Claims;
+pub use secret::{Secret, SecretError};
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialName, CredentialSettings, ManagedIdentity, ManagedIdentitySettings, Proof, SecretSource,
 };
+pub use transport::RootsError;
+
+use acquire::{Acquire, Legs, Material, QuickTries};
+use cell::{Shared, TokenCell, View};
+use refresh::Refresher;
+use tokio::sync::watch as published;
+use transport::{IdentityClient, Roots};
+
+use crate::metrics::TokenMetrics;
+
+/// All credentials of a gateway. Dropping it stops their tasks; bearers in service stay usable until they expire.
+#[derive(Debug)]
+pub struct Credentials {
+    sources: HashMap<CredentialName, Source>,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    cell: Arc<TokenCell>,
+    acquirer: Arc<dyn Acquire>,
+}
+
+impl Credentials {
+    /// Builds the credentials. Does no network I/O and reads no secret: those are read when they are used. CA files are
+    /// read here. Credentials that differ in nothing but their name share one token life.
+    ///
+    /// `control` runs the refresh tasks; it may be another runtime than those that ask for bearers, with time and I/O on.
+    ///
+    /// # Errors
+    /// [`CredentialBuildError`] names every credential that cannot work, whatever Entra answers.
+    pub fn build(
+        settings: &[CredentialSettings],
+        metrics: &TokenMetrics,
+        control: &tokio::runtime::Handle,
+    ) -> Result<Self, CredentialBuildError> {
+        let mut lives: Vec<(&CredentialKind, Vec<CredentialName>)> = Vec::new();
+        for credential in settings {
+            match lives.iter_mut().find(|(kind, _)| **kind == credential.kind) {
+                Some((_, names)) => names.push(credential.name.clone()),
+                None => lives.push((&credential.kind, vec![credential.name.clone()])),
+            }
+        }
+        let mut clients = Clients::default();
+        let (mut sources, mut problems) = (HashMap::new(), Vec::new());
+        for (kind, names) in lives {
+            let acquirer = match acquirer(kind, &mut clients) {
+                Ok(acquirer) => acquirer,
+                Err(problem) => {
+                    problems.push((names, problem));
+                    continue;
+                }
+            };
+            let (shared, (publish, view)) = (Arc::<Shared>::default(), published::channel(View::default()));
+            let refresher =
+                Refresher::new(Arc::clone(&shared), publish, Arc::clone(&acquirer), names.clone(), metrics.clone());
+            let cell = Arc::new(TokenCell::new(shared, view, refresher, control.clone()));
+            let source = Source { cell, acquirer };
+            sources.extend(names.into_iter().map(|name| (name, source.clone())));
+        }
+        if problems.is_empty() { Ok(Self { sources }) } else { Err(CredentialBuildError { problems }) }
+    }
+
+    /// Begins the first acquisition of every credential now, instead of when it is first asked for.
+    pub fn start(&self) {
+        self.sources.values().for_each(|source| source.cell.start());
+    }
+
+    /// Returns where a credential's bearers come from.
+    pub fn get(&self, name: &CredentialName) -> Option<Arc<dyn BearerSource>> {
+        let source = self.sources.get(name)?;
+        Some(Arc::<TokenCell>::clone(&source.cell))
+    }
+
+    /// Makes one acquisition beside the token life and puts nothing in service: for showing each leg of it. `None` when
+    /// there is no credential of that name. To be called on a runtime with time and I/O on.
+    ///
+    /// # Cancel safety
+    /// Safe: a request under way is broken off.
+    pub async fn attempt(&self, name: &CredentialName) -> Option<Attempt> {
+        let source = self.sources.get(name)?;
+        let legs = Legs::default();
+        let outcome = source.acquirer.acquire(&legs).await;
+        let outcome = outcome.map(|acquired| match acquired.material {
+            Material::Bearer(bearer) => Some(bearer),
+            Material::AccessKey(_) => None,
+        });
+        Some(Attempt { legs: legs.take(), outcome })
+    }
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.sources.values().for_each(|source| source.cell.stop());
+    }
+}
+
+/// One acquisition, laid open.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The steps it took, in the order in which they ended; more than one of a kind when there were several tries.
+    pub legs: Vec<Leg>,
+    /// The bearer, or why there is none. An access key that could be read gives no bearer: it signs each request.
+    pub outcome: Result<Option<Bearer>, CredentialError>,
+}
+
+/// Some credentials cannot work, whatever Entra answers.
+#[derive(Debug)]
+pub struct CredentialBuildError {
+    /// The credentials (those that share a token life together) and what is wrong with them. Never empty.
+    pub problems: Vec<(Vec<CredentialName>, CredentialProblem)>,
+}
+
+impl std::fmt::Display for CredentialBuildError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (names, problem)) in self.problems.iter().enumerate() {
+            let names: Vec<&str> = names.iter().map(CredentialName::as_str).collect();
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}credentials.{}: {}", names.join(", credentials."), error::in_one_line(problem))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CredentialBuildError {}
+
+/// What is wrong with a credential before anything was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialProblem {
+    /// The CAs for the authority cannot be loaded.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// The identity library refuses the tenant, client id or authority.
+    #[error("the identity library refuses the tenant, client id or authority")]
+    Settings(#[source] azure_core::Error),
+}
+
+/// One client for each set of CAs.
+#[derive(Default)]
+struct Clients(HashMap<Roots, IdentityClient>);
+
+impl Clients {
+    fn get(&mut self, roots: Roots) -> Result<IdentityClient, RootsError> {
+        if let Some(client) = self.0.get(&roots) {
+            return Ok(client.clone());
+        }
+        let client = IdentityClient::new(&roots)?;
+        self.0.insert(roots, client.clone());
+        Ok(client)
+    }
+}
+
+fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acquire>, CredentialProblem> {
+    Ok(match kind {
+        CredentialKind::App(settings) => {
+            let roots = settings.authority.ca_file.clone().map_or(Roots::System, Roots::File);
+            let app = entra::App::new(settings.clone(), clients.get(roots)?);
+            Arc::new(QuickTries(app.map_err(CredentialProblem::Settings)?))
+        }
+        CredentialKind::ManagedIdentity { identity, scope } => {
+            let client = clients.get(Roots::None)?;
+            Arc::new(QuickTries(entra::Identity { settings: identity.clone(), scope: scope.clone(), client }))
+        }
+        CredentialKind::AccessKey { key } => Arc::new(access_key::AccessKeySource { key: key.clone() }),
+        CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),
+    })
+}

@@ -173,6 +173,17 @@ pub enum ManagedIdentity {
     ResourceId(String),
 }
 
+impl fmt::Display for ManagedIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System => f.write_str("the system-assigned managed identity"),
+            Self::ClientId(id) => write!(f, "managed identity with client id {id}"),
+            Self::ObjectId(id) => write!(f, "managed identity with object id {id}"),
+            Self::ResourceId(id) => write!(f, "managed identity {id}"),
+        }
+    }
+}
+
 /// Where a secret is read from, each time it is used.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SecretSource {

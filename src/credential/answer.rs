@@ -1,0 +1,370 @@
+//! Judging the answers of identity endpoints: is this a usable token, for how long, and if not, what does it say.
+//!
+//! The identity library believes every 200 and loses what an error says (an escape in a description is enough), so
+//! every answer is judged here before the library sees it. Knows nothing of connections.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::acquire::Life;
+use super::bearer::{Bearer, Fingerprint};
+use super::error::{IdentityEndpoint, IdentityEndpointKind, TokenHttpError, UnusableAnswer, one_line};
+use super::jwt::{self, Claims};
+
+/// The longest life that is believed. Managed identities' tokens live for 24 hours, the longest Entra gives 28.
+const MAX_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
+
+/// The longest description that is kept, in bytes.
+const MAX_DESCRIPTION: usize = 600;
+
+/// An answer as it came.
+pub(crate) struct Answer {
+    /// When the request was sent. Lives are counted from here, so that a slow answer never adds to them.
+    pub(crate) sent_at: Instant,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// What a good answer says about its token.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenAnswer {
+    /// How long the token lives, from when the request was sent.
+    pub(crate) life: Life,
+    pub(crate) fingerprint: Fingerprint,
+    /// The token's claims, if it is a JWT.
+    pub(crate) claims: Option<Claims>,
+    /// The endpoint's clock.
+    pub(crate) date: Option<SystemTime>,
+}
+
+/// The fields of a token answer (RFC 6749 section 5.1, and IMDS, which writes numbers as strings).
+#[derive(Deserialize)]
+struct TokenFields<'a> {
+    #[serde(borrow)]
+    access_token: Option<Cow<'a, str>>,
+    expires_in: Option<Seconds>,
+    expires_on: Option<Seconds>,
+    refresh_in: Option<Seconds>,
+}
+
+/// A number, or a number in a string.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(i64),
+    Text(String),
+}
+
+impl Seconds {
+    fn get(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.trim().parse().ok(),
+        }
+    }
+}
+
+/// Judges an answer to a token request. `federated` says whether the request carried another identity's assertion.
+pub(crate) fn judge(
+    endpoint: &IdentityEndpoint,
+    federated: bool,
+    answer: &Answer,
+) -> Result<TokenAnswer, Box<TokenHttpError>> {
+    if !answer.status.is_success() {
+        return Err(Box::new(refusal(endpoint, federated, answer)));
+    }
+    usable(endpoint, answer).map_err(|unusable| {
+        // Some proxies and gateways answer 200 with an error inside.
+        Box::new(TokenHttpError { unusable: Some(unusable), ..refusal(endpoint, federated, answer) })
+    })
+}
+
+fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, UnusableAnswer> {
+    let fields: TokenFields<'_> = serde_json::from_slice(&answer.body).map_err(|_err| UnusableAnswer::NotJson)?;
+    let token = fields.access_token.filter(|token| !token.is_empty()).ok_or(UnusableAnswer::NoToken)?;
+    let bearer = Bearer::new(&token).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
+    let date = date(&answer.headers);
+    let expires_in = fields.expires_in.as_ref().and_then(Seconds::get);
+    let expires_on = fields.expires_on.as_ref().and_then(Seconds::get);
+    let remaining = expires_on.map(|at| at.saturating_sub(unix(date.unwrap_or_else(SystemTime::now))));
+    let life = match endpoint.kind {
+        IdentityEndpointKind::Entra => expires_in.or(remaining),
+        // Hosts hand out tokens from a cache, and their `expires_in` counts from when the token was made.
+        IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => remaining.or(expires_in),
+    };
+    let seconds = life.ok_or(UnusableAnswer::NoLifetime)?;
+    let lasts = positive(seconds).filter(|life| *life <= MAX_LIFE).ok_or(UnusableAnswer::Lifetime(seconds))?;
+    let refresh_in = match endpoint.kind {
+        IdentityEndpointKind::Entra => fields.refresh_in.as_ref().and_then(Seconds::get).and_then(positive),
+        IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => None,
+    };
+    Ok(TokenAnswer {
+        life: Life { since: answer.sent_at, lasts, refresh_in: refresh_in.filter(|refresh_in| *refresh_in < lasts) },
+        fingerprint: bearer.fingerprint(),
+        claims: jwt::claims(&token),
+        date,
+    })
+}
+
+/// Reads a refusal (RFC 6749 section 5.2, Entra's additions, App Service's `message`) as far as it can be read: a field of
+/// an unexpected type hides no other.
+fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Answer) -> TokenHttpError {
+    let fields: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty());
+    let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(one_line);
+    let description = text("error_description").or_else(|| text("message")).map(description);
+    let listed = fields.get("error_codes").and_then(Value::as_array);
+    let listed =
+        listed.map(|codes| codes.iter().filter_map(Value::as_u64).filter_map(|code| code.try_into().ok()).collect());
+    let codes = listed.filter(|codes: &Vec<u32>| !codes.is_empty());
+    TokenHttpError {
+        endpoint: endpoint.clone(),
+        status: answer.status,
+        unusable: None,
+        error: text("error").map(one_line),
+        suberror: text("suberror").map(one_line),
+        codes: codes.unwrap_or_else(|| description.as_deref().map(codes_in).unwrap_or_default()),
+        description,
+        correlation_id: text("correlation_id").map(one_line),
+        trace_id: text("trace_id").map(one_line),
+        request_id: header("x-ms-request-id"),
+        claims: text("claims").map(one_line),
+        retry_after: retry_after(&answer.headers),
+        date: date(&answer.headers),
+        federated,
+    }
+}
+
+/// One line, without the ids that Entra repeats at its end, and not endless.
+fn description(text: &str) -> String {
+    let line = one_line(text);
+    let line = line.split(" Trace ID: ").next().unwrap_or(&line);
+    let mut end = line.len().min(MAX_DESCRIPTION);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    line.get(..end).unwrap_or(line).to_owned()
+}
+
+/// Finds the numbers of `AADSTS…` in a description.
+fn codes_in(description: &str) -> Vec<u32> {
+    description
+        .split("AADSTS")
+        .skip(1)
+        .filter_map(|rest| {
+            let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+            rest.get(..digits)?.parse().ok()
+        })
+        .collect()
+}
+
+/// Reads `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    let now = date(headers).unwrap_or_else(SystemTime::now);
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()
+}
+
+fn positive(seconds: i64) -> Option<Duration> {
+    u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+fn unix(at: SystemTime) -> i64 {
+    i64::try_from(jwt::unix(at)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::error::{CredentialError, ErrorClass};
+    use crate::metrics::TokenErrorReason;
+
+    fn entra() -> IdentityEndpoint {
+        IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.microsoftonline.com".into() }
+    }
+
+    fn imds() -> IdentityEndpoint {
+        IdentityEndpoint { kind: IdentityEndpointKind::InstanceMetadata, authority: "169.254.169.254".into() }
+    }
+
+    fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answer {
+        Answer {
+            sent_at: Instant::now(),
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap()))
+                .collect(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    fn refused(endpoint: &IdentityEndpoint, answer: &Answer) -> CredentialError {
+        judge(endpoint, false, answer).unwrap_err().into()
+    }
+
+    #[test]
+    fn reads_lifetimes_as_entra_writes_them() {
+        let body = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"refresh_in":1800,"access_token":"a.b.c"}"#;
+        let good = judge(&entra(), false, &answer(200, &[], body)).unwrap();
+        assert_eq!((good.life.lasts.as_secs(), good.life.refresh_in), (3599, Some(Duration::from_secs(1800))));
+    }
+
+    #[test]
+    fn a_cached_managed_identity_token_lives_until_expires_on_by_the_hosts_own_clock() {
+        let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT")];
+        // 1_894_694_400 is the date above; `expires_in` counts from when the cached token was made.
+        let body = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694500","resource":"r","token_type":"Bearer"}"#;
+        assert_eq!(judge(&imds(), false, &answer(200, &headers, body)).unwrap().life.lasts, Duration::from_secs(100));
+        let expired = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694400"}"#;
+        let err = refused(&imds(), &answer(200, &headers, expired));
+        assert_eq!(err.answer().unwrap().unusable, Some(UnusableAnswer::Lifetime(0)));
+    }
+
+    #[test]
+    fn a_200_without_a_usable_token_is_an_error() {
+        let life = UnusableAnswer::Lifetime;
+        for (body, unusable) in [
+            ("{}", UnusableAnswer::NoToken),
+            (r#"{"access_token":"","expires_in":3600}"#, UnusableAnswer::NoToken),
+            (r#"{"access_token":"two words","expires_in":3600}"#, UnusableAnswer::NotAToken),
+            (r#"{"access_token":"t"}"#, UnusableAnswer::NoLifetime),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, UnusableAnswer::NoLifetime),
+            (r#"{"access_token":"t","expires_in":0}"#, life(0)),
+            (r#"{"access_token":"t","expires_in":-5}"#, life(-5)),
+            (r#"{"access_token":"t","expires_in":9223372036854775807}"#, life(i64::MAX)),
+            ("<html>welcome to the hotel</html>", UnusableAnswer::NotJson),
+            ("", UnusableAnswer::NotJson),
+            ("[]", UnusableAnswer::NotJson),
+            (r#"{"access_token":7,"expires_in":3600}"#, UnusableAnswer::NotJson),
+        ] {
+            let err = refused(&entra(), &answer(200, &[], body));
+            assert_eq!(err.answer().unwrap().unusable.as_ref(), Some(&unusable), "{body}");
+            assert_eq!((err.class(), err.reason()), (ErrorClass::Transient, TokenErrorReason::Malformed), "{body}");
+        }
+    }
+
+    #[test]
+    fn keeps_what_a_refusal_says_whatever_its_escapes() {
+        let body = "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret provided.\\r\\nTrace ID: 1\\r\\nCorrelation ID: 2\",\
+            \"error_codes\":[7000215],\"trace_id\":\"t-1\",\"correlation_id\":\"c-1\",\"suberror\":\"x\",\"claims\":\"{}\"}";
+        let err = refused(&entra(), &answer(401, &[("x-ms-request-id", "r-1"), ("retry-after", "7")], body));
+        let http = err.answer().unwrap();
+        assert_eq!(http.description.as_deref(), Some("AADSTS7000215: Invalid client secret provided."));
+        assert_eq!((http.trace_id.as_deref(), http.request_id.as_deref()), (Some("t-1"), Some("r-1")));
+        assert_eq!((http.suberror.as_deref(), http.claims.as_deref()), (Some("x"), Some("{}")));
+        assert_eq!((err.codes(), err.correlation_id()), (&[7_000_215][..], Some("c-1")));
+        assert_eq!(err.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(
+            err.to_string(),
+            "Entra's token endpoint at login.microsoftonline.com answered 401 invalid_client: AADSTS7000215: the client secret is \
+             wrong; use the secret's value (not its id), created on the app of `client_id` (correlation id c-1)"
+        );
+    }
+
+    #[test]
+    fn a_field_of_an_odd_type_hides_no_other() {
+        let err = refused(
+            &entra(),
+            &answer(400, &[], r#"{"error":"invalid_scope","error_description":null,"error_codes":"x","trace_id":5}"#),
+        );
+        assert_eq!(err.answer().unwrap().error.as_deref(), Some("invalid_scope"));
+        let err = refused(
+            &imds(),
+            &answer(400, &[], r#"{"error":"invalid_resource","error_description":"AADSTS500011: \u0027x\u0027"}"#),
+        );
+        assert_eq!(err.codes(), &[500_011], "found in the description");
+    }
+
+    #[test]
+    fn nothing_in_a_refusal_can_start_a_line_or_drive_a_terminal() {
+        let body = r#"{"error":"a\nb","error_description":"x\u001b[31mred\u0000\tend","correlation_id":"1\r\n2"}"#;
+        let text = refused(&entra(), &answer(400, &[], body)).to_string();
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+
+    #[test]
+    fn behaviour_follows_error_and_status_not_numbers() {
+        use ErrorClass::{Permanent, Propagation, Transient};
+        use TokenErrorReason as Reason;
+        let table = [
+            (
+                entra(),
+                false,
+                401,
+                r#"{"error":"invalid_client","error_codes":[7000215]}"#,
+                Permanent,
+                Reason::InvalidClient,
+            ),
+            (entra(), false, 401, r#"{"error":"invalid_client","error_codes":[1]}"#, Permanent, Reason::InvalidClient),
+            (
+                entra(),
+                false,
+                401,
+                r#"{"error":"invalid_client","error_codes":[700024]}"#,
+                Permanent,
+                Reason::AssertionExpired,
+            ),
+            (entra(), true, 401, r#"{"error":"invalid_client","error_codes":[70021]}"#, Propagation, Reason::Refused),
+            (entra(), true, 400, r#"{"error":"invalid_request","error_codes":[700213]}"#, Propagation, Reason::Refused),
+            (
+                entra(),
+                false,
+                400,
+                r#"{"error":"unauthorized_client","error_codes":[700016]}"#,
+                Propagation,
+                Reason::UnknownApp,
+            ),
+            (
+                entra(),
+                false,
+                400,
+                r#"{"error":"invalid_request","error_codes":[90002]}"#,
+                Permanent,
+                Reason::UnknownApp,
+            ),
+            (entra(), false, 400, r#"{"error":"invalid_resource"}"#, Permanent, Reason::Refused),
+            (entra(), false, 400, r#"{"error":"temporarily_unavailable"}"#, Transient, Reason::Refused),
+            (entra(), false, 429, r#"{"error":"invalid_client"}"#, Transient, Reason::Throttled),
+            (entra(), false, 503, "<html>", Transient, Reason::Network),
+            (entra(), false, 403, "<html>blocked by the proxy</html>", Transient, Reason::Malformed),
+            (entra(), false, 302, "", Transient, Reason::Malformed),
+            (
+                imds(),
+                false,
+                400,
+                r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
+                Permanent,
+                Reason::Refused,
+            ),
+            (imds(), false, 404, "", Transient, Reason::Refused),
+            (imds(), false, 410, "", Transient, Reason::Refused),
+            (imds(), false, 500, "", Transient, Reason::Network),
+        ];
+        for (endpoint, federated, status, body, class, reason) in table {
+            let err = CredentialError::from(judge(&endpoint, federated, &answer(status, &[], body)).unwrap_err());
+            assert_eq!((err.class(), err.reason()), (class, reason), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn retry_after_may_be_a_date_by_the_endpoints_clock() {
+        let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT"), ("retry-after", "Tue, 15 Jan 2030 08:01:30 GMT")];
+        assert_eq!(refused(&entra(), &answer(429, &headers, "")).retry_after(), Some(Duration::from_secs(90)));
+    }
+}

@@ -1,0 +1,307 @@
+//! Assertions signed with the key of a client certificate.
+//!
+//! The identity library's own certificate credential needs OpenSSL and PKCS#12 and names the certificate by SHA-1; this signs
+//! with the TLS library's key provider, from PEM. Files are read for each assertion, so a renewed certificate is used at once.
+//! Format: Microsoft, "Microsoft identity platform application authentication certificate credentials".
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::SignatureScheme;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::sign::SigningKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use x509_parser::parse_x509_certificate;
+
+use crate::credential::acquire::Legs;
+use crate::credential::error::CredentialError;
+use crate::credential::jwt;
+use crate::credential::secret::{Secret, SecretError, read_text};
+use crate::credential::settings::{AssertionAlgorithm, CertificateSettings};
+use crate::metrics::TokenStage;
+
+/// How far `nbf` lies back and `exp` ahead: clocks may differ, and Microsoft recommends at most ten minutes between them.
+const HALF_LIFE: Duration = Duration::from_secs(5 * 60);
+
+/// The certificate or its key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The file is DER or PKCS#12.
+    #[error(
+        "{path} is not PEM: convert it with `openssl pkcs12 -in {path} -nodes -out client.pem`",
+        path = path.display()
+    )]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The PEM is broken.
+    #[error("{} is not valid PEM", path.display())]
+    BrokenPem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// There is no certificate in the file.
+    #[error("{} holds no certificate", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificate is not X.509.
+    #[error("the certificate in {} cannot be read", path.display())]
+    BrokenCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no key in the file.
+    #[error("{} holds no private key: set `key` to the PEM file that does", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key is encrypted.
+    #[error(
+        "the private key in {path} is encrypted: decrypt it with `openssl pkey -in {path} -out client-key.pem`",
+        path = path.display()
+    )]
+    EncryptedKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key cannot be used.
+    #[error("the private key in {} cannot be used", path.display())]
+    BrokenKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The key is not RSA.
+    #[error(
+        "the private key in {} is not an RSA key, the only kind that Entra takes: make a certificate with \
+         `openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj /CN=signalr-gateway -keyout client-key.pem -out client.pem`",
+        path.display()
+    )]
+    NotRsa {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key is another certificate's.
+    #[error("the private key in {} is not the key of a certificate in {}", key.display(), certificate.display())]
+    Mismatch {
+        /// The file with the key.
+        key: PathBuf,
+        /// The file with the certificate.
+        certificate: PathBuf,
+    },
+    /// The certificate has ended.
+    #[error(
+        "the certificate in {} ended at {}: upload a new one to the app registration",
+        path.display(),
+        humantime::format_rfc3339_seconds(*not_after)
+    )]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// When it ended.
+        not_after: SystemTime,
+    },
+    /// The key does not sign.
+    #[error("the private key in {} cannot sign", path.display())]
+    Sign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("the system has no random numbers to give")]
+    Random,
+}
+
+/// A certificate and its key.
+struct ClientCertificate {
+    leaf: CertificateDer<'static>,
+    /// The other certificates of the file, in its order.
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<dyn SigningKey>,
+    key_path: PathBuf,
+    not_after: SystemTime,
+}
+
+/// Reads the certificate and signs an assertion with its key.
+pub(super) async fn assertion(
+    settings: &CertificateSettings,
+    client_id: &str,
+    token_url: &str,
+    legs: &Legs,
+) -> Result<Secret, CredentialError> {
+    let started = Instant::now();
+    let outcome = make(settings, client_id, token_url).await;
+    let not_after = match &outcome {
+        Ok((_, not_after)) | Err(CredentialError::Certificate(CertificateError::Expired { not_after, .. })) => {
+            Some(*not_after)
+        }
+        Err(_) => None,
+    };
+    let subject = format!("assertion signed with certificate {}", settings.certificate.display());
+    let proof = outcome.as_ref().map(|(token, _)| token);
+    legs.record_local(TokenStage::Assertion, subject, started, not_after, proof);
+    outcome.map(|(token, _)| token)
+}
+
+async fn make(
+    settings: &CertificateSettings,
+    client_id: &str,
+    token_url: &str,
+) -> Result<(Secret, SystemTime), CredentialError> {
+    let certificate = ClientCertificate::read(settings).await?;
+    let now = SystemTime::now();
+    if certificate.not_after < now {
+        let (path, not_after) = (settings.certificate.clone(), certificate.not_after);
+        return Err(CertificateError::Expired { path, not_after }.into());
+    }
+    let token = certificate.assertion(settings, client_id, token_url, now)?;
+    Ok((token, certificate.not_after))
+}
+
+impl ClientCertificate {
+    async fn read(settings: &CertificateSettings) -> Result<Self, CredentialError> {
+        let certificate_path = &settings.certificate;
+        let certificate_pem = read_pem(certificate_path).await?;
+        let (key_path, key_pem) = match &settings.key {
+            None => (certificate_path.clone(), None),
+            Some(path) => (path.clone(), Some(read_pem(path).await?)),
+        };
+        let certificates = parse_certificates(certificate_path, &certificate_pem)?;
+        let key = parse_key(&key_path, key_pem.as_ref().unwrap_or(&certificate_pem))?;
+        Self::pair(certificates, key, key_path, certificate_path).map_err(Into::into)
+    }
+
+    /// Finds the certificate that the key belongs to. It is usually the first, but tools write chains in any order.
+    fn pair(
+        certificates: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+        key_path: PathBuf,
+        certificate_path: &Path,
+    ) -> Result<Self, CertificateError> {
+        let broken = || CertificateError::BrokenCertificate { path: certificate_path.to_owned() };
+        let public_key = key.public_key().map(|key| key.as_ref().to_vec());
+        let (mut leaf, mut chain) = (None, Vec::new());
+        for certificate in certificates {
+            let parsed = parse_x509_certificate(&certificate).map_err(|_err| broken())?.1;
+            let matches = public_key.as_deref() == Some(parsed.public_key().raw);
+            let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+            if matches && leaf.is_none() {
+                leaf = Some((certificate, UNIX_EPOCH + Duration::from_secs(not_after)));
+            } else {
+                chain.push(certificate);
+            }
+        }
+        let Some((leaf, not_after)) = leaf else {
+            return Err(CertificateError::Mismatch { key: key_path, certificate: certificate_path.to_owned() });
+        };
+        Ok(Self { leaf, chain, key, key_path, not_after })
+    }
+
+    fn assertion(
+        &self,
+        settings: &CertificateSettings,
+        client_id: &str,
+        token_url: &str,
+        now: SystemTime,
+    ) -> Result<Secret, CertificateError> {
+        let scheme = match settings.algorithm {
+            AssertionAlgorithm::Ps256 => SignatureScheme::RSA_PSS_SHA256,
+            AssertionAlgorithm::Rs256 => SignatureScheme::RSA_PKCS1_SHA256,
+        };
+        let not_rsa = || CertificateError::NotRsa { path: self.key_path.clone() };
+        let signer = self.key.choose_scheme(&[scheme]).ok_or_else(not_rsa)?;
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).map_err(|_unspecified| CertificateError::Random)?;
+        let claims = json!({
+            "aud": token_url,
+            "iss": client_id,
+            "sub": client_id,
+            "jti": jwt::encode(&id),
+            "iat": jwt::unix(now),
+            "nbf": jwt::unix(now - HALF_LIFE),
+            "exp": jwt::unix(now + HALF_LIFE),
+        });
+        let segment = |value: &Value| jwt::encode(value.to_string().as_bytes());
+        let signed = format!("{}.{}", segment(&self.header(settings)), segment(&claims));
+        let signature = signer.sign(signed.as_bytes());
+        let signature = signature.map_err(|source| CertificateError::Sign { path: self.key_path.clone(), source })?;
+        Ok(Secret::new(format!("{signed}.{}", jwt::encode(&signature))))
+    }
+
+    fn header(&self, settings: &CertificateSettings) -> Value {
+        let thumbprint = |algorithm| jwt::encode(digest::digest(algorithm, &self.leaf).as_ref());
+        let mut header = Map::new();
+        header.insert("typ".into(), "JWT".into());
+        header.insert("x5t#S256".into(), thumbprint(&digest::SHA256).into());
+        match settings.algorithm {
+            AssertionAlgorithm::Ps256 => header.insert("alg".into(), "PS256".into()),
+            AssertionAlgorithm::Rs256 => {
+                // The older form goes with the older name of the certificate, for authorities that know nothing else.
+                header.insert("x5t".into(), thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY).into());
+                header.insert("alg".into(), "RS256".into())
+            }
+        };
+        if settings.send_chain {
+            // Standard base64 of the DER, unlike everything else in a JWT (RFC 7515 section 4.1.6).
+            let chain = std::iter::once(&self.leaf).chain(&self.chain);
+            header.insert("x5c".into(), chain.map(|certificate| STANDARD.encode(certificate)).collect());
+        }
+        header.into()
+    }
+}
+
+async fn read_pem(path: &Path) -> Result<Secret, CredentialError> {
+    match read_text(path).await {
+        Ok(text) if text.expose().contains("-----BEGIN ") => Ok(text),
+        // PKCS#12 and DER are binary, which the reader of texts refuses.
+        Ok(_) | Err(SecretError::NotText { .. }) => Err(CertificateError::NotPem { path: path.to_owned() }.into()),
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn parse_certificates(path: &Path, pem: &Secret) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose().as_bytes()).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(CertificateError::NoCertificate { path: path.to_owned() }),
+        Ok(certificates) => Ok(certificates),
+        Err(source) => Err(CertificateError::BrokenPem { path: path.to_owned(), source }),
+    }
+}
+
+fn parse_key(path: &Path, pem: &Secret) -> Result<Arc<dyn SigningKey>, CertificateError> {
+    // "BEGIN ENCRYPTED PRIVATE KEY" (PKCS#8) and "Proc-Type: 4,ENCRYPTED" (the older form of OpenSSL).
+    if pem.expose().contains("ENCRYPTED") {
+        return Err(CertificateError::EncryptedKey { path: path.to_owned() });
+    }
+    let path = path.to_owned();
+    let key = match PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()) {
+        Ok(key) => key,
+        Err(rustls_pki_types::pem::Error::NoItemsFound) => return Err(CertificateError::NoKey { path }),
+        Err(source) => return Err(CertificateError::BrokenPem { path, source }),
+    };
+    let loaded = default_provider().key_provider.load_private_key(key);
+    match loaded {
+        Ok(key) if key.algorithm() == rustls::SignatureAlgorithm::RSA => Ok(key),
+        Ok(_) => Err(CertificateError::NotRsa { path }),
+        Err(source) => Err(CertificateError::BrokenKey { path, source }),
+    }
+}

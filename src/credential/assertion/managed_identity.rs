@@ -1,0 +1,48 @@
+//! Tokens of a managed identity of this host, by the identity library: for SignalR itself, or as an assertion for an app
+//! registration that trusts the identity.
+//!
+//! The library finds out whether the host is a virtual machine (IMDS) or App Service (`IDENTITY_ENDPOINT`). A fresh
+//! credential for each token, so that its cache never stands in the way.
+
+use azure_core::credentials::TokenCredential as _;
+use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
+
+use crate::credential::acquire::{Legs, Life};
+use crate::credential::error::CredentialError;
+use crate::credential::secret::Secret;
+use crate::credential::settings::{ManagedIdentity, ManagedIdentitySettings};
+use crate::credential::transport::{Destination, IdentityClient, LegClient};
+use crate::metrics::TokenStage;
+
+/// Asking for a token of a managed identity.
+pub(crate) struct ManagedIdentityRequest<'a> {
+    pub(crate) identity: &'a ManagedIdentitySettings,
+    /// A scope, or the resource without `/.default`.
+    pub(crate) scope: &'a str,
+    pub(crate) stage: TokenStage,
+}
+
+impl ManagedIdentityRequest<'_> {
+    /// Asks the host's identity endpoint.
+    pub(crate) async fn token(&self, client: &IdentityClient, legs: &Legs) -> Result<(Secret, Life), CredentialError> {
+        let destination = Destination::Host { imds_endpoint: self.identity.imds_endpoint.clone() };
+        let leg = LegClient::new(client, legs, self.stage, self.identity.id.to_string(), destination);
+        let options = ManagedIdentityCredentialOptions {
+            user_assigned_id: user_assigned(&self.identity.id),
+            client_options: leg.options(),
+        };
+        let credential = ManagedIdentityCredential::new(Some(options)).map_err(CredentialError::Settings)?;
+        let token = credential.get_token(&[self.scope], None).await.map_err(CredentialError::unwrap)?;
+        let life = leg.take_life()?;
+        Ok((Secret::new(token.token.secret().to_owned()), life))
+    }
+}
+
+fn user_assigned(id: &ManagedIdentity) -> Option<UserAssignedId> {
+    match id {
+        ManagedIdentity::System => None,
+        ManagedIdentity::ClientId(id) => Some(UserAssignedId::ClientId(id.clone())),
+        ManagedIdentity::ObjectId(id) => Some(UserAssignedId::ObjectId(id.clone())),
+        ManagedIdentity::ResourceId(id) => Some(UserAssignedId::ResourceId(id.clone())),
+    }
+}

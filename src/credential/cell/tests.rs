@@ -1,0 +1,425 @@
+//! Token lives under paused time, with a scripted acquirer.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use http::StatusCode;
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio::time::{advance, sleep};
+
+use super::*;
+use crate::credential::acquire::{Acquire, Files, Legs, Life};
+use crate::credential::error::{IdentityEndpoint, IdentityEndpointKind, TokenHttpError};
+use crate::credential::settings::CredentialName;
+use crate::metrics::TokenMetrics;
+
+const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
+const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Plays a script; the last step repeats.
+#[derive(Debug, Default)]
+struct Script {
+    steps: Mutex<VecDeque<Step>>,
+    calls: AtomicU32,
+    files: Files,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A token of this text and life.
+    Token(&'static str, Duration),
+    /// A new token each time.
+    Fresh(Duration),
+    /// A refusal: status, OAuth error, Retry-After.
+    Refuse(u16, Option<&'static str>, Option<Duration>),
+    /// Nothing for this long, then the next step.
+    After(Duration, Box<Step>),
+    Panic,
+}
+
+#[async_trait]
+impl Acquire for Script {
+    async fn acquire(&self, _legs: &Legs) -> Result<Acquired, CredentialError> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let step = {
+            let mut steps = self.steps.lock().unwrap();
+            if steps.len() > 1 { steps.pop_front().unwrap() } else { steps[0].clone() }
+        };
+        let step = if let Step::After(wait, step) = step {
+            sleep(wait).await;
+            *step
+        } else {
+            step
+        };
+        match step {
+            Step::Token(token, life) => Ok(token_of(token, life)),
+            Step::Fresh(life) => Ok(token_of(&format!("fresh-{call}"), life)),
+            Step::Refuse(status, error, retry_after) => Err(refusal(status, error, retry_after)),
+            Step::Panic => panic!("as scripted"),
+            Step::After(..) => unreachable!("one wait is enough"),
+        }
+    }
+
+    fn files(&self) -> Files {
+        self.files.clone()
+    }
+}
+
+fn token_of(token: &str, lasts: Duration) -> Acquired {
+    let life = Life { since: Instant::now(), lasts, refresh_in: None };
+    Acquired { material: Material::Bearer(Bearer::new(token).unwrap()), life: Some(life) }
+}
+
+fn refusal(status: u16, error: Option<&str>, retry_after: Option<Duration>) -> CredentialError {
+    CredentialError::Answer(Box::new(TokenHttpError {
+        endpoint: IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() },
+        status: StatusCode::from_u16(status).unwrap(),
+        unusable: None,
+        error: error.map(str::to_owned),
+        suberror: None,
+        codes: Vec::new(),
+        description: None,
+        correlation_id: None,
+        trace_id: None,
+        request_id: None,
+        claims: None,
+        retry_after,
+        date: None,
+        federated: false,
+    }))
+}
+
+const OUTAGE: Step = Step::Refuse(503, None, None);
+const WRONG_SECRET: Step = Step::Refuse(401, Some("invalid_client"), None);
+
+struct Scene {
+    cell: Arc<TokenCell>,
+    script: Arc<Script>,
+}
+
+impl Scene {
+    fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self::with_files(steps, Files::default())
+    }
+
+    fn with_files(steps: impl IntoIterator<Item = Step>, files: Files) -> Self {
+        let script = Arc::new(Script { steps: Mutex::new(steps.into_iter().collect()), files, ..Script::default() });
+        let metrics = TokenMetrics::register(&Registry::new()).unwrap();
+        let (shared, (publish, view)) = (Arc::<Shared>::default(), watch::channel(View::default()));
+        let acquirer: Arc<dyn Acquire> = Arc::<Script>::clone(&script);
+        let names = vec![CredentialName::new("fabrikam")];
+        let refresher = Refresher::new(Arc::clone(&shared), publish, acquirer, names, metrics);
+        let cell = Arc::new(TokenCell::new(shared, view, refresher, tokio::runtime::Handle::current()));
+        Self { cell, script }
+    }
+
+    fn calls(&self) -> u32 {
+        self.script.calls.load(Ordering::SeqCst)
+    }
+
+    fn ready(&self) -> Option<Bearer> {
+        self.cell.ready(URL)
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.ready().unwrap().fingerprint()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_cold_callers_share_one_acquisition() {
+    let scene = Scene::new([Step::After(Duration::from_secs(2), Box::new(Step::Fresh(HOUR)))]);
+    let waiting = (0..1000).map(|_| {
+        let cell = Arc::clone(&scene.cell);
+        tokio::spawn(async move { cell.acquire().await })
+    });
+    for waiter in waiting.collect::<Vec<_>>() {
+        waiter.await.unwrap().unwrap();
+    }
+    assert_eq!(scene.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_cold_callers_share_one_failure_and_nobody_asks_again_before_it_is_due() {
+    let scene = Scene::new([Step::After(Duration::from_secs(2), Box::new(WRONG_SECRET))]);
+    let waiting = (0..1000).map(|_| {
+        let cell = Arc::clone(&scene.cell);
+        tokio::spawn(async move { cell.acquire().await.unwrap_err() })
+    });
+    for waiter in waiting.collect::<Vec<_>>() {
+        let unavailable = waiter.await.unwrap();
+        assert!(unavailable.retry_after > Duration::from_secs(40), "{unavailable:?}");
+        assert!(unavailable.cause.to_string().contains("401 invalid_client"), "{}", unavailable.cause);
+    }
+    for _ in 0..1000 {
+        scene.cell.acquire().await.unwrap_err();
+    }
+    assert_eq!(scene.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_gives_up_does_not_stop_the_acquisition() {
+    let scene = Scene::new([Step::After(Duration::from_secs(5), Box::new(Step::Fresh(HOUR)))]);
+    let given_up = tokio::time::timeout(Duration::from_secs(1), scene.cell.acquire()).await;
+    assert!(given_up.is_err());
+    scene.cell.acquire().await.unwrap();
+    assert_eq!(scene.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_refreshed_ahead_and_no_caller_waits() {
+    let scene = Scene::new([Step::Fresh(HOUR)]);
+    scene.cell.acquire().await.unwrap();
+    let first = scene.fingerprint();
+    for _ in 0..60 {
+        advance(MINUTE).await;
+        tokio::task::yield_now().await;
+        assert!(scene.ready().is_some());
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_ne!(scene.fingerprint(), first);
+    assert_eq!(scene.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_shorter_than_the_token_costs_no_call() {
+    let mut steps = vec![Step::Fresh(HOUR)];
+    steps.extend(std::iter::repeat_n(OUTAGE, 30));
+    steps.push(Step::Fresh(HOUR));
+    let scene = Scene::new(steps);
+    scene.cell.acquire().await.unwrap();
+    for _ in 0..4 * 60 {
+        sleep(Duration::from_secs(30)).await;
+        scene.cell.acquire().await.unwrap();
+        assert!(scene.ready().is_some());
+    }
+    assert!(scene.calls() > 31, "the outage took place: {}", scene.calls());
+    assert_eq!(scene.cell.status().state, CredentialState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_never_returned() {
+    let scene = Scene::new([Step::Fresh(HOUR), OUTAGE]);
+    scene.cell.acquire().await.unwrap();
+    sleep(Duration::from_secs(3600 - 31)).await;
+    assert!(scene.ready().is_some());
+    assert_eq!(scene.cell.status().state, CredentialState::Stale);
+    sleep(Duration::from_secs(2)).await;
+    assert!(scene.ready().is_none(), "the margin before expiry is kept");
+    let unavailable = scene.cell.acquire().await.unwrap_err();
+    assert!(unavailable.cause.to_string().contains("503"), "{}", unavailable.cause);
+    assert_eq!(scene.cell.status().state, CredentialState::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_outage_is_over_when_it_is_over() {
+    let scene = Scene::new([OUTAGE, OUTAGE, OUTAGE, Step::Fresh(HOUR)]);
+    scene.cell.start();
+    let started = Instant::now();
+    while scene.cell.acquire().await.is_err() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "1 + 2 + 4 seconds of back-off: {:?}", started.elapsed());
+    assert_eq!(scene.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_retry_after_is_capped_and_a_short_one_honoured() {
+    for (asked, waited) in [(7200, 300), (20, 20)] {
+        let asked = Step::Refuse(429, None, Some(Duration::from_secs(asked)));
+        let scene = Scene::new([asked, Step::Fresh(HOUR)]);
+        let unavailable = scene.cell.acquire().await.unwrap_err();
+        assert_eq!(unavailable.retry_after, Duration::from_secs(waited));
+        sleep(Duration::from_secs(waited - 1)).await;
+        assert_eq!(scene.calls(), 1);
+        sleep(Duration::from_secs(2)).await;
+        assert!(scene.ready().is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_refusal_is_probed_slowly() {
+    let scene = Scene::new([WRONG_SECRET]);
+    scene.cell.start();
+    sleep(HOUR).await;
+    assert!((12..=17).contains(&scene.calls()), "{}", scene.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mended_file_is_used_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "wrong").unwrap();
+    let files = Files { paths: vec![path.clone()], always: false };
+    let scene = Scene::with_files([WRONG_SECRET, WRONG_SECRET, Step::Fresh(HOUR)], files);
+    scene.cell.acquire().await.unwrap_err();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(scene.calls(), 1);
+    std::fs::write(&path, "still wrong").unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(scene.calls(), 2);
+    std::fs::write(&path, "right").unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert!(scene.ready().is_some());
+    assert_eq!(scene.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_file_is_read_again_when_it_changes_and_not_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "one").unwrap();
+    let scene = Scene::with_files([Step::Fresh(HOUR)], Files { paths: vec![path.clone()], always: true });
+    scene.cell.acquire().await.unwrap();
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(scene.calls(), 1);
+    std::fs::write(&path, "another").unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(scene.calls(), 2);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(scene.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_replaced_once_for_all_who_report_it() {
+    let scene = Scene::new([Step::Fresh(HOUR), Step::After(Duration::from_secs(1), Box::new(Step::Fresh(HOUR)))]);
+    scene.cell.acquire().await.unwrap();
+    let refused = scene.fingerprint();
+    let reports = (0..1000).map(|_| {
+        let cell = Arc::clone(&scene.cell);
+        tokio::spawn(async move { cell.replace(refused).await })
+    });
+    for report in reports.collect::<Vec<_>>() {
+        report.await.unwrap().unwrap();
+    }
+    assert_ne!(scene.fingerprint(), refused);
+    assert_eq!(scene.calls(), 2);
+    scene.cell.replace(refused).await.unwrap();
+    assert_eq!(scene.calls(), 2, "a late report of a token that is gone costs nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_refusals_in_a_row_cause_one_refresh() {
+    let scene = Scene::new([Step::Fresh(HOUR)]);
+    scene.cell.acquire().await.unwrap();
+    let mut passed_through = 0;
+    for _ in 0..10_000 {
+        passed_through += u32::from(scene.cell.replace(scene.fingerprint()).await.is_err());
+    }
+    assert_eq!((scene.calls(), passed_through), (2, 9_999));
+    sleep(Duration::from_secs(6)).await;
+    scene.cell.replace(scene.fingerprint()).await.unwrap();
+    assert_eq!(scene.calls(), 3, "later it is worth another try");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_comes_back_unchanged_stays_in_service() {
+    let scene = Scene::new([Step::Token("same", HOUR)]);
+    scene.cell.acquire().await.unwrap();
+    let refused = scene.fingerprint();
+    let unavailable = scene.cell.replace(refused).await.unwrap_err();
+    assert!(unavailable.cause.to_string().contains("unchanged"), "{}", unavailable.cause);
+    assert_eq!(scene.ready().unwrap().fingerprint(), refused);
+    assert_eq!(scene.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_stays_in_service_when_no_other_is_to_be_had() {
+    let scene = Scene::new([Step::Fresh(HOUR), OUTAGE]);
+    scene.cell.acquire().await.unwrap();
+    let refused = scene.fingerprint();
+    let unavailable = scene.cell.replace(refused).await.unwrap_err();
+    assert!(unavailable.cause.to_string().contains("503"), "{}", unavailable.cause);
+    assert_eq!(scene.fingerprint(), refused, "another endpoint may still take it");
+    assert_eq!(scene.cell.status().state, CredentialState::Stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_does_not_break_into_a_throttled_back_off() {
+    let throttled = Step::Refuse(429, None, Some(Duration::from_secs(120)));
+    let scene = Scene::new([Step::Fresh(HOUR), throttled, Step::Fresh(HOUR)]);
+    scene.cell.acquire().await.unwrap();
+    scene.cell.replace(scene.fingerprint()).await.unwrap_err();
+    sleep(Duration::from_secs(30)).await;
+    scene.cell.replace(scene.fingerprint()).await.unwrap_err();
+    assert_eq!(scene.calls(), 2);
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!((scene.calls(), scene.cell.status().state), (3, CredentialState::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_an_error_and_the_next_acquisition_is_made() {
+    let scene = Scene::new([Step::Panic, Step::Fresh(HOUR)]);
+    let unavailable = scene.cell.acquire().await.unwrap_err();
+    assert!(unavailable.cause.to_string().contains("panicked"), "{}", unavailable.cause);
+    sleep(Duration::from_secs(2)).await;
+    assert!(scene.ready().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_without_life_is_an_error_not_a_spin() {
+    let scene = Scene::new([Step::Token("dead", Duration::ZERO)]);
+    let unavailable = scene.cell.acquire().await.unwrap_err();
+    assert!(unavailable.cause.to_string().contains("no life left"), "{}", unavailable.cause);
+    sleep(MINUTE).await;
+    assert!(scene.calls() < 10, "{}", scene.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_tokens_are_served_and_refreshed_in_time() {
+    let scene = Scene::new([Step::Fresh(Duration::from_secs(10))]);
+    scene.cell.acquire().await.unwrap();
+    for _ in 0..600 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(scene.ready().is_some());
+    }
+    assert!((10..=15).contains(&scene.calls()), "{}", scene.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_stuck_credential_delays_no_other() {
+    let stuck = Scene::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
+    let healthy = Scene::new([Step::Fresh(HOUR)]);
+    stuck.cell.start();
+    let started = Instant::now();
+    healthy.cell.acquire().await.unwrap();
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    assert_eq!(stuck.cell.status().state, CredentialState::Starting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_lets_waiters_go_and_keeps_the_token_in_service() {
+    let cold = Scene::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
+    let waiter = Arc::clone(&cold.cell);
+    let waiter = tokio::spawn(async move { waiter.acquire().await });
+    sleep(Duration::from_secs(1)).await;
+    cold.cell.stop();
+    assert!(waiter.await.unwrap().unwrap_err().cause.to_string().contains("stopped"));
+    assert!(cold.cell.acquire().await.is_err(), "a stopped credential does not start again");
+
+    let warm = Scene::new([Step::Fresh(HOUR)]);
+    warm.cell.acquire().await.unwrap();
+    warm.cell.stop();
+    sleep(Duration::from_secs(3000)).await;
+    assert!(warm.ready().is_some());
+    assert_eq!(warm.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_on_another_thread_and_runtime_waits_as_well() {
+    // Real threads, so the clock must not jump ahead of them.
+    tokio::time::resume();
+    let scene = Scene::new([Step::After(Duration::from_millis(50), Box::new(Step::Fresh(HOUR)))]);
+    let cell = Arc::clone(&scene.cell);
+    let worker = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(cell.acquire())
+    });
+    let joined = tokio::task::spawn_blocking(move || worker.join().unwrap());
+    joined.await.unwrap().unwrap();
+    assert!(scene.ready().is_some());
+}

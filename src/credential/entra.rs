@@ -1,0 +1,174 @@
+//! Obtaining tokens of Entra through the identity library, with everything about a request built afresh.
+//!
+//! The library's credentials keep a cache that cannot be bypassed or refreshed early, so none lives longer than one try. Every
+//! try reads the secret, certificate or assertion anew. Does not keep tokens: that is the cell's.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::TokenCredential;
+use azure_core::error::ErrorKind;
+use azure_core::http::ClientOptions;
+use azure_identity::{
+    ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+};
+use tokio::time::Instant;
+
+use super::acquire::{Acquire, Acquired, Files, Legs, Life, Material};
+use super::assertion::{Asserter, AssertionSource, ManagedIdentityRequest};
+use super::bearer::Bearer;
+use super::error::CredentialError;
+use super::secret::Secret;
+use super::settings::{AppSettings, Cloud, ManagedIdentitySettings, Proof, SecretSource};
+use super::transport::{Destination, IdentityClient, LegClient};
+use crate::metrics::TokenStage;
+
+/// An app registration that asks a tenant's token endpoint.
+#[derive(Debug)]
+pub(crate) struct App {
+    tenant: String,
+    client_id: String,
+    scope: String,
+    cloud: Arc<CloudConfiguration>,
+    proof: AppProof,
+    client: IdentityClient,
+}
+
+/// What a try proves with that it is the app.
+#[derive(Debug)]
+enum AppProof {
+    Secret(SecretSource),
+    Assertion(AssertionSource),
+}
+
+impl App {
+    /// Makes an app, if the identity library can do something with its tenant, client id and authority. Sends nothing.
+    pub(crate) fn new(settings: AppSettings, client: IdentityClient) -> azure_core::Result<Self> {
+        let token_url = token_url(&settings);
+        let AppSettings { authority, tenant, client_id, scope, proof } = settings;
+        let proof = match proof {
+            Proof::Secret(source) => AppProof::Secret(source),
+            Proof::Federated(settings) => AppProof::Assertion(AssertionSource::Federated(settings)),
+            Proof::Certificate(settings) => {
+                AppProof::Assertion(AssertionSource::Certificate { settings, client_id: client_id.clone(), token_url })
+            }
+        };
+        let app = Self { tenant, client_id, scope, cloud: Arc::new(cloud(&authority.cloud)), proof, client };
+        app.by_secret(&Secret::new("unused".to_owned()), app.leg(&Legs::default()).options())?;
+        Ok(app)
+    }
+
+    fn leg(&self, legs: &Legs) -> Arc<LegClient> {
+        let subject = format!("app {} in tenant {}", self.client_id, self.tenant);
+        let federated = matches!(self.proof, AppProof::Assertion(AssertionSource::Federated(_)));
+        LegClient::new(&self.client, legs, TokenStage::Exchange, subject, Destination::Entra { federated })
+    }
+
+    fn by_secret(&self, secret: &Secret, options: ClientOptions) -> azure_core::Result<Arc<ClientSecretCredential>> {
+        let secret = secret.expose().to_owned().into();
+        let options = ClientSecretCredentialOptions { client_options: self.with_cloud(options) };
+        ClientSecretCredential::new(&self.tenant, self.client_id.clone(), secret, Some(options))
+    }
+
+    fn by_assertion(
+        &self,
+        source: &AssertionSource,
+        legs: &Legs,
+        options: ClientOptions,
+    ) -> azure_core::Result<Arc<ClientAssertionCredential<Asserter>>> {
+        let asserter = Asserter { source: source.clone(), client: self.client.clone(), legs: legs.clone() };
+        let options = ClientAssertionCredentialOptions { client_options: self.with_cloud(options) };
+        ClientAssertionCredential::new(self.tenant.clone(), self.client_id.clone(), asserter, Some(options))
+    }
+
+    /// The cloud is always given: without it the library would obey `AZURE_AUTHORITY_HOST` of the environment.
+    fn with_cloud(&self, options: ClientOptions) -> ClientOptions {
+        ClientOptions { cloud: Some(Arc::clone(&self.cloud)), ..options }
+    }
+}
+
+#[async_trait]
+impl Acquire for App {
+    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+        let leg = self.leg(legs);
+        let credential: Arc<dyn TokenCredential> = match &self.proof {
+            AppProof::Secret(source) => {
+                let secret = read_secret(source, legs).await?;
+                self.by_secret(&secret, leg.options()).map_err(CredentialError::Settings)?
+            }
+            AppProof::Assertion(source) => {
+                self.by_assertion(source, legs, leg.options()).map_err(CredentialError::Settings)?
+            }
+        };
+        let token = credential.get_token(&[&self.scope], None).await.map_err(CredentialError::unwrap)?;
+        acquired(token.token.secret(), leg.take_life()?)
+    }
+
+    fn files(&self) -> Files {
+        let paths = match &self.proof {
+            AppProof::Secret(source) => source.file().into_iter().map(Into::into).collect(),
+            AppProof::Assertion(source) => source.files(),
+        };
+        Files { paths, always: false }
+    }
+}
+
+/// A managed identity of the endpoint's own tenant, which asks for the token itself.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) settings: ManagedIdentitySettings,
+    pub(crate) scope: String,
+    pub(crate) client: IdentityClient,
+}
+
+#[async_trait]
+impl Acquire for Identity {
+    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+        let (identity, scope) = (&self.settings, self.scope.as_str());
+        let request = ManagedIdentityRequest { identity, scope, stage: TokenStage::Exchange };
+        let (token, life) = request.token(&self.client, legs).await?;
+        acquired(token.expose(), life)
+    }
+
+    fn files(&self) -> Files {
+        Files::default()
+    }
+}
+
+async fn read_secret(source: &SecretSource, legs: &Legs) -> Result<Secret, CredentialError> {
+    let started = Instant::now();
+    let outcome = source.read().await.map_err(CredentialError::from);
+    legs.record_local(TokenStage::Assertion, format!("client secret from {source}"), started, None, outcome.as_ref());
+    outcome
+}
+
+fn acquired(token: &str, life: Life) -> Result<Acquired, CredentialError> {
+    let bearer = Bearer::new(token);
+    let bearer = bearer.map_err(|err| CredentialError::Misunderstood(azure_core::Error::new(ErrorKind::Other, err)))?;
+    Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
+}
+
+fn cloud(cloud: &Cloud) -> CloudConfiguration {
+    match cloud {
+        Cloud::Public => CloudConfiguration::AzurePublic,
+        Cloud::UsGovernment => CloudConfiguration::AzureGovernment,
+        Cloud::China => CloudConfiguration::AzureChina,
+        Cloud::Custom { authority } => {
+            let mut custom = CustomConfiguration::default();
+            custom.authority_host.clone_from(authority);
+            custom.into()
+        }
+    }
+}
+
+/// The audience of an assertion that the app signs: the URL that the library sends it to.
+fn token_url(settings: &AppSettings) -> String {
+    let authority = match &settings.authority.cloud {
+        Cloud::Public => "https://login.microsoftonline.com",
+        Cloud::UsGovernment => "https://login.microsoftonline.us",
+        Cloud::China => "https://login.chinacloudapi.cn",
+        Cloud::Custom { authority } => authority.trim_end_matches('/'),
+    };
+    format!("{authority}/{}/oauth2/v2.0/token", settings.tenant)
+}

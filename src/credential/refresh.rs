@@ -1,0 +1,230 @@
+//! The task that keeps one token fresh: acquire, put in service, sleep until the next is due, again.
+//!
+//! It runs on the control runtime, counts and logs what it does, and outlives panics: its own as well as those of an
+//! acquisition. Does not know how a token is obtained, nor who waits for it.
+
+use std::error::Error;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::acquire::{Acquire, Acquired, LegOutcome, Legs};
+use super::cell::{Failure, InService, Shared, View};
+use super::error::{CredentialError, ErrorClass, in_one_line};
+use super::schedule::{self, UNEXPIRING_REFRESH};
+use super::settings::CredentialName;
+use super::watch::FileWatch;
+use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
+
+/// How long the task pauses after a panic of its own.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// Keeps one token fresh.
+pub(crate) struct Refresher {
+    shared: Arc<Shared>,
+    view: watch::Sender<View>,
+    acquirer: Arc<dyn Acquire>,
+    /// The credentials that share this life: each has the series and is named in the log.
+    names: Vec<CredentialName>,
+    metrics: TokenMetrics,
+    files: FileWatch,
+    follow_always: bool,
+    failures: u32,
+    due: Instant,
+    logged: Logged,
+}
+
+/// What was last said about the credential, so that it is said once.
+#[derive(PartialEq, Eq)]
+enum Logged {
+    Nothing,
+    InService,
+    Failing { without_token: bool, reason: TokenErrorReason, codes: Vec<u32> },
+}
+
+impl Refresher {
+    /// Makes the task of a token life.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        view: watch::Sender<View>,
+        acquirer: Arc<dyn Acquire>,
+        names: Vec<CredentialName>,
+        metrics: TokenMetrics,
+    ) -> Self {
+        let files = acquirer.files();
+        for name in &names {
+            metrics.in_service(name.as_str(), None);
+        }
+        Self {
+            shared,
+            view,
+            acquirer,
+            names,
+            metrics,
+            files: FileWatch::new(files.paths),
+            follow_always: files.always,
+            failures: 0,
+            due: Instant::now(),
+            logged: Logged::Nothing,
+        }
+    }
+
+    /// Runs until it is aborted.
+    pub(crate) async fn run(mut self: Box<Self>) {
+        loop {
+            // A token that is no longer refreshed would stop the credential an hour later, with nothing in the log.
+            let ended = AssertUnwindSafe(self.keep_fresh()).catch_unwind().await;
+            if ended.is_err() {
+                tracing::error!(credential = self.label(), "the refresh task panicked and starts again");
+                self.view.send_modify(|view| view.ended = view.begun);
+                sleep(AFTER_PANIC).await;
+            }
+        }
+    }
+
+    async fn keep_fresh(&mut self) {
+        loop {
+            self.acquire().await;
+            self.until_due().await;
+        }
+    }
+
+    /// Sleeps until the next acquisition is due, wanted by somebody, or promising since a file changed.
+    async fn until_due(&mut self) {
+        let follow = self.follow_always || self.failures > 0;
+        loop {
+            tokio::select! {
+                () = sleep_until(self.due) => return,
+                () = self.shared.wake.notified() => {
+                    if self.shared.wanted(&self.view.borrow()) {
+                        return;
+                    }
+                }
+                () = self.files.changed(), if follow => {
+                    self.failures = 0;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes one acquisition and publishes what came of it.
+    async fn acquire(&mut self) {
+        self.files.remember().await;
+        self.view.send_modify(|view| view.begun += 1);
+        let legs = Legs::default();
+        let outcome = AssertUnwindSafe(self.acquirer.acquire(&legs)).catch_unwind().await;
+        let outcome =
+            outcome.unwrap_or(Err(CredentialError::Panicked)).and_then(|acquired| self.put_in_service(acquired));
+        let failures_counted = self.count(&legs);
+        match outcome {
+            Ok(()) => self.succeeded(),
+            Err(err) => {
+                if failures_counted == 0 {
+                    self.names.iter().for_each(|name| self.metrics.request_failed(name.as_str(), err.reason()));
+                }
+                self.failed(err);
+            }
+        }
+    }
+
+    fn put_in_service(&mut self, acquired: Acquired) -> Result<(), CredentialError> {
+        let due = acquired.life.map_or_else(
+            || Instant::now() + UNEXPIRING_REFRESH,
+            |life| life.since + schedule::refresh_after(life.lasts, life.refresh_in, jitter()),
+        );
+        let next = InService::new(acquired).ok_or(CredentialError::NoLifeLeft)?;
+        for name in &self.names {
+            let expires_at = next.expires_at.unwrap_or(SystemTime::UNIX_EPOCH);
+            self.metrics.in_service(name.as_str(), Some((next.obtained_at, expires_at)));
+        }
+        self.shared.put_in_service(next);
+        self.due = due;
+        Ok(())
+    }
+
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        let fingerprint = self.shared.fingerprint().map(tracing::field::display);
+        let next_in_secs = self.due.saturating_duration_since(Instant::now()).as_secs();
+        if self.logged == Logged::InService {
+            tracing::debug!(credential = self.label(), fingerprint, next_in_secs, "token refreshed");
+        } else {
+            tracing::info!(credential = self.label(), fingerprint, next_in_secs, "token in service");
+            self.logged = Logged::InService;
+        }
+        self.view.send_modify(|view| {
+            view.ended = view.begun;
+            view.failure = None;
+            view.last_success = Some(SystemTime::now());
+        });
+    }
+
+    fn failed(&mut self, err: CredentialError) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = schedule::back_off(err.class(), self.failures, err.retry_after(), jitter());
+        self.due = Instant::now() + wait;
+        self.say_once(&err, wait);
+        let failure = Failure { cause: Arc::new(err), next: self.due };
+        self.view.send_modify(|view| {
+            view.ended = view.begun;
+            view.failure = Some(failure);
+        });
+    }
+
+    fn say_once(&mut self, err: &CredentialError, wait: Duration) {
+        let without_token = !self.shared.valid();
+        let now = Logged::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
+        if self.logged == now {
+            return;
+        }
+        self.logged = now;
+        let error = in_one_line(err as &(dyn Error + 'static));
+        let (credential, retry_in_secs) = (self.label(), wait.as_secs());
+        if without_token {
+            tracing::error!(credential, retry_in_secs, error, "no valid token: calls that need it are answered 503");
+        } else {
+            tracing::warn!(credential, retry_in_secs, error, "token not refreshed: the old one stays in service");
+        }
+    }
+
+    /// Counts the legs and returns how many of them failed.
+    fn count(&self, legs: &Legs) -> usize {
+        let mut failures = 0;
+        for leg in legs.take() {
+            failures += usize::from(matches!(leg.outcome, LegOutcome::Failed { .. }));
+            let outcome = match leg.outcome {
+                LegOutcome::Token { .. } => TokenOutcome::Ok,
+                LegOutcome::Failed { class: ErrorClass::Transient, .. } => TokenOutcome::Transient,
+                LegOutcome::Failed { class: ErrorClass::Propagation | ErrorClass::Permanent, .. } => {
+                    TokenOutcome::Permanent
+                }
+            };
+            for name in &self.names {
+                if leg.endpoint.is_some() {
+                    self.metrics.request_ended(name.as_str(), leg.stage, outcome, leg.took);
+                }
+                if let LegOutcome::Failed { reason, .. } = leg.outcome {
+                    self.metrics.request_failed(name.as_str(), reason);
+                }
+                if let Some(not_after) = leg.not_after {
+                    self.metrics.not_after(name.as_str(), not_after);
+                }
+            }
+        }
+        failures
+    }
+
+    fn label(&self) -> String {
+        let names: Vec<&str> = self.names.iter().map(CredentialName::as_str).collect();
+        names.join(", ")
+    }
+}
+
+fn jitter() -> f64 {
+    2.0 * fastrand::f64() - 1.0
+}

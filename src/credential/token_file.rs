@@ -1,0 +1,108 @@
+//! A ready bearer in a file that another program keeps fresh.
+//!
+//! A JWT is used until its own `exp`. A token that is not a JWT says nothing about its life, so it stays in service while
+//! the file can be read and holds it, and for a quarter of an hour after that. A file caught half written, or gone for a
+//! moment, therefore costs no request; a file that is taken away stops its token.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::acquire::{Acquire, Acquired, Files, Legs, Life, Material};
+use super::bearer::Bearer;
+use super::error::CredentialError;
+use super::jwt;
+use super::secret::{Secret, read_token};
+use crate::metrics::TokenStage;
+
+/// How long a token without a lifetime of its own outlives the last good reading of its file.
+const OPAQUE_LIFE: Duration = Duration::from_secs(15 * 60);
+
+/// Reads a bearer from a file and follows the file.
+#[derive(Debug)]
+pub(crate) struct TokenFile {
+    pub(crate) path: PathBuf,
+}
+
+impl TokenFile {
+    async fn read(&self) -> Result<(Secret, Option<SystemTime>), CredentialError> {
+        let token = read_token(&self.path).await?;
+        if Bearer::new(token.expose()).is_err() {
+            return Err(CredentialError::NotATokenFile { path: self.path.clone() });
+        }
+        let expiry = jwt::claims(token.expose()).as_ref().and_then(jwt::expiry);
+        match expiry {
+            Some(expired) if expired <= SystemTime::now() => {
+                Err(CredentialError::ExpiredFile { path: self.path.clone(), expired })
+            }
+            Some(_) | None => Ok((token, expiry)),
+        }
+    }
+}
+
+#[async_trait]
+impl Acquire for TokenFile {
+    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+        let started = Instant::now();
+        let outcome = self.read().await;
+        let subject = format!("token from file {}", self.path.display());
+        let (token, not_after) =
+            (outcome.as_ref().map(|(token, _)| token), outcome.as_ref().ok().and_then(|read| read.1));
+        legs.record_local(TokenStage::Exchange, subject, started, not_after, token);
+        let (token, expiry) = outcome?;
+        let bearer = Bearer::new(token.expose());
+        let bearer = bearer.map_err(|_not_a_token| CredentialError::NotATokenFile { path: self.path.clone() })?;
+        let left = expiry.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
+        let life = Life { since: started, lasts: left.unwrap_or(OPAQUE_LIFE), refresh_in: None };
+        Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
+    }
+
+    fn files(&self) -> Files {
+        Files { paths: vec![self.path.clone()], always: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(content: &str) -> Result<Acquired, CredentialError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, content).unwrap();
+        TokenFile { path }.acquire(&Legs::default()).await
+    }
+
+    fn expiring(at: SystemTime) -> String {
+        format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{}}}"#, jwt::unix(at)).as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn a_jwt_lives_until_its_own_expiry() {
+        let acquired = read(&expiring(SystemTime::now() + Duration::from_secs(1000))).await.unwrap();
+        let lasts = acquired.life.unwrap().lasts.as_secs();
+        assert!((990..=1000).contains(&lasts), "{lasts}");
+    }
+
+    #[tokio::test]
+    async fn an_expired_jwt_is_refused() {
+        let err = read(&expiring(SystemTime::now() - Duration::from_secs(1))).await.unwrap_err();
+        assert!(err.to_string().contains("expired at 2"), "{err}");
+    }
+
+    #[tokio::test]
+    async fn an_opaque_token_is_read_trimmed_and_checked_again() {
+        let acquired = read("  opaque-token\n").await.unwrap();
+        assert_eq!(acquired.material.fingerprint(), Bearer::new("opaque-token").unwrap().fingerprint());
+        assert_eq!(acquired.life.unwrap().lasts, OPAQUE_LIFE);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_token_never_becomes_a_header() {
+        for content in ["", "\n", "two words", "{\"access_token\":\"x\"}"] {
+            assert!(read(content).await.is_err(), "{content:?}");
+        }
+    }
+}

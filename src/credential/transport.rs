@@ -1,0 +1,311 @@
+//! The HTTP client that all requests to identity endpoints go through, below the identity library.
+//!
+//! HTTP/1.1 over rustls, one connection per request, a deadline and a size for everything, never a proxy: identity
+//! requests carry secrets, and the environment's proxy variables are not meant for them. Redirects are not followed.
+//! Knows nothing of retries: the library's own are switched off, and `acquire.rs` decides.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_core::http::headers::Headers;
+use azure_core::http::request::Body;
+use azure_core::http::{AsyncRawResponse, ClientOptions, HttpClient, RetryOptions, Transport};
+use bytes::Bytes;
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tokio::time::Instant;
+
+use super::acquire::{Leg, LegOutcome, Legs, Life};
+use super::answer::{Answer, TokenAnswer, judge};
+use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, NoAnswer};
+use crate::metrics::TokenStage;
+
+/// How long a TCP connection may take. Chosen: three times a slow round trip around the globe, and short enough that a
+/// black hole leaves time for another try within one acquisition.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one request may take, from name resolution to the last byte. Chosen: Entra answers within a second.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest answer that is read. Tokens are below 10 kB.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// The origin that the identity library has built in for the instance metadata service.
+const IMDS_HOST: &str = "169.254.169.254";
+
+/// Which CAs an authority's certificate is checked against.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Roots {
+    /// The system's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    System,
+    /// Those in a PEM file, and no others. Read once, when the credential is built.
+    File(PathBuf),
+    /// None: the credential speaks to endpoints on the host alone, over http.
+    None,
+}
+
+/// The CAs cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// The CA file cannot be read.
+    #[error("`ca_file` {} cannot be read as PEM certificates", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// The CA file holds no usable certificate.
+    #[error("`ca_file` {} holds no certificate that can be used as a CA", path.display())]
+    NoneInFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system has no CA certificates.
+    #[error("this host has no CA certificates: install ca-certificates, or set SSL_CERT_FILE or `ca_file`")]
+    NoneOnHost,
+    /// The TLS library refuses to start.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A client for identity endpoints. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct IdentityClient {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    request_timeout: Duration,
+}
+
+impl IdentityClient {
+    /// Makes a client. Does no network I/O.
+    pub(crate) fn new(roots: &Roots) -> Result<Self, RootsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots.load()?)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        // A connection is used about once an hour, so an idle one is nothing but a stale one.
+        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+        let sent_at = Instant::now();
+        let exchange = async {
+            let response = self.http.request(request).await.map_err(|err| {
+                if err.is_connect() { NoAnswer::Connect(err.into()) } else { NoAnswer::Broken(err.into()) }
+            })?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|err| {
+                let too_large = err.is::<http_body_util::LengthLimitError>();
+                if too_large { NoAnswer::TooLarge(MAX_BODY_BYTES) } else { NoAnswer::Broken(err) }
+            })?;
+            Ok(Answer { sent_at, status: head.status, headers: head.headers, body: body.to_bytes() })
+        };
+        match tokio::time::timeout(self.request_timeout, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(NoAnswer::Timeout(self.request_timeout)),
+        }
+    }
+}
+
+impl Roots {
+    fn load(&self) -> Result<RootCertStore, RootsError> {
+        let mut store = RootCertStore::empty();
+        match self {
+            Self::None => {}
+            Self::System => {
+                // Single unreadable certificates of the system are passed over; that none is left is an error.
+                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if store.is_empty() {
+                    return Err(RootsError::NoneOnHost);
+                }
+            }
+            Self::File(path) => {
+                store.add_parsable_certificates(certificates(path)?);
+                if store.is_empty() {
+                    return Err(RootsError::NoneInFile { path: path.clone() });
+                }
+            }
+        }
+        Ok(store)
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    let failed = |source| RootsError::File { path: path.to_owned(), source };
+    CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+}
+
+/// What one leg of one acquisition sends its request through: it judges the answer, keeps what the identity library
+/// would lose, and records the leg.
+pub(crate) struct LegClient {
+    client: IdentityClient,
+    legs: Legs,
+    stage: TokenStage,
+    /// Who is asked for, in words.
+    subject: String,
+    destination: Destination,
+    life: Mutex<Option<Life>>,
+}
+
+/// Where a leg's request goes.
+pub(crate) enum Destination {
+    /// To Entra's token endpoint.
+    Entra {
+        /// Whether the request carries another identity's assertion.
+        federated: bool,
+    },
+    /// To the host's identity endpoint.
+    Host {
+        /// Stands in for the instance metadata service.
+        imds_endpoint: Option<String>,
+    },
+}
+
+impl LegClient {
+    /// Makes the client of one leg. `subject` says who is asked for, in words.
+    pub(crate) fn new(
+        client: &IdentityClient,
+        legs: &Legs,
+        stage: TokenStage,
+        subject: String,
+        destination: Destination,
+    ) -> Arc<Self> {
+        let (client, legs, life) = (client.clone(), legs.clone(), Mutex::default());
+        Arc::new(Self { client, legs, stage, subject, destination, life })
+    }
+
+    /// Returns the options that make a credential of the identity library send through this client and nothing else:
+    /// never a retry of its own (the client's errors are of a kind it does not repeat, since IMDS ignores the
+    /// options), and never the authority of the environment (the caller sets `cloud`).
+    pub(crate) fn options(self: &Arc<Self>) -> ClientOptions {
+        let transport: Arc<dyn HttpClient> = Arc::<Self>::clone(self);
+        ClientOptions {
+            retry: RetryOptions::none(),
+            transport: Some(Transport::new(transport)),
+            ..ClientOptions::default()
+        }
+    }
+
+    /// Takes the life of the token that the last good answer brought, which the library does not hand on whole.
+    pub(crate) fn take_life(&self) -> Result<Life, CredentialError> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(CredentialError::NoLifeLeft)
+    }
+
+    async fn exchange(&self, request: &azure_core::http::Request) -> Result<Bytes, CredentialError> {
+        let (endpoint, uri) = self.address(request.url())?;
+        let started = Instant::now();
+        let outcome = self.ask(request, &endpoint, uri).await;
+        let recorded = match &outcome {
+            Ok((_, answer)) => LegOutcome::Token {
+                fingerprint: answer.fingerprint,
+                claims: answer.claims.clone(),
+                endpoint_clock: answer.date,
+            },
+            Err(err) => LegOutcome::failed(err),
+        };
+        self.legs.record(Leg {
+            stage: self.stage,
+            subject: self.subject.clone(),
+            endpoint: Some(endpoint),
+            took: started.elapsed(),
+            not_after: None,
+            outcome: recorded,
+        });
+        let (body, answer) = outcome?;
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.life);
+        Ok(body)
+    }
+
+    async fn ask(
+        &self,
+        request: &azure_core::http::Request,
+        endpoint: &IdentityEndpoint,
+        uri: Uri,
+    ) -> Result<(Bytes, TokenAnswer), CredentialError> {
+        let no_answer = |source| CredentialError::NoAnswer { endpoint: endpoint.clone(), source };
+        let request = to_hyper(request, uri).map_err(no_answer)?;
+        let answer = self.client.send(request).await.map_err(no_answer)?;
+        let federated = matches!(self.destination, Destination::Entra { federated: true });
+        let token = judge(endpoint, federated, &answer)?;
+        Ok((answer.body, token))
+    }
+
+    /// Says which endpoint a URL is, and where the request really goes.
+    fn address(&self, url: &azure_core::http::Url) -> Result<(IdentityEndpoint, Uri), CredentialError> {
+        let host = url.host_str().unwrap_or_default();
+        let kind = match self.destination {
+            Destination::Entra { .. } => IdentityEndpointKind::Entra,
+            Destination::Host { .. } if host == IMDS_HOST => IdentityEndpointKind::InstanceMetadata,
+            Destination::Host { .. } => IdentityEndpointKind::AppService,
+        };
+        let mut authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let mut target = url.as_str().parse::<Uri>();
+        if let Destination::Host { imds_endpoint: Some(stand_in) } = &self.destination
+            && kind == IdentityEndpointKind::InstanceMetadata
+        {
+            let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+            target = format!("{}{}{query}", stand_in.trim_end_matches('/'), url.path()).parse();
+            authority.clone_from(stand_in);
+        }
+        let endpoint = IdentityEndpoint { kind, authority };
+        match target {
+            Ok(target) => Ok((endpoint, target)),
+            Err(_invalid) => {
+                let source = NoAnswer::Unsendable("its URL is not one that HTTP can carry");
+                Err(CredentialError::NoAnswer { endpoint, source })
+            }
+        }
+    }
+}
+
+/// Copies the library's request for hyper.
+fn to_hyper(request: &azure_core::http::Request, uri: Uri) -> Result<Request<Full<Bytes>>, NoAnswer> {
+    let Body::Bytes(body) = request.body() else {
+        return Err(NoAnswer::Unsendable("its body is a stream"));
+    };
+    let method = Method::from_bytes(request.method().as_str().as_bytes());
+    let method = method.map_err(|_invalid| NoAnswer::Unsendable("its method is not one"))?;
+    let mut copy = Request::builder().method(method).uri(uri);
+    for (name, value) in request.headers().iter() {
+        copy = copy.header(name.as_str(), value.as_str());
+    }
+    copy.body(Full::new(body.clone())).map_err(|_invalid| NoAnswer::Unsendable("its headers are not valid"))
+}
+
+#[async_trait]
+impl HttpClient for LegClient {
+    async fn execute_request(&self, request: &azure_core::http::Request) -> azure_core::Result<AsyncRawResponse> {
+        let body = self.exchange(request).await.map_err(CredentialError::wrap)?;
+        Ok(AsyncRawResponse::from_bytes(azure_core::http::StatusCode::Ok, Headers::new(), body))
+    }
+}
+
+impl fmt::Debug for LegClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LegClient").field("stage", &self.stage).field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for IdentityClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdentityClient")
+    }
+}
