@@ -55,7 +55,7 @@ fn to_open_metrics(text: &str, families: &[MetricFamily]) -> String {
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some("#"), Some(keyword), Some(name), Some(rest)) if is_counter(name) => {
                 let family = name.strip_suffix("_total").unwrap_or(name);
-                out.push_str(&format!("# {keyword} {family} {rest}"));
+                out.extend(["# ", keyword, " ", family, " ", rest]);
             }
             _ => out.push_str(line),
         }

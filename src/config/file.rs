@@ -1,0 +1,548 @@
+//! What an operator may write: the keys, their types and their defaults. Nothing is decided here; durations, sizes and
+//! names are text until `lower` reads them. The doc comments become the descriptions in the JSON Schema.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The configuration of signalr-gateway.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConfigFile {
+    /// Where callers come in, by name. Without any, one called `default` at 127.0.0.1:8080.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) listeners: BTreeMap<String, ListenerFile>,
+    /// The admin listener: metrics, health, status.
+    pub(crate) admin: AdminFile,
+    /// As whom endpoints are called, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) credentials: BTreeMap<String, CredentialFile>,
+    /// The SignalR resources, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) endpoints: BTreeMap<String, EndpointFile>,
+    /// Which calls go where, tried in order. Without any, all calls go to all endpoints, the first that works.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routes: Vec<RouteFile>,
+    /// Limits on what callers may send.
+    pub(crate) limits: LimitsFile,
+    /// Deadlines.
+    pub(crate) timeouts: TimeoutsFile,
+    /// What is added to requests.
+    pub(crate) forwarding: ForwardingFile,
+    /// How the gateway stops.
+    pub(crate) shutdown: ShutdownFile,
+    /// The process.
+    pub(crate) process: ProcessFile,
+    /// Logs, which go to stderr.
+    pub(crate) logging: LoggingFile,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerFile {
+    /// `address:port`, or `unix:` and a path. Port 0 takes a free one.
+    pub(crate) bind: String,
+    /// Permission bits of a Unix socket, in octal. Default `0660`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mode: Option<String>,
+    /// TLS for callers. Default: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<TlsFile>,
+    /// Names that `Host` may carry; `*.example.com` stands for any name below. IP addresses and `localhost` always
+    /// pass. Default: none.
+    #[serde(default)]
+    pub(crate) allowed_hosts: Vec<String>,
+    /// The operations callers may use: single ones, or the sets `messages`, `groups`, `queries`, `close`,
+    /// `credentials`. Default `messages`, `groups`, `queries`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) operations: Option<Vec<String>>,
+    /// Networks callers may come from, such as `10.0.0.0/8`. Default: any.
+    #[serde(default)]
+    pub(crate) clients: Vec<String>,
+    /// A header every call must carry. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) required_header: Option<RequiredHeaderFile>,
+}
+
+/// A listener's certificate.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsFile {
+    /// PEM file with the certificate chain.
+    pub(crate) certificate: PathBuf,
+    /// PEM file with the private key.
+    pub(crate) key: PathBuf,
+}
+
+/// A header every call must carry.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequiredHeaderFile {
+    /// The header's name.
+    pub(crate) name: String,
+    /// The value it must have.
+    pub(crate) value: String,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AdminFile {
+    /// `address:port`, or `off`.
+    pub(crate) bind: String,
+}
+
+impl Default for AdminFile {
+    fn default() -> Self {
+        Self { bind: "127.0.0.1:9090".to_owned() }
+    }
+}
+
+/// A credential.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum CredentialFile {
+    /// An app registration with a client secret.
+    ClientSecret {
+        /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
+        tenant: String,
+        /// The app registration's client id.
+        client_id: String,
+        /// Where the secret is read from, each time it is used.
+        secret: SecretFile,
+        /// The cloud: `public`, `us_government`, `china` or `custom`.
+        #[serde(default)]
+        cloud: CloudFile,
+        /// The authority, with `cloud = "custom"`: `https://host[:port]`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        authority: Option<String>,
+        /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca_file: Option<PathBuf>,
+        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+    },
+    /// An app registration with a certificate.
+    ClientCertificate {
+        /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
+        tenant: String,
+        /// The app registration's client id.
+        client_id: String,
+        /// PEM file with the certificate, and with the key unless `key` names another file.
+        certificate: PathBuf,
+        /// PEM file with the unencrypted private key.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<PathBuf>,
+        /// The signature algorithm: `PS256` (default) or `RS256`.
+        #[serde(default)]
+        algorithm: AlgorithmFile,
+        /// Whether the certificate chain is sent along. Default false.
+        #[serde(default)]
+        send_chain: bool,
+        /// The cloud: `public`, `us_government`, `china` or `custom`.
+        #[serde(default)]
+        cloud: CloudFile,
+        /// The authority, with `cloud = "custom"`: `https://host[:port]`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        authority: Option<String>,
+        /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca_file: Option<PathBuf>,
+        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+    },
+    /// An app registration that trusts another identity: no secret at all.
+    Federated {
+        /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
+        tenant: String,
+        /// The app registration's client id.
+        client_id: String,
+        /// Where the other identity's token comes from.
+        assertion: AssertionFile,
+        /// The cloud: `public`, `us_government`, `china` or `custom`.
+        #[serde(default)]
+        cloud: CloudFile,
+        /// The authority, with `cloud = "custom"`: `https://host[:port]`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        authority: Option<String>,
+        /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca_file: Option<PathBuf>,
+        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+    },
+    /// A managed identity of the endpoint's own tenant.
+    ManagedIdentity {
+        /// The client id of a user-assigned identity. Without any id, the system-assigned one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<String>,
+        /// The object id of a user-assigned identity.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        object_id: Option<String>,
+        /// The resource id of a user-assigned identity.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resource_id: Option<String>,
+        /// What stands in for `http://169.254.169.254`, where something on the host answers for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        imds_endpoint: Option<String>,
+        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+    },
+    /// A SignalR access key: for the emulator, and for resources with local auth.
+    AccessKey {
+        /// Where the key is read from.
+        key: SecretFile,
+    },
+    /// A file with a ready bearer that another program keeps fresh.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Where the client assertion of a federated credential comes from.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum AssertionFile {
+    /// A user-assigned managed identity of the app registration's own tenant.
+    ManagedIdentity {
+        /// The identity's client id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<String>,
+        /// The identity's object id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        object_id: Option<String>,
+        /// The identity's resource id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resource_id: Option<String>,
+        /// The exchange audience. Default: the cloud's, such as `api://AzureADTokenExchange`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        audience: Option<String>,
+        /// What stands in for `http://169.254.169.254`, where something on the host answers for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        imds_endpoint: Option<String>,
+    },
+    /// A file that another program keeps fresh, such as a Kubernetes projected token.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Where a secret is read from: `{ file = … }` or `{ env = … }`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretFile {
+    /// A file that holds the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
+    /// The name of an environment variable that holds the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) env: Option<String>,
+}
+
+/// A Microsoft cloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CloudFile {
+    #[default]
+    Public,
+    UsGovernment,
+    China,
+    Custom,
+}
+
+/// A signature algorithm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum AlgorithmFile {
+    #[default]
+    Ps256,
+    Rs256,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndpointFile {
+    /// `https://host[:port]` of the SignalR resource.
+    pub(crate) url: String,
+    /// The name of the credential its calls carry.
+    pub(crate) credential: String,
+    /// `primary` (default) or `secondary`: client tokens come from a primary while one is healthy.
+    #[serde(default)]
+    pub(crate) role: RoleFile,
+    /// PEM file of the CAs that its certificate is checked against. Default: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// How long a connection may take. Default `2s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) connect_timeout: Option<String>,
+    /// How connections to it are kept.
+    #[serde(default)]
+    pub(crate) pool: PoolFile,
+}
+
+/// An endpoint's part in handing out client tokens.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RoleFile {
+    #[default]
+    Primary,
+    Secondary,
+}
+
+/// How connections to an endpoint are kept.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PoolFile {
+    /// The most idle connections that each worker keeps.
+    pub(crate) max_idle_per_worker: u32,
+    /// How long a connection may lie idle.
+    pub(crate) idle_timeout: String,
+}
+
+impl Default for PoolFile {
+    fn default() -> Self {
+        Self { max_idle_per_worker: 128, idle_timeout: "60s".to_owned() }
+    }
+}
+
+/// A route.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RouteFile {
+    /// The route's name, for metrics and logs.
+    pub(crate) name: String,
+    /// What a call must look like; every condition must hold. Without any, every call matches.
+    #[serde(default, rename = "match")]
+    pub(crate) matches: MatchFile,
+    /// `first` (default; in order, the next only if nothing could be sent) or `weighted`.
+    #[serde(default)]
+    pub(crate) pick: PickFile,
+    /// The endpoints: names, or `{ name = …, weight = … }`.
+    pub(crate) endpoints: Vec<RouteEndpointFile>,
+}
+
+/// How a route picks an endpoint.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PickFile {
+    #[default]
+    First,
+    Weighted,
+}
+
+/// An endpoint of a route.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RouteEndpointFile {
+    /// Its name.
+    Name(String),
+    /// Its name and its weight.
+    Weighted(WeightedEndpointFile),
+}
+
+/// An endpoint of a route, with its weight.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WeightedEndpointFile {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its share under `pick = "weighted"`, from 1 to 1000000. Default 1.
+    #[serde(default = "one")]
+    pub(crate) weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// The conditions of a route.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MatchFile {
+    /// Hub names or `*` patterns, without case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hub: Option<OneOrMany<String>>,
+    /// Operations, or the sets `messages`, `groups`, `queries`, `close`, `credentials`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) operation: Option<OneOrMany<String>>,
+    /// Group names or `*` patterns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<OneOrMany<String>>,
+    /// User ids or `*` patterns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<OneOrMany<String>>,
+    /// Values or `*` patterns of the `application` parameter, without case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) application: Option<OneOrMany<String>>,
+    /// Headers that must all be there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) header: Option<OneOrMany<HeaderMatchFile>>,
+    /// Names of listeners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listener: Option<OneOrMany<String>>,
+    /// Networks of callers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<OneOrMany<String>>,
+}
+
+/// A header a call must carry.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HeaderMatchFile {
+    /// The header's name.
+    pub(crate) name: String,
+    /// The value it must have. Default: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<String>,
+}
+
+/// One value, or a list of them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany<T> {
+    /// One.
+    One(T),
+    /// A list.
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    pub(crate) fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// Limits on what callers may send.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "the fields are the keys of the file")]
+pub(crate) struct LimitsFile {
+    /// The largest request body: bytes, or with `KiB` or `MiB`. The service takes 1 MiB.
+    pub(crate) max_body: SizeFile,
+    /// The largest request head. The service takes 16 KiB; at most 64 KiB.
+    pub(crate) max_header: SizeFile,
+    /// The most connections of callers at once; more wait to be accepted.
+    pub(crate) max_connections: u32,
+}
+
+/// A number of bytes.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum SizeFile {
+    /// Bytes.
+    Bytes(u64),
+    /// With `KiB` or `MiB`.
+    Text(String),
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        let text = |text: &str| SizeFile::Text(text.to_owned());
+        Self { max_body: text("1MiB"), max_header: text("16KiB"), max_connections: 10_000 }
+    }
+}
+
+/// Deadlines.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TimeoutsFile {
+    /// How long a request may take until the head of its answer, attempts and waits included. The body of an answer gets
+    /// the same time again.
+    pub(crate) request: String,
+    /// How long one attempt may take until the head of its answer.
+    #[serde(rename = "try")]
+    pub(crate) attempt: String,
+    /// How long a caller's connection may lie idle, or take to send the head of a request. Keep it longer than callers
+    /// keep idle connections, or they will meet closed ones.
+    pub(crate) idle: String,
+}
+
+impl Default for TimeoutsFile {
+    fn default() -> Self {
+        Self { request: "30s".to_owned(), attempt: "10s".to_owned(), idle: "90s".to_owned() }
+    }
+}
+
+/// What is added to requests.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ForwardingFile {
+    /// Whether the caller's address is appended to `X-Forwarded-For`. The endpoint's tenant gets to see it.
+    pub(crate) client_address: bool,
+}
+
+/// How the gateway stops.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ShutdownFile {
+    /// How long it goes on accepting while it is not ready any more and asks callers to close their connections. In
+    /// Kubernetes, give it the time that endpoints take to be withdrawn, such as `5s`.
+    pub(crate) delay: String,
+    /// How long requests in flight may take after that.
+    pub(crate) timeout: String,
+}
+
+impl Default for ShutdownFile {
+    fn default() -> Self {
+        Self { delay: "1s".to_owned(), timeout: "25s".to_owned() }
+    }
+}
+
+/// The process.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ProcessFile {
+    /// The number of workers, each a thread; 0 for one per core.
+    pub(crate) workers: u32,
+}
+
+/// Logs, which go to stderr.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LoggingFile {
+    /// A level, or a filter such as `info,signalr_gateway::credential=debug`.
+    pub(crate) filter: String,
+    /// `auto` (text on a terminal, JSON otherwise), `text` or `json`.
+    pub(crate) format: FormatFile,
+    /// Which requests get a line: `all`, `failures` (answered 400 and above, or broken off) or `off`.
+    pub(crate) access: AccessFile,
+}
+
+impl Default for LoggingFile {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: FormatFile::default(), access: AccessFile::default() }
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FormatFile {
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+/// Which requests get a log line.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AccessFile {
+    #[default]
+    All,
+    Failures,
+    Off,
+}

@@ -1,0 +1,50 @@
+//! Endpoints.
+
+use super::values::PlainHttp;
+use super::{Context, key};
+use crate::config::file::{ConfigFile, EndpointFile, RoleFile};
+use crate::credential::CredentialName;
+use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, PoolSettings};
+
+/// Keeps the number of metric series bounded; a route's order of endpoints fits 32 bits.
+const MAX_ENDPOINTS: usize = 32;
+const DEFAULT_CONNECT_TIMEOUT: &str = "2s";
+
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<EndpointSettings> {
+    let names = context.names("endpoints");
+    if names.is_empty() {
+        let fix = "define at least one as [endpoints.NAME], or try `signalr-gateway sandbox` first".to_owned();
+        context.problem(&key(&["endpoints"]), "there is no endpoint", Some(fix));
+    }
+    if names.len() > MAX_ENDPOINTS {
+        context.problem(&key(&["endpoints"]), format!("{} endpoints, {MAX_ENDPOINTS} are the most", names.len()), None);
+    }
+    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, context)).collect()
+}
+
+fn lower_one(name: &str, file: &EndpointFile, context: &mut Context<'_>) -> Option<EndpointSettings> {
+    let at = |tail: &[&str]| {
+        let mut path = key(&["endpoints", name]);
+        path.extend(key(tail));
+        path
+    };
+    context.is_name(&at(&[]), name);
+    context.refers_to(&at(&["credential"]), "credentials", &file.credential);
+    let origin = context.origin(&at(&["url"]), &file.url, PlainHttp::Loopback);
+    let ca_file = file.ca_file.as_ref().map(|path| context.existing(&at(&["ca_file"]), path));
+    let connect_timeout = file.connect_timeout.as_deref().unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+    let connect_timeout = context.duration(&at(&["connect_timeout"]), connect_timeout);
+    let idle_timeout = context.duration(&at(&["pool", "idle_timeout"]), &file.pool.idle_timeout);
+    Some(EndpointSettings {
+        name: EndpointName::new(name),
+        origin: origin?,
+        credential: CredentialName::new(&file.credential),
+        role: match file.role {
+            RoleFile::Primary => EndpointRole::Primary,
+            RoleFile::Secondary => EndpointRole::Secondary,
+        },
+        ca_file,
+        connect_timeout,
+        pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
+    })
+}

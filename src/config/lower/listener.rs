@@ -1,0 +1,144 @@
+//! Listeners, and the admin listener.
+
+use std::net::SocketAddr;
+
+use super::{Context, key};
+use crate::config::file::{AdminFile, ConfigFile, ListenerFile};
+use crate::config::problem::did_you_mean;
+use crate::proxy::AdmissionSettings;
+use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings};
+use crate::signalr::{Operation, OperationSet};
+
+/// Where callers come in when nothing else is said.
+const DEFAULT_BIND: &str = "127.0.0.1:8080";
+const DEFAULT_MODE: u32 = 0o660;
+
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(ListenerSettings, AdmissionSettings)> {
+    let mut listeners: Vec<_> =
+        file.listeners.iter().map(|(name, listener)| lower_one(name, listener, context)).collect();
+    // A listener that was refused is no reason to open another one.
+    if listeners.is_empty() && context.names("listeners").is_empty() {
+        let listener = ListenerFile {
+            bind: DEFAULT_BIND.to_owned(),
+            mode: None,
+            tls: None,
+            allowed_hosts: Vec::new(),
+            operations: None,
+            clients: Vec::new(),
+            required_header: None,
+        };
+        listeners.push(lower_one("default", &listener, context));
+    }
+    for (place, (listener, _)) in listeners.iter().enumerate() {
+        let takes_a_free_port = matches!(listener.bind, Bind::Tcp(address) if address.port() == 0);
+        let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| earlier.bind == listener.bind;
+        if let Some((earlier, _)) = listeners.iter().take(place).find(same)
+            && !takes_a_free_port
+        {
+            let fact = format!("is the same address as that of listener `{}`", earlier.name);
+            context.problem(&key(&["listeners", &listener.name, "bind"]), fact, None);
+        }
+    }
+    listeners
+}
+
+pub(super) fn lower_admin(file: &AdminFile, context: &mut Context<'_>) -> Option<SocketAddr> {
+    if file.bind == "off" {
+        return None;
+    }
+    let address = file.bind.parse().ok();
+    if address.is_none() {
+        let fix = "write `address:port`, such as `127.0.0.1:9090`, or `off`".to_owned();
+        context.problem(&key(&["admin", "bind"]), format!("`{}` is not an address", file.bind), Some(fix));
+    }
+    address
+}
+
+fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (ListenerSettings, AdmissionSettings) {
+    let at = |tail: &[&str]| {
+        let mut path = key(&["listeners", name]);
+        path.extend(key(tail));
+        path
+    };
+    context.is_name(&at(&[]), name);
+    let settings = ListenerSettings {
+        name: name.to_owned(),
+        bind: bind(file, &at(&["bind"]), &at(&["mode"]), context),
+        tls: file.tls.as_ref().map(|tls| ListenerTlsSettings {
+            certificate: context.existing(&at(&["tls", "certificate"]), &tls.certificate),
+            key: context.existing(&at(&["tls", "key"]), &tls.key),
+        }),
+    };
+    let required_header = file.required_header.as_ref().and_then(|header| {
+        let name = context.header_name(&at(&["required_header", "name"]), &header.name);
+        let value = context.header_value(&at(&["required_header", "value"]), &header.value);
+        name.zip(value)
+    });
+    let admission = AdmissionSettings {
+        allowed_hosts: file
+            .allowed_hosts
+            .iter()
+            .map(|host| allowed_host(host, &at(&["allowed_hosts"]), context))
+            .collect(),
+        operations: match &file.operations {
+            Some(names) => operations(names, &at(&["operations"]), context),
+            None => OperationSet::MESSAGES.union(OperationSet::GROUPS).union(OperationSet::QUERIES),
+        },
+        clients: context.networks(&at(&["clients"]), &file.clients),
+        required_header,
+    };
+    (settings, admission)
+}
+
+fn bind(file: &ListenerFile, bind_key: &[String], mode_key: &[String], context: &mut Context<'_>) -> Bind {
+    let mode = file.mode.as_ref().map(|mode| {
+        let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
+        if parsed.is_none() {
+            let fix = "write them in octal, such as `0660`".to_owned();
+            context.problem(mode_key, format!("`{mode}` are not permission bits"), Some(fix));
+        }
+        parsed.unwrap_or(DEFAULT_MODE)
+    });
+    if let Some(path) = file.bind.strip_prefix("unix:") {
+        return Bind::Unix { path: context.path(path.as_ref()), mode: mode.unwrap_or(DEFAULT_MODE) };
+    }
+    if mode.is_some() {
+        context.problem(mode_key, "only a Unix socket has permission bits", Some("remove it".to_owned()));
+    }
+    let text = file.bind.replace("localhost:", "127.0.0.1:");
+    let address = text.parse().unwrap_or_else(|_unreadable| {
+        let fix = "write `address:port`, such as `127.0.0.1:8080` or `[::]:8080`, or `unix:/path`".to_owned();
+        context.problem(bind_key, format!("`{}` is not an address", file.bind), Some(fix));
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    });
+    Bind::Tcp(address)
+}
+
+fn allowed_host(host: &str, key: &[String], context: &mut Context<'_>) -> String {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_plain) {
+        let fix =
+            "write a name without scheme and port, such as `gateway.internal` or `*.svc.cluster.local`".to_owned();
+        context.problem(key, format!("`{host}` is not a host name"), Some(fix));
+    }
+    host.to_ascii_lowercase()
+}
+
+/// Reads names of operations and of sets of them.
+pub(super) fn operations(names: &[String], key: &[String], context: &mut Context<'_>) -> OperationSet {
+    if names.is_empty() {
+        context.problem(key, "is empty, so no call could ever pass", Some("remove it for the default".to_owned()));
+    }
+    names.iter().fold(OperationSet::EMPTY, |all, name| {
+        let set = OperationSet::from_name(name);
+        if set.is_none() {
+            let sets = OperationSet::NAMED.into_iter().map(|(name, _)| name);
+            let known: Vec<&str> = sets.chain(Operation::ALL.map(Operation::name)).collect();
+            let fix = did_you_mean(name, known.iter().copied())
+                .unwrap_or_else(|| "sets: messages, groups, queries, close, credentials".to_owned());
+            context.problem(key, format!("`{name}` is not an operation"), Some(fix));
+        }
+        all.union(set.unwrap_or_default())
+    })
+}

@@ -1,0 +1,128 @@
+//! Routes.
+
+use super::listener::operations;
+use super::{Context, Key, key};
+use crate::config::file::{ConfigFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, RouteEndpointFile, RouteFile};
+use crate::endpoint::EndpointName;
+use crate::route::{Case, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings};
+
+/// Keeps the number of metric series bounded.
+const MAX_ROUTES: usize = 256;
+/// Sums of weights fit 32 bits.
+const MAX_WEIGHT: u32 = 1_000_000;
+
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSettings> {
+    if file.routes.is_empty() && find_routes(context) == 0 {
+        let endpoints = file.endpoints.keys();
+        let endpoints = endpoints.map(|name| RouteEndpoint { endpoint: EndpointName::new(name), weight: 1 }).collect();
+        let matches = MatchSettings::default();
+        return vec![RouteSettings { name: RouteName::new("default"), matches, pick: Pick::First, endpoints }];
+    }
+    if file.routes.len() > MAX_ROUTES {
+        context.problem(&key(&["routes"]), format!("{} routes, {MAX_ROUTES} are the most", file.routes.len()), None);
+    }
+    let routes: Vec<_> =
+        file.routes.iter().enumerate().map(|(place, route)| lower_one(place, route, context)).collect();
+    for (place, route) in routes.iter().enumerate() {
+        let earlier = || routes.iter().take(place);
+        let at = |tail: &str| key(&["routes", &place.to_string(), tail]);
+        if earlier().any(|earlier| earlier.name == route.name) {
+            context.problem(&at("name"), format!("there is another route called `{}`", route.name), None);
+        }
+        if let Some(all) = earlier().find(|earlier| earlier.matches == MatchSettings::default()) {
+            let fact = format!("`{}` can never match: `{}` before it takes every call", route.name, all.name);
+            context.problem(&at("match"), fact, Some(format!("move `{}` to the end", all.name)));
+        }
+    }
+    routes
+}
+
+/// Returns how many routes were written, those that were refused too.
+fn find_routes(context: &Context<'_>) -> usize {
+    let routes = super::find(&context.merged.root, &key(&["routes"]));
+    routes.and_then(|routes| routes.as_array()).map_or(0, <[_]>::len)
+}
+
+fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> RouteSettings {
+    let at = |tail: &[&str]| -> Key {
+        let mut path = key(&["routes", &place.to_string()]);
+        path.extend(key(tail));
+        path
+    };
+    context.is_name(&at(&["name"]), &file.name);
+    if file.endpoints.is_empty() {
+        context.problem(&at(&["endpoints"]), "is empty: the route leads nowhere", None);
+    }
+    let mut endpoints: Vec<RouteEndpoint> = Vec::with_capacity(file.endpoints.len());
+    for (index, endpoint) in file.endpoints.iter().enumerate() {
+        let key = at(&["endpoints", &index.to_string()]);
+        let (name, weight) = match endpoint {
+            RouteEndpointFile::Name(name) => (name, 1),
+            RouteEndpointFile::Weighted(weighted) => (&weighted.name, weighted.weight),
+        };
+        context.refers_to(&key, "endpoints", name);
+        if !(1..=MAX_WEIGHT).contains(&weight) {
+            let fix = "to take an endpoint out, remove it".to_owned();
+            context.problem(&key, format!("the weight is {weight}, must be 1 to {MAX_WEIGHT}"), Some(fix));
+        }
+        let endpoint = EndpointName::new(name);
+        if endpoints.iter().any(|earlier| earlier.endpoint == endpoint) {
+            context.problem(&key, format!("`{name}` stands in this route twice"), None);
+        }
+        endpoints.push(RouteEndpoint { endpoint, weight });
+    }
+    RouteSettings {
+        name: RouteName::new(&file.name),
+        matches: matches(&file.matches, &at(&["match"]), context),
+        pick: match file.pick {
+            PickFile::First => Pick::First,
+            PickFile::Weighted => Pick::Weighted,
+        },
+        endpoints,
+    }
+}
+
+fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> MatchSettings {
+    let at = |name: &str| -> Key { route.iter().cloned().chain([name.to_owned()]).collect() };
+    let mut patterns = |name: &str, texts: &Option<OneOrMany<String>>, case| -> Vec<Pattern> {
+        let texts = texts.as_ref().map(OneOrMany::as_slice);
+        if texts.is_some_and(|texts| texts.is_empty() || texts.iter().any(String::is_empty)) {
+            context.problem(
+                &at(name),
+                "is empty, so no call could ever match",
+                Some("remove it to match any".to_owned()),
+            );
+        }
+        texts.unwrap_or_default().iter().map(|text| Pattern::new(text, case)).collect()
+    };
+    let hubs = patterns("hub", &file.hub, Case::Insensitive);
+    let groups = patterns("group", &file.group, Case::Sensitive);
+    let users = patterns("user", &file.user, Case::Sensitive);
+    let applications = patterns("application", &file.application, Case::Insensitive);
+    let listeners = file.listener.as_ref().map(OneOrMany::as_slice).unwrap_or_default().to_vec();
+    for listener in &listeners {
+        // Without any, there is the one called `default`.
+        if !(listener == "default" && context.names("listeners").is_empty()) {
+            context.refers_to(&at("listener"), "listeners", listener);
+        }
+    }
+    let header = |header: &HeaderMatchFile, context: &mut Context<'_>| {
+        let name = context.header_name(&at("header"), &header.name)?;
+        let value = header.value.as_ref().map(|value| context.header_value(&at("header"), value));
+        match value {
+            None => Some(HeaderMatch { name, value: None }),
+            Some(value) => Some(HeaderMatch { name, value: Some(value?) }),
+        }
+    };
+    let headers = file.header.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
+    MatchSettings {
+        hubs,
+        operations: file.operation.as_ref().map(|names| operations(names.as_slice(), &at("operation"), context)),
+        groups,
+        users,
+        applications,
+        headers: headers.iter().filter_map(|file| header(file, context)).collect(),
+        listeners,
+        clients: file.client.as_ref().map_or_else(Vec::new, |texts| context.networks(&at("client"), texts.as_slice())),
+    }
+}

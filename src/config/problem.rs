@@ -1,0 +1,109 @@
+//! What is wrong with a configuration, told so that it can be mended: which key, what is the case, where it stands, what
+//! to do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, such as `endpoints.east.url`; empty for the file as a whole.
+    pub key: String,
+    /// What is the case. Never the value of a secret.
+    pub fact: String,
+    /// Where it stands; `None` if nothing stands anywhere.
+    pub origin: Option<Origin>,
+    /// What to do, where the fact does not say it.
+    pub fix: Option<String>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A file, and the line where that is known.
+    File(PathBuf, Option<usize>),
+    /// An environment variable.
+    Variable(String),
+    /// A flag.
+    Flag(String),
+    /// Nobody said anything else.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
+            Self::File(path, None) => write!(f, "{}", path.display()),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::Flag(flag) => f.write_str(flag),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.fact)?;
+        if let Some(origin) = &self.origin {
+            write!(f, " ({origin})")?;
+        }
+        if let Some(fix) = &self.fix {
+            write!(f, "\n  hint: {fix}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Every problem of a configuration. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The problems, in the order of their places.
+    pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    pub(super) fn one(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.as_slice() {
+            [only] => write!(f, "{only}"),
+            problems => {
+                write!(f, "the configuration has {} problems", problems.len())?;
+                problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Returns `did you mean …?` if one of the known words is close to `word`.
+pub(super) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_words_are_suggested_and_far_ones_are_not() {
+        let known = ["connect_timeout", "credential", "url"];
+        assert_eq!(did_you_mean("conect_timeout", known).unwrap(), "did you mean `connect_timeout`?");
+        assert_eq!(did_you_mean("URL", known).unwrap(), "did you mean `url`?");
+        assert_eq!(did_you_mean("zzz", known), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! The sources of a configuration, in order of precedence: defaults, file, environment, flags. Merges them and remembers
+//! where each value came from.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use figment::providers::Serialized;
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use toml_edit::{Array, ArrayOfTables, ImDocument, Item, TableLike};
+
+use super::file::ConfigFile;
+use super::problem::{ConfigError, Origin, Problem};
+
+/// The prefix of configuration variables.
+pub const PREFIX: &str = "SIGNALR_GATEWAY_";
+/// Variables with the prefix that are not keys of the file.
+const NOT_KEYS: [&str; 1] = ["SIGNALR_GATEWAY_CONFIG"];
+
+/// Where a configuration is read from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The TOML file.
+    pub file: Option<PathBuf>,
+    /// The environment: all of it; what has the prefix is configuration, the rest may be named as the place of a secret.
+    pub environment: BTreeMap<String, String>,
+    /// Flags: a key such as `limits.max_body` and a value.
+    pub overrides: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// The file, with this process's environment.
+    pub fn of_process(file: Option<PathBuf>, overrides: Vec<(String, String)>) -> Self {
+        // A variable that is not Unicode cannot be one of ours.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self { file, environment, overrides }
+    }
+
+    /// Returns the folder that relative paths in the file are relative to.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
+    }
+
+    pub(super) fn merge(&self) -> Result<Merged, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(ConfigFile::default()));
+        let mut document = None;
+        if let Some(path) = &self.file {
+            let text = std::fs::read_to_string(path).map_err(|err| {
+                ConfigError::one(Problem {
+                    key: String::new(),
+                    fact: format!("the configuration file {} cannot be read: {err}", path.display()),
+                    origin: None,
+                    fix: Some("give the path of a TOML file with --config".to_owned()),
+                })
+            })?;
+            let parsed = ImDocument::parse(text).map_err(|err| syntax_error(path, &err))?;
+            figment = figment
+                .merge(Text { metadata: Metadata::from("file", path.as_path()), nested: dict(parsed.as_table()) });
+            document = Some((path.clone(), parsed));
+        }
+        let variables = self.environment.iter().filter(|(name, _)| !NOT_KEYS.contains(&name.as_str()));
+        let variables = variables.filter_map(|(name, value)| {
+            let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
+            Some((key, value))
+        });
+        for (key, value) in variables {
+            figment = figment.merge(Text::new(ENVIRONMENT, &key, value));
+        }
+        for (key, value) in &self.overrides {
+            figment = figment.merge(Text::new(FLAG, key, value));
+        }
+        let root = figment.find_value("").unwrap_or_else(|_empty| Value::from(Dict::new()));
+        Ok(Merged { root, figment, document })
+    }
+}
+
+const ENVIRONMENT: &str = "environment";
+const FLAG: &str = "flag";
+
+/// A provider of values that were read already.
+struct Text {
+    metadata: Metadata,
+    nested: Dict,
+}
+
+impl Text {
+    fn new(source: &'static str, key: &str, value: &str) -> Self {
+        let nested = figment::util::nest(key, Value::from(value)).into_dict().unwrap_or_default();
+        Self { metadata: Metadata::named(source), nested }
+    }
+}
+
+impl Provider for Text {
+    fn metadata(&self) -> Metadata {
+        self.metadata.clone()
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, self.nested.clone())]))
+    }
+}
+
+/// Turns a TOML table into figment's values. Dates, which no key takes, become text.
+fn dict(table: &dyn TableLike) -> Dict {
+    table.iter().map(|(key, item)| (key.to_owned(), value(item))).collect()
+}
+
+fn value(item: &Item) -> Value {
+    match item {
+        Item::None => Value::from(Dict::new()),
+        Item::Table(table) => Value::from(dict(table)),
+        Item::ArrayOfTables(tables) => {
+            Value::from(tables.iter().map(|table| Value::from(dict(table))).collect::<Vec<_>>())
+        }
+        Item::Value(value) => scalar(value),
+    }
+}
+
+fn scalar(value: &toml_edit::Value) -> Value {
+    match value {
+        toml_edit::Value::String(text) => Value::from(text.value().as_str()),
+        toml_edit::Value::Integer(number) => Value::from(*number.value()),
+        toml_edit::Value::Float(number) => Value::from(*number.value()),
+        toml_edit::Value::Boolean(flag) => Value::from(*flag.value()),
+        toml_edit::Value::Datetime(date) => Value::from(date.value().to_string()),
+        toml_edit::Value::Array(array) => Value::from(array.iter().map(scalar).collect::<Vec<_>>()),
+        toml_edit::Value::InlineTable(table) => Value::from(dict(table)),
+    }
+}
+
+fn syntax_error(path: &Path, err: &toml_edit::TomlError) -> ConfigError {
+    // The library's own text quotes the line, which may hold what should have been a secret's place.
+    let fact = format!("the file is not valid TOML: {}", err.message().replace('\n', "; "));
+    let line = err.span().and_then(|span| {
+        let text = std::fs::read_to_string(path).ok()?;
+        line_of(&text, span.start)
+    });
+    ConfigError::one(Problem { key: String::new(), fact, origin: Some(Origin::File(path.to_owned(), line)), fix: None })
+}
+
+fn line_of(text: &str, offset: usize) -> Option<usize> {
+    Some(text.get(..offset)?.bytes().filter(|byte| *byte == b'\n').count() + 1)
+}
+
+/// The merged values and where each came from.
+pub(super) struct Merged {
+    pub(super) root: Value,
+    figment: Figment,
+    document: Option<(PathBuf, ImDocument<String>)>,
+}
+
+impl Merged {
+    /// Returns where a value comes from. `path` leads to it from the root.
+    pub(super) fn origin(&self, path: &[String], value: &Value) -> Option<Origin> {
+        let metadata = self.figment.get_metadata(value.tag())?;
+        Some(match &*metadata.name {
+            ENVIRONMENT => Origin::Variable(format!("{PREFIX}{}", path.join("__").to_ascii_uppercase())),
+            FLAG => Origin::Flag(format!("--set {}", path.join("."))),
+            "file" => {
+                let (file, _) = self.document.as_ref()?;
+                Origin::File(file.clone(), self.line(path))
+            }
+            _ => Origin::Default,
+        })
+    }
+
+    /// Whether a value is text that stands for something else: variables and flags have no types.
+    pub(super) fn is_untyped(&self, value: &Value) -> bool {
+        let metadata = self.figment.get_metadata(value.tag());
+        metadata.is_some_and(|metadata| [ENVIRONMENT, FLAG].contains(&&*metadata.name))
+    }
+
+    /// Returns the line of a key in the file, or of the nearest table around it.
+    fn line(&self, path: &[String]) -> Option<usize> {
+        let (_, document) = self.document.as_ref()?;
+        let mut node = Node::Table(document.as_table());
+        let mut place = None;
+        for segment in path {
+            let Some((span, next)) = node.step(segment) else { break };
+            place = span.or(place);
+            node = next;
+        }
+        line_of(document.raw(), place?.start)
+    }
+}
+
+/// A place in the file that has places below it.
+#[derive(Clone, Copy)]
+enum Node<'d> {
+    Table(&'d dyn TableLike),
+    Tables(&'d ArrayOfTables),
+    List(&'d Array),
+    Leaf,
+}
+
+impl<'d> Node<'d> {
+    fn of_item(item: &'d Item) -> Self {
+        match item {
+            Item::Table(table) => Self::Table(table),
+            Item::ArrayOfTables(tables) => Self::Tables(tables),
+            Item::Value(value) => Self::of_value(value),
+            Item::None => Self::Leaf,
+        }
+    }
+
+    fn of_value(value: &'d toml_edit::Value) -> Self {
+        match value {
+            toml_edit::Value::InlineTable(table) => Self::Table(table),
+            toml_edit::Value::Array(list) => Self::List(list),
+            toml_edit::Value::String(_)
+            | toml_edit::Value::Integer(_)
+            | toml_edit::Value::Float(_)
+            | toml_edit::Value::Boolean(_)
+            | toml_edit::Value::Datetime(_) => Self::Leaf,
+        }
+    }
+
+    fn step(self, segment: &str) -> Option<(Option<Range<usize>>, Self)> {
+        match self {
+            Self::Table(table) => {
+                let (key, item) = table.get_key_value(segment)?;
+                Some((key.span().or_else(|| item.span()), Self::of_item(item)))
+            }
+            Self::Tables(tables) => {
+                let table = tables.get(segment.parse().ok()?)?;
+                Some((table.span(), Self::Table(table)))
+            }
+            Self::List(list) => {
+                let value = list.get(segment.parse().ok()?)?;
+                Some((value.span(), Self::of_value(value)))
+            }
+            Self::Leaf => None,
+        }
+    }
+}
