@@ -340,3 +340,51 @@ fn says_what_is_wrong_with_a_ca_file() {
     std::fs::write(&path, "no certificate here").unwrap();
     assert!(problem(&path).contains("holds no certificate"), "{}", problem(&path));
 }
+
+/// Collects what is logged on this thread, at every level and of every crate.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_assertion_or_token_is_logged_or_printed() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let authority = Authority::new();
+    let refused = answer("401 Unauthorized", r#"{"error":"invalid_client","error_codes":[7000215]}"#);
+    let mut printed = Vec::new();
+    for reaction in [entra_token(), refused, answer("200 OK", "{}")] {
+        let imds = Endpoint::http(imds_token()).await;
+        let entra = Endpoint::start(reaction, Some(authority.tls.clone())).await;
+        let identity = managed_identity(&imds.address);
+        for proof in [
+            Proof::Secret(SecretSource::File(authority.path("secret"))),
+            Proof::Federated(AssertionSettings::File { path: authority.path("assertion") }),
+            Proof::Federated(AssertionSettings::ManagedIdentity { identity, audience: "api://x".into() }),
+        ] {
+            let legs = Legs::default();
+            let outcome = authority.app(&entra.address, proof).acquire(&legs).await;
+            printed.push(format!("{outcome:?} {:?}", legs.take()));
+            printed.extend(outcome.err().map(|err| in_one_line(&err)));
+        }
+    }
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("oauth2/v2.0/token"), "the library's own lines are among them");
+    for canary in ["s3cret", "entra-token", "assertion-token", "identity-token"] {
+        assert!(!logged.contains(canary), "{canary} is in the log: {logged}");
+        assert!(!printed.concat().contains(canary), "{canary} is printed: {printed:?}");
+    }
+}
