@@ -177,7 +177,7 @@ impl CredentialError {
 pub struct IdentityEndpoint {
     /// What it is.
     pub kind: IdentityEndpointKind,
-    /// `host[:port]`.
+    /// `host[:port]`, or the origin that stands in for it.
     pub authority: String,
 }
 
