@@ -200,3 +200,78 @@ impl<A: Acquire> Acquire for QuickTries<A> {
         self.0.files()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::credential::error::{IdentityEndpointKind, NoAnswer};
+
+    /// Fails for some tries, each after a while, then obtains a token.
+    #[derive(Debug)]
+    struct Flaky {
+        failures: u32,
+        takes: Duration,
+        error: fn() -> CredentialError,
+        tries: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Acquire for Flaky {
+        async fn acquire(&self, _legs: &Legs) -> Result<Acquired, CredentialError> {
+            sleep(self.takes).await;
+            if self.tries.fetch_add(1, Ordering::SeqCst) < self.failures {
+                return Err((self.error)());
+            }
+            Ok(Acquired { material: Material::Bearer(Bearer::new("token").unwrap()), life: None })
+        }
+
+        fn files(&self) -> Files {
+            Files::default()
+        }
+    }
+
+    fn unreachable_endpoint() -> CredentialError {
+        let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() };
+        CredentialError::NoAnswer { endpoint, source: NoAnswer::Timeout(Duration::from_secs(10)) }
+    }
+
+    async fn tries(
+        failures: u32,
+        takes: Duration,
+        error: fn() -> CredentialError,
+    ) -> (u32, Result<Acquired, CredentialError>) {
+        let flaky = QuickTries(Flaky { failures, takes, error, tries: AtomicU32::new(0) });
+        let outcome = flaky.acquire(&Legs::default()).await;
+        (flaky.0.tries.into_inner(), outcome)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hiccup_is_tried_again_at_once_and_an_outage_is_left_to_the_cell() {
+        let started = Instant::now();
+        assert!(matches!(tries(2, Duration::ZERO, unreachable_endpoint).await, (3, Ok(_))));
+        assert!(matches!(
+            tries(9, Duration::ZERO, unreachable_endpoint).await,
+            (3, Err(CredentialError::NoAnswer { .. }))
+        ));
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_must_be_mended_is_tried_once() {
+        let local = || CredentialError::NotATokenFile { path: "x".into() };
+        assert!(matches!(tries(9, Duration::ZERO, local).await, (1, Err(CredentialError::NotATokenFile { .. }))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_acquisition_ends_at_its_deadline_with_the_best_explanation_there_is() {
+        let started = Instant::now();
+        let (_, never) = tries(0, Duration::from_secs(3600), unreachable_endpoint).await;
+        assert_eq!(never.unwrap_err().to_string(), "no token within 15s");
+        assert_eq!(started.elapsed(), ACQUISITION_DEADLINE);
+        let (_, slow) = tries(9, Duration::from_secs(10), unreachable_endpoint).await;
+        assert!(matches!(slow, Err(CredentialError::NoAnswer { .. })), "{slow:?}");
+        assert_eq!(started.elapsed(), 2 * ACQUISITION_DEADLINE);
+    }
+}

@@ -26,6 +26,9 @@ use super::schedule;
 /// twelve requests a minute, whatever its traffic.
 const FORCED_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What callers are asked to wait at least. `Retry-After` knows whole seconds, and zero is an invitation to hammer.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// The token life of one or more credentials.
 pub(crate) struct TokenCell {
     shared: Arc<Shared>,
@@ -132,7 +135,8 @@ impl View {
 impl Failure {
     fn unavailable(&self) -> TokenUnavailable {
         let cause: Arc<CredentialError> = Arc::clone(&self.cause);
-        TokenUnavailable { retry_after: self.next.saturating_duration_since(Instant::now()), cause }
+        let retry_after = self.next.saturating_duration_since(Instant::now()).max(MIN_RETRY_AFTER);
+        TokenUnavailable { retry_after, cause }
     }
 }
 

@@ -177,7 +177,7 @@ impl CredentialError {
 pub struct IdentityEndpoint {
     /// What it is.
     pub kind: IdentityEndpointKind,
-    /// `host[:port]`.
+    /// `host[:port]`, or the origin that stands in for it.
     pub authority: String,
 }
 
@@ -349,10 +349,16 @@ impl fmt::Display for TokenHttpError {
                 write!(f, "; see https://login.microsoftonline.com/error?code={code}")?;
             }
             (None, None, Some(description)) => write!(f, ": {description}")?,
-            (None, None, None) if self.error.is_none() => {
-                write!(f, ", which is not an identity endpoint's answer: something stands between it and the gateway")?;
-            }
             (None, None, None) => {}
+        }
+        match (self.endpoint.kind, self.reason()) {
+            (IdentityEndpointKind::Entra, TokenErrorReason::Malformed) => {
+                write!(f, ", which is not how Entra refuses: something stands between it and the gateway")?;
+            }
+            (IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService, TokenErrorReason::Refused) => {
+                write!(f, "; check that the identity exists and is assigned to this host")?;
+            }
+            _ => {}
         }
         if let Some(correlation_id) = &self.correlation_id {
             write!(f, " (correlation id {correlation_id})")?;

@@ -217,3 +217,6 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
         CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,8 +139,7 @@ impl Refresher {
         );
         let next = InService::new(acquired).ok_or(CredentialError::NoLifeLeft)?;
         for name in &self.names {
-            let expires_at = next.expires_at.unwrap_or(SystemTime::UNIX_EPOCH);
-            self.metrics.in_service(name.as_str(), Some((next.obtained_at, expires_at)));
+            self.metrics.in_service(name.as_str(), Some((next.obtained_at, next.expires_at)));
         }
         self.shared.put_in_service(next);
         self.due = due;

@@ -112,14 +112,9 @@ impl fmt::Display for SecretSource {
 
 /// Reads a text file whole, off the calling thread: a file system that hangs must not hang other credentials.
 pub(crate) async fn read_text(path: &Path) -> Result<Secret, SecretError> {
-    let path = path.to_owned();
-    let reading = tokio::task::spawn_blocking(move || read_blocking(path));
-    match reading.await {
-        Ok(read) => read,
-        Err(stopped) => {
-            Err(SecretError::File { path: PathBuf::new(), source: std::io::Error::other(stopped.to_string()) })
-        }
-    }
+    let file = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || read_blocking(file)).await;
+    reading.unwrap_or_else(|err| Err(SecretError::File { path: path.to_owned(), source: std::io::Error::other(err) }))
 }
 
 /// Reads a file that holds one token: white space around it is not part of it.

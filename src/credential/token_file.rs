@@ -48,9 +48,8 @@ impl Acquire for TokenFile {
         let started = Instant::now();
         let outcome = self.read().await;
         let subject = format!("token from file {}", self.path.display());
-        let (token, not_after) =
-            (outcome.as_ref().map(|(token, _)| token), outcome.as_ref().ok().and_then(|read| read.1));
-        legs.record_local(TokenStage::Exchange, subject, started, not_after, token);
+        let token = outcome.as_ref().map(|(token, _)| token);
+        legs.record_local(TokenStage::Exchange, subject, started, None, token);
         let (token, expiry) = outcome?;
         let bearer = Bearer::new(token.expose());
         let bearer = bearer.map_err(|_not_a_token| CredentialError::NotATokenFile { path: self.path.clone() })?;

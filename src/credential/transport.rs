@@ -309,3 +309,6 @@ impl fmt::Debug for IdentityClient {
         f.write_str("IdentityClient")
     }
 }
+
+#[cfg(test)]
+mod tests;

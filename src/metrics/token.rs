@@ -42,7 +42,10 @@ impl TokenMetrics {
                 &["stage"],
             )?,
             expiry: GaugeVec::new(
-                opts("token_expiry_timestamp_seconds", "When the token in service expires; 0 while there is none."),
+                opts(
+                    "token_expiry_timestamp_seconds",
+                    "When the token in service expires; 0 before the first one, +Inf for what does not expire.",
+                ),
                 &["credential"],
             )?,
             last_success: GaugeVec::new(
@@ -77,10 +80,11 @@ impl TokenMetrics {
         self.errors.with_label_values(&[credential, reason.label()]).inc();
     }
 
-    /// Says which token is in service: when it was obtained and when it expires. Before the first one, call it with
-    /// `None`, so that the series are there from the start.
-    pub fn in_service(&self, credential: &str, token: Option<(SystemTime, SystemTime)>) {
-        let (obtained, expires) = token.map_or((0.0, 0.0), |(obtained, expires)| (unix(obtained), unix(expires)));
+    /// Says which token is in service: when it was obtained and when it expires, if it does. Before the first one, call
+    /// it with `None`, so that the series are there from the start.
+    pub fn in_service(&self, credential: &str, token: Option<(SystemTime, Option<SystemTime>)>) {
+        let (obtained, expires) =
+            token.map_or((0.0, 0.0), |(obtained, expires)| (unix(obtained), expires.map_or(f64::INFINITY, unix)));
         self.last_success.with_label_values(&[credential]).set(obtained);
         self.expiry.with_label_values(&[credential]).set(expires);
     }

@@ -185,8 +185,9 @@ impl ClientCertificate {
             None => (certificate_path.clone(), None),
             Some(path) => (path.clone(), Some(read_pem(path).await?)),
         };
-        let certificates = parse_certificates(certificate_path, &certificate_pem)?;
+        // The key first: the headers of an encrypted one look like broken PEM to who reads certificates.
         let key = parse_key(&key_path, key_pem.as_ref().unwrap_or(&certificate_pem))?;
+        let certificates = parse_certificates(certificate_path, &certificate_pem)?;
         Self::pair(certificates, key, key_path, certificate_path).map_err(Into::into)
     }
 
@@ -305,3 +306,6 @@ fn parse_key(path: &Path, pem: &Secret) -> Result<Arc<dyn SigningKey>, Certifica
         Err(source) => Err(CertificateError::BrokenKey { path, source }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,6 +250,18 @@ async fn a_permanent_refusal_is_probed_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_success_lets_the_next_outage_begin_with_short_waits() {
+    let short = Step::Fresh(MINUTE);
+    let mut steps = vec![OUTAGE; 6];
+    steps.extend([short, OUTAGE, OUTAGE, Step::Fresh(HOUR)]);
+    let scene = Scene::new(steps);
+    scene.cell.start();
+    sleep(2 * MINUTE).await;
+    // 1 + 2 + 4 + 8 + 16 + 30 seconds, up to 40 seconds of the short token, then 1 + 2 seconds.
+    assert_eq!((scene.calls(), scene.cell.status().state), (10, CredentialState::Ready));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mended_file_is_used_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");

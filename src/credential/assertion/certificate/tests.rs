@@ -1,0 +1,156 @@
+//! Assertions of throwaway certificates, checked with the crypto library.
+
+use std::fs;
+
+use aws_lc_rs::signature::{
+    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, date_time_ymd};
+use tempfile::TempDir;
+
+use super::*;
+use crate::credential::error::ErrorClass;
+
+const TOKEN_URL: &str = "https://login.microsoftonline.com/tenant-b/oauth2/v2.0/token";
+
+struct Pair {
+    certificate: rcgen::Certificate,
+    key: KeyPair,
+}
+
+fn pair() -> Pair {
+    let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let certificate = CertificateParams::new(vec!["gateway".into()]).unwrap().self_signed(&key).unwrap();
+    Pair { certificate, key }
+}
+
+/// Writes a PEM file and returns the settings that name it.
+fn settings(folder: &TempDir, pem: &str) -> CertificateSettings {
+    let path = folder.path().join("client.pem");
+    fs::write(&path, pem).unwrap();
+    CertificateSettings { certificate: path, key: None, algorithm: AssertionAlgorithm::Ps256, send_chain: false }
+}
+
+async fn sign(settings: &CertificateSettings) -> Result<(Value, Value, Secret), CredentialError> {
+    let token = assertion(settings, "app-id", TOKEN_URL, &Legs::default()).await?;
+    let part = |index| {
+        let segment = URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(index).unwrap()).unwrap();
+        serde_json::from_slice(&segment).unwrap()
+    };
+    Ok((part(0), part(1), token))
+}
+
+async fn refusal(settings: &CertificateSettings) -> String {
+    let err = sign(settings).await.unwrap_err();
+    assert_eq!(err.class(), ErrorClass::Permanent);
+    err.to_string()
+}
+
+fn verify(token: &Secret, certificate: &rcgen::Certificate, algorithm: &'static dyn VerificationAlgorithm) {
+    let (_, parsed) = parse_x509_certificate(certificate.der()).unwrap();
+    let (signed, signature) = token.expose().rsplit_once('.').unwrap();
+    let key = UnparsedPublicKey::new(algorithm, &parsed.public_key().subject_public_key.data);
+    key.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn signs_ps256_and_names_the_certificate_by_sha256() {
+    let (folder, pair) = (tempfile::tempdir().unwrap(), pair());
+    let settings = settings(&folder, &(pair.certificate.pem() + &pair.key.serialize_pem()));
+    let (header, claims, token) = sign(&settings).await.unwrap();
+    let thumbprint = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, pair.certificate.der()));
+    assert_eq!(header, json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint }));
+    assert_eq!(
+        (&claims["aud"], &claims["iss"], &claims["sub"]),
+        (&json!(TOKEN_URL), &json!("app-id"), &json!("app-id"))
+    );
+    let now = jwt::unix(SystemTime::now());
+    let (nbf, exp) = (claims["nbf"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+    assert!(nbf + 299 <= now && now + 295 <= exp && exp - nbf == 600, "nbf {nbf} now {now} exp {exp}");
+    assert_ne!(claims["jti"], sign(&settings).await.unwrap().1["jti"], "each assertion has an id of its own");
+    verify(&token, &pair.certificate, &RSA_PSS_2048_8192_SHA256);
+}
+
+#[tokio::test]
+async fn signs_rs256_with_both_names_and_the_chain_on_request() {
+    let (folder, leaf, other) = (tempfile::tempdir().unwrap(), pair(), pair());
+    // The chain's other certificate comes first, as some tools write it.
+    let pem = other.certificate.pem() + &leaf.certificate.pem() + &leaf.key.serialize_pem();
+    let settings =
+        CertificateSettings { algorithm: AssertionAlgorithm::Rs256, send_chain: true, ..settings(&folder, &pem) };
+    let (header, _, token) = sign(&settings).await.unwrap();
+    let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, leaf.certificate.der());
+    assert_eq!((&header["alg"], &header["x5t"]), (&json!("RS256"), &json!(URL_SAFE_NO_PAD.encode(sha1))));
+    assert_eq!(
+        header["x5c"],
+        json!([STANDARD.encode(leaf.certificate.der()), STANDARD.encode(other.certificate.der())])
+    );
+    verify(&token, &leaf.certificate, &RSA_PKCS1_2048_8192_SHA256);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_used_for_the_next_assertion_and_its_end_is_told() {
+    let (folder, old, new) = (tempfile::tempdir().unwrap(), pair(), pair());
+    let settings = CertificateSettings {
+        key: Some(folder.path().join("client.key")),
+        ..settings(&folder, &old.certificate.pem())
+    };
+    let legs = Legs::default();
+    for pair in [&old, &new] {
+        fs::write(&settings.certificate, pair.certificate.pem()).unwrap();
+        fs::write(settings.key.as_ref().unwrap(), pair.key.serialize_pem()).unwrap();
+        let token = assertion(&settings, "app-id", TOKEN_URL, &legs).await.unwrap();
+        verify(&token, &pair.certificate, &RSA_PSS_2048_8192_SHA256);
+    }
+    let legs = legs.take();
+    assert_eq!(legs.len(), 2);
+    assert!(legs.iter().all(|leg| leg.not_after.is_some_and(|end| end > SystemTime::now())), "{legs:?}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_told_before_entra_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let mut params = CertificateParams::new(vec!["gateway".into()]).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let certificate = params.self_signed(&key).unwrap();
+    let settings = settings(&folder, &(certificate.pem() + &key.serialize_pem()));
+    let text = refusal(&settings).await;
+    assert!(text.contains("ended at 2021-01-01T00:00:00Z"), "{text}");
+    let legs = Legs::default();
+    assertion(&settings, "app-id", TOKEN_URL, &legs).await.unwrap_err();
+    assert_eq!(legs.take()[0].not_after, Some(UNIX_EPOCH + Duration::from_secs(1_609_459_200)), "for the gauge");
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_comes_with_the_command_that_converts_it() {
+    let (folder, good) = (tempfile::tempdir().unwrap(), pair());
+    let certificate = good.certificate.pem();
+    let other_key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem();
+    let elliptic = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let elliptic_pem = CertificateParams::new(vec!["gateway".into()]).unwrap().self_signed(&elliptic).unwrap().pem();
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIFHDBOBgkq\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let encrypted_older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+    for (pem, expected) in [
+        (certificate.clone() + encrypted, "openssl pkey -in "),
+        (certificate.clone() + encrypted_older, "openssl pkey -in "),
+        (elliptic_pem + &elliptic.serialize_pem(), "openssl req -x509 -newkey rsa:3072"),
+        (certificate.clone() + &other_key, "is not the key of a certificate in"),
+        (certificate.clone(), "holds no private key: set `key`"),
+        (good.key.serialize_pem(), "holds no certificate"),
+        ("plain text".into(), "openssl pkcs12 -in "),
+        ("-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n".into(), "not valid PEM"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned() + &other_key, "cannot be read"),
+        (certificate + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "cannot be used"),
+    ] {
+        let text = refusal(&settings(&folder, &pem)).await;
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let pkcs12 = settings(&folder, "");
+    fs::write(&pkcs12.certificate, [0x30, 0x82, 0x0a, 0xff, 0xfe]).unwrap();
+    let text = refusal(&pkcs12).await;
+    let path = pkcs12.certificate.display();
+    assert!(text.ends_with(&format!("openssl pkcs12 -in {path} -nodes -out client.pem`")), "{text}");
+}

@@ -1,0 +1,205 @@
+//! Credentials as a gateway uses them: built from settings, on files of a throwaway folder.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use prometheus::{Encoder as _, Registry, TextEncoder};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use super::*;
+
+const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
+
+struct Gateway {
+    registry: Registry,
+    credentials: Credentials,
+}
+
+fn gateway(settings: &[CredentialSettings]) -> Gateway {
+    let registry = Registry::new();
+    let metrics = TokenMetrics::register(&registry).unwrap();
+    let credentials = Credentials::build(settings, &metrics, &Handle::current()).unwrap();
+    Gateway { registry, credentials }
+}
+
+impl Gateway {
+    fn source(&self, name: &str) -> Arc<dyn BearerSource> {
+        self.credentials.get(&CredentialName::new(name)).unwrap()
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+}
+
+fn token_file(name: &str, path: &Path) -> CredentialSettings {
+    CredentialSettings { name: CredentialName::new(name), kind: CredentialKind::TokenFile { path: path.to_owned() } }
+}
+
+fn app(name: &str, tenant: &str, cloud: Cloud, ca_file: Option<&Path>) -> CredentialSettings {
+    let kind = CredentialKind::App(AppSettings {
+        authority: AuthoritySettings { cloud, ca_file: ca_file.map(Into::into) },
+        tenant: tenant.into(),
+        client_id: "app-id".into(),
+        scope: "https://signalr.azure.com/.default".into(),
+        proof: Proof::Secret(SecretSource::Env("SIGNALR_GATEWAY_TEST_IS_NOT_SET".into())),
+    });
+    CredentialSettings { name: CredentialName::new(name), kind }
+}
+
+fn ca(folder: &TempDir) -> std::path::PathBuf {
+    let path = folder.path().join("ca.pem");
+    let certificate = rcgen::generate_simple_self_signed(vec!["login.example".into()]).unwrap();
+    std::fs::write(&path, certificate.cert.pem()).unwrap();
+    path
+}
+
+async fn until(what: impl Fn() -> bool) {
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !what() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the condition comes true");
+}
+
+#[tokio::test]
+async fn a_token_file_is_followed_without_anybody_asking() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let gateway = gateway(&[token_file("fabrikam", &path)]);
+    let source = gateway.source("fabrikam");
+    gateway.credentials.start();
+    let unavailable = source.acquire().await.unwrap_err();
+    assert!(unavailable.cause.to_string().starts_with("cannot read "), "{}", unavailable.cause);
+    assert_eq!(source.status().state, CredentialState::Unavailable);
+    for token in ["first", "second-token"] {
+        std::fs::write(&path, token).unwrap();
+        let expected = Bearer::new(token).unwrap().fingerprint();
+        until(|| source.ready(URL).is_some_and(|bearer| bearer.fingerprint() == expected)).await;
+    }
+    std::fs::write(&path, "").unwrap();
+    until(|| source.status().state == CredentialState::Stale).await;
+    assert!(source.ready(URL).is_some(), "a file caught half written costs no request");
+}
+
+#[tokio::test]
+async fn an_access_key_is_followed_and_never_expires() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "first").unwrap();
+    let key = SecretSource::File(path.clone());
+    let name = CredentialName::new("emulator");
+    let gateway = gateway(&[CredentialSettings { name, kind: CredentialKind::AccessKey { key } }]);
+    let source = gateway.source("emulator");
+    source.acquire().await.unwrap();
+    let signed = source.ready(URL).unwrap();
+    assert!(signed.header().to_str().unwrap().starts_with("Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."));
+    assert_eq!(signed.fingerprint(), Fingerprint::of("first"), "named by the key");
+    assert_eq!(source.status().expires_at, None);
+    let metrics = gateway.metrics();
+    assert!(metrics.contains(r#"token_expiry_timestamp_seconds{credential="emulator"} inf"#), "{metrics}");
+    assert!(source.replace(signed.fingerprint()).await.is_err(), "the same key signs the same refusal");
+    std::fs::write(&path, "second").unwrap();
+    until(|| source.ready(URL).is_some_and(|bearer| bearer.fingerprint() == Fingerprint::of("second"))).await;
+}
+
+#[tokio::test]
+async fn credentials_that_differ_in_nothing_but_their_name_share_one_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("token"), folder.path().join("other"));
+    std::fs::write(&path, "token").unwrap();
+    let gateway = gateway(&[token_file("a", &path), token_file("b", &path), token_file("c", &other)]);
+    gateway.source("a").acquire().await.unwrap();
+    assert!(gateway.source("b").ready(URL).is_some());
+    assert!(gateway.source("c").ready(URL).is_none());
+    let metrics = gateway.metrics();
+    for name in ["a", "b"] {
+        assert!(!metrics.contains(&format!("last_success_timestamp_seconds{{credential=\"{name}\"}} 0")), "{metrics}");
+    }
+    assert!(metrics.contains("last_success_timestamp_seconds{credential=\"c\"} 0"), "there from the start: {metrics}");
+}
+
+#[tokio::test]
+async fn dropping_the_credentials_stops_their_tasks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "token").unwrap();
+    let gateway = gateway(&[token_file("a", &path)]);
+    let source = gateway.source("a");
+    source.acquire().await.unwrap();
+    let running = Handle::current().metrics().num_alive_tasks();
+    drop(gateway);
+    until(|| Handle::current().metrics().num_alive_tasks() < running).await;
+    assert!(source.ready(URL).is_some(), "requests on their way still go");
+    assert!(source.replace(source.ready(URL).unwrap().fingerprint()).await.is_err());
+}
+
+#[tokio::test]
+async fn an_attempt_lays_open_its_legs_and_puts_nothing_in_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = ca(&folder);
+    let path = folder.path().join("token");
+    std::fs::write(&path, "token").unwrap();
+    let app = app("app", "tenant-b", Cloud::Custom { authority: "https://login.example".into() }, Some(&ca));
+    let gateway = gateway(&[token_file("file", &path), app]);
+    let attempt = gateway.credentials.attempt(&CredentialName::new("file")).await.unwrap();
+    assert_eq!(attempt.outcome.unwrap().unwrap().header(), "Bearer token");
+    assert_eq!(attempt.legs.len(), 1);
+    assert!(gateway.source("file").ready(URL).is_none());
+    let attempt = gateway.credentials.attempt(&CredentialName::new("app")).await.unwrap();
+    assert!(attempt.outcome.unwrap_err().to_string().contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"));
+    assert_eq!(attempt.legs[0].subject, "client secret from environment variable SIGNALR_GATEWAY_TEST_IS_NOT_SET");
+    assert!(gateway.credentials.attempt(&CredentialName::new("nobody")).await.is_none());
+}
+
+#[tokio::test]
+async fn every_credential_that_cannot_work_is_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = ca(&folder);
+    let custom = |authority: &str| Cloud::Custom { authority: authority.into() };
+    let settings = [
+        app("good", "tenant-b", custom("https://login.example"), Some(&ca)),
+        app("tenant", "tenant/b", custom("https://login.example"), Some(&ca)),
+        app("plain", "tenant-b", custom("http://login.example"), Some(&ca)),
+        app("ca", "tenant-b", Cloud::Public, Some(&folder.path().join("missing.pem"))),
+    ];
+    let metrics = TokenMetrics::register(&Registry::new()).unwrap();
+    let err = Credentials::build(&settings, &metrics, &Handle::current()).unwrap_err();
+    let names: Vec<_> = err.problems.iter().map(|(names, _)| names[0].as_str()).collect();
+    assert_eq!(names, ["tenant", "plain", "ca"]);
+    let text = err.to_string();
+    assert!(text.contains("credentials.tenant: ") && text.contains("credentials.plain: "), "{text}");
+    assert!(text.contains("HTTPS") && text.contains("missing.pem cannot be read"), "{text}");
+}
+
+#[tokio::test]
+async fn a_failure_is_counted_by_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(&[token_file("a", &folder.path().join("missing"))]);
+    gateway.source("a").acquire().await.unwrap_err();
+    let metrics = gateway.metrics();
+    assert!(metrics.contains(r#"token_errors_total{credential="a",reason="local"} 1"#), "{metrics}");
+    assert!(!metrics.contains("token_requests_total{"), "no identity endpoint was asked: {metrics}");
+}
+
+#[tokio::test]
+async fn the_status_tells_when_a_token_was_obtained_and_when_it_expires() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let exp = jwt::unix(SystemTime::now()) + 1000;
+    std::fs::write(&path, format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{exp}}}"#).as_bytes()))).unwrap();
+    let gateway = gateway(&[token_file("a", &path)]);
+    let source = gateway.source("a");
+    assert_eq!(source.status().state, CredentialState::Starting);
+    source.acquire().await.unwrap();
+    let status = source.status();
+    assert_eq!(status.state, CredentialState::Ready);
+    assert!(jwt::unix(status.expires_at.unwrap()).abs_diff(exp) <= 1, "{status:?}");
+    assert!(status.last_success.is_some() && status.last_error.is_none());
+}

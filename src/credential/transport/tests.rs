@@ -1,0 +1,390 @@
+//! What happens when identity endpoints misbehave, on real sockets and through the real identity library.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::credential::acquire::{Acquire as _, Acquired};
+use crate::credential::entra::{App, Identity};
+use crate::credential::error::{ErrorClass, in_one_line};
+use crate::credential::settings::{
+    AppSettings, AssertionSettings, AuthoritySettings, Cloud, ManagedIdentity, ManagedIdentitySettings, Proof,
+    SecretSource,
+};
+
+/// An endpoint that answers the same bytes to everyone.
+struct Endpoint {
+    address: String,
+    requests: mpsc::UnboundedReceiver<String>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// What it does once it has read a request.
+#[derive(Clone)]
+enum Reaction {
+    Answer(String),
+    /// Sends this and nothing more, until the other side gives up.
+    Hang(String),
+    /// Sends this and breaks the connection.
+    Break(String),
+}
+
+impl Endpoint {
+    async fn http(reaction: Reaction) -> Self {
+        Self::start(reaction, None).await
+    }
+
+    async fn start(reaction: Reaction, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (seen, requests) = mpsc::unbounded_channel();
+        let connections = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                counter.fetch_add(1, Ordering::SeqCst);
+                let (reaction, seen, tls) = (reaction.clone(), seen.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(socket, reaction, seen).await,
+                        Some(tls) => {
+                            if let Ok(socket) = tls.accept(socket).await {
+                                serve(socket, reaction, seen).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, requests, connections }
+    }
+
+    async fn acquire_by_imds(&self) -> Result<Acquired, CredentialError> {
+        self.acquire_within(Duration::from_secs(10)).await
+    }
+
+    async fn acquire_within(&self, request_timeout: Duration) -> Result<Acquired, CredentialError> {
+        let client = IdentityClient { request_timeout, ..IdentityClient::new(&Roots::None).unwrap() };
+        let settings = managed_identity(&self.address);
+        let identity = Identity { settings, scope: "https://signalr.azure.com/.default".into(), client };
+        identity.acquire(&Legs::default()).await
+    }
+}
+
+async fn serve(
+    mut socket: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    reaction: Reaction,
+    seen: mpsc::UnboundedSender<String>,
+) {
+    let mut request = Vec::new();
+    while !complete(&request) {
+        if socket.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    seen.send(String::from_utf8(request).unwrap()).ok();
+    let (Reaction::Answer(bytes) | Reaction::Hang(bytes) | Reaction::Break(bytes)) = &reaction;
+    socket.write_all(bytes.as_bytes()).await.ok();
+    socket.flush().await.ok();
+    match reaction {
+        Reaction::Hang(_) => drop(socket.read(&mut [0; 1]).await),
+        Reaction::Answer(_) | Reaction::Break(_) => drop(socket.shutdown().await),
+    }
+}
+
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |l| l.parse().unwrap());
+    body.len() >= length
+}
+
+fn answer(status: &str, body: &str) -> Reaction {
+    Reaction::Answer(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+}
+
+fn managed_identity(address: &str) -> ManagedIdentitySettings {
+    ManagedIdentitySettings {
+        id: ManagedIdentity::ClientId("identity-id".into()),
+        imds_endpoint: Some(format!("http://{address}")),
+    }
+}
+
+fn imds_token() -> Reaction {
+    let expires_on = crate::credential::jwt::unix(std::time::SystemTime::now()) + 3600;
+    answer(
+        "200 OK",
+        &format!(
+            r#"{{"access_token":"identity-token","expires_on":"{expires_on}","resource":"r","token_type":"Bearer"}}"#
+        ),
+    )
+}
+
+/// A certificate for 127.0.0.1 that is its own CA, and a folder with it and a secret.
+struct Authority {
+    folder: tempfile::TempDir,
+    tls: tokio_rustls::TlsAcceptor,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), cert.pem()).unwrap();
+        std::fs::write(folder.path().join("secret"), "s3cret&=+\n").unwrap();
+        std::fs::write(folder.path().join("assertion"), "assertion-token\n").unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![cert.der().clone()], key)
+                .unwrap();
+        Self { folder, tls: Arc::new(config).into() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn app(&self, address: &str, proof: Proof) -> App {
+        let ca_file = self.path("ca.pem");
+        let client = IdentityClient::new(&Roots::File(ca_file.clone())).unwrap();
+        let settings = AppSettings {
+            authority: AuthoritySettings {
+                cloud: Cloud::Custom { authority: format!("https://{address}") },
+                ca_file: Some(ca_file),
+            },
+            tenant: "tenant-b".into(),
+            client_id: "app-id".into(),
+            scope: "https://signalr.azure.com/.default".into(),
+            proof,
+        };
+        App::new(settings, client).unwrap()
+    }
+}
+
+fn entra_token() -> Reaction {
+    answer("200 OK", r#"{"token_type":"Bearer","expires_in":3599,"refresh_in":1800,"access_token":"entra-token"}"#)
+}
+
+#[tokio::test]
+async fn asks_imds_once_and_in_its_own_form() {
+    let mut endpoint = Endpoint::http(imds_token()).await;
+    let acquired = endpoint.acquire_by_imds().await.unwrap();
+    assert!((3590..=3600).contains(&acquired.life.unwrap().lasts.as_secs()));
+    let request = endpoint.requests.recv().await.unwrap();
+    let line = "GET /metadata/identity/oauth2/token?api-version=2019-08-01&resource=https%3A%2F%2Fsignalr.azure.com&client_id=identity-id HTTP/1.1";
+    assert!(request.starts_with(line), "{request}");
+    assert!(request.contains("metadata: true\r\n"), "{request}");
+    assert!(request.contains(&format!("host: {}\r\n", endpoint.address)), "{request}");
+}
+
+#[tokio::test]
+async fn a_fault_is_one_request_and_a_typed_error() {
+    let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n{}", "x".repeat(MAX_BODY_BYTES + 1));
+    for (reaction, expected) in [
+        (answer("500 Internal Server Error", "{}"), "answered 500"),
+        (answer("503 Service Unavailable", "<html>down</html>"), "answered 503"),
+        (answer("404 Not Found", ""), "answered 404"),
+        (answer("302 Found", ""), "answered 302"),
+        (answer("200 OK", "<html>sign in to the hotel</html>"), "not the JSON of a token answer"),
+        (answer("200 OK", "{}"), "no access token"),
+        (Reaction::Break("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"acc".into()), "the connection broke off"),
+        (Reaction::Break(String::new()), "the connection broke off"),
+        (Reaction::Break("SSH-2.0-OpenSSH\r\n".into()), "the connection broke off"),
+        (Reaction::Break(large), "larger than 262144 bytes"),
+    ] {
+        let endpoint = Endpoint::http(reaction).await;
+        let err = endpoint.acquire_by_imds().await.unwrap_err();
+        let text = in_one_line(&err);
+        assert!(text.starts_with(&format!("the instance metadata service at http://{}", endpoint.address)), "{text}");
+        assert!(text.contains(expected), "{expected}: {text}");
+        assert_eq!(err.class() == ErrorClass::Transient, !expected.contains("302"), "{text}");
+        assert_eq!(endpoint.connections.load(Ordering::SeqCst), 1, "the library retries nothing: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_endpoint_is_given_up_on_time() {
+    for sent in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"] {
+        let endpoint = Endpoint::http(Reaction::Hang(sent.into())).await;
+        let started = std::time::Instant::now();
+        let err = endpoint.acquire_within(Duration::from_millis(200)).await.unwrap_err();
+        assert!(in_one_line(&err).ends_with("nothing came within 200ms"), "{}", in_one_line(&err));
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        assert_eq!(endpoint.connections.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_is_a_transient_error_that_says_what_to_look_at() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let client = IdentityClient::new(&Roots::None).unwrap();
+    let identity = Identity { settings: managed_identity(&address), scope: "s".into(), client };
+    let err = identity.acquire(&Legs::default()).await.unwrap_err();
+    let text = in_one_line(&err);
+    assert!(text.contains("exists on Azure hosts alone") && text.contains("refused"), "{text}");
+    assert_eq!(err.class(), ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn sends_a_secret_as_a_form_over_tls_and_reads_the_answer() {
+    let authority = Authority::new();
+    let mut endpoint = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
+    let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
+    let life = app.acquire(&Legs::default()).await.unwrap().life.unwrap();
+    assert_eq!((life.lasts.as_secs(), life.refresh_in), (3599, Some(Duration::from_secs(1800))));
+    let request = endpoint.requests.recv().await.unwrap();
+    assert!(request.starts_with("POST /tenant-b/oauth2/v2.0/token HTTP/1.1\r\n"), "{request}");
+    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    assert_eq!(
+        body,
+        "client_id=app-id&client_secret=s3cret%26%3D%2B&grant_type=client_credentials&scope=https%3A%2F%2Fsignalr.azure.com%2F.default"
+    );
+}
+
+#[tokio::test]
+async fn an_authority_with_another_certificate_gets_no_secret() {
+    let (authority, impostor) = (Authority::new(), Authority::new());
+    let mut endpoint = Endpoint::start(entra_token(), Some(impostor.tls.clone())).await;
+    let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
+    let err = app.acquire(&Legs::default()).await.unwrap_err();
+    let text = in_one_line(&err);
+    assert!(text.contains("`ca_file`") && text.to_lowercase().contains("certificate"), "{text}");
+    assert!(endpoint.requests.try_recv().is_err(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_refusal_passes_through_the_identity_library_whole() {
+    let authority = Authority::new();
+    let body = r#"{"error":"invalid_client","error_description":"AADSTS7000222: The keys are \u0027expired\u0027.\r\nTrace ID: t","error_codes":[7000222],"correlation_id":"c-7"}"#;
+    let endpoint = Endpoint::start(answer("401 Unauthorized", body), Some(authority.tls.clone())).await;
+    let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
+    let legs = Legs::default();
+    let err = app.acquire(&legs).await.unwrap_err();
+    assert_eq!((err.codes(), err.correlation_id()), (&[7_000_222][..], Some("c-7")));
+    assert!(err.to_string().contains("the client secret has expired; create a new secret"), "{err}");
+    let legs = legs.take();
+    assert_eq!(legs[0].subject, format!("client secret from file {}", authority.path("secret").display()));
+    assert_eq!(legs[1].subject, "app app-id in tenant tenant-b");
+    assert!(matches!(legs[1].outcome, LegOutcome::Failed { class: ErrorClass::Permanent, .. }), "{legs:?}");
+}
+
+#[tokio::test]
+async fn a_managed_identitys_token_becomes_the_assertion_of_the_app() {
+    let authority = Authority::new();
+    let mut imds = Endpoint::http(imds_token()).await;
+    let mut entra = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
+    let identity = managed_identity(&imds.address);
+    let audience = "api://AzureADTokenExchange".to_owned();
+    let proof = Proof::Federated(AssertionSettings::ManagedIdentity { identity, audience });
+    let legs = Legs::default();
+    authority.app(&entra.address, proof).acquire(&legs).await.unwrap();
+    let assertion = imds.requests.recv().await.unwrap();
+    assert!(assertion.contains("&resource=api%3A%2F%2FAzureADTokenExchange&client_id=identity-id "), "{assertion}");
+    let exchange = entra.requests.recv().await.unwrap();
+    assert!(exchange.contains("client_assertion=identity-token&"), "{exchange}");
+    assert!(exchange.contains("&client_id=app-id&"), "{exchange}");
+    let stages: Vec<_> = legs.take().iter().map(|leg| (leg.stage, leg.endpoint.clone().unwrap().kind)).collect();
+    assert_eq!(
+        stages,
+        [
+            (TokenStage::Assertion, IdentityEndpointKind::InstanceMetadata),
+            (TokenStage::Exchange, IdentityEndpointKind::Entra)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_failed_assertion_keeps_its_own_error_through_both_layers_of_the_library() {
+    let authority = Authority::new();
+    let imds = Endpoint::http(answer(
+        "400 Bad Request",
+        r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
+    ))
+    .await;
+    let mut entra = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
+    let identity = managed_identity(&imds.address);
+    let proof = Proof::Federated(AssertionSettings::ManagedIdentity { identity, audience: "api://x".into() });
+    let err = authority.app(&entra.address, proof).acquire(&Legs::default()).await.unwrap_err();
+    assert_eq!(err.answer().unwrap().endpoint.kind, IdentityEndpointKind::InstanceMetadata);
+    assert!(err.to_string().contains("400 invalid_request: Identity not found"), "{err}");
+    assert!(entra.requests.try_recv().is_err(), "nothing was exchanged");
+}
+
+#[tokio::test]
+async fn an_assertion_file_is_sent_trimmed() {
+    let authority = Authority::new();
+    let mut entra = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
+    let proof = Proof::Federated(AssertionSettings::File { path: authority.path("assertion") });
+    authority.app(&entra.address, proof).acquire(&Legs::default()).await.unwrap();
+    let exchange = entra.requests.recv().await.unwrap();
+    assert!(exchange.contains("client_assertion=assertion-token&"), "{exchange}");
+}
+
+#[test]
+fn says_what_is_wrong_with_a_ca_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    let problem = |path: &Path| in_one_line(&IdentityClient::new(&Roots::File(path.to_owned())).unwrap_err());
+    assert!(problem(&path).contains("cannot be read"), "{}", problem(&path));
+    std::fs::write(&path, "no certificate here").unwrap();
+    assert!(problem(&path).contains("holds no certificate"), "{}", problem(&path));
+}
+
+/// Collects what is logged on this thread, at every level and of every crate.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_assertion_or_token_is_logged_or_printed() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let authority = Authority::new();
+    let refused = answer("401 Unauthorized", r#"{"error":"invalid_client","error_codes":[7000215]}"#);
+    let mut printed = Vec::new();
+    for reaction in [entra_token(), refused, answer("200 OK", "{}")] {
+        let imds = Endpoint::http(imds_token()).await;
+        let entra = Endpoint::start(reaction, Some(authority.tls.clone())).await;
+        let identity = managed_identity(&imds.address);
+        for proof in [
+            Proof::Secret(SecretSource::File(authority.path("secret"))),
+            Proof::Federated(AssertionSettings::File { path: authority.path("assertion") }),
+            Proof::Federated(AssertionSettings::ManagedIdentity { identity, audience: "api://x".into() }),
+        ] {
+            let legs = Legs::default();
+            let outcome = authority.app(&entra.address, proof).acquire(&legs).await;
+            printed.push(format!("{outcome:?} {:?}", legs.take()));
+            printed.extend(outcome.err().map(|err| in_one_line(&err)));
+        }
+    }
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("oauth2/v2.0/token"), "the library's own lines are among them");
+    for canary in ["s3cret", "entra-token", "assertion-token", "identity-token"] {
+        assert!(!logged.contains(canary), "{canary} is in the log: {logged}");
+        assert!(!printed.concat().contains(canary), "{canary} is printed: {printed:?}");
+    }
+}
