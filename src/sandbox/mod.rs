@@ -1,1 +1,378 @@
-//! The embedded emulator.
+//! The embedded emulator: Entra, the identity endpoints of a host, and SignalR endpoints in memory, each at a URL of
+//! its own. The gateway meets it by configuration alone; nothing in here is of the gateway.
+//!
+//! [`Sandbox::start`] binds and serves everything in tasks of the calling runtime. Tests change the [`Directory`] to
+//! break one step of the cross-tenant set-up, set [`Fault`]s, add in-process [`Connection`]s to a hub, and read each
+//! server's [`Journal`].
+//!
+//! A walk: `listen` accepts, reads the request whole, writes it in the `journal` and lets `faults` happen; the rest
+//! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `endpoint` (with `access`, `path`,
+//! `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` to `connection`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+mod access;
+mod assertion;
+mod certificates;
+mod config_file;
+mod connection;
+mod control;
+mod directory;
+mod endpoint;
+mod entra;
+mod exchange;
+mod faults;
+mod filter;
+mod hub;
+mod identity;
+mod journal;
+mod keys;
+mod listen;
+mod message;
+mod parameters;
+mod path;
+mod problem;
+mod refusal;
+mod rest;
+mod roles;
+mod scenario;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use certificates::ClientCertificate;
+pub use config_file::{CredentialChoice, Files, GatewayConfig};
+pub use connection::{Close, Connection, Delivery};
+pub use directory::{
+    Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
+    Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
+};
+pub use endpoint::Endpoint;
+pub use faults::{Fault, FaultKind, Faults};
+pub use hub::Hubs;
+pub use journal::{Authorization, Entry, Journal, fingerprint};
+pub use keys::PublicKey;
+pub use listen::Server;
+pub use message::{Content, Invocation, Message};
+pub use roles::Role;
+pub use scenario::{
+    APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
+    TENANT_A, TENANT_B, TENANT_C,
+};
+
+use certificates::CertificateAuthority;
+use control::Control;
+use endpoint::EndpointService;
+use entra::Entra;
+use identity::{AppService, IdentityIssuer, Imds};
+use keys::{Claims, RsaKey};
+use listen::Port;
+use scenario::ResourceSeed;
+use token::unique;
+
+/// What a sandbox is started with. Every port may be 0: a free one.
+#[derive(Clone, Debug)]
+pub struct SandboxSettings {
+    /// Where Entra listens.
+    pub entra: SocketAddr,
+    /// Where the instance metadata service listens.
+    pub imds: SocketAddr,
+    /// Where the identity endpoint of App Service listens.
+    pub app_service: SocketAddr,
+    /// Where the control listener listens.
+    pub control: SocketAddr,
+    /// The SignalR endpoints.
+    pub endpoints: Vec<EndpointSettings>,
+}
+
+/// One SignalR endpoint to start.
+#[derive(Clone, Debug)]
+pub struct EndpointSettings {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// The id of the tenant it lives in.
+    pub tenant: String,
+}
+
+/// A running sandbox. Everything stops when it is dropped.
+#[derive(Debug)]
+pub struct Sandbox {
+    tasks: JoinSet<()>,
+    ca_pem: String,
+    certificate: ClientCertificate,
+    directory: DirectoryHandle,
+    entra: Server,
+    imds: Server,
+    app_service: Server,
+    app_service_secret: SecretText,
+    control: Server,
+    endpoints: Arc<[Endpoint]>,
+    key: &'static RsaKey,
+}
+
+/// Why a sandbox did not start, or could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A port is taken, or not allowed.
+    #[error("sandbox {server} cannot listen on {address}; choose another address, or port 0 for a free one")]
+    Bind {
+        /// The server.
+        server: String,
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Two servers have one name.
+    #[error("two sandbox servers are named {name}; give each endpoint a name of its own")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A certificate could not be made.
+    #[error("sandbox certificate could not be made")]
+    Certificate(#[from] rcgen::Error),
+    /// A key or token could not be made.
+    #[error("sandbox key or token could not be made")]
+    Jwt(#[from] jsonwebtoken::errors::Error),
+    /// TLS could not be set up.
+    #[error("sandbox TLS could not be set up")]
+    Tls(#[from] rustls::Error),
+    /// A file could not be written.
+    #[error("sandbox file {} could not be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The directory has no client for an endpoint.
+    #[error("sandbox has no endpoint {endpoint}, or its tenant no enterprise application")]
+    NoClient {
+        /// The endpoint.
+        endpoint: String,
+    },
+}
+
+impl Default for SandboxSettings {
+    /// Loopback, free ports; `east` in tenant B and `west` in tenant C, both with TLS.
+    fn default() -> Self {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let endpoint = |name: &str, tenant: &str| EndpointSettings {
+            name: name.to_owned(),
+            bind: free,
+            tls: true,
+            tenant: tenant.to_owned(),
+        };
+        Self {
+            entra: free,
+            imds: free,
+            app_service: free,
+            control: free,
+            endpoints: vec![endpoint("east", TENANT_B), endpoint("west", TENANT_C)],
+        }
+    }
+}
+
+impl Sandbox {
+    /// Binds all listeners and serves them in tasks of the calling runtime. The first sandbox of a process makes RSA
+    /// keys, which takes some tenths of a second of this thread.
+    ///
+    /// # Errors
+    /// If an address cannot be bound, a name is used twice, or a key or certificate cannot be made.
+    #[expect(clippy::unused_async, reason = "must be called on a runtime, which an async function makes plain")]
+    pub async fn start(settings: SandboxSettings) -> Result<Self, SandboxError> {
+        let key = RsaKey::entra()?;
+        let ca = CertificateAuthority::generate()?;
+        let now = SystemTime::now();
+        let certificate =
+            ClientCertificate::generate(now - Duration::from_secs(3600), now + Duration::from_secs(365 * 24 * 3600))?;
+        let mut tasks = JoinSet::new();
+        let mut names = std::collections::HashSet::new();
+        let mut bind = |name: &str, address: SocketAddr, tls: bool, show_bodies: bool| {
+            if !names.insert(name.to_owned()) {
+                return Err(SandboxError::Name { name: name.to_owned() });
+            }
+            let port = Port::bind(address);
+            let port = port.map_err(|source| SandboxError::Bind { server: name.to_owned(), address, source })?;
+            Ok((Server::new(name, port.address(), tls, show_bodies), port))
+        };
+        // Forms with secrets go to Entra; its bodies are for tests in this process, not for HTTP.
+        let (entra, entra_port) = bind("entra", settings.entra, true, false)?;
+        let (imds, imds_port) = bind("imds", settings.imds, false, true)?;
+        let (app_service, app_service_port) = bind("app_service", settings.app_service, false, true)?;
+        let (control, control_port) = bind("control", settings.control, false, true)?;
+
+        let seeds: Vec<_> =
+            settings.endpoints.iter().map(|e| ResourceSeed { name: &e.name, tenant: &e.tenant }).collect();
+        let directory = DirectoryHandle::new(scenario::directory(&entra.url(), &seeds, &certificate)?);
+        let mut endpoints = Vec::with_capacity(settings.endpoints.len());
+        for settings in &settings.endpoints {
+            let (server, port) = bind(&settings.name, settings.bind, settings.tls, true)?;
+            let endpoint = Endpoint::new(server.clone());
+            let tls = if settings.tls { Some(ca.acceptor()?) } else { None };
+            let service = EndpointService { endpoint: endpoint.clone(), directory: directory.clone(), entra: key };
+            tasks.spawn(server.serve(port, tls, Arc::new(service)));
+            endpoints.push(endpoint);
+        }
+        let endpoints: Arc<[Endpoint]> = endpoints.into();
+
+        let service = Entra::new(entra.url(), directory.clone(), key);
+        tasks.spawn(entra.clone().serve(entra_port, Some(ca.acceptor()?), Arc::new(service)));
+        let issuer = IdentityIssuer { authority: entra.url(), directory: directory.clone(), key };
+        tasks.spawn(imds.clone().serve(imds_port, None, Arc::new(Imds(issuer.clone()))));
+        let secret = unique();
+        let service = AppService { issuer, secret: secret.clone() };
+        tasks.spawn(app_service.clone().serve(app_service_port, None, Arc::new(service)));
+        let servers = [&entra, &imds, &app_service].into_iter().chain(endpoints.iter().map(|e| &e.server));
+        let servers = servers.cloned().collect();
+        let service = Control { servers, endpoints: Arc::clone(&endpoints), directory: directory.clone() };
+        tasks.spawn(control.clone().serve(control_port, None, Arc::new(service)));
+
+        Ok(Self {
+            tasks,
+            ca_pem: ca.pem().to_owned(),
+            certificate,
+            directory,
+            entra,
+            imds,
+            app_service,
+            app_service_secret: SecretText::new(secret),
+            control,
+            endpoints,
+            key,
+        })
+    }
+
+    /// Stops everything and returns when it has stopped.
+    ///
+    /// # Cancel safety
+    /// Safe: everything stops all the same.
+    pub async fn shutdown(mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// Entra: its token endpoint is at `/{tenant}/oauth2/v2.0/token`.
+    pub const fn entra(&self) -> &Server {
+        &self.entra
+    }
+
+    /// The instance metadata service, in place of `http://169.254.169.254`.
+    pub const fn imds(&self) -> &Server {
+        &self.imds
+    }
+
+    /// The identity endpoint of App Service.
+    pub const fn app_service(&self) -> &Server {
+        &self.app_service
+    }
+
+    /// What App Service sets in `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`.
+    pub fn app_service_identity(&self) -> (String, SecretText) {
+        (format!("{}/msi/token", self.app_service.url()), self.app_service_secret.clone())
+    }
+
+    /// The control listener.
+    pub const fn control(&self) -> &Server {
+        &self.control
+    }
+
+    /// The SignalR endpoint with this name.
+    pub fn endpoint(&self, name: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.name() == name)
+    }
+
+    /// The SignalR endpoints, in the order of the settings.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The directory, to look at and to change.
+    pub const fn directory(&self) -> &DirectoryHandle {
+        &self.directory
+    }
+
+    /// The certificate of the authority that signed the listeners' certificates, in PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The certificate that is registered on the app registration.
+    pub const fn client_certificate(&self) -> &ClientCertificate {
+        &self.certificate
+    }
+
+    /// The first secret of the app registration; empty if a test has taken all away.
+    pub fn client_secret(&self) -> SecretText {
+        let secret = self.directory.read(|directory| {
+            let application = directory.application(APP_CLIENT_ID)?;
+            application.secrets.first().map(|secret| secret.value.clone())
+        });
+        secret.unwrap_or_else(|| SecretText::new(""))
+    }
+
+    /// An assertion of the external issuer that the app registration trusts, good for `lifetime`.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn external_assertion(&self, lifetime: Duration) -> Result<String, SandboxError> {
+        let now = unix_seconds(SystemTime::now());
+        let expires = now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
+        self.external_token(&json!({
+            "iss": EXTERNAL_ISSUER,
+            "sub": EXTERNAL_SUBJECT,
+            "aud": token::EXCHANGE_AUDIENCES[0],
+            "iat": now,
+            "nbf": now,
+            "exp": expires,
+        }))
+    }
+
+    /// A token with any claims, signed by the external issuer.
+    ///
+    /// # Errors
+    /// If the claims are no object or cannot be signed.
+    pub fn external_token(&self, claims: &serde_json::Value) -> Result<String, SandboxError> {
+        let claims = claims.as_object().cloned().unwrap_or_else(Claims::new);
+        Ok(RsaKey::external()?.sign(&claims)?)
+    }
+
+    const fn entra_key(&self) -> &'static RsaKey {
+        self.key
+    }
+}
+
+/// A point in time in seconds since 1970.
+fn unix_seconds(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// A new random GUID (version 4).
+fn guid() -> String {
+    let (high, low) = (fastrand::u64(..), fastrand::u64(..));
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        0x8000 | (low >> 48 & 0x3fff),
+        low & 0xffff_ffff_ffff,
+    )
+}
+
+/// Whether a text is a GUID.
+fn is_guid(text: &str) -> bool {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
+}

@@ -1,0 +1,248 @@
+//! Who may call a SignalR resource: the check of an Entra token or of a JWT signed with an access key. Knows no
+//! operations beyond the data action they need.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::directory::{Directory, SecretText};
+use super::exchange::Received;
+use super::journal::fingerprint;
+use super::keys::{self, Claims, RsaKey};
+use super::problem::Problem;
+use super::token::{SIGNALR_PROVIDER, unique};
+use super::unix_seconds;
+
+/// How long a temporary access key is good for. Source: description of the data action `auth/accessKey/action`.
+const TEMPORARY_KEY_LIFE: Duration = Duration::from_secs(90 * 60);
+
+/// How many temporary keys are kept; each SDK instance fetches one every 55 minutes.
+const MAX_TEMPORARY_KEYS: usize = 1000;
+
+/// The access keys of a resource. They do not print.
+#[derive(Debug)]
+pub(super) struct AccessKeys {
+    primary: SecretText,
+    temporary: Mutex<Vec<TemporaryKey>>,
+}
+
+#[derive(Debug)]
+struct TemporaryKey {
+    id: String,
+    key: SecretText,
+    expires: SystemTime,
+}
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A service principal of the resource's tenant, by its object id.
+    Principal(String),
+    /// Someone who has an access key.
+    KeyHolder,
+}
+
+/// The resource that is called.
+pub(super) struct Target<'a> {
+    /// The directory.
+    pub(super) directory: &'a Directory,
+    /// The resource's name.
+    pub(super) resource: &'a str,
+    /// The resource's origin, such as `https://127.0.0.1:8443`.
+    pub(super) origin: &'a str,
+    /// Entra's key.
+    pub(super) entra: &'static RsaKey,
+}
+
+impl AccessKeys {
+    /// Keys with a new primary key.
+    pub(super) fn generate() -> Self {
+        Self { primary: SecretText::new(format!("{}{}", unique(), unique())), temporary: Mutex::default() }
+    }
+
+    /// The primary key.
+    pub(super) const fn primary(&self) -> &SecretText {
+        &self.primary
+    }
+
+    /// The id that tokens name the primary key by.
+    pub(super) fn primary_id(&self) -> String {
+        fingerprint(self.primary.expose())
+    }
+
+    /// Makes a temporary key: its id, and the key.
+    pub(super) fn issue_temporary(&self, now: SystemTime) -> (String, String) {
+        let (id, key) = (unique(), format!("{}{}", unique(), unique()));
+        let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
+        temporary.retain(|key| key.expires > now);
+        if temporary.len() >= MAX_TEMPORARY_KEYS {
+            temporary.remove(0);
+        }
+        let expires = now + TEMPORARY_KEY_LIFE;
+        temporary.push(TemporaryKey { id: id.clone(), key: SecretText::new(key.clone()), expires });
+        (id, key)
+    }
+
+    /// Makes a client's token for `audience`, signed with the primary key.
+    ///
+    /// Source: what the official SDKs sign; the service reads the user from `asrs.s.uid`, else from `nameid`.
+    pub(super) fn client_token(
+        &self,
+        audience: &str,
+        user: Option<&str>,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> jsonwebtoken::errors::Result<String> {
+        let issued = unix_seconds(now);
+        let expires = issued.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
+        let mut claims = json!({ "aud": audience, "iat": issued, "nbf": issued, "exp": expires });
+        if let (Some(user), Some(fields)) = (user, claims.as_object_mut()) {
+            fields.insert(String::from("nameid"), Value::from(user));
+            fields.insert(String::from("asrs.s.uid"), Value::from(user));
+        }
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(self.primary_id());
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(self.primary.expose().as_bytes()))
+    }
+
+    /// Checks the signature of a token. `local_auth` says whether the primary key counts; a temporary key counts under
+    /// its id, `key_id`.
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        key_id: Option<&str>,
+        local_auth: bool,
+        now: SystemTime,
+    ) -> Option<Claims> {
+        let algorithms = [Algorithm::HS256, Algorithm::HS512];
+        let check = |key: &SecretText| {
+            algorithms.iter().find_map(|algorithm| {
+                keys::verify(token, &DecodingKey::from_secret(key.expose().as_bytes()), &[*algorithm])
+            })
+        };
+        let primary = if local_auth { check(&self.primary) } else { None };
+        primary.or_else(|| {
+            let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
+            let named = temporary.iter().find(|key| Some(key.id.as_str()) == key_id && key.expires > now)?;
+            check(&named.key)
+        })
+    }
+}
+
+/// Checks the bearer token of a request.
+pub(super) fn authenticate(
+    request: &Received,
+    target: &Target<'_>,
+    access_keys: &AccessKeys,
+    now: SystemTime,
+) -> Result<Caller, Problem> {
+    let Some(token) = request.bearer() else {
+        return Err(Problem::NoToken);
+    };
+    let Some((header, _)) = keys::read(token) else {
+        return Err(refused("The token is malformed"));
+    };
+    let resource = target.directory.resource(target.resource);
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the list of algorithms is not ours and grows")]
+    match header.alg {
+        Algorithm::RS256 => check_entra_token(token, &header, target, resource.map(|r| r.tenant.as_str()), now),
+        Algorithm::HS256 | Algorithm::HS512 => {
+            let local_auth = resource.is_some_and(|resource| resource.local_auth);
+            let claims = access_keys.verify(token, header.kid.as_deref(), local_auth, now);
+            let claims = claims.ok_or_else(|| refused("The signature is invalid"))?;
+            check_time(&claims, now)?;
+            let audience = keys::text(&claims, "aud").unwrap_or_default();
+            if is_url_of(audience, request, target.origin) {
+                Ok(Caller::KeyHolder)
+            } else {
+                Err(audience_invalid(audience))
+            }
+        }
+        _ => Err(refused("The signature algorithm is not supported")),
+    }
+}
+
+fn check_entra_token(
+    token: &str,
+    header: &Header,
+    target: &Target<'_>,
+    tenant: Option<&str>,
+    now: SystemTime,
+) -> Result<Caller, Problem> {
+    let key = target.entra.public();
+    if header.kid.as_deref() != Some(key.id()) {
+        return Err(refused("The signature key was not found"));
+    }
+    let claims = keys::verify(token, key.verifying(), &[Algorithm::RS256]);
+    let claims = claims.ok_or_else(|| refused("The signature is invalid"))?;
+    check_time(&claims, now)?;
+    let audience = keys::text(&claims, "aud").unwrap_or_default();
+    // Written with and without a slash at the end, or as the provider's application id.
+    let audiences = ["https://signalr.azure.com", SIGNALR_PROVIDER];
+    if !audiences.contains(&audience.trim_end_matches('/')) {
+        return Err(audience_invalid(audience));
+    }
+    if tenant.is_none() || keys::text(&claims, "tid") != tenant {
+        let issuer = keys::text(&claims, "iss").unwrap_or_default();
+        return Err(refused(&format!("The issuer '{issuer}' is invalid")));
+    }
+    Ok(Caller::Principal(keys::text(&claims, "oid").unwrap_or_default().to_owned()))
+}
+
+/// Whether the caller may do what needs `action`.
+pub(super) fn is_allowed(caller: &Caller, action: &str, target: &Target<'_>) -> bool {
+    let Caller::Principal(object_id) = caller else {
+        return true;
+    };
+    let tenant = target.directory.resource(target.resource).and_then(|r| target.directory.tenant(&r.tenant));
+    tenant.is_some_and(|tenant| {
+        let principal = tenant.service_principals.iter().find(|principal| principal.object_id == *object_id);
+        principal.is_some_and(|principal| principal.may(target.resource, action))
+    })
+}
+
+/// Times are taken strictly: the sandbox is there to show a token that was sent too late.
+fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
+    let now = unix_seconds(now);
+    match keys::seconds(claims, "exp") {
+        None => Err(refused("The token has no expiration")),
+        Some(expires) if expires <= now => Err(refused(&format!("The token expired at '{expires}'"))),
+        Some(_) if keys::seconds(claims, "nbf").is_some_and(|from| from > now) => {
+            Err(refused("The token is not valid yet"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whether an audience is the URL of the request: with or without its query, and with or without its port, as the
+/// official SDKs and others write it. Case and a slash at the end do not matter.
+fn is_url_of(audience: &str, request: &Received, origin: &str) -> bool {
+    let (audience, query) = audience.split_once('?').map_or((audience, None), |(url, query)| (url, Some(query)));
+    let path_matches = [origin, without_port(origin)].iter().any(|origin| {
+        let url = format!("{origin}{}", request.path);
+        url.trim_end_matches('/').eq_ignore_ascii_case(audience.trim_end_matches('/'))
+    });
+    let query_matches = query.is_none_or(|query| {
+        let sent: Vec<_> = request.query_pairs().collect();
+        form_urlencoded::parse(query.as_bytes()).all(|pair| sent.contains(&pair))
+    });
+    path_matches && query_matches
+}
+
+fn without_port(origin: &str) -> &str {
+    let host = origin.find("://").map_or(0, |at| at + 3);
+    let port = origin.get(host..).and_then(|rest| rest.rfind(':')).map(|at| host + at);
+    port.and_then(|at| origin.get(..at)).unwrap_or(origin)
+}
+
+fn audience_invalid(audience: &str) -> Problem {
+    // The text of a refused token must not be able to end the quoted string that it stands in.
+    let audience: String = audience.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
+    refused(&format!("The audience '{audience}' is invalid"))
+}
+
+fn refused(description: &str) -> Problem {
+    Problem::TokenRefused(description.to_owned())
+}

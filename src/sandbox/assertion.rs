@@ -1,0 +1,210 @@
+//! What Entra checks of a client assertion: one that the app signed with its certificate, or a token of another
+//! issuer that a federated identity credential trusts. Knows nothing of secrets, scopes and HTTP.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Header};
+use serde_json::Value;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::certificates::{thumbprint_sha1, thumbprint_sha256};
+use super::directory::{Application, Directory};
+use super::keys::{self, Claims, RsaKey};
+use super::refusal::Refusal;
+use super::token;
+use super::unix_seconds;
+
+/// How far the client's clock may be off, in seconds.
+const SKEW_SECS: i64 = 300;
+
+/// How many assertion ids are remembered before the oldest are forgotten with their time.
+const REMEMBERED_IDS: usize = 100_000;
+
+/// The assertion ids that were used, until the assertions expire.
+#[derive(Debug, Default)]
+pub(super) struct UsedIds(HashMap<String, i64>);
+
+/// The circumstances of one token request.
+pub(super) struct Request<'a> {
+    /// The directory that the assertion is checked against.
+    pub(super) directory: &'a Directory,
+    /// Entra's key and URL.
+    pub(super) entra: &'a RsaKey,
+    /// The origin of the authority, such as `https://127.0.0.1:8443`.
+    pub(super) authority: &'a str,
+    /// The tenant as the path of the request names it.
+    pub(super) tenant: &'a str,
+    /// Entra's clock.
+    pub(super) now: SystemTime,
+}
+
+impl UsedIds {
+    /// Remembers an id. `false` if it was used before and its assertion has not expired.
+    fn first_use(&mut self, id: &str, expires: i64, now: i64) -> bool {
+        if self.0.len() >= REMEMBERED_IDS {
+            self.0.retain(|_, expires| *expires > now);
+        }
+        self.0.insert(id.to_owned(), expires).is_none_or(|until| until <= now)
+    }
+}
+
+/// Checks the assertion of `application`.
+pub(super) fn check(
+    request: &Request<'_>,
+    application: &Application,
+    assertion: &str,
+    used: &mut UsedIds,
+) -> Result<(), Refusal> {
+    let Some((header, claims)) = keys::read(assertion) else {
+        return Err(Refusal::assertion_malformed("The assertion is not a signed JWT."));
+    };
+    let issuer = keys::text(&claims, "iss").unwrap_or_default();
+    // An app names itself by its client id, every other issuer by a URL.
+    if issuer.starts_with("https://") {
+        check_federated(request, application, assertion, &claims, issuer)
+    } else {
+        check_certificate(request, application, assertion, &header, &claims, used)
+    }
+}
+
+/// Source: Microsoft's description of certificate credentials (claims, `x5t#S256`, PS256; RS256 with `x5t` before).
+fn check_certificate(
+    request: &Request<'_>,
+    application: &Application,
+    assertion: &str,
+    header: &Header,
+    claims: &Claims,
+    used: &mut UsedIds,
+) -> Result<(), Refusal> {
+    let issuer = keys::text(claims, "iss").unwrap_or_default();
+    if !issuer.eq_ignore_ascii_case(&application.client_id) {
+        return Err(Refusal::assertion_issuer(&application.client_id));
+    }
+    if keys::text(claims, "sub") != Some(issuer) {
+        return Err(Refusal::assertion_subject());
+    }
+    if header.x5t.is_none() && header.x5t_s256.is_none() {
+        return Err(Refusal::certificate_refused("The header has neither 'x5t#S256' nor 'x5t'."));
+    }
+    let certificate = application.certificates.iter().find(|der| {
+        header.x5t_s256.as_ref().is_none_or(|sent| *sent == thumbprint_sha256(der))
+            && header.x5t.as_ref().is_none_or(|sent| *sent == thumbprint_sha1(der))
+    });
+    let Some(certificate) = certificate else {
+        let sent = header.x5t_s256.as_ref().or(header.x5t.as_ref()).map_or("", String::as_str);
+        return Err(Refusal::certificate_refused(&format!("The key was not found, thumbprint '{sent}'.")));
+    };
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Err(Refusal::certificate_refused("The registered certificate is unreadable."));
+    };
+    if parsed.validity().not_after.timestamp() <= unix_seconds(request.now) {
+        return Err(Refusal::certificate_refused("The key used is expired."));
+    }
+    let key = DecodingKey::from_rsa_der(&parsed.public_key().subject_public_key.data);
+    if keys::verify(assertion, &key, &[Algorithm::PS256, Algorithm::RS256]).is_none() {
+        return Err(Refusal::certificate_refused("The provided signature value did not match the expected one."));
+    }
+    let audience = keys::text(claims, "aud").unwrap_or_default();
+    if !is_token_url(request, audience) {
+        return Err(Refusal::assertion_audience(audience));
+    }
+    let expires = check_time(request, claims)?;
+    match keys::text(claims, "jti") {
+        Some(id) if !used.first_use(id, expires, unix_seconds(request.now)) => Err(Refusal::assertion_replayed()),
+        _ => Ok(()),
+    }
+}
+
+fn is_token_url(request: &Request<'_>, audience: &str) -> bool {
+    let Some(path) = audience.strip_prefix(request.authority) else {
+        return false;
+    };
+    let tenant = request.directory.tenant(request.tenant);
+    let names = [Some(request.tenant), tenant.map(|tenant| tenant.id.as_str()), tenant.map(|t| t.domain.as_str())];
+    names.into_iter().flatten().any(|name| {
+        [format!("/{name}/oauth2/v2.0/token"), format!("/{name}/v2.0")]
+            .iter()
+            .any(|accepted| accepted.eq_ignore_ascii_case(path))
+    })
+}
+
+/// Source: Microsoft's description of workload identity federation: issuer, subject and audience are compared to the
+/// letter. Which code each mismatch has: see `refusal.rs`.
+fn check_federated(
+    request: &Request<'_>,
+    application: &Application,
+    assertion: &str,
+    claims: &Claims,
+    issuer: &str,
+) -> Result<(), Refusal> {
+    let subject = keys::text(claims, "sub").unwrap_or_default();
+    let audience = keys::text(claims, "aud").unwrap_or_default();
+    if issuer.starts_with("https://sts.windows.net/") {
+        return Err(Refusal::version_1_issuer(issuer));
+    }
+    match_credential(application, issuer, subject, audience)?;
+    let own = request.directory.tenants.iter().find(|t| token::exchange_issuer(request.authority, &t.id) == issuer);
+    if let Some(tenant) = own {
+        verify_signature(assertion, [request.entra.public().verifying()])?;
+        let client_id = keys::text(claims, "azp").unwrap_or_default();
+        if !request.directory.managed_identities.iter().any(|identity| identity.client_id == client_id) {
+            return Err(Refusal::not_a_managed_identity());
+        }
+        if tenant.id != application.home_tenant {
+            return Err(Refusal::identity_of_other_tenant(&tenant.id, &application.home_tenant));
+        }
+    } else {
+        let external = request.directory.external_issuers.iter().find(|external| external.issuer == issuer);
+        let Some(external) = external else {
+            return Err(Refusal::assertion_invalid("The keys of the issuer could not be fetched."));
+        };
+        verify_signature(assertion, external.keys.iter().map(super::keys::PublicKey::verifying))?;
+    }
+    check_time(request, claims).map(drop)
+}
+
+fn match_credential(application: &Application, issuer: &str, subject: &str, audience: &str) -> Result<(), Refusal> {
+    if application.federated.is_empty() {
+        return Err(Refusal::no_federated_credential(issuer, subject, audience));
+    }
+    let of_issuer: Vec<_> = application.federated.iter().filter(|credential| credential.issuer == issuer).collect();
+    if of_issuer.is_empty() {
+        return Err(Refusal::federated_issuer(issuer));
+    }
+    let of_subject: Vec<_> = of_issuer.iter().filter(|credential| credential.subject == subject).collect();
+    if of_subject.is_empty() {
+        let only_case = of_issuer.iter().any(|credential| credential.subject.eq_ignore_ascii_case(subject));
+        return Err(if only_case {
+            Refusal::federated_subject_case(subject)
+        } else {
+            Refusal::federated_subject(subject)
+        });
+    }
+    if !of_subject.iter().any(|credential| credential.audience == audience) {
+        return Err(Refusal::federated_audience(audience));
+    }
+    Ok(())
+}
+
+fn verify_signature<'a>(assertion: &str, keys: impl IntoIterator<Item = &'a DecodingKey>) -> Result<(), Refusal> {
+    // Entra takes RS256 alone from other issuers.
+    let verified = keys.into_iter().any(|key| keys::verify(assertion, key, &[Algorithm::RS256]).is_some());
+    if verified {
+        return Ok(());
+    }
+    Err(Refusal::assertion_invalid("The provided signature value did not match the expected one."))
+}
+
+/// Checks the time window and returns its end.
+fn check_time(request: &Request<'_>, claims: &Claims) -> Result<i64, Refusal> {
+    let Some(expires) = keys::seconds(claims, "exp") else {
+        return Err(Refusal::assertion_malformed("The claim 'exp' is missing."));
+    };
+    let not_before = claims.get("nbf").and_then(Value::as_i64);
+    let now = unix_seconds(request.now);
+    if expires + SKEW_SECS <= now || not_before.is_some_and(|from| from > now + SKEW_SECS) {
+        return Err(Refusal::assertion_time(request.now, not_before, expires));
+    }
+    Ok(expires)
+}

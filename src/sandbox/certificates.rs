@@ -1,0 +1,124 @@
+//! The throwaway certificate authority, the certificates of the sandbox's own listeners, and the client certificate
+//! that the gateway proves itself with. Knows nothing of who presents them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::ServerConfig;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use super::SandboxError;
+use super::keys::RsaKey;
+
+/// The certificate authority of one sandbox. Nobody trusts it who was not given its certificate.
+pub(super) struct CertificateAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate and its private key, with which an app registration proves itself. The key does not print.
+pub struct ClientCertificate {
+    der: Vec<u8>,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+impl CertificateAuthority {
+    /// Makes a new authority.
+    pub(super) fn generate() -> Result<Self, SandboxError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "signalr-gateway sandbox CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+
+    /// The authority's certificate in PEM.
+    pub(super) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A TLS acceptor whose certificate is good for `localhost`, 127.0.0.1 and `::1`. HTTP/2 and HTTP/1.1 by ALPN.
+    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, SandboxError> {
+        let mut params = CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from))?;
+        params.distinguished_name.push(DnType::CommonName, "signalr-gateway sandbox");
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+impl ClientCertificate {
+    /// Makes a self-signed certificate over the process's client key, valid from `not_before` to `not_after`.
+    pub(super) fn generate(not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
+        Self::of(RsaKey::certificate()?, not_before, not_after)
+    }
+
+    /// Makes a self-signed certificate over a new key. Takes some tenths of a second.
+    ///
+    /// # Errors
+    /// If the key or the certificate cannot be made.
+    pub fn generate_another(valid_for: Duration) -> Result<Self, SandboxError> {
+        let now = SystemTime::now();
+        Self::of(&RsaKey::generate()?, now, now + valid_for)
+    }
+
+    fn of(key: &RsaKey, not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "signalr-gateway");
+        params.not_before = not_before.into();
+        params.not_after = not_after.into();
+        let certificate = params.self_signed(key.pair())?;
+        Ok(Self {
+            der: certificate.der().to_vec(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.pair().serialize_pem(),
+        })
+    }
+
+    /// The certificate in DER, as it is registered on an app registration.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The certificate in PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The private key in PEM (PKCS#8, unencrypted).
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientCertificate").field("x5t#S256", &thumbprint_sha256(&self.der)).finish_non_exhaustive()
+    }
+}
+
+/// The `x5t#S256` of a certificate (RFC 7515 section 4.1.8).
+pub(super) fn thumbprint_sha256(der: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, der))
+}
+
+/// The `x5t` of a certificate (RFC 7515 section 4.1.7).
+pub(super) fn thumbprint_sha1(der: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, der))
+}

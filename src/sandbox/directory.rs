@@ -1,0 +1,286 @@
+//! What Entra and Azure know: tenants, app registrations, enterprise applications, managed identities, SignalR
+//! resources and who has which role on them. Plain data that a test may change at any time; it checks nothing
+//! itself and answers no request.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use super::keys::PublicKey;
+use super::roles::Role;
+
+/// Everything the directory holds. Lists are small and searched from the front.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// The tenants.
+    pub tenants: Vec<Tenant>,
+    /// The app registrations of all tenants.
+    pub applications: Vec<Application>,
+    /// The managed identities of all tenants.
+    pub managed_identities: Vec<ManagedIdentity>,
+    /// Identity providers outside Entra whose keys Entra can fetch.
+    pub external_issuers: Vec<ExternalIssuer>,
+    /// The SignalR resources.
+    pub resources: Vec<Resource>,
+    /// How tokens are made.
+    pub tokens: TokenPolicy,
+}
+
+/// A tenant.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// The tenant id, a GUID.
+    pub id: String,
+    /// Its domain, such as `contoso.onmicrosoft.com`; a token may be asked for under either name.
+    pub domain: String,
+    /// The enterprise applications (service principals), those of managed identities among them.
+    pub service_principals: Vec<ServicePrincipal>,
+    /// Whether the tenant has the service principal of the SignalR resource provider.
+    pub signalr_provider: bool,
+    /// Whether a Conditional Access policy for workload identities blocks this caller.
+    pub conditional_access_blocks: bool,
+    /// Whether the tenant lives in another national cloud.
+    pub in_other_cloud: bool,
+    /// The tenant is throttled: token requests are answered 429 with this `Retry-After`.
+    pub throttled: Option<Duration>,
+}
+
+/// An app registration.
+#[derive(Clone, Debug)]
+pub struct Application {
+    /// The client id, a GUID.
+    pub client_id: String,
+    /// The id of the tenant it is registered in.
+    pub home_tenant: String,
+    /// Whether other tenants may have an enterprise application of it.
+    pub multi_tenant: bool,
+    /// Whether it is enabled.
+    pub enabled: bool,
+    /// Its client secrets.
+    pub secrets: Vec<ClientSecret>,
+    /// Its certificates, in DER. Both thumbprints are known of each.
+    pub certificates: Vec<Vec<u8>>,
+    /// Its federated identity credentials.
+    pub federated: Vec<FederatedCredential>,
+}
+
+/// A client secret of an app registration.
+#[derive(Clone, Debug)]
+pub struct ClientSecret {
+    /// The secret's id, which people paste in place of its value.
+    pub id: String,
+    /// The secret.
+    pub value: SecretText,
+    /// When it ends.
+    pub expires: SystemTime,
+}
+
+/// Text that does not print.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+/// A federated identity credential of an app registration.
+#[derive(Clone, Debug)]
+pub struct FederatedCredential {
+    /// The issuer whose assertions are trusted, to the letter.
+    pub issuer: String,
+    /// The subject that the assertion must name, to the letter.
+    pub subject: String,
+    /// The audience that the assertion must be for.
+    pub audience: String,
+}
+
+/// An enterprise application: what an app registration or a managed identity is in one tenant.
+#[derive(Clone, Debug)]
+pub struct ServicePrincipal {
+    /// The client id of the app registration or managed identity.
+    pub client_id: String,
+    /// The object id, by which roles are assigned.
+    pub object_id: String,
+    /// Whether sign-in is enabled.
+    pub enabled: bool,
+    /// Role assignments on SignalR resources: the resource's name, and the role.
+    pub roles: Vec<(String, Role)>,
+}
+
+/// A managed identity.
+#[derive(Clone, Debug)]
+pub struct ManagedIdentity {
+    /// The id of its tenant.
+    pub tenant: String,
+    /// The client id.
+    pub client_id: String,
+    /// The object (principal) id.
+    pub object_id: String,
+    /// The ARM resource id; for a system-assigned identity that of the host itself.
+    pub resource_id: String,
+    /// Whether it is the host's system-assigned identity.
+    pub system_assigned: bool,
+    /// Whether it is assigned to the host that the gateway runs on.
+    pub assigned_to_host: bool,
+}
+
+/// An identity provider outside Entra.
+#[derive(Clone, Debug)]
+pub struct ExternalIssuer {
+    /// The issuer, as its tokens name it.
+    pub issuer: String,
+    /// The keys its tokens are signed with.
+    pub keys: Vec<PublicKey>,
+}
+
+/// A SignalR resource.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// The endpoint's name in the sandbox.
+    pub name: String,
+    /// The id of the tenant whose tokens it accepts.
+    pub tenant: String,
+    /// Whether requests signed with an access key are accepted.
+    pub local_auth: bool,
+    /// Whether it can be reached from the public network.
+    pub public_network: bool,
+}
+
+/// How Entra makes tokens.
+#[derive(Clone, Debug)]
+pub struct TokenPolicy {
+    /// The life of an access token. Entra's own are 60 to 90 minutes.
+    pub lifetime: Duration,
+    /// The life of a managed identity's token. The metadata service's own are about 24 hours.
+    pub identity_lifetime: Duration,
+    /// Said in `refresh_in` when set.
+    pub refresh_in: Option<Duration>,
+    /// Said in `expires_in` in place of the truth when set: any JSON value.
+    pub expires_in: Option<serde_json::Value>,
+    /// How far Entra's clock is ahead of this host's, in seconds; negative if behind.
+    pub clock_offset_secs: i64,
+    /// Whether a caller that asks again gets the very same token until it expires.
+    pub repeat: bool,
+}
+
+/// A shared directory. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct DirectoryHandle(Arc<RwLock<Directory>>);
+
+impl DirectoryHandle {
+    /// Shares a directory.
+    pub fn new(directory: Directory) -> Self {
+        Self(Arc::new(RwLock::new(directory)))
+    }
+
+    /// Reads the directory.
+    pub fn read<T>(&self, look: impl FnOnce(&Directory) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the directory. Requests that begin afterwards see the change.
+    pub fn edit<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Directory {
+    /// The tenant with this id or domain.
+    pub fn tenant(&self, id_or_domain: &str) -> Option<&Tenant> {
+        self.tenants.iter().find(|tenant| tenant.is_named(id_or_domain))
+    }
+
+    /// The tenant with this id or domain, to change it.
+    pub fn tenant_mut(&mut self, id_or_domain: &str) -> Option<&mut Tenant> {
+        self.tenants.iter_mut().find(|tenant| tenant.is_named(id_or_domain))
+    }
+
+    /// The app registration with this client id.
+    pub fn application(&self, client_id: &str) -> Option<&Application> {
+        self.applications.iter().find(|application| application.client_id.eq_ignore_ascii_case(client_id))
+    }
+
+    /// The app registration with this client id, to change it.
+    pub fn application_mut(&mut self, client_id: &str) -> Option<&mut Application> {
+        self.applications.iter_mut().find(|application| application.client_id.eq_ignore_ascii_case(client_id))
+    }
+
+    /// The enterprise application of a client id in a tenant, to change it.
+    pub fn service_principal_mut(&mut self, tenant: &str, client_id: &str) -> Option<&mut ServicePrincipal> {
+        let tenant = self.tenant_mut(tenant)?;
+        tenant.service_principals.iter_mut().find(|principal| principal.client_id.eq_ignore_ascii_case(client_id))
+    }
+
+    /// The SignalR resource with this name.
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+
+    /// The SignalR resource with this name, to change it.
+    pub fn resource_mut(&mut self, name: &str) -> Option<&mut Resource> {
+        self.resources.iter_mut().find(|resource| resource.name == name)
+    }
+
+    /// The managed identity with this client id, to change it.
+    pub fn managed_identity_mut(&mut self, client_id: &str) -> Option<&mut ManagedIdentity> {
+        self.managed_identities.iter_mut().find(|identity| identity.client_id.eq_ignore_ascii_case(client_id))
+    }
+}
+
+impl Tenant {
+    /// A tenant with nothing in it but the SignalR resource provider.
+    pub fn new(id: &str, domain: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            domain: domain.to_owned(),
+            service_principals: Vec::new(),
+            signalr_provider: true,
+            conditional_access_blocks: false,
+            in_other_cloud: false,
+            throttled: None,
+        }
+    }
+
+    /// The enterprise application of a client id.
+    pub fn service_principal(&self, client_id: &str) -> Option<&ServicePrincipal> {
+        self.service_principals.iter().find(|principal| principal.client_id.eq_ignore_ascii_case(client_id))
+    }
+
+    fn is_named(&self, id_or_domain: &str) -> bool {
+        self.id.eq_ignore_ascii_case(id_or_domain) || self.domain.eq_ignore_ascii_case(id_or_domain)
+    }
+}
+
+impl ServicePrincipal {
+    /// Whether a role on `resource` allows `action`.
+    pub fn may(&self, resource: &str, action: &str) -> bool {
+        self.roles.iter().any(|(on, role)| on == resource && role.allows(action))
+    }
+}
+
+impl SecretText {
+    /// Wraps a secret.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl Default for TokenPolicy {
+    fn default() -> Self {
+        Self {
+            lifetime: Duration::from_secs(3599),
+            identity_lifetime: Duration::from_secs(86_399),
+            refresh_in: None,
+            expires_in: None,
+            clock_offset_secs: 0,
+            repeat: false,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One emulated SignalR endpoint: what every request must pass before its operation is carried out. What the
+//! operations do is `rest.rs`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::access::{self, AccessKeys, Target};
+use super::directory::{DirectoryHandle, SecretText};
+use super::exchange::{Received, Reply, Service};
+use super::hub::Hubs;
+use super::keys::RsaKey;
+use super::listen::Server;
+use super::parameters;
+use super::path::{self, Operation};
+use super::problem::{Form, Problem};
+use super::rest;
+
+/// The largest body of a request, in bytes. Source: the service's documented limits (1 MB).
+const MAX_BODY: usize = 1024 * 1024;
+
+/// The largest header of a request, in bytes. Source: as above (16 KB).
+const MAX_HEADER: usize = 16 * 1024;
+
+/// The longest request target, in bytes. Source: the service's troubleshooting guide (12 K).
+const MAX_TARGET: usize = 12 * 1024;
+
+/// One emulated SignalR endpoint, as tests see it. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The server that it answers at: address, faults, journal.
+    pub server: Server,
+    /// Who is connected to it.
+    pub hubs: Arc<Hubs>,
+    keys: Arc<AccessKeys>,
+}
+
+/// What answers the requests of one endpoint.
+pub(super) struct EndpointService {
+    pub(super) endpoint: Endpoint,
+    pub(super) directory: DirectoryHandle,
+    pub(super) entra: &'static RsaKey,
+}
+
+impl Endpoint {
+    pub(super) fn new(server: Server) -> Self {
+        Self { server, hubs: Arc::default(), keys: Arc::new(AccessKeys::generate()) }
+    }
+
+    /// The endpoint's name.
+    pub fn name(&self) -> &str {
+        self.server.name()
+    }
+
+    /// The endpoint's origin, without a slash at the end.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// The primary access key.
+    pub fn access_key(&self) -> &SecretText {
+        self.keys.primary()
+    }
+
+    pub(super) fn keys(&self) -> &AccessKeys {
+        &self.keys
+    }
+}
+
+impl Service for EndpointService {
+    const MAX_BODY: usize = MAX_BODY;
+
+    async fn answer(&self, request: Received) -> Reply {
+        let form = if request.path.starts_with("/api/v1/") { Form::V1 } else { Form::Current };
+        let reply = self.try_answer(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
+        if request.method == Method::HEAD {
+            // What the body would have said is in the journal.
+            return Reply { body: Bytes::new(), ..reply };
+        }
+        reply
+    }
+}
+
+impl EndpointService {
+    /// In the service's order: what is in front of it, the operation, the token, the role, the parameters.
+    async fn try_answer(&self, request: &Received, form: Form) -> Result<Reply, Problem> {
+        check_size(request)?;
+        self.check_host(request)?;
+        let directory = self.directory.read(Clone::clone);
+        let name = self.endpoint.name();
+        if directory.resource(name).is_some_and(|resource| !resource.public_network) {
+            return Err(Problem::NetworkClosed);
+        }
+        let call = path::parse(&request.method, &request.path).map_err(Problem::NoCall)?;
+        let Some(action) = call.operation.data_action() else {
+            return Ok(Reply::empty(StatusCode::OK).verdict("healthy"));
+        };
+        let origin = self.endpoint.url();
+        let target = Target { directory: &directory, resource: name, origin: &origin, entra: self.entra };
+        let now = SystemTime::now();
+        let caller = access::authenticate(request, &target, self.endpoint.keys(), now)?;
+        if !access::is_allowed(&caller, action, &target) {
+            return Err(Problem::Forbidden(action));
+        }
+        if !call.v1 {
+            parameters::check_version(request)?;
+        }
+        match call.operation {
+            Operation::Health => Ok(Reply::empty(StatusCode::OK)),
+            Operation::AccessKey => {
+                let (id, key) = self.endpoint.keys().issue_temporary(now);
+                Ok(Reply::json(StatusCode::OK, &json!({ "AccessKey": key, "KeyId": id })).verdict("key issued"))
+            }
+            Operation::Hub(hub, operation) => {
+                let call = rest::HubCall { endpoint: &self.endpoint, request, form, hub: &hub };
+                call.carry_out(operation, now).await
+            }
+        }
+    }
+
+    /// The service is found by its host name: a request that names another is at the wrong address.
+    fn check_host(&self, request: &Received) -> Result<(), Problem> {
+        let address = self.endpoint.server.address();
+        let own = [address.to_string(), format!("localhost:{}", address.port())];
+        if own.iter().any(|own| own.eq_ignore_ascii_case(&request.host)) {
+            return Ok(());
+        }
+        Err(Problem::WrongHost(request.host.clone()))
+    }
+}
+
+fn check_size(request: &Received) -> Result<(), Problem> {
+    if request.path.len() + request.query.len() > MAX_TARGET {
+        return Err(Problem::TargetTooLong);
+    }
+    // A field takes its name, its value, a colon, a space and a line end.
+    let header: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if header > MAX_HEADER { Err(Problem::HeaderTooLarge) } else { Ok(()) }
+}

@@ -1,0 +1,269 @@
+//! Entra: the token endpoint, the signing keys and the discovery document. Decides who gets a token; what an
+//! assertion must look like is `assertion.rs`, how a refusal looks is `refusal.rs`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::header::{CACHE_CONTROL, DATE, HeaderName, PRAGMA};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::assertion::{self, UsedIds};
+use super::directory::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
+use super::exchange::{Received, Reply, Service};
+use super::keys::RsaKey;
+use super::refusal::{AnswerIds, Refusal};
+use super::token::{self, ProvedBy, Subject};
+use super::{is_guid, unix_seconds};
+
+/// The one assertion type of RFC 7523.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// How many tokens are kept for callers that are to get the same one again.
+const REPEATED_TOKENS: usize = 1000;
+
+/// Entra, as one authority.
+pub(super) struct Entra {
+    authority: String,
+    directory: DirectoryHandle,
+    key: &'static RsaKey,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used: UsedIds,
+    issued: HashMap<(String, String, String), (String, SystemTime)>,
+}
+
+/// The form of a token request.
+struct Form(HashMap<String, String>);
+
+/// A token, and how long it lives from now.
+struct Issued {
+    token: String,
+    lifetime: Duration,
+}
+
+impl Entra {
+    pub(super) fn new(authority: String, directory: DirectoryHandle, key: &'static RsaKey) -> Self {
+        Self { authority, directory, key, state: Mutex::default() }
+    }
+
+    fn token(&self, tenant: &str, request: &Received) -> Reply {
+        let directory = self.directory.read(Clone::clone);
+        let now = clock(&directory);
+        let form = Form(form_urlencoded::parse(&request.body).into_owned().collect());
+        let ids = AnswerIds::new(request.header("client-request-id"));
+        let reply = match self.issue(&directory, tenant, &form, now) {
+            Ok(issued) => Reply::json(StatusCode::OK, &answer(&directory, &issued)).verdict("token issued"),
+            Err(refusal) => Reply::json(refusal.status, &refusal.body(&ids, &self.authority, now))
+                .retry_after(refusal.retry_after)
+                .verdict(format!("AADSTS{}", refusal.code)),
+        };
+        reply
+            .header(CACHE_CONTROL, "no-store, no-cache")
+            .header(PRAGMA, "no-cache")
+            .header(HeaderName::from_static("x-ms-request-id"), &ids.trace)
+            .header(DATE, &httpdate::fmt_http_date(now))
+    }
+
+    /// In Entra's order as far as it shows from outside: the tenant, the request, the client, its proof, the
+    /// resource, the policies.
+    fn issue(&self, directory: &Directory, tenant: &str, form: &Form, now: SystemTime) -> Result<Issued, Refusal> {
+        let named = tenant;
+        let grant = form.required("grant_type")?;
+        if grant != "client_credentials" {
+            return Err(Refusal::unsupported_grant(grant));
+        }
+        let client_id = form.required("client_id")?;
+        let scope = form.required("scope")?;
+        let tenant = find_tenant(directory, named, client_id)?;
+        if let Some(after) = tenant.throttled {
+            return Err(Refusal::throttled(after));
+        }
+        let (application, principal) = find_client(directory, tenant, client_id)?;
+        let proved_by = self.check_proof(directory, named, application, form, now)?;
+        let audience = find_resource(tenant, scope)?;
+        if tenant.conditional_access_blocks {
+            return Err(Refusal::conditional_access());
+        }
+        let subject = Subject {
+            tenant: &tenant.id,
+            client_id: &application.client_id,
+            object_id: &principal.object_id,
+            audience,
+            proved_by,
+        };
+        self.mint(directory, &subject, now)
+    }
+
+    fn check_proof(
+        &self,
+        directory: &Directory,
+        tenant: &str,
+        application: &Application,
+        form: &Form,
+        now: SystemTime,
+    ) -> Result<ProvedBy, Refusal> {
+        if let Some(assertion) = form.get("client_assertion") {
+            if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
+                return Err(Refusal::missing_parameter("client_assertion_type"));
+            }
+            let request = assertion::Request { directory, entra: self.key, authority: &self.authority, tenant, now };
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            assertion::check(&request, application, assertion, &mut state.used)?;
+            return Ok(ProvedBy::Assertion);
+        }
+        let Some(secret) = form.get("client_secret") else {
+            return Err(Refusal::no_credential());
+        };
+        let known = application.secrets.iter().find(|known| known.value.expose() == secret);
+        match known {
+            None => Err(Refusal::wrong_secret(&application.client_id)),
+            Some(known) if known.expires <= now => Err(Refusal::secret_expired(&application.client_id)),
+            Some(_) => Ok(ProvedBy::Secret),
+        }
+    }
+
+    fn mint(&self, directory: &Directory, subject: &Subject<'_>, now: SystemTime) -> Result<Issued, Refusal> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = [subject.tenant, subject.client_id, subject.audience].map(str::to_owned).into();
+        if directory.tokens.repeat
+            && let Some((token, expires)) = state.issued.get(&key)
+            && let Ok(lifetime) = expires.duration_since(now)
+        {
+            return Ok(Issued { token: token.clone(), lifetime });
+        }
+        let lifetime = directory.tokens.lifetime;
+        let token = token::access_token(subject, now, lifetime, self.key)
+            .map_err(|err| Refusal::assertion_invalid(&format!("The token could not be signed: {err}.")))?;
+        if state.issued.len() >= REPEATED_TOKENS {
+            state.issued.clear();
+        }
+        state.issued.insert(key, (token.clone(), now + lifetime));
+        Ok(Issued { token, lifetime })
+    }
+
+    fn keys(&self) -> Reply {
+        Reply::json(StatusCode::OK, &json!({ "keys": [self.key.public().jwk()] }))
+    }
+
+    fn discovery(&self, tenant: &str) -> Reply {
+        let Some(id) = self.directory.read(|directory| directory.tenant(tenant).map(|tenant| tenant.id.clone())) else {
+            return Reply::empty(StatusCode::BAD_REQUEST);
+        };
+        let base = format!("{}/{id}", self.authority);
+        let document = json!({
+            "issuer": format!("{base}/v2.0"),
+            "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+            "jwks_uri": format!("{base}/discovery/v2.0/keys"),
+            "response_types_supported": ["token"],
+            "subject_types_supported": ["pairwise"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        });
+        Reply::json(StatusCode::OK, &document)
+    }
+}
+
+impl Service for Entra {
+    const MAX_BODY: usize = 256 * 1024;
+
+    async fn answer(&self, request: Received) -> Reply {
+        let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
+        match (&request.method, segments.as_slice()) {
+            (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => self.token(tenant, &request),
+            (&Method::GET, [_, "discovery", "v2.0", "keys"]) => self.keys(),
+            (&Method::GET, [tenant, "v2.0", ".well-known", "openid-configuration"]) => self.discovery(tenant),
+            (_, [_, "oauth2", "v2.0", "token"]) => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),
+            _ => Reply::empty(StatusCode::NOT_FOUND),
+        }
+    }
+}
+
+impl Form {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn required(&self, name: &str) -> Result<&str, Refusal> {
+        self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing_parameter(name))
+    }
+}
+
+/// Entra's clock.
+pub(super) fn clock(directory: &Directory) -> SystemTime {
+    let offset = directory.tokens.clock_offset_secs;
+    let distance = Duration::from_secs(offset.unsigned_abs());
+    if offset < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
+}
+
+fn find_tenant<'a>(directory: &'a Directory, named: &str, client_id: &str) -> Result<&'a Tenant, Refusal> {
+    if matches!(named, "common" | "organizations" | "consumers") {
+        let single = directory.application(client_id).is_some_and(|application| !application.multi_tenant);
+        return Err(if single {
+            Refusal::single_tenant_at_common(client_id, named)
+        } else {
+            Refusal::tenant_not_named(named)
+        });
+    }
+    match directory.tenant(named) {
+        Some(tenant) if tenant.in_other_cloud => Err(Refusal::other_cloud(named)),
+        Some(tenant) => Ok(tenant),
+        None if is_guid(named) || named.contains('.') => Err(Refusal::tenant_not_found(named)),
+        None => Err(Refusal::tenant_malformed(named)),
+    }
+}
+
+fn find_client<'a>(
+    directory: &'a Directory,
+    tenant: &'a Tenant,
+    client_id: &str,
+) -> Result<(&'a Application, &'a ServicePrincipal), Refusal> {
+    let not_found = || Refusal::application_not_found(client_id, &tenant.domain);
+    let application = directory.application(client_id).ok_or_else(not_found)?;
+    if !application.multi_tenant && application.home_tenant != tenant.id {
+        return Err(not_found());
+    }
+    let principal = tenant.service_principal(client_id);
+    let principal = principal.ok_or_else(|| Refusal::service_principal_missing(client_id, &tenant.id))?;
+    if !application.enabled || !principal.enabled {
+        return Err(Refusal::application_disabled(client_id));
+    }
+    Ok((application, principal))
+}
+
+/// The audience that a scope asks for.
+fn find_resource<'a>(tenant: &Tenant, scope: &'a str) -> Result<&'a str, Refusal> {
+    if scope.trim().contains(' ') {
+        return Err(Refusal::several_scopes(scope));
+    }
+    let Some(resource) = scope.trim().strip_suffix("/.default").filter(|resource| !resource.is_empty()) else {
+        return Err(Refusal::scope_malformed(scope));
+    };
+    if !token::is_signalr(resource) || !tenant.signalr_provider {
+        return Err(Refusal::resource_not_found(resource, &tenant.domain));
+    }
+    Ok(resource)
+}
+
+fn answer(directory: &Directory, issued: &Issued) -> Value {
+    let seconds = issued.lifetime.as_secs();
+    let mut body = json!({
+        "token_type": "Bearer",
+        "expires_in": directory.tokens.expires_in.clone().unwrap_or_else(|| Value::from(seconds)),
+        "ext_expires_in": seconds,
+        "access_token": issued.token,
+    });
+    if let (Some(refresh_in), Some(fields)) = (directory.tokens.refresh_in, body.as_object_mut()) {
+        fields.insert(String::from("refresh_in"), Value::from(refresh_in.as_secs()));
+    }
+    body
+}
+
+/// The expiry of a token made now, in seconds since 1970.
+pub(super) fn expiry(now: SystemTime, lifetime: Duration) -> i64 {
+    unix_seconds(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,136 @@
+//! One request and one answer, as the sandbox's services see them: a request whose body has been read, an answer
+//! whose body is whole. Knows no sockets and no protocol above HTTP.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use serde_json::Value;
+
+/// The body of an answer on its way out.
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What answers the requests of one listener.
+pub(super) trait Service: Send + Sync + 'static {
+    /// The largest body that is read, in bytes; a larger one is answered 413.
+    const MAX_BODY: usize;
+
+    /// Answers one request.
+    fn answer(&self, request: Received) -> impl Future<Output = Reply> + Send;
+}
+
+/// A request, with its body read.
+#[derive(Clone, Debug)]
+pub(super) struct Received {
+    /// The method.
+    pub(super) method: Method,
+    /// The path as it was sent, percent-encoding untouched.
+    pub(super) path: String,
+    /// The query as it was sent, without the `?`; empty if there was none.
+    pub(super) query: String,
+    /// The host as the caller named it: `Host`, or `:authority` of HTTP/2.
+    pub(super) host: String,
+    /// The header fields.
+    pub(super) headers: HeaderMap,
+    /// The whole body.
+    pub(super) body: Bytes,
+}
+
+impl Received {
+    /// A header field's value, if it is there and readable.
+    pub(super) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The first value of a query key, compared without case: SDKs differ in the case they write.
+    pub(super) fn query_value(&self, name: &str) -> Option<String> {
+        self.query_pairs().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.into_owned())
+    }
+
+    /// Every value of a query key, compared without case.
+    pub(super) fn query_values(&self, name: &str) -> Vec<String> {
+        self.query_pairs()
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.into_owned())
+            .collect()
+    }
+
+    /// The query's keys and values, decoded.
+    pub(super) fn query_pairs(&self) -> form_urlencoded::Parse<'_> {
+        form_urlencoded::parse(self.query.as_bytes())
+    }
+
+    /// The bearer token, if the request carries one.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        bearer_of(&self.headers)
+    }
+}
+
+/// The bearer token in `Authorization`, if there is one. The scheme is compared without case (RFC 9110 section 11.1).
+pub(super) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    /// The status.
+    pub(super) status: StatusCode,
+    /// The header fields.
+    pub(super) headers: HeaderMap,
+    /// The body.
+    pub(super) body: Bytes,
+    /// What the journal says about it, such as `AADSTS7000215` or `sent to 3`.
+    pub(super) verdict: Cow<'static, str>,
+}
+
+impl Reply {
+    /// An answer with no body.
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Bytes::new(), verdict: Cow::Borrowed("") }
+    }
+
+    /// An answer with a JSON body.
+    pub(super) fn json(status: StatusCode, body: &Value) -> Self {
+        Self::typed(status, "application/json; charset=utf-8", body.to_string())
+    }
+
+    /// An answer with a text body.
+    pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self::typed(status, "text/plain; charset=utf-8", body)
+    }
+
+    /// An answer with a body of some type.
+    pub(super) fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        Self { status, headers, body: body.into(), verdict: Cow::Borrowed("") }
+    }
+
+    /// Adds a header field; a value that no header can hold is left out.
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.append(name, value);
+        }
+        self
+    }
+
+    /// Adds `Retry-After`, in whole seconds.
+    pub(super) fn retry_after(self, after: Option<Duration>) -> Self {
+        match after {
+            Some(after) => self.header(RETRY_AFTER, &after.as_secs().to_string()),
+            None => self,
+        }
+    }
+
+    /// Says what the journal is to say.
+    pub(super) fn verdict(mut self, verdict: impl Into<Cow<'static, str>>) -> Self {
+        self.verdict = verdict.into();
+        self
+    }
+}

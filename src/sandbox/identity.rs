@@ -1,0 +1,192 @@
+//! Where a host asks for the tokens of its managed identities: the instance metadata service (IMDS) of virtual
+//! machines, and the identity endpoint of App Service and Container Apps. Knows the host's identities, not what
+//! their tokens are good for.
+//!
+//! Source: Microsoft's documentation of both endpoints; what the official SDK sends was measured.
+
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::directory::{Directory, DirectoryHandle, ManagedIdentity};
+use super::entra::{clock, expiry};
+use super::exchange::{Received, Reply, Service};
+use super::guid;
+use super::keys::RsaKey;
+use super::token::{self, ProvedBy, Subject};
+use super::unix_seconds;
+
+/// What makes the tokens of managed identities.
+#[derive(Clone)]
+pub(super) struct IdentityIssuer {
+    /// The origin of the authority that they are issued by.
+    pub(super) authority: String,
+    /// The directory.
+    pub(super) directory: DirectoryHandle,
+    /// Entra's key.
+    pub(super) key: &'static RsaKey,
+}
+
+/// The instance metadata service.
+pub(super) struct Imds(pub(super) IdentityIssuer);
+
+/// The identity endpoint of App Service.
+pub(super) struct AppService {
+    /// What makes the tokens.
+    pub(super) issuer: IdentityIssuer,
+    /// The secret that `X-IDENTITY-HEADER` must carry.
+    pub(super) secret: String,
+}
+
+/// A managed identity's token.
+struct Issued {
+    token: String,
+    client_id: String,
+    resource: String,
+    now: SystemTime,
+    expires: i64,
+}
+
+/// Why there is none.
+enum Refused {
+    /// No identity of the host is the one asked for.
+    NoIdentity,
+    /// Entra does not know the resource: the text of its refusal.
+    Resource(String),
+    /// The request names no resource.
+    NoResource,
+}
+
+impl IdentityIssuer {
+    fn issue(&self, request: &Received) -> Result<Issued, Refused> {
+        let resource = request.query_value("resource").filter(|resource| !resource.is_empty());
+        let resource = resource.ok_or(Refused::NoResource)?;
+        let directory = self.directory.read(Clone::clone);
+        let identity = find_identity(&directory, request).ok_or(Refused::NoIdentity)?;
+        let now = clock(&directory);
+        let lifetime = directory.tokens.identity_lifetime;
+        let subject = Subject {
+            tenant: &identity.tenant,
+            client_id: &identity.client_id,
+            object_id: &identity.object_id,
+            audience: &resource,
+            proved_by: ProvedBy::Assertion,
+        };
+        let provider = directory.tenant(&identity.tenant).is_some_and(|tenant| tenant.signalr_provider);
+        let token = if token::EXCHANGE_AUDIENCES.contains(&resource.as_str()) {
+            token::exchange_token(&subject, &self.authority, now, lifetime, self.key)
+        } else if token::is_signalr(&resource) && provider {
+            token::access_token(&subject, now, lifetime, self.key)
+        } else {
+            return Err(Refused::Resource(format!(
+                "AADSTS500011: The resource principal named {resource} was not found in the tenant named {}.",
+                identity.tenant
+            )));
+        };
+        // Signing with a key that has signed before does not fail; there would be no token then.
+        let token = token.map_err(|err| Refused::Resource(err.to_string()))?;
+        let client_id = identity.client_id.clone();
+        Ok(Issued { token, client_id, resource, now, expires: expiry(now, lifetime) })
+    }
+}
+
+/// The host's identity that a request names, or its system-assigned one.
+fn find_identity<'a>(directory: &'a Directory, request: &Received) -> Option<&'a ManagedIdentity> {
+    let named = |keys: &[&str]| keys.iter().find_map(|key| request.query_value(key));
+    let client_id = named(&["client_id", "clientid"]);
+    let object_id = named(&["object_id", "principal_id"]);
+    let resource_id = named(&["msi_res_id", "mi_res_id"]);
+    let is_named = |identity: &&ManagedIdentity| match (&client_id, &object_id, &resource_id) {
+        (Some(id), _, _) => identity.client_id.eq_ignore_ascii_case(id),
+        (None, Some(id), _) => identity.object_id.eq_ignore_ascii_case(id),
+        (None, None, Some(id)) => identity.resource_id.eq_ignore_ascii_case(id),
+        (None, None, None) => identity.system_assigned,
+    };
+    directory.managed_identities.iter().filter(|identity| identity.assigned_to_host).find(is_named)
+}
+
+impl Service for Imds {
+    const MAX_BODY: usize = 4096;
+
+    async fn answer(&self, request: Received) -> Reply {
+        if request.path != "/metadata/identity/oauth2/token" {
+            return Reply::empty(StatusCode::NOT_FOUND);
+        }
+        if request.method != Method::GET {
+            return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        if !request.header("metadata").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return imds_refusal("bad_request_102", "Required metadata header not specified");
+        }
+        if request.query_value("api-version").is_none() {
+            return imds_refusal("invalid_request", "Required query variable 'api-version' is missing");
+        }
+        match self.0.issue(&request) {
+            Ok(issued) => {
+                // Every value is text, dates too.
+                let lifetime = (issued.expires - unix_seconds(issued.now)).to_string();
+                let body = json!({
+                    "access_token": issued.token,
+                    "client_id": issued.client_id,
+                    "expires_in": lifetime,
+                    "expires_on": issued.expires.to_string(),
+                    "ext_expires_in": lifetime,
+                    "not_before": unix_seconds(issued.now).to_string(),
+                    "resource": issued.resource,
+                    "token_type": "Bearer",
+                });
+                Reply::json(StatusCode::OK, &body).verdict("token issued")
+            }
+            Err(Refused::NoIdentity) => imds_refusal("invalid_request", "Identity not found"),
+            Err(Refused::NoResource) => {
+                imds_refusal("invalid_request", "Required query variable 'resource' is missing")
+            }
+            Err(Refused::Resource(text)) => imds_refusal("invalid_resource", &text),
+        }
+    }
+}
+
+fn imds_refusal(error: &str, description: &str) -> Reply {
+    let body = json!({ "error": error, "error_description": description });
+    Reply::json(StatusCode::BAD_REQUEST, &body).verdict(description.to_owned())
+}
+
+impl Service for AppService {
+    const MAX_BODY: usize = 4096;
+
+    async fn answer(&self, request: Received) -> Reply {
+        if request.path != "/msi/token" {
+            return Reply::empty(StatusCode::NOT_FOUND);
+        }
+        if request.method != Method::GET {
+            return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        if request.header("x-identity-header") != Some(self.secret.as_str()) {
+            return app_service_refusal(StatusCode::UNAUTHORIZED, "The X-IDENTITY-HEADER is missing or wrong.");
+        }
+        match self.issuer.issue(&request) {
+            Ok(issued) => {
+                let body = json!({
+                    "access_token": issued.token,
+                    "client_id": issued.client_id,
+                    "expires_on": issued.expires.to_string(),
+                    "resource": issued.resource,
+                    "token_type": "Bearer",
+                });
+                Reply::json(StatusCode::OK, &body).verdict("token issued")
+            }
+            Err(Refused::NoIdentity) => app_service_refusal(
+                StatusCode::BAD_REQUEST,
+                "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId.",
+            ),
+            Err(Refused::NoResource) => app_service_refusal(StatusCode::BAD_REQUEST, "The resource is missing."),
+            Err(Refused::Resource(text)) => app_service_refusal(StatusCode::BAD_REQUEST, &text),
+        }
+    }
+}
+
+fn app_service_refusal(status: StatusCode, message: &str) -> Reply {
+    let body: Value = json!({ "statusCode": status.as_u16(), "message": message, "correlationId": guid() });
+    Reply::json(status, &body).verdict(message.to_owned())
+}

@@ -1,0 +1,330 @@
+//! The record of every request that a server received, which tests read to prove what arrived and how often. Does
+//! not judge: the verdict is what the server says about its own answer.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::exchange::bearer_of;
+use super::keys;
+
+/// How many entries are kept.
+const MAX_ENTRIES: usize = 100_000;
+
+/// How many bytes of entries are kept, bodies and header fields together: two in flight per test would fit a
+/// thousand times over, and a server that runs for days stays small.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bodies up to this size are kept whole, in bytes.
+const MAX_KEPT_BODY: usize = 64 * 1024;
+
+/// One request that a server received.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its number at this server, from 1, without gaps.
+    pub sequence: u64,
+    /// When it had arrived whole.
+    pub at: SystemTime,
+    /// The method.
+    pub method: String,
+    /// Path and query as they were sent.
+    pub target: String,
+    /// The host that the caller named.
+    pub host: String,
+    /// What `Authorization` carried.
+    pub authorization: Option<Authorization>,
+    /// The other header fields in their order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// How many bytes of body were read.
+    pub body_length: usize,
+    /// The SHA-256 of those bytes, in lower-case hex.
+    pub body_sha256: String,
+    /// The body, if it is at most 64 KiB.
+    pub body: Option<Bytes>,
+    /// Whether the whole body arrived.
+    pub complete: bool,
+    /// The status of the answer; `None` while there is none, and for a request that never gets one.
+    pub status: Option<u16>,
+    /// What the server says about its answer.
+    pub verdict: String,
+}
+
+/// What `Authorization` carried. The token itself is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorization {
+    /// The scheme as it was written.
+    pub scheme: String,
+    /// The first eight hex digits of the token's SHA-256.
+    pub fingerprint: String,
+    /// The token's claims as they stand in it, unchecked. Empty if it is no JWT.
+    pub claims: Map<String, Value>,
+}
+
+/// The entries of one server.
+#[derive(Debug)]
+pub struct Journal {
+    entries: Mutex<Kept>,
+    changed: watch::Sender<u64>,
+    show_bodies: bool,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    received: u64,
+}
+
+impl Journal {
+    /// An empty journal. `show_bodies` is off where bodies hold secrets: they are then not shown over HTTP.
+    pub(super) fn new(show_bodies: bool) -> Self {
+        Self { entries: Mutex::default(), changed: watch::Sender::new(0), show_bodies }
+    }
+
+    /// The entries that are kept, the oldest first.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.kept().entries.iter().cloned().collect()
+    }
+
+    /// How many requests were received since the start, kept or not.
+    pub fn received(&self) -> u64 {
+        self.kept().received
+    }
+
+    /// How many entries were dropped to make room.
+    pub fn dropped(&self) -> u64 {
+        let kept = self.kept();
+        kept.received - kept.entries.len() as u64
+    }
+
+    /// Forgets the entries. Numbering goes on; `dropped` counts them.
+    pub fn clear(&self) {
+        let mut kept = self.kept();
+        kept.entries.clear();
+        kept.bytes = 0;
+    }
+
+    /// Waits until at least `count` of the kept entries match, and returns those. An entry is there as soon as its
+    /// request has arrived; it changes once more when it is answered.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn wait_for(&self, count: usize, matches: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let found: Vec<Entry> = self.kept().entries.iter().filter(|entry| matches(entry)).cloned().collect();
+            if found.len() >= count {
+                return found;
+            }
+            // The sender is this struct's own, so waiting cannot fail.
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// The entries after number `after`, as JSON.
+    pub(super) fn json(&self, after: u64) -> Value {
+        let entries: Vec<Value> = self
+            .kept()
+            .entries
+            .iter()
+            .filter(|entry| entry.sequence > after)
+            .map(|entry| entry.json(self.show_bodies))
+            .collect();
+        json!({ "received": self.received(), "dropped": self.dropped(), "entries": entries })
+    }
+
+    /// Writes down a request that arrived and returns its number.
+    pub(super) fn begin(&self, mut entry: Entry) -> u64 {
+        let mut kept = self.kept();
+        kept.received += 1;
+        entry.sequence = kept.received;
+        kept.bytes += entry.size();
+        kept.entries.push_back(entry);
+        while kept.entries.len() > MAX_ENTRIES || kept.bytes > MAX_BYTES {
+            let Some(oldest) = kept.entries.pop_front() else { break };
+            kept.bytes -= oldest.size();
+        }
+        let sequence = kept.received;
+        drop(kept);
+        self.changed.send_modify(|changes| *changes += 1);
+        sequence
+    }
+
+    /// Writes down how a request was answered.
+    pub(super) fn end(&self, sequence: u64, status: Option<u16>, verdict: &str) {
+        let mut kept = self.kept();
+        // The newest are at the back, and an answer follows its request soon.
+        if let Some(entry) = kept.entries.iter_mut().rev().find(|entry| entry.sequence == sequence) {
+            entry.status = status;
+            verdict.clone_into(&mut entry.verdict);
+        }
+        drop(kept);
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// What there is to say of a request when it has arrived.
+    pub(super) fn new(
+        method: &http::Method,
+        target: &str,
+        host: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+        complete: bool,
+    ) -> Self {
+        let shown = headers.iter().filter(|(name, _)| *name != AUTHORIZATION);
+        let shown =
+            shown.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+        Self {
+            sequence: 0,
+            at: SystemTime::now(),
+            method: method.to_string(),
+            target: target.to_owned(),
+            host: host.to_owned(),
+            authorization: Authorization::of(headers),
+            headers: shown.collect(),
+            body_length: body.len(),
+            body_sha256: hex(digest::digest(&digest::SHA256, body).as_ref()),
+            body: (body.len() <= MAX_KEPT_BODY).then(|| body.clone()),
+            complete,
+            status: None,
+            verdict: String::new(),
+        }
+    }
+
+    /// The first value of a header field, named in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The path alone, without the query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+    }
+
+    /// The fields of a form body, decoded.
+    pub fn form(&self) -> Vec<(String, String)> {
+        form_urlencoded::parse(self.body.as_deref().unwrap_or_default()).into_owned().collect()
+    }
+
+    fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        size_of::<Self>() + self.target.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
+    }
+
+    fn json(&self, show_body: bool) -> Value {
+        let body = self.body.as_ref().filter(|_| show_body).map(|body| String::from_utf8_lossy(body).into_owned());
+        json!({
+            "sequence": self.sequence,
+            "at": humantime::format_rfc3339_millis(self.at).to_string(),
+            "method": self.method,
+            "target": self.target,
+            "host": self.host,
+            "authorization": self.authorization.as_ref().map(|seen| json!({
+                "scheme": seen.scheme, "fingerprint": seen.fingerprint, "claims": seen.claims,
+            })),
+            "headers": self.headers,
+            "body_length": self.body_length,
+            "body_sha256": self.body_sha256,
+            "body": body,
+            "complete": self.complete,
+            "status": self.status,
+            "verdict": self.verdict,
+        })
+    }
+}
+
+impl Authorization {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(AUTHORIZATION)?;
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let scheme = text.split(' ').next().unwrap_or_default().to_owned();
+        let token = bearer_of(headers).unwrap_or_default();
+        Some(Self {
+            scheme,
+            fingerprint: fingerprint(token),
+            claims: keys::read(token).map(|(_, claims)| claims).unwrap_or_default(),
+        })
+    }
+
+    /// A claim of the token that is text.
+    pub fn claim(&self, name: &str) -> Option<&str> {
+        keys::text(&self.claims, name)
+    }
+}
+
+/// The name that a secret or token goes by: the first eight hex digits of its SHA-256.
+pub fn fingerprint(secret: &str) -> String {
+    let digest = digest::digest(&digest::SHA256, secret.as_bytes());
+    hex(digest.as_ref().get(..4).unwrap_or_default())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(length: usize) -> Entry {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, "Bearer secret-token".parse().unwrap())]);
+        Entry::new(&http::Method::POST, "/api?a=1", "host", &headers, &Bytes::from(vec![b'a'; length]), true)
+    }
+
+    #[test]
+    fn a_token_is_kept_as_a_fingerprint_only() {
+        let journal = Journal::new(true);
+        journal.begin(entry(2));
+        let shown = format!("{:?} {}", journal.entries(), journal.json(0));
+        assert!(!shown.contains("secret-token"), "{shown}");
+        assert_eq!(journal.entries()[0].authorization.as_ref().unwrap().fingerprint, fingerprint("secret-token"));
+    }
+
+    #[test]
+    fn a_large_body_leaves_its_length_and_hash() {
+        let journal = Journal::new(true);
+        journal.begin(entry(MAX_KEPT_BODY + 1));
+        let entry = journal.entries().remove(0);
+        assert_eq!((entry.body, entry.body_length), (None, MAX_KEPT_BODY + 1));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_was_dropped_is_counted() {
+        let journal = Journal::new(true);
+        for _ in 0..1100 {
+            journal.begin(entry(MAX_KEPT_BODY));
+        }
+        assert_eq!(journal.received(), 1100);
+        assert!(journal.dropped() > 50, "{}", journal.dropped());
+        assert_eq!(journal.entries().last().unwrap().sequence, 1100);
+    }
+
+    #[test]
+    fn an_answer_is_added_to_its_request() {
+        let journal = Journal::new(true);
+        let (first, second) = (journal.begin(entry(1)), journal.begin(entry(2)));
+        journal.end(second, Some(202), "sent to 2");
+        journal.end(first, None, "hang");
+        let statuses: Vec<_> = journal.entries().iter().map(|entry| (entry.status, entry.verdict.clone())).collect();
+        assert_eq!(statuses, [(None, String::from("hang")), (Some(202), String::from("sent to 2"))]);
+    }
+}

@@ -1,0 +1,120 @@
+//! The parameters of the REST API's operations: names in the path and values in the query, checked. Knows no hubs.
+//!
+//! Source: patterns, lengths and ranges of the data-plane swagger of 2024-12-01.
+
+use std::ops::RangeInclusive;
+
+use super::exchange::Received;
+use super::problem::Problem;
+
+/// The versions of the REST API. What the service answers to others is not documented; the sandbox answers 400.
+const API_VERSIONS: [&str; 5] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01"];
+
+/// Checks `api-version`, which every call but those of the v1 form carries.
+pub(super) fn check_version(request: &Received) -> Result<(), Problem> {
+    match request.query_value("api-version") {
+        Some(version) if API_VERSIONS.contains(&version.as_str()) => Ok(()),
+        Some(version) => Err(Problem::Invalid("api-version", format!("The api-version '{version}' is not supported."))),
+        None => Err(Problem::Invalid("api-version", String::from("The query parameter 'api-version' is required."))),
+    }
+}
+
+/// The hub's full name: an application's hubs are its own.
+pub(super) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem> {
+    let checked = |parameter, name: &str| {
+        if is_name(name) {
+            return Ok(());
+        }
+        let message = "The name must begin with a letter and have up to 128 letters, digits or _ ` , . [ ].";
+        Err(Problem::Invalid(parameter, String::from(message)))
+    };
+    checked("hub", hub)?;
+    let Some(application) = request.query_value("application") else {
+        return Ok(hub.to_owned());
+    };
+    checked("application", &application)?;
+    Ok(format!("{application}_{hub}"))
+}
+
+/// A connection id.
+pub(super) fn connection(id: &str) -> Result<&str, Problem> {
+    if id.is_empty() {
+        Err(Problem::Invalid("connectionId", String::from("The connection id is empty.")))
+    } else {
+        Ok(id)
+    }
+}
+
+/// A group's name.
+pub(super) fn group(name: &str) -> Result<&str, Problem> {
+    let message = "The group name must have 1 to 1024 characters and not only white space.";
+    if is_text(name, 1024) { Ok(name) } else { Err(Problem::Invalid("group", String::from(message))) }
+}
+
+/// A user id.
+pub(super) fn user(id: &str) -> Result<&str, Problem> {
+    let message = "The user id must have 1 to 1024 characters.";
+    if (1..=1024).contains(&id.chars().count()) { Ok(id) } else { Err(Problem::Invalid("user", String::from(message))) }
+}
+
+/// A stream id.
+pub(super) fn stream(id: &str) -> Result<&str, Problem> {
+    let message = "The stream id must have 1 to 100 characters and not only white space.";
+    if is_text(id, 100) { Ok(id) } else { Err(Problem::Invalid("streamId", String::from(message))) }
+}
+
+/// A whole number in the query.
+pub(super) fn number(
+    request: &Received,
+    name: &'static str,
+    range: RangeInclusive<u32>,
+) -> Result<Option<u32>, Problem> {
+    let Some(text) = request.query_value(name) else {
+        return Ok(None);
+    };
+    let Some(number) = text.parse().ok().filter(|number| range.contains(number)) else {
+        let (start, end) = (range.start(), range.end());
+        let message = format!("The query parameter '{name}' must be a number from {start} to {end}.");
+        return Err(Problem::Invalid(name, message));
+    };
+    Ok(Some(number))
+}
+
+/// A truth value in the query; `false` if it is not there.
+pub(super) fn flag(request: &Received, name: &'static str) -> Result<bool, Problem> {
+    match request.query_value(name) {
+        None => Ok(false),
+        Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Some(_) => Err(Problem::Invalid(name, format!("The query parameter '{name}' must be true or false."))),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && characters.all(|next| next.is_ascii_alphanumeric() || matches!(next, '_' | '`' | ',' | '.' | '[' | ']'))
+        && name.len() <= 128
+}
+
+fn is_text(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.chars().count()) && !text.chars().all(char::is_whitespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_as_the_swagger_says() {
+        for name in ["chat", "C", "a_`,.[]9", &"a".repeat(128)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "1chat", "chat room", "chat/x", "chät", "chat-1", &"a".repeat(129)] {
+            assert!(!is_name(name), "{name}");
+        }
+        assert!(group(&"ä".repeat(1024)).is_ok() && user(" ").is_ok() && stream(" a").is_ok());
+        assert!(group(&"a".repeat(1025)).is_err() && group(" \t").is_err() && user("").is_err());
+        assert!(stream(&"a".repeat(101)).is_err() && connection("").is_err());
+    }
+}

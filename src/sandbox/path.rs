@@ -1,0 +1,308 @@
+//! Which operation of the REST API a method and a path are, in its present form, its v1 form and the mirrored forms
+//! that the official emulator takes. Pure; knows no hubs. Written apart from the gateway's own grammar on purpose:
+//! each is a check of the other.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+/// A call that was understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    /// Whether the path is of the v1 form, which takes no `api-version` and answers a little differently.
+    pub(super) v1: bool,
+    /// What is called.
+    pub(super) operation: Operation,
+}
+
+/// An operation; names are percent-decoded, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Health,
+    AccessKey,
+    Hub(String, HubOperation),
+}
+
+/// An operation of a hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HubOperation {
+    Send,
+    CloseConnections,
+    Execute,
+    GenerateToken,
+    ConnectionExists { connection: String },
+    ConnectionClose { connection: String },
+    ConnectionSend { connection: String },
+    ConnectionInvoke { connection: String },
+    ConnectionLeaveAllGroups { connection: String },
+    StreamSend { connection: String, stream: String },
+    StreamComplete { connection: String, stream: String },
+    GroupExists { group: String },
+    GroupSend { group: String },
+    GroupCloseConnections { group: String },
+    GroupListConnections { group: String },
+    GroupAddConnection { group: String, connection: String },
+    GroupRemoveConnection { group: String, connection: String },
+    UserExists { user: String },
+    UserSend { user: String },
+    UserCloseConnections { user: String },
+    UserLeaveAllGroups { user: String },
+    UserInGroup { user: String, group: String },
+    UserAddToGroup { user: String, group: String },
+    UserRemoveFromGroup { user: String, group: String },
+}
+
+/// A method and path that are no call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoCall {
+    /// There is nothing at this path.
+    NotFound,
+    /// There is something, but not by this method.
+    MethodNotAllowed,
+    /// A segment does not decode to text.
+    Malformed,
+}
+
+/// Reads a method and a path as it was sent.
+pub(super) fn parse(method: &Method, path: &str) -> Result<Call, NoCall> {
+    let path = path.strip_prefix("/api/").ok_or(NoCall::NotFound)?;
+    let (v1, path) = path.strip_prefix("v1/").map_or((false, path), |path| (true, path));
+    // A slash at the end changes nothing.
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let segments = path
+        .split('/')
+        .map(|segment| percent_decode_str(segment).decode_utf8().map(String::from))
+        .collect::<Result<Vec<String>, _>>();
+    let Ok(segments) = segments else {
+        return Err(NoCall::Malformed);
+    };
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let operation = match segments.as_slice() {
+        ["health"] => only(method, &[Method::GET, Method::HEAD], Operation::Health)?,
+        ["auth", "accessKey"] => only(method, &[Method::GET], Operation::AccessKey)?,
+        ["hubs", hub, rest @ ..] => Operation::Hub((*hub).to_owned(), hub_operation(method, rest)?),
+        _ => return Err(NoCall::NotFound),
+    };
+    Ok(Call { v1, operation })
+}
+
+fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall> {
+    use HubOperation as Op;
+    let get_or_head = [Method::GET, Method::HEAD];
+    let post = [Method::POST];
+    match rest {
+        [] | [":send"] => only(method, &post, Op::Send),
+        [":closeConnections"] => only(method, &post, Op::CloseConnections),
+        [":execute"] => only(method, &post, Op::Execute),
+        [":generateToken"] => only(method, &post, Op::GenerateToken),
+        ["connections", connection] => {
+            let connection = (*connection).to_owned();
+            match *method {
+                Method::GET | Method::HEAD => Ok(Op::ConnectionExists { connection }),
+                Method::DELETE => Ok(Op::ConnectionClose { connection }),
+                Method::POST => Ok(Op::ConnectionSend { connection }),
+                _ => Err(NoCall::MethodNotAllowed),
+            }
+        }
+        ["connections", connection, last] => {
+            let connection = (*connection).to_owned();
+            match *last {
+                ":send" => only(method, &post, Op::ConnectionSend { connection }),
+                ":invoke" => only(method, &post, Op::ConnectionInvoke { connection }),
+                "groups" => only(method, &[Method::DELETE], Op::ConnectionLeaveAllGroups { connection }),
+                _ => Err(NoCall::NotFound),
+            }
+        }
+        ["connections", connection, "streams", stream, last] => {
+            let (connection, stream) = ((*connection).to_owned(), (*stream).to_owned());
+            match *last {
+                ":send" => only(method, &post, Op::StreamSend { connection, stream }),
+                ":complete" => only(method, &post, Op::StreamComplete { connection, stream }),
+                _ => Err(NoCall::NotFound),
+            }
+        }
+        ["groups", group, "connections", connection] | ["connections", connection, "groups", group] => {
+            let (group, connection) = ((*group).to_owned(), (*connection).to_owned());
+            match *method {
+                Method::PUT => Ok(Op::GroupAddConnection { group, connection }),
+                Method::DELETE => Ok(Op::GroupRemoveConnection { group, connection }),
+                _ => Err(NoCall::MethodNotAllowed),
+            }
+        }
+        ["groups", group] => {
+            let group = (*group).to_owned();
+            match *method {
+                Method::POST => Ok(Op::GroupSend { group }),
+                _ => only(method, &get_or_head, Op::GroupExists { group }),
+            }
+        }
+        ["groups", group, last] => {
+            let group = (*group).to_owned();
+            match *last {
+                ":send" => only(method, &post, Op::GroupSend { group }),
+                ":closeConnections" => only(method, &post, Op::GroupCloseConnections { group }),
+                "connections" => only(method, &[Method::GET], Op::GroupListConnections { group }),
+                _ => Err(NoCall::NotFound),
+            }
+        }
+        ["users", user, "groups", group] | ["groups", group, "users", user] => {
+            let (user, group) = ((*user).to_owned(), (*group).to_owned());
+            match *method {
+                Method::PUT => Ok(Op::UserAddToGroup { user, group }),
+                Method::DELETE => Ok(Op::UserRemoveFromGroup { user, group }),
+                _ => only(method, &get_or_head, Op::UserInGroup { user, group }),
+            }
+        }
+        ["users", user] => {
+            let user = (*user).to_owned();
+            match *method {
+                Method::POST => Ok(Op::UserSend { user }),
+                _ => only(method, &get_or_head, Op::UserExists { user }),
+            }
+        }
+        ["users", user, last] => {
+            let user = (*user).to_owned();
+            match *last {
+                ":send" => only(method, &post, Op::UserSend { user }),
+                ":closeConnections" => only(method, &post, Op::UserCloseConnections { user }),
+                "groups" => only(method, &[Method::DELETE], Op::UserLeaveAllGroups { user }),
+                _ => Err(NoCall::NotFound),
+            }
+        }
+        _ => Err(NoCall::NotFound),
+    }
+}
+
+fn only<T>(method: &Method, allowed: &[Method], operation: T) -> Result<T, NoCall> {
+    if allowed.contains(method) { Ok(operation) } else { Err(NoCall::MethodNotAllowed) }
+}
+
+impl Operation {
+    /// The data action that a role must allow, without `Microsoft.SignalRService/SignalR/`; `None` if nobody is
+    /// asked for a token.
+    ///
+    /// Source: the actions are documented, which operation needs which is inferred from their descriptions.
+    pub(super) const fn data_action(&self) -> Option<&'static str> {
+        use HubOperation as Op;
+        Some(match self {
+            Self::Health => return None,
+            Self::AccessKey => "auth/accessKey/action",
+            Self::Hub(_, operation) => match operation {
+                Op::GenerateToken => "auth/clientToken/action",
+                Op::Send | Op::Execute => "hub/send/action",
+                Op::GroupSend { .. } => "group/send/action",
+                Op::UserSend { .. } => "user/send/action",
+                Op::ConnectionSend { .. }
+                | Op::ConnectionInvoke { .. }
+                | Op::StreamSend { .. }
+                | Op::StreamComplete { .. } => "clientConnection/send/action",
+                Op::GroupExists { .. } | Op::UserInGroup { .. } | Op::GroupListConnections { .. } => "group/read",
+                Op::UserExists { .. } => "user/read",
+                Op::ConnectionExists { .. } => "clientConnection/read",
+                Op::ConnectionLeaveAllGroups { .. }
+                | Op::GroupAddConnection { .. }
+                | Op::GroupRemoveConnection { .. }
+                | Op::UserLeaveAllGroups { .. }
+                | Op::UserAddToGroup { .. }
+                | Op::UserRemoveFromGroup { .. } => "group/write",
+                Op::CloseConnections
+                | Op::ConnectionClose { .. }
+                | Op::GroupCloseConnections { .. }
+                | Op::UserCloseConnections { .. } => "clientConnection/write",
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> String {
+        text.to_owned()
+    }
+
+    #[test]
+    fn every_form_is_understood() {
+        use HubOperation as Op;
+        let (connection, group, user, stream) = (text("c"), text("g"), text("u"), text("s"));
+        let rows = [
+            ("POST /api/hubs/h/:send", Op::Send),
+            ("POST /api/hubs/h", Op::Send),
+            ("POST /api/v1/hubs/h", Op::Send),
+            ("POST /api/hubs/h/:closeConnections", Op::CloseConnections),
+            ("POST /api/hubs/h/:execute", Op::Execute),
+            ("POST /api/hubs/h/:generateToken", Op::GenerateToken),
+            ("HEAD /api/hubs/h/connections/c", Op::ConnectionExists { connection: connection.clone() }),
+            ("GET /api/v1/hubs/h/connections/c", Op::ConnectionExists { connection: connection.clone() }),
+            ("DELETE /api/hubs/h/connections/c", Op::ConnectionClose { connection: connection.clone() }),
+            ("POST /api/hubs/h/connections/c/:send", Op::ConnectionSend { connection: connection.clone() }),
+            ("POST /api/v1/hubs/h/connections/c", Op::ConnectionSend { connection: connection.clone() }),
+            ("POST /api/hubs/h/connections/c/:invoke", Op::ConnectionInvoke { connection: connection.clone() }),
+            (
+                "DELETE /api/hubs/h/connections/c/groups",
+                Op::ConnectionLeaveAllGroups { connection: connection.clone() },
+            ),
+            (
+                "POST /api/hubs/h/connections/c/streams/s/:send",
+                Op::StreamSend { connection: connection.clone(), stream: stream.clone() },
+            ),
+            (
+                "POST /api/hubs/h/connections/c/streams/s/:complete",
+                Op::StreamComplete { connection: connection.clone(), stream },
+            ),
+            ("HEAD /api/hubs/h/groups/g", Op::GroupExists { group: group.clone() }),
+            ("POST /api/hubs/h/groups/g/:closeConnections", Op::GroupCloseConnections { group: group.clone() }),
+            ("POST /api/hubs/h/groups/g/:send", Op::GroupSend { group: group.clone() }),
+            ("POST /api/v1/hubs/h/groups/g", Op::GroupSend { group: group.clone() }),
+            ("GET /api/hubs/h/groups/g/connections", Op::GroupListConnections { group: group.clone() }),
+            (
+                "PUT /api/hubs/h/groups/g/connections/c",
+                Op::GroupAddConnection { group: group.clone(), connection: connection.clone() },
+            ),
+            (
+                "DELETE /api/v1/hubs/h/connections/c/groups/g",
+                Op::GroupRemoveConnection { group: group.clone(), connection },
+            ),
+            ("HEAD /api/hubs/h/users/u", Op::UserExists { user: user.clone() }),
+            ("POST /api/hubs/h/users/u/:closeConnections", Op::UserCloseConnections { user: user.clone() }),
+            ("POST /api/hubs/h/users/u/:send", Op::UserSend { user: user.clone() }),
+            ("POST /api/v1/hubs/h/users/u", Op::UserSend { user: user.clone() }),
+            ("DELETE /api/hubs/h/users/u/groups", Op::UserLeaveAllGroups { user: user.clone() }),
+            ("HEAD /api/hubs/h/users/u/groups/g", Op::UserInGroup { user: user.clone(), group: group.clone() }),
+            ("GET /api/v1/hubs/h/groups/g/users/u", Op::UserInGroup { user: user.clone(), group: group.clone() }),
+            ("PUT /api/hubs/h/users/u/groups/g", Op::UserAddToGroup { user: user.clone(), group: group.clone() }),
+            ("DELETE /api/v1/hubs/h/groups/g/users/u/", Op::UserRemoveFromGroup { user, group }),
+        ];
+        for (line, expected) in rows {
+            let (method, path) = line.split_once(' ').unwrap();
+            let call = parse(&method.parse().unwrap(), path).unwrap();
+            assert_eq!(call.operation, Operation::Hub(text("h"), expected), "{line}");
+            assert_eq!(call.v1, path.starts_with("/api/v1/"), "{line}");
+        }
+        for line in ["GET /api/health", "HEAD /api/v1/health"] {
+            let (method, path) = line.split_once(' ').unwrap();
+            assert_eq!(parse(&method.parse().unwrap(), path).unwrap().operation, Operation::Health);
+        }
+        assert_eq!(parse(&Method::GET, "/api/v1/auth/accessKey").unwrap().operation, Operation::AccessKey);
+    }
+
+    #[test]
+    fn names_are_decoded_once_and_a_slash_in_one_stays_in_it() {
+        let call = parse(&Method::HEAD, "/api/hubs/hub%2Fx/users/user%2Fa%2525").unwrap();
+        assert_eq!(call.operation, Operation::Hub(text("hub/x"), HubOperation::UserExists { user: text("user/a%25") }));
+        assert_eq!(parse(&Method::HEAD, "/api/hubs/h/users/%ff"), Err(NoCall::Malformed));
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_no_calls() {
+        for path in ["/", "/api", "/api/", "/api/hubs", "/api/hubs/h/x", "/api/v2/hubs/h", "/client/negotiate"] {
+            assert_eq!(parse(&Method::POST, path), Err(NoCall::NotFound), "{path}");
+        }
+        for line in
+            ["GET /api/hubs/h/:send", "POST /api/health", "PATCH /api/hubs/h/groups/g", "PUT /api/hubs/h/users/u"]
+        {
+            let (method, path) = line.split_once(' ').unwrap();
+            assert_eq!(parse(&method.parse().unwrap(), path), Err(NoCall::MethodNotAllowed), "{line}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What the operations of the REST API do to a hub, and how each of them is answered. Who may call them is
+//! `endpoint.rs` and `access.rs`.
+//!
+//! Source: the data-plane swaggers v1 and 2024-12-01; status and `x-ms-error-code` of what does not exist: the
+//! official emulator and what the official SDK tolerates.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::StatusCode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rmpv::Value;
+use serde_json::json;
+
+use super::connection::{Close, Delivery};
+use super::endpoint::Endpoint;
+use super::exchange::{Received, Reply};
+use super::filter::Filter;
+use super::hub::{Audience, Command, Hub, Stay};
+use super::message::{self, Content, Invocation, Message, PayloadError};
+use super::parameters;
+use super::path::HubOperation;
+use super::problem::{Form, Problem};
+
+/// How long a call waits for the client's answer. The service's own limit is not documented; this is the SDK's usual
+/// time for a client result.
+const INVOKE_TIME: Duration = Duration::from_secs(30);
+
+/// The largest number of a parameter of type `int32`.
+const MAX_INT32: u32 = i32::MAX as u32;
+
+/// The largest page of a list. Source: `maxpagesize` in the swagger.
+const MAX_PAGE: u32 = 200;
+
+/// What may stand in a query value as it is.
+const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One call of a hub's operation.
+pub(super) struct HubCall<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) request: &'a Received,
+    pub(super) form: Form,
+    pub(super) hub: &'a str,
+}
+
+impl HubCall<'_> {
+    /// Carries out the operation.
+    pub(super) async fn carry_out(&self, operation: HubOperation, at: SystemTime) -> Result<Reply, Problem> {
+        use HubOperation as Op;
+        let now = Instant::now();
+        let name = parameters::hub_name(self.request, self.hub)?;
+        // Only what can leave something behind makes a hub.
+        let hub = if matches!(operation, Op::UserAddToGroup { .. }) {
+            self.endpoint.hubs.hub(&name)
+        } else {
+            self.endpoint.hubs.existing(&name)
+        };
+        match operation {
+            Op::Send => self.send(&hub, Audience::All, now),
+            Op::CloseConnections => Ok(self.close(&hub, Audience::All, now)),
+            Op::Execute => self.execute(&hub, now),
+            Op::GenerateToken => self.generate_token(&name, at),
+            Op::ConnectionExists { connection } => {
+                let there = hub.exists(Audience::Connection(parameters::connection(&connection)?), now);
+                Ok(existence(there, "Warning.Connection.NotExisted"))
+            }
+            Op::ConnectionClose { connection } => {
+                let whom = Audience::Connection(parameters::connection(&connection)?);
+                let closed = hub.close(whom, &[], &self.close_reason(), now);
+                Ok(done(self.choose(StatusCode::ACCEPTED, StatusCode::OK)).verdict(format!("closed {closed}")))
+            }
+            Op::ConnectionSend { connection } => {
+                self.send(&hub, Audience::Connection(parameters::connection(&connection)?), now)
+            }
+            Op::ConnectionInvoke { connection } => self.invoke(&hub, parameters::connection(&connection)?).await,
+            Op::ConnectionLeaveAllGroups { connection } => {
+                let there = hub.leave_all(parameters::connection(&connection)?);
+                Ok(done(StatusCode::OK).verdict(if there { "left all groups" } else { "no such connection" }))
+            }
+            Op::StreamSend { connection, stream } => self.stream_send(&hub, &connection, &stream),
+            Op::StreamComplete { connection, stream } => self.stream_complete(&hub, &connection, &stream),
+            Op::GroupExists { group } => {
+                let there = hub.exists(Audience::Group(parameters::group(&group)?), now);
+                Ok(existence(there, "Warning.Group.NotExisted"))
+            }
+            Op::GroupSend { group } => self.send(&hub, Audience::Group(parameters::group(&group)?), now),
+            Op::GroupCloseConnections { group } => {
+                Ok(self.close(&hub, Audience::Group(parameters::group(&group)?), now))
+            }
+            Op::GroupListConnections { group } => self.list(&hub, parameters::group(&group)?, now),
+            Op::GroupAddConnection { group, connection } => {
+                membership(hub.join(parameters::connection(&connection)?, parameters::group(&group)?))
+            }
+            Op::GroupRemoveConnection { group, connection } => {
+                membership(hub.leave(parameters::connection(&connection)?, parameters::group(&group)?))
+            }
+            Op::UserExists { user } => {
+                let there = hub.exists(Audience::User(parameters::user(&user)?), now);
+                Ok(existence(there, "Warning.User.NotExisted"))
+            }
+            Op::UserSend { user } => self.send(&hub, Audience::User(parameters::user(&user)?), now),
+            Op::UserCloseConnections { user } => Ok(self.close(&hub, Audience::User(parameters::user(&user)?), now)),
+            Op::UserLeaveAllGroups { user } => {
+                hub.user_leave_all(parameters::user(&user)?);
+                Ok(Reply::empty(self.choose(StatusCode::OK, StatusCode::NO_CONTENT)))
+            }
+            Op::UserInGroup { user, group } => {
+                let there = hub.user_in_group(parameters::user(&user)?, parameters::group(&group)?, now);
+                Ok(existence(there, "Info.User.NotInGroup"))
+            }
+            Op::UserAddToGroup { user, group } => {
+                hub.user_join(parameters::user(&user)?, parameters::group(&group)?, self.stay()?, now);
+                Ok(done(self.choose(StatusCode::ACCEPTED, StatusCode::OK)))
+            }
+            Op::UserRemoveFromGroup { user, group } => {
+                hub.user_leave(parameters::user(&user)?, parameters::group(&group)?);
+                Ok(Reply::empty(self.choose(StatusCode::ACCEPTED, StatusCode::NO_CONTENT)))
+            }
+        }
+    }
+
+    fn send(&self, hub: &Hub, to: Audience<'_>, now: Instant) -> Result<Reply, Problem> {
+        let message = Arc::new(self.message()?);
+        let excluded = match to {
+            // A send to a user or a connection takes no `excluded`.
+            Audience::User(_) | Audience::Connection(_) => Vec::new(),
+            Audience::All | Audience::Group(_) => self.request.query_values("excluded"),
+        };
+        let reached = hub.send(to, &message, &excluded, now);
+        Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {reached}")))
+    }
+
+    fn close(&self, hub: &Hub, whom: Audience<'_>, now: Instant) -> Reply {
+        let closed = hub.close(whom, &self.request.query_values("excluded"), &self.close_reason(), now);
+        Reply::empty(StatusCode::NO_CONTENT).verdict(format!("closed {closed}"))
+    }
+
+    async fn invoke(&self, hub: &Arc<Hub>, connection: &str) -> Result<Reply, Problem> {
+        const GONE: Problem = Problem::NotExisting("Warning.Connection.NotExisted");
+        let message = Arc::new(self.message()?);
+        let mut call = hub.invoke(connection, message).ok_or(GONE)?;
+        match tokio::time::timeout(INVOKE_TIME, call.answer()).await {
+            Ok(Some(Ok(value))) => {
+                Ok(Reply::json(StatusCode::OK, &json!({ "result": message::to_json(&value) })).verdict("answered"))
+            }
+            Ok(Some(Err(error))) => Err(Problem::ClientError(error)),
+            Ok(None) => Err(GONE),
+            Err(_) => Err(Problem::ClientSilent),
+        }
+    }
+
+    fn stream_send(&self, hub: &Hub, connection: &str, stream: &str) -> Result<Reply, Problem> {
+        let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
+        let last = parameters::flag(self.request, "completed")?;
+        let item = message::json_value(&self.request.body)?;
+        let mut reached = hub.deliver(connection, Delivery::StreamItem { stream: stream.clone(), item });
+        if last {
+            reached &= hub.deliver(connection, Delivery::StreamEnd { stream, error: None });
+        }
+        Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
+    }
+
+    fn stream_complete(&self, hub: &Hub, connection: &str, stream: &str) -> Result<Reply, Problem> {
+        let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
+        // The swagger says `reason`, the SDK sends `error`.
+        let error = self.request.query_value("reason").or_else(|| self.request.query_value("error"));
+        let reached = hub.deliver(connection, Delivery::StreamEnd { stream, error });
+        Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
+    }
+
+    fn execute(&self, hub: &Hub, now: Instant) -> Result<Reply, Problem> {
+        let filter = self.request.query_value("filter").filter(|filter| !filter.trim().is_empty());
+        let filter = filter.map(|filter| Filter::parse(&filter)).transpose();
+        let filter = filter.map_err(|err| Problem::Invalid("filter", err.to_string()))?;
+        if !message::is_json(self.request.header("content-type")) {
+            return Err(Problem::MediaType(String::from("The content type must be application/json.")));
+        }
+        let body = message::json_value(&self.request.body)?;
+        let commands = body.as_array().and_then(|commands| commands.iter().map(command).collect::<Option<Vec<_>>>());
+        let not_understood = || Problem::Invalid("commands", String::from("The commands are not understood."));
+        let reached = hub.execute(filter.as_ref(), &commands.ok_or_else(not_understood)?, now);
+        Ok(Reply::empty(StatusCode::ACCEPTED).verdict(format!("executed on {reached}")))
+    }
+
+    fn generate_token(&self, hub: &str, at: SystemTime) -> Result<Reply, Problem> {
+        let minutes = parameters::number(self.request, "minutesToExpire", 1..=MAX_INT32)?.unwrap_or(60);
+        let user = self.request.query_value("userId");
+        let audience = format!("{}/client/?hub={}", self.endpoint.url(), hub.to_ascii_lowercase());
+        let lifetime = Duration::from_secs(u64::from(minutes) * 60);
+        let token = self.endpoint.keys().client_token(&audience, user.as_deref(), lifetime, at);
+        let token = token.map_err(|err| Problem::Internal(err.to_string()))?;
+        Ok(Reply::json(StatusCode::OK, &json!({ "token": token })).verdict("client token issued"))
+    }
+
+    fn list(&self, hub: &Hub, group: &str, now: Instant) -> Result<Reply, Problem> {
+        let top = parameters::number(self.request, "top", 1..=MAX_INT32)?;
+        let page_size = parameters::number(self.request, "maxpagesize", 1..=MAX_PAGE)?.unwrap_or(MAX_PAGE);
+        let limit = top.map_or(page_size, |top| page_size.min(top));
+        let after = self.request.query_value("continuationToken");
+        let page = hub.list(group, after.as_deref(), limit as usize, now);
+        let members = page.members.iter().map(|(id, user)| match user {
+            Some(user) => json!({ "connectionId": id, "userId": user }),
+            None => json!({ "connectionId": id }),
+        });
+        let mut body = json!({ "value": members.collect::<Vec<_>>() });
+        let left = top.map(|top| top - limit);
+        let last = page.members.last().filter(|_| page.more && left != Some(0));
+        if let (Some((last, _)), Some(fields)) = (last, body.as_object_mut()) {
+            fields.insert(String::from("nextLink"), self.next_link(last, left).into());
+        }
+        Ok(Reply::json(StatusCode::OK, &body).verdict(format!("listed {}", page.members.len())))
+    }
+
+    /// The absolute URL of the next page, at the endpoint's own host.
+    fn next_link(&self, last: &str, top: Option<u32>) -> String {
+        let encode = |value: &str| utf8_percent_encode(value, QUERY_VALUE).to_string();
+        let mut query: Vec<String> = Vec::new();
+        for (key, value) in self.request.query_pairs() {
+            let value = match (key.to_ascii_lowercase().as_str(), top) {
+                ("continuationtoken", _) => continue,
+                ("top", Some(top)) => top.to_string(),
+                _ => value.into_owned(),
+            };
+            query.push(format!("{}={}", encode(&key), encode(&value)));
+        }
+        query.push(format!("continuationToken={}", encode(last)));
+        format!("{}{}?{}", self.endpoint.url(), self.request.path, query.join("&"))
+    }
+
+    fn message(&self) -> Result<Message, Problem> {
+        Ok(Message::read(self.request.header("content-type"), &self.request.body)?)
+    }
+
+    fn close_reason(&self) -> Close {
+        // As the official emulator closes: the client may come back.
+        Close { reason: self.request.query_value("reason"), allow_reconnect: true }
+    }
+
+    fn stay(&self) -> Result<Stay, Problem> {
+        Ok(match parameters::number(self.request, "ttl", 0..=MAX_INT32)? {
+            None => Stay::Lasting,
+            Some(0) => Stay::ConnectedNow,
+            Some(seconds) => Stay::For(Duration::from_secs(u64::from(seconds))),
+        })
+    }
+
+    fn choose(&self, v1: StatusCode, current: StatusCode) -> StatusCode {
+        match self.form {
+            Form::V1 => v1,
+            Form::Current => current,
+        }
+    }
+}
+
+impl From<PayloadError> for Problem {
+    fn from(err: PayloadError) -> Self {
+        match err {
+            PayloadError::ContentType => Self::MediaType(err.to_string()),
+            PayloadError::Malformed(..) | PayloadError::Shape => Self::Invalid("payload", err.to_string()),
+        }
+    }
+}
+
+/// The answer to a change of membership of a connection, which must be there.
+fn membership(there: bool) -> Result<Reply, Problem> {
+    if there { Ok(done(StatusCode::OK)) } else { Err(Problem::NotExisting("Error.Connection.NotExisted")) }
+}
+/// Success with the empty `ServiceResponse` that the swagger's examples show.
+fn done(status: StatusCode) -> Reply {
+    Reply::json(status, &json!({}))
+}
+
+/// The answer to an existence check. That something is not there is an answer, not a failure, and has no body.
+fn existence(there: bool, code: &'static str) -> Reply {
+    if there {
+        return Reply::empty(StatusCode::OK).verdict("there");
+    }
+    Reply { body: bytes::Bytes::new(), ..Problem::NotExisting(code).reply(Form::Current) }
+}
+
+/// Reads one command of `:execute`.
+fn command(value: &Value) -> Option<Command> {
+    let fields = value.as_map()?;
+    let field = |name: &str| {
+        let named = |(key, _): &&(Value, Value)| key.as_str().is_some_and(|key| key.eq_ignore_ascii_case(name));
+        fields.iter().find(named).map(|(_, value)| value)
+    };
+    let group = || parameters::group(field("group")?.as_str()?).ok().map(str::to_owned);
+    match field("type")?.as_str()? {
+        "SendMessage" => {
+            let invocation = Invocation::from_value(field("message")?.clone()).ok()?;
+            let size = value.to_string().len();
+            Some(Command::Send(Arc::new(Message { content: Content::Invocation(invocation), size })))
+        }
+        "JoinGroup" => group().map(Command::Join),
+        "LeaveGroup" => group().map(Command::Leave),
+        "CloseConnection" => {
+            let reason = match field("reason") {
+                None | Some(Value::Nil) => None,
+                Some(reason) => Some(reason.as_str()?.to_owned()),
+            };
+            Some(Command::Close(Close { reason, allow_reconnect: true }))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,167 @@
+//! What stands in the directory when a sandbox starts: the set-up of the cross-tenant article, ready made. Pure data;
+//! everything in it can be changed afterwards.
+//!
+//! ```text
+//! tenant A "contoso" (home)                  tenant B "fabrikam"               tenant C "northwind"
+//!   app registration, multi-tenant             enterprise application            enterprise application
+//!     secret, certificate,                       of the same client id             of the same client id
+//!     federated credentials for:                 REST API Owner on "east"          REST API Owner on "west"
+//!       managed identity of A  ─ IMDS          SignalR resource "east"           SignalR resource "west"
+//!       an external issuer     ─ file          managed identity with the role
+//! ```
+
+use std::time::{Duration, SystemTime};
+
+use super::SandboxError;
+use super::certificates::ClientCertificate;
+use super::directory::{
+    Application, ClientSecret, Directory, ExternalIssuer, FederatedCredential, ManagedIdentity, Resource, SecretText,
+    ServicePrincipal, Tenant, TokenPolicy,
+};
+use super::keys::RsaKey;
+use super::roles::Role;
+use super::token::{EXCHANGE_AUDIENCES, exchange_issuer, unique};
+
+/// Tenant A: where the app registration and its managed identity live.
+pub const TENANT_A: &str = "aaaaaaaa-0000-4000-8000-00000000000a";
+/// Tenant B: where the resource `east` lives.
+pub const TENANT_B: &str = "bbbbbbbb-0000-4000-8000-00000000000b";
+/// Tenant C: where the resource `west` lives.
+pub const TENANT_C: &str = "cccccccc-0000-4000-8000-00000000000c";
+/// The client id of the app registration, and of its enterprise applications.
+pub const APP_CLIENT_ID: &str = "0a990000-0000-4000-8000-000000000001";
+/// The client id of the managed identity in tenant A.
+pub const IDENTITY_CLIENT_ID: &str = "1de00000-0000-4000-8000-00000000000a";
+/// The object id of the managed identity in tenant A.
+pub const IDENTITY_OBJECT_ID: &str = "1de00000-0000-4000-8000-0000000000a0";
+/// The client id of the managed identity in tenant B, which has a role on `east` itself.
+pub const LOCAL_IDENTITY_CLIENT_ID: &str = "1de00000-0000-4000-8000-00000000000b";
+/// The issuer outside Entra, such as a Kubernetes cluster.
+pub const EXTERNAL_ISSUER: &str = "https://issuer.sandbox.test";
+/// The subject that the app registration trusts of it.
+pub const EXTERNAL_SUBJECT: &str = "system:serviceaccount:default:signalr-gateway";
+
+const DOMAINS: [(&str, &str); 3] = [
+    (TENANT_A, "contoso.onmicrosoft.com"),
+    (TENANT_B, "fabrikam.onmicrosoft.com"),
+    (TENANT_C, "northwind.onmicrosoft.com"),
+];
+
+/// How long the app registration's secret is good for: longer than any sandbox runs.
+const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
+
+/// A SignalR resource to start with.
+pub(super) struct ResourceSeed<'a> {
+    /// The endpoint's name.
+    pub(super) name: &'a str,
+    /// The id of its tenant.
+    pub(super) tenant: &'a str,
+}
+
+/// Fills a directory for an authority and its resources.
+pub(super) fn directory(
+    authority: &str,
+    resources: &[ResourceSeed<'_>],
+    certificate: &ClientCertificate,
+) -> Result<Directory, SandboxError> {
+    let mut tenants: Vec<Tenant> = DOMAINS.iter().map(|(id, domain)| Tenant::new(id, domain)).collect();
+    for (number, resource) in resources.iter().enumerate() {
+        if !tenants.iter().any(|tenant| tenant.id == resource.tenant) {
+            tenants.push(Tenant::new(resource.tenant, &format!("tenant{number}.onmicrosoft.com")));
+        }
+    }
+    for tenant in &mut tenants {
+        let roles = roles_in(&tenant.id, resources);
+        tenant.service_principals.push(principal(&tenant.id, APP_CLIENT_ID, roles));
+    }
+    let managed_identities = vec![
+        identity(TENANT_A, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, "id-signalr-gateway"),
+        identity(TENANT_B, LOCAL_IDENTITY_CLIENT_ID, "1de00000-0000-4000-8000-0000000000b0", "id-signalr-local"),
+        ManagedIdentity {
+            system_assigned: true,
+            resource_id: resource_group("Microsoft.Compute/virtualMachines/gateway"),
+            ..identity(
+                TENANT_A,
+                "1de00000-0000-4000-8000-000000000005",
+                "1de00000-0000-4000-8000-000000000050",
+                "gateway",
+            )
+        },
+    ];
+    for identity in &managed_identities {
+        let roles = roles_in(&identity.tenant, resources);
+        if let Some(tenant) = tenants.iter_mut().find(|tenant| tenant.id == identity.tenant) {
+            let object_id = identity.object_id.clone();
+            tenant
+                .service_principals
+                .push(ServicePrincipal { object_id, ..principal(&identity.tenant, &identity.client_id, roles) });
+        }
+    }
+    let external =
+        ExternalIssuer { issuer: EXTERNAL_ISSUER.to_owned(), keys: vec![RsaKey::external()?.public().clone()] };
+    let resources = resources.iter().map(|resource| Resource {
+        name: resource.name.to_owned(),
+        tenant: resource.tenant.to_owned(),
+        local_auth: true,
+        public_network: true,
+    });
+    Ok(Directory {
+        tenants,
+        applications: vec![application(authority, certificate)],
+        managed_identities,
+        external_issuers: vec![external],
+        resources: resources.collect(),
+        tokens: TokenPolicy::default(),
+    })
+}
+
+fn application(authority: &str, certificate: &ClientCertificate) -> Application {
+    let federated = EXCHANGE_AUDIENCES.iter().flat_map(|audience| {
+        [(exchange_issuer(authority, TENANT_A), IDENTITY_OBJECT_ID), (EXTERNAL_ISSUER.to_owned(), EXTERNAL_SUBJECT)]
+            .map(|(issuer, subject)| FederatedCredential {
+                issuer,
+                subject: subject.to_owned(),
+                audience: (*audience).to_owned(),
+            })
+    });
+    Application {
+        client_id: APP_CLIENT_ID.to_owned(),
+        home_tenant: TENANT_A.to_owned(),
+        multi_tenant: true,
+        enabled: true,
+        secrets: vec![ClientSecret {
+            id: String::from("5ec2e700-0000-4000-8000-000000000001"),
+            value: SecretText::new(format!("{}{}", unique(), unique())),
+            expires: SystemTime::now() + SECRET_LIFE,
+        }],
+        certificates: vec![certificate.der().to_vec()],
+        federated: federated.collect(),
+    }
+}
+
+/// An enterprise application; its object id is made of the first group of the tenant's id and the client id.
+fn principal(tenant: &str, client_id: &str, roles: Vec<(String, Role)>) -> ServicePrincipal {
+    let first = tenant.split('-').next().unwrap_or_default();
+    let rest = client_id.split_once('-').map_or(client_id, |(_, rest)| rest);
+    ServicePrincipal { client_id: client_id.to_owned(), object_id: format!("{first}-{rest}"), enabled: true, roles }
+}
+
+fn identity(tenant: &str, client_id: &str, object_id: &str, name: &str) -> ManagedIdentity {
+    ManagedIdentity {
+        tenant: tenant.to_owned(),
+        client_id: client_id.to_owned(),
+        object_id: object_id.to_owned(),
+        resource_id: resource_group(&format!("Microsoft.ManagedIdentity/userAssignedIdentities/{name}")),
+        system_assigned: false,
+        assigned_to_host: true,
+    }
+}
+
+fn resource_group(resource: &str) -> String {
+    format!("/subscriptions/5b500000-0000-4000-8000-000000000001/resourceGroups/sandbox/providers/{resource}")
+}
+
+fn roles_in(tenant: &str, resources: &[ResourceSeed<'_>]) -> Vec<(String, Role)> {
+    let own = resources.iter().filter(|resource| resource.tenant == tenant);
+    own.map(|resource| (resource.name.to_owned(), Role::RestApiOwner)).collect()
+}

@@ -1,0 +1,133 @@
+//! The tokens that Entra and the metadata service hand out: their claims and their signature. Does not decide who
+//! gets one.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::keys::{Claims, RsaKey};
+use super::unix_seconds;
+
+/// The application id of the SignalR resource provider, the same in every tenant.
+pub(super) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d";
+
+/// How long before its issue a token is valid, in seconds: what Entra's own tokens show.
+const BACKDATED_SECS: i64 = 300;
+
+/// The audiences under which an Entra token may be exchanged for another, one for each cloud.
+pub(super) const EXCHANGE_AUDIENCES: [&str; 3] =
+    ["api://AzureADTokenExchange", "api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"];
+
+/// How a client proved that it is itself: the value of the claim `appidacr`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProvedBy {
+    /// A client secret.
+    Secret,
+    /// A certificate, or an assertion of another issuer.
+    Assertion,
+}
+
+/// Whom a token is for and about.
+#[derive(Clone, Debug)]
+pub(super) struct Subject<'a> {
+    /// The id of the tenant that issues it.
+    pub(super) tenant: &'a str,
+    /// The client id of the app registration or managed identity.
+    pub(super) client_id: &'a str,
+    /// The object id of its service principal in that tenant.
+    pub(super) object_id: &'a str,
+    /// The audience, as it was asked for.
+    pub(super) audience: &'a str,
+    /// How the client proved itself.
+    pub(super) proved_by: ProvedBy,
+}
+
+/// Whether a resource, as named in a scope or in a request of the metadata service, is that of Azure SignalR.
+pub(super) fn is_signalr(resource: &str) -> bool {
+    let resource = resource.trim_end_matches('/');
+    // One service principal, two services: a token for the second is refused by the first.
+    ["https://signalr.azure.com", "https://webpubsub.azure.com", SIGNALR_PROVIDER]
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(resource))
+}
+
+/// Makes an access token in the v1 format.
+///
+/// Source: Microsoft's access token claims reference.
+pub(super) fn access_token(
+    subject: &Subject<'_>,
+    now: SystemTime,
+    lifetime: Duration,
+    key: &RsaKey,
+) -> jsonwebtoken::errors::Result<String> {
+    let issuer = format!("https://sts.windows.net/{}/", subject.tenant);
+    let mut claims = common_claims(subject, now, lifetime);
+    let acr = match subject.proved_by {
+        ProvedBy::Secret => "1",
+        ProvedBy::Assertion => "2",
+    };
+    claims.extend([
+        (String::from("appid"), Value::from(subject.client_id)),
+        (String::from("appidacr"), Value::from(acr)),
+        (String::from("idp"), Value::from(issuer.clone())),
+        (String::from("iss"), Value::from(issuer)),
+        (String::from("ver"), Value::from("1.0")),
+    ]);
+    key.sign(&claims)
+}
+
+/// Makes a managed identity's token for the exchange audience, in the v2 format: what a federated identity
+/// credential trusts is the v2 issuer.
+pub(super) fn exchange_token(
+    subject: &Subject<'_>,
+    authority: &str,
+    now: SystemTime,
+    lifetime: Duration,
+    key: &RsaKey,
+) -> jsonwebtoken::errors::Result<String> {
+    let mut claims = common_claims(subject, now, lifetime);
+    claims.extend([
+        (String::from("azp"), Value::from(subject.client_id)),
+        (String::from("azpacr"), Value::from("2")),
+        (String::from("iss"), Value::from(exchange_issuer(authority, subject.tenant))),
+        (String::from("ver"), Value::from("2.0")),
+    ]);
+    key.sign(&claims)
+}
+
+/// The issuer of a tenant's v2 tokens.
+pub(super) fn exchange_issuer(authority: &str, tenant: &str) -> String {
+    format!("{authority}/{tenant}/v2.0")
+}
+
+fn common_claims(subject: &Subject<'_>, now: SystemTime, lifetime: Duration) -> Claims {
+    let issued = unix_seconds(now);
+    let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+    let Value::Object(claims) = json!({
+        "aud": subject.audience,
+        "iat": issued - BACKDATED_SECS,
+        "nbf": issued - BACKDATED_SECS,
+        "exp": issued.saturating_add(lifetime),
+        "idtyp": "app",
+        "oid": subject.object_id,
+        "sub": subject.object_id,
+        "tid": subject.tenant,
+        "uti": unique(),
+    }) else {
+        return Claims::new();
+    };
+    claims
+}
+
+/// 16 random bytes as text of 22 characters.
+pub(super) fn unique() -> String {
+    let mut bytes = [0_u8; 16];
+    // Only an exhausted entropy source fails here; the id is then not unique, and nothing else.
+    if rand::fill(&mut bytes).is_err() {
+        fastrand::fill(&mut bytes);
+    }
+    URL_SAFE_NO_PAD.encode(bytes)
+}
