@@ -97,7 +97,13 @@ fn collect(merged: &Merged, value: &Value, path: &mut Vec<String>, leaves: &mut 
                 path.pop();
             }
         }
-        _ => leaves.push(Effective {
+        Value::Dict(..)
+        | Value::Array(..)
+        | Value::String(..)
+        | Value::Char(..)
+        | Value::Bool(..)
+        | Value::Num(..)
+        | Value::Empty(..) => leaves.push(Effective {
             key: path.join("."),
             value: serde_json::to_value(value).unwrap_or_default(),
             origin: merged.origin(path, value),

@@ -16,19 +16,23 @@ use crate::signalr::Operation;
 
 /// The admission rules of one listener.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub struct Admission {
     settings: AdmissionSettings,
     max_header_bytes: usize,
     max_body_bytes: u64,
 }
 
 impl Admission {
-    pub(super) fn new(settings: AdmissionSettings, max_header_bytes: usize, max_body_bytes: u64) -> Self {
+    /// Makes the rules. The limits are the gateway's, in bytes.
+    pub fn new(settings: AdmissionSettings, max_header_bytes: usize, max_body_bytes: u64) -> Self {
         Self { settings, max_header_bytes, max_body_bytes }
     }
 
     /// Lets a request pass by its head, before anybody asks which operation it is.
-    pub(super) fn admit(&self, peer: &Peer, request: &Parts) -> Result<(), ProxyError> {
+    ///
+    /// # Errors
+    /// [`ProxyError`] says what stands in the way.
+    pub fn admit(&self, peer: &Peer, request: &Parts) -> Result<(), ProxyError> {
         self.admit_client(peer)?;
         let size = headers::size(&request.uri, &request.headers);
         if size > self.max_header_bytes {
@@ -49,7 +53,10 @@ impl Admission {
     }
 
     /// Lets an operation pass.
-    pub(super) fn admit_operation(&self, operation: Operation) -> Result<(), ProxyError> {
+    ///
+    /// # Errors
+    /// [`ProxyError::OperationNotAllowed`].
+    pub fn admit_operation(&self, operation: Operation) -> Result<(), ProxyError> {
         // Health says nothing about the service: the gateway answers it.
         if operation == Operation::Health || self.settings.operations.contains(operation) {
             Ok(())

@@ -23,12 +23,12 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
+pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
 pub use error::{ERROR_HEADER, ProxyError};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
 
-use admission::Admission;
 use body::{Answer, RequestBody};
 use exchange::Exchange;
 use forward::{Failure, Outgoing};

@@ -80,6 +80,16 @@ impl Route {
         &self.name
     }
 
+    /// Returns how an endpoint is chosen.
+    pub fn pick(&self) -> Pick {
+        self.pick
+    }
+
+    /// Returns the place and the weight of each endpoint, in configured order.
+    pub fn endpoints(&self) -> &[(usize, u32)] {
+        &self.endpoints
+    }
+
     /// Says which condition the call does not meet, if any.
     pub fn mismatch(&self, inquiry: &Inquiry<'_>) -> Option<Mismatch> {
         let Inquiry { call, headers, listener, client } = inquiry;

@@ -1,0 +1,39 @@
+//! `health`: is a running gateway alive? For container health checks: the image has no shell and no curl.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+
+use super::Outcome;
+
+/// How long connecting, and the answer, may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The admin listener's address.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+}
+
+pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    let address = options.admin;
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET /livez HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(4096).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().with_context(|| format!("no gateway answers at {address}"))?;
+    let status = answer.lines().next().unwrap_or_default();
+    if status.contains(" 200 ") {
+        Ok(Outcome::Good)
+    } else {
+        Err(anyhow!("the gateway at {address} answers `{status}`"))
+    }
+}

@@ -1,0 +1,105 @@
+//! `run`: serve until SIGTERM or SIGINT.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{ConfigOptions, Outcome, logging, usage};
+use crate::gateway::{Addresses, Gateway, GatewayError, Settings};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    config: ConfigOptions,
+    /// Once serving, write a JSON file with the bound addresses.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    let loaded = options.config.load()?;
+    logging::init(&loaded.settings.logging)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    control_runtime()?.block_on(serve(loaded.settings, |addresses| match &options.ready_file {
+        Some(file) => write_ready_file(file, &ready(addresses)),
+        None => Ok(()),
+    }))?;
+    Ok(Outcome::Good)
+}
+
+/// Makes the runtime for what is not on the path of requests.
+pub(super) fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")
+}
+
+/// Builds and serves a gateway until a signal comes. `serving` is called once callers are accepted.
+pub(super) async fn serve(
+    settings: Settings,
+    serving: impl FnOnce(&Addresses) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let gateway = Gateway::build(settings, &tokio::runtime::Handle::current()).await.map_err(usage)?;
+    let shutdown = shutdown_signal()?;
+    let mut announced = Ok(());
+    let served = gateway.serve(shutdown, |addresses| {
+        for (name, address) in &addresses.listeners {
+            tracing::info!(listener = %name, %address, "serving");
+        }
+        if let Some(address) = addresses.admin {
+            tracing::info!(%address, "admin serving");
+        }
+        announced = serving(addresses);
+    });
+    let served = served.await;
+    announced?;
+    match served {
+        // The log has said so; what could end in time has.
+        Err(GatewayError::CutOff) => {
+            tracing::warn!("requests were cut off: they did not end within shutdown.timeout");
+            Ok(())
+        }
+        other => other.map_err(anyhow::Error::from),
+    }
+}
+
+/// Is done when SIGTERM or SIGINT comes. A second one ends the process at once.
+fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Ends with the process.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("stopping at once: a second signal came");
+            std::process::exit(1);
+        });
+    })
+}
+
+/// Makes the content of a ready file.
+fn ready(addresses: &Addresses) -> serde_json::Value {
+    let listeners: serde_json::Map<_, _> =
+        addresses.listeners.iter().map(|(name, address)| (name.clone(), address.to_string().into())).collect();
+    serde_json::json!({ "listeners": listeners, "admin": addresses.admin.map(|address| address.to_string()) })
+}
+
+/// Writes a ready file in one step, so that nobody reads half of it.
+pub(super) fn write_ready_file(path: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
+    let mut half_done = path.as_os_str().to_owned();
+    half_done.push(".part");
+    let half_done = PathBuf::from(half_done);
+    std::fs::write(&half_done, format!("{content:#}\n"))
+        .and_then(|()| std::fs::rename(&half_done, path))
+        .with_context(|| format!("cannot write the ready file {}", path.display()))
+}
