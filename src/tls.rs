@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The CA file cannot be read as PEM.
-    #[error("cannot read CA certificates from {path}; it must be a PEM file", path = path.display())]
+    #[error("`ca_file` {} cannot be read as PEM certificates", path.display())]
     CaFile {
         /// The file.
         path: PathBuf,
@@ -19,7 +19,7 @@ pub enum TrustError {
         source: rustls_pki_types::pem::Error,
     },
     /// The CA file has no usable certificate.
-    #[error("{path} has no CA certificate in PEM form", path = path.display())]
+    #[error("`ca_file` {} holds no certificate that can be used as a CA", path.display())]
     EmptyCaFile {
         /// The file.
         path: PathBuf,
@@ -35,31 +35,46 @@ pub enum TrustError {
     Rustls(#[from] rustls::Error),
 }
 
-/// Makes a client configuration that trusts the CAs in `ca_file`, or the system's if there is none, and offers
-/// HTTP/1.1.
+/// Which CAs a server's certificate is checked against.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// The system's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Read once.
+    System,
+    /// Those in a PEM file, and no others. Read when the configuration is made.
+    File(PathBuf),
+    /// None: for clients that speak to this host alone, over http.
+    Nobody,
+}
+
+impl Trust {
+    /// The CAs in `ca_file`, or the system's if there is none.
+    pub fn of(ca_file: Option<&Path>) -> Self {
+        ca_file.map_or(Self::System, |path| Self::File(path.to_owned()))
+    }
+}
+
+/// Makes a client configuration. It offers no protocol by ALPN.
 ///
 /// # Errors
-/// [`TrustError`] when there is nothing to trust.
-pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TrustError> {
-    let roots = match ca_file {
-        Some(path) => Arc::new(roots_of_file(path)?),
-        None => system_roots()?,
+/// [`TrustError`] when there should be somebody to trust and is nobody.
+pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
+    let roots = match trust {
+        Trust::System => system_roots()?,
+        Trust::File(path) => Arc::new(roots_of_file(path)?),
+        Trust::Nobody => Arc::new(RootCertStore::empty()),
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+        .with_no_client_auth())
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
     let read_error = |source| TrustError::CaFile { path: path.to_owned(), source };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(read_error)? {
-        roots.add(certificate.map_err(read_error)?)?;
-    }
+    let certificates = CertificateDer::pem_file_iter(path).map_err(read_error)?.collect::<Result<Vec<_>, _>>();
+    roots.add_parsable_certificates(certificates.map_err(read_error)?);
     if roots.is_empty() { Err(TrustError::EmptyCaFile { path: path.to_owned() }) } else { Ok(roots) }
 }
 
@@ -83,9 +98,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "not a certificate").unwrap();
-        let err = client_config(Some(&path)).unwrap_err();
-        assert!(err.to_string().contains("ca.pem has no CA certificate"), "{err}");
-        let err = client_config(Some(&dir.path().join("missing.pem"))).unwrap_err();
+        let err = client_config(&Trust::File(path)).unwrap_err();
+        assert!(err.to_string().contains("ca.pem holds no certificate"), "{err}");
+        let err = client_config(&Trust::File(dir.path().join("missing.pem"))).unwrap_err();
         assert!(err.to_string().contains("missing.pem"), "{err}");
     }
 }

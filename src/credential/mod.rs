@@ -51,15 +51,15 @@ pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialName, CredentialSettings, ManagedIdentity, ManagedIdentitySettings, Proof, SecretSource,
 };
-pub use transport::RootsError;
 
 use acquire::{Acquire, Legs, Material, QuickTries};
 use cell::{Shared, TokenCell, View};
 use refresh::Refresher;
 use tokio::sync::watch as published;
-use transport::{IdentityClient, Roots};
+use transport::IdentityClient;
 
 use crate::metrics::TokenMetrics;
+use crate::tls::{Trust, TrustError};
 
 /// All credentials of a gateway. Dropping it stops their tasks; bearers in service stay usable until they expire.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ impl std::error::Error for CredentialBuildError {}
 pub enum CredentialProblem {
     /// The CAs for the authority cannot be loaded.
     #[error(transparent)]
-    Roots(#[from] RootsError),
+    Trust(#[from] TrustError),
     /// The identity library refuses the tenant, client id or authority.
     #[error("the identity library refuses the tenant, client id or authority")]
     Settings(#[source] azure_core::Error),
@@ -189,15 +189,15 @@ pub enum CredentialProblem {
 
 /// One client for each set of CAs.
 #[derive(Default)]
-struct Clients(HashMap<Roots, IdentityClient>);
+struct Clients(HashMap<Trust, IdentityClient>);
 
 impl Clients {
-    fn get(&mut self, roots: Roots) -> Result<IdentityClient, RootsError> {
-        if let Some(client) = self.0.get(&roots) {
+    fn get(&mut self, trust: Trust) -> Result<IdentityClient, TrustError> {
+        if let Some(client) = self.0.get(&trust) {
             return Ok(client.clone());
         }
-        let client = IdentityClient::new(&roots)?;
-        self.0.insert(roots, client.clone());
+        let client = IdentityClient::new(&trust)?;
+        self.0.insert(trust, client.clone());
         Ok(client)
     }
 }
@@ -205,12 +205,12 @@ impl Clients {
 fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acquire>, CredentialProblem> {
     Ok(match kind {
         CredentialKind::App(settings) => {
-            let roots = settings.authority.ca_file.clone().map_or(Roots::System, Roots::File);
-            let app = entra::App::new(settings.clone(), clients.get(roots)?);
+            let trust = Trust::of(settings.authority.ca_file.as_deref());
+            let app = entra::App::new(settings.clone(), clients.get(trust)?);
             Arc::new(QuickTries(app.map_err(CredentialProblem::Settings)?))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
-            let client = clients.get(Roots::None)?;
+            let client = clients.get(Trust::Nobody)?;
             Arc::new(QuickTries(entra::Identity { settings: identity.clone(), scope: scope.clone(), client }))
         }
         CredentialKind::AccessKey { key } => Arc::new(access_key::AccessKeySource { key: key.clone() }),

@@ -5,7 +5,6 @@
 //! Knows nothing of retries: the library's own are switched off, and `acquire.rs` decides.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,15 +19,13 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use tokio::time::Instant;
 
 use super::acquire::{Leg, LegOutcome, Legs, Life};
 use super::answer::{Answer, TokenAnswer, judge};
 use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, NoAnswer};
 use crate::metrics::TokenStage;
+use crate::tls::{self, Trust, TrustError};
 
 /// How long a TCP connection may take. Chosen: three times a slow round trip around the globe, and short enough that a
 /// black hole leaves time for another try within one acquisition.
@@ -43,43 +40,6 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 /// The origin that the identity library has built in for the instance metadata service.
 const IMDS_HOST: &str = "169.254.169.254";
 
-/// Which CAs an authority's certificate is checked against.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Roots {
-    /// The system's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
-    System,
-    /// Those in a PEM file, and no others. Read once, when the credential is built.
-    File(PathBuf),
-    /// None: the credential speaks to endpoints on the host alone, over http.
-    None,
-}
-
-/// The CAs cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum RootsError {
-    /// The CA file cannot be read.
-    #[error("`ca_file` {} cannot be read as PEM certificates", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: rustls_pki_types::pem::Error,
-    },
-    /// The CA file holds no usable certificate.
-    #[error("`ca_file` {} holds no certificate that can be used as a CA", path.display())]
-    NoneInFile {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system has no CA certificates.
-    #[error("this host has no CA certificates: install ca-certificates, or set SSL_CERT_FILE or `ca_file`")]
-    NoneOnHost,
-    /// The TLS library refuses to start.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
-}
-
 /// A client for identity endpoints. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct IdentityClient {
@@ -89,12 +49,8 @@ pub(crate) struct IdentityClient {
 
 impl IdentityClient {
     /// Makes a client. Does no network I/O.
-    pub(crate) fn new(roots: &Roots) -> Result<Self, RootsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots.load()?)
-            .with_no_client_auth();
+    pub(crate) fn new(trust: &Trust) -> Result<Self, TrustError> {
+        let tls = tls::client_config(trust)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -123,34 +79,6 @@ impl IdentityClient {
             Err(_elapsed) => Err(NoAnswer::Timeout(self.request_timeout)),
         }
     }
-}
-
-impl Roots {
-    fn load(&self) -> Result<RootCertStore, RootsError> {
-        let mut store = RootCertStore::empty();
-        match self {
-            Self::None => {}
-            Self::System => {
-                // Single unreadable certificates of the system are passed over; that none is left is an error.
-                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if store.is_empty() {
-                    return Err(RootsError::NoneOnHost);
-                }
-            }
-            Self::File(path) => {
-                store.add_parsable_certificates(certificates(path)?);
-                if store.is_empty() {
-                    return Err(RootsError::NoneInFile { path: path.clone() });
-                }
-            }
-        }
-        Ok(store)
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
-    let failed = |source| RootsError::File { path: path.to_owned(), source };
-    CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }
 
 /// What one leg of one acquisition sends its request through: it judges the answer, keeps what the identity library

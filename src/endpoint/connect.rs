@@ -19,7 +19,7 @@ use tower::util::MapErr;
 
 use super::{EndpointError, EndpointSettings};
 use crate::metrics::UpstreamErrorReason;
-use crate::tls;
+use crate::tls::{self, Trust};
 
 /// How often an idle connection is probed, so that a peer that vanished is noticed.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -92,8 +92,9 @@ impl Connector {
         // Divided among the addresses of the name, so that one that swallows packets leaves time for the others.
         tcp.set_connect_timeout(Some(settings.connect_timeout));
         let tls = if settings.origin.tls {
-            let config = tls::client_config(settings.ca_file.as_deref())
+            let mut config = tls::client_config(&Trust::of(settings.ca_file.as_deref()))
                 .map_err(|source| EndpointError::Trust { endpoint: settings.name.clone(), source })?;
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
             let name = ServerName::try_from(settings.origin.host.clone()).map_err(|_invalid| unusable_host())?;
             Some((TlsConnector::from(Arc::new(config)), name))
         } else {

@@ -1,5 +1,7 @@
 //! What happens when identity endpoints misbehave, on real sockets and through the real identity library.
 
+use std::path::PathBuf;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -68,7 +70,7 @@ impl Endpoint {
     }
 
     async fn acquire_within(&self, request_timeout: Duration) -> Result<Acquired, CredentialError> {
-        let client = IdentityClient { request_timeout, ..IdentityClient::new(&Roots::None).unwrap() };
+        let client = IdentityClient { request_timeout, ..IdentityClient::new(&Trust::Nobody).unwrap() };
         let settings = managed_identity(&self.address);
         let identity = Identity { settings, scope: "https://signalr.azure.com/.default".into(), client };
         identity.acquire(&Legs::default()).await
@@ -155,7 +157,7 @@ impl Authority {
 
     fn app(&self, address: &str, proof: Proof) -> App {
         let ca_file = self.path("ca.pem");
-        let client = IdentityClient::new(&Roots::File(ca_file.clone())).unwrap();
+        let client = IdentityClient::new(&Trust::File(ca_file.clone())).unwrap();
         let settings = AppSettings {
             authority: AuthoritySettings {
                 cloud: Cloud::Custom { authority: format!("https://{address}") },
@@ -228,7 +230,7 @@ async fn a_closed_port_is_a_transient_error_that_says_what_to_look_at() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let client = IdentityClient::new(&Roots::None).unwrap();
+    let client = IdentityClient::new(&Trust::Nobody).unwrap();
     let identity = Identity { settings: managed_identity(&address), scope: "s".into(), client };
     let err = identity.acquire(&Legs::default()).await.unwrap_err();
     let text = in_one_line(&err);
@@ -329,16 +331,6 @@ async fn an_assertion_file_is_sent_trimmed() {
     authority.app(&entra.address, proof).acquire(&Legs::default()).await.unwrap();
     let exchange = entra.requests.recv().await.unwrap();
     assert!(exchange.contains("client_assertion=assertion-token&"), "{exchange}");
-}
-
-#[test]
-fn says_what_is_wrong_with_a_ca_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ca.pem");
-    let problem = |path: &Path| in_one_line(&IdentityClient::new(&Roots::File(path.to_owned())).unwrap_err());
-    assert!(problem(&path).contains("cannot be read"), "{}", problem(&path));
-    std::fs::write(&path, "no certificate here").unwrap();
-    assert!(problem(&path).contains("holds no certificate"), "{}", problem(&path));
 }
 
 /// Collects what is logged on this thread, at every level and of every crate.
