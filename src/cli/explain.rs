@@ -111,7 +111,7 @@ fn decide(
     let (_, admission) = settings.listeners.get(listener).ok_or(ProxyError::Internal)?;
     let proxy = &settings.proxy;
     let admission = Admission::new(admission.clone(), proxy.max_header_bytes, proxy.max_body_bytes);
-    let peer = Peer { listener, address: Some(SocketAddr::new(client, 0)), forwarded_for: None };
+    let peer = Peer { listener, address: Some(SocketAddr::new(client, 0)), is_tls: false, forwarded_for: None };
     admission.admit(&peer, request)?;
     let call = Call::parse(&request.method, request.uri.path(), request.uri.query())?;
     set(found, "operation", json!(call.operation.name()));

@@ -152,7 +152,8 @@ mod tests {
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
-        let peer = Peer { listener: 0, address: Some("10.1.1.1:5".parse().unwrap()), forwarded_for: None };
+        let peer =
+            Peer { listener: 0, address: Some("10.1.1.1:5".parse().unwrap()), is_tls: false, forwarded_for: None };
         admission().admit(&peer, &request.body(()).unwrap().into_parts().0)
     }
 
@@ -217,7 +218,8 @@ mod tests {
     #[test]
     fn callers_of_other_networks_are_refused_even_as_mapped_addresses() {
         let admit = |address: &str| {
-            let peer = Peer { listener: 0, address: Some(address.parse().unwrap()), forwarded_for: None };
+            let peer =
+                Peer { listener: 0, address: Some(address.parse().unwrap()), is_tls: false, forwarded_for: None };
             admission().admit_client(&peer).is_ok()
         };
         assert!(admit("10.9.9.9:1") && admit("[::ffff:10.9.9.9]:1"));

@@ -22,11 +22,17 @@ const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
 const UNWANTED_TIME: Duration = Duration::from_secs(2);
 
 /// A caller's body on its way upstream. It counts, holds the limit and keeps what it handed out (at most the limit), so
-/// that a request that was refused can be sent again. Clones share it; one at a time is read.
+/// that a request that was refused can be sent again. Clones share it; only the one that was made last by
+/// [`RequestBody::rewound`] is read, since an endpoint that refused early may still be asking for the rest.
 #[derive(Clone)]
-pub(super) struct RequestBody(Option<Rc<RefCell<Upload>>>);
+pub(super) struct RequestBody {
+    upload: Option<Rc<RefCell<Upload>>>,
+    attempt: u32,
+}
 
 struct Upload {
+    /// The attempt that may read.
+    attempt: u32,
     incoming: Incoming,
     /// The length that was declared, if one was.
     declared: Option<u64>,
@@ -55,15 +61,18 @@ pub(super) enum UploadError {
     TooLarge,
     #[error("the caller broke off")]
     Broken(#[source] hyper::Error),
+    #[error("the request is being sent again elsewhere")]
+    Superseded,
 }
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, limit: u64) -> Self {
         if incoming.is_end_stream() {
-            return Self(None);
+            return Self { upload: None, attempt: 0 };
         }
         let declared = incoming.size_hint().exact();
-        Self(Some(Rc::new(RefCell::new(Upload {
+        let upload = Upload {
+            attempt: 0,
             incoming,
             declared,
             limit,
@@ -73,25 +82,30 @@ impl RequestBody {
             ended: false,
             is_waiting: false,
             failure: None,
-        }))))
+        };
+        Self { upload: Some(Rc::new(RefCell::new(upload))), attempt: 0 }
     }
 
-    /// Returns the body from its first byte, for another attempt.
+    /// Returns the body from its first byte, for another attempt. Those handed out before end in an error.
     pub(super) fn rewound(&self) -> Self {
-        if let Some(upload) = &self.0 {
-            upload.borrow_mut().next = 0;
-        }
-        self.clone()
+        let Some(upload) = &self.upload else { return self.clone() };
+        let attempt = {
+            let mut upload = upload.borrow_mut();
+            upload.next = 0;
+            upload.attempt += 1;
+            upload.attempt
+        };
+        Self { upload: Some(Rc::clone(upload)), attempt }
     }
 
     /// Returns the number of bytes the caller has sent.
     pub(super) fn received(&self) -> u64 {
-        self.0.as_ref().map_or(0, |upload| upload.borrow().received)
+        self.upload.as_ref().map_or(0, |upload| upload.borrow().received)
     }
 
     /// Returns what the caller did wrong, if that is why an attempt failed.
     pub(super) fn failure(&self) -> Option<ProxyError> {
-        let upload = self.0.as_ref()?.borrow();
+        let upload = self.upload.as_ref()?.borrow();
         Some(match upload.failure? {
             Failure::TooLarge => ProxyError::BodyTooLarge { limit: upload.limit },
             Failure::Broken => ProxyError::BodyBroken,
@@ -100,7 +114,7 @@ impl RequestBody {
 
     /// Whether the caller still owes a part of the body and the endpoint has had all that came.
     pub(super) fn is_waiting_for_caller(&self) -> bool {
-        self.0.as_ref().is_some_and(|upload| {
+        self.upload.as_ref().is_some_and(|upload| {
             let upload = upload.borrow();
             upload.is_waiting && !upload.ended
         })
@@ -109,7 +123,7 @@ impl RequestBody {
     /// Reads on for a while and forgets what comes. Closing at once would reset the connection, and the caller, still
     /// writing, would never see the answer.
     pub(super) fn discard(self) {
-        let Some(upload) = self.0 else { return };
+        let Some(upload) = self.upload else { return };
         if upload.borrow().ended || upload.borrow().failure == Some(Failure::Broken) {
             return;
         }
@@ -130,8 +144,11 @@ impl Body for RequestBody {
     type Error = UploadError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let Some(upload) = &self.0 else { return Poll::Ready(None) };
+        let Some(upload) = &self.upload else { return Poll::Ready(None) };
         let upload = &mut *upload.borrow_mut();
+        if self.attempt != upload.attempt {
+            return Poll::Ready(Some(Err(UploadError::Superseded)));
+        }
         if let Some(kept) = upload.kept.get(upload.next) {
             upload.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
@@ -168,14 +185,14 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|upload| {
+        self.upload.as_ref().is_none_or(|upload| {
             let upload = upload.borrow();
             upload.ended && upload.next == upload.kept.len()
         })
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(upload) = &self.0 else { return SizeHint::with_exact(0) };
+        let Some(upload) = &self.upload else { return SizeHint::with_exact(0) };
         let upload = upload.borrow();
         let handed_out: usize = upload.kept.iter().take(upload.next).map(Bytes::len).sum();
         upload

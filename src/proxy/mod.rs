@@ -141,7 +141,7 @@ impl Proxy {
         }
 
         // What goes there.
-        let gateway = gateway_origin(request);
+        let gateway = gateway_origin(peer, request);
         let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
         headers::strip_request(&mut request.headers, exchange.request_id(), client);
         let outgoing = Outgoing {
@@ -312,10 +312,10 @@ fn origin_form(uri: Uri) -> Result<Uri, ProxyError> {
 }
 
 /// Returns the origin under which the caller reached us, for links in answers.
-fn gateway_origin(request: &Parts) -> Option<String> {
+fn gateway_origin(peer: &Peer, request: &Parts) -> Option<String> {
     let authority = request.uri.authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| request.headers.get(HOST)?.to_str().ok())?;
-    Some(format!("http://{host}"))
+    Some(format!("{}://{host}", if peer.is_tls { "https" } else { "http" }))
 }
 
 /// Makes a request id: 128 random bits in hex, as W3C trace ids are.

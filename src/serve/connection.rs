@@ -72,7 +72,8 @@ impl<H: Handler> Connections<H> {
         let address = stream.peer();
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
-        let peer = Rc::new(Peer { listener, address, forwarded_for });
+        let is_tls = self.tls.get(listener).is_some_and(Option::is_some);
+        let peer = Rc::new(Peer { listener, address, is_tls, forwarded_for });
         match stream {
             Stream::Tcp(stream, _) => {
                 // Answers are small; waiting to fill a segment would only delay them.

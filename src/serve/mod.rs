@@ -38,6 +38,8 @@ pub struct Peer {
     pub listener: usize,
     /// The address; `None` on a Unix socket.
     pub address: Option<SocketAddr>,
+    /// Whether the connection is TLS.
+    pub is_tls: bool,
     /// The IP address as a header value, made once for the connection; `None` on a Unix socket.
     pub forwarded_for: Option<HeaderValue>,
 }
