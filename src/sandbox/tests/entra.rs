@@ -92,11 +92,11 @@ async fn each_broken_step_of_the_set_up_is_refused_with_its_code() {
     ];
     let sandbox = start().await;
     let form = secret_form(&sandbox);
-    let whole = sandbox.directory().read(Clone::clone);
+    let whole = sandbox.directory().snapshot();
     for (what, break_it, expected) in rows {
         sandbox.directory().edit(break_it);
         assert_eq!(refusal(&sandbox, TENANT_B, &form).await, expected, "{what}");
-        sandbox.directory().edit(|directory| *directory = whole.clone());
+        sandbox.directory().edit(|directory| *directory = (*whole).clone());
     }
     sandbox.directory().edit(|d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false);
     assert_eq!(refusal(&sandbox, "organizations", &form).await, (50_194, 400));

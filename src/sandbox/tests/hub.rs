@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use crate::sandbox::connection::{Close, Delivery};
-use crate::sandbox::hub::{Audience, Hub, Stay};
+use crate::sandbox::hub::Hub;
 use crate::sandbox::message::{Content, Invocation, Message};
+use crate::sandbox::roster::{Audience, Stay};
 
 use super::*;
 

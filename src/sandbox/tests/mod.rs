@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -88,6 +89,17 @@ impl Call {
     }
 
     async fn try_send(self) -> Result<Answer, Broken> {
+        let (head, body) = self.connect_and_send().await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+
+    /// The answer's head, with its body still to be read.
+    async fn send_for_head(self) -> http::Response<Incoming> {
+        self.connect_and_send().await.unwrap()
+    }
+
+    async fn connect_and_send(self) -> Result<http::Response<Incoming>, Broken> {
         let authority = self.url.split_once("://").unwrap().1.to_owned();
         let stream = TcpStream::connect(&authority).await?;
         if self.url.starts_with("http://") {
@@ -98,17 +110,14 @@ impl Call {
         self.exchange(connector.connect(name, stream).await?).await
     }
 
-    async fn exchange<S>(self, stream: S) -> Result<Answer, Broken>
+    async fn exchange<S>(self, stream: S) -> Result<http::Response<Incoming>, Broken>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let response = sender.send_request(self.request.body(Full::new(self.body))?).await?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await?.to_bytes();
-        connection.abort();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        // Ends with the test's runtime, or when the answer is read and the sender gone.
+        tokio::spawn(connection);
+        Ok(sender.send_request(self.request.body(Full::new(self.body))?).await?)
     }
 }
 
