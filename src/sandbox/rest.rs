@@ -20,7 +20,7 @@ use super::hub::{Command, Hub};
 use super::message::{self, Content, Invocation, Message, PayloadError};
 use super::parameters;
 use super::path::HubOperation;
-use super::problem::{Form, Problem};
+use super::problem::{ERROR_CODE, Form, Problem};
 use super::roster::{Audience, Stay};
 
 /// How long a call waits for the client's answer. The service's own limit is not documented; this is the SDK's usual
@@ -276,7 +276,7 @@ fn existence(there: bool, code: &'static str) -> Reply {
     if there {
         return Reply::empty(StatusCode::OK).verdict("there");
     }
-    Reply { body: bytes::Bytes::new(), ..Problem::NotExisting(code).reply(Form::Current) }
+    Reply::empty(StatusCode::NOT_FOUND).header(ERROR_CODE, code).verdict(code)
 }
 
 /// Reads one command of `:execute`.

@@ -218,6 +218,7 @@ async fn what_does_not_exist_is_said_with_its_code() {
         let answer = rest(&sandbox, method, &target).await.send().await;
         assert_eq!((answer.status.as_u16(), code(&answer)), (status, expected), "{method} {path}");
         assert!(method != "HEAD" || answer.body.is_empty());
+        assert_eq!(answer.body.is_empty(), answer.header("content-type").is_none(), "{method} {path}");
     }
     for target in ["connections/x/:invoke", "users/x/:send", "connections/x/:send", "groups/x/:send"] {
         let target = format!("/api/hubs/chat/{target}?api-version=2024-12-01");
