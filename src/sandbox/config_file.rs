@@ -83,7 +83,7 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// The same credential for every endpoint of the sandbox.
+    /// Another credential for one endpoint.
     #[must_use]
     pub fn with_credential(mut self, endpoint: &str, choice: CredentialChoice) -> Self {
         self.credentials.retain(|(name, _)| name != endpoint);

@@ -161,22 +161,27 @@ pub struct TokenPolicy {
 
 /// A shared directory. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct DirectoryHandle(Arc<RwLock<Directory>>);
+pub struct DirectoryHandle(Arc<RwLock<Arc<Directory>>>);
 
 impl DirectoryHandle {
     /// Shares a directory.
     pub fn new(directory: Directory) -> Self {
-        Self(Arc::new(RwLock::new(directory)))
+        Self(Arc::new(RwLock::new(Arc::new(directory))))
     }
 
     /// Reads the directory.
     pub fn read<T>(&self, look: impl FnOnce(&Directory) -> T) -> T {
-        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.snapshot())
+    }
+
+    /// The directory as it is now; later changes do not show in it.
+    pub fn snapshot(&self) -> Arc<Directory> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes the directory. Requests that begin afterwards see the change.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+        change(Arc::make_mut(&mut self.0.write().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

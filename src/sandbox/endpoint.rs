@@ -89,7 +89,7 @@ impl EndpointService {
     async fn try_answer(&self, request: &Received, form: Form) -> Result<Reply, Problem> {
         check_size(request)?;
         self.check_host(request)?;
-        let directory = self.directory.read(Clone::clone);
+        let directory = self.directory.snapshot();
         let name = self.endpoint.name();
         if directory.resource(name).is_some_and(|resource| !resource.public_network) {
             return Err(Problem::NetworkClosed);

@@ -52,7 +52,7 @@ impl Entra {
     }
 
     fn token(&self, tenant: &str, request: &Received) -> Reply {
-        let directory = self.directory.read(Clone::clone);
+        let directory = self.directory.snapshot();
         let now = clock(&directory);
         let form = Form(form_urlencoded::parse(&request.body).into_owned().collect());
         let ids = AnswerIds::new(request.header("client-request-id"));

@@ -62,7 +62,7 @@ impl IdentityIssuer {
     fn issue(&self, request: &Received) -> Result<Issued, Refused> {
         let resource = request.query_value("resource").filter(|resource| !resource.is_empty());
         let resource = resource.ok_or(Refused::NoResource)?;
-        let directory = self.directory.read(Clone::clone);
+        let directory = self.directory.snapshot();
         let identity = find_identity(&directory, request).ok_or(Refused::NoIdentity)?;
         let now = clock(&directory);
         let lifetime = directory.tokens.identity_lifetime;

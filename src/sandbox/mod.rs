@@ -7,7 +7,7 @@
 //!
 //! A walk: `listen` accepts, reads the request whole, writes it in the `journal` and lets `faults` happen; the rest
 //! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `endpoint` (with `access`, `path`,
-//! `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` to `connection`.
+//! `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` and its `roster` to `connection`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -41,6 +41,7 @@ mod problem;
 mod refusal;
 mod rest;
 mod roles;
+mod roster;
 mod scenario;
 mod token;
 

@@ -12,7 +12,7 @@ use super::exchange::Reply;
 use super::path::NoCall;
 
 /// The header that tells which thing a 404 is about.
-const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+pub(super) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// Which form of the API a call is of: they differ in statuses and in the body of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,11 +16,12 @@ use super::connection::{Close, Delivery};
 use super::endpoint::Endpoint;
 use super::exchange::{Received, Reply};
 use super::filter::Filter;
-use super::hub::{Audience, Command, Hub, Stay};
+use super::hub::{Command, Hub};
 use super::message::{self, Content, Invocation, Message, PayloadError};
 use super::parameters;
 use super::path::HubOperation;
-use super::problem::{Form, Problem};
+use super::problem::{ERROR_CODE, Form, Problem};
+use super::roster::{Audience, Stay};
 
 /// How long a call waits for the client's answer. The service's own limit is not documented; this is the SDK's usual
 /// time for a client result.
@@ -72,13 +73,13 @@ impl HubCall<'_> {
             Op::ConnectionSend { connection } => {
                 self.send(&hub, Audience::Connection(parameters::connection(&connection)?), now)
             }
-            Op::ConnectionInvoke { connection } => self.invoke(&hub, parameters::connection(&connection)?).await,
+            Op::ConnectionInvoke { connection } => self.invoke(&hub, parameters::connection(&connection)?, now).await,
             Op::ConnectionLeaveAllGroups { connection } => {
                 let there = hub.leave_all(parameters::connection(&connection)?);
                 Ok(done(StatusCode::OK).verdict(if there { "left all groups" } else { "no such connection" }))
             }
-            Op::StreamSend { connection, stream } => self.stream_send(&hub, &connection, &stream),
-            Op::StreamComplete { connection, stream } => self.stream_complete(&hub, &connection, &stream),
+            Op::StreamSend { connection, stream } => self.stream_send(&hub, &connection, &stream, now),
+            Op::StreamComplete { connection, stream } => self.stream_complete(&hub, &connection, &stream, now),
             Op::GroupExists { group } => {
                 let there = hub.exists(Audience::Group(parameters::group(&group)?), now);
                 Ok(existence(there, "Warning.Group.NotExisted"))
@@ -135,10 +136,10 @@ impl HubCall<'_> {
         Reply::empty(StatusCode::NO_CONTENT).verdict(format!("closed {closed}"))
     }
 
-    async fn invoke(&self, hub: &Arc<Hub>, connection: &str) -> Result<Reply, Problem> {
+    async fn invoke(&self, hub: &Arc<Hub>, connection: &str, now: Instant) -> Result<Reply, Problem> {
         const GONE: Problem = Problem::NotExisting("Warning.Connection.NotExisted");
         let message = Arc::new(self.message()?);
-        let mut call = hub.invoke(connection, message).ok_or(GONE)?;
+        let mut call = hub.invoke(connection, message, now).ok_or(GONE)?;
         match tokio::time::timeout(INVOKE_TIME, call.answer()).await {
             Ok(Some(Ok(value))) => {
                 Ok(Reply::json(StatusCode::OK, &json!({ "result": message::to_json(&value) })).verdict("answered"))
@@ -149,22 +150,22 @@ impl HubCall<'_> {
         }
     }
 
-    fn stream_send(&self, hub: &Hub, connection: &str, stream: &str) -> Result<Reply, Problem> {
+    fn stream_send(&self, hub: &Hub, connection: &str, stream: &str, now: Instant) -> Result<Reply, Problem> {
         let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
         let last = parameters::flag(self.request, "completed")?;
         let item = message::json_value(&self.request.body)?;
-        let mut reached = hub.deliver(connection, Delivery::StreamItem { stream: stream.clone(), item });
+        let mut reached = hub.deliver(connection, &Delivery::StreamItem { stream: stream.clone(), item }, now);
         if last {
-            reached &= hub.deliver(connection, Delivery::StreamEnd { stream, error: None });
+            reached &= hub.deliver(connection, &Delivery::StreamEnd { stream, error: None }, now);
         }
         Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
     }
 
-    fn stream_complete(&self, hub: &Hub, connection: &str, stream: &str) -> Result<Reply, Problem> {
+    fn stream_complete(&self, hub: &Hub, connection: &str, stream: &str, now: Instant) -> Result<Reply, Problem> {
         let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
         // The swagger says `reason`, the SDK sends `error`.
         let error = self.request.query_value("reason").or_else(|| self.request.query_value("error"));
-        let reached = hub.deliver(connection, Delivery::StreamEnd { stream, error });
+        let reached = hub.deliver(connection, &Delivery::StreamEnd { stream, error }, now);
         Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
     }
 
@@ -275,7 +276,7 @@ fn existence(there: bool, code: &'static str) -> Reply {
     if there {
         return Reply::empty(StatusCode::OK).verdict("there");
     }
-    Reply { body: bytes::Bytes::new(), ..Problem::NotExisting(code).reply(Form::Current) }
+    Reply::empty(StatusCode::NOT_FOUND).header(ERROR_CODE, code).verdict(code)
 }
 
 /// Reads one command of `:execute`.

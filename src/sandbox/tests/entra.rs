@@ -1,0 +1,204 @@
+//! The token endpoint: who gets a token, what it says, and how each refusal is coded.
+
+use super::*;
+use crate::sandbox::{ClientSecret, Role, SecretText, TENANT_A, TENANT_C};
+
+#[tokio::test]
+async fn a_secret_gets_a_token_of_the_tenant_asked() {
+    let sandbox = start().await;
+    let answer = ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let body = answer.json();
+    assert_eq!((&body["token_type"], &body["expires_in"]), (&"Bearer".into(), &3599.into()));
+    assert_eq!(body.get("refresh_in"), None);
+    let (header, claims) = crate::sandbox::keys::read(body["access_token"].as_str().unwrap()).unwrap();
+    assert_eq!(header.alg, jsonwebtoken::Algorithm::RS256);
+    assert_eq!(claims["tid"], TENANT_B);
+    assert_eq!(claims["iss"], format!("https://sts.windows.net/{TENANT_B}/"));
+    assert_eq!(claims["aud"], "https://signalr.azure.com");
+    assert_eq!(claims["appid"], APP_CLIENT_ID);
+    assert_eq!(claims["appidacr"], "1");
+    let object_id = sandbox.directory().read(|directory| {
+        directory.tenant(TENANT_B).unwrap().service_principal(APP_CLIENT_ID).unwrap().object_id.clone()
+    });
+    assert_eq!((&claims["oid"], &claims["sub"]), (&object_id.clone().into(), &object_id.into()));
+    for name in ["iat", "nbf", "exp", "idp", "uti", "ver"] {
+        assert!(claims.contains_key(name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn one_app_gets_other_tokens_in_other_tenants() {
+    let sandbox = start().await;
+    let mut seen = Vec::new();
+    for tenant in [TENANT_B, TENANT_C, "northwind.onmicrosoft.com"] {
+        let answer = ask_token(&sandbox, tenant, &secret_form(&sandbox)).await.json();
+        let (_, claims) = crate::sandbox::keys::read(answer["access_token"].as_str().unwrap()).unwrap();
+        seen.push((claims["tid"].clone(), claims["oid"].clone()));
+    }
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(seen[1], seen[2]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_wrong_is_refused_with_its_code() {
+    let sandbox = start().await;
+    let good = secret_form(&sandbox);
+    let rows = [
+        (TENANT_B, without(good.clone(), "grant_type"), (900_144, 400)),
+        (TENANT_B, with(good.clone(), "grant_type", "password"), (70_003, 400)),
+        (TENANT_B, without(good.clone(), "client_id"), (900_144, 400)),
+        (TENANT_B, without(good.clone(), "scope"), (900_144, 400)),
+        ("dddddddd-0000-4000-8000-00000000000d", good.clone(), (90_002, 400)),
+        ("nowhere.onmicrosoft.com", good.clone(), (90_002, 400)),
+        ("not-a-tenant", good.clone(), (900_023, 400)),
+        ("common", good.clone(), (50_059, 400)),
+        (TENANT_B, with(good.clone(), "client_id", TENANT_A), (700_016, 400)),
+        (TENANT_B, without(good.clone(), "client_secret"), (7_000_218, 401)),
+        (TENANT_B, with(good.clone(), "client_secret", "wrong"), (7_000_215, 401)),
+        (TENANT_B, with(good.clone(), "client_secret", "5ec2e700-0000-4000-8000-000000000001"), (7_000_215, 401)),
+        (TENANT_B, with(good.clone(), "scope", "https://signalr.azure.com"), (1_002_012, 400)),
+        (TENANT_B, with(good.clone(), "scope", "a/.default b/.default"), (70_011, 400)),
+        (TENANT_B, with(good.clone(), "scope", "https://signalr.azure.test/.default"), (500_011, 400)),
+    ];
+    for (tenant, form, expected) in rows {
+        assert_eq!(refusal(&sandbox, tenant, &form).await, expected, "{tenant} {form:?}");
+    }
+    assert_eq!(ask_token(&sandbox, TENANT_B, &good).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn each_broken_step_of_the_set_up_is_refused_with_its_code() {
+    type Break = fn(&mut crate::sandbox::Directory);
+    let rows: [(&str, Break, (u64, u16)); 10] = [
+        ("single tenant", |d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false, (700_016, 400)),
+        ("not provisioned", |d| d.tenant_mut(TENANT_B).unwrap().service_principals.clear(), (7_000_229, 401)),
+        ("app disabled", |d| d.application_mut(APP_CLIENT_ID).unwrap().enabled = false, (7_000_112, 400)),
+        (
+            "sign-in disabled",
+            |d| d.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().enabled = false,
+            (7_000_112, 400),
+        ),
+        (
+            "secret expired",
+            |d| d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].expires = std::time::UNIX_EPOCH,
+            (7_000_222, 401),
+        ),
+        ("no secret", |d| d.application_mut(APP_CLIENT_ID).unwrap().secrets.clear(), (7_000_215, 401)),
+        ("provider missing", |d| d.tenant_mut(TENANT_B).unwrap().signalr_provider = false, (500_011, 400)),
+        ("blocked", |d| d.tenant_mut(TENANT_B).unwrap().conditional_access_blocks = true, (53_003, 400)),
+        ("other cloud", |d| d.tenant_mut(TENANT_B).unwrap().in_other_cloud = true, (90_038, 400)),
+        ("throttled", |d| d.tenant_mut(TENANT_B).unwrap().throttled = Some(Duration::from_secs(7200)), (90_055, 429)),
+    ];
+    let sandbox = start().await;
+    let form = secret_form(&sandbox);
+    let whole = sandbox.directory().snapshot();
+    for (what, break_it, expected) in rows {
+        sandbox.directory().edit(break_it);
+        assert_eq!(refusal(&sandbox, TENANT_B, &form).await, expected, "{what}");
+        sandbox.directory().edit(|directory| *directory = (*whole).clone());
+    }
+    sandbox.directory().edit(|d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false);
+    assert_eq!(refusal(&sandbox, "organizations", &form).await, (50_194, 400));
+    assert_eq!(ask_token(&sandbox, TENANT_A, &form).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_refusal_carries_the_ids_of_its_request() {
+    let sandbox = start().await;
+    let answer = call(&sandbox, Method::POST, &sandbox.entra().url(), &format!("/{TENANT_B}/oauth2/v2.0/token"))
+        .header(http::HeaderName::from_static("client-request-id"), "11111111-2222-4333-8444-555555555555")
+        .body("application/x-www-form-urlencoded", "")
+        .send()
+        .await;
+    let body = answer.json();
+    assert_eq!(body["correlation_id"], "11111111-2222-4333-8444-555555555555");
+    assert_eq!(body["trace_id"], answer.header("x-ms-request-id").unwrap());
+    assert_eq!(body["error_description"].as_str().unwrap().matches("\r\n").count(), 3);
+    assert_eq!(answer.header("cache-control"), Some("no-store, no-cache"));
+}
+
+#[tokio::test]
+async fn throttling_says_when_to_come_back() {
+    let sandbox = start().await;
+    sandbox.directory().edit(|d| d.tenant_mut(TENANT_B).unwrap().throttled = Some(Duration::from_secs(7200)));
+    let answer = ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
+    assert_eq!(answer.header("retry-after"), Some("7200"));
+}
+
+#[tokio::test]
+async fn tokens_follow_the_policy() {
+    let sandbox = start().await;
+    let form = secret_form(&sandbox);
+    sandbox.directory().edit(|directory| {
+        directory.tokens.lifetime = Duration::from_secs(5);
+        directory.tokens.refresh_in = Some(Duration::from_secs(2));
+    });
+    let body = ask_token(&sandbox, TENANT_B, &form).await.json();
+    assert_eq!((&body["expires_in"], &body["refresh_in"]), (&5.into(), &2.into()));
+
+    sandbox.directory().edit(|directory| {
+        directory.tokens.expires_in = Some(serde_json::json!(u64::MAX));
+        directory.tokens.lifetime = Duration::from_secs(3600);
+        directory.tokens.clock_offset_secs = -600;
+        directory.tokens.repeat = true;
+    });
+    let first = ask_token(&sandbox, TENANT_B, &form).await;
+    let date = httpdate::parse_http_date(first.header("date").unwrap()).unwrap();
+    let behind = std::time::SystemTime::now().duration_since(date).unwrap().as_secs();
+    assert!((599..=620).contains(&behind), "{behind}");
+    assert_eq!(first.json()["expires_in"], u64::MAX);
+    // The one of five seconds above is over: ten minutes behind it still lives, so it comes back.
+    let second = ask_token(&sandbox, TENANT_B, &form).await.json();
+    assert_eq!(first.json()["access_token"], second["access_token"]);
+}
+
+#[tokio::test]
+async fn a_second_secret_works_beside_the_first() {
+    let sandbox = start().await;
+    sandbox.directory().edit(|directory| {
+        let expires = std::time::SystemTime::now() + Duration::from_secs(60);
+        let secret = ClientSecret { id: String::from("2"), value: SecretText::new("rotated"), expires };
+        directory.application_mut(APP_CLIENT_ID).unwrap().secrets.push(secret);
+    });
+    let form = with(secret_form(&sandbox), "client_secret", "rotated");
+    assert_eq!(ask_token(&sandbox, TENANT_B, &form).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_published_keys_verify_the_tokens() {
+    let sandbox = start().await;
+    let url = sandbox.entra().url();
+    let discovery = format!("/{TENANT_B}/v2.0/.well-known/openid-configuration");
+    let discovery = call(&sandbox, Method::GET, &url, &discovery).send().await.json();
+    assert_eq!(discovery["token_endpoint"], format!("{url}/{TENANT_B}/oauth2/v2.0/token"));
+    let target = discovery["jwks_uri"].as_str().unwrap().strip_prefix(&url).unwrap().to_owned();
+    let keys = call(&sandbox, Method::GET, &url, &target).send().await.json();
+    let key = &keys["keys"][0];
+    let verifying =
+        jsonwebtoken::DecodingKey::from_rsa_components(key["n"].as_str().unwrap(), key["e"].as_str().unwrap());
+    let token = token(&sandbox).await;
+    let verified = crate::sandbox::keys::verify(&token, &verifying.unwrap(), &[jsonwebtoken::Algorithm::RS256]);
+    assert!(verified.is_some());
+    assert_eq!(crate::sandbox::keys::read(&token).unwrap().0.kid.as_deref(), key["kid"].as_str());
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_not_tokens() {
+    let sandbox = start().await;
+    let url = sandbox.entra().url();
+    let target = format!("/{TENANT_B}/oauth2/v2.0/token");
+    assert_eq!(call(&sandbox, Method::GET, &url, &target).send().await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(call(&sandbox, Method::POST, &url, "/token").send().await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn secrets_do_not_print() {
+    let sandbox = start().await;
+    let secret = sandbox.client_secret();
+    let shown = format!("{sandbox:?} {:?} {secret:?}", sandbox.directory());
+    assert!(!shown.contains(secret.expose()));
+    assert!(!shown.contains(east(&sandbox).access_key().expose()));
+    assert!(!shown.contains("PRIVATE KEY"));
+    assert_eq!(Role::RestApiOwner.name(), "SignalR REST API Owner");
+}

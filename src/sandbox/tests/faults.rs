@@ -1,0 +1,174 @@
+//! Faults on real connections, the journal, and both over the control listener.
+
+use std::time::Instant;
+
+use http::header::RETRY_AFTER;
+use serde_json::json;
+
+use super::*;
+use crate::sandbox::{Entry, Fault, FaultKind, fingerprint};
+
+const HEALTH: &str = "/api/health";
+const SEND: &str = "/api/hubs/chat/:send?api-version=2024-12-01&excluded=a%2Fb&excluded=c";
+
+fn health(sandbox: &Sandbox) -> Call {
+    call(sandbox, Method::GET, &east(sandbox).url(), HEALTH)
+}
+
+#[tokio::test]
+async fn an_answer_on_demand_is_given_as_often_as_said() {
+    let sandbox = start().await;
+    let faults = east(&sandbox).server.faults();
+    faults.set(Fault::times(2, FaultKind::status_after(429, Duration::from_secs(7))));
+    faults.set(Fault::times(1, FaultKind::html(502)));
+    faults.set(Fault::times(1, FaultKind::json(200, "{}")));
+    let first = health(&sandbox).send().await;
+    assert_eq!(
+        (first.status.as_u16(), first.headers.get(RETRY_AFTER).unwrap()),
+        (429, &"7".parse::<http::HeaderValue>().unwrap())
+    );
+    assert_eq!(health(&sandbox).send().await.status.as_u16(), 429);
+    let html = health(&sandbox).send().await;
+    assert_eq!((html.status.as_u16(), html.header("content-type")), (502, Some("text/html")));
+    assert_eq!(health(&sandbox).send().await.body, "{}");
+    assert_eq!(health(&sandbox).send().await.status.as_u16(), 200);
+    assert!(faults.pending().is_empty());
+}
+
+#[tokio::test]
+async fn a_reset_does_nothing_and_a_lost_answer_does_it_all() {
+    let sandbox = start().await;
+    let mut connection = east(&sandbox).hubs.connect("chat", None);
+    let faults = east(&sandbox).server.faults();
+    let message = json!({ "target": "t", "arguments": [1] });
+    faults.set(Fault::times(1, FaultKind::Reset));
+    assert!(rest(&sandbox, "POST", SEND).await.json(&message).try_send().await.is_err());
+    assert_eq!(received(&mut connection), []);
+    faults.set(Fault::times(1, FaultKind::LoseAnswer));
+    assert!(rest(&sandbox, "POST", SEND).await.json(&message).try_send().await.is_err());
+    assert_eq!(received(&mut connection).len(), 1);
+    let verdicts: Vec<_> =
+        east(&sandbox).server.journal().entries().into_iter().map(|e| (e.status, e.verdict)).collect();
+    assert_eq!(verdicts, [(None, String::from("reset")), (None, String::from("answer lost"))]);
+}
+
+#[tokio::test]
+async fn a_body_breaks_in_the_middle() {
+    let sandbox = start().await;
+    sandbox.entra().faults().set(Fault::times(1, FaultKind::BreakBody));
+    let target = format!("/{TENANT_B}/oauth2/v2.0/token");
+    let (head, body) = call(&sandbox, Method::POST, &sandbox.entra().url(), &target).send_for_head().await.into_parts();
+    assert_eq!(head.status, StatusCode::BAD_REQUEST);
+    let announced: usize = head.headers["content-length"].to_str().unwrap().parse().unwrap();
+    let mut body = http_body_util::BodyStream::new(body);
+    let first = futures_util::StreamExt::next(&mut body).await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first.len(), announced / 2);
+    assert!(futures_util::StreamExt::next(&mut body).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_delay_delays_and_a_hang_never_answers() {
+    let sandbox = start().await;
+    let faults = east(&sandbox).server.faults();
+    faults.set(Fault::times(1, FaultKind::Delay { delay_ms: 300 }));
+    let began = Instant::now();
+    assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+
+    faults.set(Fault::times(1, FaultKind::Hang));
+    let hanging = tokio::spawn(health(&sandbox).try_send());
+    let seen = tokio::time::timeout(LONG, east(&sandbox).server.journal().wait_for(2, |e| e.path() == HEALTH));
+    assert_eq!(seen.await.unwrap()[1].status, None);
+    // Others are answered meanwhile.
+    assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
+    assert!(!hanging.is_finished());
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_gone_until_cleared() {
+    let sandbox = start().await;
+    let server = &east(&sandbox).server;
+    for _ in 0..3 {
+        server.faults().refuse().await;
+        let refused = TcpStream::connect(server.address()).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        server.faults().clear().await;
+        assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
+    }
+    // The other endpoint never noticed.
+    let west = sandbox.endpoint("west").unwrap().url();
+    assert_eq!(call(&sandbox, Method::GET, &west, HEALTH).send().await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_journal_shows_what_arrived() {
+    let sandbox = start().await;
+    let token = token(&sandbox).await;
+    let body = r#"{"target":"t"}"#;
+    call(&sandbox, Method::POST, &east(&sandbox).url(), SEND)
+        .bearer(&token)
+        .header(http::HeaderName::from_static("x-request-id"), "r1")
+        .body("application/json", body)
+        .send()
+        .await;
+    let entries = east(&sandbox).server.journal().entries();
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    assert_eq!((entry.sequence, entry.method.as_str(), entry.target.as_str()), (1, "POST", SEND));
+    assert_eq!((entry.status, entry.verdict.as_str()), (Some(202), "sent to 0"));
+    assert_eq!(entry.host, east(&sandbox).url().strip_prefix("https://").unwrap());
+    assert_eq!((entry.header("x-request-id"), entry.header("content-type")), (Some("r1"), Some("application/json")));
+    assert_eq!((entry.body_length, entry.body.as_deref(), entry.complete), (body.len(), Some(body.as_bytes()), true));
+    let authorization = entry.authorization.as_ref().unwrap();
+    assert_eq!((authorization.scheme.as_str(), &authorization.fingerprint), ("Bearer", &fingerprint(&token)));
+    assert_eq!((authorization.claim("tid"), authorization.claim("appid")), (Some(TENANT_B), Some(APP_CLIENT_ID)));
+
+    let asked: Vec<Entry> = sandbox.entra().journal().entries();
+    let form: Vec<String> = asked[0].form().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(form, ["grant_type", "client_id", "client_secret", "scope"]);
+    assert_eq!((asked[0].status, asked[0].verdict.as_str()), (Some(200), "token issued"));
+}
+
+#[tokio::test]
+async fn programs_outside_set_faults_and_read_journals() {
+    let sandbox = start().await;
+    let control = sandbox.control().url();
+    let fault = json!({ "fault": { "answer": { "status": 503 } }, "times": 1, "path_prefix": "/api" });
+    let post =
+        async |target: &str, body: &Value| call(&sandbox, Method::POST, &control, target).json(body).send().await;
+    assert_eq!(post("/sandbox/faults?server=east", &fault).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(health(&sandbox).send().await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
+    let journal = call(&sandbox, Method::GET, &control, "/sandbox/journal?server=east&after=1").send().await.json();
+    assert_eq!((&journal["received"], &journal["dropped"]), (&2.into(), &0.into()));
+    assert_eq!(journal["entries"].as_array().unwrap().len(), 1);
+    assert_eq!(journal["entries"][0]["target"], HEALTH);
+
+    assert_eq!(post("/sandbox/faults?server=east", &json!({ "fault": "refuse" })).await.status, StatusCode::NO_CONTENT);
+    assert!(TcpStream::connect(east(&sandbox).server.address()).await.is_err());
+    let list = call(&sandbox, Method::GET, &control, "/sandbox/faults?server=east").send().await.json();
+    assert_eq!(list["refusing"], true);
+    call(&sandbox, Method::DELETE, &control, "/sandbox/faults?server=east").send().await;
+    assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
+
+    assert_eq!(post("/sandbox/tokens", &json!({ "lifetime_secs": 9 })).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await.json()["expires_in"], 9);
+    let entra = call(&sandbox, Method::GET, &control, "/sandbox/journal?server=entra").send().await;
+    assert!(!String::from_utf8_lossy(&entra.body).contains(sandbox.client_secret().expose()));
+
+    let overview = call(&sandbox, Method::GET, &control, "/sandbox").send().await.json();
+    assert_eq!(overview["servers"]["east"], east(&sandbox).url());
+    assert_eq!(post("/sandbox/faults?server=north", &fault).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(post("/sandbox/faults?server=east", &json!({ "fault": "none" })).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_cannot_control_the_sandbox() {
+    let sandbox = start().await;
+    let control = sandbox.control().url();
+    let foreign = call(&sandbox, Method::GET, &control, "/sandbox").header(HOST, "rebound.test").send().await;
+    assert_eq!(foreign.status, StatusCode::FORBIDDEN);
+    let form =
+        call(&sandbox, Method::POST, &control, "/sandbox/faults?server=east").body("text/plain", "{}").send().await;
+    assert_eq!(form.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}

@@ -1,0 +1,102 @@
+//! Assertions of other issuers, trusted through federated identity credentials.
+
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use super::*;
+use crate::sandbox::{EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, TENANT_A, unix_seconds};
+
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+
+async fn identity_token(sandbox: &Sandbox, client_id: &str, resource: &str) -> String {
+    let target =
+        format!("/metadata/identity/oauth2/token?api-version=2019-08-01&resource={resource}&client_id={client_id}");
+    let answer = call(sandbox, Method::GET, &sandbox.imds().url(), &target)
+        .header(http::HeaderName::from_static("metadata"), "true")
+        .send()
+        .await;
+    answer.json()["access_token"].as_str().unwrap().to_owned()
+}
+
+fn external(sandbox: &Sandbox, issuer: &str, subject: &str, audience: &str, life: i64) -> String {
+    let now = unix_seconds(SystemTime::now());
+    let claims = json!({ "iss": issuer, "sub": subject, "aud": audience, "nbf": now - 1000, "exp": now + life });
+    sandbox.external_token(&claims).unwrap()
+}
+
+#[tokio::test]
+async fn a_managed_identitys_token_is_exchanged_in_another_tenant() {
+    let sandbox = start().await;
+    let assertion = identity_token(&sandbox, IDENTITY_CLIENT_ID, AUDIENCE).await;
+    let answer = ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    // Nothing forbids to use it again while it lives.
+    assert_eq!(ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_external_assertion_is_exchanged() {
+    let sandbox = start().await;
+    let assertion = sandbox.external_assertion(LONG).unwrap();
+    assert_eq!(ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn each_mismatch_has_its_code() {
+    let sandbox = start().await;
+    let upper = EXTERNAL_SUBJECT.to_uppercase();
+    let rows = [
+        (EXTERNAL_ISSUER, EXTERNAL_SUBJECT, "api://other", 60, 700_212),
+        (EXTERNAL_ISSUER, "system:serviceaccount:default:other", AUDIENCE, 60, 700_213),
+        (EXTERNAL_ISSUER, upper.as_str(), AUDIENCE, 60, 7_002_138),
+        ("https://issuer.sandbox.test/", EXTERNAL_SUBJECT, AUDIENCE, 60, 700_211),
+        (EXTERNAL_ISSUER, EXTERNAL_SUBJECT, AUDIENCE, -400, 700_024),
+        ("https://sts.windows.net/a/", EXTERNAL_SUBJECT, AUDIENCE, 60, 700_227),
+    ];
+    for (issuer, subject, audience, life, expected) in rows {
+        let assertion = external(&sandbox, issuer, subject, audience, life);
+        assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (expected, 401), "{expected}");
+    }
+    sandbox.directory().edit(|d| d.application_mut(APP_CLIENT_ID).unwrap().federated.clear());
+    let assertion = sandbox.external_assertion(LONG).unwrap();
+    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (70_021, 400));
+}
+
+#[tokio::test]
+async fn an_assertion_of_the_wrong_key_is_refused() {
+    let sandbox = start().await;
+    // Signed by the external issuer, in the name of tenant A.
+    let issuer = format!("{}/{TENANT_A}/v2.0", sandbox.entra().url());
+    let forged = external(&sandbox, &issuer, crate::sandbox::IDENTITY_OBJECT_ID, AUDIENCE, 60);
+    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&forged)).await, (50_013, 401));
+    // Its own issuer is no longer reachable.
+    sandbox.directory().edit(|directory| directory.external_issuers.clear());
+    let assertion = sandbox.external_assertion(LONG).unwrap();
+    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (50_013, 401));
+}
+
+#[tokio::test]
+async fn an_identity_of_another_tenant_than_the_apps_is_refused() {
+    let sandbox = start().await;
+    let identity = sandbox.directory().edit(|directory| {
+        let issuer = format!("{}/{TENANT_B}/v2.0", sandbox.entra().url());
+        let identity = directory.managed_identities.iter().find(|i| i.tenant == TENANT_B).unwrap().clone();
+        let credential = crate::sandbox::FederatedCredential {
+            issuer,
+            subject: identity.object_id.clone(),
+            audience: AUDIENCE.to_owned(),
+        };
+        directory.application_mut(APP_CLIENT_ID).unwrap().federated.push(credential);
+        identity
+    });
+    let assertion = identity_token(&sandbox, &identity.client_id, AUDIENCE).await;
+    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (700_236, 401));
+}
+
+#[tokio::test]
+async fn a_token_for_a_service_is_no_assertion() {
+    let sandbox = start().await;
+    let access_token = identity_token(&sandbox, IDENTITY_CLIENT_ID, "https://signalr.azure.com").await;
+    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&access_token)).await, (700_227, 401));
+}

@@ -1,0 +1,57 @@
+//! Groups over REST: membership by connection and by user, and lists in pages.
+
+use super::*;
+
+async fn rest_at(sandbox: &Sandbox, method: &str, path: &str) -> Answer {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let target = format!("/api/hubs/chat/{path}{separator}api-version=2024-12-01");
+    rest(sandbox, method, &target).await.send().await
+}
+
+#[tokio::test]
+async fn a_user_takes_its_connections_into_a_group() {
+    let sandbox = start().await;
+    let hubs = &east(&sandbox).hubs;
+    let _before = hubs.connect("chat", Some("u"));
+    assert_eq!(rest_at(&sandbox, "PUT", "users/u/groups/g").await.status, StatusCode::OK);
+    let _after = hubs.connect("chat", Some("u"));
+    let list = rest_at(&sandbox, "GET", "groups/g/connections").await.json();
+    assert_eq!(list["value"].as_array().unwrap().len(), 2);
+    assert_eq!(rest_at(&sandbox, "HEAD", "users/u/groups/g").await.status, StatusCode::OK);
+    assert_eq!(rest_at(&sandbox, "DELETE", "users/u/groups/g").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(rest_at(&sandbox, "HEAD", "groups/g").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn names_with_a_slash_are_one_name() {
+    let sandbox = start().await;
+    let connection = east(&sandbox).hubs.connect("chat", Some("user/a"));
+    assert_eq!(rest_at(&sandbox, "HEAD", "users/user%2Fa").await.status, StatusCode::OK);
+    assert_eq!(rest_at(&sandbox, "HEAD", "users/user%252Fa").await.status, StatusCode::NOT_FOUND);
+    let path = format!("groups/g%2F%C3%A4/connections/{}", connection.id());
+    assert_eq!(rest_at(&sandbox, "PUT", &path).await.status, StatusCode::OK);
+    assert_eq!(rest_at(&sandbox, "HEAD", "groups/g%2f%c3%a4").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_group_is_listed_in_pages_that_link_to_the_next() {
+    let sandbox = start().await;
+    let connections: Vec<_> = (0..7).map(|_| east(&sandbox).hubs.connect("chat", Some("u"))).collect();
+    rest_at(&sandbox, "PUT", "users/u/groups/g").await;
+    let origin = east(&sandbox).url();
+    for (query, expected) in [("maxpagesize=3", 7), ("maxPageSize=2&top=5", 5), ("top=7", 7), ("", 7)] {
+        let mut target = format!("/api/hubs/chat/groups/g/connections?api-version=2024-12-01&{query}");
+        let mut seen = Vec::new();
+        loop {
+            let page = rest(&sandbox, "GET", &target).await.send().await.json();
+            let members = page["value"].as_array().unwrap();
+            seen.extend(members.iter().map(|member| member["connectionId"].as_str().unwrap().to_owned()));
+            let Some(next) = page["nextLink"].as_str() else { break };
+            target = next.strip_prefix(&origin).unwrap().to_owned();
+        }
+        assert_eq!(seen.len(), expected, "{query}");
+        let unique: std::collections::HashSet<_> = seen.iter().collect();
+        assert_eq!(unique.len(), expected, "{query}");
+        assert!(seen.iter().all(|id| connections.iter().any(|connection| connection.id() == id)));
+    }
+}

@@ -1,0 +1,334 @@
+//! The REST surface: who may call, what is refused and how.
+
+use serde_json::json;
+
+use super::*;
+use crate::sandbox::{Role, TENANT_A, TENANT_C};
+
+const SEND: &str = "/api/hubs/chat/:send?api-version=2024-12-01";
+
+fn message() -> Value {
+    json!({ "target": "hello", "arguments": ["world"] })
+}
+
+fn code(answer: &Answer) -> Option<&str> {
+    answer.header("x-ms-error-code")
+}
+
+#[tokio::test]
+async fn an_entra_token_is_accepted() {
+    let sandbox = start().await;
+    let answer = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, json!({})));
+}
+
+#[tokio::test]
+async fn health_needs_no_token() {
+    let sandbox = start().await;
+    for (method, target) in [("HEAD", "/api/health"), ("GET", "/api/v1/health"), ("HEAD", "/api/health?api-version=x")]
+    {
+        let answer = call(&sandbox, method.parse().unwrap(), &east(&sandbox).url(), target).send().await;
+        assert_eq!(answer.status, StatusCode::OK, "{method} {target}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_wrong_is_challenged_with_the_reason() {
+    let sandbox = start().await;
+    let form = secret_form(&sandbox);
+    let ask = async |tenant: &str, form: &[(&'static str, String)]| {
+        ask_token(&sandbox, tenant, form).await.json()["access_token"].as_str().unwrap().to_owned()
+    };
+    let other_tenant = ask(TENANT_C, &form).await;
+    let other_audience = ask(TENANT_B, &with(form.clone(), "scope", "https://webpubsub.azure.com/.default")).await;
+    let slash = ask(TENANT_B, &with(form.clone(), "scope", "https://signalr.azure.com//.default")).await;
+    let good = ask(TENANT_B, &form).await;
+    let expired = sandbox.ready_token("east", Duration::ZERO).unwrap();
+    let foreign = sandbox.external_assertion(LONG).unwrap();
+    let (head, _) = good.rsplit_once('.').unwrap();
+    let forged = format!("{head}.{}", good.rsplit_once('.').unwrap().1.chars().rev().collect::<String>());
+    for (token, reason) in [
+        (other_tenant, "issuer"),
+        (other_audience, "audience"),
+        (expired, "expired"),
+        (foreign, "key was not found"),
+        (forged, "signature"),
+        (String::from("opaque"), "malformed"),
+    ] {
+        let answer =
+            call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::UNAUTHORIZED, 0), "{reason}");
+        let challenge = answer.header("www-authenticate").unwrap();
+        assert!(challenge.starts_with("Bearer error=\"invalid_token\", error_description=\""), "{challenge}");
+        assert!(challenge.contains(reason), "{challenge}");
+    }
+    for token in [good, slash] {
+        let answer =
+            call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED);
+    }
+    let bare = call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).json(&message()).send().await;
+    assert_eq!((bare.status, bare.header("www-authenticate")), (StatusCode::UNAUTHORIZED, Some("Bearer")));
+}
+
+#[tokio::test]
+async fn what_the_role_does_not_allow_is_forbidden() {
+    let sandbox = start().await;
+    let set_roles = |roles: Vec<(String, Role)>| {
+        sandbox.directory().edit(|d| d.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().roles = roles);
+    };
+    let user = "/api/hubs/chat/users/u?api-version=2024-12-01";
+    let key = "/api/auth/accessKey?api-version=2024-12-01";
+    let on_east = |role| vec![(String::from("east"), role)];
+    for (roles, send, look, access_key) in [
+        (Vec::new(), 403, 403, 403),
+        (vec![(String::from("west"), Role::ServiceOwner)], 403, 403, 403),
+        (on_east(Role::RestApiReader), 403, 404, 403),
+        (on_east(Role::RestApiOwner), 202, 404, 403),
+        (on_east(Role::AppServer), 403, 403, 200),
+        (on_east(Role::ServiceOwner), 202, 404, 200),
+    ] {
+        set_roles(roles.clone());
+        let sent = rest(&sandbox, "POST", SEND).await.json(&message()).send().await.status;
+        let looked = rest(&sandbox, "HEAD", user).await.send().await.status;
+        let fetched = rest(&sandbox, "GET", key).await.send().await.status;
+        assert_eq!([sent, looked, fetched].map(|s| s.as_u16()), [send, look, access_key], "{roles:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_access_key_signs_while_local_auth_is_on() {
+    let sandbox = start().await;
+    let endpoint = east(&sandbox).clone();
+    let sign = |audience: &str| {
+        let now = crate::sandbox::unix_seconds(std::time::SystemTime::now());
+        let key = jsonwebtoken::EncodingKey::from_secret(endpoint.access_key().expose().as_bytes());
+        let claims = json!({ "aud": audience, "iat": now, "exp": now + 60 });
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    let status = async |token: String| {
+        call(&sandbox, Method::POST, &endpoint.url(), SEND).bearer(&token).json(&message()).send().await.status
+    };
+    let url = endpoint.url();
+    for audience in [
+        format!("{url}/api/hubs/chat/:send"),
+        format!("{url}{SEND}"),
+        String::from("https://127.0.0.1/api/hubs/chat/:send"),
+        format!("{url}/api/hubs/CHAT/:send/"),
+    ] {
+        assert_eq!(status(sign(&audience)).await, StatusCode::ACCEPTED, "{audience}");
+    }
+    for audience in [format!("{url}/api/hubs/other/:send"), format!("{url}/client/?hub=chat"), String::new()] {
+        assert_eq!(status(sign(&audience)).await, StatusCode::UNAUTHORIZED, "{audience}");
+    }
+    sandbox.directory().edit(|directory| directory.resource_mut("east").unwrap().local_auth = false);
+    assert_eq!(status(sign(&format!("{url}{SEND}"))).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_temporary_key_signs_without_local_auth() {
+    let sandbox = start().await;
+    sandbox.directory().edit(|directory| {
+        directory.resource_mut("east").unwrap().local_auth = false;
+        let roles = vec![(String::from("east"), Role::ServiceOwner)];
+        directory.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().roles = roles;
+    });
+    let key = rest(&sandbox, "GET", "/api/v1/auth/accessKey").await.send().await.json();
+    let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    header.kid = key["KeyId"].as_str().map(str::to_owned);
+    let now = crate::sandbox::unix_seconds(std::time::SystemTime::now());
+    let claims = json!({ "aud": format!("{}{SEND}", east(&sandbox).url()), "exp": now + 60 });
+    let signing = jsonwebtoken::EncodingKey::from_secret(key["AccessKey"].as_str().unwrap().as_bytes());
+    let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
+    let answer = call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_client_token_is_signed_for_the_client_url() {
+    let sandbox = start().await;
+    let target = "/api/hubs/Chat/:generateToken?api-version=2022-11-01&userId=ann&minutesToExpire=5";
+    let answer = rest(&sandbox, "POST", target).await.send().await;
+    let token = answer.json()["token"].as_str().unwrap().to_owned();
+    let claims = east(&sandbox).keys().verify(&token, None, true, std::time::SystemTime::now()).unwrap();
+    assert_eq!(claims["aud"], format!("{}/client/?hub=chat", east(&sandbox).url()));
+    assert_eq!(claims["asrs.s.uid"], "ann");
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 300);
+    // A client's token opens nothing here.
+    let answer = call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn parameters_that_are_wrong_are_named() {
+    let sandbox = start().await;
+    let rows = [
+        ("POST", "/api/hubs/chat/:send", "api-version"),
+        ("POST", "/api/hubs/chat/:send?api-version=2019-01-01", "api-version"),
+        ("POST", "/api/hubs/1chat/:send?api-version=2024-12-01", "hub"),
+        ("POST", "/api/hubs/chat/:send?api-version=2024-12-01&application=a-b", "application"),
+        ("POST", "/api/hubs/chat/groups/%20/:send?api-version=2024-12-01", "group"),
+        ("POST", "/api/hubs/chat/users//:send?api-version=2024-12-01", "user"),
+        ("PUT", "/api/hubs/chat/users/u/groups/g?api-version=2024-12-01&ttl=-1", "ttl"),
+        ("POST", "/api/hubs/chat/:generateToken?api-version=2024-12-01&minutesToExpire=0", "minutesToExpire"),
+        ("GET", "/api/hubs/chat/groups/g/connections?api-version=2024-12-01&maxpagesize=201", "maxpagesize"),
+        ("GET", "/api/hubs/chat/groups/g/connections?api-version=2024-12-01&top=0", "top"),
+        ("POST", "/api/hubs/chat/:execute?api-version=2024-12-01&filter=userId", "filter"),
+        ("POST", "/api/hubs/chat/connections/c/streams/s/:send?api-version=2024-12-01&completed=1", "completed"),
+    ];
+    for (method, target, parameter) in rows {
+        let answer = rest(&sandbox, method, target).await.json(&message()).send().await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target}");
+        assert_eq!(answer.json()["target"], parameter, "{target}");
+        assert_eq!(code(&answer), Some("Error.Request.Invalid"));
+    }
+    let answer = rest(&sandbox, "POST", SEND).await.json(&json!({})).send().await;
+    assert_eq!(answer.json()["target"], "payload");
+    let answer = rest(&sandbox, "POST", SEND).await.body("text/plain", "x").send().await;
+    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let answer = rest(&sandbox, "POST", "/api/v1/hubs/1chat").await.json(&message()).send().await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (StatusCode::BAD_REQUEST, Some("text/plain; charset=utf-8"))
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_said_with_its_code() {
+    let sandbox = start().await;
+    let _connection = east(&sandbox).hubs.connect("chat", Some("u"));
+    let rows = [
+        ("HEAD", "connections/x", 404, Some("Warning.Connection.NotExisted")),
+        ("HEAD", "groups/x", 404, Some("Warning.Group.NotExisted")),
+        ("HEAD", "users/x", 404, Some("Warning.User.NotExisted")),
+        ("HEAD", "users/u", 200, None),
+        ("GET", "users/u/groups/x", 404, Some("Info.User.NotInGroup")),
+        ("PUT", "groups/g/connections/x", 404, Some("Error.Connection.NotExisted")),
+        ("DELETE", "groups/g/connections/x", 404, Some("Error.Connection.NotExisted")),
+        ("DELETE", "connections/x", 200, None),
+        ("DELETE", "connections/x/groups", 200, None),
+        ("DELETE", "users/x/groups", 204, None),
+        ("DELETE", "users/x/groups/g", 204, None),
+        ("PUT", "users/x/groups/g", 200, None),
+        ("POST", "groups/x/:closeConnections", 204, None),
+        ("GET", "groups/x/connections", 200, None),
+    ];
+    for (method, path, status, expected) in rows {
+        let target = format!("/api/hubs/chat/{path}?api-version=2024-12-01");
+        let answer = rest(&sandbox, method, &target).await.send().await;
+        assert_eq!((answer.status.as_u16(), code(&answer)), (status, expected), "{method} {path}");
+        assert!(method != "HEAD" || answer.body.is_empty());
+        assert_eq!(answer.body.is_empty(), answer.header("content-type").is_none(), "{method} {path}");
+    }
+    for target in ["connections/x/:invoke", "users/x/:send", "connections/x/:send", "groups/x/:send"] {
+        let target = format!("/api/hubs/chat/{target}?api-version=2024-12-01");
+        let answer = rest(&sandbox, "POST", &target).await.json(&message()).send().await;
+        let expected = if target.contains(":invoke") { 404 } else { 202 };
+        assert_eq!(answer.status.as_u16(), expected, "{target}");
+    }
+    for (method, target, status) in [("POST", "/api/nothing", 404), ("PATCH", SEND, 405), ("GET", "/", 404)] {
+        let answer = rest(&sandbox, method, target).await.send().await;
+        assert_eq!((answer.status.as_u16(), code(&answer)), (status, None), "{method} {target}");
+    }
+}
+
+#[tokio::test]
+async fn the_v1_form_answers_in_its_own_way() {
+    let sandbox = start().await;
+    let _connection = east(&sandbox).hubs.connect("chat", Some("u"));
+    for (method, path, status) in [
+        ("POST", "", 202),
+        ("POST", "/users/u", 202),
+        ("POST", "/groups/g", 202),
+        ("PUT", "/groups/g/users/u", 202),
+        ("GET", "/groups/g/users/u", 200),
+        ("GET", "/groups/g", 200),
+        ("PUT", "/users/u/groups/g2", 202),
+        ("DELETE", "/groups/g/users/u", 202),
+        ("DELETE", "/users/u/groups", 200),
+        ("GET", "/users/u", 200),
+        ("DELETE", "/connections/x", 202),
+    ] {
+        let target = format!("/api/v1/hubs/chat{path}");
+        let answer = rest(&sandbox, method, &target).await.json(&message()).send().await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {target}");
+    }
+}
+
+#[tokio::test]
+async fn limits_are_held() {
+    let sandbox = start().await;
+    let largest = 1024 * 1024;
+    let wrap = |size: usize| format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "a".repeat(size - 31));
+    assert_eq!(wrap(largest).len(), largest);
+    let send =
+        async |body: String| rest(&sandbox, "POST", SEND).await.body("application/json", body).send().await.status;
+    assert_eq!(send(wrap(largest)).await, StatusCode::ACCEPTED);
+    assert_eq!(send(wrap(largest + 1)).await, StatusCode::PAYLOAD_TOO_LARGE);
+    let header = http::HeaderName::from_static("x-long");
+    let long = rest(&sandbox, "POST", SEND).await.header(header, &"a".repeat(16 * 1024)).json(&message()).send().await;
+    assert_eq!(long.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let target = format!("{SEND}&excluded={}", "a".repeat(12 * 1024));
+    assert_eq!(rest(&sandbox, "POST", &target).await.json(&message()).send().await.status, StatusCode::URI_TOO_LONG);
+}
+
+#[tokio::test]
+async fn a_request_for_another_host_is_at_the_wrong_address() {
+    let sandbox = start().await;
+    let answer = rest(&sandbox, "POST", SEND).await.header(HOST, "127.0.0.1:8080").json(&message()).send().await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    let port = east(&sandbox).server.address().port();
+    let named =
+        rest(&sandbox, "POST", SEND).await.header(HOST, &format!("localhost:{port}")).json(&message()).send().await;
+    assert_eq!(named.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_closed_network_answers_in_front_of_the_service() {
+    let sandbox = start().await;
+    sandbox.directory().edit(|directory| directory.resource_mut("east").unwrap().public_network = false);
+    let answer = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(String::from_utf8_lossy(&answer.body).contains("nginx"));
+}
+
+#[tokio::test]
+async fn endpoints_may_be_plain_and_as_many_as_wanted() {
+    let mut settings = SandboxSettings::default();
+    settings.endpoints[0].tls = false;
+    let north = crate::sandbox::EndpointSettings {
+        name: String::from("north"),
+        tenant: TENANT_A.to_owned(),
+        ..settings.endpoints[0].clone()
+    };
+    settings.endpoints.push(north);
+    let sandbox = Sandbox::start(settings).await.unwrap();
+    assert!(east(&sandbox).url().starts_with("http://"));
+    assert_eq!(rest(&sandbox, "POST", SEND).await.json(&message()).send().await.status, StatusCode::ACCEPTED);
+    let token = sandbox.ready_token("north", LONG).unwrap();
+    let north = sandbox.endpoint("north").unwrap().url();
+    assert_eq!(
+        call(&sandbox, Method::POST, &north, SEND).bearer(&token).json(&message()).send().await.status,
+        StatusCode::ACCEPTED
+    );
+}
+
+#[tokio::test]
+async fn a_name_twice_or_a_port_taken_is_said() {
+    let mut settings = SandboxSettings::default();
+    settings.endpoints[1].name = String::from("east");
+    let err = Sandbox::start(settings).await.unwrap_err();
+    assert_eq!(err.to_string(), "two sandbox servers are named east; give each endpoint a name of its own");
+    let sandbox = start().await;
+    let settings = SandboxSettings { entra: sandbox.entra().address(), ..SandboxSettings::default() };
+    let err = Sandbox::start(settings).await.unwrap_err();
+    assert!(err.to_string().starts_with("sandbox entra cannot listen on 127.0.0.1:"), "{err}");
+}
+
+#[tokio::test]
+async fn the_port_is_free_again_when_the_sandbox_is_dropped() {
+    let sandbox = start().await;
+    let address = east(&sandbox).server.address();
+    sandbox.shutdown().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
