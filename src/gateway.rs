@@ -10,14 +10,14 @@ use tokio::runtime::Handle;
 
 use crate::admin::{Admin, EndpointView, RouteView, View};
 use crate::credential::{CredentialBuildError, CredentialSettings, Credentials};
-use crate::endpoint::{Endpoint, EndpointError, EndpointRole, EndpointSettings};
+use crate::endpoint::{Endpoint, EndpointError, EndpointRole, EndpointSettings, Probes};
 use crate::metrics::Metrics;
 use crate::proxy::{AdmissionSettings, ProxySettings, Snapshot, WorkerProxy};
 use crate::route::{Pick, RouteSettings, Table};
 use crate::serve::{BindError, Bound, BoundAddress, ListenerSettings, ServeSettings};
 
 /// Everything a gateway is built from, decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Where callers come in, and what each listener lets pass. Never empty.
     pub listeners: Vec<(ListenerSettings, AdmissionSettings)>,
@@ -130,7 +130,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new()?);
         metrics.config_in_force(&settings.hash);
         let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
-        let snapshot = Arc::new(snapshot(&settings, &credentials)?);
+        let snapshot = Arc::new(snapshot(&settings, &credentials, &metrics)?);
         let listeners: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.clone()).collect();
         let bound = Bound::bind(&listeners, &settings.serve)?;
         let admin = match settings.admin {
@@ -168,6 +168,7 @@ impl Gateway {
         let admin = Admin::new(Arc::clone(&self.metrics), self.view(&addresses));
         let _admin_server = self.admin.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
         self.credentials.start();
+        let _probes = Probes::start(self.snapshot.endpoints());
         let latest = Arc::new(ArcSwap::new(self.snapshot));
         let accept_errors = self.metrics.accept_errors().clone();
         let metrics = Arc::clone(&self.metrics);
@@ -217,13 +218,13 @@ impl Gateway {
 }
 
 /// Makes the part of a configuration that workers follow.
-fn snapshot(settings: &Settings, credentials: &Credentials) -> Result<Snapshot, GatewayError> {
+fn snapshot(settings: &Settings, credentials: &Credentials, metrics: &Metrics) -> Result<Snapshot, GatewayError> {
     let build = |endpoint: &EndpointSettings| {
         let bearer = credentials.get(&endpoint.credential).ok_or_else(|| GatewayError::NoCredential {
             endpoint: endpoint.name.to_string(),
             credential: endpoint.credential.to_string(),
         })?;
-        Ok::<_, GatewayError>(Arc::new(Endpoint::build(endpoint, bearer)?))
+        Ok::<_, GatewayError>(Arc::new(Endpoint::build(endpoint, bearer, metrics.endpoints())?))
     };
     let endpoints = settings.endpoints.iter().map(build).collect::<Result<Vec<_>, _>>()?;
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();

@@ -4,6 +4,7 @@
 //! configuration whatever callers send. Workers count in memory of their own ([`WorkerMetrics`]) and hand their
 //! counts over when somebody scrapes, so the request path shares nothing between cores.
 
+mod endpoint;
 mod exposition;
 mod labels;
 mod token;
@@ -17,10 +18,11 @@ use prometheus::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+pub use endpoint::EndpointMetrics;
 pub use exposition::Exposition;
 pub use labels::{
-    ConnectionState, ErrorKind, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction,
-    UpstreamErrorReason,
+    BreakerState, ConnectionState, ErrorKind, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage,
+    UnauthorizedAction, UpstreamErrorReason,
 };
 pub use token::TokenMetrics;
 pub use worker::{ConnectionCount, ConnectionGauge, InFlight, Names, RequestRecord, UpstreamRecord, WorkerMetrics};
@@ -33,6 +35,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
 pub struct Metrics {
     registry: Registry,
     token: TokenMetrics,
+    endpoints: EndpointMetrics,
     shared: SharedMetrics,
     /// `signalr_gateway_draining`.
     draining: IntGauge,
@@ -162,6 +165,7 @@ impl Metrics {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
             token: TokenMetrics::register(&registry)?,
+            endpoints: EndpointMetrics::register(&registry)?,
             draining: register(&registry, IntGauge::with_opts(opts("draining", "1 while the gateway is stopping."))?)?,
             config_hash: register(
                 &registry,
@@ -183,6 +187,11 @@ impl Metrics {
     /// Returns the metrics of the credentials.
     pub fn token(&self) -> &TokenMetrics {
         &self.token
+    }
+
+    /// Returns the metrics of the endpoints' health.
+    pub fn endpoints(&self) -> &EndpointMetrics {
+        &self.endpoints
     }
 
     /// Returns the count of connections that could not be accepted.

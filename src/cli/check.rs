@@ -64,7 +64,7 @@ fn build(loaded: &Loaded) -> anyhow::Result<()> {
         Credentials::build(&loaded.settings.credentials, metrics.token(), runtime.handle()).map_err(usage)?;
     for endpoint in &loaded.settings.endpoints {
         if let Some(bearer) = credentials.get(&endpoint.credential) {
-            Endpoint::build(endpoint, bearer).map_err(usage)?;
+            Endpoint::build(endpoint, bearer, metrics.endpoints()).map_err(usage)?;
         }
     }
     Ok(())

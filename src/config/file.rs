@@ -29,6 +29,10 @@ pub(crate) struct ConfigFile {
     pub(crate) limits: LimitsFile,
     /// Deadlines.
     pub(crate) timeouts: TimeoutsFile,
+    /// What is sent again.
+    pub(crate) retry: RetryFile,
+    /// When endpoints are taken out.
+    pub(crate) health: HealthFile,
     /// What is added to requests.
     pub(crate) forwarding: ForwardingFile,
     /// How the gateway stops.
@@ -327,6 +331,9 @@ pub(crate) struct RouteFile {
     /// `first` (default; in order, the next only if nothing could be sent) or `weighted`.
     #[serde(default)]
     pub(crate) pick: PickFile,
+    /// What happens while every endpoint is out: `send` (default; the first is tried all the same) or `fail` (503).
+    #[serde(default)]
+    pub(crate) when_unavailable: WhenUnavailableFile,
     /// The endpoints: names, or `{ name = …, weight = … }`.
     pub(crate) endpoints: Vec<RouteEndpointFile>,
 }
@@ -338,6 +345,15 @@ pub(crate) enum PickFile {
     #[default]
     First,
     Weighted,
+}
+
+/// What a route does while every endpoint is out.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WhenUnavailableFile {
+    #[default]
+    Send,
+    Fail,
 }
 
 /// An endpoint of a route.
@@ -473,6 +489,51 @@ pub(crate) struct TimeoutsFile {
 impl Default for TimeoutsFile {
     fn default() -> Self {
         Self { request: "30s".to_owned(), attempt: "10s".to_owned(), idle: "90s".to_owned() }
+    }
+}
+
+/// What is sent again. What was never sent, and what was refused with 401, always is.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetryFile {
+    /// Messages: `never` (default: none is sent twice) or `sdk` (after a status above 500, as the Management SDK does).
+    pub(crate) messages: MessageRetryFile,
+    /// The most attempts of one request; going on to the next endpoint because nothing was sent does not count.
+    pub(crate) attempts: u32,
+    /// Retries an endpoint may get, in percent of the requests it gets.
+    pub(crate) budget_percent: u32,
+}
+
+impl Default for RetryFile {
+    fn default() -> Self {
+        Self { messages: MessageRetryFile::default(), attempts: 3, budget_percent: 20 }
+    }
+}
+
+/// What is sent again of messages.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MessageRetryFile {
+    #[default]
+    Never,
+    Sdk,
+}
+
+/// When endpoints are taken out.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HealthFile {
+    /// How many failures in a row take an endpoint out: unreachable, broken off, too slow, or a status of 500 and above.
+    pub(crate) failures: u32,
+    /// How long it stays out at first; twice as long each time in a row, a minute at most.
+    pub(crate) pause: String,
+    /// How often `/api/health` of each endpoint is asked, without a token. While an endpoint is out, six times as often.
+    pub(crate) probe_interval: String,
+}
+
+impl Default for HealthFile {
+    fn default() -> Self {
+        Self { failures: 5, pause: "5s".to_owned(), probe_interval: "2m".to_owned() }
     }
 }
 

@@ -4,7 +4,9 @@
 //! operations and no routes.
 
 mod connect;
+mod health;
 mod pool;
+mod probe;
 mod settings;
 
 use std::fmt;
@@ -13,10 +15,13 @@ use std::sync::Arc;
 use http::{HeaderValue, Uri};
 
 pub use connect::ConnectError;
+pub use health::{Health, HealthSettings, Permit};
 pub use pool::{Lease, Pool, SendError};
+pub use probe::Probes;
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, Origin, PoolSettings};
 
 use crate::credential::BearerSource;
+use crate::metrics::EndpointMetrics;
 use crate::tls::TrustError;
 use connect::Connector;
 
@@ -28,6 +33,7 @@ pub struct Endpoint {
     host: HeaderValue,
     connector: Connector,
     bearer: Arc<dyn BearerSource>,
+    health: Arc<Health>,
     settings: EndpointSettings,
 }
 
@@ -57,13 +63,18 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`EndpointError`] when connections to it could never be made.
-    pub fn build(settings: &EndpointSettings, bearer: Arc<dyn BearerSource>) -> Result<Self, EndpointError> {
+    pub fn build(
+        settings: &EndpointSettings,
+        bearer: Arc<dyn BearerSource>,
+        metrics: &EndpointMetrics,
+    ) -> Result<Self, EndpointError> {
         let unusable_host = || EndpointError::Host { endpoint: settings.name.clone(), origin: settings.origin.clone() };
         let host = HeaderValue::try_from(settings.origin.authority()).map_err(|_invalid| unusable_host())?;
         let origin = settings.origin.to_string();
         let uri = Uri::try_from(&origin).map_err(|_invalid| unusable_host())?;
         let connector = Connector::build(settings, uri, unusable_host)?;
-        Ok(Self { name: settings.name.clone(), origin, host, connector, bearer, settings: settings.clone() })
+        let health = Health::new(settings.name.as_str(), settings.health, metrics.clone());
+        Ok(Self { name: settings.name.clone(), origin, host, connector, bearer, health, settings: settings.clone() })
     }
 
     /// Returns the configured name.
@@ -84,6 +95,11 @@ impl Endpoint {
     /// Returns the source of the bearers that requests to this endpoint carry.
     pub fn bearer(&self) -> &Arc<dyn BearerSource> {
         &self.bearer
+    }
+
+    /// Returns its health.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// Returns what it was built from.

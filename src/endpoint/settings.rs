@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::HealthSettings;
 use crate::credential::CredentialName;
 
 /// The configured name of an endpoint. Metric label, log field, key of the `[endpoints.*]` tables.
@@ -46,6 +47,8 @@ pub struct EndpointSettings {
     pub connect_timeout: Duration,
     /// How its connections are kept.
     pub pool: PoolSettings,
+    /// When it is taken out.
+    pub health: HealthSettings,
 }
 
 /// Scheme, host and port of an endpoint. `http` is for loopback hosts alone; configuration sees to that.

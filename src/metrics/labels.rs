@@ -94,6 +94,8 @@ label_enum! {
     RetryOutcome {
         /// It was sent again.
         Retried = "retried",
+        /// The endpoint had too many retries already.
+        Budget = "budget",
         /// It may have been received, so it was not.
         NotSafe = "not_safe",
         /// The deadline left no time.
@@ -108,6 +110,18 @@ label_enum! {
         Replaced = "replaced",
         /// The token stayed.
         Kept = "kept",
+    }
+}
+
+label_enum! {
+    /// The state of an endpoint's circuit breaker.
+    BreakerState {
+        /// Calls go to the endpoint.
+        Closed = "closed",
+        /// Calls go elsewhere.
+        Open = "open",
+        /// One call finds out whether the endpoint is back.
+        HalfOpen = "half_open",
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
+use super::retry::Ending;
 use crate::credential::TokenUnavailable;
 use crate::metrics::ErrorKind;
 use crate::signalr::{NotACall, Operation};
@@ -90,6 +91,12 @@ pub enum ProxyError {
     /// No endpoint could be reached.
     #[error("no SignalR endpoint of the route could be reached; nothing was sent, so it is safe to try again")]
     EndpointUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Every endpoint of the route is out, and the route would rather fail than try.
+    #[error("every SignalR endpoint of the route is out of service; nothing was sent, so it is safe to try again")]
+    AllOut {
+        /// When the first of them is tried again.
+        retry_after: Duration,
+    },
     /// The endpoint broke off.
     #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
     UpstreamBroken(#[source] hyper::Error),
@@ -125,7 +132,7 @@ impl ProxyError {
             Self::BodyTooLarge { .. } => ErrorKind::BodyTooLarge,
             Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
-            Self::EndpointUnavailable(_) => ErrorKind::EndpointUnavailable,
+            Self::EndpointUnavailable(_) | Self::AllOut { .. } => ErrorKind::EndpointUnavailable,
             Self::UpstreamBroken(_) => ErrorKind::UpstreamBroken,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Draining => ErrorKind::Draining,
@@ -148,7 +155,7 @@ impl ProxyError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
-            Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) | Self::Draining => {
+            Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) | Self::AllOut { .. } | Self::Draining => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -173,6 +180,7 @@ impl ProxyError {
             Self::HeadersTooLarge { .. } => "Headers too large",
             Self::TokenUnavailable(_) => "No token for the endpoint",
             Self::EndpointUnavailable(_) => "Endpoint not reachable",
+            Self::AllOut { .. } => "All endpoints out of service",
             Self::UpstreamBroken(_) => "Endpoint broke off",
             Self::Deadline { .. } => "Endpoint did not answer in time",
             Self::Draining => "Gateway is stopping",
@@ -184,6 +192,7 @@ impl ProxyError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TokenUnavailable(Some(unavailable)) => Some(unavailable.retry_after),
+            Self::AllOut { retry_after } => Some(*retry_after),
             Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::Draining => {
                 Some(Duration::from_secs(1))
             }
@@ -204,6 +213,35 @@ impl ProxyError {
             | Self::Deadline { .. }
             | Self::Internal => None,
         }
+    }
+
+    /// Says how the attempt ended that this is the error of, as far as repeating it goes.
+    pub(super) fn ending(&self) -> Ending {
+        match self {
+            Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) => Ending::Unsent,
+            Self::UpstreamBroken(_) | Self::Deadline { .. } => Ending::NoAnswer,
+            Self::Malformed(_)
+            | Self::HostNotAllowed { .. }
+            | Self::OriginNotAllowed { .. }
+            | Self::ClientNotAllowed
+            | Self::OperationNotAllowed(_)
+            | Self::UnknownPath
+            | Self::MethodNotAllowed { .. }
+            | Self::NoRoute
+            | Self::HeaderRequired { .. }
+            | Self::SlowRequest
+            | Self::BodyBroken
+            | Self::BodyTooLarge { .. }
+            | Self::HeadersTooLarge { .. }
+            | Self::AllOut { .. }
+            | Self::Draining
+            | Self::Internal => Ending::Hopeless,
+        }
+    }
+
+    /// Whether the endpoint is to blame.
+    pub(super) fn blames_endpoint(&self) -> bool {
+        matches!(self, Self::EndpointUnavailable(_) | Self::UpstreamBroken(_) | Self::Deadline { .. })
     }
 
     /// Makes the answer: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.

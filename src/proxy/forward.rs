@@ -38,14 +38,6 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Whether the endpoint cannot have received anything of the request.
-    pub(super) fn is_unsent(&self) -> bool {
-        match self {
-            Self::Connect(_) | Self::Unsent(_) | Self::Deadline { sent: false } => true,
-            Self::Broken(_) | Self::Deadline { sent: true } => false,
-        }
-    }
-
     /// Returns the metric label.
     pub(super) fn reason(&self) -> UpstreamErrorReason {
         match self {

@@ -4,38 +4,41 @@
 //! connection pools and counts of its own.
 
 mod admission;
+mod attempt;
 mod body;
 mod error;
 mod exchange;
 mod forward;
 mod headers;
+mod retry;
 mod settings;
 mod worker;
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 
 pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
 pub use error::{ERROR_HEADER, ProxyError};
+pub use retry::{MessageRetry, RetrySettings};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
 
 use body::{Answer, RequestBody};
 use exchange::Exchange;
-use forward::{Failure, Outgoing};
+use forward::Outgoing;
+use retry::Budget;
 
-use crate::credential::{Bearer, RequestUrl};
+use crate::credential::RequestUrl;
 use crate::endpoint::{Endpoint, Pool};
-use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord, WorkerMetrics};
+use crate::metrics::WorkerMetrics;
 use crate::route::{Inquiry, Table};
 use crate::serve::Peer;
 use crate::signalr::{Call, Operation};
@@ -78,6 +81,8 @@ impl Snapshot {
 pub struct Proxy {
     snapshot: Arc<Snapshot>,
     pools: Vec<Pool<RequestBody>>,
+    /// By endpoint.
+    budgets: Vec<Budget>,
     metrics: Rc<WorkerMetrics>,
     /// The configured names, as the log wants them.
     endpoint_names: Vec<Rc<str>>,
@@ -151,141 +156,13 @@ impl Proxy {
             body: body.clone(),
         };
 
-        // As whom it goes, and going: the next endpoint only when nothing was sent to the ones before.
-        let mut last = ProxyError::NoRoute;
-        for endpoint in route.order() {
-            let Some(pool) = self.pools.get(endpoint) else { continue };
-            if let Some(name) = self.endpoint_names.get(endpoint) {
-                exchange.tries_endpoint(name);
-            }
-            match self.try_endpoint(endpoint, pool, call.operation, &outgoing, exchange).await {
-                Ok(mut response) => {
-                    headers::to_downstream(
-                        response.headers_mut(),
-                        exchange.request_id(),
-                        pool.endpoint().origin(),
-                        gateway.as_deref(),
-                    );
-                    return Ok(response);
-                }
-                Err(err) if err.status() == StatusCode::SERVICE_UNAVAILABLE => last = err,
-                Err(err) => return Err(err),
-            }
+        // As whom it goes, and going.
+        let (place, mut response) = self.deliver(route, call.operation, &outgoing, exchange).await?;
+        if let Some(pool) = self.pools.get(place) {
+            let (id, origin) = (exchange.request_id(), pool.endpoint().origin());
+            headers::to_downstream(response.headers_mut(), id, origin, gateway.as_deref());
         }
-        Err(last)
-    }
-
-    /// Sends a request to one endpoint: once, and once more with another token if the first was refused (401). A
-    /// refused request was not processed, so sending it again cannot double it.
-    async fn try_endpoint(
-        &self,
-        place: usize,
-        pool: &Pool<RequestBody>,
-        operation: Operation,
-        outgoing: &Outgoing,
-        exchange: &mut Exchange,
-    ) -> Result<Response<Answer>, ProxyError> {
-        let mut may_replay = true;
-        loop {
-            let bearer = self.bearer(pool.endpoint(), outgoing.uri.path(), exchange).await?;
-            let began = Instant::now();
-            let time = self.time_left(exchange)?.min(self.snapshot.settings.try_timeout);
-            let result = forward::send(pool, outgoing, &bearer, time).await;
-            let duration = began.elapsed();
-            exchange.waited(duration);
-            let response = match result {
-                Ok(response) => response,
-                Err(failure) => return Err(self.explain(place, outgoing, failure, time)),
-            };
-            let status = response.status();
-            self.metrics.upstream_answered(UpstreamRecord {
-                endpoint: place,
-                operation: operation.index(),
-                code: status.as_u16(),
-                duration,
-            });
-            if status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN {
-                return Ok(response);
-            }
-            let replaced = status == StatusCode::UNAUTHORIZED
-                && may_replay
-                && self.replace(pool.endpoint(), &bearer, exchange).await;
-            let action = if replaced { UnauthorizedAction::Replaced } else { UnauthorizedAction::Kept };
-            self.metrics.unauthorized(place, status.as_u16(), action);
-            if !replaced {
-                return Ok(response);
-            }
-            self.metrics.retry(place, RetryOutcome::Retried);
-            may_replay = false;
-        }
-    }
-
-    /// Returns a bearer for the endpoint. Waits only when there is none.
-    async fn bearer(&self, endpoint: &Endpoint, path: &str, exchange: &mut Exchange) -> Result<Bearer, ProxyError> {
-        let url = RequestUrl { origin: endpoint.origin(), path };
-        let source = endpoint.bearer();
-        if let Some(bearer) = source.ready(url) {
-            return Ok(bearer);
-        }
-        let began = Instant::now();
-        let time = self.time_left(exchange)?;
-        let acquired = tokio::time::timeout(time, source.acquire()).await;
-        exchange.waited(began.elapsed());
-        self.metrics.token_waited(began.elapsed());
-        match acquired {
-            Ok(Ok(())) => source.ready(url).ok_or_else(|| ProxyError::TokenUnavailable(None)),
-            Ok(Err(unavailable)) => Err(ProxyError::TokenUnavailable(Some(unavailable))),
-            Err(_late) => Err(ProxyError::TokenUnavailable(None)),
-        }
-    }
-
-    /// Gets another token in place of one that was refused. Returns whether there is one.
-    async fn replace(&self, endpoint: &Endpoint, refused: &Bearer, exchange: &mut Exchange) -> bool {
-        let began = Instant::now();
-        let Ok(time) = self.time_left(exchange) else { return false };
-        let replaced = tokio::time::timeout(time, endpoint.bearer().replace(refused.fingerprint())).await;
-        exchange.waited(began.elapsed());
-        match replaced {
-            Ok(Ok(())) => true,
-            Ok(Err(unavailable)) => {
-                tracing::debug!(
-                    endpoint = %endpoint.name(),
-                    token = %refused.fingerprint(),
-                    cause = error_chain(&unavailable),
-                    "an endpoint refused the token and there is no other"
-                );
-                false
-            }
-            Err(_late) => false,
-        }
-    }
-
-    /// Turns a failed attempt into an error, and counts it.
-    fn explain(&self, place: usize, outgoing: &Outgoing, failure: Failure, time: Duration) -> ProxyError {
-        if let Some(callers_fault) = outgoing.body.failure() {
-            return callers_fault;
-        }
-        if matches!(failure, Failure::Deadline { .. }) && outgoing.body.is_waiting_for_caller() {
-            return ProxyError::SlowRequest;
-        }
-        self.metrics.upstream_failed(place, failure.reason());
-        if !failure.is_unsent() {
-            self.metrics.retry(place, RetryOutcome::NotSafe);
-        }
-        match failure {
-            Failure::Connect(err) => ProxyError::EndpointUnavailable(err.into()),
-            Failure::Unsent(err) => ProxyError::EndpointUnavailable(err.into()),
-            Failure::Deadline { sent: false } => ProxyError::EndpointUnavailable("no connection in time".into()),
-            Failure::Deadline { sent: true } => ProxyError::Deadline { limit: time },
-            Failure::Broken(err) => ProxyError::UpstreamBroken(err),
-        }
-    }
-
-    /// Returns what is left of the request's time.
-    fn time_left(&self, exchange: &Exchange) -> Result<Duration, ProxyError> {
-        let limit = self.snapshot.settings.request_timeout;
-        let left = limit.saturating_sub(exchange.started().elapsed());
-        if left.is_zero() { Err(ProxyError::Deadline { limit }) } else { Ok(left) }
+        Ok(response)
     }
 
     /// Answers a health probe: 200 while a call could be served.

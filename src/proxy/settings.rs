@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::RetrySettings;
 use crate::signalr::OperationSet;
 
 /// Who and what may pass one listener.
@@ -22,7 +23,7 @@ pub struct AdmissionSettings {
 }
 
 /// Limits, deadlines and header rules of the pipeline, the same for all listeners.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ProxySettings {
     /// The largest request body, in bytes. The service's own limit is 1 MiB.
     pub max_body_bytes: u64,
@@ -32,6 +33,8 @@ pub struct ProxySettings {
     pub request_timeout: Duration,
     /// How long one attempt may take, until the answer's head.
     pub try_timeout: Duration,
+    /// How attempts are repeated.
+    pub retry: RetrySettings,
     /// Whether the caller's address is appended to `X-Forwarded-For` upstream.
     pub forward_client_address: bool,
     /// What the access log holds.

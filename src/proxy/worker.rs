@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::retry::Budget;
 use super::{Proxy, ResponseBody, Snapshot};
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::{Metrics, Names, WorkerMetrics};
@@ -86,7 +87,8 @@ impl Proxy {
             same.cloned().unwrap_or_else(|| Pool::new(Arc::clone(endpoint), Rc::clone(&metrics), place))
         };
         let pools = snapshot.endpoints.iter().enumerate().map(pool).collect();
-        Self { snapshot, pools, metrics, endpoint_names, route_names }
+        let budgets = snapshot.endpoints.iter().map(|_| Budget::new(snapshot.settings.retry.budget)).collect();
+        Self { snapshot, pools, budgets, metrics, endpoint_names, route_names }
     }
 
     fn flush(&self) {

@@ -5,5 +5,5 @@ mod settings;
 mod table;
 
 pub use pattern::{Case, Pattern};
-pub use settings::{HeaderMatch, MatchSettings, Pick, RouteEndpoint, RouteName, RouteSettings};
+pub use settings::{HeaderMatch, MatchSettings, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable};
 pub use table::{Inquiry, Mismatch, Order, Route, Table};

@@ -41,6 +41,8 @@ pub struct RouteSettings {
     pub matches: MatchSettings,
     /// How one of the endpoints is chosen.
     pub pick: Pick,
+    /// What happens while every endpoint is out.
+    pub when_unavailable: WhenUnavailable,
     /// The endpoints, in configured order. Never empty.
     pub endpoints: Vec<RouteEndpoint>,
 }
@@ -61,6 +63,16 @@ pub enum Pick {
     First,
     /// At random by weight; the others, by weight too, when nothing could be sent.
     Weighted,
+}
+
+/// What a route does while every one of its endpoints is out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenUnavailable {
+    /// It tries the first all the same: the breaker may be wrong, and a caller had better see the endpoint's own error.
+    #[default]
+    Send,
+    /// It fails at once, so that callers do not wait.
+    Fail,
 }
 
 /// The conditions of a route. An empty list means "any".

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
-use super::{MatchSettings, Pattern, Pick, RouteName, RouteSettings};
+use super::{MatchSettings, Pattern, Pick, RouteName, RouteSettings, WhenUnavailable};
 use crate::endpoint::EndpointName;
 use crate::signalr::{Call, Name};
 
@@ -70,6 +70,7 @@ pub struct Route {
     /// The places of the listeners that may be used; any if empty.
     listeners: Vec<usize>,
     pick: Pick,
+    when_unavailable: WhenUnavailable,
     /// The place and the weight of each endpoint.
     endpoints: Vec<(usize, u32)>,
 }
@@ -83,6 +84,11 @@ impl Route {
     /// Returns how an endpoint is chosen.
     pub fn pick(&self) -> Pick {
         self.pick
+    }
+
+    /// Returns what happens while every endpoint is out.
+    pub fn when_unavailable(&self) -> WhenUnavailable {
+        self.when_unavailable
     }
 
     /// Returns the place and the weight of each endpoint, in configured order.
@@ -199,6 +205,7 @@ impl Table {
                 endpoints: route.endpoints.iter().filter_map(endpoint).collect(),
                 matches: route.matches.clone(),
                 pick: route.pick,
+                when_unavailable: route.when_unavailable,
             }
         };
         let routes: Vec<Route> = settings.iter().map(resolve).collect();

@@ -12,6 +12,7 @@ fn route(name: &str, matches: MatchSettings) -> RouteSettings {
         name: RouteName::new(name),
         matches,
         pick: Pick::First,
+        when_unavailable: WhenUnavailable::default(),
         endpoints: vec![RouteEndpoint { endpoint: EndpointName::new("east"), weight: 1 }],
     }
 }

@@ -2,9 +2,9 @@
 
 use super::values::PlainHttp;
 use super::{Context, key};
-use crate::config::file::{ConfigFile, EndpointFile, RoleFile};
+use crate::config::file::{ConfigFile, EndpointFile, HealthFile, RoleFile};
 use crate::credential::CredentialName;
-use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, PoolSettings};
+use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, HealthSettings, PoolSettings};
 
 /// Keeps the number of metric series bounded; a route's order of endpoints fits 32 bits.
 const MAX_ENDPOINTS: usize = 32;
@@ -19,10 +19,27 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Endpoin
     if names.len() > MAX_ENDPOINTS {
         context.problem(&key(&["endpoints"]), format!("{} endpoints, {MAX_ENDPOINTS} are the most", names.len()), None);
     }
-    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, context)).collect()
+    let health = health(&file.health, context);
+    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, health, context)).collect()
 }
 
-fn lower_one(name: &str, file: &EndpointFile, context: &mut Context<'_>) -> Option<EndpointSettings> {
+fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
+    if file.failures == 0 {
+        context.problem(&key(&["health", "failures"]), "is 0, must be 1 or more", None);
+    }
+    HealthSettings {
+        failures: file.failures,
+        pause: context.duration(&key(&["health", "pause"]), &file.pause),
+        probe_interval: context.duration(&key(&["health", "probe_interval"]), &file.probe_interval),
+    }
+}
+
+fn lower_one(
+    name: &str,
+    file: &EndpointFile,
+    health: HealthSettings,
+    context: &mut Context<'_>,
+) -> Option<EndpointSettings> {
     let at = |tail: &[&str]| {
         let mut path = key(&["endpoints", name]);
         path.extend(key(tail));
@@ -46,5 +63,6 @@ fn lower_one(name: &str, file: &EndpointFile, context: &mut Context<'_>) -> Opti
         ca_file,
         connect_timeout,
         pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
+        health,
     })
 }

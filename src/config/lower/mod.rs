@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use figment::value::Value;
 
-use super::file::{AccessFile, ConfigFile, FormatFile};
+use super::file::{AccessFile, ConfigFile, FormatFile, MessageRetryFile, RetryFile};
 use super::problem::{Problem, did_you_mean};
 use super::sources::Merged;
 use crate::gateway::{LogFormat, LoggingSettings, Settings};
-use crate::proxy::{AccessLog, ProxySettings};
+use crate::proxy::{AccessLog, MessageRetry, ProxySettings, RetrySettings};
 use crate::serve::ServeSettings;
 
 /// The most workers that make sense on any machine.
@@ -27,6 +27,9 @@ const MAX_WORKERS: u32 = 1024;
 const MAX_HEADER: u64 = 64 * 1024;
 /// A request body is kept until it is answered, so this bounds memory.
 const MAX_BODY: u64 = 64 * 1024 * 1024;
+
+/// More than anybody would wait for.
+const MAX_ATTEMPTS: u32 = 10;
 
 /// Names a value by its path.
 type Key = Vec<String>;
@@ -165,12 +168,33 @@ fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
         max_header_bytes: usize::try_from(max_header).unwrap_or(usize::MAX),
         request_timeout,
         try_timeout,
+        retry: retry(file, context),
         forward_client_address: file.forwarding.client_address,
         access_log: match file.logging.access {
             AccessFile::All => AccessLog::All,
             AccessFile::Failures => AccessLog::Failures,
             AccessFile::Off => AccessLog::Off,
         },
+    }
+}
+
+fn retry(file: &ConfigFile, context: &mut Context<'_>) -> RetrySettings {
+    let RetryFile { messages, attempts, budget_percent } = file.retry;
+    if !(1..=MAX_ATTEMPTS).contains(&attempts) {
+        let fix = "1 means that nothing is repeated".to_owned();
+        context.problem(&key(&["retry", "attempts"]), format!("is {attempts}, must be 1 to {MAX_ATTEMPTS}"), Some(fix));
+    }
+    if budget_percent > 100 {
+        context.problem(&key(&["retry", "budget_percent"]), format!("is {budget_percent}, must be 100 at most"), None);
+    }
+    RetrySettings {
+        messages: match messages {
+            MessageRetryFile::Never => MessageRetry::Never,
+            MessageRetryFile::Sdk => MessageRetry::Sdk,
+        },
+        attempts,
+        // At most 100, so exact.
+        budget: f32::from(u16::try_from(budget_percent).unwrap_or(u16::MAX)) / 100.0,
     }
 }
 

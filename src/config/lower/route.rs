@@ -2,9 +2,13 @@
 
 use super::listener::operations;
 use super::{Context, Key, key};
-use crate::config::file::{ConfigFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, RouteEndpointFile, RouteFile};
+use crate::config::file::{
+    ConfigFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, RouteEndpointFile, RouteFile, WhenUnavailableFile,
+};
 use crate::endpoint::EndpointName;
-use crate::route::{Case, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings};
+use crate::route::{
+    Case, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
+};
 
 /// Keeps the number of metric series bounded.
 const MAX_ROUTES: usize = 256;
@@ -16,7 +20,13 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
         let endpoints = file.endpoints.keys();
         let endpoints = endpoints.map(|name| RouteEndpoint { endpoint: EndpointName::new(name), weight: 1 }).collect();
         let matches = MatchSettings::default();
-        return vec![RouteSettings { name: RouteName::new("default"), matches, pick: Pick::First, endpoints }];
+        return vec![RouteSettings {
+            name: RouteName::new("default"),
+            matches,
+            pick: Pick::First,
+            when_unavailable: WhenUnavailable::default(),
+            endpoints,
+        }];
     }
     if file.routes.len() > MAX_ROUTES {
         context.problem(&key(&["routes"]), format!("{} routes, {MAX_ROUTES} are the most", file.routes.len()), None);
@@ -77,6 +87,10 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         pick: match file.pick {
             PickFile::First => Pick::First,
             PickFile::Weighted => Pick::Weighted,
+        },
+        when_unavailable: match file.when_unavailable {
+            WhenUnavailableFile::Send => WhenUnavailable::Send,
+            WhenUnavailableFile::Fail => WhenUnavailable::Fail,
         },
         endpoints,
     }

@@ -1,0 +1,250 @@
+//! Whether an endpoint is worth trying: a circuit breaker over its failures, and the pauses it asks for itself.
+//!
+//! Shared by all workers and read on every request, written only when something fails or recovers. Decides nothing about
+//! where a call goes instead.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::metrics::{BreakerState, EndpointMetrics};
+
+/// The longest an endpoint stays out before it is tried again. Chosen: an endpoint that has come back is noticed within
+/// a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause that is granted to an endpoint that asks for one.
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(300);
+
+/// When an endpoint is taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// How many failures in a row take it out.
+    pub failures: u32,
+    /// How long it stays out at first; twice as long each time in a row, a minute at most.
+    pub pause: Duration,
+    /// How often `/api/health` is asked.
+    pub probe_interval: Duration,
+}
+
+/// The health of one endpoint.
+pub struct Health {
+    name: String,
+    settings: HealthSettings,
+    metrics: EndpointMetrics,
+    /// What the times below are counted from.
+    epoch: Instant,
+    /// Failures in a row.
+    failures: AtomicU32,
+    /// How often in a row it was taken out.
+    trips: AtomicU32,
+    /// Milliseconds after `epoch` until which it is out; 0 while it is in.
+    out_until: AtomicU64,
+    /// Whether a request is finding out if it is back.
+    is_tried: AtomicBool,
+    /// Milliseconds after `epoch` until which it asked not to be called; 0 if it did not.
+    cools_until: AtomicU64,
+}
+
+/// Leave to try an endpoint. What became of it must be said: dropping it says nothing either way.
+#[derive(Debug)]
+pub struct Permit {
+    health: Arc<Health>,
+    /// Whether this is the one request that finds out if the endpoint is back.
+    is_trial: bool,
+}
+
+impl Health {
+    /// Makes the health of an endpoint that nothing is known of.
+    pub fn new(name: &str, settings: HealthSettings, metrics: EndpointMetrics) -> Arc<Self> {
+        metrics.breaker(name, BreakerState::Closed);
+        metrics.cool_down(name, None);
+        Arc::new(Self {
+            name: name.to_owned(),
+            settings,
+            metrics,
+            epoch: Instant::now(),
+            failures: AtomicU32::new(0),
+            trips: AtomicU32::new(0),
+            out_until: AtomicU64::new(0),
+            is_tried: AtomicBool::new(false),
+            cools_until: AtomicU64::new(0),
+        })
+    }
+
+    /// Gives leave to try the endpoint: always while it is in; once while it is out and its pause is over; not while it
+    /// cools down.
+    pub fn enter(self: &Arc<Self>) -> Option<Permit> {
+        let out_until = self.out_until.load(Ordering::Relaxed);
+        if out_until == 0 && self.cools_until.load(Ordering::Relaxed) == 0 {
+            return Some(self.permit(false));
+        }
+        let now = self.now();
+        if now < self.cools_until.load(Ordering::Relaxed) || now < out_until {
+            return None;
+        }
+        if self.cools_until.swap(0, Ordering::Relaxed) != 0 {
+            self.metrics.cool_down(&self.name, None);
+        }
+        if out_until == 0 {
+            return Some(self.permit(false));
+        }
+        // One request finds out; the others go elsewhere until it has.
+        let is_first = self.is_tried.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        is_first.then(|| {
+            self.metrics.breaker(&self.name, BreakerState::HalfOpen);
+            self.permit(true)
+        })
+    }
+
+    /// Gives leave whatever the health: for when there is nowhere else to go.
+    pub fn enter_anyway(self: &Arc<Self>) -> Permit {
+        self.permit(false)
+    }
+
+    /// Whether calls go to it without further ado.
+    pub fn is_in(&self) -> bool {
+        self.out_until.load(Ordering::Relaxed) == 0 && self.now() >= self.cools_until.load(Ordering::Relaxed)
+    }
+
+    /// Says how long until it may be tried again.
+    pub fn out_for(&self) -> Duration {
+        let until = self.out_until.load(Ordering::Relaxed).max(self.cools_until.load(Ordering::Relaxed));
+        Duration::from_millis(until.saturating_sub(self.now()))
+    }
+
+    /// Notes that `/api/health` was answered, or not.
+    pub fn probed(&self, ok: bool) {
+        self.metrics.up(&self.name, ok);
+        if ok { self.succeeded() } else { self.failed() }
+    }
+
+    fn permit(self: &Arc<Self>, is_trial: bool) -> Permit {
+        Permit { health: Arc::clone(self), is_trial }
+    }
+
+    fn succeeded(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        if self.out_until.load(Ordering::Relaxed) != 0 && self.out_until.swap(0, Ordering::Relaxed) != 0 {
+            self.trips.store(0, Ordering::Relaxed);
+            self.metrics.breaker(&self.name, BreakerState::Closed);
+            tracing::info!(endpoint = self.name, "the endpoint is back");
+        }
+    }
+
+    fn failed(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let was_out = self.out_until.load(Ordering::Relaxed) != 0;
+        // While it is out, each further failure is that of a trial.
+        if !was_out && failures < self.settings.failures {
+            return;
+        }
+        let trips = self.trips.fetch_add(1, Ordering::Relaxed);
+        let pause = self.settings.pause.saturating_mul(1 << trips.min(8)).min(LONGEST_PAUSE);
+        self.out_until.store(self.now().saturating_add(millis(pause)).max(1), Ordering::Relaxed);
+        self.metrics.breaker(&self.name, BreakerState::Open);
+        if !was_out {
+            tracing::warn!(
+                endpoint = self.name,
+                failures,
+                pause_ms = millis(pause),
+                "the endpoint is out: calls go elsewhere until it answers again"
+            );
+        }
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.epoch.elapsed())
+    }
+}
+
+impl Permit {
+    /// The endpoint answered.
+    pub fn succeeded(self) {
+        self.health.succeeded();
+    }
+
+    /// The endpoint could not be reached, broke off, was too slow or answered with a fault of its own.
+    pub fn failed(self) {
+        self.health.failed();
+    }
+
+    /// The endpoint asked for a pause (`Retry-After`).
+    pub fn asked_for(self, pause: Duration) {
+        let pause = pause.min(LONGEST_COOL_DOWN);
+        let until = self.health.now().saturating_add(millis(pause)).max(1);
+        self.health.cools_until.fetch_max(until, Ordering::Relaxed);
+        self.health.metrics.cool_down(&self.health.name, Some(SystemTime::now() + pause));
+        self.health.succeeded();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.is_trial {
+            self.health.is_tried.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("is_in", &self.is_in()).finish_non_exhaustive()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn health(pause: Duration) -> Arc<Health> {
+        let settings = HealthSettings { failures: 3, pause, probe_interval: Duration::from_secs(1) };
+        Health::new("east", settings, Metrics::new().unwrap().endpoints().clone())
+    }
+
+    #[test]
+    fn failures_in_a_row_take_it_out_and_a_success_between_does_not() {
+        let health = health(Duration::from_secs(60));
+        for _ in 0..2 {
+            health.enter().unwrap().failed();
+            health.enter().unwrap().failed();
+            health.enter().unwrap().succeeded();
+        }
+        for _ in 0..3 {
+            health.enter().unwrap().failed();
+        }
+        assert!(health.enter().is_none() && !health.is_in());
+        assert!(health.out_for() > Duration::from_secs(50));
+    }
+
+    #[test]
+    fn one_trial_at_a_time_finds_out_whether_it_is_back() {
+        let health = health(Duration::ZERO);
+        for _ in 0..3 {
+            health.enter().unwrap().failed();
+        }
+        while health.out_for() > Duration::ZERO {}
+        let trial = health.enter().unwrap();
+        assert!(health.enter().is_none(), "a second trial");
+        drop(trial);
+        let trial = health.enter().expect("a trial that said nothing made way for another");
+        trial.succeeded();
+        assert!(health.is_in() && health.enter().is_some());
+    }
+
+    #[test]
+    fn a_pause_it_asks_for_is_granted_and_capped() {
+        let health = health(Duration::from_secs(60));
+        health.enter().unwrap().asked_for(Duration::from_secs(7200));
+        assert!(health.enter().is_none());
+        assert!(health.out_for() <= LONGEST_COOL_DOWN);
+        assert!(!health.enter_anyway().is_trial);
+    }
+}

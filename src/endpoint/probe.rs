@@ -1,0 +1,73 @@
+//! Asks endpoints for their health beside the traffic: `HEAD /api/health` without a token, as the Management SDK does.
+//! An endpoint that nobody calls is so found to be out, and one that is out to be back, without a caller paying for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Method, Request};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use tokio::task::JoinSet;
+
+use super::Endpoint;
+use super::connect::Connected;
+
+/// How long a probe may take in all. Source: the SDK's `RestHealthCheckService` gives it two seconds.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+/// While an endpoint is out it is probed this many times as often.
+const EAGERNESS: u32 = 6;
+/// Any version that has the path.
+const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
+
+/// The probes of a set of endpoints. They stop when it is dropped.
+#[derive(Debug)]
+pub struct Probes {
+    _tasks: JoinSet<()>,
+}
+
+impl Probes {
+    /// Begins to probe. To be called on the control runtime.
+    pub fn start(endpoints: &[Arc<Endpoint>]) -> Self {
+        let mut tasks = JoinSet::new();
+        for endpoint in endpoints {
+            tasks.spawn(keep_probing(Arc::clone(endpoint)));
+        }
+        Self { _tasks: tasks }
+    }
+}
+
+async fn keep_probing(endpoint: Arc<Endpoint>) {
+    let interval = endpoint.settings().health.probe_interval;
+    loop {
+        let ok = tokio::time::timeout(PROBE_TIME, probe(&endpoint)).await.is_ok_and(|ok| ok);
+        endpoint.health().probed(ok);
+        let pause = if endpoint.health().is_in() { interval } else { interval / EAGERNESS };
+        // Spread out, so that replicas that started together do not probe together.
+        tokio::time::sleep(pause.mul_f32(0.9 + fastrand::f32() * 0.2)).await;
+    }
+}
+
+/// Whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path.
+async fn probe(endpoint: &Endpoint) -> bool {
+    match endpoint.connector.connect().await {
+        Ok(Connected::Plain(io)) => ask(endpoint, io).await,
+        Ok(Connected::Tls(io)) => ask(endpoint, io).await,
+        Err(err) => {
+            tracing::debug!(endpoint = %endpoint.name(), error = %err, "a health probe found no connection");
+            false
+        }
+    }
+}
+
+async fn ask(endpoint: &Endpoint, io: impl hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static) -> bool {
+    let Ok((mut sender, connection)) = http1::handshake(io).await else { return false };
+    let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).header(HOST, endpoint.host());
+    let Ok(request) = request.body(Empty::<Bytes>::new()) else { return false };
+    // The connection is driven here and closed when the answer is there.
+    tokio::select! {
+        answer = sender.send_request(request) => answer.is_ok_and(|answer| !answer.status().is_server_error()),
+        _closed = connection => false,
+    }
+}

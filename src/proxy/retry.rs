@@ -1,0 +1,186 @@
+//! What may be sent again, and how often. Pure but for the dice.
+//!
+//! | outcome of an attempt | message operations | other operations |
+//! |---|---|---|
+//! | nothing was sent | again | again |
+//! | 408, 500 and above, no answer | no (`retry.messages = "sdk"`: status above 500) | again |
+//! | 429 | no | after `Retry-After` |
+//!
+//! Source of the split and of the 500: the Management SDK (`DependencyInjectionExtensions.cs`). A 500 may be the
+//! service's own timeout after the message was delivered.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::signalr::Operation;
+
+/// The first pause before an attempt is repeated.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How many retries an endpoint may save up.
+const SAVED_RETRIES: f32 = 10.0;
+
+/// How attempts are repeated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetrySettings {
+    /// What is repeated of message operations.
+    pub messages: MessageRetry,
+    /// The most attempts of one request, those not counted that failed before anything was sent while there was another
+    /// endpoint to go to.
+    pub attempts: u32,
+    /// Retries an endpoint may get, as a share of the requests it gets.
+    pub budget: f32,
+}
+
+/// What is repeated of message operations after something was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageRetry {
+    /// Nothing: a message is never sent twice.
+    Never,
+    /// As the Management SDK does: after a status above 500.
+    Sdk,
+}
+
+/// How an attempt ended, as far as repeating it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing was sent.
+    Unsent,
+    /// It was sent, or may have been, and there was no answer.
+    NoAnswer,
+    /// It was answered.
+    Answered(StatusCode),
+    /// It failed in a way that another attempt would not mend.
+    Hopeless,
+}
+
+/// Whether an attempt is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It stands as it is.
+    Final,
+    /// It would be worth it, but the message might be delivered twice.
+    NotSafe,
+    /// It is repeated.
+    Again,
+}
+
+/// Says whether an attempt is repeated.
+pub(super) fn judge(operation: Operation, ending: Ending, messages: MessageRetry) -> Verdict {
+    let worth_it = match ending {
+        Ending::Unsent => return Verdict::Again,
+        Ending::Hopeless => return Verdict::Final,
+        Ending::NoAnswer => true,
+        // Refused for now; a message waits for its caller, who knows whether it is still worth sending.
+        Ending::Answered(StatusCode::TOO_MANY_REQUESTS) => !operation.is_message(),
+        Ending::Answered(status) => is_transient(status),
+    };
+    let as_the_sdk_does = messages == MessageRetry::Sdk
+        && matches!(ending, Ending::Answered(status) if status > StatusCode::INTERNAL_SERVER_ERROR);
+    match (worth_it, operation.is_message()) {
+        (false, _) => Verdict::Final,
+        (true, true) if !as_the_sdk_does => Verdict::NotSafe,
+        (true, _) => Verdict::Again,
+    }
+}
+
+/// Whether a status may be gone next time.
+pub(super) fn is_transient(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+}
+
+/// Returns the pause before attempt `number` (the first retry is 1): doubling, with full jitter, so that callers that
+/// failed together do not come back together.
+pub(super) fn pause(number: u32) -> Duration {
+    let most = FIRST_PAUSE.saturating_mul(1 << number.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+    most.mul_f32(fastrand::f32())
+}
+
+/// One worker's retry budget for one endpoint: each request pays in a share of a retry, each retry takes one out. When an
+/// endpoint is down, retries then add no more than that share to its load.
+#[derive(Debug)]
+pub(super) struct Budget {
+    saved: Cell<f32>,
+    share: f32,
+}
+
+impl Budget {
+    pub(super) fn new(share: f32) -> Self {
+        Self { saved: Cell::new(SAVED_RETRIES), share }
+    }
+
+    /// Pays in for a request.
+    pub(super) fn pay_in(&self) {
+        self.saved.set((self.saved.get() + self.share).min(SAVED_RETRIES));
+    }
+
+    /// Takes out one retry, if there is one.
+    pub(super) fn take(&self) -> bool {
+        let left = self.saved.get() - 1.0;
+        if left < 0.0 {
+            return false;
+        }
+        self.saved.set(left);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_what_may_be_sent_again() {
+        use Ending::{Answered, Hopeless, NoAnswer, Unsent};
+        use Verdict::{Again, Final, NotSafe};
+        let status = |code| Answered(StatusCode::from_u16(code).unwrap());
+        // ending, a message, a message as the SDK does, another operation
+        for (ending, never, sdk, other) in [
+            (Unsent, Again, Again, Again),
+            (NoAnswer, NotSafe, NotSafe, Again),
+            (Hopeless, Final, Final, Final),
+            (status(202), Final, Final, Final),
+            (status(400), Final, Final, Final),
+            (status(401), Final, Final, Final),
+            (status(403), Final, Final, Final),
+            (status(404), Final, Final, Final),
+            (status(408), NotSafe, NotSafe, Again),
+            (status(413), Final, Final, Final),
+            (status(429), Final, Final, Again),
+            (status(500), NotSafe, NotSafe, Again),
+            (status(501), Final, Final, Final),
+            (status(502), NotSafe, Again, Again),
+            (status(503), NotSafe, Again, Again),
+            (status(504), NotSafe, Again, Again),
+        ] {
+            for operation in Operation::ALL {
+                let judged = |messages| judge(operation, ending, messages);
+                let expected = if operation.is_message() { (never, sdk) } else { (other, other) };
+                let got = (judged(MessageRetry::Never), judged(MessageRetry::Sdk));
+                assert_eq!(got, expected, "{operation} {ending:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn retries_are_a_share_of_requests_once_the_savings_are_gone() {
+        let budget = Budget::new(0.2);
+        let mut retries = 0;
+        for _ in 0..1000 {
+            budget.pay_in();
+            retries += i32::from(budget.take());
+        }
+        assert!((200..=211).contains(&retries), "{retries}");
+    }
+
+    #[test]
+    fn pauses_double_and_end_somewhere() {
+        for number in 1..100 {
+            assert!(pause(number) <= LONGEST_PAUSE);
+        }
+        assert!(pause(1) <= FIRST_PAUSE);
+    }
+}
