@@ -1,20 +1,21 @@
 //! The only wiring: settings → [`Gateway::build`] → [`Gateway::addresses`] → [`Gateway::serve`] until shutdown.
 
+mod live;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
-use crate::admin::{Admin, EndpointView, RouteView, View};
-use crate::credential::{CredentialBuildError, CredentialSettings, Credentials};
-use crate::endpoint::{Endpoint, EndpointError, EndpointRole, EndpointSettings, Probes};
-use crate::metrics::Metrics;
-use crate::proxy::{AdmissionSettings, ProxySettings, Snapshot, WorkerProxy};
-use crate::route::{Pick, RouteSettings, Table};
+use crate::credential::{CredentialBuildError, CredentialSettings};
+use crate::endpoint::{EndpointError, EndpointSettings};
+use crate::proxy::{AdmissionSettings, ProxySettings, WorkerProxy};
+use crate::route::RouteSettings;
 use crate::serve::{BindError, Bound, BoundAddress, ListenerSettings, ServeSettings};
+
+use live::Live;
 
 /// Everything a gateway is built from, decided.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,13 +63,14 @@ pub enum LogFormat {
 /// A gateway whose parts are built and whose sockets are bound. Nothing has been sent anywhere yet.
 #[derive(Debug)]
 pub struct Gateway {
-    settings: Settings,
-    metrics: Arc<Metrics>,
-    credentials: Credentials,
-    snapshot: Arc<Snapshot>,
+    live: Live,
     bound: Bound,
     admin: Option<TcpListener>,
+    reloads: mpsc::Receiver<Reload>,
 }
+
+/// A wish to go on with another configuration, or the problem of the one that should have been.
+pub type Reload = Result<Settings, String>;
 
 /// Where a gateway can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,10 +129,8 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] for the first part that cannot be built.
     pub async fn build(settings: Settings, control: &Handle) -> Result<Self, GatewayError> {
-        let metrics = Arc::new(Metrics::new()?);
-        metrics.config_in_force(&settings.hash);
-        let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
-        let snapshot = Arc::new(snapshot(&settings, &credentials, &metrics)?);
+        let live = Live::build(settings, control)?;
+        let settings = live.settings();
         let listeners: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.clone()).collect();
         let bound = Bound::bind(&listeners, &settings.serve)?;
         let admin = match settings.admin {
@@ -140,19 +140,28 @@ impl Gateway {
             }
             None => None,
         };
-        Ok(Self { settings, metrics, credentials, snapshot, bound, admin })
+        let (_no_reloads, reloads) = mpsc::channel(1);
+        Ok(Self { live, bound, admin, reloads })
+    }
+
+    /// Makes it follow another source of configurations while it serves.
+    #[must_use]
+    pub fn following(mut self, reloads: mpsc::Receiver<Reload>) -> Self {
+        self.reloads = reloads;
+        self
     }
 
     /// Returns where it can be reached once it serves.
     pub fn addresses(&self) -> Addresses {
-        let names = self.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
+        let names = self.live.settings().listeners.iter().map(|(listener, _)| listener.name.clone());
         Addresses {
             listeners: names.zip(self.bound.addresses()).collect(),
             admin: self.admin.as_ref().and_then(|admin| admin.local_addr().ok()),
         }
     }
 
-    /// Serves until `shutdown` is done, then drains. Calls `serving` once callers are accepted.
+    /// Serves until `shutdown` is done, then drains. Calls `serving` once callers are accepted. Configurations that come in
+    /// meanwhile replace each other; one that cannot be built leaves the one before in force.
     ///
     /// # Errors
     /// [`GatewayError::Workers`] when it cannot start, [`GatewayError::CutOff`] when requests had to be cut off.
@@ -165,73 +174,29 @@ impl Gateway {
         serving: impl FnOnce(&Addresses),
     ) -> Result<(), GatewayError> {
         let addresses = self.addresses();
-        let admin = Admin::new(Arc::clone(&self.metrics), self.view(&addresses));
-        let _admin_server = self.admin.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
-        self.credentials.start();
-        let _probes = Probes::start(self.snapshot.endpoints());
-        let latest = Arc::new(ArcSwap::new(self.snapshot));
-        let accept_errors = self.metrics.accept_errors().clone();
-        let metrics = Arc::clone(&self.metrics);
-        let running = self
-            .bound
+        let Self { mut live, bound, admin: admin_listener, mut reloads } = self;
+        let admin = live.open(&addresses);
+        let _admin_server =
+            admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
+        let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
+        let accept_errors = metrics.accept_errors().clone();
+        let running = bound
             .serve(move || WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics)), &accept_errors)
             .map_err(GatewayError::Workers)?;
         serving(&addresses);
 
-        shutdown.await;
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(reload) = reloads.recv() => live.reload(reload, &admin),
+            }
+        }
         tracing::info!("stopping: no longer ready, then draining");
         admin.drain();
         let all_ended = running.drain().await;
         if all_ended { Ok(()) } else { Err(GatewayError::CutOff) }
     }
-
-    fn view(&self, addresses: &Addresses) -> View {
-        let source = |credential: &CredentialSettings| {
-            Some((credential.name.to_string(), self.credentials.get(&credential.name)?))
-        };
-        let endpoint = |endpoint: &EndpointSettings| EndpointView {
-            name: endpoint.name.to_string(),
-            url: endpoint.origin.to_string(),
-            credential: endpoint.credential.to_string(),
-            role: match endpoint.role {
-                EndpointRole::Primary => "primary",
-                EndpointRole::Secondary => "secondary",
-            },
-        };
-        let route = |route: &RouteSettings| RouteView {
-            name: route.name.to_string(),
-            pick: match route.pick {
-                Pick::First => "first",
-                Pick::Weighted => "weighted",
-            },
-            endpoints: route.endpoints.iter().map(|endpoint| endpoint.endpoint.to_string()).collect(),
-        };
-        View {
-            config_hash: self.settings.hash.clone(),
-            started: SystemTime::now(),
-            listeners: addresses.listeners.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
-            credentials: self.settings.credentials.iter().filter_map(source).collect(),
-            endpoints: self.settings.endpoints.iter().map(endpoint).collect(),
-            routes: self.settings.routes.iter().map(route).collect(),
-        }
-    }
-}
-
-/// Makes the part of a configuration that workers follow.
-fn snapshot(settings: &Settings, credentials: &Credentials, metrics: &Metrics) -> Result<Snapshot, GatewayError> {
-    let build = |endpoint: &EndpointSettings| {
-        let bearer = credentials.get(&endpoint.credential).ok_or_else(|| GatewayError::NoCredential {
-            endpoint: endpoint.name.to_string(),
-            credential: endpoint.credential.to_string(),
-        })?;
-        Ok::<_, GatewayError>(Arc::new(Endpoint::build(endpoint, bearer, metrics.endpoints())?))
-    };
-    let endpoints = settings.endpoints.iter().map(build).collect::<Result<Vec<_>, _>>()?;
-    let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-    let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
-    let routes = Table::build(&settings.routes, &endpoint_names, &listener_names);
-    let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone()).collect();
-    Ok(Snapshot::new(settings.proxy.clone(), admissions, routes, endpoints))
 }
 
 /// Stops a task when its owner is gone.
@@ -242,4 +207,10 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Writes a chain of causes in one line.
+fn in_one_line(err: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(err.source(), |err| err.source());
+    causes.fold(err.to_string(), |chain, cause| format!("{chain}: {cause}"))
 }

@@ -11,10 +11,10 @@ mod token;
 mod worker;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,6 +41,9 @@ pub struct Metrics {
     draining: IntGauge,
     /// `signalr_gateway_config_hash_info`.
     config_hash: IntGaugeVec,
+    reloads: IntCounterVec,
+    last_reload: IntGauge,
+    last_reload_success: Gauge,
     accept_errors: IntCounter,
     workers: Mutex<Vec<mpsc::UnboundedSender<FlushRequest>>>,
 }
@@ -171,6 +174,18 @@ impl Metrics {
                 &registry,
                 IntGaugeVec::new(opts("config_hash_info", "The configuration in force."), &["hash"])?,
             )?,
+            reloads: counters("config_reloads_total", "Configurations that came in while serving.", &["result"])?,
+            last_reload: register(
+                &registry,
+                IntGauge::with_opts(opts("config_last_reload_successful", "Whether the last one was accepted."))?,
+            )?,
+            last_reload_success: register(
+                &registry,
+                Gauge::with_opts(opts(
+                    "config_last_reload_success_timestamp_seconds",
+                    "When a configuration was last accepted.",
+                ))?,
+            )?,
             accept_errors: register(
                 &registry,
                 IntCounter::with_opts(opts(
@@ -206,8 +221,17 @@ impl Metrics {
 
     /// Says which configuration is in force.
     pub fn config_in_force(&self, hash: &str) {
+        self.last_reload.set(1);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.last_reload_success.set(now.as_secs_f64());
         self.config_hash.reset();
         self.config_hash.with_label_values(&[hash]).set(1);
+    }
+
+    /// Counts a configuration that came in while serving.
+    pub fn reloaded(&self, accepted: bool) {
+        self.reloads.with_label_values(&[if accepted { "success" } else { "failure" }]).inc();
+        self.last_reload.set(i64::from(accepted));
     }
 
     /// Announces a worker. It must hand over its counts ([`WorkerMetrics::flush`]) for each request it receives.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -35,7 +35,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use status::{CredentialView, EndpointView, RouteView, Status, View};
+pub use status::{CredentialView, EndpointStatus, EndpointView, RouteView, Status, View};
 
 use crate::metrics::{Exposition, Metrics};
 
@@ -49,13 +49,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Admin {
     metrics: Arc<Metrics>,
     view: ArcSwap<View>,
+    /// Why the last configuration was refused, if it was.
+    refused: ArcSwapOption<String>,
     draining: AtomicBool,
 }
 
 impl Admin {
     /// Makes it show `view`.
     pub fn new(metrics: Arc<Metrics>, view: View) -> Arc<Self> {
-        Arc::new(Self { metrics, view: ArcSwap::from_pointee(view), draining: AtomicBool::new(false) })
+        Arc::new(Self {
+            metrics,
+            view: ArcSwap::from_pointee(view),
+            refused: ArcSwapOption::empty(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Shows another configuration from now on.
+    pub fn show(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.refused.store(None);
+    }
+
+    /// Shows why a configuration was refused, until one is accepted.
+    pub fn refused(&self, problem: String) {
+        self.refused.store(Some(Arc::new(problem)));
     }
 
     /// Says that the gateway is stopping: it is not ready from now on.
@@ -166,7 +184,7 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        self.view.load().status(self.is_draining())
+        self.view.load().status(self.is_draining(), self.refused.load().as_deref())
     }
 }
 

@@ -32,6 +32,10 @@ pub(super) fn render(status: &Status) -> String {
     page.text(&since(status.started))
         .raw(". See also <a href=\"/metrics\">/metrics</a> and <a href=\"/status\">/status</a>.</p>");
 
+    if let Some(problem) = &status.refused_reload {
+        page.raw("<p class=\"bad\">The last configuration was refused, the one before is in force:</p><pre>");
+        page.text(problem).raw("</pre>");
+    }
     page.table("Credentials", &["name", "state", "token", "expires in", "last error"]);
     for credential in &status.credentials {
         let class = if credential.state == "ready" { "good" } else { "bad" };
@@ -40,9 +44,10 @@ pub(super) fn render(status: &Status) -> String {
         page.text(&credential.expires.map(until).unwrap_or_default()).raw("<td>");
         page.text(credential.last_error.as_deref().unwrap_or_default());
     }
-    page.raw("</table>").table("Endpoints", &["name", "url", "credential", "role"]);
+    page.raw("</table>").table("Endpoints", &["name", "url", "credential", "role", ""]);
     for endpoint in &status.endpoints {
-        page.row(&[&endpoint.name, &endpoint.url, &endpoint.credential, endpoint.role]);
+        let state = if endpoint.available { "available" } else { "out for a while" };
+        page.row(&[&endpoint.name, &endpoint.url, &endpoint.credential, endpoint.role, state]);
     }
     page.raw("</table>").table("Routes, in the order in which they are tried", &["name", "pick", "endpoints"]);
     for route in &status.routes {
@@ -126,6 +131,7 @@ mod tests {
             ready: false,
             draining: false,
             listeners: vec![],
+            refused_reload: None,
             endpoints: vec![],
             credentials: vec![CredentialView {
                 name: "fabrikam".into(),

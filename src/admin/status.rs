@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::credential::{BearerSource, CredentialState};
+use crate::endpoint::Health;
 
 /// What is running, as far as it does not change by itself.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub struct View {
     pub routes: Vec<RouteView>,
 }
 
-/// An endpoint on `/status`.
-#[derive(Clone, Debug, Serialize)]
+/// An endpoint that is shown.
+#[derive(Clone, Debug)]
 pub struct EndpointView {
     /// The configured name.
     pub name: String,
@@ -36,6 +37,23 @@ pub struct EndpointView {
     pub credential: String,
     /// `primary` or `secondary`.
     pub role: &'static str,
+    /// Its health.
+    pub health: Arc<Health>,
+}
+
+/// An endpoint on `/status`.
+#[derive(Debug, Serialize)]
+pub struct EndpointStatus {
+    /// The configured name.
+    pub name: String,
+    /// `scheme://host[:port]`.
+    pub url: String,
+    /// The credential's name.
+    pub credential: String,
+    /// `primary` or `secondary`.
+    pub role: &'static str,
+    /// Whether calls go to it; if not, it is out for a while.
+    pub available: bool,
 }
 
 /// A route on `/status`.
@@ -64,8 +82,11 @@ pub struct Status {
     pub draining: bool,
     /// Where callers come in, by name.
     pub listeners: Vec<ListenerView>,
+    /// Why the last configuration was refused, if it was; the one before is in force then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_reload: Option<String>,
     /// The endpoints.
-    pub endpoints: Vec<EndpointView>,
+    pub endpoints: Vec<EndpointStatus>,
     /// The credentials.
     pub credentials: Vec<CredentialView>,
     /// The routes.
@@ -103,7 +124,7 @@ pub struct CredentialView {
 }
 
 impl View {
-    pub(super) fn status(&self, draining: bool) -> Status {
+    pub(super) fn status(&self, draining: bool, refused_reload: Option<&String>) -> Status {
         let credentials: Vec<CredentialView> =
             self.credentials.iter().map(|(name, source)| CredentialView::of(name, &**source)).collect();
         let is_usable = |endpoint: &EndpointView| {
@@ -121,9 +142,22 @@ impl View {
                 .iter()
                 .map(|(name, address)| ListenerView { name: name.clone(), address: address.clone() })
                 .collect(),
-            endpoints: self.endpoints.clone(),
+            refused_reload: refused_reload.cloned(),
+            endpoints: self.endpoints.iter().map(EndpointStatus::of).collect(),
             credentials,
             routes: self.routes.clone(),
+        }
+    }
+}
+
+impl EndpointStatus {
+    fn of(view: &EndpointView) -> Self {
+        Self {
+            name: view.name.clone(),
+            url: view.url.clone(),
+            credential: view.credential.clone(),
+            role: view.role,
+            available: view.health.is_in(),
         }
     }
 }

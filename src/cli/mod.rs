@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod health;
 mod logging;
+mod reload;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -30,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT.
+    /// Serve until SIGTERM or SIGINT. SIGHUP or a changed file reloads the configuration.
     Run(run::Options),
     /// Check a configuration: print every problem at once, or the settings in force and where each came from.
     Check(check::Options),
@@ -51,7 +52,7 @@ enum Command {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct ConfigOptions {
     /// The configuration file (TOML).
     #[arg(long, short, value_name = "FILE", env = "SIGNALR_GATEWAY_CONFIG")]

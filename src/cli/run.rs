@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
-use super::{ConfigOptions, Outcome, logging, usage};
-use crate::gateway::{Addresses, Gateway, GatewayError, Settings};
+use super::{ConfigOptions, Outcome, logging, reload, usage};
+use crate::gateway::{Addresses, Gateway, GatewayError, Reload, Settings};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -25,10 +26,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    control_runtime()?.block_on(serve(loaded.settings, |addresses| match &options.ready_file {
-        Some(file) => write_ready_file(file, &ready(addresses)),
-        None => Ok(()),
-    }))?;
+    control_runtime()?.block_on(async {
+        let reloads = reload::watch(&options.config)?;
+        let serving = |addresses: &Addresses| match &options.ready_file {
+            Some(file) => write_ready_file(file, &ready(addresses)),
+            None => Ok(()),
+        };
+        serve(loaded.settings, Some(reloads), serving).await
+    })?;
     Ok(Outcome::Good)
 }
 
@@ -40,9 +45,14 @@ pub(super) fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Builds and serves a gateway until a signal comes. `serving` is called once callers are accepted.
 pub(super) async fn serve(
     settings: Settings,
+    reloads: Option<mpsc::Receiver<Reload>>,
     serving: impl FnOnce(&Addresses) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let gateway = Gateway::build(settings, &tokio::runtime::Handle::current()).await.map_err(usage)?;
+    let gateway = match reloads {
+        Some(reloads) => gateway.following(reloads),
+        None => gateway,
+    };
     let shutdown = shutdown_signal()?;
     let mut announced = Ok(());
     let served = gateway.serve(shutdown, |addresses| {

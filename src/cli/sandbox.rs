@@ -45,7 +45,7 @@ async fn start(options: &Options, folder: &Path) -> anyhow::Result<()> {
     let files = sandbox.write_files(folder, &config)?;
     let loaded = load(&Sources { file: Some(files.config.clone()), ..Sources::default() })?;
     logging::init(&loaded.settings.logging)?;
-    let served = serve(loaded.settings, |addresses| {
+    let served = serve(loaded.settings, None, |addresses| {
         if let Some(file) = &options.ready_file {
             write_ready_file(file, &ready(&sandbox, addresses, &files))?;
         }

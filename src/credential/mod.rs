@@ -64,13 +64,23 @@ use crate::tls::{Trust, TrustError};
 /// All credentials of a gateway. Dropping it stops their tasks; bearers in service stay usable until they expire.
 #[derive(Debug)]
 pub struct Credentials {
-    sources: HashMap<CredentialName, Source>,
+    sources: HashMap<CredentialName, Arc<Source>>,
 }
 
-#[derive(Clone, Debug)]
+/// One token life. Its task stops when nobody holds it any more.
+#[derive(Debug)]
 struct Source {
+    kind: CredentialKind,
+    /// The credentials that share it.
+    names: Vec<CredentialName>,
     cell: Arc<TokenCell>,
     acquirer: Arc<dyn Acquire>,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.cell.stop();
+    }
 }
 
 impl Credentials {
@@ -86,6 +96,20 @@ impl Credentials {
         metrics: &TokenMetrics,
         control: &tokio::runtime::Handle,
     ) -> Result<Self, CredentialBuildError> {
+        Self { sources: HashMap::new() }.rebuild(settings, metrics, control)
+    }
+
+    /// Builds credentials anew, as [`Credentials::build`], and takes over the token lives of those that are the same as
+    /// before.
+    ///
+    /// # Errors
+    /// As [`Credentials::build`]; nothing has changed then.
+    pub fn rebuild(
+        &self,
+        settings: &[CredentialSettings],
+        metrics: &TokenMetrics,
+        control: &tokio::runtime::Handle,
+    ) -> Result<Self, CredentialBuildError> {
         let mut lives: Vec<(&CredentialKind, Vec<CredentialName>)> = Vec::new();
         for credential in settings {
             match lives.iter_mut().find(|(kind, _)| **kind == credential.kind) {
@@ -96,6 +120,11 @@ impl Credentials {
         let mut clients = Clients::default();
         let (mut sources, mut problems) = (HashMap::new(), Vec::new());
         for (kind, names) in lives {
+            let same = self.sources.values().find(|source| source.kind == *kind && source.names == names);
+            if let Some(same) = same {
+                sources.extend(names.into_iter().map(|name| (name, Arc::clone(same))));
+                continue;
+            }
             let acquirer = match acquirer(kind, &mut clients) {
                 Ok(acquirer) => acquirer,
                 Err(problem) => {
@@ -107,8 +136,8 @@ impl Credentials {
             let refresher =
                 Refresher::new(Arc::clone(&shared), publish, Arc::clone(&acquirer), names.clone(), metrics.clone());
             let cell = Arc::new(TokenCell::new(shared, view, refresher, control.clone()));
-            let source = Source { cell, acquirer };
-            sources.extend(names.into_iter().map(|name| (name, source.clone())));
+            let source = Arc::new(Source { kind: kind.clone(), names: names.clone(), cell, acquirer });
+            sources.extend(names.into_iter().map(|name| (name, Arc::clone(&source))));
         }
         if problems.is_empty() { Ok(Self { sources }) } else { Err(CredentialBuildError { problems }) }
     }
@@ -138,12 +167,6 @@ impl Credentials {
             Material::AccessKey(_) => None,
         });
         Some(Attempt { legs: legs.take(), outcome })
-    }
-}
-
-impl Drop for Credentials {
-    fn drop(&mut self) {
-        self.sources.values().for_each(|source| source.cell.stop());
     }
 }
 
