@@ -69,6 +69,8 @@ struct SharedMetrics {
     retries: IntCounterVec,
     token_wait: Histogram,
     unauthorized: IntCounterVec,
+    fan_out_legs: IntCounterVec,
+    fan_out_partial: IntCounterVec,
 }
 
 impl Metrics {
@@ -154,6 +156,16 @@ impl Metrics {
                 "token_wait_seconds",
                 "Time that requests waited for a token; only those that had to wait are observed.",
                 &DURATION_BUCKETS,
+            )?,
+            fan_out_legs: counters(
+                "fanout_legs_total",
+                "What calls to several endpoints came to, one for each endpoint.",
+                &["route", "outcome"],
+            )?,
+            fan_out_partial: counters(
+                "fanout_partial_total",
+                "Calls to several endpoints that some accepted and others did not.",
+                &["route"],
             )?,
             unauthorized: counters(
                 "upstream_unauthorized_total",

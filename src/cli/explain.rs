@@ -149,6 +149,7 @@ fn decide(
         json!(match route.pick() {
             Pick::First => "first",
             Pick::Weighted => "weighted",
+            Pick::All(_) => "all",
         }),
     );
     let endpoints: Vec<_> = route

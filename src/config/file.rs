@@ -328,9 +328,13 @@ pub(crate) struct RouteFile {
     /// What a call must look like; every condition must hold. Without any, every call matches.
     #[serde(default, rename = "match")]
     pub(crate) matches: MatchFile,
-    /// `first` (default; in order, the next only if nothing could be sent) or `weighted`.
+    /// `first` (default; in order, the next only if nothing could be sent), `weighted`, or `all` (every endpoint, one
+    /// answer).
     #[serde(default)]
     pub(crate) pick: PickFile,
+    /// With `pick = "all"`: how many endpoints must accept a delivery, `all` (default), `any` or `quorum`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<PolicyFile>,
     /// What happens while every endpoint is out: `send` (default; the first is tried all the same) or `fail` (503).
     #[serde(default)]
     pub(crate) when_unavailable: WhenUnavailableFile,
@@ -345,6 +349,16 @@ pub(crate) enum PickFile {
     #[default]
     First,
     Weighted,
+    All,
+}
+
+/// How many endpoints must accept a delivery.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PolicyFile {
+    All,
+    Any,
+    Quorum,
 }
 
 /// What a route does while every endpoint is out.

@@ -150,6 +150,7 @@ impl Live {
             pick: match route.pick {
                 Pick::First => "first",
                 Pick::Weighted => "weighted",
+                Pick::All(_) => "all",
             },
             endpoints: route.endpoints.iter().map(|endpoint| endpoint.endpoint.to_string()).collect(),
         };

@@ -50,6 +50,8 @@ label_enum! {
         HeadersTooLarge = "headers_too_large",
         /// The endpoint broke off after something was sent to it.
         UpstreamBroken = "upstream_broken",
+        /// Some endpoints of a fan-out accepted the call and others did not.
+        PartialDelivery = "partial_delivery",
         /// There is no valid token for the endpoint.
         TokenUnavailable = "token_unavailable",
         /// No endpoint of the route could be reached; nothing was sent.

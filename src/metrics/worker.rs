@@ -187,6 +187,16 @@ impl WorkerMetrics {
         self.shared.unauthorized.with_label_values(&labels).inc();
     }
 
+    /// Records what a call to several endpoints came to at one of them. `outcome` is one of a few words.
+    pub fn fan_out_leg(&self, route: &str, outcome: &'static str) {
+        self.shared.fan_out_legs.with_label_values(&[route, outcome]).inc();
+    }
+
+    /// Records a call to several endpoints that some accepted and others did not.
+    pub fn fan_out_partial(&self, route: &str) {
+        self.shared.fan_out_partial.with_label_values(&[route]).inc();
+    }
+
     /// Records how long a request waited for a token.
     pub fn token_waited(&self, waited: Duration) {
         self.token_wait.observe(waited.as_secs_f64());

@@ -13,19 +13,17 @@ use super::forward::{self, Failure, Outgoing};
 use super::retry::{self, Ending, Verdict};
 use super::{Proxy, ProxyError, error_chain};
 use crate::credential::{Bearer, RequestUrl};
-use crate::endpoint::{Endpoint, Permit, Pool};
+use crate::endpoint::{Endpoint, EndpointRole, Permit, Pool};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
 use crate::route::{Order, Route, WhenUnavailable};
-use crate::signalr::Operation;
+use crate::signalr::{Operation, Together};
 
 /// The pause an endpoint gets that answers 429 without saying how long.
 const COOL_DOWN: Duration = Duration::from_secs(1);
 
 impl Proxy {
-    /// Gets an answer from one of a route's endpoints. Returns the endpoint's place, too.
-    ///
-    /// While nothing was sent, the next endpoint is tried at once. Otherwise the attempt is repeated after a pause, where
-    /// that is safe, within the endpoint's budget and the request's time.
+    /// Gets an answer from one of a route's endpoints. Returns the endpoint's place, too. While nothing was sent, the next
+    /// endpoint is tried at once.
     pub(super) async fn deliver(
         &self,
         route: &Route,
@@ -33,34 +31,63 @@ impl Proxy {
         outgoing: &Outgoing,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
-        let settings = self.snapshot.settings.retry;
-        let mut candidates = Candidates { proxy: self, route, order: route.order(), has_tried: false };
-        let mut attempts = 0;
-        let Some(mut next) = candidates.next() else { return Err(self.all_are_out(route)) };
+        let mut candidates = Candidates::new(self, route, operation);
+        let Some(mut candidate) = candidates.next() else { return Err(self.all_are_out(route)) };
         loop {
-            let (place, pool, permit) = next;
+            let (place, pool, permit) = candidate;
             if let Some(name) = self.endpoint_names.get(place) {
                 exchange.tries_endpoint(name);
             }
             let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
             let ending = note(permit, &result);
-            match retry::judge(operation, ending, settings.messages) {
-                Verdict::Final => return result.map(|response| (place, response)),
-                Verdict::NotSafe => {
-                    self.metrics.retry(place, RetryOutcome::NotSafe);
-                    return result.map(|response| (place, response));
-                }
-                Verdict::Again => {}
-            }
-            // Elsewhere at once, if nothing was sent and there is an elsewhere.
             if ending == Ending::Unsent
                 && let Some(elsewhere) = candidates.next()
             {
-                next = elsewhere;
+                candidate = elsewhere;
                 continue;
             }
-            // Else here once more, after a pause.
-            attempts += 1;
+            return self.persist(place, operation, outgoing, result, exchange).await.map(|response| (place, response));
+        }
+    }
+
+    /// Gets an answer from one endpoint and no other, whatever its health.
+    pub(super) async fn deliver_to(
+        &self,
+        place: usize,
+        operation: Operation,
+        outgoing: &Outgoing,
+        exchange: &Exchange,
+    ) -> Result<Response<Answer>, ProxyError> {
+        let pool = self.pools.get(place).ok_or(ProxyError::Internal)?;
+        let health = pool.endpoint().health();
+        let Some(permit) = health.enter() else { return Err(ProxyError::AllOut { retry_after: health.out_for() }) };
+        let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
+        note(permit, &result);
+        self.persist(place, operation, outgoing, result, exchange).await
+    }
+
+    /// Repeats an attempt at one endpoint after a pause, where that is safe and worth it: within the number of attempts,
+    /// the endpoint's budget and the request's time.
+    async fn persist(
+        &self,
+        place: usize,
+        operation: Operation,
+        outgoing: &Outgoing,
+        mut result: Result<Response<Answer>, ProxyError>,
+        exchange: &Exchange,
+    ) -> Result<Response<Answer>, ProxyError> {
+        let Some(pool) = self.pools.get(place) else { return result };
+        let mut attempts = 0;
+        loop {
+            let ending = ending(&result);
+            match retry::judge(operation, ending, self.snapshot.settings.retry.messages) {
+                Verdict::Final => return result,
+                Verdict::NotSafe => {
+                    self.metrics.retry(place, RetryOutcome::NotSafe);
+                    return result;
+                }
+                Verdict::Again => attempts += 1,
+            }
             match self.may_repeat(place, attempts, ending, &result, exchange) {
                 Ok(pause) => {
                     tokio::time::sleep(pause).await;
@@ -70,14 +97,16 @@ impl Proxy {
                     if let Some(outcome) = denied {
                         self.metrics.retry(place, outcome);
                     }
-                    return result.map(|response| (place, response));
+                    return result;
                 }
             }
-            let Some(permit) = pool.endpoint().health().enter() else {
-                return result.map(|response| (place, response));
-            };
+            let Some(permit) = pool.endpoint().health().enter() else { return result };
             self.metrics.retry(place, RetryOutcome::Retried);
-            next = (place, pool, permit);
+            if let Ok(response) = result {
+                response.into_body().discard();
+            }
+            result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
+            note(permit, &result);
         }
     }
 
@@ -117,7 +146,7 @@ impl Proxy {
         pool: &Pool<RequestBody>,
         operation: Operation,
         outgoing: &Outgoing,
-        exchange: &mut Exchange,
+        exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         if let Some(budget) = self.budgets.get(place) {
             budget.pay_in();
@@ -153,12 +182,13 @@ impl Proxy {
                 return Ok(response);
             }
             self.metrics.retry(place, RetryOutcome::Retried);
+            response.into_body().discard();
             may_replay = false;
         }
     }
 
     /// Returns a bearer for the endpoint. Waits only when there is none.
-    async fn bearer(&self, endpoint: &Endpoint, path: &str, exchange: &mut Exchange) -> Result<Bearer, ProxyError> {
+    async fn bearer(&self, endpoint: &Endpoint, path: &str, exchange: &Exchange) -> Result<Bearer, ProxyError> {
         let url = RequestUrl { origin: endpoint.origin(), path };
         let source = endpoint.bearer();
         if let Some(bearer) = source.ready(url) {
@@ -177,7 +207,7 @@ impl Proxy {
     }
 
     /// Gets another token in place of one that was refused. Returns whether there is one.
-    async fn replace(&self, endpoint: &Endpoint, refused: &Bearer, exchange: &mut Exchange) -> bool {
+    async fn replace(&self, endpoint: &Endpoint, refused: &Bearer, exchange: &Exchange) -> bool {
         let began = Instant::now();
         let Ok(time) = self.time_left(exchange) else { return false };
         let replaced = tokio::time::timeout(time, endpoint.bearer().replace(refused.fingerprint())).await;
@@ -223,23 +253,46 @@ impl Proxy {
     }
 }
 
-/// The endpoints of a route that are worth trying, one after the other.
+/// The endpoints of a route that are worth trying, one after the other. For what only one endpoint can give, primaries come
+/// before secondaries, as in the Management SDK.
 struct Candidates<'a> {
     proxy: &'a Proxy,
     route: &'a Route,
     order: Order<'a>,
+    /// The role that is looked for; `None` if it does not matter.
+    role: Option<EndpointRole>,
     has_tried: bool,
+}
+
+impl<'a> Candidates<'a> {
+    fn new(proxy: &'a Proxy, route: &'a Route, operation: Operation) -> Self {
+        let role = (operation.together() == Together::One).then_some(EndpointRole::Primary);
+        Self { proxy, route, order: route.order(), role, has_tried: false }
+    }
+
+    fn healthy(&mut self) -> Option<(usize, &'a Pool<RequestBody>, Permit)> {
+        let (proxy, role) = (self.proxy, self.role);
+        self.order.by_ref().find_map(|place| {
+            let pool = proxy.pools.get(place)?;
+            let endpoint = pool.endpoint();
+            if role.is_some_and(|role| role != endpoint.settings().role) {
+                return None;
+            }
+            Some((place, pool, endpoint.health().enter()?))
+        })
+    }
 }
 
 impl<'a> Iterator for Candidates<'a> {
     type Item = (usize, &'a Pool<RequestBody>, Permit);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let proxy = self.proxy;
-        let healthy = self.order.by_ref().find_map(|place| {
-            let pool = proxy.pools.get(place)?;
-            Some((place, pool, pool.endpoint().health().enter()?))
-        });
+        let mut healthy = self.healthy();
+        if healthy.is_none() && self.role == Some(EndpointRole::Primary) {
+            self.role = Some(EndpointRole::Secondary);
+            self.order = self.route.order();
+            healthy = self.healthy();
+        }
         let sends_anyway = !self.has_tried && self.route.when_unavailable() == WhenUnavailable::Send;
         self.has_tried = true;
         if healthy.is_some() || !sends_anyway {
@@ -248,34 +301,36 @@ impl<'a> Iterator for Candidates<'a> {
         // All are out, and the route would rather try than fail.
         self.order = self.route.order();
         let place = self.order.next()?;
-        let pool = proxy.pools.get(place)?;
+        let pool = self.proxy.pools.get(place)?;
         Some((place, pool, pool.endpoint().health().enter_anyway()))
     }
 }
 
-/// Tells the endpoint's health what became of an attempt, and how it ended.
+/// Says how an attempt ended.
+fn ending(result: &Result<Response<Answer>, ProxyError>) -> Ending {
+    match result {
+        Ok(response) => Ending::Answered(response.status()),
+        Err(err) => err.ending(),
+    }
+}
+
+/// Tells the endpoint's health what became of an attempt, and says how it ended.
 fn note(permit: Permit, result: &Result<Response<Answer>, ProxyError>) -> Ending {
     match result {
         Ok(response) => {
             let status = response.status();
-            let pause = retry_after(response.headers());
-            match (status, pause) {
+            match (status, retry_after(response.headers())) {
                 (StatusCode::TOO_MANY_REQUESTS, pause) => permit.asked_for(pause.unwrap_or(COOL_DOWN)),
                 (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) => permit.asked_for(pause),
                 _ if retry::is_transient(status) => permit.failed(),
                 _ => permit.succeeded(),
             }
-            Ending::Answered(status)
         }
-        Err(err) => {
-            let ending = err.ending();
-            // A missing token is no fault of the endpoint, nor is what a caller did wrong.
-            if err.blames_endpoint() {
-                permit.failed();
-            }
-            ending
-        }
+        Err(err) if err.blames_endpoint() => permit.failed(),
+        // A missing token is no fault of the endpoint, nor is what a caller did wrong.
+        Err(_) => {}
     }
+    ending(result)
 }
 
 /// Reads `Retry-After`: seconds, or a date.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
@@ -18,7 +19,9 @@ use crate::endpoint::Lease;
 
 /// The most that is read of a body that nobody wants, so that its sender can read the answer first.
 const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
-/// How long that may take.
+/// The most that is read of an answer that nobody wants.
+const UNWANTED_ANSWER: usize = 64 * 1024;
+/// How long either may take.
 const UNWANTED_TIME: Duration = Duration::from_secs(2);
 
 /// A caller's body on its way upstream. It counts, holds the limit and keeps what it handed out (at most the limit), so
@@ -26,8 +29,18 @@ const UNWANTED_TIME: Duration = Duration::from_secs(2);
 /// [`RequestBody::rewound`] is read, since an endpoint that refused early may still be asking for the rest.
 #[derive(Clone)]
 pub(super) struct RequestBody {
-    upload: Option<Rc<RefCell<Upload>>>,
+    source: Source,
     attempt: u32,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// There is none.
+    Nothing,
+    /// It has all been read; `None` once it was handed out.
+    Whole(Option<Bytes>),
+    /// It comes from the caller.
+    Upload(Rc<RefCell<Upload>>),
 }
 
 struct Upload {
@@ -68,7 +81,7 @@ pub(super) enum UploadError {
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, limit: u64) -> Self {
         if incoming.is_end_stream() {
-            return Self { upload: None, attempt: 0 };
+            return Self { source: Source::Nothing, attempt: 0 };
         }
         let declared = incoming.size_hint().exact();
         let upload = Upload {
@@ -83,29 +96,55 @@ impl RequestBody {
             is_waiting: false,
             failure: None,
         };
-        Self { upload: Some(Rc::new(RefCell::new(upload))), attempt: 0 }
+        Self { source: Source::Upload(Rc::new(RefCell::new(upload))), attempt: 0 }
     }
 
     /// Returns the body from its first byte, for another attempt. Those handed out before end in an error.
     pub(super) fn rewound(&self) -> Self {
-        let Some(upload) = &self.upload else { return self.clone() };
+        let Source::Upload(upload) = &self.source else { return self.clone() };
         let attempt = {
             let mut upload = upload.borrow_mut();
             upload.next = 0;
             upload.attempt += 1;
             upload.attempt
         };
-        Self { upload: Some(Rc::clone(upload)), attempt }
+        Self { source: Source::Upload(Rc::clone(upload)), attempt }
+    }
+
+    /// Reads the body to its end and returns it as one that any number of attempts may read side by side.
+    ///
+    /// # Errors
+    /// What the caller did wrong.
+    pub(super) async fn collected(&self) -> Result<Self, ProxyError> {
+        let mut body = self.rewound();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            frame.map_err(|_told_below| self.failure().unwrap_or(ProxyError::BodyBroken))?;
+        }
+        let Some(upload) = self.upload() else { return Ok(self.clone()) };
+        let mut upload = upload.borrow_mut();
+        let whole = match std::mem::take(&mut upload.kept).as_slice() {
+            [] => return Ok(Self { source: Source::Nothing, attempt: 0 }),
+            [only] => only.clone(),
+            several => several.concat().into(),
+        };
+        Ok(Self { source: Source::Whole(Some(whole)), attempt: 0 })
+    }
+
+    fn upload(&self) -> Option<&Rc<RefCell<Upload>>> {
+        match &self.source {
+            Source::Upload(upload) => Some(upload),
+            Source::Nothing | Source::Whole(_) => None,
+        }
     }
 
     /// Returns the number of bytes the caller has sent.
     pub(super) fn received(&self) -> u64 {
-        self.upload.as_ref().map_or(0, |upload| upload.borrow().received)
+        self.upload().map_or(0, |upload| upload.borrow().received)
     }
 
     /// Returns what the caller did wrong, if that is why an attempt failed.
     pub(super) fn failure(&self) -> Option<ProxyError> {
-        let upload = self.upload.as_ref()?.borrow();
+        let upload = self.upload()?.borrow();
         Some(match upload.failure? {
             Failure::TooLarge => ProxyError::BodyTooLarge { limit: upload.limit },
             Failure::Broken => ProxyError::BodyBroken,
@@ -114,7 +153,7 @@ impl RequestBody {
 
     /// Whether the caller still owes a part of the body and the endpoint has had all that came.
     pub(super) fn is_waiting_for_caller(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| {
+        self.upload().is_some_and(|upload| {
             let upload = upload.borrow();
             upload.is_waiting && !upload.ended
         })
@@ -123,7 +162,7 @@ impl RequestBody {
     /// Reads on for a while and forgets what comes. Closing at once would reset the connection, and the caller, still
     /// writing, would never see the answer.
     pub(super) fn discard(self) {
-        let Some(upload) = self.upload else { return };
+        let Source::Upload(upload) = self.source else { return };
         if upload.borrow().ended || upload.borrow().failure == Some(Failure::Broken) {
             return;
         }
@@ -143,10 +182,15 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = UploadError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let Some(upload) = &self.upload else { return Poll::Ready(None) };
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = &mut *self;
+        let upload = match &mut this.source {
+            Source::Nothing => return Poll::Ready(None),
+            Source::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upload(upload) => upload,
+        };
         let upload = &mut *upload.borrow_mut();
-        if self.attempt != upload.attempt {
+        if this.attempt != upload.attempt {
             return Poll::Ready(Some(Err(UploadError::Superseded)));
         }
         if let Some(kept) = upload.kept.get(upload.next) {
@@ -185,19 +229,28 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.upload.as_ref().is_none_or(|upload| {
-            let upload = upload.borrow();
-            upload.ended && upload.next == upload.kept.len()
-        })
+        match &self.source {
+            Source::Nothing => true,
+            Source::Whole(bytes) => bytes.is_none(),
+            Source::Upload(upload) => {
+                let upload = upload.borrow();
+                upload.ended && upload.next == upload.kept.len()
+            }
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(upload) = &self.upload else { return SizeHint::with_exact(0) };
-        let upload = upload.borrow();
-        let handed_out: usize = upload.kept.iter().take(upload.next).map(Bytes::len).sum();
-        upload
-            .declared
-            .map_or_else(SizeHint::default, |declared| SizeHint::with_exact(declared.saturating_sub(handed_out as u64)))
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Upload(upload) => {
+                let upload = upload.borrow();
+                let handed_out: usize = upload.kept.iter().take(upload.next).map(Bytes::len).sum();
+                upload.declared.map_or_else(SizeHint::default, |declared| {
+                    SizeHint::with_exact(declared.saturating_sub(handed_out as u64))
+                })
+            }
+        }
     }
 }
 
@@ -256,6 +309,7 @@ impl ResponseBody {
     pub(super) fn streamed(answer: Answer, time: Duration, exchange: Box<Exchange>) -> Self {
         let content = match answer {
             Answer::Empty => Content::Nothing,
+            Answer::Whole(bytes) => Content::Whole(Some(bytes)),
             Answer::Streamed(incoming, lease) => {
                 let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + time));
                 Content::Streamed(Box::new(Download { incoming, lease: Some(lease), deadline }))
@@ -269,6 +323,8 @@ impl ResponseBody {
 pub(super) enum Answer {
     /// There is none; the connection is back in its pool.
     Empty,
+    /// It was read already; the connection is back in its pool.
+    Whole(Bytes),
     /// It is still to be read from this connection.
     Streamed(Incoming, Lease<RequestBody>),
 }
@@ -280,6 +336,32 @@ impl Answer {
             return Self::Empty;
         }
         Self::Streamed(incoming, lease)
+    }
+
+    /// Reads an answer that nobody wants, if it is small, so that its connection can be used again.
+    pub(super) fn discard(self) {
+        if let Self::Streamed(..) = self {
+            // Ends by its own limits, or with the worker.
+            tokio::task::spawn_local(async move { self.collected(UNWANTED_ANSWER, UNWANTED_TIME).await.map(drop) });
+        }
+    }
+
+    /// Reads an answer to its end: `most` bytes, within `time`.
+    ///
+    /// # Errors
+    /// The endpoint broke off, took too long or sent more.
+    pub(super) async fn collected(self, most: usize, time: Duration) -> Result<Bytes, ProxyError> {
+        let (incoming, lease) = match self {
+            Self::Empty => return Ok(Bytes::new()),
+            Self::Whole(bytes) => return Ok(bytes),
+            Self::Streamed(incoming, lease) => (incoming, lease),
+        };
+        let collected = Limited::new(incoming, most).collect();
+        let collected =
+            tokio::time::timeout(time, collected).await.map_err(|_late| ProxyError::Deadline { limit: time })?;
+        let bytes = collected.map_err(ProxyError::AnswerBroken)?.to_bytes();
+        lease.finished();
+        Ok(bytes)
     }
 }
 

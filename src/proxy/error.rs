@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
+use super::fanout::EndpointOutcome;
 use super::retry::Ending;
 use crate::credential::TokenUnavailable;
 use crate::metrics::ErrorKind;
@@ -100,6 +101,18 @@ pub enum ProxyError {
     /// The endpoint broke off.
     #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
     UpstreamBroken(#[source] hyper::Error),
+    /// The endpoint broke off in the middle of an answer that had to be read here.
+    #[error("the SignalR endpoint's answer broke off or was too long")]
+    AnswerBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A delivery to several endpoints did not reach all that it should have.
+    #[error(
+        "some SignalR endpoints accepted the call and others did not; repeating it would reach those that accepted \
+         once more"
+    )]
+    PartialDelivery {
+        /// What it came to at each endpoint.
+        endpoints: Vec<EndpointOutcome>,
+    },
     /// The deadline passed.
     #[error("the SignalR endpoint did not answer within {}; the request may have been received", humantime::format_duration(*.limit))]
     Deadline {
@@ -133,7 +146,8 @@ impl ProxyError {
             Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
             Self::EndpointUnavailable(_) | Self::AllOut { .. } => ErrorKind::EndpointUnavailable,
-            Self::UpstreamBroken(_) => ErrorKind::UpstreamBroken,
+            Self::UpstreamBroken(_) | Self::AnswerBroken(_) => ErrorKind::UpstreamBroken,
+            Self::PartialDelivery { .. } => ErrorKind::PartialDelivery,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Draining => ErrorKind::Draining,
             Self::Internal => ErrorKind::Internal,
@@ -154,7 +168,7 @@ impl ProxyError {
             Self::HeaderRequired { .. } => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
+            Self::UpstreamBroken(_) | Self::AnswerBroken(_) | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
             Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) | Self::AllOut { .. } | Self::Draining => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -181,7 +195,8 @@ impl ProxyError {
             Self::TokenUnavailable(_) => "No token for the endpoint",
             Self::EndpointUnavailable(_) => "Endpoint not reachable",
             Self::AllOut { .. } => "All endpoints out of service",
-            Self::UpstreamBroken(_) => "Endpoint broke off",
+            Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint broke off",
+            Self::PartialDelivery { .. } => "Partial delivery",
             Self::Deadline { .. } => "Endpoint did not answer in time",
             Self::Draining => "Gateway is stopping",
             Self::Internal => "Gateway fault",
@@ -210,6 +225,8 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::HeadersTooLarge { .. }
             | Self::UpstreamBroken(_)
+            | Self::AnswerBroken(_)
+            | Self::PartialDelivery { .. }
             | Self::Deadline { .. }
             | Self::Internal => None,
         }
@@ -219,7 +236,7 @@ impl ProxyError {
     pub(super) fn ending(&self) -> Ending {
         match self {
             Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) => Ending::Unsent,
-            Self::UpstreamBroken(_) | Self::Deadline { .. } => Ending::NoAnswer,
+            Self::UpstreamBroken(_) | Self::AnswerBroken(_) | Self::Deadline { .. } => Ending::NoAnswer,
             Self::Malformed(_)
             | Self::HostNotAllowed { .. }
             | Self::OriginNotAllowed { .. }
@@ -234,6 +251,7 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::HeadersTooLarge { .. }
             | Self::AllOut { .. }
+            | Self::PartialDelivery { .. }
             | Self::Draining
             | Self::Internal => Ending::Hopeless,
         }
@@ -247,12 +265,16 @@ impl ProxyError {
     /// Makes the answer: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.
     pub(super) fn to_response(&self, request_id: &HeaderValue) -> Response<Bytes> {
         let status = self.status();
-        let problem = serde_json::json!({
+        let mut problem = serde_json::json!({
             "title": self.title(),
             "status": status.as_u16(),
             "detail": self.to_string(),
             "request_id": request_id.to_str().unwrap_or_default(),
         });
+        if let (Self::PartialDelivery { endpoints }, Some(problem)) = (self, problem.as_object_mut()) {
+            let outcome = |one: &EndpointOutcome| serde_json::json!({ "endpoint": one.endpoint, "outcome": one.outcome, "status": one.status });
+            problem.insert("endpoints".to_owned(), endpoints.iter().map(outcome).collect());
+        }
         let mut response = Response::new(Bytes::from(problem.to_string()));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -12,7 +12,7 @@ use crate::endpoint::{ConnectError, Pool};
 use crate::metrics::UpstreamErrorReason;
 
 /// A request that is ready to go to any endpoint: stripped, not yet addressed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     pub(super) method: Method,
     /// In origin form: path and query as the caller sent them.

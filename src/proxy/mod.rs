@@ -8,8 +8,10 @@ mod attempt;
 mod body;
 mod error;
 mod exchange;
+mod fanout;
 mod forward;
 mod headers;
+mod listing;
 mod retry;
 mod settings;
 mod worker;
@@ -27,6 +29,7 @@ use hyper::body::Incoming;
 pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
 pub use error::{ERROR_HEADER, ProxyError};
+pub use fanout::EndpointOutcome;
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
@@ -39,9 +42,9 @@ use retry::Budget;
 use crate::credential::RequestUrl;
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::WorkerMetrics;
-use crate::route::{Inquiry, Table};
+use crate::route::{Inquiry, Pick, Table};
 use crate::serve::Peer;
-use crate::signalr::{Call, Operation};
+use crate::signalr::{Call, Operation, Together};
 
 /// One configuration in force, shared by all workers.
 #[derive(Debug)]
@@ -157,7 +160,13 @@ impl Proxy {
         };
 
         // As whom it goes, and going.
-        let (place, mut response) = self.deliver(route, call.operation, &outgoing, exchange).await?;
+        let (place, mut response) = match (route.pick(), call.operation.together()) {
+            (_, Together::List) => self.list(route, &call, &outgoing, gateway.as_deref(), exchange).await?,
+            (Pick::All(policy), Together::Deliver | Together::Ask) => {
+                self.fan_out(route, policy, &call, &outgoing, exchange).await?
+            }
+            _ => self.deliver(route, call.operation, &outgoing, exchange).await?,
+        };
         if let Some(pool) = self.pools.get(place) {
             let (id, origin) = (exchange.request_id(), pool.endpoint().origin());
             headers::to_downstream(response.headers_mut(), id, origin, gateway.as_deref());

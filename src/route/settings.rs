@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::pattern::Pattern;
 use crate::endpoint::EndpointName;
-use crate::signalr::OperationSet;
+use crate::signalr::{OperationSet, Policy};
 
 /// The configured name of a route. Metric label, log field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +63,8 @@ pub enum Pick {
     First,
     /// At random by weight; the others, by weight too, when nothing could be sent.
     Weighted,
+    /// All of them, and one answer. What only one endpoint can do (client tokens) goes to one, primaries first.
+    All(Policy),
 }
 
 /// What a route does while every one of its endpoints is out.

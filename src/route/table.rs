@@ -160,7 +160,7 @@ impl Iterator for Order<'_> {
         let tried = self.tried;
         let mut left = self.route.endpoints.iter().enumerate().filter(|(place, _)| tried & (1 << place) == 0);
         let (place, (endpoint, _)) = match self.route.pick {
-            Pick::First => left.next()?,
+            Pick::First | Pick::All(_) => left.next()?,
             Pick::Weighted => {
                 let total: u32 = left.clone().map(|(_, (_, weight))| weight).sum();
                 // `total` is 0 when none is left.

@@ -2,9 +2,11 @@
 //! names in them may look like. Knows no sockets, no endpoints and nothing of this gateway.
 
 mod grammar;
+mod merge;
 mod name;
 mod operation;
 
 pub use grammar::{Call, NotACall};
+pub use merge::{Leg, Merged, Policy, Together, merge_delivery, merge_question};
 pub use name::Name;
 pub use operation::{Operation, OperationSet};

@@ -3,12 +3,14 @@
 use super::listener::operations;
 use super::{Context, Key, key};
 use crate::config::file::{
-    ConfigFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, RouteEndpointFile, RouteFile, WhenUnavailableFile,
+    ConfigFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, PolicyFile, RouteEndpointFile, RouteFile,
+    WhenUnavailableFile,
 };
 use crate::endpoint::EndpointName;
 use crate::route::{
     Case, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
 };
+use crate::signalr::Policy;
 
 /// Keeps the number of metric series bounded.
 const MAX_ROUTES: usize = 256;
@@ -81,12 +83,20 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         }
         endpoints.push(RouteEndpoint { endpoint, weight });
     }
+    if file.policy.is_some() && !matches!(file.pick, PickFile::All) {
+        context.problem(&at(&["policy"]), "is only for pick = \"all\"", Some("remove it".to_owned()));
+    }
     RouteSettings {
         name: RouteName::new(&file.name),
         matches: matches(&file.matches, &at(&["match"]), context),
         pick: match file.pick {
             PickFile::First => Pick::First,
             PickFile::Weighted => Pick::Weighted,
+            PickFile::All => Pick::All(match file.policy {
+                None | Some(PolicyFile::All) => Policy::All,
+                Some(PolicyFile::Any) => Policy::Any,
+                Some(PolicyFile::Quorum) => Policy::Quorum,
+            }),
         },
         when_unavailable: match file.when_unavailable {
             WhenUnavailableFile::Send => WhenUnavailable::Send,

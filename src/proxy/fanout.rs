@@ -1,0 +1,114 @@
+//! One call to several endpoints, and one answer from them. What the answers come to is said by
+//! [`crate::signalr::merge_delivery`] and [`crate::signalr::merge_question`].
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use http::{HeaderName, Response, StatusCode};
+
+use super::body::Answer;
+use super::exchange::Exchange;
+use super::forward::Outgoing;
+use super::retry::Ending;
+use super::{Proxy, ProxyError};
+use crate::route::Route;
+use crate::signalr::{Call, Leg, Merged, Policy, Together, merge_delivery, merge_question};
+
+/// Tells "it is not there" from "there is no such path".
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+
+/// What a delivery came to at one endpoint, by name, for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointOutcome {
+    /// The endpoint's configured name.
+    pub endpoint: String,
+    /// In words.
+    pub outcome: &'static str,
+    /// Its status, if it answered.
+    pub status: Option<u16>,
+}
+
+type LegResult = Result<Response<Answer>, ProxyError>;
+
+impl Proxy {
+    /// Sends a call to every endpoint of a route, side by side, and merges the answers. Returns the place of the endpoint
+    /// whose answer it is.
+    pub(super) async fn fan_out(
+        &self,
+        route: &Route,
+        policy: Policy,
+        call: &Call<'_>,
+        outgoing: &Outgoing,
+        exchange: &mut Exchange,
+    ) -> Result<(usize, Response<Answer>), ProxyError> {
+        // All legs read the one buffer, so none waits for another.
+        let began = Instant::now();
+        let body = tokio::time::timeout(self.time_left(exchange)?, outgoing.body.collected()).await;
+        let body = body.map_err(|_late| ProxyError::SlowRequest)??;
+        let leg = |place: usize| {
+            let outgoing = Outgoing { body: body.clone(), ..outgoing.clone() };
+            let exchange = &*exchange;
+            async move { self.deliver_to(place, call.operation, &outgoing, exchange).await }
+        };
+        let places: Vec<usize> = route.endpoints().iter().map(|(place, _)| *place).collect();
+        let mut results = join_all(places.iter().map(|place| leg(*place))).await;
+        // Side by side, so what passed on the clock is what was waited.
+        exchange.waited_in_all(began.elapsed());
+
+        let legs: Vec<Leg> = results.iter().map(ended).collect();
+        for leg in &legs {
+            self.metrics.fan_out_leg(route.name().as_str(), words(*leg));
+        }
+        let merged = match call.operation.together() {
+            Together::Deliver => merge_delivery(policy, &legs),
+            Together::Ask | Together::List | Together::One => merge_question(&legs),
+        };
+        let Merged::As(chosen) = merged else {
+            self.metrics.fan_out_partial(route.name().as_str());
+            return Err(ProxyError::PartialDelivery { endpoints: self.outcomes(&places, &legs, results) });
+        };
+        let chosen_result = if chosen < results.len() { Some(results.swap_remove(chosen)) } else { None };
+        for other in results.into_iter().flatten() {
+            other.into_body().discard();
+        }
+        let place = places.get(chosen).copied().ok_or(ProxyError::Internal)?;
+        chosen_result.unwrap_or(Err(ProxyError::Internal)).map(|response| (place, response))
+    }
+
+    fn outcomes(&self, places: &[usize], legs: &[Leg], results: Vec<LegResult>) -> Vec<EndpointOutcome> {
+        let outcome = |((place, leg), result): ((&usize, &Leg), LegResult)| {
+            let status = result.ok().map(|response| {
+                let status = response.status().as_u16();
+                response.into_body().discard();
+                status
+            });
+            let endpoint = self.endpoint_names.get(*place).map(ToString::to_string).unwrap_or_default();
+            EndpointOutcome { endpoint, outcome: words(*leg), status }
+        };
+        places.iter().zip(legs).zip(results).map(outcome).collect()
+    }
+}
+
+/// Says how a leg ended.
+fn ended(result: &LegResult) -> Leg {
+    match result {
+        Ok(response) if response.status().is_success() => Leg::Accepted,
+        Ok(response) if response.status() == StatusCode::NOT_FOUND && response.headers().contains_key(ERROR_CODE) => {
+            Leg::NotThere
+        }
+        Ok(_) => Leg::Refused,
+        Err(err) if err.ending() == Ending::NoAnswer => Leg::NoAnswer,
+        Err(_) => Leg::Unsent,
+    }
+}
+
+/// The words for a leg, on the wire and as metric label.
+const fn words(leg: Leg) -> &'static str {
+    match leg {
+        Leg::Accepted => "accepted",
+        Leg::NotThere => "not_there",
+        Leg::Refused => "refused",
+        Leg::NoAnswer => "no_answer",
+        Leg::Unsent => "not_sent",
+    }
+}

@@ -1,0 +1,147 @@
+//! The list of connections in a group, over one endpoint or several, page by page.
+//!
+//! A page's `nextLink` is absolute and points at the endpoint; it is turned towards the gateway, and its continuation
+//! token says which endpoint the next page comes from. So a list stays on the endpoint it began with, and over several
+//! endpoints goes on with the next one when the one before has no more. `top` counts down as the list goes.
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode, Uri};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::Value;
+
+use super::body::Answer;
+use super::exchange::Exchange;
+use super::forward::Outgoing;
+use super::{Proxy, ProxyError};
+use crate::route::{Pick, Route};
+use crate::signalr::{Call, Operation};
+
+/// The largest page that is read. A page has 200 entries at most, each of two ids.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// Opens the gateway's own continuation tokens: `~endpoint~token`.
+const MARK: char = '~';
+
+impl Proxy {
+    /// Gets one page of a list. `gateway` is the origin under which the caller reached us.
+    pub(super) async fn list(
+        &self,
+        route: &Route,
+        call: &Call<'_>,
+        outgoing: &Outgoing,
+        gateway: Option<&str>,
+        exchange: &mut Exchange,
+    ) -> Result<(usize, Response<Answer>), ProxyError> {
+        let given = call.query_value("continuationToken").unwrap_or_default();
+        let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
+        let place_of = |name: &str| {
+            let mut places = route.endpoints().iter().map(|(place, _)| *place);
+            places.find(|place| self.endpoint_names.get(*place).is_some_and(|known| **known == *name))
+        };
+        let (place, upstream_token) = match resumed {
+            Some((name, token)) => {
+                let unknown =
+                    ProxyError::Malformed("the continuation token names an endpoint that the route does not have");
+                (Some(place_of(name).ok_or(unknown)?), token)
+            }
+            None if matches!(route.pick(), Pick::All(_)) => {
+                (route.endpoints().first().map(|(place, _)| *place), &*given)
+            }
+            None => (None, &*given),
+        };
+        let mut page_request = outgoing.clone();
+        page_request.uri = with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?;
+        let (place, response) = match place {
+            Some(place) => {
+                (place, self.deliver_to(place, Operation::GroupListConnections, &page_request, exchange).await?)
+            }
+            None => self.deliver(route, Operation::GroupListConnections, &page_request, exchange).await?,
+        };
+        if response.status() != StatusCode::OK {
+            return Ok((place, response));
+        }
+        let (mut head, answer) = response.into_parts();
+        let bytes = answer.collected(MAX_PAGE_BYTES, self.time_left(exchange)?).await?;
+        let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else {
+            // Not a page; the caller may make something of it.
+            return Ok((place, Response::from_parts(head, Answer::Whole(bytes))));
+        };
+        let next = self.next_token(route, place, &page);
+        let left = left_of_top(call, &page);
+        let link = next.filter(|_| left != Some(0)).and_then(|token| {
+            let mut query = vec![("continuationToken", token)];
+            query.extend(left.map(|left| ("top", left.to_string())));
+            let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            Some(format!("{}{}", gateway?, with_query(&outgoing.uri, &query).ok()?))
+        });
+        if let Some(page) = page.as_object_mut() {
+            match link {
+                Some(link) => page.insert("nextLink".to_owned(), Value::String(link)),
+                None => page.remove("nextLink"),
+            };
+        }
+        let bytes = page.to_string();
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok((place, Response::from_parts(head, Answer::Whole(bytes.into()))))
+    }
+
+    /// Returns the token of the page after this one: the same endpoint's next, or the next endpoint's first.
+    fn next_token(&self, route: &Route, place: usize, page: &Value) -> Option<String> {
+        let token =
+            |place: usize, upstream: &str| Some(format!("{MARK}{}{MARK}{upstream}", self.endpoint_names.get(place)?));
+        if let Some(link) = page.get("nextLink").and_then(Value::as_str) {
+            let query = link.split_once('?').map_or("", |(_, query)| query);
+            return token(place, &query_value(query, "continuationToken").unwrap_or_default());
+        }
+        if !matches!(route.pick(), Pick::All(_)) {
+            return None;
+        }
+        let mut places = route.endpoints().iter().map(|(place, _)| *place);
+        places.find(|one| *one == place)?;
+        token(places.next()?, "")
+    }
+}
+
+/// Returns how many entries the caller still wants after this page, if it said how many it wants.
+fn left_of_top(call: &Call<'_>, page: &Value) -> Option<u64> {
+    let top: u64 = call.query_value("top")?.parse().ok()?;
+    let had = page.get("value").and_then(Value::as_array).map_or(0, Vec::len);
+    Some(top.saturating_sub(had as u64))
+}
+
+fn query_value(query: &str, key: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.eq_ignore_ascii_case(key))?;
+    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+}
+
+/// Replaces parameters of a query, whatever their case; an empty value removes one. The others stay as they came.
+fn with_query(uri: &Uri, replaced: &[(&str, &str)]) -> Result<Uri, ProxyError> {
+    let is_kept = |pair: &&str| {
+        let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
+        !pair.is_empty() && !replaced.iter().any(|(name, _)| name.eq_ignore_ascii_case(key))
+    };
+    let kept = uri.query().unwrap_or_default().split('&').filter(is_kept).map(str::to_owned);
+    let added = replaced.iter().filter(|(_, value)| !value.is_empty());
+    let added = added.map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+    let query: Vec<String> = kept.chain(added).collect();
+    let target = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), query.join("&")) };
+    target.parse().map_err(|_impossible| ProxyError::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_replaced_whatever_their_case_and_others_stay_as_they_came() {
+        for (target, replaced, expected) in [
+            ("/p?a=%2F&top=5&TOP=6", &[("top", "3")][..], "/p?a=%2F&top=3"),
+            ("/p?continuationtoken=x&b", &[("continuationToken", "")][..], "/p?b"),
+            ("/p?continuationToken=x", &[("continuationToken", "")][..], "/p"),
+            ("/p", &[("continuationToken", "~east~c 2")][..], "/p?continuationToken=%7Eeast%7Ec%202"),
+        ] {
+            assert_eq!(with_query(&target.parse().unwrap(), replaced).unwrap().to_string(), expected);
+        }
+    }
+}
