@@ -411,6 +411,15 @@ pub(crate) struct MatchFile {
     pub(crate) client: Option<OneOrMany<String>>,
 }
 
+impl MatchFile {
+    /// Whether there is no condition at all, so that every call matches.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { hub, operation, group, user, application, header, listener, client } = self;
+        let texts = [hub, operation, group, user, application, listener, client];
+        texts.into_iter().all(Option::is_none) && header.is_none()
+    }
+}
+
 /// A header a call must carry.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
