@@ -176,6 +176,11 @@ impl Merged {
         })
     }
 
+    /// Whether there is a file.
+    pub(super) fn has_file(&self) -> bool {
+        self.document.is_some()
+    }
+
     /// Whether a value is text that stands for something else: variables and flags have no types.
     pub(super) fn is_untyped(&self, value: &Value) -> bool {
         let metadata = self.figment.get_metadata(value.tag());
