@@ -487,7 +487,7 @@ pub(crate) struct TimeoutsFile {
     /// How long a request may take until the head of its answer, attempts and waits included. The body of an answer gets
     /// the same time again.
     pub(crate) request: String,
-    /// How long one attempt may take until the head of its answer.
+    /// How long one attempt may take until the head of its answer. Unless it is set, no longer than `request`.
     #[serde(rename = "try")]
     pub(crate) attempt: String,
     /// How long a caller's connection may lie idle, or take to send the head of a request. Keep it longer than callers
