@@ -316,6 +316,23 @@ fn the_deployed_configuration_holds() {
 }
 
 #[test]
+fn alerts_watch_metrics_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = std::fs::read_to_string(root.join("src/metrics.rs")).unwrap();
+    for entry in std::fs::read_dir(root.join("src/metrics")).unwrap() {
+        sources.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    let alerts = std::fs::read_to_string(root.join("config/prometheus/alerts.yaml")).unwrap();
+    let names = alerts.split("signalr_gateway_").skip(1).map(|rest| {
+        let name = rest.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_').next().unwrap();
+        name.trim_end_matches("_bucket").trim_end_matches("_count")
+    });
+    for name in names {
+        assert!(sources.contains(&format!("\"{name}\"")), "no metric is called {name}");
+    }
+}
+
+#[test]
 fn listeners_that_would_meet_are_told() {
     for (one, other, meets) in [
         ("127.0.0.1:80", "127.0.0.1:80", true),
