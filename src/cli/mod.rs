@@ -139,15 +139,33 @@ fn usage_error(err: &clap::Error) -> ExitCode {
         let _nobody_reads = err.print();
         return ExitCode::SUCCESS;
     }
-    let text = err.to_string();
     if err.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        eprint(format_args!("{text}"));
-        return ExitCode::from(2);
+        eprint(format_args!("{err}"));
+    } else {
+        eprint(format_args!("{}", in_one_line(&err.to_string())));
     }
-    let said = text.split("\n\nUsage:").next().unwrap_or(&text);
-    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    eprint(format_args!("{}; see `signalr-gateway --help`", lines.join("; ")));
     ExitCode::from(2)
+}
+
+/// Makes one line of clap's paragraphs, and names the help that is nearest to the mistake.
+fn in_one_line(text: &str) -> String {
+    let (said, usage) = text.split_once("\n\nUsage: ").unwrap_or((text, ""));
+    let lines =
+        said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let mut line = String::new();
+    for said in lines {
+        let ends_in_colon = line.ends_with(':');
+        let separator = if ends_in_colon { " " } else { "; " };
+        if !line.is_empty() {
+            line.push_str(separator);
+        }
+        line.push_str(said);
+    }
+    let is_name = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let command: Vec<&str> =
+        usage.split_whitespace().take(2).take_while(is_name).filter(|word| !word.starts_with('-')).collect();
+    let command = if command.is_empty() { "signalr-gateway".to_owned() } else { command.join(" ") };
+    format!("{line}; see `{command} --help`")
 }
 
 /// Writes data to stdout. A reader that went away (`| head`) is no error.
@@ -166,6 +184,30 @@ fn eprint(text: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_line_with_what_to_do() {
+        for (arguments, expected) in [
+            (
+                vec!["run", "--confg", "x"],
+                "error: unexpected argument '--confg' found; tip: a similar argument exists: '--config'; \
+                 see `signalr-gateway run --help`",
+            ),
+            (vec!["frob"], "error: unrecognized subcommand 'frob'; see `signalr-gateway --help`"),
+            (
+                vec!["explain", "GET"],
+                "error: the following required arguments were not provided: <URL>; see `signalr-gateway explain --help`",
+            ),
+            (
+                vec!["check", "--set", "limits.max_body"],
+                "error: invalid value 'limits.max_body' for '--set <KEY=VALUE>': write KEY=VALUE; \
+                 see `signalr-gateway --help`",
+            ),
+        ] {
+            let err = Cli::try_parse_from([&["signalr-gateway"], arguments.as_slice()].concat()).unwrap_err();
+            assert_eq!(in_one_line(&err.to_string()), expected);
+        }
+    }
 
     #[test]
     fn the_command_line_holds_together() {

@@ -425,6 +425,15 @@ pub(crate) struct MatchFile {
     pub(crate) client: Option<OneOrMany<String>>,
 }
 
+impl MatchFile {
+    /// Whether there is no condition at all, so that every call matches.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { hub, operation, group, user, application, header, listener, client } = self;
+        let texts = [hub, operation, group, user, application, listener, client];
+        texts.into_iter().all(Option::is_none) && header.is_none()
+    }
+}
+
 /// A header a call must carry.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -492,7 +501,7 @@ pub(crate) struct TimeoutsFile {
     /// How long a request may take until the head of its answer, attempts and waits included. The body of an answer gets
     /// the same time again.
     pub(crate) request: String,
-    /// How long one attempt may take until the head of its answer.
+    /// How long one attempt may take until the head of its answer. Unless it is set, no longer than `request`.
     #[serde(rename = "try")]
     pub(crate) attempt: String,
     /// How long a caller's connection may lie idle, or take to send the head of a request. Keep it longer than callers

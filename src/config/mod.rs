@@ -20,6 +20,7 @@ pub use sources::{PREFIX, Sources};
 
 use file::ConfigFile;
 use sources::Merged;
+use structure::Checked;
 
 use crate::gateway::Settings;
 
@@ -39,7 +40,8 @@ pub struct Loaded {
 pub struct Effective {
     /// The key, such as `limits.max_body`.
     pub key: String,
-    /// The value, as JSON. Secrets do not stand in a configuration, so none is here.
+    /// The value, as JSON. Secrets do not stand in a configuration, so none is here; the value of a required header is
+    /// left out.
     pub value: serde_json::Value,
     /// Where it came from.
     pub origin: Option<Origin>,
@@ -51,19 +53,26 @@ pub struct Effective {
 /// [`ConfigError`] with every problem of every source.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let merged = sources.merge()?;
-    let (root, mut problems) = structure::check(&merged, &schema());
+    let Checked { root, spoiled, mut problems } = structure::check(&merged, &schema());
     let file: ConfigFile = root.deserialize().map_err(|err| {
-        // What does not fit is gone, so this is a fault of ours; the report so far is still the better help.
-        let fact = format!("the configuration cannot be read: {}", err.kind);
+        // What does not fit is gone, so this is a fault of ours; the report so far is still the better help. What the
+        // library says is left out: it quotes values, which may be secrets.
+        let fact = "cannot be read".to_owned();
         let last = Problem { key: err.path.join("."), fact, origin: None, fix: None };
         ConfigError { problems: problems.iter().cloned().chain([last]).collect() }
     })?;
-    let mut context = lower::Context::new(&merged, &sources.environment, sources.folder());
+    let mut context = lower::Context::new(&merged, spoiled, &sources.environment, sources.folder());
     let settings = lower::lower(&file, &mut context);
     problems.append(&mut context.problems);
-    let warnings = context.warnings;
+    let warnings = std::mem::take(&mut context.warnings);
     if problems.is_empty() {
-        return Ok(Loaded { settings, effective: effective(&merged, &root), warnings });
+        let mut effective = effective(&merged, &root);
+        for value in &mut effective {
+            context.decided.iter().filter(|(key, _)| *key == value.key).for_each(|(_, decided)| {
+                value.value.clone_from(decided);
+            });
+        }
+        return Ok(Loaded { settings, effective, warnings });
     }
     problems.sort_by(|one, other| (&one.origin, &one.key).cmp(&(&other.origin, &other.key)));
     problems.dedup();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use figment::providers::Serialized;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
-use toml_edit::{Array, ArrayOfTables, ImDocument, Item, TableLike};
+use toml_edit::{Array, ArrayOfTables, ImDocument, Item, Table, TableLike};
 
 use super::file::ConfigFile;
 use super::problem::{ConfigError, Origin, Problem};
@@ -44,6 +44,18 @@ impl Sources {
         self.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
     }
 
+    /// Iterates over the variables that are settings, in the order of their names.
+    fn settings_in_environment(&self, file: Option<&Table>) -> impl Iterator<Item = (&str, &str)> {
+        let mut secrets = Vec::new();
+        if let Some(table) = file {
+            secret_variables(table, &mut secrets);
+        }
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(move |(name, value)| {
+            let is_ours = name.starts_with(PREFIX) && !NOT_KEYS.contains(name) && !is_service_link(name, value);
+            is_ours && !secrets.iter().any(|secret| secret == name)
+        })
+    }
+
     pub(super) fn merge(&self) -> Result<Merged, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(ConfigFile::default()));
         let mut document = None;
@@ -61,16 +73,13 @@ impl Sources {
                 .merge(Text { metadata: Metadata::from("file", path.as_path()), nested: dict(parsed.as_table()) });
             document = Some((path.clone(), parsed));
         }
-        let variables = self.environment.iter().filter(|(name, _)| !NOT_KEYS.contains(&name.as_str()));
-        let variables = variables.filter_map(|(name, value)| {
-            let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
-            Some((key, value))
-        });
-        for (key, value) in variables {
-            figment = figment.merge(Text::new(ENVIRONMENT, &key, value));
+        let table = document.as_ref().map(|(_, parsed)| parsed.as_table());
+        for (name, value) in self.settings_in_environment(table) {
+            let key = key_of_variable(name.strip_prefix(PREFIX).unwrap_or(name), table);
+            figment = figment.merge(Text::new(Metadata::from(ENVIRONMENT, name), &key, value));
         }
         for (key, value) in &self.overrides {
-            figment = figment.merge(Text::new(FLAG, key, value));
+            figment = figment.merge(Text::new(Metadata::from(FLAG, key.as_str()), key, value));
         }
         let root = figment.find_value("").unwrap_or_else(|_empty| Value::from(Dict::new()));
         Ok(Merged { root, figment, document })
@@ -87,9 +96,9 @@ struct Text {
 }
 
 impl Text {
-    fn new(source: &'static str, key: &str, value: &str) -> Self {
+    fn new(metadata: Metadata, key: &str, value: &str) -> Self {
         let nested = figment::util::nest(key, Value::from(value)).into_dict().unwrap_or_default();
-        Self { metadata: Metadata::named(source), nested }
+        Self { metadata, nested }
     }
 }
 
@@ -157,14 +166,19 @@ impl Merged {
     pub(super) fn origin(&self, path: &[String], value: &Value) -> Option<Origin> {
         let metadata = self.figment.get_metadata(value.tag())?;
         Some(match &*metadata.name {
-            ENVIRONMENT => Origin::Variable(format!("{PREFIX}{}", path.join("__").to_ascii_uppercase())),
-            FLAG => Origin::Flag(format!("--set {}", path.join("."))),
+            ENVIRONMENT => Origin::Variable(metadata.source.as_ref()?.custom()?.to_owned()),
+            FLAG => Origin::Flag(format!("--set {}", metadata.source.as_ref()?.custom()?)),
             "file" => {
                 let (file, _) = self.document.as_ref()?;
                 Origin::File(file.clone(), self.line(path))
             }
             _ => Origin::Default,
         })
+    }
+
+    /// Whether there is a file.
+    pub(super) fn has_file(&self) -> bool {
+        self.document.is_some()
     }
 
     /// Whether a value is text that stands for something else: variables and flags have no types.
@@ -235,4 +249,45 @@ impl<'d> Node<'d> {
             Self::Leaf => None,
         }
     }
+}
+
+/// Returns the key that a variable stands for: `__` is between levels. Names that the file defines are found whatever
+/// their case, and with `_` for `-`, since a variable can have neither small letters (by custom) nor `-` (at all).
+fn key_of_variable(name: &str, file: Option<&Table>) -> String {
+    let mut around = file.map(|table| table as &dyn TableLike);
+    let mut key = String::new();
+    for segment in name.split("__") {
+        let segment = segment.to_ascii_lowercase();
+        let is_same = |known: &str| known.to_ascii_lowercase().replace('-', "_") == segment;
+        let known = around.and_then(|table| table.iter().find(|(known, _)| is_same(known)));
+        if !key.is_empty() {
+            key.push('.');
+        }
+        key.push_str(known.map_or(segment.as_str(), |(known, _)| known));
+        around = known.and_then(|(_, item)| item.as_table_like());
+    }
+    key
+}
+
+/// Collects the variables that secrets are read from.
+fn secret_variables(table: &dyn TableLike, found: &mut Vec<String>) {
+    for (key, item) in table.iter() {
+        match item.as_table_like() {
+            Some(table) => secret_variables(table, found),
+            None if key == "env" => found.extend(item.as_str().map(str::to_owned)),
+            None => {}
+        }
+    }
+}
+
+/// Whether Kubernetes put a variable there for a service whose name begins as ours does: `…_SERVICE_HOST`,
+/// `…_SERVICE_PORT[_HTTP]`, `…_PORT=tcp://…`, `…_PORT_80_TCP[_ADDR]`. No key of the file looks like that.
+///
+/// Source: kubernetes.io, "Accessing the Service", environment variables.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_port = |rest: &str| rest.split_once('_').is_some_and(|(port, _)| port.parse::<u16>().is_ok());
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || name.rsplit_once("_PORT_").is_some_and(|(_, rest)| is_port(rest))
 }

@@ -1,23 +1,45 @@
 //! Holds the merged values against the JSON Schema of the file: unknown keys, missing keys, wrong types. What does not
-//! fit is reported and taken out, so that the rest can be read and everything wrong is told in one run.
+//! fit is reported and taken out, so that the rest can be read and everything wrong is told in one run. A key that must
+//! be there gets a stand-in, and so does an item of a list, whose neighbours keep their places. Knows no meanings.
 
 use figment::value::{Dict, Num, Value};
 use serde_json::Value as Schema;
 
-use super::problem::{Problem, did_you_mean};
-use super::sources::Merged;
+use super::problem::{Origin, Problem, closest, did_you_mean};
+use super::sources::{Merged, PREFIX};
 
-/// Checks `merged.root`, collects problems and takes out what does not fit.
-pub(super) fn check(merged: &Merged, schema: &Schema) -> (Value, Vec<Problem>) {
-    let mut walk = Walk { merged, definitions: schema.get("$defs"), problems: Vec::new() };
+/// What is left of a configuration once its structure was checked.
+pub(super) struct Checked {
+    /// The values that fit, and stand-ins.
+    pub(super) root: Value,
+    /// Where something did not fit: what stands there now is nobody's wish, so nothing is to be said about it.
+    pub(super) spoiled: Vec<Vec<String>>,
+    /// What did not fit.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Checks `merged.root`.
+pub(super) fn check(merged: &Merged, schema: &Schema) -> Checked {
+    let mut walk = Walk {
+        merged,
+        schema,
+        definitions: schema.get("$defs"),
+        kinds: Vec::new(),
+        spoiled: Vec::new(),
+        problems: Vec::new(),
+    };
     let mut root = merged.root.clone();
     walk.visit(schema, &mut root, &mut Vec::new());
-    (root, walk.problems)
+    Checked { root, spoiled: walk.spoiled, problems: walk.problems }
 }
 
 struct Walk<'a> {
     merged: &'a Merged,
+    schema: &'a Schema,
     definitions: Option<&'a Schema>,
+    /// The kinds that the next table could have been of, its own among them.
+    kinds: Vec<(&'a str, &'a Schema)>,
+    spoiled: Vec<Vec<String>>,
     problems: Vec<Problem>,
 }
 
@@ -61,19 +83,14 @@ impl<'a> Walk<'a> {
             }
             ("array", Value::Array(_, items)) => {
                 let Some(item_schema) = schema.get("items") else { return Fit::Fits };
-                let mut kept = Vec::with_capacity(items.len());
-                let mut fit = Fit::Fits;
-                for (index, mut item) in std::mem::take(items).into_iter().enumerate() {
+                for (index, item) in items.iter_mut().enumerate() {
                     path.push(index.to_string());
-                    match self.visit(item_schema, &mut item, path) {
-                        Fit::Fits => kept.push(item),
-                        Fit::Not => fit = Fit::Not,
+                    if self.visit(item_schema, item, path) == Fit::Not {
+                        *item = self.stand_in(item_schema);
                     }
                     path.pop();
                 }
-                *items = kept;
-                // A list without its bad items still says something; a list that is left empty does not.
-                if fit == Fit::Not && items.is_empty() { Fit::Not } else { Fit::Fits }
+                Fit::Fits
             }
             ("string", Value::String(_, text)) => match words(schema) {
                 Some(words) if !words.contains(&text.as_str()) => {
@@ -101,37 +118,47 @@ impl<'a> Walk<'a> {
         let properties = schema.get("properties").and_then(Schema::as_object);
         let known = properties.unwrap_or(&no_properties);
         let others = schema.get("additionalProperties").filter(|others| others.is_object());
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Schema::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Schema::as_str)
+            .collect();
+        let kinds = std::mem::take(&mut self.kinds);
         let mut gone = Vec::new();
-        for (key, value) in dict.iter_mut() {
+        dict.retain(|key, value| {
             path.push(key.clone());
             // The schema outlives the walk, the empty map does not.
             let schema_of_key = properties.and_then(|properties| properties.get(key)).or(others);
             let fit = if let Some(schema) = schema_of_key {
                 self.visit(schema, value, path)
             } else {
-                let fix = did_you_mean(key, known.keys().map(String::as_str));
-                let fix = fix.or_else(|| Some(format!("known keys here: {}", list(&keys(known)))));
-                self.problem(path, value, "unknown key".to_owned(), fix)
+                let fix = self
+                    .variable_meant(path, value)
+                    .or_else(|| kind_with(&kinds, key))
+                    .or_else(|| did_you_mean(key, known.keys().map(String::as_str)))
+                    .unwrap_or_else(|| format!("known keys here: {}", list(&keys(known))));
+                self.problem(path, value, "unknown key".to_owned(), Some(fix))
             };
+            path.pop();
             if fit == Fit::Not {
                 gone.push(key.clone());
             }
-            path.pop();
-        }
-        let mut fit = Fit::Fits;
-        for key in schema.get("required").and_then(Schema::as_array).into_iter().flatten().filter_map(Schema::as_str) {
-            // What was there and did not fit has been reported.
+            fit == Fit::Fits
+        });
+        for key in required {
+            let Some(schema) = known.get(key).filter(|_| !dict.contains_key(key)) else { continue };
+            path.push(key.to_owned());
             if gone.iter().any(|gone| gone == key) {
-                fit = Fit::Not;
-            } else if !dict.contains_key(key) {
-                path.push(key.to_owned());
-                let fix = known.get(key).and_then(description);
-                fit = self.problem(path, whole, "is missing".to_owned(), fix);
-                path.pop();
+                self.spoiled.push(path.clone());
+            } else {
+                self.problem(path, whole, "is missing".to_owned(), description(schema));
             }
+            path.pop();
+            dict.insert(key.to_owned(), self.stand_in(schema));
         }
-        dict.retain(|key, _| !gone.contains(key));
-        fit
+        Fit::Fits
     }
 
     fn visit_alternatives(
@@ -180,12 +207,15 @@ impl<'a> Walk<'a> {
     fn visit_tagged(
         &mut self,
         tag: &str,
-        kinds: &[(&str, &'a Schema)],
+        kinds: &[(&'a str, &'a Schema)],
         schema: &'a Schema,
         value: &mut Value,
         path: &mut Vec<String>,
     ) -> Fit {
         let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
+        if self.merged.is_untyped(value) {
+            retype("object", value);
+        }
         let Value::Dict(_, dict) = &*value else {
             let fact = format!("is {}, must be a table", kind_of(value));
             let fix = description(schema);
@@ -200,6 +230,7 @@ impl<'a> Walk<'a> {
             Some(found) => {
                 if let Some((_, branch)) = kinds.iter().find(|(name, _)| found.as_str() == Some(name)) {
                     path.pop();
+                    self.kinds = kinds.to_vec();
                     return self.visit(branch, value, path);
                 }
                 let fact = match found.as_str() {
@@ -217,10 +248,75 @@ impl<'a> Walk<'a> {
     fn problem(&mut self, path: &[String], value: &Value, fact: String, fix: Option<String>) -> Fit {
         let origin = self.merged.origin(path, value);
         self.problems.push(Problem { key: path.join("."), fact, origin, fix });
+        self.spoiled.push(path.to_vec());
         Fit::Not
     }
 
-    fn resolve(&self, schema: &'a Schema) -> &'a Schema {
+    /// Makes a value that fits `schema` and means nothing.
+    fn stand_in(&self, schema: &Schema) -> Value {
+        let schema = self.resolve(schema);
+        if let Some(first) = alternatives(schema).and_then(<[Schema]>::first) {
+            return self.stand_in(first);
+        }
+        let word = words(schema).and_then(|words| words.first().copied());
+        match (word, shape(schema)) {
+            (Some(word), _) => Value::from(word),
+            (None, Some("object")) => {
+                let required = schema.get("required").and_then(Schema::as_array).into_iter().flatten();
+                let entry = |key: &Schema| {
+                    let key = key.as_str()?;
+                    Some((key.to_owned(), self.stand_in(schema.get("properties")?.get(key)?)))
+                };
+                Value::from(required.filter_map(entry).collect::<Dict>())
+            }
+            (None, Some("array")) => Value::from(Vec::<Value>::new()),
+            (None, Some("boolean")) => Value::from(false),
+            (None, Some("integer" | "number")) => Value::from(1_u32),
+            (None, _) => Value::from(String::new()),
+        }
+    }
+
+    /// Returns the variable that was meant by one whose name is nearly that of a key, such as one with `_` for `__`.
+    fn variable_meant(&self, path: &[String], value: &Value) -> Option<String> {
+        let Some(Origin::Variable(name)) = self.merged.origin(path, value) else { return None };
+        let mut known = Vec::new();
+        self.variables(self.schema, &self.merged.root, "", &mut known);
+        let name = name.strip_prefix(PREFIX)?;
+        closest(name, known.iter().map(String::as_str)).map(|known| format!("did you mean `{PREFIX}{known}`?"))
+    }
+
+    /// Collects the variables that there could be, without their prefix: those of the names that are in use.
+    fn variables(&self, schema: &Schema, value: &Value, name: &str, found: &mut Vec<String>) {
+        let schema = self.resolve(schema);
+        let below = |key: &str| {
+            let key = key.to_ascii_uppercase().replace('-', "_");
+            if name.is_empty() { key } else { format!("{name}__{key}") }
+        };
+        let nothing = Value::from(Dict::new());
+        let at = |key: &str| value.as_dict().and_then(|dict| dict.get(key)).unwrap_or(&nothing);
+        let branches = alternatives(schema).unwrap_or_default();
+        let properties = schema.get("properties").and_then(Schema::as_object);
+        if let Some(names) = schema.get("additionalProperties").filter(|others| others.is_object()) {
+            for key in value.as_dict().into_iter().flatten().map(|(key, _)| key) {
+                self.variables(names, at(key), &below(key), found);
+            }
+        } else if let Some(properties) = properties {
+            for (key, schema) in properties {
+                self.variables(schema, at(key), &below(key), found);
+            }
+        } else if branches.iter().any(|branch| self.resolve(branch).get("properties").is_some()) {
+            for branch in branches {
+                self.variables(branch, value, name, found);
+            }
+        } else {
+            found.push(name.to_owned());
+        }
+    }
+
+    fn resolve<'s>(&self, schema: &'s Schema) -> &'s Schema
+    where
+        'a: 's,
+    {
         let name = schema.get("$ref").and_then(Schema::as_str).and_then(|reference| reference.strip_prefix("#/$defs/"));
         name.and_then(|name| self.definitions?.get(name)).unwrap_or(schema)
     }
@@ -245,6 +341,13 @@ fn tagged<'a>(branches: &[&'a Schema]) -> Option<(&'a str, Vec<(&'a str, &'a Sch
 
 fn shape(schema: &Schema) -> Option<&str> {
     schema.get("type")?.as_str().filter(|shape| *shape != "null")
+}
+
+/// Says which kinds have a key that this one has not.
+fn kind_with(kinds: &[(&str, &Schema)], key: &str) -> Option<String> {
+    let has_key = |schema: &Schema| schema.get("properties").is_some_and(|properties| properties.get(key).is_some());
+    let kinds: Vec<&str> = kinds.iter().filter(|(_, schema)| has_key(schema)).map(|(kind, _)| *kind).collect();
+    (!kinds.is_empty()).then(|| format!("it is a key of {}", list(&kinds)))
 }
 
 fn has_shape(schema: &Schema, value: &Value) -> bool {

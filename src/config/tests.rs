@@ -93,19 +93,23 @@ endpoints = ["eats"]
     );
     assert_eq!(
         text,
-        "the configuration has 9 problems
+        "the configuration has 11 problems
 limits.max_boddy: unknown key (gateway.toml:3)
   hint: did you mean `max_body`?
 limits.max_connections: is text, must be a whole number (gateway.toml:4)
   hint: The most connections of callers at once; more wait to be accepted.
+credentials.fabrikam.tenant: `common` is not one tenant, and an app cannot sign in to it (gateway.toml:8)
+  hint: name the tenant that the SignalR resource lives in (tenant B), by GUID or domain
+credentials.fabrikam.client_id: is not a GUID (gateway.toml:9)
+  hint: copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555
 credentials.fabrikam.secret: is text, must be a table (gateway.toml:10)
   hint: a secret does not stand in the configuration: put it into a file and write { file = \"/path\" }, or into a variable and write { env = \"NAME\" }
 endpoints.east.url: the scheme is http and `east.service.signalr.net` is not this host (gateway.toml:13)
   hint: write https://: a bearer token must not cross a network in the clear
 endpoints.east.conect_timeout: unknown key (gateway.toml:15)
   hint: did you mean `connect_timeout`?
-endpoints.west.url: `https://west.service.signalr.net/path` has more than an origin (gateway.toml:18)
-  hint: write the scheme, the host and at most a port
+endpoints.west.url: has more than an origin (gateway.toml:18)
+  hint: write the scheme, the host and at most a port: no user, path or query
 endpoints.west.credential: there is no `fabricam` among the credentials (gateway.toml:19)
   hint: did you mean `fabrikam`?
 endpoints.west.ca_file: the file missing.pem cannot be read: No such file or directory (os error 2) (gateway.toml:20)
@@ -123,10 +127,10 @@ fn single_mistakes() {
         (("kind = \"client_secret\"\n", ""), "credentials.fabrikam.kind: is missing"),
         (("contoso.onmicrosoft.com", "organizations"), "`organizations` is not one tenant"),
         (("contoso.onmicrosoft.com", "contoso"), "neither a GUID nor a domain"),
-        ((GUID, "my-app"), "`my-app` is not a GUID"),
+        ((GUID, "my-app"), "credentials.fabrikam.client_id: is not a GUID"),
         (("tenant = \"contoso.onmicrosoft.com\"\n", ""), "credentials.fabrikam.tenant: is missing (gateway.toml:2)"),
         (("{ file = \"secret\" }", "{ file = \"gone\" }"), "gone cannot be read"),
-        (("{ file = \"secret\" }", "{ env = \"GONE\" }"), "the environment variable GONE is not set"),
+        (("{ file = \"secret\" }", "{ env = \"GONE\" }"), "the environment variable GONE is not set or empty"),
         (("{ file = \"secret\" }", "{ }"), "does not say where the secret is"),
         (("https://east", "ftp://east"), "the scheme must be https"),
         (("[endpoints.east]", "[endpoints.\"ea st\"]"), "`ea st` is not a name"),
@@ -164,14 +168,225 @@ fn single_mistakes() {
     }
 }
 
+/// Whatever key a secret was pasted into, by whatever source.
 #[test]
-fn a_secret_in_the_file_is_never_printed() {
-    for secret in
-        ["secret = \"hunter2\"", "secret = { value = \"hunter2\" }", "secret = [\"hunter2\"]", "secret = \"hunter2"]
-    {
-        let report = report(&minimal().replace("secret = { file = \"secret\" }", secret));
-        assert!(!report.contains("hunter2"), "{report}");
+fn a_secret_in_the_wrong_place_is_never_printed() {
+    let secret = "secret = { file = \"secret\" }";
+    let url = "url = \"https://east.service.signalr.net\"";
+    let client_id = format!("client_id = \"{GUID}\"");
+    for (key, pasted) in [
+        (secret, "secret = \"hunter2\""),
+        (secret, "secret = { value = \"hunter2\" }"),
+        (secret, "secret = { file = [\"hunter2\"] }"),
+        (secret, "secret = [\"hunter2\"]"),
+        (secret, "secret = \"hunter2"),
+        (secret, "secret = hunter2"),
+        (secret, "secret = { env = \"hunter2\" }"),
+        (secret, "secret = { file = \"-----BEGIN PRIVATE KEY-----\\nhunter2\" }"),
+        (client_id.as_str(), "client_id = \"hunter2\""),
+        (url, "url = \"Endpoint=https://east.service.signalr.net;AccessKey=hunter2;Version=1.0;\""),
+        (url, "url = \"https://me:hunter2@east.service.signalr.net\""),
+        (url, "url = \"https://east.service.signalr.net/?key=hunter2\""),
+    ] {
+        let text = minimal().replace(key, pasted);
+        assert_ne!(text, minimal());
+        let report = report(&text);
+        assert!(!report.contains("hunter2"), "{pasted}:\n{report}");
     }
+    let dir = folder(&minimal().replace(secret, ""));
+    let environment = [("SIGNALR_GATEWAY_CREDENTIALS__FABRIKAM__SECRET", "hunter2")];
+    let report = load(&sources(dir.path(), &environment)).unwrap_err().to_string();
+    assert!(report.contains("a secret does not stand in the configuration"), "{report}");
+    assert!(!report.contains("hunter2"), "{report}");
+}
+
+#[test]
+fn the_value_of_a_required_header_is_shown_nowhere() {
+    let listener =
+        "[listeners.a]\nbind = \"127.0.0.1:0\"\nrequired_header = { name = \"x-key\", value = \"hunter2\" }\n";
+    let loaded = load_text(&format!("{}{listener}", minimal())).unwrap();
+    assert!(loaded.settings.listeners[0].1.required_header.is_some());
+    assert!(!format!("{loaded:?}").contains("hunter2"), "{loaded:?}");
+}
+
+/// One wrong key must not hide the next: what is missing or of a wrong type is stood in for, and only that.
+#[test]
+fn a_wrong_key_hides_none_of_its_neighbours() {
+    let text = report(
+        r#"
+[credentials.a]
+kind = "federated"
+client_id = 7
+scope = "two scopes"
+assertion = { source = "carrier_pigeon" }
+
+[credentials.b]
+kind = "client_secret"
+tenant = "consumers"
+certificate = "certificate.pem"
+
+[credentials.c]
+kind = "managed_identity"
+client_id = 7
+imds_endpoint = "http://10.0.0.1"
+
+[endpoints.east]
+url = 5
+credential = "c"
+ca_file = "."
+
+[endpoints.west]
+credential = "d"
+pool = { max_idle_per_worker = -1, idle_timeout = "400d" }
+
+[[routes]]
+name = "one"
+match = "chat"
+endpoints = [7, "eastt", { name = "west", weight = 0 }]
+
+[[routes]]
+match = { operation = ["mesages"], user = "" }
+endpoints = ["east", "east"]
+
+[[routes]]
+name = "_two"
+endpoints = "east"
+"#,
+    );
+    assert_eq!(
+        text,
+        "the configuration has 26 problems
+credentials.a.tenant: is missing (gateway.toml:2)
+  hint: The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
+credentials.a.client_id: is a number, must be text (gateway.toml:4)
+  hint: The app registration's client id.
+credentials.a.scope: `two scopes` is not a scope that an app can ask for (gateway.toml:5)
+  hint: write one resource and `/.default`, such as https://signalr.azure.com/.default
+credentials.a.assertion.source: `carrier_pigeon` is not one of `managed_identity`, `file` (gateway.toml:6)
+credentials.b.client_id: is missing (gateway.toml:8)
+  hint: The app registration's client id.
+credentials.b.secret: is missing (gateway.toml:8)
+  hint: Where the secret is read from, each time it is used.
+credentials.b.tenant: `consumers` is not one tenant, and an app cannot sign in to it (gateway.toml:10)
+  hint: name the tenant that the SignalR resource lives in (tenant B), by GUID or domain
+credentials.b.certificate: unknown key (gateway.toml:11)
+  hint: it is a key of `client_certificate`
+credentials.c.client_id: is a number, must be text (gateway.toml:15)
+  hint: The client id of a user-assigned identity. Without any id, the system-assigned one.
+credentials.c.imds_endpoint: the scheme is http and `10.0.0.1` is not this host (gateway.toml:16)
+  hint: write https://: a bearer token must not cross a network in the clear
+endpoints.east.url: is a number, must be text (gateway.toml:19)
+  hint: `https://host[:port]` of the SignalR resource.
+endpoints.east.ca_file: . is a folder, must be a file (gateway.toml:21)
+endpoints.west.url: is missing (gateway.toml:23)
+  hint: `https://host[:port]` of the SignalR resource.
+endpoints.west.credential: there is no `d` among the credentials (gateway.toml:24)
+  hint: define it as [credentials.d], or name one that exists
+endpoints.west.pool.idle_timeout: `400d` is longer than a day (gateway.toml:25)
+  hint: write a number and a unit, such as `500ms`, `10s` or `2m`
+endpoints.west.pool.max_idle_per_worker: is a negative number, must be a whole number (gateway.toml:25)
+  hint: The most idle connections that each worker keeps.
+routes.0.match: is text, must be a table (gateway.toml:29)
+  hint: The conditions of a route.
+routes.0.endpoints.0: is a number, must be text or a table (gateway.toml:30)
+  hint: An endpoint of a route.
+routes.0.endpoints.1: there is no `eastt` among the endpoints (gateway.toml:30)
+  hint: did you mean `east`?
+routes.0.endpoints.2: the weight is 0, must be 1 to 1000000 (gateway.toml:30)
+  hint: to take an endpoint out, remove it
+routes.1.name: is missing (gateway.toml:32)
+  hint: The route's name, for metrics and logs.
+routes.1.match.operation: `mesages` is not an operation (gateway.toml:33)
+  hint: did you mean `messages`?
+routes.1.match.user: is empty, so no call could ever match (gateway.toml:33)
+  hint: remove it to match any
+routes.1.endpoints.1: `east` stands in this route twice (gateway.toml:34)
+routes.2.name: `_two` is not a name (gateway.toml:37)
+  hint: names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`
+routes.2.endpoints: is text, must be a list (gateway.toml:38)
+  hint: The endpoints: names, or `{ name = …, weight = … }`."
+    );
+}
+
+#[test]
+fn the_deployed_configuration_holds() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kubernetes/gateway.toml");
+    let loaded = load(&Sources { file: Some(path), ..Sources::default() }).unwrap_or_else(|err| panic!("{err}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn alerts_watch_metrics_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = std::fs::read_to_string(root.join("src/metrics.rs")).unwrap();
+    for entry in std::fs::read_dir(root.join("src/metrics")).unwrap() {
+        sources.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    let alerts = std::fs::read_to_string(root.join("config/prometheus/alerts.yaml")).unwrap();
+    let names = alerts.split("signalr_gateway_").skip(1).map(|rest| {
+        let name = rest.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_').next().unwrap();
+        name.trim_end_matches("_bucket").trim_end_matches("_count")
+    });
+    for name in names {
+        assert!(sources.contains(&format!("\"{name}\"")), "no metric is called {name}");
+    }
+}
+
+#[test]
+fn listeners_that_would_meet_are_told() {
+    for (one, other, meets) in [
+        ("127.0.0.1:80", "127.0.0.1:80", true),
+        ("127.0.0.1:80", "127.0.0.2:80", false),
+        ("127.0.0.1:80", "0.0.0.0:80", true),
+        ("[::]:80", "127.0.0.1:80", true),
+        ("127.0.0.1:0", "127.0.0.1:0", false),
+        ("127.0.0.1:80", "127.0.0.1:81", false),
+        ("unix:/run/a", "unix:/run/a", true),
+        ("unix:/run/a", "unix:/run/b", false),
+    ] {
+        let listeners = format!("[listeners.a]\nbind = '{one}'\n[listeners.b]\nbind = '{other}'\n");
+        assert_eq!(load_text(&format!("{}{listeners}", minimal())).is_err(), meets, "{one} {other}");
+    }
+    let admin = report(&format!("{}[admin]\nbind = \"localhost:8080\"\n", minimal()));
+    assert!(admin.starts_with("admin.bind: listens where listener `default` does (gateway.toml:"), "{admin}");
+}
+
+#[test]
+fn origins_of_endpoints() {
+    for (url, expected) in [
+        ("https://east.service.signalr.net", Ok("https://east.service.signalr.net")),
+        ("https://east.service.signalr.net/", Ok("https://east.service.signalr.net")),
+        ("HTTPS://East.Service.SignalR.net:443", Ok("https://east.service.signalr.net")),
+        ("https://east.service.signalr.net:8443", Ok("https://east.service.signalr.net:8443")),
+        ("http://localhost:8888", Ok("http://localhost:8888")),
+        ("http://[::1]:8888", Ok("http://[::1]:8888")),
+        ("https://[::1]", Ok("https://[::1]")),
+        ("http://10.0.0.1:8888", Err("`10.0.0.1` is not this host")),
+        ("http://127.0.0.1.example", Err("is not this host")),
+        ("east.service.signalr.net", Err("is not a URL")),
+        ("https://", Err("is not a host")),
+        ("https://east:0", Err("the port must be 1 to 65535")),
+        ("https://east:65536", Err("the port must be 1 to 65535")),
+        ("https://east:", Err("the port must be 1 to 65535")),
+        ("https://east/hubs", Err("has more than an origin")),
+        ("https://east?", Err("has more than an origin")),
+        ("wss://east", Err("the scheme must be https")),
+    ] {
+        let loaded = load_text(&minimal().replace("https://east.service.signalr.net", url));
+        match (loaded, expected) {
+            (Ok(loaded), Ok(origin)) => assert_eq!(loaded.settings.endpoints[0].origin.to_string(), origin, "{url}"),
+            (Err(err), Err(fact)) => assert!(err.to_string().contains(fact), "{url}: {err}"),
+            (loaded, expected) => panic!("{url}: {loaded:?} is not {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_attempt_is_no_longer_than_its_request_unless_somebody_says_so() {
+    let loaded = load_text(&format!("{}[timeouts]\nrequest = \"3s\"\n", minimal())).unwrap();
+    assert_eq!(loaded.settings.proxy.try_timeout, std::time::Duration::from_secs(3));
+    let shown = loaded.effective.iter().find(|effective| effective.key == "timeouts.try").unwrap();
+    assert_eq!(shown.value, "3s");
 }
 
 #[test]
@@ -208,8 +423,70 @@ fn a_stray_variable_is_named_with_the_key_it_may_have_meant() {
     let err = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_LIMITS__MAX_BODI", "1")])).unwrap_err();
     assert_eq!(
         err.to_string(),
-        "limits.max_bodi: unknown key (environment variable SIGNALR_GATEWAY_LIMITS__MAX_BODI)\n  hint: did you mean `max_body`?"
+        "limits.max_bodi: unknown key (environment variable SIGNALR_GATEWAY_LIMITS__MAX_BODI)\n  hint: did you mean `SIGNALR_GATEWAY_LIMITS__MAX_BODY`?"
     );
+}
+
+#[test]
+fn a_variable_with_too_few_underscores_is_told_the_whole_name() {
+    let dir = folder(&minimal());
+    for (variable, meant) in [
+        ("SIGNALR_GATEWAY_LIMITS_MAX_BODY", "SIGNALR_GATEWAY_LIMITS__MAX_BODY"),
+        ("SIGNALR_GATEWAY_ENDPOINTS_EAST_URL", "SIGNALR_GATEWAY_ENDPOINTS__EAST__URL"),
+        ("SIGNALR_GATEWAY_CREDENTIALS_FABRIKAM_TENANT", "SIGNALR_GATEWAY_CREDENTIALS__FABRIKAM__TENANT"),
+        ("SIGNALR_GATEWAY_LOG", "SIGNALR_GATEWAY_LOGGING__FILTER"),
+    ] {
+        let err = load(&sources(dir.path(), &[(variable, "1")])).unwrap_err().to_string();
+        assert!(err.contains(&format!("unknown key (environment variable {variable})")), "{err}");
+        if variable != "SIGNALR_GATEWAY_LOG" {
+            assert!(err.ends_with(&format!("did you mean `{meant}`?")), "{err}");
+        }
+    }
+}
+
+#[test]
+fn variables_find_names_whatever_their_case_and_hyphens() {
+    let dir = folder(&minimal().replace("[endpoints.east]", "[endpoints.West-Europe]"));
+    let variable = ("SIGNALR_GATEWAY_ENDPOINTS__WEST_EUROPE__CONNECT_TIMEOUT", "7s");
+    let settings = load(&sources(dir.path(), &[variable])).unwrap().settings;
+    assert_eq!(settings.endpoints.len(), 1);
+    assert_eq!(settings.endpoints[0].connect_timeout, std::time::Duration::from_secs(7));
+}
+
+#[test]
+fn a_secret_may_stand_in_a_variable_with_our_prefix() {
+    let dir = folder(&minimal().replace("{ file = \"secret\" }", "{ env = \"SIGNALR_GATEWAY_SECRET\" }"));
+    load(&sources(dir.path(), &[("SIGNALR_GATEWAY_SECRET", "x")])).unwrap();
+}
+
+/// Kubernetes describes each service of a namespace to its pods; one called `signalr-gateway` has our prefix.
+#[test]
+fn what_kubernetes_says_of_services_is_no_setting() {
+    let dir = folder(&minimal());
+    let links = [
+        ("SIGNALR_GATEWAY_SERVICE_HOST", "10.0.0.11"),
+        ("SIGNALR_GATEWAY_SERVICE_PORT", "80"),
+        ("SIGNALR_GATEWAY_SERVICE_PORT_HTTP", "80"),
+        ("SIGNALR_GATEWAY_PORT", "tcp://10.0.0.11:80"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP", "tcp://10.0.0.11:80"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP_PROTO", "tcp"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP_PORT", "80"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP_ADDR", "10.0.0.11"),
+        ("SIGNALR_GATEWAY_ADMIN_SERVICE_HOST", "10.0.0.12"),
+    ];
+    load(&sources(dir.path(), &links)).unwrap();
+    // Somebody who means to set a port is told that there is no such key.
+    assert!(load(&sources(dir.path(), &[("SIGNALR_GATEWAY_PORT", "8080")])).is_err());
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file_only_in_the_file() {
+    let dir = folder(&minimal());
+    let variable = ("SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE", "Cargo.toml");
+    let loaded = load(&sources(dir.path(), &[variable])).unwrap();
+    assert_eq!(loaded.settings.endpoints[0].ca_file.as_deref(), Some(Path::new("Cargo.toml")));
+    let report = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE", "ca.pem")])).unwrap_err();
+    assert!(report.to_string().contains("(environment variable SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE)"), "{report}");
 }
 
 #[test]
@@ -217,7 +494,7 @@ fn without_any_configuration_it_says_how_to_begin() {
     let err = load(&Sources::default()).unwrap_err();
     assert_eq!(
         err.to_string(),
-        "endpoints: there is no endpoint\n  hint: define at least one as [endpoints.NAME], or try `signalr-gateway sandbox` first"
+        "endpoints: there is no endpoint\n  hint: give a configuration with --config FILE, or try `signalr-gateway sandbox` first"
     );
     let missing = Sources { file: Some("/nowhere/gateway.toml".into()), ..Sources::default() };
     assert!(load(&missing).unwrap_err().to_string().contains("/nowhere/gateway.toml cannot be read"));

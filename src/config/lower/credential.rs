@@ -40,8 +40,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
             credentials.extend(kind.map(|kind| CredentialSettings { name: CredentialName::new(name), kind }));
         } else {
             let fix = Some("name it in an endpoint, or remove it".to_owned());
-            let warning = context.note(&at, "no endpoint uses this credential, so no token is asked for with it", fix);
-            context.warnings.push(warning);
+            context.warning(&at, "no endpoint uses this credential, so no token is asked for with it", fix);
         }
     }
     credentials
@@ -126,7 +125,8 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
     if !is_guid(app.client_id) {
         let fix =
             "copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555";
-        context.problem(&below("client_id"), format!("`{}` is not a GUID", app.client_id), Some(fix.to_owned()));
+        // Not shown: people mix it up with the secret beside it.
+        context.problem(&below("client_id"), "is not a GUID", Some(fix.to_owned()));
     }
     let cloud = match (app.cloud, app.authority) {
         (CloudFile::Public, _) => Some(Cloud::Public),
@@ -195,7 +195,7 @@ fn lower_assertion(
         AssertionFile::ManagedIdentity { client_id, object_id, resource_id, audience, imds_endpoint } => {
             let ids = [client_id.as_deref(), object_id.as_deref(), resource_id.as_deref()];
             let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context)?;
-            if identity.id == ManagedIdentity::System {
+            if identity.id == ManagedIdentity::System && !context.is_incomplete(at) {
                 let fix =
                     "add client_id, object_id or resource_id: only a user-assigned identity can be trusted by an app \
                            registration"
@@ -210,7 +210,14 @@ fn lower_assertion(
             Some(AssertionSettings::ManagedIdentity { identity, audience: audience.to_owned() })
         }
         // It may be mounted later than the gateway starts, so it need not be there yet.
-        AssertionFile::File { path } => Some(AssertionSettings::File { path: context.path(path) }),
+        AssertionFile::File { path } => {
+            let key = below("path");
+            if super::is_content(path) {
+                let fix = "write the path of the file that it stands in".to_owned();
+                context.problem(&key, "is a token, must be the path of a file", Some(fix));
+            }
+            Some(AssertionSettings::File { path: context.path(&key, path) })
+        }
     }
 }
 
@@ -260,10 +267,14 @@ fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<'_>) -> Opt
         (Some(path), None) => Some(SecretSource::File(context.existing(key, path))),
         (None, Some(name)) => {
             if context.environment.get(name).is_none_or(String::is_empty) {
-                context.problem(key, format!("the environment variable {name} is not set"), None);
+                // What does not look like the name of a variable may be the secret itself.
+                let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+                let shown = if name.bytes().all(is_name) { name } else { "that `env` names" };
+                context.problem(key, format!("the environment variable {shown} is not set or empty"), None);
             }
             Some(SecretSource::Env(name.clone()))
         }
+        (None, None) if context.is_incomplete(key) => None,
         (None, None) | (Some(_), Some(_)) => {
             let fix = "write either { file = \"/path\" } or { env = \"NAME\" }".to_owned();
             context.problem(key, "does not say where the secret is", Some(fix));

@@ -13,8 +13,12 @@ const DEFAULT_CONNECT_TIMEOUT: &str = "2s";
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<EndpointSettings> {
     let names = context.names("endpoints");
     if names.is_empty() {
-        let fix = "define at least one as [endpoints.NAME], or try `signalr-gateway sandbox` first".to_owned();
-        context.problem(&key(&["endpoints"]), "there is no endpoint", Some(fix));
+        let fix = if context.merged.has_file() {
+            "define at least one as [endpoints.NAME]"
+        } else {
+            "give a configuration with --config FILE, or try `signalr-gateway sandbox` first"
+        };
+        context.problem(&key(&["endpoints"]), "there is no endpoint", Some(fix.to_owned()));
     }
     if names.len() > MAX_ENDPOINTS {
         context.problem(&key(&["endpoints"]), format!("{} endpoints, {MAX_ENDPOINTS} are the most", names.len()), None);

@@ -1,6 +1,6 @@
 //! Listeners, and the admin listener.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Context, key};
 use crate::config::file::{AdminFile, ConfigFile, ListenerFile};
@@ -30,28 +30,56 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
         listeners.push(lower_one("default", &listener, context));
     }
     for (place, (listener, _)) in listeners.iter().enumerate() {
-        let takes_a_free_port = matches!(listener.bind, Bind::Tcp(address) if address.port() == 0);
-        let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| earlier.bind == listener.bind;
-        if let Some((earlier, _)) = listeners.iter().take(place).find(same)
-            && !takes_a_free_port
-        {
-            let fact = format!("is the same address as that of listener `{}`", earlier.name);
-            context.problem(&key(&["listeners", &listener.name, "bind"]), fact, None);
+        let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| overlap(&earlier.bind, &listener.bind);
+        if let Some((earlier, _)) = listeners.iter().take(place).find(same) {
+            let fact = format!("listens where listener `{}` does", earlier.name);
+            let fix = "give each listener an address or a port of its own".to_owned();
+            context.problem(&key(&["listeners", &listener.name, "bind"]), fact, Some(fix));
         }
     }
     listeners
 }
 
-pub(super) fn lower_admin(file: &AdminFile, context: &mut Context<'_>) -> Option<SocketAddr> {
+/// Whether two listeners would meet. Workers share their ports, so the system would not say so.
+fn overlap(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Tcp(one), Bind::Tcp(other)) => {
+            let is_one_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+            // Port 0 takes a free one.
+            one.port() == other.port() && one.port() != 0 && is_one_address
+        }
+        (Bind::Unix { path: one, .. }, Bind::Unix { path: other, .. }) => one == other,
+        (Bind::Tcp(_), Bind::Unix { .. }) | (Bind::Unix { .. }, Bind::Tcp(_)) => false,
+    }
+}
+
+pub(super) fn lower_admin(
+    file: &AdminFile,
+    listeners: &[(ListenerSettings, AdmissionSettings)],
+    context: &mut Context<'_>,
+) -> Option<SocketAddr> {
     if file.bind == "off" {
         return None;
     }
-    let address = file.bind.parse().ok();
-    if address.is_none() {
+    let at = key(&["admin", "bind"]);
+    let Some(address) = parse_address(&file.bind) else {
         let fix = "write `address:port`, such as `127.0.0.1:9090`, or `off`".to_owned();
-        context.problem(&key(&["admin", "bind"]), format!("`{}` is not an address", file.bind), Some(fix));
+        context.problem(&at, format!("`{}` is not an address", file.bind), Some(fix));
+        return None;
+    };
+    if let Some((listener, _)) = listeners.iter().find(|(listener, _)| overlap(&listener.bind, &Bind::Tcp(address))) {
+        let fix = "give the admin listener an address or a port of its own".to_owned();
+        context.problem(&at, format!("listens where listener `{}` does", listener.name), Some(fix));
     }
-    address
+    Some(address)
+}
+
+/// Reads an address and a port; `localhost` is the IPv4 loopback.
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
+        None => text.parse().ok(),
+    }
 }
 
 fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (ListenerSettings, AdmissionSettings) {
@@ -71,8 +99,15 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
     };
     let required_header = file.required_header.as_ref().and_then(|header| {
         let name = context.header_name(&at(&["required_header", "name"]), &header.name);
-        let value = context.header_value(&at(&["required_header", "value"]), &header.value);
-        name.zip(value)
+        let value_key = at(&["required_header", "value"]);
+        let mut value = context.header_value(&value_key, &header.value)?;
+        if value.is_empty() {
+            context.problem(&value_key, "is empty", Some("write the value that callers must send".to_owned()));
+        }
+        // Who knows it may call: neither logs nor `check` show it.
+        value.set_sensitive(true);
+        context.decided.push((value_key.join("."), "(hidden)".into()));
+        Some((name?, value))
     });
     let admission = AdmissionSettings {
         allowed_hosts: file
@@ -100,13 +135,12 @@ fn bind(file: &ListenerFile, bind_key: &[String], mode_key: &[String], context: 
         parsed.unwrap_or(DEFAULT_MODE)
     });
     if let Some(path) = file.bind.strip_prefix("unix:") {
-        return Bind::Unix { path: context.path(path.as_ref()), mode: mode.unwrap_or(DEFAULT_MODE) };
+        return Bind::Unix { path: context.path(bind_key, path.as_ref()), mode: mode.unwrap_or(DEFAULT_MODE) };
     }
     if mode.is_some() {
         context.problem(mode_key, "only a Unix socket has permission bits", Some("remove it".to_owned()));
     }
-    let text = file.bind.replace("localhost:", "127.0.0.1:");
-    let address = text.parse().unwrap_or_else(|_unreadable| {
+    let address = parse_address(&file.bind).unwrap_or_else(|| {
         let fix = "write `address:port`, such as `127.0.0.1:8080` or `[::]:8080`, or `unix:/path`".to_owned();
         context.problem(bind_key, format!("`{}` is not an address", file.bind), Some(fix));
         SocketAddr::from(([127, 0, 0, 1], 0))

@@ -8,23 +8,28 @@ mod route;
 mod values;
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use figment::value::Value;
 
 use super::file::{AccessFile, ConfigFile, FormatFile, MessageRetryFile, RetryFile};
-use super::problem::{Problem, did_you_mean};
+use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
 use crate::gateway::{LogFormat, LoggingSettings, Settings};
 use crate::proxy::{AccessLog, MessageRetry, ProxySettings, RetrySettings};
 use crate::serve::ServeSettings;
 
+/// Longer deadlines are mistakes.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most workers that make sense on any machine.
 const MAX_WORKERS: u32 = 1024;
 /// What the connection's read buffer leaves room for.
 const MAX_HEADER: u64 = 64 * 1024;
+/// Source: Azure SignalR Service, REST API reference: a message has 1 MB at most.
+const SERVICE_MAX_BODY: u64 = 1024 * 1024;
 /// A request body is kept until it is answered, so this bounds memory.
 const MAX_BODY: u64 = 64 * 1024 * 1024;
 
@@ -39,41 +44,86 @@ pub(super) struct Context<'a> {
     merged: &'a Merged,
     environment: &'a BTreeMap<String, String>,
     folder: PathBuf,
+    /// Where the structure did not fit, which has been told.
+    spoiled: Vec<Key>,
     pub(super) problems: Vec<Problem>,
     /// What is worth saying and does not stop anything.
     pub(super) warnings: Vec<Problem>,
+    /// What is in force, or may be shown, where that is not what stands there.
+    pub(super) decided: Vec<(String, serde_json::Value)>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(merged: &'a Merged, environment: &'a BTreeMap<String, String>, folder: PathBuf) -> Self {
-        Self { merged, environment, folder, problems: Vec::new(), warnings: Vec::new() }
+    pub(super) fn new(
+        merged: &'a Merged,
+        spoiled: Vec<Key>,
+        environment: &'a BTreeMap<String, String>,
+        folder: PathBuf,
+    ) -> Self {
+        let (problems, warnings, decided) = (Vec::new(), Vec::new(), Vec::new());
+        Self { merged, environment, folder, spoiled, problems, warnings, decided }
+    }
+
+    /// Whether what stands at a key, or around it, is a stand-in.
+    fn is_spoiled(&self, key: &[String]) -> bool {
+        self.spoiled.iter().any(|spoiled| key.starts_with(spoiled))
+    }
+
+    /// Whether something at a key, around it or below it did not fit, so that it does not say what was meant.
+    fn is_incomplete(&self, key: &[String]) -> bool {
+        self.is_spoiled(key) || self.spoiled.iter().any(|spoiled| spoiled.starts_with(key))
+    }
+
+    /// Returns where what stands at a key comes from, or at the nearest table around it.
+    fn origin_of(&self, key: &[String]) -> Option<Origin> {
+        (0..=key.len()).rev().find_map(|length| {
+            let path = key.get(..length)?;
+            let value = find(&self.merged.root, path)?;
+            // Below the value of a variable there are no keys of the file.
+            self.merged.origin(key, value)
+        })
     }
 
     fn note(&self, key: &[String], fact: impl Into<String>, fix: Option<String>) -> Problem {
-        // What stands at the key, or at the nearest table around it.
-        let origin = (0..=key.len()).rev().find_map(|length| {
-            let path = key.get(..length)?;
-            let value = find(&self.merged.root, path)?;
-            self.merged.origin(path, value)
-        });
-        Problem { key: key.join("."), fact: fact.into(), origin, fix }
+        Problem { key: key.join("."), fact: fact.into(), origin: self.origin_of(key), fix }
     }
 
     fn problem(&mut self, key: &[String], fact: impl Into<String>, fix: Option<String>) {
-        let problem = self.note(key, fact, fix);
-        self.problems.push(problem);
+        if !self.is_spoiled(key) {
+            let problem = self.note(key, fact, fix);
+            self.problems.push(problem);
+        }
     }
 
-    /// Returns a path as the process sees it: relative ones are relative to the file's folder.
-    fn path(&self, path: &Path) -> PathBuf {
-        self.folder.join(path)
+    fn warning(&mut self, key: &[String], fact: impl Into<String>, fix: Option<String>) {
+        let warning = self.note(key, fact, fix);
+        self.warnings.push(warning);
     }
 
-    /// Returns a path of a file that must be there.
+    /// Returns a path as the process sees it: in the file, relative ones are relative to the file's folder.
+    fn path(&self, key: &[String], path: &Path) -> PathBuf {
+        match self.origin_of(key) {
+            Some(Origin::File(..)) => self.folder.join(path),
+            Some(Origin::Variable(_) | Origin::Flag(_) | Origin::Default) | None => path.to_owned(),
+        }
+    }
+
+    /// Returns the path of a file that must be there. Does not look at what is in it.
     fn existing(&mut self, key: &[String], path: &Path) -> PathBuf {
-        let path = self.path(path);
-        if let Err(err) = std::fs::File::open(&path) {
-            self.problem(key, format!("the file {} cannot be read: {err}", path.display()), None);
+        if is_content(path) {
+            let fix = "put it into a file of its own and write the file's path".to_owned();
+            self.problem(key, "is the content of a file, must be its path", Some(fix));
+            return path.to_owned();
+        }
+        let path = self.path(key, path);
+        let shown = path.display();
+        match std::fs::File::open(&path).and_then(|file| file.metadata()) {
+            Err(err) => self.problem(key, format!("the file {shown} cannot be read: {err}"), None),
+            Ok(found) if found.is_dir() => self.problem(key, format!("{shown} is a folder, must be a file"), None),
+            Ok(found) if found.is_file() && found.len() == 0 => {
+                self.problem(key, format!("the file {shown} is empty"), None);
+            }
+            Ok(_) => {}
         }
         path
     }
@@ -97,8 +147,9 @@ impl<'a> Context<'a> {
     /// Checks a name that becomes a metric label.
     fn is_name(&mut self, key: &[String], name: &str) {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_plain) {
-            let fix = "names have 1 to 64 letters, digits, `-` and `_`".to_owned();
+        // Labels that begin with `_` are the gateway's own, such as `_none`.
+        if name.is_empty() || name.len() > 64 || name.starts_with('_') || !name.bytes().all(is_plain) {
+            let fix = "names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`".to_owned();
             self.problem(key, format!("`{name}` is not a name"), Some(fix));
         }
     }
@@ -113,15 +164,25 @@ impl<'a> Context<'a> {
     }
 
     fn duration_or_zero(&mut self, key: &[String], text: &str) -> Duration {
+        let fix = || Some("write a number and a unit, such as `500ms`, `10s` or `2m`".to_owned());
         match humantime::parse_duration(text) {
+            Ok(duration) if duration > MAX_DURATION => {
+                self.problem(key, format!("`{text}` is longer than a day"), fix());
+                MAX_DURATION
+            }
             Ok(duration) => duration,
             Err(_unreadable) => {
-                let fix = "write a number and a unit, such as `500ms`, `10s` or `2m`".to_owned();
-                self.problem(key, format!("`{text}` is not a duration"), Some(fix));
+                self.problem(key, format!("`{text}` is not a duration"), fix());
                 Duration::ZERO
             }
         }
     }
+}
+
+/// Whether a path is what should stand in a file: a key or certificate in PEM, or a token. It must not be shown then.
+fn is_content(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.contains(['\n', '\r']) || text.contains("-----BEGIN") || text.starts_with("eyJ")
 }
 
 /// Returns what stands at a path.
@@ -141,7 +202,7 @@ fn key(segments: &[&str]) -> Key {
 /// Lowers a file. The settings are complete only if `context.problems` is empty.
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Settings {
     let listeners = listener::lower(file, context);
-    let admin = listener::lower_admin(&file.admin, context);
+    let admin = listener::lower_admin(&file.admin, &listeners, context);
     let credentials = credential::lower(file, context);
     let endpoints = endpoint::lower(file, context);
     let routes = route::lower(file, context);
@@ -151,20 +212,34 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Settings {
     let mut settings =
         Settings { listeners, admin, credentials, endpoints, routes, proxy, serve, logging, hash: String::new() };
     settings.hash = hash(&settings);
+    // Not part of the hash: replicas on different machines have one configuration.
+    if settings.serve.workers == 0 {
+        settings.serve.workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    }
     settings
 }
 
 fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
     let (limits, timeouts) = (&file.limits, &file.timeouts);
-    let request_timeout = context.duration(&key(&["timeouts", "request"]), &timeouts.request);
-    let try_timeout = context.duration(&key(&["timeouts", "try"]), &timeouts.attempt);
-    if try_timeout > request_timeout && !request_timeout.is_zero() {
-        let fact = format!("`{}` is longer than timeouts.request (`{}`)", timeouts.attempt, timeouts.request);
-        context.problem(&key(&["timeouts", "try"]), fact, Some("an attempt is part of a request".to_owned()));
+    let (request_key, try_key) = (key(&["timeouts", "request"]), key(&["timeouts", "try"]));
+    let request_timeout = context.duration(&request_key, &timeouts.request);
+    let mut try_timeout = context.duration(&try_key, &timeouts.attempt);
+    if try_timeout > request_timeout && !request_timeout.is_zero() && !context.is_spoiled(&request_key) {
+        if context.origin_of(&try_key) == Some(Origin::Default) {
+            try_timeout = request_timeout;
+            context.decided.push((try_key.join("."), timeouts.request.clone().into()));
+        } else {
+            let fact = format!("`{}` is longer than timeouts.request (`{}`)", timeouts.attempt, timeouts.request);
+            context.problem(&try_key, fact, Some("an attempt is part of a request".to_owned()));
+        }
     }
     let max_header = context.size(&key(&["limits", "max_header"]), &limits.max_header, MAX_HEADER);
+    let max_body_bytes = context.size(&key(&["limits", "max_body"]), &limits.max_body, MAX_BODY);
+    if max_body_bytes > SERVICE_MAX_BODY {
+        context.warning(&key(&["limits", "max_body"]), "the service itself refuses bodies over 1 MiB", None);
+    }
     ProxySettings {
-        max_body_bytes: context.size(&key(&["limits", "max_body"]), &limits.max_body, MAX_BODY),
+        max_body_bytes,
         max_header_bytes: usize::try_from(max_header).unwrap_or(usize::MAX),
         request_timeout,
         try_timeout,
@@ -206,12 +281,8 @@ fn serve(file: &ConfigFile, context: &mut Context<'_>) -> ServeSettings {
         let fact = format!("is {}, must be {MAX_WORKERS} at most", file.process.workers);
         context.problem(&key(&["process", "workers"]), fact, Some("0 means one per core".to_owned()));
     }
-    let workers = match file.process.workers {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        configured => configured as usize,
-    };
     ServeSettings {
-        workers,
+        workers: file.process.workers as usize,
         max_connections: file.limits.max_connections as usize,
         header_read_timeout: context.duration(&key(&["timeouts", "idle"]), &file.timeouts.idle),
         drain_delay: context.duration_or_zero(&key(&["shutdown", "delay"]), &file.shutdown.delay),
@@ -240,10 +311,10 @@ fn logging(file: &ConfigFile, context: &mut Context<'_>) -> LoggingSettings {
     }
 }
 
-/// Names the effective settings. It tells replicas with different configurations apart; it is no checksum. Secrets are
-/// not part of the settings, so changing one changes nothing here.
+/// Names the effective settings. It tells replicas with different configurations apart. Secrets are not part of the
+/// settings, so changing one changes nothing here.
 fn hash(settings: &Settings) -> String {
-    let mut hasher = DefaultHasher::new();
-    format!("{settings:?}").hash(&mut hasher);
-    format!("{:08x}", hasher.finish() & 0xffff_ffff)
+    let digest = digest::digest(&digest::SHA256, format!("{settings:?}").as_bytes());
+    let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    format!("{first:08x}")
 }

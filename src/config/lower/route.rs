@@ -41,9 +41,19 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
         if earlier().any(|earlier| earlier.name == route.name) {
             context.problem(&at("name"), format!("there is another route called `{}`", route.name), None);
         }
-        if let Some(all) = earlier().find(|earlier| earlier.matches == MatchSettings::default()) {
+        let takes_all = |place: usize, file: &RouteFile| {
+            file.matches.is_empty() && !context.is_incomplete(&key(&["routes", &place.to_string(), "match"]))
+        };
+        let all = file.routes.iter().take(place).enumerate().find(|(place, file)| takes_all(*place, file));
+        if let Some((_, all)) = all {
             let fact = format!("`{}` can never match: `{}` before it takes every call", route.name, all.name);
             context.problem(&at("match"), fact, Some(format!("move `{}` to the end", all.name)));
+        }
+    }
+    for endpoint in file.endpoints.keys() {
+        if !routes.iter().flat_map(|route| &route.endpoints).any(|named| named.endpoint.as_str() == endpoint) {
+            let fix = Some("name it in a route, or remove it".to_owned());
+            context.warning(&key(&["endpoints", endpoint]), "no route leads to this endpoint", fix);
         }
     }
     routes
@@ -85,6 +95,11 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     }
     if file.policy.is_some() && !matches!(file.pick, PickFile::All) {
         context.problem(&at(&["policy"]), "is only for pick = \"all\"", Some("remove it".to_owned()));
+    }
+    let is_weighted = |endpoint: &RouteEndpointFile| matches!(endpoint, RouteEndpointFile::Weighted(weighted) if weighted.weight != 1);
+    if !matches!(file.pick, PickFile::Weighted) && file.endpoints.iter().any(is_weighted) {
+        let fix = Some("write pick = \"weighted\", or remove the weights".to_owned());
+        context.warning(&at(&["endpoints"]), "weights count only under pick = \"weighted\"", fix);
     }
     RouteSettings {
         name: RouteName::new(&file.name),

@@ -1,8 +1,8 @@
 //! Values that are written as text: sizes, URLs, networks, headers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::Context;
@@ -27,31 +27,44 @@ impl Context<'_> {
         most
     }
 
-    /// Reads `scheme://host[:port]`. `plain_http` says where `http` may go.
+    /// Reads `scheme://host[:port]`. `plain_http` says where `http` may go. What is not a plain origin is not shown: it
+    /// may be a connection string, or have a password in it.
     pub(super) fn origin(&mut self, key: &[String], text: &str, plain_http: PlainHttp) -> Option<Origin> {
-        let Some(url) = text.parse::<Uri>().ok().filter(|url| url.host().is_some()) else {
-            self.problem(
-                key,
-                format!("`{text}` is not a URL"),
-                Some("write `https://host` or `https://host:port`".to_owned()),
-            );
-            return None;
-        };
-        let extra = url.path_and_query().is_some_and(|path| path.as_str() != "/") || text.contains(['@', '#']);
-        if extra {
-            let fix = "write the scheme, the host and at most a port".to_owned();
-            self.problem(key, format!("`{text}` has more than an origin"), Some(fix));
+        if is_connection_string(text) {
+            let fix = "write the part after `Endpoint=`, and take the access key out of this configuration: put it into \
+                       a file and name that in a credential of kind `access_key`";
+            self.problem(key, "is a connection string, must be a URL", Some(fix.to_owned()));
             return None;
         }
-        let tls = match url.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
+        let fix = || Some("write `https://host` or `https://host:port`".to_owned());
+        let Some((scheme, authority)) = text.split_once("://") else {
+            self.problem(key, "is not a URL", fix());
+            return None;
+        };
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.contains(['@', '/', '?', '#']) {
+            let fix = "write the scheme, the host and at most a port: no user, path or query".to_owned();
+            self.problem(key, "has more than an origin", Some(fix));
+            return None;
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            // The last colon of an IPv6 address without a port.
+            Some((_, rest)) if rest.ends_with(']') => (authority, None),
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        };
+        let Some(host) = parse_host(host) else {
+            self.problem(key, format!("`{host}` is not a host"), fix());
+            return None;
+        };
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
             _ => {
                 self.problem(key, "the scheme must be https", None);
                 return None;
             }
         };
-        let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         if !tls && !plain_http.allows(&host) {
             let fix = match plain_http {
                 PlainHttp::Never => "write https://; the identity library refuses anything else".to_owned(),
@@ -59,14 +72,23 @@ impl Context<'_> {
                     "write https://: a bearer token must not cross a network in the clear".to_owned()
                 }
             };
-            self.problem(key, format!("the scheme is http and `{host}` is not this host"), Some(fix));
+            let fact = match plain_http {
+                PlainHttp::Never => "the scheme is http".to_owned(),
+                PlainHttp::Loopback | PlainHttp::OnHost => {
+                    format!("the scheme is http and `{host}` is not this host")
+                }
+            };
+            self.problem(key, fact, Some(fix));
             return None;
         }
-        let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        if port == 0 {
-            self.problem(key, "the port is 0", None);
+        let port = match port {
+            None => Some(if tls { 443 } else { 80 }),
+            Some(port) => port.parse().ok().filter(|port: &u16| *port != 0),
+        };
+        let Some(port) = port else {
+            self.problem(key, "the port must be 1 to 65535", fix());
             return None;
-        }
+        };
         Some(Origin { tls, host, port })
     }
 
@@ -124,6 +146,26 @@ impl PlainHttp {
     }
 }
 
+/// Recognises what the portal hands out for the SDKs: `Endpoint=https://…;AccessKey=…;Version=1.0;`.
+fn is_connection_string(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("endpoint=") || text.contains("accesskey=")
+}
+
+/// Reads a host name, an IPv4 address or an IPv6 address in brackets. Returns it in lower case, without brackets.
+fn parse_host(text: &str) -> Option<String> {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().ok().map(|address| address.to_string());
+    }
+    let is_label = |label: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(is_plain)
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_host = name.len() <= 253 && name.split('.').all(is_label);
+    is_host.then(|| text.to_ascii_lowercase())
+}
+
 fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
@@ -152,6 +194,26 @@ mod tests {
             ("99999999999999999999", None),
         ] {
             assert_eq!(parse_size(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_and_addresses() {
+        for (text, host) in [
+            ("East.Service.SignalR.net", Some("east.service.signalr.net")),
+            ("east.service.signalr.net.", Some("east.service.signalr.net.")),
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("[::1]", Some("::1")),
+            ("[0:0::1]", Some("::1")),
+            ("::1", None),
+            ("[east]", None),
+            ("", None),
+            ("a..b", None),
+            ("a b", None),
+            ("*.signalr.net", None),
+            ("b\u{fc}ro.example", None),
+        ] {
+            assert_eq!(parse_host(text).as_deref(), host, "{text}");
         }
     }
 
