@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp target/release/signalr-gateway /signalr-gateway
 
 # glibc and the CA certificates, no shell, no package manager.
-FROM gcr.io/distroless/cc-debian12
+FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /signalr-gateway /signalr-gateway
 # By number, so that Kubernetes can see that it is not root.
 USER 65532:65532

@@ -1,4 +1,4 @@
-//! What happens to a request, top to bottom: [`Proxy::handle`], then `try_handle`.
+//! What happens to a request, top to bottom: `Proxy::handle`, then `try_handle`.
 //!
 //! One [`Snapshot`] is a configuration in force, shared by all workers. Each worker has a [`Proxy`] of it, with
 //! connection pools and counts of its own.
