@@ -9,7 +9,7 @@ mod body;
 mod error;
 mod exchange;
 mod forward;
-mod headers;
+pub mod headers;
 mod retry;
 mod settings;
 mod worker;
