@@ -14,7 +14,9 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use signalr_gateway::credential::{Bearer, CredentialKind, CredentialName, CredentialSettings, Credentials};
-use signalr_gateway::endpoint::{Endpoint, EndpointName, EndpointRole, EndpointSettings, Origin, PoolSettings};
+use signalr_gateway::endpoint::{
+    Endpoint, EndpointName, EndpointRole, EndpointSettings, HealthSettings, Origin, PoolSettings,
+};
 use signalr_gateway::metrics::Metrics;
 use signalr_gateway::proxy::{Admission, AdmissionSettings, headers};
 use signalr_gateway::serve::Peer;
@@ -58,8 +60,10 @@ fn endpoint() -> Endpoint {
         ca_file: None,
         connect_timeout: Duration::from_secs(2),
         pool: PoolSettings { max_idle_per_worker: 1, idle_timeout: Duration::from_secs(60) },
+        health: HealthSettings { failures: 5, pause: Duration::from_secs(5), probe_interval: Duration::from_secs(30) },
     };
-    Endpoint::build(&settings, credentials.get(&name).expect("the credential is there")).expect("an endpoint")
+    let bearer = credentials.get(&name).expect("the credential is there");
+    Endpoint::build(&settings, bearer, metrics.endpoints()).expect("an endpoint")
 }
 
 fn rules(criterion: &mut Criterion) {

@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use signalr_gateway::endpoint::EndpointName;
 use signalr_gateway::route::{
-    Case, Inquiry, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, Table,
+    Case, Inquiry, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, Table, WhenUnavailable,
 };
 use signalr_gateway::signalr::Call;
 
@@ -27,6 +27,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
             ..MatchSettings::default()
         },
         pick: Pick::First,
+        when_unavailable: WhenUnavailable::Send,
         endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
     };
     let routes: Vec<_> = (0..count).map(route).collect();
