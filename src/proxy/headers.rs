@@ -9,7 +9,7 @@ use crate::credential::Bearer;
 use crate::endpoint::Endpoint;
 
 /// The id of a request, in and out.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The longest request id that is taken over from a caller.
@@ -69,7 +69,7 @@ fn remove(headers: &mut HeaderMap, stays: fn(&HeaderName) -> bool) {
 }
 
 /// Prepares a caller's headers for going on: once per request, whichever endpoint it goes to.
-pub(super) fn strip_request(headers: &mut HeaderMap, request_id: &HeaderValue, client: Option<&HeaderValue>) {
+pub fn strip_request(headers: &mut HeaderMap, request_id: &HeaderValue, client: Option<&HeaderValue>) {
     // Order matters: the caller's Authorization is gone before an endpoint's is set.
     remove(headers, stays_here);
     headers.insert(REQUEST_ID, request_id.clone());
@@ -79,14 +79,14 @@ pub(super) fn strip_request(headers: &mut HeaderMap, request_id: &HeaderValue, c
 }
 
 /// Addresses stripped headers to an endpoint.
-pub(super) fn to_upstream(headers: &mut HeaderMap, endpoint: &Endpoint, bearer: &Bearer) {
+pub fn to_upstream(headers: &mut HeaderMap, endpoint: &Endpoint, bearer: &Bearer) {
     headers.insert(HOST, endpoint.host().clone());
     headers.insert(AUTHORIZATION, bearer.header().clone());
 }
 
 /// Prepares an endpoint's headers for the caller. `gateway` is the caller's own name for us, as in its `Host`; links
 /// that point at the endpoint are turned towards it.
-pub(super) fn to_downstream(headers: &mut HeaderMap, request_id: &HeaderValue, endpoint: &str, gateway: Option<&str>) {
+pub fn to_downstream(headers: &mut HeaderMap, request_id: &HeaderValue, endpoint: &str, gateway: Option<&str>) {
     remove(headers, is_not_for_callers);
     headers.insert(REQUEST_ID, request_id.clone());
     if let (Some(location), Some(gateway)) = (headers.get(LOCATION), gateway)
@@ -99,14 +99,14 @@ pub(super) fn to_downstream(headers: &mut HeaderMap, request_id: &HeaderValue, e
 }
 
 /// Returns the caller's request id if it can be taken over: visible ASCII, not too long.
-pub(super) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(REQUEST_ID)?;
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
     ((1..=REQUEST_ID_LENGTH).contains(&id.len()) && id.as_bytes().iter().all(is_plain)).then(|| id.clone())
 }
 
 /// Returns the size of a request's head as it stood on the wire, within a few bytes.
-pub(super) fn size(target: &Uri, headers: &HeaderMap) -> usize {
+pub fn size(target: &Uri, headers: &HeaderMap) -> usize {
     // `name: value\r\n`
     let lines: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     target.path().len() + target.query().map_or(0, |query| query.len() + 1) + lines

@@ -10,7 +10,7 @@ mod error;
 mod exchange;
 mod fanout;
 mod forward;
-mod headers;
+pub mod headers;
 mod listing;
 mod retry;
 mod settings;

@@ -1,0 +1,60 @@
+//! What it costs to find the route of a call among 1, 20 and 200 routes.
+//!
+//! Catches: a table that is walked where it should be looked up. Routes that name their hubs must cost the same at 200 as
+//! at 20; those with patterns are walked, and must stay cheap per route.
+
+#![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, Method};
+use signalr_gateway::endpoint::EndpointName;
+use signalr_gateway::route::{
+    Case, Inquiry, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, Table, WhenUnavailable,
+};
+use signalr_gateway::signalr::Call;
+
+const COUNTS: [usize; 3] = [1, 20, 200];
+
+/// A table of `count` routes, each for one hub. `hub` writes the hub of a route from its number.
+fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
+    let endpoint = EndpointName::new("east");
+    let route = |number| RouteSettings {
+        name: RouteName::new(&format!("route-{number}")),
+        matches: MatchSettings {
+            hubs: vec![Pattern::new(&hub(number), Case::Insensitive)],
+            ..MatchSettings::default()
+        },
+        pick: Pick::First,
+        when_unavailable: WhenUnavailable::Send,
+        endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
+    };
+    let routes: Vec<_> = (0..count).map(route).collect();
+    Table::build(&routes, &[endpoint], &["default"])
+}
+
+fn routing(criterion: &mut Criterion) {
+    let headers = HeaderMap::new();
+    let mut group = criterion.benchmark_group("routing");
+    for (form, hub) in [
+        ("exact", (|number| format!("hub{number}")) as fn(usize) -> String),
+        ("pattern", |number| format!("hub{number}_*")),
+    ] {
+        for count in COUNTS {
+            let table = table(count, hub);
+            // The last route is the dearest to find.
+            let path = format!("/api/hubs/{}/:send", hub(count - 1).replace('*', "room"));
+            let call = Call::parse(&Method::POST, &path, None).expect("the path is a call");
+            let inquiry = Inquiry { call: &call, headers: &headers, listener: 0, client: None };
+            assert_eq!(table.pick(&inquiry).map(|(place, _)| place), Some(count - 1));
+            group.bench_with_input(BenchmarkId::new(form, count), &inquiry, |bencher, inquiry| {
+                bencher.iter(|| table.pick(black_box(inquiry)).and_then(|(_, route)| route.order().next()));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, routing);
+criterion_main!(benches);
