@@ -217,7 +217,7 @@ fn without_any_configuration_it_says_how_to_begin() {
     let err = load(&Sources::default()).unwrap_err();
     assert_eq!(
         err.to_string(),
-        "endpoints: there is no endpoint\n  hint: define at least one as [endpoints.NAME], or try `signalr-gateway sandbox` first"
+        "endpoints: there is no endpoint\n  hint: define at least one as [endpoints.NAME], with the url of a SignalR resource"
     );
     let missing = Sources { file: Some("/nowhere/gateway.toml".into()), ..Sources::default() };
     assert!(load(&missing).unwrap_err().to_string().contains("/nowhere/gateway.toml cannot be read"));

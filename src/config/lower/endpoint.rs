@@ -13,7 +13,7 @@ const DEFAULT_CONNECT_TIMEOUT: &str = "2s";
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<EndpointSettings> {
     let names = context.names("endpoints");
     if names.is_empty() {
-        let fix = "define at least one as [endpoints.NAME], or try `signalr-gateway sandbox` first".to_owned();
+        let fix = "define at least one as [endpoints.NAME], with the url of a SignalR resource".to_owned();
         context.problem(&key(&["endpoints"]), "there is no endpoint", Some(fix));
     }
     if names.len() > MAX_ENDPOINTS {
