@@ -30,7 +30,7 @@
 //! endpoint          →  credential, metrics, tls
 //! route             →  endpoint, signalr
 //! serve             →  metrics
-//! proxy             →  route, endpoint, credential, signalr, metrics
+//! proxy             →  route, endpoint, credential, signalr, serve, metrics
 //! admin             →  metrics, endpoint, credential
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr

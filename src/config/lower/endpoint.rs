@@ -16,7 +16,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Endpoin
         let fix = if context.merged.has_file() {
             "define at least one as [endpoints.NAME]"
         } else {
-            "give a configuration with --config FILE, or try `signalr-gateway sandbox` first"
+            "give a configuration with --config FILE"
         };
         context.problem(&key(&["endpoints"]), "there is no endpoint", Some(fix.to_owned()));
     }
