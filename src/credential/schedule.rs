@@ -10,6 +10,9 @@ use super::error::ErrorClass;
 /// on its way. Chosen: clocks in data centres differ by less than a second. Short tokens lose a tenth of their life.
 const MARGIN: Duration = Duration::from_secs(30);
 
+/// Issuers cut `exp` to whole seconds, so up to one second of what `expires_in` promises may not be there.
+const ROUNDING: Duration = Duration::from_secs(1);
+
 /// A refresh is due this long before expiry at the latest, so that several tries fit in between.
 const LATEST_REFRESH: Duration = Duration::from_secs(5 * 60);
 
@@ -34,7 +37,7 @@ const PROPAGATION_TRIES: u32 = 20;
 
 /// Returns how much of a token's life is not used.
 pub(crate) fn margin(life: Duration) -> Duration {
-    MARGIN.min(life / 10)
+    MARGIN.min(life / 10).max(ROUNDING.min(life / 3))
 }
 
 /// Returns when a token is refreshed, counted from the start of its life: when the issuer says so, else after two thirds of
@@ -80,6 +83,12 @@ mod tests {
         assert_eq!(refresh_after(60 * MINUTE, Some(59 * MINUTE), 0.0), 55 * MINUTE, "five minutes before expiry");
         assert_eq!(refresh_after(60 * MINUTE, Some(Duration::from_secs(1)), 0.0), EARLIEST_REFRESH);
         assert_eq!(refresh_after(6 * MINUTE, None, 0.0), 3 * MINUTE, "a short token is refreshed at half its life");
+    }
+
+    #[test]
+    fn leaves_out_the_second_that_rounding_may_take() {
+        let margins = [1, 3, 9, 20, 100, 3600].map(|life| margin(Duration::from_secs(life)).as_millis());
+        assert_eq!(margins, [333, 1000, 1000, 2000, 10_000, 30_000]);
     }
 
     #[test]

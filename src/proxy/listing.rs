@@ -4,7 +4,7 @@
 //! token says which endpoint the next page comes from. So a list stays on the endpoint it began with, and over several
 //! endpoints goes on with the next one when the one before has no more. `top` counts down as the list goes.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Response, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
@@ -49,7 +49,9 @@ impl Proxy {
             None => (None, &*given),
         };
         let mut page_request = outgoing.clone();
-        page_request.uri = with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?;
+        if resumed.is_some() {
+            page_request.uri = with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?;
+        }
         let (place, response) = match place {
             Some(place) => {
                 (place, self.deliver_to(place, Operation::GroupListConnections, &page_request, exchange).await?)
@@ -73,16 +75,15 @@ impl Proxy {
             let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
             Some(format!("{}{}", gateway?, with_query(&outgoing.uri, &query).ok()?))
         });
-        if let Some(page) = page.as_object_mut() {
-            match link {
-                Some(link) => page.insert("nextLink".to_owned(), Value::String(link)),
-                None => page.remove("nextLink"),
-            };
-        }
-        let bytes = page.to_string();
+        let changed = match (page.as_object_mut(), link) {
+            (Some(page), Some(link)) => page.insert("nextLink".to_owned(), Value::String(link)).or(Some(Value::Null)),
+            (Some(page), None) => page.remove("nextLink"),
+            (None, _) => None,
+        };
+        // A page that stays as it is goes on as it came.
+        let bytes = if changed.is_some() { page.to_string().into() } else { bytes };
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok((place, Response::from_parts(head, Answer::Whole(bytes.into()))))
+        Ok((place, Response::from_parts(head, Answer::Whole(bytes))))
     }
 
     /// Returns the token of the page after this one: the same endpoint's next, or the next endpoint's first.

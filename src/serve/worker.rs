@@ -20,6 +20,11 @@ use super::{Handler, Phase, ServeSettings};
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest: short enough that callers do not notice that it is over.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long connections are left open after the last was accepted. Who has just connected has its first request on its way,
+/// and closing now would lose it. Chosen: a few round trips between regions.
+const LAST_CALL: Duration = Duration::from_millis(250);
+/// How often it is looked whether any connection is left to wait for.
+const LAST_CALL_LOOK: Duration = Duration::from_millis(10);
 
 pub(super) struct Worker {
     pub(super) index: usize,
@@ -84,6 +89,16 @@ impl Worker {
             serve_or_log(handed_over.accept().map(Some), &*serve);
         }
         drop(serve);
+        let last_call = async {
+            let last_call = tokio::time::Instant::now() + LAST_CALL;
+            while graceful.count() > 0 && tokio::time::Instant::now() < last_call {
+                tokio::time::sleep(LAST_CALL_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = last_call => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Ended) => return,
+        }
         let Some(graceful) = Rc::into_inner(graceful) else { return };
         tokio::select! {
             () = graceful.shutdown() => {}

@@ -1,1 +1,24 @@
-//! One integration binary: a file per behaviour area, over real sockets.
+//! One integration binary: the whole gateway on port 0 against the sandbox, over real sockets. A file per behaviour
+//! area; `support` has the laboratory they work in. Nothing here looks into the gateway: callers, endpoints' journals
+//! and the admin listener tell everything.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test ends where something is not as it says"
+)]
+
+mod support;
+
+mod admission;
+mod architecture;
+mod cli;
+mod credentials;
+mod drain;
+mod fanout;
+mod forwarding;
+mod observability;
+mod routing;
+mod secrets;
+mod token_life;

@@ -1,0 +1,428 @@
+//! Who and what may pass, over real connections: hosts, browsers, networks, operations, sizes, and framing that is
+//! refused, not repaired.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use signalr_gateway::sandbox::Entry;
+
+use crate::support::{ALL_OPERATIONS, Caller, HELLO, Lab, Raw, SEND, hello, request};
+
+const MIB: usize = 1024 * 1024;
+
+/// A laboratory with a listener `strict` beside the default one.
+async fn strict_lab() -> Lab {
+    Lab::start(|plan| {
+        plan.more(
+            "[listeners.strict]\nbind = \"127.0.0.1:0\"\nallowed_hosts = [\"gateway.internal\", \"*.svc.cluster.local\"]\n\
+             operations = [\"hub_send\", \"queries\"]\nrequired_header = { name = \"x-from\", value = \"inside\" }\n\
+             [listeners.elsewhere]\nbind = \"127.0.0.1:0\"\nclients = [\"10.0.0.0/8\", \"192.168.0.0/16\"]\n",
+        );
+    })
+    .await
+}
+
+fn assert_nothing_arrived(lab: &Lab) {
+    assert!(lab.arrivals("east").is_empty() && lab.arrivals("west").is_empty());
+}
+
+#[tokio::test]
+async fn only_configured_hosts_pass() {
+    let lab = strict_lab().await;
+    let mut caller = Caller::connect(lab.listener("strict")).await;
+    for (host, passes) in [
+        ("gateway.internal", true),
+        ("Gateway.Internal:8080", true),
+        ("a.b.svc.cluster.local", true),
+        ("localhost:1", true),
+        ("127.0.0.1", true),
+        ("[::1]:8080", true),
+        ("svc.cluster.local", false),
+        ("evil.example", false),
+        ("gateway.internal.evil.example", false),
+        ("127.0.0.1.nip.io", false),
+    ] {
+        let answer = caller.send(hello().header("host", host).header("x-from", "inside"), HELLO).await;
+        if passes {
+            answer.is(202);
+        } else {
+            answer.is_refused(403, "host_not_allowed");
+            assert!(answer.text().contains("allowed_hosts"), "the operator is told what to do: {}", answer.text());
+        }
+    }
+    assert_eq!(lab.arrivals("east").len(), 6);
+}
+
+#[tokio::test]
+async fn browser_pages_are_kept_out() {
+    let lab = Lab::start(|_| {}).await;
+    let mut caller = lab.caller().await;
+    for (name, value, passes) in [
+        ("origin", "https://evil.example", false),
+        ("origin", "null", false),
+        ("sec-fetch-site", "cross-site", false),
+        ("sec-fetch-site", "same-site", false),
+        ("sec-fetch-site", "none", true),
+    ] {
+        let answer = caller.send(hello().header(name, value), HELLO).await;
+        if passes {
+            answer.is(202);
+        } else {
+            answer.is_refused(403, "origin_not_allowed");
+        }
+    }
+    // A form needs no preflight; what shows it is its origin.
+    let form = request("POST", SEND).header(CONTENT_TYPE, "text/plain").header("origin", "http://127.0.0.1:8080");
+    caller.send(form, HELLO).await.is_refused(403, "origin_not_allowed");
+    // A preflight has no path of its own here, and gets no permission.
+    let preflight = request("OPTIONS", SEND)
+        .header("origin", "https://evil.example")
+        .header("access-control-request-method", "POST");
+    caller.send(preflight, "").await.is_refused(403, "origin_not_allowed");
+    assert_eq!(lab.arrivals("east").len(), 1);
+}
+
+#[tokio::test]
+async fn callers_of_other_networks_and_without_the_required_header_are_refused() {
+    let lab = strict_lab().await;
+    let mut elsewhere = Caller::connect(lab.listener("elsewhere")).await;
+    elsewhere.send(hello(), HELLO).await.is_refused(403, "client_not_allowed");
+    // Whoever they say they are.
+    elsewhere.send(hello().header("x-forwarded-for", "10.0.0.1"), HELLO).await.is_refused(403, "client_not_allowed");
+    let mut strict = Caller::connect(lab.listener("strict")).await;
+    strict.send(hello(), HELLO).await.is_refused(412, "header_required");
+    strict.send(hello().header("x-from", "outside"), HELLO).await.is_refused(412, "header_required");
+    assert_nothing_arrived(&lab);
+    strict.send(hello().header("X-From", "inside"), HELLO).await.is(202);
+}
+
+#[tokio::test]
+async fn operations_are_opted_into() {
+    let lab = strict_lab().await;
+    let mut default = lab.caller().await;
+    for (method, target) in [
+        ("POST", "/api/hubs/chat/:generateToken"),
+        ("GET", "/api/auth/accessKey"),
+        ("GET", "/api/v1/auth/accessKey"),
+        ("POST", "/api/hubs/chat/:closeConnections"),
+        ("DELETE", "/api/v1/hubs/chat/connections/c"),
+        ("POST", "/api/hubs/chat/users/u/:closeConnections"),
+    ] {
+        default.call(method, target).await.is_refused(403, "operation_not_allowed");
+    }
+    let mut strict = Caller::connect(lab.listener("strict")).await;
+    let builder = request("POST", "/api/hubs/chat/groups/g/:send").header("x-from", "inside");
+    strict.send(builder, HELLO).await.is_refused(403, "operation_not_allowed");
+    assert_nothing_arrived(&lab);
+
+    let lab = Lab::start(|plan| {
+        plan.allow(&ALL_OPERATIONS);
+    })
+    .await;
+    lab.call("POST", "/api/hubs/chat/:generateToken?api-version=2022-11-01").await.is(200);
+}
+
+#[tokio::test]
+async fn what_is_no_call_of_the_rest_api_goes_nowhere() {
+    let lab = Lab::start(|plan| {
+        plan.allow(&ALL_OPERATIONS);
+    })
+    .await;
+    let mut caller = lab.caller().await;
+    for target in [
+        "/",
+        "/api",
+        "/api/hubs/chat/:Send",
+        "/api/hubs/chat/%3Asend",
+        "/api/hubs/chat/:send/",
+        "/api//hubs/chat/:send",
+        "/api/hubs/chat/../other/:send",
+        "/client/negotiate?hub=chat",
+        "/metrics",
+        "/API/hubs/chat/:send",
+    ] {
+        caller.post(target, "application/json", HELLO).await.is_refused(404, "unknown_path");
+    }
+    for target in [
+        "/api/hubs/chat/users/../:send",
+        "/api/hubs/chat/users/%2e%2e/:send",
+        "/api/hubs/chat/groups/%2E/:send",
+        "/api/hubs/chat/users/%zz/:send",
+        "/api/hubs/chat/users/%ff/:send",
+        "/api/hubs/chat%2Fusers/:send",
+        "/api/hubs/9chat/:send",
+    ] {
+        caller.post(target, "application/json", HELLO).await.is_refused(400, "malformed");
+    }
+    for (method, target, allowed) in [
+        ("GET", "/api/hubs/chat/:send", "POST"),
+        ("POST", "/api/health", "GET, HEAD"),
+        ("PATCH", "/api/hubs/chat/users/u/groups/g", "GET, HEAD, PUT, DELETE"),
+        ("OPTIONS", "/api/hubs/chat/users/u", "GET, HEAD, POST"),
+        ("BREW", "/api/hubs/chat/groups/g/connections/c", "PUT, DELETE"),
+    ] {
+        let answer = caller.call(method, target).await;
+        answer.is_refused(405, "method_not_allowed");
+        assert_eq!(answer.header("allow"), Some(allowed));
+    }
+    assert_nothing_arrived(&lab);
+    assert!(!caller.is_closed(), "refusals do not cost a connection");
+}
+
+#[tokio::test]
+async fn heads_up_to_the_limit_pass_and_larger_ones_are_a_431() {
+    let lab = Lab::start(|_| {}).await;
+    let mut caller = lab.caller().await;
+    caller.send(hello().header("x-long", "x".repeat(12 * 1024)), HELLO).await.is(202);
+    caller.send(hello().header("x-long", "x".repeat(17 * 1024)), HELLO).await.is_refused(431, "headers_too_large");
+    let long_target = format!("{SEND}&x={}", "x".repeat(17 * 1024));
+    caller.post(&long_target, "application/json", HELLO).await.is_refused(431, "headers_too_large");
+    assert_eq!(lab.arrivals("east").len(), 1);
+    // Far larger ones are not even read.
+    let mut raw = lab.raw().await;
+    raw.write("POST / HTTP/1.1\r\nhost: localhost\r\nx: ").await.write("x".repeat(MIB)).await;
+    assert!(raw.answer().await.is_none_or(|answer| answer.status == 431));
+}
+
+#[tokio::test]
+async fn bodies_up_to_a_mebibyte_pass_and_a_byte_more_is_a_413() {
+    let lab = Lab::start(|_| {}).await;
+    let octets = || request("POST", SEND).header(CONTENT_TYPE, "application/octet-stream");
+    let pieces = |size: usize| vec![b'x'; size].chunks(10_000).map(Bytes::copy_from_slice).collect::<Vec<_>>();
+    let mut caller = lab.caller().await;
+    caller.send(octets(), vec![b'x'; MIB]).await;
+    caller.send_chunked(octets(), pieces(MIB)).await;
+    let arrivals = lab.arrivals("east");
+    assert_eq!(arrivals.iter().map(|entry| (entry.body_length, entry.complete)).collect::<Vec<_>>(), [(MIB, true); 2]);
+    lab.forget_arrivals();
+
+    let mut caller = lab.caller().await;
+    caller.send(octets(), vec![b'x'; MIB + 1]).await.is_refused(413, "body_too_large");
+    assert_goes_on_or_was_closed(&lab, caller).await;
+
+    let mut caller = lab.caller().await;
+    let answer = caller.send_chunked(octets(), pieces(MIB + 1)).await;
+    answer.is_refused(413, "body_too_large");
+    assert!(answer.text().contains("1048576"), "{}", answer.text());
+    assert_goes_on_or_was_closed(&lab, caller).await;
+
+    // A caller that writes everything before it reads, and much more than the limit, still reads the answer.
+    let mut raw = lab.raw().await;
+    raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 3 * MIB)).await;
+    raw.write(vec![b'x'; 3 * MIB]).await;
+    raw.answer().await.expect("the answer was lost in a reset").is_refused(413, "body_too_large");
+}
+
+/// The requests that an endpoint took for whole ones. Others are there when a caller's body turns out to be unfit on its
+/// way.
+fn whole_arrivals(lab: &Lab) -> Vec<Entry> {
+    lab.arrivals("east").into_iter().filter(|entry| entry.complete).collect()
+}
+
+/// After a refusal the connection takes the next request, or had been closed in order before it was sent.
+async fn assert_goes_on_or_was_closed(lab: &Lab, mut caller: Caller) {
+    lab.forget_arrivals();
+    match caller.try_send(hello(), HELLO).await {
+        Ok(answer) => {
+            answer.is(202);
+            assert_eq!(whole_arrivals(lab).len(), 1);
+            assert_eq!(whole_arrivals(lab)[0].body.as_deref(), Some(HELLO.as_bytes()));
+        }
+        Err(_closed) => assert!(whole_arrivals(lab).is_empty()),
+    }
+    lab.forget_arrivals();
+}
+
+#[tokio::test]
+async fn limit_of_bodies_is_configured() {
+    let lab = Lab::start(|plan| {
+        plan.set("limits.max_body", "100");
+    })
+    .await;
+    let mut caller = lab.caller().await;
+    caller.post(SEND, "application/octet-stream", vec![b'x'; 101]).await.is_refused(413, "body_too_large");
+    lab.hello().await.is(202);
+}
+
+/// What is wrong with the framing, and the bytes after the request line and `Host`.
+const MALFORMED: [(&str, &str); 15] = [
+    ("two lengths", "content-length: 5\r\ncontent-length: 6\r\n\r\nhello!"),
+    ("a list of lengths", "content-length: 5, 6\r\n\r\nhello!"),
+    ("a signed length", "content-length: +5\r\n\r\nhello"),
+    ("a negative length", "content-length: -1\r\n\r\n"),
+    ("a hexadecimal length", "content-length: 0x5\r\n\r\nhello"),
+    ("an unknown coding", "transfer-encoding: gzip\r\n\r\nhello"),
+    ("a coding after chunked", "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
+    ("a misspelt coding", "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("a coding behind a tab", "transfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n"),
+    ("a space before the colon", "content-length : 5\r\n\r\nhello"),
+    ("a folded line", "x-folded: a\r\n b\r\ncontent-length: 0\r\n\r\n"),
+    ("a folded coding", "transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
+    ("a chunk size that is none", "transfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n"),
+    ("a chunk longer than it says", "transfer-encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n"),
+    ("a chunk size beyond all measure", "transfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\nhello\r\n0\r\n\r\n"),
+];
+
+/// What an attacker hopes will be taken for a request of its own.
+const SMUGGLED: &str = "POST /api/hubs/chat/:send?smuggled HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn malformed_framing_is_refused_and_nothing_is_smuggled_behind_it() {
+    let lab = Lab::start(|_| {}).await;
+    for (what, rest) in MALFORMED {
+        let mut raw = lab.raw().await;
+        raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\n{rest}"))
+            .await
+            .write(SMUGGLED)
+            .await
+            .finish()
+            .await;
+        let text = String::from_utf8_lossy(&raw.rest().await).into_owned();
+        let statuses: Vec<&str> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert!(statuses.iter().all(|status| *status == "400"), "{what}: {text}");
+        assert!(statuses.len() <= 1, "{what}: {text}");
+        for entry in lab.arrivals("east") {
+            assert!(!entry.complete, "{what}: {entry:#?}");
+        }
+        lab.forget_arrivals();
+    }
+    lab.hello().await.is(202);
+    assert_eq!(lab.arrival("east").target, SEND);
+}
+
+/// RFC 9112 section 6.3 leaves two ways: refuse, or go by the coding, forward without the length, and close. hyper goes
+/// the second. Either way nobody behind can read it otherwise, and what follows is not read at all.
+#[tokio::test]
+async fn length_beside_a_coding_goes_no_further_and_ends_the_connection() {
+    let lab = Lab::start(|_| {}).await;
+    for fields in ["content-length: 5\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"]
+    {
+        let mut raw = lab.raw().await;
+        let head = format!(
+            "POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\n{fields}\r\n\r\n"
+        );
+        raw.write(format!("{head}3\r\nabc\r\n0\r\n\r\n{SMUGGLED}")).await;
+        assert!(raw.answer().await.is_some());
+        assert_eq!(String::from_utf8_lossy(&raw.rest().await), "", "{fields}: the connection was to end");
+        let arrived = lab.arrival("east");
+        assert_eq!((arrived.target.as_str(), arrived.body.as_deref()), (SEND, Some(b"abc".as_slice())), "{fields}");
+        assert_eq!(arrived.header("content-length"), None, "{fields}");
+        lab.forget_arrivals();
+    }
+}
+
+#[tokio::test]
+async fn requests_behind_each_other_stay_apart() {
+    let lab = Lab::start(|_| {}).await;
+    let mut raw = lab.raw().await;
+    // The first body looks like a request; the last chunk has an extension and a trailer.
+    let first = format!(
+        "POST {SEND}&n=1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n{SMUGGLED}",
+        SMUGGLED.len()
+    );
+    let second = format!(
+        "POST {SEND}&n=2 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+         5;ext=1\r\nhello\r\n0;x\r\nx-trailer: 1\r\nauthorization: Bearer forged\r\n\r\n"
+    );
+    raw.write(format!("{first}{second}GET /api/health HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+    for _ in 0..3 {
+        let status = raw.answer().await.unwrap().status;
+        assert!(status == 202 || status == 400 || status == 200, "{status}");
+    }
+    let arrivals = lab.arrivals("east");
+    let seen: Vec<_> = arrivals.iter().map(|entry| (entry.target.as_str(), entry.body.as_deref().unwrap())).collect();
+    let (one, two) = (format!("{SEND}&n=1"), format!("{SEND}&n=2"));
+    assert_eq!(seen, [(&*one, SMUGGLED.as_bytes()), (&*two, b"hello")]);
+    for entry in &arrivals {
+        assert!(entry.header("x-trailer").is_none() && entry.authorization.as_ref().unwrap().claim("tid").is_some());
+    }
+}
+
+#[tokio::test]
+async fn absolute_targets_and_old_versions_cannot_reach_another_host() {
+    let lab = Lab::start(|_| {}).await;
+    let mut raw = lab.raw().await;
+    raw.write("POST http://evil.example/api/hubs/chat/:send HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    raw.answer().await.unwrap().is_refused(403, "host_not_allowed");
+    let mut raw = lab.raw().await;
+    raw.write("POST /api/hubs/chat/:send HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    raw.answer().await.unwrap().is_refused(400, "malformed");
+    let mut raw = lab.raw().await;
+    raw.write("POST /api/hubs/chat/:send HTTP/1.1\r\ncontent-length: 0\r\n\r\n").await;
+    raw.answer().await.unwrap().is_refused(400, "malformed");
+    let mut raw = lab.raw().await;
+    raw.write("CONNECT evil.example:443 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let answer = raw.answer().await.unwrap();
+    assert!(answer.status.is_client_error(), "{answer:?}");
+    assert_nothing_arrived(&lab);
+
+    let mut raw = lab.raw().await;
+    let absolute = format!(
+        "POST http://localhost{SEND} HTTP/1.1\r\nhost: ignored.example\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{HELLO}",
+        HELLO.len()
+    );
+    raw.write(absolute).await;
+    raw.answer().await.unwrap().is(202);
+    assert_eq!(lab.arrival("east").target, SEND);
+}
+
+#[tokio::test]
+async fn body_that_does_not_come_is_a_408() {
+    let lab = Lab::start(|plan| {
+        plan.set("timeouts.request", "400ms").set("timeouts.try", "300ms");
+    })
+    .await;
+    let mut raw = lab.raw().await;
+    raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhello")).await;
+    raw.answer().await.unwrap().is_refused(408, "slow_request");
+    assert!(lab.arrivals("east").iter().all(|entry| !entry.complete));
+}
+
+#[tokio::test]
+async fn body_that_breaks_off_reaches_no_endpoint_as_a_whole_one() {
+    let lab = Lab::start(|_| {}).await;
+    let head = format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\n");
+    for rest in ["content-length: 10\r\n\r\nhello", "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
+        let mut raw = lab.raw().await;
+        raw.write(format!("{head}{rest}")).await.finish().await;
+        raw.rest().await;
+    }
+    lab.hello().await.is(202);
+    let complete: Vec<_> = lab.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
+    assert_eq!(complete.len(), 1, "{complete:#?}");
+}
+
+#[tokio::test]
+async fn unix_sockets_have_their_mode_and_serve() {
+    use std::os::unix::fs::PermissionsExt;
+    let stage = crate::support::Stage::start().await;
+    let path = stage.folder.path().join("gateway.sock");
+    let toml =
+        format!("[listeners.local]\nbind = \"unix:{}\"\nmode = \"0600\"\nclients = [\"10.0.0.0/8\"]\n", path.display());
+    let lab = stage
+        .gateway(|plan| {
+            plan.more(&toml);
+        })
+        .await;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    Caller::connect_unix(&path).await.send(hello(), HELLO).await.is(202);
+    assert_eq!(lab.arrivals("east").len(), 1);
+    lab.shutdown().await.unwrap();
+    assert!(!path.exists(), "it is removed in the end");
+}
+
+#[tokio::test]
+async fn caller_that_asks_before_it_sends_is_answered() {
+    let lab = Lab::start(|_| {}).await;
+    let mut raw: Raw = lab.raw().await;
+    raw.write(format!(
+        "POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        HELLO.len()
+    ))
+    .await;
+    assert_eq!(raw.answer().await.unwrap().status, 100);
+    raw.write(HELLO).await;
+    raw.answer().await.unwrap().is(202);
+    assert_eq!(lab.arrival("east").header("expect"), None);
+}

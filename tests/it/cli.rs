@@ -1,0 +1,269 @@
+//! The command line of the real binary: what it prints where, its exit codes, and the files and commands that its
+//! documentation shows.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use signalr_gateway::sandbox::GatewayConfig;
+
+use crate::support::{Caller, HELLO, Process, SEND, Stage, hello, run};
+
+const COMMANDS: [&str; 7] = ["run", "check", "explain", "sandbox", "health", "schema", "completions"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A configuration that a gateway could start with, in a folder of its own.
+fn good_config(folder: &Path) -> String {
+    let path = folder.join("gateway.toml");
+    std::fs::write(folder.join("key"), "abcdefgh").unwrap();
+    let text = "[listeners.default]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
+                [credentials.emulator]\nkind = \"access_key\"\nkey = { file = \"key\" }\n\
+                [endpoints.local]\nurl = \"http://127.0.0.1:1\"\ncredential = \"emulator\"\n";
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Asserts that a command ended as wrong usage does: one error on stderr, with its hint, that says what to do.
+#[track_caller]
+fn assert_is_one_error(finished: &crate::support::Finished, parts: &[&str]) {
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
+    let mut rest = finished.stderr.lines().skip(1);
+    assert!(
+        rest.next().is_none_or(|line| line.starts_with("  hint: ")) && rest.next().is_none(),
+        "{}",
+        finished.stderr
+    );
+    for part in parts {
+        assert!(finished.stderr.contains(part), "no `{part}` in {}", finished.stderr);
+    }
+}
+
+#[tokio::test]
+async fn help_of_every_command() {
+    let top = run(&["--help"]).await;
+    assert_eq!((top.code, top.stderr.as_str()), (Some(0), ""));
+    for command in COMMANDS {
+        assert!(top.stdout.contains(&format!("\n  {command} ")), "{command} is not in {}", top.stdout);
+        let help = run(&[command, "--help"]).await;
+        assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{command}");
+        insta::assert_snapshot!(format!("help_{command}"), help.stdout);
+    }
+    let version = run(&["--version"]).await;
+    assert_eq!(version.stdout, format!("signalr-gateway {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn wrong_usage_is_one_error_and_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = good_config(folder.path());
+    assert_is_one_error(&run(&["run", "--confg", &config]).await, &["--confg", "--config"]);
+    assert_is_one_error(&run(&["chekc"]).await, &["chekc", "check"]);
+    assert_is_one_error(
+        &run(&["run", "--config", "/nowhere/gateway.toml"]).await,
+        &["/nowhere/gateway.toml", "cannot be read"],
+    );
+    assert_is_one_error(&run(&["check", "--config", &config, "--set", "limits"]).await, &["limits", "KEY=VALUE"]);
+    assert_is_one_error(&run(&["explain", "--config", &config, "PO ST", "/api"]).await, &["method"]);
+    assert_is_one_error(
+        &run(&["explain", "--config", &config, "GET", SEND, "--listener", "x"]).await,
+        &["`x`", "default"],
+    );
+    assert_is_one_error(
+        &run(&["check", "--config", &config, "--set", "limits.max_bdy=1"]).await,
+        &["max_bdy", "max_body"],
+    );
+}
+
+#[tokio::test]
+async fn port_that_is_taken_is_one_error_and_exit_code_2() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let config = good_config(folder.path());
+    let bind = format!("listeners.default.bind={address}");
+    assert_is_one_error(&run(&["run", "--config", &config, "--set", &bind]).await, &[&address, "in use"]);
+    let bind = format!("admin.bind={address}");
+    assert_is_one_error(&run(&["run", "--config", &config, "--set", &bind]).await, &[&address, "admin.bind"]);
+    let sandbox = run(&["sandbox", "--listen", &address, "--admin", "127.0.0.1:0"]).await;
+    assert_is_one_error(&sandbox, &[&address, "--listen"]);
+    let sandbox = run(&["sandbox", "--admin", &address, "--listen", "127.0.0.1:0"]).await;
+    assert_is_one_error(&sandbox, &[&address, "--admin"]);
+}
+
+#[tokio::test]
+async fn second_gateway_on_the_same_port_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = good_config(folder.path());
+    let first = Process::start(&["run", "--config", &config], &[], folder.path()).await;
+    let bind = format!("listeners.default.bind={}", first.listener());
+    assert_is_one_error(&run(&["run", "--config", &config, "--set", &bind]).await, &["in use"]);
+}
+
+#[tokio::test]
+async fn check_reports_everything_that_is_wrong_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("bad.toml");
+    let text = "[listeners.default]\nbind = \"everywhere\"\noperatons = [\"messages\"]\n\
+                [credentials.fabrikam]\nkind = \"client_secret\"\ntenant = \"common\"\nclient_id = \"11111111-2222-3333-4444-555555555555\"\nsecret = { env = \"NOT_SET_ANYWHERE\" }\n\
+                [endpoints.east]\nurl = \"http://contoso.service.signalr.net\"\ncredential = \"fabricam\"\n\
+                [timeouts]\nrequest = 30\n";
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let finished = run(&["check", "--config", config]).await;
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""));
+    let report = finished.stderr.replace(config, "bad.toml");
+    insta::assert_snapshot!("check_bad", report);
+
+    let finished = run(&["check", "--config", config, "--json"]).await;
+    assert_eq!(finished.code, Some(2));
+    let json: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(json["ok"], false);
+    let problems = json["problems"].as_array().unwrap();
+    assert!(problems.len() >= 6, "{json:#}");
+    for problem in problems {
+        assert!(problem["key"].is_string() && problem["fact"].is_string(), "{problem}");
+    }
+    // What checks badly does not start either.
+    assert_eq!(run(&["run", "--config", config]).await.code, Some(2));
+}
+
+#[tokio::test]
+async fn check_shows_what_is_in_force_and_where_it_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = good_config(folder.path());
+    let finished = run(&["check", "--config", &config, "--set", "timeouts.request=12s"]).await;
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+    let line =
+        |key: &str| finished.stdout.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("no {key}"));
+    assert!(line("timeouts.request ").contains("\"12s\"") && line("timeouts.request ").contains("--set"));
+    assert!(line("limits.max_body").ends_with("# default"));
+    assert!(line("endpoints.local.url").contains("gateway.toml:9"), "{}", line("endpoints.local.url"));
+    let json: Value = serde_json::from_str(&run(&["check", "--config", &config, "--json"]).await.stdout).unwrap();
+    assert_eq!(json["ok"], true);
+}
+
+#[tokio::test]
+async fn environment_is_between_file_and_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = good_config(folder.path());
+    let environment = [("SIGNALR_GATEWAY_LIMITS__MAX_BODY", "100"), ("SIGNALR_GATEWAY_CONFIG", config.as_str())];
+    let process = Process::start(&["run"], &environment, folder.path()).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.post(SEND, "application/json", vec![b'x'; 101]).await.is_refused(413, "body_too_large");
+    let overridden = Process::start(&["run", "--set", "limits.max_body=50"], &environment, folder.path()).await;
+    let mut caller = Caller::connect(overridden.listener()).await;
+    caller.post(SEND, "application/json", vec![b'x'; 51]).await.is_refused(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn explain_says_where_a_call_goes_or_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = good_config(folder.path());
+    let explain = async |rest: &[&str]| {
+        let mut arguments = vec!["explain", "--config", &config, "--json"];
+        arguments.extend(rest);
+        let finished = run(&arguments).await;
+        (finished.code, serde_json::from_str::<Value>(&finished.stdout).unwrap())
+    };
+    let (code, found) = explain(&["POST", "/api/hubs/Chat/users/a%2Fb/:send"]).await;
+    assert_eq!(code, Some(0), "{found}");
+    let seen = ["operation", "hub", "user", "route"].map(|key| found[key].as_str().unwrap().to_owned());
+    assert_eq!(seen, ["user_send", "Chat", "a/b", "default"]);
+    assert_eq!(found["endpoints"][0]["endpoint"], "local");
+    for (rest, kind) in [
+        (vec!["GET", "/nowhere"], "unknown_path"),
+        (vec!["GET", SEND], "method_not_allowed"),
+        (vec!["POST", "/api/hubs/chat/:generateToken"], "operation_not_allowed"),
+        (vec!["POST", SEND, "-H", "origin: https://evil.example"], "origin_not_allowed"),
+        (vec!["POST", "http://evil.example/api/hubs/chat/:send"], "host_not_allowed"),
+    ] {
+        let (code, found) = explain(&rest).await;
+        assert_eq!((code, found["refused"]["kind"].as_str()), (Some(1), Some(kind)), "{rest:?}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn schema_and_completions_are_what_they_say() {
+    let schema: Value = serde_json::from_str(&run(&["schema"]).await.stdout).unwrap();
+    assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));
+    for key in ["listeners", "admin", "credentials", "endpoints", "routes", "limits", "timeouts", "logging"] {
+        assert!(schema["properties"][key].is_object(), "{key}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]).await;
+        assert_eq!(script.code, Some(0));
+        assert!(script.stdout.contains("signalr-gateway") && script.stdout.contains("explain"), "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn health_asks_a_running_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = good_config(folder.path());
+    let process = Process::start(&["run", "--config", &config], &[], folder.path()).await;
+    let admin = process.admin().to_string();
+    let good = run(&["health", "--admin", &admin]).await;
+    assert_eq!(good.code, Some(0), "{good:?}");
+    process.terminate().await;
+    let (status, log) = process.wait().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    let gone = run(&["health", "--admin", &admin]).await;
+    assert_eq!(gone.code, Some(1));
+    assert!(gone.stderr.contains(&admin), "{}", gone.stderr);
+}
+
+#[tokio::test]
+async fn sandbox_serves_and_what_it_prints_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["sandbox", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let process = Process::start(&arguments, &[], folder.path()).await;
+    let ready = process.ready.clone();
+    for key in ["gateway", "admin", "entra", "config", "ca"] {
+        assert!(ready[key].is_string(), "{key} is not in {ready}");
+    }
+    assert!(ready["endpoints"]["east"].is_string() && ready["endpoints"]["west"].is_string());
+    let address = |key: &str| ready[key].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+    let mut caller = Caller::connect(address("gateway")).await;
+    caller.send(hello(), HELLO).await.is(202);
+    let metrics = Caller::connect(address("admin")).await.call("GET", "/metrics").await.text();
+    assert!(metrics.contains("signalr_gateway_requests_total{code=\"202\",operation=\"hub_send\""), "{metrics}");
+    let config = ready["config"].as_str().unwrap().to_owned();
+    let explained = run(&["explain", "--config", &config, "POST", SEND]).await;
+    assert!(explained.code == Some(0) && explained.stdout.contains("east"), "{explained:?}");
+    process.terminate().await;
+    let (status, log) = process.wait().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!Path::new(&config).exists(), "its folder goes with it");
+}
+
+#[tokio::test]
+async fn every_configuration_that_is_shipped_passes_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::start().await;
+    let files = stage.sandbox.write_files(&folder.path().join("files"), &GatewayConfig::default()).unwrap();
+    let token = stage.sandbox.ready_token("east", std::time::Duration::from_secs(600)).unwrap();
+    std::fs::write(folder.path().join("token"), token).unwrap();
+    let mut shipped = vec![root().join("config/gateway.toml")];
+    shipped.extend(std::fs::read_dir(root().join("config/examples")).unwrap().map(|entry| entry.unwrap().path()));
+    assert!(shipped.len() > 6);
+    for path in shipped {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        // What the operator would have put in place: secrets under /run are files of the sandbox here, variables files.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text
+            .replace("/run/secrets/certificate.pem", files.certificate.to_str().unwrap())
+            .replace("/run/secrets/key.pem", files.certificate.to_str().unwrap())
+            .replace("/run/secrets/fabrikam", files.secret.to_str().unwrap())
+            .replace("/run/signalr/token", folder.path().join("token").to_str().unwrap());
+        let text = ["FABRIKAM_SECRET", "SIGNALR_ACCESS_KEY"].iter().fold(text, |text, variable| {
+            text.replace(&format!("env = \"{variable}\""), &format!("file = \"{}\"", files.secret.display()))
+        });
+        let copy = folder.path().join(&name);
+        std::fs::write(&copy, text).unwrap();
+        let finished = run(&["check", "--config", copy.to_str().unwrap()]).await;
+        assert_eq!(finished.code, Some(0), "{name}: {finished:?}");
+    }
+}

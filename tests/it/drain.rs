@@ -1,0 +1,135 @@
+//! Stopping: who was let in is served to the end, who comes is told in time, and what does not end is cut off when the
+//! time for it is over.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use signalr_gateway::gateway::GatewayError;
+use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
+use tokio::net::TcpStream;
+
+use crate::support::{Caller, HELLO, Lab, Process, SEND, Stage, hello, in_time, wait_until};
+
+/// The real binary in front of a sandbox.
+async fn start_process(stage: &Stage, arguments: &[&str]) -> Process {
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let mut all = vec!["run", "--config", files.config.to_str().unwrap(), "--set", "process.workers=2"];
+    all.extend_from_slice(arguments);
+    let process = Process::start(&all, &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    process
+}
+
+#[tokio::test]
+async fn sigterm_under_load_loses_no_request_that_was_accepted() {
+    let stage = Stage::start().await;
+    let east = &stage.sandbox.endpoint("east").unwrap().server;
+    east.faults().set(Fault::always(FaultKind::Delay { delay_ms: 20 }));
+    let process = start_process(&stage, &["--set", "shutdown.delay=500ms", "--set", "shutdown.timeout=10s"]).await;
+    let (listener, admin) = (process.listener(), process.admin());
+    let is_terminated = Arc::new(AtomicBool::new(false));
+    let mut callers = Vec::new();
+    for number in 0..8 {
+        let is_terminated = Arc::clone(&is_terminated);
+        callers.push(tokio::spawn(async move {
+            let mut accepted = Vec::new();
+            // Half of the callers keep their connection as long as they may, half take a new one each time.
+            let mut kept: Option<Caller> = None;
+            loop {
+                if kept.as_ref().is_none_or(Caller::is_closed) {
+                    let Ok(stream) = TcpStream::connect(listener).await else {
+                        assert!(is_terminated.load(Ordering::Relaxed), "refused before anybody stopped it");
+                        return accepted;
+                    };
+                    kept = Some(Caller::on(stream).await);
+                }
+                let id = format!("{number}-{}", accepted.len());
+                let answer = kept.as_mut().unwrap().try_send(hello().header("x-request-id", &id), HELLO).await;
+                let answer = answer.unwrap_or_else(|err| panic!("request {id} was lost: {err:?}"));
+                answer.is(202);
+                if answer.header("connection") == Some("close") || number % 2 == 0 {
+                    kept = None;
+                }
+                accepted.push(id);
+            }
+        }));
+    }
+    // Well under way.
+    east.journal().wait_for(100, |entry| entry.path() != "/api/health").await;
+    is_terminated.store(true, Ordering::Relaxed);
+    process.terminate().await;
+    wait_until("it is not ready any more", async || {
+        let answer = Caller::connect(admin).await.call("GET", "/readyz").await;
+        (answer.status == 503).then(|| assert!(answer.text().contains("stopping"), "{answer:?}"))
+    })
+    .await;
+    // Not ready, and yet who comes is served.
+    Caller::connect(listener).await.send(hello().header("x-request-id", "late"), HELLO).await.is(202);
+    let (status, log) = process.wait().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+
+    let mut accepted: BTreeSet<String> = ["late".to_owned()].into();
+    for caller in callers {
+        accepted.extend(in_time("the end of a caller", caller).await.unwrap());
+    }
+    assert!(accepted.len() > 100, "{}", accepted.len());
+    let arrived = east.journal().entries().into_iter().filter(|entry| entry.path() != "/api/health");
+    let arrived: Vec<String> = arrived.map(|entry| entry.header("x-request-id").unwrap().to_owned()).collect();
+    assert_eq!(arrived.len(), arrived.iter().collect::<BTreeSet<_>>().len(), "a message was sent twice");
+    assert_eq!(arrived.into_iter().collect::<BTreeSet<_>>(), accepted);
+}
+
+#[tokio::test]
+async fn answer_in_flight_is_waited_for_and_idle_connections_are_not() {
+    let mut lab = Lab::start(|_| {}).await;
+    let mut idle = lab.caller().await;
+    idle.send(hello(), HELLO).await.is(202);
+    lab.forget_arrivals();
+    let east = lab.endpoint("east").server.clone();
+    east.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 500 }));
+    let mut busy = lab.caller().await;
+    let request = tokio::spawn(async move { busy.send(hello(), HELLO).await });
+    east.journal().wait_for(1, |entry| entry.path() != "/api/health").await;
+    lab.begin_shutdown();
+    wait_until("nobody is let in", async || TcpStream::connect(lab.listener("default")).await.err()).await;
+    let answer = request.await.unwrap();
+    assert_eq!(answer.is(202).header("connection"), Some("close"));
+    lab.shutdown().await.unwrap();
+    wait_until("the idle connection is closed", async || idle.is_closed().then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_time_is_cut_off() {
+    let lab = Lab::start(|plan| {
+        plan.set("shutdown.timeout", "300ms");
+    })
+    .await;
+    let east = lab.endpoint("east").server.clone();
+    east.faults().set(Fault::times(1, FaultKind::Hang));
+    let mut caller = lab.caller().await;
+    let request = tokio::spawn(async move { caller.try_send(hello(), HELLO).await });
+    east.journal().wait_for(1, |entry| entry.path() == "/api/hubs/chat/:send").await;
+    let began = Instant::now();
+    let ended = lab.shutdown().await;
+    assert!(matches!(ended, Err(GatewayError::CutOff)), "{ended:?}");
+    assert!(began.elapsed() >= Duration::from_millis(300), "it was given its time");
+    assert!(request.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn deadline_of_the_drain_holds_in_the_real_binary() {
+    let stage = Stage::start().await;
+    let east = &stage.sandbox.endpoint("east").unwrap().server;
+    east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
+    let process = start_process(&stage, &["--set", "shutdown.delay=0s", "--set", "shutdown.timeout=300ms"]).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    let request = tokio::spawn(async move { caller.try_send(hello(), HELLO).await });
+    east.journal().wait_for(1, |entry| entry.target == SEND).await;
+    process.terminate().await;
+    let (status, log) = process.wait().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("cut off"), "the operator is told: {log}");
+    assert!(request.await.unwrap().is_err());
+}

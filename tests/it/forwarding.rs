@@ -1,0 +1,348 @@
+//! What goes upstream is what the caller sent, but for what belongs to the connection or to the caller alone; and the
+//! same on the way back.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE};
+use signalr_gateway::sandbox::{Entry, Fault, FaultKind};
+
+use crate::support::{ALL_OPERATIONS, HELLO, Lab, SEND, Stage, hello, request};
+
+/// Every operation and every form of it that official clients send: method, target, name.
+const CALLS: [(&str, &str, &str); 47] = [
+    ("GET", "/api/auth/accessKey?api-version=2024-12-01", "access_key"),
+    ("POST", "/api/hubs/chat/:send?api-version=2022-06-01", "hub_send"),
+    ("POST", "/api/hubs/chat/:closeConnections?reason=bye%20bye&api-version=2024-12-01", "hub_close_connections"),
+    ("POST", "/api/hubs/chat/:execute?api-version=2024-12-01&filter=userId%20eq%20'u'", "hub_execute"),
+    ("POST", "/api/hubs/chat/:generateToken?userId=u&minutesToExpire=5&api-version=2024-12-01", "generate_token"),
+    ("HEAD", "/api/hubs/chat/connections/c?api-version=2024-12-01", "connection_exists"),
+    ("DELETE", "/api/hubs/chat/connections/c?reason=x&api-version=2024-12-01", "connection_close"),
+    ("POST", "/api/hubs/chat/connections/c/:send?api-version=2024-12-01", "connection_send"),
+    ("POST", "/api/hubs/chat/connections/c/:invoke?api-version=2024-12-01", "connection_invoke"),
+    ("DELETE", "/api/hubs/chat/connections/c/groups?api-version=2024-12-01", "connection_leave_all_groups"),
+    ("POST", "/api/hubs/chat/connections/c/streams/s/:send?completed=true&api-version=2024-12-01", "stream_send"),
+    ("POST", "/api/hubs/chat/connections/c/streams/s/:complete?api-version=2024-12-01", "stream_complete"),
+    ("HEAD", "/api/hubs/chat/groups/g?api-version=2024-12-01", "group_exists"),
+    ("POST", "/api/hubs/chat/groups/g/:closeConnections?api-version=2024-12-01", "group_close_connections"),
+    ("POST", "/api/hubs/chat/groups/g/:send?excluded=a&excluded=b&api-version=2024-12-01", "group_send"),
+    ("GET", "/api/hubs/chat/groups/g/connections?maxpagesize=2&top=9&api-version=2024-12-01", "group_list_connections"),
+    ("PUT", "/api/hubs/chat/groups/g/connections/c?api-version=2024-12-01", "group_add_connection"),
+    ("DELETE", "/api/hubs/chat/groups/g/connections/c?api-version=2024-12-01", "group_remove_connection"),
+    ("HEAD", "/api/hubs/chat/users/u?api-version=2024-12-01", "user_exists"),
+    ("POST", "/api/hubs/chat/users/u/:closeConnections?api-version=2024-12-01", "user_close_connections"),
+    ("POST", "/api/hubs/chat/users/u/:send?api-version=2024-12-01", "user_send"),
+    ("DELETE", "/api/hubs/chat/users/u/groups?api-version=2024-12-01", "user_leave_all_groups"),
+    ("HEAD", "/api/hubs/chat/users/u/groups/g?api-version=2024-12-01", "user_in_group"),
+    ("GET", "/api/hubs/chat/users/u/groups/g?api-version=2024-12-01", "user_in_group"),
+    ("PUT", "/api/hubs/chat/users/u/groups/g?ttl=60&api-version=2024-12-01", "user_add_to_group"),
+    ("DELETE", "/api/hubs/chat/users/u/groups/g?api-version=2024-12-01", "user_remove_from_group"),
+    ("GET", "/api/v1/auth/accessKey", "access_key"),
+    ("POST", "/api/v1/hubs/chat", "hub_send"),
+    ("POST", "/api/v1/hubs/app_chat?excluded=a", "hub_send"),
+    ("POST", "/api/v1/hubs/chat/users/u", "user_send"),
+    ("POST", "/api/v1/hubs/chat/connections/c", "connection_send"),
+    ("GET", "/api/v1/hubs/chat/connections/c", "connection_exists"),
+    ("HEAD", "/api/v1/hubs/chat/connections/c", "connection_exists"),
+    ("DELETE", "/api/v1/hubs/chat/connections/c?reason=x", "connection_close"),
+    ("POST", "/api/v1/hubs/chat/groups/g", "group_send"),
+    ("GET", "/api/v1/hubs/chat/groups/g", "group_exists"),
+    ("HEAD", "/api/v1/hubs/chat/groups/g", "group_exists"),
+    ("GET", "/api/v1/hubs/chat/users/u", "user_exists"),
+    ("HEAD", "/api/v1/hubs/chat/users/u", "user_exists"),
+    ("PUT", "/api/v1/hubs/chat/groups/g/connections/c", "group_add_connection"),
+    ("DELETE", "/api/v1/hubs/chat/groups/g/connections/c", "group_remove_connection"),
+    ("GET", "/api/v1/hubs/chat/groups/g/users/u", "user_in_group"),
+    ("HEAD", "/api/v1/hubs/chat/groups/g/users/u", "user_in_group"),
+    ("PUT", "/api/v1/hubs/chat/groups/g/users/u?ttl=1", "user_add_to_group"),
+    ("DELETE", "/api/v1/hubs/chat/groups/g/users/u", "user_remove_from_group"),
+    ("DELETE", "/api/v1/hubs/chat/users/u/groups", "user_leave_all_groups"),
+    ("PUT", "/api/v1/hubs/chat/users/u/groups/g", "user_add_to_group"),
+];
+
+/// A laboratory in which everything is allowed.
+async fn open_lab() -> Lab {
+    Lab::start(|plan| {
+        plan.allow(&ALL_OPERATIONS);
+    })
+    .await
+}
+
+/// What stands in the journal of a body.
+fn sha256(body: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+#[track_caller]
+fn assert_untouched(arrived: &Entry, method: &str, target: &str, content_type: Option<&str>, body: &[u8]) {
+    assert_eq!((arrived.method.as_str(), arrived.target.as_str()), (method, target));
+    assert_eq!(arrived.header("content-type"), content_type, "{target}");
+    assert_eq!((arrived.body_length, arrived.body_sha256.as_str()), (body.len(), &*sha256(body)), "{target}");
+    assert!(arrived.complete, "{target}");
+}
+
+#[tokio::test]
+async fn every_operation_arrives_as_it_was_sent_and_its_answer_comes_back() {
+    let lab = open_lab().await;
+    let east = &lab.endpoint("east").server;
+    let mut caller = lab.caller().await;
+    for (method, target, operation) in CALLS {
+        lab.forget_arrivals();
+        let counted = lab.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
+        // A few of them wait for a client's answer, or for clients that are not there: any answer of the endpoint's own
+        // will do here, and a fault has it come at once.
+        east.faults().set(Fault::times(1, FaultKind::json(200, r#"{"from":"east"}"#)));
+        let (content_type, body) = match method {
+            "POST" => (Some("application/json"), HELLO),
+            _ => (None, ""),
+        };
+        let builder = content_type
+            .into_iter()
+            .fold(request(method, target), |builder, content_type| builder.header(CONTENT_TYPE, content_type));
+        let answer = caller.send(builder, body).await;
+        answer.is(200);
+        assert_eq!(answer.body.is_empty(), method == "HEAD", "{method} {target}");
+        assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"), "{method} {target}");
+        assert_untouched(&lab.arrival("east"), method, target, content_type, body.as_bytes());
+        let counts = lab.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
+        assert!(counts > counted, "{method} {target} is not counted as {operation}");
+    }
+}
+
+#[tokio::test]
+async fn each_operation_does_at_the_service_what_it_says() {
+    let lab = open_lab().await;
+    let hubs = &lab.endpoint("east").hubs;
+    let connection = hubs.connect("chat", Some("user/a"));
+    let id = connection.id().to_owned();
+    let mut caller = lab.caller().await;
+    for (method, target, status) in [
+        ("PUT", format!("/api/hubs/chat/groups/g/connections/{id}?api-version=2024-12-01"), 200),
+        ("HEAD", "/api/hubs/chat/groups/g?api-version=2024-12-01".to_owned(), 200),
+        ("HEAD", "/api/hubs/chat/users/user%2Fa?api-version=2024-12-01".to_owned(), 200),
+        ("HEAD", "/api/hubs/chat/users/user?api-version=2024-12-01".to_owned(), 404),
+        ("GET", "/api/hubs/chat/groups/g/connections?api-version=2024-12-01".to_owned(), 200),
+        ("DELETE", format!("/api/hubs/chat/connections/{id}?api-version=2024-12-01"), 200),
+        ("HEAD", format!("/api/hubs/chat/connections/{id}?api-version=2024-12-01"), 404),
+    ] {
+        caller.call(method, &target).await.is(status);
+    }
+}
+
+#[tokio::test]
+async fn path_and_query_bytes_are_not_touched() {
+    let lab = open_lab().await;
+    let mut caller = lab.caller().await;
+    for target in [
+        "/api/hubs/Chat/users/user%2Fa/:send?api-version=2022-11-01",
+        "/api/hubs/chat/users/user%2fa/:send?api-version=2022-11-01",
+        "/api/hubs/chat/groups/%E4%BD%A0%20+~!$&'()*,;=:@/:send?api-version=2022-11-01",
+        "/api/hubs/chat/:send?excluded=b&excluded=a&excluded=a&api-version=2022-11-01",
+        "/api/hubs/chat/:send?API-Version=2022-11-01&x=%41%zz&&=&a=b=c?/",
+        "/api/hubs/a%60b,.%5Bc%5D/:send?api-version=2022-11-01",
+        "/api/hubs/chat/groups/%25252E/:send?api-version=2022-11-01",
+        "/api/hubs/chat/users/...%2F..%2F/:send?api-version=2022-11-01",
+        "/api/hubs/chat/:send?",
+    ] {
+        lab.forget_arrivals();
+        caller.post(target, "application/json", HELLO).await;
+        assert_untouched(&lab.arrival("east"), "POST", target, Some("application/json"), HELLO.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn bodies_of_every_kind_pass_untouched() {
+    let lab = open_lab().await;
+    let mut caller = lab.caller().await;
+    // {"target": "hello", "arguments": [-1, h'00ff']}
+    let messagepack = b"\x82\xa6target\xa5hello\xa9arguments\x92\xff\xc4\x02\x00\xff".to_vec();
+    let binary: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+    for (content_type, body) in [
+        ("application/json; charset=utf-8", HELLO.as_bytes().to_vec()),
+        ("application/x-msgpack", messagepack),
+        ("application/octet-stream", binary),
+        ("application/json", b"\xef\xbb\xbf not json \0 at all".to_vec()),
+        ("application/json", Vec::new()),
+    ] {
+        lab.forget_arrivals();
+        caller.post(SEND, content_type, body.clone()).await;
+        let arrived = lab.arrival("east");
+        assert_untouched(&arrived, "POST", SEND, Some(content_type), &body);
+        assert_eq!(arrived.header("transfer-encoding"), None, "a known length stays known");
+
+        lab.forget_arrivals();
+        let pieces = body.chunks(1000).map(Bytes::copy_from_slice).collect();
+        caller.send_chunked(request("POST", SEND).header(CONTENT_TYPE, content_type), pieces).await;
+        assert_untouched(&lab.arrival("east"), "POST", SEND, Some(content_type), &body);
+    }
+}
+
+#[tokio::test]
+async fn empty_body_keeps_its_declared_length() {
+    let lab = open_lab().await;
+    let mut raw = lab.raw().await;
+    raw.write("POST /api/hubs/chat/:closeConnections?api-version=2024-12-01 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
+    raw.answer().await.unwrap().is(204);
+    // Without it, servers of Microsoft's answer 411.
+    assert_eq!(lab.arrival("east").header("content-length"), Some("0"));
+}
+
+#[tokio::test]
+async fn what_is_the_callers_own_and_what_is_about_the_connection_stays_here() {
+    let lab = open_lab().await;
+    let builder = hello()
+        .header(AUTHORIZATION, "Bearer of-the-caller")
+        .header(COOKIE, "session=1")
+        .header("connection", "keep-alive, x-hop, te")
+        .header("x-hop", "1")
+        .header("keep-alive", "timeout=5")
+        .header("te", "trailers")
+        .header("proxy-authorization", "Basic YTpi")
+        .header("proxy-connection", "keep-alive")
+        .header("upgrade", "h2c")
+        .header("x-stays", "1")
+        .header("x-stays", "2")
+        .header("user-agent", "caller/1.0");
+    lab.caller().await.send(builder, HELLO).await.is(202);
+    let arrived = lab.arrival("east");
+    let mut names: Vec<&str> = arrived.headers.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    let expected = ["content-length", "content-type", "host", "user-agent", "x-request-id", "x-stays", "x-stays"];
+    assert_eq!(names, expected, "{arrived:#?}");
+    assert_eq!(arrived.host, lab.endpoint("east").server.address().to_string());
+    assert_eq!(arrived.authorization.as_ref().unwrap().claim("aud"), Some("https://signalr.azure.com"));
+}
+
+#[tokio::test]
+async fn connection_header_cannot_take_away_what_the_gateway_sets() {
+    let lab = open_lab().await;
+    let builder = hello().header("connection", "authorization, host, content-length, content-type, x-request-id");
+    lab.caller().await.send(builder, HELLO).await.is(202);
+    let arrived = lab.arrival("east");
+    assert_untouched(&arrived, "POST", SEND, Some("application/json"), HELLO.as_bytes());
+    assert!(arrived.authorization.is_some() && arrived.header("x-request-id").is_some());
+}
+
+#[tokio::test]
+async fn request_ids_are_taken_over_or_made_and_traces_pass_on() {
+    let lab = open_lab().await;
+    let mut caller = lab.caller().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let builder =
+        hello().header("x-request-id", "from-the-caller/1").header("traceparent", trace).header("tracestate", "a=b");
+    let answer = caller.send(builder, HELLO).await;
+    assert_eq!(answer.is(202).header("x-request-id"), Some("from-the-caller/1"));
+    let arrived = lab.arrival("east");
+    assert_eq!(arrived.header("x-request-id"), Some("from-the-caller/1"));
+    assert_eq!((arrived.header("traceparent"), arrived.header("tracestate")), (Some(trace), Some("a=b")));
+
+    for unfit in ["", "two words", "\"quoted\"", &"x".repeat(129)] {
+        lab.forget_arrivals();
+        let answer = caller.send(hello().header("x-request-id", unfit), HELLO).await;
+        let made = answer.is(202).header("x-request-id").unwrap();
+        assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
+        assert_eq!(lab.arrival("east").header("x-request-id"), Some(made));
+    }
+}
+
+#[tokio::test]
+async fn callers_address_is_told_upstream_only_when_configured() {
+    for (configured, expected) in [("false", vec!["10.0.0.1"]), ("true", vec!["10.0.0.1", "127.0.0.1"])] {
+        let lab = Lab::start(|plan| {
+            plan.set("forwarding.client_address", configured);
+        })
+        .await;
+        let builder = hello().header("x-forwarded-for", "10.0.0.1");
+        lab.caller().await.send(builder, HELLO).await.is(202);
+        let arrived = lab.arrival("east");
+        let told: Vec<&str> =
+            arrived.headers.iter().filter(|(name, _)| name == "x-forwarded-for").map(|(_, value)| &**value).collect();
+        assert_eq!(told, expected);
+    }
+}
+
+#[tokio::test]
+async fn error_codes_of_the_service_survive_and_what_speaks_for_its_host_does_not() {
+    let lab = open_lab().await;
+    let answer = lab.call("HEAD", "/api/hubs/chat/connections/nobody?api-version=2024-12-01").await;
+    assert_eq!(answer.is(404).header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
+
+    let headers = [
+        ("x-ms-error-code", "Warning.User.NotExisted"),
+        ("set-cookie", "a=b"),
+        ("strict-transport-security", "max-age=1"),
+        ("alt-svc", "h3=\":443\""),
+        ("signalr-gateway-error", "forged"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("x-request-id", "of-the-endpoint"),
+    ];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let fault = FaultKind::Answer {
+        status: 404,
+        retry_after_secs: Some(7),
+        headers,
+        content_type: Some("application/json".to_owned()),
+        body: "{}".to_owned(),
+    };
+    lab.endpoint("east").server.faults().set(Fault::times(1, fault));
+    // The caller knows the headers that may come and fails on others.
+    let answer = lab.hello().await;
+    assert_eq!(answer.is(404).header("x-ms-error-code"), Some("Warning.User.NotExisted"));
+    assert_eq!((answer.header("retry-after"), &*answer.text()), (Some("7"), "{}"));
+    assert_eq!(answer.header("x-request-id").unwrap().len(), 32, "the gateway's own");
+}
+
+#[tokio::test]
+async fn links_to_the_endpoint_lead_back_to_the_gateway() {
+    let lab = open_lab().await;
+    let (gateway, east) = (lab.listener("default"), lab.endpoint("east").url());
+    for (from_the_endpoint, at_the_caller) in [
+        (format!("{east}/api/hubs/chat?x=1"), format!("http://{gateway}/api/hubs/chat?x=1")),
+        ("/relative".to_owned(), "/relative".to_owned()),
+        (format!("{east}.evil.example/"), format!("{east}.evil.example/")),
+    ] {
+        let fault = FaultKind::Answer {
+            status: 308,
+            retry_after_secs: None,
+            headers: vec![("location".to_owned(), from_the_endpoint)],
+            content_type: None,
+            body: String::new(),
+        };
+        lab.endpoint("east").server.faults().set(Fault::times(1, fault));
+        assert_eq!(lab.hello().await.is(308).header("location"), Some(&*at_the_caller));
+    }
+}
+
+#[tokio::test]
+async fn answer_that_breaks_off_is_seen_to_break_off() {
+    let lab = open_lab().await;
+    let faults = lab.endpoint("east").server.faults();
+    faults.set(Fault::times(1, FaultKind::BreakBody));
+    let broken = lab.caller().await.try_send(request("POST", SEND), HELLO).await;
+    assert!(broken.is_err(), "{broken:?}");
+    lab.hello().await.is(202);
+    assert_eq!(lab.arrivals("east").len(), 2, "a message whose answer broke off is not sent again");
+}
+
+#[tokio::test]
+async fn health_is_answered_by_the_gateway_itself() {
+    let lab = open_lab().await;
+    for (method, path) in [("GET", "/api/health"), ("HEAD", "/api/health"), ("GET", "/api/v1/health")] {
+        lab.call(method, path).await.is(200);
+    }
+
+    let stage = Stage::start().await;
+    stage.sandbox.entra().faults().refuse().await;
+    let lab = stage
+        .gateway(|plan| {
+            plan.wait_until_ready = false;
+        })
+        .await;
+    lab.call("GET", "/api/health").await.is_refused(503, "token_unavailable");
+    lab.call("HEAD", "/api/health").await.is_refused(503, "token_unavailable");
+}

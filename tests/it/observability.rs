@@ -1,0 +1,271 @@
+//! What an operator sees: metrics of bounded number, one log line for each request, liveness, readiness and status.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
+
+use crate::support::{Caller, HELLO, Lab, Process, SEND, Samples, Stage, hello, request, wait_until};
+
+#[track_caller]
+fn assert_counted(samples: &Samples, name: &str, labels: &[(&str, &str)], expected: u32) {
+    let found = samples.sum(name, labels);
+    assert!((found - f64::from(expected)).abs() < 1e-9, "{name} {labels:?} is {found}, not {expected}");
+}
+
+#[tokio::test]
+async fn metrics_have_the_names_that_dashboards_rely_on() {
+    let lab = Lab::start(|_| {}).await;
+    // A bit of everything, since what has never happened is not shown.
+    lab.hello().await.is(202);
+    let faults = lab.endpoint("east").server.faults();
+    faults.set(Fault::times(1, FaultKind::status(401)));
+    lab.hello().await.is(202);
+    faults.set(Fault::times(1, FaultKind::Reset));
+    lab.hello().await.is_refused(502, "upstream_broken");
+    lab.call("GET", "/nowhere").await.is_refused(404, "unknown_path");
+    let text = lab.admin("/metrics").await.text();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<&str> = types.filter(|line| line.starts_with("signalr_gateway_")).collect();
+    insta::assert_snapshot!("metrics", names.join("\n"));
+    for name in names {
+        let name = name.split(' ').next().unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} is not explained");
+    }
+    assert!(text.contains("process_resident_memory_bytes") && text.contains("process_open_fds"));
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_what_became_of_them() {
+    let lab = Lab::start(|_| {}).await;
+    let mut caller = lab.caller().await;
+    for _ in 0..3 {
+        caller.send(hello(), HELLO).await.is(202);
+    }
+    caller.call("HEAD", "/api/hubs/chat/groups/none?api-version=2024-12-01").await.is(404);
+    caller.call("GET", "/nowhere").await.is_refused(404, "unknown_path");
+    let metrics = lab.metrics().await;
+    let sent = [("route", "default"), ("operation", "hub_send"), ("code", "202")];
+    assert_counted(&metrics, "requests_total", &sent, 3);
+    assert_counted(&metrics, "requests_total", &[("operation", "group_exists"), ("code", "404")], 1);
+    assert_counted(&metrics, "requests_total", &[("route", "_none"), ("operation", "_other"), ("code", "404")], 1);
+    assert_counted(&metrics, "rejected_total", &[("reason", "unknown_path")], 1);
+    assert_counted(&metrics, "upstream_requests_total", &[("endpoint", "east")], 4);
+    assert_counted(&metrics, "upstream_requests_total", &[("endpoint", "west")], 0);
+    assert_counted(&metrics, "request_duration_seconds_count", &[], 5);
+    assert_counted(&metrics, "requests_in_flight", &[], 0);
+    assert_counted(&metrics, "draining", &[], 0);
+}
+
+/// Five hundred requests that differ in whatever a caller can choose.
+async fn send_whatever(lab: &Lab, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut caller = lab.caller().await;
+    for number in 0..500 {
+        let word: String = (0..12).map(|_| random.alphabetic()).collect();
+        let other: String = (0..8).map(|_| random.lowercase()).collect();
+        let builder = match number % 10 {
+            0 => request("POST", &format!("/api/hubs/{word}/:send?api-version=2022-11-01")),
+            1 => request("POST", &format!("/api/hubs/{word}/groups/{other}/:send?application={other}")),
+            2 => request("HEAD", &format!("/api/hubs/chat/users/{word}?{other}=1")),
+            3 => request("GET", &format!("/{word}/{other}")),
+            4 => request("POST", &format!("/api/hubs/{word}/{other}")),
+            5 => request(&word.to_uppercase(), &format!("/api/hubs/{other}/:send")),
+            6 => request("POST", SEND).header("host", format!("{other}.example")),
+            7 => request("POST", SEND).header("x-request-id", &word).header("user-agent", &other),
+            8 => request("POST", SEND).header("content-type", format!("{other}/{word}")),
+            _ => request("PUT", &format!("/api/hubs/{word}/users/{other}/groups/{word}?ttl={number}")),
+        };
+        let body = if builder.method_ref().unwrap() == "POST" { HELLO } else { "" };
+        caller.send(builder, body).await;
+    }
+}
+
+#[tokio::test]
+async fn number_of_series_does_not_grow_with_what_callers_send() {
+    let lab = Lab::start(|_| {}).await;
+    send_whatever(&lab, 1).await;
+    let before = lab.metrics().await;
+    send_whatever(&lab, 2).await;
+    let after = lab.metrics().await;
+    let new: BTreeSet<&str> = after.series().difference(&before.series()).copied().collect();
+    assert!(new.is_empty(), "{new:?}");
+    assert_eq!(after.count(), before.count());
+    assert!(after.sum("requests_total", &[]) >= 1000.0, "they were counted");
+}
+
+#[tokio::test]
+async fn caller_that_goes_away_in_the_middle_is_counted_and_leaves_nothing_in_flight() {
+    let lab = Lab::start(|_| {}).await;
+    let east = &lab.endpoint("east").server;
+    east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
+    let head = format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\n");
+    // One waits for its answer, one is still sending.
+    let mut waiting = lab.raw().await;
+    waiting.write(format!("{head}content-length: {}\r\n\r\n{HELLO}", HELLO.len())).await;
+    east.journal().wait_for(1, |entry| entry.target == SEND).await;
+    let mut sending = lab.raw().await;
+    sending.write(format!("{head}content-length: 10\r\n\r\nhello")).await;
+    wait_until("both are in flight", async || {
+        ((lab.metrics().await.sum("requests_in_flight", &[]) - 2.0).abs() < 1e-9).then_some(())
+    })
+    .await;
+    waiting.reset();
+    sending.reset();
+    let metrics = wait_until("none is in flight", async || {
+        let metrics = lab.metrics().await;
+        (metrics.sum("requests_in_flight", &[]).abs() < 1e-9).then_some(metrics)
+    })
+    .await;
+    let gone =
+        metrics.sum("requests_total", &[("code", "499")]) + metrics.sum("rejected_total", &[("reason", "body_broken")]);
+    assert!((gone - 2.0).abs() < 1e-9, "{gone}");
+    assert_counted(&metrics, "requests_total", &[], 2);
+    wait_until("no connection is held for them", async || {
+        let metrics = lab.metrics().await;
+        (metrics.sum("upstream_connections", &[("endpoint", "east"), ("state", "active")]).abs() < 1e-9).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn upstream_connections_are_kept_and_counted() {
+    let lab = Lab::start(|plan| {
+        plan.set("process.workers", "1");
+    })
+    .await;
+    let mut caller = lab.caller().await;
+    for _ in 0..10 {
+        caller.send(hello(), HELLO).await.is(202);
+    }
+    let metrics = lab.metrics().await;
+    assert_counted(&metrics, "upstream_connects_total", &[("endpoint", "east"), ("result", "ok")], 1);
+    assert_counted(&metrics, "upstream_connections", &[("endpoint", "east"), ("state", "idle")], 1);
+    assert_counted(&metrics, "upstream_connections", &[("endpoint", "east"), ("state", "active")], 0);
+}
+
+#[tokio::test]
+async fn openmetrics_and_gzip_are_given_to_who_asks() {
+    let lab = Lab::start(|_| {}).await;
+    let mut caller = Caller::connect(lab.admin_address()).await;
+    let plain = caller.call("GET", "/metrics").await;
+    assert!(plain.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"), "{plain:?}");
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let open = caller.send(request("GET", "/metrics").header("accept", accept), "").await;
+    assert!(
+        open.header("content-type").unwrap().starts_with("application/openmetrics-text; version=1.0.0"),
+        "{open:?}"
+    );
+    assert!(open.text().ends_with("# EOF\n"));
+    assert!(
+        open.text().contains("# TYPE signalr_gateway_build info")
+            || open.text().contains("signalr_gateway_build_info{")
+    );
+    assert!(
+        open.text().lines().all(|line| !line.starts_with("# TYPE") || !line.contains("_total counter")),
+        "{}",
+        open.text()
+    );
+    let packed = caller.send(request("GET", "/metrics").header("accept-encoding", "gzip"), "").await;
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    assert!(packed.body.len() < plain.body.len() / 2);
+}
+
+#[tokio::test]
+async fn liveness_readiness_and_status_say_what_is_so() {
+    let stage = Stage::start().await;
+    stage.sandbox.entra().faults().refuse().await;
+    let lab = stage
+        .gateway(|plan| {
+            plan.wait_until_ready = false;
+        })
+        .await;
+    assert_eq!(lab.admin("/livez").await.status, 200);
+    let not_ready = lab.admin("/readyz").await;
+    assert_eq!(not_ready.status, 503);
+    assert!(not_ready.text().contains("/status"), "{not_ready:?}");
+    let told = wait_until("the status tells the cause", async || {
+        lab.credential("east").await["last_error"].as_str().map(str::to_owned)
+    });
+    assert!(told.await.contains("connect"), "the cause is named");
+    let dialled: u64 = lab.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().received()).sum();
+    lab.admin("/readyz").await;
+    lab.sandbox.entra().faults().clear().await;
+    wait_until("it is ready", async || (lab.admin("/readyz").await.status == 200).then_some(())).await;
+    assert!(lab.arrivals("east").is_empty() && dialled <= 2, "readiness dials no endpoint");
+
+    let status = lab.admin("/status").await;
+    assert_eq!(status.header("content-type"), Some("application/json"));
+    let status = status.json();
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["listeners"][0]["address"], lab.listener("default").to_string());
+    assert_eq!(status["endpoints"][0]["url"], lab.endpoint("east").url());
+    assert_eq!(status["routes"][0]["endpoints"], serde_json::json!(["east", "west"]));
+    lab.wait_until_credentials_are("ready").await;
+    let token = lab.credential("east").await["token"].as_str().unwrap().to_owned();
+    lab.hello().await.is(202);
+    assert_eq!(lab.arrival("east").authorization.unwrap().fingerprint, token, "the name that logs know it by");
+    let page = lab.admin("/").await;
+    assert!(page.text().contains("ready") && page.text().contains(&token));
+    assert_eq!(lab.admin("/elsewhere").await.status, 404);
+    let post = Caller::connect(lab.admin_address()).await.call("POST", "/metrics").await;
+    assert_eq!((post.status.as_u16(), post.header("allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test]
+async fn each_request_leaves_one_line_of_json_that_names_no_one() {
+    let stage = Stage::start().await;
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    let mut caller = Caller::connect(process.listener()).await;
+    let target = "/api/hubs/chat/users/ann%40example.org/:send?api-version=2022-11-01";
+    let builder = request("POST", target).header("content-type", "application/json").header("x-request-id", "id-1");
+    caller.send(builder, HELLO).await.is(202);
+    caller.send(request("GET", "/nowhere").header("x-request-id", "id-2"), "").await.is_refused(404, "unknown_path");
+    process.terminate().await;
+    let (_, log) = process.wait().await;
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|err| panic!("{err}: {line}"))).collect();
+    let line_of = |id: &str| {
+        let mut found = lines.iter().filter(|line| line["request_id"] == id);
+        let line = found.next().unwrap_or_else(|| panic!("no line of {id} in {log}")).clone();
+        assert!(found.next().is_none(), "one line for each request");
+        line
+    };
+    let good = line_of("id-1");
+    for (field, value) in [
+        ("level", "INFO"),
+        ("target", "signalr_gateway::access"),
+        ("method", "POST"),
+        ("operation", "user_send"),
+        ("hub", "chat"),
+        ("route", "default"),
+        ("endpoint", "east"),
+    ] {
+        assert_eq!(good[field], value, "{good}");
+    }
+    assert_eq!((&good["status"], &good["request_bytes"]), (&202.into(), &HELLO.len().into()));
+    assert!(good["duration_ms"].as_f64().unwrap() > 0.0 && good["timestamp"].is_string());
+    let refused = line_of("id-2");
+    assert_eq!((&refused["status"], &refused["error.kind"]), (&404.into(), &"unknown_path".into()), "{refused}");
+    assert!(!log.contains("ann"), "users are not named: {log}");
+    assert!(!log.contains("world"), "bodies are not logged: {log}");
+}
+
+#[tokio::test]
+async fn access_log_can_be_failures_alone() {
+    let stage = Stage::start().await;
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let config = files.config.to_str().unwrap();
+    let arguments = ["run", "--config", config, "--set", "logging.access=failures", "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(hello().header("x-request-id", "good"), HELLO).await.is(202);
+    caller.send(request("GET", "/nowhere").header("x-request-id", "bad"), "").await.is_refused(404, "unknown_path");
+    process.terminate().await;
+    let (_, log) = process.wait().await;
+    assert!(log.contains("\"request_id\":\"bad\"") && !log.contains("\"request_id\":\"good\""), "{log}");
+}

@@ -1,0 +1,170 @@
+//! The canary: what must never be shown is looked for in everything that the gateway shows, at the noisiest level.
+
+use signalr_gateway::sandbox::{CredentialChoice, Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
+
+use crate::support::{ALL_OPERATIONS, Answer, Caller, HELLO, Process, SEND, Stage, hello, request, wait_until};
+
+/// What is looked for, under the name by which a failing test may mention it.
+struct Canaries(Vec<(String, String)>);
+
+impl Canaries {
+    /// Fails if a text holds one of them, or anything like a token.
+    #[track_caller]
+    fn assert_absent(&self, place: &str, text: &str) {
+        for (name, secret) in &self.0 {
+            assert!(!text.contains(secret.as_str()), "{name} is shown by {place}");
+        }
+        // Every JWT begins so: it is `{"` in base64url.
+        let token = text.match_indices("eyJ").find(|(at, _)| {
+            text[at + 3..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)).count() > 16
+        });
+        assert!(token.is_none(), "a token is shown by {place}: {token:?}");
+    }
+}
+
+fn canaries(stage: &Stage, folder: &std::path::Path) -> Canaries {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    let mut found = vec![("the client secret".to_owned(), read("client-secret").unwrap())];
+    let (_, header) = stage.sandbox.app_service_identity();
+    found.push(("the secret of App Service".to_owned(), header.expose().to_owned()));
+    for endpoint in ["east", "west"] {
+        found.extend(read(&format!("{endpoint}-access-key")).map(|key| ("an access key".to_owned(), key)));
+        found.extend(read(&format!("{endpoint}-token")).map(|token| ("a token file".to_owned(), token)));
+    }
+    found.push(("the assertion".to_owned(), read("assertion.jwt").unwrap()));
+    let pem = read("client.pem").unwrap();
+    let key = pem.split("PRIVATE KEY-----").nth(1).unwrap();
+    let lines = key.lines().filter(|line| line.len() > 40);
+    found.extend(lines.map(|line| ("a line of the private key".to_owned(), line.to_owned())));
+    assert!(found.len() > 10 && found.iter().all(|(_, secret)| secret.len() >= 8));
+    Canaries(found)
+}
+
+/// A life with everything that may go wrong.
+async fn live_through(stage: &Stage, process: &Process, shown: &mut Vec<(String, String)>) {
+    let mut caller = Caller::connect(process.listener()).await;
+    let mut note = |what: &str, answer: Answer| {
+        shown.push((what.to_owned(), format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body))));
+    };
+    for hub in ["east", "west"] {
+        let faults = stage.sandbox.endpoint(hub).unwrap().server.faults();
+        let send = |id: &str| {
+            request("POST", &format!("/api/hubs/{hub}/:send?api-version=2022-11-01"))
+                .header("content-type", "application/json")
+                .header("authorization", "Bearer of-the-caller-canary")
+                .header("cookie", "of-the-caller-canary")
+                .header("x-request-id", id)
+        };
+        note("a good answer", caller.send(send("good"), HELLO).await);
+        faults.set(Fault::times(1, FaultKind::status(401)));
+        note("an answer after a refused token", caller.send(send("replaced"), HELLO).await);
+        faults.set(Fault::times(1, FaultKind::html(403)));
+        note("a 403", caller.send(send("forbidden"), HELLO).await);
+        faults.set(Fault::times(1, FaultKind::Reset));
+        note("a 502", caller.send(send("reset"), HELLO).await);
+        faults.refuse().await;
+        note("an unreachable endpoint", caller.send(send("refused"), HELLO).await);
+        faults.clear().await;
+    }
+    note("an unknown path", caller.post("/of-the-caller", "text/plain", HELLO).await);
+    note("a foreign host", caller.send(hello().header("host", "evil.example"), HELLO).await);
+    for path in ["/", "/status", "/metrics", "/readyz", "/livez"] {
+        let answer = Caller::connect(process.admin()).await.call("GET", path).await;
+        shown.push((path.to_owned(), answer.text()));
+    }
+}
+
+#[tokio::test]
+async fn nothing_secret_is_shown_anywhere_whatever_happens() {
+    use CredentialChoice::{
+        AccessKey, ClientCertificate, ClientCertificateRs256, ClientSecret, FederatedFile, FederatedIdentity,
+        ManagedIdentity, TokenFile,
+    };
+    for (east, west) in [
+        (ClientSecret, FederatedIdentity),
+        (ClientCertificate, AccessKey),
+        (ClientCertificateRs256, TokenFile),
+        (ManagedIdentity, FederatedFile),
+    ] {
+        let stage = Stage::start().await;
+        let config = GatewayConfig {
+            operations: ALL_OPERATIONS.map(str::to_owned).to_vec(),
+            more: "[[routes]]\nname = \"east\"\nmatch = { hub = \"east\" }\nendpoints = [\"east\"]\n\
+                   [[routes]]\nname = \"west\"\nendpoints = [\"west\"]\n"
+                .to_owned(),
+            ..GatewayConfig::default().with_credential("east", east).with_credential("west", west)
+        };
+        let folder = stage.folder.path();
+        let files = stage.sandbox.write_files(folder, &config).unwrap();
+        // Entra refuses first, at length, and describes what it was sent.
+        let description = r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1\r\nCorrelation ID: 2","error_codes":[7000215]}"#;
+        // Not to whom nothing but time would help: a refusal is left alone for a minute unless a file changes.
+        let tenant = if west == FederatedFile { TENANT_C } else { TENANT_B };
+        let refused = Fault::times(1, FaultKind::json(401, description)).on_path(&format!("/{tenant}"));
+        stage.sandbox.entra().faults().set(refused);
+        stage.sandbox.imds().faults().set(Fault::times(1, FaultKind::status(500)));
+        let filter = "logging.filter=trace,azure_identity=trace,azure_core=trace,typespec_client_core=trace";
+        let arguments =
+            ["run", "--config", files.config.to_str().unwrap(), "--set", filter, "--set", "shutdown.delay=0s"];
+        let process = Process::start(&arguments, &[], folder).await;
+        let canaries = canaries(&stage, folder);
+        let mut shown = Vec::new();
+        // Each file is written anew, which has it read again at once.
+        wait_until("all credentials are ready", async || {
+            for file in [&files.secret, &files.certificate, &files.assertion] {
+                let content = std::fs::read(file).unwrap();
+                std::fs::write(file, content).unwrap();
+            }
+            let status = Caller::connect(process.admin()).await.call("GET", "/status").await;
+            shown.push(("/status at the start".to_owned(), status.text()));
+            let credentials = status.json()["credentials"].as_array().unwrap().clone();
+            credentials.iter().all(|credential| credential["state"] == "ready").then_some(())
+        })
+        .await;
+        live_through(&stage, &process, &mut shown).await;
+        let sent: usize =
+            stage.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().entries().len()).sum();
+        assert!(sent >= 8, "{sent}");
+        process.terminate().await;
+        let (_, log) = process.wait().await;
+        assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the log was to be noisy: {log}");
+        shown.push(("the log".to_owned(), log));
+        for (place, text) in &shown {
+            canaries.assert_absent(&format!("{place} ({east:?}, {west:?})"), text);
+            assert!(!text.contains("of-the-caller-canary"), "{place} shows what callers authenticate with");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_checked_and_refused_shows_no_secret() {
+    let stage = Stage::start().await;
+    let config = GatewayConfig::default().with_credential("east", CredentialChoice::AccessKey);
+    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
+    let canaries = canaries(&stage, stage.folder.path());
+    let config = files.config.to_str().unwrap();
+    for arguments in [
+        vec!["check", "--config", config],
+        vec!["check", "--config", config, "--json"],
+        vec!["explain", "--config", config, "POST", SEND],
+    ] {
+        let finished = crate::support::run(&arguments).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        canaries.assert_absent(&arguments.join(" "), &format!("{}{}", finished.stdout, finished.stderr));
+    }
+    // A secret pasted where it does not belong is not repeated.
+    let pasted = stage.sandbox.client_secret().expose().to_owned();
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    let text = text.replacen("key = { file = \"east-access-key\" }", &format!("key = \"{pasted}\""), 1);
+    assert!(text.contains(&pasted));
+    std::fs::write(&files.config, text).unwrap();
+    for arguments in [
+        vec!["check", "--config", config],
+        vec!["check", "--config", config, "--json"],
+        vec!["run", "--config", config],
+    ] {
+        let finished = crate::support::run(&arguments).await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        canaries.assert_absent(&arguments.join(" "), &format!("{}{}", finished.stdout, finished.stderr));
+    }
+}

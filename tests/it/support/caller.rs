@@ -1,0 +1,263 @@
+//! A caller: hyper over one connection, or raw bytes. It knows every header that an answer may have and fails on any
+//! other, so that nothing leaks unnoticed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, Request, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::in_time;
+
+/// What answers may carry. Anything else is a leak until somebody has thought about it.
+const KNOWN_HEADERS: [&str; 16] = [
+    "allow",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "location",
+    "retry-after",
+    "signalr-gateway-error",
+    "transfer-encoding",
+    "vary",
+    "www-authenticate",
+    "x-content-type-options",
+    "x-ms-error-code",
+    "x-request-id",
+];
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A caller on one HTTP/1.1 connection, which it keeps.
+pub(crate) struct Caller {
+    sender: SendRequest<UnsyncBoxBody<Bytes, std::io::Error>>,
+    host: String,
+}
+
+impl Caller {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::on(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// A caller on a connection that is there.
+    pub(crate) async fn on(stream: TcpStream) -> Self {
+        let host = stream.peer_addr().unwrap().to_string();
+        Self::over(stream, host).await
+    }
+
+    pub(crate) async fn connect_unix(path: &Path) -> Self {
+        Self::over(UnixStream::connect(path).await.unwrap(), "localhost".to_owned()).await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, host: String) -> Self {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        // Ends when the caller is dropped or the gateway closes.
+        tokio::spawn(connection);
+        Self { sender, host }
+    }
+
+    pub(crate) async fn call(&mut self, method: &str, target: &str) -> Answer {
+        self.send(request(method, target), Bytes::new()).await
+    }
+
+    pub(crate) async fn post(&mut self, target: &str, content_type: &str, body: impl Into<Bytes>) -> Answer {
+        self.send(request("POST", target).header(CONTENT_TYPE, content_type), body).await
+    }
+
+    /// A body of known length.
+    pub(crate) async fn send(&mut self, request: http::request::Builder, body: impl Into<Bytes>) -> Answer {
+        let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
+        self.exchange(request, body).await.unwrap()
+    }
+
+    /// A body of unknown length (chunked), in these pieces.
+    pub(crate) async fn send_chunked(&mut self, request: http::request::Builder, pieces: Vec<Bytes>) -> Answer {
+        let pieces = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
+        self.exchange(request, StreamBody::new(stream::iter(pieces)).boxed_unsync()).await.unwrap()
+    }
+
+    /// As [`Caller::send`], for requests whose connection may break.
+    pub(crate) async fn try_send(
+        &mut self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<Answer> {
+        let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
+        self.exchange(request, body).await
+    }
+
+    /// Whether the gateway has closed the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    async fn exchange(
+        &mut self,
+        request: http::request::Builder,
+        body: UnsyncBoxBody<Bytes, std::io::Error>,
+    ) -> hyper::Result<Answer> {
+        let names_host = request.headers_ref().is_some_and(|headers| headers.contains_key(HOST));
+        let request = if names_host { request } else { request.header(HOST, &self.host) };
+        in_time("an answer", async {
+            self.sender.ready().await?;
+            let (head, body) = self.sender.send_request(request.body(body).unwrap()).await?.into_parts();
+            let answer = Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() };
+            answer.has_known_headers();
+            Ok(answer)
+        })
+        .await
+    }
+}
+
+pub(crate) fn request(method: &str, target: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(target)
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.to_vec()).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|err| panic!("{err}: {self:?}"))
+    }
+
+    /// The kind of an error of the gateway's own, whose form is checked: status, problem document, request id.
+    pub(crate) fn refusal(&self) -> (u16, String) {
+        let kind = self.header("signalr-gateway-error").unwrap_or_else(|| panic!("not the gateway's own: {self:?}"));
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        if !self.body.is_empty() {
+            let problem = self.json();
+            assert_eq!(problem["status"], self.status.as_u16(), "{self:?}");
+            assert_eq!(problem["request_id"].as_str(), self.header("x-request-id"), "{self:?}");
+            assert!(!problem["title"].as_str().unwrap().is_empty(), "{self:?}");
+            assert!(!problem["detail"].as_str().unwrap().is_empty(), "{self:?}");
+        }
+        (self.status.as_u16(), kind.to_owned())
+    }
+
+    /// Asserts that it is an answer of the endpoint with this status.
+    #[track_caller]
+    pub(crate) fn is(&self, status: u16) -> &Self {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.header("signalr-gateway-error"), None, "{self:?}");
+        self
+    }
+
+    /// Asserts that the gateway refused it itself.
+    #[track_caller]
+    pub(crate) fn is_refused(&self, status: u16, kind: &str) -> &Self {
+        assert_eq!(self.refusal(), (status, kind.to_owned()), "{self:?}");
+        self
+    }
+
+    fn has_known_headers(&self) {
+        let unknown: Vec<&HeaderName> =
+            self.headers.keys().filter(|name| !KNOWN_HEADERS.contains(&name.as_str())).collect();
+        assert!(unknown.is_empty(), "headers {unknown:?} leak in {self:?}");
+    }
+}
+
+/// A connection for bytes that no HTTP library would send.
+pub(crate) struct Raw {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Raw {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+    }
+
+    /// Writes; that the other side has closed meanwhile is no error.
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let _closed = in_time("writing", self.stream.write_all(bytes.as_ref())).await;
+        self
+    }
+
+    /// Says that nothing more is written.
+    pub(crate) async fn finish(&mut self) -> &mut Self {
+        let _closed = self.stream.shutdown().await;
+        self
+    }
+
+    /// The next answer, if one comes before the connection ends.
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        in_time("an answer", async {
+            let end = loop {
+                if let Some(at) = find(&self.read, b"\r\n\r\n") {
+                    break at + 4;
+                }
+                if !self.read_some().await {
+                    return None;
+                }
+            };
+            let head: Vec<u8> = self.read.drain(..end).collect();
+            let answer = parse_head(&head);
+            let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+            while self.read.len() < length {
+                assert!(self.read_some().await, "the answer's body broke off: {answer:?}");
+            }
+            let answer = Answer { body: self.read.drain(..length).collect::<Vec<u8>>().into(), ..answer };
+            answer.has_known_headers();
+            Some(answer)
+        })
+        .await
+    }
+
+    /// Waits until the gateway closes, and returns what came before.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        in_time("the end of the connection", async {
+            while self.read_some().await {}
+            std::mem::take(&mut self.read)
+        })
+        .await
+    }
+
+    /// Ends the connection in a reset, as a caller's crash does.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+
+    async fn read_some(&mut self) -> bool {
+        self.stream.read_buf(&mut self.read).await.is_ok_and(|count| count > 0)
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn parse_head(head: &[u8]) -> Answer {
+    let head = std::str::from_utf8(head).unwrap();
+    let mut lines = head.trim_end().split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let fields = lines.map(|line| {
+        let (name, value) = line.split_once(':').unwrap();
+        (name.parse::<HeaderName>().unwrap(), value.trim().parse().unwrap())
+    });
+    Answer { status, headers: fields.collect(), body: Bytes::new() }
+}

@@ -1,0 +1,116 @@
+//! The real binary as a child process: started, watched, told to stop. Everything it writes is kept.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use super::{Caller, in_time, wait_until};
+
+/// What a program that ended said.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the binary to its end, with nothing in its environment that configures it.
+pub(crate) async fn run(arguments: &[&str]) -> Finished {
+    let output = in_time("the program's end", command(arguments).output()).await.unwrap();
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signalr-gateway"));
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).env_clear().env("COLUMNS", "100");
+    command
+}
+
+/// A running gateway. It is killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// The content of its ready file.
+    pub(crate) ready: Value,
+    stderr: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Process {
+    /// Starts the binary and waits until it serves.
+    pub(crate) async fn start(arguments: &[&str], environment: &[(&str, &str)], folder: &Path) -> Self {
+        let ready_file = folder.join("ready.json");
+        let _there_was_none = std::fs::remove_file(&ready_file);
+        let mut command = command(arguments);
+        command.arg("--ready-file").arg(&ready_file).envs(environment.iter().copied());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let reader = tokio::spawn(collect(child.stderr.take().unwrap(), Arc::clone(&stderr)));
+        let ready = wait_until("the program is ready", async || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("it ended with {status}: {}", stderr.lock().unwrap());
+            }
+            std::fs::read(&ready_file).ok().map(|json| serde_json::from_slice(&json).unwrap())
+        });
+        let ready = ready.await;
+        Self { child, ready, stderr, reader }
+    }
+
+    /// The address of the listener `default`.
+    pub(crate) fn listener(&self) -> SocketAddr {
+        self.ready["listeners"]["default"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.ready["admin"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(crate) async fn wait_until_credentials_are(&self, state: &str) {
+        wait_until(&format!("all credentials are {state}"), async || {
+            let status = Caller::connect(self.admin()).await.call("GET", "/status").await.json();
+            status["credentials"].as_array()?.iter().all(|credential| credential["state"] == state).then_some(())
+        })
+        .await;
+    }
+
+    /// Everything it wrote to stderr so far.
+    pub(crate) fn log(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) async fn terminate(&self) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    }
+
+    /// Waits for its end and returns how it ended and everything it wrote.
+    pub(crate) async fn wait(mut self) -> (ExitStatus, String) {
+        let status = in_time("the program's end", self.child.wait()).await.unwrap();
+        in_time("the end of its log", &mut self.reader).await.unwrap();
+        (status, self.log())
+    }
+}
+
+async fn collect(mut from: impl AsyncRead + Unpin, into: Arc<Mutex<String>>) {
+    let mut bytes = Vec::new();
+    let mut whole = 0;
+    while from.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+        // Whole lines alone: a character may be cut in the middle.
+        let Some(line_end) = bytes.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= whole) else {
+            continue;
+        };
+        into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[whole..=line_end]));
+        whole = line_end + 1;
+    }
+    into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[whole..]));
+}
