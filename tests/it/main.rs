@@ -19,6 +19,7 @@ mod drain;
 mod fanout;
 mod forwarding;
 mod observability;
+mod reload;
 mod routing;
 mod secrets;
 mod token_life;

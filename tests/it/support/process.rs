@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
+use super::metrics::Samples;
 use super::{Caller, in_time, wait_until};
 
 /// What a program that ended said.
@@ -89,8 +90,21 @@ impl Process {
 
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
+        self.signal("-TERM").await;
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) async fn hang_up(&self) {
+        self.signal("-HUP").await;
+    }
+
+    async fn signal(&self, signal: &str) {
         let id = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+        assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
+    }
+
+    pub(crate) async fn metrics(&self) -> Samples {
+        Samples::parse(&Caller::connect(self.admin()).await.call("GET", "/metrics").await.is(200).text())
     }
 
     /// Waits for its end and returns how it ended and everything it wrote.

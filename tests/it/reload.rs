@@ -1,0 +1,120 @@
+//! Another configuration while it serves: what changed is in force, what is the same goes on, what is bad changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signalr_gateway::sandbox::{Files, GatewayConfig};
+
+use crate::support::{Caller, HELLO, Process, Stage, hello, wait_until};
+
+/// The real binary in front of a sandbox, with its files.
+async fn start(stage: &Stage) -> (Process, Files) {
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    (process, files)
+}
+
+/// Writes the configuration with more at its end.
+fn rewrite(stage: &Stage, files: &Files, more: &str) {
+    let config = GatewayConfig { more: more.to_owned(), ..GatewayConfig::default() };
+    std::fs::write(&files.config, stage.sandbox.gateway_config(&config)).unwrap();
+}
+
+async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
+    wait_until(&format!("{count} reloads end in {result}"), async || {
+        (process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
+    })
+    .await;
+}
+
+fn route_to(endpoint: &str) -> String {
+    format!("[[routes]]\nname = \"to-{endpoint}\"\nendpoints = [\"{endpoint}\"]\n")
+}
+
+#[tokio::test]
+async fn changed_file_is_taken_over_and_what_is_the_same_goes_on() {
+    let stage = Stage::start().await;
+    let (process, files) = start(&stage).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(hello(), HELLO).await.is(202);
+    let token_requests = || stage.sandbox.entra().journal().entries().len();
+    let before = token_requests();
+
+    // Nobody says that the file has changed.
+    rewrite(&stage, &files, &route_to("west"));
+    wait_for_reloads(&process, "success", 1.0).await;
+    caller.send(hello(), HELLO).await.is(202);
+    let west = &stage.sandbox.endpoint("west").unwrap().server;
+    west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
+    assert_eq!(token_requests(), before, "tokens were asked for again");
+    assert!(process.log().contains("route to-west added"), "{}", process.log());
+    process.terminate().await;
+    assert!(process.wait().await.0.success());
+}
+
+#[tokio::test]
+async fn bad_configuration_is_refused_and_shown_and_changes_nothing() {
+    let stage = Stage::start().await;
+    let (process, files) = start(&stage).await;
+    rewrite(&stage, &files, "[[routes]]\nname = \"r\"\nendpoints = [\"nowhere\"]\n");
+    process.hang_up().await;
+    wait_for_reloads(&process, "failure", 1.0).await;
+    Caller::connect(process.listener()).await.send(hello(), HELLO).await.is(202);
+    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    let problem = status["refused_reload"].as_str().unwrap();
+    assert!(problem.contains("there is no `nowhere` among the endpoints"), "{problem}");
+    assert!((process.metrics().await.sum("config_last_reload_successful", &[])).abs() < f64::EPSILON);
+
+    rewrite(&stage, &files, "");
+    process.hang_up().await;
+    wait_for_reloads(&process, "success", 1.0).await;
+    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    assert_eq!(status.get("refused_reload"), None);
+}
+
+/// 60 reloads under load, every third one bad: not one failed request.
+#[tokio::test]
+async fn storm_of_reloads_fails_no_request() {
+    let stage = Stage::start().await;
+    let (process, files) = start(&stage).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let listener = process.listener();
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let is_over = Arc::clone(&is_over);
+            tokio::spawn(async move {
+                let mut caller = Caller::connect(listener).await;
+                let mut calls = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    caller.send(hello(), HELLO).await.is(202);
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    let (mut good, mut bad) = (0.0, 0.0);
+    for round in 0..60 {
+        match round % 3 {
+            0 => rewrite(&stage, &files, &route_to("east")),
+            1 => rewrite(&stage, &files, &route_to("west")),
+            _ => rewrite(&stage, &files, "bogus = true\n"),
+        }
+        process.hang_up().await;
+        if round % 3 == 2 {
+            bad += 1.0;
+            wait_for_reloads(&process, "failure", bad).await;
+        } else {
+            good += 1.0;
+            wait_for_reloads(&process, "success", good).await;
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let mut calls = 0;
+    for caller in callers {
+        calls += caller.await.expect("a request failed");
+    }
+    assert!(calls > 60, "only {calls} calls went through it");
+}
