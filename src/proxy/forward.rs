@@ -23,22 +23,40 @@ pub(super) struct Outgoing {
     pub(super) body: RequestBody,
 }
 
-/// Headers that may be sent more than once. The first attempt gets them as hyper read them. What further attempts are
-/// made from is kept in the form that is cheapest to make, since nearly all requests need no other.
+/// Headers that may be sent more than once. The first attempt gets them as hyper read them. For further attempts they are
+/// kept as text, which is cheapest to make, since nearly all requests need no other attempt.
 pub(super) struct Headers {
     read: Cell<Option<HeaderMap>>,
-    kept: Vec<(HeaderName, HeaderValue)>,
+    /// Name, line feed, value, line feed; neither can have one inside.
+    kept: Vec<u8>,
 }
+
+/// Room for the headers that callers usually send.
+const USUAL_HEADERS: usize = 512;
 
 impl Headers {
     pub(super) fn new(headers: HeaderMap) -> Self {
-        let kept = headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut kept = Vec::with_capacity(USUAL_HEADERS);
+        for (name, value) in &headers {
+            for text in [name.as_str().as_bytes(), value.as_bytes()] {
+                kept.extend_from_slice(text);
+                kept.push(b'\n');
+            }
+        }
         Self { read: Cell::new(Some(headers)), kept }
     }
 
     /// Returns the headers for one more attempt.
     fn another(&self) -> HeaderMap {
-        self.read.take().unwrap_or_else(|| self.kept.iter().cloned().collect())
+        self.read.take().unwrap_or_else(|| self.lines().collect())
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let mut texts = self.kept.split(|byte| *byte == b'\n');
+        std::iter::from_fn(move || {
+            let (name, value) = (texts.next()?, texts.next()?);
+            Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+        })
     }
 }
 
@@ -50,7 +68,7 @@ impl Clone for Headers {
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.kept.iter().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.lines().map(|(name, _)| name)).finish()
     }
 }
 
@@ -125,4 +143,22 @@ fn request(pool: &Pool<RequestBody>, outgoing: &Outgoing, bearer: &Bearer) -> Re
     *request.headers_mut() = outgoing.headers.another();
     headers::to_upstream(request.headers_mut(), pool.endpoint(), bearer);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attempt_gets_the_same_headers() {
+        let lines = [("host", "h"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2"), ("x-empty", "")];
+        let line = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let mut headers: HeaderMap = lines.into_iter().map(line).collect();
+        headers.insert("x-latin1", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 2);
+        let kept = Headers::new(headers.clone());
+        for attempt in [kept.another(), kept.another(), kept.clone().another()] {
+            assert_eq!(attempt, headers);
+        }
+    }
 }
