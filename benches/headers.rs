@@ -97,7 +97,9 @@ fn rules(criterion: &mut Criterion) {
 
     group.bench_function("to_downstream", |bencher| {
         let rewrite = |mut headers: HeaderMap| {
-            headers::to_downstream(&mut headers, &id, endpoint.origin(), Some("http://localhost:8080"));
+            headers::to_downstream(&mut headers, &id, endpoint.origin(), || {
+                Some(String::from("http://localhost:8080"))
+            });
             headers
         };
         bencher.iter_batched(answer, rewrite, BatchSize::SmallInput);

@@ -93,13 +93,14 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
     /// # Cancel safety
     /// Safe: what was begun is closed.
     pub async fn connect(&self) -> Result<Lease<B>, ConnectError> {
-        let connected = async {
+        // In a box, since it is large and rare: every request's future would have room for it.
+        let connected = Box::pin(async {
             let connected = self.0.endpoint.connector.connect().await?;
             match connected {
                 Connected::Plain(io) => self.start_http(io).await,
                 Connected::Tls(io) => self.start_http(io).await,
             }
-        };
+        });
         let lease = connected.await;
         self.0.metrics.upstream_connected(self.0.metrics_index, lease.is_ok());
         lease

@@ -155,8 +155,8 @@ impl Proxy {
         loop {
             let bearer = self.bearer(pool.endpoint(), outgoing.uri.path(), exchange).await?;
             let began = Instant::now();
-            let time = self.time_left(exchange)?.min(self.snapshot.settings.try_timeout);
-            let result = forward::send(pool, outgoing, &bearer, time).await;
+            let time = self.time_left_at(began, exchange)?.min(self.snapshot.settings.try_timeout);
+            let result = forward::send(pool, outgoing, &bearer, began + time).await;
             let duration = began.elapsed();
             exchange.waited(duration);
             let response = match result {
@@ -247,8 +247,12 @@ impl Proxy {
 
     /// Returns what is left of the request's time.
     pub(super) fn time_left(&self, exchange: &Exchange) -> Result<Duration, ProxyError> {
+        self.time_left_at(Instant::now(), exchange)
+    }
+
+    fn time_left_at(&self, now: Instant, exchange: &Exchange) -> Result<Duration, ProxyError> {
         let limit = self.snapshot.settings.request_timeout;
-        let left = limit.saturating_sub(exchange.started().elapsed());
+        let left = limit.saturating_sub(now.saturating_duration_since(exchange.started()));
         if left.is_zero() { Err(ProxyError::Deadline { limit }) } else { Ok(left) }
     }
 }
@@ -319,11 +323,15 @@ fn note(permit: Permit, result: &Result<Response<Answer>, ProxyError>) -> Ending
     match result {
         Ok(response) => {
             let status = response.status();
-            match (status, retry_after(response.headers())) {
-                (StatusCode::TOO_MANY_REQUESTS, pause) => permit.asked_for(pause.unwrap_or(COOL_DOWN)),
-                (StatusCode::SERVICE_UNAVAILABLE, Some(pause)) => permit.asked_for(pause),
-                _ if retry::is_transient(status) => permit.failed(),
-                _ => permit.succeeded(),
+            let pause = match status {
+                StatusCode::TOO_MANY_REQUESTS => Some(retry_after(response.headers()).unwrap_or(COOL_DOWN)),
+                StatusCode::SERVICE_UNAVAILABLE => retry_after(response.headers()),
+                _ => None,
+            };
+            match pause {
+                Some(pause) => permit.asked_for(pause),
+                None if retry::is_transient(status) => permit.failed(),
+                None => permit.succeeded(),
             }
         }
         Err(err) if err.blames_endpoint() => permit.failed(),

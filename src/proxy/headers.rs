@@ -49,20 +49,14 @@ fn is_not_for_callers(name: &HeaderName) -> bool {
 
 /// Removes the headers that `stays` names, and those that `Connection` names.
 fn remove(headers: &mut HeaderMap, stays: fn(&HeaderName) -> bool) {
-    // One look is enough for most requests: nothing is found and nothing is hashed.
-    if !headers.keys().any(stays) {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    // One look is enough for most requests: nothing is found, nothing is hashed and nothing is allocated.
+    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().collect();
+    if gone.contains(&CONNECTION) {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named = values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
         // A caller may not take away what the gateway relies on.
-        .filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID].contains(name))
-        .collect();
-    let gone: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().chain(named).collect();
+        gone.extend(named.filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID].contains(name)));
+    }
     for name in gone {
         headers.remove(name);
     }
@@ -84,14 +78,20 @@ pub fn to_upstream(headers: &mut HeaderMap, endpoint: &Endpoint, bearer: &Bearer
     headers.insert(AUTHORIZATION, bearer.header().clone());
 }
 
-/// Prepares an endpoint's headers for the caller. `gateway` is the caller's own name for us, as in its `Host`; links
-/// that point at the endpoint are turned towards it.
-pub fn to_downstream(headers: &mut HeaderMap, request_id: &HeaderValue, endpoint: &str, gateway: Option<&str>) {
+/// Prepares an endpoint's headers for the caller. Links that point at the endpoint are turned towards what `gateway`
+/// returns: the caller's own name for us, as in its `Host`. It is asked for only when there is such a link.
+pub fn to_downstream(
+    headers: &mut HeaderMap,
+    request_id: &HeaderValue,
+    endpoint: &str,
+    gateway: impl FnOnce() -> Option<String>,
+) {
     remove(headers, is_not_for_callers);
     headers.insert(REQUEST_ID, request_id.clone());
-    if let (Some(location), Some(gateway)) = (headers.get(LOCATION), gateway)
+    if let Some(location) = headers.get(LOCATION)
         && let Some(path) = location.to_str().ok().and_then(|location| location.strip_prefix(endpoint))
         && (path.is_empty() || path.starts_with(['/', '?']))
+        && let Some(gateway) = gateway()
         && let Ok(rewritten) = HeaderValue::try_from(format!("{gateway}{path}"))
     {
         headers.insert(LOCATION, rewritten);
@@ -178,7 +178,7 @@ mod tests {
             ("connection", "close"),
             ("location", "https://east.example:8443/api/next?x=1"),
         ]);
-        let gateway = Some("http://gw:8080");
+        let gateway = || Some(String::from("http://gw:8080"));
         to_downstream(&mut headers, &HeaderValue::from_static("id"), "https://east.example:8443", gateway);
         assert_eq!(headers.get("location").unwrap(), "http://gw:8080/api/next?x=1");
         assert_eq!(headers.len(), 4, "{headers:?}");
@@ -189,7 +189,8 @@ mod tests {
     fn links_to_other_hosts_are_left_alone() {
         for location in ["https://east.example.evil/x", "https://other/x", "/relative"] {
             let mut headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
-            to_downstream(&mut headers, &HeaderValue::from_static("id"), "https://east.example", Some("http://gw"));
+            let gateway = || Some(String::from("http://gw"));
+            to_downstream(&mut headers, &HeaderValue::from_static("id"), "https://east.example", gateway);
             assert_eq!(headers.get(LOCATION).unwrap(), location);
         }
     }

@@ -36,7 +36,7 @@ pub use worker::WorkerProxy;
 
 use body::{Answer, RequestBody};
 use exchange::Exchange;
-use forward::Outgoing;
+use forward::{Headers, Outgoing};
 use retry::Budget;
 
 use crate::credential::RequestUrl;
@@ -149,19 +149,20 @@ impl Proxy {
         }
 
         // What goes there.
-        let gateway = gateway_origin(peer, request);
+        let host = request.headers.get(HOST).cloned();
+        let gateway = || gateway_origin(peer, &target, host.as_ref());
         let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
         headers::strip_request(&mut request.headers, exchange.request_id(), client);
         let outgoing = Outgoing {
             method: request.method.clone(),
             uri: origin_form(target.clone())?,
-            headers: std::mem::take(&mut request.headers),
+            headers: Headers::new(std::mem::take(&mut request.headers)),
             body: body.clone(),
         };
 
         // As whom it goes, and going.
         let (place, mut response) = match (route.pick(), call.operation.together()) {
-            (_, Together::List) => self.list(route, &call, &outgoing, gateway.as_deref(), exchange).await?,
+            (_, Together::List) => self.list(route, &call, &outgoing, gateway().as_deref(), exchange).await?,
             (Pick::All(policy), Together::Deliver | Together::Ask) => {
                 self.fan_out(route, policy, &call, &outgoing, exchange).await?
             }
@@ -169,7 +170,7 @@ impl Proxy {
         };
         if let Some(pool) = self.pools.get(place) {
             let (id, origin) = (exchange.request_id(), pool.endpoint().origin());
-            headers::to_downstream(response.headers_mut(), id, origin, gateway.as_deref());
+            headers::to_downstream(response.headers_mut(), id, origin, gateway);
         }
         Ok(response)
     }
@@ -198,9 +199,9 @@ fn origin_form(uri: Uri) -> Result<Uri, ProxyError> {
 }
 
 /// Returns the origin under which the caller reached us, for links in answers.
-fn gateway_origin(peer: &Peer, request: &Parts) -> Option<String> {
-    let authority = request.uri.authority().map(http::uri::Authority::as_str);
-    let host = authority.or_else(|| request.headers.get(HOST)?.to_str().ok())?;
+fn gateway_origin(peer: &Peer, target: &Uri, host: Option<&HeaderValue>) -> Option<String> {
+    let authority = target.authority().map(http::uri::Authority::as_str);
+    let host = authority.or_else(|| host?.to_str().ok())?;
     Some(format!("{}://{host}", if peer.is_tls { "https" } else { "http" }))
 }
 

@@ -99,7 +99,8 @@ impl<H: Handler> Connections<H> {
         let service = service_fn(|request: Request<Incoming>| {
             let is_http1 = request.version() <= Version::HTTP_11;
             let leaving = Rc::clone(&self.leaving);
-            let answer = self.handler.handle(&peer, request);
+            // In a box of its own, or hyper would keep room for it on idle connections and move it about.
+            let answer = Box::pin(self.handler.handle(&peer, request));
             async move {
                 let mut response = answer.await;
                 // HTTP/2 has GOAWAY for this, and forbids the header.

