@@ -149,6 +149,10 @@ fn single_mistakes() {
             ),
             "did you mean `messages`?",
         ),
+        (
+            ("[endpoints.east]", "[[routes]]\nname='a'\nmatch={hub='chat-*'}\nendpoints=['east']\n[endpoints.east]"),
+            "routes.0.match.hub: `chat-*` can never match",
+        ),
         (("[endpoints.east]", "[listeners.a]\nbind='here'\n[endpoints.east]"), "`here` is not an address"),
         (
             ("[endpoints.east]", "[listeners.a]\nbind='127.0.0.1:1'\nclients=['10.0.0.0/99']\n[endpoints.east]"),

@@ -31,12 +31,17 @@ impl<'a> Name<'a> {
         let decoded = name.try_decoded().unwrap_or_default();
         let is_hub = decoded.len() <= 128
             && decoded.bytes().next().is_some_and(|first| first.is_ascii_alphabetic())
-            && decoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_`,.[]".contains(&byte));
+            && decoded.bytes().all(Self::is_of_hub);
         if is_hub {
             Ok(name)
         } else {
             Err("the hub name must start with a letter and have at most 128 letters, digits or _`,.[]")
         }
+    }
+
+    /// Whether a byte may stand in a hub name.
+    pub fn is_of_hub(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || b"_`,.[]".contains(&byte)
     }
 
     /// Returns the segment as it came.

@@ -10,7 +10,7 @@ use crate::endpoint::EndpointName;
 use crate::route::{
     Case, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
 };
-use crate::signalr::Policy;
+use crate::signalr::{Name, Policy};
 
 /// Keeps the number of metric series bounded.
 const MAX_ROUTES: usize = 256;
@@ -138,6 +138,12 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let groups = patterns("group", &file.group, Case::Sensitive);
     let users = patterns("user", &file.user, Case::Sensitive);
     let applications = patterns("application", &file.application, Case::Insensitive);
+    for text in file.hub.as_ref().map(OneOrMany::as_slice).unwrap_or_default() {
+        if !text.bytes().all(|byte| byte == b'*' || Name::is_of_hub(byte)) {
+            let fix = "hub names have letters, digits and _`,.[] alone; `*` stands for anything".to_owned();
+            context.problem(&at("hub"), format!("`{text}` can never match"), Some(fix));
+        }
+    }
     let listeners = file.listener.as_ref().map(OneOrMany::as_slice).unwrap_or_default().to_vec();
     for listener in &listeners {
         // Without any, there is the one called `default`.
