@@ -25,7 +25,7 @@ async fn conditions_choose_the_route() {
     let no = "east";
     for (conditions, calls) in [
         (
-            "hub = [\"chat\", \"news-*\"]",
+            "hub = [\"chat\", \"news_*\"]",
             vec![
                 ("POST", "/api/hubs/chat/:send", yes),
                 ("POST", "/api/hubs/CHAT/:send", yes),
