@@ -25,6 +25,8 @@ const MAX_TEMPORARY_KEYS: usize = 1000;
 #[derive(Debug)]
 pub(super) struct AccessKeys {
     primary: SecretText,
+    /// Signs what `:generateToken` gives out. No caller has it, so it counts with local auth turned off too.
+    issuing: SecretText,
     temporary: Mutex<Vec<TemporaryKey>>,
 }
 
@@ -59,17 +61,13 @@ pub(super) struct Target<'a> {
 impl AccessKeys {
     /// Keys with a new primary key.
     pub(super) fn generate() -> Self {
-        Self { primary: SecretText::new(format!("{}{}", unique(), unique())), temporary: Mutex::default() }
+        let key = || SecretText::new(format!("{}{}", unique(), unique()));
+        Self { primary: key(), issuing: key(), temporary: Mutex::default() }
     }
 
     /// The primary key.
     pub(super) const fn primary(&self) -> &SecretText {
         &self.primary
-    }
-
-    /// The id that tokens name the primary key by.
-    pub(super) fn primary_id(&self) -> String {
-        fingerprint(self.primary.expose())
     }
 
     /// Makes a temporary key: its id, and the key.
@@ -85,7 +83,7 @@ impl AccessKeys {
         (id, key)
     }
 
-    /// Makes a client's token for `audience`, signed with the primary key.
+    /// Makes a client's token for `audience`, as `:generateToken` does.
     ///
     /// Source: what the official SDKs sign; the service reads the user from `asrs.s.uid`, else from `nameid`.
     pub(super) fn client_token(
@@ -103,8 +101,40 @@ impl AccessKeys {
             fields.insert(String::from("asrs.s.uid"), Value::from(user));
         }
         let mut header = Header::new(Algorithm::HS256);
-        header.kid = Some(self.primary_id());
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(self.primary.expose().as_bytes()))
+        header.kid = Some(fingerprint(self.issuing.expose()));
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(self.issuing.expose().as_bytes()))
+    }
+
+    /// Checks the token of a client that connects to `hub` of the resource with one of these origins, and returns its
+    /// claims. What is wrong with it is in the error.
+    pub(super) fn check_client_token(
+        &self,
+        token: &str,
+        origin: &str,
+        hub: &str,
+        local_auth: bool,
+        now: SystemTime,
+    ) -> Result<Claims, String> {
+        let (header, _) = keys::read(token).ok_or("the token is malformed")?;
+        let issued =
+            keys::verify(token, &DecodingKey::from_secret(self.issuing.expose().as_bytes()), &[Algorithm::HS256]);
+        let claims = issued.or_else(|| self.verify(token, header.kid.as_deref(), local_auth, now));
+        let claims = claims.ok_or("the token's signature is invalid")?;
+        let seconds = unix_seconds(now);
+        match keys::seconds(&claims, "exp") {
+            None => return Err(String::from("the token has no expiration")),
+            Some(expires) if expires <= seconds => return Err(format!("the token expired at {expires}")),
+            Some(_) if keys::seconds(&claims, "nbf").is_some_and(|from| from > seconds) => {
+                return Err(String::from("the token is not valid yet"));
+            }
+            Some(_) => {}
+        }
+        let audience = keys::text(&claims, "aud").unwrap_or_default();
+        if is_client_url(audience, origin, hub) {
+            Ok(claims)
+        } else {
+            Err(format!("the token is for '{audience}', not for '{origin}/client/?hub={hub}'"))
+        }
     }
 
     /// Checks the signature of a token. `local_auth` says whether the primary key counts; a temporary key counts under
@@ -229,6 +259,19 @@ fn is_url_of(audience: &str, request: &Received, origin: &str) -> bool {
         form_urlencoded::parse(query.as_bytes()).all(|pair| sent.contains(&pair))
     });
     path_matches && query_matches
+}
+
+/// Whether an audience is the URL of a hub's clients.
+fn is_client_url(audience: &str, origin: &str, hub: &str) -> bool {
+    let Some((url, query)) = audience.split_once('?') else {
+        return false;
+    };
+    let mut hubs = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key.eq_ignore_ascii_case("hub"));
+    let is_hub = hubs.next().is_some_and(|(_, named)| named.eq_ignore_ascii_case(hub));
+    let is_url = [origin, without_port(origin)]
+        .iter()
+        .any(|origin| format!("{origin}/client").eq_ignore_ascii_case(url.trim_end_matches('/')));
+    is_hub && is_url
 }
 
 fn without_port(origin: &str) -> &str {

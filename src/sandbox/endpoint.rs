@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::access::{self, AccessKeys, Target};
+use super::client::{self, Clients};
 use super::directory::{DirectoryHandle, SecretText};
 use super::exchange::{Received, Reply, Service};
 use super::hub::Hubs;
@@ -41,6 +42,7 @@ pub struct Endpoint {
 /// What answers the requests of one endpoint.
 pub(super) struct EndpointService {
     pub(super) endpoint: Endpoint,
+    pub(super) clients: Arc<Clients>,
     pub(super) directory: DirectoryHandle,
     pub(super) entra: &'static RsaKey,
 }
@@ -74,6 +76,9 @@ impl Service for EndpointService {
     const MAX_BODY: usize = MAX_BODY;
 
     async fn answer(&self, request: Received) -> Reply {
+        if client::is_client_path(&request.path) {
+            return self.answer_client(request).await;
+        }
         let form = if request.path.starts_with("/api/v1/") { Form::V1 } else { Form::Current };
         let reply = self.try_answer(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
         if request.method == Method::HEAD {
@@ -85,6 +90,19 @@ impl Service for EndpointService {
 }
 
 impl EndpointService {
+    async fn answer_client(&self, request: Received) -> Reply {
+        if let Err(problem) = check_size(&request).and_then(|()| self.check_host(&request)) {
+            return problem.reply(Form::V1);
+        }
+        let resource = self.directory.read(|directory| {
+            directory.resource(self.endpoint.name()).map(|resource| (resource.public_network, resource.local_auth))
+        });
+        let Some((true, local_auth)) = resource else {
+            return Problem::NetworkClosed.reply(Form::V1);
+        };
+        self.clients.answer(request, local_auth).await
+    }
+
     /// In the service's order: what is in front of it, the operation, the token, the role, the parameters.
     async fn try_answer(&self, request: &Received, form: Form) -> Result<Reply, Problem> {
         check_size(request)?;
@@ -124,7 +142,9 @@ impl EndpointService {
     /// The service is found by its host name: a request that names another is at the wrong address.
     fn check_host(&self, request: &Received) -> Result<(), Problem> {
         let address = self.endpoint.server.address();
-        let own = [address.to_string(), format!("localhost:{}", address.port())];
+        // With and without the port, which some clients leave out.
+        let ip = address.ip().to_string();
+        let own = [address.to_string(), format!("localhost:{}", address.port()), ip, String::from("localhost")];
         if own.iter().any(|own| own.eq_ignore_ascii_case(&request.host)) {
             return Ok(());
         }

@@ -1,19 +1,25 @@
 //! One request and one answer, as the sandbox's services see them: a request whose body has been read, an answer
-//! whose body is whole. Knows no sockets and no protocol above HTTP.
+//! whose body is whole, a stream, or another protocol on the same connection. Knows no sockets and no protocol above
+//! HTTP.
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
+use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 
 /// The body of an answer on its way out.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What goes on with a connection after its answer has switched protocols.
+pub(super) type Upgrade = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What answers the requests of one listener.
 pub(super) trait Service: Send + Sync + 'static {
@@ -39,6 +45,8 @@ pub(super) struct Received {
     pub(super) headers: HeaderMap,
     /// The whole body.
     pub(super) body: Bytes,
+    /// The connection, if the caller wants to switch protocols on it and is allowed to.
+    pub(super) upgrade: Option<OnUpgrade>,
 }
 
 impl Received {
@@ -78,7 +86,6 @@ pub(super) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
 pub(super) struct Reply {
     /// The status.
     pub(super) status: StatusCode,
@@ -86,6 +93,10 @@ pub(super) struct Reply {
     pub(super) headers: HeaderMap,
     /// The body.
     pub(super) body: Bytes,
+    /// A body that is made while it is sent, in place of `body`.
+    pub(super) stream: Option<Body>,
+    /// What goes on with the connection; the status is then 101.
+    pub(super) upgrade: Option<Upgrade>,
     /// What the journal says about it, such as `AADSTS7000215` or `sent to 3`.
     pub(super) verdict: Cow<'static, str>,
 }
@@ -93,7 +104,25 @@ pub(super) struct Reply {
 impl Reply {
     /// An answer with no body.
     pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new(), verdict: Cow::Borrowed("") }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            stream: None,
+            upgrade: None,
+            verdict: Cow::Borrowed(""),
+        }
+    }
+
+    /// An answer whose body is made while it is sent.
+    pub(super) fn stream(content_type: &'static str, stream: Body) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        Self { headers, stream: Some(stream), ..Self::empty(StatusCode::OK) }
+    }
+
+    /// An answer after which the connection speaks another protocol.
+    pub(super) fn switching(upgrade: Upgrade) -> Self {
+        Self { upgrade: Some(upgrade), ..Self::empty(StatusCode::SWITCHING_PROTOCOLS) }
     }
 
     /// An answer with a JSON body.
@@ -109,7 +138,7 @@ impl Reply {
     /// An answer with a body of some type.
     pub(super) fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-        Self { status, headers, body: body.into(), verdict: Cow::Borrowed("") }
+        Self { headers, body: body.into(), ..Self::empty(status) }
     }
 
     /// Adds a header field; a value that no header can hold is left out.

@@ -75,9 +75,13 @@ impl Hubs {
 impl Hub {
     /// Connects a client. It is in its user's groups at once.
     pub(super) fn connect(self: &Arc<Self>, user: Option<&str>, now: Instant) -> Connection {
-        let id = unique();
-        let (outbox, connection) = connection(Arc::clone(self), id.clone(), user.map(str::to_owned));
-        self.roster().connect(&id, user, outbox, now);
+        self.connect_as(&unique(), user, now)
+    }
+
+    /// Connects a client under an id that it was given before.
+    pub(super) fn connect_as(self: &Arc<Self>, id: &str, user: Option<&str>, now: Instant) -> Connection {
+        let (outbox, connection) = connection(Arc::clone(self), id.to_owned(), user.map(str::to_owned));
+        self.roster().connect(id, user, outbox, now);
         connection
     }
 

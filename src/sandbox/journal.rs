@@ -34,7 +34,7 @@ pub struct Entry {
     pub at: SystemTime,
     /// The method.
     pub method: String,
-    /// Path and query as they were sent.
+    /// Path and query as they were sent; only the value of `access_token`, where browsers put it, is a fingerprint.
     pub target: String,
     /// The host that the caller named.
     pub host: String,
@@ -192,7 +192,7 @@ impl Entry {
             sequence: 0,
             at: SystemTime::now(),
             method: method.to_string(),
-            target: target.to_owned(),
+            target: without_token(target),
             host: host.to_owned(),
             authorization: Authorization::of(headers),
             headers: shown.collect(),
@@ -272,6 +272,21 @@ pub fn fingerprint(secret: &str) -> String {
     hex(digest.as_ref().get(..4).unwrap_or_default())
 }
 
+/// A request target whose `access_token` is replaced by its fingerprint.
+fn without_token(target: &str) -> String {
+    const NAME: &str = "access_token=";
+    let Some((path, query)) = target.split_once('?') else {
+        return target.to_owned();
+    };
+    let pairs = query.split('&').map(|pair| match pair.get(..NAME.len()) {
+        Some(name) if name.eq_ignore_ascii_case(NAME) => {
+            format!("{name}{}", fingerprint(pair.get(NAME.len()..).unwrap_or_default()))
+        }
+        _ => pair.to_owned(),
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -297,6 +312,13 @@ mod tests {
         let shown = format!("{:?} {}", journal.entries(), journal.json(0));
         assert!(!shown.contains("secret-token"), "{shown}");
         assert_eq!(journal.entries()[0].authorization.as_ref().unwrap().fingerprint, fingerprint("secret-token"));
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_kept_as_a_fingerprint_only() {
+        let target = without_token("/client/?hub=chat&access_token=secret&id=1");
+        assert_eq!(target, format!("/client/?hub=chat&access_token={}&id=1", fingerprint("secret")));
+        assert_eq!(without_token("/client/"), "/client/");
     }
 
     #[test]

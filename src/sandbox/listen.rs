@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::exchange::{Body, Received, Reply, Service};
+use super::exchange::{Body, Received, Reply, Service, Upgrade};
 use super::faults::{FaultKind, Faults};
 use super::journal::{Entry, Journal};
 
@@ -147,11 +147,12 @@ impl Server {
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         service: &impl Service,
         max_body: usize,
-        cut: &AtomicBool,
+        fate: &Fate,
     ) -> Result<Response<Body>, Cut> {
+        let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
         let host = head.uri.authority().map(ToString::to_string);
         let host = host.or_else(|| head.headers.get(HOST)?.to_str().ok().map(str::to_owned)).unwrap_or_default();
@@ -175,11 +176,12 @@ impl Server {
             host,
             headers: head.headers,
             body: read.bytes,
+            upgrade,
         };
         let fault = self.faults().next(&received.path);
         let reset = |verdict| {
             self.journal().end(sequence, None, verdict);
-            cut.store(true, Ordering::Relaxed);
+            fate.cut.store(true, Ordering::Relaxed);
             Err(Cut)
         };
         match &fault {
@@ -196,7 +198,7 @@ impl Server {
             Some(FaultKind::Delay { delay_ms }) => tokio::time::sleep(Duration::from_millis(*delay_ms)).await,
             Some(FaultKind::LoseAnswer | FaultKind::BreakBody) | None => {}
         }
-        let reply = service.answer(received).await;
+        let mut reply = service.answer(received).await;
         if fault == Some(FaultKind::LoseAnswer) {
             return reset("answer lost");
         }
@@ -204,6 +206,7 @@ impl Server {
         if fault == Some(FaultKind::BreakBody) && !reply.body.is_empty() {
             return Ok(broken(reply));
         }
+        *fate.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = reply.upgrade.take();
         Ok(whole(reply))
     }
 }
@@ -218,15 +221,15 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
 }
 
 async fn serve_connection<S: Service>(server: Server, stream: TcpStream, tls: Option<TlsAcceptor>, service: Arc<S>) {
-    let cut = Arc::new(AtomicBool::new(false));
+    let fate = Arc::new(Fate::default());
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
-    let stream = Cuttable { stream, cut: Arc::clone(&cut) };
+    let stream = Cuttable { stream, fate: Arc::clone(&fate) };
     let Some(tls) = tls else {
-        return serve_http(server, stream, service, cut).await;
+        return serve_http(server, stream, service, fate).await;
     };
     if let Ok(Ok(stream)) = tokio::time::timeout(SILENCE, tls.accept(stream)).await {
-        serve_http(server, stream, service, cut).await;
+        serve_http(server, stream, service, fate).await;
     }
 }
 
@@ -234,17 +237,31 @@ async fn serve_http<S: Service>(
     server: Server,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: Arc<S>,
-    cut: Arc<AtomicBool>,
+    fate: Arc<Fate>,
 ) {
+    let fate_of_connection = Arc::clone(&fate);
     let answer = hyper::service::service_fn(move |request| {
-        let (server, service, cut) = (server.clone(), Arc::clone(&service), Arc::clone(&cut));
-        async move { server.answer(request, &*service, S::MAX_BODY, &cut).await }
+        let (server, service, fate) = (server.clone(), Arc::clone(&service), Arc::clone(&fate));
+        async move { server.answer(request, &*service, S::MAX_BODY, &fate).await }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(SILENCE);
     builder.http2().timer(TokioTimer::new());
     // How a connection ends is its client's affair: a test sees it there.
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
+    let upgrade = fate_of_connection.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(upgrade) = upgrade {
+        upgrade.await;
+    }
+}
+
+/// What becomes of a connection.
+#[derive(Default)]
+struct Fate {
+    /// It is to be cut.
+    cut: AtomicBool,
+    /// It goes on with another protocol.
+    upgrade: Mutex<Option<Upgrade>>,
 }
 
 /// The connection is to be cut in place of an answer.
@@ -300,7 +317,11 @@ fn answer_of(fault: &FaultKind) -> Reply {
 }
 
 fn whole(reply: Reply) -> Response<Body> {
-    let mut response = Response::new(Full::new(reply.body).map_err(|never: Infallible| match never {}).boxed_unsync());
+    let body = reply.stream.unwrap_or_else(|| {
+        let body = Full::new(reply.body);
+        body.map_err(|never: Infallible| match never {}).boxed_unsync()
+    });
+    let mut response = Response::new(body);
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
     response
@@ -326,12 +347,12 @@ fn broken(reply: Reply) -> Response<Body> {
 /// A TCP stream that ends in a reset (RST) rather than an orderly close if it is told to.
 struct Cuttable {
     stream: TcpStream,
-    cut: Arc<AtomicBool>,
+    fate: Arc<Fate>,
 }
 
 impl Drop for Cuttable {
     fn drop(&mut self) {
-        if self.cut.load(Ordering::Relaxed) {
+        if self.fate.cut.load(Ordering::Relaxed) {
             // If it cannot be set, the connection closes without an answer all the same.
             let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
@@ -354,7 +375,7 @@ impl AsyncWrite for Cuttable {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.cut.load(Ordering::Relaxed) {
+        if self.fate.cut.load(Ordering::Relaxed) {
             // No orderly end: the drop resets the connection.
             return Poll::Ready(Ok(()));
         }

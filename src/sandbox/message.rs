@@ -1,21 +1,47 @@
 //! What a caller asks to be sent: the bodies of the REST API read into messages, whole or as ready frames. Knows
 //! neither hubs nor who receives it.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use rmpv::Value;
+use serde::ser::{Serialize, Serializer};
 
 /// The byte that ends a record of the JSON hub protocol.
-const RECORD_SEPARATOR: u8 = 0x1E;
+pub(super) const RECORD_SEPARATOR: u8 = 0x1E;
 
 /// A message to clients.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Message {
     /// What it says.
     pub content: Content,
     /// How much memory it stands for, in bytes: the size of the body it came in.
     pub size: usize,
+    /// Its records.
+    pub(super) records: Records,
+}
+
+/// The records of a message, one for each hub protocol: made for the first receiver, shared by all.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    text: OnceLock<Bytes>,
+    binary: OnceLock<Bytes>,
+}
+
+impl Records {
+    /// The record for a protocol of text or of bytes.
+    pub(super) const fn of(&self, binary: bool) -> &OnceLock<Bytes> {
+        if binary { &self.binary } else { &self.text }
+    }
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.content == other.content && self.size == other.size
+    }
 }
 
 /// What a message says.
@@ -54,6 +80,11 @@ pub(super) enum PayloadError {
 }
 
 impl Message {
+    /// A message that stands for `size` bytes of memory.
+    pub(super) fn new(content: Content, size: usize) -> Self {
+        Self { content, size, records: Records::default() }
+    }
+
     /// Reads the body of a send.
     pub(super) fn read(content_type: Option<&str>, body: &Bytes) -> Result<Self, PayloadError> {
         let content = match content_type.map(media_type).as_deref() {
@@ -62,7 +93,7 @@ impl Message {
             Some("application/octet-stream") => frames(messagepack_value(body)?)?,
             _ => return Err(PayloadError::ContentType),
         };
-        Ok(Self { content, size: body.len() })
+        Ok(Self::new(content, body.len()))
     }
 
     /// The message as a method and arguments, read out of the frames if it came as such. `None` if they say
@@ -153,7 +184,12 @@ fn frames(value: Value) -> Result<Content, PayloadError> {
             return Err(not_a_map());
         };
         match protocol.as_str() {
-            Some("json") => json = Some(Bytes::from(frame)),
+            Some("json") => {
+                // It goes out as text.
+                let text = String::from_utf8(frame);
+                let text = text.map_err(|err| PayloadError::Malformed("UTF-8 in 'json'", err.to_string()))?;
+                json = Some(Bytes::from(text));
+            }
             Some("messagepack") => messagepack = Some(Bytes::from(frame)),
             // Hub protocols that no client of the sandbox speaks.
             _ => {}
@@ -171,25 +207,36 @@ fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A value as JSON. Numbers keep their kind; bytes become base64; keys that are no text become text.
-pub(super) fn to_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Nil => serde_json::Value::Null,
-        Value::Boolean(truth) => (*truth).into(),
-        Value::Integer(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(number), _) => number.into(),
-            (None, number) => number.into(),
-        },
-        Value::F32(number) => (*number).into(),
-        Value::F64(number) => (*number).into(),
-        Value::String(text) => String::from_utf8_lossy(text.as_bytes()).into(),
-        Value::Binary(bytes) | Value::Ext(_, bytes) => STANDARD.encode(bytes).into(),
-        Value::Array(values) => values.iter().map(to_json).collect(),
-        Value::Map(fields) => {
-            let key = |key: &Value| key.as_str().map_or_else(|| key.to_string(), str::to_owned);
-            fields.iter().map(|(name, value)| (key(name), to_json(value))).collect::<serde_json::Map<_, _>>().into()
+/// A value as JSON. Numbers keep their kind, keys their order; bytes become base64; keys that are no text become text.
+pub(super) struct Json<'a>(pub(super) &'a Value);
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Nil => serializer.serialize_unit(),
+            Value::Boolean(truth) => serializer.serialize_bool(*truth),
+            Value::Integer(number) => match (number.as_u64(), number.as_i64()) {
+                (Some(number), _) => serializer.serialize_u64(number),
+                (None, Some(number)) => serializer.serialize_i64(number),
+                (None, None) => serializer.serialize_unit(),
+            },
+            Value::F32(number) => serializer.serialize_f32(*number),
+            Value::F64(number) => serializer.serialize_f64(*number),
+            Value::String(text) => serializer.serialize_str(&String::from_utf8_lossy(text.as_bytes())),
+            Value::Binary(bytes) | Value::Ext(_, bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
+            Value::Array(values) => serializer.collect_seq(values.iter().map(Json)),
+            Value::Map(fields) => serializer.collect_map(fields.iter().map(|(key, value)| {
+                let key = key.as_str().map_or_else(|| Cow::Owned(key.to_string()), Cow::Borrowed);
+                (key, Json(value))
+            })),
         }
     }
+}
+
+/// A value as JSON in memory, which sorts keys.
+pub(super) fn to_json(value: &Value) -> serde_json::Value {
+    // Keys are text and nothing is written: this cannot fail.
+    serde_json::to_value(Json(value)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -251,7 +298,7 @@ mod tests {
         let message = Message::read(Some("application/octet-stream"), &Bytes::from(bytes)).unwrap();
         assert_eq!(message.invocation().unwrap().json_arguments(), [serde_json::json!(8)]);
         let content = Content::Frames { json: None, messagepack: Some(Bytes::from(packed)) };
-        assert_eq!(Message { content, size: 0 }.invocation().unwrap().json_arguments(), [serde_json::json!(8)]);
+        assert_eq!(Message::new(content, 0).invocation().unwrap().json_arguments(), [serde_json::json!(8)]);
     }
 
     #[test]

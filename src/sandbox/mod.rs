@@ -7,7 +7,8 @@
 //!
 //! A walk: `listen` accepts, reads the request whole, writes it in the `journal` and lets `faults` happen; the rest
 //! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `endpoint` (with `access`, `path`,
-//! `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` and its `roster` to `connection`.
+//! `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` and its `roster` to
+//! `connection`, and from there to a test in this process or, by `client` and `hub_protocol`, to a real client.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 mod access;
 mod assertion;
 mod certificates;
+mod client;
 mod config_file;
 mod connection;
 mod control;
@@ -30,6 +32,7 @@ mod exchange;
 mod faults;
 mod filter;
 mod hub;
+mod hub_protocol;
 mod identity;
 mod journal;
 mod keys;
@@ -49,6 +52,7 @@ mod token;
 mod tests;
 
 pub use certificates::ClientCertificate;
+pub use client::ClientTimes;
 pub use config_file::{CredentialChoice, Files, GatewayConfig};
 pub use connection::{Close, Connection, Delivery};
 pub use directory::{
@@ -69,6 +73,7 @@ pub use scenario::{
 };
 
 use certificates::CertificateAuthority;
+use client::Clients;
 use control::Control;
 use endpoint::EndpointService;
 use entra::Entra;
@@ -91,6 +96,8 @@ pub struct SandboxSettings {
     pub control: SocketAddr,
     /// The SignalR endpoints.
     pub endpoints: Vec<EndpointSettings>,
+    /// The times that SignalR endpoints keep to with their clients.
+    pub client_times: ClientTimes,
 }
 
 /// One SignalR endpoint to start.
@@ -182,6 +189,7 @@ impl Default for SandboxSettings {
             app_service: free,
             control: free,
             endpoints: vec![endpoint("east", TENANT_B), endpoint("west", TENANT_C)],
+            client_times: ClientTimes::default(),
         }
     }
 }
@@ -219,11 +227,14 @@ impl Sandbox {
             settings.endpoints.iter().map(|e| ResourceSeed { name: &e.name, tenant: &e.tenant }).collect();
         let directory = DirectoryHandle::new(scenario::directory(&entra.url(), &seeds, &certificate)?);
         let mut endpoints = Vec::with_capacity(settings.endpoints.len());
+        let client_times = settings.client_times;
         for settings in &settings.endpoints {
             let (server, port) = bind(&settings.name, settings.bind, settings.tls, true)?;
             let endpoint = Endpoint::new(server.clone());
             let tls = if settings.tls { Some(ca.acceptor()?) } else { None };
-            let service = EndpointService { endpoint: endpoint.clone(), directory: directory.clone(), entra: key };
+            let clients = Clients::new(endpoint.clone(), client_times);
+            let service =
+                EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
             tasks.spawn(server.serve(port, tls, Arc::new(service)));
             endpoints.push(endpoint);
         }

@@ -11,7 +11,7 @@ use super::*;
 
 fn message(size: usize) -> Arc<Message> {
     let content = Content::Invocation(Invocation { target: String::from("t"), arguments: Vec::new() });
-    Arc::new(Message { content, size })
+    Arc::new(Message::new(content, size))
 }
 
 #[test]

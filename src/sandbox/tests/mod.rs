@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::{APP_CLIENT_ID, Connection, Delivery, Endpoint, Sandbox, SandboxSettings, TENANT_B};
 
 mod certificate;
+mod client;
 mod config;
 mod delivery;
 mod entra;

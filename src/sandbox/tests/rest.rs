@@ -150,7 +150,10 @@ async fn a_client_token_is_signed_for_the_client_url() {
     let target = "/api/hubs/Chat/:generateToken?api-version=2022-11-01&userId=ann&minutesToExpire=5";
     let answer = rest(&sandbox, "POST", target).await.send().await;
     let token = answer.json()["token"].as_str().unwrap().to_owned();
-    let claims = east(&sandbox).keys().verify(&token, None, true, std::time::SystemTime::now()).unwrap();
+    let (url, now) = (east(&sandbox).url(), std::time::SystemTime::now());
+    let check = |hub: &str| east(&sandbox).keys().check_client_token(&token, &url, hub, false, now);
+    assert!(check("other").is_err());
+    let claims = check("Chat").unwrap();
     assert_eq!(claims["aud"], format!("{}/client/?hub=chat", east(&sandbox).url()));
     assert_eq!(claims["asrs.s.uid"], "ann");
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 300);

@@ -1,0 +1,137 @@
+//! A session over a WebSocket. Moves bytes and knows no records.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use http::StatusCode;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+use super::session::Frame;
+use super::{Clients, Refusal, State, Visitor, newcomer};
+use crate::sandbox::exchange::{Received, Reply};
+use crate::sandbox::hub_protocol::MAX_RECORD;
+
+/// The largest frame or message that is read, in bytes: several records in one are allowed, without end they are not.
+const MAX_MESSAGE: usize = 4 * MAX_RECORD;
+
+/// How long a client may take to answer a close.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// A negotiated connection that is open as long as this lives.
+struct Open {
+    clients: Arc<Clients>,
+    id: Option<String>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.clients.forget(id);
+        }
+    }
+}
+
+impl Clients {
+    /// A GET that asks for a WebSocket: of a negotiated connection, or of a new one if it names none.
+    pub(super) fn open_websocket(self: &Arc<Self>, request: &mut Received, visitor: Visitor) -> Result<Reply, Refusal> {
+        let bad = |reason| Refusal(StatusCode::BAD_REQUEST, Cow::Borrowed(reason));
+        let is_websocket = request.header(UPGRADE).is_some_and(|name| name.eq_ignore_ascii_case("websocket"));
+        let key = request.header(SEC_WEBSOCKET_KEY).filter(|_| is_websocket).map(str::to_owned);
+        let key = key.ok_or_else(|| bad("only a WebSocket is upgraded to"))?;
+        if request.header(SEC_WEBSOCKET_VERSION) != Some("13") {
+            return Err(bad("the version of WebSocket is not 13"));
+        }
+        let upgrade = request.upgrade.take().ok_or_else(|| bad("the connection cannot be upgraded"))?;
+        let id = request.query_value("id");
+        let who = match &id {
+            None => newcomer(visitor.user),
+            Some(id) => {
+                let mut negotiated = self.negotiated();
+                let found = Self::find(&mut negotiated, id, &visitor)?;
+                if !matches!(found.state, State::Waiting { .. }) {
+                    return Err(Refusal::OPEN);
+                }
+                found.state = State::WebSocket;
+                found.who.clone()
+            }
+        };
+        let verdict = format!("WebSocket {}", who.id);
+        let (clients, hub) = (Arc::clone(self), visitor.hub);
+        let run = async move {
+            let _open = Open { clients: Arc::clone(&clients), id };
+            let Ok(upgraded) = upgrade.await else { return };
+            let mut config = WebSocketConfig::default();
+            config = config.read_buffer_size(4096).write_buffer_size(16 * 1024);
+            config = config.max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+            let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+            let (inbound, outbound) = clients.start(&hub, who, true);
+            let (sink, stream) = socket.split();
+            let (reading, writing) = (read(stream, inbound), write(sink, outbound, clients.times.write));
+            tokio::pin!(reading, writing);
+            tokio::select! {
+                () = &mut reading => {}
+                () = &mut writing => drop(timeout(CLOSE_TIME, reading).await),
+            }
+        };
+        Ok(Reply::switching(Box::pin(run))
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
+            .verdict(verdict))
+    }
+}
+
+/// Passes on what comes, until the client closes or breaks off. After the session's end, what comes is dropped.
+async fn read<E>(mut socket: impl Stream<Item = Result<Message, E>> + Unpin, session: mpsc::Sender<Bytes>) {
+    // A close is answered by reading on, which then ends.
+    while let Some(Ok(message)) = socket.next().await {
+        let bytes = match message {
+            Message::Text(text) => Bytes::from(text),
+            Message::Binary(bytes) => bytes,
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+        };
+        let _ = session.send(bytes).await;
+    }
+}
+
+/// Sends what the session says, several frames at once if they wait, and closes at its end.
+async fn write<E>(
+    mut socket: impl Sink<Message, Error = E> + Unpin,
+    mut session: mpsc::Receiver<Frame>,
+    time: Duration,
+) {
+    while let Some(frame) = session.recv().await {
+        let sending = async {
+            socket.feed(message(frame)).await?;
+            while let Ok(frame) = session.try_recv() {
+                socket.feed(message(frame)).await?;
+            }
+            socket.flush().await
+        };
+        match timeout(time, sending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+    let close = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    let _ = timeout(time, socket.send(Message::Close(Some(close)))).await;
+}
+
+fn message(frame: Frame) -> Message {
+    if frame.binary {
+        return Message::Binary(frame.bytes);
+    }
+    // What a session says as text is text.
+    Utf8Bytes::try_from(frame.bytes).map_or_else(|_| Message::Binary(Bytes::new()), Message::Text)
+}

@@ -1,0 +1,86 @@
+//! Records as `MessagePack`: an array for each, preceded by its length in seven bits a byte, the lowest first. Knows
+//! nothing of how they are sent.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rmpv::Value;
+
+use super::{Outgoing, ProtocolError, Record};
+
+/// The longest length, in bytes. Source: HubProtocol.md.
+const MAX_PREFIX: usize = 5;
+
+pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
+    let headers = || Value::Map(Vec::new());
+    let text = |text: Option<&str>| text.map_or(Value::Nil, Value::from);
+    let fields = match outgoing {
+        Outgoing::Invocation { id, target, arguments } => {
+            let arguments = Value::Array(arguments.to_vec());
+            vec![1.into(), headers(), text(id), target.into(), arguments, Value::Array(Vec::new())]
+        }
+        Outgoing::StreamItem { id, item } => vec![2.into(), headers(), id.into(), item.clone()],
+        Outgoing::Completion { id, error: Some(error) } => {
+            vec![3.into(), headers(), id.into(), 1.into(), error.into()]
+        }
+        Outgoing::Completion { id, error: None } => vec![3.into(), headers(), id.into(), 2.into()],
+        Outgoing::Ping => vec![6.into()],
+        Outgoing::Close(close) => vec![7.into(), text(close.reason.as_deref()), close.allow_reconnect.into()],
+    };
+    let mut body = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = rmpv::encode::write_value(&mut body, &Value::Array(fields));
+    let mut record = BytesMut::with_capacity(body.len() + MAX_PREFIX);
+    let mut length = body.len();
+    while length > 0x7F {
+        record.put_u8(0x80 | low_bits(length));
+        length >>= 7;
+    }
+    record.put_u8(low_bits(length));
+    record.put_slice(&body);
+    record.freeze()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "seven bits")]
+const fn low_bits(number: usize) -> u8 {
+    (number & 0x7F) as u8
+}
+
+/// How long the length itself is, and what it says. `None` if it is not whole yet.
+pub(super) fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
+    let mut length = 0;
+    for (index, byte) in bytes.iter().take(MAX_PREFIX).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some((index + 1, length)));
+        }
+    }
+    if bytes.len() < MAX_PREFIX {
+        Ok(None)
+    } else {
+        Err(ProtocolError::Malformed(String::from("its length takes more than five bytes")))
+    }
+}
+
+pub(super) fn decode(mut record: &[u8]) -> Result<Record, ProtocolError> {
+    let malformed = |what: &str| ProtocolError::Malformed(what.to_owned());
+    let value = rmpv::decode::read_value(&mut record)
+        .map_err(|err| ProtocolError::Malformed(format!("no MessagePack: {err}")))?;
+    let fields = value.as_array().ok_or_else(|| malformed("it is no array"))?;
+    let field = |index: usize| fields.get(index);
+    let kind = field(0).and_then(Value::as_u64).ok_or_else(|| malformed("it has no type"))?;
+    let id = || field(2).and_then(Value::as_str).map(str::to_owned);
+    Ok(match kind {
+        1 | 4 => Record::Call { id: id() },
+        3 => {
+            let id = id().ok_or_else(|| malformed("a completion has no invocation id"))?;
+            let result = match field(3).and_then(Value::as_u64) {
+                Some(1) => Err(field(4).and_then(Value::as_str).unwrap_or_default().to_owned()),
+                Some(2) => Ok(Value::Nil),
+                Some(3) => Ok(field(4).cloned().unwrap_or(Value::Nil)),
+                _ => return Err(malformed("a completion is of no known kind")),
+            };
+            Record::Completion { id, result }
+        }
+        7 => Record::Close,
+        _ => Record::Other,
+    })
+}

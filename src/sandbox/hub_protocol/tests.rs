@@ -1,0 +1,106 @@
+//! Records byte by byte.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::sandbox::message::Invocation;
+
+fn message(json: &str) -> Delivery {
+    let value = serde_json::from_str(json).unwrap();
+    Delivery::Message(Arc::new(Message::new(Content::Invocation(Invocation::from_value(value).unwrap()), 0)))
+}
+
+fn decode(protocol: Protocol, bytes: &[u8]) -> Result<Option<Record>, ProtocolError> {
+    let mut decoder = Decoder::default();
+    decoder.push(bytes);
+    decoder.next(protocol)
+}
+
+#[test]
+fn json_keeps_key_order_numbers_and_every_character() {
+    let sent = r#"{"target":"t","arguments":[{"z":1,"a":1.0},18446744073709551615,"\u001e 💡\u0000"]}"#;
+    let record = Protocol::Json.delivery(&message(sent)).unwrap();
+    let expected = r#"{"type":1,"target":"t","arguments":[{"z":1,"a":1.0},18446744073709551615,"\u001e 💡\u0000"]}"#;
+    assert_eq!(record, format!("{expected}\u{1e}"));
+}
+
+#[test]
+fn messagepack_keeps_every_numbers_kind_and_width() {
+    let sent = r#"{"target":"t","arguments":[5,300,-1,1.0,18446744073709551615,-9223372036854775808]}"#;
+    let record = Protocol::MessagePack.delivery(&message(sent)).unwrap();
+    let expected = [
+        &[40, 0x96, 1, 0x80, 0xc0, 0xa1, b't', 0x96, 0x05, 0xcd, 0x01, 0x2c, 0xff][..],
+        &[0xcb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0, 0xcf],
+        &[0xff; 8],
+        &[0xd3, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x90],
+    ]
+    .concat();
+    assert_eq!(record, expected);
+}
+
+#[test]
+fn a_long_messagepack_record_has_a_long_length() {
+    let sent = format!(r#"{{"target":"t","arguments":["{}"]}}"#, "a".repeat(300));
+    let record = Protocol::MessagePack.delivery(&message(&sent)).unwrap();
+    assert_eq!(messagepack::length(&record).unwrap(), Some((2, record.len() - 2)));
+}
+
+#[test]
+fn pings_and_closes_are_as_the_protocol_says() {
+    assert_eq!(Protocol::MessagePack.ping(), [2, 0x91, 6].as_slice());
+    assert_eq!(Protocol::Json.ping(), "{\"type\":6}\u{1e}");
+    let close = Delivery::Close(Close { reason: Some(String::from("x")), allow_reconnect: true });
+    assert_eq!(Protocol::MessagePack.delivery(&close).unwrap(), [5, 0x93, 7, 0xa1, b'x', 0xc3].as_slice());
+    assert_eq!(Protocol::Json.delivery(&close).unwrap(), "{\"type\":7,\"error\":\"x\",\"allowReconnect\":true}\u{1e}");
+}
+
+#[test]
+fn records_are_read_from_any_pieces() {
+    let json = b"{\"type\":6}\x1e{\"type\":3,\"invocationId\":\"a\",\"result\":[1]}\x1e".to_vec();
+    let packed = [&[2, 0x91, 6][..], &[8, 0x95, 3, 0x80, 0xa1, b'a', 3, 0x91, 1]].concat();
+    for (protocol, bytes) in [(Protocol::Json, json), (Protocol::MessagePack, packed)] {
+        let (mut decoder, mut records) = (Decoder::default(), Vec::new());
+        for byte in bytes {
+            decoder.push(&[byte]);
+            records.extend(decoder.next(protocol).unwrap());
+        }
+        let result = Ok(Value::Array(vec![1.into()]));
+        let completion = Record::Completion { id: String::from("a"), result };
+        assert_eq!(records, [Record::Other, completion]);
+    }
+}
+
+#[test]
+fn every_version_up_to_the_second_is_accepted() {
+    let shake = |text: &str| {
+        let mut decoder = Decoder::default();
+        decoder.push(text.as_bytes());
+        decoder.handshake()
+    };
+    for version in 0..=2 {
+        let asked = format!("{{\"protocol\":\"messagepack\",\"version\":{version}}}\u{1e}");
+        assert_eq!(shake(&asked), Ok(Some(Handshake { protocol: Protocol::MessagePack })));
+    }
+    assert_eq!(shake("{\"protocol\":\"json\",\"version\":3}\u{1e}"), Err(ProtocolError::Version(3)));
+    assert_eq!(shake("{\"protocol\":\"xml\",\"version\":1}\u{1e}"), Err(ProtocolError::Protocol("xml".into())));
+    assert_eq!(shake("{\"protocol\":\"json\""), Ok(None));
+    assert!(matches!(shake("hello\u{1e}"), Err(ProtocolError::Handshake(_))));
+}
+
+#[test]
+fn what_is_no_record_is_refused() {
+    let large = vec![b' '; MAX_RECORD + 1];
+    assert_eq!(decode(Protocol::Json, &large), Err(ProtocolError::TooLarge));
+    assert_eq!(decode(Protocol::MessagePack, &[0xff, 0xff, 0xff, 0x01]), Err(ProtocolError::TooLarge));
+    let garbage: [(Protocol, &[u8]); 6] = [
+        (Protocol::Json, b"{}\x1e"),
+        (Protocol::Json, b"\xff\xfe\x1e"),
+        (Protocol::Json, b"{\"type\":3}\x1e"),
+        (Protocol::MessagePack, &[0xff; 6]),
+        (Protocol::MessagePack, &[1, 0x05]),
+        (Protocol::MessagePack, &[5, 0xdd, 0xff, 0xff, 0xff, 0xff]),
+    ];
+    for (protocol, bytes) in garbage {
+        assert!(matches!(decode(protocol, bytes), Err(ProtocolError::Malformed(_))), "{bytes:?}");
+    }
+}
