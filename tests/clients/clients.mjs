@@ -1,0 +1,171 @@
+// The official JavaScript client, unmodified, in node: every transport and hub protocol, against a sandbox, with what
+// it receives sent by REST through the gateway. `run` starts the sandbox and says where it is.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import { HttpTransportType, HubConnectionBuilder, JsonHubProtocol, LogLevel } from "@microsoft/signalr";
+import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
+
+const where = JSON.parse(readFileSync(process.env.SANDBOX, "utf8"));
+const VERSION = "api-version=2024-12-01";
+let hubs = 0;
+
+// Each test has a hub of its own, so that none hears another.
+const freshHub = () => `hub${process.pid}x${++hubs}`;
+
+async function rest(method, path, body) {
+  const separator = path.includes("?") ? "&" : "?";
+  return fetch(`${where.gateway}/api/hubs/${path}${separator}${VERSION}`, {
+    method,
+    headers: body === undefined ? {} : { "content-type": "application/json" },
+    body: typeof body === "string" ? body : body && JSON.stringify(body),
+  });
+}
+
+async function send(path, target, ...args) {
+  const answer = await rest("POST", path, { target, arguments: args });
+  assert.equal(answer.status, 202, await answer.text());
+}
+
+async function token(hub, user) {
+  const answer = await rest("POST", `${hub}/:generateToken?userId=${user}&minutesToExpire=5`);
+  assert.equal(answer.status, 200);
+  return (await answer.json()).token;
+}
+
+async function until(condition) {
+  const deadline = Date.now() + 15000;
+  while (!condition()) {
+    assert.ok(Date.now() < deadline, "it did not happen within 15 seconds");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+async function connect(hub, user, { transport = HttpTransportType.WebSockets, protocol = new JsonHubProtocol(), skipNegotiation = false, reconnect = false } = {}) {
+  const accessTokenFactory = () => token(hub, user);
+  let builder = new HubConnectionBuilder()
+    .withUrl(`${where.endpoints.east}/client/?hub=${hub}`, { transport, accessTokenFactory, skipNegotiation })
+    .withHubProtocol(protocol)
+    .configureLogging(LogLevel.None);
+  if (reconnect) builder = builder.withAutomaticReconnect([0, 100, 500]);
+  const connection = builder.build();
+  const got = [];
+  connection.on("t", (...args) => { got.push(args); });
+  await connection.start();
+  return { connection, got };
+}
+
+const protocols = [["json", JsonHubProtocol], ["messagepack", MessagePackHubProtocol]];
+const transports = [["WebSockets", HttpTransportType.WebSockets], ["ServerSentEvents", HttpTransportType.ServerSentEvents], ["LongPolling", HttpTransportType.LongPolling]];
+
+for (const [transportName, transport] of transports) {
+  for (const [protocolName, Protocol] of protocols) {
+    // Server-sent events are text.
+    if (transportName === "ServerSentEvents" && protocolName === "messagepack") continue;
+
+    test(`${transportName}, ${protocolName}: every audience gets each message once and in order`, async () => {
+      const hub = freshHub();
+      const options = () => ({ transport, protocol: new Protocol() });
+      const ann = await connect(hub, "ann", options());
+      const ben = await connect(hub, "ben", options());
+      const id = ann.connection.connectionId;
+      assert.equal((await rest("PUT", `${hub}/groups/g/connections/${id}`)).status, 200);
+      assert.equal((await rest("PUT", `${hub}/users/ann/groups/g`)).status, 200);
+      for (let number = 0; number < 50; number++) await send(`${hub}/:send`, "t", number);
+      await send(`${hub}/users/ann/:send`, "t", "user");
+      await send(`${hub}/groups/g/:send`, "t", "group");
+      await send(`${hub}/connections/${id}/:send`, "t", "connection");
+      await send(`${hub}/:send?excluded=${id}`, "t", "excluded");
+      await send(`${hub}/:send`, "t", "end");
+      await until(() => [ann, ben].every(({ got }) => got.at(-1)?.[0] === "end"));
+      const numbers = Array.from({ length: 50 }, (_, number) => number);
+      assert.deepEqual(ann.got.flat(), [...numbers, "user", "group", "connection", "end"]);
+      assert.deepEqual(ben.got.flat(), [...numbers, "excluded", "end"]);
+      await Promise.all([ann.connection.stop(), ben.connection.stop()]);
+      await untilGone(hub, id);
+    });
+
+    test(`${transportName}, ${protocolName}: values keep their kind`, async () => {
+      const hub = freshHub();
+      const { connection, got } = await connect(hub, "ann", { transport, protocol: new Protocol() });
+      const values = [0, -1, 300, 65536, 1.5, 2 ** 53 - 1, true, null, "", "grüße 💡 \u001e\u0000 \n", [1, [2]], { b: 1, a: { c: [null] } }];
+      await send(`${hub}/:send`, "t", ...values);
+      await until(() => got.length > 0);
+      assert.deepEqual(got[0], values);
+      assert.deepEqual(Object.keys(got[0].at(-1)), ["b", "a"]);
+      await connection.stop();
+    });
+
+    test(`${transportName}, ${protocolName}: a close tells its reason`, async () => {
+      const hub = freshHub();
+      const { connection } = await connect(hub, "ann", { transport, protocol: new Protocol() });
+      const closed = new Promise((resolve) => connection.onclose(resolve));
+      const answer = await rest("POST", `${hub}/users/ann/:closeConnections?reason=enough`);
+      assert.equal(answer.status, 204);
+      assert.match(String(await closed), /Server returned an error on close: enough/);
+    });
+
+    test(`${transportName}, ${protocolName}: calls are answered both ways`, async () => {
+      const hub = freshHub();
+      const { connection } = await connect(hub, "ann", { transport, protocol: new Protocol() });
+      connection.on("add", (a, b) => a + b);
+      connection.on("fail", () => { throw new Error("on purpose"); });
+      const invoke = (target, ...args) => rest("POST", `${hub}/connections/${connection.connectionId}/:invoke`, { target, arguments: args });
+      const answer = await invoke("add", 40, 2);
+      assert.deepEqual([answer.status, await answer.json()], [200, { result: 42 }]);
+      const failed = await invoke("fail");
+      assert.equal(failed.status, 400);
+      assert.match(await failed.text(), /on purpose/);
+      await assert.rejects(connection.invoke("anything"), /no upstream/);
+      await connection.stop();
+    });
+  }
+}
+
+async function untilGone(hub, id) {
+  const deadline = Date.now() + 5000;
+  while ((await rest("HEAD", `${hub}/connections/${id}`)).status !== 404) assert.ok(Date.now() < deadline);
+}
+
+test("a client that skips the negotiation is a connection of its own", async () => {
+  const hub = freshHub();
+  const { connection, got } = await connect(hub, "ann", { skipNegotiation: true });
+  await send(`${hub}/users/ann/:send`, "t", 1);
+  await until(() => got.length === 1);
+  await connection.stop();
+});
+
+test("a client that is told to comes back by itself, as a new connection of its user", async () => {
+  const hub = freshHub();
+  const { connection, got } = await connect(hub, "ann", { reconnect: true });
+  const before = connection.connectionId;
+  const back = new Promise((resolve) => connection.onreconnected(resolve));
+  assert.equal((await rest("DELETE", `${hub}/connections/${before}?reason=move`)).status, 200);
+  assert.notEqual(await back, before);
+  await send(`${hub}/users/ann/:send`, "t", "again");
+  await until(() => got.length === 1);
+  await connection.stop();
+});
+
+test("connections of a group are listed, page by page", async () => {
+  const hub = freshHub();
+  const clients = await Promise.all([1, 2, 3].map(() => connect(hub, "ann")));
+  const ids = clients.map(({ connection }) => connection.connectionId);
+  for (const id of ids) await rest("PUT", `${hub}/groups/g/connections/${id}`);
+  const page = await (await rest("GET", `${hub}/groups/g/connections?maxpagesize=2`)).json();
+  assert.equal(page.value.length, 2);
+  const next = new URL(page.nextLink);
+  const rest2 = await (await fetch(`${where.gateway}${next.pathname}${next.search}`)).json();
+  assert.deepEqual([...page.value, ...rest2.value].map(({ connectionId }) => connectionId).sort(), ids.sort());
+  await Promise.all(clients.map(({ connection }) => connection.stop()));
+});
+
+test("a token of another hub opens nothing", async () => {
+  const stolen = await token(freshHub(), "ann");
+  const answer = await fetch(`${where.endpoints.east}/client/negotiate?hub=${freshHub()}&negotiateVersion=1`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${stolen}` },
+  });
+  assert.equal(answer.status, 401);
+});

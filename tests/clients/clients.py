@@ -1,0 +1,109 @@
+"""pysignalr and signalrcore, unmodified, against a sandbox: what is sent by REST through the gateway arrives."""
+
+import asyncio
+import json
+import os
+import ssl
+import threading
+import urllib.request
+
+import certifi
+
+WHERE = json.load(open(os.environ["SANDBOX"]))
+# Both clients trust what `certifi` says, and offer no other way.
+certifi.where = lambda: WHERE["ca"]
+
+from pysignalr.client import SignalRClient  # noqa: E402
+from pysignalr.protocol.json import JSONProtocol  # noqa: E402
+from pysignalr.protocol.messagepack import MessagepackProtocol  # noqa: E402
+from signalrcore.hub_connection_builder import HubConnectionBuilder  # noqa: E402
+from signalrcore.protocol.messagepack_protocol import MessagePackHubProtocol  # noqa: E402
+
+# Python has integers of any size: what is larger than a double can hold must arrive whole.
+ARGUMENTS = [18446744073709551615, -9223372036854775808, 1.5, None, True, "grüße 💡", {"b": [1], "a": None}]
+
+
+def post(path, body=None):
+    url = f"{WHERE['gateway']}/api/hubs/{path}{'&' if '?' in path else '?'}api-version=2024-12-01"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method="POST")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.status, answer.read()
+
+
+def token(hub):
+    return json.loads(post(f"{hub}/:generateToken?userId=ann")[1])["token"]
+
+
+def client_url(hub):
+    return f"{WHERE['endpoints']['east']}/client/?hub={hub}"
+
+
+async def with_pysignalr(hub, protocol):
+    client = SignalRClient(client_url(hub), access_token_factory=lambda: token(hub), protocol=protocol,
+                           ssl=ssl.create_default_context(cafile=WHERE["ca"]))
+    opened, got = asyncio.Event(), asyncio.Queue()
+
+    async def on_open():
+        opened.set()
+
+    async def on_message(arguments):
+        await got.put(arguments)
+
+    client.on_open(on_open)
+    client.on("t", on_message)
+    running = asyncio.create_task(client.run())
+    await asyncio.wait_for(opened.wait(), 20)
+    for number in range(20):
+        await asyncio.to_thread(post, f"{hub}/users/ann/:send", {"target": "t", "arguments": [number, *ARGUMENTS]})
+    received = [await asyncio.wait_for(got.get(), 20) for _ in range(20)]
+    running.cancel()
+    assert received == [[number, *ARGUMENTS] for number in range(20)], received
+    assert got.empty()
+
+
+def with_signalrcore(hub, protocol):
+    builder = HubConnectionBuilder().with_url(
+        client_url(hub), options={"access_token_factory": lambda: token(hub), "verify_ssl": False})
+    if protocol:
+        builder = builder.with_hub_protocol(protocol)
+    connection = builder.build()
+    opened, done, got = threading.Event(), threading.Event(), []
+
+    def on_message(arguments):
+        got.append(arguments)
+        if len(got) == 20:
+            done.set()
+
+    connection.on_open(opened.set)
+    connection.on("t", on_message)
+    connection.start()
+    assert opened.wait(20), "signalrcore did not connect"
+    for number in range(20):
+        post(f"{hub}/users/ann/:send", {"target": "t", "arguments": [number, *ARGUMENTS]})
+    assert done.wait(20), got
+    connection.stop()
+    assert got == [[number, *ARGUMENTS] for number in range(20)], got
+
+
+def main():
+    checks = [
+        ("pysignalr, json", lambda: asyncio.run(with_pysignalr("pyJson", JSONProtocol()))),
+        ("pysignalr, messagepack", lambda: asyncio.run(with_pysignalr("pyPack", MessagepackProtocol()))),
+        ("signalrcore, json", lambda: with_signalrcore("coreJson", None)),
+        ("signalrcore, messagepack", lambda: with_signalrcore("corePack", MessagePackHubProtocol())),
+    ]
+    failed = 0
+    for name, check in checks:
+        try:
+            check()
+            print(f"ok      {name}", flush=True)
+        except Exception as error:  # noqa: BLE001 - each check is reported, the rest go on
+            failed += 1
+            print(f"FAILED  {name}: {error!r}", flush=True)
+    # signalrcore leaves threads behind that would keep the process.
+    os._exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
