@@ -161,10 +161,11 @@ impl Proxy {
         };
 
         // As whom it goes, and going.
+        // The rare ways are in boxes: every request's future would have room for them.
         let (place, mut response) = match (route.pick(), call.operation.together()) {
-            (_, Together::List) => self.list(route, &call, &outgoing, gateway().as_deref(), exchange).await?,
+            (_, Together::List) => Box::pin(self.list(route, &call, &outgoing, gateway().as_deref(), exchange)).await?,
             (Pick::All(policy), Together::Deliver | Together::Ask) => {
-                self.fan_out(route, policy, &call, &outgoing, exchange).await?
+                Box::pin(self.fan_out(route, policy, &call, &outgoing, exchange)).await?
             }
             _ => self.deliver(route, call.operation, &outgoing, exchange).await?,
         };
