@@ -15,6 +15,7 @@ mod admission;
 mod architecture;
 mod cli;
 mod credentials;
+mod documents;
 mod drain;
 mod fanout;
 mod forwarding;
