@@ -32,6 +32,7 @@
 //! serve             →  metrics
 //! proxy             →  route, endpoint, credential, signalr, serve, metrics
 //! admin             →  metrics, endpoint, credential
+//! diagnosis         →  endpoint, credential, signalr, metrics
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs
@@ -58,6 +59,8 @@ pub mod tls;
 pub mod metrics;
 
 pub mod admin;
+
+pub mod diagnosis;
 
 pub mod gateway;
 

@@ -3,6 +3,7 @@
 //! Exit codes: 0 good, 1 a problem was found, 2 wrong usage or configuration.
 
 mod check;
+mod doctor;
 mod explain;
 mod health;
 mod logging;
@@ -10,6 +11,7 @@ mod reload;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod token;
 
 use std::fmt;
 use std::io::Write;
@@ -37,6 +39,10 @@ enum Command {
     Check(check::Options),
     /// Say where a call would go, or why it would be refused. Sends nothing.
     Explain(explain::Options),
+    /// Examine each endpoint's cross-tenant set-up, name the first broken step and what mends it. Changes nothing.
+    Doctor(doctor::Options),
+    /// Obtain a token by an endpoint's credential and show each leg and claim.
+    Token(token::Options),
     /// Start an emulated Entra, two emulated SignalR endpoints and a gateway in front of them, with no Azure account.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Options),
@@ -120,6 +126,8 @@ impl Command {
             Self::Run(options) => run::run(&options),
             Self::Check(options) => check::run(&options),
             Self::Explain(options) => explain::run(&options),
+            Self::Doctor(options) => doctor::run(&options),
+            Self::Token(options) => token::run(&options),
             #[cfg(feature = "sandbox")]
             Self::Sandbox(options) => sandbox::run(&options),
             Self::Health(options) => health::run(&options),

@@ -164,11 +164,5 @@ fn cloud(cloud: &Cloud) -> CloudConfiguration {
 
 /// The audience of an assertion that the app signs: the URL that the library sends it to.
 fn token_url(settings: &AppSettings) -> String {
-    let authority = match &settings.authority.cloud {
-        Cloud::Public => "https://login.microsoftonline.com",
-        Cloud::UsGovernment => "https://login.microsoftonline.us",
-        Cloud::China => "https://login.chinacloudapi.cn",
-        Cloud::Custom { authority } => authority.trim_end_matches('/'),
-    };
-    format!("{authority}/{}/oauth2/v2.0/token", settings.tenant)
+    format!("{}/{}/oauth2/v2.0/token", settings.authority.origin(), settings.tenant)
 }

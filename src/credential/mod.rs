@@ -36,16 +36,19 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use acquire::{Leg, LegOutcome};
 pub use assertion::CertificateError;
 pub use bearer::{
     Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl, TokenUnavailable,
 };
+pub(crate) use error::in_one_line;
 pub use error::{
     CredentialError, ErrorClass, IdentityEndpoint, IdentityEndpointKind, NoAnswer, TokenHttpError, UnusableAnswer,
 };
 pub use jwt::Claims;
+pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use secret::{Secret, SecretError};
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
@@ -156,12 +159,15 @@ impl Credentials {
     /// Makes one acquisition beside the token life and puts nothing in service: for showing each leg of it. `None` when
     /// there is no credential of that name. To be called on a runtime with time and I/O on.
     ///
+    /// It is given up after `within`, and its legs so far are shown.
+    ///
     /// # Cancel safety
     /// Safe: a request under way is broken off.
-    pub async fn attempt(&self, name: &CredentialName) -> Option<Attempt> {
+    pub async fn attempt(&self, name: &CredentialName, within: Duration) -> Option<Attempt> {
         let source = self.sources.get(name)?;
         let legs = Legs::default();
-        let outcome = source.acquirer.acquire(&legs).await;
+        let outcome = tokio::time::timeout(within, source.acquirer.acquire(&legs)).await;
+        let outcome = outcome.unwrap_or(Err(CredentialError::Deadline(within)));
         let outcome = outcome.map(|acquired| match acquired.material {
             Material::Bearer(bearer) => Some(bearer),
             Material::AccessKey(_) => None,

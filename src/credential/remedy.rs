@@ -1,81 +1,370 @@
-//! What the commonest refusals of Entra mean in the cross-tenant set-up, and what mends them: data for error texts.
+//! The steps of the cross-tenant set-up, and which of them each refusal of Entra is about: data for error texts and for
+//! the doctor.
 //!
 //! Numbers explain and never decide: Microsoft may change them. What is done about a refusal is decided by its
 //! `error` and status in `error.rs`.
 
-/// What an AADSTS number says here, and what to do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Remedy {
-    /// What is wrong.
-    pub(crate) fact: &'static str,
-    /// Who must do what.
-    pub(crate) action: &'static str,
+use std::fmt;
+
+/// A step of the cross-tenant set-up, in the order in which they are done and examined. Numbered from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetupStep {
+    /// What the gateway's configuration says: tenant, cloud, scope, URL.
+    Configuration = 1,
+    /// What the host holds as proof: a secret, certificate, key, assertion or token, readable and in date.
+    Proof,
+    /// The managed identity that this host asks for.
+    HostIdentity,
+    /// Name resolution, connection and TLS to Entra.
+    IdentityEndpoint,
+    /// The app registration in its home tenant.
+    App,
+    /// The secret or certificate that is registered on it.
+    AppProof,
+    /// The federated identity credential that is registered on it.
+    Federation,
+    /// The enterprise application in the endpoint's tenant.
+    EnterpriseApplication,
+    /// What the endpoint's tenant allows: Conditional Access, throttling.
+    TenantPolicy,
+    /// The SignalR resource provider in the endpoint's tenant.
+    ResourceProvider,
+    /// Name resolution, connection and TLS to the endpoint, and its network rules.
+    EndpointNetwork,
+    /// The right to call the SignalR resource: a role assignment, or an access key that counts.
+    Access,
 }
 
-/// Looks an AADSTS number up. Source of the numbers: Microsoft Entra authentication and authorization error codes,
-/// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
-pub(crate) fn remedy(code: u32) -> Option<Remedy> {
-    let (fact, action) = match code {
-        90002 | 900_023 => ("the tenant is unknown to this cloud", "check `tenant` and `cloud`"),
-        90038 | 900_382 | 900_432 => {
-            ("the tenant belongs to another national cloud", "set `cloud` to the one the app and the resource are in")
+impl SetupStep {
+    /// All steps, in order.
+    pub const ALL: [Self; 12] = [
+        Self::Configuration,
+        Self::Proof,
+        Self::HostIdentity,
+        Self::IdentityEndpoint,
+        Self::App,
+        Self::AppProof,
+        Self::Federation,
+        Self::EnterpriseApplication,
+        Self::TenantPolicy,
+        Self::ResourceProvider,
+        Self::EndpointNetwork,
+        Self::Access,
+    ];
+
+    /// Returns the number of the step, from 1.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Returns the step's name for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Proof => "proof",
+            Self::HostIdentity => "host_identity",
+            Self::IdentityEndpoint => "identity_endpoint",
+            Self::App => "app",
+            Self::AppProof => "app_proof",
+            Self::Federation => "federation",
+            Self::EnterpriseApplication => "enterprise_application",
+            Self::TenantPolicy => "tenant_policy",
+            Self::ResourceProvider => "resource_provider",
+            Self::EndpointNetwork => "endpoint_network",
+            Self::Access => "access",
         }
-        50059 | 50128 | 90019 => ("no tenant was named", "set `tenant` to the GUID of the resource's tenant"),
-        50194 => ("the app registration is single-tenant", "make it multi-tenant in the app's own tenant"),
-        700_016 | 700_011 | 7_000_229 => (
-            "the app has no enterprise application in this tenant",
-            "check `client_id` and `tenant`; an administrator of the resource's tenant creates it: az ad sp create --id <client_id>",
-        ),
-        7_000_112 | 70001 => ("the app is disabled", "enable sign-in on the enterprise application and on the app"),
-        7_000_215 => {
-            ("the client secret is wrong", "use the secret's value (not its id), created on the app of `client_id`")
+    }
+
+    /// Says what the step is, in words.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Configuration => "the gateway's configuration",
+            Self::Proof => "the proof on this host (secret, certificate, assertion or token)",
+            Self::HostIdentity => "the managed identity of this host",
+            Self::IdentityEndpoint => "the way to Entra",
+            Self::App => "the app registration in its home tenant",
+            Self::AppProof => "the secret or certificate on the app registration",
+            Self::Federation => "the federated credential on the app registration",
+            Self::EnterpriseApplication => "the enterprise application in the endpoint's tenant",
+            Self::TenantPolicy => "the policies of the endpoint's tenant",
+            Self::ResourceProvider => "the SignalR resource provider in the endpoint's tenant",
+            Self::EndpointNetwork => "the way to the endpoint",
+            Self::Access => "the right to call the SignalR resource",
         }
-        7_000_222 => ("the client secret has expired", "create a new secret on the app registration"),
-        700_025 => ("the app is registered as a public client", "turn off public client flows on the app registration"),
-        700_027 => (
-            "the certificate or its signature is not the app's",
-            "upload the certificate to the app registration of `client_id`",
-        ),
-        700_024 => {
-            ("the assertion is outside its time window", "check this host's clock and what rotates the assertion")
+    }
+}
+
+impl fmt::Display for SetupStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {} of {}: {}", self.number(), Self::ALL.len(), self.title())
+    }
+}
+
+/// What AADSTS numbers say here, and what to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Remedy {
+    /// The numbers that mean it.
+    pub codes: &'static [u32],
+    /// Which step of the set-up they are about.
+    pub step: SetupStep,
+    /// What is wrong.
+    pub fact: &'static str,
+    /// Who must do what.
+    pub action: &'static str,
+    /// Where the meaning of the numbers is written down.
+    pub source: &'static str,
+}
+
+/// Microsoft Entra authentication and authorization error codes.
+const REFERENCE: &str = "https://learn.microsoft.com/entra/identity-platform/reference-error-codes";
+/// The text of the refusal itself, as `error?code=` shows it.
+const LOOK_UP: &str = "https://login.microsoftonline.com/error";
+/// Troubleshooting of federated identity credentials.
+const FEDERATION: &str = "https://learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations";
+/// A managed identity as a federated credential of an app.
+const IDENTITY_FEDERATION: &str =
+    "https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity";
+
+/// Looks an AADSTS number up.
+pub fn remedy(code: u32) -> Option<&'static Remedy> {
+    REMEDIES.iter().find(|remedy| remedy.codes.contains(&code))
+}
+
+/// What the refusals of Entra mean in the cross-tenant set-up.
+pub const REMEDIES: &[Remedy] = &[
+    Remedy {
+        codes: &[90002, 900_023],
+        step: SetupStep::Configuration,
+        fact: "the tenant is unknown to this cloud",
+        action: "check `tenant` and `cloud`",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[90038, 90051, 900_382, 900_432],
+        step: SetupStep::Configuration,
+        fact: "the tenant belongs to another national cloud",
+        action: "set `cloud` to the one the app and the resource are in",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[50059, 50128, 90019],
+        step: SetupStep::Configuration,
+        fact: "no tenant was named",
+        action: "set `tenant` to the GUID of the resource's tenant",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[50194],
+        step: SetupStep::App,
+        fact: "the app registration is single-tenant",
+        action: "make it multi-tenant in the app's own tenant",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[50020],
+        step: SetupStep::Configuration,
+        fact: "a user's account was used, not the app's",
+        action: "set `client_id` to the app registration's",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[700_016, 700_011, 7_000_229],
+        step: SetupStep::EnterpriseApplication,
+        fact: "the app has no enterprise application in this tenant",
+        action: "check `client_id` and `tenant`; an administrator of the resource's tenant creates it: az ad sp create --id <client_id>",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[7_000_112, 70001],
+        step: SetupStep::EnterpriseApplication,
+        fact: "the app is disabled",
+        action: "enable sign-in on the enterprise application and on the app",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[1_000_031],
+        step: SetupStep::EnterpriseApplication,
+        fact: "the app cannot be used in this tenant now",
+        action: "an administrator of the resource's tenant looks at the enterprise application",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[7_000_215],
+        step: SetupStep::AppProof,
+        fact: "the client secret is wrong",
+        action: "use the secret's value (not its id), created on the app of `client_id`",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[7_000_222],
+        step: SetupStep::AppProof,
+        fact: "the client secret has expired",
+        action: "create a new secret on the app registration",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[70002],
+        step: SetupStep::AppProof,
+        fact: "the app did not prove that it is itself",
+        action: "check the secret or certificate of the app of `client_id`",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[7_000_218],
+        step: SetupStep::Configuration,
+        fact: "no proof was sent",
+        action: "check the credential's `kind`",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[700_025],
+        step: SetupStep::App,
+        fact: "the app is registered as a public client",
+        action: "turn off public client flows on the app registration",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[700_027, 700_030, 7_000_213, 50012],
+        step: SetupStep::AppProof,
+        fact: "the certificate or its signature is not the app's",
+        action: "upload the certificate to the app registration of `client_id`",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[700_024],
+        step: SetupStep::Proof,
+        fact: "the assertion is outside its time window",
+        action: "check this host's clock and what rotates the assertion",
+        source: LOOK_UP,
+    },
+    Remedy {
+        codes: &[50013, 500_133, 50027],
+        step: SetupStep::Federation,
+        fact: "the assertion is invalid",
+        action: "compare its iss, sub, aud and exp with the federated credential",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[70021],
+        step: SetupStep::Federation,
+        fact: "no federated credential matches the assertion",
+        action: "compare issuer, subject and audience; a new one takes minutes to be known",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[700_211],
+        step: SetupStep::Federation,
+        fact: "no federated credential has the assertion's issuer",
+        action: "set its issuer to the assertion's `iss`",
+        source: FEDERATION,
+    },
+    Remedy {
+        codes: &[700_212, 7_002_121],
+        step: SetupStep::Federation,
+        fact: "the assertion has another audience than the federated credential",
+        action: "use the cloud's exchange audience",
+        source: FEDERATION,
+    },
+    Remedy {
+        codes: &[700_213, 7_002_137, 7_002_138],
+        step: SetupStep::Federation,
+        fact: "the assertion has another subject than the federated credential",
+        action: "set its subject to the identity's principal (object) id, in the same case",
+        source: FEDERATION,
+    },
+    Remedy {
+        codes: &[700_222, 700_226, 700_227, 700_229],
+        step: SetupStep::Federation,
+        fact: "this kind of token is not accepted as an assertion",
+        action: "use a token of a user-assigned managed identity of the app's tenant",
+        source: IDENTITY_FEDERATION,
+    },
+    Remedy {
+        codes: &[700_236],
+        step: SetupStep::Federation,
+        fact: "the managed identity lives in another tenant than the app registration",
+        action: "use an identity of the app's own tenant",
+        source: IDENTITY_FEDERATION,
+    },
+    Remedy {
+        codes: &[500_011, 50001, 650_052, 650_057],
+        step: SetupStep::ResourceProvider,
+        fact: "the resource is unknown in this tenant",
+        action: "check `scope` and `cloud`; the tenant needs the Microsoft.SignalRService resource provider",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[70011, 1_002_012, 28002, 28003, 700_022],
+        step: SetupStep::Configuration,
+        fact: "the scope is wrong",
+        action: "set `scope` to one resource followed by /.default",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[53003, 530_032],
+        step: SetupStep::TenantPolicy,
+        fact: "Conditional Access of the tenant blocks the app",
+        action: "an administrator of the resource's tenant allows this host's address",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[500_021, 500_022, 500_212, 500_213],
+        step: SetupStep::TenantPolicy,
+        fact: "a cross-tenant policy does not allow the app",
+        action: "the administrators of both tenants look at tenant restrictions and cross-tenant access",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[501_051],
+        step: SetupStep::TenantPolicy,
+        fact: "the resource's tenant requires an assignment of the app",
+        action: "an administrator of the resource's tenant assigns the enterprise application",
+        source: LOOK_UP,
+    },
+    Remedy {
+        codes: &[50196],
+        step: SetupStep::TenantPolicy,
+        fact: "too many identical requests were made",
+        action: "wait; another process may ask in a loop with the same app",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[90055],
+        step: SetupStep::TenantPolicy,
+        fact: "the tenant is throttled",
+        action: "wait",
+        source: LOOK_UP,
+    },
+    Remedy {
+        codes: &[100_007],
+        step: SetupStep::Configuration,
+        fact: "the authority is a regional one",
+        action: "set `cloud` or `authority` to the global one",
+        source: REFERENCE,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_number_has_one_meaning_and_a_source() {
+        let mut seen = HashSet::new();
+        for remedy in REMEDIES {
+            assert!(remedy.source.starts_with("https://"), "{:?}", remedy.codes);
+            for code in remedy.codes {
+                assert!(seen.insert(code), "AADSTS{code} stands twice");
+            }
         }
-        50013 | 500_133 | 50027 => {
-            ("the assertion is invalid", "compare its iss, sub, aud and exp with the federated credential")
-        }
-        70021 => (
-            "no federated credential matches the assertion",
-            "compare issuer, subject and audience; a new one takes minutes to be known",
-        ),
-        700_211 => ("no federated credential has the assertion's issuer", "set its issuer to the assertion's `iss`"),
-        700_212 | 7_002_121 => {
-            ("the assertion has another audience than the federated credential", "use the cloud's exchange audience")
-        }
-        700_213 | 7_002_137 | 7_002_138 => (
-            "the assertion has another subject than the federated credential",
-            "set its subject to the identity's principal (object) id, in the same case",
-        ),
-        700_222 | 700_226 | 700_227 | 700_229 => (
-            "this kind of token is not accepted as an assertion",
-            "use a token of a user-assigned managed identity of the app's tenant",
-        ),
-        700_236 => (
-            "the managed identity lives in another tenant than the app registration",
-            "use an identity of the app's own tenant",
-        ),
-        500_011 | 50001 | 650_052 | 650_057 => (
-            "the resource is unknown in this tenant",
-            "check `scope` and `cloud`; the tenant needs the Microsoft.SignalRService resource provider",
-        ),
-        70011 | 1_002_012 | 28002 | 28003 | 700_022 => {
-            ("the scope is wrong", "set `scope` to one resource followed by /.default")
-        }
-        53003 | 530_032 => (
-            "Conditional Access of the tenant blocks the app",
-            "an administrator of the resource's tenant allows this host's address",
-        ),
-        50196 => ("too many identical requests were made", "wait; another process may ask in a loop with the same app"),
-        90055 => ("the tenant is throttled", "wait"),
-        _ => return None,
-    };
-    Some(Remedy { fact, action })
+        assert!(seen.len() > 50, "{}", seen.len());
+    }
+
+    #[test]
+    fn steps_are_numbered_in_order() {
+        let numbers: Vec<u8> = SetupStep::ALL.iter().map(|step| step.number()).collect();
+        assert_eq!(numbers, (1..=12).collect::<Vec<u8>>());
+    }
 }

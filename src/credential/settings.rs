@@ -160,6 +160,18 @@ pub struct ManagedIdentitySettings {
     pub imds_endpoint: Option<String>,
 }
 
+impl AuthoritySettings {
+    /// Returns the authority's origin, without a slash at the end.
+    pub fn origin(&self) -> &str {
+        match &self.cloud {
+            Cloud::Public => "https://login.microsoftonline.com",
+            Cloud::UsGovernment => "https://login.microsoftonline.us",
+            Cloud::China => "https://login.chinacloudapi.cn",
+            Cloud::Custom { authority } => authority.trim_end_matches('/'),
+        }
+    }
+}
+
 /// Which managed identity of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ManagedIdentity {

@@ -148,14 +148,14 @@ async fn an_attempt_lays_open_its_legs_and_puts_nothing_in_service() {
     std::fs::write(&path, "token").unwrap();
     let app = app("app", "tenant-b", Cloud::Custom { authority: "https://login.example".into() }, Some(&ca));
     let gateway = gateway(&[token_file("file", &path), app]);
-    let attempt = gateway.credentials.attempt(&CredentialName::new("file")).await.unwrap();
+    let attempt = gateway.credentials.attempt(&CredentialName::new("file"), Duration::from_secs(15)).await.unwrap();
     assert_eq!(attempt.outcome.unwrap().unwrap().header(), "Bearer token");
     assert_eq!(attempt.legs.len(), 1);
     assert!(gateway.source("file").ready(URL).is_none());
-    let attempt = gateway.credentials.attempt(&CredentialName::new("app")).await.unwrap();
+    let attempt = gateway.credentials.attempt(&CredentialName::new("app"), Duration::from_secs(15)).await.unwrap();
     assert!(attempt.outcome.unwrap_err().to_string().contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"));
     assert_eq!(attempt.legs[0].subject, "client secret from environment variable SIGNALR_GATEWAY_TEST_IS_NOT_SET");
-    assert!(gateway.credentials.attempt(&CredentialName::new("nobody")).await.is_none());
+    assert!(gateway.credentials.attempt(&CredentialName::new("nobody"), Duration::from_secs(15)).await.is_none());
 }
 
 #[tokio::test]

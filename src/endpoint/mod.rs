@@ -3,6 +3,7 @@
 //! An [`Endpoint`] is shared by all workers and never changes; each worker has a [`Pool`] of its own for it. Knows no
 //! operations and no routes.
 
+mod ask;
 mod connect;
 mod health;
 mod pool;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
 
+pub use ask::AskError;
 pub use connect::ConnectError;
 pub use health::{Health, HealthSettings, Permit};
 pub use pool::{Lease, Pool, SendError};
