@@ -1,0 +1,62 @@
+//! A sandbox with one endpoint under examination, and what a row of the table may break.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use signalr_gateway::config::{self, ConfigError, Sources};
+use signalr_gateway::diagnosis::{self, Finding};
+use signalr_gateway::gateway::Settings;
+use signalr_gateway::metrics::Metrics;
+use signalr_gateway::sandbox::{CredentialChoice, Files, GatewayConfig, Sandbox, SandboxSettings};
+
+/// What a row may break: the directory, the servers, the files and the configuration.
+pub(crate) struct Bench {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) files: Files,
+    /// What the configuration said while everything was whole.
+    before: Settings,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A whole set-up whose endpoint `east` has the given credential.
+    pub(crate) async fn new(choice: CredentialChoice) -> Self {
+        let sandbox = Sandbox::start(SandboxSettings::default()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = GatewayConfig::default().with_credential("east", choice);
+        let files = sandbox.write_files(folder.path(), &config).unwrap();
+        let before = load(&files).unwrap();
+        Self { sandbox, files, before, _folder: folder }
+    }
+
+    /// Changes the text of the configuration file.
+    pub(crate) fn rewrite(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.files.config).unwrap();
+        assert!(text.contains(from), "the configuration has no {from}:\n{text}");
+        std::fs::write(&self.files.config, text.replace(from, to)).unwrap();
+    }
+
+    /// A file beside the configuration.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.files.config.with_file_name(name)
+    }
+
+    /// Lets the doctor look at `east`.
+    pub(crate) async fn examine(&self) -> Finding {
+        // A file that is gone stops the configuration from loading, which names it. What a row takes away went away
+        // after that: the doctor finds the credential that cannot read it.
+        let mut settings = load(&self.files).unwrap_or_else(|_gone| self.before.clone());
+        settings.endpoints.retain(|endpoint| endpoint.name.as_str() == "east");
+        settings.credentials.retain(|credential| credential.name.as_str() == "east");
+        let metrics = Metrics::new().unwrap();
+        let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, |_| ());
+        let mut findings = tokio::time::timeout(Duration::from_secs(15), Box::pin(examination)).await.unwrap();
+        assert_eq!(findings.len(), 1);
+        findings.remove(0)
+    }
+}
+
+fn load(files: &Files) -> Result<Settings, ConfigError> {
+    let sources = Sources::of_process(Some(files.config.clone()), Vec::new());
+    config::load(&sources).map(|loaded| loaded.settings)
+}
