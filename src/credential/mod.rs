@@ -43,10 +43,10 @@ pub use assertion::CertificateError;
 pub use bearer::{
     Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl, TokenUnavailable,
 };
-pub(crate) use error::in_one_line;
 pub use error::{
     CredentialError, ErrorClass, IdentityEndpoint, IdentityEndpointKind, NoAnswer, TokenHttpError, UnusableAnswer,
 };
+pub(crate) use error::{in_one_line, one_line};
 pub use jwt::Claims;
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use secret::{Secret, SecretError};

@@ -11,7 +11,7 @@ use http::{HeaderName, Method, Request, Response};
 use http_body_util::Empty;
 use tokio::time::timeout;
 
-use super::claims::noteworthy_skew;
+use super::claims::{is_guid, noteworthy_skew};
 use super::mend::{self, Known};
 use super::{Broken, Check, ENDPOINT_TIME, Finding, Verdict, check_claims, verdict};
 use crate::credential::{
@@ -119,7 +119,8 @@ impl<'a> Chain<'a> {
         let Some(LegOutcome::Token { claims: Some(claims), .. }) = exchanged.map(|leg| &leg.outcome) else {
             return Ok(());
         };
-        self.object_id = claims.get("oid").and_then(|oid| oid.as_str()).map(str::to_owned);
+        // It goes into a command that people copy, and nobody has verified it.
+        self.object_id = claims.get("oid").and_then(|oid| oid.as_str()).filter(|oid| is_guid(oid)).map(str::to_owned);
         for check in check_claims(claims, kind, now) {
             let expected = check.expected.map(|expected| format!(", expected {expected}")).unwrap_or_default();
             let what = format!("claim {}", check.claim);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::credential::{Claims, CredentialKind};
+use crate::credential::{Claims, CredentialKind, one_line};
 
 /// How far clocks may differ before it is said. Chosen: assertions are made five minutes early.
 const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
@@ -46,7 +46,8 @@ pub fn check_claims(claims: &Claims, kind: &CredentialKind, now: SystemTime) -> 
     let mut checks = Vec::new();
     let mut check = |claim: &'static str, value: Option<&Value>, expected: Option<String>, differing: Verdict| {
         let Some(value) = value else { return };
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        // Nobody has verified it, and it goes to a terminal.
+        let value = one_line(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         let verdict = match &expected {
             None => Verdict::Shown,
             Some(expected) if expected.eq_ignore_ascii_case(value.trim_end_matches('/')) => Verdict::Good,
@@ -91,7 +92,8 @@ fn whole_seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs())
 }
 
-fn is_guid(text: &str) -> bool {
+/// Whether a text is a GUID.
+pub(super) fn is_guid(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
     groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
 }

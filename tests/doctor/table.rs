@@ -71,7 +71,9 @@ const ROWS: &[Row] = {
             "the app is not provisioned",
             By::ClientSecret,
             |b| {
-                edit(b, |d| d.tenant_mut(TENANT_B).unwrap().service_principals.retain(|p| p.client_id != APP_CLIENT_ID))
+                edit(b, |d| {
+                    d.tenant_mut(TENANT_B).unwrap().service_principals.retain(|p| p.client_id != APP_CLIENT_ID);
+                });
             },
             Step::EnterpriseApplication,
         ),
@@ -126,8 +128,8 @@ const ROWS: &[Row] = {
             |b| {
                 edit(b, |d| {
                     d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].expires =
-                        SystemTime::now() - Duration::from_secs(60)
-                })
+                        SystemTime::now() - Duration::from_secs(60);
+                });
             },
             Step::AppProof,
         ),
@@ -173,7 +175,7 @@ const ROWS: &[Row] = {
             |b| {
                 edit(b, |d| {
                     d.application_mut(APP_CLIENT_ID).unwrap().federated.iter_mut().for_each(|f| f.issuer.push('/'));
-                })
+                });
             },
             Step::Federation,
         ),
@@ -186,8 +188,8 @@ const ROWS: &[Row] = {
                         .unwrap()
                         .federated
                         .iter_mut()
-                        .for_each(|f| f.subject = "another".to_owned());
-                })
+                        .for_each(|f| "another".clone_into(&mut f.subject));
+                });
             },
             Step::Federation,
         ),
@@ -201,7 +203,7 @@ const ROWS: &[Row] = {
                         .federated
                         .iter_mut()
                         .for_each(|f| f.subject = f.subject.to_uppercase());
-                })
+                });
             },
             Step::Federation,
         ),
@@ -331,7 +333,7 @@ const ROWS: &[Row] = {
         row(
             "the URL is another tenant's resource",
             By::ClientSecret,
-            |b| edit(b, |d| d.resource_mut("east").unwrap().tenant = TENANT_A.to_owned()),
+            |b| edit(b, |d| TENANT_A.clone_into(&mut d.resource_mut("east").unwrap().tenant)),
             Step::Configuration,
         ),
         row(
@@ -429,4 +431,23 @@ async fn a_missing_role_is_assigned_to_the_object_id_of_the_token() {
     let broken = bench.examine().await.broken.unwrap();
     let command = broken.mend[0].command.clone().unwrap();
     assert!(command.starts_with("az role assignment create") && command.contains(&object_id), "{command}");
+}
+
+#[tokio::test]
+async fn an_entra_that_hangs_is_named_in_time() {
+    let bench = Bench::new(CredentialChoice::ClientSecret).await;
+    bench.sandbox.entra().faults().set(Fault::always(FaultKind::Hang));
+    // The bench gives the doctor fifteen seconds.
+    let broken = bench.examine().await.broken.unwrap();
+    assert_eq!(broken.step, SetupStep::IdentityEndpoint, "{broken:#?}");
+}
+
+#[tokio::test]
+async fn claims_move_no_cursor_though_nobody_has_verified_them() {
+    let bench = Bench::new(CredentialChoice::TokenFile).await;
+    let claims = json!({ "iss": "a\u{1b}[2Jb", "exp": 4_000_000_000_u64 });
+    std::fs::write(bench.file("east-token"), bench.sandbox.external_token(&claims).unwrap()).unwrap();
+    let finding = bench.examine().await;
+    let shown = finding.checks.iter().find(|check| check.what == "claim iss").unwrap();
+    assert_eq!(shown.result, "a [2Jb");
 }
