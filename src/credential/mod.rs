@@ -15,6 +15,40 @@
 //! * `cell.rs`: the token in service, and how callers wait; `refresh.rs`: the task that keeps it fresh; `schedule.rs`: when.
 //! * `acquire.rs`: the seam of an acquisition and the legs it took; `entra.rs`, `token_file.rs`, `access_key.rs`: the ways.
 //! * `assertion/`: how an app proves that it is itself; `transport.rs`, `answer.rs`: the client below the identity library.
+//!
+//! # The flows, and the two tenants
+//!
+//! Tenant A is where the app registration lives, tenant B where the SignalR resource lives. The role is always assigned
+//! in B, to the object id of what calls there. [`SetupStep`] numbers what can be wrong on the way.
+//!
+//! `client_secret` and `client_certificate`: the app proves itself with what is registered on it.
+//!
+//! ```text
+//! this host                        tenant A                         tenant B
+//! secret, or an assertion    app registration, multi-tenant    enterprise application ── role ──► SignalR
+//! signed with the key        (secret or certificate)           of the same client id                 ▲
+//!     └── POST /{tenant B}/oauth2/v2.0/token ────────────────────────► token ── request ─────────────┘
+//! ```
+//!
+//! `federated`: another identity's token takes the place of the secret; the app registration says whose it trusts.
+//!
+//! ```text
+//! this host                        tenant A                         tenant B
+//! managed identity of A, or  app registration, multi-tenant    enterprise application ── role ──► SignalR
+//! a file with a token        (federated credential:            of the same client id                 ▲
+//!     │                       issuer, subject, audience)             │                               │
+//!     └── assertion ── POST /{tenant B}/oauth2/v2.0/token ───────────┴► token ── request ────────────┘
+//! ```
+//!
+//! `managed_identity`: the host is in the resource's own tenant, and no app registration is needed.
+//!
+//! ```text
+//! this host (tenant B)                                              tenant B
+//! metadata service ── token of its identity ── request ──► SignalR ◄── role ── managed identity
+//! ```
+//!
+//! `access_key` and `token_file`: no tenant is asked. The key signs a token for each request; the file's token was
+//! obtained by somebody else.
 
 mod access_key;
 mod acquire;
