@@ -208,9 +208,3 @@ impl Drop for AbortOnDrop {
         self.0.abort();
     }
 }
-
-/// Writes a chain of causes in one line.
-fn in_one_line(err: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(err.source(), |err| err.source());
-    causes.fold(err.to_string(), |chain, cause| format!("{chain}: {cause}"))
-}

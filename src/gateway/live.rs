@@ -12,7 +12,7 @@ use crate::admin::{Admin, EndpointView, RouteView, View};
 use crate::credential::{CredentialSettings, Credentials};
 use crate::endpoint::{Endpoint, EndpointRole, EndpointSettings, Probes};
 use crate::metrics::Metrics;
-use crate::proxy::Snapshot;
+use crate::proxy::{Snapshot, error_chain};
 use crate::route::{Pick, RouteSettings, Table};
 
 /// What follows the configuration.
@@ -70,7 +70,7 @@ impl Live {
 
     /// Goes on with another configuration, or says why not and goes on with the one in force.
     pub(super) fn reload(&mut self, reload: Reload, admin: &Admin) {
-        let applied = reload.and_then(|settings| self.apply(settings).map_err(|err| super::in_one_line(&err)));
+        let applied = reload.and_then(|settings| self.apply(settings).map_err(|err| error_chain(&err)));
         self.metrics.reloaded(applied.is_ok());
         match applied {
             Ok(changes) => {

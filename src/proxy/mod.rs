@@ -220,7 +220,7 @@ fn new_request_id() -> HeaderValue {
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Writes a chain of causes in one line.
-fn error_chain(err: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn error_chain(err: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(err.source(), |err| err.source());
     causes.fold(err.to_string(), |chain, cause| format!("{chain}: {cause}"))
 }
