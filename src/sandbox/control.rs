@@ -6,7 +6,7 @@
 //! - `DELETE /sandbox/journal?server=NAME`: forgets it.
 //! - `GET /sandbox/faults?server=NAME`: the faults still to happen.
 //! - `POST /sandbox/faults?server=NAME` with `{"fault": "hang", "times": 3, "path_prefix": "/api/hubs"}`: adds a fault.
-//!   Faults: `"hang"`, `"reset"`, `"lose_answer"`, `"break_body"`, `{"delay": {"delay_ms": 500}}`,
+//!   Faults: `"hang"`, `"reset"`, `"reset_before_body"`, `"lose_answer"`, `"break_body"`, `{"delay": {"delay_ms": 500}}`,
 //!   `{"answer": {"status": 503, "retry_after_secs": 5, "body": "{}"}}`; and `{"fault": "refuse"}` alone.
 //! - `DELETE /sandbox/faults?server=NAME`: takes all faults away.
 //! - `POST /sandbox/tokens` with `{"lifetime_secs": N, "refresh_in_secs": N}`: how Entra makes tokens from now on.

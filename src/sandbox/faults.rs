@@ -36,6 +36,8 @@ pub enum FaultKind {
     Hang,
     /// It is read, nothing is done, and the connection is reset.
     Reset,
+    /// Its head is read, nothing is done, and the connection is reset while the body is on its way.
+    ResetBeforeBody,
     /// It is done, and the connection is reset in place of an answer.
     LoseAnswer,
     /// It is done, and the connection breaks in the middle of the answer's body.
@@ -179,10 +181,15 @@ impl Faults {
 
     /// Takes the fault that happens to a request for `path`.
     pub(super) fn next(&self, path: &str) -> Option<FaultKind> {
+        self.next_if(path, |_| true)
+    }
+
+    /// Takes the fault that happens to a request for `path`, if it is one that is wanted.
+    pub(super) fn next_if(&self, path: &str, is_wanted: impl FnOnce(&FaultKind) -> bool) -> Option<FaultKind> {
         let mut list = self.list();
         let matches = |fault: &Fault| fault.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix));
         let at = list.iter().position(matches)?;
-        let fault = list.get_mut(at)?;
+        let fault = list.get_mut(at).filter(|fault| is_wanted(&fault.kind))?;
         let kind = fault.kind.clone();
         if let Some(times) = &mut fault.times {
             *times -= 1;

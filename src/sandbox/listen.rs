@@ -157,6 +157,12 @@ impl Server {
         let host = head.uri.authority().map(ToString::to_string);
         let host = host.or_else(|| head.headers.get(HOST)?.to_str().ok().map(str::to_owned)).unwrap_or_default();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let is_early = |kind: &FaultKind| *kind == FaultKind::ResetBeforeBody;
+        if self.faults().next_if(head.uri.path(), is_early).is_some() {
+            let entry = Entry::new(&head.method, target, &host, &head.headers, &Bytes::new(), false);
+            let sequence = self.journal().begin(entry);
+            return Err(self.reset(sequence, "reset before its body", fate));
+        }
         let read = read_body(body, max_body).await;
         let entry = Entry::new(&head.method, target, &host, &head.headers, &read.bytes, read.end == BodyEnd::Whole);
         let sequence = self.journal().begin(entry);
@@ -179,17 +185,12 @@ impl Server {
             upgrade,
         };
         let fault = self.faults().next(&received.path);
-        let reset = |verdict| {
-            self.journal().end(sequence, None, verdict);
-            fate.cut.store(true, Ordering::Relaxed);
-            Err(Cut)
-        };
         match &fault {
             Some(FaultKind::Hang) => {
                 self.journal().end(sequence, None, "hang");
                 std::future::pending::<Infallible>().await;
             }
-            Some(FaultKind::Reset) => return reset("reset"),
+            Some(FaultKind::Reset | FaultKind::ResetBeforeBody) => return Err(self.reset(sequence, "reset", fate)),
             Some(FaultKind::Answer { .. }) => {
                 let reply = fault.as_ref().map_or_else(|| Reply::empty(StatusCode::OK), answer_of);
                 self.journal().end(sequence, Some(reply.status.as_u16()), "fault");
@@ -200,7 +201,7 @@ impl Server {
         }
         let mut reply = service.answer(received).await;
         if fault == Some(FaultKind::LoseAnswer) {
-            return reset("answer lost");
+            return Err(self.reset(sequence, "answer lost", fate));
         }
         self.journal().end(sequence, Some(reply.status.as_u16()), &reply.verdict);
         if fault == Some(FaultKind::BreakBody) && !reply.body.is_empty() {
@@ -208,6 +209,13 @@ impl Server {
         }
         *fate.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = reply.upgrade.take();
         Ok(whole(reply))
+    }
+
+    /// Has the connection cut in place of an answer.
+    fn reset(&self, sequence: u64, verdict: &str, fate: &Fate) -> Cut {
+        self.journal().end(sequence, None, verdict);
+        fate.cut.store(true, Ordering::Relaxed);
+        Cut
     }
 }
 

@@ -1,0 +1,142 @@
+//! Faults of every kind at once, and what must hold all the same: what was answered 2xx has arrived exactly once at each
+//! endpoint it was meant for, nothing arrives twice, callers see no other failures than the documented ones, and an endpoint
+//! that is well does not notice.
+//!
+//! Two endpoints and Entra are refused, delayed, reset, throttled and restarted by dice, while callers send numbered calls to
+//! routes of every pick. A third endpoint, with a credential of its own, is left alone. The dice have a fixed seed; what the
+//! clock adds cannot be repeated.
+//!
+//! `CHAOS_SECONDS` says how long it goes on (10 unless set), `CHAOS_SEED` rolls other dice.
+
+mod calls;
+mod faults;
+mod judge;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use signalr_gateway::sandbox::{CredentialChoice, EndpointSettings, SandboxSettings, TENANT_B};
+
+use crate::support::{Lab, Stage, in_time};
+use calls::{Calls, Outcome, World};
+use judge::Tally;
+
+const ROUTES: &str = r#"
+[[routes]]
+name = "set-up-east"
+match = { header = { name = "x-to", value = "east" } }
+endpoints = ["east"]
+
+[[routes]]
+name = "set-up-west"
+match = { header = { name = "x-to", value = "west" } }
+endpoints = ["west"]
+
+[[routes]]
+name = "both"
+match = { hub = "both" }
+pick = "all"
+endpoints = ["east", "west"]
+
+[[routes]]
+name = "any"
+match = { hub = "any" }
+pick = "all"
+policy = "any"
+endpoints = ["east", "west"]
+
+[[routes]]
+name = "first"
+match = { hub = "first" }
+endpoints = ["east", "west"]
+
+[[routes]]
+name = "weighted"
+match = { hub = "weighted" }
+pick = "weighted"
+endpoints = ["east", { name = "west", weight = 3 }]
+
+[[routes]]
+name = "north"
+match = { hub = "north" }
+endpoints = ["north"]
+"#;
+
+/// How many callers there are, each with one call at a time.
+const CALLERS: u64 = 10;
+/// After so long everybody stops, the books are compared, and it begins anew: what is compared stays in memory.
+const EPOCH: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_arrived_once_whatever_broke() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
+    let seed: u64 = number("CHAOS_SEED").unwrap_or(5);
+    let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
+    say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
+
+    let lab = lab().await;
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let mut world = World::new(&lab).await;
+    let mut tally = Tally::default();
+    let began = Instant::now();
+    for epoch in 0_u64.. {
+        let outcomes = run(&lab, &world, dice.fork(), epoch).await;
+        tally.judge(&mut world, &lab, &outcomes);
+        if began.elapsed() >= time {
+            break;
+        }
+    }
+    say(&format!("{tally}"));
+    tally.has_seen_enough();
+}
+
+/// Three endpoints, the third with TLS and tokens like the others, yet with nothing in common with them.
+async fn lab() -> Lab {
+    let mut settings = SandboxSettings::default();
+    let bind = settings.entra;
+    settings.endpoints.push(EndpointSettings {
+        name: "north".to_owned(),
+        bind,
+        tls: true,
+        tenant: TENANT_B.to_owned(),
+    });
+    let stage = Stage::with(settings).await;
+    // Short enough that tokens are obtained again while Entra is in trouble.
+    stage.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
+    stage
+        .gateway(|plan| {
+            plan.config = plan.config.clone().with_credential("north", CredentialChoice::AccessKey);
+            plan.more(ROUTES);
+            plan.set("timeouts.try", "4s").set("timeouts.request", "8s");
+            plan.set("health.pause", "50ms").set("health.failures", "20").set("health.probe_interval", "2s");
+        })
+        .await
+}
+
+/// One epoch: callers call while faults come and go; then everything is well again and the last calls end.
+async fn run(lab: &Lab, world: &World, mut dice: fastrand::Rng, epoch: u64) -> Vec<Outcome> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let calls = Calls::new(world, dice.fork(), format!("{epoch}-{caller}"));
+            tokio::spawn(calls.make(lab.listener("default"), Arc::clone(&is_over)))
+        })
+        .collect();
+    let ends = Instant::now() + EPOCH;
+    while Instant::now() < ends {
+        faults::round(&lab.sandbox, &mut dice).await;
+    }
+    faults::clear(&lab.sandbox).await;
+    is_over.store(true, Ordering::Relaxed);
+    let mut outcomes = Vec::new();
+    for caller in callers {
+        outcomes.extend(in_time("the end of a caller", caller).await.unwrap());
+    }
+    outcomes
+}
+
+#[expect(clippy::print_stderr, reason = "what it takes to repeat a failure, and the figures of a success")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}

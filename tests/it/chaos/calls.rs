@@ -1,0 +1,169 @@
+//! What callers send, numbered, and what they are told.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fastrand::Rng;
+use http::header::CONTENT_TYPE;
+use signalr_gateway::sandbox::{Connection, Delivery};
+
+use crate::support::{Answer, Caller, Lab, request};
+
+/// The hubs, and the endpoints that the route of each leads to.
+pub(super) const HUBS: [(&str, &[&str]); 5] = [
+    ("both", &["east", "west"]),
+    ("any", &["east", "west"]),
+    ("first", &["east", "west"]),
+    ("weighted", &["east", "west"]),
+    ("north", &["north"]),
+];
+
+/// One client for each hub at each of its endpoints: user `ann`, in group `g`. Every message but those to single connections
+/// is for it.
+pub(super) struct World(HashMap<(&'static str, &'static str), Connection>);
+
+/// What a call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Broadcast,
+    ToUser,
+    ToGroup,
+    ToConnection(&'static str),
+    UserExists,
+    GroupExists,
+    ConnectionExists,
+    Join,
+    Leave,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// In the body and in `x-request-id`.
+    pub(super) id: String,
+    pub(super) hub: &'static str,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) call: Call,
+    /// The answer, or nothing where it broke off on its way.
+    pub(super) answer: Option<Answer>,
+}
+
+/// One caller's calls.
+pub(super) struct Calls {
+    dice: Rng,
+    name: String,
+    connections: HashMap<(&'static str, &'static str), String>,
+}
+
+impl World {
+    pub(super) async fn new(lab: &Lab) -> Self {
+        let mut clients = HashMap::new();
+        for (hub, endpoints) in HUBS {
+            for endpoint in endpoints {
+                clients.insert((hub, *endpoint), lab.endpoint(endpoint).hubs.connect(hub, Some("ann")));
+                let target = format!("/api/hubs/{hub}/users/ann/groups/g?api-version=2024-12-01");
+                lab.caller().await.send(request("PUT", &target).header("x-to", *endpoint), "").await.is(200);
+            }
+        }
+        lab.forget_arrivals();
+        Self(clients)
+    }
+
+    /// The ids of the messages that arrived at each client since the last look.
+    pub(super) fn arrived(&mut self) -> HashMap<(&'static str, &'static str), Vec<String>> {
+        let drain = |client: &mut Connection| {
+            let mut ids = Vec::new();
+            while let Some(delivery) = client.try_recv() {
+                let Delivery::Message(message) = delivery else { panic!("not sent: {delivery:?}") };
+                let arguments = message.invocation().unwrap().json_arguments();
+                ids.push(arguments[0].as_str().unwrap().to_owned());
+            }
+            ids
+        };
+        self.0.iter_mut().map(|(place, client)| (*place, drain(client))).collect()
+    }
+}
+
+impl Kind {
+    pub(super) fn is_message(self) -> bool {
+        matches!(self, Self::Broadcast | Self::ToUser | Self::ToGroup | Self::ToConnection(_))
+    }
+
+    pub(super) fn is_question(self) -> bool {
+        matches!(self, Self::UserExists | Self::GroupExists | Self::ConnectionExists)
+    }
+}
+
+impl Calls {
+    pub(super) fn new(world: &World, dice: Rng, name: String) -> Self {
+        let connections = world.0.iter().map(|(place, client)| (*place, client.id().to_owned())).collect();
+        Self { dice, name, connections }
+    }
+
+    /// Calls until it is over.
+    pub(super) async fn make(mut self, gateway: SocketAddr, is_over: Arc<AtomicBool>) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        let mut caller = Caller::connect(gateway).await;
+        while !is_over.load(Ordering::Relaxed) {
+            let call = self.next(outcomes.len());
+            let (head, body) = self.request(&call);
+            let head = head.header("x-request-id", &call.id);
+            let answer = caller.try_send(head.header(CONTENT_TYPE, "application/json"), body).await.ok();
+            if answer.is_none() || caller.is_closed() {
+                caller = Caller::connect(gateway).await;
+            }
+            outcomes.push(Outcome { call, answer });
+        }
+        outcomes
+    }
+
+    fn next(&mut self, number: usize) -> Call {
+        let hub = ["both", "both", "both", "any", "first", "first", "weighted", "north", "north"][self.dice.usize(..9)];
+        let kind = match self.dice.u8(..12) {
+            0..4 => Kind::Broadcast,
+            4 => Kind::ToUser,
+            5 => Kind::ToGroup,
+            // Where one endpoint is chosen, it may not be the connection's.
+            6 if hub == "both" => Kind::ToConnection(if self.dice.bool() { "east" } else { "west" }),
+            6 if hub == "north" => Kind::ToConnection("north"),
+            6 | 7 => Kind::UserExists,
+            8 => Kind::GroupExists,
+            9 => Kind::ConnectionExists,
+            10 => Kind::Join,
+            _ => Kind::Leave,
+        };
+        Call { id: format!("{}-{number}", self.name), hub, kind }
+    }
+
+    fn request(&mut self, call: &Call) -> (http::request::Builder, String) {
+        let connection = |endpoint: &str| {
+            let found = self.connections.iter().find(|((hub, at), _)| *hub == call.hub && *at == endpoint);
+            found.unwrap().1
+        };
+        let (_, endpoints) = HUBS.iter().find(|(hub, _)| *hub == call.hub).unwrap();
+        let (method, path) = match call.kind {
+            Kind::Broadcast => ("POST", ":send".to_owned()),
+            Kind::ToUser => ("POST", "users/ann/:send".to_owned()),
+            Kind::ToGroup => ("POST", "groups/g/:send".to_owned()),
+            Kind::ToConnection(endpoint) => ("POST", format!("connections/{}/:send", connection(endpoint))),
+            Kind::UserExists => ("HEAD", "users/ann".to_owned()),
+            Kind::GroupExists => ("HEAD", "groups/nobody".to_owned()),
+            Kind::ConnectionExists => ("HEAD", format!("connections/{}", connection(endpoints[0]))),
+            Kind::Join => ("PUT", "users/bob/groups/h".to_owned()),
+            Kind::Leave => ("DELETE", "users/bob/groups/h".to_owned()),
+        };
+        let body = if call.kind.is_message() {
+            // Some do not fit the buffers of a socket.
+            let more = if self.dice.u8(..40) == 0 { 300_000 } else { 10 };
+            format!("{{\"target\":\"t\",\"arguments\":[\"{}\",\"{}\"]}}", call.id, "x".repeat(more))
+        } else {
+            String::new()
+        };
+        (request(method, &format!("/api/hubs/{}/{path}?api-version=2024-12-01", call.hub)), body)
+    }
+}

@@ -1,0 +1,170 @@
+//! Holds what callers were told against what arrived.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use signalr_gateway::sandbox::Entry;
+
+use super::calls::{Call, HUBS, Kind, Outcome, World};
+use crate::support::Lab;
+
+/// What came to pass in all epochs.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    calls: usize,
+    messages: usize,
+    accepted: usize,
+    /// By what callers saw.
+    outcomes: BTreeMap<String, usize>,
+}
+
+/// Failures of the gateway's own that faults of endpoints and Entra may bring about.
+const OWN: [(u16, &str); 5] = [
+    (502, "upstream_broken"),
+    (502, "partial_delivery"),
+    (503, "endpoint_unavailable"),
+    (503, "token_unavailable"),
+    (504, "deadline"),
+];
+/// What the endpoints were told to answer.
+const THEIRS: [u16; 6] = [401, 408, 429, 500, 502, 503];
+
+/// What one epoch left behind.
+struct Evidence {
+    /// How often a message arrived, by endpoint and id.
+    deliveries: HashMap<(&'static str, String), usize>,
+    /// What an endpoint received, by endpoint and id.
+    entries: HashMap<(&'static str, String), Vec<Entry>>,
+}
+
+impl Tally {
+    pub(super) fn judge(&mut self, world: &mut World, lab: &Lab, outcomes: &[Outcome]) {
+        let evidence = Evidence::collect(world, lab);
+        for outcome in outcomes {
+            self.calls += 1;
+            let seen = evidence.judge(outcome).unwrap_or_else(|fault| panic!("{fault}: {outcome:#?}"));
+            self.messages += usize::from(outcome.call.kind.is_message());
+            self.accepted += usize::from(outcome.call.kind.is_message() && seen == "2xx");
+            *self.outcomes.entry(seen).or_default() += 1;
+        }
+        lab.forget_arrivals();
+    }
+
+    /// A run in which little happened shows little.
+    pub(super) fn has_seen_enough(&self) {
+        assert!(self.accepted > 100, "{self}");
+        for kind in ["502 partial_delivery", "404 not there"] {
+            assert!(self.outcomes.contains_key(kind), "no {kind} in {self}");
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} calls, {} messages, {} of them accepted; seen:", self.calls, self.messages, self.accepted)?;
+        self.outcomes.iter().try_for_each(|(seen, count)| write!(f, " {seen}: {count};"))
+    }
+}
+
+impl Evidence {
+    fn collect(world: &mut World, lab: &Lab) -> Self {
+        let mut deliveries: HashMap<_, usize> = HashMap::new();
+        for ((_, endpoint), ids) in world.arrived() {
+            for id in ids {
+                *deliveries.entry((endpoint, id)).or_default() += 1;
+            }
+        }
+        let mut entries: HashMap<_, Vec<Entry>> = HashMap::new();
+        for endpoint in ["east", "west", "north"] {
+            for entry in lab.arrivals(endpoint) {
+                let id = entry.header("x-request-id").unwrap_or_default().to_owned();
+                entries.entry((endpoint, id)).or_default().push(entry);
+            }
+        }
+        Self { deliveries, entries }
+    }
+
+    /// Says what the caller saw, or what must not be.
+    fn judge(&self, Outcome { call, answer }: &Outcome) -> Result<String, String> {
+        let endpoints = HUBS.iter().find(|(hub, _)| *hub == call.hub).unwrap().1;
+        self.never_twice(call, endpoints)?;
+        let Some(answer) = answer else { return not_of_north(call, "broke off".to_owned()) };
+        let status = answer.status.as_u16();
+        if answer.header("signalr-gateway-error").is_some() {
+            let (status, kind) = answer.refusal();
+            if !OWN.contains(&(status, kind.as_str())) {
+                return Err(format!("{status} {kind} is not to be expected"));
+            }
+            if status == 503 {
+                self.never_sent(call, endpoints)?;
+            }
+            return not_of_north(call, format!("{status} {kind}"));
+        }
+        if answer.status.is_success() {
+            self.arrived(call, endpoints)?;
+            return Ok("2xx".to_owned());
+        }
+        if status == 404 && call.kind.is_question() && answer.header("x-ms-error-code").is_some() {
+            let is_true = call.kind == Kind::GroupExists || !matches!(call.hub, "both" | "north");
+            return if is_true { Ok("404 not there".to_owned()) } else { Err("it is there".to_owned()) };
+        }
+        if !THEIRS.contains(&status) {
+            return Err(format!("{status} is not to be expected"));
+        }
+        not_of_north(call, format!("endpoint's {status}"))
+    }
+
+    fn deliveries(&self, endpoint: &'static str, call: &Call) -> usize {
+        self.deliveries.get(&(endpoint, call.id.clone())).copied().unwrap_or(0)
+    }
+
+    /// What an endpoint received of a call, but for what it refused for its token.
+    fn attempts(&self, endpoint: &'static str, call: &Call) -> Vec<&Entry> {
+        let entries = self.entries.get(&(endpoint, call.id.clone()));
+        entries.into_iter().flatten().filter(|entry| entry.status != Some(401)).collect()
+    }
+
+    /// A message comes to an endpoint once at most, whatever became of it, and to no endpoint that its route does not have.
+    fn never_twice(&self, call: &Call, endpoints: &[&'static str]) -> Result<(), String> {
+        for endpoint in ["east", "west", "north"] {
+            let (attempts, deliveries) = (self.attempts(endpoint, call), self.deliveries(endpoint, call));
+            let most = usize::from(endpoints.contains(&endpoint));
+            if deliveries > most || (call.kind.is_message() && attempts.len() > most) {
+                return Err(format!("{endpoint} received it {deliveries} times, in {attempts:#?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn never_sent(&self, call: &Call, endpoints: &[&'static str]) -> Result<(), String> {
+        let sent = |endpoint: &&&'static str| call.kind.is_message() && !self.attempts(endpoint, call).is_empty();
+        match endpoints.iter().find(sent) {
+            Some(endpoint) => Err(format!("503, and {endpoint} received it")),
+            None => Ok(()),
+        }
+    }
+
+    fn arrived(&self, call: &Call, endpoints: &[&'static str]) -> Result<(), String> {
+        let delivered: Vec<usize> = endpoints.iter().map(|endpoint| self.deliveries(endpoint, call)).collect();
+        let is_done = match (call.kind, call.hub) {
+            (Kind::ToConnection(at), _) => self.deliveries(at, call) == 1,
+            (Kind::Broadcast | Kind::ToUser | Kind::ToGroup, "both" | "north") => {
+                delivered.iter().all(|count| *count == 1)
+            }
+            (Kind::Broadcast | Kind::ToUser | Kind::ToGroup, "any") => delivered.contains(&1),
+            (Kind::Broadcast | Kind::ToUser | Kind::ToGroup, _) => delivered.iter().sum::<usize>() == 1,
+            (Kind::Join | Kind::Leave, "both" | "north") => {
+                endpoints.iter().all(|endpoint| !self.attempts(endpoint, call).is_empty())
+            }
+            (Kind::Join | Kind::Leave, _) => endpoints.iter().any(|endpoint| !self.attempts(endpoint, call).is_empty()),
+            (Kind::GroupExists, _) => false,
+            (Kind::UserExists | Kind::ConnectionExists, _) => true,
+        };
+        if is_done { Ok(()) } else { Err(format!("accepted, and arrived {delivered:?} times at {endpoints:?}")) }
+    }
+}
+
+/// The endpoint that is well serves every call.
+fn not_of_north(call: &Call, seen: String) -> Result<String, String> {
+    if call.hub == "north" { Err(format!("{seen} at the endpoint that is well")) } else { Ok(seen) }
+}
