@@ -471,7 +471,7 @@ impl<T> OneOrMany<T> {
 pub(crate) struct LimitsFile {
     /// The largest request body: bytes, or with `KiB` or `MiB`. The service takes 1 MiB.
     pub(crate) max_body: SizeFile,
-    /// The largest request head. The service takes 16 KiB; at most 64 KiB.
+    /// The largest request head, the token that is added included. The service takes 16 KiB; at most 64 KiB.
     pub(crate) max_header: SizeFile,
     /// The most connections of callers at once; more wait to be accepted.
     pub(crate) max_connections: u32,

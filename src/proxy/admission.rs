@@ -30,11 +30,11 @@ impl Admission {
         Self { settings, max_header_bytes, max_body_bytes }
     }
 
-    /// Lets a request pass by its head, before anybody asks which operation it is.
+    /// Lets a request pass by its head, before anybody asks which operation it is. Returns the head's size in bytes.
     ///
     /// # Errors
     /// [`ProxyError`] says what stands in the way.
-    pub fn admit(&self, peer: &Peer, request: &Parts) -> Result<(), ProxyError> {
+    pub fn admit(&self, peer: &Peer, request: &Parts) -> Result<usize, ProxyError> {
         self.admit_client(peer)?;
         let size = headers::size(&request.uri, &request.headers);
         if size > self.max_header_bytes {
@@ -51,7 +51,7 @@ impl Admission {
         if declared.is_some_and(|length: u64| length > self.max_body_bytes) {
             return Err(ProxyError::BodyTooLarge { limit: self.max_body_bytes });
         }
-        Ok(())
+        Ok(size)
     }
 
     /// Lets an operation pass.
@@ -153,7 +153,7 @@ mod tests {
         Admission::new(settings, 16 * 1024, 1024)
     }
 
-    fn admit(lines: &[(&str, &str)]) -> Result<(), ProxyError> {
+    fn admit(lines: &[(&str, &str)]) -> Result<usize, ProxyError> {
         let mut request = Request::post("/api/hubs/h/:send");
         for (name, value) in lines {
             request = request.header(*name, *value);

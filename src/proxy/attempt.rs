@@ -154,6 +154,7 @@ impl Proxy {
         let mut may_replay = true;
         loop {
             let bearer = self.bearer(pool.endpoint(), outgoing.uri.path(), exchange).await?;
+            self.fits(outgoing, &bearer)?;
             let began = Instant::now();
             let time = self.time_left_at(began, exchange)?.min(self.snapshot.settings.try_timeout);
             let result = forward::send(pool, outgoing, &bearer, began + time).await;
@@ -204,6 +205,12 @@ impl Proxy {
             Ok(Err(unavailable)) => Err(ProxyError::TokenUnavailable(Some(unavailable))),
             Err(_late) => Err(ProxyError::TokenUnavailable(None)),
         }
+    }
+
+    /// Holds the head against the limit once more, now with the bearer: the endpoint would refuse it.
+    fn fits(&self, outgoing: &Outgoing, bearer: &Bearer) -> Result<(), ProxyError> {
+        let (size, limit) = (outgoing.head_bytes + bearer.header().len(), self.snapshot.settings.max_header_bytes);
+        if size > limit { Err(ProxyError::HeadersTooLarge { size, limit }) } else { Ok(()) }
     }
 
     /// Gets another token in place of one that was refused. Returns whether there is one.

@@ -76,7 +76,7 @@ pub enum ProxyError {
         limit: u64,
     },
     /// The head is too large.
-    #[error("the request's headers have {size} bytes; the gateway takes {limit} at most")]
+    #[error("the request's headers have {size} bytes; with the token that is added, {limit} are the most")]
     HeadersTooLarge {
         /// What was sent.
         size: usize,

@@ -21,6 +21,8 @@ pub(super) struct Outgoing {
     pub(super) uri: Uri,
     pub(super) headers: Headers,
     pub(super) body: RequestBody,
+    /// The size of the head as the caller sent it.
+    pub(super) head_bytes: usize,
 }
 
 /// Headers that may be sent more than once. The first attempt gets them as hyper read them. For further attempts they are

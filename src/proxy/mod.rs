@@ -129,7 +129,7 @@ impl Proxy {
     ) -> Result<Response<Answer>, ProxyError> {
         // Who and what may pass.
         let admission = self.snapshot.admissions.get(peer.listener).ok_or(ProxyError::Internal)?;
-        admission.admit(peer, request)?;
+        let head_bytes = admission.admit(peer, request)?;
 
         // Which operation it is.
         let target = request.uri.clone();
@@ -158,6 +158,7 @@ impl Proxy {
             uri: origin_form(target.clone())?,
             headers: Headers::new(std::mem::take(&mut request.headers)),
             body: body.clone(),
+            head_bytes,
         };
 
         // As whom it goes, and going.

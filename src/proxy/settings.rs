@@ -27,7 +27,7 @@ pub struct AdmissionSettings {
 pub struct ProxySettings {
     /// The largest request body, in bytes. The service's own limit is 1 MiB.
     pub max_body_bytes: u64,
-    /// The largest request head (request line and headers), in bytes. The service's own limit is 16 KiB.
+    /// The largest request head (request line, headers and the bearer that is added), in bytes. The service's own limit is 16 KiB.
     pub max_header_bytes: usize,
     /// How long a request may take in all, until the answer's head; an answer's body gets the same time again.
     pub request_timeout: Duration,

@@ -1,0 +1,253 @@
+//! A caller's body on its way upstream. Decides nothing about when it is sent again.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::UNWANTED_TIME;
+use crate::proxy::error::ProxyError;
+
+/// The most that is read of a body that nobody wants, so that its sender can read the answer first.
+const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A caller's body on its way upstream. It counts, holds the limit and keeps what it handed out (at most the limit), so
+/// that a request that was refused can be sent again. Clones share it; only the one that was made last by
+/// [`RequestBody::rewound`] is read, since an endpoint that refused early may still be asking for the rest.
+#[derive(Clone)]
+pub(in crate::proxy) struct RequestBody {
+    source: Source,
+    attempt: u32,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// There is none.
+    Nothing,
+    /// It has all been read; `None` once it was handed out.
+    Whole(Option<Bytes>),
+    /// It comes from the caller.
+    Upload(Rc<RefCell<Upload>>),
+}
+
+struct Upload {
+    /// The attempt that may read.
+    attempt: u32,
+    incoming: Incoming,
+    /// The length that was declared, if one was.
+    declared: Option<u64>,
+    limit: u64,
+    received: u64,
+    kept: Vec<Bytes>,
+    /// The place in `kept` of what is handed out next.
+    next: usize,
+    /// Whether `incoming` has ended.
+    ended: bool,
+    /// Whether the last look at `incoming` found nothing.
+    is_waiting: bool,
+    failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    TooLarge,
+    Broken,
+}
+
+/// Why an upload stopped. What is told to callers is made of [`RequestBody::failure`].
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum UploadError {
+    #[error("the body is larger than the limit")]
+    TooLarge,
+    #[error("the caller broke off")]
+    Broken(#[source] hyper::Error),
+    #[error("the request is being sent again elsewhere")]
+    Superseded,
+}
+
+impl RequestBody {
+    pub(in crate::proxy) fn new(incoming: Incoming, limit: u64) -> Self {
+        if incoming.is_end_stream() {
+            return Self { source: Source::Nothing, attempt: 0 };
+        }
+        let declared = incoming.size_hint().exact();
+        let upload = Upload {
+            attempt: 0,
+            incoming,
+            declared,
+            limit,
+            received: 0,
+            kept: Vec::new(),
+            next: 0,
+            ended: false,
+            is_waiting: false,
+            failure: None,
+        };
+        Self { source: Source::Upload(Rc::new(RefCell::new(upload))), attempt: 0 }
+    }
+
+    /// Returns the body from its first byte, for another attempt. Those handed out before end in an error.
+    pub(in crate::proxy) fn rewound(&self) -> Self {
+        let Source::Upload(upload) = &self.source else { return self.clone() };
+        let attempt = {
+            let mut upload = upload.borrow_mut();
+            upload.next = 0;
+            upload.attempt += 1;
+            upload.attempt
+        };
+        Self { source: Source::Upload(Rc::clone(upload)), attempt }
+    }
+
+    /// Reads the body to its end and returns it as one that any number of attempts may read side by side.
+    ///
+    /// # Errors
+    /// What the caller did wrong.
+    pub(in crate::proxy) async fn collected(&self) -> Result<Self, ProxyError> {
+        let mut body = self.rewound();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            frame.map_err(|_told_below| self.failure().unwrap_or(ProxyError::BodyBroken))?;
+        }
+        let Some(upload) = self.upload() else { return Ok(self.clone()) };
+        let mut upload = upload.borrow_mut();
+        let whole = match std::mem::take(&mut upload.kept).as_slice() {
+            [] => return Ok(Self { source: Source::Nothing, attempt: 0 }),
+            [only] => only.clone(),
+            several => several.concat().into(),
+        };
+        Ok(Self { source: Source::Whole(Some(whole)), attempt: 0 })
+    }
+
+    fn upload(&self) -> Option<&Rc<RefCell<Upload>>> {
+        match &self.source {
+            Source::Upload(upload) => Some(upload),
+            Source::Nothing | Source::Whole(_) => None,
+        }
+    }
+
+    /// Returns the number of bytes the caller has sent.
+    pub(in crate::proxy) fn received(&self) -> u64 {
+        self.upload().map_or(0, |upload| upload.borrow().received)
+    }
+
+    /// Returns what the caller did wrong, if that is why an attempt failed.
+    pub(in crate::proxy) fn failure(&self) -> Option<ProxyError> {
+        let upload = self.upload()?.borrow();
+        Some(match upload.failure? {
+            Failure::TooLarge => ProxyError::BodyTooLarge { limit: upload.limit },
+            Failure::Broken => ProxyError::BodyBroken,
+        })
+    }
+
+    /// Whether the caller still owes a part of the body and the endpoint has had all that came.
+    pub(in crate::proxy) fn is_waiting_for_caller(&self) -> bool {
+        self.upload().is_some_and(|upload| {
+            let upload = upload.borrow();
+            upload.is_waiting && !upload.ended
+        })
+    }
+
+    /// Reads on for a while and forgets what comes. Closing at once would reset the connection, and the caller, still
+    /// writing, would never see the answer.
+    pub(in crate::proxy) fn discard(self) {
+        let Source::Upload(upload) = self.source else { return };
+        if upload.borrow().ended || upload.borrow().failure == Some(Failure::Broken) {
+            return;
+        }
+        // Ends by its own limits, or with the worker.
+        tokio::task::spawn_local(tokio::time::timeout(UNWANTED_TIME, async move {
+            let mut unwanted = 0;
+            while unwanted < UNWANTED_BYTES {
+                let frame = std::future::poll_fn(|cx| Pin::new(&mut upload.borrow_mut().incoming).poll_frame(cx)).await;
+                let Some(Ok(frame)) = frame else { return };
+                unwanted += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+        }));
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = &mut *self;
+        let upload = match &mut this.source {
+            Source::Nothing => return Poll::Ready(None),
+            Source::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upload(upload) => upload,
+        };
+        let upload = &mut *upload.borrow_mut();
+        if this.attempt != upload.attempt {
+            return Poll::Ready(Some(Err(UploadError::Superseded)));
+        }
+        if let Some(kept) = upload.kept.get(upload.next) {
+            upload.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+        }
+        loop {
+            upload.is_waiting = true;
+            let frame = ready!(Pin::new(&mut upload.incoming).poll_frame(cx));
+            upload.is_waiting = false;
+            let data = match frame {
+                None => {
+                    upload.ended = true;
+                    return Poll::Ready(None);
+                }
+                Some(Err(err)) => {
+                    upload.failure = Some(Failure::Broken);
+                    return Poll::Ready(Some(Err(UploadError::Broken(err))));
+                }
+                // Trailers are about the caller's framing, which ends here.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => data,
+                    Ok(_) | Err(_) => continue,
+                },
+            };
+            upload.received += data.len() as u64;
+            if upload.received > upload.limit {
+                upload.failure = Some(Failure::TooLarge);
+                return Poll::Ready(Some(Err(UploadError::TooLarge)));
+            }
+            upload.ended = upload.incoming.is_end_stream();
+            upload.kept.push(data.clone());
+            upload.next = upload.kept.len();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Nothing => true,
+            Source::Whole(bytes) => bytes.is_none(),
+            Source::Upload(upload) => {
+                let upload = upload.borrow();
+                upload.ended && upload.next == upload.kept.len()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Upload(upload) => {
+                let upload = upload.borrow();
+                let handed_out: usize = upload.kept.iter().take(upload.next).map(Bytes::len).sum();
+                upload.declared.map_or_else(SizeHint::default, |declared| {
+                    SizeHint::with_exact(declared.saturating_sub(handed_out as u64))
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestBody({} bytes so far)", self.received())
+    }
+}

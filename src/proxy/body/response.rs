@@ -1,0 +1,211 @@
+//! An answer's body on its way to the caller, and what it is before it is known to go there.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::{RequestBody, UNWANTED_TIME};
+use crate::endpoint::Lease;
+use crate::proxy::error::ProxyError;
+use crate::proxy::exchange::Exchange;
+
+/// The most that is read of an answer that nobody wants.
+const UNWANTED_ANSWER: usize = 64 * 1024;
+
+/// An answer's body on its way to the caller. It carries the request's books, which close when it ends or is dropped.
+#[derive(Debug)]
+pub struct ResponseBody {
+    content: Content,
+    exchange: Option<Box<Exchange>>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Nothing,
+    Whole(Option<Bytes>),
+    Streamed(Box<Download>),
+}
+
+struct Download {
+    incoming: Incoming,
+    /// Given back when the body has ended; a connection whose answer was not read to the end is closed.
+    lease: Option<Lease<RequestBody>>,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+/// Why an answer's body stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The endpoint broke off.
+    #[error("the endpoint broke off in the middle of its answer")]
+    Broken(#[source] hyper::Error),
+    /// The endpoint took too long.
+    #[error("the endpoint did not finish its answer in time")]
+    Deadline,
+}
+
+impl ResponseBody {
+    /// A body of the gateway's own.
+    pub(in crate::proxy) fn whole(bytes: Bytes, exchange: Box<Exchange>) -> Self {
+        let content = if bytes.is_empty() { Content::Nothing } else { Content::Whole(Some(bytes)) };
+        Self { content, exchange: Some(exchange) }
+    }
+
+    /// An endpoint's body, which may take `time` to end.
+    pub(in crate::proxy) fn streamed(answer: Answer, time: Duration, exchange: Box<Exchange>) -> Self {
+        let content = match answer {
+            Answer::Empty => Content::Nothing,
+            Answer::Whole(bytes) => Content::Whole(Some(bytes)),
+            Answer::Streamed(incoming, lease) => {
+                let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + time));
+                Content::Streamed(Box::new(Download { incoming, lease: Some(lease), deadline }))
+            }
+        };
+        Self { content, exchange: Some(exchange) }
+    }
+}
+
+/// The body of an endpoint's answer, as it comes from an attempt.
+pub(in crate::proxy) enum Answer {
+    /// There is none; the connection is back in its pool.
+    Empty,
+    /// It was read already; the connection is back in its pool.
+    Whole(Bytes),
+    /// It is still to be read from this connection.
+    Streamed(Incoming, Lease<RequestBody>),
+}
+
+impl Answer {
+    pub(in crate::proxy) fn new(incoming: Incoming, lease: Lease<RequestBody>) -> Self {
+        if incoming.is_end_stream() {
+            lease.finished();
+            return Self::Empty;
+        }
+        Self::Streamed(incoming, lease)
+    }
+
+    /// Reads an answer that nobody wants, if it is small, so that its connection can be used again.
+    pub(in crate::proxy) fn discard(self) {
+        if let Self::Streamed(..) = self {
+            // Ends by its own limits, or with the worker.
+            tokio::task::spawn_local(async move { self.collected(UNWANTED_ANSWER, UNWANTED_TIME).await.map(drop) });
+        }
+    }
+
+    /// Reads an answer to its end: `most` bytes, within `time`.
+    ///
+    /// # Errors
+    /// The endpoint broke off, took too long or sent more.
+    pub(in crate::proxy) async fn collected(self, most: usize, time: Duration) -> Result<Bytes, ProxyError> {
+        let (incoming, lease) = match self {
+            Self::Empty => return Ok(Bytes::new()),
+            Self::Whole(bytes) => return Ok(bytes),
+            Self::Streamed(incoming, lease) => (incoming, lease),
+        };
+        let collected = Limited::new(incoming, most).collect();
+        let collected =
+            tokio::time::timeout(time, collected).await.map_err(|_late| ProxyError::Deadline { limit: time })?;
+        let bytes = collected.map_err(ProxyError::AnswerBroken)?.to_bytes();
+        lease.finished();
+        Ok(bytes)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = DownloadError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        let this = &mut *self;
+        let frame = match &mut this.content {
+            Content::Nothing => None,
+            Content::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Content::Streamed(download) => ready!(download.poll_frame(cx)),
+        };
+        match (&frame, &mut this.exchange) {
+            (Some(Ok(frame)), Some(exchange)) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
+            (Some(Err(_)), Some(exchange)) => exchange.broke_off(),
+            (Some(_), None) => {}
+            (None, exchange) => {
+                if let Some(exchange) = exchange.take() {
+                    exchange.finish();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Nothing | Content::Whole(None) => true,
+            Content::Whole(Some(_)) => false,
+            Content::Streamed(download) => download.lease.is_none() || download.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Nothing | Content::Whole(None) => SizeHint::with_exact(0),
+            Content::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Streamed(download) => download.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper drops a body whose last byte it has without asking for the end.
+        let is_complete = self.is_end_stream();
+        if let Content::Streamed(download) = &mut self.content
+            && is_complete
+            && let Some(lease) = download.lease.take()
+        {
+            lease.finished();
+        }
+        if let Some(mut exchange) = self.exchange.take() {
+            if !is_complete {
+                exchange.broke_off();
+            }
+            exchange.finish();
+        }
+    }
+}
+
+impl Download {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.deadline.as_mut().poll(cx));
+                self.lease = None;
+                return Poll::Ready(Some(Err(DownloadError::Deadline)));
+            }
+        };
+        match frame {
+            None => {
+                if let Some(lease) = self.lease.take() {
+                    lease.finished();
+                }
+                Poll::Ready(None)
+            }
+            Some(Err(err)) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(DownloadError::Broken(err))))
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+        }
+    }
+}
