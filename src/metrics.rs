@@ -7,14 +7,18 @@
 mod endpoint;
 mod exposition;
 mod labels;
+mod stale;
 mod token;
 mod worker;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use prometheus::core::Collector;
+use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,8 +28,12 @@ pub use labels::{
     BreakerState, ConnectionState, ErrorKind, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage,
     UnauthorizedAction, UpstreamErrorReason,
 };
+pub use stale::KnownNames;
+use stale::Vector;
 pub use token::TokenMetrics;
-pub use worker::{ConnectionCount, ConnectionGauge, InFlight, Names, RequestRecord, UpstreamRecord, WorkerMetrics};
+pub use worker::{
+    ConnectionCount, ConnectionGauge, InFlight, Names, RequestRecord, RetryBudgetShare, UpstreamRecord, WorkerMetrics,
+};
 
 /// How long a scrape waits for the workers' counts. A worker that is busier than that is scraped a little stale.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(250);
@@ -46,6 +54,8 @@ pub struct Metrics {
     last_reload_success: Gauge,
     accept_errors: IntCounter,
     workers: Mutex<Vec<mpsc::UnboundedSender<FlushRequest>>>,
+    /// `None` until there is a configuration.
+    known: Mutex<Option<KnownNames>>,
 }
 
 /// A wish that a worker hands over its counts; dropping or sending ends the wait.
@@ -71,6 +81,41 @@ struct SharedMetrics {
     unauthorized: IntCounterVec,
     fan_out_legs: IntCounterVec,
     fan_out_partial: IntCounterVec,
+    /// What is left of the retry budgets of all workers together. Not shown as it is.
+    retry_saved: GaugeVec,
+    retry_budget: GaugeVec,
+}
+
+impl SharedMetrics {
+    /// Returns the metrics that have series for configured names.
+    fn vectors(&self) -> Vec<Box<dyn Vector>> {
+        vec![
+            Box::new(self.requests.clone()),
+            Box::new(self.upstream_requests.clone()),
+            Box::new(self.upstream_duration.clone()),
+            Box::new(self.upstream_errors.clone()),
+            Box::new(self.upstream_connections.clone()),
+            Box::new(self.upstream_connects.clone()),
+            Box::new(self.retries.clone()),
+            Box::new(self.unauthorized.clone()),
+            Box::new(self.fan_out_legs.clone()),
+            Box::new(self.fan_out_partial.clone()),
+            Box::new(self.retry_saved.clone()),
+            Box::new(self.retry_budget.clone()),
+        ]
+    }
+
+    /// Each worker has a budget of its own for an endpoint; what is shown is their mean.
+    #[expect(clippy::cast_precision_loss, reason = "there are no more workers than cores")]
+    fn show_retry_budgets(&self, workers: usize) {
+        for family in self.retry_saved.collect() {
+            for metric in family.get_metric() {
+                let endpoint: Vec<&str> = metric.get_label().iter().map(LabelPair::value).collect();
+                let mean = metric.get_gauge().get_value() / workers.max(1) as f64;
+                self.retry_budget.with_label_values(&endpoint).set(mean);
+            }
+        }
+    }
 }
 
 impl Metrics {
@@ -152,6 +197,14 @@ impl Metrics {
                 "Decisions about sending a failed attempt again.",
                 &["endpoint", "outcome"],
             )?,
+            retry_saved: GaugeVec::new(opts("retry_saved", "Not registered."), &["endpoint"])?,
+            retry_budget: register(
+                &registry,
+                GaugeVec::new(
+                    opts("retry_budget_ratio", "What is left of an endpoint's retry budget, 0 to 1."),
+                    &["endpoint"],
+                )?,
+            )?,
             token_wait: histogram(
                 "token_wait_seconds",
                 "Time that requests waited for a token; only those that had to wait are observed.",
@@ -206,6 +259,7 @@ impl Metrics {
                 ))?,
             )?,
             workers: Mutex::default(),
+            known: Mutex::default(),
             shared,
             registry,
         })
@@ -231,8 +285,9 @@ impl Metrics {
         self.draining.set(1);
     }
 
-    /// Says which configuration is in force.
-    pub fn config_in_force(&self, hash: &str) {
+    /// Says which configuration is in force, and which names it has: series of others are taken out.
+    pub fn config_in_force(&self, hash: &str, names: KnownNames) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(names);
         self.last_reload.set(1);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.last_reload_success.set(now.as_secs_f64());
@@ -262,7 +317,17 @@ impl Metrics {
     /// Safe; counts that were handed over are kept.
     pub async fn exposition(&self, format: Exposition) -> prometheus::Result<Vec<u8>> {
         self.flush_workers().await;
-        format.encode(&self.registry.gather())
+        format.encode(&self.gather())
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let families = self.registry.gather();
+        let Some(known) = known.as_ref().filter(|known| known.has_stale(&families)) else { return families };
+        for vector in self.shared.vectors().iter().chain(&self.token.vectors()).chain(&self.endpoints.vectors()) {
+            vector.forget(known);
+        }
+        self.registry.gather()
     }
 
     async fn flush_workers(&self) {
@@ -275,9 +340,11 @@ impl Metrics {
             };
             workers.iter().filter_map(ask).collect()
         };
+        let workers = waits.len();
         // A worker that ends drops its sender, which ends the wait as well.
         let all = futures_util::future::join_all(waits);
         let _late_workers_are_scraped_stale = tokio::time::timeout(FLUSH_PATIENCE, all).await;
+        self.shared.show_retry_budgets(workers);
     }
 }
 

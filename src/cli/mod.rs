@@ -70,7 +70,11 @@ struct ConfigOptions {
 
 impl ConfigOptions {
     fn load(&self) -> Result<Loaded, ConfigError> {
-        crate::config::load(&Sources::of_process(self.config.clone(), self.overrides.clone()))
+        crate::config::load(&self.sources())
+    }
+
+    fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), self.overrides.clone())
     }
 }
 

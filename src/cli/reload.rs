@@ -1,6 +1,5 @@
 //! Watches the configuration while the gateway runs: SIGHUP, or a file that reads differently than before.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::ConfigOptions;
+use crate::config::load_read;
 use crate::gateway::Reload;
 
 /// How often the file is read. It is small, and reading it sees every way of replacing it: in place, by rename, by the
@@ -23,26 +23,25 @@ pub(super) fn watch(options: &ConfigOptions) -> anyhow::Result<mpsc::Receiver<Re
 }
 
 async fn keep_watching(options: ConfigOptions, mut hangups: Signal, reloads: mpsc::Sender<Reload>) {
-    let mut seen = read(options.config.as_ref()).await;
+    let mut seen = options.sources().read().ok();
     loop {
-        tokio::select! {
-            _ = hangups.recv() => {}
-            () = tokio::time::sleep(INTERVAL) => {
-                let now = read(options.config.as_ref()).await;
-                // A file that is gone for a moment is being replaced.
-                if now.is_none() || now == seen {
-                    continue;
-                }
-            }
+        let is_asked_for = tokio::select! {
+            _ = hangups.recv() => true,
+            () = tokio::time::sleep(INTERVAL) => false,
+        };
+        let sources = options.sources();
+        let read = sources.read();
+        // A file that is gone for a moment is being replaced.
+        if !is_asked_for && read.as_ref().map_or(true, |text| seen.as_ref() == Some(text)) {
+            continue;
         }
-        seen = read(options.config.as_ref()).await;
-        let reload = options.load().map(|loaded| loaded.settings).map_err(|err| err.to_string());
-        if reloads.send(reload).await.is_err() {
+        // What is taken over is what was compared, whatever stands there by now.
+        let reload = read.and_then(|text| {
+            seen = Some(text.clone());
+            load_read(&sources, text)
+        });
+        if reloads.send(reload.map(|loaded| loaded.settings).map_err(|err| err.to_string())).await.is_err() {
             return;
         }
     }
-}
-
-async fn read(path: Option<&PathBuf>) -> Option<Vec<u8>> {
-    tokio::fs::read(path?).await.ok()
 }

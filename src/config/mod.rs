@@ -52,7 +52,15 @@ pub struct Effective {
 /// # Errors
 /// [`ConfigError`] with every problem of every source.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let merged = sources.merge()?;
+    load_read(sources, sources.read()?)
+}
+
+/// As [`load`], of a file that was read already.
+///
+/// # Errors
+/// [`ConfigError`] with every problem of every source.
+pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, ConfigError> {
+    let merged = sources.merge(text)?;
     let Checked { root, spoiled, mut problems } = structure::check(&merged, &schema());
     let file: ConfigFile = root.deserialize().map_err(|err| {
         // What does not fit is gone, so this is a fault of ours; the report so far is still the better help. What the

@@ -56,18 +56,29 @@ impl Sources {
         })
     }
 
-    pub(super) fn merge(&self) -> Result<Merged, ConfigError> {
-        let mut figment = Figment::from(Serialized::defaults(ConfigFile::default()));
-        let mut document = None;
-        if let Some(path) = &self.file {
-            let text = std::fs::read_to_string(path).map_err(|err| {
+    /// Reads the file, if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it cannot be read.
+    pub fn read(&self) -> Result<Option<String>, ConfigError> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|err| {
                 ConfigError::one(Problem {
                     key: String::new(),
                     fact: format!("the configuration file {} cannot be read: {err}", path.display()),
                     origin: None,
                     fix: Some("give the path of a TOML file with --config".to_owned()),
                 })
-            })?;
+            })
+        };
+        self.file.as_ref().map(read).transpose()
+    }
+
+    /// Merges the sources; `text` is what the file says.
+    pub(super) fn merge(&self, text: Option<String>) -> Result<Merged, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(ConfigFile::default()));
+        let mut document = None;
+        if let (Some(path), Some(text)) = (&self.file, text) {
             let parsed = ImDocument::parse(text).map_err(|err| syntax_error(path, &err))?;
             figment = figment
                 .merge(Text { metadata: Metadata::from("file", path.as_path()), nested: dict(parsed.as_table()) });

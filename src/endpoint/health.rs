@@ -36,6 +36,9 @@ pub struct Health {
     epoch: Instant,
     /// Failures in a row.
     failures: AtomicU32,
+    /// Whether a call failed at the endpoint since the last that did not. Then a probe cannot tell that it is well again:
+    /// it asks for less than callers do.
+    fails_calls: AtomicBool,
     /// How often in a row it was taken out.
     trips: AtomicU32,
     /// Milliseconds after `epoch` until which it is out; 0 while it is in.
@@ -65,6 +68,7 @@ impl Health {
             metrics,
             epoch: Instant::now(),
             failures: AtomicU32::new(0),
+            fails_calls: AtomicBool::new(false),
             trips: AtomicU32::new(0),
             out_until: AtomicU64::new(0),
             is_tried: AtomicBool::new(false),
@@ -113,10 +117,15 @@ impl Health {
         Duration::from_millis(until.saturating_sub(self.now()))
     }
 
-    /// Notes that `/api/health` was answered, or not.
+    /// Notes that `/api/health` was answered, or not. An answer lets calls come back to an endpoint that could not be
+    /// reached; one that was reached and failed its calls has to be tried by a call.
     pub fn probed(&self, ok: bool) {
         self.metrics.up(&self.name, ok);
-        if ok { self.succeeded() } else { self.failed() }
+        match ok {
+            true if self.fails_calls.load(Ordering::Relaxed) => {}
+            true => self.succeeded(),
+            false => self.failed(),
+        }
     }
 
     fn permit(self: &Arc<Self>, is_trial: bool) -> Permit {
@@ -126,6 +135,7 @@ impl Health {
     fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
+            self.fails_calls.store(false, Ordering::Relaxed);
         }
         if self.out_until.load(Ordering::Relaxed) != 0 && self.out_until.swap(0, Ordering::Relaxed) != 0 {
             self.trips.store(0, Ordering::Relaxed);
@@ -166,8 +176,14 @@ impl Permit {
         self.health.succeeded();
     }
 
-    /// The endpoint could not be reached, broke off, was too slow or answered with a fault of its own.
+    /// The endpoint was reached, and broke off, was too slow or answered with a fault of its own.
     pub fn failed(self) {
+        self.health.fails_calls.store(true, Ordering::Relaxed);
+        self.health.failed();
+    }
+
+    /// The endpoint could not be reached.
+    pub fn unreachable(self) {
         self.health.failed();
     }
 
@@ -222,6 +238,28 @@ mod tests {
         }
         assert!(health.enter().is_none() && !health.is_in());
         assert!(health.out_for() > Duration::from_secs(50));
+    }
+
+    #[test]
+    fn probe_vouches_for_the_way_to_the_endpoint_and_not_for_its_answers() {
+        let health = health(Duration::from_secs(60));
+        for _ in 0..3 {
+            health.enter().unwrap().unreachable();
+        }
+        assert!(!health.is_in());
+        health.probed(true);
+        assert!(health.is_in(), "it can be reached again");
+
+        for _ in 0..2 {
+            health.enter().unwrap().failed();
+            health.probed(true);
+        }
+        health.enter().unwrap().failed();
+        assert!(!health.is_in(), "probes in between do not make three failures in a row fewer");
+        health.probed(true);
+        assert!(!health.is_in(), "a call has to succeed");
+        health.enter_anyway().succeeded();
+        assert!(health.is_in());
     }
 
     #[test]

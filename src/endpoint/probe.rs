@@ -9,7 +9,7 @@ use http::header::HOST;
 use http::{Method, Request};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 use super::Endpoint;
 use super::connect::Connected;
@@ -22,19 +22,35 @@ const EAGERNESS: u32 = 6;
 const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
 
 /// The probes of a set of endpoints. They stop when it is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Probes {
-    _tasks: JoinSet<()>,
+    running: Vec<Probing>,
+}
+
+/// The probes of one endpoint, until it is dropped.
+#[derive(Debug)]
+struct Probing {
+    endpoint: Arc<Endpoint>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Probes {
-    /// Begins to probe. To be called on the control runtime.
-    pub fn start(endpoints: &[Arc<Endpoint>]) -> Self {
-        let mut tasks = JoinSet::new();
+    /// Probes these endpoints and no others. Those that are probed already are not disturbed. To be called on the control
+    /// runtime.
+    pub fn follow(&mut self, endpoints: &[Arc<Endpoint>]) {
+        self.running.retain(|probing| endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, &probing.endpoint)));
         for endpoint in endpoints {
-            tasks.spawn(keep_probing(Arc::clone(endpoint)));
+            if !self.running.iter().any(|probing| Arc::ptr_eq(endpoint, &probing.endpoint)) {
+                let task = tokio::spawn(keep_probing(Arc::clone(endpoint)));
+                self.running.push(Probing { endpoint: Arc::clone(endpoint), task });
+            }
         }
-        Self { _tasks: tasks }
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Addresses, GatewayError, Reload, Settings};
 use crate::admin::{Admin, EndpointView, RouteView, View};
 use crate::credential::{CredentialSettings, Credentials};
 use crate::endpoint::{Endpoint, EndpointRole, EndpointSettings, Probes};
-use crate::metrics::Metrics;
+use crate::metrics::{KnownNames, Metrics};
 use crate::proxy::{Snapshot, error_chain};
 use crate::route::{Pick, RouteSettings, Table};
 
@@ -23,7 +23,7 @@ pub(super) struct Live {
     metrics: Arc<Metrics>,
     credentials: Credentials,
     latest: Arc<ArcSwap<Snapshot>>,
-    probes: Option<Probes>,
+    probes: Probes,
     addresses: Addresses,
     started: SystemTime,
 }
@@ -34,14 +34,14 @@ impl Live {
         let metrics = Arc::new(Metrics::new()?);
         let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
         let snapshot = snapshot(&settings, &credentials, &[], &metrics)?;
-        metrics.config_in_force(&settings.hash);
+        metrics.config_in_force(&settings.hash, names(&settings));
         Ok(Self {
             settings,
             control: control.clone(),
             metrics,
             credentials,
             latest: Arc::new(ArcSwap::from_pointee(snapshot)),
-            probes: None,
+            probes: Probes::default(),
             addresses: Addresses { listeners: Vec::new(), admin: None },
             started: SystemTime::now(),
         })
@@ -64,7 +64,7 @@ impl Live {
     pub(super) fn open(&mut self, addresses: &Addresses) -> Arc<Admin> {
         self.addresses = addresses.clone();
         self.credentials.start();
-        self.probes = Some(Probes::start(self.latest.load().endpoints()));
+        self.probes.follow(self.latest.load().endpoints());
         Admin::new(Arc::clone(&self.metrics), self.view())
     }
 
@@ -120,11 +120,11 @@ impl Live {
         changes.extend(differences(&self.settings, &settings));
 
         credentials.start();
-        self.probes = Some(Probes::start(snapshot.endpoints()));
+        self.probes.follow(snapshot.endpoints());
         self.latest.store(Arc::new(snapshot));
         self.credentials = credentials;
         self.settings = settings;
-        self.metrics.config_in_force(&self.settings.hash);
+        self.metrics.config_in_force(&self.settings.hash, names(&self.settings));
         Ok(changes)
     }
 
@@ -190,6 +190,16 @@ fn snapshot(
     let routes = Table::build(&settings.routes, &endpoint_names, &listener_names);
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone()).collect();
     Ok(Snapshot::new(settings.proxy.clone(), admissions, routes, endpoints))
+}
+
+/// Returns the names that may label series.
+fn names(settings: &Settings) -> KnownNames {
+    KnownNames {
+        routes: settings.routes.iter().map(|route| route.name.to_string()).collect(),
+        endpoints: settings.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect(),
+        credentials: settings.credentials.iter().map(|credential| credential.name.to_string()).collect(),
+        listeners: settings.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
+    }
 }
 
 /// Says what changed, one line each.

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{GaugeVec, IntGaugeVec, Registry};
 
 use super::labels::BreakerState;
+use super::stale::Vector;
 use super::{opts, register};
 
 /// Metrics of the endpoints' health. Cloning shares them.
@@ -32,6 +33,11 @@ impl EndpointMetrics {
             up: register(registry, IntGaugeVec::new(up, &["endpoint"])?)?,
             cool_down: register(registry, GaugeVec::new(cool_down, &["endpoint"])?)?,
         })
+    }
+
+    /// Returns the metrics that have series for configured names.
+    pub(super) fn vectors(&self) -> [Box<dyn Vector>; 3] {
+        [Box::new(self.breaker.clone()), Box::new(self.up.clone()), Box::new(self.cool_down.clone())]
     }
 
     /// Says in which state an endpoint's breaker is.

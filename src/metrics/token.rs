@@ -6,6 +6,7 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Registry}
 
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
 use super::opts;
+use super::stale::Vector;
 
 /// Metrics of the credentials. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -67,6 +68,17 @@ impl TokenMetrics {
         registry.register(Box::new(metrics.last_success.clone()))?;
         registry.register(Box::new(metrics.not_after.clone()))?;
         Ok(metrics)
+    }
+
+    /// Returns the metrics that have series for configured names.
+    pub(super) fn vectors(&self) -> [Box<dyn Vector>; 5] {
+        [
+            Box::new(self.requests.clone()),
+            Box::new(self.errors.clone()),
+            Box::new(self.expiry.clone()),
+            Box::new(self.last_success.clone()),
+            Box::new(self.not_after.clone()),
+        ]
     }
 
     /// Counts a token request that ended.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use prometheus::local::{LocalHistogram, LocalIntCounter};
-use prometheus::{HistogramVec, IntCounterVec, IntGauge};
+use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge};
 
 use super::labels::{CODE_COUNT, ConnectionState, ErrorKind, RetryOutcome, UnauthorizedAction, UpstreamErrorReason};
 use super::labels::{code_index, code_label};
@@ -176,6 +176,14 @@ impl WorkerMetrics {
         self.shared.upstream_connects.with_label_values(&[self.endpoint(endpoint), result]).inc();
     }
 
+    /// Returns the share of an endpoint's retry budget that one worker has.
+    pub fn retry_budget(&self, endpoint: usize) -> RetryBudgetShare {
+        RetryBudgetShare {
+            all: self.shared.retry_saved.with_label_values(&[self.endpoint(endpoint)]),
+            told: Cell::new(0.0),
+        }
+    }
+
     /// Records a decision about sending a failed attempt again.
     pub fn retry(&self, endpoint: usize, outcome: RetryOutcome) {
         self.shared.retries.with_label_values(&[self.endpoint(endpoint), outcome.label()]).inc();
@@ -277,6 +285,26 @@ impl Drop for WorkerMetrics {
 impl fmt::Debug for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerMetrics").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// A worker's part in the gauge of an endpoint's retry budget, taken back when it is dropped.
+#[derive(Debug)]
+pub struct RetryBudgetShare {
+    all: Gauge,
+    told: Cell<f64>,
+}
+
+impl RetryBudgetShare {
+    /// Says what is left of the worker's own budget, from 0 to 1.
+    pub fn set(&self, left: f64) {
+        self.all.add(left - self.told.replace(left));
+    }
+}
+
+impl Drop for RetryBudgetShare {
+    fn drop(&mut self) {
+        self.set(0.0);
     }
 }
 

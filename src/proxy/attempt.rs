@@ -128,7 +128,7 @@ impl Proxy {
         if self.time_left(exchange).map_or(true, |left| left <= pause) {
             return Err(Some(RetryOutcome::Deadline));
         }
-        let is_paid = ending == Ending::Unsent || self.budgets.get(place).is_some_and(retry::Budget::take);
+        let is_paid = ending == Ending::Unsent || self.budgets.get(place).is_some_and(|budget| budget.take());
         if is_paid { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
     }
 
@@ -341,6 +341,7 @@ fn note(permit: Permit, result: &Result<Response<Answer>, ProxyError>) -> Ending
                 None => permit.succeeded(),
             }
         }
+        Err(ProxyError::EndpointUnavailable(_)) => permit.unreachable(),
         Err(err) if err.blames_endpoint() => permit.failed(),
         // A missing token is no fault of the endpoint, nor is what a caller did wrong.
         Err(_) => {}

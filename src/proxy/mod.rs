@@ -41,7 +41,7 @@ use retry::Budget;
 
 use crate::credential::RequestUrl;
 use crate::endpoint::{Endpoint, Pool};
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{RetryBudgetShare, WorkerMetrics};
 use crate::route::{Inquiry, Pick, Table};
 use crate::serve::Peer;
 use crate::signalr::{Call, Operation, Together};
@@ -85,7 +85,8 @@ pub struct Proxy {
     snapshot: Arc<Snapshot>,
     pools: Vec<Pool<RequestBody>>,
     /// By endpoint.
-    budgets: Vec<Budget>,
+    budgets: Vec<Rc<Budget>>,
+    budgets_shown: Vec<Rc<RetryBudgetShare>>,
     metrics: Rc<WorkerMetrics>,
     /// The configured names, as the log wants them.
     endpoint_names: Vec<Rc<str>>,

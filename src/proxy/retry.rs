@@ -104,17 +104,27 @@ pub(super) fn pause(number: u32) -> Duration {
 #[derive(Debug)]
 pub(super) struct Budget {
     saved: Cell<f32>,
-    share: f32,
+    share: Cell<f32>,
 }
 
 impl Budget {
     pub(super) fn new(share: f32) -> Self {
-        Self { saved: Cell::new(SAVED_RETRIES), share }
+        Self { saved: Cell::new(SAVED_RETRIES), share: Cell::new(share) }
+    }
+
+    /// Goes on with another share; what was saved stays.
+    pub(super) fn set_share(&self, share: f32) {
+        self.share.set(share);
+    }
+
+    /// Returns what is left, from 0 to 1.
+    pub(super) fn left(&self) -> f64 {
+        f64::from(self.saved.get() / SAVED_RETRIES)
     }
 
     /// Pays in for a request.
     pub(super) fn pay_in(&self) {
-        self.saved.set((self.saved.get() + self.share).min(SAVED_RETRIES));
+        self.saved.set((self.saved.get() + self.share.get()).min(SAVED_RETRIES));
     }
 
     /// Takes out one retry, if there is one.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,45 +10,85 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::retry::Budget;
-use super::{Proxy, ResponseBody, Snapshot};
+use super::{Proxy, RequestBody, ResponseBody, Snapshot};
 use crate::endpoint::{Endpoint, Pool};
-use crate::metrics::{Metrics, Names, WorkerMetrics};
+use crate::metrics::{ConnectionGauge, Metrics, Names, RetryBudgetShare, WorkerMetrics};
 use crate::serve::{Handler, Peer};
 use crate::signalr::Operation;
 
 /// A worker's handler. Made on the worker's thread, inside its runtime.
-pub struct WorkerProxy {
+pub struct WorkerProxy(Rc<Held>);
+
+/// What a worker holds of configurations.
+struct Held {
     latest: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
-    current: Rc<RefCell<Rc<Proxy>>>,
+    current: RefCell<Rc<Proxy>>,
+    /// Configurations that are not in force any more, while requests that began under them have not ended.
+    retired: RefCell<Vec<Retired>>,
+}
+
+/// The counts of a configuration that is not in force any more.
+struct Retired {
+    metrics: Weak<WorkerMetrics>,
+    gauges: Vec<ConnectionGauge>,
 }
 
 impl WorkerProxy {
     /// Makes the handler of one worker, which follows what `latest` holds.
     pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>) -> Self {
-        let current = Rc::new(RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, &[]))));
+        let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, None)));
         let mut flush_requests = metrics.register_worker();
-        let flushed = Rc::clone(&current);
-        // Ends with the metrics, or with the worker.
+        let held = Rc::new(Held { latest, metrics, current, retired: RefCell::default() });
+        let flushed = Rc::clone(&held);
+        // Ends with the worker.
         tokio::task::spawn_local(async move {
             while let Some(done) = flush_requests.recv().await {
-                flushed.borrow().flush();
+                flushed.flush();
                 let _nobody_waits_any_more = done.send(());
             }
         });
-        Self { latest, metrics, current }
+        Self(held)
     }
+}
 
+impl Held {
     /// Returns this worker's part of the configuration in force. A request keeps the one it began with.
     fn current(&self) -> Rc<Proxy> {
         let latest = self.latest.load();
         let current = Rc::clone(&self.current.borrow());
-        if Arc::ptr_eq(&latest, &current.snapshot) {
-            return current;
+        if Arc::ptr_eq(&latest, &current.snapshot) { current } else { self.adopt(Arc::clone(&latest), &current) }
+    }
+
+    #[cold]
+    fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
+        let next = Rc::new(Proxy::new(latest, &self.metrics, Some(current)));
+        for shown in current.budgets_shown.iter().filter(|shown| Rc::strong_count(shown) == 1) {
+            shown.set(0.0);
         }
-        let next = Rc::new(Proxy::new(Arc::clone(&latest), &self.metrics, &current.pools));
+        let gauges = current.pools.iter().map(|pool| pool.gauge().clone()).collect();
+        self.retired.borrow_mut().push(Retired { metrics: Rc::downgrade(&current.metrics), gauges });
         self.current.replace(Rc::clone(&next));
         next
+    }
+
+    /// Hands over what was counted under the configuration in force and those before it. A worker that had no request since
+    /// a reload goes over to it here.
+    fn flush(&self) {
+        self.current().flush();
+        self.retired.borrow_mut().retain(Retired::flush);
+    }
+}
+
+impl Retired {
+    /// Returns whether anybody may still be counting.
+    fn flush(&self) -> bool {
+        self.gauges.iter().for_each(ConnectionGauge::flush);
+        let metrics = self.metrics.upgrade();
+        if let Some(metrics) = &metrics {
+            metrics.flush();
+        }
+        metrics.is_some()
     }
 }
 
@@ -60,20 +100,20 @@ impl Handler for WorkerProxy {
         peer: &Rc<Peer>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
-        let (proxy, peer) = (self.current(), Rc::clone(peer));
+        let (proxy, peer) = (self.0.current(), Rc::clone(peer));
         async move { proxy.handle(&peer, request).await }
     }
 }
 
 impl fmt::Debug for WorkerProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerProxy").field("current", &self.current).finish_non_exhaustive()
+        f.debug_struct("WorkerProxy").field("current", &self.0.current).finish_non_exhaustive()
     }
 }
 
 impl Proxy {
-    /// Makes a worker's part of a snapshot. Endpoints that are the same as before keep their connections.
-    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, before: &[Pool<super::RequestBody>]) -> Self {
+    /// Makes a worker's part of a snapshot. Endpoints that are the same as before keep their connections and retry budgets.
+    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, before: Option<&Self>) -> Self {
         let names = Names {
             routes: snapshot.routes.routes().iter().map(|route| route.name().to_string()).collect(),
             endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
@@ -82,17 +122,32 @@ impl Proxy {
         let endpoint_names = names.endpoints.iter().map(|name| name.as_str().into()).collect();
         let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
         let metrics = Rc::new(WorkerMetrics::new(metrics, names));
-        let pool = |(place, endpoint): (usize, &Arc<Endpoint>)| {
-            let same = before.iter().find(|pool| Arc::ptr_eq(pool.endpoint(), endpoint));
-            same.cloned().unwrap_or_else(|| Pool::new(Arc::clone(endpoint), Rc::clone(&metrics), place))
-        };
-        let pools = snapshot.endpoints.iter().enumerate().map(pool).collect();
-        let budgets = snapshot.endpoints.iter().map(|_| Budget::new(snapshot.settings.retry.budget)).collect();
-        Self { snapshot, pools, budgets, metrics, endpoint_names, route_names }
+        let share = snapshot.settings.retry.budget;
+        let (mut pools, mut budgets, mut budgets_shown) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, endpoint) in snapshot.endpoints.iter().enumerate() {
+            let same = before.and_then(|before| before.parts_of(endpoint));
+            let (pool, budget, shown) = same.unwrap_or_else(|| {
+                let pool = Pool::new(Arc::clone(endpoint), Rc::clone(&metrics), place);
+                (pool, Rc::new(Budget::new(share)), Rc::new(metrics.retry_budget(place)))
+            });
+            budget.set_share(share);
+            pools.push(pool);
+            budgets.push(budget);
+            budgets_shown.push(shown);
+        }
+        Self { snapshot, pools, budgets, budgets_shown, metrics, endpoint_names, route_names }
+    }
+
+    /// Returns what this worker has for an endpoint.
+    fn parts_of(&self, endpoint: &Arc<Endpoint>) -> Option<(Pool<RequestBody>, Rc<Budget>, Rc<RetryBudgetShare>)> {
+        let place = self.pools.iter().position(|pool| Arc::ptr_eq(pool.endpoint(), endpoint))?;
+        let (pool, budget, shown) = (self.pools.get(place)?, self.budgets.get(place)?, self.budgets_shown.get(place)?);
+        Some((pool.clone(), Rc::clone(budget), Rc::clone(shown)))
     }
 
     fn flush(&self) {
         self.metrics.flush();
         self.pools.iter().for_each(|pool| pool.gauge().flush());
+        self.budgets.iter().zip(&self.budgets_shown).for_each(|(budget, shown)| shown.set(budget.left()));
     }
 }

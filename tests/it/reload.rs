@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signalr_gateway::sandbox::{Files, GatewayConfig};
+use signalr_gateway::sandbox::{Fault, FaultKind, Files, GatewayConfig};
 
 use crate::support::{Caller, HELLO, Process, Stage, hello, wait_until};
 
@@ -27,6 +27,60 @@ async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
         (process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_removed_leaves_the_metrics() {
+    let stage = Stage::start().await;
+    let (process, files) = start(&stage).await;
+    rewrite(&stage, &files, &route_to("west"));
+    process.hang_up().await;
+    wait_for_reloads(&process, "success", 1.0).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(hello(), HELLO).await.is(202);
+    let names_of_west = ["endpoint=\"west\"", "credential=\"west\"", "route=\"to-west\""];
+    let series = async || {
+        let metrics = process.metrics().await;
+        let is_of_west = |series: &&&str| names_of_west.iter().any(|name| series.contains(name));
+        metrics.series().iter().filter(is_of_west).map(|series| (*series).to_owned()).collect::<Vec<_>>()
+    };
+    assert!(names_of_west.len() < series().await.len());
+
+    // A request of the old configuration that ends under the new one.
+    let west = &stage.sandbox.endpoint("west").unwrap().server;
+    west.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 500 }).on_path("/api/hubs"));
+    let late = tokio::spawn(async move { caller.send(hello(), HELLO).await });
+    west.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    let is_kept = |table: &&str| !table.contains(".west]") && !table.starts_with("[[routes]]");
+    let tables: Vec<&str> = text.split("\n\n").filter(is_kept).collect();
+    std::fs::write(&files.config, tables.join("\n\n") + "\n" + &route_to("east")).unwrap();
+    process.hang_up().await;
+    wait_for_reloads(&process, "success", 2.0).await;
+    assert_eq!(series().await, Vec::<String>::new());
+    late.await.unwrap().is(202);
+    assert_eq!(series().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_counted_before_a_reload_is_seen_while_old_requests_go_on() {
+    let stage = Stage::start().await;
+    let (process, files) = start(&stage).await;
+    let east = &stage.sandbox.endpoint("east").unwrap().server;
+    Caller::connect(process.listener()).await.send(hello(), HELLO).await.is(202);
+    east.faults().set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
+    let mut caller = Caller::connect(process.listener()).await;
+    let hanging = tokio::spawn(async move { caller.try_send(hello(), HELLO).await });
+    east.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
+    rewrite(&stage, &files, &route_to("east"));
+    process.hang_up().await;
+    wait_for_reloads(&process, "success", 1.0).await;
+    let metrics = process.metrics().await;
+    let sum = |name, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    assert!((sum("upstream_requests_total", &[("endpoint", "east")]) - 1.0).abs() < f64::EPSILON);
+    assert!((sum("requests_in_flight", &[]) - 1.0).abs() < f64::EPSILON);
+    assert!((sum("retry_budget_ratio", &[("endpoint", "east")]) - 1.0).abs() < 1e-6, "{metrics:?}");
+    hanging.abort();
 }
 
 fn route_to(endpoint: &str) -> String {
@@ -74,7 +128,7 @@ async fn bad_configuration_is_refused_and_shown_and_changes_nothing() {
     assert_eq!(status.get("refused_reload"), None);
 }
 
-/// 60 reloads under load, every third one bad: not one failed request.
+/// 100 reloads under load, every third one bad: not one failed request, and what did not change is not begun anew.
 #[tokio::test]
 async fn storm_of_reloads_fails_no_request() {
     let stage = Stage::start().await;
@@ -96,7 +150,7 @@ async fn storm_of_reloads_fails_no_request() {
         })
         .collect();
     let (mut good, mut bad) = (0.0, 0.0);
-    for round in 0..60 {
+    for round in 0..100 {
         match round % 3 {
             0 => rewrite(&stage, &files, &route_to("east")),
             1 => rewrite(&stage, &files, &route_to("west")),
@@ -116,5 +170,10 @@ async fn storm_of_reloads_fails_no_request() {
     for caller in callers {
         calls += caller.await.expect("a request failed");
     }
-    assert!(calls > 60, "only {calls} calls went through it");
+    assert!(calls > 100, "only {calls} calls went through it");
+    for endpoint in stage.sandbox.endpoints() {
+        let entries = endpoint.server.journal().entries();
+        let probes = entries.iter().filter(|entry| entry.path() == "/api/health").count();
+        assert_eq!(probes, 1, "the probes of {} began anew", endpoint.name());
+    }
 }
