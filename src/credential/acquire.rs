@@ -104,10 +104,28 @@ pub struct Leg {
     pub endpoint: Option<IdentityEndpoint>,
     /// How long it took.
     pub took: Duration,
-    /// When the proof itself ends: a certificate's or assertion's own expiry.
-    pub not_after: Option<SystemTime>,
+    /// When what lies on this host as proof ends by itself.
+    pub not_after: Option<NotAfter>,
     /// What came of it.
     pub outcome: LegOutcome,
+}
+
+/// When something that lies on this host as proof ends by itself, and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAfter {
+    /// A certificate, for somebody to renew before.
+    Certificate(SystemTime),
+    /// An assertion in a file, which another program writes anew all the time.
+    AssertionFile(SystemTime),
+}
+
+impl NotAfter {
+    /// Returns when it ends.
+    pub const fn time(self) -> SystemTime {
+        match self {
+            Self::Certificate(time) | Self::AssertionFile(time) => time,
+        }
+    }
 }
 
 /// What came of a leg. The token or assertion itself is not in it.
@@ -156,7 +174,7 @@ impl Legs {
         stage: TokenStage,
         subject: String,
         started: Instant,
-        not_after: Option<SystemTime>,
+        not_after: Option<NotAfter>,
         outcome: Result<&Secret, &CredentialError>,
     ) {
         let outcome = match outcome {

@@ -72,7 +72,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use acquire::{Leg, LegOutcome};
+pub use acquire::{Leg, LegOutcome, NotAfter};
 pub use assertion::CertificateError;
 pub use bearer::{
     Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl, TokenUnavailable,

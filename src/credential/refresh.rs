@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::acquire::{Acquire, Acquired, LegOutcome, Legs};
+use super::acquire::{Acquire, Acquired, LegOutcome, Legs, NotAfter};
 use super::cell::{Failure, InService, Shared, View};
 use super::error::{CredentialError, ErrorClass, in_one_line};
 use super::schedule::{self, UNEXPIRING_REFRESH};
@@ -210,8 +210,10 @@ impl Refresher {
                 if let LegOutcome::Failed { reason, .. } = leg.outcome {
                     self.metrics.request_failed(name.as_str(), reason);
                 }
-                if let Some(not_after) = leg.not_after {
-                    self.metrics.not_after(name.as_str(), not_after);
+                match leg.not_after {
+                    Some(NotAfter::Certificate(at)) => self.metrics.certificate_ends(name.as_str(), at),
+                    Some(NotAfter::AssertionFile(at)) => self.metrics.assertion_file_ends(name.as_str(), at),
+                    None => {}
                 }
             }
         }

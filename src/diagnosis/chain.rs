@@ -105,7 +105,7 @@ impl<'a> Chain<'a> {
             if leg.stage == TokenStage::Assertion {
                 self.assertion.clone_from(claims);
             }
-            let ends = leg.not_after.map(humantime::format_rfc3339_seconds);
+            let ends = leg.not_after.map(|ends| humantime::format_rfc3339_seconds(ends.time()));
             let ends = ends.map(|ends| format!(", ends {ends}")).unwrap_or_default();
             self.held(describe(leg), format!("{fingerprint}{ends} ({} ms)", leg.took.as_millis()));
             if let Some(skew) = endpoint_clock.and_then(|theirs| noteworthy_skew(theirs, now)) {

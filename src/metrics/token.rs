@@ -16,7 +16,8 @@ pub struct TokenMetrics {
     duration: HistogramVec,
     expiry: GaugeVec,
     last_success: GaugeVec,
-    not_after: GaugeVec,
+    certificate: GaugeVec,
+    assertion_file: GaugeVec,
 }
 
 impl TokenMetrics {
@@ -53,10 +54,14 @@ impl TokenMetrics {
                 opts("token_last_success_timestamp_seconds", "When a token was last obtained; 0 if never."),
                 &["credential"],
             )?,
-            not_after: GaugeVec::new(
+            certificate: GaugeVec::new(
+                opts("credential_not_after_timestamp_seconds", "When the credential's client certificate ends."),
+                &["credential"],
+            )?,
+            assertion_file: GaugeVec::new(
                 opts(
-                    "credential_not_after_timestamp_seconds",
-                    "When the credential's own certificate or assertion ends.",
+                    "assertion_file_expiry_timestamp_seconds",
+                    "When the assertion that was last read from the credential's file expires.",
                 ),
                 &["credential"],
             )?,
@@ -66,18 +71,20 @@ impl TokenMetrics {
         registry.register(Box::new(metrics.duration.clone()))?;
         registry.register(Box::new(metrics.expiry.clone()))?;
         registry.register(Box::new(metrics.last_success.clone()))?;
-        registry.register(Box::new(metrics.not_after.clone()))?;
+        registry.register(Box::new(metrics.certificate.clone()))?;
+        registry.register(Box::new(metrics.assertion_file.clone()))?;
         Ok(metrics)
     }
 
     /// Returns the metrics that have series for configured names.
-    pub(super) fn vectors(&self) -> [Box<dyn Vector>; 5] {
+    pub(super) fn vectors(&self) -> [Box<dyn Vector>; 6] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.errors.clone()),
             Box::new(self.expiry.clone()),
             Box::new(self.last_success.clone()),
-            Box::new(self.not_after.clone()),
+            Box::new(self.certificate.clone()),
+            Box::new(self.assertion_file.clone()),
         ]
     }
 
@@ -101,9 +108,14 @@ impl TokenMetrics {
         self.expiry.with_label_values(&[credential]).set(expires);
     }
 
-    /// Says when the credential's own certificate or assertion ends.
-    pub fn not_after(&self, credential: &str, at: SystemTime) {
-        self.not_after.with_label_values(&[credential]).set(unix(at));
+    /// Says when the credential's client certificate ends.
+    pub fn certificate_ends(&self, credential: &str, at: SystemTime) {
+        self.certificate.with_label_values(&[credential]).set(unix(at));
+    }
+
+    /// Says when the assertion that was read from the credential's file expires.
+    pub fn assertion_file_ends(&self, credential: &str, at: SystemTime) {
+        self.assertion_file.with_label_values(&[credential]).set(unix(at));
     }
 }
 

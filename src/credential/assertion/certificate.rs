@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use x509_parser::parse_x509_certificate;
 
-use crate::credential::acquire::Legs;
+use crate::credential::acquire::{Legs, NotAfter};
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
 use crate::credential::secret::{Secret, SecretError, read_text};
@@ -152,7 +152,7 @@ pub(super) async fn assertion(
     let outcome = make(settings, client_id, token_url).await;
     let not_after = match &outcome {
         Ok((_, not_after)) | Err(CredentialError::Certificate(CertificateError::Expired { not_after, .. })) => {
-            Some(*not_after)
+            Some(NotAfter::Certificate(*not_after))
         }
         Err(_) => None,
     };

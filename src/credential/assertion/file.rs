@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::credential::acquire::Legs;
+use crate::credential::acquire::{Legs, NotAfter};
 use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
@@ -22,7 +22,7 @@ pub(super) async fn assertion(path: &Path, legs: &Legs) -> Result<Secret, Creden
     let started = Instant::now();
     let outcome = read(path).await;
     let claims = outcome.as_ref().ok().and_then(|token| jwt::claims(token.expose()));
-    let not_after = claims.as_ref().and_then(jwt::expiry);
+    let not_after = claims.as_ref().and_then(jwt::expiry).map(NotAfter::AssertionFile);
     let subject = format!("assertion from file {}", path.display());
     legs.record_local(TokenStage::Assertion, subject, started, not_after, outcome.as_ref());
     outcome
