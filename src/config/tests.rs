@@ -1,11 +1,24 @@
 //! What operators write wrong, and what they are told; precedence; that the reference configuration is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::credential::{AssertionSettings, Cloud, CredentialKind, Proof};
 
 const GUID: &str = "11111111-2222-3333-4444-555555555555";
+
+/// What platforms put into the environment.
+const PLATFORM: [(&str, &str); 8] = [
+    ("AZURE_TENANT_ID", "33333333-2222-3333-4444-555555555555"),
+    ("AZURE_CLIENT_ID", "44444444-2222-3333-4444-555555555555"),
+    ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/secrets/azure/tokens/azure-identity-token"),
+    ("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.us/"),
+    ("ACTIONS_ID_TOKEN_REQUEST_URL", "https://run.actions.githubusercontent.com/token?api-version=2.0"),
+    ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "x"),
+    ("SYSTEM_OIDCREQUESTURI", "https://dev.azure.com/contoso/_apis/oidctoken"),
+    ("SYSTEM_ACCESSTOKEN", "x"),
+];
 
 /// A folder with the files that configurations name.
 fn folder(config: &str) -> tempfile::TempDir {
@@ -266,7 +279,7 @@ credentials.a.client_id: is a number, must be text (gateway.toml:4)
   hint: The app registration's client id.
 credentials.a.scope: `two scopes` is not a scope that an app can ask for (gateway.toml:5)
   hint: write one resource and `/.default`, such as https://signalr.azure.com/.default
-credentials.a.assertion.source: `carrier_pigeon` is not one of `managed_identity`, `file` (gateway.toml:6)
+credentials.a.assertion.source: `carrier_pigeon` is not one of `managed_identity`, `file`, `github_actions`, `azure_pipelines`, `gcp_metadata`, `oauth2`, `command` (gateway.toml:6)
 credentials.b.client_id: is missing (gateway.toml:8)
   hint: The app registration's client id.
 credentials.b.secret: is missing (gateway.toml:8)
@@ -566,11 +579,12 @@ fn every_example_holds() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        let environment: BTreeMap<_, _> = text
+        let mut environment: BTreeMap<_, _> = text
             .split("env = \"")
             .skip(1)
             .filter_map(|rest| Some((rest.split('"').next()?.to_owned(), "x".to_owned())))
             .collect();
+        environment.extend(PLATFORM.map(|(name, value)| (name.to_owned(), value.to_owned())));
         // Files that only an operator has.
         let dir = tempfile::tempdir().unwrap();
         let mut local = text.clone();
@@ -585,5 +599,70 @@ fn every_example_holds() {
         assert!(loaded.is_ok(), "{}: {}", path.display(), loaded.unwrap_err());
         count += 1;
     }
-    assert!(count >= 6, "only {count} examples");
+    assert!(count >= 14, "only {count} examples");
+}
+
+/// One mistake in an assertion, and a part of what must be said of it.
+#[test]
+fn single_mistakes_in_assertions() {
+    let oauth2 =
+        "source = 'oauth2', token_url = 'https://idp.example/token', client_id = 'a', secret = { file = 'secret' }";
+    let command = "source = 'command', argv = ['get-token']";
+    for (assertion, expected) in [
+        ("source = 'github_actions'".to_owned(), "variable ACTIONS_ID_TOKEN_REQUEST_URL is not set or empty"),
+        ("source = 'github_actions'".to_owned(), "`permissions: id-token: write`"),
+        (
+            format!("source = 'azure_pipelines', service_connection = '{GUID}'"),
+            "variable SYSTEM_ACCESSTOKEN is not set or empty",
+        ),
+        ("source = 'azure_pipelines', service_connection = 'prod'".to_owned(), "service_connection: is not a GUID"),
+        ("source = 'gcp_metadata', service_account = 'a/b'".to_owned(), "`a/b` is not a service account"),
+        (
+            "source = 'gcp_metadata', metadata_endpoint = 'http://10.0.0.1'".to_owned(),
+            "metadata_endpoint: the scheme is http and `10.0.0.1` is not this host",
+        ),
+        ("source = 'gcp_metadata', audience = 'x/.default'".to_owned(), "is a scope, not an audience"),
+        (oauth2.replace("https", "http"), "token_url: the scheme is http and `idp.example` is not this host"),
+        (oauth2.replace("idp.example", "me:hunter2@idp.example"), "token_url: is not a URL"),
+        (oauth2.replace("https://idp.example/token", "token"), "token_url: is not a URL"),
+        (oauth2.replace("'a'", "''"), "client_id: is empty"),
+        (format!("{oauth2}, parameters = {{ scope = 'x' }}"), "scope: is not one of the extra parameters"),
+        (format!("{oauth2}, authentication = 'digest'"), "`digest` is not one of `basic`, `post`"),
+        (command.replace("'get-token'", ""), "argv: names no program"),
+        (command.replace("get-token", "./gone"), "gone cannot be read"),
+        (format!("{command}, timeout = '1m'"), "timeout: is longer than 12s"),
+        (format!("{command}, environment = ['KEY=hunter2']"), "environment: has something that is no name"),
+    ] {
+        let secret = "kind = \"client_secret\"";
+        let text = minimal().replace(secret, "kind = \"federated\"").replace("secret = { file = \"secret\" }", "");
+        let text = text.replace("[endpoints", &format!("assertion = {{ {assertion} }}\n[endpoints"));
+        let report = report(&text);
+        assert!(report.contains(expected), "{assertion}:\n{report}");
+        assert!(!report.contains("hunter2"), "{assertion}:\n{report}");
+    }
+}
+
+#[test]
+fn workload_identity_takes_from_the_pod_what_is_not_written() {
+    let config = "[credentials.pod]\nkind = \"workload_identity\"\n\
+                  [endpoints.east]\nurl = \"https://east.service.signalr.net\"\ncredential = \"pod\"\n";
+    let app = |config: &str, environment: &[(&str, &str)]| {
+        let loaded = load(&sources(folder(config).path(), environment)).unwrap_or_else(|err| panic!("{err}"));
+        let CredentialKind::App(app) = loaded.settings.credentials[0].kind.clone() else { panic!("{loaded:?}") };
+        app
+    };
+    let pod = app(config, &PLATFORM);
+    assert_eq!((pod.tenant.as_str(), pod.client_id.as_str()), (PLATFORM[0].1, PLATFORM[1].1));
+    assert_eq!(pod.authority.cloud, Cloud::UsGovernment);
+    let path = PathBuf::from(PLATFORM[2].1);
+    assert_eq!(pod.proof, Proof::Federated(AssertionSettings::File { path }));
+
+    let written = config.replace("\n[endpoints", "\ntenant = \"contoso.com\"\ncloud = \"public\"\n[endpoints");
+    let pod = app(&written, &PLATFORM);
+    assert_eq!((pod.tenant.as_str(), pod.authority.cloud), ("contoso.com", Cloud::Public));
+
+    let report = report(config);
+    for variable in ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"] {
+        assert!(report.contains(&format!("is missing, and {variable} is not set")), "{report}");
+    }
 }

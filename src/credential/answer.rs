@@ -98,12 +98,15 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
         IdentityEndpointKind::Entra => expires_in.or(remaining),
         // Hosts hand out tokens from a cache, and their `expires_in` counts from when the token was made.
         IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => remaining.or(expires_in),
+        IdentityEndpointKind::Provider(_) => expires_in,
     };
     let seconds = life.ok_or(UnusableAnswer::NoLifetime)?;
     let lasts = positive(seconds).filter(|life| *life <= MAX_LIFE).ok_or(UnusableAnswer::Lifetime(seconds))?;
     let refresh_in = match endpoint.kind {
         IdentityEndpointKind::Entra => fields.refresh_in.as_ref().and_then(Seconds::get).and_then(positive),
-        IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => None,
+        IdentityEndpointKind::InstanceMetadata
+        | IdentityEndpointKind::AppService
+        | IdentityEndpointKind::Provider(_) => None,
     };
     Ok(TokenAnswer {
         life: Life { since: answer.sent_at, lasts, refresh_in: refresh_in.filter(|refresh_in| *refresh_in < lasts) },
@@ -115,7 +118,7 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
 
 /// Reads a refusal (RFC 6749 section 5.2, Entra's additions, App Service's `message`) as far as it can be read: a field of
 /// an unexpected type hides no other.
-fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Answer) -> TokenHttpError {
+pub(crate) fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Answer) -> TokenHttpError {
     let fields: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty());
     let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(one_line);
@@ -176,7 +179,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-fn date(headers: &HeaderMap) -> Option<SystemTime> {
+pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct App {
     cloud: Arc<CloudConfiguration>,
     proof: AppProof,
     client: IdentityClient,
+    /// For the provider of the assertion, where that has CAs of its own.
+    of_provider: IdentityClient,
 }
 
 /// What a try proves with that it is the app.
@@ -44,7 +46,12 @@ enum AppProof {
 
 impl App {
     /// Makes an app, if the identity library can do something with its tenant, client id and authority. Sends nothing.
-    pub(crate) fn new(settings: AppSettings, client: IdentityClient) -> azure_core::Result<Self> {
+    /// `of_provider` asks the provider of the assertion; without it, `client` does.
+    pub(crate) fn new(
+        settings: AppSettings,
+        client: IdentityClient,
+        of_provider: Option<IdentityClient>,
+    ) -> azure_core::Result<Self> {
         let token_url = token_url(&settings);
         let AppSettings { authority, tenant, client_id, scope, proof } = settings;
         let proof = match proof {
@@ -54,7 +61,9 @@ impl App {
                 AppProof::Assertion(AssertionSource::Certificate { settings, client_id: client_id.clone(), token_url })
             }
         };
-        let app = Self { tenant, client_id, scope, cloud: Arc::new(cloud(&authority.cloud)), proof, client };
+        let of_provider = of_provider.unwrap_or_else(|| client.clone());
+        let cloud = Arc::new(cloud(&authority.cloud));
+        let app = Self { tenant, client_id, scope, cloud, proof, client, of_provider };
         app.by_secret(&Secret::new("unused".to_owned()), app.leg(&Legs::default()).options())?;
         Ok(app)
     }
@@ -77,7 +86,7 @@ impl App {
         legs: &Legs,
         options: ClientOptions,
     ) -> azure_core::Result<Arc<ClientAssertionCredential<Asserter>>> {
-        let asserter = Asserter { source: source.clone(), client: self.client.clone(), legs: legs.clone() };
+        let asserter = Asserter { source: source.clone(), client: self.of_provider.clone(), legs: legs.clone() };
         let options = ClientAssertionCredentialOptions { client_options: self.with_cloud(options) };
         ClientAssertionCredential::new(self.tenant.clone(), self.client_id.clone(), asserter, Some(options))
     }
@@ -143,7 +152,7 @@ async fn read_secret(source: &SecretSource, legs: &Legs) -> Result<Secret, Crede
     outcome
 }
 
-fn acquired(token: &str, life: Life) -> Result<Acquired, CredentialError> {
+pub(crate) fn acquired(token: &str, life: Life) -> Result<Acquired, CredentialError> {
     let bearer = Bearer::new(token);
     let bearer = bearer.map_err(|err| CredentialError::Misunderstood(azure_core::Error::new(ErrorKind::Other, err)))?;
     Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 
 use super::assertion::CertificateError;
+use super::process::CommandError;
 use super::remedy::remedy;
 use super::secret::SecretError;
 use crate::metrics::TokenErrorReason;
@@ -48,6 +49,9 @@ pub enum CredentialError {
     /// The client certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// A program did not give a token.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// A file holds a token that has expired.
     #[error("the token in {} expired at {}: the program that keeps the file fresh has stopped", path.display(), humantime::format_rfc3339_seconds(*expired))]
     ExpiredFile {
@@ -84,11 +88,13 @@ impl CredentialError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Answer(answer) => answer.class(),
+            Self::Command(err) if err.may_pass() => ErrorClass::Transient,
             Self::NoAnswer { .. } | Self::Misunderstood(_) | Self::NoLifeLeft | Self::Deadline(_) | Self::Panicked => {
                 ErrorClass::Transient
             }
             Self::Unreadable(_)
             | Self::Certificate(_)
+            | Self::Command(_)
             | Self::ExpiredFile { .. }
             | Self::NotATokenFile { .. }
             | Self::Settings(_) => ErrorClass::Permanent,
@@ -103,6 +109,7 @@ impl CredentialError {
             Self::Misunderstood(_) | Self::NoLifeLeft => TokenErrorReason::Malformed,
             Self::Unreadable(_)
             | Self::Certificate(_)
+            | Self::Command(_)
             | Self::ExpiredFile { .. }
             | Self::NotATokenFile { .. }
             | Self::Settings(_) => TokenErrorReason::Local,
@@ -117,6 +124,7 @@ impl CredentialError {
             Self::NoAnswer { .. }
             | Self::Unreadable(_)
             | Self::Certificate(_)
+            | Self::Command(_)
             | Self::ExpiredFile { .. }
             | Self::NotATokenFile { .. }
             | Self::Settings(_)
@@ -187,6 +195,7 @@ impl fmt::Display for IdentityEndpoint {
             IdentityEndpointKind::Entra => "Entra's token endpoint",
             IdentityEndpointKind::InstanceMetadata => "the instance metadata service",
             IdentityEndpointKind::AppService => "the App Service identity endpoint",
+            IdentityEndpointKind::Provider(provider) => provider.name(),
         };
         write!(f, "{name} at {}", self.authority)
     }
@@ -201,6 +210,45 @@ pub enum IdentityEndpointKind {
     InstanceMetadata,
     /// The endpoint that App Service, Functions and Container Apps name in `IDENTITY_ENDPOINT`.
     AppService,
+    /// An identity provider outside Entra, whose token is presented to Entra.
+    Provider(IdentityProvider),
+}
+
+/// An identity provider outside Entra.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityProvider {
+    /// The OIDC provider of GitHub Actions.
+    GithubActions,
+    /// The OIDC provider of Azure Pipelines.
+    AzurePipelines,
+    /// The metadata server of Google Cloud.
+    GcpMetadata,
+    /// An OAuth 2.0 token endpoint.
+    OAuth2,
+}
+
+impl IdentityProvider {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::GithubActions => "the OIDC provider of GitHub Actions",
+            Self::AzurePipelines => "the OIDC provider of Azure Pipelines",
+            Self::GcpMetadata => "the metadata server of Google Cloud",
+            Self::OAuth2 => "the OAuth 2.0 token endpoint",
+        }
+    }
+
+    /// What to look at when it refuses.
+    const fn refused(self) -> &'static str {
+        match self {
+            Self::GithubActions => "the request token ends with the job that GitHub made it for",
+            Self::AzurePipelines => {
+                "check `service_connection`, that the pipeline may use it, and that the access token is that of the \
+                 running job"
+            }
+            Self::GcpMetadata => "check that the host has the service account",
+            Self::OAuth2 => "check `client_id`, `secret`, `authentication`, `scope` and `audience` of the assertion",
+        }
+    }
 }
 
 impl IdentityEndpointKind {
@@ -212,6 +260,16 @@ impl IdentityEndpointKind {
                 "it exists on Azure hosts alone, and network policies or a proxy must not stand in its way"
             }
             Self::AppService => "check that the site has an identity assigned",
+            Self::Provider(IdentityProvider::GithubActions) => {
+                "its address is good for the job alone that it was made for"
+            }
+            Self::Provider(IdentityProvider::AzurePipelines) => "check that the agent can reach Azure DevOps",
+            Self::Provider(IdentityProvider::GcpMetadata) => {
+                "it exists on Google Cloud alone, and network policies or a proxy must not stand in its way"
+            }
+            Self::Provider(IdentityProvider::OAuth2) => {
+                "check `token_url`, name resolution, outbound firewalls and, for a private CA, the assertion's `ca_file`"
+            }
         }
     }
 }
@@ -287,11 +345,30 @@ pub enum UnusableAnswer {
     /// Neither `expires_in` nor `expires_on` can be read.
     #[error("it does not say how long its token lives")]
     NoLifetime,
+    /// The field that holds an assertion is not there.
+    #[error("there is no `{0}` in it")]
+    NoAssertion(&'static str),
+    /// What should be an assertion is an opaque token.
+    #[error("its token is not a JWT, and Entra takes no other assertion")]
+    NotAnAssertion,
+    /// The header is missing by which Google's metadata server is known.
+    #[error("it lacks `Metadata-Flavor: Google`: something else answers in the metadata server's place")]
+    NotGoogle,
+}
+
+impl UnusableAnswer {
+    /// Whether the same answer is to be expected next time.
+    fn stays(&self) -> bool {
+        matches!(self, Self::NoAssertion(_) | Self::NotAnAssertion | Self::NotGoogle)
+    }
 }
 
 impl TokenHttpError {
     fn class(&self) -> ErrorClass {
         let status = self.status.as_u16();
+        if self.unusable.as_ref().is_some_and(UnusableAnswer::stays) {
+            return ErrorClass::Permanent;
+        }
         if self.unusable.is_some() || matches!(status, 408 | 429 | 500..) {
             return ErrorClass::Transient;
         }
@@ -302,7 +379,7 @@ impl TokenHttpError {
             // While the host is being updated. Source: Microsoft, "How to use managed identities on an Azure VM to
             // acquire an access token", error handling.
             IdentityEndpointKind::InstanceMetadata => matches!(status, 404 | 410),
-            IdentityEndpointKind::AppService => false,
+            IdentityEndpointKind::AppService | IdentityEndpointKind::Provider(_) => false,
         };
         let spreading = self.endpoint.kind == IdentityEndpointKind::Entra
             && (error == Some("unauthorized_client")
@@ -357,6 +434,9 @@ impl fmt::Display for TokenHttpError {
             }
             (IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService, TokenErrorReason::Refused) => {
                 write!(f, "; check that the identity exists and is assigned to this host")?;
+            }
+            (IdentityEndpointKind::Provider(provider), TokenErrorReason::Refused | TokenErrorReason::InvalidClient) => {
+                write!(f, "; {}", provider.refused())?;
             }
             _ => {}
         }

@@ -13,8 +13,9 @@
 //! ```
 //!
 //! * `cell.rs`: the token in service, and how callers wait; `refresh.rs`: the task that keeps it fresh; `schedule.rs`: when.
-//! * `acquire.rs`: the seam of an acquisition and the legs it took; `entra.rs`, `token_file.rs`, `access_key.rs`: the ways.
-//! * `assertion/`: how an app proves that it is itself; `transport.rs`, `answer.rs`: the client below the identity library.
+//! * `acquire.rs`: the seam of an acquisition and the legs it took; `entra.rs`, `azure_cli.rs`, `token_file.rs`, `access_key.rs`: the ways.
+//! * `assertion/`: how an app proves that it is itself; `transport.rs`, `answer.rs`: the client below the identity library;
+//!   `process.rs`: programs that print tokens.
 //!
 //! # The flows, and the two tenants
 //!
@@ -35,16 +36,36 @@
 //! ```text
 //! this host                        tenant A                         tenant B
 //! managed identity of A, or  app registration, multi-tenant    enterprise application ── role ──► SignalR
-//! a file with a token        (federated credential:            of the same client id                 ▲
+//! another provider's token   (federated credential:            of the same client id                 ▲
 //!     │                       issuer, subject, audience)             │                               │
 //!     └── assertion ── POST /{tenant B}/oauth2/v2.0/token ───────────┴► token ── request ────────────┘
 //! ```
+//!
+//! Where another provider's token comes from (each has its own picture in `assertion/`):
+//!
+//! ```text
+//! file             kubelet, or any program ──► file                            trimmed, read at each exchange
+//! github_actions   GET  $ACTIONS_ID_TOKEN_REQUEST_URL&audience=…               {"value"}
+//! azure_pipelines  POST $SYSTEM_OIDCREQUESTURI?serviceConnectionId=…           {"oidcToken"}
+//! gcp_metadata     GET  metadata.google.internal/…/identity?audience=…         the token
+//! oauth2           POST token_url, grant_type=client_credentials               {"access_token"} or {"id_token"}
+//! command          argv, no shell ──► stdout                                   the token, or {"token", "expires_at"}
+//! ```
+//!
+//! `workload_identity` is `federated` with a file, taken from what Azure's webhook puts into a pod.
 //!
 //! `managed_identity`: the host is in the resource's own tenant, and no app registration is needed.
 //!
 //! ```text
 //! this host (tenant B)                                              tenant B
 //! metadata service ── token of its identity ── request ──► SignalR ◄── role ── managed identity
+//! ```
+//!
+//! `azure_cli`: a person is in the resource's tenant, signed in to the Azure CLI on a developer's desk.
+//!
+//! ```text
+//! this host                                                         tenant B
+//! az account get-access-token ── token of the user ── request ──► SignalR ◄── role ── user
 //! ```
 //!
 //! `access_key` and `token_file`: no tenant is asked. The key signs a token for each request; the file's token was
@@ -54,11 +75,13 @@ mod access_key;
 mod acquire;
 mod answer;
 mod assertion;
+mod azure_cli;
 mod bearer;
 mod cell;
 mod entra;
 mod error;
 mod jwt;
+mod process;
 mod refresh;
 mod remedy;
 mod schedule;
@@ -78,15 +101,18 @@ pub use bearer::{
     Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl, TokenUnavailable,
 };
 pub use error::{
-    CredentialError, ErrorClass, IdentityEndpoint, IdentityEndpointKind, NoAnswer, TokenHttpError, UnusableAnswer,
+    CredentialError, ErrorClass, IdentityEndpoint, IdentityEndpointKind, IdentityProvider, NoAnswer, TokenHttpError,
+    UnusableAnswer,
 };
 pub(crate) use error::{in_one_line, one_line};
 pub use jwt::Claims;
+pub use process::CommandError;
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
-    CredentialName, CredentialSettings, ManagedIdentity, ManagedIdentitySettings, Proof, SecretSource,
+    AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
+    Cloud, CommandSettings, CredentialKind, CredentialName, CredentialSettings, ManagedIdentity,
+    ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
 };
 
 use acquire::{Acquire, Legs, Material, QuickTries};
@@ -269,12 +295,17 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
     Ok(match kind {
         CredentialKind::App(settings) => {
             let trust = Trust::of(settings.authority.ca_file.as_deref());
-            let app = entra::App::new(settings.clone(), clients.get(trust)?);
+            let client = clients.get(trust)?;
+            let of_provider = assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
+            let app = entra::App::new(settings.clone(), client, of_provider);
             Arc::new(QuickTries(app.map_err(CredentialProblem::Settings)?))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
             let client = clients.get(Trust::Nobody)?;
             Arc::new(QuickTries(entra::Identity { settings: identity.clone(), scope: scope.clone(), client }))
+        }
+        CredentialKind::AzureCli { tenant, scope } => {
+            Arc::new(QuickTries(azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() }))
         }
         CredentialKind::AccessKey { key } => Arc::new(access_key::AccessKeySource { key: key.clone() }),
         CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),

@@ -65,6 +65,14 @@ pub enum SecretError {
         /// The file or variable.
         place: String,
     },
+    /// What is there cannot be used.
+    #[error("{place} {problem}")]
+    Unusable {
+        /// The file or variable.
+        place: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The environment variable is not there.
     #[error("environment variable {name} is not set (or is not UTF-8 text)")]
     Unset {

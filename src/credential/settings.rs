@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The configured name of a credential. Metric label, log field, key of the `[credentials.*]` tables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +45,13 @@ pub enum CredentialKind {
     ManagedIdentity {
         /// Which identity, and where it is asked for.
         identity: ManagedIdentitySettings,
+        /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
+        scope: String,
+    },
+    /// Whoever is signed in to the Azure CLI on this host: for a developer's desk.
+    AzureCli {
+        /// The tenant that is asked: the one the SignalR resource lives in.
+        tenant: String,
         /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
         scope: String,
     },
@@ -147,6 +155,91 @@ pub enum AssertionSettings {
         /// The file.
         path: PathBuf,
     },
+    /// The OIDC provider of GitHub Actions, asked with what GitHub sets in the environment of a job.
+    GithubActions {
+        /// The audience to ask for.
+        audience: String,
+        /// PEM file of the CAs that the provider's certificate is checked against, in place of the system's.
+        ca_file: Option<PathBuf>,
+    },
+    /// The OIDC provider of Azure Pipelines, asked with what Azure DevOps sets in the environment of a job.
+    AzurePipelines {
+        /// The id of the service connection.
+        service_connection: String,
+        /// The job's access token (`System.AccessToken`).
+        access_token: SecretSource,
+        /// As for GitHub Actions.
+        ca_file: Option<PathBuf>,
+    },
+    /// The metadata server of Google Cloud.
+    GcpMetadata {
+        /// The audience to ask for.
+        audience: String,
+        /// The service account of the host: `default`, or an e-mail address.
+        service_account: String,
+        /// Whether claims about the instance are wanted.
+        full: bool,
+        /// The metadata server's origin, without a slash at the end.
+        endpoint: String,
+    },
+    /// An OAuth 2.0 token endpoint, asked by client credentials (RFC 6749 section 4.4).
+    OAuth2(Box<OAuth2Settings>),
+    /// A program that prints the assertion.
+    Command(CommandSettings),
+}
+
+/// A client of an OAuth 2.0 authorization server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OAuth2Settings {
+    /// The token endpoint.
+    pub token_url: String,
+    /// The client id there.
+    pub client_id: String,
+    /// The client secret there.
+    pub secret: SecretSource,
+    /// How the client authenticates.
+    pub authentication: ClientAuthentication,
+    /// The `scope` to ask for.
+    pub scope: Option<String>,
+    /// The `audience` to ask for.
+    pub audience: Option<String>,
+    /// More parameters of the request, by name.
+    pub parameters: Vec<(String, String)>,
+    /// Which token of the answer is the assertion.
+    pub token: OAuth2Token,
+    /// PEM file of the CAs that the server's certificate is checked against, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How a client authenticates at a token endpoint (RFC 6749 section 2.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAuthentication {
+    /// `client_secret_basic`: in `Authorization`.
+    Basic,
+    /// `client_secret_post`: in the form.
+    Post,
+}
+
+/// Which token of an answer is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OAuth2Token {
+    /// `access_token`.
+    Access,
+    /// `id_token`.
+    Id,
+}
+
+/// A program that is run without a shell.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommandSettings {
+    /// The program: a path, or a name that is looked for in `PATH`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The environment variables that it sees; no others.
+    pub environment: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// A managed identity and the endpoint that hands out its tokens.

@@ -61,7 +61,8 @@ impl IdentityClient {
         Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+    /// Sends one request and reads its answer whole.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         let sent_at = Instant::now();
         let exchange = async {
             let response = self.http.request(request).await.map_err(|err| {

@@ -41,6 +41,7 @@ pub fn check_claims(claims: &Claims, kind: &CredentialKind, now: SystemTime) -> 
     let (tenant, client_id, scope) = match kind {
         CredentialKind::App(app) => (Some(&app.tenant), Some(&app.client_id), Some(&app.scope)),
         CredentialKind::ManagedIdentity { scope, .. } => (None, None, Some(scope)),
+        CredentialKind::AzureCli { tenant, scope } => (Some(tenant), None, Some(scope)),
         CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. } => (None, None, None),
     };
     let mut checks = Vec::new();

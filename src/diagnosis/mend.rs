@@ -1,7 +1,7 @@
 //! What mends a broken step: words and `az` commands, filled in with the configured ids. Runs nothing.
 
 use super::{Broken, Mend};
-use crate::credential::{AppSettings, Claims, CredentialKind, Proof, SetupStep};
+use crate::credential::{AppSettings, AssertionSettings, Claims, CredentialKind, Proof, SetupStep};
 
 /// What is known when a step is broken.
 pub(super) struct Known<'a> {
@@ -46,6 +46,7 @@ fn mend(step: SetupStep, known: &Known<'_>) -> Vec<Mend> {
     let app = match known.kind {
         CredentialKind::App(app) => Some(app),
         CredentialKind::ManagedIdentity { .. }
+        | CredentialKind::AzureCli { .. }
         | CredentialKind::AccessKey { .. }
         | CredentialKind::TokenFile { .. } => None,
     };
@@ -122,11 +123,14 @@ fn proof(kind: &CredentialKind) -> Vec<Mend> {
                 format!("openssl x509 -in {} -noout -dates -fingerprint -sha256", certificate.certificate.display()),
             ),
         ],
-        CredentialKind::App(AppSettings { proof: Proof::Federated(_), .. }) => {
-            vec![note(
-                "see to it that the assertion's file is there, readable and kept fresh, and that this host's clock is right",
-            )]
-        }
+        CredentialKind::App(AppSettings { proof: Proof::Federated(source), .. }) => vec![note(assertion(source))],
+        CredentialKind::AzureCli { tenant, .. } => vec![
+            run(
+                "sign in to the endpoint's tenant, as the user that runs the gateway",
+                format!("az login --tenant {tenant}"),
+            ),
+            note("the `az` that the gateway finds in PATH must be version 2.54.0 or newer"),
+        ],
         CredentialKind::App(AppSettings { proof: Proof::Secret(_), .. }) | CredentialKind::AccessKey { .. } => {
             vec![note("put the secret where the configuration says, readable by the process")]
         }
@@ -136,6 +140,36 @@ fn proof(kind: &CredentialKind) -> Vec<Mend> {
             )]
         }
         CredentialKind::ManagedIdentity { .. } => vec![note("check this host's clock")],
+    }
+}
+
+/// What to see to when the assertion of another identity is not to be had.
+fn assertion(source: &AssertionSettings) -> &'static str {
+    match source {
+        AssertionSettings::File { .. } => {
+            "see to it that the assertion's file is there, readable and kept fresh, and that this host's clock is right"
+        }
+        AssertionSettings::ManagedIdentity { .. } => "check this host's clock",
+        AssertionSettings::GithubActions { .. } => {
+            "run the gateway as a step of a job with `permissions: id-token: write`, and end it with the job: the request token \
+             does not outlive it"
+        }
+        AssertionSettings::AzurePipelines { .. } => {
+            "run the gateway as a step of the job, hand it the access token (`env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)`), \
+             and let the pipeline use the service connection"
+        }
+        AssertionSettings::GcpMetadata { .. } => {
+            "run the gateway on Google Cloud with the service account attached, and let it reach metadata.google.internal \
+             without a proxy"
+        }
+        AssertionSettings::OAuth2(_) => {
+            "make the authorization server hand out a JWT to this client: check `token_url`, `client_id`, `secret`, `scope`, \
+             `audience` and `token` of the assertion"
+        }
+        AssertionSettings::Command(_) => {
+            "run the program by hand as the gateway's user, with the variables of `environment` alone, until it prints a JWT and \
+             nothing else"
+        }
     }
 }
 
@@ -165,11 +199,12 @@ fn access(known: &Known<'_>) -> Vec<Mend> {
             note("if the resource has access keys disabled, use a credential of another kind"),
         ];
     }
+    let principal = if matches!(known.kind, CredentialKind::AzureCli { .. }) { "User" } else { "ServicePrincipal" };
     let object_id = known.object_id.unwrap_or("<object id of the enterprise application>");
     vec![run(
         "as an owner of the resource, in its tenant: assign the role to the object id that the token carries",
         format!(
-            "az role assignment create --assignee-object-id {object_id} --assignee-principal-type ServicePrincipal \
+            "az role assignment create --assignee-object-id {object_id} --assignee-principal-type {principal} \
              --role \"SignalR REST API Owner\" --scope $({})",
             list_resource(known.host, "id")
         ),

@@ -16,6 +16,7 @@ pub(super) fn of_acquisition(error: &CredentialError, legs: &[Leg], kind: &Crede
         CredentialError::NoAnswer { endpoint, .. } => of_silence(endpoint.kind),
         CredentialError::Unreadable(_)
         | CredentialError::Certificate(_)
+        | CredentialError::Command(_)
         | CredentialError::ExpiredFile { .. }
         | CredentialError::NotATokenFile { .. } => SetupStep::Proof,
         CredentialError::Settings(_) => SetupStep::Configuration,
@@ -34,11 +35,15 @@ fn of_silence(kind: IdentityEndpointKind) -> SetupStep {
     match kind {
         IdentityEndpointKind::Entra => SetupStep::IdentityEndpoint,
         IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => SetupStep::HostIdentity,
+        IdentityEndpointKind::Provider(_) => SetupStep::Proof,
     }
 }
 
 fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> SetupStep {
     let known = answer.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.step);
+    if let IdentityEndpointKind::Provider(_) = answer.endpoint.kind {
+        return SetupStep::Proof;
+    }
     if answer.endpoint.kind != IdentityEndpointKind::Entra {
         // The host's endpoint hands on Entra's refusal of a resource: the audience that was configured.
         let wrong_audience = known == Some(SetupStep::ResourceProvider);
@@ -70,7 +75,7 @@ fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> SetupStep {
 fn scope(kind: &CredentialKind) -> Option<&str> {
     match kind {
         CredentialKind::App(app) => Some(&app.scope),
-        CredentialKind::ManagedIdentity { scope, .. } => Some(scope),
+        CredentialKind::ManagedIdentity { scope, .. } | CredentialKind::AzureCli { scope, .. } => Some(scope),
         CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. } => None,
     }
 }
@@ -105,10 +110,12 @@ pub(super) fn of_read(
             SetupStep::Proof,
             "the endpoint does not accept the token in the file: it has ended or is not for it",
         )),
-        (401, CredentialKind::App(_) | CredentialKind::ManagedIdentity { .. }) => Some((
-            SetupStep::Configuration,
-            "the endpoint does not accept tokens of this tenant: it lives in another, or `url` is another resource's",
-        )),
+        (401, CredentialKind::App(_) | CredentialKind::ManagedIdentity { .. } | CredentialKind::AzureCli { .. }) => {
+            Some((
+                SetupStep::Configuration,
+                "the endpoint does not accept tokens of this tenant: it lives in another, or `url` is another resource's",
+            ))
+        }
         (403, _) => {
             Some((SetupStep::Access, "the token is good, but there is no role on the resource that allows the call"))
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use signalr_gateway::sandbox::GatewayConfig;
 
-use crate::support::{Caller, HELLO, Process, SEND, Stage, hello, run};
+use crate::support::{Caller, HELLO, Process, SEND, Stage, hello, run, run_in};
 
 const COMMANDS: [&str; 7] = ["run", "check", "explain", "sandbox", "health", "schema", "completions"];
 
@@ -256,6 +256,7 @@ async fn every_configuration_that_is_shipped_passes_the_check() {
         let text = text
             .replace("/run/secrets/certificate.pem", files.certificate.to_str().unwrap())
             .replace("/run/secrets/key.pem", files.certificate.to_str().unwrap())
+            .replace("/run/secrets/idp", files.secret.to_str().unwrap())
             .replace("/run/secrets/fabrikam", files.secret.to_str().unwrap())
             .replace("/run/signalr/token", folder.path().join("token").to_str().unwrap());
         let text = ["FABRIKAM_SECRET", "SIGNALR_ACCESS_KEY"].iter().fold(text, |text, variable| {
@@ -263,7 +264,17 @@ async fn every_configuration_that_is_shipped_passes_the_check() {
         });
         let copy = folder.path().join(&name);
         std::fs::write(&copy, text).unwrap();
-        let finished = run(&["check", "--config", copy.to_str().unwrap()]).await;
+        let finished = run_in(&PLATFORM, &["check", "--config", copy.to_str().unwrap()]).await;
         assert_eq!(finished.code, Some(0), "{name}: {finished:?}");
     }
 }
+
+/// What platforms put into the environment of who runs there.
+const PLATFORM: [(&str, &str); 6] = [
+    ("AZURE_CLIENT_ID", "11111111-1111-1111-1111-111111111111"),
+    ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/secrets/azure/tokens/azure-identity-token"),
+    ("ACTIONS_ID_TOKEN_REQUEST_URL", "https://run.actions.githubusercontent.com/token?api-version=2.0"),
+    ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "x"),
+    ("SYSTEM_OIDCREQUESTURI", "https://dev.azure.com/contoso/_apis/oidctoken"),
+    ("SYSTEM_ACCESSTOKEN", "x"),
+];

@@ -1,10 +1,11 @@
 //! Credentials. Files are looked for, secrets are not read: whether they work is the credential's own business.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::values::PlainHttp;
-use super::{Context, Key, key};
-use crate::config::file::{AlgorithmFile, AssertionFile, CloudFile, ConfigFile, CredentialFile, SecretFile};
+use super::{Context, Key, assertion, key};
+use crate::config::file::{AlgorithmFile, CloudFile, ConfigFile, CredentialFile, SecretFile};
 use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialName, CredentialSettings, ManagedIdentity, ManagedIdentitySettings, Proof, SecretSource,
@@ -15,13 +16,21 @@ const MAX_CREDENTIALS: usize = 32;
 /// The scope of the SignalR data plane in all clouds: the one constant of the .NET SDK (`AadAccessKey.DefaultScope`).
 const DEFAULT_SCOPE: &str = "https://signalr.azure.com/.default";
 
-/// The keys that all kinds with an app registration share.
+/// What the webhook of Azure Workload Identity puts into a pod.
+///
+/// Source: Azure AD Workload Identity, "Mutating admission webhook".
+const TENANT_VARIABLE: &str = "AZURE_TENANT_ID";
+const CLIENT_ID_VARIABLE: &str = "AZURE_CLIENT_ID";
+const TOKEN_FILE_VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+const AUTHORITY_VARIABLE: &str = "AZURE_AUTHORITY_HOST";
+
+/// The keys that all kinds with an app registration share, as they were written.
 struct App<'f> {
     tenant: &'f str,
     client_id: &'f str,
     cloud: CloudFile,
     authority: Option<&'f str>,
-    ca_file: Option<&'f PathBuf>,
+    ca_file: Option<&'f Path>,
     scope: Option<&'f str>,
 }
 
@@ -47,107 +56,166 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
 }
 
 fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Option<CredentialKind> {
-    let below = |name: &str| -> Key { at.iter().cloned().chain([name.to_owned()]).collect() };
     match file {
-        CredentialFile::ClientSecret { tenant, client_id, secret, cloud, authority, ca_file, scope } => {
-            let app = App {
-                tenant,
-                client_id,
-                cloud: *cloud,
-                authority: authority.as_deref(),
-                ca_file: ca_file.as_ref(),
-                scope: scope.as_deref(),
-            };
-            let proof = secret_source(&below("secret"), secret, context).map(Proof::Secret);
-            lower_app(at, &app, proof, context)
+        CredentialFile::ClientSecret { .. }
+        | CredentialFile::ClientCertificate { .. }
+        | CredentialFile::Federated { .. }
+        | CredentialFile::WorkloadIdentity { .. } => {
+            let app = app(at, file, context.environment, context);
+            let proof = proof(at, file, app.as_ref().map(|app| app.cloud), context);
+            lower_app(at, &app?, proof, context)
         }
-        CredentialFile::ClientCertificate {
+        CredentialFile::ManagedIdentity { client_id, object_id, resource_id, imds_endpoint, scope } => {
+            let ids = [client_id.as_deref(), object_id.as_deref(), resource_id.as_deref()];
+            let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context)?;
+            let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
+            Some(CredentialKind::ManagedIdentity { identity, scope })
+        }
+        CredentialFile::AzureCli { tenant, scope } => {
+            let tenant = lower_tenant(&below(at, "tenant"), tenant, context);
+            let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
+            tenant.map(|tenant| CredentialKind::AzureCli { tenant, scope })
+        }
+        CredentialFile::AccessKey { key } => {
+            secret_source(&below(at, "key"), key, context).map(|key| CredentialKind::AccessKey { key })
+        }
+        CredentialFile::TokenFile { path } => {
+            Some(CredentialKind::TokenFile { path: context.existing(&below(at, "path"), path) })
+        }
+    }
+}
+
+/// Returns the key below a table.
+pub(super) fn below(at: &Key, name: &str) -> Key {
+    at.iter().cloned().chain([name.to_owned()]).collect()
+}
+
+/// Reads the keys that the kinds with an app registration share. `None` for the other kinds, and when one is nowhere.
+fn app<'f>(
+    at: &Key,
+    file: &'f CredentialFile,
+    environment: &'f BTreeMap<String, String>,
+    context: &mut Context<'_>,
+) -> Option<App<'f>> {
+    match file {
+        CredentialFile::ClientSecret { tenant, client_id, cloud, authority, ca_file, scope, .. }
+        | CredentialFile::ClientCertificate { tenant, client_id, cloud, authority, ca_file, scope, .. }
+        | CredentialFile::Federated { tenant, client_id, cloud, authority, ca_file, scope, .. } => Some(App {
             tenant,
             client_id,
-            certificate,
-            key,
-            algorithm,
-            send_chain,
-            cloud,
-            authority,
-            ca_file,
-            scope,
-        } => {
-            let app = App {
-                tenant,
-                client_id,
-                cloud: *cloud,
-                authority: authority.as_deref(),
-                ca_file: ca_file.as_ref(),
-                scope: scope.as_deref(),
+            cloud: *cloud,
+            authority: authority.as_deref(),
+            ca_file: ca_file.as_deref(),
+            scope: scope.as_deref(),
+        }),
+        CredentialFile::WorkloadIdentity { tenant, client_id, path: _, cloud, authority, ca_file, scope } => {
+            let variable = |name: &str| environment.get(name).map(String::as_str).filter(|text| !text.is_empty());
+            let (tenant, client_id) = (tenant.as_deref(), client_id.as_deref());
+            let tenant = tenant.or_else(|| variable(TENANT_VARIABLE));
+            let client_id = client_id.or_else(|| variable(CLIENT_ID_VARIABLE));
+            is_there(&below(at, "tenant"), tenant, TENANT_VARIABLE, context);
+            is_there(&below(at, "client_id"), client_id, CLIENT_ID_VARIABLE, context);
+            let (cloud, authority) = match (cloud, variable(AUTHORITY_VARIABLE)) {
+                (None, Some(host)) if authority.is_none() => cloud_of(host),
+                (None, _) if authority.is_some() => (CloudFile::Custom, authority.as_deref()),
+                (cloud, _) => (cloud.unwrap_or_default(), authority.as_deref()),
             };
-            let settings = CertificateSettings {
-                certificate: context.existing(&below("certificate"), certificate),
-                key: key.as_ref().map(|key| context.existing(&below("key"), key)),
+            let (ca_file, scope) = (ca_file.as_deref(), scope.as_deref());
+            Some(App { tenant: tenant?, client_id: client_id?, cloud, authority, ca_file, scope })
+        }
+        CredentialFile::ManagedIdentity { .. }
+        | CredentialFile::AzureCli { .. }
+        | CredentialFile::AccessKey { .. }
+        | CredentialFile::TokenFile { .. } => None,
+    }
+}
+
+/// Reads what the kinds with an app registration differ in. `cloud` is `None` when that is not known.
+fn proof(at: &Key, file: &CredentialFile, cloud: Option<CloudFile>, context: &mut Context<'_>) -> Option<Proof> {
+    match file {
+        CredentialFile::ClientSecret { secret, .. } => {
+            secret_source(&below(at, "secret"), secret, context).map(Proof::Secret)
+        }
+        CredentialFile::ClientCertificate { certificate, key, algorithm, send_chain, .. } => {
+            Some(Proof::Certificate(CertificateSettings {
+                certificate: context.existing(&below(at, "certificate"), certificate),
+                key: key.as_ref().map(|key| context.existing(&below(at, "key"), key)),
                 algorithm: match algorithm {
                     AlgorithmFile::Ps256 => AssertionAlgorithm::Ps256,
                     AlgorithmFile::Rs256 => AssertionAlgorithm::Rs256,
                 },
                 send_chain: *send_chain,
+            }))
+        }
+        CredentialFile::Federated { assertion, .. } => {
+            let cloud = cloud.unwrap_or_default();
+            assertion::lower(&below(at, "assertion"), assertion, cloud, context).map(Proof::Federated)
+        }
+        CredentialFile::WorkloadIdentity { path, .. } => {
+            let key = below(at, "path");
+            let path = if let Some(path) = path {
+                assertion::token_file(&key, path, context)
+            } else {
+                let found = context.environment.get(TOKEN_FILE_VARIABLE).filter(|text| !text.is_empty());
+                is_there(&key, found.map(String::as_str), TOKEN_FILE_VARIABLE, context);
+                PathBuf::from(found?)
             };
-            lower_app(at, &app, Some(Proof::Certificate(settings)), context)
+            Some(Proof::Federated(AssertionSettings::File { path }))
         }
-        CredentialFile::Federated { tenant, client_id, assertion, cloud, authority, ca_file, scope } => {
-            let app = App {
-                tenant,
-                client_id,
-                cloud: *cloud,
-                authority: authority.as_deref(),
-                ca_file: ca_file.as_ref(),
-                scope: scope.as_deref(),
-            };
-            let proof = lower_assertion(&below("assertion"), assertion, *cloud, context).map(Proof::Federated);
-            lower_app(at, &app, proof, context)
-        }
-        CredentialFile::ManagedIdentity { client_id, object_id, resource_id, imds_endpoint, scope } => {
-            let ids = [client_id.as_deref(), object_id.as_deref(), resource_id.as_deref()];
-            let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context)?;
-            let scope = lower_scope(&below("scope"), scope.as_deref(), context);
-            Some(CredentialKind::ManagedIdentity { identity, scope })
-        }
-        CredentialFile::AccessKey { key } => {
-            secret_source(&below("key"), key, context).map(|key| CredentialKind::AccessKey { key })
-        }
-        CredentialFile::TokenFile { path } => {
-            Some(CredentialKind::TokenFile { path: context.existing(&below("path"), path) })
-        }
+        CredentialFile::ManagedIdentity { .. }
+        | CredentialFile::AzureCli { .. }
+        | CredentialFile::AccessKey { .. }
+        | CredentialFile::TokenFile { .. } => None,
+    }
+}
+
+/// Reports a key that was neither written nor set by the webhook.
+fn is_there(key: &Key, found: Option<&str>, variable: &str, context: &mut Context<'_>) {
+    if found.is_none() {
+        let fix =
+            "label the pod `azure.workload.identity/use: \"true\"` and annotate its service account, or write it here";
+        context.problem(key, format!("is missing, and {variable} is not set"), Some(fix.to_owned()));
+    }
+}
+
+/// Reads `AZURE_AUTHORITY_HOST`.
+fn cloud_of(host: &str) -> (CloudFile, Option<&str>) {
+    match host.trim_end_matches('/') {
+        "https://login.microsoftonline.com" => (CloudFile::Public, None),
+        "https://login.microsoftonline.us" => (CloudFile::UsGovernment, None),
+        "https://login.chinacloudapi.cn" | "https://login.partner.microsoftonline.cn" => (CloudFile::China, None),
+        other => (CloudFile::Custom, Some(other)),
     }
 }
 
 fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Context<'_>) -> Option<CredentialKind> {
-    let below = |name: &str| -> Key { at.iter().cloned().chain([name.to_owned()]).collect() };
-    let tenant = lower_tenant(&below("tenant"), app.tenant, context);
+    let tenant = lower_tenant(&below(at, "tenant"), app.tenant, context);
     if !is_guid(app.client_id) {
         let fix =
             "copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555";
         // Not shown: people mix it up with the secret beside it.
-        context.problem(&below("client_id"), "is not a GUID", Some(fix.to_owned()));
+        context.problem(&below(at, "client_id"), "is not a GUID", Some(fix.to_owned()));
     }
     let cloud = match (app.cloud, app.authority) {
         (CloudFile::Public, _) => Some(Cloud::Public),
         (CloudFile::UsGovernment, _) => Some(Cloud::UsGovernment),
         (CloudFile::China, _) => Some(Cloud::China),
         (CloudFile::Custom, Some(authority)) => {
-            let origin = context.origin(&below("authority"), authority, PlainHttp::Never);
+            let origin = context.origin(&below(at, "authority"), authority, PlainHttp::Never);
             origin.map(|origin| Cloud::Custom { authority: origin.to_string() })
         }
         (CloudFile::Custom, None) => {
             let fix = "add authority = \"https://host\"".to_owned();
-            context.problem(&below("authority"), "is missing, and the cloud is custom", Some(fix));
+            context.problem(&below(at, "authority"), "is missing, and the cloud is custom", Some(fix));
             None
         }
     };
     if app.authority.is_some() && app.cloud != CloudFile::Custom {
         let fix = "add cloud = \"custom\", or remove it".to_owned();
-        context.problem(&below("authority"), "is only for cloud = \"custom\"", Some(fix));
+        context.problem(&below(at, "authority"), "is only for cloud = \"custom\"", Some(fix));
     }
-    let ca_file = app.ca_file.map(|path| context.existing(&below("ca_file"), path));
-    let scope = lower_scope(&below("scope"), app.scope, context);
+    let ca_file = app.ca_file.map(|path| context.existing(&below(at, "ca_file"), path));
+    let scope = lower_scope(&below(at, "scope"), app.scope, context);
     Some(CredentialKind::App(AppSettings {
         authority: AuthoritySettings { cloud: cloud?, ca_file },
         tenant: tenant?,
@@ -165,7 +233,7 @@ fn lower_tenant(key: &Key, tenant: &str, context: &mut Context<'_>) -> Option<St
     }
     // A GUID, or a domain, which has a dot. The identity library takes the same characters.
     let is_plain = tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
-    let is_domain = is_plain && tenant.contains('.');
+    let is_domain = is_plain && tenant.contains('.') && !tenant.starts_with('-');
     if !is_guid(tenant) && !is_domain {
         let fix = "write the tenant's GUID or one of its domains, such as contoso.onmicrosoft.com".to_owned();
         context.problem(key, format!("`{tenant}` is neither a GUID nor a domain"), Some(fix));
@@ -177,71 +245,22 @@ fn lower_tenant(key: &Key, tenant: &str, context: &mut Context<'_>) -> Option<St
 fn lower_scope(key: &Key, scope: Option<&str>, context: &mut Context<'_>) -> String {
     let scope = scope.unwrap_or(DEFAULT_SCOPE);
     let is_one_resource = scope.strip_suffix("/.default").is_some_and(|resource| !resource.is_empty());
-    if !is_one_resource || scope.contains(char::is_whitespace) {
+    if !is_one_resource || scope.contains(char::is_whitespace) || scope.starts_with('-') {
         let fix = format!("write one resource and `/.default`, such as {DEFAULT_SCOPE}");
         context.problem(key, format!("`{scope}` is not a scope that an app can ask for"), Some(fix));
     }
     scope.to_owned()
 }
 
-fn lower_assertion(
-    at: &Key,
-    file: &AssertionFile,
-    cloud: CloudFile,
-    context: &mut Context<'_>,
-) -> Option<AssertionSettings> {
-    let below = |name: &str| -> Key { at.iter().cloned().chain([name.to_owned()]).collect() };
-    match file {
-        AssertionFile::ManagedIdentity { client_id, object_id, resource_id, audience, imds_endpoint } => {
-            let ids = [client_id.as_deref(), object_id.as_deref(), resource_id.as_deref()];
-            let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context)?;
-            if identity.id == ManagedIdentity::System && !context.is_incomplete(at) {
-                let fix =
-                    "add client_id, object_id or resource_id: only a user-assigned identity can be trusted by an app \
-                           registration"
-                        .to_owned();
-                context.problem(at, "names no managed identity", Some(fix));
-            }
-            let audience = audience.as_deref().unwrap_or(exchange_audience(cloud));
-            if audience.ends_with("/.default") {
-                let fix = "remove `/.default`: it is added where it is needed".to_owned();
-                context.problem(&below("audience"), format!("`{audience}` is a scope, not an audience"), Some(fix));
-            }
-            Some(AssertionSettings::ManagedIdentity { identity, audience: audience.to_owned() })
-        }
-        // It may be mounted later than the gateway starts, so it need not be there yet.
-        AssertionFile::File { path } => {
-            let key = below("path");
-            if super::is_content(path) {
-                let fix = "write the path of the file that it stands in".to_owned();
-                context.problem(&key, "is a token, must be the path of a file", Some(fix));
-            }
-            Some(AssertionSettings::File { path: context.path(&key, path) })
-        }
-    }
-}
-
-/// Returns the audience that a token must have to serve as an assertion.
-///
-/// Source: Microsoft's page on trusting a managed identity by an app registration, one audience for each cloud.
-fn exchange_audience(cloud: CloudFile) -> &'static str {
-    match cloud {
-        CloudFile::Public | CloudFile::Custom => "api://AzureADTokenExchange",
-        CloudFile::UsGovernment => "api://AzureADTokenExchangeUSGov",
-        CloudFile::China => "api://AzureADTokenExchangeChina",
-    }
-}
-
-fn managed_identity(
+pub(super) fn managed_identity(
     at: &Key,
     [client_id, object_id, resource_id]: [Option<&str>; 3],
     imds_endpoint: Option<&str>,
     context: &mut Context<'_>,
 ) -> Option<ManagedIdentitySettings> {
-    let below = |name: &str| -> Key { at.iter().cloned().chain([name.to_owned()]).collect() };
     for (name, id) in [("client_id", client_id), ("object_id", object_id)] {
         if let Some(id) = id.filter(|id| !is_guid(id)) {
-            context.problem(&below(name), format!("`{id}` is not a GUID"), None);
+            context.problem(&below(at, name), format!("`{id}` is not a GUID"), None);
         }
     }
     let id = match (client_id, object_id, resource_id) {
@@ -257,12 +276,12 @@ fn managed_identity(
     };
     let imds_endpoint = match imds_endpoint {
         None => None,
-        Some(text) => Some(context.origin(&below("imds_endpoint"), text, PlainHttp::OnHost)?.to_string()),
+        Some(text) => Some(context.origin(&below(at, "imds_endpoint"), text, PlainHttp::OnHost)?.to_string()),
     };
     Some(ManagedIdentitySettings { id, imds_endpoint })
 }
 
-fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<'_>) -> Option<SecretSource> {
+pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<'_>) -> Option<SecretSource> {
     match (&file.file, &file.env) {
         (Some(path), None) => Some(SecretSource::File(context.existing(key, path))),
         (None, Some(name)) => {
@@ -283,7 +302,7 @@ fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<'_>) -> Opt
     }
 }
 
-fn is_guid(text: &str) -> bool {
+pub(super) fn is_guid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     let lengths = groups.iter().map(|group| group.len());
     lengths.eq([8, 4, 4, 4, 12]) && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())

@@ -1,6 +1,7 @@
 //! From what the operator wrote to settings: reads durations, sizes and addresses, resolves names, checks what the
 //! gateway would trip over later. Collects every problem instead of stopping at the first. Reads no secret.
 
+mod assertion;
 mod credential;
 mod endpoint;
 mod listener;

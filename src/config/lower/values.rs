@@ -141,7 +141,8 @@ impl PlainHttp {
         match self {
             Self::Never => false,
             Self::Loopback => is_loopback,
-            Self::OnHost => is_loopback || is_link_local,
+            // Google's name for an address that is link-local.
+            Self::OnHost => is_loopback || is_link_local || host == "metadata.google.internal",
         }
     }
 }

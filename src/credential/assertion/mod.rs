@@ -3,9 +3,15 @@
 //! Each source makes or fetches a fresh assertion for each token request (RFC 7523 section 2.2), and records the leg. Does not
 //! know what the assertion is exchanged for.
 
+mod azure_pipelines;
 mod certificate;
+mod command;
 mod file;
+mod gcp;
+mod github;
 mod managed_identity;
+mod oauth2;
+mod provider;
 
 use std::path::PathBuf;
 
@@ -19,9 +25,10 @@ pub(crate) use managed_identity::ManagedIdentityRequest;
 use super::acquire::Legs;
 use super::error::CredentialError;
 use super::secret::Secret;
-use super::settings::{AssertionSettings, CertificateSettings};
+use super::settings::{AssertionSettings, CertificateSettings, Proof};
 use super::transport::IdentityClient;
 use crate::metrics::TokenStage;
+use crate::tls::Trust;
 
 /// What an assertion is made from.
 #[derive(Clone, Debug)]
@@ -50,8 +57,35 @@ impl AssertionSource {
                 files
             }
             Self::Federated(AssertionSettings::File { path }) => vec![path.clone()],
-            Self::Federated(AssertionSettings::ManagedIdentity { .. }) => Vec::new(),
+            Self::Federated(AssertionSettings::OAuth2(settings)) => {
+                settings.secret.file().into_iter().map(Into::into).collect()
+            }
+            Self::Federated(AssertionSettings::AzurePipelines { access_token, .. }) => {
+                access_token.file().into_iter().map(Into::into).collect()
+            }
+            Self::Federated(
+                AssertionSettings::ManagedIdentity { .. }
+                | AssertionSettings::GithubActions { .. }
+                | AssertionSettings::GcpMetadata { .. }
+                | AssertionSettings::Command(_),
+            ) => Vec::new(),
         }
+    }
+}
+
+/// Says which CAs the provider of a proof is checked against, if it is a provider with a certificate.
+pub(crate) fn provider_trust(proof: &Proof) -> Option<Trust> {
+    let Proof::Federated(assertion) = proof else { return None };
+    match assertion {
+        AssertionSettings::GithubActions { ca_file, .. } | AssertionSettings::AzurePipelines { ca_file, .. } => {
+            Some(Trust::of(ca_file.as_deref()))
+        }
+        AssertionSettings::OAuth2(settings) => Some(Trust::of(settings.ca_file.as_deref())),
+        AssertionSettings::GcpMetadata { endpoint, .. } if endpoint.starts_with("https:") => Some(Trust::of(None)),
+        AssertionSettings::GcpMetadata { .. }
+        | AssertionSettings::ManagedIdentity { .. }
+        | AssertionSettings::File { .. }
+        | AssertionSettings::Command(_) => None,
     }
 }
 
@@ -61,12 +95,29 @@ impl Asserter {
             AssertionSource::Certificate { settings, client_id, token_url } => {
                 certificate::assertion(settings, client_id, token_url, &self.legs).await
             }
-            AssertionSource::Federated(AssertionSettings::File { path }) => file::assertion(path, &self.legs).await,
-            AssertionSource::Federated(AssertionSettings::ManagedIdentity { identity, audience }) => {
+            AssertionSource::Federated(settings) => self.of_another_identity(settings).await,
+        }
+    }
+
+    async fn of_another_identity(&self, settings: &AssertionSettings) -> Result<Secret, CredentialError> {
+        let (client, legs) = (&self.client, &self.legs);
+        match settings {
+            AssertionSettings::ManagedIdentity { identity, audience } => {
                 let request = ManagedIdentityRequest { identity, scope: audience, stage: TokenStage::Assertion };
-                let (token, _life) = request.token(&self.client, &self.legs).await?;
+                let (token, _life) = request.token(client, legs).await?;
                 Ok(token)
             }
+            AssertionSettings::File { path } => file::assertion(path, legs).await,
+            AssertionSettings::GithubActions { audience, .. } => github::assertion(audience, client, legs).await,
+            AssertionSettings::AzurePipelines { service_connection, access_token, .. } => {
+                azure_pipelines::assertion(service_connection, access_token, client, legs).await
+            }
+            AssertionSettings::GcpMetadata { audience, service_account, full, endpoint } => {
+                let request = gcp::IdentityRequest { audience, service_account, full: *full, endpoint };
+                request.assertion(client, legs).await
+            }
+            AssertionSettings::OAuth2(settings) => oauth2::assertion(settings, client, legs).await,
+            AssertionSettings::Command(settings) => command::assertion(settings, legs).await,
         }
     }
 }

@@ -168,7 +168,7 @@ impl Authority {
             scope: "https://signalr.azure.com/.default".into(),
             proof,
         };
-        App::new(settings, client).unwrap()
+        App::new(settings, client, None).unwrap()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) use caller::{Answer, Caller, Raw, request};
 pub(crate) use lab::{Lab, Stage};
 pub(crate) use metrics::Samples;
-pub(crate) use process::{Finished, Process, run};
+pub(crate) use process::{Finished, Process, run, run_in};
 
 /// The time after which a test gives up. Nothing takes as long; it bounds a test that would hang.
 pub(crate) const LONG: Duration = Duration::from_secs(20);

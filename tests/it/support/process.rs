@@ -23,7 +23,14 @@ pub(crate) struct Finished {
 
 /// Runs the binary to its end, with nothing in its environment that configures it.
 pub(crate) async fn run(arguments: &[&str]) -> Finished {
-    let output = in_time("the program's end", command(arguments).output()).await.unwrap();
+    run_in(&[], arguments).await
+}
+
+/// Runs the binary to its end, with these variables alone.
+pub(crate) async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> Finished {
+    let mut command = command(arguments);
+    command.envs(environment.iter().copied());
+    let output = in_time("the program's end", command.output()).await.unwrap();
     Finished {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -1,0 +1,260 @@
+//! Where the assertion of a federated credential comes from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+
+use super::credential::{below, is_guid, managed_identity, secret_source};
+use super::values::PlainHttp;
+use super::{Context, Key, is_content};
+use crate::config::file::{
+    AssertionFile, ClientAuthenticationFile, CloudFile, GcpFormatFile, OAuth2TokenFile, SecretFile,
+};
+use crate::credential::{
+    AssertionSettings, ClientAuthentication, CommandSettings, ManagedIdentity, OAuth2Settings, OAuth2Token,
+    SecretSource,
+};
+
+/// Google's name of the metadata server, which every host of Google Cloud resolves.
+const GCP_METADATA: &str = "http://metadata.google.internal";
+/// How long a command may take unless configured.
+const COMMAND_TIMEOUT: &str = "10s";
+/// An acquisition ends after 15 seconds, and Entra is still to be asked.
+const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(12);
+/// What nearly every program needs.
+const COMMAND_ENVIRONMENT: [&str; 2] = ["PATH", "HOME"];
+/// What the gateway itself says to a token endpoint.
+const OWN_PARAMETERS: [&str; 5] = ["grant_type", "client_id", "client_secret", "scope", "audience"];
+
+pub(super) fn lower(
+    at: &Key,
+    file: &AssertionFile,
+    cloud: CloudFile,
+    context: &mut Context<'_>,
+) -> Option<AssertionSettings> {
+    match file {
+        AssertionFile::ManagedIdentity { client_id, object_id, resource_id, audience, imds_endpoint } => {
+            let ids = [client_id.as_deref(), object_id.as_deref(), resource_id.as_deref()];
+            let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context)?;
+            if identity.id == ManagedIdentity::System && !context.is_incomplete(at) {
+                let fix =
+                    "add client_id, object_id or resource_id: only a user-assigned identity can be trusted by an app \
+                           registration"
+                        .to_owned();
+                context.problem(at, "names no managed identity", Some(fix));
+            }
+            let audience = lower_audience(&below(at, "audience"), audience.as_deref(), cloud, context);
+            Some(AssertionSettings::ManagedIdentity { identity, audience })
+        }
+        AssertionFile::File { path } => {
+            Some(AssertionSettings::File { path: token_file(&below(at, "path"), path, context) })
+        }
+        AssertionFile::GithubActions { audience, ca_file } => {
+            let fix = "run the gateway as a step of a job with `permissions: id-token: write`, and hand the variable on to it";
+            for variable in ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"] {
+                is_set(at, variable, fix, context);
+            }
+            let audience = lower_audience(&below(at, "audience"), audience.as_deref(), cloud, context);
+            Some(AssertionSettings::GithubActions { audience, ca_file: lower_ca(at, ca_file.as_deref(), context) })
+        }
+        AssertionFile::AzurePipelines { service_connection, access_token, ca_file } => {
+            azure_pipelines(at, service_connection, access_token.as_ref(), ca_file.as_deref(), context)
+        }
+        AssertionFile::GcpMetadata { audience, service_account, format, metadata_endpoint } => {
+            let service_account = service_account.as_deref().unwrap_or("default");
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@.-_".contains(&byte);
+            if service_account.is_empty() || !service_account.bytes().all(is_plain) {
+                let fix = "write its e-mail address, or leave it out for the default one".to_owned();
+                let fact = format!("`{service_account}` is not a service account");
+                context.problem(&below(at, "service_account"), fact, Some(fix));
+            }
+            let endpoint = metadata_endpoint.as_deref().unwrap_or(GCP_METADATA);
+            let endpoint = context.origin(&below(at, "metadata_endpoint"), endpoint, PlainHttp::OnHost);
+            Some(AssertionSettings::GcpMetadata {
+                audience: lower_audience(&below(at, "audience"), audience.as_deref(), cloud, context),
+                service_account: service_account.to_owned(),
+                full: *format == GcpFormatFile::Full,
+                endpoint: endpoint?.to_string(),
+            })
+        }
+        AssertionFile::OAuth2 { .. } => oauth2(at, file, context).map(Box::new).map(AssertionSettings::OAuth2),
+        AssertionFile::Command { argv, environment, timeout } => {
+            command(at, argv, environment.as_deref(), timeout.as_deref(), context).map(AssertionSettings::Command)
+        }
+    }
+}
+
+/// Reads the path of a file that holds a token. It may be mounted later than the gateway starts, so it need not be there.
+pub(super) fn token_file(key: &Key, path: &Path, context: &mut Context<'_>) -> PathBuf {
+    if is_content(path) {
+        let fix = "write the path of the file that it stands in".to_owned();
+        context.problem(key, "is a token, must be the path of a file", Some(fix));
+    }
+    context.path(key, path)
+}
+
+fn azure_pipelines(
+    at: &Key,
+    service_connection: &str,
+    access_token: Option<&SecretFile>,
+    ca_file: Option<&Path>,
+    context: &mut Context<'_>,
+) -> Option<AssertionSettings> {
+    if !is_guid(service_connection) {
+        let fix = "copy it from the address of the service connection's page: …?resourceId=".to_owned();
+        context.problem(&below(at, "service_connection"), "is not a GUID", Some(fix));
+    }
+    is_set(at, "SYSTEM_OIDCREQUESTURI", "run the gateway as a step of a job of Azure Pipelines", context);
+    let access_token = if let Some(file) = access_token {
+        secret_source(&below(at, "access_token"), file, context)
+    } else {
+        let fix = "hand it to the step: `env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)`";
+        is_set(at, "SYSTEM_ACCESSTOKEN", fix, context);
+        Some(SecretSource::Env("SYSTEM_ACCESSTOKEN".to_owned()))
+    };
+    let ca_file = lower_ca(at, ca_file, context);
+    Some(AssertionSettings::AzurePipelines {
+        service_connection: service_connection.to_owned(),
+        access_token: access_token?,
+        ca_file,
+    })
+}
+
+fn oauth2(at: &Key, file: &AssertionFile, context: &mut Context<'_>) -> Option<OAuth2Settings> {
+    let AssertionFile::OAuth2 {
+        token_url,
+        client_id,
+        secret,
+        authentication,
+        scope,
+        audience,
+        parameters,
+        token,
+        ca_file,
+    } = file
+    else {
+        return None;
+    };
+    let token_url = lower_url(&below(at, "token_url"), token_url, context);
+    let secret = secret_source(&below(at, "secret"), secret, context);
+    let parameters = lower_parameters(&below(at, "parameters"), parameters, context);
+    let ca_file = lower_ca(at, ca_file.as_deref(), context);
+    if client_id.is_empty() {
+        context.problem(&below(at, "client_id"), "is empty", None);
+    }
+    Some(OAuth2Settings {
+        token_url: token_url?,
+        client_id: client_id.clone(),
+        secret: secret?,
+        authentication: match authentication {
+            ClientAuthenticationFile::Basic => ClientAuthentication::Basic,
+            ClientAuthenticationFile::Post => ClientAuthentication::Post,
+        },
+        scope: scope.clone(),
+        audience: audience.clone(),
+        parameters,
+        token: match token {
+            OAuth2TokenFile::AccessToken => OAuth2Token::Access,
+            OAuth2TokenFile::IdToken => OAuth2Token::Id,
+        },
+        ca_file,
+    })
+}
+
+fn lower_parameters(
+    at: &Key,
+    parameters: &BTreeMap<String, String>,
+    context: &mut Context<'_>,
+) -> Vec<(String, String)> {
+    for name in parameters.keys().filter(|name| OWN_PARAMETERS.contains(&name.as_str())) {
+        let fix = "it has a key of its own, or is the gateway's to say".to_owned();
+        context.problem(&below(at, name), "is not one of the extra parameters", Some(fix));
+    }
+    parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Reads a URL with a path. What is not one is not shown: it may have a password in it.
+fn lower_url(key: &Key, text: &str, context: &mut Context<'_>) -> Option<String> {
+    let uri = text.parse::<Uri>().ok().filter(|_| !text.contains(['#', '@']));
+    let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
+    let Some((scheme, authority)) = parts else {
+        let fix = "write `https://host/path`: no user and no fragment".to_owned();
+        context.problem(key, "is not a URL", Some(fix));
+        return None;
+    };
+    context.origin(key, &format!("{scheme}://{authority}"), PlainHttp::Loopback)?;
+    Some(text.to_owned())
+}
+
+fn command(
+    at: &Key,
+    argv: &[String],
+    environment: Option<&[String]>,
+    timeout: Option<&str>,
+    context: &mut Context<'_>,
+) -> Option<CommandSettings> {
+    let argv_key = below(at, "argv");
+    let timeout_key = below(at, "timeout");
+    let timeout = context.duration(&timeout_key, timeout.unwrap_or(COMMAND_TIMEOUT));
+    if timeout > MAX_COMMAND_TIMEOUT {
+        let fix =
+            "let a timer run a slower program, and name the file that it writes with `source = \"file\"`".to_owned();
+        let fact = format!("is longer than {}", humantime::format_duration(MAX_COMMAND_TIMEOUT));
+        context.problem(&timeout_key, fact, Some(fix));
+    }
+    let environment: Vec<String> = match environment {
+        Some(names) => names.to_vec(),
+        None => COMMAND_ENVIRONMENT.map(str::to_owned).to_vec(),
+    };
+    for name in &environment {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            // Not shown: it may be a value, which may be secret.
+            let fix = "write the names alone; the values are the gateway's own".to_owned();
+            context.problem(&below(at, "environment"), "has something that is no name of a variable", Some(fix));
+        }
+    }
+    let Some((program, arguments)) = argv.split_first().filter(|(program, _)| !program.is_empty()) else {
+        if !context.is_incomplete(&argv_key) {
+            let fix = "write the program and its arguments, each by itself: [\"get-token\", \"--audience\", \"…\"]"
+                .to_owned();
+            context.problem(&argv_key, "names no program", Some(fix));
+        }
+        return None;
+    };
+    let program =
+        if program.contains('/') { context.existing(&argv_key, Path::new(program)) } else { PathBuf::from(program) };
+    Some(CommandSettings { program, arguments: arguments.to_vec(), environment, timeout })
+}
+
+fn lower_ca(at: &Key, ca_file: Option<&Path>, context: &mut Context<'_>) -> Option<PathBuf> {
+    ca_file.map(|path| context.existing(&below(at, "ca_file"), path))
+}
+
+/// Checks a variable that the platform sets: the process never gets another environment than it has now.
+fn is_set(at: &Key, variable: &str, fix: &str, context: &mut Context<'_>) {
+    if context.environment.get(variable).is_none_or(String::is_empty) {
+        context.problem(at, format!("the environment variable {variable} is not set or empty"), Some(fix.to_owned()));
+    }
+}
+
+fn lower_audience(key: &Key, audience: Option<&str>, cloud: CloudFile, context: &mut Context<'_>) -> String {
+    let audience = audience.unwrap_or(exchange_audience(cloud));
+    if audience.ends_with("/.default") {
+        let fix = "remove `/.default`: it is added where it is needed".to_owned();
+        context.problem(key, format!("`{audience}` is a scope, not an audience"), Some(fix));
+    }
+    audience.to_owned()
+}
+
+/// Returns the audience that a token must have to serve as an assertion.
+///
+/// Source: Microsoft's page on trusting a managed identity by an app registration, one audience for each cloud.
+fn exchange_audience(cloud: CloudFile) -> &'static str {
+    match cloud {
+        CloudFile::Public | CloudFile::Custom => "api://AzureADTokenExchange",
+        CloudFile::UsGovernment => "api://AzureADTokenExchangeUSGov",
+        CloudFile::China => "api://AzureADTokenExchangeChina",
+    }
+}

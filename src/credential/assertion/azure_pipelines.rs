@@ -1,0 +1,56 @@
+//! The ID token of an Azure Pipelines job, for a service connection with workload identity federation.
+//!
+//! ```text
+//! job (env: SYSTEM_ACCESSTOKEN)         Azure DevOps                          tenant B
+//! SYSTEM_OIDCREQUESTURI ── POST ──────► ID token of the ── assertion ───────► token ──► SignalR
+//!                                       service connection
+//! ```
+//!
+//! The request is that of the identity library's own credential for pipelines. It is made here so that the two legs can be
+//! told apart when one fails, and so that nothing is kept between exchanges. The audience is Azure DevOps' own choice
+//! (`api://AzureADTokenExchange`). Source: Microsoft, "Oidctoken - Create" of the Azure DevOps REST API, version 7.1.
+
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderName, Method, Request};
+use http_body_util::Full;
+
+use super::provider::{self, Question};
+use crate::credential::acquire::Legs;
+use crate::credential::error::{CredentialError, IdentityProvider};
+use crate::credential::secret::Secret;
+use crate::credential::settings::SecretSource;
+use crate::credential::transport::IdentityClient;
+
+/// Where the token is asked for. Azure Pipelines sets it in every job.
+const URL: &str = "SYSTEM_OIDCREQUESTURI";
+/// The version of the REST API that the identity library asks for.
+const API_VERSION: &str = "7.1";
+/// Without it, a refusal is a redirect to a page for people.
+const NO_SIGN_IN_PAGE: HeaderName = HeaderName::from_static("x-tfs-fedauthredirect");
+
+/// Asks Azure DevOps for the ID token of a service connection.
+pub(super) async fn assertion(
+    service_connection: &str,
+    access_token: &SecretSource,
+    client: &IdentityClient,
+    legs: &Legs,
+) -> Result<Secret, CredentialError> {
+    let url = SecretSource::Env(URL.to_owned()).read().await?;
+    let query = [("api-version", API_VERSION), ("serviceConnectionId", service_connection)];
+    let url = provider::address(URL, url.expose(), &query)?;
+    let token = access_token.read().await?;
+    let authorization = provider::authorization("Bearer", token.expose(), &access_token.to_string())?;
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(url)
+        .header(AUTHORIZATION, authorization)
+        .header(ACCEPT, "application/json")
+        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_LENGTH, "0")
+        .header(NO_SIGN_IN_PAGE, "Suppress")
+        .header(USER_AGENT, provider::USER_AGENT)
+        .body(Full::default());
+    let subject = format!("ID token of service connection {service_connection}");
+    let question = Question { provider: IdentityProvider::AzurePipelines, subject, request, secret: Some(&token) };
+    question.ask(client, legs, |answer| provider::field(answer, "oidcToken")).await
+}

@@ -1,0 +1,152 @@
+//! An assertion that a program prints, for identity providers that the gateway does not know itself.
+//!
+//! ```text
+//! this host                                                     tenant B
+//! program, no shell ── stdout: a JWT, or {"token", "expires_at"} ── assertion ──► token ──► SignalR
+//! ```
+//!
+//! It is run at each exchange. What it prints to stdout is never shown.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::credential::acquire::Legs;
+use crate::credential::bearer::Bearer;
+use crate::credential::error::CredentialError;
+use crate::credential::jwt;
+use crate::credential::process::{CommandError, Program};
+use crate::credential::secret::Secret;
+use crate::credential::settings::CommandSettings;
+use crate::metrics::TokenStage;
+
+/// How long after its expiry an assertion is still sent: this host's clock may be ahead, and Entra has the last word.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// What a program may print in place of a bare token.
+#[derive(Deserialize)]
+struct Printed {
+    token: String,
+    expires_at: Option<ExpiresAt>,
+}
+
+/// RFC 3339, or seconds since 1970.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ExpiresAt {
+    Seconds(u64),
+    Text(String),
+}
+
+/// Runs the program and takes the assertion from what it prints.
+pub(super) async fn assertion(settings: &CommandSettings, legs: &Legs) -> Result<Secret, CredentialError> {
+    let started = Instant::now();
+    let outcome = run(settings).await.map_err(CredentialError::from);
+    let subject = format!("assertion printed by {}", settings.program.display());
+    legs.record_local(TokenStage::Assertion, subject, started, None, outcome.as_ref());
+    outcome
+}
+
+async fn run(settings: &CommandSettings) -> Result<Secret, CommandError> {
+    let program = Program {
+        path: &settings.program,
+        arguments: settings.arguments.iter().map(String::as_str).collect(),
+        environment: settings.environment.iter().map(String::as_str).collect(),
+        timeout: settings.timeout,
+    };
+    let stdout = program.run().await?;
+    read(&stdout, SystemTime::now()).map_err(|problem| problem.of(&settings.program))
+}
+
+/// What is wrong with what was printed.
+#[derive(Debug, PartialEq, Eq)]
+enum Misprint {
+    NotAToken,
+    Expired(SystemTime),
+}
+
+impl Misprint {
+    fn of(self, program: &std::path::Path) -> CommandError {
+        let program = program.to_owned();
+        match self {
+            Self::NotAToken => CommandError::NotAToken { program },
+            Self::Expired(expired) => CommandError::Expired { program, expired },
+        }
+    }
+}
+
+fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, Misprint> {
+    let text = stdout.expose().trim();
+    let (token, expires_at) = if text.starts_with('{') {
+        let printed: Printed = serde_json::from_str(text).map_err(|_err| Misprint::NotAToken)?;
+        let expires_at = printed.expires_at.as_ref().map(ExpiresAt::time).transpose()?;
+        (Secret::new(printed.token), expires_at)
+    } else {
+        (Secret::new(text.to_owned()), None)
+    };
+    let claims = jwt::claims(token.expose()).filter(|_| Bearer::new(token.expose()).is_ok());
+    let claims = claims.ok_or(Misprint::NotAToken)?;
+    match expires_at.or_else(|| jwt::expiry(&claims)) {
+        Some(expired) if expired + CLOCK_TOLERANCE < now => Err(Misprint::Expired(expired)),
+        Some(_) | None => Ok(token),
+    }
+}
+
+impl ExpiresAt {
+    fn time(&self) -> Result<SystemTime, Misprint> {
+        match self {
+            Self::Seconds(seconds) => UNIX_EPOCH.checked_add(Duration::from_secs(*seconds)).ok_or(Misprint::NotAToken),
+            Self::Text(text) => humantime::parse_rfc3339_weak(text).map_err(|_err| Misprint::NotAToken),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.sig", jwt::encode(claims.as_bytes()))
+    }
+
+    #[test]
+    fn takes_a_bare_token_or_json_and_nothing_else() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let token = jwt("{}");
+        let read = |text: &str| read(&Secret::new(text.to_owned()), now).map(|token| token.expose().to_owned());
+        for good in [
+            format!("  {token}\r\n"),
+            format!(r#"{{"token":"{token}"}}"#),
+            format!(r#"{{"token":"{token}","expires_at":1800003600,"more":1}}"#),
+            format!(r#"{{"token":"{token}","expires_at":"2030-01-15T08:00:00Z"}}"#),
+        ] {
+            assert_eq!(read(&good), Ok(token.clone()), "{good}");
+        }
+        for bad in [
+            String::new(),
+            "opaque".to_owned(),
+            format!("Token: {token}"),
+            format!("{token}\n{token}"),
+            format!(r#"{{"value":"{token}"}}"#),
+            format!(r#"{{"token":"{token}","expires_at":"soon"}}"#),
+            r#"{"token":"opaque"}"#.to_owned(),
+        ] {
+            assert_eq!(read(&bad), Err(Misprint::NotAToken), "{bad}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_expired_long_ago_by_the_program_or_by_the_token() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let an_hour_ago = UNIX_EPOCH + Duration::from_secs(1_799_996_400);
+        for text in [
+            jwt(r#"{"exp":1799996400}"#),
+            format!(r#"{{"token":"{}","expires_at":1799996400}}"#, jwt(r#"{"exp":1800000600}"#)),
+            format!(r#"{{"token":"{}","expires_at":"{}"}}"#, jwt("{}"), humantime::format_rfc3339(an_hour_ago)),
+        ] {
+            assert_eq!(read(&Secret::new(text), now).map(drop), Err(Misprint::Expired(an_hour_ago)));
+        }
+        assert!(read(&Secret::new(jwt(r#"{"exp":1799999940}"#)), now).is_ok(), "this host's clock may be ahead");
+    }
+}

@@ -1,0 +1,67 @@
+//! The ID token of a service account of Google Cloud, from the metadata server of the host.
+//!
+//! ```text
+//! host (Compute Engine, GKE, Cloud Run)                                       tenant B
+//! metadata server ── ID token of its service account ── assertion ──────────► token ──► SignalR
+//! ```
+//!
+//! Its issuer is `https://accounts.google.com`, its subject the service account's unique id (a number).
+//! Source: Google Cloud, "Verify the identity of a Compute Engine instance" and "View and query VM metadata".
+
+use http::header::USER_AGENT;
+use http::{HeaderName, Method, Request};
+use http_body_util::Full;
+
+use super::provider::{self, Question};
+use crate::credential::acquire::Legs;
+use crate::credential::answer::Answer;
+use crate::credential::error::{CredentialError, IdentityProvider, UnusableAnswer};
+use crate::credential::secret::Secret;
+use crate::credential::transport::IdentityClient;
+
+/// Demanded of every request, and set in every answer of the real metadata server.
+const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
+
+/// Asking for an ID token of a service account.
+pub(super) struct IdentityRequest<'a> {
+    pub(super) audience: &'a str,
+    /// `default`, or an e-mail address.
+    pub(super) service_account: &'a str,
+    /// Whether claims about the instance are wanted.
+    pub(super) full: bool,
+    pub(super) endpoint: &'a str,
+}
+
+impl IdentityRequest<'_> {
+    /// Asks the metadata server.
+    pub(super) async fn assertion(&self, client: &IdentityClient, legs: &Legs) -> Result<Secret, CredentialError> {
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(self.url())
+            .header(FLAVOR, "Google")
+            .header(USER_AGENT, provider::USER_AGENT)
+            .body(Full::default());
+        let subject = format!("ID token of Google service account {} for {}", self.service_account, self.audience);
+        let question = Question { provider: IdentityProvider::GcpMetadata, subject, request, secret: None };
+        question.ask(client, legs, token).await
+    }
+
+    fn url(&self) -> String {
+        let (endpoint, account) = (self.endpoint, self.service_account);
+        let format = if self.full { "full" } else { "standard" };
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let query = query.append_pair("audience", self.audience).append_pair("format", format).finish();
+        format!("{endpoint}/computeMetadata/v1/instance/service-accounts/{account}/identity?{query}")
+    }
+}
+
+/// The body is the token, if it was the metadata server that answered.
+fn token(answer: &Answer) -> Result<Secret, UnusableAnswer> {
+    if answer.headers.get(FLAVOR).is_none_or(|flavor| flavor.as_bytes() != b"Google") {
+        return Err(UnusableAnswer::NotGoogle);
+    }
+    match std::str::from_utf8(&answer.body).map(str::trim) {
+        Ok(token) if !token.is_empty() => Ok(Secret::new(token.to_owned())),
+        Ok(_) | Err(_) => Err(UnusableAnswer::NoToken),
+    }
+}

@@ -1,0 +1,45 @@
+//! The ID token of a GitHub Actions job.
+//!
+//! ```text
+//! job (permissions: id-token: write)      GitHub                                tenant B
+//! ACTIONS_ID_TOKEN_REQUEST_URL, …TOKEN ──► ID token (5 minutes) ── assertion ──► token ──► SignalR
+//! ```
+//!
+//! GitHub sets the variables for steps of the job; the request token ends with the job, and so does this source. The ID
+//! token itself is asked for anew at each exchange, so its five minutes do not matter.
+//! Source: GitHub, "`OpenID` Connect reference", "Methods for requesting the OIDC token".
+
+use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
+use http::{Method, Request};
+use http_body_util::Full;
+
+use super::provider::{self, Question};
+use crate::credential::acquire::Legs;
+use crate::credential::error::{CredentialError, IdentityProvider};
+use crate::credential::secret::Secret;
+use crate::credential::settings::SecretSource;
+use crate::credential::transport::IdentityClient;
+
+/// Where the token is asked for; it has a query of its own.
+const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
+/// The bearer that it is asked with.
+const TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+
+/// Asks GitHub for the job's ID token. The audience is always named: without it, it is the owner of the repository.
+pub(super) async fn assertion(audience: &str, client: &IdentityClient, legs: &Legs) -> Result<Secret, CredentialError> {
+    let url = SecretSource::Env(URL.to_owned()).read().await?;
+    let url = provider::address(URL, url.expose(), &[("audience", audience)])?;
+    let source = SecretSource::Env(TOKEN.to_owned());
+    let token = source.read().await?;
+    let authorization = provider::authorization("Bearer", token.expose(), &source.to_string())?;
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(url)
+        .header(AUTHORIZATION, authorization)
+        .header(ACCEPT, "application/json")
+        .header(USER_AGENT, provider::USER_AGENT)
+        .body(Full::default());
+    let subject = format!("ID token of the GitHub Actions job for {audience}");
+    let question = Question { provider: IdentityProvider::GithubActions, subject, request, secret: Some(&token) };
+    question.ask(client, legs, |answer| provider::field(answer, "value")).await
+}

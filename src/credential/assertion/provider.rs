@@ -1,0 +1,168 @@
+//! One question to an identity provider outside Entra: sent over the identity transport, judged, recorded as a leg.
+//!
+//! Does not know what a provider is asked; its address and its question come from the source's own file.
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Uri};
+use http_body_util::Full;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::credential::acquire::{Leg, LegOutcome, Legs};
+use crate::credential::answer::{Answer, date, refusal};
+use crate::credential::bearer::{Bearer, Fingerprint};
+use crate::credential::error::{
+    CredentialError, IdentityEndpoint, IdentityEndpointKind, IdentityProvider, NoAnswer, TokenHttpError, UnusableAnswer,
+};
+use crate::credential::jwt;
+use crate::credential::secret::{Secret, SecretError};
+use crate::credential::transport::IdentityClient;
+use crate::metrics::TokenStage;
+
+/// Some providers refuse clients that do not name themselves.
+pub(super) const USER_AGENT: &str = concat!("signalr-gateway/", env!("CARGO_PKG_VERSION"));
+
+/// One question to an identity provider.
+pub(super) struct Question<'a> {
+    pub(super) provider: IdentityProvider,
+    /// Who is asked for, in words.
+    pub(super) subject: String,
+    pub(super) request: http::Result<Request<Full<Bytes>>>,
+    /// What the request carries: never shown, even if the provider repeats it.
+    pub(super) secret: Option<&'a Secret>,
+}
+
+impl Question<'_> {
+    /// Asks for an assertion. `read` finds it in an answer with a good status.
+    pub(super) async fn ask(
+        self,
+        client: &IdentityClient,
+        legs: &Legs,
+        read: impl Fn(&Answer) -> Result<Secret, UnusableAnswer>,
+    ) -> Result<Secret, CredentialError> {
+        let uri = self.request.as_ref().map(Request::uri).ok();
+        let authority = uri.and_then(Uri::authority).map(ToString::to_string).unwrap_or_default();
+        let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Provider(self.provider), authority };
+        let started = Instant::now();
+        let outcome = exchange(client, self.request, &endpoint, self.secret, read).await;
+        let recorded = match &outcome {
+            Ok((assertion, answer)) => LegOutcome::Token {
+                fingerprint: Fingerprint::of(assertion.expose()),
+                claims: jwt::claims(assertion.expose()),
+                endpoint_clock: date(&answer.headers),
+            },
+            Err(err) => LegOutcome::failed(err),
+        };
+        legs.record(Leg {
+            stage: TokenStage::Assertion,
+            subject: self.subject,
+            endpoint: Some(endpoint),
+            took: started.elapsed(),
+            not_after: None,
+            outcome: recorded,
+        });
+        outcome.map(|(assertion, _)| assertion)
+    }
+}
+
+async fn exchange(
+    client: &IdentityClient,
+    request: http::Result<Request<Full<Bytes>>>,
+    endpoint: &IdentityEndpoint,
+    secret: Option<&Secret>,
+    read: impl Fn(&Answer) -> Result<Secret, UnusableAnswer>,
+) -> Result<(Secret, Answer), CredentialError> {
+    let no_answer = |source| CredentialError::NoAnswer { endpoint: endpoint.clone(), source };
+    let request =
+        request.map_err(|_invalid| no_answer(NoAnswer::Unsendable("its address or headers are not valid")))?;
+    let answer = client.send(request).await.map_err(no_answer)?;
+    if !answer.status.is_success() {
+        let answer = without(answer, secret);
+        return Err(Box::new(refusal(endpoint, false, &answer)).into());
+    }
+    match read(&answer).and_then(checked) {
+        Ok(assertion) => Ok((assertion, answer)),
+        Err(unusable) => {
+            let answer = without(answer, secret);
+            let refusal = refusal(endpoint, false, &answer);
+            Err(Box::new(TokenHttpError { unusable: Some(unusable), ..refusal }).into())
+        }
+    }
+}
+
+/// Checks that a token can be an assertion. Who made it, for whom and until when is for Entra to judge.
+fn checked(token: Secret) -> Result<Secret, UnusableAnswer> {
+    Bearer::new(token.expose()).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
+    jwt::claims(token.expose()).map(|_| token).ok_or(UnusableAnswer::NotAnAssertion)
+}
+
+/// Takes what was sent out of what came back.
+fn without(answer: Answer, secret: Option<&Secret>) -> Answer {
+    let Some(secret) = secret.map(Secret::expose).filter(|secret| !secret.is_empty()) else { return answer };
+    let body = String::from_utf8_lossy(&answer.body).replace(secret, "…");
+    Answer { body: Bytes::from(body), ..answer }
+}
+
+/// Reads a field of a JSON answer that holds a token.
+pub(super) fn field(answer: &Answer, name: &'static str) -> Result<Secret, UnusableAnswer> {
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(&answer.body).map_err(|_err| UnusableAnswer::NotJson)?;
+    match fields.remove(name) {
+        Some(Value::String(token)) if !token.is_empty() => Ok(Secret::new(token)),
+        _ => Err(UnusableAnswer::NoAssertion(name)),
+    }
+}
+
+/// Reads an address that the platform put into the environment and adds to its query. It must not be one that sends a
+/// secret over a network in the clear.
+pub(super) fn address(variable: &str, text: &str, query: &[(&str, &str)]) -> Result<String, SecretError> {
+    let unusable = |problem| SecretError::Unusable { place: format!("environment variable {variable}"), problem };
+    let uri: Uri = text.parse().map_err(|_invalid| unusable("is not a URL"))?;
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let on_host = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if on_host => {}
+        _ => return Err(unusable("is not an https URL")),
+    }
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    let separator = if uri.query().is_some() { '&' } else { '?' };
+    Ok(format!("{text}{separator}{query}"))
+}
+
+/// Makes an `Authorization` value of a secret.
+pub(super) fn authorization(scheme: &str, secret: &str, place: &str) -> Result<HeaderValue, SecretError> {
+    let value = HeaderValue::try_from(format!("{scheme} {secret}"));
+    let mut value = value.map_err(|_invalid| SecretError::Unusable {
+        place: place.to_owned(),
+        problem: "has characters that no header can carry",
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_environment_goes_over_tls_or_stays_on_the_host() {
+        let url = |text: &str| address("X", text, &[("audience", "api://a b")]);
+        assert_eq!(url("https://a.example/t").unwrap(), "https://a.example/t?audience=api%3A%2F%2Fa+b");
+        assert_eq!(url("https://a.example/t?v=1").unwrap(), "https://a.example/t?v=1&audience=api%3A%2F%2Fa+b");
+        assert!(url("http://127.0.0.1:1/t").is_ok() && url("http://[::1]:1/t").is_ok());
+        for bad in
+            ["http://a.example/t", "http://127.0.0.1.example/", "file:///etc/passwd", "a", "", "https://a\r\nx: y"]
+        {
+            let err = url(bad).unwrap_err().to_string();
+            assert!(err.starts_with("environment variable X is not a"), "{bad:?}: {err}");
+        }
+    }
+
+    #[test]
+    fn a_secret_with_a_line_break_never_becomes_a_header() {
+        let err = authorization("Bearer", "one\r\nx-injected: two", "file x").unwrap_err().to_string();
+        assert_eq!(err, "file x has characters that no header can carry");
+        assert!(authorization("Bearer", "token", "file x").unwrap().is_sensitive());
+    }
+}

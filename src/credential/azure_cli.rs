@@ -1,0 +1,129 @@
+//! Tokens of whoever is signed in to the Azure CLI: for a developer's desk, where no app registration is at hand.
+//!
+//! ```text
+//! this host                                              tenant B
+//! az account get-access-token --tenant B ── token of the signed-in user ── request ──► SignalR ◄── role ── user
+//! ```
+//!
+//! The program is run without a shell, under a deadline, and killed when it is no longer waited for: the identity library's
+//! own credential for it does none of that. Source of the output: Azure CLI reference, `az account get-access-token`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::acquire::{Acquire, Acquired, Files, Legs, Life};
+use super::entra;
+use super::error::CredentialError;
+use super::jwt;
+use super::process::{CommandError, Program};
+use super::secret::Secret;
+use crate::metrics::TokenStage;
+
+/// The program, as it is found in `PATH`.
+const PROGRAM: &str = "az";
+
+/// How long the CLI may take. Chosen: it is a Python program that may have to ask Entra, and needs seconds on a slow desk.
+const TIMEOUT: Duration = Duration::from_secs(12);
+
+/// What the CLI needs to find itself, its sign-in and its way through a company's proxy.
+const ENVIRONMENT: [&str; 14] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "AZURE_CONFIG_DIR",
+    "XDG_CONFIG_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "USERPROFILE",
+    "SystemRoot",
+];
+
+/// Asks the Azure CLI.
+#[derive(Debug)]
+pub(crate) struct AzureCli {
+    pub(crate) tenant: String,
+    pub(crate) scope: String,
+}
+
+/// What the CLI prints. `expires_on` is there since version 2.54.0.
+#[derive(Deserialize)]
+struct Printed {
+    #[serde(rename = "accessToken")]
+    access_token: String,
+    expires_on: Option<u64>,
+}
+
+impl AzureCli {
+    async fn token(&self) -> Result<(Secret, SystemTime), CommandError> {
+        let arguments =
+            ["account", "get-access-token", "--output", "json", "--scope", &self.scope, "--tenant", &self.tenant];
+        let program = Program {
+            path: Path::new(PROGRAM),
+            arguments: arguments.to_vec(),
+            environment: ENVIRONMENT.to_vec(),
+            timeout: TIMEOUT,
+        };
+        let stdout = program.run().await?;
+        let (token, expires) =
+            read(&stdout).ok_or_else(|| CommandError::NotAToken { program: PathBuf::from(PROGRAM) })?;
+        if expires <= SystemTime::now() {
+            return Err(CommandError::Expired { program: PathBuf::from(PROGRAM), expired: expires });
+        }
+        Ok((token, expires))
+    }
+}
+
+fn read(stdout: &Secret) -> Option<(Secret, SystemTime)> {
+    let printed: Printed = serde_json::from_str(stdout.expose()).ok()?;
+    let token = Secret::new(printed.access_token);
+    let said = printed.expires_on.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let expires = said.or_else(|| jwt::expiry(&jwt::claims(token.expose())?))?;
+    Some((token, expires))
+}
+
+#[async_trait]
+impl Acquire for AzureCli {
+    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+        let since = Instant::now();
+        let outcome = self.token().await.map_err(CredentialError::from);
+        let subject = format!("token of the Azure CLI for tenant {}", self.tenant);
+        legs.record_local(TokenStage::Exchange, subject, since, None, outcome.as_ref().map(|(token, _)| token));
+        let (token, expires) = outcome?;
+        let lasts = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        entra::acquired(token.expose(), Life { since, lasts, refresh_in: None })
+    }
+
+    fn files(&self) -> Files {
+        Files::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_new_and_old_versions_print() {
+        let read = |text: &str| read(&Secret::new(text.to_owned())).map(|(_, expires)| jwt::unix(expires));
+        let token = format!("e30.{}.sig", jwt::encode(br#"{"exp":1800000000}"#));
+        let new = r#"{"accessToken":"opaque","expiresOn":"2030-01-15 09:00:00.000000","expires_on":1800000001,"tokenType":"Bearer"}"#;
+        assert_eq!(read(new), Some(1_800_000_001));
+        // Local time without a zone: its own `exp` says it better.
+        assert_eq!(
+            read(&format!(r#"{{"accessToken":"{token}","expiresOn":"2030-01-15 09:00:00"}}"#)),
+            Some(1_800_000_000)
+        );
+        for bad in ["", "{}", "Please run 'az login'", r#"{"accessToken":"opaque","expires_on":null}"#] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}
