@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::endpoint::Endpoint;
-use super::scenario::{APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID};
+use super::scenario::{
+    APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
+};
 use super::token::{EXCHANGE_AUDIENCES, ProvedBy, Subject};
 use super::{Sandbox, SandboxError, token};
 
@@ -28,6 +30,22 @@ pub enum CredentialChoice {
     FederatedIdentity,
     /// The app registration, by an assertion of the external issuer in a file.
     FederatedFile,
+    /// The app registration, by the ID token of a GitHub Actions job.
+    FederatedGithubActions,
+    /// The app registration, by the ID token of a service connection of Azure Pipelines.
+    FederatedAzurePipelines,
+    /// The app registration, by the ID token of a Google service account.
+    FederatedGcp,
+    /// The app registration, by a token of the OAuth 2.0 server; the client authenticates in the header.
+    FederatedOAuth2,
+    /// As before; the client authenticates in the form, and the ID token is taken.
+    FederatedOAuth2Post,
+    /// The app registration, by an assertion of the external issuer that a program prints.
+    FederatedCommand,
+    /// The app registration, by what the environment of a Kubernetes pod says.
+    WorkloadIdentity,
+    /// Whoever is signed in to the Azure CLI.
+    AzureCli,
     /// The managed identity of tenant B itself: for endpoints of that tenant.
     ManagedIdentity,
     /// The endpoint's access key.
@@ -142,12 +160,24 @@ impl Sandbox {
             let name = endpoint.name();
             match config.choice(name) {
                 CredentialChoice::AccessKey => drop(write(&access_key_file(name), endpoint.access_key().expose())?),
+                CredentialChoice::FederatedOAuth2 | CredentialChoice::FederatedOAuth2Post => {
+                    drop(write("idp-secret", self.oauth2_client().1.expose())?);
+                }
+                CredentialChoice::FederatedCommand => {
+                    let program = write(PROGRAM, "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n")?;
+                    make_executable(&program).map_err(|source| failed(&program, source))?;
+                }
                 CredentialChoice::TokenFile => drop(write(&token_file(name), &self.ready_token(name, WRITTEN_LIFE)?)?),
                 CredentialChoice::ClientSecret
                 | CredentialChoice::ClientCertificate
                 | CredentialChoice::ClientCertificateRs256
                 | CredentialChoice::FederatedIdentity
                 | CredentialChoice::FederatedFile
+                | CredentialChoice::FederatedGithubActions
+                | CredentialChoice::FederatedAzurePipelines
+                | CredentialChoice::FederatedGcp
+                | CredentialChoice::WorkloadIdentity
+                | CredentialChoice::AzureCli
                 | CredentialChoice::ManagedIdentity => {}
             }
         }
@@ -210,6 +240,42 @@ impl Sandbox {
             CredentialChoice::FederatedFile => {
                 app("federated", "assertion = { source = \"file\", path = \"assertion.jwt\" }\n")
             }
+            CredentialChoice::FederatedGithubActions => {
+                app("federated", "assertion = { source = \"github_actions\", ca_file = \"ca.pem\" }\n")
+            }
+            CredentialChoice::FederatedAzurePipelines => app(
+                "federated",
+                &format!(
+                    "assertion = {{ source = \"azure_pipelines\", service_connection = \"{SERVICE_CONNECTION}\", \
+                     ca_file = \"ca.pem\" }}\n"
+                ),
+            ),
+            CredentialChoice::FederatedGcp => {
+                let metadata = quote(&self.gcp_metadata().url());
+                app(
+                    "federated",
+                    &format!("assertion = {{ source = \"gcp_metadata\", metadata_endpoint = {metadata} }}\n"),
+                )
+            }
+            CredentialChoice::FederatedOAuth2 => {
+                app("federated", &self.oauth2_assertion(&format!("audience = \"{audience}\"")))
+            }
+            CredentialChoice::FederatedOAuth2Post => app(
+                "federated",
+                &self.oauth2_assertion("authentication = \"post\", scope = \"openid\", token = \"id_token\""),
+            ),
+            CredentialChoice::FederatedCommand => {
+                app("federated", &format!("assertion = {{ source = \"command\", argv = [\"./{PROGRAM}\"] }}\n"))
+            }
+            // Its client id and its file are the pod's to say.
+            CredentialChoice::WorkloadIdentity => format!(
+                "kind = \"workload_identity\"\ntenant = {}\nauthority = {}\nca_file = \"ca.pem\"\n",
+                quote(tenant.as_deref().unwrap_or_default()),
+                quote(&self.entra().url()),
+            ),
+            CredentialChoice::AzureCli => {
+                format!("kind = \"azure_cli\"\ntenant = {}\n", quote(tenant.as_deref().unwrap_or_default()))
+            }
             CredentialChoice::ManagedIdentity => format!(
                 "kind = \"managed_identity\"\nclient_id = \"{LOCAL_IDENTITY_CLIENT_ID}\"\nimds_endpoint = {imds}\n"
             ),
@@ -220,7 +286,18 @@ impl Sandbox {
         };
         format!("\n[credentials.{name}]\n{body}")
     }
+
+    fn oauth2_assertion(&self, more: &str) -> String {
+        let url = quote(&self.oauth2_client().0);
+        format!(
+            "assertion = {{ source = \"oauth2\", token_url = {url}, client_id = \"{OAUTH2_CLIENT_ID}\", \
+             secret = {{ file = \"idp-secret\" }}, ca_file = \"ca.pem\", {more} }}\n"
+        )
+    }
 }
+
+/// The name of the program that prints an assertion.
+const PROGRAM: &str = "get-assertion";
 
 fn access_key_file(endpoint: &str) -> String {
     format!("{endpoint}-access-key")
@@ -251,4 +328,15 @@ fn write_private(path: &Path, content: &str) -> io::Result<()> {
 #[cfg(not(unix))]
 fn write_private(path: &Path, content: &str) -> io::Result<()> {
     fs::write(path, content)
+}
+
+#[cfg(unix)]
+fn make_executable(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_path: &Path) -> io::Result<()> {
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //! server's [`Journal`].
 //!
 //! A walk: `listen` accepts, reads the request whole, writes it in the `journal` and lets `faults` happen; the rest
-//! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `endpoint` (with `access`, `path`,
+//! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `provider`, `endpoint` (with `access`, `path`,
 //! `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` and its `roster` to
 //! `connection`, and from there to a test in this process or, by `client` and `hub_protocol`, to a real client.
 
@@ -41,6 +41,7 @@ mod message;
 mod parameters;
 mod path;
 mod problem;
+mod provider;
 mod refusal;
 mod rest;
 mod roles;
@@ -69,7 +70,7 @@ pub use message::{Content, Invocation, Message};
 pub use roles::Role;
 pub use scenario::{
     APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
-    TENANT_A, TENANT_B, TENANT_C,
+    OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
 };
 
 use certificates::CertificateAuthority;
@@ -80,6 +81,7 @@ use entra::Entra;
 use identity::{AppService, IdentityIssuer, Imds};
 use keys::{Claims, RsaKey};
 use listen::Port;
+use provider::{GcpMetadata, ProviderSecrets, Providers};
 use scenario::ResourceSeed;
 use token::unique;
 
@@ -92,6 +94,10 @@ pub struct SandboxSettings {
     pub imds: SocketAddr,
     /// Where the identity endpoint of App Service listens.
     pub app_service: SocketAddr,
+    /// Where the identity providers outside Entra listen.
+    pub providers: SocketAddr,
+    /// Where the metadata server of Google Cloud listens.
+    pub gcp_metadata: SocketAddr,
     /// Where the control listener listens.
     pub control: SocketAddr,
     /// The SignalR endpoints.
@@ -124,6 +130,9 @@ pub struct Sandbox {
     imds: Server,
     app_service: Server,
     app_service_secret: SecretText,
+    providers: Server,
+    provider_secrets: ProviderSecrets,
+    gcp_metadata: Server,
     control: Server,
     endpoints: Arc<[Endpoint]>,
     key: &'static RsaKey,
@@ -187,6 +196,8 @@ impl Default for SandboxSettings {
             entra: free,
             imds: free,
             app_service: free,
+            providers: free,
+            gcp_metadata: free,
             control: free,
             endpoints: vec![endpoint("east", TENANT_B), endpoint("west", TENANT_C)],
             client_times: ClientTimes::default(),
@@ -221,6 +232,8 @@ impl Sandbox {
         let (entra, entra_port) = bind("entra", settings.entra, true, false)?;
         let (imds, imds_port) = bind("imds", settings.imds, false, true)?;
         let (app_service, app_service_port) = bind("app_service", settings.app_service, false, true)?;
+        let (providers, providers_port) = bind("providers", settings.providers, true, false)?;
+        let (gcp_metadata, gcp_metadata_port) = bind("gcp_metadata", settings.gcp_metadata, false, true)?;
         let (control, control_port) = bind("control", settings.control, false, true)?;
 
         let seeds: Vec<_> =
@@ -247,7 +260,14 @@ impl Sandbox {
         let secret = unique();
         let service = AppService { issuer, secret: secret.clone() };
         tasks.spawn(app_service.clone().serve(app_service_port, None, Arc::new(service)));
-        let servers = [&entra, &imds, &app_service].into_iter().chain(endpoints.iter().map(|e| &e.server));
+        let (external, provider_secrets) = (RsaKey::external()?, ProviderSecrets::generate());
+        let service = Providers { secrets: provider_secrets.clone(), key: external };
+        tasks.spawn(providers.clone().serve(providers_port, Some(ca.acceptor()?), Arc::new(service)));
+        let service = GcpMetadata { key: external };
+        tasks.spawn(gcp_metadata.clone().serve(gcp_metadata_port, None, Arc::new(service)));
+        let servers = [&entra, &imds, &app_service, &providers, &gcp_metadata]
+            .into_iter()
+            .chain(endpoints.iter().map(|e| &e.server));
         let servers = servers.cloned().collect();
         let service = Control { servers, endpoints: Arc::clone(&endpoints), directory: directory.clone() };
         tasks.spawn(control.clone().serve(control_port, None, Arc::new(service)));
@@ -261,6 +281,9 @@ impl Sandbox {
             imds,
             app_service,
             app_service_secret: SecretText::new(secret),
+            providers,
+            provider_secrets,
+            gcp_metadata,
             control,
             endpoints,
             key,
@@ -293,6 +316,34 @@ impl Sandbox {
     /// What App Service sets in `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`.
     pub fn app_service_identity(&self) -> (String, SecretText) {
         (format!("{}/msi/token", self.app_service.url()), self.app_service_secret.clone())
+    }
+
+    /// The identity providers outside Entra: GitHub Actions, Azure Pipelines, an OAuth 2.0 authorization server.
+    pub const fn providers(&self) -> &Server {
+        &self.providers
+    }
+
+    /// What GitHub sets in `ACTIONS_ID_TOKEN_REQUEST_URL` and `ACTIONS_ID_TOKEN_REQUEST_TOKEN`.
+    pub fn github_actions(&self) -> (String, SecretText) {
+        let url = format!("{}{}?api-version=2.0", self.providers.url(), provider::GITHUB_PATH);
+        (url, self.provider_secrets.github.clone())
+    }
+
+    /// What Azure Pipelines sets in `SYSTEM_OIDCREQUESTURI`, and the value of `System.AccessToken`.
+    pub fn azure_pipelines(&self) -> (String, SecretText) {
+        let url = format!("{}{}", self.providers.url(), provider::PIPELINES_PATH);
+        (url, self.provider_secrets.pipelines.clone())
+    }
+
+    /// The OAuth 2.0 token endpoint, and the secret of its client [`OAUTH2_CLIENT_ID`].
+    pub fn oauth2_client(&self) -> (String, SecretText) {
+        let url = format!("{}{}", self.providers.url(), provider::OAUTH2_PATH);
+        (url, self.provider_secrets.oauth2.clone())
+    }
+
+    /// The metadata server of Google Cloud, in place of `http://metadata.google.internal`.
+    pub const fn gcp_metadata(&self) -> &Server {
+        &self.gcp_metadata
     }
 
     /// The control listener.

@@ -7,7 +7,9 @@
 //!     secret, certificate,                       of the same client id             of the same client id
 //!     federated credentials for:                 REST API Owner on "east"          REST API Owner on "west"
 //!       managed identity of A  ─ IMDS          SignalR resource "east"           SignalR resource "west"
-//!       an external issuer     ─ file          managed identity with the role
+//!       external issuers: a    ─ file          managed identity with the role
+//!       cluster, GitHub, Azure
+//!       Pipelines, Google, OAuth
 //! ```
 
 use std::time::{Duration, SystemTime};
@@ -40,6 +42,22 @@ pub const LOCAL_IDENTITY_CLIENT_ID: &str = "1de00000-0000-4000-8000-00000000000b
 pub const EXTERNAL_ISSUER: &str = "https://issuer.sandbox.test";
 /// The subject that the app registration trusts of it.
 pub const EXTERNAL_SUBJECT: &str = "system:serviceaccount:default:signalr-gateway";
+
+/// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration trusts.
+pub(super) const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
+pub(super) const GITHUB_SUBJECT: &str = "repo:contoso/deploy:ref:refs/heads/main";
+/// The OIDC provider of an organization of Azure DevOps, and the service connection that the app registration trusts.
+pub(super) const PIPELINES_ISSUER: &str = "https://vstoken.dev.azure.com/de700000-0000-4000-8000-000000000001";
+pub(super) const PIPELINES_SUBJECT: &str = "sc://contoso/deploy/signalr";
+/// The id of that service connection.
+pub const SERVICE_CONNECTION: &str = "5c000000-0000-4000-8000-000000000001";
+/// Google, and the unique id of the service account that the app registration trusts.
+pub(super) const GCP_ISSUER: &str = "https://accounts.google.com";
+pub(super) const GCP_SUBJECT: &str = "104857600000000000001";
+/// An OAuth 2.0 authorization server, and its client that the app registration trusts.
+pub(super) const OAUTH2_ISSUER: &str = "https://idp.sandbox.test";
+/// The id of that client.
+pub const OAUTH2_CLIENT_ID: &str = "signalr:gateway";
 
 const DOMAINS: [(&str, &str); 3] = [
     (TENANT_A, "contoso.onmicrosoft.com"),
@@ -97,8 +115,9 @@ pub(super) fn directory(
                 .push(ServicePrincipal { object_id, ..principal(&identity.tenant, &identity.client_id, roles) });
         }
     }
-    let external =
-        ExternalIssuer { issuer: EXTERNAL_ISSUER.to_owned(), keys: vec![RsaKey::external()?.public().clone()] };
+    let key = RsaKey::external()?.public();
+    let external_issuers = [EXTERNAL_ISSUER, GITHUB_ISSUER, PIPELINES_ISSUER, GCP_ISSUER, OAUTH2_ISSUER]
+        .map(|issuer| ExternalIssuer { issuer: issuer.to_owned(), keys: vec![key.clone()] });
     let resources = resources.iter().map(|resource| Resource {
         name: resource.name.to_owned(),
         tenant: resource.tenant.to_owned(),
@@ -109,20 +128,28 @@ pub(super) fn directory(
         tenants,
         applications: vec![application(authority, certificate)],
         managed_identities,
-        external_issuers: vec![external],
+        external_issuers: external_issuers.into(),
         resources: resources.collect(),
         tokens: TokenPolicy::default(),
     })
 }
 
 fn application(authority: &str, certificate: &ClientCertificate) -> Application {
-    let federated = EXCHANGE_AUDIENCES.iter().flat_map(|audience| {
-        [(exchange_issuer(authority, TENANT_A), IDENTITY_OBJECT_ID), (EXTERNAL_ISSUER.to_owned(), EXTERNAL_SUBJECT)]
-            .map(|(issuer, subject)| FederatedCredential {
-                issuer,
-                subject: subject.to_owned(),
-                audience: (*audience).to_owned(),
-            })
+    let home = exchange_issuer(authority, TENANT_A);
+    let of_every_cloud = [
+        (home.as_str(), IDENTITY_OBJECT_ID),
+        (EXTERNAL_ISSUER, EXTERNAL_SUBJECT),
+        (GITHUB_ISSUER, GITHUB_SUBJECT),
+        (GCP_ISSUER, GCP_SUBJECT),
+    ];
+    // The audience of Azure Pipelines is always the first. There are 20 at most.
+    let of_one = [(PIPELINES_ISSUER, PIPELINES_SUBJECT), (OAUTH2_ISSUER, OAUTH2_CLIENT_ID)];
+    let federated = EXCHANGE_AUDIENCES.iter().zip([&of_one[..], &[], &[]]).flat_map(|(audience, more)| {
+        of_every_cloud.iter().chain(more).map(|(issuer, subject)| FederatedCredential {
+            issuer: (*issuer).to_owned(),
+            subject: (*subject).to_owned(),
+            audience: (*audience).to_owned(),
+        })
     });
     Application {
         client_id: APP_CLIENT_ID.to_owned(),

@@ -164,6 +164,35 @@ const ROWS: &[Row] = {
             Step::Proof,
         ),
         row(
+            "the program that prints the assertion fails",
+            By::FederatedCommand,
+            |b| std::fs::write(b.file("get-assertion"), "#!/bin/sh\necho not signed in >&2\nexit 3\n").unwrap(),
+            Step::Proof,
+        ),
+        row(
+            "the secret of the OAuth 2.0 client is wrong",
+            By::FederatedOAuth2,
+            |b| std::fs::write(b.file("idp-secret"), "wrong").unwrap(),
+            Step::Proof,
+        ),
+        row(
+            "something answers in place of Google's metadata server",
+            By::FederatedGcp,
+            |b| b.sandbox.gcp_metadata().faults().set(Fault::always(FaultKind::html(200))),
+            Step::Proof,
+        ),
+        row(
+            "Google's issuer is not trusted",
+            By::FederatedGcp,
+            |b| {
+                edit(b, |d| {
+                    let app = d.application_mut(APP_CLIENT_ID).unwrap();
+                    app.federated.retain(|credential| !credential.issuer.contains("google"));
+                });
+            },
+            Step::Federation,
+        ),
+        row(
             "the federated credential is missing",
             By::FederatedIdentity,
             |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().federated.clear()),
@@ -398,6 +427,9 @@ async fn finds_nothing_broken_in_a_whole_set_up() {
         CredentialChoice::ClientCertificate,
         CredentialChoice::FederatedIdentity,
         CredentialChoice::FederatedFile,
+        CredentialChoice::FederatedGcp,
+        CredentialChoice::FederatedOAuth2,
+        CredentialChoice::FederatedCommand,
         CredentialChoice::ManagedIdentity,
         CredentialChoice::AccessKey,
         CredentialChoice::TokenFile,

@@ -21,7 +21,10 @@ mod drain;
 mod fanout;
 mod forwarding;
 mod observability;
+#[cfg(unix)]
+mod providers;
 mod reload;
+mod rotation;
 mod routing;
 mod secrets;
 mod token_life;

@@ -1,8 +1,10 @@
 //! The canary: what must never be shown is looked for in everything that the gateway shows, at the noisiest level.
 
-use signalr_gateway::sandbox::{CredentialChoice, Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
+use std::time::Duration;
 
-use crate::support::{ALL_OPERATIONS, Answer, Caller, HELLO, Process, SEND, Stage, hello, request, wait_until};
+use signalr_gateway::sandbox::{APP_CLIENT_ID, CredentialChoice, Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
+
+use crate::support::{ALL_OPERATIONS, Answer, Caller, HELLO, Process, SEND, Stage, hello, request, run_in, wait_until};
 
 /// What is looked for, under the name by which a failing test may mention it.
 struct Canaries(Vec<(String, String)>);
@@ -27,6 +29,9 @@ fn canaries(stage: &Stage, folder: &std::path::Path) -> Canaries {
     let mut found = vec![("the client secret".to_owned(), read("client-secret").unwrap())];
     let (_, header) = stage.sandbox.app_service_identity();
     found.push(("the secret of App Service".to_owned(), header.expose().to_owned()));
+    found.push(("GitHub's request token".to_owned(), stage.sandbox.github_actions().1.expose().to_owned()));
+    found.push(("a job's access token".to_owned(), stage.sandbox.azure_pipelines().1.expose().to_owned()));
+    found.push(("an OAuth 2.0 secret".to_owned(), stage.sandbox.oauth2_client().1.expose().to_owned()));
     for endpoint in ["east", "west"] {
         found.extend(read(&format!("{endpoint}-access-key")).map(|key| ("an access key".to_owned(), key)));
         found.extend(read(&format!("{endpoint}-token")).map(|token| ("a token file".to_owned(), token)));
@@ -74,17 +79,51 @@ async fn live_through(stage: &Stage, process: &Process, shown: &mut Vec<(String,
     }
 }
 
+/// What platforms put into the environment of a gateway that runs there, and where its `az` is.
+fn environment(stage: &Stage) -> Vec<(&'static str, String)> {
+    let folder = stage.folder.path();
+    let ((github, github_token), (pipelines, pipelines_token)) =
+        (stage.sandbox.github_actions(), stage.sandbox.azure_pipelines());
+    vec![
+        ("ACTIONS_ID_TOKEN_REQUEST_URL", github),
+        ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", github_token.expose().to_owned()),
+        ("SYSTEM_OIDCREQUESTURI", pipelines),
+        ("SYSTEM_ACCESSTOKEN", pipelines_token.expose().to_owned()),
+        ("AZURE_CLIENT_ID", APP_CLIENT_ID.to_owned()),
+        ("AZURE_FEDERATED_TOKEN_FILE", folder.join("assertion.jwt").display().to_string()),
+        ("PATH", format!("{}:/usr/bin:/bin", folder.display())),
+    ]
+}
+
+/// Writes an `az` that fails at first and then prints a token, each time with the token on stderr.
+fn write_azure_cli(stage: &Stage) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = stage.folder.path();
+    let token = stage.sandbox.ready_token("east", Duration::from_secs(600)).unwrap();
+    let script = format!(
+        "#!/bin/sh\necho 'debug: {token}' >&2\n[ -e \"$0.ran\" ] || {{ : > \"$0.ran\"; exit 1; }}\n\
+         echo '{{\"accessToken\":\"{token}\",\"expires_on\":4000000000}}'\n"
+    );
+    std::fs::write(folder.join("az"), script).unwrap();
+    std::fs::set_permissions(folder.join("az"), std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
 #[tokio::test]
 async fn nothing_secret_is_shown_anywhere_whatever_happens() {
     use CredentialChoice::{
-        AccessKey, ClientCertificate, ClientCertificateRs256, ClientSecret, FederatedFile, FederatedIdentity,
-        ManagedIdentity, TokenFile,
+        AccessKey, AzureCli, ClientCertificate, ClientCertificateRs256, ClientSecret, FederatedAzurePipelines,
+        FederatedCommand, FederatedFile, FederatedGcp, FederatedGithubActions, FederatedIdentity, FederatedOAuth2,
+        FederatedOAuth2Post, ManagedIdentity, TokenFile, WorkloadIdentity,
     };
     for (east, west) in [
         (ClientSecret, FederatedIdentity),
         (ClientCertificate, AccessKey),
         (ClientCertificateRs256, TokenFile),
         (ManagedIdentity, FederatedFile),
+        (FederatedOAuth2, FederatedGithubActions),
+        (FederatedOAuth2Post, FederatedAzurePipelines),
+        (WorkloadIdentity, FederatedCommand),
+        (AzureCli, FederatedGcp),
     ] {
         let stage = Stage::start().await;
         let config = GatewayConfig {
@@ -102,18 +141,25 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
         let tenant = if west == FederatedFile { TENANT_C } else { TENANT_B };
         let refused = Fault::times(1, FaultKind::json(401, description)).on_path(&format!("/{tenant}"));
         stage.sandbox.entra().faults().set(refused);
-        stage.sandbox.imds().faults().set(Fault::times(1, FaultKind::status(500)));
+        for host in [stage.sandbox.imds(), stage.sandbox.providers(), stage.sandbox.gcp_metadata()] {
+            host.faults().set(Fault::times(1, FaultKind::status(500)));
+        }
+        write_azure_cli(&stage);
+        let environment = environment(&stage);
+        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let filter = "logging.filter=trace,azure_identity=trace,azure_core=trace,typespec_client_core=trace";
         let arguments =
             ["run", "--config", files.config.to_str().unwrap(), "--set", filter, "--set", "shutdown.delay=0s"];
-        let process = Process::start(&arguments, &[], folder).await;
+        let process = Process::start(&arguments, &environment, folder).await;
         let canaries = canaries(&stage, folder);
         let mut shown = Vec::new();
         // Each file is written anew, which has it read again at once.
         wait_until("all credentials are ready", async || {
-            for file in [&files.secret, &files.certificate, &files.assertion] {
-                let content = std::fs::read(file).unwrap();
-                std::fs::write(file, content).unwrap();
+            let followed = ["idp-secret"].map(|name| folder.join(name));
+            for file in [&files.secret, &files.certificate, &files.assertion].into_iter().chain(&followed) {
+                if let Ok(content) = std::fs::read(file) {
+                    std::fs::write(file, content).unwrap();
+                }
             }
             let status = Caller::connect(process.admin()).await.call("GET", "/status").await;
             shown.push(("/status at the start".to_owned(), status.text()));
@@ -125,6 +171,11 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
         let sent: usize =
             stage.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().entries().len()).sum();
         assert!(sent >= 8, "{sent}");
+        let config = files.config.to_str().unwrap();
+        for arguments in [vec!["doctor", "--config", config], vec!["token", "east", "--config", config]] {
+            let finished = run_in(&environment, &arguments).await;
+            shown.push((arguments.join(" "), format!("{}{}", finished.stdout, finished.stderr)));
+        }
         process.terminate().await;
         let (_, log) = process.wait().await;
         assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the log was to be noisy: {log}");

@@ -33,6 +33,14 @@ async fn every_credential_is_written_with_its_files() {
         CredentialChoice::ClientCertificateRs256,
         CredentialChoice::FederatedIdentity,
         CredentialChoice::FederatedFile,
+        CredentialChoice::FederatedGithubActions,
+        CredentialChoice::FederatedAzurePipelines,
+        CredentialChoice::FederatedGcp,
+        CredentialChoice::FederatedOAuth2,
+        CredentialChoice::FederatedOAuth2Post,
+        CredentialChoice::FederatedCommand,
+        CredentialChoice::WorkloadIdentity,
+        CredentialChoice::AzureCli,
         CredentialChoice::ManagedIdentity,
         CredentialChoice::AccessKey,
         CredentialChoice::TokenFile,
@@ -53,6 +61,8 @@ async fn every_credential_is_written_with_its_files() {
             credential.get("secret").and_then(|secret| secret.get("file")),
             credential.get("certificate"),
             credential.get("assertion").and_then(|assertion| assertion.get("path")),
+            credential.get("assertion").and_then(|assertion| assertion.get("secret")?.get("file")),
+            credential.get("assertion").and_then(|assertion| assertion.get("argv")?.get(0)),
         ];
         for file in named.into_iter().flatten() {
             assert!(folder.path().join(file.as_str().unwrap()).exists(), "{choice:?} {file}");

@@ -1,0 +1,297 @@
+//! Identity providers outside Entra, whose tokens a federated identity credential may trust: GitHub Actions, Azure
+//! Pipelines, an OAuth 2.0 authorization server, and the metadata server of Google Cloud. Each refuses what the real one
+//! refuses. Knows nothing of what their tokens are presented for.
+//!
+//! ```text
+//! GET  /github/token?api-version=2.0&audience=…                                   ──► {"count", "value"}
+//! POST /contoso/_apis/…/oidctoken?api-version=7.1&serviceConnectionId=…           ──► {"oidcToken"}
+//! POST /oauth2/token  grant_type=client_credentials&audience=…                    ──► {"access_token"[, "id_token"]}
+//! GET  /computeMetadata/v1/instance/service-accounts/default/identity?audience=…  ──► the token
+//! ```
+//!
+//! Sources: GitHub, "`OpenID` Connect reference"; Microsoft, "Oidctoken - Create" and what the official SDK sends; RFC 6749;
+//! Google Cloud, "Verify the identity of a Compute Engine instance" and "View and query VM metadata".
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, WWW_AUTHENTICATE};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::directory::SecretText;
+use super::exchange::{Received, Reply, Service};
+use super::keys::{Claims, RsaKey};
+use super::scenario::{
+    GCP_ISSUER, GCP_SUBJECT, GITHUB_ISSUER, GITHUB_SUBJECT, OAUTH2_CLIENT_ID, OAUTH2_ISSUER, PIPELINES_ISSUER,
+    PIPELINES_SUBJECT, SERVICE_CONNECTION,
+};
+use super::token::{EXCHANGE_AUDIENCES, unique};
+use super::unix_seconds;
+
+/// The path that GitHub's request URL has here.
+pub(super) const GITHUB_PATH: &str = "/github/token";
+/// The path of a job of Azure Pipelines.
+pub(super) const PIPELINES_PATH: &str = "/contoso/_apis/distributedtask/hubs/build/plans/1/jobs/1/oidctoken";
+/// The path of the OAuth 2.0 token endpoint.
+pub(super) const OAUTH2_PATH: &str = "/oauth2/token";
+/// Where the metadata server answers for service accounts.
+const ACCOUNTS_PATH: &str = "/computeMetadata/v1/instance/service-accounts/";
+
+/// The life of GitHub's and Azure Pipelines' tokens. Source: as observed, 5 and 10 minutes.
+const JOB_LIFE: Duration = Duration::from_secs(300);
+/// The life of Google's tokens and of the authorization server's.
+const HOST_LIFE: Duration = Duration::from_secs(3600);
+
+const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
+
+/// What the providers know their callers by.
+#[derive(Clone, Debug)]
+pub(super) struct ProviderSecrets {
+    pub(super) github: SecretText,
+    pub(super) pipelines: SecretText,
+    pub(super) oauth2: SecretText,
+}
+
+impl ProviderSecrets {
+    pub(super) fn generate() -> Self {
+        let secret = |between: &str| SecretText::new(format!("{}{between}{}", unique(), unique()));
+        // What is not form-encoded on its way is not what arrives.
+        Self { github: secret(""), pipelines: secret(""), oauth2: secret(": +") }
+    }
+}
+
+/// GitHub Actions, Azure Pipelines and an OAuth 2.0 authorization server.
+pub(super) struct Providers {
+    pub(super) secrets: ProviderSecrets,
+    pub(super) key: &'static RsaKey,
+}
+
+/// The metadata server of Google Cloud.
+pub(super) struct GcpMetadata {
+    pub(super) key: &'static RsaKey,
+}
+
+impl Service for Providers {
+    const MAX_BODY: usize = 64 * 1024;
+
+    async fn answer(&self, request: Received) -> Reply {
+        match (request.path.as_str(), &request.method) {
+            (GITHUB_PATH, &Method::GET) => self.github(&request),
+            (PIPELINES_PATH, &Method::POST) => self.pipelines(&request),
+            (OAUTH2_PATH, &Method::POST) => {
+                self.oauth2(&request).map_or_else(|refused| refused.reply(), |body| issued(&body))
+            }
+            (GITHUB_PATH | PIPELINES_PATH | OAUTH2_PATH, _) => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),
+            _ => Reply::empty(StatusCode::NOT_FOUND),
+        }
+    }
+}
+
+impl Providers {
+    fn github(&self, request: &Received) -> Reply {
+        if request.bearer() != Some(self.secrets.github.expose()) {
+            return refusal(
+                StatusCode::UNAUTHORIZED,
+                "The request token is missing, wrong, or of a job that has ended.",
+            );
+        }
+        // It stands in the URL that GitHub hands out, and must not get lost.
+        if request.query_value("api-version").as_deref() != Some("2.0") {
+            return refusal(StatusCode::BAD_REQUEST, "The api-version is missing or not supported.");
+        }
+        let audience = request.query_value("audience").filter(|audience| !audience.is_empty());
+        let audience = audience.unwrap_or_else(|| String::from("https://github.com/contoso"));
+        let claims = json!({ "repository": "contoso/deploy", "ref": "refs/heads/main" });
+        match sign(self.key, [GITHUB_ISSUER, GITHUB_SUBJECT, &audience], JOB_LIFE, &claims) {
+            Ok(token) => issued(&json!({ "count": token.len(), "value": token })),
+            Err(err) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
+        }
+    }
+
+    fn pipelines(&self, request: &Received) -> Reply {
+        if request.bearer() != Some(self.secrets.pipelines.expose()) {
+            // Who does not ask for it gets the page where people sign in.
+            let for_programs = request.header("x-tfs-fedauthredirect") == Some("Suppress");
+            if for_programs {
+                return refusal(
+                    StatusCode::UNAUTHORIZED,
+                    "TF400813: The user is not authorized to access this resource.",
+                );
+            }
+            let page = "https://spsprodcus1.vssps.visualstudio.com/_signin";
+            return Reply::empty(StatusCode::FOUND).header(LOCATION, page).verdict("sent to sign in");
+        }
+        if request.header(CONTENT_LENGTH).is_none() {
+            return refusal(StatusCode::LENGTH_REQUIRED, "The request must be chunked or have a content length.");
+        }
+        if request.query_value("api-version").is_none() {
+            return refusal(StatusCode::BAD_REQUEST, "No api-version was supplied.");
+        }
+        match request.query_value("serviceConnectionId").as_deref() {
+            Some(SERVICE_CONNECTION) => {}
+            Some(_) => return refusal(StatusCode::NOT_FOUND, "No service connection found with this identifier."),
+            None => return refusal(StatusCode::BAD_REQUEST, "serviceConnectionId is missing."),
+        }
+        let who = [PIPELINES_ISSUER, PIPELINES_SUBJECT, EXCHANGE_AUDIENCES[0]];
+        match sign(self.key, who, JOB_LIFE, &json!({})) {
+            Ok(token) => issued(&json!({ "oidcToken": token })),
+            Err(err) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
+        }
+    }
+
+    fn oauth2(&self, request: &Received) -> Result<Value, OAuth2Refusal> {
+        let type_of_form = "application/x-www-form-urlencoded";
+        if !request.header(CONTENT_TYPE).is_some_and(|value| value.starts_with(type_of_form)) {
+            return Err(OAuth2Refusal::new("invalid_request", "The body is no form."));
+        }
+        let pairs: Vec<(String, String)> = form_urlencoded::parse(&request.body).into_owned().collect();
+        let form: HashMap<String, String> = pairs.iter().cloned().collect();
+        if form.len() < pairs.len() {
+            return Err(OAuth2Refusal::new("invalid_request", "A parameter is there twice."));
+        }
+        if form.get("grant_type").map(String::as_str) != Some("client_credentials") {
+            return Err(OAuth2Refusal::new("unsupported_grant_type", "Only client_credentials."));
+        }
+        self.authenticate(request, &form)?;
+        let token = |audience: &str| sign(self.key, [OAUTH2_ISSUER, OAUTH2_CLIENT_ID, audience], HOST_LIFE, &json!({}));
+        // As some servers do: without an audience the token is for the server itself, and opaque.
+        let access_token = form.get("audience").map_or_else(|| Ok(unique()), |audience| token(audience))?;
+        let mut body =
+            json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": HOST_LIFE.as_secs() });
+        let scopes = form.get("scope").map_or("", String::as_str);
+        if scopes.split(' ').any(|scope| scope == "openid")
+            && let Some(fields) = body.as_object_mut()
+        {
+            fields.insert(String::from("id_token"), Value::from(token(EXCHANGE_AUDIENCES[0])?));
+        }
+        Ok(body)
+    }
+
+    /// RFC 6749 section 2.3.1: in the header or in the form, and not in both.
+    fn authenticate(&self, request: &Received, form: &HashMap<String, String>) -> Result<(), OAuth2Refusal> {
+        let basic = request.header(AUTHORIZATION).and_then(|value| value.strip_prefix("Basic "));
+        let posted = form.get("client_id").zip(form.get("client_secret"));
+        let (id, secret) = match (basic, posted) {
+            (Some(_), Some(_)) => {
+                return Err(OAuth2Refusal::new("invalid_request", "The client authenticates in more than one way."));
+            }
+            (Some(basic), None) => decode_basic(basic).unwrap_or_default(),
+            (None, Some((id, secret))) => (id.clone(), secret.clone()),
+            (None, None) => (String::new(), String::new()),
+        };
+        if id == OAUTH2_CLIENT_ID && secret == self.secrets.oauth2.expose() {
+            return Ok(());
+        }
+        // Some servers repeat what they were sent.
+        Err(OAuth2Refusal::new("invalid_client", format!("No client '{id}' with secret '{secret}'.")))
+    }
+}
+
+/// A refusal of the authorization server (RFC 6749 section 5.2).
+struct OAuth2Refusal {
+    error: &'static str,
+    description: String,
+}
+
+impl OAuth2Refusal {
+    fn new(error: &'static str, description: impl Into<String>) -> Self {
+        Self { error, description: description.into() }
+    }
+
+    fn reply(&self) -> Reply {
+        let status = match self.error {
+            "invalid_client" => StatusCode::UNAUTHORIZED,
+            "server_error" => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let body = json!({ "error": self.error, "error_description": self.description });
+        let reply = Reply::json(status, &body).verdict(self.error);
+        if status == StatusCode::UNAUTHORIZED { reply.header(WWW_AUTHENTICATE, "Basic") } else { reply }
+    }
+}
+
+impl From<jsonwebtoken::errors::Error> for OAuth2Refusal {
+    fn from(err: jsonwebtoken::errors::Error) -> Self {
+        Self::new("server_error", err.to_string())
+    }
+}
+
+impl Service for GcpMetadata {
+    const MAX_BODY: usize = 4096;
+
+    async fn answer(&self, request: Received) -> Reply {
+        self.identity(&request).header(FLAVOR, "Google").header(http::header::SERVER, "Metadata Server for VM")
+    }
+}
+
+impl GcpMetadata {
+    fn identity(&self, request: &Received) -> Reply {
+        let account = request.path.strip_prefix(ACCOUNTS_PATH).and_then(|rest| rest.strip_suffix("/identity"));
+        let Some(account) = account else { return page(StatusCode::NOT_FOUND, "Not Found") };
+        if request.method != Method::GET {
+            return page(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        }
+        if request.header(FLAVOR) != Some("Google") {
+            return page(StatusCode::FORBIDDEN, "Missing required header \"Metadata-Flavor\": \"Google\"");
+        }
+        // It was forwarded, so it is not from this host.
+        if request.header("x-forwarded-for").is_some() {
+            return page(StatusCode::FORBIDDEN, "Requests with X-Forwarded-For are not allowed");
+        }
+        if account != "default" && account != "gateway@contoso.iam.gserviceaccount.com" {
+            return page(StatusCode::NOT_FOUND, "The service account was not found.");
+        }
+        let Some(audience) = request.query_value("audience").filter(|audience| !audience.is_empty()) else {
+            return page(StatusCode::BAD_REQUEST, "non-empty audience parameter required");
+        };
+        let more = match request.query_value("format").as_deref() {
+            None | Some("standard") => json!({ "azp": GCP_SUBJECT }),
+            Some("full") => json!({ "azp": GCP_SUBJECT, "google": { "compute_engine": { "project_id": "contoso" } } }),
+            Some(_) => return page(StatusCode::BAD_REQUEST, "invalid format"),
+        };
+        match sign(self.key, [GCP_ISSUER, GCP_SUBJECT, &audience], HOST_LIFE, &more) {
+            // It says so of what is no page.
+            Ok(token) => Reply::typed(StatusCode::OK, "text/html", token).verdict("token issued"),
+            Err(err) => page(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
+        }
+    }
+}
+
+fn sign(
+    key: &RsaKey,
+    [iss, sub, aud]: [&str; 3],
+    life: Duration,
+    more: &Value,
+) -> jsonwebtoken::errors::Result<String> {
+    let now = unix_seconds(SystemTime::now());
+    let expires = now.saturating_add(i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
+    let claims = json!({ "iss": iss, "sub": sub, "aud": aud, "iat": now, "nbf": now, "exp": expires, "jti": unique() });
+    let mut claims = claims.as_object().cloned().unwrap_or_else(Claims::new);
+    claims.extend(more.as_object().cloned().unwrap_or_default());
+    key.sign(&claims)
+}
+
+fn decode_basic(text: &str) -> Option<(String, String)> {
+    let pair = String::from_utf8(STANDARD.decode(text).ok()?).ok()?;
+    let (id, secret) = pair.split_once(':')?;
+    let decoded = |text: &str| {
+        let (text, _) = form_urlencoded::parse(text.as_bytes()).next()?;
+        Some(text.into_owned())
+    };
+    Some((decoded(id)?, decoded(secret)?))
+}
+
+fn issued(body: &Value) -> Reply {
+    Reply::json(StatusCode::OK, body).verdict("token issued")
+}
+
+fn refusal(status: StatusCode, message: &str) -> Reply {
+    Reply::json(status, &json!({ "message": message })).verdict(message.to_owned())
+}
+
+fn page(status: StatusCode, message: &str) -> Reply {
+    Reply::typed(status, "text/html; charset=UTF-8", message.to_owned()).verdict(message.to_owned())
+}
