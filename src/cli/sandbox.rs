@@ -13,6 +13,17 @@ use super::{Outcome, logging, print, usage};
 use crate::config::{Sources, load};
 use crate::gateway::Addresses;
 use crate::sandbox::{Files, GatewayConfig, Sandbox, SandboxSettings};
+use crate::serve::BoundAddress;
+
+/// A message goes to both endpoints, so that it can be seen to arrive on both; and nothing waits at the end.
+const MORE: &str = r#"[[routes]]
+name = "everywhere"
+endpoints = ["east", "west"]
+pick = "all"
+
+[shutdown]
+delay = "0s"
+"#;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -22,6 +33,9 @@ pub(super) struct Options {
     /// Where the gateway's admin listener listens. Port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
+    /// Where the page listens on which a person can watch. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    page: SocketAddr,
     /// Once serving, write a JSON file with all addresses and the paths of the configuration and the CA.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -34,22 +48,26 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
 }
 
 async fn start(options: &Options, folder: &Path) -> anyhow::Result<()> {
-    let sandbox = Sandbox::start(SandboxSettings::default()).await.context("the sandbox cannot start")?;
+    let settings = SandboxSettings { control: options.page, ..SandboxSettings::default() };
+    let sandbox = Sandbox::start(settings).await.context("the sandbox cannot start")?;
     let config = GatewayConfig {
         listen: options.listen.to_string(),
         admin: options.admin.to_string(),
         operations: ["messages", "groups", "queries", "close", "credentials"].map(str::to_owned).to_vec(),
-        more: "[shutdown]\ndelay = \"0s\"\n".to_owned(),
+        more: MORE.to_owned(),
         ..GatewayConfig::default()
     };
     let files = sandbox.write_files(folder, &config)?;
     let loaded = load(&Sources { file: Some(files.config.clone()), ..Sources::default() })?;
     logging::init(&loaded.settings.logging)?;
     let served = serve(loaded.settings, None, |addresses| {
+        if let Some((_, BoundAddress::Tcp(gateway))) = addresses.listeners.first() {
+            sandbox.introduce_gateway(*gateway, addresses.admin);
+        }
         if let Some(file) = &options.ready_file {
             write_ready_file(file, &ready(&sandbox, addresses, &files))?;
         }
-        print(format_args!("{}", invitation(addresses, &files)?)).map(|_| ())
+        print(format_args!("{}", invitation(&sandbox, addresses, &files)?)).map(|_| ())
     });
     served.await.map_err(|err| if err.to_string().contains("in use") { usage(hint(&err, options)) } else { err })
 }
@@ -72,19 +90,26 @@ fn ready(sandbox: &Sandbox, addresses: &Addresses, files: &Files) -> serde_json:
         "admin": addresses.admin.map(|admin| format!("http://{admin}")),
         "entra": sandbox.entra().url(),
         "control": sandbox.control().url(),
+        "page": page(sandbox),
         "endpoints": endpoints,
         "config": files.config,
         "ca": files.ca,
     })
 }
 
-fn invitation(addresses: &Addresses, files: &Files) -> anyhow::Result<String> {
+fn page(sandbox: &Sandbox) -> String {
+    format!("{}/", sandbox.control().url())
+}
+
+fn invitation(sandbox: &Sandbox, addresses: &Addresses, files: &Files) -> anyhow::Result<String> {
     let gateway = gateway_address(addresses);
     let admin = addresses.admin.map(|admin| admin.to_string()).unwrap_or_default();
     let program = std::env::current_exe().context("cannot tell the path of this program")?;
     let send = format!("http://{gateway}/api/hubs/chat/:send?api-version=2022-11-01");
     Ok(format!(
-        "signalr-gateway sandbox: an emulated Entra, two emulated SignalR endpoints (east in tenant B, west in tenant C),
+        "Watch, and send: {page}
+
+signalr-gateway sandbox: an emulated Entra, two emulated SignalR endpoints (east in tenant B, west in tenant C),
 and a gateway at http://{gateway} that calls them as an app of tenant A. No Azure account is involved.
 
 Send a broadcast, with no auth:
@@ -99,6 +124,7 @@ See where a call goes, and why:
 The gateway's status as a page: http://{admin}/
 Its configuration: {config}
 Stop with Ctrl-C.",
+        page = page(sandbox),
         program = program.display(),
         config = files.config.display(),
     ))

@@ -1,7 +1,12 @@
 //! The sandbox's own listener, for programs and people outside the process: what runs where, the journals, the
 //! faults. No part of what is emulated.
 //!
+//! - `GET /`: the page for people.
 //! - `GET /sandbox`: the servers and their addresses, and how many connections each hub has.
+//! - `GET /sandbox/connections?hub=NAME`: who is connected to a hub of each endpoint.
+//! - `POST /sandbox/relay` with `{"method", "path", "body"}`: calls the gateway, and tells what it answered.
+//! - `/endpoints/NAME/client/…`: what the endpoint's clients meet, without TLS: browsers do not trust the sandbox.
+//! - `POST /endpoints/NAME/negotiate?hub=HUB&user=USER`: what an application does that sends its clients on to the service.
 //! - `GET /sandbox/journal?server=NAME&after=N`: what a server received after its request number N.
 //! - `DELETE /sandbox/journal?server=NAME`: forgets it.
 //! - `GET /sandbox/faults?server=NAME`: the faults still to happen.
@@ -11,25 +16,40 @@
 //! - `DELETE /sandbox/faults?server=NAME`: takes all faults away.
 //! - `POST /sandbox/tokens` with `{"lifetime_secs": N, "refresh_in_secs": N}`: how Entra makes tokens from now on.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use http::header::ORIGIN;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::client::{self, negotiate};
 use super::directory::DirectoryHandle;
-use super::endpoint::Endpoint;
+use super::endpoint::EndpointService;
 use super::exchange::{Received, Reply, Service};
 use super::faults::Fault;
 use super::listen::Server;
+use super::roster::Seen;
+use super::{page, relay};
+
+/// How many connections of a hub are told of.
+const MAX_SEEN: usize = 100;
 
 /// The control listener's service.
 pub(super) struct Control {
     pub(super) servers: Arc<[Server]>,
-    pub(super) endpoints: Arc<[Endpoint]>,
+    pub(super) endpoints: Vec<Arc<EndpointService>>,
     pub(super) directory: DirectoryHandle,
+    pub(super) front: Arc<OnceLock<Front>>,
+}
+
+/// The gateway in front of the sandbox.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Front {
+    pub(super) gateway: SocketAddr,
+    pub(super) admin: Option<SocketAddr>,
 }
 
 #[derive(Deserialize)]
@@ -40,28 +60,71 @@ struct TokensBody {
 }
 
 impl Service for Control {
-    const MAX_BODY: usize = 64 * 1024;
+    /// As much as clients may post.
+    const MAX_BODY: usize = 1024 * 1024;
 
     async fn answer(&self, request: Received) -> Reply {
         if !is_local(&request.host) {
             return problem(StatusCode::FORBIDDEN, "the sandbox is controlled from this host only");
         }
-        // A page of another origin can post text and forms, but not JSON, without being asked first.
+        match request.path.strip_prefix("/endpoints/").and_then(|path| path.split_once('/')) {
+            Some((name, _)) => match self.endpoints.iter().find(|service| service.endpoint.name() == name) {
+                Some(service) => answer_endpoint(service, request).await,
+                None => problem(StatusCode::NOT_FOUND, "there is no endpoint with this name"),
+            },
+            None => self.answer_control(&request).await,
+        }
+    }
+}
+
+/// What an endpoint has on this listener. Clients may be pages of any origin, as with the service itself; what gives out
+/// tokens is for this host's own programs and page.
+async fn answer_endpoint(service: &EndpointService, mut request: Received) -> Reply {
+    let name = service.endpoint.name();
+    let inner = request.path.split_off("/endpoints/".len() + name.len());
+    request.path = inner;
+    if client::is_client_path(&request.path) {
+        return service.answer_client(request).await;
+    }
+    if request.path != "/negotiate" {
+        return problem(StatusCode::NOT_FOUND, "an endpoint has /client/ and /negotiate here");
+    }
+    if is_of_another_page(&request) {
+        return problem(StatusCode::FORBIDDEN, ANOTHER_PAGE);
+    }
+    let base = format!("http://{}/endpoints/{name}", request.host);
+    negotiate::for_application(&service.endpoint, &request, &base)
+}
+
+impl Control {
+    async fn answer_control(&self, request: &Received) -> Reply {
+        if let (&Method::GET, Some(file)) = (&request.method, page::file(&request.path)) {
+            return file;
+        }
+        if is_of_another_page(request) {
+            return problem(StatusCode::FORBIDDEN, ANOTHER_PAGE);
+        }
         let json = request.header("content-type").is_some_and(|value| value.starts_with("application/json"));
         if request.method == Method::POST && !json {
             return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
         }
         match (&request.method, request.path.as_str()) {
             (&Method::GET, "/sandbox") => self.overview(),
-            (&Method::POST, "/sandbox/tokens") => self.set_tokens(&request),
-            (_, path @ ("/sandbox/journal" | "/sandbox/faults")) => match self.server(&request) {
-                Some(server) if path == "/sandbox/journal" => journal(&request, server),
-                Some(server) => faults(&request, server).await,
+            (&Method::GET, "/sandbox/connections") => self.connections(request),
+            (&Method::POST, "/sandbox/relay") => match self.front.get() {
+                Some(front) => relay::relay(request, front.gateway).await,
+                None => problem(StatusCode::NOT_FOUND, "there is no gateway in front of this sandbox"),
+            },
+            (&Method::POST, "/sandbox/tokens") => self.set_tokens(request),
+            (_, path @ ("/sandbox/journal" | "/sandbox/faults")) => match self.server(request) {
+                Some(server) if path == "/sandbox/journal" => journal(request, server),
+                Some(server) => faults(request, server).await,
                 None => self.no_server(),
             },
-            _ => {
-                problem(StatusCode::NOT_FOUND, "there is /sandbox, /sandbox/journal, /sandbox/faults, /sandbox/tokens")
-            }
+            _ => problem(
+                StatusCode::NOT_FOUND,
+                "there is the page at /, and /sandbox with /connections, /relay, /journal, /faults and /tokens below",
+            ),
         }
     }
 }
@@ -73,9 +136,40 @@ impl Control {
         let hubs: serde_json::Map<String, Value> = self
             .endpoints
             .iter()
+            .map(|service| &service.endpoint)
             .map(|endpoint| (endpoint.name().to_owned(), json!(endpoint.hubs.connection_counts())))
             .collect();
-        Reply::json(StatusCode::OK, &json!({ "servers": servers, "hubs": hubs }))
+        let front = self.front.get();
+        let url = |address: SocketAddr| format!("http://{address}");
+        let body = json!({
+            "servers": servers,
+            "hubs": hubs,
+            "endpoints": self.endpoints.iter().map(|service| self.described(service)).collect::<Vec<_>>(),
+            "gateway": front.map(|front| url(front.gateway)),
+            "admin": front.and_then(|front| front.admin).map(url),
+        });
+        Reply::json(StatusCode::OK, &body)
+    }
+
+    fn described(&self, service: &EndpointService) -> Value {
+        let endpoint = &service.endpoint;
+        let tenant = self.directory.read(|directory| {
+            let tenant = directory.tenant(&directory.resource(endpoint.name())?.tenant)?;
+            Some(tenant.domain.clone())
+        });
+        json!({ "name": endpoint.name(), "url": endpoint.url(), "tenant": tenant })
+    }
+
+    fn connections(&self, request: &Received) -> Reply {
+        let hub = request.query_value("hub").unwrap_or_default();
+        let now = Instant::now();
+        let seen = |Seen { id, user, groups }: Seen| json!({ "id": id, "user": user, "groups": groups });
+        let endpoints = self.endpoints.iter().map(|service| {
+            let (count, first) = service.endpoint.hubs.existing(&hub).first(MAX_SEEN, now);
+            let connections: Vec<Value> = first.into_iter().map(seen).collect();
+            (service.endpoint.name().to_owned(), json!({ "count": count, "connections": connections }))
+        });
+        Reply::json(StatusCode::OK, &endpoints.collect::<serde_json::Map<_, _>>().into())
     }
 
     fn set_tokens(&self, request: &Received) -> Reply {
@@ -146,6 +240,18 @@ async fn faults(request: &Received, server: &Server) -> Reply {
 
 fn is_refuse(body: &[u8]) -> bool {
     serde_json::from_slice::<Value>(body).is_ok_and(|body| body == json!({ "fault": "refuse" }))
+}
+
+const ANOTHER_PAGE: &str = "a page of another origin may not control the sandbox";
+
+/// Whether a browser says that a page asks which is not of this listener. Programs say nothing of the kind.
+///
+/// Source: the Fetch standard (`Origin` goes along with every POST) and Fetch Metadata (`Sec-Fetch-Site`).
+fn is_of_another_page(request: &Received) -> bool {
+    let own = format!("http://{}", request.host);
+    let other_origin = request.header(ORIGIN).is_some_and(|origin| !origin.eq_ignore_ascii_case(&own));
+    let other_site = request.header("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none"));
+    other_origin || other_site
 }
 
 /// Whether a host is this machine by address or by the name `localhost`: a name that someone else resolves to this

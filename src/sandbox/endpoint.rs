@@ -77,6 +77,9 @@ impl Service for EndpointService {
 
     async fn answer(&self, request: Received) -> Reply {
         if client::is_client_path(&request.path) {
+            if let Err(problem) = self.check_host(&request) {
+                return problem.reply(Form::V1);
+            }
             return self.answer_client(request).await;
         }
         let form = if request.path.starts_with("/api/v1/") { Form::V1 } else { Form::Current };
@@ -90,8 +93,9 @@ impl Service for EndpointService {
 }
 
 impl EndpointService {
-    async fn answer_client(&self, request: Received) -> Reply {
-        if let Err(problem) = check_size(&request).and_then(|()| self.check_host(&request)) {
+    /// Answers a client, at whatever address of the sandbox it came in.
+    pub(super) async fn answer_client(&self, request: Received) -> Reply {
+        if let Err(problem) = check_size(&request) {
             return problem.reply(Form::V1);
         }
         let resource = self.directory.read(|directory| {

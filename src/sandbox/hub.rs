@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::connection::{Close, Connection, Delivery, connection};
 use super::filter::Filter;
 use super::message::Message;
-use super::roster::{Audience, Page, Roster, Stay};
+use super::roster::{Audience, Page, Roster, Seen, Stay};
 use super::token::unique;
 
 /// The hubs of one endpoint, made when first needed.
@@ -83,6 +83,12 @@ impl Hub {
         let (outbox, connection) = connection(Arc::clone(self), id.to_owned(), user.map(str::to_owned));
         self.roster().connect(id, user, outbox, now);
         connection
+    }
+
+    /// How many are connected, and the first of them, up to `limit`.
+    pub(super) fn first(&self, limit: usize, now: Instant) -> (usize, Vec<Seen>) {
+        let roster = self.roster();
+        (roster.len(), roster.first(limit, now))
     }
 
     /// The client is gone.

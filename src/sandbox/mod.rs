@@ -6,13 +6,14 @@
 //! server's [`Journal`].
 //!
 //! A walk: `listen` accepts, reads the request whole, writes it in the `journal` and lets `faults` happen; the rest
-//! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `provider`, `endpoint` (with `access`, `path`,
-//! `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` and its `roster` to
-//! `connection`, and from there to a test in this process or, by `client` and `hub_protocol`, to a real client.
+//! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `provider`, `endpoint` (with `access`,
+//! `path`, `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` and its `roster` to
+//! `connection`, and from there to a test in this process or, by `client` and `hub_protocol`, to a real client. People
+//! watch it on a `page` of the control listener, which sends by way of `relay`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -38,11 +39,13 @@ mod journal;
 mod keys;
 mod listen;
 mod message;
+mod page;
 mod parameters;
 mod path;
 mod problem;
 mod provider;
 mod refusal;
+mod relay;
 mod rest;
 mod roles;
 mod roster;
@@ -75,7 +78,7 @@ pub use scenario::{
 
 use certificates::CertificateAuthority;
 use client::Clients;
-use control::Control;
+use control::{Control, Front};
 use endpoint::EndpointService;
 use entra::Entra;
 use identity::{AppService, IdentityIssuer, Imds};
@@ -98,7 +101,7 @@ pub struct SandboxSettings {
     pub providers: SocketAddr,
     /// Where the metadata server of Google Cloud listens.
     pub gcp_metadata: SocketAddr,
-    /// Where the control listener listens.
+    /// Where the control listener listens, which has the page for people.
     pub control: SocketAddr,
     /// The SignalR endpoints.
     pub endpoints: Vec<EndpointSettings>,
@@ -134,6 +137,7 @@ pub struct Sandbox {
     provider_secrets: ProviderSecrets,
     gcp_metadata: Server,
     control: Server,
+    front: Arc<OnceLock<Front>>,
     endpoints: Arc<[Endpoint]>,
     key: &'static RsaKey,
 }
@@ -240,6 +244,7 @@ impl Sandbox {
             settings.endpoints.iter().map(|e| ResourceSeed { name: &e.name, tenant: &e.tenant }).collect();
         let directory = DirectoryHandle::new(scenario::directory(&entra.url(), &seeds, &certificate)?);
         let mut endpoints = Vec::with_capacity(settings.endpoints.len());
+        let mut services = Vec::with_capacity(settings.endpoints.len());
         let client_times = settings.client_times;
         for settings in &settings.endpoints {
             let (server, port) = bind(&settings.name, settings.bind, settings.tls, true)?;
@@ -248,8 +253,10 @@ impl Sandbox {
             let clients = Clients::new(endpoint.clone(), client_times);
             let service =
                 EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
-            tasks.spawn(server.serve(port, tls, Arc::new(service)));
+            let service = Arc::new(service);
+            tasks.spawn(server.serve(port, tls, Arc::clone(&service)));
             endpoints.push(endpoint);
+            services.push(service);
         }
         let endpoints: Arc<[Endpoint]> = endpoints.into();
 
@@ -269,7 +276,8 @@ impl Sandbox {
             .into_iter()
             .chain(endpoints.iter().map(|e| &e.server));
         let servers = servers.cloned().collect();
-        let service = Control { servers, endpoints: Arc::clone(&endpoints), directory: directory.clone() };
+        let front = Arc::new(OnceLock::new());
+        let service = Control { servers, endpoints: services, directory: directory.clone(), front: Arc::clone(&front) };
         tasks.spawn(control.clone().serve(control_port, None, Arc::new(service)));
 
         Ok(Self {
@@ -285,6 +293,7 @@ impl Sandbox {
             provider_secrets,
             gcp_metadata,
             control,
+            front,
             endpoints,
             key,
         })
@@ -346,7 +355,13 @@ impl Sandbox {
         &self.gcp_metadata
     }
 
-    /// The control listener.
+    /// Says where the gateway is that stands in front of the endpoints, so that the page can send by way of it, and
+    /// where its admin listener is. The first time counts.
+    pub fn introduce_gateway(&self, gateway: SocketAddr, admin: Option<SocketAddr>) {
+        let _ = self.front.set(Front { gateway, admin });
+    }
+
+    /// The control listener; at its root is the page for people.
     pub const fn control(&self) -> &Server {
         &self.control
     }

@@ -86,6 +86,17 @@ pub(super) enum Stay {
     For(Duration),
 }
 
+/// A connected client, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The connection id.
+    pub(super) id: String,
+    /// The user, if the client named one.
+    pub(super) user: Option<String>,
+    /// The groups that it is in, in their order.
+    pub(super) groups: Vec<String>,
+}
+
 /// The members of a group, one page of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
@@ -115,6 +126,17 @@ impl Roster {
     /// How many are connected.
     pub(super) fn len(&self) -> usize {
         self.connections.len()
+    }
+
+    /// The first connections, up to `limit`.
+    pub(super) fn first(&self, limit: usize, now: Instant) -> Vec<Seen> {
+        let seen = |(id, member): (&String, &Member)| {
+            let mut groups: Vec<_> =
+                member.groups.keys().filter(|group| member.in_group(group, now)).cloned().collect();
+            groups.sort_unstable();
+            Seen { id: id.clone(), user: member.user.clone(), groups }
+        };
+        self.connections.iter().take(limit).map(seen).collect()
     }
 
     /// The ids of an audience but for the excluded ones.

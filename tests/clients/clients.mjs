@@ -2,45 +2,10 @@
 // it receives sent by REST through the gateway. `run` starts the sandbox and says where it is.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import test from "node:test";
 import { HttpTransportType, HubConnectionBuilder, JsonHubProtocol, LogLevel } from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
-
-const where = JSON.parse(readFileSync(process.env.SANDBOX, "utf8"));
-const VERSION = "api-version=2024-12-01";
-let hubs = 0;
-
-// Each test has a hub of its own, so that none hears another.
-const freshHub = () => `hub${process.pid}x${++hubs}`;
-
-async function rest(method, path, body) {
-  const separator = path.includes("?") ? "&" : "?";
-  return fetch(`${where.gateway}/api/hubs/${path}${separator}${VERSION}`, {
-    method,
-    headers: body === undefined ? {} : { "content-type": "application/json" },
-    body: typeof body === "string" ? body : body && JSON.stringify(body),
-  });
-}
-
-async function send(path, target, ...args) {
-  const answer = await rest("POST", path, { target, arguments: args });
-  assert.equal(answer.status, 202, await answer.text());
-}
-
-async function token(hub, user) {
-  const answer = await rest("POST", `${hub}/:generateToken?userId=${user}&minutesToExpire=5`);
-  assert.equal(answer.status, 200);
-  return (await answer.json()).token;
-}
-
-async function until(condition) {
-  const deadline = Date.now() + 15000;
-  while (!condition()) {
-    assert.ok(Date.now() < deadline, "it did not happen within 15 seconds");
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
+import { freshHub, rest, send, token, until, where } from "./support.mjs";
 
 async function connect(hub, user, { transport = HttpTransportType.WebSockets, protocol = new JsonHubProtocol(), skipNegotiation = false, reconnect = false } = {}) {
   const accessTokenFactory = () => token(hub, user);

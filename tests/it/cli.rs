@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use signalr_gateway::sandbox::GatewayConfig;
 
 use crate::support::{Caller, HELLO, Process, SEND, Stage, hello, run, run_in};
@@ -221,13 +221,17 @@ async fn sandbox_serves_and_what_it_prints_works() {
     let arguments = ["sandbox", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let process = Process::start(&arguments, &[], folder.path()).await;
     let ready = process.ready.clone();
-    for key in ["gateway", "admin", "entra", "config", "ca"] {
+    for key in ["page", "gateway", "admin", "entra", "config", "ca"] {
         assert!(ready[key].is_string(), "{key} is not in {ready}");
     }
     assert!(ready["endpoints"]["east"].is_string() && ready["endpoints"]["west"].is_string());
     let address = |key: &str| ready[key].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
     let mut caller = Caller::connect(address("gateway")).await;
     caller.send(hello(), HELLO).await.is(202);
+    let page = ready["page"].as_str().unwrap().strip_prefix("http://").unwrap().trim_end_matches('/').parse().unwrap();
+    let relayed = json!({ "method": "POST", "path": SEND, "body": HELLO }).to_string();
+    let relayed = Caller::connect(page).await.post("/sandbox/relay", "application/json", relayed).await.json();
+    assert!(relayed["status"] == 202 && relayed["request_id"].is_string(), "{relayed}");
     let metrics = Caller::connect(address("admin")).await.call("GET", "/metrics").await.text();
     assert!(metrics.contains("signalr_gateway_requests_total{code=\"202\",operation=\"hub_send\""), "{metrics}");
     let config = ready["config"].as_str().unwrap().to_owned();

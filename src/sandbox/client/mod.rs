@@ -26,7 +26,7 @@ use super::parameters;
 use super::token::unique;
 
 mod events;
-mod negotiate;
+pub(super) mod negotiate;
 mod polling;
 mod session;
 mod websocket;

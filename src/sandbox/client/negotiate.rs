@@ -1,16 +1,46 @@
-//! `POST /client/negotiate`: which transports there are, and the ids of a connection to come. Knows nothing of what
-//! becomes of it.
+//! `POST /client/negotiate`: which transports there are, and the ids of a connection to come; and before it, what an
+//! application answers that sends its clients on to the service. Knows nothing of what becomes of a connection.
 
-use http::StatusCode;
+use std::time::{Duration, SystemTime};
+
+use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Clients, Negotiated, State, Visitor, newcomer};
+use crate::sandbox::endpoint::Endpoint;
 use crate::sandbox::exchange::{Received, Reply};
+use crate::sandbox::parameters;
 use crate::sandbox::token::unique;
 
 /// The highest version of the negotiation.
 const MAX_VERSION: u64 = 1;
+
+/// How long a token is good for that an application gives its clients. Source: the default of the Management SDK.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+/// Answers in place of an application: where the service is, below `base`, and a token for it.
+///
+/// Source: TransportProtocols.md, the redirecting answer to a negotiation.
+pub(in crate::sandbox) fn for_application(endpoint: &Endpoint, request: &Received, base: &str) -> Reply {
+    if request.method != Method::POST {
+        return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let hub = request.query_value("hub").unwrap_or_default();
+    let Ok(hub) = parameters::hub_name(request, &hub) else {
+        return Reply::text(StatusCode::BAD_REQUEST, "the query must name a hub, which begins with a letter");
+    };
+    let hub = hub.to_ascii_lowercase();
+    let user = request.query_value("user").filter(|user| !user.is_empty());
+    let audience = format!("{}/client/?hub={hub}", endpoint.url());
+    match endpoint.keys().client_token(&audience, user.as_deref(), TOKEN_LIFE, SystemTime::now()) {
+        Ok(token) => {
+            let body = json!({ "url": format!("{base}/client/?hub={hub}"), "accessToken": token });
+            Reply::json(StatusCode::OK, &body).verdict("sent on to the service")
+        }
+        Err(err) => Reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("no token could be made: {err}")),
+    }
+}
 
 impl Clients {
     pub(super) fn negotiate(&self, request: &Received, visitor: Visitor) -> Reply {

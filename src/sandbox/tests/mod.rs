@@ -27,6 +27,7 @@ mod federated;
 mod groups;
 mod hub;
 mod identity;
+mod page;
 mod provider;
 mod rest;
 

@@ -1,0 +1,100 @@
+//! The control listener's page, and what it may do that pages of other origins may not.
+
+use http::header::{CONTENT_SECURITY_POLICY, ORIGIN};
+use serde_json::json;
+
+use super::*;
+
+const EVIL: &str = "https://evil.example";
+
+#[tokio::test]
+async fn the_page_and_its_files_allow_nothing_from_elsewhere() {
+    let sandbox = start().await;
+    let control = sandbox.control().url();
+    for (target, content_type) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+        let answer = call(&sandbox, Method::GET, &control, target).send().await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.header("content-type").unwrap().starts_with(content_type));
+        let policy = answer.header(CONTENT_SECURITY_POLICY.as_str()).unwrap();
+        assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(!text.contains("https://") && !text.contains("http://"), "{target} names another place");
+    }
+}
+
+#[tokio::test]
+async fn other_pages_and_names_cannot_drive_the_sandbox() {
+    let sandbox = start().await;
+    let control = sandbox.control().url();
+    let targets =
+        ["/sandbox/relay", "/sandbox/tokens", "/sandbox/faults?server=east", "/endpoints/east/negotiate?hub=h"];
+    for target in targets {
+        let post = || call(&sandbox, Method::POST, &control, target).json(&json!({ "method": "POST", "path": "/" }));
+        assert_eq!(post().header(ORIGIN, EVIL).send().await.status, StatusCode::FORBIDDEN, "{target}");
+        let name = http::HeaderName::from_static("sec-fetch-site");
+        assert_eq!(post().header(name, "cross-site").send().await.status, StatusCode::FORBIDDEN, "{target}");
+        let rebound = post().header(HOST, "evil.example:80").send().await;
+        assert_eq!(rebound.status, StatusCode::FORBIDDEN, "{target}");
+        let own = post().header(ORIGIN, &control).send().await;
+        assert_ne!(own.status, StatusCode::FORBIDDEN, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn the_relay_says_that_there_is_no_gateway() {
+    let sandbox = start().await;
+    let body = json!({ "method": "POST", "path": "/api/hubs/chat/:send", "body": "{}" });
+    let relay = || call(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body);
+    let answer = relay().send().await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert!(answer.json()["error"].as_str().unwrap().contains("no gateway"));
+    // One that has gone away.
+    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    sandbox.introduce_gateway(unused, None);
+    let answer = relay().send().await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert!(answer.json()["error"].as_str().unwrap().contains(&unused.to_string()));
+}
+
+#[tokio::test]
+async fn the_relay_calls_the_gateway_alone() {
+    let sandbox = start().await;
+    sandbox.introduce_gateway(sandbox.control().address(), None);
+    for path in ["http://elsewhere.example/api/health", "//elsewhere.example/", "api", ""] {
+        let body = json!({ "method": "GET", "path": path });
+        let answer = call(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body).send().await;
+        // What begins with two slashes is a path of the gateway's, which it does not know.
+        let expected = if path.starts_with("//") { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        assert_eq!(answer.status, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_application_s_negotiation_sends_clients_on_to_the_same_endpoint() {
+    let sandbox = start().await;
+    let control = sandbox.control().url();
+    let target = "/endpoints/west/negotiate?hub=Chat&user=ann";
+    let sent_on = call(&sandbox, Method::POST, &control, target).send().await.json();
+    assert_eq!(sent_on["url"], format!("{control}/endpoints/west/client/?hub=chat"));
+    let token = sent_on["accessToken"].as_str().unwrap();
+    let negotiate = |endpoint: &str| {
+        let target = format!("/endpoints/{endpoint}/client/negotiate?hub=chat&negotiateVersion=1");
+        call(&sandbox, Method::POST, &control, &target).bearer(token).header(ORIGIN, EVIL)
+    };
+    let answer = negotiate("west").send().await;
+    assert!(answer.json()["connectionToken"].is_string());
+    assert_eq!(answer.header("access-control-allow-origin"), Some(EVIL), "clients may be of any origin");
+    assert_eq!(negotiate("east").send().await.status, StatusCode::UNAUTHORIZED, "a token is for one endpoint");
+    assert_eq!(negotiate("north").send().await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn who_is_connected_is_told_with_users_and_groups() {
+    let sandbox = start().await;
+    let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
+    east(&sandbox).hubs.hub("chat").join(ann.id(), "g");
+    let target = "/sandbox/connections?hub=CHAT";
+    let told = call(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
+    let east = json!({ "count": 1, "connections": [{ "id": ann.id(), "user": "ann", "groups": ["g"] }] });
+    assert_eq!(told, json!({ "east": east, "west": { "count": 0, "connections": [] } }));
+}

@@ -1,0 +1,159 @@
+// The sandbox's page in Chromium, as a person uses it.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import test, { after } from "node:test";
+import { close, open } from "./chromium.mjs";
+import { freshHub, rest, send, until, where } from "./support.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const ENDPOINTS = ["east", "west"];
+after(close);
+
+const arrived = (page, endpoint) => page.getByRole("log", { name: `Arrived on ${endpoint}` });
+const lane = (page, endpoint) => page.getByRole("region", { name: endpoint });
+
+// The page, connected to both endpoints.
+async function watch(options, user = "you") {
+  const hub = freshHub();
+  const opened = await open(options);
+  await opened.page.goto(`${where.page}?hub=${hub}&user=${user}`);
+  for (const endpoint of ENDPOINTS) await lane(opened.page, endpoint).getByText("connected", { exact: true }).waitFor();
+  return { hub, ...opened };
+}
+
+test("the sandbox prints the page's address first", () => {
+  const said = readFileSync(process.env.SANDBOX_SAID, "utf8");
+  assert.match(said, new RegExp(`^[^\n]*${where.page}\n`));
+});
+
+test("a broadcast sent by REST through the gateway appears on both endpoints, once", async () => {
+  const { page, hub, errors, context } = await watch();
+  await send(`${hub}/:send`, "hello", "world", { a: [1.5, null] });
+  for (const endpoint of ENDPOINTS) {
+    await arrived(page, endpoint).getByText("hello").waitFor();
+    assert.equal(await arrived(page, endpoint).getByText('"world", {"a":[1.5,null]}').count(), 1);
+  }
+  // Numbers that a browser cannot hold are shown as they came.
+  await rest("POST", `${hub}/:send`, '{"target":"long","arguments":[18446744073709551615]}');
+  await arrived(page, "west").getByText("18446744073709551615").waitFor();
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("who is connected is shown, with users and groups, and who has left is not", async () => {
+  const { page, hub, context } = await watch({}, "ann");
+  const other = await watch();
+  await other.page.goto(`${where.page}?hub=${hub}&user=ben`);
+  const people = page.getByRole("list", { name: "Connected to east" });
+  await people.getByText("ben", { exact: true }).waitFor();
+  assert.equal((await rest("PUT", `${hub}/users/ben/groups/admins`)).status, 200);
+  await people.getByText("in admins").waitFor();
+  assert.equal(await people.getByText("this page").count(), 1);
+  await other.context.close();
+  await people.getByText("ben", { exact: true }).waitFor({ state: "detached" });
+  await context.close();
+});
+
+test("the form is used by keyboard alone, says what the gateway answered and where it arrived", async () => {
+  const { page, hub, context, errors } = await watch();
+  const focused = () => page.evaluate(() => {
+    const { activeElement: at } = document;
+    const { outlineStyle, outlineWidth } = getComputedStyle(at);
+    return { name: at.name || at.textContent.trim(), visible: outlineStyle !== "none" && parseFloat(outlineWidth) >= 2 };
+  });
+  const tabTo = async (name) => {
+    for (let presses = 0; presses < 30; presses++) {
+      await page.keyboard.press("Tab");
+      const at = await focused();
+      assert.ok(at.visible, `${at.name} has the focus and does not show it`);
+      if (at.name === name) return;
+    }
+    assert.fail(`Tab does not lead to ${name}`);
+  };
+  await tabTo("to");
+  await page.keyboard.type("a user");
+  await tabTo("name");
+  await page.keyboard.type("you");
+  await tabTo("target");
+  await page.keyboard.press("Control+A");
+  await page.keyboard.type("greet");
+  await tabTo("args");
+  await page.keyboard.press("Control+A");
+  await page.keyboard.type('["by keyboard", 9007199254740993]');
+  await tabTo("Send through the gateway");
+  await page.keyboard.press("Enter");
+  const result = page.getByRole("status", { name: "The gateway's answer" });
+  await result.getByText("202 Accepted").waitFor();
+  await result.getByText(/x-request-id: \w+/).waitFor();
+  for (const endpoint of ENDPOINTS) {
+    await result.getByText(`arrived on ${endpoint}`).waitFor();
+    await arrived(page, endpoint).getByText('"by keyboard", 9007199254740993').waitFor();
+  }
+  const curl = await page.getByRole("region", { name: "The same call in a terminal" }).textContent();
+  assert.ok(curl.includes(`${where.gateway}/api/hubs/${hub}/users/you/:send`), curl);
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("what the gateway refuses is told with its kind, and what is no JSON is not sent", async () => {
+  const { page, context } = await watch();
+  const result = page.getByRole("status", { name: "The gateway's answer" });
+  const argumentsField = page.getByLabel("Arguments");
+  await argumentsField.fill("[1,");
+  await page.getByText("This is no JSON array").waitFor();
+  await page.getByRole("button", { name: "Send through" }).click();
+  assert.equal(await argumentsField.getAttribute("aria-invalid"), "true");
+  await result.getByText("appears here").waitFor();
+  await argumentsField.fill("[1]");
+  await page.getByRole("combobox").selectOption("users");
+  await page.getByLabel("Its name").fill("x".repeat(17_000));
+  await page.getByRole("button", { name: "Send through" }).click();
+  await result.getByText(/^4\d\d/).waitFor();
+  await result.getByText(/^signalr-gateway-error: \w+/).waitFor();
+  await context.close();
+});
+
+test("a close is told with its reason, and the page comes back", async () => {
+  const { page, hub, context } = await watch();
+  assert.equal((await rest("POST", `${hub}/:closeConnections?reason=enough`)).status, 204);
+  for (const endpoint of ENDPOINTS) {
+    await arrived(page, endpoint).getByText("closed by the service: enough").waitFor();
+    await lane(page, endpoint).getByText("connected", { exact: true }).waitFor();
+  }
+  await send(`${hub}/:send`, "hello");
+  for (const endpoint of ENDPOINTS) await arrived(page, endpoint).getByText("hello").waitFor();
+  await context.close();
+});
+
+test("a page of another origin cannot send by way of the sandbox", async () => {
+  const { page, context } = await open();
+  // A name that is this host, but another origin than the page's.
+  await page.goto(where.page.replace("127.0.0.1", "localhost"));
+  const answered = await page.evaluate((url) => fetch(url, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ method: "POST", path: "/api/hubs/chat/:send", body: "{}" }),
+  }).then((answer) => answer.status, () => "refused"), `${where.page}sandbox/relay`);
+  assert.equal(answered, "refused");
+  await context.close();
+});
+
+for (const colorScheme of ["light", "dark"]) {
+  for (const viewport of [{ width: 1360, height: 860 }, { width: 380, height: 800 }]) {
+    test(`nothing is wrong for assistive technology: ${colorScheme}, ${viewport.width} wide`, async () => {
+      const { page, hub, context } = await watch({ colorScheme, viewport });
+      await send(`${hub}/:send`, "hello", "world");
+      await arrived(page, "west").getByText("hello").waitFor();
+      await page.getByRole("button", { name: "Send through" }).click();
+      await page.getByText("arrived on west").waitFor();
+      await until(async () => (await page.evaluate(() => document.getAnimations().length)) === 0);
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), []);
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it scrolls sideways");
+      await context.close();
+    });
+  }
+}
