@@ -124,7 +124,7 @@ impl Health {
         match ok {
             true if self.fails_calls.load(Ordering::Relaxed) => {}
             true => self.succeeded(),
-            false => self.failed(),
+            false => self.failed(false),
         }
     }
 
@@ -144,16 +144,24 @@ impl Health {
         }
     }
 
-    fn failed(&self) {
+    fn failed(&self, is_trial: bool) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let was_out = self.out_until.load(Ordering::Relaxed) != 0;
-        // While it is out, each further failure is that of a trial.
-        if !was_out && failures < self.settings.failures {
+        let out_until = self.out_until.load(Ordering::Relaxed);
+        let was_out = out_until != 0;
+        // While it is out, its trial alone says anything new: calls that were under way when it was taken out, and probes,
+        // would put the next trial off for ever.
+        let decides = if was_out { is_trial } else { failures >= self.settings.failures };
+        if !decides {
             return;
         }
-        let trips = self.trips.fetch_add(1, Ordering::Relaxed);
+        let trips = self.trips.load(Ordering::Relaxed);
         let pause = self.settings.pause.saturating_mul(1 << trips.min(8)).min(LONGEST_PAUSE);
-        self.out_until.store(self.now().saturating_add(millis(pause)).max(1), Ordering::Relaxed);
+        let until = self.now().saturating_add(millis(pause)).max(1);
+        // Of those that fail together, one takes it out.
+        if self.out_until.compare_exchange(out_until, until, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        self.trips.fetch_add(1, Ordering::Relaxed);
         self.metrics.breaker(&self.name, BreakerState::Open);
         if !was_out {
             tracing::warn!(
@@ -179,12 +187,12 @@ impl Permit {
     /// The endpoint was reached, and broke off, was too slow or answered with a fault of its own.
     pub fn failed(self) {
         self.health.fails_calls.store(true, Ordering::Relaxed);
-        self.health.failed();
+        self.health.failed(self.is_trial);
     }
 
     /// The endpoint could not be reached.
     pub fn unreachable(self) {
-        self.health.failed();
+        self.health.failed(self.is_trial);
     }
 
     /// The endpoint asked for a pause (`Retry-After`).
@@ -217,6 +225,8 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::metrics::Metrics;
 
@@ -284,5 +294,89 @@ mod tests {
         assert!(health.enter().is_none());
         assert!(health.out_for() <= LONGEST_COOL_DOWN);
         assert!(!health.enter_anyway().is_trial);
+    }
+
+    /// What happens to an endpoint.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Enter,
+        EnterAnyway,
+        Succeed,
+        Fail,
+        Unreachable,
+        AskForPause,
+        SayNothing,
+        Probe(bool),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            4 => Just(Event::Enter),
+            1 => Just(Event::EnterAnyway),
+            2 => Just(Event::Succeed),
+            4 => Just(Event::Fail),
+            2 => Just(Event::Unreachable),
+            1 => Just(Event::AskForPause),
+            1 => Just(Event::SayNothing),
+            1 => any::<bool>().prop_map(Event::Probe),
+        ]
+    }
+
+    /// Lives through events; what is under way is ended in the order in which it began.
+    fn live(health: &Arc<Health>, events: &[Event], longest: Duration) {
+        let mut under_way = std::collections::VecDeque::new();
+        for event in events {
+            let mut end = |end: fn(Permit)| under_way.pop_front().map_or((), end);
+            match event {
+                Event::Enter => under_way.extend(health.enter()),
+                Event::EnterAnyway => under_way.push_back(health.enter_anyway()),
+                Event::Succeed => end(Permit::succeeded),
+                Event::Fail => end(Permit::failed),
+                Event::Unreachable => end(Permit::unreachable),
+                Event::AskForPause => end(|permit| permit.asked_for(Duration::ZERO)),
+                Event::SayNothing => end(drop),
+                Event::Probe(ok) => health.probed(*ok),
+            }
+            assert!(health.out_for() <= longest, "out for {:?} after {event:?}", health.out_for());
+        }
+    }
+
+    proptest! {
+        /// Whatever became of an endpoint: once its pause is over it is tried, and one good answer brings it back.
+        #[test]
+        fn an_endpoint_that_is_well_again_comes_back(events in prop::collection::vec(event(), 0..60)) {
+            let health = health(Duration::ZERO);
+            live(&health, &events, Duration::from_millis(1));
+            while health.out_for() > Duration::ZERO {}
+            let permit = health.enter();
+            prop_assert!(permit.is_some(), "nobody may find out whether it is back");
+            permit.unwrap().succeeded();
+            prop_assert!(health.is_in() && health.enter().is_some() && health.enter().is_some());
+        }
+
+        /// However many calls fail together, and whatever probes say: it is tried after the first pause.
+        #[test]
+        fn failures_that_were_under_way_do_not_put_its_trial_off(under_way in 3..200_usize, probes in 0..20_usize) {
+            let pause = Duration::from_secs(5);
+            let health = health(pause);
+            let permits: Vec<_> = (0..under_way).filter_map(|_| health.enter()).collect();
+            permits.into_iter().for_each(Permit::failed);
+            (0..probes).for_each(|_| health.probed(false));
+            health.enter_anyway().failed();
+            prop_assert!(!health.is_in() && health.out_for() <= pause, "out for {:?}", health.out_for());
+        }
+
+        /// An endpoint that never fails as often in a row as it takes is never refused a call.
+        #[test]
+        fn an_endpoint_that_mostly_answers_is_never_out(runs in prop::collection::vec(0..3_u32, 0..40)) {
+            let health = health(Duration::from_secs(60));
+            for failures in runs {
+                for _ in 0..failures {
+                    health.enter().unwrap().failed();
+                }
+                health.enter().unwrap().succeeded();
+            }
+            prop_assert!(health.is_in());
+        }
     }
 }
