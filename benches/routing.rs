@@ -28,6 +28,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
         },
         pick: Pick::First,
         when_unavailable: WhenUnavailable::Send,
+        callers_choose: false,
         endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
     };
     let routes: Vec<_> = (0..count).map(route).collect();
@@ -49,7 +50,9 @@ fn routing(criterion: &mut Criterion) {
             let inquiry = Inquiry { call: &call, headers: &headers, listener: 0, client: None };
             assert_eq!(table.pick(&inquiry).map(|(place, _)| place), Some(count - 1));
             group.bench_with_input(BenchmarkId::new(form, count), &inquiry, |bencher, inquiry| {
-                bencher.iter(|| table.pick(black_box(inquiry)).and_then(|(_, route)| route.order().next()));
+                bencher.iter(|| {
+                    table.pick(black_box(inquiry)).and_then(|(_, route)| route.choose(inquiry).ok()?.order().next())
+                });
             });
         }
     }

@@ -1,6 +1,7 @@
 //! The only wiring: settings → [`Gateway::build`] → [`Gateway::addresses`] → [`Gateway::serve`] until shutdown.
 
 mod live;
+mod rehearsal;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::route::RouteSettings;
 use crate::serve::{BindError, Bound, BoundAddress, ListenerSettings, ServeSettings};
 
 use live::Live;
+
+pub use rehearsal::{Decision, Destination, NotARequest, Rehearsal, Rehearsed, error_kinds};
 
 /// Everything a gateway is built from, decided.
 #[derive(Clone, Debug, PartialEq)]

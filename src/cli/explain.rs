@@ -1,20 +1,19 @@
 //! `explain`: where a call would go, or why it would be refused. Sends nothing.
 
-use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::fmt::{self, Display};
+use std::net::IpAddr;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
-use http::header::HOST;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
-use serde_json::{Value, json};
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
 
 use super::{ConfigOptions, Outcome, print, usage};
-use crate::gateway::Settings;
-use crate::proxy::{Admission, ProxyError};
-use crate::route::{Inquiry, Pick, Table};
-use crate::serve::Peer;
-use crate::signalr::{Call, Operation};
+use crate::endpoint::EndpointName;
+use crate::gateway::{Decision, Destination, Rehearsal, Rehearsed, Settings};
+use crate::proxy::MessageRetry;
+use crate::route::{HashKey, Pick};
+use crate::signalr::{Operation, Policy};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -30,9 +29,9 @@ pub(super) struct Options {
     /// The listener it comes in by. Default: the first.
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
-    /// The caller's address.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    client: IpAddr,
+    /// The caller's address. Default: this host's.
+    #[arg(long, value_name = "IP")]
+    client: Option<IpAddr>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -47,172 +46,165 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let settings = options.config.load()?.settings;
-    let request = request(options).map_err(usage)?;
+    let mut call = Rehearsed::new(&options.method, &options.url, &options.headers).map_err(usage)?;
+    call.client = options.client;
     let names: Vec<&str> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
-    let listener = match &options.listener {
-        None => 0,
-        Some(wanted) => names.iter().position(|name| name == wanted).ok_or_else(|| {
+    if let Some(wanted) = &options.listener {
+        call.listener = names.iter().position(|name| name == wanted).ok_or_else(|| {
             usage(anyhow!("there is no listener `{wanted}`; the configuration has {}", names.join(", ")))
-        })?,
-    };
-    let explanation = explain(&settings, &request, listener, options.client);
-    let outcome = if explanation.get("refused").is_some() { Outcome::ProblemFound } else { Outcome::Good };
+        })?;
+    }
+    let decision = Rehearsal::new(&settings).decide(&call);
+    let listener = names.get(call.listener).copied().unwrap_or_default();
+    let explanation = Explanation { settings: &settings, listener, decision: &decision };
     if options.json {
-        print(format_args!("{explanation:#}"))?;
+        print(format_args!("{:#}", explanation.json()))?;
     } else {
-        print(format_args!("{}", words(&explanation)))?;
+        print(format_args!("{explanation}"))?;
     }
-    Ok(outcome)
+    Ok(if decision.outcome.is_err() { Outcome::ProblemFound } else { Outcome::Good })
 }
 
-fn request(options: &Options) -> anyhow::Result<http::request::Parts> {
-    let method: Method = options.method.to_ascii_uppercase().parse().context("the method is not one of HTTP")?;
-    let url: Uri = options.url.parse().with_context(|| format!("`{}` is not a URL", options.url))?;
-    let host = url.authority().map_or("localhost", http::uri::Authority::as_str).to_owned();
-    let target = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let mut request = Request::builder().method(method).uri(target).header(HOST, host).body(())?;
-    for (name, value) in &options.headers {
-        if *name == HOST {
-            request.headers_mut().insert(HOST, value.clone());
-        } else {
-            request.headers_mut().append(name, value.clone());
+/// What is told of a decision.
+struct Explanation<'a> {
+    settings: &'a Settings,
+    listener: &'a str,
+    decision: &'a Decision,
+}
+
+impl Explanation<'_> {
+    fn json(&self) -> Value {
+        let Decision { operation, names, passed_over, route, outcome } = self.decision;
+        let mut found = Map::new();
+        let mut set = |key: &str, value: Value| found.insert(key.to_owned(), value);
+        set("listener", self.listener.into());
+        if let Some(operation) = operation {
+            set("operation", operation.name().into());
         }
-    }
-    Ok(request.into_parts().0)
-}
-
-/// Walks the request through the pipeline's own decisions.
-fn explain(settings: &Settings, request: &http::request::Parts, listener: usize, client: IpAddr) -> Value {
-    let mut found = json!({ "listener": settings.listeners.get(listener).map(|(listener, _)| &listener.name) });
-    match decide(settings, request, listener, client, &mut found) {
-        Ok(()) => {}
-        Err(err) => {
-            set(
-                &mut found,
-                "refused",
+        for (key, name) in names {
+            set(key, name.as_str().into());
+        }
+        if !passed_over.is_empty() {
+            let one = |(route, difference): &(crate::route::RouteName, crate::route::Difference)| {
                 json!({
-                    "status": err.status().as_u16(),
-                    "kind": err.kind().label(),
-                    "detail": err.to_string(),
-                }),
-            );
+                    "route": route.as_str(),
+                    "mismatch": difference.condition.to_string(),
+                    "wanted": difference.wanted,
+                    "found": difference.found,
+                })
+            };
+            set("passed_over", passed_over.iter().map(one).collect());
         }
-    }
-    found
-}
-
-fn decide(
-    settings: &Settings,
-    request: &http::request::Parts,
-    listener: usize,
-    client: IpAddr,
-    found: &mut Value,
-) -> Result<(), ProxyError> {
-    let (_, admission) = settings.listeners.get(listener).ok_or(ProxyError::Internal)?;
-    let proxy = &settings.proxy;
-    let admission = Admission::new(admission.clone(), proxy.max_header_bytes, proxy.max_body_bytes);
-    let peer = Peer { listener, address: Some(SocketAddr::new(client, 0)), is_tls: false, forwarded_for: None };
-    admission.admit(&peer, request)?;
-    let call = Call::parse(&request.method, request.uri.path(), request.uri.query())?;
-    set(found, "operation", json!(call.operation.name()));
-    let names = [("hub", call.hub), ("group", call.group), ("user", call.user), ("connection", call.connection)];
-    for (key, name) in names {
-        if let Some(name) = name {
-            set(found, key, json!(name.decoded()));
+        if let Some(route) = route {
+            set("route", route.as_str().into());
         }
+        match outcome {
+            Ok(Destination::Gateway) => {
+                set("answered_by", "the gateway itself".into());
+            }
+            Ok(Destination::Endpoints { pick, is_named, endpoints, in_any_order }) => {
+                set("pick", pick.word().into());
+                if let Pick::Hash(by) = pick {
+                    set("hash_by", hash_by(by).into());
+                }
+                set("named_by_caller", (*is_named).into());
+                set("in_any_order", (*in_any_order).into());
+                let one = |(name, weight): &(EndpointName, u32)| json!({ "endpoint": name.as_str(), "url": self.url(name), "weight": weight });
+                set("endpoints", endpoints.iter().map(one).collect());
+                set("retry", self.retry().into());
+            }
+            Err(err) => {
+                let refused =
+                    json!({ "status": err.status().as_u16(), "kind": err.kind().label(), "detail": err.to_string() });
+                set("refused", refused);
+            }
+        }
+        found.into()
     }
-    admission.admit_operation(call.operation)?;
-    if call.operation == Operation::Health {
-        set(found, "answered_by", json!("the gateway itself"));
-        return Ok(());
-    }
-    let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-    let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
-    let table = Table::build(&settings.routes, &endpoint_names, &listener_names);
-    let inquiry = Inquiry { call: &call, headers: &request.headers, listener, client: Some(client.to_canonical()) };
-    let picked = table.pick(&inquiry);
-    let before = picked.map_or(table.routes().len(), |(place, _)| place);
-    let passed_over: Vec<_> = table
-        .routes()
-        .iter()
-        .take(before)
-        .filter_map(|route| {
-            Some(json!({ "route": route.name().as_str(), "mismatch": route.mismatch(&inquiry)?.to_string() }))
-        })
-        .collect();
-    set(found, "passed_over", json!(passed_over));
-    let (_, route) = picked.ok_or(ProxyError::NoRoute)?;
-    set(found, "route", json!(route.name().as_str()));
-    set(
-        found,
-        "pick",
-        json!(match route.pick() {
-            Pick::First => "first",
-            Pick::Weighted => "weighted",
-            Pick::All(_) => "all",
-        }),
-    );
-    let endpoints: Vec<_> = route
-        .endpoints()
-        .iter()
-        .filter_map(|(place, weight)| {
-            let endpoint = settings.endpoints.get(*place)?;
-            Some(json!({ "endpoint": endpoint.name.as_str(), "url": endpoint.origin.to_string(), "weight": weight }))
-        })
-        .collect();
-    set(found, "endpoints", json!(endpoints));
-    let class = if call.operation.is_message() {
-        "message: sent again only if nothing was sent, and once with another token after a 401"
-    } else {
-        "not a message: repeating it does no harm; sent again if nothing was sent, and once with another token after a 401"
-    };
-    set(found, "retry", json!(class));
-    Ok(())
-}
 
-fn set(found: &mut Value, key: &str, value: Value) {
-    if let Some(found) = found.as_object_mut() {
-        found.insert(key.to_owned(), value);
+    fn url(&self, name: &EndpointName) -> String {
+        let found = self.settings.endpoints.iter().find(|endpoint| endpoint.name == *name);
+        found.map(|endpoint| endpoint.origin.to_string()).unwrap_or_default()
+    }
+
+    /// Says what is sent again.
+    fn retry(&self) -> &'static str {
+        match (self.decision.operation.is_some_and(Operation::is_message), self.settings.proxy.retry.messages) {
+            (true, MessageRetry::Never) => {
+                "message: sent again only if nothing was sent, and once with another token after a 401"
+            }
+            (true, MessageRetry::Sdk) => {
+                "message: sent again if nothing was sent, once with another token after a 401, and after a status above \
+                 500 (retry.messages = \"sdk\")"
+            }
+            (false, _) => {
+                "not a message: repeating it does no harm; sent again if nothing was sent, once with another token after \
+                 a 401, and after 408, 429, 500 and above or no answer"
+            }
+        }
     }
 }
 
-fn words(found: &Value) -> String {
-    let text = |key: &str| found.get(key).and_then(Value::as_str);
-    let mut words = String::new();
-    let mut line = |label: &str, value: &str| {
-        let _infallible = writeln!(words, "{label:<11} {value}");
-    };
-    for key in ["listener", "operation", "hub", "group", "user", "connection"] {
-        if let Some(value) = text(key) {
-            line(key, value);
+fn hash_by(by: &HashKey) -> String {
+    match by {
+        HashKey::Hub => "hub".to_owned(),
+        HashKey::Group => "group".to_owned(),
+        HashKey::User => "user".to_owned(),
+        HashKey::Connection => "connection".to_owned(),
+        HashKey::Header(name) => format!("header {name}"),
+    }
+}
+
+/// Says how a route uses its endpoints.
+fn manner(pick: &Pick, is_named: bool, in_any_order: bool) -> String {
+    match pick {
+        _ if is_named => "the endpoint that the caller named".to_owned(),
+        Pick::First => "pick: first, in this order".to_owned(),
+        Pick::Weighted => "pick: weighted, at random".to_owned(),
+        Pick::Hash(by) => format!("pick: hash by {}, in this order", hash_by(by)),
+        Pick::All(_) if !in_any_order => "pick: all, but for this operation one at a time, in this order".to_owned(),
+        Pick::All(Policy::All) => "pick: all, policy all".to_owned(),
+        Pick::All(Policy::Any) => "pick: all, policy any".to_owned(),
+        Pick::All(Policy::Quorum) => "pick: all, policy quorum".to_owned(),
+    }
+}
+
+impl Display for Explanation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Decision { operation, names, passed_over, route, outcome } = self.decision;
+        write!(f, "{:<11} {}", "listener", self.listener)?;
+        let mut line = |label: &str, text: &dyn Display| write!(f, "\n{label:<11} {text}");
+        if let Some(operation) = operation {
+            line("operation", operation)?;
+        }
+        for (key, name) in names {
+            line(key, name)?;
+        }
+        for (route, difference) in passed_over {
+            line("passed over", &format_args!("{route}: {difference}"))?;
+        }
+        match (route, outcome) {
+            (Some(route), Ok(Destination::Endpoints { pick, is_named, in_any_order, .. })) => {
+                line("route", &format_args!("{route} ({})", manner(pick, *is_named, *in_any_order)))?;
+            }
+            (Some(route), _) => line("route", route)?,
+            (None, _) => {}
+        }
+        match outcome {
+            Ok(Destination::Gateway) => line("answered by", &"the gateway itself"),
+            Ok(Destination::Endpoints { pick, endpoints, .. }) => {
+                for (name, weight) in endpoints {
+                    let url = self.url(name);
+                    match pick {
+                        Pick::Weighted | Pick::Hash(_) => {
+                            line("endpoint", &format_args!("{name} ({url}, weight {weight})"))?;
+                        }
+                        Pick::First | Pick::All(_) => line("endpoint", &format_args!("{name} ({url})"))?,
+                    }
+                }
+                line("retry", &self.retry())
+            }
+            Err(err) => line("refused", &format_args!("{} {}: {err}", err.status().as_u16(), err.kind().label())),
         }
     }
-    for skipped in found.get("passed_over").and_then(Value::as_array).into_iter().flatten() {
-        let of = |key: &str| skipped.get(key).and_then(Value::as_str).unwrap_or_default();
-        line("passed over", &format!("{}: {} does not match", of("route"), of("mismatch")));
-    }
-    if let (Some(route), Some(pick)) = (text("route"), text("pick")) {
-        line("route", &format!("{route} (pick: {pick})"));
-    }
-    for endpoint in found.get("endpoints").and_then(Value::as_array).into_iter().flatten() {
-        let of = |key: &str| endpoint.get(key).and_then(Value::as_str).unwrap_or_default();
-        let weight = match text("pick") {
-            Some("weighted") => format!(", weight {}", endpoint.get("weight").unwrap_or(&Value::Null)),
-            _ => String::new(),
-        };
-        line("endpoint", &format!("{} ({}{weight})", of("endpoint"), of("url")));
-    }
-    for key in ["retry", "answered_by"] {
-        if let Some(value) = text(key) {
-            line(&key.replace('_', " "), value);
-        }
-    }
-    if let Some(refused) = found.get("refused") {
-        let of =
-            |key: &str| refused.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        let part = |key| of(key).unwrap_or_default();
-        line("refused", &format!("{} {}: {}", part("status"), part("kind"), part("detail")));
-    }
-    words.truncate(words.trim_end().len());
-    words
 }

@@ -25,6 +25,9 @@ pub(crate) struct ConfigFile {
     /// Which calls go where, tried in order. Without any, all calls go to all endpoints, the first that works.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) routes: Vec<RouteFile>,
+    /// Calls, and where they are to go: rehearsed by `check`, and before the configuration is in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tests: Vec<TestFile>,
     /// Limits on what callers may send.
     pub(crate) limits: LimitsFile,
     /// Deadlines.
@@ -462,16 +465,23 @@ pub(crate) struct RouteFile {
     /// What a call must look like; every condition must hold. Without any, every call matches.
     #[serde(default, rename = "match")]
     pub(crate) matches: MatchFile,
-    /// `first` (default; in order, the next only if nothing could be sent), `weighted`, or `all` (every endpoint, one
-    /// answer).
+    /// `first` (default; in order, the next only if nothing could be sent), `weighted` (at random), `hash` (what is about
+    /// the same goes to the same endpoint), or `all` (every endpoint, one answer).
     #[serde(default)]
     pub(crate) pick: PickFile,
+    /// With `pick = "hash"`: what calls are spread by, `hub` (default), `group`, `user`, `connection`, or
+    /// `{ header = "name" }`. A call that does not have it is spread by its hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hash_by: Option<HashByFile>,
     /// With `pick = "all"`: how many endpoints must accept a delivery, `all` (default), `any` or `quorum`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy: Option<PolicyFile>,
     /// What happens while every endpoint is out: `send` (default; the first is tried all the same) or `fail` (503).
     #[serde(default)]
     pub(crate) when_unavailable: WhenUnavailableFile,
+    /// Whether a caller may name one of the endpoints by the header `signalr-gateway-endpoint`. Default false.
+    #[serde(default)]
+    pub(crate) endpoint_header: bool,
     /// The endpoints: names, or `{ name = …, weight = … }`.
     pub(crate) endpoints: Vec<RouteEndpointFile>,
 }
@@ -483,7 +493,36 @@ pub(crate) enum PickFile {
     #[default]
     First,
     Weighted,
+    Hash,
     All,
+}
+
+/// What calls are spread by.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum HashByFile {
+    /// A name in the call's path.
+    Name(HashNameFile),
+    /// A header.
+    Header(HashHeaderFile),
+}
+
+/// A name in the path of a call.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HashNameFile {
+    Hub,
+    Group,
+    User,
+    Connection,
+}
+
+/// A header that calls are spread by.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HashHeaderFile {
+    /// The header's name.
+    pub(crate) header: String,
 }
 
 /// How many endpoints must accept a delivery.
@@ -520,7 +559,7 @@ pub(crate) enum RouteEndpointFile {
 pub(crate) struct WeightedEndpointFile {
     /// Its name.
     pub(crate) name: String,
-    /// Its share under `pick = "weighted"`, from 1 to 1000000. Default 1.
+    /// Its share under `pick = "weighted"` or `"hash"`, from 1 to 1000000. Default 1.
     #[serde(default = "one")]
     pub(crate) weight: u32,
 }
@@ -596,6 +635,42 @@ impl<T> OneOrMany<T> {
             Self::Many(many) => many,
         }
     }
+}
+
+/// A call, and where it is to go.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TestFile {
+    /// What it is called in a report. Default: its method and URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// The method. Default `POST`.
+    #[serde(default = "post")]
+    pub(crate) method: String,
+    /// The URL, or its path and query.
+    pub(crate) url: String,
+    /// The headers, by name.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The listener it comes in by. Default: the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listener: Option<String>,
+    /// The caller's IP address. Default: this host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<String>,
+    /// The route that is to take it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) route: Option<String>,
+    /// The endpoints it is to go to, in the order in which they are tried; in any order where the route has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoints: Option<OneOrMany<String>>,
+    /// In place of both: the kind of error it is to be refused with, such as `no_route`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+}
+
+fn post() -> String {
+    "POST".to_owned()
 }
 
 /// Limits on what callers may send.

@@ -70,8 +70,12 @@ pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, Conf
         ConfigError { problems: problems.iter().cloned().chain([last]).collect() }
     })?;
     let mut context = lower::Context::new(&merged, spoiled, &sources.environment, sources.folder());
-    let settings = lower::lower(&file, &mut context);
+    let (settings, tests) = lower::lower(&file, &mut context);
     problems.append(&mut context.problems);
+    if problems.is_empty() {
+        lower::run_tests(&tests, &settings, &mut context);
+        problems.append(&mut context.problems);
+    }
     let warnings = std::mem::take(&mut context.warnings);
     if problems.is_empty() {
         let mut effective = effective(&merged, &root);
@@ -128,5 +132,7 @@ fn collect(merged: &Merged, value: &Value, path: &mut Vec<String>, leaves: &mut 
     }
 }
 
+#[cfg(test)]
+mod rehearsal_tests;
 #[cfg(test)]
 mod tests;

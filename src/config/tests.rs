@@ -166,6 +166,24 @@ fn single_mistakes() {
             ("[endpoints.east]", "[[routes]]\nname='a'\nmatch={hub='chat-*'}\nendpoints=['east']\n[endpoints.east]"),
             "routes.0.match.hub: `chat-*` can never match",
         ),
+        (
+            ("[endpoints.east]", "[[routes]]\nname='a'\nhash_by='hub'\nendpoints=['east']\n[endpoints.east]"),
+            "routes.0.hash_by: is only for pick = \"hash\" (gateway.toml:",
+        ),
+        (
+            (
+                "[endpoints.east]",
+                "[[routes]]\nname='a'\npick='hash'\nhash_by='grup'\nendpoints=['east']\n[endpoints.east]",
+            ),
+            "did you mean `group`?",
+        ),
+        (
+            (
+                "[endpoints.east]",
+                "[[routes]]\nname='a'\npick='hash'\nhash_by='user'\nmatch={operation='hub_send'}\nendpoints=['east']\n[endpoints.east]",
+            ),
+            "routes.0.hash_by: none of the operations that the route takes has it",
+        ),
         (("[endpoints.east]", "[listeners.a]\nbind='here'\n[endpoints.east]"), "`here` is not an address"),
         (
             ("[endpoints.east]", "[listeners.a]\nbind='127.0.0.1:1'\nclients=['10.0.0.0/99']\n[endpoints.east]"),

@@ -13,7 +13,7 @@ use crate::credential::{CredentialSettings, Credentials};
 use crate::endpoint::{Endpoint, EndpointRole, EndpointSettings, Probes};
 use crate::metrics::{KnownNames, Metrics};
 use crate::proxy::{Snapshot, error_chain};
-use crate::route::{Pick, RouteSettings, Table};
+use crate::route::{RouteSettings, Table};
 
 /// What follows the configuration.
 #[derive(Debug)]
@@ -147,11 +147,7 @@ impl Live {
         };
         let route = |route: &RouteSettings| RouteView {
             name: route.name.to_string(),
-            pick: match route.pick {
-                Pick::First => "first",
-                Pick::Weighted => "weighted",
-                Pick::All(_) => "all",
-            },
+            pick: route.pick.word(),
             endpoints: route.endpoints.iter().map(|endpoint| endpoint.endpoint.to_string()).collect(),
         };
         let listeners = self.addresses.listeners.iter();

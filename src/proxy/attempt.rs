@@ -15,7 +15,7 @@ use super::{Proxy, ProxyError, error_chain};
 use crate::credential::{Bearer, RequestUrl};
 use crate::endpoint::{Endpoint, EndpointRole, Permit, Pool};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
-use crate::route::{Order, Route, WhenUnavailable};
+use crate::route::{Choice, Order, WhenUnavailable};
 use crate::signalr::{Operation, Together};
 
 /// The pause an endpoint gets that answers 429 without saying how long.
@@ -26,13 +26,13 @@ impl Proxy {
     /// endpoint is tried at once.
     pub(super) async fn deliver(
         &self,
-        route: &Route,
+        choice: Choice<'_>,
         operation: Operation,
         outgoing: &Outgoing,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
-        let mut candidates = Candidates::new(self, route, operation);
-        let Some(mut candidate) = candidates.next() else { return Err(self.all_are_out(route)) };
+        let mut candidates = Candidates::new(self, choice, operation);
+        let Some(mut candidate) = candidates.next() else { return Err(self.all_are_out(choice)) };
         loop {
             let (place, pool, permit) = candidate;
             if let Some(name) = self.endpoint_names.get(place) {
@@ -132,8 +132,8 @@ impl Proxy {
         if is_paid { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
     }
 
-    fn all_are_out(&self, route: &Route) -> ProxyError {
-        let pools = route.endpoints().iter().filter_map(|(place, _)| self.pools.get(*place));
+    fn all_are_out(&self, choice: Choice<'_>) -> ProxyError {
+        let pools = choice.places().filter_map(|place| self.pools.get(place));
         let soonest = pools.map(|pool| pool.endpoint().health().out_for()).min();
         ProxyError::AllOut { retry_after: soonest.unwrap_or_default() }
     }
@@ -268,7 +268,7 @@ impl Proxy {
 /// before secondaries, as in the Management SDK.
 struct Candidates<'a> {
     proxy: &'a Proxy,
-    route: &'a Route,
+    choice: Choice<'a>,
     order: Order<'a>,
     /// The role that is looked for; `None` if it does not matter.
     role: Option<EndpointRole>,
@@ -276,9 +276,9 @@ struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    fn new(proxy: &'a Proxy, route: &'a Route, operation: Operation) -> Self {
+    fn new(proxy: &'a Proxy, choice: Choice<'a>, operation: Operation) -> Self {
         let role = (operation.together() == Together::One).then_some(EndpointRole::Primary);
-        Self { proxy, route, order: route.order(), role, has_tried: false }
+        Self { proxy, choice, order: choice.order(), role, has_tried: false }
     }
 
     fn healthy(&mut self) -> Option<(usize, &'a Pool<RequestBody>, Permit)> {
@@ -301,16 +301,16 @@ impl<'a> Iterator for Candidates<'a> {
         let mut healthy = self.healthy();
         if healthy.is_none() && self.role == Some(EndpointRole::Primary) {
             self.role = Some(EndpointRole::Secondary);
-            self.order = self.route.order();
+            self.order = self.choice.order();
             healthy = self.healthy();
         }
-        let sends_anyway = !self.has_tried && self.route.when_unavailable() == WhenUnavailable::Send;
+        let sends_anyway = !self.has_tried && self.choice.route().when_unavailable() == WhenUnavailable::Send;
         self.has_tried = true;
         if healthy.is_some() || !sends_anyway {
             return healthy;
         }
         // All are out, and the route would rather try than fail.
-        self.order = self.route.order();
+        self.order = self.choice.order();
         let place = self.order.next()?;
         let pool = self.proxy.pools.get(place)?;
         Some((place, pool, pool.endpoint().health().enter_anyway()))

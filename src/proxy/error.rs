@@ -13,6 +13,7 @@ use super::fanout::EndpointOutcome;
 use super::retry::Ending;
 use crate::credential::TokenUnavailable;
 use crate::metrics::ErrorKind;
+use crate::route::NotAChoice;
 use crate::signalr::{NotACall, Operation};
 
 /// Marks an answer as the gateway's own; the value is the error's kind.
@@ -57,6 +58,12 @@ pub enum ProxyError {
     /// No route takes the call.
     #[error("no route of the gateway takes this call; have the operator add one")]
     NoRoute,
+    /// The caller named an endpoint that it may not choose.
+    #[error(
+        "the header `signalr-gateway-endpoint` names no endpoint that callers of this route may choose; leave it out, or \
+         have the operator set `endpoint_header` on the route and name the endpoint there"
+    )]
+    NotAChoice,
     /// A required header is missing.
     #[error("this gateway requires the header `{header}` with the value agreed with its operator")]
     HeaderRequired {
@@ -138,7 +145,7 @@ impl ProxyError {
             Self::OperationNotAllowed(_) => ErrorKind::OperationNotAllowed,
             Self::UnknownPath => ErrorKind::UnknownPath,
             Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
-            Self::NoRoute => ErrorKind::NoRoute,
+            Self::NoRoute | Self::NotAChoice => ErrorKind::NoRoute,
             Self::HeaderRequired { .. } => ErrorKind::HeaderRequired,
             Self::SlowRequest => ErrorKind::SlowRequest,
             Self::BodyBroken => ErrorKind::BodyBroken,
@@ -162,7 +169,7 @@ impl ProxyError {
             | Self::OriginNotAllowed { .. }
             | Self::ClientNotAllowed
             | Self::OperationNotAllowed(_) => StatusCode::FORBIDDEN,
-            Self::UnknownPath | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::UnknownPath | Self::NoRoute | Self::NotAChoice => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderRequired { .. } => StatusCode::PRECONDITION_FAILED,
@@ -187,6 +194,7 @@ impl ProxyError {
             Self::UnknownPath => "Not a SignalR REST path",
             Self::MethodNotAllowed { .. } => "Method not allowed",
             Self::NoRoute => "No route",
+            Self::NotAChoice => "No such endpoint",
             Self::HeaderRequired { .. } => "Required header missing",
             Self::SlowRequest => "Request too slow",
             Self::BodyBroken => "Request broke off",
@@ -219,6 +227,7 @@ impl ProxyError {
             | Self::UnknownPath
             | Self::MethodNotAllowed { .. }
             | Self::NoRoute
+            | Self::NotAChoice
             | Self::HeaderRequired { .. }
             | Self::SlowRequest
             | Self::BodyBroken
@@ -245,6 +254,7 @@ impl ProxyError {
             | Self::UnknownPath
             | Self::MethodNotAllowed { .. }
             | Self::NoRoute
+            | Self::NotAChoice
             | Self::HeaderRequired { .. }
             | Self::SlowRequest
             | Self::BodyBroken
@@ -289,6 +299,12 @@ impl ProxyError {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
+    }
+}
+
+impl From<NotAChoice> for ProxyError {
+    fn from(_: NotAChoice) -> Self {
+        Self::NotAChoice
     }
 }
 

@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::forward::Outgoing;
 use super::retry::Ending;
 use super::{Proxy, ProxyError};
-use crate::route::Route;
+use crate::route::Choice;
 use crate::signalr::{Call, Leg, Merged, Policy, Together, merge_delivery, merge_question};
 
 /// Tells "it is not there" from "there is no such path".
@@ -35,12 +35,13 @@ impl Proxy {
     /// whose answer it is.
     pub(super) async fn fan_out(
         &self,
-        route: &Route,
+        choice: Choice<'_>,
         policy: Policy,
         call: &Call<'_>,
         outgoing: &Outgoing,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
+        let route = choice.route().name().as_str();
         // All legs read the one buffer, so none waits for another.
         let began = Instant::now();
         let body = tokio::time::timeout(self.time_left(exchange)?, outgoing.body.collected()).await;
@@ -50,21 +51,21 @@ impl Proxy {
             let exchange = &*exchange;
             async move { self.deliver_to(place, call.operation, &outgoing, exchange).await }
         };
-        let places: Vec<usize> = route.endpoints().iter().map(|(place, _)| *place).collect();
+        let places: Vec<usize> = choice.places().collect();
         let mut results = join_all(places.iter().map(|place| leg(*place))).await;
         // Side by side, so what passed on the clock is what was waited.
         exchange.waited_in_all(began.elapsed());
 
         let legs: Vec<Leg> = results.iter().map(ended).collect();
         for leg in &legs {
-            self.metrics.fan_out_leg(route.name().as_str(), words(*leg));
+            self.metrics.fan_out_leg(route, words(*leg));
         }
         let merged = match call.operation.together() {
             Together::Deliver => merge_delivery(policy, &legs),
             Together::Ask | Together::List | Together::One => merge_question(&legs),
         };
         let Merged::As(chosen) = merged else {
-            self.metrics.fan_out_partial(route.name().as_str());
+            self.metrics.fan_out_partial(route);
             return Err(ProxyError::PartialDelivery { endpoints: self.outcomes(&places, &legs, results) });
         };
         let chosen_result = if chosen < results.len() { Some(results.swap_remove(chosen)) } else { None };

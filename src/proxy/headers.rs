@@ -7,6 +7,7 @@ use http::{HeaderValue, Uri};
 use super::error::ERROR_HEADER;
 use crate::credential::Bearer;
 use crate::endpoint::Endpoint;
+use crate::route::ENDPOINT_HEADER;
 
 /// The id of a request, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,9 +35,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a request header stays here. `expect` is answered by our own server.
+/// Whether a request header stays here. `expect` is answered by our own server, and which endpoint a caller named is
+/// between the two of us.
 fn stays_here(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || matches!(name.as_str(), "authorization" | "cookie" | "expect")
+    is_hop_by_hop(name) || *name == ENDPOINT_HEADER || matches!(name.as_str(), "authorization" | "cookie" | "expect")
 }
 
 /// Whether an answer's header stays here: what is about the connection, what speaks for the endpoint's own host, and

@@ -13,7 +13,7 @@ use super::body::Answer;
 use super::exchange::Exchange;
 use super::forward::Outgoing;
 use super::{Proxy, ProxyError};
-use crate::route::{Pick, Route};
+use crate::route::{Choice, Manner};
 use crate::signalr::{Call, Operation};
 
 /// The largest page that is read. A page has 200 entries at most, each of two ids.
@@ -25,7 +25,7 @@ impl Proxy {
     /// Gets one page of a list. `gateway` is the origin under which the caller reached us.
     pub(super) async fn list(
         &self,
-        route: &Route,
+        choice: Choice<'_>,
         call: &Call<'_>,
         outgoing: &Outgoing,
         gateway: Option<&str>,
@@ -34,7 +34,7 @@ impl Proxy {
         let given = call.query_value("continuationToken").unwrap_or_default();
         let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
         let place_of = |name: &str| {
-            let mut places = route.endpoints().iter().map(|(place, _)| *place);
+            let mut places = choice.places();
             places.find(|place| self.endpoint_names.get(*place).is_some_and(|known| **known == *name))
         };
         let (place, upstream_token) = match resumed {
@@ -43,9 +43,7 @@ impl Proxy {
                     ProxyError::Malformed("the continuation token names an endpoint that the route does not have");
                 (Some(place_of(name).ok_or(unknown)?), token)
             }
-            None if matches!(route.pick(), Pick::All(_)) => {
-                (route.endpoints().first().map(|(place, _)| *place), &*given)
-            }
+            None if matches!(choice.manner(), Manner::All(_)) => (choice.places().next(), &*given),
             None => (None, &*given),
         };
         let mut page_request = outgoing.clone();
@@ -56,7 +54,7 @@ impl Proxy {
             Some(place) => {
                 (place, self.deliver_to(place, Operation::GroupListConnections, &page_request, exchange).await?)
             }
-            None => self.deliver(route, Operation::GroupListConnections, &page_request, exchange).await?,
+            None => self.deliver(choice, Operation::GroupListConnections, &page_request, exchange).await?,
         };
         if response.status() != StatusCode::OK {
             return Ok((place, response));
@@ -67,7 +65,7 @@ impl Proxy {
             // Not a page; the caller may make something of it.
             return Ok((place, Response::from_parts(head, Answer::Whole(bytes))));
         };
-        let next = self.next_token(route, place, &page);
+        let next = self.next_token(choice, place, &page);
         let left = left_of_top(call, &page);
         let link = next.filter(|_| left != Some(0)).and_then(|token| {
             let mut query = vec![("continuationToken", token)];
@@ -87,17 +85,17 @@ impl Proxy {
     }
 
     /// Returns the token of the page after this one: the same endpoint's next, or the next endpoint's first.
-    fn next_token(&self, route: &Route, place: usize, page: &Value) -> Option<String> {
+    fn next_token(&self, choice: Choice<'_>, place: usize, page: &Value) -> Option<String> {
         let token =
             |place: usize, upstream: &str| Some(format!("{MARK}{}{MARK}{upstream}", self.endpoint_names.get(place)?));
         if let Some(link) = page.get("nextLink").and_then(Value::as_str) {
             let query = link.split_once('?').map_or("", |(_, query)| query);
             return token(place, &query_value(query, "continuationToken").unwrap_or_default());
         }
-        if !matches!(route.pick(), Pick::All(_)) {
+        if !matches!(choice.manner(), Manner::All(_)) {
             return None;
         }
-        let mut places = route.endpoints().iter().map(|(place, _)| *place);
+        let mut places = choice.places();
         places.find(|one| *one == place)?;
         token(places.next()?, "")
     }

@@ -42,7 +42,7 @@ use retry::Budget;
 use crate::credential::RequestUrl;
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::{RetryBudgetShare, WorkerMetrics};
-use crate::route::{Inquiry, Pick, Table};
+use crate::route::{Inquiry, Manner, Table};
 use crate::serve::Peer;
 use crate::signalr::{Call, Operation, Together};
 
@@ -148,6 +148,7 @@ impl Proxy {
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
         }
+        let choice = route.choose(&inquiry)?;
 
         // What goes there.
         let host = request.headers.get(HOST).cloned();
@@ -164,12 +165,14 @@ impl Proxy {
 
         // As whom it goes, and going.
         // The rare ways are in boxes: every request's future would have room for them.
-        let (place, mut response) = match (route.pick(), call.operation.together()) {
-            (_, Together::List) => Box::pin(self.list(route, &call, &outgoing, gateway().as_deref(), exchange)).await?,
-            (Pick::All(policy), Together::Deliver | Together::Ask) => {
-                Box::pin(self.fan_out(route, policy, &call, &outgoing, exchange)).await?
+        let (place, mut response) = match (choice.manner(), call.operation.together()) {
+            (_, Together::List) => {
+                Box::pin(self.list(choice, &call, &outgoing, gateway().as_deref(), exchange)).await?
             }
-            _ => self.deliver(route, call.operation, &outgoing, exchange).await?,
+            (Manner::All(policy), Together::Deliver | Together::Ask) => {
+                Box::pin(self.fan_out(choice, policy, &call, &outgoing, exchange)).await?
+            }
+            _ => self.deliver(choice, call.operation, &outgoing, exchange).await?,
         };
         if let Some(pool) = self.pools.get(place) {
             let (id, origin) = (exchange.request_id(), pool.endpoint().origin());

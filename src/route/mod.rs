@@ -1,9 +1,15 @@
 //! Which endpoints a call goes to, and in which order. Pure: it is shown the call and says what it decided.
 
+mod choice;
+mod difference;
+mod hash;
 mod pattern;
 mod settings;
 mod table;
 
+pub use choice::{Choice, ENDPOINT_HEADER, Manner, NotAChoice, Order};
+pub use difference::Difference;
+pub use hash::HashKey;
 pub use pattern::{Case, Pattern};
 pub use settings::{HeaderMatch, MatchSettings, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable};
-pub use table::{Inquiry, Mismatch, Order, Route, Table};
+pub use table::{Inquiry, Mismatch, Route, Table, Target};

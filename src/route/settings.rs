@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::hash::HashKey;
 use super::pattern::Pattern;
 use crate::endpoint::EndpointName;
 use crate::signalr::{OperationSet, Policy};
@@ -43,6 +44,8 @@ pub struct RouteSettings {
     pub pick: Pick,
     /// What happens while every endpoint is out.
     pub when_unavailable: WhenUnavailable,
+    /// Whether a caller may name one of the endpoints by [`super::ENDPOINT_HEADER`].
+    pub callers_choose: bool,
     /// The endpoints, in configured order. Never empty.
     pub endpoints: Vec<RouteEndpoint>,
 }
@@ -52,19 +55,34 @@ pub struct RouteSettings {
 pub struct RouteEndpoint {
     /// Which endpoint.
     pub endpoint: EndpointName,
-    /// Its share under [`Pick::Weighted`], relative to the others; at least 1.
+    /// Its share under [`Pick::Weighted`] and [`Pick::Hash`], relative to the others; at least 1.
     pub weight: u32,
 }
 
 /// How a route chooses among its endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
     /// In configured order: the next one only when nothing could be sent to those before.
     First,
     /// At random by weight; the others, by weight too, when nothing could be sent.
     Weighted,
+    /// By what the call is about: the same goes to the same endpoint, to the others, in an order of its own, when nothing
+    /// could be sent. Shares are by weight.
+    Hash(HashKey),
     /// All of them, and one answer. What only one endpoint can do (client tokens) goes to one, primaries first.
     All(Policy),
+}
+
+impl Pick {
+    /// Returns the word of the configuration.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Weighted => "weighted",
+            Self::Hash(_) => "hash",
+            Self::All(_) => "all",
+        }
+    }
 }
 
 /// What a route does while every one of its endpoints is out.
@@ -105,4 +123,12 @@ pub struct HeaderMatch {
     pub name: HeaderName,
     /// The value one of its lines must have; any value if `None`.
     pub value: Option<HeaderValue>,
+}
+
+impl HeaderMatch {
+    /// Whether headers have it.
+    pub(super) fn holds(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(&self.name).iter();
+        values.any(|found| self.value.as_ref().is_none_or(|value| found == value))
+    }
 }

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
-use super::{MatchSettings, Pattern, Pick, RouteName, RouteSettings, WhenUnavailable};
+use super::choice::{Choice, NotAChoice};
+use super::{MatchSettings, Pattern, Pick, RouteName, RouteSettings, WhenUnavailable, hash};
 use crate::endpoint::EndpointName;
 use crate::signalr::{Call, Name};
 
@@ -71,8 +72,38 @@ pub struct Route {
     listeners: Vec<usize>,
     pick: Pick,
     when_unavailable: WhenUnavailable,
-    /// The place and the weight of each endpoint.
-    endpoints: Vec<(usize, u32)>,
+    callers_choose: bool,
+    targets: Vec<Target>,
+}
+
+/// An endpoint of a route.
+#[derive(Debug)]
+pub struct Target {
+    name: EndpointName,
+    place: usize,
+    weight: u32,
+    seed: u64,
+}
+
+impl Target {
+    /// Returns the configured name.
+    pub fn name(&self) -> &EndpointName {
+        &self.name
+    }
+
+    /// Returns its place among all endpoints.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Returns its weight.
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
 }
 
 impl Route {
@@ -82,8 +113,18 @@ impl Route {
     }
 
     /// Returns how an endpoint is chosen.
-    pub fn pick(&self) -> Pick {
-        self.pick
+    pub fn pick(&self) -> &Pick {
+        &self.pick
+    }
+
+    /// Returns the conditions.
+    pub fn matches(&self) -> &MatchSettings {
+        &self.matches
+    }
+
+    /// Whether callers may name one of the endpoints.
+    pub fn callers_choose(&self) -> bool {
+        self.callers_choose
     }
 
     /// Returns what happens while every endpoint is out.
@@ -91,9 +132,9 @@ impl Route {
         self.when_unavailable
     }
 
-    /// Returns the place and the weight of each endpoint, in configured order.
-    pub fn endpoints(&self) -> &[(usize, u32)] {
-        &self.endpoints
+    /// Returns the endpoints, in configured order.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
     }
 
     /// Says which condition the call does not meet, if any.
@@ -115,11 +156,7 @@ impl Route {
         if !named(&rules.applications, || call.query_value("application")) {
             return Some(Mismatch::Application);
         }
-        let has_header = |wanted: &super::HeaderMatch| {
-            let mut values = headers.get_all(&wanted.name).iter();
-            values.any(|found| wanted.value.as_ref().is_none_or(|value| found == value))
-        };
-        if !rules.headers.iter().all(has_header) {
+        if !rules.headers.iter().all(|rule| rule.holds(headers)) {
             return Some(Mismatch::Header);
         }
         if !self.listeners.is_empty() && !self.listeners.contains(listener) {
@@ -132,51 +169,18 @@ impl Route {
         None
     }
 
-    /// Returns the endpoints in the order in which they are tried.
-    pub fn order(&self) -> Order<'_> {
-        Order { route: self, tried: 0 }
+    /// Chooses among the endpoints for a call that this route takes.
+    ///
+    /// # Errors
+    /// [`NotAChoice`] if the caller named an endpoint that it may not choose.
+    pub fn choose(&self, inquiry: &Inquiry<'_>) -> Result<Choice<'_>, NotAChoice> {
+        Choice::of(self, inquiry)
     }
 }
 
 /// Whether one of the patterns takes the name, or there are none. The name is decoded only when it is needed.
 fn named<'a>(patterns: &[Pattern], name: impl FnOnce() -> Option<Cow<'a, str>>) -> bool {
     patterns.is_empty() || name().is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(&name)))
-}
-
-/// The endpoints of a route, one after the other: the next is asked for only when nothing could be sent to those
-/// before. Allocates nothing.
-#[derive(Debug)]
-pub struct Order<'a> {
-    route: &'a Route,
-    /// A bit for each endpoint that was handed out, by its place in the route. Configuration allows 32.
-    tried: u32,
-}
-
-impl Iterator for Order<'_> {
-    /// The place of an endpoint.
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        let tried = self.tried;
-        let mut left = self.route.endpoints.iter().enumerate().filter(|(place, _)| tried & (1 << place) == 0);
-        let (place, (endpoint, _)) = match self.route.pick {
-            Pick::First | Pick::All(_) => left.next()?,
-            Pick::Weighted => {
-                let total: u32 = left.clone().map(|(_, (_, weight))| weight).sum();
-                // `total` is 0 when none is left.
-                let mut ticket = if total == 0 { 0 } else { fastrand::u32(..total) };
-                left.find(|(_, (_, weight))| match ticket.checked_sub(*weight) {
-                    Some(rest) => {
-                        ticket = rest;
-                        false
-                    }
-                    None => true,
-                })?
-            }
-        };
-        self.tried |= 1 << place;
-        Some(*endpoint)
-    }
 }
 
 /// All routes, in order.
@@ -196,15 +200,17 @@ impl Table {
         let resolve = |route: &RouteSettings| {
             let endpoint = |wanted: &super::RouteEndpoint| {
                 let place = endpoints.iter().position(|name| *name == wanted.endpoint)?;
-                Some((place, wanted.weight))
+                let (name, seed) = (wanted.endpoint.clone(), hash::seed(wanted.endpoint.as_str()));
+                Some(Target { name, place, weight: wanted.weight, seed })
             };
             let listener = |wanted: &String| listeners.iter().position(|name| name == wanted);
             Route {
                 name: route.name.clone(),
                 listeners: route.matches.listeners.iter().filter_map(listener).collect(),
-                endpoints: route.endpoints.iter().filter_map(endpoint).collect(),
+                targets: route.endpoints.iter().filter_map(endpoint).collect(),
                 matches: route.matches.clone(),
-                pick: route.pick,
+                pick: route.pick.clone(),
+                callers_choose: route.callers_choose,
                 when_unavailable: route.when_unavailable,
             }
         };

@@ -1,4 +1,4 @@
-//! Conditions one by one, the order of routes, the order of endpoints, and that the hub index changes nothing.
+//! Conditions one by one, the order of routes, and that the hub index changes nothing.
 
 use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
@@ -13,6 +13,7 @@ fn route(name: &str, matches: MatchSettings) -> RouteSettings {
         matches,
         pick: Pick::First,
         when_unavailable: WhenUnavailable::default(),
+        callers_choose: false,
         endpoints: vec![RouteEndpoint { endpoint: EndpointName::new("east"), weight: 1 }],
     }
 }
@@ -42,7 +43,9 @@ fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
     headers.append("x-region", HeaderValue::from_static("west"));
     let client = Some("10.1.2.3".parse().unwrap());
     let inquiry = Inquiry { call: &call, headers: &headers, listener: 1, client };
-    let mismatch = table.routes()[0].mismatch(&inquiry);
+    let route = &table.routes()[0];
+    let mismatch = route.mismatch(&inquiry);
+    assert_eq!(route.difference(&inquiry, "local").map(|difference| difference.condition), mismatch);
     assert_eq!(table.pick(&inquiry).is_some(), mismatch.is_none());
     mismatch
 }
@@ -107,31 +110,6 @@ fn the_first_route_that_matches_wins() {
 fn a_call_over_a_unix_socket_is_in_no_network() {
     let matches = MatchSettings { clients: vec!["0.0.0.0/0".parse().unwrap()], ..Default::default() };
     assert_eq!(picked(&table(&[route("net", matches)]), "/api/hubs/h/:send"), None);
-}
-
-fn order(pick: Pick, weights: &[(&str, u32)]) -> Vec<usize> {
-    let endpoints = weights.iter().map(|(name, weight)| (EndpointName::new(name), *weight));
-    let endpoints = endpoints.map(|(endpoint, weight)| RouteEndpoint { endpoint, weight }).collect();
-    let settings = RouteSettings { pick, endpoints, ..route("r", MatchSettings::default()) };
-    table(&[settings]).routes()[0].order().collect()
-}
-
-#[test]
-fn first_keeps_the_configured_order() {
-    assert_eq!(order(Pick::First, &[("west", 1), ("east", 9)]), [1, 0]);
-}
-
-#[test]
-fn weighted_follows_the_weights_and_offers_each_endpoint_once() {
-    fastrand::seed(7);
-    let mut firsts = [0; 2];
-    for _ in 0..4000 {
-        let order = order(Pick::Weighted, &[("east", 1), ("west", 3)]);
-        assert_eq!(order.len(), 2);
-        assert_ne!(order[0], order[1]);
-        firsts[order[0]] += 1;
-    }
-    assert!((900..1100).contains(&firsts[0]), "{firsts:?}");
 }
 
 proptest! {

@@ -55,6 +55,11 @@ impl<'a> Name<'a> {
         self.try_decoded().unwrap_or(Cow::Borrowed(self.0))
     }
 
+    /// Iterates over the bytes of the name itself, percent-decoded once. Allocates nothing.
+    pub fn bytes(self) -> impl Iterator<Item = u8> + 'a {
+        percent_decode_str(self.0)
+    }
+
     fn try_decoded(self) -> Option<Cow<'a, str>> {
         if !self.0.contains('%') {
             return Some(Cow::Borrowed(self.0));

@@ -173,6 +173,11 @@ async fn explain_says_where_a_call_goes_or_why_not() {
     let seen = ["operation", "hub", "user", "route"].map(|key| found[key].as_str().unwrap().to_owned());
     assert_eq!(seen, ["user_send", "Chat", "a/b", "default"]);
     assert_eq!(found["endpoints"][0]["endpoint"], "local");
+    let (_, words) = {
+        let finished = run(&["explain", "--config", &config, "GET", "/api/hubs/chat/users/u"]).await;
+        (finished.code, finished.stdout)
+    };
+    assert!(words.contains("\nroute       default (pick: first, in this order)\n"), "{words}");
     for (rest, kind) in [
         (vec!["GET", "/nowhere"], "unknown_path"),
         (vec!["GET", SEND], "method_not_allowed"),
@@ -182,6 +187,94 @@ async fn explain_says_where_a_call_goes_or_why_not() {
     ] {
         let (code, found) = explain(&rest).await;
         assert_eq!((code, found["refused"]["kind"].as_str()), (Some(1), Some(kind)), "{rest:?}: {found}");
+    }
+}
+
+/// A configuration with a route for each condition, and two endpoints.
+fn routed_config(folder: &Path) -> String {
+    let path = good_config(folder);
+    let more = r#"
+[listeners.second]
+bind = "127.0.0.1:0"
+operations = ["messages", "credentials"]
+
+[endpoints.other]
+url = "http://127.0.0.1:2"
+credential = "emulator"
+role = "secondary"
+
+[[routes]]
+name = "hub"
+match = { hub = ["news", "n_*"] }
+endpoints = ["local"]
+[[routes]]
+name = "operation"
+match = { operation = ["queries", "hub_send"] }
+endpoints = ["local"]
+[[routes]]
+name = "group"
+match = { group = "g*" }
+endpoints = ["local"]
+[[routes]]
+name = "user"
+match = { user = "ann" }
+endpoints = ["local"]
+[[routes]]
+name = "application"
+match = { application = "shop" }
+endpoints = ["local"]
+[[routes]]
+name = "header"
+match = { header = { name = "x-region", value = "east" } }
+endpoints = ["local"]
+[[routes]]
+name = "listener"
+match = { listener = "default" }
+endpoints = ["local"]
+[[routes]]
+name = "client"
+match = { client = "10.0.0.0/8" }
+endpoints = ["local"]
+[[routes]]
+name = "rest"
+pick = "hash"
+hash_by = "user"
+endpoint_header = true
+endpoints = ["local", { name = "other", weight = 1000 }]
+"#;
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}{more}")).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn explain_says_why_each_earlier_route_did_not_match() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = routed_config(folder.path());
+    let call = [
+        "POST",
+        "/api/hubs/chat/users/Ann/:send?application=Blog",
+        "-H",
+        "x-region: west",
+        "--listener",
+        "second",
+        "--client",
+        "192.168.7.7",
+    ];
+    let finished = run(&[&["explain", "--config", &config], &call[..]].concat()).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    insta::assert_snapshot!("explain", finished.stdout);
+    let finished = run(&[&["explain", "--json", "--config", &config], &call[..]].concat()).await;
+    insta::assert_snapshot!("explain_json", finished.stdout);
+    // What only one endpoint can give comes from a primary first, and from the one that was named alone.
+    for (header, endpoints) in
+        [("x-none: 1", vec!["local", "other"]), ("signalr-gateway-endpoint: other", vec!["other"])]
+    {
+        let url = "/api/hubs/chat/:generateToken";
+        let call = ["explain", "--json", "--config", &config, "POST", url, "--listener", "second", "-H", header];
+        let found: Value = serde_json::from_str(&run(&call).await.stdout).unwrap();
+        let names: Vec<_> = found["endpoints"].as_array().unwrap().iter().map(|one| one["endpoint"].clone()).collect();
+        assert_eq!(names, endpoints, "{found}");
     }
 }
 

@@ -126,6 +126,77 @@ async fn weights_share_calls_out() {
 }
 
 #[tokio::test]
+async fn what_is_about_the_same_group_goes_to_the_same_endpoint_and_moves_only_while_that_is_gone() {
+    let lab = Lab::start(|plan| {
+        plan.set("process.workers", "2").more(
+            "[[routes]]\nname = \"spread\"\npick = \"hash\"\nhash_by = \"group\"\nendpoints = [\"east\", \"west\"]\n",
+        );
+    })
+    .await;
+    let spread = async |lab: &Lab| {
+        let mut homes = Vec::new();
+        for number in 0..40 {
+            lab.forget_arrivals();
+            for target in [
+                format!("/api/hubs/chat/groups/g{number}/:send?api-version=2024-12-01"),
+                format!("/api/v1/hubs/news/groups/%67{number}"),
+            ] {
+                lab.caller().await.post(&target, "application/json", HELLO).await.is(202);
+            }
+            let arrived = (lab.arrivals("east").len(), lab.arrivals("west").len());
+            assert!(arrived == (2, 0) || arrived == (0, 2), "group {number} was split: {arrived:?}");
+            homes.push(arrived.0 == 2);
+        }
+        homes
+    };
+    let homes = spread(&lab).await;
+    let in_east = homes.iter().filter(|in_east| **in_east).count();
+    assert!((8..=32).contains(&in_east), "{in_east} of 40 groups live in east");
+    lab.endpoint("east").server.faults().refuse().await;
+    assert_eq!(spread(&lab).await, [false; 40]);
+}
+
+#[tokio::test]
+async fn caller_names_the_endpoint_where_the_route_lets_it() {
+    let route = |name: &str, pick: &str, header: bool| {
+        format!(
+            "[[routes]]\nname = \"{name}\"\nmatch = {{ hub = \"{name}\" }}\npick = \"{pick}\"\n\
+             endpoint_header = {header}\nendpoints = [\"east\", \"west\"]\n"
+        )
+    };
+    let lab = Lab::start(|plan| {
+        plan.more(&[route("open", "first", true), route("all", "all", true), route("closed", "first", false)].concat());
+    })
+    .await;
+    let send = async |hub: &str, endpoint: &str| {
+        lab.forget_arrivals();
+        let call = request("POST", &format!("/api/hubs/{hub}/:send?api-version=2024-12-01"))
+            .header(CONTENT_TYPE, "application/json");
+        let answer = lab.caller().await.send(call.header("signalr-gateway-endpoint", endpoint), HELLO).await;
+        (answer, lab.arrivals("east").len(), lab.arrivals("west").len())
+    };
+    for hub in ["open", "all"] {
+        let (answer, east, west) = send(hub, "west").await;
+        answer.is(202);
+        assert_eq!((east, west), (0, 1), "{hub}");
+        assert_eq!(lab.arrival("west").header("signalr-gateway-endpoint"), None);
+    }
+    // No other endpoint stands in for the one that was named.
+    lab.endpoint("west").server.faults().refuse().await;
+    let (answer, east, west) = send("open", "west").await;
+    answer.is_refused(503, "endpoint_unavailable");
+    assert_eq!((east, west), (0, 0));
+    for (hub, endpoint) in [("open", "north"), ("open", "WEST"), ("closed", "east")] {
+        let (answer, east, west) = send(hub, endpoint).await;
+        answer.is_refused(404, "no_route");
+        assert!(answer.text().contains("signalr-gateway-endpoint"), "{}", answer.text());
+        assert_eq!((east, west), (0, 0), "{hub} {endpoint}");
+    }
+    // Names that callers make up are no label of any metric.
+    assert!(!lab.admin("/metrics").await.text().contains("north"));
+}
+
+#[tokio::test]
 async fn next_endpoint_takes_what_could_not_be_sent() {
     let lab = Lab::start(|_| {}).await;
     // Once with connections that were kept and are cut, then with none.

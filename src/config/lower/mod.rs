@@ -6,6 +6,7 @@ mod credential;
 mod endpoint;
 mod listener;
 mod route;
+mod test;
 mod values;
 
 use std::collections::BTreeMap;
@@ -135,6 +136,15 @@ impl<'a> Context<'a> {
         dict.map(|dict| dict.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// Returns the names of the routes, as written.
+    fn route_names(&self) -> Vec<String> {
+        let routes = find(&self.merged.root, &key(&["routes"])).and_then(Value::as_array).unwrap_or_default();
+        let names: Vec<_> =
+            routes.iter().filter_map(|route| Some(route.as_dict()?.get("name")?.as_str()?.to_owned())).collect();
+        // Without any, there is the one called `default`.
+        if names.is_empty() { vec!["default".to_owned()] } else { names }
+    }
+
     /// Checks that `name` is one of a table's names.
     fn refers_to(&mut self, key: &[String], table: &str, name: &str) {
         let names = self.names(table);
@@ -200,13 +210,16 @@ fn key(segments: &[&str]) -> Key {
     segments.iter().map(|segment| (*segment).to_owned()).collect()
 }
 
-/// Lowers a file. The settings are complete only if `context.problems` is empty.
-pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Settings {
+pub(super) use test::{Test, run as run_tests};
+
+/// Lowers a file. The settings are complete only if `context.problems` is empty, and the tests are run after that.
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, Vec<Test>) {
     let listeners = listener::lower(file, context);
     let admin = listener::lower_admin(&file.admin, &listeners, context);
     let credentials = credential::lower(file, context);
     let endpoints = endpoint::lower(file, context);
     let routes = route::lower(file, context);
+    let tests = test::lower(file, context);
     let proxy = proxy(file, context);
     let serve = serve(file, context);
     let logging = logging(file, context);
@@ -217,7 +230,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Settings {
     if settings.serve.workers == 0 {
         settings.serve.workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     }
-    settings
+    (settings, tests)
 }
 
 fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {

@@ -3,14 +3,14 @@
 use super::listener::operations;
 use super::{Context, Key, key};
 use crate::config::file::{
-    ConfigFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, PolicyFile, RouteEndpointFile, RouteFile,
-    WhenUnavailableFile,
+    ConfigFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, PolicyFile,
+    RouteEndpointFile, RouteFile, WhenUnavailableFile,
 };
 use crate::endpoint::EndpointName;
 use crate::route::{
-    Case, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
+    Case, HashKey, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
 };
-use crate::signalr::{Name, Policy};
+use crate::signalr::{Name, Operation, Policy};
 
 /// Keeps the number of metric series bounded.
 const MAX_ROUTES: usize = 256;
@@ -27,6 +27,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
             matches,
             pick: Pick::First,
             when_unavailable: WhenUnavailable::default(),
+            callers_choose: false,
             endpoints,
         }];
     }
@@ -97,16 +98,21 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         context.problem(&at(&["policy"]), "is only for pick = \"all\"", Some("remove it".to_owned()));
     }
     let is_weighted = |endpoint: &RouteEndpointFile| matches!(endpoint, RouteEndpointFile::Weighted(weighted) if weighted.weight != 1);
-    if !matches!(file.pick, PickFile::Weighted) && file.endpoints.iter().any(is_weighted) {
-        let fix = Some("write pick = \"weighted\", or remove the weights".to_owned());
-        context.warning(&at(&["endpoints"]), "weights count only under pick = \"weighted\"", fix);
+    let weights_count = matches!(file.pick, PickFile::Weighted | PickFile::Hash);
+    if !weights_count && file.endpoints.iter().any(is_weighted) {
+        let fix = Some("write pick = \"weighted\" or \"hash\", or remove the weights".to_owned());
+        context.warning(&at(&["endpoints"]), "weights count only under pick = \"weighted\" and \"hash\"", fix);
     }
+    let matches = matches(&file.matches, &at(&["match"]), context);
+    let hash_key = hash_key(file, &matches, &at(&["hash_by"]), context);
     RouteSettings {
         name: RouteName::new(&file.name),
-        matches: matches(&file.matches, &at(&["match"]), context),
+        matches,
+        callers_choose: file.endpoint_header,
         pick: match file.pick {
             PickFile::First => Pick::First,
             PickFile::Weighted => Pick::Weighted,
+            PickFile::Hash => Pick::Hash(hash_key),
             PickFile::All => Pick::All(match file.policy {
                 None | Some(PolicyFile::All) => Policy::All,
                 Some(PolicyFile::Any) => Policy::Any,
@@ -119,6 +125,46 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         },
         endpoints,
     }
+}
+
+/// Reads what calls are spread by, and looks whether the route's calls can have it.
+fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: &mut Context<'_>) -> HashKey {
+    let found = match &file.hash_by {
+        None | Some(HashByFile::Name(HashNameFile::Hub)) => HashKey::Hub,
+        Some(HashByFile::Name(HashNameFile::Group)) => HashKey::Group,
+        Some(HashByFile::Name(HashNameFile::User)) => HashKey::User,
+        Some(HashByFile::Name(HashNameFile::Connection)) => HashKey::Connection,
+        Some(HashByFile::Header(by)) => context.header_name(key, &by.header).map_or(HashKey::Hub, HashKey::Header),
+    };
+    if !matches!(file.pick, PickFile::Hash) {
+        if file.hash_by.is_some() {
+            context.problem(key, "is only for pick = \"hash\"", Some("remove it".to_owned()));
+        }
+        return found;
+    }
+    let wants = [
+        (HashKey::Hub, !matches.hubs.is_empty()),
+        (HashKey::Group, !matches.groups.is_empty()),
+        (HashKey::User, !matches.users.is_empty()),
+    ];
+    let takes = |operation: &Operation| {
+        matches.operations.is_none_or(|operations| operations.contains(*operation))
+            && wants.iter().all(|(name, is_wanted)| !is_wanted || name.is_of(*operation))
+    };
+    let mut taken = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Health).filter(takes);
+    if !taken.clone().any(|operation| found.is_of(operation)) {
+        let fix = "spread them by something that they have, or by the hub".to_owned();
+        context.problem(key, "none of the operations that the route takes has it", Some(fix));
+    } else if found != HashKey::Hub
+        && let Some(operation) = taken.find(|operation| !found.is_of(*operation))
+    {
+        let fact = format!(
+            "some operations that the route takes, such as `{operation}`, do not have it: they are spread by their hub"
+        );
+        let fix = "give them a route of their own where that matters".to_owned();
+        context.warning(key, fact, Some(fix));
+    }
+    found
 }
 
 fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> MatchSettings {

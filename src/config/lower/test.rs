@@ -1,0 +1,169 @@
+//! The configuration's own tests: calls, and where they are to go. They are rehearsed when everything else holds, so a
+//! configuration that sends a call elsewhere is refused like any other mistake, before it is in force.
+
+use http::{HeaderName, HeaderValue};
+
+use super::{Context, Key, key};
+use crate::config::file::{ConfigFile, OneOrMany, TestFile};
+use crate::config::problem::did_you_mean;
+use crate::gateway::{Decision, Destination, Rehearsal, Rehearsed, Settings, error_kinds};
+
+/// A test that can be run.
+pub(in crate::config) struct Test {
+    key: Key,
+    /// What it is called in the report.
+    title: String,
+    call: Rehearsed,
+    listener: Option<String>,
+    route: Option<String>,
+    endpoints: Option<Vec<String>>,
+    refused: Option<String>,
+}
+
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Test> {
+    let tests = file.tests.iter().enumerate();
+    tests.filter_map(|(place, test)| lower_one(&key(&["tests", &place.to_string()]), test, context)).collect()
+}
+
+fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Test> {
+    let below = |name: &str| -> Key { at.iter().cloned().chain([name.to_owned()]).collect() };
+    let endpoints = file.endpoints.as_ref().map(OneOrMany::as_slice);
+    match (&file.refused, file.route.is_some() || endpoints.is_some()) {
+        (None, false) => {
+            let fix = "add `route`, `endpoints` or `refused`".to_owned();
+            context.problem(at, "expects nothing", Some(fix));
+        }
+        (Some(_), true) => {
+            let fix = "a call that is refused goes nowhere: keep one of them".to_owned();
+            context.problem(&below("refused"), "stands beside `route` or `endpoints`", Some(fix));
+        }
+        (Some(kind), false) if !error_kinds().any(|known| known == kind) => {
+            let fix = did_you_mean(kind, error_kinds())
+                .unwrap_or_else(|| "kinds: no_route, operation_not_allowed, …".to_owned());
+            context.problem(&below("refused"), format!("`{kind}` is not a kind of error"), Some(fix));
+        }
+        (None, true) | (Some(_), false) => {}
+    }
+    if let Some(route) = file.route.as_ref().filter(|_| !context.is_incomplete(&key(&["routes"]))) {
+        let routes = context.route_names();
+        if !routes.iter().any(|known| known == route) {
+            let fix = did_you_mean(route, routes.iter().map(String::as_str));
+            context.problem(&below("route"), format!("there is no route called `{route}`"), fix);
+        }
+    }
+    for endpoint in endpoints.unwrap_or_default() {
+        context.refers_to(&below("endpoints"), "endpoints", endpoint);
+    }
+    if let Some(listener) = &file.listener
+        && !(listener == "default" && context.names("listeners").is_empty())
+    {
+        context.refers_to(&below("listener"), "listeners", listener);
+    }
+    let headers = headers(file, &below("headers"), context);
+    let client = file.client.as_ref().and_then(|client| {
+        let address = client.parse().ok();
+        if address.is_none() {
+            context.problem(&below("client"), format!("`{client}` is not an IP address"), None);
+        }
+        address
+    });
+    let call = Rehearsed::new(&file.method, &file.url, &headers);
+    let mut call = match call {
+        Ok(call) => call,
+        Err(err) => {
+            context.problem(at, err.to_string(), Some("write them as `explain` takes them".to_owned()));
+            return None;
+        }
+    };
+    call.client = client;
+    Some(Test {
+        key: at.clone(),
+        title: file.name.clone().unwrap_or_else(|| format!("{} {}", file.method, file.url)),
+        call,
+        listener: file.listener.clone(),
+        route: file.route.clone(),
+        endpoints: endpoints.map(<[_]>::to_vec),
+        refused: file.refused.clone(),
+    })
+}
+
+fn headers(file: &TestFile, key: &[String], context: &mut Context<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::with_capacity(file.headers.len());
+    for (name, value) in &file.headers {
+        if let (Some(name), Some(value)) = (context.header_name(key, name), context.header_value(key, value)) {
+            headers.push((name, value));
+        }
+    }
+    headers
+}
+
+/// Runs tests against settings that hold, and reports those that fail.
+pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut Context<'_>) {
+    if tests.is_empty() {
+        return;
+    }
+    let rehearsal = Rehearsal::new(settings);
+    for test in tests {
+        let mut call = test.call.clone();
+        let mut listeners = settings.listeners.iter();
+        call.listener =
+            listeners.position(|(known, _)| test.listener.as_ref() == Some(&known.name)).unwrap_or_default();
+        test.judge(&rehearsal.decide(&call), context);
+    }
+}
+
+impl Test {
+    fn judge(&self, decision: &Decision, context: &mut Context<'_>) {
+        let mut fails = |name: &str, expected: String, fix: Option<String>| {
+            let key: Key = self.key.iter().cloned().chain([name.to_owned()]).collect();
+            let fact = format!("`{}`: expected {expected}, got {}", self.title, told(decision));
+            context.problem(&key, fact, fix);
+        };
+        if let Some(kind) = &self.refused {
+            let is_it = decision.outcome.as_ref().is_err_and(|err| err.kind().label() == kind);
+            if !is_it {
+                fails("refused", format!("to be refused as `{kind}`"), None);
+            }
+            return;
+        }
+        let route = decision.route.as_ref().filter(|_| decision.outcome.is_ok());
+        if let Some(expected) =
+            self.route.as_ref().filter(|expected| route.is_none_or(|name| name.as_str() != *expected))
+        {
+            let why = decision.passed_over.iter().find(|(name, _)| name.as_str() == expected);
+            let fix = why.map(|(name, difference)| format!("`{name}` does not take it: {difference}"));
+            fails("route", format!("route `{expected}`"), fix);
+            return;
+        }
+        if let Some(expected) = self.endpoints.as_ref().filter(|expected| !goes_to(decision, expected)) {
+            fails("endpoints", format!("endpoints {}", list(expected.iter().map(String::as_str))), None);
+        }
+    }
+}
+
+/// Whether a call goes to these endpoints, in this order where there is one.
+fn goes_to(decision: &Decision, expected: &[String]) -> bool {
+    let Ok(Destination::Endpoints { endpoints, in_any_order, .. }) = &decision.outcome else { return false };
+    let mut found: Vec<&str> = endpoints.iter().map(|(name, _)| name.as_str()).collect();
+    let mut expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    if *in_any_order {
+        found.sort_unstable();
+        expected.sort_unstable();
+    }
+    found == expected
+}
+
+/// Says what became of a call.
+fn told(decision: &Decision) -> String {
+    match (&decision.outcome, &decision.route) {
+        (Ok(Destination::Endpoints { endpoints, .. }), Some(route)) => {
+            format!("route `{route}` to {}", list(endpoints.iter().map(|(name, _)| name.as_str())))
+        }
+        (Ok(_), _) => "an answer of the gateway itself".to_owned(),
+        (Err(err), _) => format!("{} `{}`: {err}", err.status().as_u16(), err.kind().label()),
+    }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
