@@ -36,7 +36,12 @@ fn canaries(stage: &Stage, folder: &std::path::Path) -> Canaries {
         found.extend(read(&format!("{endpoint}-access-key")).map(|key| ("an access key".to_owned(), key)));
         found.extend(read(&format!("{endpoint}-token")).map(|token| ("a token file".to_owned(), token)));
     }
-    found.push(("the assertion".to_owned(), read("assertion.jwt").unwrap()));
+    for (name, file) in [("the assertion", "assertion.jwt"), ("the token of the Azure CLI", "az.token")] {
+        let Some(token) = read(file) else { continue };
+        // Its end alone would be enough to say that it was shown.
+        found.push((format!("the signature of {name}"), token.rsplit('.').next().unwrap().to_owned()));
+        found.push((format!("the end of {name}"), token[token.len() - 40..].to_owned()));
+    }
     let pem = read("client.pem").unwrap();
     let key = pem.split("PRIVATE KEY-----").nth(1).unwrap();
     let lines = key.lines().filter(|line| line.len() > 40);
@@ -95,15 +100,15 @@ fn environment(stage: &Stage) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Writes an `az` that fails at first and then prints a token, each time with the token on stderr.
+/// Writes an `az` that fails for all tries of an acquisition and then prints a token, each time with the token on stderr.
 fn write_azure_cli(stage: &Stage) {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = stage.folder.path();
-    let token = stage.sandbox.ready_token("east", Duration::from_secs(600)).unwrap();
-    let script = format!(
-        "#!/bin/sh\necho 'debug: {token}' >&2\n[ -e \"$0.ran\" ] || {{ : > \"$0.ran\"; exit 1; }}\n\
-         echo '{{\"accessToken\":\"{token}\",\"expires_on\":4000000000}}'\n"
-    );
+    std::fs::write(folder.join("az.token"), stage.sandbox.ready_token("east", Duration::from_secs(600)).unwrap())
+        .unwrap();
+    let script = "#!/bin/sh\ntoken=$(cat \"$0.token\")\necho \"debug: $token\" >&2\n\
+                  echo >> \"$0.ran\"; [ $(wc -l < \"$0.ran\") -gt 3 ] || exit 1\n\
+                  echo \"{\\\"accessToken\\\":\\\"$token\\\",\\\"expires_on\\\":4000000000}\"\n";
     std::fs::write(folder.join("az"), script).unwrap();
     std::fs::set_permissions(folder.join("az"), std::fs::Permissions::from_mode(0o700)).unwrap();
 }

@@ -2,6 +2,11 @@
 //!
 //! The identity library's own certificate credential needs OpenSSL and PKCS#12 and names the certificate by SHA-1; this signs
 //! with the TLS library's key provider, from PEM. Files are read for each assertion, so a renewed certificate is used at once.
+//!
+//! Encrypted keys and PKCS#12 are not read, even by choice: their readers bring a second set of cryptography along (measured
+//! in November 2026: `pkcs8` with `encryption` 24 crates, `p12-keystore` 40, two of them pre-releases), and the passphrase
+//! would lie beside the key. The errors have the `openssl` lines that convert them.
+//!
 //! Format: Microsoft, "Microsoft identity platform application authentication certificate credentials".
 
 use std::path::{Path, PathBuf};
@@ -33,9 +38,11 @@ const HALF_LIFE: Duration = Duration::from_secs(5 * 60);
 /// The certificate or its key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The file is DER or PKCS#12.
+    /// The file is PKCS#12 or DER.
     #[error(
-        "{path} is not PEM: convert it with `openssl pkcs12 -in {path} -nodes -out client.pem`",
+        "{path} is not PEM: convert PKCS#12 (.pfx, .p12) with `openssl pkcs12 -in {path} -nodes -out client.pem` (and \
+         `-legacy` if it says `unsupported`), a DER certificate (.cer, .der) with `openssl x509 -inform DER -in {path} -out \
+         client.pem`, and name the new file",
         path = path.display()
     )]
     NotPem {
@@ -71,7 +78,8 @@ pub enum CertificateError {
     },
     /// The key is encrypted.
     #[error(
-        "the private key in {path} is encrypted: decrypt it with `openssl pkey -in {path} -out client-key.pem`",
+        "the private key in {path} is encrypted: decrypt it with `openssl pkey -in {path} -out client-key.pem`, and set `key` \
+         to the new file",
         path = path.display()
     )]
     EncryptedKey {
