@@ -50,7 +50,7 @@ fn endpoint() -> Endpoint {
     let metrics = Metrics::new().expect("metrics");
     let name = CredentialName::new("bearer");
     let kind = CredentialKind::TokenFile { path: PathBuf::from("never-read") };
-    let settings = CredentialSettings { name: name.clone(), kind };
+    let settings = CredentialSettings { name: name.clone(), kind, object_id: None };
     let credentials = Credentials::build(&[settings], metrics.token(), control.handle()).expect("a credential");
     let settings = EndpointSettings {
         name: EndpointName::new("east"),

@@ -42,7 +42,7 @@ fn token_read(criterion: &mut Criterion) {
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let metrics = Metrics::new().expect("metrics");
     let name = CredentialName::new("bearer");
-    let settings = CredentialSettings { name: name.clone(), kind: CredentialKind::TokenFile { path } };
+    let settings = CredentialSettings { name: name.clone(), kind: CredentialKind::TokenFile { path }, object_id: None };
     let credentials = Credentials::build(&[settings], metrics.token(), control.handle()).expect("a credential");
     let source = credentials.get(&name).expect("the credential is there");
     control.block_on(source.acquire()).expect("the token is read");

@@ -118,6 +118,10 @@ pub(crate) enum CredentialFile {
         tenant: String,
         /// The app registration's client id.
         client_id: String,
+        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
+        /// `oid` against it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        object_id: Option<String>,
         /// Where the secret is read from, each time it is used.
         secret: SecretFile,
         /// The cloud: `public`, `us_government`, `china` or `custom`.
@@ -139,6 +143,10 @@ pub(crate) enum CredentialFile {
         tenant: String,
         /// The app registration's client id.
         client_id: String,
+        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
+        /// `oid` against it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        object_id: Option<String>,
         /// PEM file with the certificate, and with the key unless `key` names another file.
         certificate: PathBuf,
         /// PEM file with the unencrypted private key.
@@ -169,6 +177,10 @@ pub(crate) enum CredentialFile {
         tenant: String,
         /// The app registration's client id.
         client_id: String,
+        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
+        /// `oid` against it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        object_id: Option<String>,
         /// Where the other identity's token comes from.
         assertion: AssertionFile,
         /// The cloud: `public`, `us_government`, `china` or `custom`.
@@ -193,6 +205,10 @@ pub(crate) enum CredentialFile {
         /// The app registration's client id. Default: `AZURE_CLIENT_ID`.
         #[serde(skip_serializing_if = "Option::is_none")]
         client_id: Option<String>,
+        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
+        /// `oid` against it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        object_id: Option<String>,
         /// The file with the service account's token. Default: `AZURE_FEDERATED_TOKEN_FILE`.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,

@@ -34,6 +34,8 @@ pub struct CredentialSettings {
     pub name: CredentialName,
     /// How a bearer is obtained.
     pub kind: CredentialKind,
+    /// The object id that its tokens are expected to carry, if that was said. For showing alone: no token is refused for it.
+    pub object_id: Option<String>,
 }
 
 /// How a bearer is obtained.

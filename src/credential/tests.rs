@@ -37,7 +37,7 @@ impl Gateway {
 }
 
 fn token_file(name: &str, path: &Path) -> CredentialSettings {
-    CredentialSettings { name: CredentialName::new(name), kind: CredentialKind::TokenFile { path: path.to_owned() } }
+    CredentialSettings { name: CredentialName::new(name), kind: CredentialKind::TokenFile { path: path.to_owned() }, object_id: None }
 }
 
 fn app(name: &str, tenant: &str, cloud: Cloud, ca_file: Option<&Path>) -> CredentialSettings {
@@ -48,7 +48,7 @@ fn app(name: &str, tenant: &str, cloud: Cloud, ca_file: Option<&Path>) -> Creden
         scope: "https://signalr.azure.com/.default".into(),
         proof: Proof::Secret(SecretSource::Env("SIGNALR_GATEWAY_TEST_IS_NOT_SET".into())),
     });
-    CredentialSettings { name: CredentialName::new(name), kind }
+    CredentialSettings { name: CredentialName::new(name), kind, object_id: None }
 }
 
 fn ca(folder: &TempDir) -> std::path::PathBuf {
@@ -95,7 +95,7 @@ async fn an_access_key_is_followed_and_never_expires() {
     std::fs::write(&path, "first").unwrap();
     let key = SecretSource::File(path.clone());
     let name = CredentialName::new("emulator");
-    let gateway = gateway(&[CredentialSettings { name, kind: CredentialKind::AccessKey { key } }]);
+    let gateway = gateway(&[CredentialSettings { name, kind: CredentialKind::AccessKey { key }, object_id: None }]);
     let source = gateway.source("emulator");
     source.acquire().await.unwrap();
     let signed = source.ready(URL).unwrap();

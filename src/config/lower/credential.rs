@@ -44,9 +44,11 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
         let at = key(&["credentials", name]);
         context.is_name(&at, name);
         let kind = lower_one(&at, credential, context);
+        let object_id = lower_object_id(&at, credential, context);
         let is_used = file.endpoints.values().any(|endpoint| endpoint.credential == *name);
         if is_used {
-            credentials.extend(kind.map(|kind| CredentialSettings { name: CredentialName::new(name), kind }));
+            let name = CredentialName::new(name);
+            credentials.extend(kind.map(|kind| CredentialSettings { name, kind, object_id }));
         } else {
             let fix = Some("name it in an endpoint, or remove it".to_owned());
             context.warning(&at, "no endpoint uses this credential, so no token is asked for with it", fix);
@@ -85,6 +87,26 @@ fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Opti
     }
 }
 
+/// Reads the object id that a token is expected to carry. It changes nothing about how the token is obtained.
+fn lower_object_id(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Option<String> {
+    let object_id = match file {
+        // It says which identity is asked for, and is looked at there.
+        CredentialFile::ManagedIdentity { object_id, .. } => return object_id.clone(),
+        CredentialFile::ClientSecret { object_id, .. }
+        | CredentialFile::ClientCertificate { object_id, .. }
+        | CredentialFile::Federated { object_id, .. }
+        | CredentialFile::WorkloadIdentity { object_id, .. } => object_id.clone()?,
+        CredentialFile::AzureCli { .. } | CredentialFile::AccessKey { .. } | CredentialFile::TokenFile { .. } => {
+            return None;
+        }
+    };
+    if !is_guid(&object_id) {
+        let fix = "copy it from `az ad sp show --id CLIENT_ID --query id`, signed in to the endpoint's tenant".to_owned();
+        context.problem(&below(at, "object_id"), format!("`{object_id}` is not a GUID"), Some(fix));
+    }
+    Some(object_id)
+}
+
 /// Returns the key below a table.
 pub(super) fn below(at: &Key, name: &str) -> Key {
     at.iter().cloned().chain([name.to_owned()]).collect()
@@ -108,7 +130,7 @@ fn app<'f>(
             ca_file: ca_file.as_deref(),
             scope: scope.as_deref(),
         }),
-        CredentialFile::WorkloadIdentity { tenant, client_id, path: _, cloud, authority, ca_file, scope } => {
+        CredentialFile::WorkloadIdentity { tenant, client_id, cloud, authority, ca_file, scope, .. } => {
             let variable = |name: &str| environment.get(name).map(String::as_str).filter(|text| !text.is_empty());
             let (tenant, client_id) = (tenant.as_deref(), client_id.as_deref());
             let tenant = tenant.or_else(|| variable(TENANT_VARIABLE));
