@@ -32,7 +32,7 @@
 //! serve             →  metrics
 //! proxy             →  route, endpoint, credential, signalr, serve, metrics
 //! admin             →  metrics, endpoint, credential
-//! diagnosis         →  endpoint, credential, signalr, metrics
+//! diagnosis         →  endpoint, credential, signalr, metrics, tls
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs

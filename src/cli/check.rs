@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{ConfigOptions, Outcome, eprint, print, usage};
-use crate::config::Loaded;
+use crate::config::{ConfigError, Loaded};
 use crate::credential::Credentials;
 use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
@@ -23,11 +23,7 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let loaded = match options.config.load() {
         Ok(loaded) => loaded,
-        Err(err) if options.json => {
-            let problems: Vec<_> = err.problems.iter().map(problem).collect();
-            print(format_args!("{:#}", json!({ "ok": false, "problems": problems })))?;
-            return Err(usage(anyhow::anyhow!("the configuration has {} problems", problems.len())));
-        }
+        Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
     build(&loaded)?;
@@ -54,6 +50,13 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         eprint(format_args!("warning: {warning}"));
     }
     print(format_args!("{}", table(&loaded)))
+}
+
+/// Prints what is wrong with a configuration for programs, and ends as a wrong configuration does.
+pub(super) fn problems_to_json(err: &ConfigError) -> anyhow::Result<Outcome> {
+    let problems: Vec<_> = err.problems.iter().map(problem).collect();
+    print(format_args!("{:#}", json!({ "ok": false, "problems": problems })))?;
+    Err(usage(anyhow::anyhow!("the configuration has {} problems", problems.len())))
 }
 
 /// Builds what `run` would build, and drops it.

@@ -7,15 +7,17 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::check::problems_to_json;
 use super::{ConfigOptions, Outcome, eprint, print, usage};
-use crate::diagnosis::{self, Broken, Finding};
+use crate::diagnosis::{self, Broken, Check, Finding, Progress, Verdict};
 use crate::metrics::Metrics;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
     config: ConfigOptions,
-    /// The endpoints to examine. Default: all of them.
+    /// An endpoint to examine. May be repeated. Default: all of them.
+    #[arg(long = "endpoint", value_name = "ENDPOINT")]
     endpoints: Vec<String>,
     /// Print JSON.
     #[arg(long)]
@@ -23,7 +25,11 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
-    let mut settings = options.config.load()?.settings;
+    let mut settings = match options.config.load() {
+        Ok(loaded) => loaded.settings,
+        Err(err) if options.json => return problems_to_json(&err),
+        Err(err) => return Err(err.into()),
+    };
     for wanted in &options.endpoints {
         if !settings.endpoints.iter().any(|endpoint| endpoint.name.as_str() == wanted) {
             return Err(usage(no_such_endpoint(wanted)));
@@ -37,29 +43,42 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         .retain(|credential| settings.endpoints.iter().any(|endpoint| endpoint.credential == credential.name));
     let metrics = Metrics::new()?;
     let shows_progress = std::io::stderr().is_terminal();
-    if shows_progress {
-        eprint(format_args!("examining {} endpoints, at most 15 seconds ...", settings.endpoints.len()));
-    }
-    let progress = |finding: &Finding| {
+    let progress = |progress: Progress<'_>| {
         if shows_progress {
-            eprint(format_args!("{}: {}", finding.endpoint, summary(finding)));
+            eprint(format_args!("{}", progress_line(progress)));
         }
     };
     let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, progress);
-    let findings = super::run::control_runtime()?.block_on(Box::pin(examination));
+    let findings = block_on(Box::pin(examination))?;
+    let good = findings.iter().all(|finding| finding.broken.is_none());
     if options.json {
-        let findings: Vec<Value> = findings.iter().map(to_json).collect();
-        print(format_args!("{:#}", json!({ "endpoints": findings })))?;
+        let endpoints: Vec<Value> = findings.iter().map(to_json).collect();
+        print(format_args!("{:#}", json!({ "ok": good, "endpoints": endpoints })))?;
     } else {
         let text: Vec<String> = findings.iter().map(to_text).collect();
-        print(format_args!("{}", text.join("\n")))?;
+        print(format_args!("{}", text.join("\n").trim_end()))?;
     }
-    let good = findings.iter().all(|finding| finding.broken.is_none());
     Ok(if good { Outcome::Good } else { Outcome::ProblemFound })
+}
+
+/// Runs something on a runtime of its own and leaves behind what cannot be broken off: a resolver or a file system that
+/// hangs would otherwise hold the process for as long as it likes.
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = super::run::control_runtime()?;
+    let outcome = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(outcome)
 }
 
 pub(super) fn no_such_endpoint(wanted: &str) -> anyhow::Error {
     anyhow!("there is no endpoint `{wanted}` in the configuration")
+}
+
+fn progress_line(progress: Progress<'_>) -> String {
+    match progress {
+        Progress::Trying { endpoint, what } => format!("{endpoint}: {what} ..."),
+        Progress::Ended(finding) => format!("{}: {}", finding.endpoint, summary(finding)),
+    }
 }
 
 fn summary(finding: &Finding) -> String {
@@ -67,26 +86,42 @@ fn summary(finding: &Finding) -> String {
 }
 
 fn to_text(finding: &Finding) -> String {
-    let mut text = format!(
+    let head = format!(
         "endpoint {} ({}), credential {}: {}\n",
         finding.endpoint,
         finding.url,
         finding.credential,
         summary(finding)
     );
+    head + &links_to_text(finding)
+}
+
+/// What was tried, in order, and the broken link with what mends it.
+pub(super) fn links_to_text(finding: &Finding) -> String {
+    let mut text = String::new();
     let mut line = |label: &str, content: &str| {
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "  {label:<9} {content}");
     };
     for check in &finding.checks {
-        line(if check.warning { "odd" } else { "ok" }, &format!("{}: {}", check.what, check.result));
+        let expected = match (&check.expected, check.verdict) {
+            (None, _) => String::new(),
+            (Some(_), Verdict::Good) => ", as expected".to_owned(),
+            (Some(expected), _) => format!(", expected {expected}"),
+        };
+        line(label(check.verdict), &format!("{}: {}{expected}", check.what, check.result));
     }
     let Some(broken) = &finding.broken else { return text };
     line("broken", &broken.step.to_string());
     line("tried", &broken.tried);
     line("answer", &broken.came_back);
+    if let Some(description) = &broken.description {
+        line("Entra", description);
+    }
     for mend in &broken.mend {
-        line("mend", &mend.note);
+        if !mend.note.is_empty() {
+            line("mend", &mend.note);
+        }
         if let Some(command) = &mend.command {
             line("", &format!("$ {command}"));
         }
@@ -97,20 +132,34 @@ fn to_text(finding: &Finding) -> String {
     text
 }
 
+const fn label(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Good => "ok",
+        Verdict::Shown => "-",
+        Verdict::Odd => "odd",
+        Verdict::Wrong => "wrong",
+    }
+}
+
 fn to_json(finding: &Finding) -> Value {
-    let checks: Vec<Value> = finding
-        .checks
-        .iter()
-        .map(|check| json!({ "what": check.what, "result": check.result, "odd": check.warning }))
-        .collect();
     json!({
         "endpoint": finding.endpoint,
         "url": finding.url,
         "credential": finding.credential,
         "ok": finding.broken.is_none(),
-        "checks": checks,
+        "checks": finding.checks.iter().map(check_to_json).collect::<Vec<_>>(),
         "broken": finding.broken.as_ref().map(broken_to_json),
     })
+}
+
+fn check_to_json(check: &Check) -> Value {
+    let verdict = match check.verdict {
+        Verdict::Good => "good",
+        Verdict::Shown => "shown",
+        Verdict::Odd => "odd",
+        Verdict::Wrong => "wrong",
+    };
+    json!({ "what": check.what, "result": check.result, "expected": check.expected, "verdict": verdict })
 }
 
 fn broken_to_json(broken: &Broken) -> Value {
@@ -120,8 +169,10 @@ fn broken_to_json(broken: &Broken) -> Value {
         "step": { "number": broken.step.number(), "name": broken.step.name(), "title": broken.step.title() },
         "tried": broken.tried,
         "came_back": broken.came_back,
+        "description": broken.description,
         "codes": broken.codes,
         "correlation_id": broken.correlation_id,
+        "trace_id": broken.trace_id,
         "mend": mend,
         "delay": broken.delay,
     })

@@ -35,7 +35,7 @@ pub enum CredentialError {
     #[error(transparent)]
     Answer(#[from] Box<TokenHttpError>),
     /// An identity endpoint did not answer.
-    #[error("{endpoint} did not answer: {}", endpoint.kind.reachability())]
+    #[error("{endpoint} did not answer ({})", endpoint.kind.reachability())]
     NoAnswer {
         /// Which one.
         endpoint: IdentityEndpoint,

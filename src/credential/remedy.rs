@@ -13,10 +13,10 @@ pub enum SetupStep {
     Configuration = 1,
     /// What the host holds as proof: a secret, certificate, key, assertion or token, readable and in date.
     Proof,
-    /// The managed identity that this host asks for.
-    HostIdentity,
     /// Name resolution, connection and TLS to Entra.
     IdentityEndpoint,
+    /// The managed identity that this host asks for.
+    HostIdentity,
     /// The app registration in its home tenant.
     App,
     /// The secret or certificate that is registered on it.
@@ -40,8 +40,8 @@ impl SetupStep {
     pub const ALL: [Self; 12] = [
         Self::Configuration,
         Self::Proof,
-        Self::HostIdentity,
         Self::IdentityEndpoint,
+        Self::HostIdentity,
         Self::App,
         Self::AppProof,
         Self::Federation,
@@ -113,6 +113,13 @@ pub struct Remedy {
     pub action: &'static str,
     /// Where the meaning of the numbers is written down.
     pub source: &'static str,
+}
+
+impl Remedy {
+    /// The keys of the configuration that the action names.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.action.split('`').skip(1).step_by(2)
+    }
 }
 
 /// Microsoft Entra authentication and authorization error codes.

@@ -37,7 +37,11 @@ impl Gateway {
 }
 
 fn token_file(name: &str, path: &Path) -> CredentialSettings {
-    CredentialSettings { name: CredentialName::new(name), kind: CredentialKind::TokenFile { path: path.to_owned() }, object_id: None }
+    CredentialSettings {
+        name: CredentialName::new(name),
+        kind: CredentialKind::TokenFile { path: path.to_owned() },
+        object_id: None,
+    }
 }
 
 fn app(name: &str, tenant: &str, cloud: Cloud, ca_file: Option<&Path>) -> CredentialSettings {

@@ -1,25 +1,27 @@
-//! The chain of one endpoint: each link is tried when those before it held.
+//! The chain of one endpoint: what its credential's acquisition found, then each link to the endpoint, tried when those
+//! before it held.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderName, Method, Request, Response};
 use http_body_util::Empty;
 use tokio::time::timeout;
 
-use super::claims::{is_guid, noteworthy_skew};
+use super::acquisition::{Acquisition, Link};
 use super::mend::{self, Known};
-use super::{Broken, Check, ENDPOINT_TIME, Finding, Verdict, check_claims, verdict};
+use super::reach::Server;
+use super::verdict::{self, Read};
+use super::{Broken, Check, ENDPOINT_TIME, Finding, Progress};
 use crate::credential::{
-    Attempt, Bearer, BearerSource, Claims, CredentialError, CredentialKind, CredentialSettings, CredentialState,
-    CredentialStatus, Credentials, Fingerprint, Leg, LegOutcome, RequestUrl, SetupStep, TokenUnavailable, in_one_line,
+    Bearer, BearerSource, CredentialSettings, CredentialState, CredentialStatus, Credentials, Fingerprint, RequestUrl,
+    SetupStep, TokenUnavailable, in_one_line,
 };
 use crate::endpoint::{Endpoint, EndpointSettings};
-use crate::metrics::{Metrics, TokenStage};
+use crate::metrics::Metrics;
+use crate::tls::Trust;
 
 /// Tells which thing a 404 is about: without it the answer is not from a SignalR resource.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -30,32 +32,29 @@ const READ: &str = "/api/hubs/signalr_gateway_doctor/users/signalr-gateway-docto
 const VERSION: &str = "?api-version=2022-06-01";
 
 /// One endpoint under examination.
-pub(super) struct Chain<'a> {
+pub(super) struct Chain<'a, P> {
     endpoint: &'a EndpointSettings,
     credential: &'a CredentialSettings,
+    acquisition: &'a Acquisition,
     checks: Vec<Check>,
-    /// The claims of the assertion and of the token, for the remedy.
-    assertion: Option<Claims>,
-    object_id: Option<String>,
-}
-
-/// What a broken link is made of, before the remedy is known.
-fn broken(step: SetupStep, tried: impl Into<String>, came_back: impl Into<String>) -> Box<Broken> {
-    Box::new(Broken {
-        step,
-        tried: tried.into(),
-        came_back: came_back.into(),
-        codes: Vec::new(),
-        correlation_id: None,
-        mend: Vec::new(),
-        delay: None,
-    })
+    progress: P,
 }
 
 /// The finding about an endpoint whose credential is not configured.
 pub(super) fn no_credential(endpoint: &EndpointSettings) -> Finding {
     let problem = format!("the configuration has no credential `{}`", endpoint.credential);
-    finding(endpoint, Vec::new(), Some(*broken(SetupStep::Configuration, "find the credential", problem)))
+    let link = Link::new(SetupStep::Configuration, "find the credential", problem);
+    finding(endpoint, Vec::new(), Some(mend::without_credential(link)))
+}
+
+/// The finding about an endpoint that was left alone.
+pub(super) fn without_endpoint(
+    endpoint: &EndpointSettings,
+    credential: &CredentialSettings,
+    acquisition: &Acquisition,
+) -> Finding {
+    let chain = Chain::new(endpoint, credential, acquisition, |_: Progress<'_>| ());
+    chain.ended(acquisition.broken.clone())
 }
 
 fn finding(endpoint: &EndpointSettings, checks: Vec<Check>, broken: Option<Broken>) -> Finding {
@@ -68,122 +67,104 @@ fn finding(endpoint: &EndpointSettings, checks: Vec<Check>, broken: Option<Broke
     }
 }
 
-impl<'a> Chain<'a> {
-    pub(super) fn new(endpoint: &'a EndpointSettings, credential: &'a CredentialSettings) -> Self {
-        Self { endpoint, credential, checks: Vec::new(), assertion: None, object_id: None }
+impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
+    pub(super) fn new(
+        endpoint: &'a EndpointSettings,
+        credential: &'a CredentialSettings,
+        acquisition: &'a Acquisition,
+        progress: P,
+    ) -> Self {
+        Self { endpoint, credential, acquisition, checks: acquisition.checks.clone(), progress }
     }
 
     /// Follows the chain to its end or its first broken link.
-    pub(super) async fn run(mut self, attempt: Result<Arc<Attempt>, String>, metrics: &Metrics) -> Finding {
-        let outcome = self.links(attempt, metrics).await;
-        let known = Known {
-            kind: &self.credential.kind,
-            host: &self.endpoint.origin.host,
-            assertion: self.assertion.as_ref(),
-            object_id: self.object_id.as_deref(),
+    pub(super) async fn run(mut self, metrics: &Metrics) -> Finding {
+        let broken = match &self.acquisition.broken {
+            Some(link) => Some(link.clone()),
+            None => self.links(metrics).await.err().map(|link| *link),
         };
-        let broken = outcome.err().map(|broken| mend::fill_in(*broken, &known));
+        self.ended(broken)
+    }
+
+    fn ended(self, link: Option<Link>) -> Finding {
+        let known = Known {
+            credential: self.credential,
+            endpoint: self.endpoint,
+            assertion: self.acquisition.assertion.as_ref(),
+            object_id: self.acquisition.object_id.as_deref(),
+        };
+        let broken = link.map(|link| mend::fill_in(link, &known));
         finding(self.endpoint, self.checks, broken)
     }
 
-    async fn links(&mut self, attempt: Result<Arc<Attempt>, String>, metrics: &Metrics) -> Result<(), Box<Broken>> {
-        let attempt = attempt.map_err(|problem| broken(SetupStep::Configuration, "build the credential", problem))?;
-        self.token(&attempt)?;
-        self.address().await?;
+    async fn links(&mut self, metrics: &Metrics) -> Result<(), Box<Link>> {
+        self.way().await?;
         let endpoint = Endpoint::build(self.endpoint, Arc::new(NoBearer), metrics.endpoints())
-            .map_err(|err| broken(SetupStep::Configuration, "build the endpoint", in_one_line(&err)))?;
+            .map_err(|err| Box::new(Link::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err))))?;
         self.health(&endpoint).await?;
-        self.read(&endpoint, &attempt, metrics).await
+        self.read(&endpoint, metrics).await
     }
 
-    /// Goes through the legs of the acquisition, and holds the token against the configuration.
-    fn token(&mut self, attempt: &Attempt) -> Result<(), Box<Broken>> {
-        let now = SystemTime::now();
-        let kind = &self.credential.kind;
-        for leg in &attempt.legs {
-            let LegOutcome::Token { fingerprint, claims, endpoint_clock } = &leg.outcome else { continue };
-            if leg.stage == TokenStage::Assertion {
-                self.assertion.clone_from(claims);
-            }
-            let ends = leg.not_after.map(|ends| humantime::format_rfc3339_seconds(ends.time()));
-            let ends = ends.map(|ends| format!(", ends {ends}")).unwrap_or_default();
-            self.held(describe(leg), format!("{fingerprint}{ends} ({} ms)", leg.took.as_millis()));
-            if let Some(skew) = endpoint_clock.and_then(|theirs| noteworthy_skew(theirs, now)) {
-                self.odd("compare clocks", skew);
-            }
-        }
-        if let Err(err) = &attempt.outcome {
-            return Err(refused(err, attempt, kind, now));
-        }
-        let exchanged = attempt.legs.iter().rev().find(|leg| leg.stage == TokenStage::Exchange);
-        let Some(LegOutcome::Token { claims: Some(claims), .. }) = exchanged.map(|leg| &leg.outcome) else {
-            return Ok(());
-        };
-        // It goes into a command that people copy, and nobody has verified it.
-        self.object_id = claims.get("oid").and_then(|oid| oid.as_str()).filter(|oid| is_guid(oid)).map(str::to_owned);
-        for check in check_claims(claims, kind, now) {
-            let expected = check.expected.map(|expected| format!(", expected {expected}")).unwrap_or_default();
-            let what = format!("claim {}", check.claim);
-            match check.verdict {
-                Verdict::Good | Verdict::Shown => self.held(what, check.value),
-                Verdict::Odd => self.odd(what, format!("{}{expected}", check.value)),
-                Verdict::Wrong => {
-                    let step = if check.claim == "exp" { SetupStep::Proof } else { SetupStep::Configuration };
-                    return Err(broken(step, what, format!("{}{expected}", check.value)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Resolves the endpoint's name.
-    async fn address(&mut self) -> Result<(), Box<Broken>> {
+    /// Tries name resolution, TCP and TLS each by itself.
+    async fn way(&mut self) -> Result<(), Box<Link>> {
         let origin = &self.endpoint.origin;
-        let tried = format!("resolve {}", origin.host);
-        let found = timeout(ENDPOINT_TIME, tokio::net::lookup_host((origin.host.as_str(), origin.port))).await;
-        let found: Vec<IpAddr> = match found {
-            Err(_elapsed) => return Err(broken(SetupStep::EndpointNetwork, tried, "no answer from name resolution")),
-            Ok(Err(err)) => return Err(broken(SetupStep::EndpointNetwork, tried, err.to_string())),
-            Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
-        };
-        let shown: Vec<String> = found.iter().map(|ip| format!("{ip} ({})", network_of(*ip))).collect();
-        self.held(tried, shown.join(", "));
-        Ok(())
+        self.trying(&format!("the way to {origin}"));
+        let trust = origin.tls.then(|| Trust::of(self.endpoint.ca_file.as_deref()));
+        let server = Server { host: origin.host.clone(), port: origin.port, trust };
+        let way = server.try_way(ENDPOINT_TIME).await;
+        self.checks.extend(way.held);
+        match way.end {
+            None => Ok(()),
+            Some(end) => {
+                let link = Link::new(SetupStep::EndpointNetwork, end.tried, end.came_back);
+                Err(Box::new(Link { part: Some(end.part), ..link }))
+            }
+        }
     }
 
-    /// Connects and asks without a token.
-    async fn health(&mut self, endpoint: &Endpoint) -> Result<(), Box<Broken>> {
+    /// Asks without a token.
+    async fn health(&mut self, endpoint: &Endpoint) -> Result<(), Box<Link>> {
         let tried = format!("GET {}{HEALTH}", endpoint.origin());
         let answer = self.ask(endpoint, &tried, Method::GET, HEALTH, None).await?;
         match verdict::of_health(answer.status()) {
-            None => self.held(tried, answer.status().to_string()),
-            Some((step, meaning)) => return Err(broken(step, tried, format!("{meaning} ({})", answer.status()))),
+            None => {
+                self.checks.push(Check::held(tried, answer.status().to_string()));
+                Ok(())
+            }
+            Some((blame, meaning)) => {
+                Err(Box::new(Link::new(blame, tried, format!("{meaning} ({})", answer.status()))))
+            }
         }
-        Ok(())
     }
 
     /// Asks with the bearer for something that does not exist.
-    async fn read(&mut self, endpoint: &Endpoint, attempt: &Attempt, metrics: &Metrics) -> Result<(), Box<Broken>> {
+    async fn read(&mut self, endpoint: &Endpoint, metrics: &Metrics) -> Result<(), Box<Link>> {
         let tried = format!("HEAD {}{READ}", endpoint.origin());
-        let bearer = match &attempt.outcome {
-            Ok(Some(bearer)) => Some(bearer.clone()),
-            Ok(None) | Err(_) => self.signed(endpoint.origin(), metrics).await,
+        let bearer = match &self.acquisition.bearer {
+            Some(bearer) => Some(bearer.clone()),
+            None => self.signed(endpoint.origin(), metrics).await,
         };
         let Some(bearer) = bearer else {
-            return Err(broken(SetupStep::Proof, tried, "there is no bearer to send"));
+            return Err(Box::new(Link::new(SetupStep::Proof, tried, "there is no bearer to send")));
         };
         let answer = self.ask(endpoint, &tried, Method::HEAD, READ, Some(&bearer)).await?;
-        let code = answer.headers().get(ERROR_CODE).and_then(|code| code.to_str().ok());
-        match verdict::of_read(answer.status(), code.is_some(), &self.credential.kind) {
+        let read = Read {
+            status: answer.status(),
+            error_code: header(&answer, &ERROR_CODE),
+            is_of_front: header(&answer, &SERVER).is_some_and(|server| server.contains("nginx"))
+                || header(&answer, &CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html")),
+        };
+        match verdict::of_read(&read, &self.credential.kind) {
             None => {
-                let code = code.map(|code| format!(" {code}")).unwrap_or_default();
-                self.held(tried, format!("{}{code}: the call is authorised", answer.status()));
+                let code = read.error_code.map(|code| format!(" {code}")).unwrap_or_default();
+                let result = format!("{}{code}: the call is authorised", answer.status());
+                self.checks.push(Check::held(tried, result));
                 Ok(())
             }
-            Some((step, meaning)) => {
-                let challenge = answer.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+            Some((blame, meaning)) => {
+                let challenge = header(&answer, &WWW_AUTHENTICATE);
                 let challenge = challenge.map(|challenge| format!(", {challenge}")).unwrap_or_default();
-                Err(broken(step, tried, format!("{meaning} ({}{challenge})", answer.status())))
+                Err(Box::new(Link::new(blame, tried, format!("{meaning} ({}{challenge})", answer.status()))))
             }
         }
     }
@@ -204,56 +185,24 @@ impl<'a> Chain<'a> {
         method: Method,
         path: &str,
         bearer: Option<&Bearer>,
-    ) -> Result<Response<Bytes>, Box<Broken>> {
+    ) -> Result<Response<Bytes>, Box<Link>> {
+        self.trying(tried);
         let mut request = Request::builder().method(method).uri(format!("{path}{VERSION}"));
         if let Some(bearer) = bearer {
             request = request.header(AUTHORIZATION, bearer.header());
         }
-        let no_answer = |err: &dyn std::error::Error| broken(SetupStep::EndpointNetwork, tried, err.to_string());
-        let request = request.body(Empty::new()).map_err(|err| no_answer(&err))?;
-        let answer = endpoint.ask(request, ENDPOINT_TIME).await;
-        answer.map_err(|err| broken(SetupStep::EndpointNetwork, tried, in_one_line(&err)))
+        let no_answer = |problem: String| Box::new(Link::new(SetupStep::EndpointNetwork, tried, problem));
+        let request = request.body(Empty::new()).map_err(|err| no_answer(err.to_string()))?;
+        endpoint.ask(request, ENDPOINT_TIME).await.map_err(|err| no_answer(in_one_line(&err)))
     }
 
-    fn held(&mut self, what: impl Into<String>, result: impl Into<String>) {
-        self.checks.push(Check { what: what.into(), result: result.into(), warning: false });
-    }
-
-    fn odd(&mut self, what: impl Into<String>, result: impl Into<String>) {
-        self.checks.push(Check { what: what.into(), result: result.into(), warning: true });
+    fn trying(&self, what: &str) {
+        (self.progress)(Progress::Trying { endpoint: self.endpoint.name.as_str(), what });
     }
 }
 
-fn describe(leg: &Leg) -> String {
-    match &leg.endpoint {
-        Some(endpoint) => format!("{} at {endpoint}", leg.subject),
-        None => leg.subject.clone(),
-    }
-}
-
-fn refused(err: &CredentialError, attempt: &Attempt, kind: &CredentialKind, now: SystemTime) -> Box<Broken> {
-    let step = verdict::of_acquisition(err, &attempt.legs, kind);
-    let failed = attempt.legs.iter().rfind(|leg| matches!(leg.outcome, LegOutcome::Failed { .. }));
-    let tried = failed.map_or_else(|| "obtain a token".to_owned(), describe);
-    let mut broken = broken(step, tried, in_one_line(err));
-    let clock = err.answer().and_then(|answer| answer.date);
-    if let Some(skew) = clock.and_then(|theirs| noteworthy_skew(theirs, now)) {
-        broken.came_back.push_str("; ");
-        broken.came_back.push_str(&skew);
-    }
-    broken.codes = err.codes().to_vec();
-    broken.correlation_id = err.correlation_id().map(str::to_owned);
-    broken
-}
-
-/// Says what kind of network an address is of.
-fn network_of(ip: IpAddr) -> &'static str {
-    match ip {
-        ip if ip.is_loopback() => "this host",
-        IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() => "private",
-        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => "private",
-        IpAddr::V4(_) | IpAddr::V6(_) => "public",
-    }
+fn header<'r>(answer: &'r Response<Bytes>, name: &HeaderName) -> Option<&'r str> {
+    answer.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
 /// In the place of an endpoint's bearers: the doctor puts its own into the request.

@@ -5,77 +5,108 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::credential::{Claims, CredentialKind, one_line};
+use super::{Check, Verdict};
+use crate::credential::{Claims, CredentialKind, CredentialSettings, ManagedIdentity, one_line};
 
 /// How far clocks may differ before it is said. Chosen: assertions are made five minutes early.
 const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
 
-/// One claim beside what is expected of it.
-#[derive(Clone, Debug)]
-pub struct ClaimCheck {
-    /// The claim.
-    pub claim: &'static str,
-    /// What stands in the token.
-    pub value: String,
-    /// What the configuration expects, if it says.
-    pub expected: Option<String>,
-    /// What comes of the comparison.
-    pub verdict: Verdict,
+/// What the configuration says of the tokens that a credential obtains.
+#[derive(Default)]
+struct Expected<'a> {
+    tenant: Option<&'a str>,
+    scope: Option<&'a str>,
+    client_id: Option<&'a str>,
+    object_id: Option<&'a str>,
 }
 
-/// What comes of a comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// As expected.
-    Good,
-    /// Nothing is expected; for reading.
-    Shown,
-    /// Not as expected, in a way that the service may accept.
-    Odd,
-    /// Not as expected.
-    Wrong,
-}
-
-/// Holds the claims of a token against the credential that it was obtained by.
-pub fn check_claims(claims: &Claims, kind: &CredentialKind, now: SystemTime) -> Vec<ClaimCheck> {
-    let (tenant, client_id, scope) = match kind {
-        CredentialKind::App(app) => (Some(&app.tenant), Some(&app.client_id), Some(&app.scope)),
-        CredentialKind::ManagedIdentity { scope, .. } => (None, None, Some(scope)),
-        CredentialKind::AzureCli { tenant, scope } => (Some(tenant), None, Some(scope)),
-        CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. } => (None, None, None),
-    };
-    let mut checks = Vec::new();
-    let mut check = |claim: &'static str, value: Option<&Value>, expected: Option<String>, differing: Verdict| {
-        let Some(value) = value else { return };
-        // Nobody has verified it, and it goes to a terminal.
-        let value = one_line(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        let verdict = match &expected {
-            None => Verdict::Shown,
-            Some(expected) if expected.eq_ignore_ascii_case(value.trim_end_matches('/')) => Verdict::Good,
-            Some(_) => differing,
-        };
-        checks.push(ClaimCheck { claim, value, expected, verdict });
-    };
-    // A domain stands for a tenant id that is not known here.
-    check("tid", claims.get("tid"), tenant.filter(|tenant| is_guid(tenant)).cloned(), Verdict::Wrong);
-    let resource = scope.map(|scope| scope.trim_end_matches("/.default").trim_end_matches('/').to_owned());
-    check("aud", claims.get("aud"), resource, Verdict::Odd);
-    let app = claims.get("appid").or_else(|| claims.get("azp"));
-    check("appid", app, client_id.cloned(), Verdict::Wrong);
-    for claim in ["oid", "iss"] {
-        check(claim, claims.get(claim), None, Verdict::Shown);
-    }
-    if let Some(expires) = claims.get("exp").and_then(Value::as_u64) {
-        let left = (UNIX_EPOCH + Duration::from_secs(expires)).duration_since(now);
-        let (value, verdict) = match left {
-            Ok(left) => (format!("in {}", humantime::format_duration(whole_seconds(left))), Verdict::Good),
-            Err(past) => {
-                (format!("{} ago", humantime::format_duration(whole_seconds(past.duration()))), Verdict::Wrong)
+impl<'a> Expected<'a> {
+    fn of(settings: &'a CredentialSettings) -> Self {
+        let object_id = settings.object_id.as_deref();
+        match &settings.kind {
+            CredentialKind::App(app) => Self {
+                // A domain stands for a tenant id that is not known here.
+                tenant: Some(app.tenant.as_str()).filter(|tenant| is_guid(tenant)),
+                scope: Some(&app.scope),
+                client_id: Some(&app.client_id),
+                object_id,
+            },
+            CredentialKind::ManagedIdentity { identity, scope } => {
+                let client_id = match &identity.id {
+                    ManagedIdentity::ClientId(id) => Some(id.as_str()),
+                    ManagedIdentity::System | ManagedIdentity::ObjectId(_) | ManagedIdentity::ResourceId(_) => None,
+                };
+                Self { tenant: None, scope: Some(scope), client_id, object_id }
             }
-        };
-        checks.push(ClaimCheck { claim: "exp", value, expected: Some("not yet".to_owned()), verdict });
+            CredentialKind::AzureCli { tenant, scope } => Self {
+                tenant: Some(tenant.as_str()).filter(|tenant| is_guid(tenant)),
+                scope: Some(scope),
+                ..Self::default()
+            },
+            CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. } => Self::default(),
+        }
     }
-    checks
+}
+
+/// Holds the claims of a token against the credential that it was obtained by. Each check is named by its claim.
+pub(super) fn check_claims(claims: &Claims, settings: &CredentialSettings, now: SystemTime) -> Vec<Check> {
+    let expected = Expected::of(settings);
+    let resource = expected.scope.map(|scope| scope.trim_end_matches("/.default").trim_end_matches('/'));
+    let app = claims.get("appid").or_else(|| claims.get("azp"));
+    let checks = [
+        compare("tid", claims.get("tid"), expected.tenant, Verdict::Wrong),
+        // Entra writes it with or without a slash, or as the id of SignalR's own application.
+        compare("aud", claims.get("aud"), resource, Verdict::Odd),
+        compare("appid", app, expected.client_id, Verdict::Wrong),
+        compare("oid", claims.get("oid"), expected.object_id, Verdict::Wrong),
+        compare("iss", claims.get("iss"), None, Verdict::Shown),
+    ];
+    checks.into_iter().flatten().chain(expiry(claims).map(|expires| life_left(expires, now))).collect()
+}
+
+/// `differing` is the verdict on another value than the expected one. `None` when there is nothing to show.
+fn compare(claim: &str, found: Option<&Value>, expected: Option<&str>, differing: Verdict) -> Option<Check> {
+    let (result, verdict) = match (found.map(text), expected) {
+        (None, None) => return None,
+        (None, Some(_)) => ("(none)".to_owned(), Verdict::Odd),
+        (Some(value), None) => (value, Verdict::Shown),
+        (Some(value), Some(expected)) => {
+            let same = expected.eq_ignore_ascii_case(value.trim_end_matches('/'));
+            (value, if same { Verdict::Good } else { differing })
+        }
+    };
+    Some(Check { what: claim.to_owned(), result, expected: expected.map(str::to_owned), verdict })
+}
+
+/// Nobody has verified it, and it goes to a terminal.
+pub(super) fn text(value: &Value) -> String {
+    let values = value.as_array().map_or_else(|| vec![value], |values| values.iter().collect());
+    let values = values.into_iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    one_line(&values.collect::<Vec<_>>().join(", "))
+}
+
+fn life_left(expires: SystemTime, now: SystemTime) -> Check {
+    let at = humantime::format_rfc3339_seconds(expires);
+    let (result, verdict) = match expires.duration_since(now) {
+        Ok(left) => (format!("{at}, in {}", whole_seconds(left)), Verdict::Good),
+        Err(past) => (format!("{at}, {} ago", whole_seconds(past.duration())), Verdict::Wrong),
+    };
+    Check { what: "exp".to_owned(), result, expected: None, verdict }
+}
+
+/// When a token says that it ends (RFC 7519 section 4.1.4; seconds, fractions allowed), in years that can be written.
+pub(super) fn expiry(claims: &Claims) -> Option<SystemTime> {
+    let seconds = claims.get("exp")?.as_f64().filter(|seconds| *seconds < 253_402_300_800.0)?;
+    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+}
+
+/// Compares an identity endpoint's clock with this host's, by its `Date` (RFC 9110 section 6.6.1), which has whole seconds.
+pub(super) fn compare_clocks(theirs: SystemTime, ours: SystemTime) -> Check {
+    let (result, verdict) = match noteworthy_skew(theirs, ours) {
+        Some(skew) => (skew, Verdict::Odd),
+        None => ("less than a minute apart".to_owned(), Verdict::Good),
+    };
+    Check { what: "compare clocks".to_owned(), result, expected: None, verdict }
 }
 
 /// Says how far an identity endpoint's clock is from this host's, if that is worth saying.
@@ -84,17 +115,96 @@ pub(super) fn noteworthy_skew(theirs: SystemTime, ours: SystemTime) -> Option<St
         Ok(ahead) => (ahead, "ahead of"),
         Err(behind) => (behind.duration(), "behind"),
     };
-    let apart = whole_seconds(apart);
-    (apart > NOTEWORTHY_SKEW)
-        .then(|| format!("this host's clock is {} {direction} Entra's", humantime::format_duration(apart)))
+    let skew = format!("this host's clock is {} {direction} Entra's", whole_seconds(apart));
+    (apart > NOTEWORTHY_SKEW).then_some(skew)
 }
 
-fn whole_seconds(duration: Duration) -> Duration {
-    Duration::from_secs(duration.as_secs())
+fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 
 /// Whether a text is a GUID.
 pub(super) fn is_guid(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
     groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::credential::{
+        AppSettings, AuthoritySettings, Cloud, CredentialName, ManagedIdentitySettings, Proof, SecretSource,
+    };
+
+    const TENANT: &str = "bbbbbbbb-0000-4000-8000-00000000000b";
+    const CLIENT: &str = "0a990000-0000-4000-8000-000000000001";
+    const OBJECT: &str = "0b1ec700-0000-4000-8000-000000000001";
+    const NOW: u64 = 1_800_000_000;
+
+    fn app(tenant: &str) -> CredentialKind {
+        CredentialKind::App(AppSettings {
+            authority: AuthoritySettings { cloud: Cloud::Public, ca_file: None },
+            tenant: tenant.to_owned(),
+            client_id: CLIENT.to_owned(),
+            scope: "https://signalr.azure.com/.default".to_owned(),
+            proof: Proof::Secret(SecretSource::Env("X".to_owned())),
+        })
+    }
+
+    fn seen(kind: CredentialKind, object_id: Option<&str>, claims: &Value) -> Vec<(String, Verdict)> {
+        let object_id = object_id.map(str::to_owned);
+        let settings = CredentialSettings { name: CredentialName::new("x"), kind, object_id };
+        let now = UNIX_EPOCH + Duration::from_secs(NOW);
+        let checks = check_claims(claims.as_object().unwrap(), &settings, now);
+        checks.into_iter().map(|check| (check.what, check.verdict)).collect()
+    }
+
+    fn of<'a>(seen: &'a [(String, Verdict)], claim: &str) -> Option<&'a Verdict> {
+        seen.iter().find(|(what, _)| what == claim).map(|(_, verdict)| verdict)
+    }
+
+    #[test]
+    fn holds_a_token_against_what_is_configured() {
+        let good = json!({ "tid": TENANT, "aud": "https://signalr.azure.com/", "appid": CLIENT, "oid": OBJECT, "exp": NOW + 60 });
+        let all = seen(app(TENANT), Some(OBJECT), &good);
+        assert!(all.len() == 5 && all.iter().all(|(_, verdict)| *verdict == Verdict::Good), "{all:?}");
+        // Of a domain it is not known which tenant it is.
+        assert_eq!(of(&seen(app("contoso.onmicrosoft.com"), None, &good), "tid"), Some(&Verdict::Shown));
+        for (claim, other, verdict) in [
+            ("tid", json!("another"), Verdict::Wrong),
+            ("appid", json!("another"), Verdict::Wrong),
+            ("oid", json!("another"), Verdict::Wrong),
+            ("aud", json!("https://management.azure.com"), Verdict::Odd),
+            ("exp", json!(NOW - 1), Verdict::Wrong),
+            ("tid", Value::Null, Verdict::Wrong),
+        ] {
+            let mut claims = good.clone();
+            claims[claim] = other;
+            assert_eq!(of(&seen(app(TENANT), Some(OBJECT), &claims), claim), Some(&verdict), "{claims}");
+        }
+        let bare = seen(app(TENANT), Some(OBJECT), &json!({}));
+        assert_eq!(of(&bare, "tid"), Some(&Verdict::Odd), "what is expected and not there is said: {bare:?}");
+        let second_version = json!({ "azp": CLIENT, "aud": ["https://signalr.azure.com"] });
+        let second_version = seen(app(TENANT), None, &second_version);
+        assert_eq!(of(&second_version, "appid"), Some(&Verdict::Good), "{second_version:?}");
+        assert_eq!(of(&second_version, "aud"), Some(&Verdict::Good), "{second_version:?}");
+    }
+
+    #[test]
+    fn a_managed_identity_is_known_by_the_id_it_is_asked_for() {
+        let kind = CredentialKind::ManagedIdentity {
+            identity: ManagedIdentitySettings { id: ManagedIdentity::ClientId(CLIENT.to_owned()), imds_endpoint: None },
+            scope: "https://signalr.azure.com/.default".to_owned(),
+        };
+        assert_eq!(of(&seen(kind, None, &json!({ "appid": "another" })), "appid"), Some(&Verdict::Wrong));
+    }
+
+    #[test]
+    fn an_expiry_that_no_calendar_has_is_not_shown() {
+        for odd in [json!("soon"), json!(-1), json!(1e300), json!(253_402_300_800_u64)] {
+            assert_eq!(of(&seen(app(TENANT), None, &json!({ "exp": odd })), "exp"), None, "{odd}");
+        }
+    }
 }

@@ -1,30 +1,31 @@
 //! Which step of the cross-tenant set-up is broken: one chain of checks for each endpoint, ended at its first broken link.
 //!
 //! ```text
-//! credential ──► proof on this host ──► assertion ──► exchange in the endpoint's tenant ──► claims
-//!                                                                                              │
-//!                authorised read ◄── /api/health ◄── TCP, TLS ◄── name of the endpoint ◄───────┘
+//! proof on this host ──► DNS, TCP, TLS to Entra ──► assertion ──► exchange in the endpoint's tenant ──► claims
+//!                                                                                                         │
+//!                authorised read ◄── /api/health ◄── DNS, TCP, TLS to the endpoint ◄──────────────────────┘
 //! ```
 //!
-//! `verdict.rs` says which step a failure is about, `mend.rs` which command mends it, `claims.rs` holds a token against
+//! `acquisition.rs` follows the upper half, once for each credential, `chain.rs` the lower, `reach.rs` tries the way to a
+//! server. `verdict.rs` says which step a failure is about, `mend.rs` what mends it, `claims.rs` holds a token against
 //! the configuration. Prints nothing and reads no configuration file.
 
+mod acquisition;
 mod chain;
 mod claims;
 mod mend;
+mod reach;
 mod verdict;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared, join_all};
-use tokio::runtime::Handle;
+use futures_util::future::join_all;
 
-pub use claims::{ClaimCheck, Verdict, check_claims};
+pub use acquisition::Acquisition;
 
-use crate::credential::{Attempt, CredentialName, CredentialSettings, Credentials, SetupStep};
+use crate::credential::{CredentialSettings, SetupStep};
 use crate::endpoint::EndpointSettings;
 use crate::metrics::{Metrics, TokenMetrics};
 
@@ -32,8 +33,8 @@ use crate::metrics::{Metrics, TokenMetrics};
 /// was is still seen.
 const CREDENTIAL_TIME: Duration = Duration::from_millis(10_300);
 
-/// How long each question to an endpoint may take. Three of them (its name, its health, a read) and the credential stay
-/// below fifteen seconds.
+/// How long the way to a server may take in all, and how long each question to an endpoint. The way, its health and a read,
+/// and the credential before them stay below fifteen seconds.
 const ENDPOINT_TIME: Duration = Duration::from_millis(1_500);
 
 /// What was found out about one endpoint.
@@ -47,19 +48,44 @@ pub struct Finding {
     pub credential: String,
     /// What was tried and held, in order.
     pub checks: Vec<Check>,
-    /// The first broken link, if there is one. Nothing was tried after it.
+    /// The first broken link, if there is one. What comes after it is not shown.
     pub broken: Option<Broken>,
 }
 
 /// Something that was tried.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What was tried.
+    /// What was tried, or the claim that was looked at.
     pub what: String,
     /// What came back.
     pub result: String,
-    /// Whether it held, but not as it should.
-    pub warning: bool,
+    /// What the configuration expects, if it says.
+    pub expected: Option<String>,
+    /// What comes of it.
+    pub verdict: Verdict,
+}
+
+/// What comes of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As expected.
+    Good,
+    /// Nothing is expected; for reading.
+    Shown,
+    /// Not as expected, in a way that may do all the same.
+    Odd,
+    /// Not as expected.
+    Wrong,
+}
+
+impl Check {
+    fn held(what: impl Into<String>, result: impl Into<String>) -> Self {
+        Self { what: what.into(), result: result.into(), expected: None, verdict: Verdict::Good }
+    }
+
+    fn odd(what: impl Into<String>, result: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Odd, ..Self::held(what, result) }
+    }
 }
 
 /// A broken link.
@@ -71,10 +97,14 @@ pub struct Broken {
     pub tried: String,
     /// What came back.
     pub came_back: String,
+    /// Entra's own words, if it refused.
+    pub description: Option<String>,
     /// AADSTS numbers, if Entra refused.
     pub codes: Vec<u32>,
     /// The id under which Microsoft's support finds the request.
     pub correlation_id: Option<String>,
+    /// The id of Entra's answer.
+    pub trace_id: Option<String>,
     /// What mends it.
     pub mend: Vec<Mend>,
     /// How long a change takes to be known everywhere, where that is more than a moment.
@@ -90,11 +120,21 @@ pub struct Mend {
     pub command: Option<String>,
 }
 
-/// An attempt that several endpoints wait for.
-type SharedAttempt = Shared<BoxFuture<'static, Result<Arc<Attempt>, String>>>;
+/// What the examination is at.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// An endpoint's chain has come to this.
+    Trying {
+        /// The endpoint's configured name.
+        endpoint: &'a str,
+        /// What is tried now.
+        what: &'a str,
+    },
+    /// An endpoint's chain has ended.
+    Ended(&'a Finding),
+}
 
-/// Examines endpoints side by side, each chain up to its first broken link, within fifteen seconds. `progress` is called
-/// when a chain ends.
+/// Examines endpoints side by side, each chain up to its first broken link, within fifteen seconds.
 ///
 /// # Cancel safety
 /// Safe: requests under way are broken off. Nothing that was asked changes anything.
@@ -102,42 +142,44 @@ pub async fn examine(
     credentials: &[CredentialSettings],
     endpoints: &[EndpointSettings],
     metrics: &Metrics,
-    progress: impl Fn(&Finding),
+    progress: impl Fn(Progress<'_>),
 ) -> Vec<Finding> {
     // Each by itself, so that one that cannot be built does not stand in the way of the others.
-    let attempts: HashMap<&CredentialName, SharedAttempt> = credentials
+    let acquisitions: HashMap<_, _> = credentials
         .iter()
-        .map(|settings| (&settings.name, attempt(settings.clone(), metrics.token().clone()).boxed().shared()))
+        .map(|settings| (&settings.name, Acquisition::make(settings, metrics.token()).boxed_local().shared()))
         .collect();
     let chains = endpoints.iter().map(|endpoint| {
         let settings = credentials.iter().find(|credential| credential.name == endpoint.credential);
-        let attempt = attempts.get(&endpoint.credential).cloned();
+        let acquisition = acquisitions.get(&endpoint.credential).cloned();
         let progress = &progress;
         async move {
-            let finding = match (settings, attempt) {
-                (Some(credential), Some(attempt)) => {
-                    chain::Chain::new(endpoint, credential).run(attempt.await, metrics).await
+            let finding = match (settings, acquisition) {
+                (Some(credential), Some(acquisition)) => {
+                    let name = endpoint.name.as_str();
+                    progress(Progress::Trying { endpoint: name, what: "obtain a token" });
+                    let acquisition = acquisition.await;
+                    chain::Chain::new(endpoint, credential, &acquisition, progress).run(metrics).await
                 }
                 _ => chain::no_credential(endpoint),
             };
-            progress(&finding);
+            progress(Progress::Ended(&finding));
             finding
         }
     });
     join_all(chains).await
 }
 
-/// Makes one acquisition with a credential of its own. The error is what is wrong with its settings.
-///
-/// # Errors
-/// If the credential cannot be built.
+/// Makes one acquisition with a credential of its own, as [`examine`] does for the endpoint, and leaves the endpoint alone.
 ///
 /// # Cancel safety
 /// Safe: a request under way is broken off.
-pub async fn attempt(settings: CredentialSettings, metrics: TokenMetrics) -> Result<Arc<Attempt>, String> {
-    let name = settings.name.clone();
-    let built = Credentials::build(&[settings], &metrics, &Handle::current());
-    let credentials = built.map_err(|err| err.to_string())?;
-    let attempt = credentials.attempt(&name, CREDENTIAL_TIME).await;
-    attempt.map(Arc::new).ok_or_else(|| format!("there is no credential `{name}`"))
+pub async fn acquire(
+    credential: &CredentialSettings,
+    endpoint: &EndpointSettings,
+    metrics: &TokenMetrics,
+) -> (Acquisition, Finding) {
+    let acquisition = Acquisition::make(credential, metrics).await;
+    let finding = chain::without_endpoint(endpoint, credential, &acquisition);
+    (acquisition, finding)
 }

@@ -7,7 +7,7 @@ use signalr_gateway::config::{self, ConfigError, Sources};
 use signalr_gateway::diagnosis::{self, Finding};
 use signalr_gateway::gateway::Settings;
 use signalr_gateway::metrics::Metrics;
-use signalr_gateway::sandbox::{CredentialChoice, Files, GatewayConfig, Sandbox, SandboxSettings};
+use signalr_gateway::sandbox::{ClientCertificate, CredentialChoice, Files, GatewayConfig, Sandbox, SandboxSettings};
 
 /// What a row may break: the directory, the servers, the files and the configuration.
 pub(crate) struct Bench {
@@ -34,6 +34,19 @@ impl Bench {
         let text = std::fs::read_to_string(&self.files.config).unwrap();
         assert!(text.contains(from), "the configuration has no {from}:\n{text}");
         std::fs::write(&self.files.config, text.replace(from, to)).unwrap();
+    }
+
+    /// Changes the first place of it alone.
+    pub(crate) fn rewrite_first(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.files.config).unwrap();
+        assert!(text.contains(from), "the configuration has no {from}:\n{text}");
+        std::fs::write(&self.files.config, text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// Puts another certificate and key into the file.
+    pub(crate) fn write_certificate(&self, certificate: &ClientCertificate) {
+        let pem = format!("{}{}", certificate.certificate_pem(), certificate.key_pem());
+        std::fs::write(&self.files.certificate, pem).unwrap();
     }
 
     /// A file beside the configuration.

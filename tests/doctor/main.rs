@@ -3,5 +3,9 @@
 #![cfg(feature = "sandbox")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where something is not as it says")]
 
+mod app;
 mod bench;
+mod command;
+mod identities;
+mod service;
 mod table;

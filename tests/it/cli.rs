@@ -9,7 +9,8 @@ use signalr_gateway::sandbox::GatewayConfig;
 
 use crate::support::{Caller, HELLO, Process, SEND, Stage, hello, run, run_in};
 
-const COMMANDS: [&str; 7] = ["run", "check", "explain", "sandbox", "health", "schema", "completions"];
+const COMMANDS: [&str; 9] =
+    ["run", "check", "explain", "doctor", "token", "sandbox", "health", "schema", "completions"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -101,7 +101,8 @@ fn lower_object_id(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -
         }
     };
     if !is_guid(&object_id) {
-        let fix = "copy it from `az ad sp show --id CLIENT_ID --query id`, signed in to the endpoint's tenant".to_owned();
+        let fix =
+            "copy it from `az ad sp show --id CLIENT_ID --query id`, signed in to the endpoint's tenant".to_owned();
         context.problem(&below(at, "object_id"), format!("`{object_id}` is not a GUID"), Some(fix));
     }
     Some(object_id)

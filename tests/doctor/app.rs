@@ -1,0 +1,207 @@
+//! Rows about the app registration, its enterprise application, its secret and certificate, and what the configuration says of
+//! them.
+
+use std::time::{Duration, SystemTime};
+
+use signalr_gateway::credential::SetupStep;
+use signalr_gateway::sandbox::{APP_CLIENT_ID, ClientCertificate, CredentialChoice, SecretText, TENANT_B, TENANT_C};
+
+use super::table::{Row, edit, row};
+
+pub(super) const ROWS: &[Row] = {
+    use CredentialChoice as By;
+    use SetupStep as Step;
+    &[
+        row(
+            "the tenant does not exist",
+            By::ClientSecret,
+            |b| b.rewrite(TENANT_B, "dddddddd-0000-4000-8000-00000000000d"),
+            Step::Configuration,
+            "credentials.east.tenant",
+        ),
+        row(
+            "the tenant is another one that has the app",
+            By::ClientSecret,
+            |b| b.rewrite(TENANT_B, TENANT_C),
+            Step::Configuration,
+            "credentials.east.tenant",
+        ),
+        row(
+            "the tenant is in another cloud",
+            By::ClientSecret,
+            |b| edit(b, |d| d.tenant_mut(TENANT_B).unwrap().in_other_cloud = true),
+            Step::Configuration,
+            "credentials.east.cloud",
+        ),
+        row(
+            "the client id is nobody's",
+            By::ClientSecret,
+            |b| b.rewrite(APP_CLIENT_ID, "0a990000-0000-4000-8000-0000000000ff"),
+            Step::EnterpriseApplication,
+            "credentials.east.client_id",
+        ),
+        row(
+            "the app is not provisioned",
+            By::ClientSecret,
+            |b| {
+                edit(b, |d| {
+                    d.tenant_mut(TENANT_B).unwrap().service_principals.retain(|p| p.client_id != APP_CLIENT_ID);
+                });
+            },
+            Step::EnterpriseApplication,
+            "az ad sp create --id 0a990000",
+        ),
+        row(
+            "the enterprise application is disabled",
+            By::ClientSecret,
+            |b| edit(b, |d| d.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().enabled = false),
+            Step::EnterpriseApplication,
+            "--set accountEnabled=true",
+        ),
+        row(
+            "the app registration is disabled",
+            By::ClientSecret,
+            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().enabled = false),
+            Step::EnterpriseApplication,
+            "app registration itself is disabled",
+        ),
+        row(
+            "the app is gone from its own tenant",
+            By::ClientSecret,
+            |b| edit(b, |d| d.applications.clear()),
+            Step::EnterpriseApplication,
+            "credentials.east.client_id",
+        ),
+        row(
+            "the secret's file is missing",
+            By::ClientSecret,
+            |b| std::fs::remove_file(&b.files.secret).unwrap(),
+            Step::Proof,
+            "readable by the process",
+        ),
+        row(
+            "the secret's file is empty",
+            By::ClientSecret,
+            |b| std::fs::write(&b.files.secret, "\n").unwrap(),
+            Step::Proof,
+            "readable by the process",
+        ),
+        row(
+            "the secret is wrong",
+            By::ClientSecret,
+            |b| std::fs::write(&b.files.secret, "wrong").unwrap(),
+            Step::AppProof,
+            "az ad app credential reset --id 0a990000",
+        ),
+        row(
+            "the secret's id was pasted",
+            By::ClientSecret,
+            |b| {
+                let id = b.sandbox.directory().read(|d| d.application(APP_CLIENT_ID).unwrap().secrets[0].id.clone());
+                std::fs::write(&b.files.secret, id).unwrap();
+            },
+            Step::AppProof,
+            "its value, not its id",
+        ),
+        row(
+            "the secret has expired",
+            By::ClientSecret,
+            |b| {
+                edit(b, |d| {
+                    d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].expires =
+                        SystemTime::now() - Duration::from_secs(60);
+                });
+            },
+            Step::AppProof,
+            "az ad app credential reset --id 0a990000",
+        ),
+        row(
+            "the secret was replaced",
+            By::ClientSecret,
+            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].value = SecretText::new("another")),
+            Step::AppProof,
+            "az ad app credential reset --id 0a990000",
+        ),
+        row(
+            "the certificate is not uploaded",
+            By::ClientCertificate,
+            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().certificates.clear()),
+            Step::AppProof,
+            "--cert @certificate-only.pem",
+        ),
+        row(
+            "the certificate's file is missing",
+            By::ClientCertificate,
+            |b| std::fs::remove_file(&b.files.certificate).unwrap(),
+            Step::Proof,
+            "openssl x509 -in",
+        ),
+        row(
+            "the certificate's file has no key",
+            By::ClientCertificate,
+            |b| std::fs::write(&b.files.certificate, b.sandbox.client_certificate().certificate_pem()).unwrap(),
+            Step::Proof,
+            "openssl x509 -in",
+        ),
+        row(
+            "the certificate's file is no PEM",
+            By::ClientCertificate,
+            |b| std::fs::write(&b.files.certificate, [0x30, 0x82, 1, 2]).unwrap(),
+            Step::Proof,
+            "openssl x509 -in",
+        ),
+        row(
+            "Entra's clock is an hour ahead",
+            By::ClientCertificate,
+            |b| edit(b, |d| d.tokens.clock_offset_secs = 3600),
+            Step::Proof,
+            "timedatectl",
+        ),
+        row(
+            "the app is single-tenant",
+            By::ClientSecret,
+            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false),
+            Step::EnterpriseApplication,
+            "--sign-in-audience AzureADMultipleOrgs",
+        ),
+        row(
+            "the scope is another service's",
+            By::ClientSecret,
+            |b| b.rewrite("[credentials.east]", "[credentials.east]\nscope = \"https://other.test/.default\""),
+            Step::Configuration,
+            "credentials.east.scope",
+        ),
+        row(
+            "the object id is another enterprise application's",
+            By::ClientSecret,
+            |b| b.rewrite("[credentials.east]", &format!("[credentials.east]\nobject_id = \"{TENANT_C}\"")),
+            Step::Configuration,
+            "credentials.east.object_id",
+        ),
+        row(
+            "the certificate has expired",
+            By::ClientCertificate,
+            |b| b.write_certificate(&ClientCertificate::generate_another(Duration::ZERO).unwrap()),
+            Step::Proof,
+            "-dates",
+        ),
+        row(
+            "the key is another certificate's",
+            By::ClientCertificate,
+            |b| {
+                let another = ClientCertificate::generate_another(Duration::from_secs(3600)).unwrap();
+                let own = b.sandbox.client_certificate().certificate_pem();
+                std::fs::write(&b.files.certificate, format!("{own}{}", another.key_pem())).unwrap();
+            },
+            Step::Proof,
+            "openssl x509 -in",
+        ),
+        row(
+            "the certificate was renewed on this host alone",
+            By::ClientCertificate,
+            |b| b.write_certificate(&ClientCertificate::generate_another(Duration::from_secs(3600)).unwrap()),
+            Step::AppProof,
+            "-fingerprint -sha1",
+        ),
+    ]
+};
