@@ -28,6 +28,7 @@ use super::token::unique;
 mod events;
 pub(super) mod negotiate;
 mod polling;
+mod replay;
 mod session;
 mod websocket;
 
@@ -55,6 +56,8 @@ pub struct ClientTimes {
     pub write: Duration,
     /// How long a poll is held without anything to say. 90 seconds by default.
     pub poll: Duration,
+    /// How long a client that asked for stateful reconnect may stay away when its transport breaks. 15 seconds by default.
+    pub away: Duration,
     /// How long a client that polls may stay away between two polls. 15 seconds by default.
     pub between_polls: Duration,
 }
@@ -68,6 +71,7 @@ impl Default for ClientTimes {
             silence: Duration::from_secs(30),
             write: Duration::from_secs(30),
             poll: Duration::from_secs(90),
+            away: Duration::from_secs(15),
             between_polls: Duration::from_secs(15),
         }
     }
@@ -91,10 +95,10 @@ struct Negotiated {
 
 /// What has become of a negotiated connection.
 enum State {
-    /// Nobody has connected to it yet.
-    Waiting { until: Instant },
-    /// It is open as a WebSocket.
-    WebSocket,
+    /// Nobody has connected to it yet. The client may have asked for stateful reconnect.
+    Waiting { until: Instant, stateful: bool },
+    /// It is open as a WebSocket. With stateful reconnect, another one may take its place.
+    WebSocket { others: Option<mpsc::Sender<Link>> },
     /// It is open, and its client sends by POST.
     Posting { inbound: mpsc::Sender<Bytes>, polling: Option<Arc<Polling>> },
 }
@@ -104,6 +108,9 @@ struct Visitor {
     hub: String,
     user: Option<String>,
 }
+
+/// A transport's ends of a session: where what it hears goes, and what it is to say.
+type Ends = (mpsc::Sender<Bytes>, mpsc::Receiver<Frame>);
 
 /// Why a client is sent away. The text is for people.
 struct Refusal(StatusCode, Cow<'static, str>);
@@ -198,7 +205,7 @@ impl Clients {
             let mut negotiated = self.negotiated();
             match &Self::find(&mut negotiated, &id, visitor)?.state {
                 State::Posting { inbound, .. } => inbound.clone(),
-                State::WebSocket => {
+                State::WebSocket { .. } => {
                     let reason = "the connection is a WebSocket; send there";
                     return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, Cow::Borrowed(reason)));
                 }
@@ -218,7 +225,7 @@ impl Clients {
         let mut negotiated = self.negotiated();
         match Self::find(&mut negotiated, &id, visitor)?.state {
             State::Posting { polling: Some(_), .. } => drop(negotiated.remove(&id)),
-            State::Posting { polling: None, .. } | State::WebSocket | State::Waiting { .. } => {
+            State::Posting { polling: None, .. } | State::WebSocket { .. } | State::Waiting { .. } => {
                 let reason = "only a connection that polls is ended by DELETE";
                 return Err(Refusal(StatusCode::BAD_REQUEST, Cow::Borrowed(reason)));
             }
@@ -227,12 +234,25 @@ impl Clients {
     }
 
     /// Starts a session and returns the transport's ends of it.
-    fn start(self: &Arc<Self>, hub: &str, who: Who, keep_alive: bool) -> (mpsc::Sender<Bytes>, mpsc::Receiver<Frame>) {
-        let (to_session, inbound) = mpsc::channel(IN_FLIGHT);
-        let (outbound, from_session) = mpsc::channel(IN_FLIGHT);
+    fn start(self: &Arc<Self>, hub: &str, who: Who, keep_alive: bool) -> Ends {
+        let (link, ends) = link(keep_alive);
         let (hub, times) = (self.endpoint.hubs.hub(hub), self.times);
-        self.spawn(async move { session::run(hub, who, Link { inbound, outbound, keep_alive }, times).await });
-        (to_session, from_session)
+        self.spawn(async move { session::run(hub, who, link, None, times).await });
+        ends
+    }
+
+    /// Starts a session that other transports may take up while it is known by its id; and returns where they do.
+    fn start_stateful(self: &Arc<Self>, hub: &str, who: Who, id: String) -> (mpsc::Sender<Link>, Ends) {
+        let (link, ends) = link(true);
+        let (others, links) = mpsc::channel(1);
+        let (hub, times, clients) = (self.endpoint.hubs.hub(hub), self.times, Arc::downgrade(self));
+        self.spawn(async move {
+            session::run(hub, who, link, Some(links), times).await;
+            if let Some(clients) = clients.upgrade() {
+                clients.forget(&id);
+            }
+        });
+        (others, ends)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -252,8 +272,15 @@ impl Clients {
 
 impl State {
     fn is_too_late(&self) -> bool {
-        matches!(self, Self::Waiting { until } if *until <= Instant::now())
+        matches!(self, Self::Waiting { until, .. } if *until <= Instant::now())
     }
+}
+
+/// A session's end of a transport, and the transport's ends of the session.
+fn link(keep_alive: bool) -> (Link, Ends) {
+    let (to_session, inbound) = mpsc::channel(IN_FLIGHT);
+    let (outbound, from_session) = mpsc::channel(IN_FLIGHT);
+    (Link { inbound, outbound, keep_alive }, (to_session, from_session))
 }
 
 /// Someone new.

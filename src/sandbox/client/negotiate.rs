@@ -55,10 +55,12 @@ impl Clients {
         let connection_id = who.id.clone();
         // The first version has one id for both purposes: naming the connection and proving that it is one's own.
         let token = if version == 0 { connection_id.clone() } else { unique() };
+        let stateful = version > 0 && request.query_value("useStatefulReconnect").as_deref() == Some("true");
         let until = Instant::now() + self.times.connect;
         let mut negotiated = self.negotiated();
         negotiated.retain(|_, other| !other.state.is_too_late());
-        negotiated.insert(token.clone(), Negotiated { hub: visitor.hub, who, state: State::Waiting { until } });
+        let state = State::Waiting { until, stateful };
+        negotiated.insert(token.clone(), Negotiated { hub: visitor.hub, who, state });
         drop(negotiated);
 
         let mut answer = json!({
@@ -72,6 +74,10 @@ impl Clients {
         });
         if let (true, Some(fields)) = (version > 0, answer.as_object_mut()) {
             fields.insert(String::from("connectionToken"), token.into());
+            // Clients that did not ask refuse to connect if they are offered it.
+            if stateful {
+                fields.insert(String::from("useStatefulReconnect"), true.into());
+            }
         }
         Reply::json(StatusCode::OK, &answer).verdict(format!("negotiated {connection_id}"))
     }

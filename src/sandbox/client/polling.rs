@@ -87,7 +87,7 @@ impl Clients {
             let found = Self::find(&mut negotiated, &id, visitor)?;
             match &found.state {
                 State::Posting { polling: Some(polling), .. } => Arc::clone(polling),
-                State::Posting { polling: None, .. } | State::WebSocket => return Err(Refusal::OPEN),
+                State::Posting { polling: None, .. } | State::WebSocket { .. } => return Err(Refusal::OPEN),
                 State::Waiting { .. } => {
                     let who = found.who.clone();
                     let verdict = format!("long polling {}", who.id);

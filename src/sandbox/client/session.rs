@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::ClientTimes;
+use super::replay::Replay;
 use crate::sandbox::connection::{Close, Connection, Delivery};
 use crate::sandbox::hub::Hub;
-use crate::sandbox::hub_protocol::{Decoder, Protocol, ProtocolError, Record, handshake_answer};
+use crate::sandbox::hub_protocol::{Decoder, Handshake, Protocol, ProtocolError, Record, handshake_answer};
 
 /// What a client is told that calls the hub: there is no server behind it.
 const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream: nobody answers calls of clients";
+
+/// From which version of the hub protocol on a client can take up a session. Source: HubProtocol.md.
+const STATEFUL_VERSION: u64 = 2;
 
 /// Who a client is.
 #[derive(Clone, Debug)]
@@ -55,20 +59,35 @@ struct Session {
     times: ClientTimes,
     last_sent: Instant,
     last_heard: Instant,
+    stateful: Option<Stateful>,
 }
 
-/// Runs a session to its end.
-pub(super) async fn run(hub: Arc<Hub>, who: Who, mut link: Link, times: ClientTimes) {
+/// What a session has that outlives its transport.
+struct Stateful {
+    replay: Replay,
+    /// Transports that take the place of the one before.
+    links: mpsc::Receiver<Link>,
+}
+
+/// Runs a session to its end. With `links`, it outlives its transport if the client is of a version that can take it up.
+pub(super) async fn run(
+    hub: Arc<Hub>,
+    who: Who,
+    mut link: Link,
+    links: Option<mpsc::Receiver<Link>>,
+    times: ClientTimes,
+) {
     let mut decoder = Decoder::default();
     let error = match timeout(times.handshake, shake_hands(&mut link, &mut decoder)).await {
         Ok(None) => return,
-        Ok(Some(Ok(protocol))) => {
+        Ok(Some(Ok(Handshake { protocol, version }))) => {
             // In the hub before it is told so: what a client sends by REST on the news must find it.
             let connection = hub.connect_as(&who.id, who.user.as_deref(), std::time::Instant::now());
-            let now = Instant::now();
-            let mut session = Session { connection, link, protocol, decoder, times, last_sent: now, last_heard: now };
+            let links = links.filter(|_| version >= STATEFUL_VERSION);
+            let stateful = links.map(|links| Stateful { replay: Replay::default(), links });
+            let (last_sent, last_heard) = (Instant::now(), Instant::now());
             // However it ends, dropping the session is what is left to do.
-            let _ = session.talk().await;
+            Session { connection, link, protocol, decoder, times, last_sent, last_heard, stateful }.talk().await;
             return;
         }
         Ok(Some(Err(error))) => error.to_string(),
@@ -79,10 +98,10 @@ pub(super) async fn run(hub: Arc<Hub>, who: Who, mut link: Link, times: ClientTi
 }
 
 /// Waits for the handshake. `None` if the client goes away before.
-async fn shake_hands(link: &mut Link, decoder: &mut Decoder) -> Option<Result<Protocol, ProtocolError>> {
+async fn shake_hands(link: &mut Link, decoder: &mut Decoder) -> Option<Result<Handshake, ProtocolError>> {
     loop {
         match decoder.handshake() {
-            Ok(Some(handshake)) => return Some(Ok(handshake.protocol)),
+            Ok(Some(handshake)) => return Some(Ok(handshake)),
             Ok(None) => {}
             Err(error) => return Some(Err(error)),
         }
@@ -91,51 +110,125 @@ async fn shake_hands(link: &mut Link, decoder: &mut Decoder) -> Option<Result<Pr
 }
 
 impl Session {
-    async fn talk(&mut self) -> Result<(), Gone> {
-        self.send(handshake_answer(None)).await?;
+    async fn talk(&mut self) {
         // One coarse clock for pings and silence: a timer for each delivery would cost more than the delivery.
         let mut clock = interval(self.times.keep_alive / 5);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Records may have come along with the handshake.
-        if self.listen(&[]).await?.is_end() {
-            return Ok(());
-        }
+        let mut next = self.greet().await;
         loop {
-            let next = tokio::select! {
-                received = self.link.inbound.recv() => self.listen(&received.ok_or(Gone)?).await?,
-                delivery = self.connection.recv() => self.deliver(&delivery.ok_or(Gone)?).await?,
-                _ = clock.tick(), if self.link.keep_alive => self.look_at_the_clock().await?,
+            next = match next {
+                Ok(Next::End) => return,
+                Ok(Next::GoOn) => self.go_on(&mut clock).await,
+                Err(Gone) => self.wait_for_return().await,
             };
-            if next.is_end() {
-                return Ok(());
-            }
         }
+    }
+
+    async fn greet(&mut self) -> Result<Next, Gone> {
+        self.send(handshake_answer(None)).await?;
+        // Records may have come along with the handshake.
+        self.listen(&[]).await
+    }
+
+    async fn go_on(&mut self, clock: &mut Interval) -> Result<Next, Gone> {
+        let is_full = self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_full());
+        tokio::select! {
+            received = self.link.inbound.recv() => self.listen(&received.ok_or(Gone)?).await,
+            // What a client may still have to be sent again is bounded; the rest waits in the hub, where it is, too.
+            delivery = self.connection.recv(), if !is_full => self.deliver(&delivery.ok_or(Gone)?).await,
+            _ = clock.tick(), if self.link.keep_alive => self.look_at_the_clock().await,
+            link = another(&mut self.stateful) => self.take_up(link).await,
+        }
+    }
+
+    /// Waits for a client that has lost its transport, if it asked for that.
+    async fn wait_for_return(&mut self) -> Result<Next, Gone> {
+        if self.stateful.is_none() {
+            return Ok(Next::End);
+        }
+        match timeout(self.times.away, another(&mut self.stateful)).await {
+            Ok(link) => self.take_up(link).await,
+            Err(_) => Ok(Next::End),
+        }
+    }
+
+    /// Goes on over another transport: says with which record, and sends again what the client may have missed.
+    async fn take_up(&mut self, link: Link) -> Result<Next, Gone> {
+        self.link = link;
+        self.decoder = Decoder::default();
+        self.last_heard = Instant::now();
+        let Some(stateful) = &mut self.stateful else { return Ok(Next::End) };
+        let (first, records) = stateful.replay.again();
+        self.send(self.protocol.sequence(first)).await?;
+        for record in records {
+            self.send(record).await?;
+        }
+        Ok(Next::GoOn)
     }
 
     async fn listen(&mut self, bytes: &[u8]) -> Result<Next, Gone> {
         self.last_heard = Instant::now();
         self.decoder.push(bytes);
+        let mut numbered = false;
         loop {
             match self.decoder.next(self.protocol) {
-                Ok(Some(Record::Call { id: Some(id) })) => {
-                    self.send(self.protocol.call_failed(&id, NO_UPSTREAM)).await?;
+                Ok(Some(record)) => {
+                    numbered |= record.is_numbered();
+                    if self.hear(record).await?.is_end() {
+                        return Ok(Next::End);
+                    }
                 }
-                Ok(Some(Record::Completion { id, result })) => {
-                    self.connection.complete(&id, result);
-                }
-                Ok(Some(Record::Close)) => return Ok(Next::End),
-                Ok(Some(Record::Call { id: None } | Record::Other)) => {}
-                Ok(None) => return Ok(Next::GoOn),
+                Ok(None) => break,
                 Err(error) => return self.end(error.to_string()).await,
             }
         }
+        if let (true, Some(stateful)) = (numbered, &self.stateful) {
+            self.send(self.protocol.ack(stateful.replay.heard())).await?;
+        }
+        Ok(Next::GoOn)
+    }
+
+    async fn hear(&mut self, record: Record) -> Result<Next, Gone> {
+        if let Some(Stateful { replay, .. }) = &mut self.stateful {
+            if let Record::Sequence(number) = record {
+                return match replay.begin(number) {
+                    Ok(()) => Ok(Next::GoOn),
+                    Err(gap) => self.end(gap.to_string()).await,
+                };
+            }
+            if replay.awaits_sequence() || (record.is_numbered() && !replay.is_news()) {
+                return Ok(Next::GoOn);
+            }
+            if let Record::Ack(number) = record {
+                replay.acknowledge(number);
+            }
+        }
+        match record {
+            Record::Call { id: Some(id) } => self.tell(self.protocol.call_failed(&id, NO_UPSTREAM)).await?,
+            Record::Completion { id, result } => drop(self.connection.complete(&id, result)),
+            Record::Close => return Ok(Next::End),
+            Record::Call { id: None } | Record::Stream | Record::Ack(_) | Record::Sequence(_) | Record::Other => {}
+        }
+        Ok(Next::GoOn)
     }
 
     async fn deliver(&mut self, delivery: &Delivery) -> Result<Next, Gone> {
-        if let Some(record) = self.protocol.delivery(delivery) {
-            self.send(record).await?;
+        let Some(record) = self.protocol.delivery(delivery) else { return Ok(Next::GoOn) };
+        if matches!(delivery, Delivery::Close(_)) {
+            // The last word: a client that does not get it finds no session when it comes back.
+            let _ = self.send(record).await;
+            return Ok(Next::End);
         }
-        Ok(if matches!(delivery, Delivery::Close(_)) { Next::End } else { Next::GoOn })
+        self.tell(record).await?;
+        Ok(Next::GoOn)
+    }
+
+    /// Sends what a client may come back for, which is kept until it has it.
+    async fn tell(&mut self, record: Bytes) -> Result<(), Gone> {
+        if let Some(stateful) = &mut self.stateful {
+            stateful.replay.keep(record.clone(), self.protocol.numbered_in(&record));
+        }
+        self.send(record).await
     }
 
     async fn look_at_the_clock(&mut self) -> Result<Next, Gone> {
@@ -166,6 +259,17 @@ impl Session {
             Ok(Err(_)) | Err(_) => Err(Gone),
         }
     }
+}
+
+/// Another transport for the session. Never, if it does not outlive its own.
+async fn another(stateful: &mut Option<Stateful>) -> Link {
+    if let Some(link) = match stateful {
+        Some(stateful) => stateful.links.recv().await,
+        None => None,
+    } {
+        return link;
+    }
+    std::future::pending().await
 }
 
 /// Whether a session goes on.

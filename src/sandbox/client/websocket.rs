@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::session::Frame;
-use super::{Clients, Refusal, State, Visitor, newcomer};
+use super::session::{Frame, Link, Who};
+use super::{Clients, Ends, Refusal, State, Visitor, link, newcomer};
 use crate::sandbox::exchange::{Received, Reply};
 use crate::sandbox::hub_protocol::MAX_RECORD;
 
@@ -27,6 +27,16 @@ const MAX_MESSAGE: usize = 4 * MAX_RECORD;
 
 /// How long a client may take to answer a close.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// The session that a WebSocket is for.
+enum Session {
+    /// One of its own, known under an id if it was negotiated.
+    New { hub: String, who: Who, id: Option<String> },
+    /// One that may go on over another WebSocket.
+    Stateful { hub: String, who: Who, id: String },
+    /// One that goes on.
+    Old { others: mpsc::Sender<Link> },
+}
 
 /// A negotiated connection that is open as long as this lives.
 struct Open {
@@ -53,29 +63,16 @@ impl Clients {
             return Err(bad("the version of WebSocket is not 13"));
         }
         let upgrade = request.upgrade.take().ok_or_else(|| bad("the connection cannot be upgraded"))?;
-        let id = request.query_value("id");
-        let who = match &id {
-            None => newcomer(visitor.user),
-            Some(id) => {
-                let mut negotiated = self.negotiated();
-                let found = Self::find(&mut negotiated, id, &visitor)?;
-                if !matches!(found.state, State::Waiting { .. }) {
-                    return Err(Refusal::OPEN);
-                }
-                found.state = State::WebSocket;
-                found.who.clone()
-            }
-        };
-        let verdict = format!("WebSocket {}", who.id);
-        let (clients, hub) = (Arc::clone(self), visitor.hub);
+        let (session, verdict) = self.session_of(request.query_value("id"), visitor)?;
+        let clients = Arc::clone(self);
         let run = async move {
-            let _open = Open { clients: Arc::clone(&clients), id };
             let Ok(upgraded) = upgrade.await else { return };
             let mut config = WebSocketConfig::default();
             config = config.read_buffer_size(4096).write_buffer_size(16 * 1024);
             config = config.max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            let (inbound, outbound) = clients.start(&hub, who, true);
+            // Held while the socket is open.
+            let Some((_open, (inbound, outbound))) = clients.enter(session).await else { return };
             let (sink, stream) = socket.split();
             let (reading, writing) = (read(stream, inbound), write(sink, outbound, clients.times.write));
             tokio::pin!(reading, writing);
@@ -89,6 +86,55 @@ impl Clients {
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
             .verdict(verdict))
+    }
+}
+
+impl Clients {
+    /// The session that a WebSocket belongs to, and what the journal says of it.
+    fn session_of(&self, id: Option<String>, visitor: Visitor) -> Result<(Session, String), Refusal> {
+        let hub = visitor.hub.clone();
+        let Some(id) = id else {
+            let who = newcomer(visitor.user);
+            let verdict = format!("WebSocket {}", who.id);
+            return Ok((Session::New { hub, who, id: None }, verdict));
+        };
+        let mut negotiated = self.negotiated();
+        let found = Self::find(&mut negotiated, &id, &visitor)?;
+        let who = found.who.clone();
+        let verdict = format!("WebSocket {}", who.id);
+        let session = match &found.state {
+            State::Waiting { stateful: false, .. } => {
+                found.state = State::WebSocket { others: None };
+                Session::New { hub, who, id: Some(id) }
+            }
+            State::Waiting { stateful: true, .. } => {
+                found.state = State::WebSocket { others: None };
+                Session::Stateful { hub, who, id }
+            }
+            State::WebSocket { others: Some(others) } => Session::Old { others: others.clone() },
+            State::WebSocket { others: None } | State::Posting { .. } => return Err(Refusal::OPEN),
+        };
+        Ok((session, verdict))
+    }
+
+    /// Starts a session, or takes up one that has lost its transport. `None` if that has ended meanwhile.
+    async fn enter(self: &Arc<Self>, session: Session) -> Option<(Open, Ends)> {
+        let open = |id| Open { clients: Arc::clone(self), id };
+        match session {
+            Session::New { hub, who, id } => Some((open(id), self.start(&hub, who, true))),
+            Session::Stateful { hub, who, id } => {
+                let (others, ends) = self.start_stateful(&hub, who, id.clone());
+                if let Some(found) = self.negotiated().get_mut(&id) {
+                    found.state = State::WebSocket { others: Some(others) };
+                }
+                Some((open(None), ends))
+            }
+            Session::Old { others } => {
+                let (link, ends) = link(true);
+                others.send(link).await.ok()?;
+                Some((open(None), ends))
+            }
+        }
     }
 }
 

@@ -40,6 +40,14 @@ impl Serialize for Outgoing<'_> {
                 }
                 map.serialize_entry("allowReconnect", &close.allow_reconnect)?;
             }
+            Self::Ack(number) => {
+                map.serialize_entry("type", &8)?;
+                map.serialize_entry("sequenceId", &number)?;
+            }
+            Self::Sequence(number) => {
+                map.serialize_entry("type", &9)?;
+                map.serialize_entry("sequenceId", &number)?;
+            }
         }
         map.end()
     }
@@ -62,15 +70,19 @@ pub(super) fn decode(record: &[u8]) -> Result<Record, ProtocolError> {
     let malformed = |what: &str| ProtocolError::Malformed(what.to_owned());
     let kind = field("type").and_then(Value::as_u64).ok_or_else(|| malformed("it has no 'type'"))?;
     let id = || field("invocationId").and_then(Value::as_str).map(str::to_owned);
+    let number = || field("sequenceId").and_then(Value::as_u64).ok_or_else(|| malformed("it has no 'sequenceId'"));
     Ok(match kind {
-        1 | 4 => Record::Call { id: id() },
+        1 => Record::Call { id: id() },
         3 => {
             let id = id().ok_or_else(|| malformed("a completion has no 'invocationId'"))?;
             let error = field("error").and_then(Value::as_str).map(str::to_owned);
             let result = error.map_or_else(|| Ok(field("result").cloned().unwrap_or(Value::Nil)), Err);
             Record::Completion { id, result }
         }
+        2 | 4 | 5 => Record::Stream,
         7 => Record::Close,
+        8 => Record::Ack(number()?),
+        9 => Record::Sequence(number()?),
         _ => Record::Other,
     })
 }

@@ -23,6 +23,8 @@ pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
         }
         Outgoing::Completion { id, error: None } => vec![3.into(), headers(), id.into(), 2.into()],
         Outgoing::Ping => vec![6.into()],
+        Outgoing::Ack(number) => vec![8.into(), number.into()],
+        Outgoing::Sequence(number) => vec![9.into(), number.into()],
         Outgoing::Close(close) => vec![7.into(), text(close.reason.as_deref()), close.allow_reconnect.into()],
     };
     let mut body = Vec::new();
@@ -68,8 +70,9 @@ pub(super) fn decode(mut record: &[u8]) -> Result<Record, ProtocolError> {
     let field = |index: usize| fields.get(index);
     let kind = field(0).and_then(Value::as_u64).ok_or_else(|| malformed("it has no type"))?;
     let id = || field(2).and_then(Value::as_str).map(str::to_owned);
+    let number = || field(1).and_then(Value::as_u64).ok_or_else(|| malformed("it has no sequence id"));
     Ok(match kind {
-        1 | 4 => Record::Call { id: id() },
+        1 => Record::Call { id: id() },
         3 => {
             let id = id().ok_or_else(|| malformed("a completion has no invocation id"))?;
             let result = match field(3).and_then(Value::as_u64) {
@@ -80,7 +83,10 @@ pub(super) fn decode(mut record: &[u8]) -> Result<Record, ProtocolError> {
             };
             Record::Completion { id, result }
         }
+        2 | 4 | 5 => Record::Stream,
         7 => Record::Close,
+        8 => Record::Ack(number()?),
+        9 => Record::Sequence(number()?),
         _ => Record::Other,
     })
 }

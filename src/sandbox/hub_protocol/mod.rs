@@ -19,9 +19,8 @@ mod tests;
 /// The largest record that a client may send, in bytes.
 pub(super) const MAX_RECORD: usize = 1024 * 1024;
 
-/// The highest version of the hub protocol that is spoken. Version 2 adds stateful reconnect, which needs an offer in
-/// the negotiation that the sandbox does not make. Older ones differ in nothing that it sends; clients exist that
-/// announce 0.
+/// The highest version of the hub protocol that is spoken. Version 2 adds stateful reconnect for clients that negotiated
+/// it. Older ones differ in nothing that the sandbox sends; clients exist that announce 0.
 const MAX_VERSION: u64 = 2;
 
 /// How records are written.
@@ -36,7 +35,7 @@ pub(super) enum Protocol {
 /// What a client said.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Record {
-    /// It calls a method of the hub, or starts a stream; with an id it awaits an answer.
+    /// It calls a method of the hub; with an id it awaits an answer.
     Call {
         /// The id to answer under.
         id: Option<String>,
@@ -48,6 +47,12 @@ pub(super) enum Record {
         /// Its value, or an error text.
         result: Result<Value, String>,
     },
+    /// It asks for a stream, which callers then feed by REST; or it sends an item of one, or gives one up.
+    Stream,
+    /// It has received everything up to this number.
+    Ack(u64),
+    /// It goes on with the record of this number.
+    Sequence(u64),
     /// It ends the connection.
     Close,
     /// It is there, or said something that the sandbox has no use for.
@@ -62,6 +67,8 @@ enum Outgoing<'a> {
     Completion { id: &'a str, error: Option<&'a str> },
     Ping,
     Close(&'a Close),
+    Ack(u64),
+    Sequence(u64),
 }
 
 /// What a client's first record asks for.
@@ -69,6 +76,8 @@ enum Outgoing<'a> {
 pub(super) struct Handshake {
     /// How records are written from now on.
     pub(super) protocol: Protocol,
+    /// The version of the hub protocol.
+    pub(super) version: u64,
 }
 
 /// Why what a client sent is not understood. The text goes to the client.
@@ -114,6 +123,24 @@ impl Protocol {
         self.encode(Outgoing::Ping)
     }
 
+    /// The record that acknowledges everything up to a number.
+    pub(super) fn ack(self, number: u64) -> Bytes {
+        self.encode(Outgoing::Ack(number))
+    }
+
+    /// The record that says which number comes next.
+    pub(super) fn sequence(self, number: u64) -> Bytes {
+        self.encode(Outgoing::Sequence(number))
+    }
+
+    /// How many of the records in a piece are such that stateful reconnect numbers them.
+    pub(super) fn numbered_in(self, piece: &[u8]) -> u64 {
+        let mut decoder = Decoder::default();
+        decoder.push(piece);
+        let records = std::iter::from_fn(|| decoder.next(self).ok().flatten());
+        records.filter(Record::is_numbered).fold(0, |count, _| count + 1)
+    }
+
     /// The answer to a call that failed.
     pub(super) fn call_failed(self, id: &str, error: &str) -> Bytes {
         self.encode(Outgoing::Completion { id, error: Some(error) })
@@ -141,6 +168,13 @@ impl Protocol {
             Self::Json => json::encode(outgoing),
             Self::MessagePack => messagepack::encode(outgoing),
         }
+    }
+}
+
+impl Record {
+    /// Whether it is one of those that stateful reconnect numbers.
+    pub(super) const fn is_numbered(&self) -> bool {
+        matches!(self, Self::Call { .. } | Self::Completion { .. } | Self::Stream)
     }
 }
 
@@ -175,7 +209,7 @@ impl Decoder {
         if asked.version > MAX_VERSION {
             return Err(ProtocolError::Version(asked.version));
         }
-        Ok(Some(Handshake { protocol }))
+        Ok(Some(Handshake { protocol, version: asked.version }))
     }
 
     /// Reads the next record. `None` if it is not whole yet.

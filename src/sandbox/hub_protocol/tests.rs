@@ -79,7 +79,7 @@ fn every_version_up_to_the_second_is_accepted() {
     };
     for version in 0..=2 {
         let asked = format!("{{\"protocol\":\"messagepack\",\"version\":{version}}}\u{1e}");
-        assert_eq!(shake(&asked), Ok(Some(Handshake { protocol: Protocol::MessagePack })));
+        assert_eq!(shake(&asked), Ok(Some(Handshake { protocol: Protocol::MessagePack, version })));
     }
     assert_eq!(shake("{\"protocol\":\"json\",\"version\":3}\u{1e}"), Err(ProtocolError::Version(3)));
     assert_eq!(shake("{\"protocol\":\"xml\",\"version\":1}\u{1e}"), Err(ProtocolError::Protocol("xml".into())));

@@ -284,3 +284,66 @@ async fn a_quiet_connection_is_pinged_and_a_silent_client_given_up() {
     let mut speechless = dial(&sandbox, "/client/?hub=chat", &token).await.unwrap();
     assert!(text(&mut speechless).await.contains("no handshake came"));
 }
+
+#[tokio::test]
+async fn a_client_that_asked_for_it_takes_up_its_connection_and_misses_nothing() {
+    let sandbox = start().await;
+    let token = client_token(&sandbox, "chat", "ann").await;
+    let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
+    let negotiated = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token).send().await.json();
+    assert_eq!(negotiated["useStatefulReconnect"], true);
+    let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
+    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
+    socket.send(Message::text("{\"protocol\":\"json\",\"version\":2}\u{1e}")).await.unwrap();
+    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    for number in 1..=2 {
+        broadcast(&sandbox, number).await;
+        assert_eq!(text(&mut socket).await, invocation(number));
+    }
+    let call = "{\"type\":1,\"target\":\"x\",\"invocationId\":\"0\",\"arguments\":[]}\u{1e}";
+    socket.send(Message::text(format!("{{\"type\":8,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
+    let failure = text(&mut socket).await;
+    assert!(failure.contains("no upstream"), "{failure}");
+    assert_eq!(text(&mut socket).await, "{\"type\":8,\"sequenceId\":1}\u{1e}");
+
+    // Cut, with no close, and a message meanwhile.
+    drop(socket);
+    broadcast(&sandbox, 3).await;
+    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
+    assert_eq!(text(&mut socket).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
+    assert_eq!(text(&mut socket).await, invocation(2));
+    assert_eq!(text(&mut socket).await, failure);
+    // The client has no answer to its call yet, as far as it knows; it is not called twice.
+    socket.send(Message::text(format!("{{\"type\":9,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
+    let mut rest = [text(&mut socket).await, text(&mut socket).await];
+    rest.sort();
+    assert_eq!(rest, [invocation(3), String::from("{\"type\":8,\"sequenceId\":1}\u{1e}")]);
+
+    // A second socket takes the place of one that is still open.
+    let mut other = dial(&sandbox, &target, &token).await.unwrap();
+    assert_eq!(text(&mut other).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
+    // Who leaves in order is gone.
+    other.send(Message::text("{\"type\":7}\u{1e}")).await.unwrap();
+    while other.next().await.is_some_and(|message| message.is_ok()) {}
+    assert!(dial(&sandbox, &target, &token).await.is_err());
+}
+
+#[tokio::test]
+async fn who_stays_away_for_too_long_is_gone() {
+    let client_times = ClientTimes { away: Duration::from_millis(50), ..ClientTimes::default() };
+    let sandbox = Sandbox::start(SandboxSettings { client_times, ..SandboxSettings::default() }).await.unwrap();
+    let token = client_token(&sandbox, "chat", "ann").await;
+    let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
+    let negotiated = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token).send().await.json();
+    let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
+    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
+    socket.send(Message::text("{\"protocol\":\"json\",\"version\":2}\u{1e}")).await.unwrap();
+    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    drop(socket);
+    let gone = async {
+        while east(&sandbox).hubs.connection_counts().get("chat") != Some(&0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.unwrap();
+}

@@ -1,0 +1,106 @@
+// Stateful reconnect with the official JavaScript client, unmodified: what runs between it and the sandbox is cut, and
+// nothing is lost or doubled.
+
+import assert from "node:assert/strict";
+import { connect, createServer } from "node:net";
+import test from "node:test";
+import { HubConnectionBuilder, HubConnectionState, JsonHubProtocol, LogLevel } from "@microsoft/signalr";
+import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
+import { freshHub, rest, send, until, where } from "./support.mjs";
+
+// A proxy of TCP connections to the sandbox's listener without TLS, which can cut those that are WebSockets.
+async function proxy() {
+  const target = new URL(where.control);
+  const pairs = new Set();
+  const server = createServer((client) => {
+    const service = connect(Number(target.port), target.hostname);
+    const pair = { client, service, isWebSocket: false };
+    pairs.add(pair);
+    client.once("data", (head) => { pair.isWebSocket = /\r\nupgrade: websocket\r\n/i.test(head); });
+    client.pipe(service).pipe(client);
+    for (const socket of [client, service]) socket.on("error", () => {}).on("close", () => pairs.delete(pair));
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    origin: `http://127.0.0.1:${server.address().port}`,
+    // Both ends learn of it, or the client alone: to the service the connection looks alive.
+    cut(clientAlone) {
+      const cut = [...pairs].filter(({ isWebSocket }) => isWebSocket);
+      for (const { client, service } of cut) {
+        service.unpipe(client);
+        client.unpipe(service);
+        client.resetAndDestroy();
+        if (!clientAlone) service.resetAndDestroy();
+      }
+      return cut.length;
+    },
+    close() {
+      for (const { client, service } of pairs) { client.destroy(); service.destroy(); }
+      server.close();
+    },
+  };
+}
+
+for (const [name, Protocol] of [["json", JsonHubProtocol], ["messagepack", MessagePackHubProtocol]]) {
+  for (const clientAlone of [false, true]) {
+    test(`${name}: cuts ${clientAlone ? "that the service does not notice" : "of both ends"} lose and double nothing`, async () => {
+      const hub = freshHub();
+      const between = await proxy();
+      const connection = new HubConnectionBuilder()
+        .withUrl(`${between.origin}/endpoints/east?hub=${hub}&user=ann`)
+        .withHubProtocol(new Protocol())
+        .withStatefulReconnect()
+        .configureLogging(LogLevel.None)
+        .build();
+      const got = [];
+      let calls = 0;
+      let ended;
+      connection.on("t", (number) => { got.push(number); });
+      connection.on("count", () => ++calls);
+      connection.onclose((error) => { ended = error ?? "closed"; });
+      await connection.start();
+      const id = connection.connectionId;
+      let cuts = 0;
+      const failures = [];
+      for (let number = 0; number < 200; number++) {
+        await send(`${hub}/:send`, "t", number);
+        if (number % 40 === 20) {
+          cuts += between.cut(clientAlone);
+          // What the client says while it is cut off goes out once, too.
+          failures.push(connection.invoke("anything").then(() => "answered", (error) => error.message));
+          const answer = await rest("POST", `${hub}/connections/${id}/:invoke`, { target: "count", arguments: [] });
+          assert.deepEqual([answer.status, await answer.json()], [200, { result: cuts }]);
+        }
+      }
+      await until(() => got.length >= 200 || ended);
+      assert.deepEqual([ended, cuts], [undefined, 5]);
+      assert.deepEqual(got, Array.from({ length: 200 }, (_, number) => number));
+      for (const failure of await Promise.all(failures)) assert.match(failure, /no upstream/);
+      assert.deepEqual([connection.state, connection.connectionId, calls], [HubConnectionState.Connected, id, 5]);
+      // The same connection all along: once, and gone when it leaves.
+      const seen = async () => (await (await fetch(`${where.control}/sandbox/connections?hub=${hub}`)).json()).east.count;
+      assert.equal(await seen(), 1);
+      await connection.stop();
+      await until(async () => (await seen()) === 0);
+      between.close();
+    });
+  }
+}
+
+test("what piles up while a client is away is bounded by the client's acknowledgements, and arrives whole", async () => {
+  const hub = freshHub();
+  const between = await proxy();
+  const connection = new HubConnectionBuilder()
+    .withUrl(`${between.origin}/endpoints/east?hub=${hub}`).withStatefulReconnect().configureLogging(LogLevel.None).build();
+  const got = [];
+  connection.on("t", (number, text) => { got.push([number, text.length]); });
+  await connection.start();
+  for (let number = 0; number < 20; number++) {
+    if (number === 10) between.cut(false);
+    await send(`${hub}/:send`, "t", number, "x".repeat(200_000));
+  }
+  await until(() => got.length >= 20);
+  assert.deepEqual(got, Array.from({ length: 20 }, (_, number) => [number, 200_000]));
+  await connection.stop();
+  between.close();
+});
