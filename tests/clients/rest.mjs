@@ -1,0 +1,217 @@
+// What callers can do by REST to clients that are connected, seen by the official JavaScript client: streams, frames that
+// the caller made, commands, groups with an end, the old paths, closes, lists and numbers.
+
+import assert from "node:assert/strict";
+import test, { after } from "node:test";
+import { HubConnectionBuilder, JsonHubProtocol, LogLevel } from "@microsoft/signalr";
+import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
+import { Encoder } from "@msgpack/msgpack";
+import { freshHub, rest, send, until, where } from "./support.mjs";
+
+const protocols = [["json", JsonHubProtocol], ["messagepack", MessagePackHubProtocol]];
+const open = [];
+// Also when a test fails.
+after(() => Promise.all(open.map((connection) => connection.stop())));
+
+// A client by way of an application's negotiation; `got` is what it received, `ended` why it closed.
+async function connect(hub, user, { endpoint = "east", Protocol = JsonHubProtocol } = {}) {
+  const connection = new HubConnectionBuilder()
+    .withUrl(`${where.control}/endpoints/${endpoint}?hub=${hub}&user=${user}`)
+    .withHubProtocol(new Protocol())
+    .configureLogging(LogLevel.None)
+    .build();
+  const client = { connection, got: [], ended: undefined };
+  connection.on("t", (...args) => { client.got.push(...args); });
+  connection.onclose((error) => { client.ended = String(error); });
+  await connection.start();
+  open.push(connection);
+  return { ...client, client, id: connection.connectionId };
+}
+
+const ok = async (answer, status) => assert.equal((await answer).status, status);
+let ends = 0;
+// What came since the last time. A message to all ends it, so that what did not come before that does not come.
+async function settle(hub, ...clients) {
+  const end = `end ${++ends}`;
+  await send(`${hub}/:send`, "t", end);
+  await until(() => clients.every(({ got }) => got.at(-1) === end));
+  return clients.map(({ got }) => got.splice(0).slice(0, -1));
+}
+
+for (const [name, Protocol] of protocols) {
+  test(`${name}: a stream to a client has items and an end, or an error`, async () => {
+    const hub = freshHub();
+    const { connection, id } = await connect(hub, "ann", { Protocol });
+    const streamed = [];
+    const subscribe = () => connection.stream("ticks").subscribe({
+      next: (item) => streamed.push(item),
+      complete: () => streamed.push("complete"),
+      error: (error) => streamed.push(error.message),
+    });
+    const item = (stream, value, query = "") => rest("POST", `${hub}/connections/${id}/streams/${stream}/:send${query}`, JSON.stringify(value));
+    // The client numbers what it asks for from 0.
+    subscribe();
+    await ok(item(0, 1), 202);
+    await ok(item(0, { a: ["grüße 💡", null] }), 202);
+    await ok(item(0, "last", "?completed=true"), 202);
+    await until(() => streamed.length === 4);
+    subscribe();
+    await ok(item(1, 2.5), 202);
+    await ok(rest("POST", `${hub}/connections/${id}/streams/1/:complete?reason=broken`), 202);
+    await until(() => streamed.length === 6);
+    assert.deepEqual(streamed.slice(0, 5), [1, { a: ["grüße 💡", null] }, "last", "complete", 2.5]);
+    assert.match(streamed[5], /broken/);
+  });
+
+  test(`${name}: frames that the caller made arrive as they are`, async () => {
+    const hub = freshHub();
+    const { client } = await connect(hub, "ann", { Protocol });
+    const json = new TextEncoder().encode('{"type":1,"target":"t","arguments":["by json"]}\u001e');
+    const record = new Encoder().encode([1, {}, null, "t", ["by messagepack"], []]);
+    const body = new Encoder().encode({ json, messagepack: new Uint8Array([record.length, ...record]) });
+    await ok(rest("POST", `${hub}/users/ann/:send`, body, "application/octet-stream"), 202);
+    await until(() => client.got.length === 1);
+    assert.deepEqual(client.got, [`by ${name}`]);
+  });
+
+  test(`${name}: integers of 64 bits and any text stay whole`, async () => {
+    const hub = freshHub();
+    // What the client makes of a large integer is a matter of its language: text shows what came over the wire.
+    const { connection } = await connect(hub, "ann", { Protocol });
+    const raw = [];
+    const { transport } = connection.connection;
+    const receive = transport.onreceive;
+    transport.onreceive = (data) => {
+      raw.push(typeof data === "string" ? data : Buffer.from(data).toString("hex"));
+      receive(data);
+    };
+    const text = "\u0000\u001e\u2028\ud7ff\uffff\u{10ffff} grüße 💡 \\ \"";
+    await ok(rest("POST", `${hub}/:send`, `{"target":"raw","arguments":[18446744073709551615,-9223372036854775808,9007199254740993,${JSON.stringify(text)}]}`), 202);
+    await until(() => raw.length === 1);
+    if (name === "json") {
+      assert.ok(raw[0].includes("[18446744073709551615,-9223372036854775808,9007199254740993,"), raw[0]);
+      assert.equal(JSON.parse(raw[0].slice(0, -1)).arguments[3], text);
+    } else {
+      assert.ok(raw[0].includes("cfffffffffffffffffd38000000000000000cf0020000000000001"), raw[0]);
+      assert.ok(raw[0].includes(Buffer.from(text).toString("hex")), raw[0]);
+    }
+  });
+
+  test(`${name}: commands act on the connections that a filter picks, on both endpoints`, async () => {
+    const hub = freshHub();
+    const ann = await connect(hub, "ann", { Protocol });
+    const ben = await connect(hub, "ben", { Protocol, endpoint: "west" });
+    const execute = (filter, ...commands) => rest("POST", `${hub}/:execute?filter=${encodeURIComponent(filter)}`, commands);
+    const say = (value) => ({ type: "SendMessage", message: { target: "t", arguments: [value] } });
+    await ok(execute("userId eq 'ben'", say("to ben"), { type: "JoinGroup", group: "g" }), 202);
+    await send(`${hub}/groups/g/:send`, "t", "to the group");
+    await ok(execute("startswith(userId, 'b')", { type: "LeaveGroup", group: "g" }), 202);
+    await send(`${hub}/groups/g/:send`, "t", "to nobody");
+    await ok(execute("", say("to all")), 202);
+    assert.deepEqual(await settle(hub, ann.client, ben.client), [["to all"], ["to ben", "to the group", "to all"]]);
+    await ok(execute(`connectionId eq '${ann.id}'`, { type: "CloseConnection", reason: "told to" }), 202);
+    await until(() => ann.client.ended);
+    assert.match(ann.client.ended, /told to/);
+    assert.equal(ben.client.ended, undefined);
+  });
+
+  test(`${name}: a client's answer to a call is told, whatever its kind`, async () => {
+    const hub = freshHub();
+    const { connection, id } = await connect(hub, "ann", { Protocol });
+    connection.on("echo", (value) => value);
+    connection.on("nothing", () => {});
+    const invoke = async (target, ...args) => {
+      const answer = await rest("POST", `${hub}/connections/${id}/:invoke`, { target, arguments: args });
+      return [answer.status, (await answer.json()).result];
+    };
+    for (const value of [0, -1.5, "grüße 💡", true, null, [1, [2]], { a: { b: [] } }]) assert.deepEqual(await invoke("echo", value), [200, value]);
+    // A method without a result is an error, says this client.
+    assert.equal((await invoke("nothing"))[0], 400);
+    // Nobody is called that is not there.
+    await ok(rest("POST", `${hub}/connections/nobody/:invoke`, { target: "echo", arguments: [] }), 404);
+  });
+}
+
+test("a user's place in a group ends with its time, or with the connections it has now", async () => {
+  const hub = freshHub();
+  const early = await connect(hub, "ann");
+  await ok(rest("PUT", `${hub}/users/ann/groups/short?ttl=1`), 200);
+  await ok(rest("PUT", `${hub}/users/ann/groups/now?ttl=0`), 200);
+  await ok(rest("PUT", `${hub}/users/ann/groups/long?ttl=600`), 200);
+  await ok(rest("PUT", `${hub}/users/ann/groups/lasting`), 200);
+  const late = await connect(hub, "ann", { endpoint: "west" });
+  await until(async () => (await rest("HEAD", `${hub}/users/ann/groups/short`)).status === 404);
+  for (const group of ["short", "now", "long", "lasting"]) await send(`${hub}/groups/${group}/:send`, "t", group);
+  assert.deepEqual(await settle(hub, early.client, late.client), [["now", "long", "lasting"], ["long", "lasting"]]);
+  await ok(rest("DELETE", `${hub}/users/ann/groups/long`), 204);
+  await send(`${hub}/groups/long/:send`, "t", "to nobody");
+  await ok(rest("DELETE", `${hub}/users/ann/groups`), 204);
+  await send(`${hub}/groups/lasting/:send`, "t", "to nobody");
+  assert.deepEqual(await settle(hub, early.client), [[]]);
+});
+
+test("the paths of the first version do the same", async () => {
+  const hub = freshHub();
+  const ann = await connect(hub, "ann");
+  const ben = await connect(hub, "ben");
+  const v1 = (method, path, value) => fetch(`${where.gateway}/api/v1/hubs/${hub}${path}`, {
+    method,
+    headers: { "content-type": "application/json" },
+    body: value && JSON.stringify({ target: "t", arguments: [value] }),
+  });
+  await ok(v1("POST", "", "all"), 202);
+  await ok(v1("POST", `?excluded=${ann.id}`, "but ann"), 202);
+  await ok(v1("POST", "/users/ann", "ann"), 202);
+  await ok(v1("POST", `/connections/${ben.id}`, "connection"), 202);
+  await ok(v1("PUT", "/groups/g/users/ann"), 202);
+  await ok(v1("POST", "/groups/g", "group"), 202);
+  assert.deepEqual(await settle(hub, ann.client, ben.client), [["all", "ann", "group"], ["all", "but ann", "connection"]]);
+  await ok(v1("DELETE", `/connections/${ben.id}?reason=v1`), 202);
+  await until(() => ben.client.ended);
+  assert.match(ben.client.ended, /v1/);
+});
+
+test("connections of a hub, a group and a user are closed with a reason, but for the excluded", async () => {
+  for (const [where, excluded] of [["", 1], ["groups/g/", 1], ["users/ann/", 0]]) {
+    const hub = freshHub();
+    const clients = [await connect(hub, "ann"), await connect(hub, "ann", { endpoint: "west" }), await connect(hub, "ben")];
+    for (const { id } of clients.slice(0, 2)) await ok(rest("PUT", `${hub}/groups/g/connections/${id}`), 200);
+    const spared = clients[excluded];
+    await ok(rest("POST", `${hub}/${where}:closeConnections?reason=${encodeURIComponent("so long 💡")}&excluded=${spared.id}&excluded=nobody`), 204);
+    const closed = where === "" ? [clients[0], clients[2]] : clients.slice(0, 2).filter((client) => client !== spared);
+    await until(() => closed.every(({ client }) => client.ended));
+    for (const { client } of closed) assert.match(client.ended, /Server returned an error on close: so long 💡/);
+    await settle(hub, ...clients.filter((client) => !closed.includes(client)).map(({ client }) => client));
+  }
+});
+
+test("excluded connections hear nothing, of a hub and of a group", async () => {
+  const hub = freshHub();
+  const clients = await Promise.all(["ann", "ben", "cleo"].map((user) => connect(hub, user)));
+  const [ann, ben] = clients;
+  for (const { id } of clients) await ok(rest("PUT", `${hub}/groups/g/connections/${id}`), 200);
+  await send(`${hub}/:send?excluded=${ann.id}&excluded=${ben.id}`, "t", "hub");
+  await send(`${hub}/groups/g/:send?excluded=${ann.id}`, "t", "group");
+  assert.deepEqual(await settle(hub, ...clients.map(({ client }) => client)), [[], ["group"], ["hub", "group"]]);
+});
+
+test("a group's connections are listed over both endpoints by following the gateway's links", async () => {
+  const hub = freshHub();
+  const endpoints = ["east", "west", "east", "west", "east"];
+  const clients = await Promise.all(endpoints.map((endpoint, number) => connect(hub, `user${number}`, { endpoint })));
+  for (const { id } of clients) await ok(rest("PUT", `${hub}/groups/g/connections/${id}`), 200);
+  const listed = [];
+  let pages = 0;
+  let next = `${where.gateway}/api/hubs/${hub}/groups/g/connections?maxpagesize=2&api-version=2024-12-01`;
+  while (next) {
+    assert.ok(next.startsWith(where.gateway), next);
+    const page = await (await fetch(next)).json();
+    assert.ok(page.value.length <= 2);
+    listed.push(...page.value);
+    next = page.nextLink;
+    pages += 1;
+  }
+  assert.ok(pages >= 3);
+  const byUser = (a, b) => a.userId.localeCompare(b.userId);
+  assert.deepEqual(listed.sort(byUser), clients.map(({ id }, number) => ({ connectionId: id, userId: `user${number}` })));
+});
