@@ -12,12 +12,12 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::balance::Accepted;
+use super::open::{Connection, OpenConnections};
 use super::socket::Stream;
 use super::{Handler, Peer, Phase, ServeSettings};
 
@@ -37,6 +37,7 @@ pub(super) struct Connections<H> {
     tls: Vec<Option<TlsAcceptor>>,
     handshake_timeout: Duration,
     leaving: Rc<Cell<bool>>,
+    open: Rc<OpenConnections>,
 }
 
 impl<H: Handler> Connections<H> {
@@ -47,10 +48,8 @@ impl<H: Handler> Connections<H> {
         mut phase: watch::Receiver<Phase>,
     ) -> Self {
         let mut http = auto::Builder::new(LocalExecutor);
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.header_read_timeout)
-            .max_buf_size(READ_BUFFER);
+        // `open` closes those that take too long.
+        http.http1().header_read_timeout(None).max_buf_size(READ_BUFFER);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS)
@@ -63,11 +62,18 @@ impl<H: Handler> Connections<H> {
             let left = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
             flag.set(left.is_ok());
         });
-        Self { handler: Rc::new(handler), http, tls, handshake_timeout: settings.header_read_timeout, leaving }
+        let open = OpenConnections::new(settings.header_read_timeout);
+        Self { handler: Rc::new(handler), http, tls, handshake_timeout: settings.header_read_timeout, leaving, open }
+    }
+
+    /// Returns those that are open.
+    pub(super) fn open(&self) -> &Rc<OpenConnections> {
+        &self.open
     }
 
     /// Serves a connection to its end.
-    pub(super) async fn serve(self: Rc<Self>, accepted: Accepted, watcher: Watcher) {
+    pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let connection = self.open.open();
         let Accepted { stream, listener, load: _load } = accepted;
         let address = stream.peer();
         let forwarded_for =
@@ -78,31 +84,32 @@ impl<H: Handler> Connections<H> {
             Stream::Tcp(stream, _) => {
                 // Answers are small; waiting to fill a segment would only delay them.
                 let _without = stream.set_nodelay(true);
-                self.secure(stream, peer, watcher).await;
+                self.secure(stream, peer, &connection).await;
             }
-            Stream::Unix(stream) => self.secure(stream, peer, watcher).await,
+            Stream::Unix(stream) => self.secure(stream, peer, &connection).await,
         }
     }
 
-    async fn secure(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, watcher: Watcher) {
+    async fn secure(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, connection: &Rc<Connection>) {
         let Some(tls) = self.tls.get(peer.listener).and_then(Option::as_ref) else {
-            return self.speak_http(stream, peer, watcher).await;
+            return self.speak_http(stream, peer, connection).await;
         };
         match tokio::time::timeout(self.handshake_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.speak_http(stream, peer, watcher).await,
+            Ok(Ok(stream)) => self.speak_http(stream, peer, connection).await,
             Ok(Err(err)) => tracing::debug!(error = %err, peer = ?peer.address, "a caller's TLS handshake failed"),
             Err(_late) => tracing::debug!(peer = ?peer.address, "a caller's TLS handshake took too long"),
         }
     }
 
-    async fn speak_http(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, watcher: Watcher) {
+    async fn speak_http(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, connection: &Rc<Connection>) {
         let service = service_fn(|request: Request<Incoming>| {
             let is_http1 = request.version() <= Version::HTTP_11;
             let leaving = Rc::clone(&self.leaving);
             // In a box of its own, or hyper would keep room for it on idle connections and move it about.
             let answer = Box::pin(self.handler.handle(&peer, request));
+            let request = connection.request();
             async move {
-                let mut response = answer.await;
+                let mut response = answer.await.map(|body| request.until_end_of(body));
                 // HTTP/2 has GOAWAY for this, and forbids the header.
                 if is_http1 && leaving.get() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -110,8 +117,8 @@ impl<H: Handler> Connections<H> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = self.http.serve_connection(TokioIo::new(io), service);
-        if let Err(err) = watcher.watch(connection).await {
+        let served = connection.drive(self.http.serve_connection(TokioIo::new(io), service));
+        if let Err(err) = served.await {
             tracing::debug!(error = &*err, peer = ?peer.address, "a caller's connection ended badly");
         }
     }

@@ -7,6 +7,7 @@
 mod balance;
 mod connection;
 mod listener;
+mod open;
 mod settings;
 mod socket;
 mod worker;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use prometheus::IntCounter;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 pub use listener::{BindError, BoundAddress};
@@ -106,9 +108,17 @@ impl Bound {
                 ended: ended.clone(),
             };
             let make_handler = Arc::clone(&make_handler);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            threads.push(thread.spawn(move || worker.run(&runtime, || make_handler()))?);
+            let (built, is_built) = std::sync::mpsc::sync_channel(1);
+            // Such a runtime cannot leave its thread.
+            threads.push(thread.spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                let runtime = runtime.map_err(|err| built.send(Err(err)));
+                if let Ok(runtime) = runtime && built.send(Ok(())).is_ok() {
+                    worker.run(&runtime, || make_handler());
+                }
+            })?);
+            is_built.recv().unwrap_or_else(|_panicked| Err(std::io::Error::other("a worker panicked")))?;
         }
         Ok(Running { phase, all_ended, threads, settings: self.settings })
     }

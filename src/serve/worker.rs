@@ -4,11 +4,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::IntCounter;
-use tokio::runtime::Runtime;
+use tokio::runtime::LocalRuntime;
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::balance::{Accepted, Balance, HandedOver};
@@ -40,22 +38,19 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn run<H: Handler>(self, runtime: &Runtime, make_handler: impl FnOnce() -> H) {
+    pub(super) fn run<H: Handler>(self, runtime: &LocalRuntime, make_handler: impl FnOnce() -> H) {
         let _ended = self.ended.clone();
-        LocalSet::new().block_on(runtime, self.serve(make_handler));
+        runtime.block_on(self.serve(make_handler));
     }
 
     async fn serve<H: Handler>(mut self, make_handler: impl FnOnce() -> H) {
-        let graceful = Rc::new(GracefulShutdown::new());
         let sockets: Vec<_> = self.listeners.iter_mut().map(|(socket, _)| socket.take()).collect();
         let tls = self.listeners.drain(..).map(|(_, tls)| tls).collect();
         let connections = Rc::new(Connections::new(make_handler(), &self.settings, tls, self.phase.clone()));
-        let serve = {
-            let graceful = Rc::clone(&graceful);
-            move |accepted: Accepted| {
-                // Owned by the graceful shutdown below, which waits for it or drops it with the runtime.
-                tokio::task::spawn_local(Rc::clone(&connections).serve(accepted, graceful.watcher()));
-            }
+        let open = Rc::clone(connections.open());
+        let serve = move |accepted: Accepted| {
+            // Waited for below, or dropped with the runtime.
+            tokio::task::spawn_local(Rc::clone(&connections).serve(accepted));
         };
         let serve = Rc::new(serve);
         let mut accept_loops = Vec::new();
@@ -91,7 +86,7 @@ impl Worker {
         drop(serve);
         let last_call = async {
             let last_call = tokio::time::Instant::now() + LAST_CALL;
-            while graceful.count() > 0 && tokio::time::Instant::now() < last_call {
+            while open.count() > 0 && tokio::time::Instant::now() < last_call {
                 tokio::time::sleep(LAST_CALL_LOOK).await;
             }
         };
@@ -99,9 +94,8 @@ impl Worker {
             () = last_call => {}
             _ = phase.wait_for(|phase| *phase >= Phase::Ended) => return,
         }
-        let Some(graceful) = Rc::into_inner(graceful) else { return };
         tokio::select! {
-            () = graceful.shutdown() => {}
+            () = open.end() => {}
             _ = phase.wait_for(|phase| *phase >= Phase::Ended) => {}
         }
     }
