@@ -49,10 +49,11 @@ pub struct Health {
     cools_until: AtomicU64,
 }
 
-/// Leave to try an endpoint. What became of it must be said: dropping it says nothing either way.
+/// Leave to try an endpoint. What became of it must be said: dropping it says nothing either way. It borrows, since a
+/// count of references would be one more thing that workers write at the same time.
 #[derive(Debug)]
-pub struct Permit {
-    health: Arc<Health>,
+pub struct Permit<'a> {
+    health: &'a Health,
     /// Whether this is the one request that finds out if the endpoint is back.
     is_trial: bool,
 }
@@ -78,7 +79,7 @@ impl Health {
 
     /// Gives leave to try the endpoint: always while it is in; once while it is out and its pause is over; not while it
     /// cools down.
-    pub fn enter(self: &Arc<Self>) -> Option<Permit> {
+    pub fn enter(&self) -> Option<Permit<'_>> {
         let out_until = self.out_until.load(Ordering::Relaxed);
         if out_until == 0 && self.cools_until.load(Ordering::Relaxed) == 0 {
             return Some(self.permit(false));
@@ -102,7 +103,7 @@ impl Health {
     }
 
     /// Gives leave whatever the health: for when there is nowhere else to go.
-    pub fn enter_anyway(self: &Arc<Self>) -> Permit {
+    pub fn enter_anyway(&self) -> Permit<'_> {
         self.permit(false)
     }
 
@@ -128,8 +129,8 @@ impl Health {
         }
     }
 
-    fn permit(self: &Arc<Self>, is_trial: bool) -> Permit {
-        Permit { health: Arc::clone(self), is_trial }
+    fn permit(&self, is_trial: bool) -> Permit<'_> {
+        Permit { health: self, is_trial }
     }
 
     fn succeeded(&self) {
@@ -178,7 +179,7 @@ impl Health {
     }
 }
 
-impl Permit {
+impl Permit<'_> {
     /// The endpoint answered.
     pub fn succeeded(self) {
         self.health.succeeded();
@@ -205,7 +206,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_trial {
             self.health.is_tried.store(false, Ordering::Release);
@@ -323,10 +324,10 @@ mod tests {
     }
 
     /// Lives through events; what is under way is ended in the order in which it began.
-    fn live(health: &Arc<Health>, events: &[Event], longest: Duration) {
+    fn live<'a>(health: &'a Arc<Health>, events: &[Event], longest: Duration) {
         let mut under_way = std::collections::VecDeque::new();
         for event in events {
-            let mut end = |end: fn(Permit)| under_way.pop_front().map_or((), end);
+            let mut end = |end: fn(Permit<'a>)| under_way.pop_front().map_or((), end);
             match event {
                 Event::Enter => under_way.extend(health.enter()),
                 Event::EnterAnyway => under_way.push_back(health.enter_anyway()),

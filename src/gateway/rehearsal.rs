@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use super::Settings;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
+use crate::proxy::headers::Glance;
 use crate::proxy::{Admission, ProxyError};
 use crate::route::{Choice, Difference, Inquiry, Manner, Pick, RouteName, Table};
 use crate::serve::{Bind, Peer};
@@ -138,7 +139,7 @@ impl<'s> Rehearsal<'s> {
         };
         let address = client.map(|client| SocketAddr::new(client, 0));
         let peer = Peer { listener: *listener, address, is_tls: settings.tls.is_some(), forwarded_for: None };
-        admission.admit(&peer, request)?;
+        admission.admit(&peer, request, &Glance::at(&request.headers))?;
 
         let call = Call::parse(&request.method, request.uri.path(), request.uri.query())?;
         decision.operation = Some(call.operation);

@@ -6,15 +6,14 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use http::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use http::request::Parts;
 
+use super::AdmissionSettings;
 use super::error::ProxyError;
-use super::{AdmissionSettings, headers};
+use super::headers::{Glance, SEC_FETCH_SITE};
 use crate::serve::Peer;
 use crate::signalr::Operation;
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The admission rules of one listener.
 #[derive(Debug)]
@@ -34,21 +33,21 @@ impl Admission {
     ///
     /// # Errors
     /// [`ProxyError`] says what stands in the way.
-    pub fn admit(&self, peer: &Peer, request: &Parts) -> Result<usize, ProxyError> {
+    pub fn admit(&self, peer: &Peer, head: &Parts, glance: &Glance) -> Result<usize, ProxyError> {
         self.admit_client(peer)?;
-        let size = headers::size(&request.uri, &request.headers);
+        let target = head.uri.path().len() + head.uri.query().map_or(0, |query| query.len() + 1);
+        let size = target + glance.size;
         if size > self.max_header_bytes {
             return Err(ProxyError::HeadersTooLarge { size, limit: self.max_header_bytes });
         }
-        self.admit_host(request)?;
-        admit_origin(&request.headers)?;
+        self.admit_host(head, glance)?;
+        admit_origin(&head.headers, glance)?;
         if let Some((name, value)) = &self.settings.required_header
-            && !request.headers.get_all(name).iter().any(|found| found == value)
+            && !head.headers.get_all(name).iter().any(|found| found == value)
         {
             return Err(ProxyError::HeaderRequired { header: name.clone() });
         }
-        let declared = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|length: u64| length > self.max_body_bytes) {
+        if glance.content_length.is_some_and(|length| length > self.max_body_bytes) {
             return Err(ProxyError::BodyTooLarge { limit: self.max_body_bytes });
         }
         Ok(size)
@@ -75,26 +74,24 @@ impl Admission {
         if is_inside { Ok(()) } else { Err(ProxyError::ClientNotAllowed) }
     }
 
-    fn admit_host(&self, request: &Parts) -> Result<(), ProxyError> {
-        let mut hosts = request.headers.get_all(HOST).iter();
-        let header = hosts.next().map(HeaderValue::to_str).transpose();
-        let header = header.map_err(|_invalid| ProxyError::Malformed("the Host header is not ASCII"))?;
-        if hosts.next().is_some() {
+    fn admit_host(&self, head: &Parts, glance: &Glance) -> Result<(), ProxyError> {
+        if glance.hosts > 1 {
             return Err(ProxyError::Malformed("there is more than one Host header"));
         }
+        let header = head.headers.get(HOST).map(HeaderValue::to_str).transpose();
+        let header = header.map_err(|_invalid| ProxyError::Malformed("the Host header is not ASCII"))?;
         // HTTP/2 has the authority in the request line; so has HTTP/1.1 in absolute form, where it wins (RFC 9112 3.2.2).
-        let host = request.uri.authority().map(http::uri::Authority::as_str).or(header);
+        let host = head.uri.authority().map(http::uri::Authority::as_str).or(header);
         let host = host.ok_or(ProxyError::Malformed("there is no Host header"))?;
         if self.is_allowed(host) { Ok(()) } else { Err(ProxyError::HostNotAllowed { host: printable(host) }) }
     }
 
     fn is_allowed(&self, host: &str) -> bool {
         let name = without_port(host);
-        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-        if bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok() {
-            return true;
-        }
-        let name = name.strip_suffix('.').unwrap_or(name);
+        self.is_allowed_name(name.strip_suffix('.').unwrap_or(name)) || is_address_or_localhost(name)
+    }
+
+    fn is_allowed_name(&self, name: &str) -> bool {
         self.settings.allowed_hosts.iter().any(|allowed| match allowed.strip_prefix('*') {
             Some(suffix) => {
                 name.len() > suffix.len()
@@ -105,13 +102,17 @@ impl Admission {
     }
 }
 
+fn is_address_or_localhost(name: &str) -> bool {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
 /// Refuses what a browser says a page sent. `Sec-Fetch-Site: none` is a person who typed the address, and
 /// `same-origin` is a page that the gateway itself would have served.
 ///
 /// Source: Fetch Metadata Request Headers (W3C), section 2.3.
-fn admit_origin(headers: &HeaderMap) -> Result<(), ProxyError> {
-    // One look is enough for callers that are not browsers: nothing is hashed.
-    if !headers.keys().any(|name| *name == ORIGIN || *name == SEC_FETCH_SITE) {
+fn admit_origin(headers: &HeaderMap, glance: &Glance) -> Result<(), ProxyError> {
+    if !glance.is_by_browser {
         return Ok(());
     }
     if headers.contains_key(ORIGIN) {
@@ -160,7 +161,8 @@ mod tests {
         }
         let peer =
             Peer { listener: 0, address: Some("10.1.1.1:5".parse().unwrap()), is_tls: false, forwarded_for: None };
-        admission().admit(&peer, &request.body(()).unwrap().into_parts().0)
+        let head = request.body(()).unwrap().into_parts().0;
+        admission().admit(&peer, &head, &Glance::at(&head.headers))
     }
 
     #[test]

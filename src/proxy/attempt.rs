@@ -28,7 +28,7 @@ impl Proxy {
         &self,
         choice: Choice<'_>,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
         let mut candidates = Candidates::new(self, choice, operation);
@@ -46,7 +46,7 @@ impl Proxy {
                 candidate = elsewhere;
                 continue;
             }
-            return self.persist(place, operation, outgoing, result, exchange).await.map(|response| (place, response));
+            return self.settle(place, operation, outgoing, result, exchange).await.map(|response| (place, response));
         }
     }
 
@@ -55,7 +55,7 @@ impl Proxy {
         &self,
         place: usize,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         let pool = self.pools.get(place).ok_or(ProxyError::Internal)?;
@@ -63,7 +63,25 @@ impl Proxy {
         let Some(permit) = health.enter() else { return Err(ProxyError::AllOut { retry_after: health.out_for() }) };
         let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
         note(permit, &result);
-        self.persist(place, operation, outgoing, result, exchange).await
+        self.settle(place, operation, outgoing, result, exchange).await
+    }
+
+    /// Takes an attempt's result as it is, or repeats the attempt.
+    async fn settle(
+        &self,
+        place: usize,
+        operation: Operation,
+        outgoing: &Outgoing<'_>,
+        result: Result<Response<Answer>, ProxyError>,
+        exchange: &Exchange,
+    ) -> Result<Response<Answer>, ProxyError> {
+        match retry::judge(operation, ending(&result), self.snapshot.settings.retry.messages) {
+            Verdict::Final => result,
+            // Rare, and every request's future would have room for it.
+            Verdict::NotSafe | Verdict::Again => {
+                Box::pin(self.persist(place, operation, outgoing, result, exchange)).await
+            }
+        }
     }
 
     /// Repeats an attempt at one endpoint after a pause, where that is safe and worth it: within the number of attempts,
@@ -72,7 +90,7 @@ impl Proxy {
         &self,
         place: usize,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         mut result: Result<Response<Answer>, ProxyError>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
@@ -145,7 +163,7 @@ impl Proxy {
         place: usize,
         pool: &Pool<RequestBody>,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         if let Some(budget) = self.budgets.get(place) {
@@ -153,11 +171,15 @@ impl Proxy {
         }
         let mut may_replay = true;
         loop {
-            let bearer = self.bearer(pool.endpoint(), outgoing.uri.path(), exchange).await?;
+            let url = RequestUrl { origin: pool.endpoint().origin(), path: outgoing.uri.path() };
+            let bearer = match pool.endpoint().bearer().ready(url) {
+                Some(bearer) => bearer,
+                None => Box::pin(self.wait_for_bearer(pool.endpoint(), url, exchange)).await?,
+            };
             self.fits(outgoing, &bearer)?;
             let began = Instant::now();
             let time = self.time_left_at(began, exchange)?.min(self.snapshot.settings.try_timeout);
-            let result = forward::send(pool, outgoing, &bearer, began + time).await;
+            let result = forward::send(pool, outgoing, &bearer, &self.deadlines, began + time).await;
             let duration = began.elapsed();
             exchange.waited(duration);
             let response = match result {
@@ -176,7 +198,7 @@ impl Proxy {
             }
             let replaced = status == StatusCode::UNAUTHORIZED
                 && may_replay
-                && self.replace(pool.endpoint(), &bearer, exchange).await;
+                && Box::pin(self.replace(pool.endpoint(), &bearer, exchange)).await;
             let action = if replaced { UnauthorizedAction::Replaced } else { UnauthorizedAction::Kept };
             self.metrics.unauthorized(place, status.as_u16(), action);
             if !replaced {
@@ -188,13 +210,14 @@ impl Proxy {
         }
     }
 
-    /// Returns a bearer for the endpoint. Waits only when there is none.
-    async fn bearer(&self, endpoint: &Endpoint, path: &str, exchange: &Exchange) -> Result<Bearer, ProxyError> {
-        let url = RequestUrl { origin: endpoint.origin(), path };
+    /// Returns a bearer for an endpoint that has none ready.
+    async fn wait_for_bearer(
+        &self,
+        endpoint: &Endpoint,
+        url: RequestUrl<'_>,
+        exchange: &Exchange,
+    ) -> Result<Bearer, ProxyError> {
         let source = endpoint.bearer();
-        if let Some(bearer) = source.ready(url) {
-            return Ok(bearer);
-        }
         let began = Instant::now();
         let time = self.time_left(exchange)?;
         let acquired = tokio::time::timeout(time, source.acquire()).await;
@@ -208,7 +231,7 @@ impl Proxy {
     }
 
     /// Holds the head against the limit once more, now with the bearer: the endpoint would refuse it.
-    fn fits(&self, outgoing: &Outgoing, bearer: &Bearer) -> Result<(), ProxyError> {
+    fn fits(&self, outgoing: &Outgoing<'_>, bearer: &Bearer) -> Result<(), ProxyError> {
         let (size, limit) = (outgoing.head_bytes + bearer.header().len(), self.snapshot.settings.max_header_bytes);
         if size > limit { Err(ProxyError::HeadersTooLarge { size, limit }) } else { Ok(()) }
     }
@@ -235,7 +258,7 @@ impl Proxy {
     }
 
     /// Turns a failed attempt into an error, and counts it.
-    fn explain(&self, place: usize, outgoing: &Outgoing, failure: Failure, time: Duration) -> ProxyError {
+    fn explain(&self, place: usize, outgoing: &Outgoing<'_>, failure: Failure, time: Duration) -> ProxyError {
         if let Some(callers_fault) = outgoing.body.failure() {
             return callers_fault;
         }
@@ -281,7 +304,7 @@ impl<'a> Candidates<'a> {
         Self { proxy, choice, order: choice.order(), role, has_tried: false }
     }
 
-    fn healthy(&mut self) -> Option<(usize, &'a Pool<RequestBody>, Permit)> {
+    fn healthy(&mut self) -> Option<(usize, &'a Pool<RequestBody>, Permit<'a>)> {
         let (proxy, role) = (self.proxy, self.role);
         self.order.by_ref().find_map(|place| {
             let pool = proxy.pools.get(place)?;
@@ -295,7 +318,7 @@ impl<'a> Candidates<'a> {
 }
 
 impl<'a> Iterator for Candidates<'a> {
-    type Item = (usize, &'a Pool<RequestBody>, Permit);
+    type Item = (usize, &'a Pool<RequestBody>, Permit<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut healthy = self.healthy();
@@ -326,7 +349,7 @@ fn ending(result: &Result<Response<Answer>, ProxyError>) -> Ending {
 }
 
 /// Tells the endpoint's health what became of an attempt, and says how it ended.
-fn note(permit: Permit, result: &Result<Response<Answer>, ProxyError>) -> Ending {
+fn note(permit: Permit<'_>, result: &Result<Response<Answer>, ProxyError>) -> Ending {
     match result {
         Ok(response) => {
             let status = response.status();

@@ -38,7 +38,7 @@ impl Proxy {
         choice: Choice<'_>,
         policy: Policy,
         call: &Call<'_>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
         let route = choice.route().name().as_str();
@@ -47,7 +47,7 @@ impl Proxy {
         let body = tokio::time::timeout(self.time_left(exchange)?, outgoing.body.collected()).await;
         let body = body.map_err(|_late| ProxyError::SlowRequest)??;
         let leg = |place: usize| {
-            let outgoing = Outgoing { body: body.clone(), ..outgoing.clone() };
+            let outgoing = outgoing.with_body(body.clone());
             let exchange = &*exchange;
             async move { self.deliver_to(place, call.operation, &outgoing, exchange).await }
         };

@@ -1,56 +1,76 @@
 //! One attempt at one endpoint under one deadline. Decides nothing about what comes after it.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::time::Instant;
 
+use http::header::HOST;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
 use super::body::{Answer, RequestBody};
+use super::deadline::Deadlines;
 use super::headers;
 use crate::credential::Bearer;
-use crate::endpoint::{ConnectError, Pool, SendError};
+use crate::endpoint::{ConnectError, Endpoint, Pool, SendError};
 use crate::metrics::UpstreamErrorReason;
 
-/// A request that is ready to go to any endpoint: stripped, not yet addressed.
-#[derive(Clone, Debug)]
-pub(super) struct Outgoing {
-    pub(super) method: Method,
+/// A request that is ready to go to any endpoint: stripped, not yet addressed. The first attempt gets the head as hyper
+/// read it. For further attempts the headers are kept as text, which is cheapest to make, since nearly all requests need
+/// no other attempt.
+pub(super) struct Outgoing<'a> {
+    method: Method,
     /// In origin form: path and query as the caller sent them.
-    pub(super) uri: Uri,
-    pub(super) headers: Headers,
+    pub(super) uri: Cow<'a, Uri>,
     pub(super) body: RequestBody,
-    /// The size of the head as the caller sent it.
+    /// The size of the head as the caller sent it, in bytes.
     pub(super) head_bytes: usize,
-}
-
-/// Headers that may be sent more than once. The first attempt gets them as hyper read them. For further attempts they are
-/// kept as text, which is cheapest to make, since nearly all requests need no other attempt.
-pub(super) struct Headers {
-    read: Cell<Option<HeaderMap>>,
+    read: Cell<Option<Parts>>,
     /// Name, line feed, value, line feed; neither can have one inside.
     kept: Vec<u8>,
 }
 
-/// Room for the headers that callers usually send.
-const USUAL_HEADERS: usize = 512;
-
-impl Headers {
-    pub(super) fn new(headers: HeaderMap) -> Self {
-        let mut kept = Vec::with_capacity(USUAL_HEADERS);
-        for (name, value) in &headers {
-            for text in [name.as_str().as_bytes(), value.as_bytes()] {
-                kept.extend_from_slice(text);
-                kept.push(b'\n');
-            }
+impl<'a> Outgoing<'a> {
+    /// Makes a request of a head that was stripped of what stays here.
+    pub(super) fn new(mut head: Parts, uri: &'a Uri, body: RequestBody, head_bytes: usize) -> Self {
+        head.version = Version::HTTP_11;
+        head.extensions.clear();
+        let kept = text(&head.headers);
+        Self {
+            method: head.method.clone(),
+            uri: Cow::Borrowed(uri),
+            body,
+            head_bytes,
+            read: Cell::new(Some(head)),
+            kept,
         }
-        Self { read: Cell::new(Some(headers)), kept }
     }
 
-    /// Returns the headers for one more attempt.
-    fn another(&self) -> HeaderMap {
-        self.read.take().unwrap_or_else(|| self.lines().collect())
+    /// Returns the same request with another body. The first one made has the head as it was read.
+    pub(super) fn with_body(&self, body: RequestBody) -> Self {
+        Self { body, read: Cell::new(self.read.take()), ..self.clone() }
+    }
+
+    /// Returns the `Host` that the caller asked for.
+    pub(super) fn host(&self) -> Option<HeaderValue> {
+        self.lines().find(|(name, _)| *name == HOST).map(|(_, value)| value)
+    }
+
+    /// Returns the request for one more attempt, with the endpoint's own bearer and in no other way.
+    fn address(&self, endpoint: &Endpoint, bearer: &Bearer) -> Request<RequestBody> {
+        let mut head = self.read.take().unwrap_or_else(|| self.another());
+        head.uri = self.uri.clone().into_owned();
+        headers::to_upstream(&mut head.headers, endpoint, bearer);
+        Request::from_parts(head, self.body.rewound())
+    }
+
+    fn another(&self) -> Parts {
+        let mut head = Request::new(()).into_parts().0;
+        head.method = self.method.clone();
+        head.headers = self.lines().collect();
+        head
     }
 
     fn lines(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -62,15 +82,37 @@ impl Headers {
     }
 }
 
-impl Clone for Headers {
+/// Room for the headers that callers usually send.
+const USUAL_HEADERS: usize = 512;
+
+/// Writes headers down.
+fn text(headers: &HeaderMap) -> Vec<u8> {
+    let mut text = Vec::with_capacity(USUAL_HEADERS);
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), value.as_bytes()] {
+            text.extend_from_slice(part);
+            text.push(b'\n');
+        }
+    }
+    text
+}
+
+impl Clone for Outgoing<'_> {
     fn clone(&self) -> Self {
-        Self { read: Cell::new(None), kept: self.kept.clone() }
+        Self {
+            method: self.method.clone(),
+            uri: self.uri.clone(),
+            body: self.body.clone(),
+            head_bytes: self.head_bytes,
+            read: Cell::new(None),
+            kept: self.kept.clone(),
+        }
     }
 }
 
-impl fmt::Debug for Headers {
+impl fmt::Debug for Outgoing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.lines().map(|(name, _)| name)).finish()
+        f.debug_struct("Outgoing").field("method", &self.method).finish_non_exhaustive()
     }
 }
 
@@ -110,20 +152,22 @@ impl Failure {
 /// fresh connection is tried.
 pub(super) async fn send(
     pool: &Pool<RequestBody>,
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     bearer: &Bearer,
+    deadlines: &Deadlines,
     deadline: Instant,
 ) -> Result<Response<Answer>, Failure> {
     let mut sent = false;
     let attempt = async {
         let mut lease = pool.lease().await.map_err(Failure::Connect)?;
         sent = true;
-        let result = match lease.send(request(pool, outgoing, bearer)).await {
+        let result = match lease.send(outgoing.address(pool.endpoint(), bearer)).await {
             Err(SendError { unsent: Some(request), .. }) if lease.is_reused() => {
                 sent = false;
                 lease = pool.connect().await.map_err(Failure::Connect)?;
                 sent = true;
-                lease.send(request).await
+                // Rare, and every request's future would have room for it.
+                Box::pin(lease.send(request)).await
             }
             result => result,
         };
@@ -133,18 +177,8 @@ pub(super) async fn send(
         })?;
         Ok(response.map(|incoming| Answer::new(incoming, lease)))
     };
-    let result = tokio::time::timeout_at(deadline.into(), attempt).await;
+    let result = deadlines.until(deadline, attempt).await;
     result.unwrap_or(Err(Failure::Deadline { sent }))
-}
-
-fn request(pool: &Pool<RequestBody>, outgoing: &Outgoing, bearer: &Bearer) -> Request<RequestBody> {
-    let mut request = Request::new(outgoing.body.rewound());
-    *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = outgoing.uri.clone();
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = outgoing.headers.another();
-    headers::to_upstream(request.headers_mut(), pool.endpoint(), bearer);
-    request
 }
 
 #[cfg(test)]
@@ -153,14 +187,21 @@ mod tests {
 
     #[test]
     fn every_attempt_gets_the_same_headers() {
-        let lines = [("host", "h"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2"), ("x-empty", "")];
+        let lines =
+            [("host", "gateway"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "10.0.0.2"), ("x-empty", "")];
         let line = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
-        let mut headers: HeaderMap = lines.into_iter().map(line).collect();
-        headers.insert("x-latin1", HeaderValue::from_bytes(b"caf\xe9").unwrap());
-        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 2);
-        let kept = Headers::new(headers.clone());
-        for attempt in [kept.another(), kept.another(), kept.clone().another()] {
-            assert_eq!(attempt, headers);
+        let mut shared: HeaderMap = lines.into_iter().map(line).collect();
+        shared.insert("x-latin1", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        assert_eq!(shared.get_all("x-forwarded-for").iter().count(), 2);
+
+        let uri = Uri::from_static("/api/hubs/h/:send");
+        let mut head = Request::post(uri.clone()).body(()).unwrap().into_parts().0;
+        head.headers = shared.clone();
+        let outgoing = Outgoing::new(head, &uri, RequestBody::nothing(), 0);
+        for again in [outgoing.another(), outgoing.clone().another()] {
+            assert_eq!(again.headers, shared);
+            assert_eq!(again.method, Method::POST);
         }
+        assert_eq!(outgoing.host().unwrap(), "gateway");
     }
 }

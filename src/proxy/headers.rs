@@ -1,20 +1,20 @@
 //! Header rules both ways, pure. What belongs to one connection stays on it, what authenticates the caller never
 //! leaves, everything else passes untouched.
 
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION};
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION, ORIGIN,
+    USER_AGENT,
+};
 
 use super::error::ERROR_HEADER;
+pub use super::request_id::REQUEST_ID;
 use crate::credential::Bearer;
 use crate::endpoint::Endpoint;
 use crate::route::ENDPOINT_HEADER;
 
-/// The id of a request, in and out.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// The longest request id that is taken over from a caller.
-const REQUEST_ID_LENGTH: usize = 128;
+pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether a header is about the connection and not about the message.
 ///
@@ -38,7 +38,50 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Whether a request header stays here. `expect` is answered by our own server, and which endpoint a caller named is
 /// between the two of us.
 fn stays_here(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || *name == ENDPOINT_HEADER || matches!(name.as_str(), "authorization" | "cookie" | "expect")
+    is_hop_by_hop(name) || *name == ENDPOINT_HEADER || matches!(name.as_str(), "cookie" | "expect")
+}
+
+/// What one look at a request's headers tells. Each further look, and each search for a name, would cost about as much
+/// as this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// The size of the header lines as they stood on the wire, in bytes.
+    pub size: usize,
+    /// How many `Host` there are.
+    pub hosts: usize,
+    /// Whether there is an `Origin` or a `Sec-Fetch-Site`.
+    pub is_by_browser: bool,
+    /// Whether there is an `X-Request-Id`.
+    pub has_request_id: bool,
+    /// The length of the body that is declared, in bytes.
+    pub content_length: Option<u64>,
+    /// Whether any of them stays here.
+    has_staying: bool,
+}
+
+impl Glance {
+    /// Looks at headers.
+    pub fn at(headers: &HeaderMap) -> Self {
+        let mut glance = Self::default();
+        for (name, value) in headers {
+            // `name: value\r\n`
+            glance.size += name.as_str().len() + value.len() + 4;
+            // What nearly every request has comes first; names of the standard are compared as numbers.
+            if *name == HOST {
+                glance.hosts += 1;
+            } else if *name == CONTENT_LENGTH {
+                glance.content_length = value.to_str().ok().and_then(|length| length.parse().ok());
+            } else if [CONTENT_TYPE, AUTHORIZATION, ACCEPT, USER_AGENT].contains(name) {
+            } else if *name == ORIGIN || *name == SEC_FETCH_SITE {
+                glance.is_by_browser = true;
+            } else if *name == REQUEST_ID {
+                glance.has_request_id = true;
+            } else {
+                glance.has_staying |= stays_here(name);
+            }
+        }
+        glance
+    }
 }
 
 /// Whether an answer's header stays here: what is about the connection, what speaks for the endpoint's own host, and
@@ -65,9 +108,12 @@ fn remove(headers: &mut HeaderMap, stays: fn(&HeaderName) -> bool) {
 }
 
 /// Prepares a caller's headers for going on: once per request, whichever endpoint it goes to.
-pub fn strip_request(headers: &mut HeaderMap, request_id: &HeaderValue, client: Option<&HeaderValue>) {
-    // Order matters: the caller's Authorization is gone before an endpoint's is set.
-    remove(headers, stays_here);
+pub fn strip_request(headers: &mut HeaderMap, glance: &Glance, request_id: &HeaderValue, client: Option<&HeaderValue>) {
+    // Order matters: the caller's is gone before an endpoint's is set.
+    headers.remove(AUTHORIZATION);
+    if glance.has_staying {
+        remove(headers, stays_here);
+    }
     headers.insert(REQUEST_ID, request_id.clone());
     if let Some(client) = client {
         headers.append(FORWARDED_FOR, client.clone());
@@ -100,20 +146,6 @@ pub fn to_downstream(
     }
 }
 
-/// Returns the caller's request id if it can be taken over: visible ASCII, not too long.
-pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get(REQUEST_ID)?;
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
-    ((1..=REQUEST_ID_LENGTH).contains(&id.len()) && id.as_bytes().iter().all(is_plain)).then(|| id.clone())
-}
-
-/// Returns the size of a request's head as it stood on the wire, within a few bytes.
-pub fn size(target: &Uri, headers: &HeaderMap) -> usize {
-    // `name: value\r\n`
-    let lines: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    target.path().len() + target.query().map_or(0, |query| query.len() + 1) + lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +156,8 @@ mod tests {
 
     fn stripped(lines: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut headers = headers(lines);
-        strip_request(&mut headers, &HeaderValue::from_static("id"), None);
+        let glance = Glance::at(&headers);
+        strip_request(&mut headers, &glance, &HeaderValue::from_static("id"), None);
         headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
@@ -164,7 +197,9 @@ mod tests {
     #[test]
     fn the_callers_address_is_appended_after_those_of_earlier_proxies() {
         let mut headers = headers(&[("x-forwarded-for", "10.0.0.1")]);
-        strip_request(&mut headers, &HeaderValue::from_static("id"), Some(&HeaderValue::from_static("10.0.0.2")));
+        let glance = Glance::at(&headers);
+        let (id, client) = (HeaderValue::from_static("id"), HeaderValue::from_static("10.0.0.2"));
+        strip_request(&mut headers, &glance, &id, Some(&client));
         let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
         assert_eq!(values, ["10.0.0.1", "10.0.0.2"]);
     }
@@ -195,15 +230,5 @@ mod tests {
             to_downstream(&mut headers, &HeaderValue::from_static("id"), "https://east.example", gateway);
             assert_eq!(headers.get(LOCATION).unwrap(), location);
         }
-    }
-
-    #[test]
-    fn only_plain_request_ids_are_taken_over() {
-        for (id, taken) in [("abc-123", true), ("", false), ("a b", false), ("a\"b", false)] {
-            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))]);
-            assert_eq!(request_id(&headers).is_some(), taken, "{id:?}");
-        }
-        let long = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::try_from("x".repeat(129)).unwrap())]);
-        assert_eq!(request_id(&long), None);
     }
 }

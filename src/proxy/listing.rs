@@ -4,6 +4,8 @@
 //! token says which endpoint the next page comes from. So a list stays on the endpoint it began with, and over several
 //! endpoints goes on with the next one when the one before has no more. `top` counts down as the list goes.
 
+use std::borrow::Cow;
+
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Response, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -27,7 +29,7 @@ impl Proxy {
         &self,
         choice: Choice<'_>,
         call: &Call<'_>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         gateway: Option<&str>,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
@@ -48,7 +50,7 @@ impl Proxy {
         };
         let mut page_request = outgoing.clone();
         if resumed.is_some() {
-            page_request.uri = with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?;
+            page_request.uri = Cow::Owned(with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?);
         }
         let (place, response) = match place {
             Some(place) => {

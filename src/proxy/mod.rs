@@ -6,12 +6,14 @@
 mod admission;
 mod attempt;
 mod body;
+mod deadline;
 mod error;
 mod exchange;
 mod fanout;
 mod forward;
 pub mod headers;
 mod listing;
+mod request_id;
 mod retry;
 mod settings;
 mod worker;
@@ -21,8 +23,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::header::HOST;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 
@@ -35,8 +37,11 @@ pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
 
 use body::{Answer, RequestBody};
+use deadline::Deadlines;
 use exchange::Exchange;
-use forward::{Headers, Outgoing};
+use forward::Outgoing;
+use headers::Glance;
+use request_id::RequestIds;
 use retry::Budget;
 
 use crate::credential::RequestUrl;
@@ -87,6 +92,8 @@ pub struct Proxy {
     /// By endpoint.
     budgets: Vec<Rc<Budget>>,
     budgets_shown: Vec<Rc<RetryBudgetShare>>,
+    deadlines: Deadlines,
+    request_ids: RequestIds,
     metrics: Rc<WorkerMetrics>,
     /// The configured names, as the log wants them.
     endpoint_names: Vec<Rc<str>>,
@@ -97,12 +104,14 @@ impl Proxy {
     /// Answers a request. Never fails: an error becomes an answer that is marked as the gateway's own.
     async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
         let settings = &self.snapshot.settings;
-        let (mut parts, incoming) = request.into_parts();
-        let request_id = headers::request_id(&parts.headers).unwrap_or_else(new_request_id);
-        let mut exchange = Exchange::open(&self.metrics, settings.access_log, request_id, parts.method.clone());
+        let (head, incoming) = request.into_parts();
+        let glance = Glance::at(&head.headers);
+        let request_id = if glance.has_request_id { request_id::of_caller(&head.headers) } else { None };
+        let request_id = request_id.unwrap_or_else(|| self.request_ids.next());
+        let mut exchange = Exchange::open(&self.metrics, settings.access_log, request_id, head.method.clone());
         let body = RequestBody::new(incoming, settings.max_body_bytes);
 
-        let result = AssertUnwindSafe(self.try_handle(peer, &mut parts, &body, &mut exchange)).catch_unwind().await;
+        let result = AssertUnwindSafe(self.try_handle(peer, head, &glance, &body, &mut exchange)).catch_unwind().await;
         exchange.received(body.received());
         match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
             Ok(response) => {
@@ -124,17 +133,19 @@ impl Proxy {
     async fn try_handle(
         &self,
         peer: &Peer,
-        request: &mut Parts,
+        mut head: Parts,
+        glance: &Glance,
         body: &RequestBody,
         exchange: &mut Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         // Who and what may pass.
         let admission = self.snapshot.admissions.get(peer.listener).ok_or(ProxyError::Internal)?;
-        let head_bytes = admission.admit(peer, request)?;
+        let head_bytes = admission.admit(peer, &head, glance)?;
 
         // Which operation it is.
-        let target = request.uri.clone();
-        let call = Call::parse(&request.method, target.path(), target.query())?;
+        let authority = head.uri.authority().cloned();
+        let uri = origin_form(std::mem::take(&mut head.uri))?;
+        let call = Call::parse(&head.method, uri.path(), uri.query())?;
         exchange.is_call(&call);
         admission.admit_operation(call.operation)?;
         if call.operation == Operation::Health {
@@ -143,7 +154,7 @@ impl Proxy {
 
         // Where it goes.
         let client = peer.address.map(|address| address.ip().to_canonical());
-        let inquiry = Inquiry { call: &call, headers: &request.headers, listener: peer.listener, client };
+        let inquiry = Inquiry { call: &call, headers: &head.headers, listener: peer.listener, client };
         let (place, route) = self.snapshot.routes.pick(&inquiry).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
@@ -151,17 +162,10 @@ impl Proxy {
         let choice = route.choose(&inquiry)?;
 
         // What goes there.
-        let host = request.headers.get(HOST).cloned();
-        let gateway = || gateway_origin(peer, &target, host.as_ref());
         let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
-        headers::strip_request(&mut request.headers, exchange.request_id(), client);
-        let outgoing = Outgoing {
-            method: request.method.clone(),
-            uri: origin_form(target.clone())?,
-            headers: Headers::new(std::mem::take(&mut request.headers)),
-            body: body.clone(),
-            head_bytes,
-        };
+        headers::strip_request(&mut head.headers, glance, exchange.request_id(), client);
+        let outgoing = Outgoing::new(head, &uri, body.clone(), head_bytes);
+        let gateway = || gateway_origin(peer, authority.as_ref(), outgoing.host().as_ref());
 
         // As whom it goes, and going.
         // The rare ways are in boxes: every request's future would have room for them.
@@ -205,24 +209,11 @@ fn origin_form(uri: Uri) -> Result<Uri, ProxyError> {
 }
 
 /// Returns the origin under which the caller reached us, for links in answers.
-fn gateway_origin(peer: &Peer, target: &Uri, host: Option<&HeaderValue>) -> Option<String> {
-    let authority = target.authority().map(http::uri::Authority::as_str);
+fn gateway_origin(peer: &Peer, authority: Option<&Authority>, host: Option<&HeaderValue>) -> Option<String> {
+    let authority = authority.map(Authority::as_str);
     let host = authority.or_else(|| host?.to_str().ok())?;
     Some(format!("{}://{host}", if peer.is_tls { "https" } else { "http" }))
 }
-
-/// Makes a request id: 128 random bits in hex, as W3C trace ids are.
-fn new_request_id() -> HeaderValue {
-    let mut id = [0; 32];
-    let mut bits = fastrand::u128(..);
-    for digit in &mut id {
-        *digit = HEX.get((bits & 15) as usize).copied().unwrap_or(b'0');
-        bits >>= 4;
-    }
-    HeaderValue::from_bytes(&id).unwrap_or_else(|_impossible| HeaderValue::from_static("unknown"))
-}
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Writes a chain of causes in one line.
 pub(crate) fn error_chain(err: &(dyn std::error::Error + 'static)) -> String {

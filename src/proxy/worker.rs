@@ -135,7 +135,8 @@ impl Proxy {
             budgets.push(budget);
             budgets_shown.push(shown);
         }
-        Self { snapshot, pools, budgets, budgets_shown, metrics, endpoint_names, route_names }
+        let (deadlines, request_ids) = Default::default();
+        Self { snapshot, pools, budgets, budgets_shown, deadlines, request_ids, metrics, endpoint_names, route_names }
     }
 
     /// Returns what this worker has for an endpoint.

@@ -90,18 +90,32 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    async fn secure(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, connection: &Rc<Connection>) {
+    async fn secure(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        peer: Rc<Peer>,
+        connection: &Rc<Connection>,
+    ) {
         let Some(tls) = self.tls.get(peer.listener).and_then(Option::as_ref) else {
             return self.speak_http(stream, peer, connection).await;
         };
-        match tokio::time::timeout(self.handshake_timeout, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.speak_http(stream, peer, connection).await,
-            Ok(Err(err)) => tracing::debug!(error = %err, peer = ?peer.address, "a caller's TLS handshake failed"),
-            Err(_late) => tracing::debug!(peer = ?peer.address, "a caller's TLS handshake took too long"),
-        }
+        // In a box, or plain connections would have room for it.
+        let secured = Box::pin(async {
+            match tokio::time::timeout(self.handshake_timeout, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.speak_http(stream, peer, connection).await,
+                Ok(Err(err)) => tracing::debug!(error = %err, peer = ?peer.address, "a caller's TLS handshake failed"),
+                Err(_late) => tracing::debug!(peer = ?peer.address, "a caller's TLS handshake took too long"),
+            }
+        });
+        secured.await;
     }
 
-    async fn speak_http(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static, peer: Rc<Peer>, connection: &Rc<Connection>) {
+    async fn speak_http(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        peer: Rc<Peer>,
+        connection: &Rc<Connection>,
+    ) {
         let service = service_fn(|request: Request<Incoming>| {
             let is_http1 = request.version() <= Version::HTTP_11;
             let leaving = Rc::clone(&self.leaving);

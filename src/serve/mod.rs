@@ -114,7 +114,9 @@ impl Bound {
             threads.push(thread.spawn(move || {
                 let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 let runtime = runtime.map_err(|err| built.send(Err(err)));
-                if let Ok(runtime) = runtime && built.send(Ok(())).is_ok() {
+                if let Ok(runtime) = runtime
+                    && built.send(Ok(())).is_ok()
+                {
                     worker.run(&runtime, || make_handler());
                 }
             })?);

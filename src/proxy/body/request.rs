@@ -73,7 +73,7 @@ pub(in crate::proxy) enum UploadError {
 impl RequestBody {
     pub(in crate::proxy) fn new(incoming: Incoming, limit: u64) -> Self {
         if incoming.is_end_stream() {
-            return Self { source: Source::Nothing, attempt: 0 };
+            return Self::nothing();
         }
         let declared = incoming.size_hint().exact();
         let upload = Upload {
@@ -89,6 +89,11 @@ impl RequestBody {
             failure: None,
         };
         Self { source: Source::Upload(Rc::new(RefCell::new(upload))), attempt: 0 }
+    }
+
+    /// A body that has nothing in it.
+    pub(in crate::proxy) fn nothing() -> Self {
+        Self { source: Source::Nothing, attempt: 0 }
     }
 
     /// Returns the body from its first byte, for another attempt. Those handed out before end in an error.
@@ -115,7 +120,7 @@ impl RequestBody {
         let Some(upload) = self.upload() else { return Ok(self.clone()) };
         let mut upload = upload.borrow_mut();
         let whole = match std::mem::take(&mut upload.kept).as_slice() {
-            [] => return Ok(Self { source: Source::Nothing, attempt: 0 }),
+            [] => return Ok(Self::nothing()),
             [only] => only.clone(),
             several => several.concat().into(),
         };
