@@ -828,11 +828,18 @@ pub(crate) struct LoggingFile {
     pub(crate) format: FormatFile,
     /// Which requests get a line: `all`, `failures` (answered 400 and above, or broken off) or `off`.
     pub(crate) access: AccessFile,
+    /// How many percent of the requests that succeed get a line with `all`; those that fail always do.
+    pub(crate) access_percent: u8,
 }
 
 impl Default for LoggingFile {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: FormatFile::default(), access: AccessFile::default() }
+        Self {
+            filter: "info".to_owned(),
+            format: FormatFile::default(),
+            access: AccessFile::default(),
+            access_percent: 100,
+        }
     }
 }
 

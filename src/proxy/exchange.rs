@@ -143,9 +143,11 @@ impl Exchange {
             response_bytes: self.response_bytes,
         });
         let is_logged = match self.access_log {
-            AccessLog::All => true,
-            AccessLog::Failures => code >= 400 || self.broke_off,
             AccessLog::Off => false,
+            _ if code >= 400 || self.broke_off => true,
+            AccessLog::Failures => false,
+            // No dice for the usual case.
+            AccessLog::Sampled { percent } => percent >= 100 || fastrand::u8(..100) < percent,
         };
         if is_logged {
             self.log(code, duration);

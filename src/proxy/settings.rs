@@ -44,8 +44,11 @@ pub struct ProxySettings {
 /// Which requests get a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLog {
-    /// Each request.
-    All,
+    /// Requests that failed, and so many percent of the others.
+    Sampled {
+        /// 100 for each request.
+        percent: u8,
+    },
     /// Requests answered 400 and above, and those that broke off.
     Failures,
     /// None.

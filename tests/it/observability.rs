@@ -269,3 +269,26 @@ async fn access_log_can_be_failures_alone() {
     let (_, log) = process.wait().await;
     assert!(log.contains("\"request_id\":\"bad\"") && !log.contains("\"request_id\":\"good\""), "{log}");
 }
+
+#[tokio::test]
+async fn access_log_can_be_a_share_of_what_succeeds_and_all_that_fails() {
+    let stage = Stage::start().await;
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let config = files.config.to_str().unwrap();
+    let arguments = ["run", "--config", config, "--set", "logging.access_percent=50", "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    let mut caller = Caller::connect(process.listener()).await;
+    for _ in 0..100 {
+        caller.send(hello().header("x-request-id", "good"), HELLO).await.is(202);
+    }
+    for _ in 0..3 {
+        caller.send(request("GET", "/nowhere").header("x-request-id", "bad"), "").await.is_refused(404, "unknown_path");
+    }
+    process.terminate().await;
+    let (_, log) = process.wait().await;
+    let lines_of = |id: &str| log.matches(&format!("\"request_id\":\"{id}\"")).count();
+    assert_eq!(lines_of("bad"), 3);
+    // By the dice none or all of a hundred come up once in 10^30 runs.
+    assert!((1..100).contains(&lines_of("good")), "{}", lines_of("good"));
+}

@@ -17,7 +17,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use figment::value::Value;
 
-use super::file::{AccessFile, ConfigFile, FormatFile, MessageRetryFile, RetryFile};
+use super::file::{AccessFile, ConfigFile, FormatFile, LoggingFile, MessageRetryFile, RetryFile};
 use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
 use crate::gateway::{LogFormat, LoggingSettings, Settings};
@@ -259,11 +259,20 @@ fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
         try_timeout,
         retry: retry(file, context),
         forward_client_address: file.forwarding.client_address,
-        access_log: match file.logging.access {
-            AccessFile::All => AccessLog::All,
-            AccessFile::Failures => AccessLog::Failures,
-            AccessFile::Off => AccessLog::Off,
-        },
+        access_log: access_log(file, context),
+    }
+}
+
+fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {
+    let LoggingFile { access, access_percent, .. } = file.logging;
+    if access_percent > 100 {
+        let fact = format!("is {access_percent}, must be 100 at most");
+        context.problem(&key(&["logging", "access_percent"]), fact, Some("100 logs each request".to_owned()));
+    }
+    match access {
+        AccessFile::All => AccessLog::Sampled { percent: access_percent },
+        AccessFile::Failures => AccessLog::Failures,
+        AccessFile::Off => AccessLog::Off,
     }
 }
 
