@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use signalr_gateway::credential::{Bearer, CredentialKind, CredentialName, CredentialSettings, Credentials};
 use signalr_gateway::endpoint::{
-    Endpoint, EndpointName, EndpointRole, EndpointSettings, HealthSettings, Origin, PoolSettings,
+    Endpoint, EndpointName, EndpointRole, EndpointSettings, HealthSettings, HttpVersion, Origin, PoolSettings,
 };
 use signalr_gateway::metrics::Metrics;
 use signalr_gateway::proxy::headers::Glance;
@@ -60,6 +60,7 @@ fn endpoint() -> Endpoint {
         role: EndpointRole::Primary,
         ca_file: None,
         connect_timeout: Duration::from_secs(2),
+        http_version: HttpVersion::Http1,
         pool: PoolSettings { max_idle_per_worker: 1, idle_timeout: Duration::from_secs(60) },
         health: HealthSettings { failures: 5, pause: Duration::from_secs(5), probe_interval: Duration::from_secs(30) },
     };

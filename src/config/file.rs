@@ -442,6 +442,9 @@ pub(crate) struct EndpointFile {
     /// How long a connection may take. Default `2s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connect_timeout: Option<String>,
+    /// `"1.1"` (default) or `"2"`: what is spoken with it.
+    #[serde(default)]
+    pub(crate) http_version: HttpVersionFile,
     /// How connections to it are kept.
     #[serde(default)]
     pub(crate) pool: PoolFile,
@@ -454,6 +457,16 @@ pub(crate) enum RoleFile {
     #[default]
     Primary,
     Secondary,
+}
+
+/// What is spoken with an endpoint.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+pub(crate) enum HttpVersionFile {
+    #[default]
+    #[serde(rename = "1.1")]
+    Http1,
+    #[serde(rename = "2")]
+    Http2,
 }
 
 /// How connections to an endpoint are kept.

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 
 use super::connect::Connected;
-use super::{ConnectError, Endpoint};
+use super::{ConnectError, Endpoint, HttpVersion};
 
 /// The most of an answer that is read.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -40,7 +40,7 @@ impl Endpoint {
     pub async fn ask(&self, mut request: Request<Empty<Bytes>>, within: Duration) -> Result<Response<Bytes>, AskError> {
         request.headers_mut().insert(HOST, self.host.clone());
         let exchange = async {
-            match self.connector.connect().await? {
+            match self.connector.connect(HttpVersion::Http1).await? {
                 Connected::Plain(io) => exchange(request, io).await,
                 Connected::Tls(io) => exchange(request, io).await,
             }

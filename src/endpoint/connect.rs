@@ -17,10 +17,12 @@ use tokio_rustls::client::TlsStream;
 use tower::ServiceExt;
 use tower::util::MapErr;
 
-use super::{EndpointError, EndpointSettings};
+use super::{EndpointError, EndpointSettings, HttpVersion};
 use crate::metrics::UpstreamErrorReason;
 use crate::tls::{self, Trust};
 
+/// ALPN's name of HTTP/2.
+const HTTP2: &[u8] = b"h2";
 /// How often an idle connection is probed, so that a peer that vanished is noticed.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -39,6 +41,9 @@ pub enum ConnectError {
     /// It took longer than `connect_timeout`.
     #[error("the endpoint did not accept a connection within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// It speaks HTTP/1.1 alone.
+    #[error("the endpoint does not offer HTTP/2, which is configured for it (`http_version`)")]
+    NoHttp2,
     /// HTTP could not be started on the connection.
     #[error("HTTP could not be started on the connection to the endpoint")]
     Http(#[source] hyper::Error),
@@ -52,8 +57,17 @@ impl ConnectError {
             Self::Tcp(_) => UpstreamErrorReason::Connect,
             Self::Tls(_) => UpstreamErrorReason::Tls,
             Self::Timeout(_) => UpstreamErrorReason::ConnectTimeout,
-            Self::Http(_) => UpstreamErrorReason::Protocol,
+            Self::NoHttp2 | Self::Http(_) => UpstreamErrorReason::Protocol,
         }
+    }
+}
+
+/// Tells a server that refuses to speak HTTP/2 from other failures of TLS.
+fn refused(err: io::Error) -> ConnectError {
+    let alert = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
+    match alert {
+        Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) => ConnectError::NoHttp2,
+        _ => ConnectError::Tls(err),
     }
 }
 
@@ -61,8 +75,14 @@ impl ConnectError {
 pub(super) struct Connector {
     tcp: HttpConnector<Resolver>,
     uri: Uri,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
     timeout: Duration,
+}
+
+struct Tls {
+    http1: TlsConnector,
+    http2: TlsConnector,
+    name: ServerName<'static>,
 }
 
 /// A connection that is ready for HTTP.
@@ -95,30 +115,46 @@ impl Connector {
             let mut config = tls::client_config(&Trust::of(settings.ca_file.as_deref()))
                 .map_err(|source| EndpointError::Trust { endpoint: settings.name.clone(), source })?;
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let http1 = TlsConnector::from(Arc::new(config.clone()));
+            config.alpn_protocols = vec![HTTP2.to_vec()];
+            let http2 = TlsConnector::from(Arc::new(config));
             let name = ServerName::try_from(settings.origin.host.clone()).map_err(|_invalid| unusable_host())?;
-            Some((TlsConnector::from(Arc::new(config)), name))
+            Some(Tls { http1, http2, name })
         } else {
             None
         };
         Ok(Self { tcp, uri, tls, timeout: settings.connect_timeout })
     }
 
-    /// Opens a connection within the configured time.
+    /// Returns where it connects to: scheme, host and port.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Opens a connection within the configured time, to speak `version` on it.
     ///
     /// # Cancel safety
     /// Safe: what was begun is closed.
-    pub(super) async fn connect(&self) -> Result<Connected, ConnectError> {
-        tokio::time::timeout(self.timeout, self.dial()).await.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
+    pub(super) async fn connect(&self, version: HttpVersion) -> Result<Connected, ConnectError> {
+        tokio::time::timeout(self.timeout, self.dial(version)).await.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
     }
 
-    async fn dial(&self) -> Result<Connected, ConnectError> {
+    async fn dial(&self, version: HttpVersion) -> Result<Connected, ConnectError> {
         let tcp = self.tcp.clone().oneshot(self.uri.clone()).await.map_err(|err| {
             // The connector keeps the resolver's error as its own cause.
             let is_dns = err.source().is_some_and(<dyn Error>::is::<DnsError>);
             if is_dns { ConnectError::Dns(err.into()) } else { ConnectError::Tcp(err.into()) }
         })?;
-        let Some((tls, name)) = &self.tls else { return Ok(Connected::Plain(tcp)) };
-        let secured = tls.connect(name.clone(), tcp.into_inner()).await.map_err(ConnectError::Tls)?;
+        let Some(tls) = &self.tls else { return Ok(Connected::Plain(tcp)) };
+        let connector = match version {
+            HttpVersion::Http1 => &tls.http1,
+            HttpVersion::Http2 => &tls.http2,
+        };
+        let secured = connector.connect(tls.name.clone(), tcp.into_inner()).await.map_err(refused)?;
+        // A server that knows no ALPN goes on without a word.
+        if version == HttpVersion::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
+            return Err(ConnectError::NoHttp2);
+        }
         Ok(Connected::Tls(TokioIo::new(Box::new(secured))))
     }
 }

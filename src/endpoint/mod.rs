@@ -8,6 +8,7 @@ mod connect;
 mod health;
 mod pool;
 mod probe;
+mod sender;
 mod settings;
 
 use std::fmt;
@@ -18,9 +19,10 @@ use http::{HeaderValue, Uri};
 pub use ask::AskError;
 pub use connect::ConnectError;
 pub use health::{Health, HealthSettings, Permit};
-pub use pool::{Lease, Pool, SendError};
+pub use pool::{Lease, Pool};
 pub use probe::Probes;
-pub use settings::{EndpointName, EndpointRole, EndpointSettings, Origin, PoolSettings};
+pub use sender::SendError;
+pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
 
 use crate::credential::BearerSource;
 use crate::metrics::EndpointMetrics;

@@ -10,18 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::{Authority, Scheme};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Read, Write};
+use hyper_util::rt::TokioTimer;
 use tokio::time::Instant;
 
 use super::connect::Connected;
-use super::{ConnectError, Endpoint, PoolSettings};
+use super::sender::{OnThisThread, Sender};
+use super::{ConnectError, Endpoint, HttpVersion, PoolSettings, SendError};
 use crate::metrics::{ConnectionCount, ConnectionGauge, ConnectionState, WorkerMetrics};
 
 /// The most that is buffered of one answer's head and of data on its way. The service's answers are small.
 const BUFFER: usize = 128 * 1024;
+/// How often an HTTP/2 connection is asked whether it is still there.
+const PING: Duration = Duration::from_secs(30);
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -33,6 +39,8 @@ struct Inner<B> {
     settings: PoolSettings,
     /// The most recently used last.
     idle: RefCell<Vec<Idle<B>>>,
+    /// The HTTP/2 connection, if that is what is spoken.
+    shared: RefCell<Option<Shared<B>>>,
     /// Whether a task looks for idle connections that have grown old.
     swept: RefCell<Option<tokio::task::JoinHandle<()>>>,
     gauge: ConnectionGauge,
@@ -47,6 +55,12 @@ struct Idle<B> {
     count: ConnectionCount,
 }
 
+/// An HTTP/2 connection that all requests go on.
+struct Shared<B> {
+    sender: http2::SendRequest<B>,
+    used: Instant,
+}
+
 impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> Pool<B> {
     /// Makes an empty pool. `metrics_index` is the endpoint's place in the worker's metrics.
     pub fn new(endpoint: Arc<Endpoint>, metrics: Rc<WorkerMetrics>, metrics_index: usize) -> Self {
@@ -54,6 +68,7 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
             settings: endpoint.settings().pool,
             endpoint,
             idle: RefCell::default(),
+            shared: RefCell::default(),
             swept: RefCell::default(),
             gauge: metrics.connections(metrics_index),
             metrics,
@@ -71,7 +86,7 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         &self.0.gauge
     }
 
-    /// Returns an idle connection, or opens one.
+    /// Returns an idle connection, or opens one. With HTTP/2 it is the one connection.
     ///
     /// # Errors
     /// [`ConnectError`] when there is none and none can be opened.
@@ -79,7 +94,11 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
     /// # Cancel safety
     /// Safe: what was begun is closed.
     pub async fn lease(&self) -> Result<Lease<B>, ConnectError> {
-        match self.take_idle() {
+        let ready = match self.0.endpoint.settings().http_version {
+            HttpVersion::Http1 => self.take_idle(),
+            HttpVersion::Http2 => self.share(),
+        };
+        match ready {
             Some(lease) => Ok(lease),
             None => self.connect().await,
         }
@@ -95,21 +114,20 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
     pub async fn connect(&self) -> Result<Lease<B>, ConnectError> {
         // In a box, since it is large and rare: every request's future would have room for it.
         let connected = Box::pin(async {
-            let connected = self.0.endpoint.connector.connect().await?;
-            match connected {
-                Connected::Plain(io) => self.start_http(io).await,
-                Connected::Tls(io) => self.start_http(io).await,
+            let version = self.0.endpoint.settings().http_version;
+            match (self.0.endpoint.connector.connect(version).await?, version) {
+                (Connected::Plain(io), HttpVersion::Http1) => self.start_http1(io).await,
+                (Connected::Tls(io), HttpVersion::Http1) => self.start_http1(io).await,
+                (Connected::Plain(io), HttpVersion::Http2) => self.start_http2(io).await,
+                (Connected::Tls(io), HttpVersion::Http2) => self.start_http2(io).await,
             }
         });
-        let lease = connected.await;
+        let lease = connected.await.map(|sender| Lease { sender, reused: false, pool: self.clone() });
         self.0.metrics.upstream_connected(self.0.metrics_index, lease.is_ok());
         lease
     }
 
-    async fn start_http(
-        &self,
-        io: impl hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-    ) -> Result<Lease<B>, ConnectError> {
+    async fn start_http1(&self, io: impl Read + Write + Unpin + 'static) -> Result<Sender<B>, ConnectError> {
         let (sender, connection) =
             http1::Builder::new().max_buf_size(BUFFER).handshake(io).await.map_err(ConnectError::Http)?;
         // Ends when the sender is dropped or the endpoint closes; whoever waits for an answer is told.
@@ -118,8 +136,39 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
                 tracing::debug!(error = %err, "a connection to an endpoint ended badly");
             }
         });
+        Ok(Sender::Http1 { sender, count: self.0.gauge.count(ConnectionState::Active) })
+    }
+
+    async fn start_http2(&self, io: impl Read + Write + Unpin + 'static) -> Result<Sender<B>, ConnectError> {
+        let mut http = http2::Builder::new(OnThisThread);
+        // An endpoint that vanished is noticed, whether or not requests wait for it.
+        http.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_while_idle(true);
+        let (sender, connection) = http.handshake(io).await.map_err(ConnectError::Http)?;
         let count = self.0.gauge.count(ConnectionState::Active);
-        Ok(Lease { sender, count, reused: false, pool: self.clone() })
+        // Ends when the last sender is dropped and the last stream has ended, or the endpoint closes.
+        tokio::task::spawn_local(async move {
+            let _counted = count;
+            if let Err(err) = connection.await {
+                tracing::debug!(error = %err, "a connection to an endpoint ended badly");
+            }
+        });
+        self.0.shared.replace(Some(Shared { sender: sender.clone(), used: Instant::now() }));
+        self.sweep();
+        Ok(self.http2(sender))
+    }
+
+    fn http2(&self, sender: http2::SendRequest<B>) -> Sender<B> {
+        let uri = self.0.endpoint.connector.uri();
+        let scheme = uri.scheme().cloned().unwrap_or(Scheme::HTTPS);
+        let authority = uri.authority().cloned().unwrap_or_else(|| Authority::from_static("unknown"));
+        Sender::Http2 { sender, scheme, authority }
+    }
+
+    fn share(&self) -> Option<Lease<B>> {
+        let mut shared = self.0.shared.borrow_mut();
+        let shared = shared.as_mut().filter(|shared| !shared.sender.is_closed())?;
+        shared.used = Instant::now();
+        Some(Lease { sender: self.http2(shared.sender.clone()), reused: true, pool: self.clone() })
     }
 
     fn take_idle(&self) -> Option<Lease<B>> {
@@ -137,7 +186,7 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         }
         let Idle { sender, mut count, .. } = idle.remove(place);
         count.set(ConnectionState::Active);
-        Some(Lease { sender, count, reused: true, pool: self.clone() })
+        Some(Lease { sender: Sender::Http1 { sender, count }, reused: true, pool: self.clone() })
     }
 
     fn give_back(&self, sender: http1::SendRequest<B>, mut count: ConnectionCount) {
@@ -164,7 +213,11 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
                 let Some(pool) = pool.upgrade() else { return };
                 let mut idle = pool.idle.borrow_mut();
                 idle.retain(|idle| idle.since.elapsed() < pool.settings.idle_timeout && !idle.sender.is_closed());
-                if idle.is_empty() {
+                let mut shared = pool.shared.borrow_mut();
+                // Streams that are open keep the connection until they end.
+                shared
+                    .take_if(|shared| shared.used.elapsed() >= pool.settings.idle_timeout || shared.sender.is_closed());
+                if idle.is_empty() && shared.is_none() {
                     return;
                 }
             }
@@ -192,10 +245,9 @@ impl<B> fmt::Debug for Pool<B> {
     }
 }
 
-/// A connection in use. Dropping it closes the connection; [`Lease::finished`] gives it back.
+/// A connection in use. Dropping it closes the connection if it is HTTP/1.1; [`Lease::finished`] gives it back.
 pub struct Lease<B> {
-    sender: http1::SendRequest<B>,
-    count: ConnectionCount,
+    sender: Sender<B>,
     reused: bool,
     pool: Pool<B>,
 }
@@ -214,15 +266,15 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
     /// # Cancel safety
     /// Not safe: the request may have been received.
     pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        self.sender
-            .try_send_request(request)
-            .await
-            .map_err(|mut err| SendError { unsent: err.take_message(), source: err.into_error() })
+        self.sender.send(request).await
     }
 
     /// Gives the connection back, once the answer's body has ended.
     pub fn finished(self) {
-        self.pool.give_back(self.sender, self.count);
+        match self.sender {
+            Sender::Http1 { sender, count } => self.pool.give_back(sender, count),
+            Sender::Http2 { .. } => {}
+        }
     }
 }
 
@@ -230,13 +282,4 @@ impl<B> fmt::Debug for Lease<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease").field("pool", &self.pool).field("reused", &self.reused).finish_non_exhaustive()
     }
-}
-
-/// A request that got no answer.
-#[derive(Debug)]
-pub struct SendError<B> {
-    /// The request, if nothing of it was written to the connection.
-    pub unsent: Option<Request<B>>,
-    /// What went wrong.
-    pub source: hyper::Error,
 }

@@ -11,8 +11,8 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use tokio::task::JoinHandle;
 
-use super::Endpoint;
 use super::connect::Connected;
+use super::{Endpoint, HttpVersion};
 
 /// How long a probe may take in all. Source: the SDK's `RestHealthCheckService` gives it two seconds.
 const PROBE_TIME: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
 
 /// Whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path.
 async fn probe(endpoint: &Endpoint) -> bool {
-    match endpoint.connector.connect().await {
+    match endpoint.connector.connect(HttpVersion::Http1).await {
         Ok(Connected::Plain(io)) => ask(endpoint, io).await,
         Ok(Connected::Tls(io)) => ask(endpoint, io).await,
         Err(err) => {

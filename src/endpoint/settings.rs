@@ -45,6 +45,8 @@ pub struct EndpointSettings {
     pub ca_file: Option<PathBuf>,
     /// How long one connection attempt may take, name resolution and TLS included.
     pub connect_timeout: Duration,
+    /// What is spoken with it.
+    pub http_version: HttpVersion,
     /// How its connections are kept.
     pub pool: PoolSettings,
     /// When it is taken out.
@@ -87,6 +89,15 @@ pub enum EndpointRole {
     Primary,
     /// Hands out client tokens when no primary is healthy.
     Secondary,
+}
+
+/// What is spoken with an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1: one request at a time on each connection. Costs the least CPU.
+    Http1,
+    /// HTTP/2: one connection of each worker for all of its requests. By ALPN with TLS, by prior knowledge without.
+    Http2,
 }
 
 /// How upstream connections are kept. Each worker has a pool of its own.

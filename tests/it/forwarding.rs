@@ -114,6 +114,42 @@ async fn every_operation_arrives_as_it_was_sent_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
+async fn endpoint_can_be_spoken_to_in_http2_on_one_connection_of_each_worker() {
+    let lab = Lab::start(|plan| {
+        plan.set("endpoints.east.http_version", "2").set("process.workers", "1");
+    })
+    .await;
+    let authority = lab.endpoint("east").url().trim_start_matches("https://").trim_end_matches('/').to_owned();
+    let target = "/api/hubs/chat/users/a%2Fb/:send?excluded=x&excluded=y&api-version=2024-12-01";
+    let calls = (0..20).map(|number| {
+        let lab = &lab;
+        async move {
+            let body = format!(r#"{{"target":"news","arguments":["{}"]}}"#, number.to_string().repeat(20_000));
+            let builder = request("POST", target).header(CONTENT_TYPE, "application/json");
+            lab.caller().await.send(builder, body).await.is(202);
+        }
+    });
+    // The first opens the connection that the others find.
+    lab.hello().await.is(202);
+    lab.forget_arrivals();
+    futures_util::future::join_all(calls).await;
+    let arrived = lab.arrivals("east");
+    assert_eq!(arrived.len(), 20);
+    for entry in &arrived {
+        assert_eq!((entry.target.as_str(), entry.host.as_str(), entry.complete), (target, authority.as_str(), true));
+        assert_eq!(entry.header("host"), None, "HTTP/2 has no such header");
+        assert!(entry.authorization.is_some());
+    }
+    let connected = [("endpoint", "east"), ("result", "ok")];
+    assert_eq!(lab.metrics().await.sum("upstream_connects_total", &connected), 1.0);
+
+    // A stream that is broken off is told, since the message may have been received, and harms no other.
+    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::Reset));
+    lab.hello().await.is_refused(502, "upstream_broken");
+    lab.hello().await.is(202);
+}
+
+#[tokio::test]
 async fn each_operation_does_at_the_service_what_it_says() {
     let lab = open_lab().await;
     let hubs = &lab.endpoint("east").hubs;

@@ -2,9 +2,9 @@
 
 use super::values::PlainHttp;
 use super::{Context, key};
-use crate::config::file::{ConfigFile, EndpointFile, HealthFile, RoleFile};
+use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 use crate::credential::CredentialName;
-use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, HealthSettings, PoolSettings};
+use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, HealthSettings, HttpVersion, PoolSettings};
 
 /// Keeps the number of metric series bounded; a route's order of endpoints fits 32 bits.
 const MAX_ENDPOINTS: usize = 32;
@@ -66,6 +66,10 @@ fn lower_one(
         },
         ca_file,
         connect_timeout,
+        http_version: match file.http_version {
+            HttpVersionFile::Http1 => HttpVersion::Http1,
+            HttpVersionFile::Http2 => HttpVersion::Http2,
+        },
         pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
         health,
     })

@@ -1,0 +1,82 @@
+//! The way requests go onto one connection: HTTP/1.1, one request at a time, or HTTP/2, many.
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::rt::Executor;
+
+use crate::metrics::ConnectionCount;
+
+/// A connection's sending end. Dropping an HTTP/1.1 one closes the connection; HTTP/2 ones share theirs.
+pub(super) enum Sender<B> {
+    Http1 { sender: http1::SendRequest<B>, count: ConnectionCount },
+    Http2 { sender: http2::SendRequest<B>, scheme: Scheme, authority: Authority },
+}
+
+/// A request that got no answer.
+#[derive(Debug)]
+pub struct SendError<B> {
+    /// The request, if nothing of it was written to the connection.
+    pub unsent: Option<Request<B>>,
+    /// What went wrong.
+    pub source: hyper::Error,
+}
+
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> Sender<B> {
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(&mut self, mut request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
+        let result = match self {
+            Self::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Self::Http2 { sender, scheme, authority } => {
+                address(&mut request, scheme, authority);
+                // In a box, since it is chosen rarely: every request's future would have room for it.
+                Box::pin(sender.try_send_request(request)).await
+            }
+        };
+        result.map_err(|mut err| SendError { unsent: err.take_message(), source: err.into_error() })
+    }
+}
+
+/// Says in HTTP/2's way where a request goes: in the request line instead of `Host`.
+///
+/// Source: RFC 9113 section 8.3.1.
+fn address<B>(request: &mut Request<B>, scheme: &Scheme, authority: &Authority) {
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(HOST);
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    uri.scheme = Some(scheme.clone());
+    uri.authority = Some(authority.clone());
+    // The three of them always make a URI.
+    *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+}
+
+/// Runs the streams of HTTP/2 connections on the worker's own thread.
+#[derive(Clone, Copy)]
+pub(super) struct OnThisThread;
+
+impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        // Ends with its connection, or with the worker.
+        tokio::task::spawn_local(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_of_http2_keeps_path_and_query_as_they_came() {
+        let target = "/api/hubs/h%2F/:send?api-version=2022-11-01&excluded=a&excluded=b";
+        let mut request = Request::post(target).header("host", "east.example").body(()).unwrap();
+        for _again in 0..2 {
+            address(&mut request, &Scheme::HTTPS, &Authority::from_static("east.example:8443"));
+            assert_eq!(request.uri().to_string(), format!("https://east.example:8443{target}"));
+            assert!(!request.headers().contains_key("host"));
+        }
+    }
+}
