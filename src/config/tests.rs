@@ -640,6 +640,7 @@ fn single_mistakes_in_assertions() {
             "metadata_endpoint: the scheme is http and `10.0.0.1` is not this host",
         ),
         ("source = 'gcp_metadata', audience = 'x/.default'".to_owned(), "is a scope, not an audience"),
+        ("source = 'gcp_metadata', audience = ''".to_owned(), "audience: is empty"),
         (oauth2.replace("https", "http"), "token_url: the scheme is http and `idp.example` is not this host"),
         (oauth2.replace("idp.example", "me:hunter2@idp.example"), "token_url: is not a URL"),
         (oauth2.replace("https://idp.example/token", "token"), "token_url: is not a URL"),

@@ -91,7 +91,7 @@ impl Server {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The server's name: `entra`, `imds`, `app_service`, or that of a SignalR endpoint.
+    /// The server's name: `entra`, `imds`, `app_service`, `providers`, `gcp_metadata`, or that of a SignalR endpoint.
     pub fn name(&self) -> &str {
         &self.inner.name
     }

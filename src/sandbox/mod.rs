@@ -12,7 +12,6 @@
 //! watch it on a `page` of the control listener, which sends by way of `relay`.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +28,7 @@ mod control;
 mod directory;
 mod endpoint;
 mod entra;
+mod error;
 mod exchange;
 mod faults;
 mod filter;
@@ -64,6 +64,7 @@ pub use directory::{
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
 };
 pub use endpoint::Endpoint;
+pub use error::SandboxError;
 pub use faults::{Fault, FaultKind, Faults};
 pub use hub::Hubs;
 pub use journal::{Authorization, Entry, Journal, fingerprint};
@@ -140,50 +141,6 @@ pub struct Sandbox {
     front: Arc<OnceLock<Front>>,
     endpoints: Arc<[Endpoint]>,
     key: &'static RsaKey,
-}
-
-/// Why a sandbox did not start, or could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// A port is taken, or not allowed.
-    #[error("sandbox {server} cannot listen on {address}; choose another address, or port 0 for a free one")]
-    Bind {
-        /// The server.
-        server: String,
-        /// The address.
-        address: SocketAddr,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// Two servers have one name.
-    #[error("two sandbox servers are named {name}; give each endpoint a name of its own")]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// A certificate could not be made.
-    #[error("sandbox certificate could not be made")]
-    Certificate(#[from] rcgen::Error),
-    /// A key or token could not be made.
-    #[error("sandbox key or token could not be made")]
-    Jwt(#[from] jsonwebtoken::errors::Error),
-    /// TLS could not be set up.
-    #[error("sandbox TLS could not be set up")]
-    Tls(#[from] rustls::Error),
-    /// A file could not be written.
-    #[error("sandbox file {} could not be written", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The directory has no client for an endpoint.
-    #[error("sandbox has no endpoint {endpoint}, or its tenant no enterprise application")]
-    NoClient {
-        /// The endpoint.
-        endpoint: String,
-    },
 }
 
 impl Default for SandboxSettings {

@@ -241,6 +241,9 @@ fn is_set(at: &Key, variable: &str, fix: &str, context: &mut Context<'_>) {
 
 fn lower_audience(key: &Key, audience: Option<&str>, cloud: CloudFile, context: &mut Context<'_>) -> String {
     let audience = audience.unwrap_or(exchange_audience(cloud));
+    if audience.is_empty() {
+        context.problem(key, "is empty", Some(format!("remove it for {}", exchange_audience(cloud))));
+    }
     if audience.ends_with("/.default") {
         let fix = "remove `/.default`: it is added where it is needed".to_owned();
         context.problem(key, format!("`{audience}` is a scope, not an audience"), Some(fix));

@@ -118,6 +118,10 @@ pub(super) fn field(answer: &Answer, name: &'static str) -> Result<Secret, Unusa
 pub(super) fn address(variable: &str, text: &str, query: &[(&str, &str)]) -> Result<String, SecretError> {
     let unusable = |problem| SecretError::Unusable { place: format!("environment variable {variable}"), problem };
     let uri: Uri = text.parse().map_err(|_invalid| unusable("is not a URL"))?;
+    // It would be shown, and it is not how these platforms let anybody in.
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(unusable("is a URL with a user in it"));
+    }
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let on_host = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     match uri.scheme_str() {
@@ -157,6 +161,8 @@ mod tests {
             let err = url(bad).unwrap_err().to_string();
             assert!(err.starts_with("environment variable X is not a"), "{bad:?}: {err}");
         }
+        let err = url("https://me:hunter2@a.example/t").unwrap_err().to_string();
+        assert_eq!(err, "environment variable X is a URL with a user in it");
     }
 
     #[test]
