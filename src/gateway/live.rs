@@ -9,10 +9,10 @@ use tokio::runtime::Handle;
 
 use super::{Addresses, GatewayError, Reload, Settings};
 use crate::admin::{Admin, EndpointView, RouteView, View};
-use crate::credential::{CredentialSettings, Credentials};
+use crate::credential::{CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{Endpoint, EndpointRole, EndpointSettings, Probes};
 use crate::metrics::{KnownNames, Metrics};
-use crate::proxy::{Snapshot, error_chain};
+use crate::proxy::Snapshot;
 use crate::route::{RouteSettings, Table};
 
 /// What follows the configuration.
@@ -70,7 +70,7 @@ impl Live {
 
     /// Goes on with another configuration, or says why not and goes on with the one in force.
     pub(super) fn reload(&mut self, reload: Reload, admin: &Admin) {
-        let applied = reload.and_then(|settings| self.apply(settings).map_err(|err| error_chain(&err)));
+        let applied = reload.and_then(|settings| self.apply(settings).map_err(|err| in_one_line(&err)));
         self.metrics.reloaded(applied.is_ok());
         match applied {
             Ok(changes) => {

@@ -11,8 +11,8 @@ use super::body::{Answer, RequestBody};
 use super::exchange::Exchange;
 use super::forward::{self, Failure, Outgoing};
 use super::retry::{self, Ending, Verdict};
-use super::{Proxy, ProxyError, error_chain};
-use crate::credential::{Bearer, RequestUrl};
+use super::{Proxy, ProxyError};
+use crate::credential::{Bearer, RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, EndpointRole, Permit, Pool};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
 use crate::route::{Choice, Order, WhenUnavailable};
@@ -248,7 +248,7 @@ impl Proxy {
                 tracing::debug!(
                     endpoint = %endpoint.name(),
                     token = %refused.fingerprint(),
-                    cause = error_chain(&unavailable),
+                    cause = in_one_line(&unavailable),
                     "an endpoint refused the token and there is no other"
                 );
                 false

@@ -44,7 +44,7 @@ use headers::Glance;
 use request_id::RequestIds;
 use retry::Budget;
 
-use crate::credential::RequestUrl;
+use crate::credential::{RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::{RetryBudgetShare, WorkerMetrics};
 use crate::route::{Inquiry, Manner, Table};
@@ -123,7 +123,7 @@ impl Proxy {
                 let mut response = err.to_response(exchange.request_id());
                 response.headers_mut().insert(headers::REQUEST_ID, exchange.request_id().clone());
                 exchange.answers(response.status());
-                exchange.fails(err.kind(), std::error::Error::source(&err).map(error_chain));
+                exchange.fails(err.kind(), std::error::Error::source(&err).map(in_one_line));
                 response.map(|text| ResponseBody::whole(text, exchange))
             }
         }
@@ -213,10 +213,4 @@ fn gateway_origin(peer: &Peer, authority: Option<&Authority>, host: Option<&Head
     let authority = authority.map(Authority::as_str);
     let host = authority.or_else(|| host?.to_str().ok())?;
     Some(format!("{}://{host}", if peer.is_tls { "https" } else { "http" }))
-}
-
-/// Writes a chain of causes in one line.
-pub(crate) fn error_chain(err: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(err.source(), |err| err.source());
-    causes.fold(err.to_string(), |chain, cause| format!("{chain}: {cause}"))
 }
