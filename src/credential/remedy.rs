@@ -57,6 +57,18 @@ impl SetupStep {
         self as u8
     }
 
+    /// Whether it is done in the tenant that the endpoint lives in.
+    pub const fn is_of_the_endpoints_tenant(self) -> bool {
+        matches!(
+            self,
+            Self::EnterpriseApplication
+                | Self::TenantPolicy
+                | Self::ResourceProvider
+                | Self::EndpointNetwork
+                | Self::Access
+        )
+    }
+
     /// Returns the step's name for programs.
     pub const fn name(self) -> &'static str {
         match self {
@@ -163,15 +175,15 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[50194],
         step: SetupStep::App,
-        fact: "the app registration is single-tenant",
-        action: "make it multi-tenant in the app's own tenant",
+        fact: "the app registration is single-tenant, and no tenant was named",
+        action: "set `tenant` to the resource's, and make the app multi-tenant in its own tenant",
         source: REFERENCE,
     },
     Remedy {
         codes: &[50020],
         step: SetupStep::Configuration,
-        fact: "a user's account was used, not the app's",
-        action: "set `client_id` to the app registration's",
+        fact: "a user's account that is not of this tenant was used, not an app",
+        action: "set `kind` to one of an app, or sign in with an account of the resource's tenant",
         source: REFERENCE,
     },
     Remedy {
@@ -234,21 +246,35 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[700_027, 700_030, 7_000_213, 50012],
         step: SetupStep::AppProof,
         fact: "the certificate or its signature is not the app's",
-        action: "upload the certificate to the app registration of `client_id`",
+        action: "upload the certificate to the app registration of `client_id`, without `send_chain`",
         source: REFERENCE,
     },
     Remedy {
-        codes: &[700_024],
+        codes: &[700_024, 500_133],
         step: SetupStep::Proof,
         fact: "the assertion is outside its time window",
         action: "check this host's clock and what rotates the assertion",
         source: LOOK_UP,
     },
     Remedy {
-        codes: &[50013, 500_133, 50027],
+        codes: &[50013, 50027],
         step: SetupStep::Federation,
         fact: "the assertion is invalid",
         action: "compare its iss, sub, aud and exp with the federated credential",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[50048],
+        step: SetupStep::AppProof,
+        fact: "the assertion is issued by one and about another",
+        action: "present one whose `iss` and `sub` are both the client id, or trust its issuer by a federated credential",
+        source: REFERENCE,
+    },
+    Remedy {
+        codes: &[50003, 50146],
+        step: SetupStep::App,
+        fact: "the app registration lacks the signing key that its configuration asks for",
+        action: "its owner gives it one, or takes the custom claims away",
         source: REFERENCE,
     },
     Remedy {
@@ -273,10 +299,17 @@ pub const REMEDIES: &[Remedy] = &[
         source: FEDERATION,
     },
     Remedy {
-        codes: &[700_213, 7_002_137, 7_002_138],
+        codes: &[700_213, 7_002_137],
         step: SetupStep::Federation,
         fact: "the assertion has another subject than the federated credential",
-        action: "set its subject to the identity's principal (object) id, in the same case",
+        action: "set its subject to the assertion's `sub`: of a managed identity its principal (object) id, not its client id",
+        source: FEDERATION,
+    },
+    Remedy {
+        codes: &[7_002_138],
+        step: SetupStep::Federation,
+        fact: "the assertion's subject and the federated credential's differ by case alone",
+        action: "set its subject to the assertion's `sub`, to the letter",
         source: FEDERATION,
     },
     Remedy {
@@ -329,10 +362,17 @@ pub const REMEDIES: &[Remedy] = &[
         source: LOOK_UP,
     },
     Remedy {
+        codes: &[90006, 90012, 90024, 90033, 90090, 50033, 50000],
+        step: SetupStep::IdentityEndpoint,
+        fact: "Entra has trouble of its own",
+        action: "wait",
+        source: REFERENCE,
+    },
+    Remedy {
         codes: &[50196],
         step: SetupStep::TenantPolicy,
         fact: "too many identical requests were made",
-        action: "wait; another process may ask in a loop with the same app",
+        action: "wait five minutes at least; another process may ask in a loop with the same app",
         source: REFERENCE,
     },
     Remedy {
