@@ -128,8 +128,31 @@ impl fmt::Debug for Fingerprint {
 pub struct TokenUnavailable {
     /// When it is worth asking again.
     pub retry_after: Duration,
+    /// Who can do something about it. This much callers may know.
+    pub who_acts: Actor,
     /// What went wrong. For logs and the admin pages; it names tenants and hosts, so it is not for callers.
     pub cause: Arc<dyn Error + Send + Sync>,
+}
+
+/// Who can do something about a token that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// Nobody has to: it is tried again.
+    Nobody,
+    /// Whoever runs the gateway: its configuration, its proof, its app registration.
+    Operator,
+    /// An administrator of the tenant that the endpoint lives in.
+    TenantAdministrator,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "nobody needs to act, the gateway tries again by itself",
+            Self::Operator => "the gateway's operator must act",
+            Self::TenantAdministrator => "an administrator of the endpoint's tenant must act",
+        })
+    }
 }
 
 impl fmt::Display for TokenUnavailable {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::acquire::{Acquired, Material};
 use super::bearer::{
-    Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, RequestUrl, TokenUnavailable,
+    Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, RequestUrl, TokenUnavailable,
 };
 use super::error::{CredentialError, in_one_line};
 use super::refresh::Refresher;
@@ -136,7 +136,7 @@ impl Failure {
     fn unavailable(&self) -> TokenUnavailable {
         let cause: Arc<CredentialError> = Arc::clone(&self.cause);
         let retry_after = self.next.saturating_duration_since(Instant::now()).max(MIN_RETRY_AFTER);
-        TokenUnavailable { retry_after, cause }
+        TokenUnavailable { retry_after, who_acts: self.cause.who_acts(), cause }
     }
 }
 
@@ -247,18 +247,15 @@ impl TokenCell {
         if let Some(unavailable) = seen.refusal() {
             return Err(unavailable);
         }
-        let target = self
-            .shared
-            .force(refused, &seen)
-            .map_err(|retry_after| TokenUnavailable { retry_after, cause: Arc::new(NotReplaced::TooSoon) })?;
+        let target =
+            self.shared.force(refused, &seen).map_err(|retry_after| NotReplaced::TooSoon.unavailable(retry_after))?;
         loop {
             let seen = view.borrow_and_update().clone();
             if self.shared.fingerprint() != Some(refused) && self.shared.valid() {
                 return Ok(());
             }
             if seen.ended >= target {
-                let unchanged =
-                    || TokenUnavailable { retry_after: FORCED_INTERVAL, cause: Arc::new(NotReplaced::Unchanged) };
+                let unchanged = || NotReplaced::Unchanged.unavailable(FORCED_INTERVAL);
                 return Err(seen.failure.as_ref().map_or_else(unchanged, Failure::unavailable));
             }
             view.changed().await.map_err(|_stopped| stopped())?;
@@ -279,8 +276,18 @@ enum NotReplaced {
     Stopped,
 }
 
+impl NotReplaced {
+    fn unavailable(self, retry_after: Duration) -> TokenUnavailable {
+        let who_acts = match self {
+            Self::TooSoon | Self::Unchanged => Actor::TenantAdministrator,
+            Self::Stopped => Actor::Nobody,
+        };
+        TokenUnavailable { retry_after, who_acts, cause: Arc::new(self) }
+    }
+}
+
 fn stopped() -> TokenUnavailable {
-    TokenUnavailable { retry_after: FORCED_INTERVAL, cause: Arc::new(NotReplaced::Stopped) }
+    NotReplaced::Stopped.unavailable(FORCED_INTERVAL)
 }
 
 impl BearerSource for TokenCell {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 
 use super::assertion::CertificateError;
+use super::bearer::Actor;
 use super::process::CommandError;
 use super::remedy::remedy;
 use super::secret::SecretError;
@@ -148,6 +149,22 @@ impl CredentialError {
     /// Returns how long the identity endpoint asks to be left alone, as it said it.
     pub fn retry_after(&self) -> Option<Duration> {
         self.answer()?.retry_after
+    }
+
+    /// Says who can do something about it, as far as it can be told.
+    pub fn who_acts(&self) -> Actor {
+        if self.class() == ErrorClass::Transient {
+            return Actor::Nobody;
+        }
+        let Some(answer) = self.answer().filter(|answer| answer.endpoint.kind == IdentityEndpointKind::Entra) else {
+            return Actor::Operator;
+        };
+        let step = answer.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.step);
+        match (step, self.reason()) {
+            (Some(step), _) if step.is_of_the_endpoints_tenant() => Actor::TenantAdministrator,
+            (None, TokenErrorReason::UnknownApp | TokenErrorReason::Refused) => Actor::TenantAdministrator,
+            (Some(_) | None, _) => Actor::Operator,
+        }
     }
 
     /// Finds our error inside the identity library's wrappers.

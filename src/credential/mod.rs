@@ -98,7 +98,8 @@ use std::time::Duration;
 pub use acquire::{Leg, LegOutcome, NotAfter};
 pub use assertion::CertificateError;
 pub use bearer::{
-    Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl, TokenUnavailable,
+    Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl,
+    TokenUnavailable,
 };
 pub use error::{
     CredentialError, ErrorClass, IdentityEndpoint, IdentityEndpointKind, IdentityProvider, NoAnswer, TokenHttpError,

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::fanout::EndpointOutcome;
 use super::retry::Ending;
-use crate::credential::TokenUnavailable;
+use crate::credential::{Actor, TokenUnavailable};
 use crate::metrics::ErrorKind;
 use crate::route::NotAChoice;
 use crate::signalr::{NotACall, Operation};
@@ -92,8 +92,9 @@ pub enum ProxyError {
     },
     /// There is no valid token.
     #[error(
-        "the gateway has no valid token for the SignalR endpoint; nothing was sent. Try again later; the gateway's \
-         operator finds the cause in its log and status page"
+        "the gateway has no valid token for the SignalR endpoint; nothing was sent. Try again later: {}. The cause is in \
+         the gateway's log and on its status page",
+        .0.as_ref().map_or(Actor::Nobody, |unavailable| unavailable.who_acts)
     )]
     TokenUnavailable(#[source] Option<TokenUnavailable>),
     /// No endpoint could be reached.

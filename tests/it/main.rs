@@ -27,4 +27,6 @@ mod reload;
 mod rotation;
 mod routing;
 mod secrets;
+mod token_faults;
 mod token_life;
+mod token_told;

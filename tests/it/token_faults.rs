@@ -1,0 +1,321 @@
+//! Entra's faults on real sockets: what each is called, what it costs callers (nothing while a token lives), and what never
+//! happens however Entra behaves.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use signalr_gateway::sandbox::{
+    APP_CLIENT_ID, CredentialChoice, Fault, FaultKind, GatewayConfig, Sandbox, SandboxSettings, TENANT_A, TENANT_B,
+    TENANT_C,
+};
+use tokio::net::TcpListener;
+
+use crate::support::{Caller, HELLO, Lab, Process, SEND, Samples, Stage, in_time, wait_until};
+
+const BY_HUB: &str = "[[routes]]\nname = \"east\"\nmatch = { hub = \"chat\" }\nendpoints = [\"east\"]\n\
+                      [[routes]]\nname = \"west\"\nendpoints = [\"west\"]\n";
+
+/// A description with everything in it that could start a line or drive a terminal.
+const NASTY: &str = r#"{"error":"invalid_client","error_codes":[7000215],"correlation_id":"c-1\r\nx",
+    "error_description":"AADSTS7000215: Invalid client secret.\r\n\u001b[31mred\u0000\u0007\t\"quoted\" \u0027x\u0027\r\nTrace ID: 1"}"#;
+
+/// What Entra does, and what it is called.
+struct Fall {
+    what: &'static str,
+    begins: fn(&Sandbox),
+    /// The label of `token_errors_total`.
+    reason: &'static str,
+    /// A part of what `/status` says.
+    told: &'static str,
+}
+
+fn always(sandbox: &Sandbox, kind: FaultKind) {
+    sandbox.entra().faults().set(Fault::always(kind));
+}
+
+fn lifetime(sandbox: &Sandbox, expires_in: Value) {
+    sandbox.directory().edit(|directory| directory.tokens.expires_in = Some(expires_in));
+}
+
+const FALLS: &[Fall] = &[
+    Fall {
+        what: "throttled for two hours",
+        begins: |sandbox| always(sandbox, FaultKind::status_after(429, Duration::from_secs(7200))),
+        reason: "throttled",
+        told: "429",
+    },
+    Fall { what: "500", begins: |sandbox| always(sandbox, FaultKind::status(500)), reason: "network", told: "500" },
+    Fall {
+        what: "503, a page",
+        begins: |sandbox| always(sandbox, FaultKind::html(503)),
+        reason: "network",
+        told: "503",
+    },
+    Fall {
+        what: "a reset before the answer",
+        begins: |sandbox| always(sandbox, FaultKind::Reset),
+        reason: "network",
+        told: "did not answer",
+    },
+    Fall {
+        what: "a reset in the middle of the body",
+        begins: |sandbox| always(sandbox, FaultKind::BreakBody),
+        reason: "network",
+        told: "broke off",
+    },
+    Fall {
+        what: "a page of a proxy",
+        begins: |sandbox| always(sandbox, FaultKind::html(403)),
+        reason: "malformed",
+        told: "something stands between it and the gateway",
+    },
+    Fall {
+        what: "a page with 200",
+        begins: |sandbox| always(sandbox, FaultKind::html(200)),
+        reason: "malformed",
+        told: "not the JSON of a token answer",
+    },
+    Fall {
+        what: "an empty object with 200",
+        begins: |sandbox| always(sandbox, FaultKind::json(200, "{}")),
+        reason: "malformed",
+        told: "no access token",
+    },
+    Fall {
+        what: "a life that is over",
+        begins: |sandbox| lifetime(sandbox, json!(-5)),
+        reason: "malformed",
+        told: "-5 seconds",
+    },
+    Fall {
+        what: "a life in words",
+        begins: |sandbox| lifetime(sandbox, json!("soon")),
+        reason: "malformed",
+        told: "how long its token lives",
+    },
+    Fall {
+        what: "a life that is written as text",
+        begins: |sandbox| lifetime(sandbox, json!("3599")),
+        reason: "malformed",
+        told: "cannot be understood",
+    },
+    Fall {
+        what: "a life of ages",
+        begins: |sandbox| lifetime(sandbox, json!(i64::MAX)),
+        reason: "malformed",
+        told: "9223372036854775807 seconds",
+    },
+    Fall {
+        what: "a life that is no whole number",
+        begins: |sandbox| lifetime(sandbox, json!(1e300)),
+        reason: "malformed",
+        told: "not the JSON of a token answer",
+    },
+    Fall {
+        what: "a refusal full of escapes",
+        begins: |sandbox| always(sandbox, FaultKind::json(401, NASTY)),
+        reason: "invalid_client",
+        told: "AADSTS7000215: the client secret is wrong",
+    },
+];
+
+async fn cold(sandbox: Stage, more: &str) -> Lab {
+    sandbox
+        .gateway(|plan| {
+            plan.wait_until_ready = false;
+            plan.set("process.workers", "1").more(more);
+        })
+        .await
+}
+
+const EAST_ALONE: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
+
+fn token_requests(sandbox: &Sandbox, tenant: &str) -> usize {
+    let path = format!("/{tenant}/oauth2/v2.0/token");
+    sandbox.entra().journal().entries().iter().filter(|entry| entry.path() == path).count()
+}
+
+fn waits(metrics: &Samples) -> f64 {
+    metrics.sum("token_wait_seconds_count", &[])
+}
+
+/// A cold start under a fault: callers are told to come back, people are told why.
+async fn cold_start(fall: &Fall) {
+    let stage = Stage::start().await;
+    (fall.begins)(&stage.sandbox);
+    let lab = cold(stage, EAST_ALONE).await;
+    let answer = lab.hello().await;
+    answer.is_refused(503, "token_unavailable");
+    let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    // Entra's two hours are cut to five minutes, and nobody is invited to come back at once.
+    assert!((1..=301).contains(&retry_after), "{}: {retry_after}", fall.what);
+    for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1"] {
+        assert!(!answer.text().contains(hidden), "{}: {}", fall.what, answer.text());
+    }
+    let credential = lab.credential("east").await;
+    let told = credential["last_error"].as_str().unwrap_or_default();
+    assert!(credential["state"] == "unavailable" && told.contains(fall.told), "{}: {credential}", fall.what);
+    assert!(!told.chars().any(char::is_control), "{}: {told:?}", fall.what);
+    let counted = lab.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", fall.reason)]);
+    assert!(counted >= 1.0, "{}: not counted as {}", fall.what, fall.reason);
+    assert!(lab.arrivals("east").is_empty(), "{}", fall.what);
+}
+
+#[tokio::test]
+async fn each_fault_of_entra_at_a_cold_start_is_named_and_bounded() {
+    futures_util::stream::iter(FALLS).for_each_concurrent(4, cold_start).await;
+}
+
+/// A refresh that fails while the token lives: nobody notices.
+async fn refresh(fall: &Fall) {
+    let stage = Stage::start().await;
+    // It is due after half of it, fails within two seconds more, and the token serves for four more.
+    stage.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(16));
+    let lab = stage
+        .gateway(|plan| {
+            plan.set("process.workers", "1").more(EAST_ALONE);
+        })
+        .await;
+    (fall.begins)(&lab.sandbox);
+    let mut caller = lab.caller().await;
+    let before = waits(&lab.metrics().await);
+    wait_until("a refresh has failed", async || {
+        caller.post(SEND, "application/json", HELLO).await.is(202);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (lab.credential("east").await["state"] == "stale").then_some(())
+    })
+    .await;
+    caller.post(SEND, "application/json", HELLO).await.is(202);
+    let waited = waits(&lab.metrics().await) - before;
+    assert!(waited.abs() < 0.1, "{}: {waited} requests waited although there was a token", fall.what);
+    assert_eq!(lab.admin("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn no_request_waits_while_a_valid_token_exists_however_refreshes_fail() {
+    let wanted = ["503, a page", "an empty object with 200", "throttled for two hours", "a refusal full of escapes"];
+    let falls: Vec<&Fall> = FALLS.iter().filter(|fall| wanted.contains(&fall.what)).collect();
+    assert_eq!(falls.len(), wanted.len());
+    join_all(falls.into_iter().map(refresh)).await;
+}
+
+#[tokio::test]
+async fn no_request_waits_for_a_refresh_that_hangs() {
+    let stage = Stage::start().await;
+    stage.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
+    let lab = stage
+        .gateway(|plan| {
+            plan.more(EAST_ALONE);
+        })
+        .await;
+    let (asked, before) = (token_requests(&lab.sandbox, TENANT_B), waits(&lab.metrics().await));
+    always(&lab.sandbox, FaultKind::Hang);
+    let mut caller = lab.caller().await;
+    wait_until("a refresh has begun", async || {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (token_requests(&lab.sandbox, TENANT_B) > asked).then_some(())
+    })
+    .await;
+    for _ in 0..100 {
+        caller.post(SEND, "application/json", HELLO).await.is(202);
+    }
+    let waited = waits(&lab.metrics().await) - before;
+    assert!(waited.abs() < 0.1, "{waited}");
+}
+
+#[tokio::test]
+async fn one_stuck_credential_adds_no_wait_to_the_others() {
+    let stage = Stage::start().await;
+    stage.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}")));
+    let lab = cold(stage, BY_HUB).await;
+    wait_until("east is ready", async || (lab.credential("east").await["state"] == "ready").then_some(())).await;
+    let before = waits(&lab.metrics().await);
+    // One worker serves both: what waits for west must not stand in the way of east.
+    let mut stuck = lab.caller().await;
+    let stuck = tokio::spawn(async move {
+        stuck.post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", HELLO).await
+    });
+    wait_until("it is in flight", async || {
+        ((lab.metrics().await.sum("requests_in_flight", &[]) - 1.0).abs() < 0.1).then_some(())
+    })
+    .await;
+    let mut caller = lab.caller().await;
+    for _ in 0..200 {
+        caller.post(SEND, "application/json", HELLO).await.is(202);
+    }
+    let waited = waits(&lab.metrics().await) - before;
+    assert!(!stuck.is_finished() && waited.abs() < 0.1, "{waited} waits");
+    stuck.abort();
+}
+
+#[tokio::test]
+async fn thousand_callers_of_a_cold_gateway_share_one_acquisition() {
+    raise_file_limit();
+    // Without TLS to the endpoint, whose handshakes are not what is looked at and would take the longest.
+    let mut settings = SandboxSettings::default();
+    settings.endpoints.iter_mut().for_each(|endpoint| endpoint.tls = false);
+    let stage = Stage::with(settings).await;
+    always(&stage.sandbox, FaultKind::Delay { delay_ms: 1500 });
+    let lab = cold(stage, &format!("{EAST_ALONE}[timeouts]\nrequest = \"20s\"\ntry = \"20s\"\n")).await;
+    let callers = (0..1000).map(|_| async { lab.caller().await.post(SEND, "application/json", HELLO).await });
+    for answer in in_time("a thousand answers", join_all(callers)).await {
+        answer.is(202);
+    }
+    assert_eq!(token_requests(&lab.sandbox, TENANT_B), 1);
+    assert_eq!(lab.arrivals("east").len(), 1000);
+}
+
+/// Two thousand sockets and more are open at once in this process.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+#[tokio::test]
+async fn clock_ten_minutes_off_stops_no_secret_and_is_named_by_a_certificate() {
+    for offset in [600, -600] {
+        let stage = Stage::start().await;
+        stage.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = offset);
+        let lab = cold(stage, EAST_ALONE).await;
+        wait_until("east is ready", async || (lab.credential("east").await["state"] == "ready").then_some(())).await;
+        let expires = lab.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!((expires - now - 3599.0).abs() < 60.0, "counted by this host's clock: {}", expires - now);
+    }
+    let stage = Stage::start().await;
+    stage.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = 660);
+    let lab = stage
+        .gateway(|plan| {
+            plan.wait_until_ready = false;
+            plan.config = plan.config.clone().with_credential("east", CredentialChoice::ClientCertificate);
+            plan.more(EAST_ALONE);
+        })
+        .await;
+    lab.hello().await.is_refused(503, "token_unavailable");
+    let told = lab.credential("east").await["last_error"].as_str().unwrap().to_owned();
+    assert!(told.contains("AADSTS700024") && told.contains("check this host's clock"), "{told}");
+    let counted = lab.metrics().await.sum("token_errors_total", &[("reason", "assertion_expired")]);
+    assert!((counted - 1.0).abs() < 0.1, "{counted}");
+}
+
+#[tokio::test]
+async fn proxy_of_the_environment_sees_no_identity_request() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let environment = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+    let environment = environment.map(|name| (name, address.as_str()));
+    let stage = Stage::start().await;
+    // East asks Entra, west the metadata service as well.
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let config = files.config.to_str().unwrap();
+    let gateway = Process::start(&["run", "--config", config], &environment, stage.folder.path()).await;
+    gateway.wait_until_credentials_are("ready").await;
+    Caller::connect(gateway.listener()).await.post(SEND, "application/json", HELLO).await.is(202);
+    assert!(stage.sandbox.imds().journal().received() > 0 && stage.sandbox.entra().journal().received() > 0);
+    let seen = tokio::time::timeout(Duration::from_millis(200), proxy.accept()).await;
+    assert!(seen.is_err(), "the proxy was asked: {seen:?}");
+    assert!(token_requests(&stage.sandbox, TENANT_A) == 0);
+}

@@ -1,0 +1,136 @@
+//! What people are told of a token that is refused: the log once for each change of state, the status page, a metric by
+//! cause, and callers without an id, but with who must act.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use signalr_gateway::sandbox::{
+    APP_CLIENT_ID, ClientSecret, Fault, FaultKind, GatewayConfig, Sandbox, SecretText, TENANT_B,
+};
+
+use crate::support::{Caller, Process, Stage, wait_until};
+
+const EAST_ALONE: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
+
+fn secret(sandbox: &Sandbox, change: impl FnOnce(&mut ClientSecret)) {
+    sandbox.directory().edit(|directory| change(&mut directory.application_mut(APP_CLIENT_ID).unwrap().secrets[0]));
+}
+
+fn asked(sandbox: &Sandbox) -> usize {
+    sandbox.entra().journal().entries().iter().filter(|entry| entry.path().contains(TENANT_B)).count()
+}
+
+/// What the log says of east's token.
+fn lines(process: &Process) -> Vec<Value> {
+    let log = process.log();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["credential"] == "east").collect()
+}
+
+#[tokio::test]
+async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
+    let stage = Stage::start().await;
+    let (right, later) = (stage.sandbox.client_secret(), SystemTime::now() + Duration::from_secs(3600));
+    let config = GatewayConfig { more: EAST_ALONE.to_owned(), ..GatewayConfig::default() };
+    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
+    secret(&stage.sandbox, |secret| secret.value = SecretText::new("another"));
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let status = async || Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    // A file that is written anew is tried at once.
+    let try_again = async |content: &str| {
+        let before = asked(&stage.sandbox);
+        // In one step, so that nobody reads half of it.
+        let half_done = files.secret.with_extension("part");
+        std::fs::write(&half_done, content).unwrap();
+        std::fs::rename(&half_done, &files.secret).unwrap();
+        wait_until("it was tried again", async || (asked(&stage.sandbox) > before).then_some(())).await;
+    };
+    wait_until("it was refused", async || (lines(&process).len() == 1).then_some(())).await;
+    for attempt in 0..2 {
+        try_again(&format!("wrong {attempt}")).await;
+    }
+    secret(&stage.sandbox, |secret| {
+        secret.value = right.clone();
+        secret.expires = SystemTime::UNIX_EPOCH;
+    });
+    try_again(right.expose()).await;
+    wait_until("the other cause was told", async || (lines(&process).len() == 2).then_some(())).await;
+    let shown = status().await["credentials"][0].clone();
+    assert_eq!(shown["state"], "unavailable", "{shown}");
+    let told = shown["last_error"].as_str().unwrap();
+    assert!(told.contains("AADSTS7000222: the client secret has expired; create a new secret"), "{told}");
+    let page = Caller::connect(process.admin()).await.call("GET", "/").await.text();
+    assert!(page.contains("AADSTS7000222"), "the page for people says it, too");
+    let counted =
+        process.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", "invalid_client")]);
+    assert!(counted >= 4.0, "each one is counted: {counted}");
+    secret(&stage.sandbox, |secret| secret.expires = later);
+    try_again(right.expose()).await;
+    wait_until("it is in service", async || (lines(&process).len() == 3).then_some(())).await;
+    assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "what is mended is not shown");
+
+    let lines = lines(&process);
+    let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["ERROR", "ERROR", "INFO"], "{lines:#?}");
+    for (line, parts) in lines.iter().zip([
+        ["AADSTS7000215: the client secret is wrong", "use the secret's value (not its id)"],
+        ["AADSTS7000222: the client secret has expired", "create a new secret on the app registration"],
+    ]) {
+        let error = line["error"].as_str().unwrap();
+        assert!(parts.iter().all(|part| error.contains(part)) && error.contains("correlation id"), "{error}");
+    }
+}
+
+/// What is broken, and who is said to act.
+type Case = (fn(&Sandbox), &'static str);
+
+#[tokio::test]
+async fn caller_is_told_who_must_act_and_no_id() {
+    let cases: [Case; 5] = [
+        (
+            |sandbox| secret(sandbox, |secret| secret.expires = SystemTime::UNIX_EPOCH),
+            "the gateway's operator must act",
+        ),
+        (
+            |sandbox| {
+                sandbox
+                    .directory()
+                    .edit(|directory| directory.tenant_mut(TENANT_B).unwrap().service_principals.clear());
+            },
+            "an administrator of the endpoint's tenant must act",
+        ),
+        (
+            |sandbox| {
+                sandbox
+                    .directory()
+                    .edit(|directory| directory.tenant_mut(TENANT_B).unwrap().conditional_access_blocks = true);
+            },
+            "an administrator of the endpoint's tenant must act",
+        ),
+        (
+            |sandbox| sandbox.entra().faults().set(Fault::always(FaultKind::status_after(503, Duration::from_secs(9)))),
+            "nobody needs to act",
+        ),
+        (
+            |sandbox| sandbox.directory().edit(|directory| directory.tenants.retain(|tenant| tenant.id != TENANT_B)),
+            "the gateway's operator must act",
+        ),
+    ];
+    for (breaks, told) in cases {
+        let stage = Stage::start().await;
+        breaks(&stage.sandbox);
+        let lab = stage
+            .gateway(|plan| {
+                plan.wait_until_ready = false;
+                plan.more(EAST_ALONE);
+            })
+            .await;
+        let answer = lab.hello().await;
+        answer.is_refused(503, "token_unavailable");
+        assert!(answer.text().contains(told), "no `{told}` in {}", answer.text());
+        for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1", "secret"] {
+            assert!(!answer.text().contains(hidden), "{}", answer.text());
+        }
+    }
+}
