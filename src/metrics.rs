@@ -81,6 +81,7 @@ struct SharedMetrics {
     unauthorized: IntCounterVec,
     fan_out_legs: IntCounterVec,
     fan_out_partial: IntCounterVec,
+    fan_out_repeated: IntCounterVec,
     /// What is left of the retry budgets of all workers together. Not shown as it is.
     retry_saved: GaugeVec,
     retry_budget: GaugeVec,
@@ -100,6 +101,7 @@ impl SharedMetrics {
             Box::new(self.unauthorized.clone()),
             Box::new(self.fan_out_legs.clone()),
             Box::new(self.fan_out_partial.clone()),
+            Box::new(self.fan_out_repeated.clone()),
             Box::new(self.retry_saved.clone()),
             Box::new(self.retry_budget.clone()),
         ]
@@ -218,6 +220,11 @@ impl Metrics {
             fan_out_partial: counters(
                 "fanout_partial_total",
                 "Calls to several endpoints that some accepted and others did not.",
+                &["route"],
+            )?,
+            fan_out_repeated: counters(
+                "fanout_repeats_total",
+                "Calls to several endpoints that came again under their Idempotency-Key after some had accepted them.",
                 &["route"],
             )?,
             unauthorized: counters(

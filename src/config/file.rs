@@ -34,6 +34,8 @@ pub(crate) struct ConfigFile {
     pub(crate) timeouts: TimeoutsFile,
     /// What is sent again.
     pub(crate) retry: RetryFile,
+    /// Calls that may be repeated.
+    pub(crate) idempotency: IdempotencyFile,
     /// When endpoints are taken out.
     pub(crate) health: HealthFile,
     /// What is added to requests.
@@ -778,6 +780,22 @@ pub(crate) enum MessageRetryFile {
     #[default]
     Never,
     Sdk,
+}
+
+/// Calls to several endpoints that carry an `Idempotency-Key`: a repeat goes only to those that did not accept.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct IdempotencyFile {
+    /// How long a key is remembered.
+    pub(crate) keep: String,
+    /// The most keys that are remembered; the oldest make way. Each takes up to 2 KiB.
+    pub(crate) keys: u32,
+}
+
+impl Default for IdempotencyFile {
+    fn default() -> Self {
+        Self { keep: "5m".to_owned(), keys: 10_000 }
+    }
 }
 
 /// When endpoints are taken out.

@@ -33,7 +33,7 @@ impl Live {
     pub(super) fn build(settings: Settings, control: &Handle) -> Result<Self, GatewayError> {
         let metrics = Arc::new(Metrics::new()?);
         let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
-        let snapshot = snapshot(&settings, &credentials, &[], &metrics)?;
+        let snapshot = snapshot(&settings, &credentials, None, &metrics)?;
         metrics.config_in_force(&settings.hash, names(&settings));
         Ok(Self {
             settings,
@@ -116,7 +116,7 @@ impl Live {
         }
         let credentials = self.credentials.rebuild(&settings.credentials, self.metrics.token(), &self.control)?;
         let before = self.latest.load_full();
-        let snapshot = snapshot(&settings, &credentials, before.endpoints(), &self.metrics)?;
+        let snapshot = snapshot(&settings, &credentials, Some(&before), &self.metrics)?;
         changes.extend(differences(&self.settings, &settings));
 
         credentials.start();
@@ -166,7 +166,7 @@ impl Live {
 fn snapshot(
     settings: &Settings,
     credentials: &Credentials,
-    before: &[Arc<Endpoint>],
+    before: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<Snapshot, GatewayError> {
     let build = |endpoint: &EndpointSettings| {
@@ -174,7 +174,8 @@ fn snapshot(
             endpoint: endpoint.name.to_string(),
             credential: endpoint.credential.to_string(),
         })?;
-        let same = before.iter().find(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
+        let mut old = before.map(Snapshot::endpoints).unwrap_or_default().iter();
+        let same = old.find(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
         match same {
             Some(same) => Ok::<_, GatewayError>(Arc::clone(same)),
             None => Ok(Arc::new(Endpoint::build(endpoint, bearer, metrics.endpoints())?)),
@@ -185,7 +186,7 @@ fn snapshot(
     let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
     let routes = Table::build(&settings.routes, &endpoint_names, &listener_names);
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone()).collect();
-    Ok(Snapshot::new(settings.proxy.clone(), admissions, routes, endpoints))
+    Ok(Snapshot::new(settings.proxy.clone(), admissions, routes, endpoints, before))
 }
 
 /// Returns the names that may label series.

@@ -205,6 +205,11 @@ impl WorkerMetrics {
         self.shared.fan_out_partial.with_label_values(&[route]).inc();
     }
 
+    /// Records a repeat of a call to several endpoints that some had accepted already.
+    pub fn fan_out_repeated(&self, route: &str) {
+        self.shared.fan_out_repeated.with_label_values(&[route]).inc();
+    }
+
     /// Records how long a request waited for a token.
     pub fn token_waited(&self, waited: Duration) {
         self.token_wait.observe(waited.as_secs_f64());

@@ -115,7 +115,7 @@ pub enum ProxyError {
     /// A delivery to several endpoints did not reach all that it should have.
     #[error(
         "some SignalR endpoints accepted the call and others did not; repeating it would reach those that accepted \
-         once more"
+         once more, unless both calls carry the same Idempotency-Key"
     )]
     PartialDelivery {
         /// What it came to at each endpoint.

@@ -1,14 +1,19 @@
 //! One call to several endpoints, and one answer from them. What the answers come to is said by
 //! [`crate::signalr::merge_delivery`] and [`crate::signalr::merge_question`].
+//!
+//! A delivery that carries an `Idempotency-Key` goes only to the endpoints that have not accepted it under that key.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
 use http::{HeaderName, Response, StatusCode};
 
-use super::body::Answer;
+use super::body::{Answer, RequestBody};
 use super::exchange::Exchange;
 use super::forward::Outgoing;
+use super::repeats::{AnotherCall, Fingerprint, RepeatableCall};
 use super::retry::Ending;
 use super::{Proxy, ProxyError};
 use crate::route::Choice;
@@ -38,6 +43,7 @@ impl Proxy {
         choice: Choice<'_>,
         policy: Policy,
         call: &Call<'_>,
+        key: Option<&str>,
         outgoing: &Outgoing<'_>,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
@@ -46,18 +52,48 @@ impl Proxy {
         let began = Instant::now();
         let body = tokio::time::timeout(self.time_left(exchange)?, outgoing.body.collected()).await;
         let body = body.map_err(|_late| ProxyError::SlowRequest)??;
-        let leg = |place: usize| {
-            let outgoing = outgoing.with_body(body.clone());
-            let exchange = &*exchange;
-            async move { self.deliver_to(place, call.operation, &outgoing, exchange).await }
+        let repeatable = key.map(|key| self.repeatable(key, outgoing, &body)).transpose()?;
+        let accepted = match &repeatable {
+            // Whoever is sending it now is waited for.
+            Some(call) => match tokio::time::timeout(self.time_left(exchange)?, call.accepted.lock()).await {
+                Ok(accepted) => Some(RefCell::new(accepted)),
+                Err(_late) => return Err(ProxyError::Deadline { limit: self.snapshot.settings.request_timeout }),
+            },
+            None => None,
         };
         let places: Vec<usize> = choice.places().collect();
-        let mut results = join_all(places.iter().map(|place| leg(*place))).await;
+        let earlier = |place: &usize| {
+            let endpoint = self.pools.get(*place)?.endpoint();
+            accepted.as_ref()?.borrow().by(endpoint.name().as_str(), endpoint.origin())
+        };
+        let earlier: Vec<Option<StatusCode>> = places.iter().map(earlier).collect();
+        if earlier.iter().any(Option::is_some) {
+            self.metrics.fan_out_repeated(route);
+        }
+        let leg = |(place, earlier): (&usize, &Option<StatusCode>)| {
+            let outgoing = outgoing.with_body(body.clone());
+            let (place, earlier, exchange, accepted) = (*place, *earlier, &*exchange, accepted.as_ref());
+            async move {
+                if let Some(status) = earlier {
+                    return Ok(accepted_earlier(status));
+                }
+                let result = self.deliver_to(place, call.operation, &outgoing, exchange).await;
+                if let (Some(accepted), Ok(response), Some(pool)) = (accepted, &result, self.pools.get(place))
+                    && response.status().is_success()
+                {
+                    // At once: the others may take long, and the caller may be gone by then.
+                    let endpoint = pool.endpoint();
+                    accepted.borrow_mut().note(endpoint.name().as_str(), endpoint.origin(), response.status());
+                }
+                result
+            }
+        };
+        let mut results = join_all(places.iter().zip(&earlier).map(leg)).await;
         // Side by side, so what passed on the clock is what was waited.
         exchange.waited_in_all(began.elapsed());
 
         let legs: Vec<Leg> = results.iter().map(ended).collect();
-        for leg in &legs {
+        for (leg, _) in legs.iter().zip(&earlier).filter(|(_, earlier)| earlier.is_none()) {
             self.metrics.fan_out_leg(route, words(*leg));
         }
         let merged = match call.operation.together() {
@@ -76,6 +112,20 @@ impl Proxy {
         chosen_result.unwrap_or(Err(ProxyError::Internal)).map(|response| (place, response))
     }
 
+    /// Returns what is known of a call by its key.
+    fn repeatable(
+        &self,
+        key: &str,
+        outgoing: &Outgoing<'_>,
+        body: &RequestBody,
+    ) -> Result<Arc<RepeatableCall>, ProxyError> {
+        let fingerprint = Fingerprint::of(&outgoing.method, &outgoing.uri, body.whole());
+        let call = self.snapshot.repeats.call(key, fingerprint, self.snapshot.settings.repeats);
+        call.map_err(|AnotherCall| {
+            ProxyError::Malformed("the Idempotency-Key stands for another call; take a new key for each call")
+        })
+    }
+
     fn outcomes(&self, places: &[usize], legs: &[Leg], results: Vec<LegResult>) -> Vec<EndpointOutcome> {
         let outcome = |((place, leg), result): ((&usize, &Leg), LegResult)| {
             let status = result.ok().map(|response| {
@@ -88,6 +138,13 @@ impl Proxy {
         };
         places.iter().zip(legs).zip(results).map(outcome).collect()
     }
+}
+
+/// Stands for what an endpoint answered when the call was sent before.
+fn accepted_earlier(status: StatusCode) -> Response<Answer> {
+    let mut response = Response::new(Answer::Empty);
+    *response.status_mut() = status;
+    response
 }
 
 /// Says how a leg ended.

@@ -21,7 +21,7 @@ use crate::metrics::UpstreamErrorReason;
 /// read it. For further attempts the headers are kept as text, which is cheapest to make, since nearly all requests need
 /// no other attempt.
 pub(super) struct Outgoing<'a> {
-    method: Method,
+    pub(super) method: Method,
     /// In origin form: path and query as the caller sent them.
     pub(super) uri: Cow<'a, Uri>,
     pub(super) body: RequestBody,

@@ -35,10 +35,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a request header stays here. `expect` is answered by our own server, and which endpoint a caller named is
-/// between the two of us.
+/// Whether a request header stays here. `expect` is answered by our own server; which endpoint a caller named, and by which key
+/// it may repeat a call, is between the two of us.
 fn stays_here(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || *name == ENDPOINT_HEADER || matches!(name.as_str(), "cookie" | "expect")
+    is_hop_by_hop(name) || *name == ENDPOINT_HEADER || matches!(name.as_str(), "cookie" | "expect" | "idempotency-key")
 }
 
 /// What one look at a request's headers tells. Each further look, and each search for a name, would cost about as much

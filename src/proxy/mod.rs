@@ -13,6 +13,7 @@ mod fanout;
 mod forward;
 pub mod headers;
 mod listing;
+mod repeats;
 mod request_id;
 mod retry;
 mod settings;
@@ -32,6 +33,7 @@ pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
 pub use error::{ERROR_HEADER, ProxyError};
 pub use fanout::EndpointOutcome;
+pub use repeats::{RepeatSettings, Repeats};
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
@@ -59,18 +61,22 @@ pub struct Snapshot {
     admissions: Vec<Admission>,
     routes: Table,
     endpoints: Vec<Arc<Endpoint>>,
+    repeats: Arc<Repeats>,
 }
 
 impl Snapshot {
-    /// Puts a configuration together. The routes refer to endpoints and listeners by their places here.
+    /// Puts a configuration together. The routes refer to endpoints and listeners by their places here. What is remembered of
+    /// calls is taken over from the one `before`.
     pub fn new(
         settings: ProxySettings,
         admissions: Vec<AdmissionSettings>,
         routes: Table,
         endpoints: Vec<Arc<Endpoint>>,
+        before: Option<&Self>,
     ) -> Self {
         let admission = |admission| Admission::new(admission, settings.max_header_bytes, settings.max_body_bytes);
-        Self { admissions: admissions.into_iter().map(admission).collect(), settings, routes, endpoints }
+        let repeats = before.map(|before| Arc::clone(&before.repeats)).unwrap_or_default();
+        Self { admissions: admissions.into_iter().map(admission).collect(), settings, routes, endpoints, repeats }
     }
 
     /// Returns the endpoints, in configured order.
@@ -162,6 +168,8 @@ impl Proxy {
         let choice = route.choose(&inquiry)?;
 
         // What goes there.
+        let is_repeatable = matches!(choice.manner(), Manner::All(_));
+        let key = if is_repeatable { repeats::key(&head.headers)?.map(str::to_owned) } else { None };
         let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
         headers::strip_request(&mut head.headers, glance, exchange.request_id(), client);
         let outgoing = Outgoing::new(head, &uri, body.clone(), head_bytes);
@@ -173,8 +181,11 @@ impl Proxy {
             (_, Together::List) => {
                 Box::pin(self.list(choice, &call, &outgoing, gateway().as_deref(), exchange)).await?
             }
-            (Manner::All(policy), Together::Deliver | Together::Ask) => {
-                Box::pin(self.fan_out(choice, policy, &call, &outgoing, exchange)).await?
+            (Manner::All(policy), Together::Deliver) => {
+                Box::pin(self.fan_out(choice, policy, &call, key.as_deref(), &outgoing, exchange)).await?
+            }
+            (Manner::All(policy), Together::Ask) => {
+                Box::pin(self.fan_out(choice, policy, &call, None, &outgoing, exchange)).await?
             }
             _ => self.deliver(choice, call.operation, &outgoing, exchange).await?,
         };

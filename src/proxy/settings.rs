@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::RetrySettings;
+use super::{RepeatSettings, RetrySettings};
 use crate::signalr::OperationSet;
 
 /// Who and what may pass one listener.
@@ -35,6 +35,8 @@ pub struct ProxySettings {
     pub try_timeout: Duration,
     /// How attempts are repeated.
     pub retry: RetrySettings,
+    /// How long calls that carry an `Idempotency-Key` are remembered.
+    pub repeats: RepeatSettings,
     /// Whether the caller's address is appended to `X-Forwarded-For` upstream.
     pub forward_client_address: bool,
     /// What the access log holds.

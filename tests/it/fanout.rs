@@ -1,10 +1,12 @@
 //! One call to several endpoints, and one answer from them.
 
+use std::time::Duration;
+
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use signalr_gateway::sandbox::{Fault, FaultKind};
 
-use crate::support::{HELLO, Lab, hello, request};
+use crate::support::{Answer, HELLO, Lab, hello, request};
 
 /// Sends every call to both endpoints.
 async fn lab(policy: &str) -> Lab {
@@ -117,4 +119,82 @@ async fn body_reaches_every_endpoint_as_it_came() {
     let (east, west) = (lab.arrival("east"), lab.arrival("west"));
     assert_eq!(east.body_length, 10 * 4096 + HELLO.len());
     assert_eq!(east.body, west.body);
+}
+
+const KEY: &str = "8e03978e-40d5-43dd-bc93-6894a57f9324";
+
+/// A broadcast that may be repeated.
+async fn keyed(lab: &Lab, key: &str, body: &'static str) -> Answer {
+    let head = hello().header("idempotency-key", key);
+    lab.caller().await.send(head, body).await
+}
+
+#[tokio::test]
+async fn repeat_under_one_key_goes_only_to_those_that_did_not_accept() {
+    let lab = lab("all").await;
+    let west = &lab.endpoint("west").server;
+    west.faults().set(Fault::times(2, FaultKind::status(500)).on_path("/api/hubs"));
+    keyed(&lab, KEY, HELLO).await.is_refused(502, "partial_delivery");
+    let partial = keyed(&lab, KEY, HELLO).await;
+    assert_eq!(partial.is_refused(502, "partial_delivery").json()["endpoints"][0]["outcome"], "accepted");
+    keyed(&lab, KEY, HELLO).await.is(202);
+    keyed(&lab, KEY, HELLO).await.is(202);
+    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (1, 3));
+    assert!(lab.arrivals("west").iter().all(|entry| entry.header("idempotency-key").is_none()), "the key leaves");
+    let repeats = lab.metrics().await.sum("fanout_repeats_total", &[("route", "both")]);
+    assert!((repeats - 3.0).abs() < f64::EPSILON, "{repeats}");
+    // Another key is another call.
+    keyed(&lab, "another", HELLO).await.is(202);
+    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (2, 4));
+}
+
+#[tokio::test]
+async fn key_of_another_call_and_what_is_no_key_are_refused() {
+    let lab = lab("all").await;
+    keyed(&lab, KEY, HELLO).await.is(202);
+    keyed(&lab, KEY, r#"{"target":"other","arguments":[]}"#).await.is_refused(400, "malformed");
+    for key in ["", &"x".repeat(256)] {
+        keyed(&lab, key, HELLO).await.is_refused(400, "malformed");
+    }
+    let two = hello().header("idempotency-key", "a").header("idempotency-key", "b");
+    lab.caller().await.send(two, HELLO).await.is_refused(400, "malformed");
+    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn repeat_that_comes_while_the_first_is_under_way_waits_for_it() {
+    let lab = lab("all").await;
+    let west = &lab.endpoint("west").server;
+    west.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 300 }).on_path("/api/hubs"));
+    // On connections of their own, so on workers of their own.
+    let answers = futures_util::future::join_all((0..6).map(|_| keyed(&lab, KEY, HELLO))).await;
+    for answer in answers {
+        answer.is(202);
+    }
+    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn repeat_of_a_caller_that_gave_up_goes_on_where_it_was() {
+    let lab = lab("all").await;
+    let west = &lab.endpoint("west").server;
+    west.faults().set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
+    let gave_up = tokio::time::timeout(Duration::from_millis(300), keyed(&lab, KEY, HELLO)).await;
+    assert!(gave_up.is_err());
+    lab.endpoint("east").server.journal().wait_for(1, |entry| entry.status == Some(202)).await;
+    keyed(&lab, KEY, HELLO).await.is(202);
+    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (1, 2));
+}
+
+#[tokio::test]
+async fn keys_are_forgotten_in_time() {
+    let lab = Lab::start(|plan| {
+        plan.more("[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n");
+        plan.set("idempotency.keep", "100ms");
+    })
+    .await;
+    keyed(&lab, KEY, HELLO).await.is(202);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    keyed(&lab, KEY, HELLO).await.is(202);
+    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (2, 2));
 }

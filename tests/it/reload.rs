@@ -63,6 +63,29 @@ async fn what_is_removed_leaves_the_metrics() {
 }
 
 #[tokio::test]
+async fn repeat_is_known_after_a_reload() {
+    let both = "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n";
+    let stage = Stage::start().await;
+    let (process, files) = start(&stage).await;
+    rewrite(&stage, &files, both);
+    process.hang_up().await;
+    wait_for_reloads(&process, "success", 1.0).await;
+    let keyed = async || {
+        let mut caller = Caller::connect(process.listener()).await;
+        caller.send(hello().header("idempotency-key", "one"), HELLO).await.is(202);
+    };
+    keyed().await;
+    rewrite(&stage, &files, &format!("{both}[limits]\nmax_body = \"512KiB\"\n"));
+    process.hang_up().await;
+    wait_for_reloads(&process, "success", 2.0).await;
+    keyed().await;
+    for endpoint in stage.sandbox.endpoints() {
+        let entries = endpoint.server.journal().entries();
+        assert_eq!(entries.iter().filter(|entry| entry.target.contains(":send")).count(), 1, "{}", endpoint.name());
+    }
+}
+
+#[tokio::test]
 async fn what_was_counted_before_a_reload_is_seen_while_old_requests_go_on() {
     let stage = Stage::start().await;
     let (process, files) = start(&stage).await;

@@ -17,11 +17,11 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use figment::value::Value;
 
-use super::file::{AccessFile, ConfigFile, FormatFile, LoggingFile, MessageRetryFile, RetryFile};
+use super::file::{AccessFile, ConfigFile, FormatFile, IdempotencyFile, LoggingFile, MessageRetryFile, RetryFile};
 use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
 use crate::gateway::{LogFormat, LoggingSettings, Settings};
-use crate::proxy::{AccessLog, MessageRetry, ProxySettings, RetrySettings};
+use crate::proxy::{AccessLog, MessageRetry, ProxySettings, RepeatSettings, RetrySettings};
 use crate::serve::ServeSettings;
 
 /// Longer deadlines are mistakes.
@@ -37,6 +37,9 @@ const MAX_BODY: u64 = 64 * 1024 * 1024;
 
 /// More than anybody would wait for.
 const MAX_ATTEMPTS: u32 = 10;
+
+/// Bounds memory.
+const MAX_KEYS: u32 = 1_000_000;
 
 /// Names a value by its path.
 type Key = Vec<String>;
@@ -258,6 +261,7 @@ fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
         request_timeout,
         try_timeout,
         retry: retry(file, context),
+        repeats: repeats(&file.idempotency, context),
         forward_client_address: file.forwarding.client_address,
         access_log: access_log(file, context),
     }
@@ -274,6 +278,14 @@ fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {
         AccessFile::Failures => AccessLog::Failures,
         AccessFile::Off => AccessLog::Off,
     }
+}
+
+fn repeats(file: &IdempotencyFile, context: &mut Context<'_>) -> RepeatSettings {
+    if !(1..=MAX_KEYS).contains(&file.keys) {
+        let fact = format!("is {}, must be 1 to {MAX_KEYS}", file.keys);
+        context.problem(&key(&["idempotency", "keys"]), fact, None);
+    }
+    RepeatSettings { keep: context.duration(&key(&["idempotency", "keep"]), &file.keep), keys: file.keys as usize }
 }
 
 fn retry(file: &ConfigFile, context: &mut Context<'_>) -> RetrySettings {

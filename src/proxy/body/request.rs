@@ -127,6 +127,14 @@ impl RequestBody {
         Ok(Self { source: Source::Whole(Some(whole)), attempt: 0 })
     }
 
+    /// Returns what [`RequestBody::collected`] has read.
+    pub(in crate::proxy) fn whole(&self) -> &[u8] {
+        match &self.source {
+            Source::Whole(Some(bytes)) => bytes,
+            Source::Nothing | Source::Whole(None) | Source::Upload(_) => &[],
+        }
+    }
+
     fn upload(&self) -> Option<&Rc<RefCell<Upload>>> {
         match &self.source {
             Source::Upload(upload) => Some(upload),
