@@ -61,6 +61,7 @@ fn endpoint() -> Endpoint {
         ca_file: None,
         connect_timeout: Duration::from_secs(2),
         http_version: HttpVersion::Http1,
+        max_requests: None,
         pool: PoolSettings { max_idle_per_worker: 1, idle_timeout: Duration::from_secs(60) },
         health: HealthSettings { failures: 5, pause: Duration::from_secs(5), probe_interval: Duration::from_secs(30) },
     };
@@ -72,6 +73,9 @@ fn rules(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headers");
 
     let settings = AdmissionSettings {
+        listener: "default".to_owned(),
+        max_requests: None,
+        client_rate: None,
         allowed_hosts: vec![String::from("gateway.internal"), String::from("*.svc.cluster.local")],
         operations: OperationSet::MESSAGES,
         clients: vec!["10.0.0.0/8".parse().expect("a network")],

@@ -29,6 +29,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
         pick: Pick::First,
         when_unavailable: WhenUnavailable::Send,
         callers_choose: false,
+        rate: None,
         endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
     };
     let routes: Vec<_> = (0..count).map(route).collect();

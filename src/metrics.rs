@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use endpoint::EndpointMetrics;
 pub use exposition::Exposition;
 pub use labels::{
-    BreakerState, ConnectionState, ErrorKind, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage,
+    BreakerState, ConnectionState, ErrorKind, QueueOutcome, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage,
     UnauthorizedAction, UpstreamErrorReason,
 };
 pub use stale::KnownNames;
@@ -82,6 +82,10 @@ struct SharedMetrics {
     fan_out_legs: IntCounterVec,
     fan_out_partial: IntCounterVec,
     fan_out_repeated: IntCounterVec,
+    listener_queue: IntCounterVec,
+    endpoint_queue: IntCounterVec,
+    rate_limited: IntCounterVec,
+    client_rate_limited: IntCounterVec,
     /// What is left of the retry budgets of all workers together. Not shown as it is.
     retry_saved: GaugeVec,
     retry_budget: GaugeVec,
@@ -102,6 +106,10 @@ impl SharedMetrics {
             Box::new(self.fan_out_legs.clone()),
             Box::new(self.fan_out_partial.clone()),
             Box::new(self.fan_out_repeated.clone()),
+            Box::new(self.listener_queue.clone()),
+            Box::new(self.endpoint_queue.clone()),
+            Box::new(self.rate_limited.clone()),
+            Box::new(self.client_rate_limited.clone()),
             Box::new(self.retry_saved.clone()),
             Box::new(self.retry_budget.clone()),
         ]
@@ -226,6 +234,22 @@ impl Metrics {
                 "fanout_repeats_total",
                 "Calls to several endpoints that came again under their Idempotency-Key after some had accepted them.",
                 &["route"],
+            )?,
+            listener_queue: counters(
+                "listener_queue_total",
+                "Calls that found max_requests of their listener reached, and what became of them.",
+                &["listener", "outcome"],
+            )?,
+            endpoint_queue: counters(
+                "endpoint_queue_total",
+                "Attempts that found max_requests of their endpoint reached, and what became of them.",
+                &["endpoint", "outcome"],
+            )?,
+            rate_limited: counters("rate_limited_total", "Calls beyond the rate of their route.", &["route"])?,
+            client_rate_limited: counters(
+                "client_rate_limited_total",
+                "Calls beyond the rate of their caller's network.",
+                &["listener"],
             )?,
             unauthorized: counters(
                 "upstream_unauthorized_total",

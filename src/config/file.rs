@@ -74,6 +74,37 @@ pub(crate) struct ListenerFile {
     /// A header every call must carry. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) required_header: Option<RequiredHeaderFile>,
+    /// The most calls in work at once. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_requests: Option<u32>,
+    /// How many calls may come from each network of callers. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_rate: Option<ClientRateFile>,
+}
+
+/// How many calls may come from each network of callers.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientRateFile {
+    /// Calls per second in the long run.
+    pub(crate) per_second: u32,
+    /// Calls that may come at once. Default: as many as per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) burst: Option<u32>,
+    /// The prefix length that makes a network of IPv4 addresses. Default 32: each address is one.
+    #[serde(default = "ipv4_prefix")]
+    pub(crate) ipv4_prefix: u8,
+    /// The same of IPv6 addresses. Default 64.
+    #[serde(default = "ipv6_prefix")]
+    pub(crate) ipv6_prefix: u8,
+}
+
+fn ipv4_prefix() -> u8 {
+    32
+}
+
+fn ipv6_prefix() -> u8 {
+    64
 }
 
 /// A listener's certificate.
@@ -447,6 +478,9 @@ pub(crate) struct EndpointFile {
     /// `"1.1"` (default) or `"2"`: what is spoken with it.
     #[serde(default)]
     pub(crate) http_version: HttpVersionFile,
+    /// The most calls it may have in work at once. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_requests: Option<u32>,
     /// How connections to it are kept.
     #[serde(default)]
     pub(crate) pool: PoolFile,
@@ -513,8 +547,22 @@ pub(crate) struct RouteFile {
     /// Whether a caller may name one of the endpoints by the header `signalr-gateway-endpoint`. Default false.
     #[serde(default)]
     pub(crate) endpoint_header: bool,
+    /// How many calls it takes. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<RateFile>,
     /// The endpoints: names, or `{ name = …, weight = … }`.
     pub(crate) endpoints: Vec<RouteEndpointFile>,
+}
+
+/// How many calls a route takes.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RateFile {
+    /// Calls per second in the long run.
+    pub(crate) per_second: u32,
+    /// Calls that may come at once. Default: as many as per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) burst: Option<u32>,
 }
 
 /// How a route picks an endpoint.
@@ -707,7 +755,6 @@ fn post() -> String {
 /// Limits on what callers may send.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[expect(clippy::struct_field_names, reason = "the fields are the keys of the file")]
 pub(crate) struct LimitsFile {
     /// The largest request body: bytes, or with `KiB` or `MiB`. The service takes 1 MiB.
     pub(crate) max_body: SizeFile,
@@ -715,6 +762,10 @@ pub(crate) struct LimitsFile {
     pub(crate) max_header: SizeFile,
     /// The most connections of callers at once; more wait to be accepted.
     pub(crate) max_connections: u32,
+    /// The most calls that wait for a place at one listener or endpoint where `max_requests` is reached.
+    pub(crate) queue: u32,
+    /// How long each may wait.
+    pub(crate) queue_time: String,
 }
 
 /// A number of bytes.
@@ -730,7 +781,13 @@ pub(crate) enum SizeFile {
 impl Default for LimitsFile {
     fn default() -> Self {
         let text = |text: &str| SizeFile::Text(text.to_owned());
-        Self { max_body: text("1MiB"), max_header: text("16KiB"), max_connections: 10_000 }
+        Self {
+            max_body: text("1MiB"),
+            max_header: text("16KiB"),
+            max_connections: 10_000,
+            queue: 100,
+            queue_time: "500ms".to_owned(),
+        }
     }
 }
 

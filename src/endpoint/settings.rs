@@ -47,6 +47,8 @@ pub struct EndpointSettings {
     pub connect_timeout: Duration,
     /// What is spoken with it.
     pub http_version: HttpVersion,
+    /// The most calls that it may have in work at once; no limit if `None`.
+    pub max_requests: Option<usize>,
     /// How its connections are kept.
     pub pool: PoolSettings,
     /// When it is taken out.

@@ -56,6 +56,10 @@ label_enum! {
         TokenUnavailable = "token_unavailable",
         /// No endpoint of the route could be reached; nothing was sent.
         EndpointUnavailable = "endpoint_unavailable",
+        /// As many calls are in work as may be.
+        Overload = "overload",
+        /// There are more calls than a rate allows.
+        RateLimited = "rate_limited",
         /// The gateway is stopping.
         Draining = "draining",
         /// The endpoint did not answer within the deadline.
@@ -88,6 +92,18 @@ label_enum! {
         Protocol = "protocol",
         /// The answer's body broke off.
         Body = "body",
+    }
+}
+
+label_enum! {
+    /// What became of a call that found no place at once.
+    QueueOutcome {
+        /// It got one in time.
+        Entered = "entered",
+        /// It waited in vain.
+        TimedOut = "timed_out",
+        /// As many waited as may.
+        Full = "full",
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
 use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge};
 
-use super::labels::{CODE_COUNT, ConnectionState, ErrorKind, RetryOutcome, UnauthorizedAction, UpstreamErrorReason};
+use super::labels::{
+    CODE_COUNT, ConnectionState, ErrorKind, QueueOutcome, RetryOutcome, UnauthorizedAction, UpstreamErrorReason,
+};
 use super::labels::{code_index, code_label};
 use super::{Metrics, SharedMetrics};
 
@@ -208,6 +210,26 @@ impl WorkerMetrics {
     /// Records a repeat of a call to several endpoints that some had accepted already.
     pub fn fan_out_repeated(&self, route: &str) {
         self.shared.fan_out_repeated.with_label_values(&[route]).inc();
+    }
+
+    /// Records what became of a call that found no place at its listener at once.
+    pub fn queued_at_listener(&self, listener: &str, outcome: QueueOutcome) {
+        self.shared.listener_queue.with_label_values(&[listener, outcome.label()]).inc();
+    }
+
+    /// Records what became of an attempt that found no place at its endpoint at once.
+    pub fn queued_at_endpoint(&self, endpoint: usize, outcome: QueueOutcome) {
+        self.shared.endpoint_queue.with_label_values(&[self.endpoint(endpoint), outcome.label()]).inc();
+    }
+
+    /// Records a call beyond the rate of its route.
+    pub fn rate_limited(&self, route: &str) {
+        self.shared.rate_limited.with_label_values(&[route]).inc();
+    }
+
+    /// Records a call beyond the rate of its caller's network.
+    pub fn client_rate_limited(&self, listener: &str) {
+        self.shared.client_rate_limited.with_label_values(&[listener]).inc();
     }
 
     /// Records how long a request waited for a token.

@@ -146,6 +146,9 @@ mod tests {
 
     fn admission() -> Admission {
         let settings = AdmissionSettings {
+            listener: "default".into(),
+            max_requests: None,
+            client_rate: None,
             allowed_hosts: vec!["gateway.internal".into(), "*.svc.cluster.local".into()],
             operations: OperationSet::MESSAGES,
             clients: vec!["10.0.0.0/8".parse().unwrap()],

@@ -40,7 +40,7 @@ impl Proxy {
             }
             let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
             let ending = note(permit, &result);
-            if ending == Ending::Unsent
+            if matches!(ending, Ending::Unsent | Ending::Full)
                 && let Some(elsewhere) = candidates.next()
             {
                 candidate = elsewhere;
@@ -169,6 +169,8 @@ impl Proxy {
         if let Some(budget) = self.budgets.get(place) {
             budget.pay_in();
         }
+        // Kept until the head of the answer is there.
+        let _place = self.enter_endpoint(place, exchange).await?;
         let mut may_replay = true;
         loop {
             let url = RequestUrl { origin: pool.endpoint().origin(), path: outgoing.uri.path() };

@@ -106,6 +106,22 @@ pub enum ProxyError {
         /// When the first of them is tried again.
         retry_after: Duration,
     },
+    /// There are as many calls in work as may be.
+    #[error("the gateway has as many calls in work as it may; nothing was sent, so it is safe to try again")]
+    Overload {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// There are more calls than the rate allows.
+    #[error(
+        "there are more calls of {of} than its rate allows; nothing was sent. Try again later, or have the operator raise it"
+    )]
+    RateLimited {
+        /// Whose rate it is.
+        of: &'static str,
+        /// When the next call is let pass.
+        retry_after: Duration,
+    },
     /// The endpoint broke off.
     #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
     UpstreamBroken(#[source] hyper::Error),
@@ -154,6 +170,8 @@ impl ProxyError {
             Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
             Self::EndpointUnavailable(_) | Self::AllOut { .. } => ErrorKind::EndpointUnavailable,
+            Self::Overload { .. } => ErrorKind::Overload,
+            Self::RateLimited { .. } => ErrorKind::RateLimited,
             Self::UpstreamBroken(_) | Self::AnswerBroken(_) => ErrorKind::UpstreamBroken,
             Self::PartialDelivery { .. } => ErrorKind::PartialDelivery,
             Self::Deadline { .. } => ErrorKind::Deadline,
@@ -177,9 +195,12 @@ impl ProxyError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UpstreamBroken(_) | Self::AnswerBroken(_) | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
-            Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) | Self::AllOut { .. } | Self::Draining => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TokenUnavailable(_)
+            | Self::EndpointUnavailable(_)
+            | Self::AllOut { .. }
+            | Self::Overload { .. }
+            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -204,6 +225,8 @@ impl ProxyError {
             Self::TokenUnavailable(_) => "No token for the endpoint",
             Self::EndpointUnavailable(_) => "Endpoint not reachable",
             Self::AllOut { .. } => "All endpoints out of service",
+            Self::Overload { .. } => "Too many calls at once",
+            Self::RateLimited { .. } => "Too many calls",
             Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint broke off",
             Self::PartialDelivery { .. } => "Partial delivery",
             Self::Deadline { .. } => "Endpoint did not answer in time",
@@ -216,7 +239,9 @@ impl ProxyError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TokenUnavailable(Some(unavailable)) => Some(unavailable.retry_after),
-            Self::AllOut { retry_after } => Some(*retry_after),
+            Self::AllOut { retry_after } | Self::Overload { retry_after } | Self::RateLimited { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::Draining => {
                 Some(Duration::from_secs(1))
             }
@@ -246,6 +271,7 @@ impl ProxyError {
     pub(super) fn ending(&self) -> Ending {
         match self {
             Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) => Ending::Unsent,
+            Self::Overload { .. } => Ending::Full,
             Self::UpstreamBroken(_) | Self::AnswerBroken(_) | Self::Deadline { .. } => Ending::NoAnswer,
             Self::Malformed(_)
             | Self::HostNotAllowed { .. }
@@ -262,6 +288,7 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::HeadersTooLarge { .. }
             | Self::AllOut { .. }
+            | Self::RateLimited { .. }
             | Self::PartialDelivery { .. }
             | Self::Draining
             | Self::Internal => Ending::Hopeless,

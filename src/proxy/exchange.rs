@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::AccessLog;
+use super::gate::Place;
 use crate::metrics::{ErrorKind, InFlight, RequestRecord, WorkerMetrics};
 use crate::signalr::{Call, Operation};
 
@@ -33,6 +34,8 @@ pub(super) struct Exchange {
     request_bytes: u64,
     response_bytes: u64,
     closed: bool,
+    /// The call's place at its listener, where those are limited.
+    place: Option<Place>,
 }
 
 impl Exchange {
@@ -61,6 +64,7 @@ impl Exchange {
             request_bytes: 0,
             response_bytes: 0,
             closed: false,
+            place: None,
         })
     }
 
@@ -95,6 +99,11 @@ impl Exchange {
     /// As [`Exchange::waited`], for waits that ran side by side: in place of what was noted before.
     pub(super) fn waited_in_all(&self, time: Duration) {
         self.waited.set(time);
+    }
+
+    /// Keeps the call's place at its listener until its answer has ended.
+    pub(super) fn holds(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     pub(super) fn received(&mut self, bytes: u64) {

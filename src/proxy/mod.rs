@@ -11,8 +11,11 @@ mod error;
 mod exchange;
 mod fanout;
 mod forward;
+mod gate;
 pub mod headers;
 mod listing;
+mod overload;
+mod rate;
 mod repeats;
 mod request_id;
 mod retry;
@@ -33,6 +36,8 @@ pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
 pub use error::{ERROR_HEADER, ProxyError};
 pub use fanout::EndpointOutcome;
+pub use gate::QueueSettings;
+pub use rate::ClientRateSettings;
 pub use repeats::{RepeatSettings, Repeats};
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
@@ -43,6 +48,7 @@ use deadline::Deadlines;
 use exchange::Exchange;
 use forward::Outgoing;
 use headers::Glance;
+use overload::Limits;
 use request_id::RequestIds;
 use retry::Budget;
 
@@ -61,12 +67,13 @@ pub struct Snapshot {
     admissions: Vec<Admission>,
     routes: Table,
     endpoints: Vec<Arc<Endpoint>>,
+    limits: Limits,
     repeats: Arc<Repeats>,
 }
 
 impl Snapshot {
     /// Puts a configuration together. The routes refer to endpoints and listeners by their places here. What is remembered of
-    /// calls is taken over from the one `before`.
+    /// calls and limits that did not change are taken over from the one `before`.
     pub fn new(
         settings: ProxySettings,
         admissions: Vec<AdmissionSettings>,
@@ -75,8 +82,16 @@ impl Snapshot {
         before: Option<&Self>,
     ) -> Self {
         let admission = |admission| Admission::new(admission, settings.max_header_bytes, settings.max_body_bytes);
+        let limits = Limits::new(&admissions, &endpoints, routes.routes(), before);
         let repeats = before.map(|before| Arc::clone(&before.repeats)).unwrap_or_default();
-        Self { admissions: admissions.into_iter().map(admission).collect(), settings, routes, endpoints, repeats }
+        Self {
+            admissions: admissions.into_iter().map(admission).collect(),
+            settings,
+            routes,
+            endpoints,
+            limits,
+            repeats,
+        }
     }
 
     /// Returns the endpoints, in configured order.
@@ -160,12 +175,17 @@ impl Proxy {
 
         // Where it goes.
         let client = peer.address.map(|address| address.ip().to_canonical());
+        self.hold_client_rate(peer.listener, client)?;
         let inquiry = Inquiry { call: &call, headers: &head.headers, listener: peer.listener, client };
         let (place, route) = self.snapshot.routes.pick(&inquiry).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
         }
         let choice = route.choose(&inquiry)?;
+        self.hold_route_rate(place)?;
+        if let Some(entered) = self.enter_listener(peer.listener, exchange).await? {
+            exchange.holds(entered);
+        }
 
         // What goes there.
         let is_repeatable = matches!(choice.manner(), Manner::All(_));

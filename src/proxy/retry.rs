@@ -49,6 +49,8 @@ pub enum MessageRetry {
 pub(super) enum Ending {
     /// Nothing was sent.
     Unsent,
+    /// Nothing was sent, since the endpoint has as many calls in work as it may. Waiting has been tried.
+    Full,
     /// It was sent, or may have been, and there was no answer.
     NoAnswer,
     /// It was answered.
@@ -72,7 +74,7 @@ pub(super) enum Verdict {
 pub(super) fn judge(operation: Operation, ending: Ending, messages: MessageRetry) -> Verdict {
     let worth_it = match ending {
         Ending::Unsent => return Verdict::Again,
-        Ending::Hopeless => return Verdict::Final,
+        Ending::Hopeless | Ending::Full => return Verdict::Final,
         Ending::NoAnswer => true,
         // Refused for now; a message waits for its caller, who knows whether it is still worth sending.
         Ending::Answered(StatusCode::TOO_MANY_REQUESTS) => !operation.is_message(),
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_table_of_what_may_be_sent_again() {
-        use Ending::{Answered, Hopeless, NoAnswer, Unsent};
+        use Ending::{Answered, Full, Hopeless, NoAnswer, Unsent};
         use Verdict::{Again, Final, NotSafe};
         let status = |code| Answered(StatusCode::from_u16(code).unwrap());
         // ending, a message, a message as the SDK does, another operation
@@ -152,6 +154,7 @@ mod tests {
             (Unsent, Again, Again, Again),
             (NoAnswer, NotSafe, NotSafe, Again),
             (Hopeless, Final, Final, Final),
+            (Full, Final, Final, Final),
             (status(202), Final, Final, Final),
             (status(400), Final, Final, Final),
             (status(401), Final, Final, Final),

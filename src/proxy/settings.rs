@@ -5,12 +5,14 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{RepeatSettings, RetrySettings};
+use super::{ClientRateSettings, QueueSettings, RepeatSettings, RetrySettings};
 use crate::signalr::OperationSet;
 
 /// Who and what may pass one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionSettings {
+    /// The listener's configured name.
+    pub listener: String,
     /// Host names that `Host` may carry, in lower case, without port; `*.example.com` stands for any name below. IP
     /// addresses and `localhost` always pass: a page that rebinds a name cannot show those.
     pub allowed_hosts: Vec<String>,
@@ -20,6 +22,10 @@ pub struct AdmissionSettings {
     pub clients: Vec<IpNet>,
     /// A header every call must carry.
     pub required_header: Option<(HeaderName, HeaderValue)>,
+    /// The most calls that may be in work at once; no limit if `None`.
+    pub max_requests: Option<usize>,
+    /// How many calls may come from each network of callers; no limit if `None`.
+    pub client_rate: Option<ClientRateSettings>,
 }
 
 /// Limits, deadlines and header rules of the pipeline, the same for all listeners.
@@ -33,6 +39,8 @@ pub struct ProxySettings {
     pub request_timeout: Duration,
     /// How long one attempt may take, until the answer's head.
     pub try_timeout: Duration,
+    /// Where calls wait that find no place at a listener or an endpoint.
+    pub queue: QueueSettings,
     /// How attempts are repeated.
     pub retry: RetrySettings,
     /// How long calls that carry an `Idempotency-Key` are remembered.

@@ -19,6 +19,7 @@ fn table(pick: Pick, endpoints: &[(String, u32)], callers_choose: bool) -> Table
         matches: MatchSettings::default(),
         pick,
         when_unavailable: WhenUnavailable::default(),
+        rate: None,
         callers_choose,
         endpoints: endpoints.iter().map(named).collect(),
     };

@@ -11,5 +11,7 @@ pub use choice::{Choice, ENDPOINT_HEADER, Manner, NotAChoice, Order};
 pub use difference::Difference;
 pub use hash::HashKey;
 pub use pattern::{Case, Pattern};
-pub use settings::{HeaderMatch, MatchSettings, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable};
+pub use settings::{
+    HeaderMatch, MatchSettings, Pick, RateSettings, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
+};
 pub use table::{Inquiry, Mismatch, Route, Table, Target};

@@ -1,6 +1,7 @@
 //! What the routing table is built from, decided. No serde, no I/O.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -46,8 +47,19 @@ pub struct RouteSettings {
     pub when_unavailable: WhenUnavailable,
     /// Whether a caller may name one of the endpoints by [`super::ENDPOINT_HEADER`].
     pub callers_choose: bool,
+    /// How many calls it takes; no limit if `None`.
+    pub rate: Option<RateSettings>,
     /// The endpoints, in configured order. Never empty.
     pub endpoints: Vec<RouteEndpoint>,
+}
+
+/// How many calls may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateSettings {
+    /// Calls per second in the long run.
+    pub per_second: NonZeroU32,
+    /// Calls that may come at once.
+    pub burst: NonZeroU32,
 }
 
 /// An endpoint of a route.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 
 use super::choice::{Choice, NotAChoice};
-use super::{MatchSettings, Pattern, Pick, RouteName, RouteSettings, WhenUnavailable, hash};
+use super::{MatchSettings, Pattern, Pick, RateSettings, RouteName, RouteSettings, WhenUnavailable, hash};
 use crate::endpoint::EndpointName;
 use crate::signalr::{Call, Name};
 
@@ -72,6 +72,7 @@ pub struct Route {
     listeners: Vec<usize>,
     pick: Pick,
     when_unavailable: WhenUnavailable,
+    rate: Option<RateSettings>,
     callers_choose: bool,
     targets: Vec<Target>,
 }
@@ -125,6 +126,11 @@ impl Route {
     /// Whether callers may name one of the endpoints.
     pub fn callers_choose(&self) -> bool {
         self.callers_choose
+    }
+
+    /// Returns how many calls it takes, if that is limited.
+    pub fn rate(&self) -> Option<RateSettings> {
+        self.rate
     }
 
     /// Returns what happens while every endpoint is out.
@@ -212,6 +218,7 @@ impl Table {
                 pick: route.pick.clone(),
                 callers_choose: route.callers_choose,
                 when_unavailable: route.when_unavailable,
+                rate: route.rate,
             }
         };
         let routes: Vec<Route> = settings.iter().map(resolve).collect();

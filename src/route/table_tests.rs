@@ -14,6 +14,7 @@ fn route(name: &str, matches: MatchSettings) -> RouteSettings {
         pick: Pick::First,
         when_unavailable: WhenUnavailable::default(),
         callers_choose: false,
+        rate: None,
         endpoints: vec![RouteEndpoint { endpoint: EndpointName::new("east"), weight: 1 }],
     }
 }

@@ -21,6 +21,7 @@ mod drain;
 mod fanout;
 mod forwarding;
 mod observability;
+mod overload;
 #[cfg(unix)]
 mod providers;
 mod reload;

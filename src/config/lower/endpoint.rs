@@ -70,6 +70,7 @@ fn lower_one(
             HttpVersionFile::Http1 => HttpVersion::Http1,
             HttpVersionFile::Http2 => HttpVersion::Http2,
         },
+        max_requests: context.max_requests(&at(&["max_requests"]), file.max_requests),
         pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
         health,
     })

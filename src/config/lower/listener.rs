@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::{Context, key};
 use crate::config::file::{AdminFile, ConfigFile, ListenerFile};
 use crate::config::problem::did_you_mean;
-use crate::proxy::AdmissionSettings;
+use crate::proxy::{AdmissionSettings, ClientRateSettings};
 use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings};
 use crate::signalr::{Operation, OperationSet};
 
@@ -26,6 +26,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
             operations: None,
             clients: Vec::new(),
             required_header: None,
+            max_requests: None,
+            client_rate: None,
         };
         listeners.push(lower_one("default", &listener, context));
     }
@@ -109,7 +111,20 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         context.decided.push((value_key.join("."), "(hidden)".into()));
         Some((name?, value))
     });
+    let client_rate = file.client_rate.as_ref().and_then(|file| {
+        let at = |tail: &str| at(&["client_rate", tail]);
+        for (tail, prefix, longest) in [("ipv4_prefix", file.ipv4_prefix, 32), ("ipv6_prefix", file.ipv6_prefix, 128)] {
+            if prefix > longest {
+                context.problem(&at(tail), format!("is {prefix}, must be {longest} at most"), None);
+            }
+        }
+        let rate = context.rate(&key(&["listeners", name, "client_rate"]), file.per_second, file.burst)?;
+        Some(ClientRateSettings { rate, ipv4_prefix: file.ipv4_prefix, ipv6_prefix: file.ipv6_prefix })
+    });
     let admission = AdmissionSettings {
+        listener: name.to_owned(),
+        max_requests: context.max_requests(&at(&["max_requests"]), file.max_requests),
+        client_rate,
         allowed_hosts: file
             .allowed_hosts
             .iter()

@@ -21,7 +21,7 @@ use super::file::{AccessFile, ConfigFile, FormatFile, IdempotencyFile, LoggingFi
 use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
 use crate::gateway::{LogFormat, LoggingSettings, Settings};
-use crate::proxy::{AccessLog, MessageRetry, ProxySettings, RepeatSettings, RetrySettings};
+use crate::proxy::{AccessLog, MessageRetry, ProxySettings, QueueSettings, RepeatSettings, RetrySettings};
 use crate::serve::ServeSettings;
 
 /// Longer deadlines are mistakes.
@@ -260,6 +260,10 @@ fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
         max_header_bytes: usize::try_from(max_header).unwrap_or(usize::MAX),
         request_timeout,
         try_timeout,
+        queue: QueueSettings {
+            length: limits.queue as usize,
+            time: context.duration(&key(&["limits", "queue_time"]), &limits.queue_time),
+        },
         retry: retry(file, context),
         repeats: repeats(&file.idempotency, context),
         forward_client_address: file.forwarding.client_address,

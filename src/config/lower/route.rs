@@ -28,6 +28,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
             pick: Pick::First,
             when_unavailable: WhenUnavailable::default(),
             callers_choose: false,
+            rate: None,
             endpoints,
         }];
     }
@@ -123,6 +124,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
             WhenUnavailableFile::Send => WhenUnavailable::Send,
             WhenUnavailableFile::Fail => WhenUnavailable::Fail,
         },
+        rate: file.rate.as_ref().and_then(|rate| context.rate(&at(&["rate"]), rate.per_second, rate.burst)),
         endpoints,
     }
 }

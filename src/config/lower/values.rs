@@ -1,6 +1,7 @@
 //! Values that are written as text: sizes, URLs, networks, headers.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -8,6 +9,10 @@ use ipnet::IpNet;
 use super::Context;
 use crate::config::file::SizeFile;
 use crate::endpoint::Origin;
+use crate::route::RateSettings;
+
+/// Calls per second that no gateway serves.
+const MAX_RATE: u32 = 1_000_000;
 
 impl Context<'_> {
     /// Reads a number of bytes from 1 to `most`.
@@ -90,6 +95,29 @@ impl Context<'_> {
             return None;
         };
         Some(Origin { tls, host, port })
+    }
+
+    /// Reads how many calls may pass.
+    pub(super) fn rate(&mut self, key: &[String], per_second: u32, burst: Option<u32>) -> Option<RateSettings> {
+        let mut number = |name: &str, number: u32| {
+            let found = NonZeroU32::new(number).filter(|number| number.get() <= MAX_RATE);
+            if found.is_none() {
+                let key: Vec<String> = key.iter().cloned().chain([name.to_owned()]).collect();
+                self.problem(&key, format!("is {number}, must be 1 to {MAX_RATE}"), None);
+            }
+            found
+        };
+        let (per_second, burst) =
+            (number("per_second", per_second), number("burst", burst.unwrap_or(per_second.max(1))));
+        Some(RateSettings { per_second: per_second?, burst: burst? })
+    }
+
+    /// Reads how many calls may be in work at once.
+    pub(super) fn max_requests(&mut self, key: &[String], number: Option<u32>) -> Option<usize> {
+        if number == Some(0) {
+            self.problem(key, "is 0, so no call could ever pass", Some("remove it for no limit".to_owned()));
+        }
+        number.map(|number| number.max(1) as usize)
     }
 
     pub(super) fn networks(&mut self, key: &[String], texts: &[String]) -> Vec<IpNet> {
