@@ -50,17 +50,19 @@ impl Proxy {
         }
     }
 
-    /// Gets an answer from one endpoint and no other, whatever its health.
+    /// Gets an answer from one endpoint and no other; `anyway` says whether it is tried though it is out.
     pub(super) async fn deliver_to(
         &self,
         place: usize,
         operation: Operation,
+        anyway: bool,
         outgoing: &Outgoing<'_>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         let pool = self.pools.get(place).ok_or(ProxyError::Internal)?;
         let health = pool.endpoint().health();
-        let Some(permit) = health.enter() else { return Err(ProxyError::AllOut { retry_after: health.out_for() }) };
+        let permit = health.enter().or_else(|| anyway.then(|| health.enter_anyway()));
+        let Some(permit) = permit else { return Err(ProxyError::AllOut { retry_after: health.out_for() }) };
         let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
         note(permit, &result);
         self.settle(place, operation, outgoing, result, exchange).await

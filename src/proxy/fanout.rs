@@ -5,9 +5,10 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::{HeaderName, Response, StatusCode};
 
 use super::body::{Answer, RequestBody};
@@ -16,7 +17,7 @@ use super::forward::Outgoing;
 use super::repeats::{AnotherCall, Fingerprint, RepeatableCall};
 use super::retry::Ending;
 use super::{Proxy, ProxyError};
-use crate::route::Choice;
+use crate::route::{Choice, Route, WhenUnavailable};
 use crate::signalr::{Call, Leg, Merged, Policy, Together, merge_delivery, merge_question};
 
 /// Tells "it is not there" from "there is no such path".
@@ -32,6 +33,9 @@ pub struct EndpointOutcome {
     /// Its status, if it answered.
     pub status: Option<u16>,
 }
+
+/// How long the other endpoints have after the first yes to a question, so that their connections need not be closed.
+const STRAGGLERS: Duration = Duration::from_millis(100);
 
 type LegResult = Result<Response<Answer>, ProxyError>;
 
@@ -70,6 +74,7 @@ impl Proxy {
         if earlier.iter().any(Option::is_some) {
             self.metrics.fan_out_repeated(route);
         }
+        let anyway = self.sends_anyway(choice.route(), &places);
         let leg = |(place, earlier): (&usize, &Option<StatusCode>)| {
             let outgoing = outgoing.with_body(body.clone());
             let (place, earlier, exchange, accepted) = (*place, *earlier, &*exchange, accepted.as_ref());
@@ -77,7 +82,7 @@ impl Proxy {
                 if let Some(status) = earlier {
                     return Ok(accepted_earlier(status));
                 }
-                let result = self.deliver_to(place, call.operation, &outgoing, exchange).await;
+                let result = self.deliver_to(place, call.operation, anyway, &outgoing, exchange).await;
                 if let (Some(accepted), Ok(response), Some(pool)) = (accepted, &result, self.pools.get(place))
                     && response.status().is_success()
                 {
@@ -88,13 +93,16 @@ impl Proxy {
                 result
             }
         };
-        let mut results = join_all(places.iter().zip(&earlier).map(leg)).await;
+        let first_yes_suffices = call.operation.together() == Together::Ask;
+        let mut results = gather(places.iter().zip(&earlier).map(leg), first_yes_suffices).await;
         // Side by side, so what passed on the clock is what was waited.
         exchange.waited_in_all(began.elapsed());
 
-        let legs: Vec<Leg> = results.iter().map(ended).collect();
-        for (leg, _) in legs.iter().zip(&earlier).filter(|(_, earlier)| earlier.is_none()) {
-            self.metrics.fan_out_leg(route, words(*leg));
+        let legs: Vec<Leg> = results.iter().map(|result| ended(result.as_ref())).collect();
+        for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {
+            if result.is_some() && earlier.is_none() {
+                self.metrics.fan_out_leg(route, words(*leg));
+            }
         }
         let merged = match call.operation.together() {
             Together::Deliver => merge_delivery(policy, &legs),
@@ -104,12 +112,18 @@ impl Proxy {
             self.metrics.fan_out_partial(route);
             return Err(ProxyError::PartialDelivery { endpoints: self.outcomes(&places, &legs, results) });
         };
-        let chosen_result = if chosen < results.len() { Some(results.swap_remove(chosen)) } else { None };
-        for other in results.into_iter().flatten() {
+        let chosen_result = results.get_mut(chosen).and_then(Option::take);
+        for other in results.into_iter().flatten().flatten() {
             other.into_body().discard();
         }
         let place = places.get(chosen).copied().ok_or(ProxyError::Internal)?;
         chosen_result.unwrap_or(Err(ProxyError::Internal)).map(|response| (place, response))
+    }
+
+    /// Whether endpoints are tried though they are out: when all of them are, and the route would rather try than fail.
+    fn sends_anyway(&self, route: &Route, places: &[usize]) -> bool {
+        let is_in = |place: &usize| self.pools.get(*place).is_some_and(|pool| pool.endpoint().health().is_in());
+        route.when_unavailable() == WhenUnavailable::Send && !places.iter().any(is_in)
     }
 
     /// Returns what is known of a call by its key.
@@ -126,9 +140,9 @@ impl Proxy {
         })
     }
 
-    fn outcomes(&self, places: &[usize], legs: &[Leg], results: Vec<LegResult>) -> Vec<EndpointOutcome> {
-        let outcome = |((place, leg), result): ((&usize, &Leg), LegResult)| {
-            let status = result.ok().map(|response| {
+    fn outcomes(&self, places: &[usize], legs: &[Leg], results: Vec<Option<LegResult>>) -> Vec<EndpointOutcome> {
+        let outcome = |((place, leg), result): ((&usize, &Leg), Option<LegResult>)| {
+            let status = result.and_then(Result::ok).map(|response| {
                 let status = response.status().as_u16();
                 response.into_body().discard();
                 status
@@ -147,8 +161,39 @@ fn accepted_earlier(status: StatusCode) -> Response<Answer> {
     response
 }
 
-/// Says how a leg ended.
-fn ended(result: &LegResult) -> Leg {
+/// Runs legs side by side and returns their results in order. Where the first yes suffices, legs that have not ended a moment
+/// after it are given up: one endpoint that hangs must not hold up what another has answered.
+async fn gather<L: Future<Output = LegResult>>(
+    legs: impl ExactSizeIterator<Item = L>,
+    first_yes_suffices: bool,
+) -> Vec<Option<LegResult>> {
+    let mut results: Vec<Option<LegResult>> = (0..legs.len()).map(|_| None).collect();
+    let mut under_way: FuturesUnordered<_> =
+        legs.enumerate().map(|(number, leg)| async move { (number, leg.await) }).collect();
+    let mut patience: Option<Instant> = None;
+    loop {
+        let next = under_way.next();
+        let ended = match patience {
+            None => next.await,
+            Some(until) => tokio::time::timeout_at(until.into(), next).await.unwrap_or(None),
+        };
+        let Some((number, result)) = ended else { return results };
+        let is_yes = leg_of(&result) == Leg::Accepted;
+        if first_yes_suffices && is_yes && patience.is_none() {
+            patience = Some(Instant::now() + STRAGGLERS);
+        }
+        if let Some(slot) = results.get_mut(number) {
+            *slot = Some(result);
+        }
+    }
+}
+
+/// Says how a leg ended; one that was given up had no answer.
+fn ended(result: Option<&LegResult>) -> Leg {
+    result.map_or(Leg::NoAnswer, leg_of)
+}
+
+fn leg_of(result: &LegResult) -> Leg {
     match result {
         Ok(response) if response.status().is_success() => Leg::Accepted,
         Ok(response) if response.status() == StatusCode::NOT_FOUND && response.headers().contains_key(ERROR_CODE) => {

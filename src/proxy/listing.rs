@@ -15,7 +15,7 @@ use super::body::Answer;
 use super::exchange::Exchange;
 use super::forward::Outgoing;
 use super::{Proxy, ProxyError};
-use crate::route::{Choice, Manner};
+use crate::route::{Choice, Manner, WhenUnavailable};
 use crate::signalr::{Call, Operation};
 
 /// The largest page that is read. A page has 200 entries at most, each of two ids.
@@ -54,7 +54,9 @@ impl Proxy {
         }
         let (place, response) = match place {
             Some(place) => {
-                (place, self.deliver_to(place, Operation::GroupListConnections, &page_request, exchange).await?)
+                let anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
+                let operation = Operation::GroupListConnections;
+                (place, self.deliver_to(place, operation, anyway, &page_request, exchange).await?)
             }
             None => self.deliver(choice, Operation::GroupListConnections, &page_request, exchange).await?,
         };

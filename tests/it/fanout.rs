@@ -198,3 +198,70 @@ async fn keys_are_forgotten_in_time() {
     keyed(&lab, KEY, HELLO).await.is(202);
     assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (2, 2));
 }
+
+#[tokio::test]
+async fn first_yes_is_not_held_up_by_an_endpoint_that_hangs() {
+    let lab = lab("all").await;
+    let _client = lab.endpoint("east").hubs.connect("chat", Some("ann"));
+    lab.endpoint("west").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
+    // An attempt may take ten seconds.
+    let asked = lab.call("HEAD", "/api/hubs/chat/users/ann?api-version=2024-12-01");
+    tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap().is(200);
+}
+
+#[tokio::test]
+async fn while_every_endpoint_is_out_it_is_the_routes_choice_whether_they_are_tried() {
+    for (choice, is_tried) in [("send", true), ("fail", false)] {
+        let lab = Lab::start(|plan| {
+            plan.more(&format!(
+                "[[routes]]\nname = \"both\"\npick = \"all\"\nwhen_unavailable = \"{choice}\"\nendpoints = [\"east\", \"west\"]\n"
+            ));
+            plan.set("health.failures", "2").set("health.pause", "1h");
+        })
+        .await;
+        for endpoint in ["east", "west"] {
+            lab.endpoint(endpoint).server.faults().set(Fault::times(2, FaultKind::status(500)).on_path("/api/hubs"));
+        }
+        for _ in 0..2 {
+            lab.hello().await.is(500);
+        }
+        let answer = lab.hello().await;
+        if is_tried {
+            answer.is(202)
+        } else {
+            answer.is_refused(503, "endpoint_unavailable")
+        };
+        assert_eq!(lab.arrivals("west").len(), if is_tried { 3 } else { 2 });
+    }
+}
+
+#[tokio::test]
+async fn lists_of_one_endpoint_and_of_several_end_where_the_caller_said() {
+    let lab = lab("all").await;
+    let mut clients = Vec::new();
+    for endpoint in ["east", "west"] {
+        for _ in 0..3 {
+            let client = lab.endpoint(endpoint).hubs.connect("chat", None);
+            let target = format!("/api/hubs/chat/groups/g/connections/{}?api-version=2024-12-01", client.id());
+            lab.call("PUT", &target).await.is(200);
+            clients.push(client);
+        }
+    }
+    let origin = format!("http://{}", lab.listener("default"));
+    for (query, expected) in
+        [("TOP=5&MaxPageSize=2", 5), ("top=3", 3), ("maxPageSize=1", 6), ("Top=4&maxpagesize=200", 4)]
+    {
+        let mut target = format!("/api/hubs/chat/groups/g/connections?{query}&api-version=2024-12-01");
+        let mut listed = std::collections::BTreeSet::new();
+        loop {
+            let page = lab.call("GET", &target).await;
+            let page = page.is(200).json();
+            for entry in page["value"].as_array().unwrap() {
+                assert!(listed.insert(entry["connectionId"].as_str().unwrap().to_owned()), "{query}: listed twice");
+            }
+            let Some(next) = page.get("nextLink").and_then(Value::as_str) else { break };
+            target = next.strip_prefix(&origin).unwrap().to_owned();
+        }
+        assert_eq!(listed.len(), expected, "{query}");
+    }
+}
