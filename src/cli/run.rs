@@ -77,7 +77,7 @@ pub(super) async fn serve(
 }
 
 /// Is done when SIGTERM or SIGINT comes. A second one ends the process at once.
-fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(super) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     Ok(async move {

@@ -59,10 +59,10 @@ pub(super) struct Target<'a> {
 }
 
 impl AccessKeys {
-    /// Keys with a new primary key.
-    pub(super) fn generate() -> Self {
+    /// Keys with this primary key, or a new one.
+    pub(super) fn with_primary(primary: Option<SecretText>) -> Self {
         let key = || SecretText::new(format!("{}{}", unique(), unique()));
-        Self { primary: key(), issuing: key(), temporary: Mutex::default() }
+        Self { primary: primary.unwrap_or_else(key), issuing: key(), temporary: Mutex::default() }
     }
 
     /// The primary key.

@@ -45,9 +45,11 @@ impl CertificateAuthority {
         &self.pem
     }
 
-    /// A TLS acceptor whose certificate is good for `localhost`, 127.0.0.1 and `::1`. HTTP/2 and HTTP/1.1 by ALPN.
-    pub(super) fn acceptor(&self) -> Result<TlsAcceptor, SandboxError> {
-        let mut params = CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from))?;
+    /// A TLS acceptor whose certificate is good for `localhost`, 127.0.0.1, `::1` and another host. HTTP/2 and HTTP/1.1
+    /// by ALPN.
+    pub(super) fn acceptor(&self, host: Option<&str>) -> Result<TlsAcceptor, SandboxError> {
+        let names = ["localhost", "127.0.0.1", "::1"].into_iter().chain(host);
+        let mut params = CertificateParams::new(names.map(String::from).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, "signalr-gateway sandbox");
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;

@@ -1,10 +1,7 @@
-//! The files that make an ordinary gateway use this sandbox: its configuration, the certificate authority, secrets,
-//! certificate, assertion and token. Writes the configuration as an operator would; knows none of the gateway's code.
+//! The configuration that makes an ordinary gateway use this sandbox, written as an operator would. Knows none of the
+//! gateway's code, and writes no file.
 
 use std::fmt::Write;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::endpoint::Endpoint;
@@ -12,10 +9,8 @@ use super::scenario::{
     APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
 };
 use super::token::{EXCHANGE_AUDIENCES, ProvedBy, Subject};
+use super::written::PROGRAM;
 use super::{Sandbox, SandboxError, token};
-
-/// How long a written assertion and a written token are good for.
-const WRITTEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// How the gateway is to prove itself to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,34 +49,70 @@ pub enum CredentialChoice {
     TokenFile,
 }
 
+/// As whom, and by what, the gateway is to call one endpoint. Files are relative to the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayCredential {
+    /// An app registration's secret.
+    Secret {
+        /// The app registration.
+        client_id: String,
+        /// Where the secret is.
+        file: String,
+    },
+    /// An app registration's certificate.
+    Certificate {
+        /// The app registration.
+        client_id: String,
+        /// Where certificate and key are.
+        file: String,
+        /// RS256 with the chain in the header, in place of PS256.
+        rs256: bool,
+    },
+    /// An app registration, by a managed identity that it trusts.
+    FederatedIdentity {
+        /// The app registration.
+        client_id: String,
+        /// The client id of the managed identity.
+        identity: String,
+    },
+    /// An app registration, by an assertion in a file.
+    FederatedFile {
+        /// The app registration.
+        client_id: String,
+        /// Where the assertion is.
+        file: String,
+    },
+    /// A managed identity of the endpoint's own tenant.
+    ManagedIdentity {
+        /// Its client id.
+        client_id: String,
+    },
+    /// The endpoint's access key.
+    AccessKey,
+    /// A ready token of an app registration.
+    Token {
+        /// The app registration.
+        client_id: String,
+    },
+    /// What the ready-made scenario has of other platforms.
+    Platform(CredentialChoice),
+}
+
 /// What the configuration is to say.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// Where callers come in, such as `127.0.0.1:8080`; port 0 takes a free one.
     pub listen: String,
+    /// Names that callers may use for it, besides IP addresses and `localhost`.
+    pub hosts: Vec<String>,
     /// The admin listener's address, or `off`.
     pub admin: String,
     /// The endpoints' credentials by endpoint name; endpoints that are not named get a client secret.
-    pub credentials: Vec<(String, CredentialChoice)>,
+    pub credentials: Vec<(String, GatewayCredential)>,
     /// What the listener lets pass; the gateway's own default if empty.
     pub operations: Vec<String>,
     /// More TOML, added at the end: routes, limits, timeouts.
     pub more: String,
-}
-
-/// The files that were written.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// The configuration.
-    pub config: PathBuf,
-    /// The certificate authority.
-    pub ca: PathBuf,
-    /// The app registration's secret.
-    pub secret: PathBuf,
-    /// Its certificate and key.
-    pub certificate: PathBuf,
-    /// An assertion of the external issuer.
-    pub assertion: PathBuf,
 }
 
 impl Default for GatewayConfig {
@@ -89,10 +120,11 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: String::from("127.0.0.1:0"),
+            hosts: Vec::new(),
             admin: String::from("127.0.0.1:0"),
             credentials: vec![
-                (String::from("east"), CredentialChoice::ClientSecret),
-                (String::from("west"), CredentialChoice::FederatedIdentity),
+                (String::from("east"), CredentialChoice::ClientSecret.into()),
+                (String::from("west"), CredentialChoice::FederatedIdentity.into()),
             ],
             operations: Vec::new(),
             more: String::new(),
@@ -105,13 +137,44 @@ impl GatewayConfig {
     #[must_use]
     pub fn with_credential(mut self, endpoint: &str, choice: CredentialChoice) -> Self {
         self.credentials.retain(|(name, _)| name != endpoint);
-        self.credentials.push((endpoint.to_owned(), choice));
+        self.credentials.push((endpoint.to_owned(), choice.into()));
         self
     }
 
-    fn choice(&self, endpoint: &str) -> CredentialChoice {
+    pub(super) fn credential(&self, endpoint: &str) -> GatewayCredential {
         let named = self.credentials.iter().find(|(name, _)| name == endpoint);
-        named.map_or(CredentialChoice::ClientSecret, |(_, choice)| *choice)
+        named.map_or_else(|| CredentialChoice::ClientSecret.into(), |(_, credential)| credential.clone())
+    }
+}
+
+impl From<CredentialChoice> for GatewayCredential {
+    /// Of the ready-made scenario.
+    fn from(choice: CredentialChoice) -> Self {
+        let client_id = String::from(APP_CLIENT_ID);
+        let certificate =
+            |rs256| Self::Certificate { client_id: client_id.clone(), file: String::from("client.pem"), rs256 };
+        match choice {
+            CredentialChoice::ClientSecret => Self::Secret { client_id, file: String::from("client-secret") },
+            CredentialChoice::ClientCertificate => certificate(false),
+            CredentialChoice::ClientCertificateRs256 => certificate(true),
+            CredentialChoice::FederatedIdentity => {
+                Self::FederatedIdentity { client_id, identity: String::from(IDENTITY_CLIENT_ID) }
+            }
+            CredentialChoice::FederatedFile => Self::FederatedFile { client_id, file: String::from("assertion.jwt") },
+            CredentialChoice::ManagedIdentity => {
+                Self::ManagedIdentity { client_id: String::from(LOCAL_IDENTITY_CLIENT_ID) }
+            }
+            CredentialChoice::AccessKey => Self::AccessKey,
+            CredentialChoice::TokenFile => Self::Token { client_id },
+            CredentialChoice::FederatedGithubActions
+            | CredentialChoice::FederatedAzurePipelines
+            | CredentialChoice::FederatedGcp
+            | CredentialChoice::FederatedOAuth2
+            | CredentialChoice::FederatedOAuth2Post
+            | CredentialChoice::FederatedCommand
+            | CredentialChoice::WorkloadIdentity
+            | CredentialChoice::AzureCli => Self::Platform(choice),
+        }
     }
 }
 
@@ -119,13 +182,15 @@ impl Sandbox {
     /// The gateway's configuration for this sandbox. Its files are named relative to it: see [`Self::write_files`].
     pub fn gateway_config(&self, config: &GatewayConfig) -> String {
         let mut toml = format!("[listeners.default]\nbind = {}\n", quote(&config.listen));
-        if !config.operations.is_empty() {
-            let names: Vec<String> = config.operations.iter().map(|name| quote(name)).collect();
-            add(&mut toml, &format!("operations = [{}]\n", names.join(", ")));
+        for (key, values) in [("allowed_hosts", &config.hosts), ("operations", &config.operations)] {
+            if !values.is_empty() {
+                let values: Vec<String> = values.iter().map(|value| quote(value)).collect();
+                add(&mut toml, &format!("{key} = [{}]\n", values.join(", ")));
+            }
         }
         add(&mut toml, &format!("\n[admin]\nbind = {}\n", quote(&config.admin)));
         for endpoint in self.endpoints() {
-            add(&mut toml, &self.credential(endpoint, config.choice(endpoint.name())));
+            add(&mut toml, &self.credential(endpoint, &config.credential(endpoint.name())));
         }
         for endpoint in self.endpoints() {
             let name = endpoint.name();
@@ -142,68 +207,24 @@ impl Sandbox {
         toml
     }
 
-    /// Writes `gateway.toml` and everything it names into a folder, which is made if need be. Secrets can be read by
-    /// their owner alone.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn write_files(&self, folder: &Path, config: &GatewayConfig) -> Result<Files, SandboxError> {
-        let failed = |path: &Path, source| SandboxError::Write { path: path.to_owned(), source };
-        fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
-        let write = |name: &str, content: &str| {
-            let path = folder.join(name);
-            write_private(&path, content).map_err(|source| failed(&path, source))?;
-            Ok::<_, SandboxError>(path)
-        };
-        let certificate = self.client_certificate();
-        for endpoint in self.endpoints() {
-            let name = endpoint.name();
-            match config.choice(name) {
-                CredentialChoice::AccessKey => drop(write(&access_key_file(name), endpoint.access_key().expose())?),
-                CredentialChoice::FederatedOAuth2 | CredentialChoice::FederatedOAuth2Post => {
-                    drop(write("idp-secret", self.oauth2_client().1.expose())?);
-                }
-                CredentialChoice::FederatedCommand => {
-                    let program = write(PROGRAM, "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n")?;
-                    make_executable(&program).map_err(|source| failed(&program, source))?;
-                }
-                CredentialChoice::TokenFile => drop(write(&token_file(name), &self.ready_token(name, WRITTEN_LIFE)?)?),
-                CredentialChoice::ClientSecret
-                | CredentialChoice::ClientCertificate
-                | CredentialChoice::ClientCertificateRs256
-                | CredentialChoice::FederatedIdentity
-                | CredentialChoice::FederatedFile
-                | CredentialChoice::FederatedGithubActions
-                | CredentialChoice::FederatedAzurePipelines
-                | CredentialChoice::FederatedGcp
-                | CredentialChoice::WorkloadIdentity
-                | CredentialChoice::AzureCli
-                | CredentialChoice::ManagedIdentity => {}
-            }
-        }
-        Ok(Files {
-            ca: write("ca.pem", self.ca_pem())?,
-            secret: write("client-secret", self.client_secret().expose())?,
-            certificate: write("client.pem", &format!("{}{}", certificate.certificate_pem(), certificate.key_pem()))?,
-            assertion: write("assertion.jwt", &self.external_assertion(WRITTEN_LIFE)?)?,
-            config: write("gateway.toml", &self.gateway_config(config))?,
-        })
-    }
-
     /// A token for an endpoint that its app registration would get, good for `lifetime`.
     ///
     /// # Errors
     /// If there is no such endpoint, or its tenant has no enterprise application of the app registration.
     pub fn ready_token(&self, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
+        self.token_of(APP_CLIENT_ID, endpoint, lifetime)
+    }
+
+    pub(super) fn token_of(&self, client_id: &str, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
         let no_client = || SandboxError::NoClient { endpoint: endpoint.to_owned() };
         let found = self.directory().read(|directory| {
             let tenant = directory.tenant(&directory.resource(endpoint)?.tenant)?;
-            Some((tenant.id.clone(), tenant.service_principal(APP_CLIENT_ID)?.object_id.clone()))
+            Some((tenant.id.clone(), tenant.service_principal(client_id)?.object_id.clone()))
         });
         let (tenant, object_id) = found.ok_or_else(no_client)?;
         let subject = Subject {
             tenant: &tenant,
-            client_id: APP_CLIENT_ID,
+            client_id,
             object_id: &object_id,
             audience: "https://signalr.azure.com",
             proved_by: ProvedBy::Secret,
@@ -211,80 +232,91 @@ impl Sandbox {
         Ok(token::access_token(&subject, SystemTime::now(), lifetime, self.entra_key())?)
     }
 
-    fn credential(&self, endpoint: &Endpoint, choice: CredentialChoice) -> String {
+    fn credential(&self, endpoint: &Endpoint, credential: &GatewayCredential) -> String {
         let name = endpoint.name();
         let tenant = self.directory().read(|directory| directory.resource(name).map(|r| r.tenant.clone()));
-        let app = |kind: &str, proof: &str| {
+        let app = |kind: &str, client_id: &str, proof: &str| {
             format!(
-                "kind = \"{kind}\"\ntenant = {}\nclient_id = \"{APP_CLIENT_ID}\"\n{proof}cloud = \"custom\"\nauthority = {}\n\
+                "kind = \"{kind}\"\ntenant = {}\nclient_id = {}\n{proof}cloud = \"custom\"\nauthority = {}\n\
                  ca_file = \"ca.pem\"\n",
                 quote(tenant.as_deref().unwrap_or_default()),
+                quote(client_id),
                 quote(&self.entra().url()),
             )
         };
         let imds = quote(&self.imds().url());
         let audience = EXCHANGE_AUDIENCES[0];
-        let body = match choice {
-            CredentialChoice::ClientSecret => app("client_secret", "secret = { file = \"client-secret\" }\n"),
-            CredentialChoice::ClientCertificate => app("client_certificate", "certificate = \"client.pem\"\n"),
-            CredentialChoice::ClientCertificateRs256 => {
-                app("client_certificate", "certificate = \"client.pem\"\nalgorithm = \"RS256\"\nsend_chain = true\n")
+        let body = match credential {
+            GatewayCredential::Secret { client_id, file } => {
+                app("client_secret", client_id, &format!("secret = {{ file = {} }}\n", quote(file)))
             }
-            CredentialChoice::FederatedIdentity => app(
+            GatewayCredential::Certificate { client_id, file, rs256 } => {
+                let algorithm = if *rs256 { "algorithm = \"RS256\"\nsend_chain = true\n" } else { "" };
+                app("client_certificate", client_id, &format!("certificate = {}\n{algorithm}", quote(file)))
+            }
+            GatewayCredential::FederatedIdentity { client_id, identity } => app(
                 "federated",
+                client_id,
                 &format!(
-                    "assertion = {{ source = \"managed_identity\", client_id = \"{IDENTITY_CLIENT_ID}\", \
-                     audience = \"{audience}\", imds_endpoint = {imds} }}\n"
+                    "assertion = {{ source = \"managed_identity\", client_id = {}, audience = \"{audience}\", \
+                     imds_endpoint = {imds} }}\n",
+                    quote(identity)
                 ),
             ),
-            CredentialChoice::FederatedFile => {
-                app("federated", "assertion = { source = \"file\", path = \"assertion.jwt\" }\n")
+            GatewayCredential::FederatedFile { client_id, file } => {
+                app("federated", client_id, &format!("assertion = {{ source = \"file\", path = {} }}\n", quote(file)))
             }
+            GatewayCredential::ManagedIdentity { client_id } => {
+                format!("kind = \"managed_identity\"\nclient_id = {}\nimds_endpoint = {imds}\n", quote(client_id))
+            }
+            GatewayCredential::AccessKey => {
+                format!("kind = \"access_key\"\nkey = {{ file = {} }}\n", quote(&access_key_file(name)))
+            }
+            GatewayCredential::Platform(choice) => self.platform(*choice, tenant.as_deref().unwrap_or_default(), &app),
+            GatewayCredential::Token { .. } => format!("kind = \"token_file\"\npath = {}\n", quote(&token_file(name))),
+        };
+        format!("\n[credentials.{name}]\n{body}")
+    }
+    /// What other platforms offer, in the ready-made scenario.
+    fn platform(&self, choice: CredentialChoice, tenant: &str, app: &dyn Fn(&str, &str, &str) -> String) -> String {
+        let audience = EXCHANGE_AUDIENCES[0];
+        let assertion = match choice {
             CredentialChoice::FederatedGithubActions => {
-                app("federated", "assertion = { source = \"github_actions\", ca_file = \"ca.pem\" }\n")
+                String::from("assertion = { source = \"github_actions\", ca_file = \"ca.pem\" }\n")
             }
-            CredentialChoice::FederatedAzurePipelines => app(
-                "federated",
-                &format!(
-                    "assertion = {{ source = \"azure_pipelines\", service_connection = \"{SERVICE_CONNECTION}\", \
-                     ca_file = \"ca.pem\" }}\n"
-                ),
+            CredentialChoice::FederatedAzurePipelines => format!(
+                "assertion = {{ source = \"azure_pipelines\", service_connection = \"{SERVICE_CONNECTION}\", \
+                 ca_file = \"ca.pem\" }}\n"
             ),
             CredentialChoice::FederatedGcp => {
                 let metadata = quote(&self.gcp_metadata().url());
-                app(
-                    "federated",
-                    &format!("assertion = {{ source = \"gcp_metadata\", metadata_endpoint = {metadata} }}\n"),
-                )
+                format!("assertion = {{ source = \"gcp_metadata\", metadata_endpoint = {metadata} }}\n")
             }
-            CredentialChoice::FederatedOAuth2 => {
-                app("federated", &self.oauth2_assertion(&format!("audience = \"{audience}\"")))
+            CredentialChoice::FederatedOAuth2 => self.oauth2_assertion(&format!("audience = \"{audience}\"")),
+            CredentialChoice::FederatedOAuth2Post => {
+                self.oauth2_assertion("authentication = \"post\", scope = \"openid\", token = \"id_token\"")
             }
-            CredentialChoice::FederatedOAuth2Post => app(
-                "federated",
-                &self.oauth2_assertion("authentication = \"post\", scope = \"openid\", token = \"id_token\""),
-            ),
             CredentialChoice::FederatedCommand => {
-                app("federated", &format!("assertion = {{ source = \"command\", argv = [\"./{PROGRAM}\"] }}\n"))
+                format!("assertion = {{ source = \"command\", argv = [\"./{PROGRAM}\"] }}\n")
             }
             // Its client id and its file are the pod's to say.
-            CredentialChoice::WorkloadIdentity => format!(
-                "kind = \"workload_identity\"\ntenant = {}\nauthority = {}\nca_file = \"ca.pem\"\n",
-                quote(tenant.as_deref().unwrap_or_default()),
-                quote(&self.entra().url()),
-            ),
-            CredentialChoice::AzureCli => {
-                format!("kind = \"azure_cli\"\ntenant = {}\n", quote(tenant.as_deref().unwrap_or_default()))
+            CredentialChoice::WorkloadIdentity => {
+                let (tenant, authority) = (quote(tenant), quote(&self.entra().url()));
+                return format!(
+                    "kind = \"workload_identity\"\ntenant = {tenant}\nauthority = {authority}\nca_file = \"ca.pem\"\n"
+                );
             }
-            CredentialChoice::ManagedIdentity => format!(
-                "kind = \"managed_identity\"\nclient_id = \"{LOCAL_IDENTITY_CLIENT_ID}\"\nimds_endpoint = {imds}\n"
-            ),
-            CredentialChoice::AccessKey => {
-                format!("kind = \"access_key\"\nkey = {{ file = {} }}\n", quote(&access_key_file(name)))
-            }
-            CredentialChoice::TokenFile => format!("kind = \"token_file\"\npath = {}\n", quote(&token_file(name))),
+            CredentialChoice::AzureCli => return format!("kind = \"azure_cli\"\ntenant = {}\n", quote(tenant)),
+            CredentialChoice::ClientSecret
+            | CredentialChoice::ClientCertificate
+            | CredentialChoice::ClientCertificateRs256
+            | CredentialChoice::FederatedIdentity
+            | CredentialChoice::FederatedFile
+            | CredentialChoice::ManagedIdentity
+            | CredentialChoice::AccessKey
+            | CredentialChoice::TokenFile => String::new(),
         };
-        format!("\n[credentials.{name}]\n{body}")
+        app("federated", APP_CLIENT_ID, &assertion)
     }
 
     fn oauth2_assertion(&self, more: &str) -> String {
@@ -296,14 +328,11 @@ impl Sandbox {
     }
 }
 
-/// The name of the program that prints an assertion.
-const PROGRAM: &str = "get-assertion";
-
-fn access_key_file(endpoint: &str) -> String {
+pub(super) fn access_key_file(endpoint: &str) -> String {
     format!("{endpoint}-access-key")
 }
 
-fn token_file(endpoint: &str) -> String {
+pub(super) fn token_file(endpoint: &str) -> String {
     format!("{endpoint}-token")
 }
 
@@ -315,28 +344,4 @@ fn add(toml: &mut String, text: &str) {
 /// A TOML string; JSON's escapes are among TOML's.
 fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-#[cfg(unix)]
-fn write_private(path: &Path, content: &str) -> io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content.as_bytes())
-}
-
-#[cfg(not(unix))]
-fn write_private(path: &Path, content: &str) -> io::Result<()> {
-    fs::write(path, content)
-}
-
-#[cfg(unix)]
-fn make_executable(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-}
-
-#[cfg(not(unix))]
-fn make_executable(_path: &Path) -> io::Result<()> {
-    Ok(())
 }

@@ -43,6 +43,8 @@ pub(super) struct Control {
     pub(super) endpoints: Vec<Arc<EndpointService>>,
     pub(super) directory: DirectoryHandle,
     pub(super) front: Arc<OnceLock<Front>>,
+    /// A name that this host is reached by from others that may control it.
+    pub(super) public_host: Option<String>,
 }
 
 /// The gateway in front of the sandbox.
@@ -64,7 +66,7 @@ impl Service for Control {
     const MAX_BODY: usize = 1024 * 1024;
 
     async fn answer(&self, request: Received) -> Reply {
-        if !is_local(&request.host) {
+        if !is_local(&request.host, self.public_host.as_deref()) {
             return problem(StatusCode::FORBIDDEN, "the sandbox is controlled from this host only");
         }
         match request.path.strip_prefix("/endpoints/").and_then(|path| path.split_once('/')) {
@@ -254,12 +256,13 @@ fn is_of_another_page(request: &Received) -> bool {
     other_origin || other_site
 }
 
-/// Whether a host is this machine by address or by the name `localhost`: a name that someone else resolves to this
-/// machine is not.
-fn is_local(host: &str) -> bool {
+/// Whether a host is this machine by address, by the name `localhost` or by its public name: a name that someone else
+/// resolves to this machine is not.
+fn is_local(host: &str, public: Option<&str>) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    let is_named = |own: &str| own.eq_ignore_ascii_case(name);
+    is_named("localhost") || public.is_some_and(is_named) || name.parse::<IpAddr>().is_ok()
 }
 
 fn problem(status: StatusCode, detail: &str) -> Reply {

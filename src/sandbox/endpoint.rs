@@ -37,6 +37,7 @@ pub struct Endpoint {
     /// Who is connected to it.
     pub hubs: Arc<Hubs>,
     keys: Arc<AccessKeys>,
+    public_host: Option<Arc<str>>,
 }
 
 /// What answers the requests of one endpoint.
@@ -48,8 +49,10 @@ pub(super) struct EndpointService {
 }
 
 impl Endpoint {
-    pub(super) fn new(server: Server) -> Self {
-        Self { server, hubs: Arc::default(), keys: Arc::new(AccessKeys::generate()) }
+    /// An endpoint with this primary access key, or a new one. `public_host` is a name it is reached by, at whatever port.
+    pub(super) fn new(server: Server, access_key: Option<SecretText>, public_host: Option<&str>) -> Self {
+        let keys = Arc::new(AccessKeys::with_primary(access_key));
+        Self { server, hubs: Arc::default(), keys, public_host: public_host.map(Arc::from) }
     }
 
     /// The endpoint's name.
@@ -145,6 +148,9 @@ impl EndpointService {
 
     /// The service is found by its host name: a request that names another is at the wrong address.
     fn check_host(&self, request: &Received) -> Result<(), Problem> {
+        if self.endpoint.public_host.as_deref().is_some_and(|public| is_host(&request.host, public)) {
+            return Ok(());
+        }
         let address = self.endpoint.server.address();
         // With and without the port, which some clients leave out.
         let ip = address.ip().to_string();
@@ -154,6 +160,13 @@ impl EndpointService {
         }
         Err(Problem::WrongHost(request.host.clone()))
     }
+}
+
+/// Whether a request came to a public host, or to this host by a port that is passed on to it.
+fn is_host(host: &str, public: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');
+    [public, "localhost", "127.0.0.1", "::1"].iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 fn check_size(request: &Received) -> Result<(), Problem> {

@@ -92,6 +92,14 @@ impl RsaKey {
 }
 
 impl PublicKey {
+    /// Reads a member of a key set. `None` if it is no RSA key, or has no id.
+    pub(super) fn from_jwk(jwk: &Value) -> Option<Self> {
+        let field = |name: &str| jwk.get(name)?.as_str().map(str::to_owned);
+        let (id, modulus, exponent) = (field("kid")?, field("n")?, field("e")?);
+        let verifying = DecodingKey::from_rsa_components(&modulus, &exponent).ok()?;
+        Some(Self { id, modulus, exponent, verifying })
+    }
+
     /// The id that the `kid` of a header is compared with.
     pub fn id(&self) -> &str {
         &self.id

@@ -48,7 +48,7 @@ pub struct Server {
 struct Inner {
     name: String,
     address: SocketAddr,
-    tls: bool,
+    origin: String,
     faults: Faults,
     journal: Journal,
 }
@@ -85,9 +85,9 @@ fn reusable(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 impl Server {
-    pub(super) fn new(name: &str, address: SocketAddr, tls: bool, show_bodies: bool) -> Self {
+    pub(super) fn new(name: &str, address: SocketAddr, origin: String, show_bodies: bool) -> Self {
         let journal = Journal::new(show_bodies);
-        let inner = Inner { name: name.to_owned(), address, tls, faults: Faults::new(), journal };
+        let inner = Inner { name: name.to_owned(), address, origin, faults: Faults::new(), journal };
         Self { inner: Arc::new(inner) }
     }
 
@@ -103,8 +103,7 @@ impl Server {
 
     /// Its origin, such as `https://127.0.0.1:8443`, without a slash at the end.
     pub fn url(&self) -> String {
-        let scheme = if self.inner.tls { "https" } else { "http" };
-        format!("{scheme}://{}", self.inner.address)
+        self.inner.origin.clone()
     }
 
     /// Its faults.

@@ -11,7 +11,7 @@
 //! `connection`, and from there to a test in this process or, by `client` and `hub_protocol`, to a real client. People
 //! watch it on a `page` of the control listener, which sends by way of `relay`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,7 @@ mod entra;
 mod error;
 mod exchange;
 mod faults;
+mod file;
 mod filter;
 mod hub;
 mod hub_protocol;
@@ -50,14 +51,17 @@ mod rest;
 mod roles;
 mod roster;
 mod scenario;
+mod settings;
 mod token;
+mod world;
+mod written;
 
 #[cfg(test)]
 mod tests;
 
 pub use certificates::ClientCertificate;
 pub use client::ClientTimes;
-pub use config_file::{CredentialChoice, Files, GatewayConfig};
+pub use config_file::{CredentialChoice, GatewayConfig, GatewayCredential};
 pub use connection::{Close, Connection, Delivery};
 pub use directory::{
     Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
@@ -66,6 +70,7 @@ pub use directory::{
 pub use endpoint::Endpoint;
 pub use error::SandboxError;
 pub use faults::{Fault, FaultKind, Faults};
+pub use file::{Description, FileError};
 pub use hub::Hubs;
 pub use journal::{Authorization, Entry, Journal, fingerprint};
 pub use keys::PublicKey;
@@ -76,6 +81,9 @@ pub use scenario::{
     APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
     OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
 };
+pub use settings::{EndpointSettings, SandboxSettings};
+pub use world::World;
+pub use written::{Files, WorldFiles};
 
 use certificates::CertificateAuthority;
 use client::Clients;
@@ -86,42 +94,7 @@ use identity::{AppService, IdentityIssuer, Imds};
 use keys::{Claims, RsaKey};
 use listen::Port;
 use provider::{GcpMetadata, ProviderSecrets, Providers};
-use scenario::ResourceSeed;
 use token::unique;
-
-/// What a sandbox is started with. Every port may be 0: a free one.
-#[derive(Clone, Debug)]
-pub struct SandboxSettings {
-    /// Where Entra listens.
-    pub entra: SocketAddr,
-    /// Where the instance metadata service listens.
-    pub imds: SocketAddr,
-    /// Where the identity endpoint of App Service listens.
-    pub app_service: SocketAddr,
-    /// Where the identity providers outside Entra listen.
-    pub providers: SocketAddr,
-    /// Where the metadata server of Google Cloud listens.
-    pub gcp_metadata: SocketAddr,
-    /// Where the control listener listens, which has the page for people.
-    pub control: SocketAddr,
-    /// The SignalR endpoints.
-    pub endpoints: Vec<EndpointSettings>,
-    /// The times that SignalR endpoints keep to with their clients.
-    pub client_times: ClientTimes,
-}
-
-/// One SignalR endpoint to start.
-#[derive(Clone, Debug)]
-pub struct EndpointSettings {
-    /// Its name.
-    pub name: String,
-    /// Where it listens.
-    pub bind: SocketAddr,
-    /// Whether it speaks TLS.
-    pub tls: bool,
-    /// The id of the tenant it lives in.
-    pub tenant: String,
-}
 
 /// A running sandbox. Everything stops when it is dropped.
 #[derive(Debug)]
@@ -141,29 +114,8 @@ pub struct Sandbox {
     front: Arc<OnceLock<Front>>,
     endpoints: Arc<[Endpoint]>,
     key: &'static RsaKey,
-}
-
-impl Default for SandboxSettings {
-    /// Loopback, free ports; `east` in tenant B and `west` in tenant C, both with TLS.
-    fn default() -> Self {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let endpoint = |name: &str, tenant: &str| EndpointSettings {
-            name: name.to_owned(),
-            bind: free,
-            tls: true,
-            tenant: tenant.to_owned(),
-        };
-        Self {
-            entra: free,
-            imds: free,
-            app_service: free,
-            providers: free,
-            gcp_metadata: free,
-            control: free,
-            endpoints: vec![endpoint("east", TENANT_B), endpoint("west", TENANT_C)],
-            client_times: ClientTimes::default(),
-        }
-    }
+    /// What is written for a world, besides what is written for every sandbox.
+    files: Vec<world::WorldFile>,
 }
 
 impl Sandbox {
@@ -181,13 +133,15 @@ impl Sandbox {
             ClientCertificate::generate(now - Duration::from_secs(3600), now + Duration::from_secs(365 * 24 * 3600))?;
         let mut tasks = JoinSet::new();
         let mut names = std::collections::HashSet::new();
+        let public_host = settings.public_host.as_deref();
         let mut bind = |name: &str, address: SocketAddr, tls: bool, show_bodies: bool| {
             if !names.insert(name.to_owned()) {
                 return Err(SandboxError::Name { name: name.to_owned() });
             }
             let port = Port::bind(address);
             let port = port.map_err(|source| SandboxError::Bind { server: name.to_owned(), address, source })?;
-            Ok((Server::new(name, port.address(), tls, show_bodies), port))
+            let origin = settings::origin(tls, public_host, port.address());
+            Ok((Server::new(name, port.address(), origin, show_bodies), port))
         };
         // Forms with secrets go to Entra; its bodies are for tests in this process, not for HTTP.
         let (entra, entra_port) = bind("entra", settings.entra, true, false)?;
@@ -197,17 +151,18 @@ impl Sandbox {
         let (gcp_metadata, gcp_metadata_port) = bind("gcp_metadata", settings.gcp_metadata, false, true)?;
         let (control, control_port) = bind("control", settings.control, false, true)?;
 
-        let seeds: Vec<_> =
-            settings.endpoints.iter().map(|e| ResourceSeed { name: &e.name, tenant: &e.tenant }).collect();
-        let directory = DirectoryHandle::new(scenario::directory(&entra.url(), &seeds, &certificate)?);
+        let directory = match &settings.world {
+            Some(world) => world.directory(&entra.url()),
+            None => scenario::directory(&entra.url(), &settings.endpoints, &certificate)?,
+        };
+        let directory = DirectoryHandle::new(directory);
         let mut endpoints = Vec::with_capacity(settings.endpoints.len());
         let mut services = Vec::with_capacity(settings.endpoints.len());
-        let client_times = settings.client_times;
-        for settings in &settings.endpoints {
-            let (server, port) = bind(&settings.name, settings.bind, settings.tls, true)?;
-            let endpoint = Endpoint::new(server.clone());
-            let tls = if settings.tls { Some(ca.acceptor()?) } else { None };
-            let clients = Clients::new(endpoint.clone(), client_times);
+        for of_endpoint in &settings.endpoints {
+            let (server, port) = bind(&of_endpoint.name, of_endpoint.bind, of_endpoint.tls, true)?;
+            let endpoint = Endpoint::new(server.clone(), of_endpoint.access_key.clone(), public_host);
+            let tls = if of_endpoint.tls { Some(ca.acceptor(public_host)?) } else { None };
+            let clients = Clients::new(endpoint.clone(), settings.client_times);
             let service =
                 EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
             let service = Arc::new(service);
@@ -218,7 +173,7 @@ impl Sandbox {
         let endpoints: Arc<[Endpoint]> = endpoints.into();
 
         let service = Entra::new(entra.url(), directory.clone(), key);
-        tasks.spawn(entra.clone().serve(entra_port, Some(ca.acceptor()?), Arc::new(service)));
+        tasks.spawn(entra.clone().serve(entra_port, Some(ca.acceptor(public_host)?), Arc::new(service)));
         let issuer = IdentityIssuer { authority: entra.url(), directory: directory.clone(), key };
         tasks.spawn(imds.clone().serve(imds_port, None, Arc::new(Imds(issuer.clone()))));
         let secret = unique();
@@ -226,15 +181,27 @@ impl Sandbox {
         tasks.spawn(app_service.clone().serve(app_service_port, None, Arc::new(service)));
         let (external, provider_secrets) = (RsaKey::external()?, ProviderSecrets::generate());
         let service = Providers { secrets: provider_secrets.clone(), key: external };
-        tasks.spawn(providers.clone().serve(providers_port, Some(ca.acceptor()?), Arc::new(service)));
+        tasks.spawn(providers.clone().serve(providers_port, Some(ca.acceptor(public_host)?), Arc::new(service)));
         let service = GcpMetadata { key: external };
         tasks.spawn(gcp_metadata.clone().serve(gcp_metadata_port, None, Arc::new(service)));
         let servers = [&entra, &imds, &app_service, &providers, &gcp_metadata]
             .into_iter()
             .chain(endpoints.iter().map(|e| &e.server));
-        let servers = servers.cloned().collect();
+        let servers: Arc<[Server]> = servers.cloned().collect();
+        for (server, fault) in &settings.faults {
+            if let Some(server) = servers.iter().find(|other| other.name() == server) {
+                server.faults().set(fault.clone());
+            }
+        }
+        let public_host = settings.public_host.clone();
         let front = Arc::new(OnceLock::new());
-        let service = Control { servers, endpoints: services, directory: directory.clone(), front: Arc::clone(&front) };
+        let service = Control {
+            servers,
+            endpoints: services,
+            directory: directory.clone(),
+            front: Arc::clone(&front),
+            public_host,
+        };
         tasks.spawn(control.clone().serve(control_port, None, Arc::new(service)));
 
         Ok(Self {
@@ -253,6 +220,7 @@ impl Sandbox {
             front,
             endpoints,
             key,
+            files: settings.world.map(|world| world.files).unwrap_or_default(),
         })
     }
 
@@ -362,12 +330,16 @@ impl Sandbox {
     /// # Errors
     /// If it cannot be signed.
     pub fn external_assertion(&self, lifetime: Duration) -> Result<String, SandboxError> {
+        self.assertion(EXTERNAL_ISSUER, EXTERNAL_SUBJECT, token::EXCHANGE_AUDIENCES[0], lifetime)
+    }
+
+    fn assertion(&self, issuer: &str, subject: &str, audience: &str, life: Duration) -> Result<String, SandboxError> {
         let now = unix_seconds(SystemTime::now());
-        let expires = now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
+        let expires = now.saturating_add(i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
         self.external_token(&json!({
-            "iss": EXTERNAL_ISSUER,
-            "sub": EXTERNAL_SUBJECT,
-            "aud": token::EXCHANGE_AUDIENCES[0],
+            "iss": issuer,
+            "sub": subject,
+            "aud": audience,
             "iat": now,
             "nbf": now,
             "exp": expires,

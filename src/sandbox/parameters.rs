@@ -47,7 +47,7 @@ pub(super) fn connection(id: &str) -> Result<&str, Problem> {
 
 /// A group's name.
 pub(super) fn group(name: &str) -> Result<&str, Problem> {
-    let message = "The group name must have 1 to 1024 characters and not only white space.";
+    let message = "The group name must have 1 to 1024 characters, no line feed and not only white space.";
     if is_text(name, 1024) { Ok(name) } else { Err(Problem::Invalid("group", String::from(message))) }
 }
 
@@ -98,7 +98,8 @@ fn is_name(name: &str) -> bool {
 }
 
 fn is_text(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.chars().count()) && !text.chars().all(char::is_whitespace)
+    // The pattern's `.` is no line feed.
+    (1..=max).contains(&text.chars().count()) && !text.chars().all(char::is_whitespace) && !text.contains('\n')
 }
 
 #[cfg(test)]
@@ -114,7 +115,9 @@ mod tests {
             assert!(!is_name(name), "{name}");
         }
         assert!(group(&"ä".repeat(1024)).is_ok() && user(" ").is_ok() && stream(" a").is_ok());
-        assert!(group(&"a".repeat(1025)).is_err() && group(" \t").is_err() && user("").is_err());
+        assert!(
+            group(&"a".repeat(1025)).is_err() && group(" \t").is_err() && group("a\nb").is_err() && user("").is_err()
+        );
         assert!(stream(&"a".repeat(101)).is_err() && connection("").is_err());
     }
 }

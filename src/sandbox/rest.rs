@@ -153,8 +153,12 @@ impl HubCall<'_> {
     fn stream_send(&self, hub: &Hub, connection: &str, stream: &str, now: Instant) -> Result<Reply, Problem> {
         let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
         let last = parameters::flag(self.request, "completed")?;
-        let item = message::json_value(&self.request.body)?;
-        let mut reached = hub.deliver(connection, &Delivery::StreamItem { stream: stream.clone(), item }, now);
+        let mut reached = true;
+        // The swagger declares no body: a stream may end without another item.
+        if !(last && self.request.body.is_empty()) {
+            let item = message::json_value(&self.request.body)?;
+            reached = hub.deliver(connection, &Delivery::StreamItem { stream: stream.clone(), item }, now);
+        }
         if last {
             reached &= hub.deliver(connection, &Delivery::StreamEnd { stream, error: None }, now);
         }

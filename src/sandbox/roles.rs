@@ -17,6 +17,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::AppServer, Self::RestApiOwner, Self::RestApiReader, Self::ServiceOwner];
+
     /// The role's name in the portal and in `az role assignment create --role`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -58,9 +61,8 @@ mod tests {
             ("clientConnection/write", [true, true, false, true]),
             ("user/read", [false, true, true, true]),
         ];
-        let roles = [Role::AppServer, Role::RestApiOwner, Role::RestApiReader, Role::ServiceOwner];
         for (action, expected) in rows {
-            assert_eq!(roles.map(|role| role.allows(action)), expected, "{action}");
+            assert_eq!(Role::ALL.map(|role| role.allows(action)), expected, "{action}");
         }
     }
 }

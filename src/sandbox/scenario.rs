@@ -22,6 +22,7 @@ use super::directory::{
 };
 use super::keys::RsaKey;
 use super::roles::Role;
+use super::settings::EndpointSettings;
 use super::token::{EXCHANGE_AUDIENCES, exchange_issuer, unique};
 
 /// Tenant A: where the app registration and its managed identity live.
@@ -68,24 +69,16 @@ const DOMAINS: [(&str, &str); 3] = [
 /// How long the app registration's secret is good for: longer than any sandbox runs.
 const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// A SignalR resource to start with.
-pub(super) struct ResourceSeed<'a> {
-    /// The endpoint's name.
-    pub(super) name: &'a str,
-    /// The id of its tenant.
-    pub(super) tenant: &'a str,
-}
-
 /// Fills a directory for an authority and its resources.
 pub(super) fn directory(
     authority: &str,
-    resources: &[ResourceSeed<'_>],
+    resources: &[EndpointSettings],
     certificate: &ClientCertificate,
 ) -> Result<Directory, SandboxError> {
     let mut tenants: Vec<Tenant> = DOMAINS.iter().map(|(id, domain)| Tenant::new(id, domain)).collect();
     for (number, resource) in resources.iter().enumerate() {
         if !tenants.iter().any(|tenant| tenant.id == resource.tenant) {
-            tenants.push(Tenant::new(resource.tenant, &format!("tenant{number}.onmicrosoft.com")));
+            tenants.push(Tenant::new(&resource.tenant, &format!("tenant{number}.onmicrosoft.com")));
         }
     }
     for tenant in &mut tenants {
@@ -119,8 +112,8 @@ pub(super) fn directory(
     let external_issuers = [EXTERNAL_ISSUER, GITHUB_ISSUER, PIPELINES_ISSUER, GCP_ISSUER, OAUTH2_ISSUER]
         .map(|issuer| ExternalIssuer { issuer: issuer.to_owned(), keys: vec![key.clone()] });
     let resources = resources.iter().map(|resource| Resource {
-        name: resource.name.to_owned(),
-        tenant: resource.tenant.to_owned(),
+        name: resource.name.clone(),
+        tenant: resource.tenant.clone(),
         local_auth: true,
         public_network: true,
     });
@@ -166,11 +159,17 @@ fn application(authority: &str, certificate: &ClientCertificate) -> Application 
     }
 }
 
-/// An enterprise application; its object id is made of the first group of the tenant's id and the client id.
+/// An enterprise application.
 fn principal(tenant: &str, client_id: &str, roles: Vec<(String, Role)>) -> ServicePrincipal {
+    let object_id = object_id(tenant, client_id);
+    ServicePrincipal { client_id: client_id.to_owned(), object_id, enabled: true, roles }
+}
+
+/// An object id made of the first group of the tenant's id and the client id: the same at every start.
+pub(super) fn object_id(tenant: &str, client_id: &str) -> String {
     let first = tenant.split('-').next().unwrap_or_default();
     let rest = client_id.split_once('-').map_or(client_id, |(_, rest)| rest);
-    ServicePrincipal { client_id: client_id.to_owned(), object_id: format!("{first}-{rest}"), enabled: true, roles }
+    format!("{first}-{rest}")
 }
 
 fn identity(tenant: &str, client_id: &str, object_id: &str, name: &str) -> ManagedIdentity {
@@ -188,7 +187,7 @@ fn resource_group(resource: &str) -> String {
     format!("/subscriptions/5b500000-0000-4000-8000-000000000001/resourceGroups/sandbox/providers/{resource}")
 }
 
-fn roles_in(tenant: &str, resources: &[ResourceSeed<'_>]) -> Vec<(String, Role)> {
+fn roles_in(tenant: &str, resources: &[EndpointSettings]) -> Vec<(String, Role)> {
     let own = resources.iter().filter(|resource| resource.tenant == tenant);
-    own.map(|resource| (resource.name.to_owned(), Role::RestApiOwner)).collect()
+    own.map(|resource| (resource.name.clone(), Role::RestApiOwner)).collect()
 }

@@ -100,6 +100,7 @@ async fn lab() -> Lab {
         bind,
         tls: true,
         tenant: TENANT_B.to_owned(),
+        access_key: None,
     });
     let stage = Stage::with(settings).await;
     // Short enough that tokens are obtained again while Entra is in trouble.

@@ -16,6 +16,7 @@ mod architecture;
 mod chaos;
 mod cli;
 mod credentials;
+mod described;
 mod documents;
 mod drain;
 mod fanout;

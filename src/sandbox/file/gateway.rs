@@ -1,0 +1,118 @@
+//! The gateway that is put in front of a described sandbox: where it listens, and as whom it calls each endpoint. Knows
+//! none of the gateway's code.
+
+use std::net::SocketAddr;
+
+use super::reader::Reader;
+use super::tenants::{Names, assertion_file, refer, secret_file};
+use crate::sandbox::config_file::{GatewayConfig, GatewayCredential};
+use crate::sandbox::directory::{Application, Directory, Resource};
+use crate::sandbox::world::World;
+
+const KINDS: [&str; 7] = [
+    "client_secret",
+    "client_certificate",
+    "federated_identity",
+    "federated_file",
+    "managed_identity",
+    "access_key",
+    "token_file",
+];
+
+/// What callers of a sandbox's gateway may do if not said: everything.
+const OPERATIONS: [&str; 5] = ["messages", "groups", "queries", "close", "credentials"];
+
+/// Reads `[gateway]`.
+pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> GatewayConfig {
+    let table = root.table("gateway");
+    let address = |key, default: &str| {
+        let said: Option<SocketAddr> =
+            table.as_ref()?.parsed(key, "an address with a port, such as \"127.0.0.1:8080\"");
+        Some(said.map_or_else(|| default.to_owned(), |address| address.to_string()))
+    };
+    let listen = address("listen", "127.0.0.1:8080").unwrap_or_else(|| String::from("127.0.0.1:8080"));
+    let admin = address("admin", "127.0.0.1:9090").unwrap_or_else(|| String::from("127.0.0.1:9090"));
+    let mut operations = table.as_ref().map(|table| table.texts("operations")).unwrap_or_default();
+    if operations.is_empty() {
+        operations = OPERATIONS.map(str::to_owned).to_vec();
+    }
+    let more = table.as_ref().and_then(|table| table.text("more")).unwrap_or_default();
+    let mut credentials = Vec::new();
+    for table in table.as_ref().map(|table| table.named("credentials")).unwrap_or_default() {
+        if !names.endpoints.iter().any(|endpoint| endpoint == table.name()) {
+            table.problem_here("there is no such endpoint");
+        }
+        if let Some(credential) = credential(&table, names) {
+            check_secret(&table, &credential, world);
+            credentials.push((table.name().to_owned(), credential));
+        }
+    }
+    for resource in &world.directory.resources {
+        let is_said = credentials.iter().any(|(endpoint, _)| *endpoint == resource.name);
+        if let Some(credential) = usual(&world.directory, resource, names).filter(|_| !is_said) {
+            credentials.push((resource.name.clone(), credential));
+        }
+    }
+    GatewayConfig { listen, hosts: Vec::new(), admin, credentials, operations, more }
+}
+
+/// A secret that is to be used must be there.
+fn check_secret(table: &Reader<'_>, credential: &GatewayCredential, world: &World) {
+    let GatewayCredential::Secret { client_id, .. } = credential else { return };
+    if world.directory.application(client_id).is_some_and(|application| application.secrets.is_empty()) {
+        table.problem("application", "has no secret; give it `secrets`");
+    }
+}
+
+fn credential(table: &Reader<'_>, names: &Names) -> Option<GatewayCredential> {
+    let kind = table.needed("kind");
+    let client_id = || refer(table, "application", &names.applications, "application");
+    Some(match kind.as_str() {
+        "client_secret" => {
+            let client_id = client_id();
+            GatewayCredential::Secret { client_id, file: secret_file(&table.needed("application")) }
+        }
+        "client_certificate" => {
+            // Absolute, since the configuration is written elsewhere.
+            let file = table.notes().beside(&table.needed("certificate"));
+            let file = std::path::absolute(&file).unwrap_or(file).display().to_string();
+            GatewayCredential::Certificate { client_id: client_id(), file, rs256: table.flag("rs256", false) }
+        }
+        "federated_identity" => {
+            let identity = refer(table, "identity", &names.identities, "managed identity");
+            GatewayCredential::FederatedIdentity { client_id: client_id(), identity }
+        }
+        "federated_file" => {
+            let issuers: Vec<_> = names.issuers.iter().map(|name| (name.clone(), name.clone())).collect();
+            let issuer = refer(table, "issuer", &issuers, "external issuer that the sandbox signs for");
+            GatewayCredential::FederatedFile { client_id: client_id(), file: assertion_file(&issuer) }
+        }
+        "managed_identity" => GatewayCredential::ManagedIdentity {
+            client_id: refer(table, "identity", &names.identities, "managed identity"),
+        },
+        "access_key" => GatewayCredential::AccessKey,
+        "token_file" => GatewayCredential::Token { client_id: client_id() },
+        "" => return None,
+        other => {
+            table.unknown("kind", other, "kind of credential", &KINDS);
+            return None;
+        }
+    })
+}
+
+/// The first that is there: an application with a secret and a service principal in the endpoint's tenant, a managed
+/// identity of that tenant, the access key. Roles are not looked at: a missing one is to be seen in the answer.
+fn usual(directory: &Directory, resource: &Resource, names: &Names) -> Option<GatewayCredential> {
+    let tenant = directory.tenant(&resource.tenant)?;
+    let has_secret = |app: &&Application| !app.secrets.is_empty() && tenant.service_principal(&app.client_id).is_some();
+    if let Some(application) = directory.applications.iter().find(has_secret) {
+        let named = names.applications.iter().find(|(_, id)| *id == application.client_id);
+        let file = secret_file(named.map_or("", |(name, _)| name));
+        return Some(GatewayCredential::Secret { client_id: application.client_id.clone(), file });
+    }
+    let identity = directory.managed_identities.iter().find(|identity| identity.tenant == resource.tenant);
+    Some(match identity {
+        Some(identity) => GatewayCredential::ManagedIdentity { client_id: identity.client_id.clone() },
+        None => GatewayCredential::AccessKey,
+    })
+}

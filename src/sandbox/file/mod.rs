@@ -1,0 +1,167 @@
+//! The file in which a team describes a sandbox of its own, for its own tests: `config/sandbox.toml` shows every key.
+//! Reads it into settings, and tells everything that is wrong with it at once.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use super::client::ClientTimes;
+use super::config_file::GatewayConfig;
+use super::faults::Fault;
+use super::settings::{EndpointSettings, SandboxSettings};
+
+mod gateway;
+mod reader;
+mod tenants;
+
+#[cfg(test)]
+mod tests;
+
+pub use reader::FileError;
+use reader::{Notes, Reader};
+use tenants::Names;
+
+/// The names of the servers that are no SignalR endpoints.
+const OTHER_SERVERS: [&str; 6] = ["entra", "imds", "app_service", "providers", "gcp_metadata", "control"];
+
+/// A sandbox as a file describes it.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// What the sandbox is started with.
+    pub settings: SandboxSettings,
+    /// What a gateway in front of it is told.
+    pub gateway: GatewayConfig,
+}
+
+impl Description {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its key and line.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|err| FileError::whole(path, &format!("the file cannot be read: {err}")))?;
+        let notes = Notes::new(path, &text);
+        let description = Self::parse(&notes)?;
+        notes.end().map(|()| description)
+    }
+
+    fn parse(notes: &Notes) -> Result<Self, FileError> {
+        let document = notes.parse()?;
+        let root = Reader::root(notes, document.as_table());
+        let public_host = public_host(&root);
+        let bind = root.parsed::<IpAddr>("bind", "an IP address").unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        if bind.is_unspecified() && public_host.is_none() {
+            root.problem("bind", "servers at every address need a `public_host`, by which they are found");
+        }
+        let at = |port| SocketAddr::from((bind, port));
+        let ports = root.table("ports");
+        let port = |name| at(ports.as_ref().map_or(0, |ports| ports.port(name)));
+        let mut names = Names::default();
+        let tenants = tenants::tenants(&root, &mut names);
+        let (endpoints, resources) = endpoints(&root, &mut names, bind);
+        let world = tenants::world(&root, &mut names, tenants, resources);
+        let gateway = GatewayConfig {
+            // As callers name the sandbox, they name the gateway in it.
+            hosts: public_host.iter().filter(|host| host.parse::<IpAddr>().is_err()).cloned().collect(),
+            ..gateway::config(&root, &names, &world)
+        };
+        let settings = SandboxSettings {
+            public_host,
+            entra: port("entra"),
+            imds: port("imds"),
+            app_service: port("app_service"),
+            providers: port("providers"),
+            gcp_metadata: port("gcp_metadata"),
+            control: port("control"),
+            client_times: client_times(&root),
+            faults: faults(&root, &endpoints),
+            endpoints,
+            world: Some(world),
+        };
+        Ok(Self { settings, gateway })
+    }
+}
+
+fn public_host(root: &Reader<'_>) -> Option<String> {
+    let host = root.text("public_host")?;
+    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+    if !is_name && host.parse::<IpAddr>().is_err() {
+        root.problem("public_host", &format!("`{host}` is no host name and no IP address; leave scheme and port out"));
+    }
+    Some(host)
+}
+
+fn endpoints(
+    root: &Reader<'_>,
+    names: &mut Names,
+    bind: IpAddr,
+) -> (Vec<EndpointSettings>, Vec<super::directory::Resource>) {
+    let (mut endpoints, mut resources) = (Vec::new(), Vec::new());
+    for table in root.named("endpoints") {
+        let name = table.name().to_owned();
+        if OTHER_SERVERS.contains(&name.as_str()) {
+            table.problem_here("a server of the sandbox has this name already");
+        }
+        let tenant = names.tenant(&table, "tenant");
+        let access_key = table.text("access_key");
+        if access_key.as_ref().is_some_and(|key| key.len() < 16) {
+            table.problem("access_key", "must have 16 bytes or more, as SDKs demand");
+        }
+        endpoints.push(EndpointSettings {
+            name: name.clone(),
+            bind: SocketAddr::from((bind, table.port("port"))),
+            tls: table.flag("tls", true),
+            tenant: tenant.clone(),
+            access_key: access_key.map(super::directory::SecretText::new),
+        });
+        let (local_auth, public_network) = (table.flag("local_auth", true), table.flag("public_network", true));
+        names.endpoints.push(name.clone());
+        resources.push(super::directory::Resource { name, tenant, local_auth, public_network });
+    }
+    if endpoints.is_empty() {
+        root.problem("endpoints", "there is none; describe at least one, such as `[endpoints.east]`");
+    }
+    (endpoints, resources)
+}
+
+fn client_times(root: &Reader<'_>) -> ClientTimes {
+    let mut times = ClientTimes::default();
+    let Some(table) = root.table("clients") else { return times };
+    for (key, time) in [
+        ("connect", &mut times.connect),
+        ("handshake", &mut times.handshake),
+        ("keep_alive", &mut times.keep_alive),
+        ("silence", &mut times.silence),
+        ("write", &mut times.write),
+        ("poll", &mut times.poll),
+        ("between_polls", &mut times.between_polls),
+    ] {
+        let Some(said) = table.duration(key) else { continue };
+        if said.is_zero() {
+            table.problem(key, "must be longer than nothing");
+        }
+        *time = said;
+    }
+    times
+}
+
+/// The faults that are there from the start.
+fn faults(root: &Reader<'_>, endpoints: &[EndpointSettings]) -> Vec<(String, Fault)> {
+    let servers: Vec<&str> = endpoints
+        .iter()
+        .map(|endpoint| endpoint.name.as_str())
+        .chain(OTHER_SERVERS.into_iter().filter(|name| *name != "control"))
+        .collect();
+    let mut faults = Vec::new();
+    for table in root.list("faults") {
+        let server = table.needed("server");
+        if !server.is_empty() && !servers.contains(&server.as_str()) {
+            table.unknown("server", &server, "server", &servers);
+        }
+        match table.json::<Fault>(&["fault", "times", "path_prefix"]) {
+            Ok(fault) => faults.push((server, fault)),
+            Err(err) => table.problem("fault", &format!("is not understood: {err}")),
+        }
+    }
+    faults
+}

@@ -1,0 +1,117 @@
+//! What a description says, and what is told of a bad one.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn shipped() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/sandbox.toml")
+}
+
+fn read(text: &str) -> Result<Description, FileError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.toml");
+    std::fs::write(&path, text).unwrap();
+    Description::read(&path).map_err(|err| {
+        let folder = format!("{}/", folder.path().display());
+        FileError { problems: err.problems.iter().map(|problem| problem.replace(&folder, "")).collect() }
+    })
+}
+
+fn problems(text: &str) -> Vec<String> {
+    read(text).unwrap_err().problems
+}
+
+#[test]
+fn the_shipped_file_is_good_and_shows_every_key() {
+    let path = shipped();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let notes = Notes::new(&path, &text);
+    let description = Description::parse(&notes).unwrap();
+    notes.end().unwrap();
+    let unwritten = notes.unwritten();
+    // A key that another excludes is shown in a comment.
+    let is_commented = |key: &String| {
+        let key = key.rsplit('.').next().unwrap();
+        text.lines().any(|line| line.starts_with(&format!("# {key} = ")))
+    };
+    let missing: Vec<_> = unwritten.iter().filter(|key| !is_commented(key)).collect();
+    assert!(missing.is_empty(), "config/sandbox.toml does not show {missing:?}");
+    assert_eq!(description.settings.public_host.as_deref(), Some("localhost"));
+    assert_eq!(description.gateway.hosts, ["localhost"]);
+    assert_eq!(description.settings.client_times.poll, ClientTimes::default().poll);
+}
+
+/// What the comments in the shipped file show is good, too.
+#[test]
+fn the_shipped_file_is_good_with_what_it_comments_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(shipped()).unwrap();
+    let text = text.replace("# throttled", "throttled").replace("# refresh_in", "refresh_in");
+    std::fs::write(folder.path().join("sandbox.toml"), text).unwrap();
+    let description = Description::read(&folder.path().join("sandbox.toml")).unwrap();
+    let world = description.settings.world.unwrap().directory("https://entra.test");
+    let tenant = world.tenant("northwind.onmicrosoft.com").unwrap();
+    assert_eq!(tenant.throttled, Some(std::time::Duration::from_secs(7)));
+    assert_eq!(world.tokens.refresh_in, Some(std::time::Duration::from_secs(1800)));
+}
+
+#[test]
+fn endpoints_alone_are_enough() {
+    let text = "[tenants.t]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n[endpoints.only]\ntenant = \"t\"\n";
+    let description = read(text).unwrap();
+    assert_eq!(description.settings.endpoints.len(), 1);
+    assert_eq!(description.gateway.listen, "127.0.0.1:8080");
+    assert_eq!(
+        description.gateway.credentials,
+        [(String::from("only"), crate::sandbox::config_file::GatewayCredential::AccessKey)]
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_with_its_line() {
+    let text = r#"bind = "0.0.0.0"
+colour = "red"
+[ports]
+entra = 70000
+entraa = 1
+[tenants.a]
+id = "22222222-bbbb-4bbb-8bbb-222222222222"
+[tenants.b]
+id = "22222222-BBBB-4bbb-8bbb-222222222222"
+domain = 5
+[applications.gateway]
+client_id = "nonsense"
+tenant = "aa"
+secrets = [{ valeu = "x" }]
+certificates = ["nowhere.pem"]
+federated = [{ identity = "none" }, { issuer = "https://i" }]
+[[service_principals]]
+application = "gatevay"
+tenant = "a"
+roles = { east = ["SignalR REST Owner"], north = [] }
+[external_issuers.i]
+issuer = "i"
+[endpoints.east]
+tenant = "a"
+access_key = "short"
+tls = "yes"
+[endpoints.entra]
+[[faults]]
+server = "easst"
+fault = { delay = { delay_ms = "long" } }
+[gateway]
+listen = "8080"
+[gateway.credentials.east]
+kind = "secret"
+"#;
+    insta::assert_snapshot!(problems(text).join("\n"));
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_line() {
+    let problems = problems("[tenants.a]\nid = \n");
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].contains("not valid TOML") && problems[0].ends_with("(s.toml:2)"), "{problems:?}");
+    assert!(read("").unwrap_err().to_string().starts_with("endpoints: there is none"));
+}

@@ -1,0 +1,62 @@
+//! A directory as somebody described it, before Entra has an address: what it takes to fill the directory once it has,
+//! and the files that go with it. Pure data; how it was written down, it does not know.
+
+use super::directory::{Directory, FederatedCredential, SecretText};
+use super::token::exchange_issuer;
+
+/// What stands in the directory, in place of the ready-made scenario.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub(super) directory: Directory,
+    pub(super) trusts: Vec<Trust>,
+    pub(super) files: Vec<WorldFile>,
+}
+
+/// A federated credential for a managed identity, whose issuer has the authority's address in it.
+#[derive(Clone, Debug)]
+pub(super) struct Trust {
+    /// The client id of the app registration that trusts.
+    pub(super) application: String,
+    /// The client id of the managed identity that is trusted.
+    pub(super) identity: String,
+    pub(super) audience: String,
+}
+
+/// A file that a gateway, or whoever tests one, may need.
+#[derive(Clone, Debug)]
+pub(super) struct WorldFile {
+    pub(super) name: String,
+    pub(super) content: WorldContent,
+}
+
+/// What such a file holds.
+#[derive(Clone, Debug)]
+pub(super) enum WorldContent {
+    Secret(SecretText),
+    /// An assertion that the sandbox signs in place of an issuer.
+    Assertion {
+        issuer: String,
+        subject: String,
+        audience: String,
+    },
+}
+
+impl World {
+    /// The directory of an authority at this origin.
+    pub(super) fn directory(&self, authority: &str) -> Directory {
+        let mut directory = self.directory.clone();
+        for trust in &self.trusts {
+            let identity = directory.managed_identities.iter().find(|identity| identity.client_id == trust.identity);
+            let Some(identity) = identity else { continue };
+            let credential = FederatedCredential {
+                issuer: exchange_issuer(authority, &identity.tenant),
+                subject: identity.object_id.clone(),
+                audience: trust.audience.clone(),
+            };
+            if let Some(application) = directory.application_mut(&trust.application) {
+                application.federated.push(credential);
+            }
+        }
+        directory
+    }
+}

@@ -1,0 +1,160 @@
+//! The files of a sandbox: the gateway's configuration and everything that it names. Knows nothing of what is in them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::config_file::{CredentialChoice, GatewayConfig, GatewayCredential, access_key_file, token_file};
+use super::world::WorldContent;
+use super::{Sandbox, SandboxError};
+
+/// How long a written assertion and a written token are good for.
+const WRITTEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The name of the program that prints an assertion.
+pub(super) const PROGRAM: &str = "get-assertion";
+
+/// The files that were written.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The configuration.
+    pub config: PathBuf,
+    /// The certificate authority.
+    pub ca: PathBuf,
+    /// The app registration's secret.
+    pub secret: PathBuf,
+    /// Its certificate and key.
+    pub certificate: PathBuf,
+    /// An assertion of the external issuer.
+    pub assertion: PathBuf,
+}
+
+/// The files that were written for a described world.
+#[derive(Clone, Debug)]
+pub struct WorldFiles {
+    /// The gateway's configuration, if there is a gateway.
+    pub config: Option<PathBuf>,
+    /// The certificate authority.
+    pub ca: PathBuf,
+}
+
+impl Sandbox {
+    /// Writes `gateway.toml` and everything it names into a folder, which is made if need be. Secrets can be read by
+    /// their owner alone.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_files(&self, folder: &Path, config: &GatewayConfig) -> Result<Files, SandboxError> {
+        let write = Writer::new(folder)?;
+        let certificate = self.client_certificate();
+        self.write_credentials(&write, config)?;
+        Ok(Files {
+            ca: write.file("ca.pem", self.ca_pem())?,
+            secret: write.file("client-secret", self.client_secret().expose())?,
+            certificate: write
+                .file("client.pem", &format!("{}{}", certificate.certificate_pem(), certificate.key_pem()))?,
+            assertion: write.file("assertion.jwt", &self.external_assertion(WRITTEN_LIFE)?)?,
+            config: write.file("gateway.toml", &self.gateway_config(config))?,
+        })
+    }
+
+    /// As [`Self::write_files`], for a sandbox with a [`World`](super::World) of its own. Without a gateway's
+    /// configuration there is none in the answer.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_world(&self, folder: &Path, config: Option<&GatewayConfig>) -> Result<WorldFiles, SandboxError> {
+        let write = Writer::new(folder)?;
+        for file in &self.files {
+            let content = match &file.content {
+                WorldContent::Secret(secret) => secret.expose().to_owned(),
+                WorldContent::Assertion { issuer, subject, audience } => {
+                    self.assertion(issuer, subject, audience, WRITTEN_LIFE)?
+                }
+            };
+            write.file(&file.name, &content)?;
+        }
+        for endpoint in self.endpoints() {
+            write.file(&access_key_file(endpoint.name()), endpoint.access_key().expose())?;
+        }
+        let ca = write.file("ca.pem", self.ca_pem())?;
+        let Some(config) = config else { return Ok(WorldFiles { config: None, ca }) };
+        self.write_credentials(&write, config)?;
+        Ok(WorldFiles { config: Some(write.file("gateway.toml", &self.gateway_config(config))?), ca })
+    }
+
+    fn write_credentials(&self, write: &Writer<'_>, config: &GatewayConfig) -> Result<(), SandboxError> {
+        for endpoint in self.endpoints() {
+            let name = endpoint.name();
+            match config.credential(name) {
+                GatewayCredential::AccessKey => {
+                    drop(write.file(&access_key_file(name), endpoint.access_key().expose())?);
+                }
+                GatewayCredential::Token { client_id } => {
+                    drop(write.file(&token_file(name), &self.token_of(&client_id, name, WRITTEN_LIFE)?)?);
+                }
+                GatewayCredential::Secret { .. }
+                | GatewayCredential::Certificate { .. }
+                | GatewayCredential::FederatedIdentity { .. }
+                | GatewayCredential::FederatedFile { .. }
+                | GatewayCredential::ManagedIdentity { .. } => {}
+                GatewayCredential::Platform(choice) => self.write_platform(write, choice)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_platform(&self, write: &Writer<'_>, choice: CredentialChoice) -> Result<(), SandboxError> {
+        if matches!(choice, CredentialChoice::FederatedOAuth2 | CredentialChoice::FederatedOAuth2Post) {
+            write.file("idp-secret", self.oauth2_client().1.expose())?;
+        }
+        if choice == CredentialChoice::FederatedCommand {
+            let program = write.file(PROGRAM, "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n")?;
+            make_executable(&program).map_err(|source| SandboxError::Write { path: program, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes files into one folder.
+struct Writer<'a>(&'a Path);
+
+impl<'a> Writer<'a> {
+    fn new(folder: &'a Path) -> Result<Self, SandboxError> {
+        fs::create_dir_all(folder).map_err(|source| SandboxError::Write { path: folder.to_owned(), source })?;
+        Ok(Self(folder))
+    }
+
+    fn file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
+        let path = self.0.join(name);
+        match write_private(&path, content) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(SandboxError::Write { path, source }),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn write_private(path: &Path, content: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content.as_bytes())
+}
+
+#[cfg(not(unix))]
+fn write_private(path: &Path, content: &str) -> io::Result<()> {
+    fs::write(path, content)
+}
+
+#[cfg(unix)]
+fn make_executable(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_path: &Path) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! A sandbox that a file describes, as a team would use it in its own tests: the real binary, with its own gateway in
+//! front or with one that the team runs.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Caller, HELLO, Process, SEND, run};
+
+fn shipped() -> String {
+    format!("{}/config/sandbox.toml", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+fn authority(ready: &Value, key: &str) -> std::net::SocketAddr {
+    ready[key].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn described_sandbox_serves_with_a_gateway_in_front() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = path(folder.path(), "files");
+    let free = "127.0.0.1:0";
+    let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--listen", free, "--admin", free];
+    let sandbox = Process::start(&arguments, &[], folder.path()).await;
+    let entra = sandbox.ready["entra"].as_str().unwrap();
+    assert!(entra.starts_with("https://localhost:"), "{entra}");
+    let mut caller = Caller::connect(authority(&sandbox.ready, "gateway")).await;
+    assert_eq!(caller.post(SEND, "application/json", HELLO).await.status, 202);
+    // Client tokens are for the URL that clients use.
+    let token = caller.call("POST", "/api/hubs/chat/:generateToken?api-version=2024-12-01").await.json();
+    assert!(token["token"].is_string(), "{token}");
+    // What was written is kept for those who need it.
+    for (file, expected) in [("gateway-secret", "not-a-secret"), ("east-access-key", "not-an-access-key-of-anything")] {
+        assert_eq!(std::fs::read_to_string(folder.path().join("files").join(file)).unwrap(), expected);
+    }
+    assert!(folder.path().join("files/cluster-assertion.jwt").exists());
+    sandbox.terminate().await;
+    assert!(sandbox.wait().await.0.success());
+    assert!(folder.path().join("files/ca.pem").exists());
+}
+
+#[tokio::test]
+async fn described_sandbox_serves_a_gateway_that_somebody_else_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = path(folder.path(), "files");
+    let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--no-gateway"];
+    let sandbox = Process::start(&arguments, &[], folder.path()).await;
+    assert_eq!((&sandbox.ready["gateway"], &sandbox.ready["config"]), (&Value::Null, &Value::Null));
+    let (entra, west) = (&sandbox.ready["entra"], &sandbox.ready["endpoints"]["west"]);
+    let text = format!(
+        "[listeners.default]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
+         [credentials.northwind]\nkind = \"federated\"\ntenant = \"33333333-cccc-4ccc-8ccc-333333333333\"\n\
+         client_id = \"44444444-dddd-4ddd-8ddd-444444444444\"\ncloud = \"custom\"\nauthority = {entra}\n\
+         ca_file = \"files/ca.pem\"\nassertion = {{ source = \"file\", path = \"files/cluster-assertion.jwt\" }}\n\
+         [endpoints.west]\nurl = {west}\ncredential = \"northwind\"\nca_file = \"files/ca.pem\"\n"
+    );
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    let config = path(folder.path(), "gateway.toml");
+    let own = tempfile::tempdir().unwrap();
+    let gateway = Process::start(&["run", "--config", &config], &[], own.path()).await;
+    let mut caller = Caller::connect(gateway.listener()).await;
+    assert_eq!(caller.post(SEND, "application/json", HELLO).await.status, 202);
+    // The fault of the file happens once.
+    let slow = SEND.replace("chat", "slow");
+    assert_eq!(caller.post(&slow, "application/json", HELLO).await.status, 503);
+    assert_eq!(caller.post(&slow, "application/json", HELLO).await.status, 202);
+}
+
+#[tokio::test]
+async fn description_that_is_wrong_is_told_whole_with_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("s.toml"), "[endpoints.east]\ntenant = \"a\"\nprot = 1\n").unwrap();
+    let file = path(folder.path(), "s.toml");
+    let finished = run(&["sandbox", "--config", &file]).await;
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
+    for part in ["endpoints.east.tenant: there is no tenant `a`", "s.toml:2)", "did you mean `port`?", "s.toml:3)"] {
+        assert!(finished.stderr.contains(part), "no `{part}` in {}", finished.stderr);
+    }
+    let finished = run(&["sandbox", "--config", "/nowhere/s.toml"]).await;
+    assert_eq!(finished.code, Some(2));
+    assert!(finished.stderr.contains("the file cannot be read"), "{}", finished.stderr);
+}
