@@ -10,6 +10,9 @@ use bytes::Bytes;
 use rmpv::Value;
 use serde::ser::{Serialize, Serializer};
 
+/// How deep arrays and maps of `MessagePack` may be in each other, as deep as in JSON: each level takes stack.
+pub(super) const MAX_DEPTH: usize = 128;
+
 /// The byte that ends a record of the JSON hub protocol.
 pub(super) const RECORD_SEPARATOR: u8 = 0x1E;
 
@@ -109,7 +112,7 @@ impl Message {
                 // A length of up to five bytes, then `[1, headers, id, target, arguments, …]`.
                 let frame = messagepack.as_ref()?;
                 let prefix = frame.iter().take(5).position(|byte| byte & 0x80 == 0)? + 1;
-                let value = rmpv::decode::read_value(&mut frame.get(prefix..)?).ok()?;
+                let value = rmpv::decode::read_value_with_max_depth(&mut frame.get(prefix..)?, MAX_DEPTH).ok()?;
                 let fields = value.as_array()?;
                 let target = fields.get(3)?.as_str()?.to_owned();
                 Some(Invocation { target, arguments: fields.get(4)?.as_array()?.clone() })
@@ -165,8 +168,8 @@ pub(super) fn json_value(body: &[u8]) -> Result<Value, PayloadError> {
 }
 
 fn messagepack_value(mut body: &[u8]) -> Result<Value, PayloadError> {
-    let value =
-        rmpv::decode::read_value(&mut body).map_err(|err| PayloadError::Malformed("MessagePack", err.to_string()))?;
+    let value = rmpv::decode::read_value_with_max_depth(&mut body, MAX_DEPTH)
+        .map_err(|err| PayloadError::Malformed("MessagePack", err.to_string()))?;
     if body.is_empty() {
         Ok(value)
     } else {

@@ -12,10 +12,11 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::session::{Frame, Link, Who};
 use super::{Clients, Ends, Refusal, State, Visitor, link, newcomer};
@@ -73,12 +74,21 @@ impl Clients {
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
             // Held while the socket is open.
             let Some((_open, (inbound, outbound))) = clients.enter(session).await else { return };
-            let (sink, stream) = socket.split();
-            let (reading, writing) = (read(stream, inbound), write(sink, outbound, clients.times.write));
-            tokio::pin!(reading, writing);
-            tokio::select! {
-                () = &mut reading => {}
-                () = &mut writing => drop(timeout(CLOSE_TIME, reading).await),
+            let (mut sink, stream) = socket.split();
+            let time = clients.times.write;
+            let refused = {
+                let (reading, writing) = (read(stream, inbound), write(&mut sink, outbound, time));
+                tokio::pin!(reading, writing);
+                tokio::select! {
+                    refused = &mut reading => refused,
+                    () = &mut writing => {
+                        drop(timeout(CLOSE_TIME, reading).await);
+                        None
+                    }
+                }
+            };
+            if let Some(close) = refused {
+                let _ = timeout(time, sink.send(Message::Close(Some(close)))).await;
             }
         };
         Ok(Reply::switching(Box::pin(run))
@@ -138,17 +148,40 @@ impl Clients {
     }
 }
 
-/// Passes on what comes, until the client closes or breaks off. After the session's end, what comes is dropped.
-async fn read<E>(mut socket: impl Stream<Item = Result<Message, E>> + Unpin, session: mpsc::Sender<Bytes>) {
+/// Passes on what comes, until the client closes or breaks off. After the session's end, what comes is dropped. Returns
+/// how to close on a client that broke the rules of WebSocket.
+async fn read(
+    mut socket: impl Stream<Item = Result<Message, Error>> + Unpin,
+    session: mpsc::Sender<Bytes>,
+) -> Option<CloseFrame> {
     // A close is answered by reading on, which then ends.
-    while let Some(Ok(message)) = socket.next().await {
-        let bytes = match message {
-            Message::Text(text) => Bytes::from(text),
-            Message::Binary(bytes) => bytes,
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+    loop {
+        let bytes = match socket.next().await? {
+            Ok(Message::Text(text)) => Bytes::from(text),
+            Ok(Message::Binary(bytes)) => bytes,
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => continue,
+            Err(err) => return refusal_of(&err),
         };
         let _ = session.send(bytes).await;
     }
+}
+
+/// The close for what a client did wrong. `None` if it is gone.
+///
+/// Source: RFC 6455 section 7.4.1.
+fn refusal_of(err: &Error) -> Option<CloseFrame> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is a connection that broke")]
+    let code = match err {
+        Error::Capacity(_) => CloseCode::Size,
+        Error::Utf8(_) => CloseCode::Invalid,
+        // It ended without a close: there is nobody to tell.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        Error::Protocol(_) => CloseCode::Protocol,
+        _ => return None,
+    };
+    // A close has room for 123 bytes.
+    let reason: String = err.to_string().chars().filter(char::is_ascii).take(123).collect();
+    Some(CloseFrame { code, reason: reason.into() })
 }
 
 /// Sends what the session says, several frames at once if they wait, and closes at its end.

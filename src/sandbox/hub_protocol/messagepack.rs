@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rmpv::Value;
 
 use super::{Outgoing, ProtocolError, Record};
+use crate::sandbox::message::MAX_DEPTH;
 
 /// The longest length, in bytes. Source: HubProtocol.md.
 const MAX_PREFIX: usize = 5;
@@ -64,7 +65,7 @@ pub(super) fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, ProtocolErr
 
 pub(super) fn decode(mut record: &[u8]) -> Result<Record, ProtocolError> {
     let malformed = |what: &str| ProtocolError::Malformed(what.to_owned());
-    let value = rmpv::decode::read_value(&mut record)
+    let value = rmpv::decode::read_value_with_max_depth(&mut record, MAX_DEPTH)
         .map_err(|err| ProtocolError::Malformed(format!("no MessagePack: {err}")))?;
     let fields = value.as_array().ok_or_else(|| malformed("it is no array"))?;
     let field = |index: usize| fields.get(index);

@@ -9,11 +9,11 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::*;
 use crate::sandbox::ClientTimes;
 
-type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
 
 const HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 
-async fn client_token(sandbox: &Sandbox, hub: &str, user: &str) -> String {
+pub(super) async fn client_token(sandbox: &Sandbox, hub: &str, user: &str) -> String {
     let target = format!("/api/hubs/{hub}/:generateToken?api-version=2024-12-01&userId={user}");
     rest(sandbox, "POST", &target).await.send().await.json()["token"].as_str().unwrap().to_owned()
 }
@@ -23,7 +23,7 @@ async fn negotiate(sandbox: &Sandbox, token: &str) -> Value {
     call(sandbox, Method::POST, &east(sandbox).url(), target).bearer(token).send().await.json()
 }
 
-async fn dial(sandbox: &Sandbox, target: &str, token: &str) -> Result<Socket, tungstenite::Error> {
+pub(super) async fn dial(sandbox: &Sandbox, target: &str, token: &str) -> Result<Socket, tungstenite::Error> {
     let authority = east(sandbox).server.address().to_string();
     let stream = TcpStream::connect(&authority).await.unwrap();
     let name = ServerName::try_from(String::from("127.0.0.1")).unwrap();
@@ -34,7 +34,7 @@ async fn dial(sandbox: &Sandbox, target: &str, token: &str) -> Result<Socket, tu
 }
 
 /// A WebSocket after its handshake, as user `ann` of the hub `chat`.
-async fn connected(sandbox: &Sandbox) -> Socket {
+pub(super) async fn connected(sandbox: &Sandbox) -> Socket {
     let token = client_token(sandbox, "chat", "ann").await;
     let mut socket = dial(sandbox, "/client/?hub=chat", &token).await.unwrap();
     socket.send(Message::text(HANDSHAKE)).await.unwrap();
@@ -42,18 +42,18 @@ async fn connected(sandbox: &Sandbox) -> Socket {
     socket
 }
 
-async fn text(socket: &mut Socket) -> String {
+pub(super) async fn text(socket: &mut Socket) -> String {
     let message = tokio::time::timeout(LONG, socket.next()).await.unwrap().unwrap().unwrap();
     message.into_text().unwrap().to_string()
 }
 
-async fn broadcast(sandbox: &Sandbox, number: u32) {
+pub(super) async fn broadcast(sandbox: &Sandbox, number: u32) {
     let target = "/api/hubs/chat/:send?api-version=2024-12-01";
     let answer = rest(sandbox, "POST", target).await.json(&json!({"target": "t", "arguments": [number]})).send().await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
 }
 
-fn invocation(number: u32) -> String {
+pub(super) fn invocation(number: u32) -> String {
     format!("{{\"type\":1,\"target\":\"t\",\"arguments\":[{number}]}}\u{1e}")
 }
 

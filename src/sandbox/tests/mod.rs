@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{APP_CLIENT_ID, Connection, Delivery, Endpoint, Sandbox, SandboxSettings, TENANT_B};
 
+mod bad_clients;
 mod certificate;
 mod client;
 mod config;
