@@ -1,6 +1,7 @@
 //! `check`: everything `run` does up to the first network I/O.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -18,9 +19,19 @@ pub(super) struct Options {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Print a configuration made of the Azure SignalR connection strings of a file, `-` for stdin: one a line, as
+    /// NAME=VALUE, or in an appsettings.json. No secret is printed.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    connection_strings: Option<PathBuf>,
+    /// With --connection-strings: write the secrets into files of this folder, for the owner alone.
+    #[arg(long, value_name = "FOLDER", requires = "connection_strings")]
+    secrets: Option<PathBuf>,
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if let Some(source) = &options.connection_strings {
+        return super::convert::run(source, options.secrets.as_deref());
+    }
     let loaded = match options.config.load() {
         Ok(loaded) => loaded,
         Err(err) if options.json => return problems_to_json(&err),

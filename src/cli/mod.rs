@@ -3,6 +3,7 @@
 //! Exit codes: 0 good, 1 a problem was found, 2 wrong usage or configuration.
 
 mod check;
+mod convert;
 mod doctor;
 mod explain;
 mod health;

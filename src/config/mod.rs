@@ -5,8 +5,10 @@
 //! ```
 //!
 //! `sources.rs` merges and remembers origins, `structure.rs` holds the values against the schema of `file.rs`, `lower/`
-//! decides. Knows the settings of every part; no part knows it.
+//! decides. `conversion.rs` goes the other way, from an SDK's connection strings to a file. Knows the settings of every part; no part knows it.
 
+mod connection_string;
+mod conversion;
 mod file;
 mod lower;
 mod problem;
@@ -15,6 +17,7 @@ mod structure;
 
 use figment::value::Value;
 
+pub use conversion::{Conversion, from_connection_strings};
 pub use problem::{ConfigError, Origin, Problem};
 pub use sources::{PREFIX, Sources};
 

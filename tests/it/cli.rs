@@ -2,6 +2,7 @@
 //! documentation shows.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -276,6 +277,46 @@ async fn explain_says_why_each_earlier_route_did_not_match() {
         let found: Value = serde_json::from_str(&run(&call).await.stdout).unwrap();
         let names: Vec<_> = found["endpoints"].as_array().unwrap().iter().map(|one| one["endpoint"].clone()).collect();
         assert_eq!(names, endpoints, "{found}");
+    }
+}
+
+#[tokio::test]
+async fn connection_strings_become_a_configuration_that_checks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let strings = "Azure:SignalR:ConnectionString:east:primary=Endpoint=https://e.service.signalr.net;AccessKey=hunter2;Version=1.0;\n\
+                   Azure:SignalR:ConnectionString:west:secondary=Endpoint=https://w.service.signalr.net;AuthType=azure.app;\
+                   ClientId=11111111-2222-3333-4444-555555555555;TenantId=contoso.onmicrosoft.com;ClientSecret=hunter3\n";
+    std::fs::write(path("strings"), strings).unwrap();
+
+    let printed = run(&["check", "--connection-strings", &path("strings")]).await;
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    insta::assert_snapshot!("check_connection_strings", printed.stdout);
+    std::fs::write(path("gateway.toml"), &printed.stdout).unwrap();
+    let secrets = [("SIGNALR_EAST_ACCESS_KEY", "hunter2"), ("SIGNALR_WEST_CLIENT_SECRET", "hunter3")];
+    let checked = run_in(&secrets, &["check", "--config", &path("gateway.toml")]).await;
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
+
+    // With the secrets in files it needs nothing else.
+    let arguments = ["check", "--connection-strings", &path("strings"), "--secrets", &path("secrets")];
+    let printed = run(&arguments).await;
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    for (name, secret) in [("east", "hunter2"), ("west", "hunter3")] {
+        let file = folder.path().join("secrets").join(name);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), secret);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    std::fs::write(path("gateway.toml"), &printed.stdout).unwrap();
+    let checked = run(&["check", "--config", &path("gateway.toml")]).await;
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
+    // Secrets that are there are never written over.
+    assert_is_one_error(&run(&arguments).await, &["cannot write", "east"]);
+
+    std::fs::write(path("strings"), "Endpoint=e.service.signalr.net;AccessKey=hunter2").unwrap();
+    let refused = run(&["check", "--connection-strings", &path("strings")]).await;
+    assert_is_one_error(&refused, &["`Endpoint` is not `https://host`", "strings:1"]);
+    for said in [printed.stdout, printed.stderr, checked.stdout, refused.stderr] {
+        assert!(!said.contains("hunter"), "{said}");
     }
 }
 

@@ -325,7 +325,7 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
     }
 }
 
-pub(super) fn is_guid(text: &str) -> bool {
+pub(in crate::config) fn is_guid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     let lengths = groups.iter().map(|group| group.len());
     lengths.eq([8, 4, 4, 4, 12]) && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())

@@ -213,6 +213,7 @@ fn key(segments: &[&str]) -> Key {
     segments.iter().map(|segment| (*segment).to_owned()).collect()
 }
 
+pub(super) use credential::is_guid;
 pub(super) use test::{Test, run as run_tests};
 
 /// Lowers a file. The settings are complete only if `context.problems` is empty, and the tests are run after that.

@@ -1,0 +1,52 @@
+//! `check --connection-strings`: a configuration made of the connection strings that applications have.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use super::{Outcome, eprint, print, usage};
+use crate::config::from_connection_strings;
+use crate::credential::Secret;
+
+/// The most that is read. Chosen: a thousand connection strings are a quarter of it.
+const MOST_BYTES: u64 = 1024 * 1024;
+
+/// Prints the configuration. Writes secrets nowhere unless `secrets` names a folder for them.
+pub(super) fn run(source: &Path, secrets: Option<&Path>) -> anyhow::Result<Outcome> {
+    let (text, place) = if source == Path::new("-") {
+        (read(std::io::stdin().lock()), Path::new("stdin"))
+    } else {
+        (std::fs::File::open(source).map_err(Into::into).and_then(read), source)
+    };
+    let text = text.with_context(|| format!("cannot read {}", place.display())).map_err(usage)?;
+    // The file may be put anywhere, so what it names is named in full.
+    let folder = secrets.map(std::path::absolute).transpose()?;
+    let conversion = from_connection_strings(&text, place, folder.as_deref())?;
+    if let Some(folder) = &folder {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        for (name, secret) in &conversion.secrets {
+            write_secret(&folder.join(name), secret).map_err(usage)?;
+        }
+        eprint(format_args!("wrote {} secrets to {}", conversion.secrets.len(), folder.display()));
+    }
+    print(format_args!("{}", conversion.toml.trim_end()))
+}
+
+fn read(source: impl Read) -> anyhow::Result<String> {
+    let mut text = String::new();
+    source.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES {
+        bail!("it has more than {MOST_BYTES} bytes: check the path");
+    }
+    Ok(text)
+}
+
+/// Writes a secret for the owner alone. Never over a file that is there.
+fn write_secret(path: &Path, secret: &Secret) -> anyhow::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file.write_all(secret.expose().as_bytes())?)
+}

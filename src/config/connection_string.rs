@@ -1,0 +1,280 @@
+//! One Azure SignalR connection string, read by the rules of the SDK. Knows no configuration of ours.
+//!
+//! Source: `ConnectionStringParser.cs` of `Azure/azure-signalr`: split at `;`, each part at its first `=`, keys without
+//! case, a key may stand once, unknown keys are ignored, an unknown `AuthType` means an access key.
+
+use super::lower::is_guid;
+use crate::credential::Secret;
+
+/// What is worth knowing of a connection string.
+#[derive(Debug)]
+pub(super) struct ConnectionString {
+    /// Where REST calls go: `ServerEndpoint`, or `Endpoint` with `Port`.
+    pub(super) url: String,
+    /// The host of `Endpoint`, which names the resource.
+    pub(super) host: String,
+    /// As whom.
+    pub(super) auth: Auth,
+    /// What was left out, in words.
+    pub(super) notes: Vec<String>,
+}
+
+/// As whom a connection string says to call.
+#[derive(Debug)]
+pub(super) enum Auth {
+    /// `AccessKey`.
+    AccessKey(Secret),
+    /// `AuthType=azure` and `azure.msi`: an identity of the host, user-assigned if there is a client id.
+    ManagedIdentity { client_id: Option<String> },
+    /// `AuthType=azure.app`.
+    App { tenant: String, client_id: String, proof: Proof },
+}
+
+impl Auth {
+    /// Whether both call as the same, with the same proof.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::AccessKey(one), Self::AccessKey(other)) => one.expose() == other.expose(),
+            (Self::ManagedIdentity { client_id: one }, Self::ManagedIdentity { client_id: other }) => one == other,
+            (
+                Self::App { tenant, client_id, proof },
+                Self::App { tenant: other_tenant, client_id: other_id, proof: other_proof },
+            ) => tenant == other_tenant && client_id == other_id && proof.is_same(other_proof),
+            (Self::AccessKey(_) | Self::ManagedIdentity { .. } | Self::App { .. }, _) => false,
+        }
+    }
+}
+
+impl Proof {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Secret(one), Self::Secret(other)) => one.expose() == other.expose(),
+            (Self::Certificate(one), Self::Certificate(other)) => one == other,
+            (Self::Secret(_) | Self::Certificate(_), _) => false,
+        }
+    }
+}
+
+/// How an app proves who it is.
+#[derive(Debug)]
+pub(super) enum Proof {
+    Secret(Secret),
+    /// The path of a certificate.
+    Certificate(String),
+}
+
+/// The parts of a connection string, by key in lower case.
+struct Parts<'a>(Vec<(String, &'a str)>);
+
+impl Parts<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(found, _)| found == key).map(|(_, value)| *value);
+        found.filter(|value| !value.is_empty())
+    }
+}
+
+/// The keys that mean something.
+const KEYS: [&str; 12] = [
+    "endpoint",
+    "port",
+    "version",
+    "accesskey",
+    "authtype",
+    "clientid",
+    "tenantid",
+    "clientsecret",
+    "clientcert",
+    "clientcertpath",
+    "clientendpoint",
+    "serverendpoint",
+];
+
+/// Whether a key is one of a connection string.
+pub(super) fn is_key(text: &str) -> bool {
+    KEYS.contains(&text.trim().to_ascii_lowercase().as_str())
+}
+
+/// Reads a connection string, or says everything that is wrong with it. Shows no value: any could be the secret.
+pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<String>> {
+    let mut problems = Vec::new();
+    let parts = split(text, &mut problems);
+    let (endpoint, port) = (parts.get("endpoint"), port(&parts, &mut problems));
+    let endpoint = match endpoint.map(|endpoint| Url::parse(endpoint, port)) {
+        Some(Some(endpoint)) => Some(endpoint),
+        Some(None) => {
+            problems.push("`Endpoint` is not `https://host`, with a port at most".to_owned());
+            None
+        }
+        None => {
+            problems.push("`Endpoint` is missing".to_owned());
+            None
+        }
+    };
+    let server = parts.get("serverendpoint").map(|server| Url::parse(server, None));
+    if matches!(server, Some(None)) {
+        problems
+            .push("`ServerEndpoint` is not `https://host`, with a port at most: paths are not taken here".to_owned());
+    }
+    if parts.get("version").is_some_and(|version| !is_version(version)) {
+        problems.push("`Version` is not 1.0 or another version that begins with `1.`".to_owned());
+    }
+    let mut notes = notes(&parts);
+    let auth = auth(&parts, &mut problems, &mut notes);
+    let url = server.flatten().or_else(|| endpoint.clone());
+    if let Some(url) = &url
+        && !url.is_safe()
+    {
+        problems.push(
+            "the URL is http and its host is not this one: a token must not cross a network in the clear".to_owned(),
+        );
+    }
+    match (endpoint, url, auth) {
+        (Some(endpoint), Some(url), Some(auth)) if problems.is_empty() => {
+            Ok(ConnectionString { url: url.text, host: endpoint.host, auth, notes })
+        }
+        _ => Err(problems),
+    }
+}
+
+fn split<'a>(text: &'a str, problems: &mut Vec<String>) -> Parts<'a> {
+    let mut parts: Vec<(String, &str)> = Vec::new();
+    for (place, part) in text.split(';').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty()) {
+        let Some((key, value)) = part.split_once('=') else {
+            problems.push(format!("part {} has no `=`", place + 1));
+            continue;
+        };
+        let key = key.trim().to_ascii_lowercase();
+        if parts.iter().any(|(known, _)| *known == key) {
+            // What is no key of the SDK's may be a piece of a secret.
+            let shown = if KEYS.contains(&key.as_str()) { format!("`{key}`") } else { "a key".to_owned() };
+            problems.push(format!("{shown} stands there twice"));
+        }
+        parts.push((key, value.trim()));
+    }
+    Parts(parts)
+}
+
+fn port(parts: &Parts<'_>, problems: &mut Vec<String>) -> Option<u16> {
+    let port = parts.get("port")?;
+    let parsed = port.parse().ok().filter(|port| *port != 0);
+    if parsed.is_none() {
+        problems.push("`Port` is not 1 to 65535".to_owned());
+    }
+    parsed
+}
+
+/// `^1\.\d+(?:[\w-.]+)?$`
+fn is_version(text: &str) -> bool {
+    let rest = text.strip_prefix("1.").unwrap_or_default();
+    let is_of_word = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+    rest.starts_with(|digit: char| digit.is_ascii_digit()) && rest.chars().all(is_of_word)
+}
+
+fn notes(parts: &Parts<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if parts.get("clientendpoint").is_some() {
+        notes.push("ClientEndpoint is left out: clients do not connect through this gateway".to_owned());
+    }
+    if parts.get("serverendpoint").is_some() {
+        notes.push("the URL is that of ServerEndpoint, where REST calls went".to_owned());
+    }
+    notes
+}
+
+fn auth(parts: &Parts<'_>, problems: &mut Vec<String>, notes: &mut Vec<String>) -> Option<Auth> {
+    let id = |key: &str, problems: &mut Vec<String>, shown: &str| {
+        let id = parts.get(key)?;
+        if !(is_guid(id) || (key == "tenantid" && is_domain(id))) {
+            problems.push(format!("`{shown}` is not a GUID"));
+        }
+        Some(id.to_owned())
+    };
+    let auth_type = parts.get("authtype").unwrap_or_default().to_ascii_lowercase();
+    let is_whole_app = parts.get("clientid").is_some()
+        && parts.get("tenantid").is_some()
+        && ["clientsecret", "clientcert", "clientcertpath"].iter().any(|key| parts.get(key).is_some());
+    match auth_type.as_str() {
+        "azure" => {
+            notes.push(
+                "AuthType=azure tries one identity after the other; here it is the host's system-assigned one"
+                    .to_owned(),
+            );
+            Some(Auth::ManagedIdentity { client_id: None })
+        }
+        "azure.app" => app(parts, problems, id),
+        "aad" if is_whole_app => app(parts, problems, id),
+        "azure.msi" | "aad" => Some(Auth::ManagedIdentity { client_id: id("clientid", problems, "ClientId") }),
+        other => {
+            let key = parts.get("accesskey");
+            if key.is_none() {
+                let known = "azure, azure.msi and azure.app";
+                let why = if other.is_empty() { "and there is no `AuthType`" } else { "and the `AuthType` is none of" };
+                let known = if other.is_empty() { String::new() } else { format!(" {known}") };
+                problems.push(format!("`AccessKey` is missing, {why}{known}"));
+            }
+            key.map(|key| Auth::AccessKey(Secret::new(key.to_owned())))
+        }
+    }
+}
+
+fn app(
+    parts: &Parts<'_>,
+    problems: &mut Vec<String>,
+    id: impl Fn(&str, &mut Vec<String>, &str) -> Option<String>,
+) -> Option<Auth> {
+    let mut needed = |key: &str, shown: &str| {
+        let found = id(key, problems, shown);
+        if found.is_none() {
+            problems.push(format!("`{shown}` is missing, which an app needs"));
+        }
+        found
+    };
+    let (tenant, client_id) = (needed("tenantid", "TenantId"), needed("clientid", "ClientId"));
+    let certificate = parts.get("clientcert").or_else(|| parts.get("clientcertpath"));
+    let proof = match (parts.get("clientsecret"), certificate) {
+        (Some(secret), _) => Some(Proof::Secret(Secret::new(secret.to_owned()))),
+        (None, Some(path)) => Some(Proof::Certificate(path.to_owned())),
+        (None, None) => {
+            problems.push("`ClientSecret` or `clientCert` is missing, which an app needs".to_owned());
+            None
+        }
+    };
+    Some(Auth::App { tenant: tenant?, client_id: client_id?, proof: proof? })
+}
+
+/// An absolute URL without a path.
+#[derive(Clone)]
+struct Url {
+    text: String,
+    host: String,
+    is_https: bool,
+}
+
+impl Url {
+    /// Reads a URL; `port` takes the place of its own.
+    fn parse(text: &str, port: Option<u16>) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let is_https = scheme.eq_ignore_ascii_case("https");
+        if !is_https && !scheme.eq_ignore_ascii_case("http") {
+            return None;
+        }
+        let authority = authority.trim_end_matches('/');
+        let authority: http::uri::Authority = authority.parse().ok().filter(|_| !authority.contains('@'))?;
+        let (host, scheme) = (authority.host().to_ascii_lowercase(), if is_https { "https" } else { "http" });
+        let text = match port.or(authority.port_u16()) {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        };
+        Some(Self { text, host, is_https })
+    }
+
+    fn is_safe(&self) -> bool {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        self.is_https || is_loopback || self.host == "localhost"
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    text.contains('.') && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+}

@@ -1,0 +1,264 @@
+//! From the connection strings that applications have to a configuration file: endpoints, credentials, and the route that
+//! does what the SDK does. Writes no secret into it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::connection_string::{Auth, ConnectionString, Proof, is_key, parse};
+use super::problem::{ConfigError, Origin, Problem};
+use crate::credential::Secret;
+
+/// A configuration made of connection strings.
+#[derive(Debug)]
+pub struct Conversion {
+    /// The configuration file.
+    pub toml: String,
+    /// The secrets it refers to, by the name of their file.
+    pub secrets: Vec<(String, Secret)>,
+}
+
+/// A connection string where it was found.
+struct Found<'t> {
+    /// What it is called there, as `Azure:SignalR:ConnectionString:NAME:secondary` does; empty if nothing calls it.
+    key: String,
+    text: &'t str,
+    line: Option<usize>,
+}
+
+/// An endpoint to write down.
+struct Endpoint {
+    name: String,
+    is_secondary: bool,
+    /// The place of its credential.
+    credential: usize,
+    read: ConnectionString,
+}
+
+/// Makes a configuration of connection strings: one a line, alone or as `NAME=…` as in an environment file, or anywhere in
+/// an `appsettings.json` or `local.settings.json`. `place` is what they were read from. Secrets are to be in files of
+/// `folder`, or in variables without one.
+///
+/// # Errors
+/// [`ConfigError`] with everything that is wrong with any of them.
+pub fn from_connection_strings(text: &str, place: &Path, folder: Option<&Path>) -> Result<Conversion, ConfigError> {
+    let problem = |key: &str, fact: String, line| {
+        let origin = Some(Origin::File(place.to_owned(), line));
+        Problem { key: key.to_owned(), fact, origin, fix: None }
+    };
+    let text = text.trim_start_matches('\u{feff}');
+    let json: Option<serde_json::Value> =
+        text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+    let mut found = Vec::new();
+    match &json {
+        Some(json) => in_json(json, String::new(), &mut found),
+        None if text.trim_start().starts_with('{') => {
+            let fact = "is not valid JSON; comments are not".to_owned();
+            return Err(ConfigError::one(problem("", fact, None)));
+        }
+        None => found.extend(in_lines(text)),
+    }
+    if found.is_empty() {
+        let fact = "has no connection string, such as `Endpoint=https://…;AccessKey=…;Version=1.0;`".to_owned();
+        return Err(ConfigError::one(problem("", fact, None)));
+    }
+    let mut problems = Vec::new();
+    let (mut endpoints, mut names) = (Vec::new(), BTreeSet::new());
+    for Found { key, text, line } in &found {
+        match parse(text) {
+            Err(facts) => problems.extend(facts.into_iter().map(|fact| problem(key, fact, *line))),
+            Ok(read) => {
+                let (name, is_secondary) = name_of(key, &read.host);
+                let name = unique(&name, &mut names);
+                let credential = endpoints.len();
+                endpoints.push(Endpoint { name, is_secondary, credential, read });
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    share_credentials(&mut endpoints);
+    Ok(written(endpoints, folder))
+}
+
+fn in_json<'t>(value: &'t serde_json::Value, key: String, found: &mut Vec<Found<'t>>) {
+    match value {
+        serde_json::Value::Object(entries) => {
+            for (name, value) in entries {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}:{name}") };
+                in_json(value, key, found);
+            }
+        }
+        serde_json::Value::String(text) if text.to_ascii_lowercase().contains("endpoint=http") => {
+            found.push(Found { key, text, line: None });
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| in_json(value, key.clone(), found)),
+        serde_json::Value::String(_)
+        | serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_) => {}
+    }
+}
+
+fn in_lines(text: &str) -> impl Iterator<Item = Found<'_>> {
+    let lines = text.lines().enumerate().map(|(place, line)| (place + 1, line.trim()));
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| {
+        let (key, text) = match line.split_once('=') {
+            // `NAME=Endpoint=…`, and not `Endpoint=…`: what follows is a connection string of its own.
+            Some((key, value))
+                if !key.contains(';') && !is_key(key) && unquoted(value).to_ascii_lowercase().contains("endpoint=") =>
+            {
+                (key.trim().trim_start_matches("export ").to_owned(), value)
+            }
+            _ => (String::new(), line),
+        };
+        Found { key, text: unquoted(text), line: Some(number) }
+    })
+}
+
+fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    let inside = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    inside('"').or_else(|| inside('\'')).unwrap_or(text)
+}
+
+/// Reads a name and whether it is a secondary out of a key, as the SDK does; the host's first label is the name otherwise.
+///
+/// Source: `ServiceEndpointProvider` of `Azure/azure-signalr`: `…:ConnectionString:{name}:{primary|secondary}`.
+fn name_of(key: &str, host: &str) -> (String, bool) {
+    let key = key.replace("__", ":");
+    let mut segments: Vec<&str> = key.split(':').collect();
+    let role = segments.last().map(|role| role.to_ascii_lowercase()).unwrap_or_default();
+    if ["primary", "secondary"].contains(&role.as_str()) {
+        segments.pop();
+    }
+    let plain = |text: &str| {
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+        let text: String = text.replace(|letter| !is_plain(letter), "-").chars().take(60).collect();
+        text.trim_matches(['_', '-']).to_owned()
+    };
+    let name = plain(segments.last().copied().unwrap_or_default());
+    let says_nothing = ["", "connectionstring", "azuresignalrconnectionstring", "endpoints", "signalr"];
+    let name = if says_nothing.contains(&name.replace('_', "").to_ascii_lowercase().as_str()) {
+        let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+        plain(if is_address { host } else { host.split('.').next().unwrap_or_default() })
+    } else {
+        name
+    };
+    (if name.is_empty() { "endpoint".to_owned() } else { name }, role == "secondary")
+}
+
+/// Adds a number to a name that is taken. Names that differ only in case or between `-` and `_` would share a variable.
+fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let name = std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken.contains(&variable(name)));
+    let name = name.unwrap_or_default();
+    taken.insert(variable(&name));
+    name
+}
+
+fn variable(name: &str) -> String {
+    name.to_ascii_uppercase().replace('-', "_")
+}
+
+/// Has endpoints that are called as the same share one credential.
+fn share_credentials(endpoints: &mut [Endpoint]) {
+    for place in 0..endpoints.len() {
+        let (before, rest) = endpoints.split_at_mut(place);
+        if let Some(endpoint) = rest.first_mut()
+            && let Some(same) = before.iter().position(|other| other.read.auth.is_same(&endpoint.read.auth))
+        {
+            endpoint.credential = before.get(same).map_or(same, |other| other.credential);
+        }
+    }
+}
+
+/// Writes text as TOML: what JSON escapes, TOML reads.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+const HEAD: &str = "\
+# Made of Azure SignalR connection strings. No secret stands in here: put each where its credential says that it is.
+#
+# Applications keep their SDK (.NET 1.21.5 or newer, transient transport) and change their connection string to this one.
+# The key may be any text of 16 bytes or more, since the gateway drops what the SDK makes of it:
+#
+#   Endpoint=<as before>;AccessKey=not-a-secret-0000000;ServerEndpoint=http://127.0.0.1:8080;Version=1.0;
+";
+
+fn written(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
+    let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+    let (mut toml, mut secrets) = (HEAD.to_owned(), Vec::new());
+    for (place, endpoint) in endpoints.into_iter().enumerate() {
+        let Endpoint { name, is_secondary, credential, read } = endpoint;
+        if credential == place {
+            let (lines, secret) = credential_lines(&name, read.auth, folder);
+            let _infallible = write!(toml, "\n[credentials.{name}]\n{lines}");
+            secrets.extend(secret.map(|secret| (name.clone(), secret)));
+        }
+        let _infallible = write!(toml, "\n[endpoints.{name}]\n");
+        for note in read.notes {
+            let _infallible = writeln!(toml, "# {note}");
+        }
+        let credential = names.get(credential).map_or(name.as_str(), String::as_str);
+        let _infallible = writeln!(toml, "url = {}\ncredential = {}", quoted(&read.url), quoted(credential));
+        if is_secondary {
+            toml.push_str("role = \"secondary\"\n");
+        }
+    }
+    if names.len() > 1 {
+        let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+        let _infallible = write!(
+            toml,
+            "\n# As the SDK does with several endpoints: messages go to all of them.\n[[routes]]\nname = \"all\"\npick = \"all\"\n\
+             endpoints = [{}]\n",
+            names.join(", ")
+        );
+    }
+    Conversion { toml, secrets }
+}
+
+fn credential_lines(name: &str, auth: Auth, folder: Option<&Path>) -> (String, Option<Secret>) {
+    let place = |what: &str| match folder {
+        Some(folder) => format!("{{ file = {} }}", quoted(&folder.join(name).to_string_lossy())),
+        None => format!("{{ env = \"SIGNALR_{}_{what}\" }}", variable(name)),
+    };
+    let hint = if folder.is_some() { "its file holds" } else { "set the variable to" };
+    match auth {
+        Auth::AccessKey(key) => {
+            let place = place("ACCESS_KEY");
+            (format!("# {hint} the AccessKey\nkind = \"access_key\"\nkey = {place}\n"), Some(key))
+        }
+        Auth::ManagedIdentity { client_id } => {
+            let id = client_id.map(|id| format!("client_id = {}\n", quoted(&id))).unwrap_or_default();
+            (format!("kind = \"managed_identity\"\n{id}"), None)
+        }
+        Auth::App { tenant, client_id, proof } => {
+            let ids = format!("tenant = {}\nclient_id = {}\n", quoted(&tenant), quoted(&client_id));
+            match proof {
+                Proof::Secret(secret) => {
+                    let place = place("CLIENT_SECRET");
+                    let lines = format!("# {hint} the ClientSecret\nkind = \"client_secret\"\n{ids}secret = {place}\n");
+                    (lines, Some(secret))
+                }
+                Proof::Certificate(path) => {
+                    let hint =
+                        "# PEM with certificate and key; of a .pfx: openssl pkcs12 -in FILE.pfx -nodes -out FILE.pem\n";
+                    let hint = if is_pem(&path) { "" } else { hint };
+                    let path = quoted(&path);
+                    (format!("kind = \"client_certificate\"\n{ids}{hint}certificate = {path}\n"), None)
+                }
+            }
+        }
+    }
+}
+
+fn is_pem(path: &str) -> bool {
+    PathBuf::from(path).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("pem"))
+}
+
+#[cfg(test)]
+#[path = "conversion_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! Connection strings of every form, and what becomes of them; that what is written can be read; that no secret shows.
+
+use super::*;
+use crate::config::{Sources, load};
+use crate::endpoint::EndpointRole::{Primary, Secondary};
+
+const GUID: &str = "11111111-2222-3333-4444-555555555555";
+const TENANT: &str = "99999999-2222-3333-4444-555555555555";
+
+fn converted(text: &str) -> String {
+    from_connection_strings(text, Path::new("strings"), None).unwrap_or_else(|err| panic!("{err}")).toml
+}
+
+/// The part of the file that is not the same for all.
+fn tables(text: &str) -> String {
+    let toml = converted(text);
+    toml.strip_prefix(HEAD).unwrap().trim().to_owned()
+}
+
+fn told(text: &str) -> String {
+    from_connection_strings(text, Path::new("strings"), None).unwrap_err().to_string()
+}
+
+/// Loads what was written, with every secret in place.
+fn loads(text: &str) -> crate::config::Loaded {
+    let dir = tempfile::tempdir().unwrap();
+    let conversion = from_connection_strings(text, Path::new("strings"), Some(dir.path())).unwrap();
+    for (name, secret) in &conversion.secrets {
+        std::fs::write(dir.path().join(name), secret.expose()).unwrap();
+    }
+    std::fs::write(dir.path().join("app.pem"), "x").unwrap();
+    let file = dir.path().join("gateway.toml");
+    std::fs::write(&file, &conversion.toml).unwrap();
+    let loaded = load(&Sources { file: Some(file), ..Sources::default() });
+    loaded.unwrap_or_else(|err| panic!("{err}\n{}", conversion.toml))
+}
+
+#[test]
+fn access_key_is_named_by_the_resource() {
+    let text = "Endpoint=https://Contoso.service.signalr.net/;AccessKey=hunter2+/==;Version=1.0;";
+    assert_eq!(
+        tables(text),
+        "[credentials.contoso]\n# set the variable to the AccessKey\nkind = \"access_key\"\n\
+         key = { env = \"SIGNALR_CONTOSO_ACCESS_KEY\" }\n\n\
+         [endpoints.contoso]\nurl = \"https://contoso.service.signalr.net\"\ncredential = \"contoso\""
+    );
+    let conversion = from_connection_strings(text, Path::new("strings"), None).unwrap();
+    assert_eq!(conversion.secrets[0].1.expose(), "hunter2+/==");
+    loads(text);
+}
+
+#[test]
+fn every_auth_type_becomes_a_credential() {
+    let endpoint = "Endpoint=https://east.service.signalr.net";
+    for (rest, expected) in [
+        ("AuthType=azure", "kind = \"managed_identity\"\n\n".to_owned()),
+        ("authtype=Azure.MSI", "kind = \"managed_identity\"\n\n".to_owned()),
+        ("AuthType=azure.msi;clientId=GUID", format!("kind = \"managed_identity\"\nclient_id = \"{GUID}\"\n\n")),
+        ("AuthType=aad", "kind = \"managed_identity\"\n\n".to_owned()),
+        ("AuthType=aad;ClientId=GUID", format!("kind = \"managed_identity\"\nclient_id = \"{GUID}\"\n\n")),
+        (
+            "AuthType=azure.app;ClientId=GUID;TenantId=TENANT;ClientSecret=hunter2",
+            format!(
+                "kind = \"client_secret\"\ntenant = \"{TENANT}\"\nclient_id = \"{GUID}\"\nsecret = {{ env = \"SIGNALR_EAST_CLIENT_SECRET\" }}\n"
+            ),
+        ),
+        (
+            "AuthType=aad;ClientId=GUID;TenantId=contoso.onmicrosoft.com;ClientSecret=hunter2",
+            format!("kind = \"client_secret\"\ntenant = \"contoso.onmicrosoft.com\"\nclient_id = \"{GUID}\"\n"),
+        ),
+        (
+            "AuthType=azure.app;ClientId=GUID;TenantId=TENANT;clientCert=app.pem",
+            format!(
+                "kind = \"client_certificate\"\ntenant = \"{TENANT}\"\nclient_id = \"{GUID}\"\ncertificate = \"app.pem\"\n"
+            ),
+        ),
+        (
+            "AuthType=azure.app;ClientId=GUID;TenantId=TENANT;ClientCertPath=C:\\certs\\\"app\".pfx",
+            "openssl pkcs12 -in FILE.pfx -nodes -out FILE.pem\ncertificate = \"C:\\\\certs\\\\\\\"app\\\".pfx\"\n"
+                .to_owned(),
+        ),
+        ("AuthType=unheard;AccessKey=hunter2", "kind = \"access_key\"\n".to_owned()),
+    ] {
+        let text = format!("{endpoint};{rest};Version=1.0;").replace("GUID", GUID).replace("TENANT", TENANT);
+        let toml = tables(&text);
+        assert!(toml.contains(&expected), "{rest}: no\n{expected}\nin\n{toml}");
+        assert!(!converted(&text).contains("hunter2"), "{toml}");
+        if !rest.contains("pfx") {
+            loads(&text);
+        }
+    }
+}
+
+#[test]
+fn endpoints_of_every_form_become_urls() {
+    for (text, url) in [
+        ("Endpoint=https://a.example;Port=8443;AccessKey=k", "https://a.example:8443"),
+        ("Endpoint=https://a.example:444/;AccessKey=k", "https://a.example:444"),
+        ("Endpoint=http://localhost;Port=8888;AccessKey=k;Version=1.0;", "http://localhost:8888"),
+        ("Endpoint=http://[::1]:8888;AccessKey=k", "http://[::1]:8888"),
+        ("Endpoint=https://a.example;Port=1;ServerEndpoint=https://b.example:2/;AccessKey=k", "https://b.example:2"),
+        ("Endpoint=https://a.example;ClientEndpoint=https://c.example;AccessKey=k", "https://a.example"),
+        (" endpoint = https://a.example ; accesskey = k ; Unknown = ignored ;;", "https://a.example"),
+    ] {
+        let settings = loads(text).settings;
+        assert_eq!(settings.endpoints[0].origin.to_string(), url, "{text}");
+    }
+}
+
+#[test]
+fn several_become_named_endpoints_with_roles_and_the_route_of_the_sdk() {
+    let app = format!("AuthType=azure.app;ClientId={GUID};TenantId={TENANT};ClientSecret=hunter2");
+    let text = format!(
+        "# of the app\n\
+         Azure:SignalR:ConnectionString:east:primary=Endpoint=https://e.service.signalr.net;{app}\n\
+         export Azure__SignalR__ConnectionString__west-eu__secondary=\"Endpoint=https://w.service.signalr.net;{app}\"\n\
+         AzureSignalRConnectionString='Endpoint=https://west-eu.service.signalr.net;AuthType=azure'\n\n\
+         Endpoint=https://north.service.signalr.net;AccessKey=hunter3\n"
+    );
+    let settings = loads(&text).settings;
+    let endpoints: Vec<_> = settings
+        .endpoints
+        .iter()
+        .map(|endpoint| (endpoint.name.as_str(), endpoint.credential.as_str(), endpoint.role))
+        .collect();
+    assert_eq!(
+        endpoints,
+        [
+            ("east", "east", Primary),
+            ("north", "north", Primary),
+            ("west-eu", "east", Secondary),
+            ("west-eu-2", "west-eu-2", Primary),
+        ]
+    );
+    assert_eq!(settings.routes.len(), 1);
+    assert_eq!(settings.routes[0].pick, crate::route::Pick::All(crate::signalr::Policy::All));
+    assert!(!converted(&text).contains("hunter"));
+}
+
+#[test]
+fn settings_files_in_json_are_read() {
+    let text = r#"{
+      "Logging": { "LogLevel": "Information" },
+      "Azure": { "SignalR": { "ConnectionString": {
+        "east": { "primary": "Endpoint=https://e.service.signalr.net;AccessKey=k" },
+        "west": { "secondary": "Endpoint=https://w.service.signalr.net;AuthType=azure.msi" } } } }
+    }"#;
+    let names: Vec<_> = loads(text).settings.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
+    assert_eq!(names, ["east", "west"]);
+    let functions =
+        r#"{ "Values": { "AzureSignalRConnectionString": "Endpoint=https://f.service.signalr.net;AccessKey=k" } }"#;
+    assert_eq!(loads(functions).settings.endpoints[0].name.as_str(), "f");
+}
+
+#[test]
+fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
+    let report = told(&format!(
+        "Endpoint=https://a.example;AccessKey=hunter2;accesskey=hunter3\n\
+         one=Endpoint=a.example;Port=0;Version=2.0;hunter2\n\
+         two=Endpoint=https://b.example;AuthType=azure.app;ClientId=hunter2\n\
+         three=Endpoint=http://b.example;ServerEndpoint=http://c.example/path;AuthType=azure.msi;ClientId={GUID}x\n\
+         Port=1;AccessKey=hunter2\n\
+         four=Endpoint=http://b.example;AuthType=hunter2\n"
+    ));
+    assert_eq!(
+        report,
+        "the configuration has 15 problems
+`accesskey` stands there twice (strings:1)
+one: part 4 has no `=` (strings:2)
+one: `Port` is not 1 to 65535 (strings:2)
+one: `Endpoint` is not `https://host`, with a port at most (strings:2)
+one: `Version` is not 1.0 or another version that begins with `1.` (strings:2)
+one: `AccessKey` is missing, and there is no `AuthType` (strings:2)
+two: `TenantId` is missing, which an app needs (strings:3)
+two: `ClientId` is not a GUID (strings:3)
+two: `ClientSecret` or `clientCert` is missing, which an app needs (strings:3)
+three: `ServerEndpoint` is not `https://host`, with a port at most: paths are not taken here (strings:4)
+three: `ClientId` is not a GUID (strings:4)
+three: the URL is http and its host is not this one: a token must not cross a network in the clear (strings:4)
+`Endpoint` is missing (strings:5)
+four: `AccessKey` is missing, and the `AuthType` is none of azure, azure.msi and azure.app (strings:6)
+four: the URL is http and its host is not this one: a token must not cross a network in the clear (strings:6)"
+    );
+    assert!(!report.contains("hunter"), "{report}");
+    for nothing in ["", "# nothing\n", "{}"] {
+        assert!(told(nothing).contains("has no connection string"), "{nothing}");
+    }
+    assert!(told("{ // comment").contains("is not valid JSON"));
+}
+
+#[test]
+fn endpoints_without_a_name_are_named_by_their_host() {
+    for (host, name) in [
+        ("contoso.service.signalr.net", "contoso"),
+        ("localhost", "localhost"),
+        ("10.0.0.1", "10-0-0-1"),
+        ("[::1]", "1"),
+        ("_._", "endpoint"),
+    ] {
+        assert_eq!(name_of("", host), (name.to_owned(), false), "{host}");
+    }
+    assert_eq!(name_of("Azure:SignalR:Endpoints:a b:Secondary", "x"), ("a-b".to_owned(), true));
+}
