@@ -28,6 +28,7 @@ mod providers;
 mod reload;
 mod rotation;
 mod routing;
+mod sdk;
 mod secrets;
 mod token_faults;
 mod token_life;

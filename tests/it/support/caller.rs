@@ -206,6 +206,11 @@ impl Raw {
 
     /// The next answer, if one comes before the connection ends.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        self.answer_to("GET").await
+    }
+
+    /// The next answer, to a request with this method: none to `HEAD` has a body.
+    pub(crate) async fn answer_to(&mut self, method: &str) -> Option<Answer> {
         in_time("an answer", async {
             let end = loop {
                 if let Some(at) = find(&self.read, b"\r\n\r\n") {
@@ -217,7 +222,8 @@ impl Raw {
             };
             let head: Vec<u8> = self.read.drain(..end).collect();
             let answer = parse_head(&head);
-            let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+            let declared = answer.header("content-length").filter(|_| method != "HEAD");
+            let length = declared.map_or(0, |length| length.parse().unwrap());
             while self.read.len() < length {
                 assert!(self.read_some().await, "the answer's body broke off: {answer:?}");
             }

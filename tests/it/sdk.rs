@@ -1,0 +1,320 @@
+//! The .NET Management SDK as a caller, transient transport: every REST call of it as it leaves the SDK, byte by byte, at a
+//! gateway that its connection string names as `ServerEndpoint`. Headers are those of .NET's `HttpClient` in their order; the
+//! token is signed with a made-up key.
+//!
+//! Source: `Azure/azure-signalr`: `Management/RestApiProvider.cs`, `RestHubLifetimeManager.cs`, `RestClient.cs`,
+//! `JsonPayloadMessageContent.cs`, `BinaryPayloadMessageContent.cs`, `RestHealthCheckService.cs`.
+
+use std::fmt::Write;
+
+use serde_json::json;
+use signalr_gateway::sandbox::{APP_CLIENT_ID, Connection, Delivery, Fault, FaultKind, Role, TENANT_B};
+
+use crate::support::{ALL_OPERATIONS, Answer, Lab, Raw, wait_until};
+
+/// What the SDK makes of a connection string with `AccessKey=not-a-secret-0000000`.
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjEyMyJ9.eyJuYW1laWQiOiJob3N0XzEifQ.bm90LW91cnM";
+const AGENT: &str = "Microsoft.Azure.SignalR.Management/1.25.1 (.NET 8.0.6; Linux; X64)";
+/// Property names begin with capitals.
+const JSON: &str = r#"{"Target":"hello","Arguments":["world",{"deep":[1,2.5,null]}]}"#;
+
+/// What a call carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    None,
+    /// `application/json; charset=utf-8`.
+    Json,
+    /// A bare JSON value, for items of streams.
+    Item,
+    /// `application/octet-stream`: what an app sends that has added hub protocols.
+    Frames,
+}
+
+impl Body {
+    fn content_type(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Json | Self::Item => Some("application/json; charset=utf-8"),
+            Self::Frames => Some("application/octet-stream"),
+        }
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Json => JSON.as_bytes().to_vec(),
+            Self::Item => b"{\"step\":1}".to_vec(),
+            Self::Frames => frames(),
+        }
+    }
+}
+
+/// A `MessagePack` map from hub protocols to frames of theirs, `hello("world")` in each.
+fn frames() -> Vec<u8> {
+    let json = b"{\"type\":1,\"target\":\"hello\",\"arguments\":[\"world\"]}\x1e";
+    let invocation = b"\x96\x01\x80\xc0\xa5hello\x91\xa5world\x90";
+    let mut frames = b"\x82\xa4json\xc4".to_vec();
+    frames.push(u8::try_from(json.len()).unwrap());
+    frames.extend_from_slice(json);
+    frames.extend_from_slice(b"\xabmessagepack\xc4");
+    frames.push(u8::try_from(invocation.len() + 1).unwrap());
+    frames.push(u8::try_from(invocation.len()).unwrap());
+    frames.extend_from_slice(invocation);
+    frames
+}
+
+/// Sends a call as the SDK does: content of unknown length, so chunked. No token if `token` is none, as health probes.
+async fn send(raw: &mut Raw, method: &str, target: &str, body: Body, token: Option<&str>) -> Answer {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost:8080\r\n");
+    if let Some(token) = token {
+        write!(head, "Authorization: Bearer {token}\r\nAsrs-User-Agent: {AGENT}\r\n").unwrap();
+    }
+    let content_type = body.content_type();
+    if let Some(content_type) = content_type {
+        write!(head, "Transfer-Encoding: chunked\r\nContent-Type: {content_type}\r\n").unwrap();
+    }
+    raw.write(head + "\r\n").await;
+    if content_type.is_some() {
+        // The content writes itself in pieces, and each becomes a chunk.
+        for piece in body.bytes().chunks(40) {
+            let mut chunk = format!("{:X}\r\n", piece.len()).into_bytes();
+            chunk.extend_from_slice(piece);
+            chunk.extend_from_slice(b"\r\n");
+            raw.write(chunk).await;
+        }
+        raw.write("0\r\n\r\n").await;
+    }
+    raw.answer_to(method).await.unwrap()
+}
+
+/// A laboratory that lets everything pass, with `ann` connected to hub `chat` of `east`.
+async fn lab() -> (Lab, Connection) {
+    let lab = Lab::start(|plan| {
+        plan.allow(&ALL_OPERATIONS);
+    })
+    .await;
+    let ann = lab.endpoint("east").hubs.connect("chat", Some("user/ann"));
+    (lab, ann)
+}
+
+/// A call of the SDK and what it wants to see: a status, and `x-ms-error-code` where a 404 is expected.
+type Row = (&'static str, &'static str, &'static str, Body, u16, Option<&'static str>);
+
+/// SDK 1.18.3 to 1.25.1, in an order in which each finds what it needs. `{c}` is ann's connection.
+const CALLS_OF_2022: &[Row] = &[
+    ("Clients.All", "POST", "P/:send?V", Body::Json, 202, None),
+    ("Clients.All, binary", "POST", "P/:send?V", Body::Frames, 202, None),
+    ("Clients.AllExcept", "POST", "P/:send?V&excluded=x&excluded=y%2Fz", Body::Json, 202, None),
+    ("Clients.User", "POST", "P/users/user%2Fann/:send?V", Body::Json, 202, None),
+    ("Clients.User, nobody there", "POST", "P/users/nobody/:send?V", Body::Json, 202, None),
+    ("Clients.Group", "POST", "P/groups/g%20%C3%A9/:send?V", Body::Json, 202, None),
+    ("Clients.GroupExcept", "POST", "P/groups/g/:send?V&excluded={c}", Body::Json, 202, None),
+    ("Clients.Client", "POST", "P/connections/{c}/:send?V", Body::Json, 202, None),
+    ("Clients.Client, binary", "POST", "P/connections/{c}/:send?V", Body::Frames, 202, None),
+    ("Groups.AddToGroup", "PUT", "P/groups/g/connections/{c}?V", Body::None, 200, None),
+    (
+        "Groups.AddToGroup, nobody there",
+        "PUT",
+        "P/groups/g/connections/gone?V",
+        Body::None,
+        404,
+        Some("Error.Connection.NotExisted"),
+    ),
+    ("GroupExists", "HEAD", "P/groups/g?V", Body::None, 200, None),
+    ("GroupExists, not", "HEAD", "P/groups/none?V", Body::None, 404, Some("Warning.Group.NotExisted")),
+    ("Groups.RemoveFromGroup", "DELETE", "P/groups/g/connections/{c}?V", Body::None, 200, None),
+    ("RemoveFromAllGroups", "DELETE", "P/connections/{c}/groups?V", Body::None, 200, None),
+    ("UserGroups.Add", "PUT", "P/users/user%2Fann/groups/g?V", Body::None, 200, None),
+    ("UserGroups.Add with ttl", "PUT", "P/users/user%2Fann/groups/h?V&ttl=60", Body::None, 200, None),
+    ("UserGroups.IsUserInGroup", "GET", "P/users/user%2Fann/groups/g?V", Body::None, 200, None),
+    (
+        "UserGroups.IsUserInGroup, not",
+        "GET",
+        "P/users/user%2Fann/groups/x?V",
+        Body::None,
+        404,
+        Some("Info.User.NotInGroup"),
+    ),
+    ("UserGroups.Remove", "DELETE", "P/users/user%2Fann/groups/g?V", Body::None, 204, None),
+    ("UserGroups.RemoveAll", "DELETE", "P/users/user%2Fann/groups?V", Body::None, 204, None),
+    ("UserExists", "HEAD", "P/users/user%2Fann?V", Body::None, 200, None),
+    ("UserExists, not", "HEAD", "P/users/nobody?V", Body::None, 404, Some("Warning.User.NotExisted")),
+    ("ConnectionExists", "HEAD", "P/connections/{c}?V", Body::None, 200, None),
+    ("CloseConnection", "DELETE", "P/connections/{c}?V&reason=by%20the%20app", Body::None, 200, None),
+    ("ConnectionExists, not", "HEAD", "P/connections/{c}?V", Body::None, 404, Some("Warning.Connection.NotExisted")),
+];
+
+/// SDK 1.18.1 and older: v1 paths, no api-version, an application's name in front of the hub's.
+const CALLS_OF_V1: &[Row] = &[
+    ("Clients.All", "POST", "/api/v1/hubs/chat", Body::Json, 202, None),
+    ("Clients.AllExcept", "POST", "/api/v1/hubs/chat?excluded=x&excluded=y", Body::Json, 202, None),
+    ("Clients.All of an application", "POST", "/api/v1/hubs/shop_chat", Body::Json, 202, None),
+    ("Clients.User", "POST", "/api/v1/hubs/chat/users/user%2Fann", Body::Json, 202, None),
+    ("Clients.Group", "POST", "/api/v1/hubs/chat/groups/g", Body::Json, 202, None),
+    ("Groups.AddToGroup", "PUT", "/api/v1/hubs/chat/groups/g/connections/{c}", Body::None, 200, None),
+    ("Groups.RemoveFromGroup", "DELETE", "/api/v1/hubs/chat/groups/g/connections/{c}", Body::None, 200, None),
+    ("UserGroups.Add", "PUT", "/api/v1/hubs/chat/groups/g/users/user%2Fann?ttl=60", Body::None, 202, None),
+    ("UserGroups.IsUserInGroup", "GET", "/api/v1/hubs/chat/groups/g/users/user%2Fann", Body::None, 200, None),
+    ("UserGroups.Remove", "DELETE", "/api/v1/hubs/chat/groups/g/users/user%2Fann", Body::None, 202, None),
+    ("UserGroups.RemoveAll", "DELETE", "/api/v1/hubs/chat/users/user%2Fann/groups", Body::None, 200, None),
+];
+
+/// Sends rows one after the other, and holds against them what arrives at the endpoint and what comes back.
+async fn walk(rows: &[Row]) {
+    let (lab, ann) = lab().await;
+    // As .NET's connection pool: one connection, kept.
+    let mut raw = lab.raw().await;
+    for &(call, method, target, body, status, error_code) in rows {
+        let target = target.replace('P', "/api/hubs/chat").replace("{c}", ann.id());
+        let target = target.replace("?V", "?api-version=2022-06-01");
+        lab.forget_arrivals();
+        let answer = send(&mut raw, method, &target, body, Some(TOKEN)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("x-ms-error-code")),
+            (status, error_code),
+            "{call}: {answer:?}"
+        );
+        assert_eq!(answer.header("signalr-gateway-error"), None, "{call}");
+        let arrived = lab.arrival("east");
+        assert_eq!((arrived.method.as_str(), arrived.target.as_str()), (method, target.as_str()), "{call}");
+        assert_eq!(arrived.header("content-type"), body.content_type(), "{call}");
+        assert_eq!(arrived.body.as_deref(), Some(&*body.bytes()), "{call}");
+        assert_eq!(arrived.header("asrs-user-agent"), Some(AGENT), "{call}");
+        assert_eq!(arrived.host, lab.endpoint("east").server.address().to_string(), "{call}");
+        let authorization = arrived.authorization.as_ref().unwrap();
+        assert_eq!(authorization.claim("tid"), Some(TENANT_B), "{call}: the token is the gateway's own");
+    }
+    assert!(lab.arrivals("west").is_empty());
+}
+
+#[tokio::test]
+async fn calls_of_the_sdk_arrive_as_they_are_and_come_back_as_it_wants_them() {
+    walk(CALLS_OF_2022).await;
+}
+
+#[tokio::test]
+async fn calls_of_old_versions_of_the_sdk_do_so_too() {
+    walk(CALLS_OF_V1).await;
+}
+
+#[tokio::test]
+async fn application_and_hub_are_escaped_as_the_sdk_does_and_stay_so() {
+    let (lab, _ann) = lab().await;
+    let target = "/api/hubs/chat/users/user%2Fa/:send?application=app%60x&api-version=2022-06-01";
+    send(&mut lab.raw().await, "POST", target, Body::Json, Some(TOKEN)).await;
+    assert_eq!(lab.arrival("east").target, target);
+}
+
+#[tokio::test]
+async fn clients_get_what_the_sdk_sends_in_json_and_in_frames() {
+    let (lab, mut ann) = lab().await;
+    let mut raw = lab.raw().await;
+    for body in [Body::Json, Body::Frames] {
+        send(&mut raw, "POST", "/api/hubs/chat/:send?api-version=2022-06-01", body, Some(TOKEN)).await.is(202);
+        let Some(Delivery::Message(message)) = ann.try_recv() else { panic!("{body:?} was not delivered") };
+        let invocation = message.invocation().unwrap();
+        assert_eq!((&*invocation.target, &invocation.json_arguments()[0]), ("hello", &json!("world")), "{body:?}");
+    }
+}
+
+/// Of later versions: invocations with an answer, streams, and lists.
+#[tokio::test]
+async fn newer_calls_of_the_sdk() {
+    let (lab, mut ann) = lab().await;
+    let mut raw = lab.raw().await;
+    let connection = format!("/api/hubs/chat/connections/{}", ann.id());
+
+    let target = format!("{connection}/:invoke?api-version=2024-12-01");
+    let (answer, ()) = tokio::join!(send(&mut raw, "POST", &target, Body::Json, Some(TOKEN)), async {
+        let Some(Delivery::Invoke { id, .. }) = ann.recv().await else { panic!("the client was not asked") };
+        assert!(ann.complete(&id, Ok("an answer".into())));
+    });
+    assert_eq!(answer.is(200).json(), json!({ "result": "an answer" }));
+
+    for (call, body) in [(":send", Body::Item), (":complete?error=it%20broke", Body::None)] {
+        lab.forget_arrivals();
+        let separator = if call.contains('?') { '&' } else { '?' };
+        let target = format!("{connection}/streams/s1/{call}{separator}api-version=2024-12-01");
+        send(&mut raw, "POST", &target, body, Some(TOKEN)).await.is(202);
+        let arrived = lab.arrival("east");
+        assert_eq!((arrived.target, arrived.body.as_deref()), (target, Some(&*body.bytes())));
+    }
+}
+
+#[tokio::test]
+async fn list_goes_on_through_the_gateway_with_the_link_that_the_sdk_was_given() {
+    let (lab, _ann) = lab().await;
+    let hubs = &lab.endpoint("east").hubs;
+    let members: Vec<_> = (0..5).map(|_| hubs.connect("chat", Some("bob"))).collect();
+    let mut raw = lab.raw().await;
+    for member in &members {
+        let target = format!("/api/hubs/chat/groups/g/connections/{}?api-version=2024-12-01", member.id());
+        send(&mut raw, "PUT", &target, Body::None, Some(TOKEN)).await.is(200);
+    }
+    let mut target = "/api/hubs/chat/groups/g/connections?api-version=2024-12-01&top=4&maxPageSize=3".to_owned();
+    let mut found = Vec::new();
+    loop {
+        let page = send(&mut raw, "GET", &target, Body::None, Some(TOKEN)).await.is(200).json();
+        found.push(page["value"].as_array().unwrap().len());
+        let Some(link) = page["nextLink"].as_str() else { break };
+        // The SDK asks for the link as it stands, so it has to be absolute and lead here.
+        target =
+            link.strip_prefix("http://localhost:8080").unwrap_or_else(|| panic!("{link} leads elsewhere")).to_owned();
+    }
+    assert_eq!(found, [3, 1]);
+}
+
+#[tokio::test]
+async fn health_probes_need_no_token_and_go_no_further() {
+    let (lab, _ann) = lab().await;
+    let mut raw = lab.raw().await;
+    for token in [None, Some(TOKEN)] {
+        let answer = send(&mut raw, "HEAD", "/api/health?api-version=2022-06-01", Body::None, token).await;
+        assert_eq!(answer.is(200).body.len(), 0);
+    }
+    assert!(lab.arrivals("east").is_empty());
+}
+
+#[tokio::test]
+async fn signing_keys_are_handed_out_where_the_listener_lets_them() {
+    // Negotiate with an Entra identity: the SDK fetches a key to sign its clients' tokens with.
+    let path = "/api/v1/auth/accessKey";
+    let lab = Lab::start(|_| {}).await;
+    send(&mut lab.raw().await, "GET", path, Body::None, Some(TOKEN)).await.is_refused(403, "operation_not_allowed");
+
+    let (lab, _ann) = lab_of_app_server().await;
+    let key = wait_until("the role takes effect", async || {
+        let answer = send(&mut lab.raw().await, "GET", path, Body::None, Some(TOKEN)).await;
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await;
+    assert!(["AccessKey", "KeyId"].iter().all(|name| key[name].as_str().is_some_and(|text| !text.is_empty())), "{key}");
+}
+
+async fn lab_of_app_server() -> (Lab, Connection) {
+    let (lab, ann) = lab().await;
+    lab.sandbox.directory().edit(|directory| {
+        let app = directory.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap();
+        app.roles.push(("east".to_owned(), Role::AppServer));
+    });
+    (lab, ann)
+}
+
+/// The SDK repeats what answers 500 and above, so the status has to say whether something was sent.
+#[tokio::test]
+async fn what_the_sdk_repeats_was_not_delivered() {
+    let (lab, mut ann) = lab().await;
+    let send_it = async || {
+        send(&mut lab.raw().await, "POST", "/api/hubs/chat/:send?api-version=2022-06-01", Body::Json, Some(TOKEN)).await
+    };
+    for name in ["east", "west"] {
+        lab.endpoint(name).server.faults().refuse().await;
+    }
+    send_it().await.is_refused(503, "endpoint_unavailable");
+    assert!(ann.try_recv().is_none());
+    for name in ["east", "west"] {
+        lab.endpoint(name).server.faults().clear().await;
+    }
+    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(429)));
+    assert_eq!(send_it().await.status, 429, "the service's own answer, which the SDK does not repeat");
+}
