@@ -606,7 +606,8 @@ fn every_example_holds() {
         // Files that only an operator has.
         let dir = tempfile::tempdir().unwrap();
         let mut local = text.clone();
-        for file in text.split("= \"/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        let paths = text.split("= \"/").skip(1).filter_map(|rest| rest.split('"').next());
+        for file in paths.filter(|path| !path.starts_with("api/")) {
             let stand_in = dir.path().join(file.replace('/', "-"));
             std::fs::write(&stand_in, "x").unwrap();
             local = local.replace(&format!("/{file}\""), &format!("{}\"", stand_in.display()));
