@@ -75,6 +75,7 @@ fn choosing(criterion: &mut Criterion) {
             pick: pick.clone(),
             when_unavailable: WhenUnavailable::Send,
             callers_choose: false,
+            rate: None,
             endpoints: endpoints.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
         };
         let table = Table::build(&[settings], &endpoints, &["default"]);

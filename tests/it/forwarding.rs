@@ -141,7 +141,8 @@ async fn endpoint_can_be_spoken_to_in_http2_on_one_connection_of_each_worker() {
         assert!(entry.authorization.is_some());
     }
     let connected = [("endpoint", "east"), ("result", "ok")];
-    assert_eq!(lab.metrics().await.sum("upstream_connects_total", &connected), 1.0);
+    let connections = lab.metrics().await.sum("upstream_connects_total", &connected);
+    assert!((0.5..1.5).contains(&connections), "{connections} connections");
 
     // A stream that is broken off is told, since the message may have been received, and harms no other.
     lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::Reset));
