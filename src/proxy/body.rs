@@ -1,5 +1,6 @@
 //! The two bodies that cross the gateway. Both stream; neither looks at what it carries.
 
+mod kept;
 mod request;
 mod response;
 

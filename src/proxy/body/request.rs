@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::UNWANTED_TIME;
+use super::kept::Kept;
 use crate::proxy::error::ProxyError;
 
 /// The most that is read of a body that nobody wants, so that its sender can read the answer first.
@@ -43,9 +44,7 @@ struct Upload {
     declared: Option<u64>,
     limit: u64,
     received: u64,
-    kept: Vec<Bytes>,
-    /// The place in `kept` of what is handed out next.
-    next: usize,
+    kept: Kept,
     /// Whether `incoming` has ended.
     ended: bool,
     /// Whether the last look at `incoming` found nothing.
@@ -82,8 +81,7 @@ impl RequestBody {
             declared,
             limit,
             received: 0,
-            kept: Vec::new(),
-            next: 0,
+            kept: Kept::default(),
             ended: false,
             is_waiting: false,
             failure: None,
@@ -101,7 +99,7 @@ impl RequestBody {
         let Source::Upload(upload) = &self.source else { return self.clone() };
         let attempt = {
             let mut upload = upload.borrow_mut();
-            upload.next = 0;
+            upload.kept.rewind();
             upload.attempt += 1;
             upload.attempt
         };
@@ -119,11 +117,10 @@ impl RequestBody {
         }
         let Some(upload) = self.upload() else { return Ok(self.clone()) };
         let mut upload = upload.borrow_mut();
-        let whole = match std::mem::take(&mut upload.kept).as_slice() {
-            [] => return Ok(Self::nothing()),
-            [only] => only.clone(),
-            several => several.concat().into(),
-        };
+        let whole = std::mem::take(&mut upload.kept).whole();
+        if whole.is_empty() {
+            return Ok(Self::nothing());
+        }
         Ok(Self { source: Source::Whole(Some(whole)), attempt: 0 })
     }
 
@@ -198,9 +195,8 @@ impl Body for RequestBody {
         if this.attempt != upload.attempt {
             return Poll::Ready(Some(Err(UploadError::Superseded)));
         }
-        if let Some(kept) = upload.kept.get(upload.next) {
-            upload.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+        if let Some(piece) = upload.kept.again() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         loop {
             upload.is_waiting = true;
@@ -227,8 +223,7 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(UploadError::TooLarge)));
             }
             upload.ended = upload.incoming.is_end_stream();
-            upload.kept.push(data.clone());
-            upload.next = upload.kept.len();
+            upload.kept.keep(&data);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }
@@ -239,7 +234,7 @@ impl Body for RequestBody {
             Source::Whole(bytes) => bytes.is_none(),
             Source::Upload(upload) => {
                 let upload = upload.borrow();
-                upload.ended && upload.next == upload.kept.len()
+                upload.ended && upload.kept.is_at_end()
             }
         }
     }
@@ -250,7 +245,7 @@ impl Body for RequestBody {
             Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Upload(upload) => {
                 let upload = upload.borrow();
-                let handed_out: usize = upload.kept.iter().take(upload.next).map(Bytes::len).sum();
+                let handed_out = upload.kept.handed_out();
                 upload.declared.map_or_else(SizeHint::default, |declared| {
                     SizeHint::with_exact(declared.saturating_sub(handed_out as u64))
                 })

@@ -1,0 +1,114 @@
+//! What was handed out of a caller's body, kept so that it can be handed out again.
+
+use bytes::Bytes;
+
+/// Pieces below this size are copied together. A piece as it was read keeps the whole read buffer it lies in, so a caller
+/// that sends single bytes would otherwise make a body cost many times its size.
+const SMALL: usize = 8 * 1024;
+
+/// The pieces of a body that were handed out, and how far they were handed out again.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pieces: Vec<Bytes>,
+    /// Small pieces behind the last of `pieces`, copied together. All of it was handed out.
+    small: Vec<u8>,
+    /// The place in `pieces` of what is handed out next.
+    next: usize,
+}
+
+impl Kept {
+    /// Keeps a piece that is being handed out for the first time, after everything before it.
+    pub(super) fn keep(&mut self, piece: &Bytes) {
+        let is_first = self.pieces.is_empty() && self.small.is_empty();
+        // Most bodies are one small piece, which need not be copied.
+        if is_first || piece.len() >= SMALL {
+            self.close_small();
+            self.pieces.push(piece.clone());
+        } else {
+            self.small.extend_from_slice(piece);
+            if self.small.len() >= SMALL {
+                self.close_small();
+            }
+        }
+        self.next = self.pieces.len();
+    }
+
+    /// Begins anew: the first piece is handed out next.
+    pub(super) fn rewind(&mut self) {
+        self.close_small();
+        self.next = 0;
+    }
+
+    /// Hands out the next piece again; `None` when what comes next was never handed out.
+    pub(super) fn again(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.get(self.next)?;
+        self.next += 1;
+        Some(piece.clone())
+    }
+
+    /// Whether all that is kept was handed out to the one that reads now.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.next == self.pieces.len()
+    }
+
+    /// Returns how many bytes were handed out to the one that reads now.
+    pub(super) fn handed_out(&self) -> usize {
+        let pieces: usize = self.pieces.iter().take(self.next).map(Bytes::len).sum();
+        pieces + self.small.len()
+    }
+
+    /// Returns all of it in one piece.
+    pub(super) fn whole(mut self) -> Bytes {
+        self.close_small();
+        match self.pieces.as_slice() {
+            [only] => only.clone(),
+            several => several.concat().into(),
+        }
+    }
+
+    fn close_small(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.small).into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_again(kept: &mut Kept) -> Vec<u8> {
+        kept.rewind();
+        std::iter::from_fn(|| kept.again()).flatten().collect()
+    }
+
+    #[test]
+    fn pieces_of_any_size_come_again_in_order() {
+        let mut kept = Kept::default();
+        let mut sent = Vec::new();
+        for (number, size) in [1, 1, SMALL, 3, SMALL - 1, 5, SMALL + 1, 1].into_iter().enumerate() {
+            let piece = Bytes::from(vec![u8::try_from(number).unwrap(); size]);
+            kept.keep(&piece);
+            sent.extend_from_slice(&piece);
+            assert_eq!(kept.handed_out(), sent.len());
+            assert!(kept.is_at_end());
+            if number % 3 == 2 {
+                assert_eq!(read_again(&mut kept), sent);
+            }
+        }
+        assert_eq!(read_again(&mut kept), sent);
+        assert_eq!(kept.whole(), sent);
+    }
+
+    #[test]
+    fn body_in_single_bytes_costs_about_its_size() {
+        let mut kept = Kept::default();
+        let buffer = Bytes::from(vec![7; 1024 * 1024]);
+        for at in 0..buffer.len() {
+            kept.keep(&buffer.slice(at..=at));
+        }
+        assert!(kept.pieces.len() <= 2 + buffer.len() / SMALL, "{} pieces", kept.pieces.len());
+        assert!(kept.small.capacity() <= 2 * SMALL);
+        assert_eq!(kept.whole(), buffer);
+    }
+}
