@@ -77,12 +77,12 @@ async fn what_was_accepted_arrived_once_whatever_broke() {
 
     let lab = lab().await;
     let mut dice = fastrand::Rng::with_seed(seed);
-    let mut world = World::new(&lab).await;
+    let world = World::new(&lab).await;
     let mut tally = Tally::default();
     let began = Instant::now();
     for epoch in 0_u64.. {
         let outcomes = run(&lab, &world, dice.fork(), epoch).await;
-        tally.judge(&mut world, &lab, &outcomes);
+        tally.judge(&world, &lab, &outcomes).await;
         if began.elapsed() >= time {
             break;
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fastrand::Rng;
 use http::header::CONTENT_TYPE;
 use signalr_gateway::sandbox::{Connection, Delivery};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::{Answer, Caller, Lab, request};
 
@@ -22,7 +23,13 @@ pub(super) const HUBS: [(&str, &[&str]); 5] = [
 
 /// One client for each hub at each of its endpoints: user `ann`, in group `g`. Every message but those to single connections
 /// is for it.
-pub(super) struct World(HashMap<(&'static str, &'static str), Connection>);
+pub(super) struct World(HashMap<(&'static str, &'static str), Client>);
+
+/// A client that reads all the time: what it leaves unread for long, the service ends it for.
+struct Client {
+    id: String,
+    asks: mpsc::Sender<oneshot::Sender<Vec<String>>>,
+}
 
 /// What a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +72,8 @@ impl World {
         let mut clients = HashMap::new();
         for (hub, endpoints) in HUBS {
             for endpoint in endpoints {
-                clients.insert((hub, *endpoint), lab.endpoint(endpoint).hubs.connect(hub, Some("ann")));
+                let connection = lab.endpoint(endpoint).hubs.connect(hub, Some("ann"));
+                clients.insert((hub, *endpoint), Client::new(connection));
                 let target = format!("/api/hubs/{hub}/users/ann/groups/g?api-version=2024-12-01");
                 lab.caller().await.send(request("PUT", &target).header("x-to", *endpoint), "").await.is(200);
             }
@@ -75,17 +83,44 @@ impl World {
     }
 
     /// The ids of the messages that arrived at each client since the last look.
-    pub(super) fn arrived(&mut self) -> HashMap<(&'static str, &'static str), Vec<String>> {
-        let drain = |client: &mut Connection| {
+    pub(super) async fn arrived(&self) -> HashMap<(&'static str, &'static str), Vec<String>> {
+        let mut arrived = HashMap::new();
+        for (place, client) in &self.0 {
+            arrived.insert(*place, client.arrived().await);
+        }
+        arrived
+    }
+}
+
+impl Client {
+    fn new(mut connection: Connection) -> Self {
+        let id = connection.id().to_owned();
+        let (asks, mut asked) = mpsc::channel::<oneshot::Sender<_>>(1);
+        tokio::spawn(async move {
             let mut ids = Vec::new();
-            while let Some(delivery) = client.try_recv() {
-                let Delivery::Message(message) = delivery else { panic!("not sent: {delivery:?}") };
-                let arguments = message.invocation().unwrap().json_arguments();
-                ids.push(arguments[0].as_str().unwrap().to_owned());
+            loop {
+                // What is asked is answered when nothing waits any more.
+                tokio::select! {
+                    biased;
+                    delivery = connection.recv() => {
+                        let Some(Delivery::Message(message)) = delivery else { panic!("not sent: {delivery:?}") };
+                        let arguments = message.invocation().unwrap().json_arguments();
+                        ids.push(arguments[0].as_str().unwrap().to_owned());
+                    }
+                    ask = asked.recv() => {
+                        let Some(ask) = ask else { return };
+                        ask.send(std::mem::take(&mut ids)).unwrap();
+                    }
+                }
             }
-            ids
-        };
-        self.0.iter_mut().map(|(place, client)| (*place, drain(client))).collect()
+        });
+        Self { id, asks }
+    }
+
+    async fn arrived(&self) -> Vec<String> {
+        let (ask, answer) = oneshot::channel();
+        self.asks.send(ask).await.unwrap();
+        answer.await.unwrap()
     }
 }
 
@@ -101,7 +136,7 @@ impl Kind {
 
 impl Calls {
     pub(super) fn new(world: &World, dice: Rng, name: String) -> Self {
-        let connections = world.0.iter().map(|(place, client)| (*place, client.id().to_owned())).collect();
+        let connections = world.0.iter().map(|(place, client)| (*place, client.id.clone())).collect();
         Self { dice, name, connections }
     }
 

@@ -38,8 +38,8 @@ struct Evidence {
 }
 
 impl Tally {
-    pub(super) fn judge(&mut self, world: &mut World, lab: &Lab, outcomes: &[Outcome]) {
-        let evidence = Evidence::collect(world, lab);
+    pub(super) async fn judge(&mut self, world: &World, lab: &Lab, outcomes: &[Outcome]) {
+        let evidence = Evidence::collect(world, lab).await;
         for outcome in outcomes {
             self.calls += 1;
             let seen = evidence.judge(outcome).unwrap_or_else(|fault| panic!("{fault}: {outcome:#?}"));
@@ -67,9 +67,9 @@ impl fmt::Display for Tally {
 }
 
 impl Evidence {
-    fn collect(world: &mut World, lab: &Lab) -> Self {
+    async fn collect(world: &World, lab: &Lab) -> Self {
         let mut deliveries: HashMap<_, usize> = HashMap::new();
-        for ((_, endpoint), ids) in world.arrived() {
+        for ((_, endpoint), ids) in world.arrived().await {
             for id in ids {
                 *deliveries.entry((endpoint, id)).or_default() += 1;
             }
