@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const BEFORE_NUMBER: &[u8] = b"{\"type\":1,\"target\":\"tick\",\"arguments\":[";
+const RECORD_SEPARATOR: u8 = 0x1E;
 const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
 
 /// What is asked for.
@@ -134,9 +135,10 @@ fn main() -> Result<(), Failure> {
 async fn soak(plan: Plan, sandbox: &Sandbox, folder: &Path) -> Result<(), Failure> {
     let gateway = sandbox.address("/gateway")?;
     let endpoint = sandbox.address("/endpoints/east")?;
-    let mut caller = Caller(TcpStream::connect(gateway).await?);
-    caller.0.set_nodelay(true)?;
-    let answer = caller.post("/api/hubs/soak/:generateToken?api-version=2024-12-01&minutesToExpire=600", "").await?;
+    let mut control = Caller::connect(sandbox.address("/control")?).await?;
+    let mut caller = Caller::connect(gateway).await?;
+    let answer =
+        caller.call("POST", "/api/hubs/soak/:generateToken?api-version=2024-12-01&minutesToExpire=600", "").await?;
     let token: serde_json::Value = serde_json::from_str(&answer.1)?;
     let token = token.get("token").and_then(serde_json::Value::as_str).ok_or("there is no token")?.to_owned();
     let tls = if plan.tls { Some(trusting(&folder.join("files/ca.pem"))?) } else { None };
@@ -169,7 +171,8 @@ async fn soak(plan: Plan, sandbox: &Sandbox, folder: &Path) -> Result<(), Failur
     while start.elapsed() < Duration::from_secs(plan.seconds) {
         clock.tick().await;
         let (status, _) = caller
-            .post(
+            .call(
+                "POST",
                 "/api/hubs/soak/:send?api-version=2024-12-01",
                 &format!("{{\"target\":\"tick\",\"arguments\":[{sent}]}}"),
             )
@@ -187,6 +190,11 @@ async fn soak(plan: Plan, sandbox: &Sandbox, folder: &Path) -> Result<(), Failur
                 "after {seconds} s: sent {sent}, delivered {delivered}, on the way {behind}, {} MiB",
                 sandbox.memory()
             );
+            // It keeps what it received, up to a bound. Without that, what grows is a leak.
+            let (status, _) = control.call("DELETE", "/sandbox/journal?server=east", "").await?;
+            if status != 204 {
+                return Err(format!("clearing the journal was answered {status}").into());
+            }
         }
     }
     let sending = start.elapsed();
@@ -241,7 +249,8 @@ async fn listen(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), token: &str,
     loop {
         let mut at = 0;
         while let Some((payload, end)) = frame(&buffer, at) {
-            take(payload, &mut next, seen);
+            // Records that wait for a client come in one frame.
+            payload.split(|byte| *byte == RECORD_SEPARATOR).for_each(|record| take(record, &mut next, seen));
             at = end;
         }
         buffer.drain(..at);
@@ -262,9 +271,9 @@ fn frame(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     Some((bytes.get(start..start + length)?, start + length))
 }
 
-fn take(payload: &[u8], next: &mut u64, seen: &Seen) {
-    let Some(rest) = payload.strip_prefix(BEFORE_NUMBER) else {
-        if payload.starts_with(b"{}") {
+fn take(record: &[u8], next: &mut u64, seen: &Seen) {
+    let Some(rest) = record.strip_prefix(BEFORE_NUMBER) else {
+        if record == b"{}" {
             seen.connected.fetch_add(1, Ordering::Relaxed);
         }
         return;
@@ -280,13 +289,19 @@ fn take(payload: &[u8], next: &mut u64, seen: &Seen) {
     }
 }
 
-/// A caller of the gateway, one call after the other.
+/// A caller, one call after the other.
 struct Caller(TcpStream);
 
 impl Caller {
-    async fn post(&mut self, target: &str, body: &str) -> Result<(u16, String), Failure> {
+    async fn connect(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self(stream))
+    }
+
+    async fn call(&mut self, method: &str, target: &str, body: &str) -> Result<(u16, String), Failure> {
         let request = format!(
-            "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.0.write_all(request.as_bytes()).await?;

@@ -2,7 +2,7 @@
 //! not judge: the verdict is what the server says about its own answer.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use aws_lc_rs::digest;
@@ -38,8 +38,8 @@ pub struct Entry {
     pub target: String,
     /// The host that the caller named.
     pub host: String,
-    /// What `Authorization` carried.
-    pub authorization: Option<Authorization>,
+    /// What `Authorization` carried: one and the same for requests with the same token, one after the other.
+    pub authorization: Option<Arc<Authorization>>,
     /// The other header fields in their order, names in lower case.
     pub headers: Vec<(String, String)>,
     /// How many bytes of body were read.
@@ -146,6 +146,11 @@ impl Journal {
         let mut kept = self.kept();
         kept.received += 1;
         entry.sequence = kept.received;
+        // A caller that goes on with its token would fill the journal with the claims of that one.
+        let before = kept.entries.back().and_then(|entry| entry.authorization.clone());
+        if before == entry.authorization {
+            entry.authorization = before;
+        }
         kept.bytes += entry.size();
         kept.entries.push_back(entry);
         while kept.entries.len() > MAX_ENTRIES || kept.bytes > MAX_BYTES {
@@ -194,7 +199,7 @@ impl Entry {
             method: method.to_string(),
             target: without_token(target),
             host: host.to_owned(),
-            authorization: Authorization::of(headers),
+            authorization: Authorization::of(headers).map(Arc::new),
             headers: shown.collect(),
             body_length: body.len(),
             body_sha256: hex(digest::digest(&digest::SHA256, body).as_ref()),

@@ -24,7 +24,7 @@ async fn bearer_at_east(lab: &Lab) -> Authorization {
     lab.hello().await.is(202);
     let bearer = lab.arrival("east").authorization.unwrap();
     assert_eq!(bearer.scheme, "Bearer");
-    bearer
+    bearer.as_ref().clone()
 }
 
 /// The object id of the app's enterprise application in a tenant.

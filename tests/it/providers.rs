@@ -38,7 +38,7 @@ async fn bearer_at_east(stage: &Stage, gateway: &Process) -> Authorization {
     Caller::connect(gateway.listener()).await.post(SEND, "application/json", HELLO).await.is(202);
     let arrivals = stage.sandbox.endpoint("east").unwrap().server.journal().entries();
     let arrived = arrivals.into_iter().find(|entry| entry.path() != "/api/health").unwrap();
-    arrived.authorization.unwrap()
+    arrived.authorization.unwrap().as_ref().clone()
 }
 
 #[track_caller]

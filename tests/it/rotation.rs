@@ -82,7 +82,7 @@ async fn lab_with(choice: CredentialChoice) -> Lab {
 async fn token_at_east(lab: &Lab) -> String {
     lab.forget_arrivals();
     lab.hello().await.is(202);
-    lab.arrival("east").authorization.unwrap().fingerprint
+    lab.arrival("east").authorization.unwrap().fingerprint.clone()
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
@@ -49,6 +49,53 @@ pub(super) struct Link {
 
 /// The client is gone, or does not read.
 struct Gone;
+
+/// How large a piece becomes, in bytes, before records that wait are left for the next one.
+const MAX_PIECE: usize = 16 * 1024;
+
+/// Records that are sent together.
+#[derive(Default)]
+enum Piece {
+    #[default]
+    Empty,
+    /// One alone stays where its other receivers have it.
+    One(Bytes),
+    Several(BytesMut),
+}
+
+impl Piece {
+    fn add(&mut self, record: Bytes) {
+        *self = match std::mem::take(self) {
+            Self::Empty => Self::One(record),
+            Self::One(first) => {
+                let mut all = BytesMut::with_capacity(2 * (first.len() + record.len()));
+                all.extend_from_slice(&first);
+                all.extend_from_slice(&record);
+                Self::Several(all)
+            }
+            Self::Several(mut all) => {
+                all.extend_from_slice(&record);
+                Self::Several(all)
+            }
+        };
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::One(record) => record.len(),
+            Self::Several(all) => all.len(),
+        }
+    }
+
+    fn bytes(self) -> Option<Bytes> {
+        match self {
+            Self::Empty => None,
+            Self::One(record) => Some(record),
+            Self::Several(all) => Some(all.freeze()),
+        }
+    }
+}
 
 /// A session after its handshake.
 struct Session {
@@ -131,11 +178,10 @@ impl Session {
     }
 
     async fn go_on(&mut self, clock: &mut Interval) -> Result<Next, Gone> {
-        let is_full = self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_full());
+        let is_full = self.is_full();
         tokio::select! {
             received = self.link.inbound.recv() => self.listen(&received.ok_or(Gone)?).await,
-            // What a client may still have to be sent again is bounded; the rest waits in the hub, where it is, too.
-            delivery = self.connection.recv(), if !is_full => self.deliver(&delivery.ok_or(Gone)?).await,
+            delivery = self.connection.recv(), if !is_full => self.deliver(delivery.ok_or(Gone)?).await,
             _ = clock.tick(), if self.link.keep_alive => self.look_at_the_clock().await,
             link = another(&mut self.stateful) => self.take_up(link).await,
         }
@@ -212,23 +258,55 @@ impl Session {
         Ok(Next::GoOn)
     }
 
-    async fn deliver(&mut self, delivery: &Delivery) -> Result<Next, Gone> {
-        let Some(record) = self.protocol.delivery(delivery) else { return Ok(Next::GoOn) };
-        if matches!(delivery, Delivery::Close(_)) {
-            // The last word: a client that does not get it finds no session when it comes back.
-            let _ = self.send(record).await;
-            return Ok(Next::End);
+    /// Sends a delivery, and with it the others that wait: under load, a client then costs a write for each look at it
+    /// and not for each message.
+    async fn deliver(&mut self, first: Delivery) -> Result<Next, Gone> {
+        let mut piece = Piece::default();
+        let mut next = Some(first);
+        while let Some(delivery) = next {
+            if let Delivery::Close(close) = delivery {
+                self.send_some(piece).await?;
+                return self.close(&close).await;
+            }
+            if let Some(record) = self.protocol.delivery(&delivery) {
+                self.keep(&record);
+                piece.add(record);
+            }
+            let is_full = piece.len() >= MAX_PIECE || self.is_full();
+            next = if is_full { None } else { self.connection.try_recv() };
         }
-        self.tell(record).await?;
+        self.send_some(piece).await?;
         Ok(Next::GoOn)
     }
 
     /// Sends what a client may come back for, which is kept until it has it.
     async fn tell(&mut self, record: Bytes) -> Result<(), Gone> {
-        if let Some(stateful) = &mut self.stateful {
-            stateful.replay.keep(record.clone(), self.protocol.numbered_in(&record));
-        }
+        self.keep(&record);
         self.send(record).await
+    }
+
+    fn keep(&mut self, record: &Bytes) {
+        if let Some(stateful) = &mut self.stateful {
+            stateful.replay.keep(record.clone(), self.protocol.numbered_in(record));
+        }
+    }
+
+    /// What a client may still have to be sent again is bounded; the rest waits in the hub, where it is, too.
+    fn is_full(&self) -> bool {
+        self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_full())
+    }
+
+    async fn send_some(&mut self, piece: Piece) -> Result<(), Gone> {
+        match piece.bytes() {
+            Some(bytes) => self.send(bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The last word: a client that does not get it finds no session when it comes back.
+    async fn close(&mut self, close: &Close) -> Result<Next, Gone> {
+        let _ = self.send(self.protocol.close(close)).await;
+        Ok(Next::End)
     }
 
     async fn look_at_the_clock(&mut self) -> Result<Next, Gone> {
@@ -242,8 +320,7 @@ impl Session {
     }
 
     async fn end(&mut self, reason: String) -> Result<Next, Gone> {
-        let close = Close { reason: Some(reason), allow_reconnect: false };
-        self.deliver(&Delivery::Close(close)).await
+        self.close(&Close { reason: Some(reason), allow_reconnect: false }).await
     }
 
     async fn send(&mut self, bytes: Bytes) -> Result<(), Gone> {

@@ -114,8 +114,13 @@ impl Protocol {
             Delivery::StreamEnd { stream, error } => {
                 self.encode(Outgoing::Completion { id: stream, error: error.as_deref() })
             }
-            Delivery::Close(close) => self.encode(Outgoing::Close(close)),
+            Delivery::Close(close) => self.close(close),
         })
+    }
+
+    /// The record that ends a connection.
+    pub(super) fn close(self, close: &Close) -> Bytes {
+        self.encode(Outgoing::Close(close))
     }
 
     /// The record that keeps a connection alive.
