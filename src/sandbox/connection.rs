@@ -14,8 +14,9 @@ use super::message::Message;
 /// bounded memory and harms no other.
 const MAX_WAITING: usize = 8 * 1024 * 1024;
 
-/// What each delivery counts in addition to its message, in bytes.
-const OVERHEAD: usize = 64;
+/// What each delivery counts in addition to its message, in bytes: what was read from a small body takes about so much more
+/// than the body.
+const OVERHEAD: usize = 1024;
 
 /// What a client is sent.
 #[derive(Clone, Debug, PartialEq)]

@@ -25,6 +25,9 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Bodies up to this size are kept whole, in bytes.
 const MAX_KEPT_BODY: usize = 64 * 1024;
 
+/// About what method, host, hash and verdict of an entry take, in bytes.
+const FEW_TEXTS: usize = 256;
+
 /// One request that a server received.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -226,8 +229,10 @@ impl Entry {
     }
 
     fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        size_of::<Self>() + self.target.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
+        // Two strings, and what the allocator adds to each.
+        let header = |(name, value): &(String, String)| size_of::<(String, String)>() + 32 + name.len() + value.len();
+        let headers: usize = self.headers.iter().map(header).sum();
+        size_of::<Self>() + FEW_TEXTS + self.target.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
     }
 
     fn json(&self, show_body: bool) -> Value {
