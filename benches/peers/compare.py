@@ -2,7 +2,8 @@
 
 The work: POST /api/hubs/chat/:send with a body of 200 bytes, over 64 kept connections, as fast as answers come. A proxy
 puts a bearer of 1,500 bytes in place of the caller's, sets Host, adds X-Forwarded-For and keeps its connections to the
-upstream. The upstream checks all of that in every request; a proxy that gets it wrong is not measured.
+upstream. The upstream checks all of that in every request; a proxy that gets it wrong is not measured. "bare hyper" does
+only that, with the HTTP library that the gateway has (kit/src/bare.rs): what the gateway costs above it is its own.
 
 How it is measured:
 - One worker thread for each proxy, on core 0; upstream and load generator on core 1 (where there are two cores).
@@ -60,6 +61,8 @@ def parse_options():
 def available(options):
     """The command of each proxy that is there. Words in braces are filled in by `Bench.render`."""
     commands = {GATEWAY: [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]}
+    bare = ["--listen", "{listen}", "--upstream", "{upstream}", "--host", "{upstream_host}", "--bearer-file", "{token_file}"]
+    commands["bare hyper"] = [str(options.kit), "bare", *bare, "@tls --ca", "@tls {ca}"]
     if nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin"):
         commands["nginx"] = [nginx, "-p", "{folder}", "-c", "{folder}/nginx.conf", "-g", "daemon off;"]
     if haproxy := shutil.which("haproxy", path="/usr/sbin:/usr/bin"):
@@ -138,12 +141,12 @@ class Bench:
 
     def start_proxy(self, name, command, kind, stack):
         port = free_port()
-        folder = self.folder / f"{name}-{kind}"
+        folder = self.folder / f"{name}-{kind}".replace(" ", "-")
         folder.mkdir()
         for template in HERE.iterdir():
             if template.suffix in {".toml", ".conf", ".cfg", ".yaml"}:
                 (folder / template.name).write_text(self.render(template.read_text(), kind, port, folder))
-        words = [self.render(word, kind, port, folder).strip() for word in command]
+        words = [word for word in (self.render(word, kind, port, folder).strip() for word in command) if word]
         process = self.start(words, self.proxy_core, stack, name)
         patience = time.monotonic() + 15
         while time.monotonic() < patience and process.poll() is None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares the gateway with nginx, HAProxy and Envoy on the same work, on this machine, and prints a table:
+# Compares the gateway with nginx, HAProxy, Envoy and a bare forwarder on the same work, on this machine, and prints a table:
 #
 #     benches/peers/run.sh                          # about three minutes, once everything is installed and built
 #     benches/peers/run.sh --rounds 9 --body 65536  # any option of compare.py

@@ -1,6 +1,7 @@
-//! `peers-kit upstream` and `peers-kit load`: see their files. Both end when their standard input is closed, so neither
+//! `peers-kit upstream`, `peers-kit load` and `peers-kit bare`: see their files. All end when their standard input is closed, so none
 //! outlives the script that started it.
 
+mod bare;
 mod load;
 mod upstream;
 mod wire;
@@ -51,8 +52,9 @@ fn run() -> Result<()> {
     let work = async {
         match command.as_deref() {
             Some("upstream") => upstream::serve(&options).await,
+            Some("bare") => bare::serve(&options).await,
             Some("load") => load::generate(&options).await,
-            _ => Err("the commands are `upstream` and `load`".into()),
+            _ => Err("the commands are `upstream`, `load` and `bare`".into()),
         }
     };
     let local = tokio::task::LocalSet::new();
