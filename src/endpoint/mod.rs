@@ -21,7 +21,7 @@ pub use connect::ConnectError;
 pub use health::{Health, HealthSettings, Permit};
 pub use pool::{Lease, Pool};
 pub use probe::Probes;
-pub use sender::SendError;
+pub use sender::{SendError, Sending};
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
 
 use crate::credential::BearerSource;

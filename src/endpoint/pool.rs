@@ -10,18 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request;
 use http::uri::{Authority, Scheme};
-use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioTimer;
 use tokio::time::Instant;
 
 use super::connect::Connected;
-use super::sender::{OnThisThread, Sender};
-use super::{ConnectError, Endpoint, HttpVersion, PoolSettings, SendError};
+use super::sender::{OnThisThread, Sender, Sending};
+use super::{ConnectError, Endpoint, HttpVersion, PoolSettings};
 use crate::metrics::{ConnectionCount, ConnectionGauge, ConnectionState, WorkerMetrics};
 
 /// The most that is buffered of one answer's head and of data on its way. The service's answers are small.
@@ -258,15 +257,15 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         self.reused
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request, and returns what waits for the head of its answer.
     ///
     /// # Errors
-    /// [`SendError`]; it has the request if nothing of it was written.
+    /// [`SendError`](super::SendError); it has the request if nothing of it was written.
     ///
     /// # Cancel safety
     /// Not safe: the request may have been received.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        self.sender.send(request).await
+    pub fn send(&mut self, request: Request<B>) -> Sending<B> {
+        self.sender.send(request)
     }
 
     /// Gives the connection back, once the answer's body has ended.

@@ -1,12 +1,15 @@
 //! The way requests go onto one connection: HTTP/1.1, one request at a time, or HTTP/2, many.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::rt::Executor;
 
 use crate::metrics::ConnectionCount;
@@ -27,17 +30,25 @@ pub struct SendError<B> {
 }
 
 impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> Sender<B> {
-    /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(&mut self, mut request: Request<B>) -> Result<Response<Incoming>, SendError<B>> {
-        let result = match self {
-            Self::Http1 { sender, .. } => sender.try_send_request(request).await,
+    /// Hands a request to the connection, and returns what waits for the head of its answer. That is in a box: with room for
+    /// the request in it, it would be half of every request's future.
+    pub(super) fn send(&mut self, mut request: Request<B>) -> Sending<B> {
+        match self {
+            Self::Http1 { sender, .. } => Box::pin(sender.try_send_request(request).map_err(SendError::from)),
             Self::Http2 { sender, scheme, authority } => {
                 address(&mut request, scheme, authority);
-                // In a box, since it is chosen rarely: every request's future would have room for it.
-                Box::pin(sender.try_send_request(request)).await
+                Box::pin(sender.try_send_request(request).map_err(SendError::from))
             }
-        };
-        result.map_err(|mut err| SendError { unsent: err.take_message(), source: err.into_error() })
+        }
+    }
+}
+
+/// Waits for the head of an answer.
+pub type Sending<B> = Pin<Box<dyn Future<Output = Result<Response<Incoming>, SendError<B>>>>>;
+
+impl<B> From<TrySendError<Request<B>>> for SendError<B> {
+    fn from(mut err: TrySendError<Request<B>>) -> Self {
+        Self { unsent: err.take_message(), source: err.into_error() }
     }
 }
 

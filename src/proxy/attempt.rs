@@ -8,15 +8,16 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::{Answer, RequestBody};
+use super::candidates::Candidates;
 use super::exchange::Exchange;
 use super::forward::{self, Failure, Outgoing};
 use super::retry::{self, Ending, Verdict};
 use super::{Proxy, ProxyError};
 use crate::credential::{Bearer, RequestUrl, in_one_line};
-use crate::endpoint::{Endpoint, EndpointRole, Permit, Pool};
+use crate::endpoint::{Endpoint, Permit, Pool};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
-use crate::route::{Choice, Order, WhenUnavailable};
-use crate::signalr::{Operation, Together};
+use crate::route::Choice;
+use crate::signalr::Operation;
 
 /// The pause an endpoint gets that answers 429 without saying how long.
 const COOL_DOWN: Duration = Duration::from_secs(1);
@@ -26,9 +27,9 @@ impl Proxy {
     /// endpoint is tried at once.
     pub(super) async fn deliver(
         &self,
-        choice: Choice<'_>,
+        choice: &Choice<'_>,
         operation: Operation,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
         let mut candidates = Candidates::new(self, choice, operation);
@@ -38,15 +39,24 @@ impl Proxy {
             if let Some(name) = self.endpoint_names.get(place) {
                 exchange.tries_endpoint(name);
             }
-            let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
-            let ending = note(permit, &result);
-            if matches!(ending, Ending::Unsent | Ending::Full)
-                && let Some(elsewhere) = candidates.next()
-            {
-                candidate = elsewhere;
-                continue;
-            }
-            return self.settle(place, operation, outgoing, result, exchange).await.map(|response| (place, response));
+            let persistent = {
+                let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
+                let ending = note(permit, &result);
+                if matches!(ending, Ending::Unsent | Ending::Full)
+                    && let Some(elsewhere) = candidates.next()
+                {
+                    candidate = elsewhere;
+                    continue;
+                }
+                match self.judge(operation, ending) {
+                    Verdict::Final => return result.map(|response| (place, response)),
+                    Verdict::NotSafe | Verdict::Again => {
+                        Box::pin(self.persist(place, operation, outgoing, result, exchange))
+                    }
+                }
+            };
+            // Outside of the block, where the first result is no longer kept.
+            return persistent.await.map(|response| (place, response));
         }
     }
 
@@ -56,43 +66,37 @@ impl Proxy {
         place: usize,
         operation: Operation,
         anyway: bool,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         let pool = self.pools.get(place).ok_or(ProxyError::Internal)?;
         let health = pool.endpoint().health();
         let permit = health.enter().or_else(|| anyway.then(|| health.enter_anyway()));
         let Some(permit) = permit else { return Err(ProxyError::AllOut { retry_after: health.out_for() }) };
-        let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
-        note(permit, &result);
-        self.settle(place, operation, outgoing, result, exchange).await
+        let persistent = {
+            let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
+            match self.judge(operation, note(permit, &result)) {
+                Verdict::Final => return result,
+                Verdict::NotSafe | Verdict::Again => {
+                    Box::pin(self.persist(place, operation, outgoing, result, exchange))
+                }
+            }
+        };
+        persistent.await
     }
 
-    /// Takes an attempt's result as it is, or repeats the attempt.
-    async fn settle(
-        &self,
-        place: usize,
-        operation: Operation,
-        outgoing: &Outgoing<'_>,
-        result: Result<Response<Answer>, ProxyError>,
-        exchange: &Exchange,
-    ) -> Result<Response<Answer>, ProxyError> {
-        match retry::judge(operation, ending(&result), self.snapshot.settings.retry.messages) {
-            Verdict::Final => result,
-            // Rare, and every request's future would have room for it.
-            Verdict::NotSafe | Verdict::Again => {
-                Box::pin(self.persist(place, operation, outgoing, result, exchange)).await
-            }
-        }
+    fn judge(&self, operation: Operation, ending: Ending) -> Verdict {
+        retry::judge(operation, ending, self.snapshot.settings.retry.messages)
     }
 
     /// Repeats an attempt at one endpoint after a pause, where that is safe and worth it: within the number of attempts,
-    /// the endpoint's budget and the request's time.
+    /// the endpoint's budget and the request's time. It is awaited in a box: it is rare, and every request's future would have
+    /// room for it.
     async fn persist(
         &self,
         place: usize,
         operation: Operation,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing,
         mut result: Result<Response<Answer>, ProxyError>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
@@ -100,7 +104,7 @@ impl Proxy {
         let mut attempts = 0;
         loop {
             let ending = ending(&result);
-            match retry::judge(operation, ending, self.snapshot.settings.retry.messages) {
+            match self.judge(operation, ending) {
                 Verdict::Final => return result,
                 Verdict::NotSafe => {
                     self.metrics.retry(place, RetryOutcome::NotSafe);
@@ -152,7 +156,7 @@ impl Proxy {
         if is_paid { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
     }
 
-    fn all_are_out(&self, choice: Choice<'_>) -> ProxyError {
+    fn all_are_out(&self, choice: &Choice<'_>) -> ProxyError {
         let pools = choice.places().filter_map(|place| self.pools.get(place));
         let soonest = pools.map(|pool| pool.endpoint().health().out_for()).min();
         ProxyError::AllOut { retry_after: soonest.unwrap_or_default() }
@@ -165,7 +169,7 @@ impl Proxy {
         place: usize,
         pool: &Pool<RequestBody>,
         operation: Operation,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         if let Some(budget) = self.budgets.get(place) {
@@ -173,45 +177,78 @@ impl Proxy {
         }
         // Kept until the head of the answer is there.
         let _place = self.enter_endpoint(place, exchange).await?;
-        let mut may_replay = true;
-        loop {
-            let url = RequestUrl { origin: pool.endpoint().origin(), path: outgoing.uri.path() };
-            let bearer = match pool.endpoint().bearer().ready(url) {
-                Some(bearer) => bearer,
-                None => Box::pin(self.wait_for_bearer(pool.endpoint(), url, exchange)).await?,
-            };
-            self.fits(outgoing, &bearer)?;
-            let began = Instant::now();
-            let time = self.time_left_at(began, exchange)?.min(self.snapshot.settings.try_timeout);
-            let result = forward::send(pool, outgoing, &bearer, &self.deadlines, began + time).await;
-            let duration = began.elapsed();
-            exchange.waited(duration);
-            let response = match result {
-                Ok(response) => response,
-                Err(failure) => return Err(self.explain(place, outgoing, failure, time)),
-            };
-            let status = response.status();
-            self.metrics.upstream_answered(UpstreamRecord {
-                endpoint: place,
-                operation: operation.index(),
-                code: status.as_u16(),
-                duration,
-            });
-            if status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN {
-                return Ok(response);
+        let refused = {
+            let (response, bearer) = self.try_once(place, pool, operation, outgoing, exchange).await?;
+            match response.status() {
+                StatusCode::UNAUTHORIZED => {
+                    Box::pin(self.try_with_another(place, pool, operation, outgoing, response, bearer, exchange))
+                }
+                StatusCode::FORBIDDEN => {
+                    self.metrics.unauthorized(place, StatusCode::FORBIDDEN.as_u16(), UnauthorizedAction::Kept);
+                    return Ok(response);
+                }
+                _ => return Ok(response),
             }
-            let replaced = status == StatusCode::UNAUTHORIZED
-                && may_replay
-                && Box::pin(self.replace(pool.endpoint(), &bearer, exchange)).await;
-            let action = if replaced { UnauthorizedAction::Replaced } else { UnauthorizedAction::Kept };
-            self.metrics.unauthorized(place, status.as_u16(), action);
-            if !replaced {
-                return Ok(response);
-            }
-            self.metrics.retry(place, RetryOutcome::Retried);
-            response.into_body().discard();
-            may_replay = false;
+        };
+        refused.await
+    }
+
+    /// Gets another token in place of the one that was refused, and sends the request with it. Without one, the refusal is
+    /// the answer.
+    #[expect(clippy::too_many_arguments, reason = "what `try_endpoint` has, and what came of it")]
+    async fn try_with_another(
+        &self,
+        place: usize,
+        pool: &Pool<RequestBody>,
+        operation: Operation,
+        outgoing: &Outgoing,
+        refusal: Response<Answer>,
+        refused: Bearer,
+        exchange: &Exchange,
+    ) -> Result<Response<Answer>, ProxyError> {
+        let count = |status: StatusCode, action| self.metrics.unauthorized(place, status.as_u16(), action);
+        if !self.replace(pool.endpoint(), &refused, exchange).await {
+            count(refusal.status(), UnauthorizedAction::Kept);
+            return Ok(refusal);
         }
+        count(refusal.status(), UnauthorizedAction::Replaced);
+        self.metrics.retry(place, RetryOutcome::Retried);
+        refusal.into_body().discard();
+        let (response, _bearer) = self.try_once(place, pool, operation, outgoing, exchange).await?;
+        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            count(response.status(), UnauthorizedAction::Kept);
+        }
+        Ok(response)
+    }
+
+    /// Sends a request to one endpoint, with the token that is in service. Returns that, too.
+    async fn try_once(
+        &self,
+        place: usize,
+        pool: &Pool<RequestBody>,
+        operation: Operation,
+        outgoing: &Outgoing,
+        exchange: &Exchange,
+    ) -> Result<(Response<Answer>, Bearer), ProxyError> {
+        let url = RequestUrl { origin: pool.endpoint().origin(), path: outgoing.uri.path() };
+        let bearer = match pool.endpoint().bearer().ready(url) {
+            Some(bearer) => bearer,
+            None => Box::pin(self.wait_for_bearer(pool.endpoint(), url, exchange)).await?,
+        };
+        self.fits(outgoing, &bearer)?;
+        let began = Instant::now();
+        let time = self.time_left_at(began, exchange)?.min(self.snapshot.settings.try_timeout);
+        let result = forward::send(pool, outgoing, &bearer, &self.deadlines, began + time).await;
+        let duration = began.elapsed();
+        exchange.waited(duration);
+        let response = result.map_err(|failure| self.explain(place, outgoing, failure, time))?;
+        self.metrics.upstream_answered(UpstreamRecord {
+            endpoint: place,
+            operation: operation.index(),
+            code: response.status().as_u16(),
+            duration,
+        });
+        Ok((response, bearer))
     }
 
     /// Returns a bearer for an endpoint that has none ready.
@@ -235,7 +272,7 @@ impl Proxy {
     }
 
     /// Holds the head against the limit once more, now with the bearer: the endpoint would refuse it.
-    fn fits(&self, outgoing: &Outgoing<'_>, bearer: &Bearer) -> Result<(), ProxyError> {
+    fn fits(&self, outgoing: &Outgoing, bearer: &Bearer) -> Result<(), ProxyError> {
         let (size, limit) = (outgoing.head_bytes + bearer.header().len(), self.snapshot.settings.max_header_bytes);
         if size > limit { Err(ProxyError::HeadersTooLarge { size, limit }) } else { Ok(()) }
     }
@@ -262,7 +299,7 @@ impl Proxy {
     }
 
     /// Turns a failed attempt into an error, and counts it.
-    fn explain(&self, place: usize, outgoing: &Outgoing<'_>, failure: Failure, time: Duration) -> ProxyError {
+    fn explain(&self, place: usize, outgoing: &Outgoing, failure: Failure, time: Duration) -> ProxyError {
         if let Some(callers_fault) = outgoing.body.failure() {
             return callers_fault;
         }
@@ -288,59 +325,6 @@ impl Proxy {
         let limit = self.snapshot.settings.request_timeout;
         let left = limit.saturating_sub(now.saturating_duration_since(exchange.started()));
         if left.is_zero() { Err(ProxyError::Deadline { limit }) } else { Ok(left) }
-    }
-}
-
-/// The endpoints of a route that are worth trying, one after the other. For what only one endpoint can give, primaries come
-/// before secondaries, as in the Management SDK.
-struct Candidates<'a> {
-    proxy: &'a Proxy,
-    choice: Choice<'a>,
-    order: Order<'a>,
-    /// The role that is looked for; `None` if it does not matter.
-    role: Option<EndpointRole>,
-    has_tried: bool,
-}
-
-impl<'a> Candidates<'a> {
-    fn new(proxy: &'a Proxy, choice: Choice<'a>, operation: Operation) -> Self {
-        let role = (operation.together() == Together::One).then_some(EndpointRole::Primary);
-        Self { proxy, choice, order: choice.order(), role, has_tried: false }
-    }
-
-    fn healthy(&mut self) -> Option<(usize, &'a Pool<RequestBody>, Permit<'a>)> {
-        let (proxy, role) = (self.proxy, self.role);
-        self.order.by_ref().find_map(|place| {
-            let pool = proxy.pools.get(place)?;
-            let endpoint = pool.endpoint();
-            if role.is_some_and(|role| role != endpoint.settings().role) {
-                return None;
-            }
-            Some((place, pool, endpoint.health().enter()?))
-        })
-    }
-}
-
-impl<'a> Iterator for Candidates<'a> {
-    type Item = (usize, &'a Pool<RequestBody>, Permit<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut healthy = self.healthy();
-        if healthy.is_none() && self.role == Some(EndpointRole::Primary) {
-            self.role = Some(EndpointRole::Secondary);
-            self.order = self.choice.order();
-            healthy = self.healthy();
-        }
-        let sends_anyway = !self.has_tried && self.choice.route().when_unavailable() == WhenUnavailable::Send;
-        self.has_tried = true;
-        if healthy.is_some() || !sends_anyway {
-            return healthy;
-        }
-        // All are out, and the route would rather try than fail.
-        self.order = self.choice.order();
-        let place = self.order.next()?;
-        let pool = self.proxy.pools.get(place)?;
-        Some((place, pool, pool.endpoint().health().enter_anyway()))
     }
 }
 

@@ -18,7 +18,7 @@ use super::repeats::{AnotherCall, Fingerprint, RepeatableCall};
 use super::retry::Ending;
 use super::{Proxy, ProxyError};
 use crate::route::{Choice, Route, WhenUnavailable};
-use crate::signalr::{Call, Leg, Merged, Policy, Together, merge_delivery, merge_question};
+use crate::signalr::{Leg, Merged, Operation, Policy, Together, merge_delivery, merge_question};
 
 /// Tells "it is not there" from "there is no such path".
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -46,9 +46,9 @@ impl Proxy {
         &self,
         choice: Choice<'_>,
         policy: Policy,
-        call: &Call<'_>,
+        operation: Operation,
         key: Option<&str>,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
         let route = choice.route().name().as_str();
@@ -82,7 +82,7 @@ impl Proxy {
                 if let Some(status) = earlier {
                     return Ok(accepted_earlier(status));
                 }
-                let result = self.deliver_to(place, call.operation, anyway, &outgoing, exchange).await;
+                let result = self.deliver_to(place, operation, anyway, &outgoing, exchange).await;
                 if let (Some(accepted), Ok(response), Some(pool)) = (accepted, &result, self.pools.get(place))
                     && response.status().is_success()
                 {
@@ -93,7 +93,7 @@ impl Proxy {
                 result
             }
         };
-        let first_yes_suffices = call.operation.together() == Together::Ask;
+        let first_yes_suffices = operation.together() == Together::Ask;
         let mut results = gather(places.iter().zip(&earlier).map(leg), first_yes_suffices).await;
         // Side by side, so what passed on the clock is what was waited.
         exchange.waited_in_all(began.elapsed());
@@ -104,7 +104,7 @@ impl Proxy {
                 self.metrics.fan_out_leg(route, words(*leg));
             }
         }
-        let merged = match call.operation.together() {
+        let merged = match operation.together() {
             Together::Deliver => merge_delivery(policy, &legs),
             Together::Ask | Together::List | Together::One => merge_question(&legs),
         };
@@ -130,7 +130,7 @@ impl Proxy {
     fn repeatable(
         &self,
         key: &str,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing,
         body: &RequestBody,
     ) -> Result<Arc<RepeatableCall>, ProxyError> {
         let fingerprint = Fingerprint::of(&outgoing.method, &outgoing.uri, body.whole());

@@ -1,6 +1,5 @@
 //! One attempt at one endpoint under one deadline. Decides nothing about what comes after it.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::time::Instant;
@@ -14,16 +13,16 @@ use super::body::{Answer, RequestBody};
 use super::deadline::Deadlines;
 use super::headers;
 use crate::credential::Bearer;
-use crate::endpoint::{ConnectError, Endpoint, Pool, SendError};
+use crate::endpoint::{ConnectError, Endpoint, Lease, Pool, SendError};
 use crate::metrics::UpstreamErrorReason;
 
 /// A request that is ready to go to any endpoint: stripped, not yet addressed. The first attempt gets the head as hyper
 /// read it. For further attempts the headers are kept as text, which is cheapest to make, since nearly all requests need
 /// no other attempt.
-pub(super) struct Outgoing<'a> {
+pub(super) struct Outgoing {
     pub(super) method: Method,
     /// In origin form: path and query as the caller sent them.
-    pub(super) uri: Cow<'a, Uri>,
+    pub(super) uri: Uri,
     pub(super) body: RequestBody,
     /// The size of the head as the caller sent it, in bytes.
     pub(super) head_bytes: usize,
@@ -32,20 +31,13 @@ pub(super) struct Outgoing<'a> {
     kept: Vec<u8>,
 }
 
-impl<'a> Outgoing<'a> {
+impl Outgoing {
     /// Makes a request of a head that was stripped of what stays here.
-    pub(super) fn new(mut head: Parts, uri: &'a Uri, body: RequestBody, head_bytes: usize) -> Self {
+    pub(super) fn new(mut head: Parts, uri: Uri, body: RequestBody, head_bytes: usize) -> Self {
         head.version = Version::HTTP_11;
         head.extensions.clear();
         let kept = text(&head.headers);
-        Self {
-            method: head.method.clone(),
-            uri: Cow::Borrowed(uri),
-            body,
-            head_bytes,
-            read: Cell::new(Some(head)),
-            kept,
-        }
+        Self { method: head.method.clone(), uri, body, head_bytes, read: Cell::new(Some(head)), kept }
     }
 
     /// Returns the same request with another body. The first one made has the head as it was read.
@@ -61,7 +53,7 @@ impl<'a> Outgoing<'a> {
     /// Returns the request for one more attempt, with the endpoint's own bearer and in no other way.
     fn address(&self, endpoint: &Endpoint, bearer: &Bearer) -> Request<RequestBody> {
         let mut head = self.read.take().unwrap_or_else(|| self.another());
-        head.uri = self.uri.clone().into_owned();
+        head.uri = self.uri.clone();
         headers::to_upstream(&mut head.headers, endpoint, bearer);
         Request::from_parts(head, self.body.rewound())
     }
@@ -97,7 +89,7 @@ fn text(headers: &HeaderMap) -> Vec<u8> {
     text
 }
 
-impl Clone for Outgoing<'_> {
+impl Clone for Outgoing {
     fn clone(&self) -> Self {
         Self {
             method: self.method.clone(),
@@ -110,7 +102,7 @@ impl Clone for Outgoing<'_> {
     }
 }
 
-impl fmt::Debug for Outgoing<'_> {
+impl fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outgoing").field("method", &self.method).finish_non_exhaustive()
     }
@@ -152,7 +144,7 @@ impl Failure {
 /// fresh connection is tried.
 pub(super) async fn send(
     pool: &Pool<RequestBody>,
-    outgoing: &Outgoing<'_>,
+    outgoing: &Outgoing,
     bearer: &Bearer,
     deadlines: &Deadlines,
     deadline: Instant,
@@ -161,24 +153,43 @@ pub(super) async fn send(
     let attempt = async {
         let mut lease = pool.lease().await.map_err(Failure::Connect)?;
         sent = true;
-        let result = match lease.send(outgoing.address(pool.endpoint(), bearer)).await {
+        let once_more = match lease.send(outgoing.address(pool.endpoint(), bearer)).await {
+            Ok(response) => return Ok(answer(response, lease)),
+            // In a box, since it is rare: every request's future would have room for it.
             Err(SendError { unsent: Some(request), .. }) if lease.is_reused() => {
-                sent = false;
-                lease = pool.connect().await.map_err(Failure::Connect)?;
-                sent = true;
-                // Rare, and every request's future would have room for it.
-                Box::pin(lease.send(request)).await
+                Box::pin(send_over_a_fresh_connection(pool, request, &mut sent))
             }
-            result => result,
+            Err(err) => return Err(err.into()),
         };
-        let response: Response<Incoming> = result.map_err(|err| match err.unsent {
-            Some(_) => Failure::Unsent(err.source),
-            None => Failure::Broken(err.source),
-        })?;
-        Ok(response.map(|incoming| Answer::new(incoming, lease)))
+        once_more.await
     };
     let result = deadlines.until(deadline, attempt).await;
     result.unwrap_or(Err(Failure::Deadline { sent }))
+}
+
+async fn send_over_a_fresh_connection(
+    pool: &Pool<RequestBody>,
+    request: Request<RequestBody>,
+    sent: &mut bool,
+) -> Result<Response<Answer>, Failure> {
+    *sent = false;
+    let mut lease = pool.connect().await.map_err(Failure::Connect)?;
+    *sent = true;
+    let response = lease.send(request).await?;
+    Ok(answer(response, lease))
+}
+
+fn answer(response: Response<Incoming>, lease: Lease<RequestBody>) -> Response<Answer> {
+    response.map(|incoming| Answer::new(incoming, lease))
+}
+
+impl From<SendError<RequestBody>> for Failure {
+    fn from(err: SendError<RequestBody>) -> Self {
+        match err.unsent {
+            Some(_) => Self::Unsent(err.source),
+            None => Self::Broken(err.source),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -197,7 +208,7 @@ mod tests {
         let uri = Uri::from_static("/api/hubs/h/:send");
         let mut head = Request::post(uri.clone()).body(()).unwrap().into_parts().0;
         head.headers = shared.clone();
-        let outgoing = Outgoing::new(head, &uri, RequestBody::nothing(), 0);
+        let outgoing = Outgoing::new(head, uri, RequestBody::nothing(), 0);
         for again in [outgoing.another(), outgoing.clone().another()] {
             assert_eq!(again.headers, shared);
             assert_eq!(again.method, Method::POST);

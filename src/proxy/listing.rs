@@ -4,8 +4,6 @@
 //! token says which endpoint the next page comes from. So a list stays on the endpoint it began with, and over several
 //! endpoints goes on with the next one when the one before has no more. `top` counts down as the list goes.
 
-use std::borrow::Cow;
-
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Response, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -16,7 +14,7 @@ use super::exchange::Exchange;
 use super::forward::Outgoing;
 use super::{Proxy, ProxyError};
 use crate::route::{Choice, Manner, WhenUnavailable};
-use crate::signalr::{Call, Operation};
+use crate::signalr::Operation;
 
 /// The largest page that is read. A page has 200 entries at most, each of two ids.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
@@ -28,12 +26,12 @@ impl Proxy {
     pub(super) async fn list(
         &self,
         choice: Choice<'_>,
-        call: &Call<'_>,
-        outgoing: &Outgoing<'_>,
-        gateway: Option<&str>,
+        outgoing: &Outgoing,
+        gateway: Option<String>,
         exchange: &mut Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
-        let given = call.query_value("continuationToken").unwrap_or_default();
+        let query = outgoing.uri.query().unwrap_or_default();
+        let given = query_value(query, "continuationToken").unwrap_or_default();
         let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
         let place_of = |name: &str| {
             let mut places = choice.places();
@@ -50,7 +48,7 @@ impl Proxy {
         };
         let mut page_request = outgoing.clone();
         if resumed.is_some() {
-            page_request.uri = Cow::Owned(with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?);
+            page_request.uri = with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?;
         }
         let (place, response) = match place {
             Some(place) => {
@@ -58,7 +56,7 @@ impl Proxy {
                 let operation = Operation::GroupListConnections;
                 (place, self.deliver_to(place, operation, anyway, &page_request, exchange).await?)
             }
-            None => self.deliver(choice, Operation::GroupListConnections, &page_request, exchange).await?,
+            None => self.deliver(&choice, Operation::GroupListConnections, &page_request, exchange).await?,
         };
         if response.status() != StatusCode::OK {
             return Ok((place, response));
@@ -70,12 +68,12 @@ impl Proxy {
             return Ok((place, Response::from_parts(head, Answer::Whole(bytes))));
         };
         let next = self.next_token(choice, place, &page);
-        let left = left_of_top(call, &page);
+        let left = left_of_top(query, &page);
         let link = next.filter(|_| left != Some(0)).and_then(|token| {
             let mut query = vec![("continuationToken", token)];
             query.extend(left.map(|left| ("top", left.to_string())));
             let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
-            Some(format!("{}{}", gateway?, with_query(&outgoing.uri, &query).ok()?))
+            Some(format!("{}{}", gateway.as_deref()?, with_query(&outgoing.uri, &query).ok()?))
         });
         let changed = match (page.as_object_mut(), link) {
             (Some(page), Some(link)) => page.insert("nextLink".to_owned(), Value::String(link)).or(Some(Value::Null)),
@@ -106,8 +104,8 @@ impl Proxy {
 }
 
 /// Returns how many entries the caller still wants after this page, if it said how many it wants.
-fn left_of_top(call: &Call<'_>, page: &Value) -> Option<u64> {
-    let top: u64 = call.query_value("top")?.parse().ok()?;
+fn left_of_top(query: &str, page: &Value) -> Option<u64> {
+    let top: u64 = query_value(query, "top")?.parse().ok()?;
     let had = page.get("value").and_then(Value::as_array).map_or(0, Vec::len);
     Some(top.saturating_sub(had as u64))
 }

@@ -1,4 +1,4 @@
-//! What happens to a request, top to bottom: `Proxy::handle`, then `try_handle`.
+//! What happens to a request, top to bottom: `Proxy::handle`, then `plan`, then `carry_out`.
 //!
 //! One [`Snapshot`] is a configuration in force, shared by all workers. Each worker has a [`Proxy`] of it, with
 //! connection pools and counts of its own.
@@ -6,6 +6,7 @@
 mod admission;
 mod attempt;
 mod body;
+mod candidates;
 mod deadline;
 mod error;
 mod exchange;
@@ -29,8 +30,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use http::{HeaderValue, Response, Uri};
 
 pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
@@ -55,7 +55,7 @@ use retry::Budget;
 use crate::credential::{RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::{RetryBudgetShare, WorkerMetrics};
-use crate::route::{Inquiry, Manner, Table};
+use crate::route::{Choice, Inquiry, Manner, Table};
 use crate::serve::Peer;
 use crate::signalr::{Call, Operation, Together};
 
@@ -105,6 +105,24 @@ impl Snapshot {
     }
 }
 
+/// What is to be done for a request.
+enum Plan<'a> {
+    /// It asks for the gateway's own health.
+    Health,
+    Forward(Box<Forward<'a>>),
+}
+
+/// A request that goes to endpoints.
+struct Forward<'a> {
+    operation: Operation,
+    choice: Choice<'a>,
+    /// The key under which the call may be repeated.
+    key: Option<String>,
+    outgoing: Outgoing,
+    /// The host in the request line, if there was one.
+    authority: Option<Authority>,
+}
+
 /// One worker's part of a [`Snapshot`].
 #[derive(Debug)]
 pub struct Proxy {
@@ -123,16 +141,18 @@ pub struct Proxy {
 
 impl Proxy {
     /// Answers a request. Never fails: an error becomes an answer that is marked as the gateway's own.
-    async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+    ///
+    /// What needs no waiting is done in one go and put down in a [`Plan`]: whatever is alive while a future waits is room in
+    /// it, for each request that is on its way.
+    async fn handle(&self, peer: &Peer, head: Parts, body: RequestBody) -> Response<ResponseBody> {
         let settings = &self.snapshot.settings;
-        let (head, incoming) = request.into_parts();
-        let glance = Glance::at(&head.headers);
-        let request_id = if glance.has_request_id { request_id::of_caller(&head.headers) } else { None };
-        let request_id = request_id.unwrap_or_else(|| self.request_ids.next());
-        let mut exchange = Exchange::open(&self.metrics, settings.access_log, request_id, head.method.clone());
-        let body = RequestBody::new(incoming, settings.max_body_bytes);
-
-        let result = AssertUnwindSafe(self.try_handle(peer, head, &glance, &body, &mut exchange)).catch_unwind().await;
+        let (mut exchange, plan) = self.open(peer, head, &body);
+        let result = match plan {
+            // In a box, or idle connections would keep room for it. As long as it has less than a kilobyte, the allocator has one
+            // at hand.
+            Ok(plan) => Box::pin(AssertUnwindSafe(self.carry_out(peer, &plan, &mut exchange)).catch_unwind()).await,
+            Err(err) => Ok(Err(err)),
+        };
         exchange.received(body.received());
         match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
             Ok(response) => {
@@ -150,15 +170,27 @@ impl Proxy {
         }
     }
 
-    /// The pipeline.
-    async fn try_handle(
+    /// Opens the books of a request, and says what is to be done for it.
+    fn open(&self, peer: &Peer, head: Parts, body: &RequestBody) -> (Box<Exchange>, Result<Plan<'_>, ProxyError>) {
+        let glance = Glance::at(&head.headers);
+        let request_id = if glance.has_request_id { request_id::of_caller(&head.headers) } else { None };
+        let request_id = request_id.unwrap_or_else(|| self.request_ids.next());
+        let access_log = self.snapshot.settings.access_log;
+        let mut exchange = Exchange::open(&self.metrics, access_log, request_id, head.method.clone());
+        let plan = AssertUnwindSafe(|| self.plan(peer, head, &glance, body, &mut exchange));
+        let plan = std::panic::catch_unwind(plan).unwrap_or(Err(ProxyError::Internal));
+        (exchange, plan)
+    }
+
+    /// The pipeline, up to where something has to be waited for.
+    fn plan(
         &self,
         peer: &Peer,
         mut head: Parts,
         glance: &Glance,
         body: &RequestBody,
         exchange: &mut Exchange,
-    ) -> Result<Response<Answer>, ProxyError> {
+    ) -> Result<Plan<'_>, ProxyError> {
         // Who and what may pass.
         let admission = self.snapshot.admissions.get(peer.listener).ok_or(ProxyError::Internal)?;
         let head_bytes = admission.admit(peer, &head, glance)?;
@@ -167,10 +199,11 @@ impl Proxy {
         let authority = head.uri.authority().cloned();
         let uri = origin_form(std::mem::take(&mut head.uri))?;
         let call = Call::parse(&head.method, uri.path(), uri.query())?;
+        let operation = call.operation;
         exchange.is_call(&call);
-        admission.admit_operation(call.operation)?;
-        if call.operation == Operation::Health {
-            return self.health(exchange);
+        admission.admit_operation(operation)?;
+        if operation == Operation::Health {
+            return Ok(Plan::Health);
         }
 
         // Where it goes.
@@ -183,31 +216,36 @@ impl Proxy {
         }
         let choice = route.choose(&inquiry)?;
         self.hold_route_rate(place)?;
+
+        // What goes there.
+        let key = if matches!(choice.manner(), Manner::All(_)) { repeats::key(&head.headers)? } else { None };
+        let key = key.filter(|_| operation.together() == Together::Deliver).map(str::to_owned);
+        let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
+        headers::strip_request(&mut head.headers, glance, exchange.request_id(), client);
+        let outgoing = Outgoing::new(head, uri, body.clone(), head_bytes);
+        Ok(Plan::Forward(Box::new(Forward { operation, choice, key, outgoing, authority })))
+    }
+
+    /// The pipeline's other half: as whom a request goes, and going.
+    async fn carry_out(
+        &self,
+        peer: &Peer,
+        plan: &Plan<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Answer>, ProxyError> {
+        let Plan::Forward(forward) = plan else { return self.health(exchange) };
+        let Forward { operation, choice, key, outgoing, authority } = &**forward;
         if let Some(entered) = self.enter_listener(peer.listener, exchange).await? {
             exchange.holds(entered);
         }
-
-        // What goes there.
-        let is_repeatable = matches!(choice.manner(), Manner::All(_));
-        let key = if is_repeatable { repeats::key(&head.headers)?.map(str::to_owned) } else { None };
-        let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
-        headers::strip_request(&mut head.headers, glance, exchange.request_id(), client);
-        let outgoing = Outgoing::new(head, &uri, body.clone(), head_bytes);
         let gateway = || gateway_origin(peer, authority.as_ref(), outgoing.host().as_ref());
-
-        // As whom it goes, and going.
         // The rare ways are in boxes: every request's future would have room for them.
-        let (place, mut response) = match (choice.manner(), call.operation.together()) {
-            (_, Together::List) => {
-                Box::pin(self.list(choice, &call, &outgoing, gateway().as_deref(), exchange)).await?
+        let (place, mut response) = match (choice.manner(), operation.together()) {
+            (_, Together::List) => Box::pin(self.list(*choice, outgoing, gateway(), exchange)).await?,
+            (Manner::All(policy), Together::Deliver | Together::Ask) => {
+                Box::pin(self.fan_out(*choice, policy, *operation, key.as_deref(), outgoing, exchange)).await?
             }
-            (Manner::All(policy), Together::Deliver) => {
-                Box::pin(self.fan_out(choice, policy, &call, key.as_deref(), &outgoing, exchange)).await?
-            }
-            (Manner::All(policy), Together::Ask) => {
-                Box::pin(self.fan_out(choice, policy, &call, None, &outgoing, exchange)).await?
-            }
-            _ => self.deliver(choice, call.operation, &outgoing, exchange).await?,
+            _ => self.deliver(choice, *operation, outgoing, exchange).await?,
         };
         if let Some(pool) = self.pools.get(place) {
             let (id, origin) = (exchange.request_id(), pool.endpoint().origin());

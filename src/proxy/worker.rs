@@ -101,7 +101,9 @@ impl Handler for WorkerProxy {
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
         let (proxy, peer) = (self.0.current(), Rc::clone(peer));
-        async move { proxy.handle(&peer, request).await }
+        let (head, incoming) = request.into_parts();
+        let body = RequestBody::new(incoming, proxy.snapshot.settings.max_body_bytes);
+        async move { proxy.handle(&peer, head, body).await }
     }
 }
 

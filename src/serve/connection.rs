@@ -23,7 +23,7 @@ use super::{Handler, Peer, Phase, ServeSettings};
 
 /// The most that is buffered of one connection's input, and so the largest head that can be answered properly. A
 /// larger one gets hyper's own bare 431.
-const READ_BUFFER: usize = 64 * 1024;
+const READ_BUFFER: usize = 128 * 1024;
 /// Streams one HTTP/2 connection may have open.
 const HTTP2_STREAMS: u32 = 256;
 /// How often an idle HTTP/2 connection is asked whether it is still there.
@@ -119,8 +119,7 @@ impl<H: Handler> Connections<H> {
         let service = service_fn(|request: Request<Incoming>| {
             let is_http1 = request.version() <= Version::HTTP_11;
             let leaving = Rc::clone(&self.leaving);
-            // In a box of its own, or hyper would keep room for it on idle connections and move it about.
-            let answer = Box::pin(self.handler.handle(&peer, request));
+            let answer = self.handler.handle(&peer, request);
             let request = connection.request();
             async move {
                 let mut response = answer.await.map(|body| request.until_end_of(body));

@@ -51,7 +51,8 @@ pub trait Handler: 'static {
     /// The body of its answers.
     type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
 
-    /// Answers a request. It is dropped when the caller goes away.
+    /// Answers a request. It is dropped when the caller goes away. Each connection keeps room for the future, idle ones too:
+    /// what is large belongs in a box.
     fn handle(
         &self,
         peer: &Rc<Peer>,

@@ -9,28 +9,32 @@ const SMALL: usize = 8 * 1024;
 /// The pieces of a body that were handed out, and how far they were handed out again.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    pieces: Vec<Bytes>,
-    /// Small pieces behind the last of `pieces`, copied together. All of it was handed out.
+    /// The first, which is all there is of most bodies, needs no memory of its own.
+    first: Option<Bytes>,
+    /// Those after the first.
+    more: Vec<Bytes>,
+    /// Small pieces behind the last of those, copied together. All of it was handed out.
     small: Vec<u8>,
-    /// The place in `pieces` of what is handed out next.
+    /// How many pieces come before the one that is handed out next.
     next: usize,
 }
 
 impl Kept {
     /// Keeps a piece that is being handed out for the first time, after everything before it.
     pub(super) fn keep(&mut self, piece: &Bytes) {
-        let is_first = self.pieces.is_empty() && self.small.is_empty();
         // Most bodies are one small piece, which need not be copied.
-        if is_first || piece.len() >= SMALL {
+        if self.first.is_none() {
+            self.first = Some(piece.clone());
+        } else if piece.len() >= SMALL {
             self.close_small();
-            self.pieces.push(piece.clone());
+            self.more.push(piece.clone());
         } else {
             self.small.extend_from_slice(piece);
             if self.small.len() >= SMALL {
                 self.close_small();
             }
         }
-        self.next = self.pieces.len();
+        self.next = self.count();
     }
 
     /// Begins anew: the first piece is handed out next.
@@ -41,35 +45,45 @@ impl Kept {
 
     /// Hands out the next piece again; `None` when what comes next was never handed out.
     pub(super) fn again(&mut self) -> Option<Bytes> {
-        let piece = self.pieces.get(self.next)?;
+        let piece = self.pieces().nth(self.next)?.clone();
         self.next += 1;
-        Some(piece.clone())
+        Some(piece)
     }
 
     /// Whether all that is kept was handed out to the one that reads now.
     pub(super) fn is_at_end(&self) -> bool {
-        self.next == self.pieces.len()
+        self.next == self.count()
     }
 
     /// Returns how many bytes were handed out to the one that reads now.
     pub(super) fn handed_out(&self) -> usize {
-        let pieces: usize = self.pieces.iter().take(self.next).map(Bytes::len).sum();
+        let pieces: usize = self.pieces().take(self.next).map(Bytes::len).sum();
         pieces + self.small.len()
     }
 
     /// Returns all of it in one piece.
     pub(super) fn whole(mut self) -> Bytes {
         self.close_small();
-        match self.pieces.as_slice() {
-            [only] => only.clone(),
-            several => several.concat().into(),
+        if self.more.is_empty() {
+            return self.first.unwrap_or_default();
         }
+        let mut whole = Vec::with_capacity(self.pieces().map(Bytes::len).sum());
+        self.pieces().for_each(|piece| whole.extend_from_slice(piece));
+        whole.into()
     }
 
     fn close_small(&mut self) {
         if !self.small.is_empty() {
-            self.pieces.push(std::mem::take(&mut self.small).into());
+            self.more.push(std::mem::take(&mut self.small).into());
         }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
     }
 }
 
@@ -107,7 +121,7 @@ mod tests {
         for at in 0..buffer.len() {
             kept.keep(&buffer.slice(at..=at));
         }
-        assert!(kept.pieces.len() <= 2 + buffer.len() / SMALL, "{} pieces", kept.pieces.len());
+        assert!(kept.count() <= 2 + buffer.len() / SMALL, "{} pieces", kept.count());
         assert!(kept.small.capacity() <= 2 * SMALL);
         assert_eq!(kept.whole(), buffer);
     }

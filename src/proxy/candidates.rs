@@ -1,0 +1,60 @@
+//! Which endpoints of a route are tried, and in which order. Decides nothing about when the next one's turn is.
+
+use super::Proxy;
+use super::body::RequestBody;
+use crate::endpoint::{EndpointRole, Permit, Pool};
+use crate::route::{Choice, Order, WhenUnavailable};
+use crate::signalr::{Operation, Together};
+
+/// The endpoints of a route that are worth trying, one after the other. For what only one endpoint can give, primaries come
+/// before secondaries, as in the Management SDK.
+pub(super) struct Candidates<'a> {
+    proxy: &'a Proxy,
+    choice: &'a Choice<'a>,
+    order: Order<'a>,
+    /// The role that is looked for; `None` if it does not matter.
+    role: Option<EndpointRole>,
+    has_tried: bool,
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn new(proxy: &'a Proxy, choice: &'a Choice<'a>, operation: Operation) -> Self {
+        let role = (operation.together() == Together::One).then_some(EndpointRole::Primary);
+        Self { proxy, choice, order: choice.order(), role, has_tried: false }
+    }
+
+    fn healthy(&mut self) -> Option<(usize, &'a Pool<RequestBody>, Permit<'a>)> {
+        let (proxy, role) = (self.proxy, self.role);
+        self.order.by_ref().find_map(|place| {
+            let pool = proxy.pools.get(place)?;
+            let endpoint = pool.endpoint();
+            if role.is_some_and(|role| role != endpoint.settings().role) {
+                return None;
+            }
+            Some((place, pool, endpoint.health().enter()?))
+        })
+    }
+}
+
+impl<'a> Iterator for Candidates<'a> {
+    type Item = (usize, &'a Pool<RequestBody>, Permit<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut healthy = self.healthy();
+        if healthy.is_none() && self.role == Some(EndpointRole::Primary) {
+            self.role = Some(EndpointRole::Secondary);
+            self.order = self.choice.order();
+            healthy = self.healthy();
+        }
+        let sends_anyway = !self.has_tried && self.choice.route().when_unavailable() == WhenUnavailable::Send;
+        self.has_tried = true;
+        if healthy.is_some() || !sends_anyway {
+            return healthy;
+        }
+        // All are out, and the route would rather try than fail.
+        self.order = self.choice.order();
+        let place = self.order.next()?;
+        let pool = self.proxy.pools.get(place)?;
+        Some((place, pool, pool.endpoint().health().enter_anyway()))
+    }
+}
