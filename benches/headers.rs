@@ -6,20 +6,12 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
 use std::hint::black_box;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use signalr_gateway::credential::{Bearer, CredentialKind, CredentialName, CredentialSettings, Credentials};
-use signalr_gateway::endpoint::{
-    Endpoint, EndpointName, EndpointRole, EndpointSettings, HealthSettings, HttpVersion, Origin, PoolSettings,
-};
-use signalr_gateway::metrics::Metrics;
-use signalr_gateway::proxy::headers::Glance;
-use signalr_gateway::proxy::{Admission, AdmissionSettings, headers};
+use signalr_gateway::credential::Bearer;
+use signalr_gateway::proxy::{Admission, AdmissionSettings, CallHead, headers};
 use signalr_gateway::serve::Peer;
 use signalr_gateway::signalr::OperationSet;
 
@@ -46,28 +38,7 @@ fn answer() -> HeaderMap {
     lines.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).into_iter().collect()
 }
 
-fn endpoint() -> Endpoint {
-    let control = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let metrics = Metrics::new().expect("metrics");
-    let name = CredentialName::new("bearer");
-    let kind = CredentialKind::TokenFile { path: PathBuf::from("never-read") };
-    let settings = CredentialSettings { name: name.clone(), kind, object_id: None };
-    let credentials = Credentials::build(&[settings], metrics.token(), control.handle()).expect("a credential");
-    let settings = EndpointSettings {
-        name: EndpointName::new("east"),
-        origin: Origin { tls: false, host: String::from("localhost"), port: 8888 },
-        credential: name.clone(),
-        role: EndpointRole::Primary,
-        ca_file: None,
-        connect_timeout: Duration::from_secs(2),
-        http_version: HttpVersion::Http1,
-        max_requests: None,
-        pool: PoolSettings { max_idle_per_worker: 1, idle_timeout: Duration::from_secs(60) },
-        health: HealthSettings { failures: 5, pause: Duration::from_secs(5), probe_interval: Duration::from_secs(30) },
-    };
-    let bearer = credentials.get(&name).expect("the credential is there");
-    Endpoint::build(&settings, bearer, metrics.endpoints()).expect("an endpoint")
-}
+const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn rules(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headers");
@@ -85,27 +56,31 @@ fn rules(criterion: &mut Criterion) {
     let address = "10.1.2.3:40000".parse().expect("an address");
     let forwarded_for = Some(HeaderValue::from_static("10.1.2.3"));
     let peer = Peer { listener: 0, address: Some(address), is_tls: false, forwarded_for };
-    let parts = request();
-    let admit = |peer: &Peer, parts: &Parts| admission.admit(peer, parts, &Glance::at(&parts.headers));
-    assert!(admit(&peer, &parts).is_ok(), "the request passes");
-    group.bench_function("admit", |bencher| bencher.iter(|| admit(black_box(&peer), black_box(&parts))));
+    let take_in = |parts: Parts| CallHead::new(parts, || HeaderValue::from_static(ID), peer.forwarded_for.clone());
+    group.bench_function("take_in", |bencher| bencher.iter_batched(request, take_in, BatchSize::SmallInput));
 
-    let endpoint = Arc::new(endpoint());
+    let head = take_in(request());
+    assert!(admission.admit(&peer, &head).is_ok(), "the request passes");
+    group.bench_function("admit", |bencher| bencher.iter(|| admission.admit(black_box(&peer), black_box(&head))));
+
     let bearer = Bearer::new(&"x".repeat(1500)).expect("a bearer");
-    let id = HeaderValue::from_static("4bf92f3577b34da6a3ce929d0e0e4736");
-    let glance = Glance::at(&parts.headers);
+    let host = HeaderValue::from_static("east.service.signalr.net");
+    let mut wire = Vec::with_capacity(4096);
     group.bench_function("to_upstream", |bencher| {
-        let rewrite = |mut headers: HeaderMap| {
-            headers::strip_request(&mut headers, &glance, &id, peer.forwarded_for.as_ref());
-            headers::to_upstream(&mut headers, &endpoint, &bearer);
-            headers
-        };
-        bencher.iter_batched(|| parts.headers.clone(), rewrite, BatchSize::SmallInput);
+        bencher.iter(|| {
+            wire.clear();
+            headers::to_upstream(black_box(&head), &host, &bearer, &mut |name, value| {
+                wire.extend_from_slice(name.as_str().as_bytes());
+                wire.extend_from_slice(value.as_bytes());
+            });
+            black_box(wire.len())
+        });
     });
 
+    let id = HeaderValue::from_static(ID);
     group.bench_function("to_downstream", |bencher| {
         let rewrite = |mut headers: HeaderMap| {
-            headers::to_downstream(&mut headers, &id, endpoint.origin(), || {
+            headers::to_downstream(&mut headers, &id, "https://east.service.signalr.net", || {
                 Some(String::from("http://localhost:8080"))
             });
             headers

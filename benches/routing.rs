@@ -50,7 +50,8 @@ fn routing(criterion: &mut Criterion) {
             // The last route is the dearest to find.
             let path = format!("/api/hubs/{}/:send", hub(count - 1).replace('*', "room"));
             let call = Call::parse(&Method::POST, &path, None).expect("the path is a call");
-            let inquiry = Inquiry { call: &call, headers: &headers, listener: 0, client: None };
+            let inquiry =
+                Inquiry { call: &call, headers: &headers, may_name_endpoint: false, listener: 0, client: None };
             assert_eq!(table.pick(&inquiry).map(|(place, _)| place), Some(count - 1));
             group.bench_with_input(BenchmarkId::new(form, count), &inquiry, |bencher, inquiry| {
                 bencher.iter(|| {
@@ -65,7 +66,7 @@ fn routing(criterion: &mut Criterion) {
 fn choosing(criterion: &mut Criterion) {
     let (headers, path) = (HeaderMap::new(), "/api/hubs/chat/groups/room%2F12345/:send");
     let call = Call::parse(&Method::POST, path, None).expect("the path is a call");
-    let inquiry = Inquiry { call: &call, headers: &headers, listener: 0, client: None };
+    let inquiry = Inquiry { call: &call, headers: &headers, may_name_endpoint: false, listener: 0, client: None };
     let endpoints: Vec<_> = ["east", "west", "north", "south"].map(EndpointName::new).into();
     let mut group = criterion.benchmark_group("choosing");
     for pick in [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Group)] {

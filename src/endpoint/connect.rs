@@ -9,14 +9,12 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tower::ServiceExt;
 use tower::util::MapErr;
 
+use super::socket::Socket;
 use super::{EndpointError, EndpointSettings, HttpVersion};
 use crate::metrics::UpstreamErrorReason;
 use crate::tls::{self, Trust};
@@ -44,8 +42,8 @@ pub enum ConnectError {
     /// It speaks HTTP/1.1 alone.
     #[error("the endpoint does not offer HTTP/2, which is configured for it (`http_version`)")]
     NoHttp2,
-    /// HTTP could not be started on the connection.
-    #[error("HTTP could not be started on the connection to the endpoint")]
+    /// HTTP/2 could not be started on the connection.
+    #[error("HTTP/2 could not be started on the connection to the endpoint")]
     Http(#[source] hyper::Error),
 }
 
@@ -83,12 +81,6 @@ struct Tls {
     http1: TlsConnector,
     http2: TlsConnector,
     name: ServerName<'static>,
-}
-
-/// A connection that is ready for HTTP.
-pub(super) enum Connected {
-    Plain(TokioIo<TcpStream>),
-    Tls(TokioIo<Box<TlsStream<TcpStream>>>),
 }
 
 /// The system's resolver, with errors that can be told from those of connecting.
@@ -135,26 +127,27 @@ impl Connector {
     ///
     /// # Cancel safety
     /// Safe: what was begun is closed.
-    pub(super) async fn connect(&self, version: HttpVersion) -> Result<Connected, ConnectError> {
+    pub(super) async fn connect(&self, version: HttpVersion) -> Result<Socket, ConnectError> {
         tokio::time::timeout(self.timeout, self.dial(version)).await.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
     }
 
-    async fn dial(&self, version: HttpVersion) -> Result<Connected, ConnectError> {
+    async fn dial(&self, version: HttpVersion) -> Result<Socket, ConnectError> {
         let tcp = self.tcp.clone().oneshot(self.uri.clone()).await.map_err(|err| {
             // The connector keeps the resolver's error as its own cause.
             let is_dns = err.source().is_some_and(<dyn Error>::is::<DnsError>);
             if is_dns { ConnectError::Dns(err.into()) } else { ConnectError::Tcp(err.into()) }
         })?;
-        let Some(tls) = &self.tls else { return Ok(Connected::Plain(tcp)) };
+        let tcp = tcp.into_inner();
+        let Some(tls) = &self.tls else { return Ok(Socket::Plain(tcp)) };
         let connector = match version {
             HttpVersion::Http1 => &tls.http1,
             HttpVersion::Http2 => &tls.http2,
         };
-        let secured = connector.connect(tls.name.clone(), tcp.into_inner()).await.map_err(refused)?;
+        let secured = connector.connect(tls.name.clone(), tcp).await.map_err(refused)?;
         // A server that knows no ALPN goes on without a word.
         if version == HttpVersion::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectError::NoHttp2);
         }
-        Ok(Connected::Tls(TokioIo::new(Box::new(secured))))
+        Ok(Socket::Tls(Box::new(secured)))
     }
 }

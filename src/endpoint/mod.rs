@@ -6,10 +6,13 @@
 mod ask;
 mod connect;
 mod health;
+mod http1;
+mod http2;
+mod lease;
 mod pool;
 mod probe;
-mod sender;
 mod settings;
+mod socket;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,9 +22,10 @@ use http::{HeaderValue, Uri};
 pub use ask::AskError;
 pub use connect::ConnectError;
 pub use health::{Health, HealthSettings, Permit};
-pub use pool::{Lease, Pool};
+pub use http1::{Broken, EachLine, RequestHead};
+pub use lease::{BrokenOff, Download, Lease, SendError, Sending, Upload};
+pub use pool::Pool;
 pub use probe::Probes;
-pub use sender::{SendError, Sending};
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
 
 use crate::credential::BearerSource;
@@ -89,6 +93,11 @@ impl Endpoint {
     /// Returns `scheme://host[:port]`.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Returns where it is: scheme, host and port.
+    fn uri(&self) -> &Uri {
+        self.connector.uri()
     }
 
     /// Returns the value of `Host`. The service tells its resources apart by it.

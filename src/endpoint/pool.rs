@@ -3,32 +3,28 @@
 //! The most recently used idle connection goes out first, so that those that are not needed grow old and are closed. A
 //! connection comes back only when its answer has ended.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::Request;
-use http::uri::{Authority, Scheme};
-use http_body::Body;
-use hyper::client::conn::{http1, http2};
-use hyper::rt::{Read, Write};
-use hyper_util::rt::TokioTimer;
-use tokio::time::Instant;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::connect::Connected;
-use super::sender::{OnThisThread, Sender, Sending};
+use super::http1::Connection;
+use super::http2::OnThisThread;
+use super::lease::{Counted, Lease, Line, Upload};
+use super::socket::Socket;
 use super::{ConnectError, Endpoint, HttpVersion, PoolSettings};
-use crate::metrics::{ConnectionCount, ConnectionGauge, ConnectionState, WorkerMetrics};
+use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
 
-/// The most that is buffered of one answer's head and of data on its way. The service's answers are small.
-const BUFFER: usize = 128 * 1024;
 /// How often an HTTP/2 connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(30);
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+/// What is kept at hand for the heads of requests: the usual ones have 2 to 3 KiB with their bearer.
+const HEAD_MEMORY: usize = 4 * 1024;
 
 /// One worker's connections to one endpoint. Cloning shares it.
 pub struct Pool<B>(Rc<Inner<B>>);
@@ -37,7 +33,7 @@ struct Inner<B> {
     endpoint: Arc<Endpoint>,
     settings: PoolSettings,
     /// The most recently used last.
-    idle: RefCell<Vec<Idle<B>>>,
+    idle: RefCell<Vec<Counted<B>>>,
     /// The HTTP/2 connection, if that is what is spoken.
     shared: RefCell<Option<Shared<B>>>,
     /// Whether a task looks for idle connections that have grown old.
@@ -46,12 +42,8 @@ struct Inner<B> {
     /// Counts connection attempts under the endpoint's name.
     metrics: Rc<WorkerMetrics>,
     metrics_index: usize,
-}
-
-struct Idle<B> {
-    sender: http1::SendRequest<B>,
-    since: Instant,
-    count: ConnectionCount,
+    /// For the head of the next request.
+    memory: Cell<Vec<u8>>,
 }
 
 /// An HTTP/2 connection that all requests go on.
@@ -60,7 +52,7 @@ struct Shared<B> {
     used: Instant,
 }
 
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> Pool<B> {
+impl<B: Upload> Pool<B> {
     /// Makes an empty pool. `metrics_index` is the endpoint's place in the worker's metrics.
     pub fn new(endpoint: Arc<Endpoint>, metrics: Rc<WorkerMetrics>, metrics_index: usize) -> Self {
         Self(Rc::new(Inner {
@@ -72,6 +64,7 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
             gauge: metrics.connections(metrics_index),
             metrics,
             metrics_index,
+            memory: Cell::default(),
         }))
     }
 
@@ -85,17 +78,17 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         &self.0.gauge
     }
 
-    /// Returns an idle connection, or opens one. With HTTP/2 it is the one connection.
+    /// Returns an idle connection, or opens one. With HTTP/2 it is the one connection. `now` is the time.
     ///
     /// # Errors
     /// [`ConnectError`] when there is none and none can be opened.
     ///
     /// # Cancel safety
     /// Safe: what was begun is closed.
-    pub async fn lease(&self) -> Result<Lease<B>, ConnectError> {
+    pub async fn lease(&self, now: Instant) -> Result<Lease<B>, ConnectError> {
         let ready = match self.0.endpoint.settings().http_version {
-            HttpVersion::Http1 => self.take_idle(),
-            HttpVersion::Http2 => self.share(),
+            HttpVersion::Http1 => self.take_idle(now),
+            HttpVersion::Http2 => self.share(now),
         };
         match ready {
             Some(lease) => Ok(lease),
@@ -114,35 +107,26 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         // In a box, since it is large and rare: every request's future would have room for it.
         let connected = Box::pin(async {
             let version = self.0.endpoint.settings().http_version;
-            match (self.0.endpoint.connector.connect(version).await?, version) {
-                (Connected::Plain(io), HttpVersion::Http1) => self.start_http1(io).await,
-                (Connected::Tls(io), HttpVersion::Http1) => self.start_http1(io).await,
-                (Connected::Plain(io), HttpVersion::Http2) => self.start_http2(io).await,
-                (Connected::Tls(io), HttpVersion::Http2) => self.start_http2(io).await,
+            let socket = self.0.endpoint.connector.connect(version).await?;
+            match version {
+                HttpVersion::Http1 => {
+                    let connection = Box::new(Connection::new(socket));
+                    let count = self.0.gauge.count(ConnectionState::Active);
+                    Ok(Line::Http1(Counted { connection, count, used: Instant::now() }))
+                }
+                HttpVersion::Http2 => self.start_http2(socket).await.map(Line::Http2),
             }
         });
-        let lease = connected.await.map(|sender| Lease { sender, reused: false, pool: self.clone() });
+        let lease = connected.await.map(|line| Lease::new(line, false, self.clone()));
         self.0.metrics.upstream_connected(self.0.metrics_index, lease.is_ok());
         lease
     }
 
-    async fn start_http1(&self, io: impl Read + Write + Unpin + 'static) -> Result<Sender<B>, ConnectError> {
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(BUFFER).handshake(io).await.map_err(ConnectError::Http)?;
-        // Ends when the sender is dropped or the endpoint closes; whoever waits for an answer is told.
-        tokio::task::spawn_local(async move {
-            if let Err(err) = connection.await {
-                tracing::debug!(error = %err, "a connection to an endpoint ended badly");
-            }
-        });
-        Ok(Sender::Http1 { sender, count: self.0.gauge.count(ConnectionState::Active) })
-    }
-
-    async fn start_http2(&self, io: impl Read + Write + Unpin + 'static) -> Result<Sender<B>, ConnectError> {
+    async fn start_http2(&self, socket: Socket) -> Result<http2::SendRequest<B>, ConnectError> {
         let mut http = http2::Builder::new(OnThisThread);
         // An endpoint that vanished is noticed, whether or not requests wait for it.
         http.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_while_idle(true);
-        let (sender, connection) = http.handshake(io).await.map_err(ConnectError::Http)?;
+        let (sender, connection) = http.handshake(TokioIo::new(socket)).await.map_err(ConnectError::Http)?;
         let count = self.0.gauge.count(ConnectionState::Active);
         // Ends when the last sender is dropped and the last stream has ended, or the endpoint closes.
         tokio::task::spawn_local(async move {
@@ -153,50 +137,56 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
         });
         self.0.shared.replace(Some(Shared { sender: sender.clone(), used: Instant::now() }));
         self.sweep();
-        Ok(self.http2(sender))
+        Ok(sender)
     }
 
-    fn http2(&self, sender: http2::SendRequest<B>) -> Sender<B> {
-        let uri = self.0.endpoint.connector.uri();
-        let scheme = uri.scheme().cloned().unwrap_or(Scheme::HTTPS);
-        let authority = uri.authority().cloned().unwrap_or_else(|| Authority::from_static("unknown"));
-        Sender::Http2 { sender, scheme, authority }
-    }
-
-    fn share(&self) -> Option<Lease<B>> {
+    fn share(&self, now: Instant) -> Option<Lease<B>> {
         let mut shared = self.0.shared.borrow_mut();
         let shared = shared.as_mut().filter(|shared| !shared.sender.is_closed())?;
-        shared.used = Instant::now();
-        Some(Lease { sender: self.http2(shared.sender.clone()), reused: true, pool: self.clone() })
+        shared.used = now;
+        Some(Lease::new(Line::Http2(shared.sender.clone()), true, self.clone()))
     }
 
-    fn take_idle(&self) -> Option<Lease<B>> {
+    fn take_idle(&self, now: Instant) -> Option<Lease<B>> {
         let mut idle = self.0.idle.borrow_mut();
-        let oldest = Instant::now().checked_sub(self.0.settings.idle_timeout);
-        let is_fresh = |idle: &Idle<B>| oldest.is_none_or(|oldest| idle.since > oldest);
-        // Closed ones in the middle are left to the sweep.
-        while idle.last().is_some_and(|last| last.sender.is_closed()) {
-            idle.pop();
+        while let Some(mut counted) = idle.pop() {
+            if now.saturating_duration_since(counted.used) >= self.0.settings.idle_timeout {
+                // Those below are older still, or hardly younger.
+                idle.clear();
+                return None;
+            }
+            if counted.connection.is_usable() {
+                counted.used = now;
+                counted.count.set(ConnectionState::Active);
+                return Some(Lease::new(Line::Http1(counted), true, self.clone()));
+            }
         }
-        // One that has just come back may not have noticed the end of its answer yet; the next one has.
-        let place = idle.iter().rposition(|idle| idle.sender.is_ready())?;
-        if !idle.get(place).is_some_and(is_fresh) {
-            return None;
-        }
-        let Idle { sender, mut count, .. } = idle.remove(place);
-        count.set(ConnectionState::Active);
-        Some(Lease { sender: Sender::Http1 { sender, count }, reused: true, pool: self.clone() })
+        None
     }
 
-    fn give_back(&self, sender: http1::SendRequest<B>, mut count: ConnectionCount) {
+    /// Takes back a connection whose request has been answered, if it may carry another one.
+    pub(super) fn give_back(&self, mut counted: Counted<B>) {
         let mut idle = self.0.idle.borrow_mut();
-        if sender.is_closed() || idle.len() >= self.0.settings.max_idle_per_worker {
+        if !counted.connection.is_free() || idle.len() >= self.0.settings.max_idle_per_worker {
             return;
         }
-        count.set(ConnectionState::Idle);
-        idle.push(Idle { sender, since: Instant::now(), count });
+        counted.count.set(ConnectionState::Idle);
+        idle.push(counted);
         drop(idle);
         self.sweep();
+    }
+
+    /// Returns memory for the head of a request.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        let memory = self.0.memory.take();
+        if memory.capacity() == 0 { Vec::with_capacity(HEAD_MEMORY) } else { memory }
+    }
+
+    /// Takes memory back, unless it has grown large.
+    pub(super) fn keep_memory(&self, memory: Vec<u8>) {
+        if memory.capacity() <= HEAD_MEMORY {
+            self.0.memory.set(memory);
+        }
     }
 
     /// Sees to it that idle connections are closed when their time is over, though no request comes.
@@ -211,7 +201,7 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
                 tokio::time::sleep(SWEEP).await;
                 let Some(pool) = pool.upgrade() else { return };
                 let mut idle = pool.idle.borrow_mut();
-                idle.retain(|idle| idle.since.elapsed() < pool.settings.idle_timeout && !idle.sender.is_closed());
+                idle.retain_mut(|idle| idle.used.elapsed() < pool.settings.idle_timeout && idle.connection.is_usable());
                 let mut shared = pool.shared.borrow_mut();
                 // Streams that are open keep the connection until they end.
                 shared
@@ -241,44 +231,5 @@ impl<B> Drop for Inner<B> {
 impl<B> fmt::Debug for Pool<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("endpoint", &self.0.endpoint).field("gauge", &self.0.gauge).finish_non_exhaustive()
-    }
-}
-
-/// A connection in use. Dropping it closes the connection if it is HTTP/1.1; [`Lease::finished`] gives it back.
-pub struct Lease<B> {
-    sender: Sender<B>,
-    reused: bool,
-    pool: Pool<B>,
-}
-
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> Lease<B> {
-    /// Whether the connection carried a request before. Such a one may have been closed by the endpoint a moment ago.
-    pub fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Sends a request, and returns what waits for the head of its answer.
-    ///
-    /// # Errors
-    /// [`SendError`](super::SendError); it has the request if nothing of it was written.
-    ///
-    /// # Cancel safety
-    /// Not safe: the request may have been received.
-    pub fn send(&mut self, request: Request<B>) -> Sending<B> {
-        self.sender.send(request)
-    }
-
-    /// Gives the connection back, once the answer's body has ended.
-    pub fn finished(self) {
-        match self.sender {
-            Sender::Http1 { sender, count } => self.pool.give_back(sender, count),
-            Sender::Http2 { .. } => {}
-        }
-    }
-}
-
-impl<B> fmt::Debug for Lease<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("pool", &self.pool).field("reused", &self.reused).finish_non_exhaustive()
     }
 }

@@ -9,9 +9,10 @@ use http::header::HOST;
 use http::{Method, Request};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
-use super::connect::Connected;
+use super::socket::Socket;
 use super::{Endpoint, HttpVersion};
 
 /// How long a probe may take in all. Source: the SDK's `RestHealthCheckService` gives it two seconds.
@@ -68,8 +69,7 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
 /// Whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path.
 async fn probe(endpoint: &Endpoint) -> bool {
     match endpoint.connector.connect(HttpVersion::Http1).await {
-        Ok(Connected::Plain(io)) => ask(endpoint, io).await,
-        Ok(Connected::Tls(io)) => ask(endpoint, io).await,
+        Ok(socket) => ask(endpoint, TokioIo::new(socket)).await,
         Err(err) => {
             tracing::debug!(endpoint = %endpoint.name(), error = %err, "a health probe found no connection");
             false
@@ -77,7 +77,7 @@ async fn probe(endpoint: &Endpoint) -> bool {
     }
 }
 
-async fn ask(endpoint: &Endpoint, io: impl hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static) -> bool {
+async fn ask(endpoint: &Endpoint, io: TokioIo<Socket>) -> bool {
     let Ok((mut sender, connection)) = http1::handshake(io).await else { return false };
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).header(HOST, endpoint.host());
     let Ok(request) = request.body(Empty::<Bytes>::new()) else { return false };

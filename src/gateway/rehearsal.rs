@@ -10,9 +10,8 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use super::Settings;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
-use crate::proxy::headers::Glance;
-use crate::proxy::{Admission, ProxyError};
-use crate::route::{Choice, Difference, Inquiry, Manner, Pick, RouteName, Table};
+use crate::proxy::{Admission, CallHead, ProxyError};
+use crate::route::{Choice, Difference, Manner, Pick, RouteName, Table};
 use crate::serve::{Bind, Peer};
 use crate::signalr::{Call, Operation, Together};
 
@@ -139,7 +138,8 @@ impl<'s> Rehearsal<'s> {
         };
         let address = client.map(|client| SocketAddr::new(client, 0));
         let peer = Peer { listener: *listener, address, is_tls: settings.tls.is_some(), forwarded_for: None };
-        admission.admit(&peer, request, &Glance::at(&request.headers))?;
+        let head = CallHead::new(request.clone(), || HeaderValue::from_static("rehearsed"), None);
+        admission.admit(&peer, &head)?;
 
         let call = Call::parse(&request.method, request.uri.path(), request.uri.query())?;
         decision.operation = Some(call.operation);
@@ -151,7 +151,7 @@ impl<'s> Rehearsal<'s> {
             return Ok(Destination::Gateway);
         }
 
-        let inquiry = Inquiry { call: &call, headers: &request.headers, listener: *listener, client };
+        let inquiry = head.inquiry(&call, *listener, client);
         let picked = self.table.pick(&inquiry);
         let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(place, _)| place));
         let why =

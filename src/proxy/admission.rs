@@ -6,12 +6,11 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
-use http::request::Parts;
+use http::header::{HeaderValue, ORIGIN};
 
-use super::AdmissionSettings;
 use super::error::ProxyError;
-use super::headers::{Glance, SEC_FETCH_SITE};
+use super::headers::SEC_FETCH_SITE;
+use super::{AdmissionSettings, CallHead};
 use crate::serve::Peer;
 use crate::signalr::Operation;
 
@@ -29,28 +28,27 @@ impl Admission {
         Self { settings, max_header_bytes, max_body_bytes }
     }
 
-    /// Lets a request pass by its head, before anybody asks which operation it is. Returns the head's size in bytes.
+    /// Lets a request pass by its head, before anybody asks which operation it is.
     ///
     /// # Errors
     /// [`ProxyError`] says what stands in the way.
-    pub fn admit(&self, peer: &Peer, head: &Parts, glance: &Glance) -> Result<usize, ProxyError> {
+    pub fn admit(&self, peer: &Peer, head: &CallHead) -> Result<(), ProxyError> {
         self.admit_client(peer)?;
-        let target = head.uri.path().len() + head.uri.query().map_or(0, |query| query.len() + 1);
-        let size = target + glance.size;
+        let size = head.bytes();
         if size > self.max_header_bytes {
             return Err(ProxyError::HeadersTooLarge { size, limit: self.max_header_bytes });
         }
-        self.admit_host(head, glance)?;
-        admit_origin(&head.headers, glance)?;
+        self.admit_host(head)?;
+        admit_origin(head)?;
         if let Some((name, value)) = &self.settings.required_header
             && !head.headers.get_all(name).iter().any(|found| found == value)
         {
             return Err(ProxyError::HeaderRequired { header: name.clone() });
         }
-        if glance.content_length.is_some_and(|length| length > self.max_body_bytes) {
+        if head.glance.content_length.is_some_and(|length| length > self.max_body_bytes) {
             return Err(ProxyError::BodyTooLarge { limit: self.max_body_bytes });
         }
-        Ok(size)
+        Ok(())
     }
 
     /// Lets an operation pass.
@@ -74,15 +72,11 @@ impl Admission {
         if is_inside { Ok(()) } else { Err(ProxyError::ClientNotAllowed) }
     }
 
-    fn admit_host(&self, head: &Parts, glance: &Glance) -> Result<(), ProxyError> {
-        if glance.hosts > 1 {
+    fn admit_host(&self, head: &CallHead) -> Result<(), ProxyError> {
+        if head.glance.hosts > 1 {
             return Err(ProxyError::Malformed("there is more than one Host header"));
         }
-        let header = head.headers.get(HOST).map(HeaderValue::to_str).transpose();
-        let header = header.map_err(|_invalid| ProxyError::Malformed("the Host header is not ASCII"))?;
-        // HTTP/2 has the authority in the request line; so has HTTP/1.1 in absolute form, where it wins (RFC 9112 3.2.2).
-        let host = head.uri.authority().map(http::uri::Authority::as_str).or(header);
-        let host = host.ok_or(ProxyError::Malformed("there is no Host header"))?;
+        let host = head.host().ok_or(ProxyError::Malformed("there is no Host header, or it is not ASCII"))?;
         if self.is_allowed(host) { Ok(()) } else { Err(ProxyError::HostNotAllowed { host: printable(host) }) }
     }
 
@@ -111,14 +105,14 @@ fn is_address_or_localhost(name: &str) -> bool {
 /// `same-origin` is a page that the gateway itself would have served.
 ///
 /// Source: Fetch Metadata Request Headers (W3C), section 2.3.
-fn admit_origin(headers: &HeaderMap, glance: &Glance) -> Result<(), ProxyError> {
-    if !glance.is_by_browser {
+fn admit_origin(head: &CallHead) -> Result<(), ProxyError> {
+    if !head.glance.is_by_browser {
         return Ok(());
     }
-    if headers.contains_key(ORIGIN) {
+    if head.headers.contains_key(ORIGIN) {
         return Err(ProxyError::OriginNotAllowed { header: "Origin" });
     }
-    match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
+    match head.headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
         None | Some(b"none" | b"same-origin") => Ok(()),
         Some(_) => Err(ProxyError::OriginNotAllowed { header: "Sec-Fetch-Site" }),
     }
@@ -126,10 +120,8 @@ fn admit_origin(headers: &HeaderMap, glance: &Glance) -> Result<(), ProxyError> 
 
 /// Cuts the port off a `Host` value. A colon inside brackets belongs to an IPv6 address.
 pub(super) fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
+    let name = host.trim_end_matches(|last: char| last.is_ascii_digit());
+    name.strip_suffix(':').unwrap_or(host)
 }
 
 /// What a caller sent, fit for an error text.
@@ -157,15 +149,17 @@ mod tests {
         Admission::new(settings, 16 * 1024, 1024)
     }
 
-    fn admit(lines: &[(&str, &str)]) -> Result<usize, ProxyError> {
+    fn admit(lines: &[(&str, &str)]) -> Result<(), ProxyError> {
         let mut request = Request::post("/api/hubs/h/:send");
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
         let peer =
             Peer { listener: 0, address: Some("10.1.1.1:5".parse().unwrap()), is_tls: false, forwarded_for: None };
-        let head = request.body(()).unwrap().into_parts().0;
-        admission().admit(&peer, &head, &Glance::at(&head.headers))
+        admission().admit(
+            &peer,
+            &CallHead::new(request.body(()).unwrap().into_parts().0, || HeaderValue::from_static("id"), None),
+        )
     }
 
     #[test]

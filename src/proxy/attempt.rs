@@ -29,8 +29,8 @@ impl Proxy {
         &self,
         choice: &Choice<'_>,
         operation: Operation,
-        outgoing: &Outgoing,
-        exchange: &mut Exchange,
+        outgoing: &Outgoing<'_>,
+        exchange: &Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
         let mut candidates = Candidates::new(self, choice, operation);
         let Some(mut candidate) = candidates.next() else { return Err(self.all_are_out(choice)) };
@@ -66,7 +66,7 @@ impl Proxy {
         place: usize,
         operation: Operation,
         anyway: bool,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         let pool = self.pools.get(place).ok_or(ProxyError::Internal)?;
@@ -96,7 +96,7 @@ impl Proxy {
         &self,
         place: usize,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         mut result: Result<Response<Answer>, ProxyError>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
@@ -169,7 +169,7 @@ impl Proxy {
         place: usize,
         pool: &Pool<RequestBody>,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         if let Some(budget) = self.budgets.get(place) {
@@ -201,7 +201,7 @@ impl Proxy {
         place: usize,
         pool: &Pool<RequestBody>,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         refusal: Response<Answer>,
         refused: Bearer,
         exchange: &Exchange,
@@ -227,7 +227,7 @@ impl Proxy {
         place: usize,
         pool: &Pool<RequestBody>,
         operation: Operation,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         exchange: &Exchange,
     ) -> Result<(Response<Answer>, Bearer), ProxyError> {
         let url = RequestUrl { origin: pool.endpoint().origin(), path: outgoing.uri.path() };
@@ -238,7 +238,7 @@ impl Proxy {
         self.fits(outgoing, &bearer)?;
         let began = Instant::now();
         let time = self.time_left_at(began, exchange)?.min(self.snapshot.settings.try_timeout);
-        let result = forward::send(pool, outgoing, &bearer, &self.deadlines, began + time).await;
+        let result = forward::send(pool, outgoing, &bearer, &self.deadlines, began, time).await;
         let duration = began.elapsed();
         exchange.waited(duration);
         let response = result.map_err(|failure| self.explain(place, outgoing, failure, time))?;
@@ -272,8 +272,8 @@ impl Proxy {
     }
 
     /// Holds the head against the limit once more, now with the bearer: the endpoint would refuse it.
-    fn fits(&self, outgoing: &Outgoing, bearer: &Bearer) -> Result<(), ProxyError> {
-        let (size, limit) = (outgoing.head_bytes + bearer.header().len(), self.snapshot.settings.max_header_bytes);
+    fn fits(&self, outgoing: &Outgoing<'_>, bearer: &Bearer) -> Result<(), ProxyError> {
+        let (size, limit) = (outgoing.head.bytes() + bearer.header().len(), self.snapshot.settings.max_header_bytes);
         if size > limit { Err(ProxyError::HeadersTooLarge { size, limit }) } else { Ok(()) }
     }
 
@@ -299,7 +299,7 @@ impl Proxy {
     }
 
     /// Turns a failed attempt into an error, and counts it.
-    fn explain(&self, place: usize, outgoing: &Outgoing, failure: Failure, time: Duration) -> ProxyError {
+    fn explain(&self, place: usize, outgoing: &Outgoing<'_>, failure: Failure, time: Duration) -> ProxyError {
         if let Some(callers_fault) = outgoing.body.failure() {
             return callers_fault;
         }

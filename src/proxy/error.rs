@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use super::fanout::EndpointOutcome;
 use super::retry::Ending;
 use crate::credential::{Actor, TokenUnavailable};
+use crate::endpoint::BrokenOff;
 use crate::metrics::ErrorKind;
 use crate::route::NotAChoice;
 use crate::signalr::{NotACall, Operation};
@@ -124,7 +125,7 @@ pub enum ProxyError {
     },
     /// The endpoint broke off.
     #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
-    UpstreamBroken(#[source] hyper::Error),
+    UpstreamBroken(#[source] BrokenOff),
     /// The endpoint broke off in the middle of an answer that had to be read here.
     #[error("the SignalR endpoint's answer broke off or was too long")]
     AnswerBroken(#[source] Box<dyn std::error::Error + Send + Sync>),

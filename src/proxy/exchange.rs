@@ -6,25 +6,24 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 
-use super::AccessLog;
 use super::gate::Place;
+use super::{AccessLog, CallHead};
 use crate::metrics::{ErrorKind, InFlight, RequestRecord, WorkerMetrics};
 use crate::signalr::{Call, Operation};
 
-/// The books of one request.
+/// The books of one request, and the head that it came with: one piece of memory for all that is kept of it.
 pub(super) struct Exchange {
     metrics: Rc<WorkerMetrics>,
     access_log: AccessLog,
     _in_flight: InFlight,
     started: Instant,
-    request_id: HeaderValue,
-    method: Method,
-    hub: Option<Box<str>>,
-    operation: Option<Operation>,
-    route: Option<(usize, Rc<str>)>,
-    endpoint: Option<Rc<str>>,
+    head: CallHead,
+    hub: Cell<Option<Box<str>>>,
+    operation: Cell<Option<Operation>>,
+    route: Cell<Option<(usize, Rc<str>)>>,
+    endpoint: Cell<Option<Rc<str>>>,
     /// `None` until there is an answer.
     status: Option<StatusCode>,
     error: Option<ErrorKind>,
@@ -35,36 +34,30 @@ pub(super) struct Exchange {
     response_bytes: u64,
     closed: bool,
     /// The call's place at its listener, where those are limited.
-    place: Option<Place>,
+    place: Cell<Option<Place>>,
 }
 
 impl Exchange {
-    pub(super) fn open(
-        metrics: &Rc<WorkerMetrics>,
-        access_log: AccessLog,
-        request_id: HeaderValue,
-        method: Method,
-    ) -> Box<Self> {
+    pub(super) fn open(metrics: &Rc<WorkerMetrics>, access_log: AccessLog, head: CallHead) -> Box<Self> {
         Box::new(Self {
             _in_flight: metrics.request_started(),
             metrics: Rc::clone(metrics),
             access_log,
             started: Instant::now(),
-            request_id,
-            method,
-            hub: None,
-            operation: None,
-            route: None,
-            endpoint: None,
+            head,
+            hub: Cell::default(),
+            operation: Cell::default(),
+            route: Cell::default(),
+            endpoint: Cell::default(),
             status: None,
             error: None,
             cause: None,
             broke_off: false,
-            waited: Cell::new(Duration::ZERO),
+            waited: Cell::default(),
             request_bytes: 0,
             response_bytes: 0,
             closed: false,
-            place: None,
+            place: Cell::default(),
         })
     }
 
@@ -72,23 +65,27 @@ impl Exchange {
         self.started
     }
 
-    pub(super) fn request_id(&self) -> &HeaderValue {
-        &self.request_id
+    pub(super) fn head(&self) -> &CallHead {
+        &self.head
     }
 
-    pub(super) fn is_call(&mut self, call: &Call<'_>) {
-        self.operation = Some(call.operation);
+    pub(super) fn request_id(&self) -> &HeaderValue {
+        &self.head.own.request_id
+    }
+
+    pub(super) fn is_call(&self, call: &Call<'_>) {
+        self.operation.set(Some(call.operation));
         if self.access_log != AccessLog::Off {
-            self.hub = call.hub.map(|hub| hub.decoded().into());
+            self.hub.set(call.hub.map(|hub| hub.decoded().into()));
         }
     }
 
-    pub(super) fn takes_route(&mut self, place: usize, name: &Rc<str>) {
-        self.route = Some((place, Rc::clone(name)));
+    pub(super) fn takes_route(&self, place: usize, name: &Rc<str>) {
+        self.route.set(Some((place, Rc::clone(name))));
     }
 
-    pub(super) fn tries_endpoint(&mut self, name: &Rc<str>) {
-        self.endpoint = Some(Rc::clone(name));
+    pub(super) fn tries_endpoint(&self, name: &Rc<str>) {
+        self.endpoint.set(Some(Rc::clone(name)));
     }
 
     /// Notes time that was not the gateway's own.
@@ -102,8 +99,8 @@ impl Exchange {
     }
 
     /// Keeps the call's place at its listener until its answer has ended.
-    pub(super) fn holds(&mut self, place: Place) {
-        self.place = Some(place);
+    pub(super) fn holds(&self, place: Place) {
+        self.place.set(Some(place));
     }
 
     pub(super) fn received(&mut self, bytes: u64) {
@@ -143,8 +140,8 @@ impl Exchange {
         let code = self.status.map_or(CALLER_GONE, |status| status.as_u16());
         let duration = self.started.elapsed();
         self.metrics.request_ended(&RequestRecord {
-            route: self.route.as_ref().map(|(place, _)| *place),
-            operation: self.operation.map(Operation::index),
+            route: self.route.get_mut().as_ref().map(|(place, _)| *place),
+            operation: self.operation.get().map(Operation::index),
             code,
             duration,
             waited: self.waited.get(),
@@ -163,19 +160,20 @@ impl Exchange {
         }
     }
 
-    fn log(&self, code: u16, duration: Duration) {
+    fn log(&mut self, code: u16, duration: Duration) {
+        let (hub, route, endpoint) = (self.hub.take(), self.route.take(), self.endpoint.take());
         tracing::info!(
             target: "signalr_gateway::access",
-            method = self.method.as_str(),
-            operation = self.operation.map(Operation::name),
-            hub = self.hub.as_deref(),
-            route = self.route.as_ref().map(|(_, name)| &**name),
-            endpoint = self.endpoint.as_deref(),
+            method = self.head.method.as_str(),
+            operation = self.operation.get().map(Operation::name),
+            hub = hub.as_deref(),
+            route = route.as_ref().map(|(_, name)| &**name),
+            endpoint = endpoint.as_deref(),
             status = code,
             duration_ms = duration.as_secs_f64() * 1000.0,
             request_bytes = self.request_bytes,
             response_bytes = self.response_bytes,
-            request_id = self.request_id.to_str().unwrap_or_default(),
+            request_id = self.request_id().to_str().unwrap_or_default(),
             error.kind = self.error.map(ErrorKind::label),
             error.cause = self.cause,
             broke_off = self.broke_off.then_some(true),
@@ -195,6 +193,6 @@ impl Drop for Exchange {
 
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange").field("request_id", &self.request_id).finish_non_exhaustive()
+        f.debug_struct("Exchange").field("request_id", self.request_id()).finish_non_exhaustive()
     }
 }

@@ -48,8 +48,8 @@ impl Proxy {
         policy: Policy,
         operation: Operation,
         key: Option<&str>,
-        outgoing: &Outgoing,
-        exchange: &mut Exchange,
+        outgoing: &Outgoing<'_>,
+        exchange: &Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
         let route = choice.route().name().as_str();
         // All legs read the one buffer, so none waits for another.
@@ -76,8 +76,8 @@ impl Proxy {
         }
         let anyway = self.sends_anyway(choice.route(), &places);
         let leg = |(place, earlier): (&usize, &Option<StatusCode>)| {
-            let outgoing = outgoing.with_body(body.clone());
-            let (place, earlier, exchange, accepted) = (*place, *earlier, &*exchange, accepted.as_ref());
+            let outgoing = Outgoing { body: body.clone(), ..*outgoing };
+            let (place, earlier, exchange, accepted) = (*place, *earlier, exchange, accepted.as_ref());
             async move {
                 if let Some(status) = earlier {
                     return Ok(accepted_earlier(status));
@@ -130,10 +130,10 @@ impl Proxy {
     fn repeatable(
         &self,
         key: &str,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         body: &RequestBody,
     ) -> Result<Arc<RepeatableCall>, ProxyError> {
-        let fingerprint = Fingerprint::of(&outgoing.method, &outgoing.uri, body.whole());
+        let fingerprint = Fingerprint::of(&outgoing.head.method, outgoing.uri, body.whole());
         let call = self.snapshot.repeats.call(key, fingerprint, self.snapshot.settings.repeats);
         call.map_err(|AnotherCall| {
             ProxyError::Malformed("the Idempotency-Key stands for another call; take a new key for each call")

@@ -7,10 +7,11 @@ use http::header::{
     USER_AGENT,
 };
 
+use super::CallHead;
 use super::error::ERROR_HEADER;
 pub use super::request_id::REQUEST_ID;
 use crate::credential::Bearer;
-use crate::endpoint::Endpoint;
+use crate::endpoint::EachLine;
 use crate::route::ENDPOINT_HEADER;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -56,7 +57,7 @@ pub struct Glance {
     /// The length of the body that is declared, in bytes.
     pub content_length: Option<u64>,
     /// Whether any of them stays here.
-    has_staying: bool,
+    pub(super) has_staying: bool,
 }
 
 impl Glance {
@@ -92,38 +93,68 @@ fn is_not_for_callers(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "set-cookie" | "strict-transport-security" | "alt-svc")
 }
 
-/// Removes the headers that `stays` names, and those that `Connection` names.
-fn remove(headers: &mut HeaderMap, stays: fn(&HeaderName) -> bool) {
-    // One look is enough for most requests: nothing is found, nothing is hashed and nothing is allocated.
-    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| stays(name)).cloned().collect();
-    if gone.contains(&CONNECTION) {
-        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named = values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
-        // A caller may not take away what the gateway relies on.
-        gone.extend(named.filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID].contains(name)));
-    }
-    for name in gone {
-        headers.remove(name);
-    }
+/// Whether an answer's header need not even be read. `Connection` may name others.
+pub(super) fn is_unwanted(name: &HeaderName) -> bool {
+    *name != CONNECTION && is_not_for_callers(name)
 }
 
-/// Prepares a caller's headers for going on: once per request, whichever endpoint it goes to.
-pub fn strip_request(headers: &mut HeaderMap, glance: &Glance, request_id: &HeaderValue, client: Option<&HeaderValue>) {
-    // Order matters: the caller's is gone before an endpoint's is set.
-    headers.remove(AUTHORIZATION);
+/// What the gateway says of a request in its own name, whichever endpoint it goes to.
+#[derive(Clone, Debug)]
+pub struct OwnLines {
+    /// Taken over from the caller, or made.
+    pub request_id: HeaderValue,
+    /// The caller's address, if endpoints are told.
+    pub client: Option<HeaderValue>,
+}
+
+// As statics, so that they can be borrowed for as long as one likes.
+static HOST_LINE: HeaderName = HOST;
+static AUTHORIZATION_LINE: HeaderName = AUTHORIZATION;
+static REQUEST_ID_LINE: HeaderName = REQUEST_ID;
+static FORWARDED_FOR_LINE: HeaderName = FORWARDED_FOR;
+
+/// Calls `line` with each header that goes to an endpoint: its own host and bearer, the caller's that may pass, and ours. What
+/// frames the body is not among them.
+pub fn to_upstream(head: &CallHead, host: &HeaderValue, bearer: &Bearer, line: &mut EachLine<'_>) {
+    let CallHead { headers, glance, own, .. } = head;
+    line(&HOST_LINE, host);
+    line(&AUTHORIZATION_LINE, bearer.header());
+    // One look is enough for most requests: nothing but these four has to be held back.
+    let is_replaced = |name: &HeaderName| {
+        *name == HOST
+            || *name == AUTHORIZATION
+            || *name == CONTENT_LENGTH
+            || (glance.has_request_id && *name == REQUEST_ID)
+    };
     if glance.has_staying {
-        remove(headers, stays_here);
+        let named = named_by_connection(headers);
+        for (name, value) in headers {
+            if !(is_replaced(name) || stays_here(name) || named.contains(name)) {
+                line(name, value);
+            }
+        }
+    } else {
+        for (name, value) in headers {
+            if !is_replaced(name) {
+                line(name, value);
+            }
+        }
     }
-    headers.insert(REQUEST_ID, request_id.clone());
-    if let Some(client) = client {
-        headers.append(FORWARDED_FOR, client.clone());
+    line(&REQUEST_ID_LINE, &own.request_id);
+    if let Some(client) = &own.client {
+        // After those that earlier proxies wrote.
+        line(&FORWARDED_FOR_LINE, client);
     }
 }
 
-/// Addresses stripped headers to an endpoint.
-pub fn to_upstream(headers: &mut HeaderMap, endpoint: &Endpoint, bearer: &Bearer) {
-    headers.insert(HOST, endpoint.host().clone());
-    headers.insert(AUTHORIZATION, bearer.header().clone());
+/// Returns the headers that `Connection` says are about the connection. It may not name away what the gateway relies on.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named = values.flat_map(|value| value.split(',')).map(str::trim);
+    // The usual words are no headers, or stay here anyway.
+    let named = named.filter(|name| !["keep-alive", "close"].iter().any(|usual| usual.eq_ignore_ascii_case(name)));
+    let named = named.filter_map(|name| name.parse().ok());
+    named.filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID].contains(name)).collect()
 }
 
 /// Prepares an endpoint's headers for the caller. Links that point at the endpoint are turned towards what `gateway`
@@ -134,7 +165,14 @@ pub fn to_downstream(
     endpoint: &str,
     gateway: impl FnOnce() -> Option<String>,
 ) {
-    remove(headers, is_not_for_callers);
+    // One look is enough for most answers: nothing is found, nothing is hashed and nothing is allocated.
+    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| is_not_for_callers(name)).cloned().collect();
+    if gone.contains(&CONNECTION) {
+        gone.extend(named_by_connection(headers));
+    }
+    for name in gone {
+        headers.remove(name);
+    }
     headers.insert(REQUEST_ID, request_id.clone());
     if let Some(location) = headers.get(LOCATION)
         && let Some(path) = location.to_str().ok().and_then(|location| location.strip_prefix(endpoint))
@@ -154,54 +192,68 @@ mod tests {
         lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
-    fn stripped(lines: &[(&'static str, &'static str)]) -> Vec<String> {
-        let mut headers = headers(lines);
-        let glance = Glance::at(&headers);
-        strip_request(&mut headers, &glance, &HeaderValue::from_static("id"), None);
-        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    fn sent(lines: &[(&'static str, &'static str)], client: Option<&'static str>) -> Vec<String> {
+        let mut parts = http::Request::new(()).into_parts().0;
+        parts.headers = headers(lines);
+        let head = CallHead::new(parts, || HeaderValue::from_static("made"), client.map(HeaderValue::from_static));
+        let (host, bearer) = (HeaderValue::from_static("east.example"), Bearer::new("token").unwrap());
+        let mut sent = Vec::new();
+        to_upstream(&head, &host, &bearer, &mut |name, value| {
+            sent.push(format!("{name}: {}", value.to_str().unwrap()));
+        });
+        sent
     }
 
     #[test]
     fn what_authenticates_the_caller_and_what_is_hop_by_hop_never_leaves() {
-        let left = stripped(&[
-            ("authorization", "Bearer callers-own"),
-            ("cookie", "session=1"),
-            ("connection", "keep-alive, x-internal"),
-            ("x-internal", "1"),
-            ("keep-alive", "timeout=5"),
-            ("proxy-authorization", "Basic abc"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("expect", "100-continue"),
-            ("content-type", "application/json"),
-            ("traceparent", "00-1-2-01"),
-            ("asrs-user-agent", "sdk"),
-        ]);
-        let expected =
-            ["content-type: application/json", "traceparent: 00-1-2-01", "asrs-user-agent: sdk", "x-request-id: id"];
-        let mut left = left;
-        let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
-        left.sort();
-        expected.sort();
-        assert_eq!(left, expected);
+        let sent = sent(
+            &[
+                ("host", "gateway"),
+                ("authorization", "Bearer callers-own"),
+                ("cookie", "session=1"),
+                ("connection", "keep-alive, x-internal"),
+                ("x-internal", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-authorization", "Basic abc"),
+                ("te", "trailers"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("expect", "100-continue"),
+                ("content-type", "application/json"),
+                ("traceparent", "00-1-2-01"),
+                ("asrs-user-agent", "sdk"),
+                ("x-request-id", "not to be taken over"),
+            ],
+            None,
+        );
+        let expected = [
+            "host: east.example",
+            "authorization: Bearer token",
+            "content-type: application/json",
+            "traceparent: 00-1-2-01",
+            "asrs-user-agent: sdk",
+            "x-request-id: made",
+        ];
+        assert_eq!(sent, expected);
     }
 
     #[test]
-    fn connection_cannot_name_away_what_frames_or_types_the_body() {
-        let left =
-            stripped(&[("connection", "content-length, content-type, host"), ("content-length", "3"), ("host", "h")]);
-        assert!(left.contains(&"content-length: 3".to_owned()) && left.contains(&"host: h".to_owned()), "{left:?}");
+    fn connection_cannot_name_away_what_types_the_body_and_the_host_is_ours() {
+        let named = [("connection", "content-type, host, authorization"), ("content-type", "a/b"), ("host", "gateway")];
+        let sent = sent(&named, None);
+        let expected = ["host: east.example", "authorization: Bearer token", "content-type: a/b", "x-request-id: made"];
+        assert_eq!(sent, expected);
     }
 
     #[test]
-    fn the_callers_address_is_appended_after_those_of_earlier_proxies() {
-        let mut headers = headers(&[("x-forwarded-for", "10.0.0.1")]);
-        let glance = Glance::at(&headers);
-        let (id, client) = (HeaderValue::from_static("id"), HeaderValue::from_static("10.0.0.2"));
-        strip_request(&mut headers, &glance, &id, Some(&client));
-        let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
-        assert_eq!(values, ["10.0.0.1", "10.0.0.2"]);
+    fn the_callers_address_comes_after_those_of_earlier_proxies() {
+        let sent = sent(&[("x-forwarded-for", "10.0.0.1"), ("content-length", "3")], Some("10.0.0.2"));
+        let addresses: Vec<&String> = sent.iter().filter(|line| line.starts_with("x-forwarded-for")).collect();
+        assert_eq!(addresses, ["x-forwarded-for: 10.0.0.1", "x-forwarded-for: 10.0.0.2"]);
+        assert!(
+            !sent.iter().any(|line| line.starts_with("content-length")),
+            "it is the connection's to frame the body"
+        );
     }
 
     #[test]

@@ -26,9 +26,9 @@ impl Proxy {
     pub(super) async fn list(
         &self,
         choice: Choice<'_>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         gateway: Option<String>,
-        exchange: &mut Exchange,
+        exchange: &Exchange,
     ) -> Result<(usize, Response<Answer>), ProxyError> {
         let query = outgoing.uri.query().unwrap_or_default();
         let given = query_value(query, "continuationToken").unwrap_or_default();
@@ -46,9 +46,11 @@ impl Proxy {
             None if matches!(choice.manner(), Manner::All(_)) => (choice.places().next(), &*given),
             None => (None, &*given),
         };
+        let resumed_at;
         let mut page_request = outgoing.clone();
         if resumed.is_some() {
-            page_request.uri = with_query(&outgoing.uri, &[("continuationToken", upstream_token)])?;
+            resumed_at = with_query(outgoing.uri, &[("continuationToken", upstream_token)])?;
+            page_request.uri = &resumed_at;
         }
         let (place, response) = match place {
             Some(place) => {
@@ -73,7 +75,7 @@ impl Proxy {
             let mut query = vec![("continuationToken", token)];
             query.extend(left.map(|left| ("top", left.to_string())));
             let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
-            Some(format!("{}{}", gateway.as_deref()?, with_query(&outgoing.uri, &query).ok()?))
+            Some(format!("{}{}", gateway.as_deref()?, with_query(outgoing.uri, &query).ok()?))
         });
         let changed = match (page.as_object_mut(), link) {
             (Some(page), Some(link)) => page.insert("nextLink".to_owned(), Value::String(link)).or(Some(Value::Null)),

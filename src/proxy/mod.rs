@@ -6,6 +6,7 @@
 mod admission;
 mod attempt;
 mod body;
+mod call_head;
 mod candidates;
 mod deadline;
 mod error;
@@ -28,12 +29,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderValue, Response, Uri};
+use http::Response;
 
 pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
+pub use call_head::CallHead;
 pub use error::{ERROR_HEADER, ProxyError};
 pub use fanout::EndpointOutcome;
 pub use gate::QueueSettings;
@@ -47,7 +47,6 @@ use body::{Answer, RequestBody};
 use deadline::Deadlines;
 use exchange::Exchange;
 use forward::Outgoing;
-use headers::Glance;
 use overload::Limits;
 use request_id::RequestIds;
 use retry::Budget;
@@ -55,7 +54,7 @@ use retry::Budget;
 use crate::credential::{RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::{RetryBudgetShare, WorkerMetrics};
-use crate::route::{Choice, Inquiry, Manner, Table};
+use crate::route::{Choice, Manner, Table};
 use crate::serve::Peer;
 use crate::signalr::{Call, Operation, Together};
 
@@ -109,18 +108,13 @@ impl Snapshot {
 enum Plan<'a> {
     /// It asks for the gateway's own health.
     Health,
-    Forward(Box<Forward<'a>>),
-}
-
-/// A request that goes to endpoints.
-struct Forward<'a> {
-    operation: Operation,
-    choice: Choice<'a>,
-    /// The key under which the call may be repeated.
-    key: Option<String>,
-    outgoing: Outgoing,
-    /// The host in the request line, if there was one.
-    authority: Option<Authority>,
+    /// It goes to endpoints.
+    Forward {
+        operation: Operation,
+        choice: Choice<'a>,
+        /// The key under which the call may be repeated.
+        key: Option<&'a str>,
+    },
 }
 
 /// One worker's part of a [`Snapshot`].
@@ -144,20 +138,23 @@ impl Proxy {
     ///
     /// What needs no waiting is done in one go and put down in a [`Plan`]: whatever is alive while a future waits is room in
     /// it, for each request that is on its way.
-    async fn handle(&self, peer: &Peer, head: Parts, body: RequestBody) -> Response<ResponseBody> {
+    async fn handle(&self, peer: &Peer, mut exchange: Box<Exchange>, body: RequestBody) -> Response<ResponseBody> {
         let settings = &self.snapshot.settings;
-        let (mut exchange, plan) = self.open(peer, head, &body);
-        let result = match plan {
+        let plan = std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(peer, &exchange)));
+        let result = match plan.unwrap_or(Err(ProxyError::Internal)) {
             // In a box, or idle connections would keep room for it. As long as it has less than a kilobyte, the allocator has one
             // at hand.
-            Ok(plan) => Box::pin(AssertUnwindSafe(self.carry_out(peer, &plan, &mut exchange)).catch_unwind()).await,
+            Ok(plan) => {
+                let carried_out = self.carry_out(peer, &plan, &body, &exchange);
+                Box::pin(AssertUnwindSafe(carried_out).catch_unwind()).await
+            }
             Err(err) => Ok(Err(err)),
         };
         exchange.received(body.received());
         match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
             Ok(response) => {
                 exchange.answers(response.status());
-                response.map(|answer| ResponseBody::streamed(answer, settings.request_timeout, exchange))
+                response.map(|answer| ResponseBody::streamed(answer, settings.request_timeout, body, exchange))
             }
             Err(err) => {
                 body.discard();
@@ -170,35 +167,15 @@ impl Proxy {
         }
     }
 
-    /// Opens the books of a request, and says what is to be done for it.
-    fn open(&self, peer: &Peer, head: Parts, body: &RequestBody) -> (Box<Exchange>, Result<Plan<'_>, ProxyError>) {
-        let glance = Glance::at(&head.headers);
-        let request_id = if glance.has_request_id { request_id::of_caller(&head.headers) } else { None };
-        let request_id = request_id.unwrap_or_else(|| self.request_ids.next());
-        let access_log = self.snapshot.settings.access_log;
-        let mut exchange = Exchange::open(&self.metrics, access_log, request_id, head.method.clone());
-        let plan = AssertUnwindSafe(|| self.plan(peer, head, &glance, body, &mut exchange));
-        let plan = std::panic::catch_unwind(plan).unwrap_or(Err(ProxyError::Internal));
-        (exchange, plan)
-    }
-
     /// The pipeline, up to where something has to be waited for.
-    fn plan(
-        &self,
-        peer: &Peer,
-        mut head: Parts,
-        glance: &Glance,
-        body: &RequestBody,
-        exchange: &mut Exchange,
-    ) -> Result<Plan<'_>, ProxyError> {
+    fn plan<'a>(&'a self, peer: &Peer, exchange: &'a Exchange) -> Result<Plan<'a>, ProxyError> {
+        let head = exchange.head();
         // Who and what may pass.
         let admission = self.snapshot.admissions.get(peer.listener).ok_or(ProxyError::Internal)?;
-        let head_bytes = admission.admit(peer, &head, glance)?;
+        admission.admit(peer, head)?;
 
         // Which operation it is.
-        let authority = head.uri.authority().cloned();
-        let uri = origin_form(std::mem::take(&mut head.uri))?;
-        let call = Call::parse(&head.method, uri.path(), uri.query())?;
+        let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
         let operation = call.operation;
         exchange.is_call(&call);
         admission.admit_operation(operation)?;
@@ -209,21 +186,16 @@ impl Proxy {
         // Where it goes.
         let client = peer.address.map(|address| address.ip().to_canonical());
         self.hold_client_rate(peer.listener, client)?;
-        let inquiry = Inquiry { call: &call, headers: &head.headers, listener: peer.listener, client };
+        let inquiry = head.inquiry(&call, peer.listener, client);
         let (place, route) = self.snapshot.routes.pick(&inquiry).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
         }
         let choice = route.choose(&inquiry)?;
         self.hold_route_rate(place)?;
-
-        // What goes there.
         let key = if matches!(choice.manner(), Manner::All(_)) { repeats::key(&head.headers)? } else { None };
-        let key = key.filter(|_| operation.together() == Together::Deliver).map(str::to_owned);
-        let client = peer.forwarded_for.as_ref().filter(|_| self.snapshot.settings.forward_client_address);
-        headers::strip_request(&mut head.headers, glance, exchange.request_id(), client);
-        let outgoing = Outgoing::new(head, uri, body.clone(), head_bytes);
-        Ok(Plan::Forward(Box::new(Forward { operation, choice, key, outgoing, authority })))
+        let key = key.filter(|_| operation.together() == Together::Deliver);
+        Ok(Plan::Forward { operation, choice, key })
     }
 
     /// The pipeline's other half: as whom a request goes, and going.
@@ -231,19 +203,21 @@ impl Proxy {
         &self,
         peer: &Peer,
         plan: &Plan<'_>,
-        exchange: &mut Exchange,
+        body: &RequestBody,
+        exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
-        let Plan::Forward(forward) = plan else { return self.health(exchange) };
-        let Forward { operation, choice, key, outgoing, authority } = &**forward;
+        let Plan::Forward { operation, choice, key } = plan else { return self.health(exchange) };
         if let Some(entered) = self.enter_listener(peer.listener, exchange).await? {
             exchange.holds(entered);
         }
-        let gateway = || gateway_origin(peer, authority.as_ref(), outgoing.host().as_ref());
+        let head = exchange.head();
+        let outgoing = &Outgoing::new(head, body.clone());
+        let gateway = || gateway_origin(peer, head);
         // The rare ways are in boxes: every request's future would have room for them.
         let (place, mut response) = match (choice.manner(), operation.together()) {
             (_, Together::List) => Box::pin(self.list(*choice, outgoing, gateway(), exchange)).await?,
             (Manner::All(policy), Together::Deliver | Together::Ask) => {
-                Box::pin(self.fan_out(*choice, policy, *operation, key.as_deref(), outgoing, exchange)).await?
+                Box::pin(self.fan_out(*choice, policy, *operation, *key, outgoing, exchange)).await?
             }
             _ => self.deliver(choice, *operation, outgoing, exchange).await?,
         };
@@ -268,18 +242,7 @@ impl Proxy {
     }
 }
 
-/// Returns `path?query` as the caller sent it. HTTP/1.1 requests nearly always come in this form.
-fn origin_form(uri: Uri) -> Result<Uri, ProxyError> {
-    if uri.authority().is_none() {
-        return Ok(uri);
-    }
-    let path_and_query = uri.into_parts().path_and_query.ok_or(ProxyError::UnknownPath)?;
-    Ok(Uri::from(path_and_query))
-}
-
 /// Returns the origin under which the caller reached us, for links in answers.
-fn gateway_origin(peer: &Peer, authority: Option<&Authority>, host: Option<&HeaderValue>) -> Option<String> {
-    let authority = authority.map(Authority::as_str);
-    let host = authority.or_else(|| host?.to_str().ok())?;
-    Some(format!("{}://{host}", if peer.is_tls { "https" } else { "http" }))
+fn gateway_origin(peer: &Peer, head: &CallHead) -> Option<String> {
+    Some(format!("{}://{}", if peer.is_tls { "https" } else { "http" }, head.host()?))
 }

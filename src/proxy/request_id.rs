@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The id of a request, in and out.
@@ -14,8 +14,6 @@ const LONGEST: usize = 128;
 const DIGITS: usize = 32;
 /// How many ids are made at once. They share one allocation.
 const BLOCK: usize = 32;
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// One worker's ids, made in advance.
 #[derive(Debug, Default)]
@@ -34,12 +32,21 @@ impl RequestIds {
 }
 
 fn random_digits(count: usize) -> Bytes {
-    let mut digits = BytesMut::with_capacity(count);
+    let mut digits = Vec::with_capacity(count);
     while digits.len() < count {
-        let byte = usize::from(fastrand::u8(..));
-        digits.extend([byte >> 4, byte & 15].into_iter().filter_map(|digit| HEX.get(digit)));
+        digits.extend_from_slice(&hex(fastrand::u32(..)));
     }
-    digits.freeze()
+    digits.into()
+}
+
+/// Returns the hex digits of a number, in some order. All eight are made at once, each in a byte of its own.
+fn hex(number: u32) -> [u8; 8] {
+    let mut nibbles = u64::from(number);
+    nibbles = (nibbles | (nibbles << 16)) & 0x0000_ffff_0000_ffff;
+    nibbles = (nibbles | (nibbles << 8)) & 0x00ff_00ff_00ff_00ff;
+    nibbles = (nibbles | (nibbles << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    let above_nine = ((nibbles + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (nibbles + 0x3030_3030_3030_3030 + above_nine * u64::from(b'a' - b'0' - 10)).to_ne_bytes()
 }
 
 /// Returns the caller's id if it can be taken over: it is plain ASCII and not too long.
@@ -61,6 +68,16 @@ mod tests {
         let made: HashSet<HeaderValue> = (0..10 * BLOCK).map(|_| ids.next()).collect();
         assert_eq!(made.len(), 10 * BLOCK);
         assert!(made.iter().all(|id| id.len() == DIGITS && id.as_bytes().iter().all(u8::is_ascii_hexdigit)));
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 0x0123_4567, 0x89ab_cdef, u32::MAX, fastrand::u32(..)] {
+            let (mut made, mut expected) = (hex(number), format!("{number:08x}").into_bytes());
+            made.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(made[..], expected, "{number:x}");
+        }
     }
 
     #[test]

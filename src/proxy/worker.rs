@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::exchange::Exchange;
 use super::retry::Budget;
-use super::{Proxy, RequestBody, ResponseBody, Snapshot};
+use super::{CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::{ConnectionGauge, Metrics, Names, RetryBudgetShare, WorkerMetrics};
 use crate::serve::{Handler, Peer};
@@ -102,8 +103,11 @@ impl Handler for WorkerProxy {
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
         let (proxy, peer) = (self.0.current(), Rc::clone(peer));
         let (head, incoming) = request.into_parts();
+        let client = peer.forwarded_for.as_ref().filter(|_| proxy.snapshot.settings.forward_client_address);
+        let head = CallHead::new(head, || proxy.request_ids.next(), client.cloned());
+        let exchange = Exchange::open(&proxy.metrics, proxy.snapshot.settings.access_log, head);
         let body = RequestBody::new(incoming, proxy.snapshot.settings.max_body_bytes);
-        async move { proxy.handle(&peer, head, body).await }
+        async move { proxy.handle(&peer, exchange, body).await }
     }
 }
 

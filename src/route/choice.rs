@@ -43,7 +43,8 @@ impl<'a> Choice<'a> {
             Pick::Hash(by) => by.of(inquiry),
             Pick::First | Pick::Weighted | Pick::All(_) => 0,
         };
-        Ok(Self { route, key, named: named(route, inquiry.headers)? })
+        let named = if inquiry.may_name_endpoint { named(route, inquiry.headers)? } else { None };
+        Ok(Self { route, key, named })
     }
 
     /// Returns the route.

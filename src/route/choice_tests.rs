@@ -35,7 +35,7 @@ fn endpoints(weights: &[(&str, u32)]) -> Vec<(String, u32)> {
 fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usize>, NotAChoice> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&Method::POST, path, query).unwrap();
-    let inquiry = Inquiry { call: &call, headers, listener: 0, client: None };
+    let inquiry = Inquiry { call: &call, headers, may_name_endpoint: true, listener: 0, client: None };
     let (_, route) = table.pick(&inquiry).unwrap();
     Ok(route.choose(&inquiry)?.order().collect())
 }

@@ -21,6 +21,8 @@ pub struct Inquiry<'a> {
     pub call: &'a Call<'a>,
     /// The request's headers.
     pub headers: &'a HeaderMap,
+    /// Whether [`ENDPOINT_HEADER`](super::ENDPOINT_HEADER) may be among them: it is looked for only then.
+    pub may_name_endpoint: bool,
     /// The place of the listener it came in by.
     pub listener: usize,
     /// The caller's address; `None` on a Unix socket.
@@ -145,7 +147,7 @@ impl Route {
 
     /// Says which condition the call does not meet, if any.
     pub fn mismatch(&self, inquiry: &Inquiry<'_>) -> Option<Mismatch> {
-        let Inquiry { call, headers, listener, client } = inquiry;
+        let Inquiry { call, headers, listener, client, .. } = inquiry;
         let rules = &self.matches;
         if rules.operations.is_some_and(|operations| !operations.contains(call.operation)) {
             return Some(Mismatch::Operation);

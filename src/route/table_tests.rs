@@ -43,7 +43,7 @@ fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
     headers.append("x-region", HeaderValue::from_static("east"));
     headers.append("x-region", HeaderValue::from_static("west"));
     let client = Some("10.1.2.3".parse().unwrap());
-    let inquiry = Inquiry { call: &call, headers: &headers, listener: 1, client };
+    let inquiry = Inquiry { call: &call, headers: &headers, may_name_endpoint: false, listener: 1, client };
     let route = &table.routes()[0];
     let mismatch = route.mismatch(&inquiry);
     assert_eq!(route.difference(&inquiry, "local").map(|difference| difference.condition), mismatch);
@@ -88,7 +88,8 @@ fn each_condition_is_looked_at() {
 
 fn picked(table: &Table, target: &str) -> Option<String> {
     let call = Call::parse(&Method::POST, target, None).unwrap();
-    let inquiry = Inquiry { call: &call, headers: &HeaderMap::new(), listener: 0, client: None };
+    let inquiry =
+        Inquiry { call: &call, headers: &HeaderMap::new(), may_name_endpoint: false, listener: 0, client: None };
     table.pick(&inquiry).map(|(_, route)| route.name().to_string())
 }
 
@@ -128,7 +129,7 @@ proptest! {
         let table = table(&routes);
         let target = format!("/api/hubs/{hub}/:send");
         let call = Call::parse(&Method::POST, &target, None).unwrap();
-        let inquiry = Inquiry { call: &call, headers: &HeaderMap::new(), listener: 0, client: None };
+        let inquiry = Inquiry { call: &call, headers: &HeaderMap::new(), may_name_endpoint: false, listener: 0, client: None };
         let expected = table.routes().iter().position(|route| route.mismatch(&inquiry).is_none());
         prop_assert_eq!(table.pick(&inquiry).map(|(place, _)| place), expected);
     }

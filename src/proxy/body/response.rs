@@ -8,11 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::{RequestBody, UNWANTED_TIME};
-use crate::endpoint::Lease;
+use crate::endpoint::{BrokenOff, Download};
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
 
@@ -30,19 +29,20 @@ pub struct ResponseBody {
 enum Content {
     Nothing,
     Whole(Option<Bytes>),
-    Streamed(Box<Download>),
+    Streamed(Box<Timed>),
 }
 
-struct Download {
-    incoming: Incoming,
-    /// Given back when the body has ended; a connection whose answer was not read to the end is closed.
-    lease: Option<Lease<RequestBody>>,
+/// An endpoint's body and the time it has to end.
+struct Timed {
+    download: Download<RequestBody>,
     deadline: Pin<Box<Sleep>>,
+    /// The caller's body, of which it may still be sending the rest.
+    upload: Option<RequestBody>,
 }
 
-impl fmt::Debug for Download {
+impl fmt::Debug for Timed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Download").field("lease", &self.lease).finish_non_exhaustive()
+        f.debug_struct("Timed").field("deadline", &self.deadline.deadline()).finish_non_exhaustive()
     }
 }
 
@@ -51,7 +51,7 @@ impl fmt::Debug for Download {
 pub enum DownloadError {
     /// The endpoint broke off.
     #[error("the endpoint broke off in the middle of its answer")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] BrokenOff),
     /// The endpoint took too long.
     #[error("the endpoint did not finish its answer in time")]
     Deadline,
@@ -64,16 +64,24 @@ impl ResponseBody {
         Self { content, exchange: Some(exchange) }
     }
 
-    /// An endpoint's body, which may take `time` to end.
-    pub(in crate::proxy) fn streamed(answer: Answer, time: Duration, exchange: Box<Exchange>) -> Self {
+    /// An endpoint's body, which may take `time` to end. An endpoint may answer before it has had all of the caller's body;
+    /// what is left of `upload` then is read and forgotten.
+    pub(in crate::proxy) fn streamed(
+        answer: Answer,
+        time: Duration,
+        upload: RequestBody,
+        exchange: Box<Exchange>,
+    ) -> Self {
         let content = match answer {
+            Answer::Streamed(download) => {
+                let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + time));
+                let timed = Timed { download, deadline, upload: Some(upload) };
+                return Self { content: Content::Streamed(Box::new(timed)), exchange: Some(exchange) };
+            }
             Answer::Empty => Content::Nothing,
             Answer::Whole(bytes) => Content::Whole(Some(bytes)),
-            Answer::Streamed(incoming, lease) => {
-                let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + time));
-                Content::Streamed(Box::new(Download { incoming, lease: Some(lease), deadline }))
-            }
         };
+        upload.discard();
         Self { content, exchange: Some(exchange) }
     }
 }
@@ -84,17 +92,13 @@ pub(in crate::proxy) enum Answer {
     Empty,
     /// It was read already; the connection is back in its pool.
     Whole(Bytes),
-    /// It is still to be read from this connection.
-    Streamed(Incoming, Lease<RequestBody>),
+    /// It is still to be read from its connection.
+    Streamed(Download<RequestBody>),
 }
 
 impl Answer {
-    pub(in crate::proxy) fn new(incoming: Incoming, lease: Lease<RequestBody>) -> Self {
-        if incoming.is_end_stream() {
-            lease.finished();
-            return Self::Empty;
-        }
-        Self::Streamed(incoming, lease)
+    pub(in crate::proxy) fn new(download: Download<RequestBody>) -> Self {
+        if download.is_end_stream() { Self::Empty } else { Self::Streamed(download) }
     }
 
     /// Reads an answer that nobody wants, if it is small, so that its connection can be used again.
@@ -110,17 +114,15 @@ impl Answer {
     /// # Errors
     /// The endpoint broke off, took too long or sent more.
     pub(in crate::proxy) async fn collected(self, most: usize, time: Duration) -> Result<Bytes, ProxyError> {
-        let (incoming, lease) = match self {
+        let download = match self {
             Self::Empty => return Ok(Bytes::new()),
             Self::Whole(bytes) => return Ok(bytes),
-            Self::Streamed(incoming, lease) => (incoming, lease),
+            Self::Streamed(download) => download,
         };
-        let collected = Limited::new(incoming, most).collect();
+        let collected = Limited::new(download, most).collect();
         let collected =
             tokio::time::timeout(time, collected).await.map_err(|_late| ProxyError::Deadline { limit: time })?;
-        let bytes = collected.map_err(ProxyError::AnswerBroken)?.to_bytes();
-        lease.finished();
-        Ok(bytes)
+        Ok(collected.map_err(ProxyError::AnswerBroken)?.to_bytes())
     }
 }
 
@@ -133,7 +135,7 @@ impl Body for ResponseBody {
         let frame = match &mut this.content {
             Content::Nothing => None,
             Content::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Content::Streamed(download) => ready!(download.poll_frame(cx)),
+            Content::Streamed(timed) => ready!(timed.poll_frame(cx)),
         };
         match (&frame, &mut this.exchange) {
             (Some(Ok(frame)), Some(exchange)) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
@@ -152,7 +154,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Nothing | Content::Whole(None) => true,
             Content::Whole(Some(_)) => false,
-            Content::Streamed(download) => download.lease.is_none() || download.incoming.is_end_stream(),
+            Content::Streamed(timed) => timed.download.is_end_stream(),
         }
     }
 
@@ -160,23 +162,16 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Nothing | Content::Whole(None) => SizeHint::with_exact(0),
             Content::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Streamed(download) => download.incoming.size_hint(),
+            Content::Streamed(timed) => timed.download.size_hint(),
         }
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // hyper drops a body whose last byte it has without asking for the end.
-        let is_complete = self.is_end_stream();
-        if let Content::Streamed(download) = &mut self.content
-            && is_complete
-            && let Some(lease) = download.lease.take()
-        {
-            lease.finished();
-        }
         if let Some(mut exchange) = self.exchange.take() {
-            if !is_complete {
+            // hyper drops a body whose last byte it has without asking for the end.
+            if !self.is_end_stream() {
                 exchange.broke_off();
             }
             exchange.finish();
@@ -184,28 +179,19 @@ impl Drop for ResponseBody {
     }
 }
 
-impl Download {
+impl Timed {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
+        match Pin::new(&mut self.download).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                if let Some(upload) = self.upload.take_if(|_| self.download.is_end_stream()) {
+                    upload.discard();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(DownloadError::Broken)))
+            }
             Poll::Pending => {
                 ready!(self.deadline.as_mut().poll(cx));
-                self.lease = None;
-                return Poll::Ready(Some(Err(DownloadError::Deadline)));
+                Poll::Ready(Some(Err(DownloadError::Deadline)))
             }
-        };
-        match frame {
-            None => {
-                if let Some(lease) = self.lease.take() {
-                    lease.finished();
-                }
-                Poll::Ready(None)
-            }
-            Some(Err(err)) => {
-                self.lease = None;
-                Poll::Ready(Some(Err(DownloadError::Broken(err))))
-            }
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
         }
     }
 }

@@ -1,0 +1,185 @@
+//! Heads of messages: writes that of a request, reads that of an answer. Pure.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
+
+use super::framing::{Chunk, Decoder};
+use super::upload::Length;
+use super::{Broken, RequestHead};
+
+/// The most header lines of an answer.
+const MAX_HEADERS: usize = 100;
+
+/// Writes the head of a request, and what frames a body of that length.
+///
+/// Source: RFC 9112 sections 3 and 5.
+pub(super) fn write(memory: &mut Vec<u8>, head: &RequestHead<'_>, length: Length) {
+    for part in [head.method.as_str(), " ", head.target, " HTTP/1.1\r\n"] {
+        memory.extend_from_slice(part.as_bytes());
+    }
+    (head.lines)(&mut |name, value| {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            memory.extend_from_slice(part);
+        }
+    });
+    match length {
+        Length::Known(0) if !anticipates_body(head.method) => {}
+        Length::Known(length) => {
+            memory.extend_from_slice(b"content-length: ");
+            memory.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            memory.extend_from_slice(b"\r\n");
+        }
+        Length::Unknown => memory.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    memory.extend_from_slice(b"\r\n");
+}
+
+/// Whether a server expects a body, and may refuse the request (411) that does not say that there is none.
+///
+/// Source: RFC 9110 section 8.6.
+fn anticipates_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// The head of an answer, and what it says about what follows.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) answer: Response<()>,
+    pub(super) body: Decoder,
+    /// Whether the connection may carry another request.
+    pub(super) keeps_alive: bool,
+}
+
+/// Reads the head of an answer to a request with this method. Returns its length in bytes, too; `None` while it is not all
+/// there. Interim answers (1xx) are passed over, and so are headers that are `unwanted`. Values share the memory of `input`.
+///
+/// # Errors
+/// It is not HTTP/1.x, or does not say clearly where its body ends.
+pub(super) fn read(
+    input: &Bytes,
+    method: &Method,
+    unwanted: fn(&HeaderName) -> bool,
+) -> Result<Option<(usize, Head)>, Broken> {
+    let mut start = 0;
+    loop {
+        let rest = input.get(start..).unwrap_or_default();
+        let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut found = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut found, rest, &mut lines);
+        let httparse::Status::Complete(length) = parsed.map_err(Broken::NotHttp)? else { return Ok(None) };
+        start += length;
+        let status = StatusCode::from_u16(found.code.unwrap_or_default());
+        let status = status.map_err(|_not_one| Broken::NotHttp(httparse::Error::Status))?;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Broken::Framing("it switches to a protocol that nobody asked for"));
+        }
+        if status.is_informational() {
+            continue;
+        }
+        let mut head = Reading::new(found.version == Some(1), found.headers.len());
+        for line in found.headers.iter() {
+            head.line(line.name, input.slice_ref(line.value), unwanted)?;
+        }
+        return Ok(Some((start, head.ended(status, found.reason.unwrap_or_default(), method)?)));
+    }
+}
+
+/// A head that is being read line by line.
+#[derive(Default)]
+struct Reading {
+    headers: HeaderMap,
+    is_http11: bool,
+    length: Option<u64>,
+    /// Whether there is a `Transfer-Encoding`, and whether the last of them is `chunked`.
+    transfer_encoding: Option<bool>,
+    closes: bool,
+    asks_to_stay: bool,
+}
+
+impl Reading {
+    fn new(is_http11: bool, lines: usize) -> Self {
+        // With room for what is added on the way to the caller.
+        Self { is_http11, headers: HeaderMap::with_capacity(lines + 1), ..Self::default() }
+    }
+
+    fn line(&mut self, name: &str, value: Bytes, unwanted: fn(&HeaderName) -> bool) -> Result<(), Broken> {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let name = name.map_err(|_invalid| Broken::NotHttp(httparse::Error::HeaderName))?;
+        let value = HeaderValue::from_maybe_shared(value);
+        let value = value.map_err(|_invalid| Broken::NotHttp(httparse::Error::HeaderValue))?;
+        if name == CONTENT_LENGTH {
+            let length = parse_length(value.as_bytes()).ok_or(Broken::Framing("its length is not a number"))?;
+            match self.length {
+                None => self.length = Some(length),
+                // The same once more says nothing new, and goes no further.
+                Some(known) if known == length => return Ok(()),
+                Some(_) => return Err(Broken::Framing("it has two lengths")),
+            }
+        } else if name == TRANSFER_ENCODING {
+            self.transfer_encoding = Some(last_of(&value).eq_ignore_ascii_case(b"chunked"));
+        } else if name == CONNECTION {
+            self.closes |= has_token(&value, b"close");
+            self.asks_to_stay |= has_token(&value, b"keep-alive");
+        }
+        if !unwanted(&name) {
+            self.headers.append(name, value);
+        }
+        Ok(())
+    }
+
+    fn ended(self, status: StatusCode, reason: &str, method: &Method) -> Result<Head, Broken> {
+        let body = self.body(status, method)?;
+        let ends_with_connection = body == Decoder::UntilClose;
+        let keeps_alive = !self.closes && !ends_with_connection && (self.is_http11 || self.asks_to_stay);
+        let mut answer = Response::new(());
+        *answer.status_mut() = status;
+        *answer.headers_mut() = self.headers;
+        *answer.version_mut() = if self.is_http11 { Version::HTTP_11 } else { Version::HTTP_10 };
+        // The server writes it; most are the usual words.
+        if status.canonical_reason() != Some(reason)
+            && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+        {
+            answer.extensions_mut().insert(reason);
+        }
+        Ok(Head { answer, body, keeps_alive })
+    }
+
+    /// Says where the body ends.
+    ///
+    /// Source: RFC 9112 section 6.3. What it leaves to be repaired is refused here.
+    fn body(&self, status: StatusCode, method: &Method) -> Result<Decoder, Broken> {
+        if *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            return Ok(Decoder::Ended);
+        }
+        match (self.transfer_encoding, self.length) {
+            (Some(_), Some(_)) => Err(Broken::Framing("it has a length and a transfer encoding")),
+            (Some(_), None) if !self.is_http11 => Err(Broken::Framing("HTTP/1.0 does not have transfer encodings")),
+            (Some(true), None) => Ok(Decoder::Chunked(Chunk::Size)),
+            (Some(false), None) => Err(Broken::Framing("its transfer encoding is not chunked")),
+            (None, Some(length)) => Ok(Decoder::of_length(length)),
+            (None, None) => Ok(Decoder::UntilClose),
+        }
+    }
+}
+
+/// Reads digits and nothing else: no sign, no blanks, no list.
+fn parse_length(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    if is_number { std::str::from_utf8(value).ok()?.parse().ok() } else { None }
+}
+
+fn tokens(value: &HeaderValue) -> impl DoubleEndedIterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
+    tokens(value).any(|found| found.eq_ignore_ascii_case(token))
+}
+
+fn last_of(value: &HeaderValue) -> &[u8] {
+    tokens(value).next_back().unwrap_or_default()
+}

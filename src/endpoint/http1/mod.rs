@@ -1,0 +1,247 @@
+//! One HTTP/1.1 connection to an endpoint, driven by whoever has a request on it: no task of its own, no channel, no copy of
+//! the headers. It carries one request at a time.
+//!
+//! hyper's client would do, and did: of 48 k instructions that a request took, 10 k went to its task, its channel and the
+//! headers' second map (callgrind, 2026-11). `tests.rs` holds the two against each other. What is not plainly framed is
+//! refused, not repaired.
+
+mod framing;
+mod head;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Method, Response};
+use http_body::Body;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::socket::Socket;
+use framing::Decoder;
+use upload::{Length, Upload};
+
+/// The largest head of an answer, in bytes. Chosen: four times what servers usually allow themselves.
+const MAX_HEAD_BYTES: usize = 128 * 1024;
+/// How much is read at once while a head is expected. It lies on the stack: an answer without a body leaves nothing behind.
+const HEAD_READ: usize = 4 * 1024;
+/// How much is read at once of a body.
+const BODY_READ: usize = 64 * 1024;
+
+/// Why a body could not be read on.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The endpoint closed the connection.
+    #[error("the endpoint closed the connection before its answer had ended")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection to the endpoint broke")]
+    Io(#[from] io::Error),
+    /// What came is not HTTP/1.x.
+    #[error("what the endpoint sent is not HTTP")]
+    NotHttp(#[source] httparse::Error),
+    /// What came does not say where it ends, or says two things.
+    #[error("the endpoint's answer is not clearly framed: {0}")]
+    Framing(&'static str),
+    /// The head has no end.
+    #[error("the head of the endpoint's answer is longer than {MAX_HEAD_BYTES} bytes")]
+    HeadTooLarge,
+    /// The caller broke off.
+    #[error("the body of the request broke off")]
+    Upload(#[source] Cause),
+    /// The caller's body is not as long as it said.
+    #[error("the body of the request is not as long as it was said to be")]
+    UploadLength,
+}
+
+impl Broken {
+    /// Whether the endpoint was there and did not speak HTTP.
+    pub fn is_protocol(&self) -> bool {
+        matches!(self, Self::NotHttp(_) | Self::Framing(_) | Self::HeadTooLarge)
+    }
+}
+
+/// Takes header lines, one after the other.
+pub type EachLine<'a> = dyn FnMut(&HeaderName, &HeaderValue) + 'a;
+
+/// What is said in the head of a request, beside what frames its body.
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query, as they go onto the wire.
+    pub target: &'a str,
+    /// Calls what it is given with each header line, `Host` among them.
+    pub lines: &'a dyn Fn(&mut EachLine<'_>),
+    /// Whether a header of the answer may be left out when it is read, which is cheaper than to remove it.
+    pub unwanted: fn(&HeaderName) -> bool,
+}
+
+/// A connection and the request that is on it.
+pub(super) struct Connection<B> {
+    socket: Socket,
+    /// What was read and not used yet.
+    input: BytesMut,
+    /// The request, until all of it is written.
+    upload: Option<Upload<B>>,
+    method: Method,
+    unwanted: fn(&HeaderName) -> bool,
+    memory: Option<Vec<u8>>,
+    /// Why the rest of the request cannot be written. An endpoint that answers early may close its ear first.
+    deaf: Option<Broken>,
+    body: Decoder,
+    keeps_alive: bool,
+}
+
+impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
+    /// Takes a fresh connection.
+    pub(super) fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            input: BytesMut::new(),
+            upload: None,
+            method: Method::GET,
+            unwanted: |_| false,
+            memory: None,
+            deaf: None,
+            body: Decoder::Ended,
+            keeps_alive: true,
+        }
+    }
+
+    /// Whether a request may be begun: the endpoint has not closed it, nor sent what nobody asked for. Tells what is known
+    /// by now, without a system call if nothing has come.
+    pub(super) fn is_usable(&mut self) -> bool {
+        let mut room = [MaybeUninit::uninit(); 1];
+        let mut nobody = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.socket).poll_read(&mut nobody, &mut ReadBuf::uninit(&mut room)).is_pending()
+    }
+
+    /// Begins a request. `memory` is what its head is written into.
+    pub(super) fn begin(&mut self, head: &RequestHead<'_>, body: B, mut memory: Vec<u8>) {
+        let length = Length::of(&body);
+        head::write(&mut memory, head, length);
+        self.upload = Some(Upload::new(memory, body, length));
+        self.method = head.method.clone();
+        self.unwanted = head.unwanted;
+    }
+
+    /// Whether nothing of the request can have been received.
+    pub(super) fn is_unsent(&self) -> bool {
+        // What TLS has taken may be partly written when it fails.
+        self.socket.is_plain() && self.upload.as_ref().is_some_and(|upload| !upload.has_begun())
+    }
+
+    /// Writes the request and reads the head of its answer.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+        self.poll_upload(cx)?;
+        loop {
+            let head = match ready!(self.poll_head(cx)) {
+                Ok(head) => head,
+                // What went wrong first says more.
+                Err(err) => return Poll::Ready(Err(self.deaf.take().unwrap_or(err))),
+            };
+            let Some(head::Head { answer, body, keeps_alive }) = head else { continue };
+            self.body = body;
+            self.keeps_alive = keeps_alive;
+            self.body.skip_framing(&mut self.input)?;
+            return Poll::Ready(Ok(answer));
+        }
+    }
+
+    /// Writes what is left of the request, as far as that is possible.
+    ///
+    /// # Errors
+    /// The caller broke off, or nothing was written at all.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        let Some(upload) = self.upload.as_mut().filter(|_| self.deaf.is_none()) else { return Ok(()) };
+        match upload.poll(cx, &mut self.socket) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.memory = self.upload.take().map(Upload::into_memory),
+            Poll::Ready(Err(Broken::Io(err))) if upload.has_begun() => self.deaf = Some(Broken::Io(err)),
+            Poll::Ready(Err(err)) => return Err(err),
+        }
+        Ok(())
+    }
+
+    /// Returns the memory of the request's head once it is written, for the next one.
+    pub(super) fn take_memory(&mut self) -> Option<Vec<u8>> {
+        self.memory.take()
+    }
+
+    /// Reads on, and returns the head if it is all there.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<head::Head>, Broken>> {
+        let mut room = [MaybeUninit::uninit(); HEAD_READ];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Err(Broken::Closed));
+        }
+        let input = if self.input.is_empty() {
+            Bytes::copy_from_slice(read.filled())
+        } else {
+            self.input.extend_from_slice(read.filled());
+            self.input.split().freeze()
+        };
+        let Some((length, head)) = head::read(&input, &self.method, self.unwanted)? else {
+            if input.len() > MAX_HEAD_BYTES {
+                return Poll::Ready(Err(Broken::HeadTooLarge));
+            }
+            self.input = input.into();
+            return Poll::Ready(Ok(None));
+        };
+        self.input.extend_from_slice(input.get(length..).unwrap_or_default());
+        Poll::Ready(Ok(Some(head)))
+    }
+
+    /// Reads the next piece of the answer's body, and goes on writing the request if it was answered early.
+    ///
+    /// # Errors
+    /// The rest of the body will not come.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if let Err(err) = self.poll_upload(cx) {
+            self.deaf = Some(err);
+        }
+        loop {
+            let piece = self.body.decode(&mut self.input)?;
+            self.body.skip_framing(&mut self.input)?;
+            if piece.is_some() || self.body_has_ended() {
+                return Poll::Ready(piece.map(Ok));
+            }
+            let most = self.body.left().map_or(BODY_READ, |left| usize::try_from(left).unwrap_or(BODY_READ));
+            if ready!(self.poll_read(cx, most.min(BODY_READ)))? == 0 {
+                self.body.close()?;
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        self.input.reserve(most);
+        std::pin::pin!(tokio::io::AsyncReadExt::read_buf(&mut self.socket, &mut self.input)).poll(cx)
+    }
+
+    /// Whether the answer's body has ended.
+    pub(super) fn body_has_ended(&self) -> bool {
+        self.body == Decoder::Ended
+    }
+
+    /// Returns the length of the rest of the answer's body, in bytes, if it is known.
+    pub(super) fn body_left(&self) -> Option<u64> {
+        self.body.left()
+    }
+
+    /// Whether it may carry another request: both sides have ended this one and want to stay.
+    pub(super) fn is_free(&self) -> bool {
+        self.keeps_alive && self.body_has_ended() && self.upload.is_none() && self.input.is_empty()
+    }
+}

@@ -1,0 +1,214 @@
+//! A connection in use, and the body of an answer that is still to be read from it. Either goes back to its pool when its
+//! work is done, and is closed when it is dropped before.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+
+use super::Pool;
+use super::http1::{Broken, Connection, RequestHead};
+use super::http2;
+use crate::metrics::ConnectionCount;
+
+/// A body that can be sent to an endpoint.
+pub trait Upload: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static {}
+
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> Upload for B {}
+
+/// A connection in use. Dropping it closes the connection if it is HTTP/1.1.
+pub struct Lease<B> {
+    line: Line<B>,
+    reused: bool,
+    pool: Pool<B>,
+}
+
+/// What a request goes onto.
+pub(super) enum Line<B> {
+    /// A connection for one request at a time.
+    Http1(Counted<B>),
+    /// A connection that many share.
+    Http2(SendRequest<B>),
+}
+
+/// An HTTP/1.1 connection, counted. In a box: it moves from hand to hand.
+pub struct Counted<B> {
+    pub(super) connection: Box<Connection<B>>,
+    pub(super) count: ConnectionCount,
+    /// When its last request began. It is idle for less than that, so nothing is kept for too long.
+    pub(super) used: Instant,
+}
+
+/// A request that got no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct SendError {
+    /// Whether nothing of it can have been received.
+    pub is_unsent: bool,
+    /// What went wrong.
+    pub source: BrokenOff,
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenOff {
+    /// On an HTTP/1.1 connection.
+    #[error(transparent)]
+    Http1(#[from] Broken),
+    /// On an HTTP/2 connection.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl BrokenOff {
+    /// Whether the endpoint was there and did not speak HTTP.
+    pub fn is_protocol(&self) -> bool {
+        match self {
+            Self::Http1(err) => err.is_protocol(),
+            Self::Http2(err) => err.is_parse(),
+        }
+    }
+}
+
+impl<B: Upload> Lease<B> {
+    pub(super) fn new(line: Line<B>, reused: bool, pool: Pool<B>) -> Self {
+        Self { line, reused, pool }
+    }
+
+    /// Whether the connection carried a request before. Such a one may have been closed by the endpoint a moment ago.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Puts a request on the connection, and returns what writes it and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// [`SendError`]; it says whether the request may have been received.
+    ///
+    /// # Cancel safety
+    /// Not safe: the request may have been received.
+    pub fn send(self, head: &RequestHead<'_>, body: B) -> Sending<B> {
+        let Self { line, pool, .. } = self;
+        match line {
+            Line::Http1(mut counted) => {
+                counted.connection.begin(head, body, pool.memory());
+                Sending::Http1(Some((counted, pool)))
+            }
+            Line::Http2(mut sender) => {
+                let request = http2::request(head, body, pool.endpoint().uri());
+                Sending::Http2(Box::pin(async move {
+                    let answer = sender.try_send_request(request).await;
+                    answer.map(|answer| answer.map(|body| Download(Source::Http2(body)))).map_err(|mut err| SendError {
+                        is_unsent: err.take_message().is_some(),
+                        source: err.into_error().into(),
+                    })
+                }))
+            }
+        }
+    }
+}
+
+/// What came of a request.
+type Sent<B> = Result<Response<Download<B>>, SendError>;
+
+/// Writes a request and waits for the head of its answer.
+pub enum Sending<B> {
+    /// On a connection of its own; `None` when that is done.
+    Http1(Option<(Counted<B>, Pool<B>)>),
+    /// On a shared one. In a box: it is the rarer way, and larger.
+    Http2(Pin<Box<dyn Future<Output = Sent<B>>>>),
+}
+
+impl<B: Upload> Future for Sending<B> {
+    type Output = Sent<B>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let on = match self.get_mut() {
+            Self::Http1(on) => on,
+            Self::Http2(answer) => return answer.as_mut().poll(cx),
+        };
+        let Some((counted, pool)) = on else { return Poll::Pending };
+        let answer = counted.connection.poll_answer(cx);
+        if let Some(memory) = counted.connection.take_memory() {
+            pool.keep_memory(memory);
+        }
+        let is_unsent = counted.connection.is_unsent();
+        let answer = ready!(answer).map_err(|err| SendError { is_unsent, source: err.into() });
+        let Some((counted, pool)) = on.take() else { return Poll::Pending };
+        Poll::Ready(answer.map(|answer| answer.map(|()| Download::http1(counted, pool))))
+    }
+}
+
+/// The body of an endpoint's answer.
+pub struct Download<B>(Source<B>);
+
+enum Source<B> {
+    /// Nothing more comes.
+    Ended,
+    Http1(Counted<B>, Pool<B>),
+    Http2(Incoming),
+}
+
+impl<B: Upload> Download<B> {
+    fn http1(counted: Counted<B>, pool: Pool<B>) -> Self {
+        let mut download = Self(Source::Http1(counted, pool));
+        download.end_if_ended();
+        download
+    }
+
+    /// Gives the connection back, if there is nothing more on it.
+    fn end_if_ended(&mut self) {
+        if let Source::Http1(counted, _) = &self.0
+            && counted.connection.body_has_ended()
+            && let Source::Http1(counted, pool) = std::mem::replace(&mut self.0, Source::Ended)
+        {
+            pool.give_back(counted);
+        }
+    }
+}
+
+impl<B: Upload> Body for Download<B> {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let frame = match &mut self.0 {
+            Source::Ended => None,
+            Source::Http1(counted, _) => {
+                ready!(counted.connection.poll_body(cx)).map(|piece| piece.map(Frame::data).map_err(BrokenOff::from))
+            }
+            Source::Http2(body) => {
+                return Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(BrokenOff::from)));
+            }
+        };
+        match frame {
+            Some(Err(_)) => self.0 = Source::Ended,
+            Some(Ok(_)) | None => self.end_if_ended(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Ended => true,
+            // It is put away as soon as it has ended.
+            Source::Http1(..) => false,
+            Source::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Ended => SizeHint::with_exact(0),
+            Source::Http1(counted, _) => {
+                counted.connection.body_left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Source::Http2(body) => body.size_hint(),
+        }
+    }
+}
