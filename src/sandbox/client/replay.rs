@@ -12,6 +12,10 @@ use bytes::Bytes;
 /// second, so this is what one client is sent a second at most.
 const MAX_UNACKNOWLEDGED: usize = 1024 * 1024;
 
+/// How many bytes may wait in all, in records that do not wait for room: answers to what the client itself calls. More than
+/// `MAX_UNACKNOWLEDGED` and the largest record together, so that only a client that does not acknowledge comes so far.
+const MAX_KEPT: usize = 4 * MAX_UNACKNOWLEDGED;
+
 /// What is known of both directions of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
@@ -51,16 +55,23 @@ impl Replay {
         self.bytes >= MAX_UNACKNOWLEDGED
     }
 
-    /// The client has received everything up to a number.
-    pub(super) fn acknowledge(&mut self, number: u64) {
+    /// Whether so much waits that the client cannot be one that acknowledges what it is sent.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.bytes >= MAX_KEPT
+    }
+
+    /// The client has received everything up to a number. `false` if that was known.
+    pub(super) fn acknowledge(&mut self, number: u64) -> bool {
+        let before = self.acknowledged;
         while let Some((piece, records)) = self.unacknowledged.front() {
             if self.acknowledged + records > number {
-                return;
+                break;
             }
             self.acknowledged += records;
             self.bytes -= piece.len();
             self.unacknowledged.pop_front();
         }
+        self.acknowledged > before
     }
 
     /// The number of the first record that the client is sent on another transport, and the pieces from there on.
@@ -109,15 +120,15 @@ mod tests {
             replay.keep(Bytes::from(record), 1);
         }
         replay.keep(Bytes::from("a ping"), 0);
-        replay.acknowledge(1);
+        assert!(replay.acknowledge(1));
         assert_eq!(replay.again(), (2, vec![Bytes::from("b"), Bytes::from("c")]));
         // More than was sent, and less than before, change nothing that is wrong.
-        replay.acknowledge(9);
-        replay.acknowledge(2);
+        assert!(replay.acknowledge(9));
+        assert!(!replay.acknowledge(2));
         assert_eq!(replay.again(), (4, Vec::new()));
         // Half of a piece is not all of it.
         replay.keep(Bytes::from("two"), 2);
-        replay.acknowledge(4);
+        assert!(!replay.acknowledge(4));
         assert_eq!(replay.again(), (4, vec![Bytes::from("two")]));
     }
 
@@ -138,8 +149,10 @@ mod tests {
     fn what_waits_to_be_acknowledged_is_bounded() {
         let mut replay = Replay::default();
         replay.keep(Bytes::from(vec![0; MAX_UNACKNOWLEDGED]), 1);
-        assert!(replay.is_full());
-        replay.acknowledge(1);
-        assert!(!replay.is_full());
+        assert!(replay.is_full() && !replay.is_overdue());
+        replay.keep(Bytes::from(vec![0; MAX_KEPT - MAX_UNACKNOWLEDGED]), 1);
+        assert!(replay.is_overdue());
+        assert!(replay.acknowledge(2));
+        assert!(!replay.is_full() && !replay.is_overdue());
     }
 }

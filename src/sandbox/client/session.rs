@@ -16,6 +16,9 @@ use crate::sandbox::hub_protocol::{Decoder, Handshake, Protocol, ProtocolError, 
 /// What a client is told that calls the hub: there is no server behind it.
 const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream: nobody answers calls of clients";
 
+/// What a client is told that asked for stateful reconnect and does not do its part.
+const NOT_ACKNOWLEDGED: &str = "the client does not acknowledge what it is sent";
+
 /// From which version of the hub protocol on a client can take up a session. Source: HubProtocol.md.
 const STATEFUL_VERSION: u64 = 2;
 
@@ -114,6 +117,8 @@ struct Stateful {
     replay: Replay,
     /// Transports that take the place of the one before.
     links: mpsc::Receiver<Link>,
+    /// Since when nothing more is sent, because the client has not acknowledged what it was sent.
+    full_since: Option<Instant>,
 }
 
 /// Runs a session to its end. With `links`, it outlives its transport if the client is of a version that can take it up.
@@ -131,7 +136,7 @@ pub(super) async fn run(
             // In the hub before it is told so: what a client sends by REST on the news must find it.
             let connection = hub.connect_as(&who.id, who.user.as_deref(), std::time::Instant::now());
             let links = links.filter(|_| version >= STATEFUL_VERSION);
-            let stateful = links.map(|links| Stateful { replay: Replay::default(), links });
+            let stateful = links.map(|links| Stateful { replay: Replay::default(), links, full_since: None });
             let (last_sent, last_heard) = (Instant::now(), Instant::now());
             // However it ends, dropping the session is what is left to do.
             Session { connection, link, protocol, decoder, times, last_sent, last_heard, stateful }.talk().await;
@@ -204,6 +209,7 @@ impl Session {
         self.decoder = Decoder::default();
         self.last_heard = Instant::now();
         let Some(stateful) = &mut self.stateful else { return Ok(Next::End) };
+        stateful.full_since = None;
         let (first, records) = stateful.replay.again();
         self.send(self.protocol.sequence(first)).await?;
         for record in records {
@@ -235,7 +241,7 @@ impl Session {
     }
 
     async fn hear(&mut self, record: Record) -> Result<Next, Gone> {
-        if let Some(Stateful { replay, .. }) = &mut self.stateful {
+        if let Some(Stateful { replay, full_since, .. }) = &mut self.stateful {
             if let Record::Sequence(number) = record {
                 return match replay.begin(number) {
                     Ok(()) => Ok(Next::GoOn),
@@ -245,12 +251,14 @@ impl Session {
             if replay.awaits_sequence() || (record.is_numbered() && !replay.is_news()) {
                 return Ok(Next::GoOn);
             }
-            if let Record::Ack(number) = record {
-                replay.acknowledge(number);
+            if let Record::Ack(number) = record
+                && replay.acknowledge(number)
+            {
+                *full_since = None;
             }
         }
         match record {
-            Record::Call { id: Some(id) } => self.tell(self.protocol.call_failed(&id, NO_UPSTREAM)).await?,
+            Record::Call { id: Some(id) } => return self.tell(self.protocol.call_failed(&id, NO_UPSTREAM)).await,
             Record::Completion { id, result } => drop(self.connection.complete(&id, result)),
             Record::Close => return Ok(Next::End),
             Record::Call { id: None } | Record::Stream | Record::Ack(_) | Record::Sequence(_) | Record::Other => {}
@@ -280,9 +288,13 @@ impl Session {
     }
 
     /// Sends what a client may come back for, which is kept until it has it.
-    async fn tell(&mut self, record: Bytes) -> Result<(), Gone> {
+    async fn tell(&mut self, record: Bytes) -> Result<Next, Gone> {
         self.keep(&record);
-        self.send(record).await
+        self.send(record).await?;
+        if self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_overdue()) {
+            return self.end(String::from(NOT_ACKNOWLEDGED)).await;
+        }
+        Ok(Next::GoOn)
     }
 
     fn keep(&mut self, record: &Bytes) {
@@ -312,6 +324,14 @@ impl Session {
     async fn look_at_the_clock(&mut self) -> Result<Next, Gone> {
         if self.last_heard.elapsed() >= self.times.silence {
             return self.end(format!("nothing was heard of the client for {:?}", self.times.silence)).await;
+        }
+        let is_full = self.is_full();
+        if let Some(Stateful { full_since, .. }) = &mut self.stateful {
+            if !is_full {
+                *full_since = None;
+            } else if full_since.get_or_insert_with(Instant::now).elapsed() >= self.times.write {
+                return self.end(String::from(NOT_ACKNOWLEDGED)).await;
+            }
         }
         if self.last_sent.elapsed() >= self.times.keep_alive {
             self.send(self.protocol.ping()).await?;

@@ -8,9 +8,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 };
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::client::{Socket, broadcast, client_token, connected, dial, invocation, text};
+use super::client::{Socket, broadcast, client_token, connected, dial, invocation, stateful, text};
 use super::*;
 use crate::sandbox::ClientTimes;
+
+/// The last record of a client that asked for stateful reconnect and does not do its part.
+const NOT_ACKNOWLEDGED: &str =
+    "{\"type\":7,\"error\":\"the client does not acknowledge what it is sent\",\"allowReconnect\":false}\u{1e}";
 
 /// What a socket is sent until it is closed, and the code of the close; `None` if the connection just ended.
 async fn last_words(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
@@ -181,4 +185,42 @@ async fn a_client_that_never_reads_is_closed_and_the_others_get_everything() {
     assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
     wait_for_count(&sandbox, 1).await;
     drop(stuck);
+}
+
+#[tokio::test]
+async fn who_asked_for_stateful_reconnect_and_acknowledges_nothing_is_closed() {
+    let times =
+        ClientTimes { keep_alive: Duration::from_millis(50), write: Duration::from_secs(1), ..ClientTimes::default() };
+    let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
+    // It reads all that it is sent.
+    let (mut deaf, _, _) = stateful(&sandbox).await;
+    let token = token(&sandbox).await;
+    let body = format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "x".repeat(1_000_000));
+    for _ in 0..2 {
+        let target = "/api/hubs/chat/users/ann/:send?api-version=2024-12-01";
+        let send = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token);
+        assert_eq!(send.body("application/json", body.clone()).send().await.status, StatusCode::ACCEPTED);
+    }
+    let words = String::from_utf8(last_words(&mut deaf).await.0).unwrap();
+    assert!(words.ends_with(NOT_ACKNOWLEDGED), "{} bytes", words.len());
+    wait_for_count(&sandbox, 0).await;
+}
+
+#[tokio::test]
+async fn who_calls_without_end_and_acknowledges_no_answer_is_closed() {
+    let sandbox = start().await;
+    let mut good = connected(&sandbox).await;
+    let (caller, _, _) = stateful(&sandbox).await;
+    let (mut sink, stream) = caller.split();
+    // The answer is as long as the id.
+    let id = "x".repeat(500_000);
+    let record = format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"x\",\"arguments\":[]}}\u{1e}");
+    let calling = async move { while sink.send(Message::text(record.clone())).await.is_ok() {} };
+    let hearing = stream.filter_map(|message| async { message.ok().map(Message::into_data) }).collect::<Vec<_>>();
+    let ((), words) = tokio::time::timeout(LONG, async { tokio::join!(calling, hearing) }).await.unwrap();
+    let words = String::from_utf8(words.concat()).unwrap();
+    assert!(words.ends_with(NOT_ACKNOWLEDGED), "{} bytes", words.len());
+    broadcast(&sandbox, 6).await;
+    assert_eq!(text(&mut good).await, invocation(6));
+    wait_for_count(&sandbox, 1).await;
 }

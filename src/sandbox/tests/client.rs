@@ -42,6 +42,19 @@ pub(super) async fn connected(sandbox: &Sandbox) -> Socket {
     socket
 }
 
+/// A WebSocket with stateful reconnect, after its handshake; where another takes it up, and by which token.
+pub(super) async fn stateful(sandbox: &Sandbox) -> (Socket, String, String) {
+    let token = client_token(sandbox, "chat", "ann").await;
+    let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
+    let negotiated = call(sandbox, Method::POST, &east(sandbox).url(), target).bearer(&token).send().await.json();
+    assert_eq!(negotiated["useStatefulReconnect"], true);
+    let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
+    let mut socket = dial(sandbox, &target, &token).await.unwrap();
+    socket.send(Message::text("{\"protocol\":\"json\",\"version\":2}\u{1e}")).await.unwrap();
+    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    (socket, target, token)
+}
+
 pub(super) async fn text(socket: &mut Socket) -> String {
     let message = tokio::time::timeout(LONG, socket.next()).await.unwrap().unwrap().unwrap();
     message.into_text().unwrap().to_string()
@@ -288,14 +301,7 @@ async fn a_quiet_connection_is_pinged_and_a_silent_client_given_up() {
 #[tokio::test]
 async fn a_client_that_asked_for_it_takes_up_its_connection_and_misses_nothing() {
     let sandbox = start().await;
-    let token = client_token(&sandbox, "chat", "ann").await;
-    let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
-    let negotiated = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token).send().await.json();
-    assert_eq!(negotiated["useStatefulReconnect"], true);
-    let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
-    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
-    socket.send(Message::text("{\"protocol\":\"json\",\"version\":2}\u{1e}")).await.unwrap();
-    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    let (mut socket, target, token) = stateful(&sandbox).await;
     for number in 1..=2 {
         broadcast(&sandbox, number).await;
         assert_eq!(text(&mut socket).await, invocation(number));
@@ -332,13 +338,7 @@ async fn a_client_that_asked_for_it_takes_up_its_connection_and_misses_nothing()
 async fn who_stays_away_for_too_long_is_gone() {
     let client_times = ClientTimes { away: Duration::from_millis(50), ..ClientTimes::default() };
     let sandbox = Sandbox::start(SandboxSettings { client_times, ..SandboxSettings::default() }).await.unwrap();
-    let token = client_token(&sandbox, "chat", "ann").await;
-    let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
-    let negotiated = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token).send().await.json();
-    let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
-    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
-    socket.send(Message::text("{\"protocol\":\"json\",\"version\":2}\u{1e}")).await.unwrap();
-    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    let (socket, _, _) = stateful(&sandbox).await;
     drop(socket);
     let gone = async {
         while east(&sandbox).hubs.connection_counts().get("chat") != Some(&0) {
