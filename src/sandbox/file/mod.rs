@@ -134,6 +134,7 @@ fn client_times(root: &Reader<'_>) -> ClientTimes {
         ("silence", &mut times.silence),
         ("write", &mut times.write),
         ("poll", &mut times.poll),
+        ("away", &mut times.away),
         ("between_polls", &mut times.between_polls),
     ] {
         let Some(said) = table.duration(key) else { continue };
