@@ -187,6 +187,9 @@ impl Record {
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     buffer: BytesMut,
+    /// How many bytes at the start hold no record separator, as far as was looked: a record that comes byte by byte is not
+    /// looked through again for each.
+    searched: usize,
 }
 
 impl Decoder {
@@ -227,7 +230,10 @@ impl Decoder {
     }
 
     fn text_record(&mut self) -> Result<Option<Bytes>, ProtocolError> {
-        let Some(end) = self.buffer.iter().position(|byte| *byte == RECORD_SEPARATOR) else {
+        let fresh = self.buffer.get(self.searched..).unwrap_or_default();
+        let end = fresh.iter().position(|byte| *byte == RECORD_SEPARATOR);
+        let Some(end) = end.map(|end| self.searched + end) else {
+            self.searched = self.buffer.len();
             return if self.buffer.len() > MAX_RECORD { Err(ProtocolError::TooLarge) } else { Ok(None) };
         };
         if end > MAX_RECORD {
@@ -235,6 +241,7 @@ impl Decoder {
         }
         let record = self.buffer.split_to(end).freeze();
         self.buffer.advance(1);
+        self.searched = 0;
         Ok(Some(record))
     }
 

@@ -55,6 +55,22 @@ fn pings_and_closes_are_as_the_protocol_says() {
 }
 
 #[test]
+fn records_that_follow_a_handshake_or_one_that_came_byte_by_byte_are_found() {
+    let mut decoder = Decoder::default();
+    for byte in b"{\"protocol\":\"json\",\"version\":1}" {
+        decoder.push(&[*byte]);
+        assert_eq!(decoder.handshake(), Ok(None));
+    }
+    decoder.push(b"\x1e{\"type\":6}\x1e{\"type\":7}\x1e{\"ty");
+    assert_eq!(decoder.handshake(), Ok(Some(Handshake { protocol: Protocol::Json, version: 1 })));
+    assert_eq!(decoder.next(Protocol::Json), Ok(Some(Record::Other)));
+    assert_eq!(decoder.next(Protocol::Json), Ok(Some(Record::Close)));
+    assert_eq!(decoder.next(Protocol::Json), Ok(None));
+    decoder.push(b"pe\":7}\x1e");
+    assert_eq!(decoder.next(Protocol::Json), Ok(Some(Record::Close)));
+}
+
+#[test]
 fn records_are_read_from_any_pieces() {
     let json = b"{\"type\":6}\x1e{\"type\":3,\"invocationId\":\"a\",\"result\":[1]}\x1e".to_vec();
     let packed = [&[2, 0x91, 6][..], &[8, 0x95, 3, 0x80, 0xa1, b'a', 3, 0x91, 1]].concat();
