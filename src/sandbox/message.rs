@@ -10,8 +10,9 @@ use bytes::Bytes;
 use rmpv::Value;
 use serde::ser::{Serialize, Serializer};
 
-/// How deep arrays and maps of `MessagePack` may be in each other, as deep as in JSON: each level takes stack.
-pub(super) const MAX_DEPTH: usize = 128;
+/// How deep `MessagePack` may be, as `rmpv` counts: two for each array or map, and three for a text at the bottom. So arrays
+/// and maps may be in each other 128 deep, as in JSON: each level takes stack.
+pub(super) const MAX_DEPTH: usize = 2 * 128 + 3;
 
 /// The byte that ends a record of the JSON hub protocol.
 pub(super) const RECORD_SEPARATOR: u8 = 0x1E;

@@ -46,6 +46,15 @@ fn a_long_messagepack_record_has_a_long_length() {
 }
 
 #[test]
+fn what_is_nested_deeply_is_read_and_numbered_in_both_protocols() {
+    let nested = format!("{}\"a\"{}", "[".repeat(120), "]".repeat(120));
+    let message = message(&format!("{{\"target\":\"t\",\"arguments\":{nested}}}"));
+    for protocol in [Protocol::Json, Protocol::MessagePack] {
+        assert_eq!(protocol.numbered_in(&protocol.delivery(&message).unwrap()), 1, "{protocol:?}");
+    }
+}
+
+#[test]
 fn pings_and_closes_are_as_the_protocol_says() {
     assert_eq!(Protocol::MessagePack.ping(), [2, 0x91, 6].as_slice());
     assert_eq!(Protocol::Json.ping(), "{\"type\":6}\u{1e}");
