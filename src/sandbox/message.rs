@@ -22,7 +22,7 @@ pub(super) const RECORD_SEPARATOR: u8 = 0x1E;
 pub struct Message {
     /// What it says.
     pub content: Content,
-    /// How much memory it stands for, in bytes: the size of the body it came in.
+    /// How much memory it stands for, in bytes: the size of the body it came in, or of what is kept of it.
     pub size: usize,
     /// Its records.
     pub(super) records: Records,
@@ -49,10 +49,10 @@ impl PartialEq for Message {
 }
 
 /// What a message says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A method of the client and its arguments.
-    Invocation(Invocation),
+    Invocation(Packed),
     /// Whole frames that the caller made itself, one for each hub protocol (`application/octet-stream`).
     Frames {
         /// The frame for clients that speak JSON.
@@ -71,6 +71,11 @@ pub struct Invocation {
     /// The arguments.
     pub arguments: Vec<Value>,
 }
+
+/// A method and its arguments as they are kept while they wait: as `MessagePack`, which takes about what their body took.
+/// Read into values, a list of small numbers takes more than ten times as much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed(Bytes);
 
 /// Why a body is no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,19 +97,23 @@ impl Message {
     /// Reads the body of a send.
     pub(super) fn read(content_type: Option<&str>, body: &Bytes) -> Result<Self, PayloadError> {
         let content = match content_type.map(media_type).as_deref() {
-            Some("application/json" | "text/json") => Content::Invocation(Invocation::from_value(json_value(body)?)?),
-            Some("application/x-msgpack") => Content::Invocation(Invocation::from_value(messagepack_value(body)?)?),
+            Some("application/json" | "text/json") => Invocation::from_value(json_value(body)?)?.into(),
+            Some("application/x-msgpack") => Invocation::from_value(messagepack_value(body)?)?.into(),
             Some("application/octet-stream") => frames(messagepack_value(body)?)?,
             _ => return Err(PayloadError::ContentType),
         };
-        Ok(Self::new(content, body.len()))
+        let size = match &content {
+            Content::Invocation(packed) => packed.0.len().max(body.len()),
+            Content::Frames { .. } => body.len(),
+        };
+        Ok(Self::new(content, size))
     }
 
     /// The message as a method and arguments, read out of the frames if it came as such. `None` if they say
     /// something else.
     pub fn invocation(&self) -> Option<Invocation> {
         match &self.content {
-            Content::Invocation(invocation) => Some(invocation.clone()),
+            Content::Invocation(packed) => packed.unpack(),
             Content::Frames { json: Some(frame), .. } => {
                 let record = frame.split(|byte| *byte == RECORD_SEPARATOR).next()?;
                 Invocation::from_value(serde_json::from_slice(record).ok()?).ok()
@@ -119,6 +128,28 @@ impl Message {
                 Some(Invocation { target, arguments: fields.get(4)?.as_array()?.clone() })
             }
         }
+    }
+}
+
+impl From<Invocation> for Content {
+    fn from(invocation: Invocation) -> Self {
+        let value = Value::Array(vec![invocation.target.into(), Value::Array(invocation.arguments)]);
+        let mut bytes = Vec::new();
+        // Writing to memory cannot fail.
+        let _ = rmpv::encode::write_value(&mut bytes, &value);
+        bytes.shrink_to_fit();
+        Self::Invocation(Packed(bytes.into()))
+    }
+}
+
+impl Packed {
+    /// The method and its arguments. `None` is not to be expected: only what was read is packed.
+    pub(super) fn unpack(&self) -> Option<Invocation> {
+        // Neither the target nor the array around both adds to the depth of what was read as a map.
+        let value = rmpv::decode::read_value_with_max_depth(&mut self.0.as_ref(), MAX_DEPTH).ok()?;
+        let Value::Array(fields) = value else { return None };
+        let [target, Value::Array(arguments)] = <[Value; 2]>::try_from(fields).ok()? else { return None };
+        Some(Invocation { target: target.as_str()?.to_owned(), arguments })
     }
 }
 
@@ -281,6 +312,39 @@ mod tests {
         ]
         .concat();
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_message_is_as_large_as_its_body_whatever_is_in_it() {
+        let list = |item: &str| format!("[{}]", vec![item; 10_000].join(","));
+        for item in ["1", "\"a\"", "null", "[]", "{\"a\":-1}", "1.5"] {
+            let body = Bytes::from(format!("{{\"target\":\"t\",\"arguments\":{}}}", list(item)));
+            let message = Message::read(Some("application/json"), &body).unwrap();
+            let Content::Invocation(packed) = &message.content else { panic!("{item} is no invocation") };
+            // A fraction takes nine bytes.
+            assert!(packed.0.len() <= body.len() * 9 / 4, "{} of {} bytes: {item}", packed.0.len(), body.len());
+            assert_eq!(message.size, packed.0.len().max(body.len()));
+            assert_eq!(message.invocation().unwrap().arguments.len(), 10_000);
+        }
+    }
+
+    #[test]
+    fn what_is_as_deep_as_can_be_read_can_be_sent() {
+        let mut deepest = None;
+        for depth in 1..=140 {
+            let body = format!("{{\"target\":\"t\",\"arguments\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+            let json = Message::read(Some("application/json"), &Bytes::from(body));
+            let mut packed = [&[0x82, 0xa6][..], b"target", &[0xa1, b't', 0xa9], b"arguments"].concat();
+            packed.extend(vec![0x91; depth - 1]);
+            packed.push(0x90);
+            let packed = Message::read(Some("application/x-msgpack"), &Bytes::from(packed));
+            for message in [json, packed].into_iter().flatten() {
+                assert!(message.invocation().is_some(), "{depth} deep");
+                deepest = Some(depth);
+            }
+        }
+        // With nothing at the bottom, one more than with a text.
+        assert_eq!(deepest, Some(128));
     }
 
     #[test]

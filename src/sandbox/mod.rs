@@ -75,7 +75,7 @@ pub use hub::Hubs;
 pub use journal::{Authorization, Entry, Journal, fingerprint};
 pub use keys::PublicKey;
 pub use listen::Server;
-pub use message::{Content, Invocation, Message};
+pub use message::{Content, Invocation, Message, Packed};
 pub use roles::Role;
 pub use scenario::{
     APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,

@@ -295,7 +295,7 @@ fn command(value: &Value) -> Option<Command> {
         "SendMessage" => {
             let invocation = Invocation::from_value(field("message")?.clone()).ok()?;
             let size = value.to_string().len();
-            Some(Command::Send(Arc::new(Message::new(Content::Invocation(invocation), size))))
+            Some(Command::Send(Arc::new(Message::new(Content::from(invocation), size))))
         }
         "JoinGroup" => group().map(Command::Join),
         "LeaveGroup" => group().map(Command::Leave),

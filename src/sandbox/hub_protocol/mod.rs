@@ -8,7 +8,7 @@ use rmpv::Value;
 use serde::Deserialize;
 
 use super::connection::{Close, Delivery};
-use super::message::{Content, Message, RECORD_SEPARATOR};
+use super::message::{Content, Invocation, Message, RECORD_SEPARATOR};
 
 mod json;
 mod messagepack;
@@ -158,12 +158,15 @@ impl Protocol {
                 Self::Json => json.clone(),
                 Self::MessagePack => messagepack.clone(),
             },
-            Content::Invocation(invocation) => {
-                let record = message.records.of(self.is_binary()).get_or_init(|| {
-                    let (target, arguments) = (&invocation.target, &invocation.arguments);
-                    self.encode(Outgoing::Invocation { id: None, target, arguments })
-                });
-                Some(record.clone())
+            Content::Invocation(packed) => {
+                let record = message.records.of(self.is_binary());
+                if record.get().is_none() {
+                    let Invocation { target, arguments } = packed.unpack()?;
+                    let made = self.encode(Outgoing::Invocation { id: None, target: &target, arguments: &arguments });
+                    // Whoever comes first; they are alike.
+                    let _ = record.set(made);
+                }
+                record.get().cloned()
             }
         }
     }

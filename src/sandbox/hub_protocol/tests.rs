@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::sandbox::message::Invocation;
 
 fn message(json: &str) -> Delivery {
     let value = serde_json::from_str(json).unwrap();
-    Delivery::Message(Arc::new(Message::new(Content::Invocation(Invocation::from_value(value).unwrap()), 0)))
+    Delivery::Message(Arc::new(Message::new(Content::from(Invocation::from_value(value).unwrap()), 0)))
 }
 
 fn decode(protocol: Protocol, bytes: &[u8]) -> Result<Option<Record>, ProtocolError> {

@@ -10,7 +10,7 @@ use crate::sandbox::roster::{Audience, Stay};
 use super::*;
 
 fn message(size: usize) -> Arc<Message> {
-    let content = Content::Invocation(Invocation { target: String::from("t"), arguments: Vec::new() });
+    let content = Content::from(Invocation { target: String::from("t"), arguments: Vec::new() });
     Arc::new(Message::new(content, size))
 }
 
