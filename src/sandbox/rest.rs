@@ -139,6 +139,9 @@ impl HubCall<'_> {
     async fn invoke(&self, hub: &Arc<Hub>, connection: &str, now: Instant) -> Result<Reply, Problem> {
         const GONE: Problem = Problem::NotExisting("Warning.Connection.NotExisted");
         let message = Arc::new(self.message()?);
+        if message.invocation().is_none() {
+            return Err(Problem::Invalid("payload", String::from("The frames call no method of a client.")));
+        }
         let mut call = hub.invoke(connection, message, now).ok_or(GONE)?;
         match tokio::time::timeout(INVOKE_TIME, call.answer()).await {
             Ok(Some(Ok(value))) => {

@@ -118,6 +118,19 @@ async fn a_call_waits_for_the_clients_answer() {
 }
 
 #[tokio::test]
+async fn ready_frames_without_a_call_in_them_call_nobody() {
+    let sandbox = start().await;
+    let mut connection = east(&sandbox).hubs.connect("chat", None);
+    let target = format!("/api/hubs/chat/connections/{}/:invoke?api-version=2024-12-01", connection.id());
+    let ping = [&[0x81, 0xa4][..], b"json", &[0xc4, 11], b"{\"type\":6}\x1e"].concat();
+    for frames in [ping, vec![0x80]] {
+        let answer = rest(&sandbox, "POST", &target).await.body("application/octet-stream", frames).send().await;
+        assert_eq!((answer.status, &answer.json()["target"]), (StatusCode::BAD_REQUEST, &"payload".into()));
+    }
+    assert!(connection.try_recv().is_none());
+}
+
+#[tokio::test]
 async fn stream_items_and_their_end_are_delivered() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
