@@ -81,7 +81,7 @@ impl Service for EndpointService {
     async fn answer(&self, request: Received) -> Reply {
         if client::is_client_path(&request.path) {
             if let Err(problem) = self.check_host(&request) {
-                return problem.reply(Form::V1);
+                return client::cross_origin(&request, problem.reply(Form::V1));
             }
             return self.answer_client(request).await;
         }
@@ -99,13 +99,13 @@ impl EndpointService {
     /// Answers a client, at whatever address of the sandbox it came in.
     pub(super) async fn answer_client(&self, request: Received) -> Reply {
         if let Err(problem) = check_size(&request) {
-            return problem.reply(Form::V1);
+            return client::cross_origin(&request, problem.reply(Form::V1));
         }
         let resource = self.directory.read(|directory| {
             directory.resource(self.endpoint.name()).map(|resource| (resource.public_network, resource.local_auth))
         });
         let Some((true, local_auth)) = resource else {
-            return Problem::NetworkClosed.reply(Form::V1);
+            return client::cross_origin(&request, Problem::NetworkClosed.reply(Form::V1));
         };
         self.clients.answer(request, local_auth).await
     }

@@ -300,15 +300,13 @@ fn accepts_events(request: &Received) -> bool {
     request.header(ACCEPT).is_some_and(|accept| accept.contains("text/event-stream"))
 }
 
-/// Lets pages of any origin read the answer. They send credentials, so the origin must be named.
-fn cross_origin(request: &Received, reply: Reply) -> Reply {
+/// Lets pages of any origin read the answer, a refusal too. They send credentials, so the origin must be named.
+pub(super) fn cross_origin(request: &Received, reply: Reply) -> Reply {
+    let reply = reply.header(VARY, "Origin");
     let Some(origin) = request.header(ORIGIN) else {
         return reply;
     };
-    let reply = reply
-        .header(ACCESS_CONTROL_ALLOW_ORIGIN, origin)
-        .header(ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")
-        .header(VARY, "Origin");
+    let reply = reply.header(ACCESS_CONTROL_ALLOW_ORIGIN, origin).header(ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
     if request.method != Method::OPTIONS {
         return reply;
     }

@@ -224,6 +224,20 @@ async fn wait_until_empty(sandbox: &Sandbox) {
 }
 
 #[tokio::test]
+async fn a_page_may_read_that_the_endpoint_is_closed() {
+    let sandbox = start().await;
+    let token = client_token(&sandbox, "chat", "ann").await;
+    sandbox.directory().edit(|directory| directory.resource_mut("east").unwrap().public_network = false);
+    let answer = call(&sandbox, Method::POST, &east(&sandbox).url(), "/client/negotiate?hub=chat")
+        .bearer(&token)
+        .header(http::header::ORIGIN, "https://page.test")
+        .send()
+        .await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.test"));
+}
+
+#[tokio::test]
 async fn tokens_are_checked_and_a_page_of_another_origin_may_ask() {
     let sandbox = start().await;
     let (url, target) = (east(&sandbox).url(), "/client/negotiate?hub=chat");
@@ -249,6 +263,10 @@ async fn tokens_are_checked_and_a_page_of_another_origin_may_ask() {
     let answer = keyed(&good).header(origin(), "https://page.test").send().await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.test"));
     assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+    // A page may read what is wrong; and a cache that it depends on who asks.
+    let refused = keyed("nonsense").header(origin(), "https://page.test").send().await;
+    assert_eq!(refused.header("access-control-allow-origin"), Some("https://page.test"));
+    assert_eq!(keyed(&good).send().await.header("vary"), Some("Origin"));
     // The first version has one id and says so.
     assert_eq!(answer.json()["negotiateVersion"], 0);
     assert!(answer.json().get("connectionToken").is_none());
