@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use super::client::{self, negotiate};
 use super::directory::DirectoryHandle;
 use super::endpoint::EndpointService;
-use super::exchange::{Received, Reply, Service};
+use super::exchange::{self, Received, Reply, Service};
 use super::faults::Fault;
 use super::listen::Server;
 use super::roster::Seen;
@@ -64,6 +64,11 @@ struct TokensBody {
 impl Service for Control {
     /// As much as clients may post.
     const MAX_BODY: usize = 1024 * 1024;
+
+    fn write_time(&self) -> Duration {
+        // As its clients have at the endpoints themselves, where they all have the same.
+        self.endpoints.first().map_or(exchange::WRITE_TIME, |service| service.write_time())
+    }
 
     async fn answer(&self, request: Received) -> Reply {
         if !is_local(&request.host, self.public_host.as_deref()) {

@@ -2,7 +2,7 @@
 //! operations do is `rest.rs`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -77,6 +77,10 @@ impl Endpoint {
 
 impl Service for EndpointService {
     const MAX_BODY: usize = MAX_BODY;
+
+    fn write_time(&self) -> Duration {
+        self.clients.times().write
+    }
 
     async fn answer(&self, request: Received) -> Reply {
         if client::is_client_path(&request.path) {

@@ -21,10 +21,19 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// What goes on with a connection after its answer has switched protocols.
 pub(super) type Upgrade = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// How long a caller may take to accept anything of what it is sent, unless a service says otherwise. Chosen; longer than a
+/// test holds its breath.
+pub(super) const WRITE_TIME: Duration = Duration::from_secs(60);
+
 /// What answers the requests of one listener.
 pub(super) trait Service: Send + Sync + 'static {
     /// The largest body that is read, in bytes; a larger one is answered 413.
     const MAX_BODY: usize;
+
+    /// How long a caller may take to accept anything of what it is sent; then its connection is cut.
+    fn write_time(&self) -> Duration {
+        WRITE_TIME
+    }
 
     /// Answers one request.
     fn answer(&self, request: Received) -> impl Future<Output = Reply> + Send;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -22,6 +22,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{Body, Received, Reply, Service, Upgrade};
@@ -231,7 +232,7 @@ async fn serve_connection<S: Service>(server: Server, stream: TcpStream, tls: Op
     let fate = Arc::new(Fate::default());
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
-    let stream = Cuttable { stream, fate: Arc::clone(&fate) };
+    let stream = Cuttable { stream, fate: Arc::clone(&fate), write_time: service.write_time(), stuck: None };
     let Some(tls) = tls else {
         return serve_http(server, stream, service, fate).await;
     };
@@ -351,10 +352,28 @@ fn broken(reply: Reply) -> Response<Body> {
     response
 }
 
-/// A TCP stream that ends in a reset (RST) rather than an orderly close if it is told to.
+/// A TCP stream that ends in a reset (RST) rather than an orderly close if it is told to, or if the other side does not read.
 struct Cuttable {
     stream: TcpStream,
     fate: Arc<Fate>,
+    write_time: Duration,
+    /// When the patience with a write that does not go on is over.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl Cuttable {
+    /// Gives up a write that has not gone on for too long: what waits for whoever never reads would stay for ever.
+    fn bounded<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let time = self.write_time;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        ready!(stuck.as_mut().poll(cx));
+        self.fate.cut.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl Drop for Cuttable {
@@ -374,7 +393,8 @@ impl AsyncRead for Cuttable {
 
 impl AsyncWrite for Cuttable {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.bounded(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -394,7 +414,8 @@ impl AsyncWrite for Cuttable {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.bounded(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -138,6 +138,11 @@ impl Clients {
         Arc::new(Self { endpoint, times, negotiated: Mutex::default(), sessions: Mutex::default() })
     }
 
+    /// The times that are kept to.
+    pub(super) const fn times(&self) -> &ClientTimes {
+        &self.times
+    }
+
     /// Answers a client. `local_auth` says whether tokens count that are signed with an access key.
     pub(super) async fn answer(self: &Arc<Self>, mut request: Received, local_auth: bool) -> Reply {
         let reply = match self.try_answer(&mut request, local_auth).await {

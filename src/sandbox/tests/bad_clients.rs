@@ -1,6 +1,7 @@
 //! Clients that do what they should not: each is closed, told why where it can be told, and harms no other.
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::frame::{
     Frame,
@@ -8,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 };
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::client::{Socket, broadcast, client_token, connected, dial, invocation, stateful, text};
+use super::client::{Socket, broadcast, client_token, connected, dial, invocation, negotiate, stateful, text};
 use super::*;
 use crate::sandbox::ClientTimes;
 
@@ -223,4 +224,38 @@ async fn who_calls_without_end_and_acknowledges_no_answer_is_closed() {
     broadcast(&sandbox, 6).await;
     assert_eq!(text(&mut good).await, invocation(6));
     wait_for_count(&sandbox, 1).await;
+}
+
+#[tokio::test]
+async fn an_event_stream_that_nobody_reads_is_cut() {
+    let times = ClientTimes { write: Duration::from_millis(500), ..ClientTimes::default() };
+    let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
+    let token_of_client = client_token(&sandbox, "chat", "ann").await;
+    let negotiated = negotiate(&sandbox, &token_of_client).await;
+    let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
+    let mut stuck = TcpStream::connect(sandbox.control().address()).await.unwrap();
+    let head = format!(
+        "GET /endpoints/east{target} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token_of_client}\r\n\r\n",
+        sandbox.control().address()
+    );
+    stuck.write_all(head.as_bytes()).await.unwrap();
+    stuck.read_exact(&mut [0; 12]).await.unwrap();
+    let handshake = call(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token_of_client);
+    let handshake = handshake.body("text/plain", "{\"protocol\":\"json\",\"version\":1}\u{1e}").send().await;
+    assert_eq!(handshake.status, StatusCode::OK);
+    wait_for_count(&sandbox, 1).await;
+    let token = token(&sandbox).await;
+    let body = format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "x".repeat(1_000_000));
+    for _ in 0..32 {
+        let send = "/api/hubs/chat/:send?api-version=2024-12-01";
+        let send = call(&sandbox, Method::POST, &east(&sandbox).url(), send).bearer(&token);
+        assert_eq!(send.body("application/json", body.clone()).send().await.status, StatusCode::ACCEPTED);
+    }
+    let cut = async {
+        while stuck.take_error().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, cut).await.unwrap();
+    wait_for_count(&sandbox, 0).await;
 }

@@ -18,7 +18,7 @@ pub(super) async fn client_token(sandbox: &Sandbox, hub: &str, user: &str) -> St
     rest(sandbox, "POST", &target).await.send().await.json()["token"].as_str().unwrap().to_owned()
 }
 
-async fn negotiate(sandbox: &Sandbox, token: &str) -> Value {
+pub(super) async fn negotiate(sandbox: &Sandbox, token: &str) -> Value {
     let target = "/client/negotiate?hub=chat&negotiateVersion=1";
     call(sandbox, Method::POST, &east(sandbox).url(), target).bearer(token).send().await.json()
 }
