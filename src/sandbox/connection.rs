@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::hub::Hub;
 use super::message::Message;
 
-/// How much may wait for one client, in bytes. A client that lets more pile up is closed, so a stuck one costs
-/// bounded memory and harms no other.
+/// How much may wait for one client, in bytes, and one delivery of any size where nothing waits. A client that lets more
+/// pile up is closed, so a stuck one costs bounded memory and harms no other.
 const MAX_WAITING: usize = 8 * 1024 * 1024;
 
 /// What each delivery counts in addition to its message, in bytes: what was read from a small body takes about so much more
@@ -93,7 +93,8 @@ impl Outbox {
     /// Queues a delivery. `false` if the client has let too much pile up, or is gone.
     pub(super) fn push(&self, delivery: Delivery) -> bool {
         let size = OVERHEAD + delivery.size();
-        if self.shared.waiting.fetch_add(size, Ordering::Relaxed) + size > MAX_WAITING {
+        let waiting = self.shared.waiting.fetch_add(size, Ordering::Relaxed);
+        if waiting > 0 && waiting + size > MAX_WAITING {
             self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
             return false;
         }

@@ -109,3 +109,18 @@ fn a_client_that_does_not_read_is_closed_and_harms_no_other() {
     let reason = Some(String::from("the client does not read what it is sent"));
     assert_eq!(end, Some(Delivery::Close(Close { reason, allow_reconnect: false })));
 }
+
+#[test]
+fn what_is_larger_than_may_wait_reaches_a_client_for_which_nothing_waits() {
+    let (hub, now) = (Arc::new(Hub::default()), Instant::now());
+    let mut connection = hub.connect(None, now);
+    // A body of numbers takes many times as much memory as text.
+    let large = Delivery::StreamItem { stream: String::from("s"), item: vec![rmpv::Value::from(0); 500_000].into() };
+    for _ in 0..2 {
+        assert!(hub.deliver(connection.id(), &large, now));
+        assert_eq!(connection.try_recv(), Some(large.clone()));
+    }
+    assert!(hub.deliver(connection.id(), &large, now));
+    assert!(!hub.deliver(connection.id(), &large, now));
+    assert!(!hub.exists(Audience::Connection(connection.id()), now));
+}
