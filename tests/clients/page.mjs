@@ -115,6 +115,32 @@ test("what the gateway refuses is told with its kind, and what is no JSON is not
   await context.close();
 });
 
+test("without a gateway in front, the page says so and shows how to send by another one", async () => {
+  const { page, context } = await open();
+  await page.route("**/sandbox", async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...await answer.json(), gateway: null, admin: null } });
+  });
+  await page.goto(where.page);
+  await lane(page, "east").getByText("connected", { exact: true }).waitFor();
+  await page.getByText("no gateway in front").waitFor();
+  assert.equal(await page.getByRole("button", { name: /^Send|^Add/ }).count(), 0);
+  assert.match(await page.getByRole("region", { name: "The same call in a terminal" }).textContent(), /^curl -i -X POST 'http:\/\/YOUR-GATEWAY\/api\//);
+  // Enter in a field sends a form that has no button, too.
+  await page.getByLabel("Method").press("Enter");
+  assert.equal(await page.getByRole("status", { name: "The gateway's answer" }).count(), 0);
+  await context.close();
+});
+
+test("when the sandbox is gone, nobody is shown as connected", async () => {
+  const { page, context } = await watch();
+  const people = page.getByRole("list", { name: "Connected to east" });
+  await people.getByText("this page").waitFor();
+  await page.route("**/sandbox/connections?*", (route) => route.abort());
+  await until(async () => (await people.getByText("this page").count()) === 0);
+  await context.close();
+});
+
 test("a close is told with its reason, and the page comes back", async () => {
   const { page, hub, context } = await watch();
   assert.equal((await rest("POST", `${hub}/:closeConnections?reason=enough`)).status, 204);

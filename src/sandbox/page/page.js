@@ -254,6 +254,7 @@ async function call(method, path, body, sent) {
 
 const listening = find("#listen").elements;
 const sending = find("#send").elements;
+const relayed = find("#relayed");
 const segment = encodeURIComponent;
 
 // The call that the form describes; throws what is wrong with its arguments.
@@ -309,7 +310,8 @@ async function look() {
     const connected = await asked(await fetch(`/sandbox/connections?${new URLSearchParams({ hub })}`));
     for (const lane of lanes) lane.show(connected[lane.name]);
   } catch {
-    // The lanes say that the sandbox is gone.
+    // The sandbox is gone, and with it everybody who was connected.
+    for (const lane of lanes) lane.show({ count: 0, connections: [] });
   }
 }
 
@@ -321,6 +323,7 @@ find("#send").oninput = describe;
 find("#listen").oninput = describe;
 find("#send").onsubmit = (event) => {
   event.preventDefault();
+  if (relayed.hidden) return;
   if (!describe()) return sending.args.focus();
   const { path, body } = described();
   call("POST", path, body, answer.begin(sending.target.value));
@@ -340,7 +343,10 @@ const asks = new URLSearchParams(location.search);
 listening.hub.value = asks.get("hub") ?? "chat";
 listening.user.value = asks.get("user") ?? "you";
 const overview = await asked(await fetch("/sandbox"));
-gateway = overview.gateway ?? "";
+gateway = overview.gateway ?? `${location.protocol}//YOUR-GATEWAY`;
+// Without a gateway in front, there is nothing that the page could send by.
+for (const part of [relayed, find("#result"), find("#join").closest("details")]) part.hidden = !overview.gateway;
+find("#unrelayed").hidden = Boolean(overview.gateway);
 lanes = overview.endpoints.map((endpoint) => new Lane(endpoint));
 if (overview.gateway) find("#places").append(element("span", "", `The gateway is at ${overview.gateway}`));
 if (overview.admin) {
