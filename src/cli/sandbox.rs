@@ -176,7 +176,8 @@ fn invitation(
 ) -> anyhow::Result<String> {
     let (Some(addresses), Some(config)) = (addresses, &files.config) else {
         return Ok(format!(
-            "signalr-gateway sandbox, with no gateway in front.\n{}\nStop with Ctrl-C.",
+            "Watch: {}\n\nsignalr-gateway sandbox, with no gateway in front.\n{}\nStop with Ctrl-C.",
+            page(sandbox),
             whereabouts(sandbox, files)
         ));
     };
@@ -242,5 +243,19 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _left_behind_in_the_temporary_folder = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_page_comes_first_without_a_gateway_too() {
+        let sandbox = Sandbox::start(SandboxSettings::default()).await.unwrap();
+        let files = WorldFiles { config: None, ca: PathBuf::from("ca.pem") };
+        let said = invitation(&sandbox, None, &files, true).unwrap();
+        assert!(said.starts_with(&format!("Watch: {}/\n", sandbox.control().url())), "{said}");
+        assert!(!said.contains("curl"), "{said}");
     }
 }
