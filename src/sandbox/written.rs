@@ -50,7 +50,7 @@ impl Sandbox {
         let certificate = self.client_certificate();
         self.write_credentials(&write, config)?;
         Ok(Files {
-            ca: write.file("ca.pem", self.ca_pem())?,
+            ca: write.public_file("ca.pem", self.ca_pem())?,
             secret: write.file("client-secret", self.client_secret().expose())?,
             certificate: write
                 .file("client.pem", &format!("{}{}", certificate.certificate_pem(), certificate.key_pem()))?,
@@ -78,7 +78,7 @@ impl Sandbox {
         for endpoint in self.endpoints() {
             write.file(&access_key_file(endpoint.name()), endpoint.access_key().expose())?;
         }
-        let ca = write.file("ca.pem", self.ca_pem())?;
+        let ca = write.public_file("ca.pem", self.ca_pem())?;
         let Some(config) = config else { return Ok(WorldFiles { config: None, ca }) };
         self.write_credentials(&write, config)?;
         Ok(WorldFiles { config: Some(write.file("gateway.toml", &self.gateway_config(config))?), ca })
@@ -126,9 +126,19 @@ impl<'a> Writer<'a> {
         Ok(Self(folder))
     }
 
+    /// A file for its owner alone.
     fn file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
+        self.write(name, content, 0o600)
+    }
+
+    /// A file for everybody: clients in other containers run as other users.
+    fn public_file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
+        self.write(name, content, 0o644)
+    }
+
+    fn write(&self, name: &str, content: &str, mode: u32) -> Result<PathBuf, SandboxError> {
         let path = self.0.join(name);
-        match write_private(&path, content) {
+        match write(&path, content, mode) {
             Ok(()) => Ok(path),
             Err(source) => Err(SandboxError::Write { path, source }),
         }
@@ -136,15 +146,15 @@ impl<'a> Writer<'a> {
 }
 
 #[cfg(unix)]
-fn write_private(path: &Path, content: &str) -> io::Result<()> {
+fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
     file.write_all(content.as_bytes())
 }
 
 #[cfg(not(unix))]
-fn write_private(path: &Path, content: &str) -> io::Result<()> {
+fn write(path: &Path, content: &str, _mode: u32) -> io::Result<()> {
     fs::write(path, content)
 }
 

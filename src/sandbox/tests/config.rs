@@ -1,5 +1,7 @@
 //! The files that are written for a gateway.
 
+use std::path::Path;
+
 use super::*;
 use crate::sandbox::{CredentialChoice, GatewayConfig};
 
@@ -72,12 +74,17 @@ async fn every_credential_is_written_with_its_files() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn secrets_are_written_for_their_owner_alone() {
+async fn secrets_are_written_for_their_owner_alone_and_the_authority_for_everybody() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = start().await;
     let folder = tempfile::tempdir().unwrap();
     let files = sandbox.write_files(folder.path(), &GatewayConfig::default()).unwrap();
+    let mode = |file: &Path| std::fs::metadata(file).unwrap().permissions().mode() & 0o777;
     for file in [&files.secret, &files.certificate, &files.assertion] {
-        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(mode(file), 0o600);
     }
+    // Whatever the process allows, which another program may have told it.
+    let other = folder.path().join("other");
+    std::fs::write(&other, "").unwrap();
+    assert_eq!(mode(&files.ca), mode(&other) & 0o644);
 }
