@@ -1,7 +1,7 @@
 //! A session over server-sent events: a GET whose answer does not end. Moves records and knows nothing of what they
 //! say.
 //!
-//! Source: the format as ASP.NET Core's server writes it.
+//! Source: the format as ASP.NET Core's server writes it; the lines of an event stream, the HTML standard.
 
 use std::io;
 use std::sync::Arc;
@@ -55,12 +55,13 @@ impl Clients {
     }
 }
 
-/// A record as an event. A record may have lines, and each is a field of its own.
+/// A record as an event. A record may have lines, if its caller made it, and each is a field of its own: a line ends with
+/// a line feed, a carriage return or both, and in JSON they are all the same.
 fn event(record: &[u8]) -> Bytes {
     let mut event = BytesMut::with_capacity(record.len() + 16);
-    for line in record.split(|byte| *byte == b'\n') {
+    for line in record.split(|byte| matches!(*byte, b'\n' | b'\r')) {
         event.put_slice(b"data: ");
-        event.put_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        event.put_slice(line);
         event.put_slice(b"\r\n");
     }
     event.put_slice(b"\r\n");
@@ -73,6 +74,9 @@ mod tests {
 
     #[test]
     fn each_line_of_a_record_is_a_field() {
-        assert_eq!(event(b"{\"a\":\n1}\x1e"), "data: {\"a\":\r\ndata: 1}\u{1e}\r\n\r\n");
+        for ends in ["\n", "\r"] {
+            let record = format!("{{\"a\":{ends}1}}\u{1e}");
+            assert_eq!(event(record.as_bytes()), "data: {\"a\":\r\ndata: 1}\u{1e}\r\n\r\n");
+        }
     }
 }
