@@ -184,7 +184,7 @@ impl Gateway {
         let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
         let accept_errors = metrics.accept_errors().clone();
         let running = bound
-            .serve(move || WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics)), &accept_errors)
+            .serve(move |outbox| WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), outbox), &accept_errors)
             .map_err(GatewayError::Workers)?;
         serving(&addresses);
 

@@ -25,12 +25,12 @@
 //!
 //! ```text
 //! signalr, tls      →  nothing of ours
-//! metrics           →  nothing of ours
+//! metrics, outbox   →  nothing of ours
 //! credential        →  metrics, tls
-//! endpoint          →  credential, metrics, tls
+//! endpoint          →  credential, metrics, outbox, tls
 //! route             →  endpoint, signalr
-//! serve             →  metrics
-//! proxy             →  route, endpoint, credential, signalr, serve, metrics
+//! serve             →  metrics, outbox
+//! proxy             →  route, endpoint, credential, signalr, serve, metrics, outbox
 //! admin             →  metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
 //! gateway           →  all above
@@ -57,6 +57,8 @@ pub mod credential;
 pub mod tls;
 
 pub mod metrics;
+
+pub mod outbox;
 
 pub mod admin;
 

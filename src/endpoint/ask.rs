@@ -10,6 +10,8 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
+use tokio::net::TcpStream;
+
 use super::socket::Socket;
 use super::{ConnectError, Endpoint, HttpVersion};
 
@@ -41,14 +43,14 @@ impl Endpoint {
     pub async fn ask(&self, mut request: Request<Empty<Bytes>>, within: Duration) -> Result<Response<Bytes>, AskError> {
         request.headers_mut().insert(HOST, self.host.clone());
         let exchange = async {
-            let socket = self.connector.connect(HttpVersion::Http1).await?;
+            let socket = self.connector.connect(HttpVersion::Http1, |stream| stream).await?;
             exchange(request, TokioIo::new(socket)).await
         };
         tokio::time::timeout(within, Box::pin(exchange)).await.unwrap_or(Err(AskError::Timeout(within)))
     }
 }
 
-async fn exchange(request: Request<Empty<Bytes>>, io: TokioIo<Socket>) -> Result<Response<Bytes>, AskError> {
+async fn exchange(request: Request<Empty<Bytes>>, io: TokioIo<Socket<TcpStream>>) -> Result<Response<Bytes>, AskError> {
     let broken = |err: hyper::Error| AskError::Broken(err.into());
     let (mut sender, connection) = http1::handshake(io).await.map_err(broken)?;
     let answer = async {

@@ -10,6 +10,8 @@ use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower::ServiceExt;
 use tower::util::MapErr;
@@ -123,21 +125,31 @@ impl Connector {
         &self.uri
     }
 
-    /// Opens a connection within the configured time, to speak `version` on it.
+    /// Opens a connection within the configured time, to speak `version` on it. `wrap` is put between TCP and what is above.
     ///
     /// # Cancel safety
     /// Safe: what was begun is closed.
-    pub(super) async fn connect(&self, version: HttpVersion) -> Result<Socket, ConnectError> {
-        tokio::time::timeout(self.timeout, self.dial(version)).await.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
+    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        version: HttpVersion,
+        wrap: impl FnOnce(TcpStream) -> S,
+    ) -> Result<Socket<S>, ConnectError> {
+        tokio::time::timeout(self.timeout, self.dial(version, wrap))
+            .await
+            .unwrap_or(Err(ConnectError::Timeout(self.timeout)))
     }
 
-    async fn dial(&self, version: HttpVersion) -> Result<Socket, ConnectError> {
+    async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        version: HttpVersion,
+        wrap: impl FnOnce(TcpStream) -> S,
+    ) -> Result<Socket<S>, ConnectError> {
         let tcp = self.tcp.clone().oneshot(self.uri.clone()).await.map_err(|err| {
             // The connector keeps the resolver's error as its own cause.
             let is_dns = err.source().is_some_and(<dyn Error>::is::<DnsError>);
             if is_dns { ConnectError::Dns(err.into()) } else { ConnectError::Tcp(err.into()) }
         })?;
-        let tcp = tcp.into_inner();
+        let tcp = wrap(tcp.into_inner());
         let Some(tls) = &self.tls else { return Ok(Socket::Plain(tcp)) };
         let connector = match version {
             HttpVersion::Http1 => &tls.http1,

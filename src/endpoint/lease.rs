@@ -96,7 +96,7 @@ impl<B: Upload> Lease<B> {
         let Self { line, pool, .. } = self;
         match line {
             Line::Http1(mut counted) => {
-                counted.connection.begin(head, body, pool.memory());
+                counted.connection.begin(head, body);
                 Sending::Http1(Some((counted, pool)))
             }
             Line::Http2(mut sender) => {
@@ -132,11 +132,8 @@ impl<B: Upload> Future for Sending<B> {
             Self::Http1(on) => on,
             Self::Http2(answer) => return answer.as_mut().poll(cx),
         };
-        let Some((counted, pool)) = on else { return Poll::Pending };
+        let Some((counted, _)) = on else { return Poll::Pending };
         let answer = counted.connection.poll_answer(cx);
-        if let Some(memory) = counted.connection.take_memory() {
-            pool.keep_memory(memory);
-        }
         let is_unsent = counted.connection.is_unsent();
         let answer = ready!(answer).map_err(|err| SendError { is_unsent, source: err.into() });
         let Some((counted, pool)) = on.take() else { return Poll::Pending };

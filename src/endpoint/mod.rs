@@ -13,6 +13,7 @@ mod pool;
 mod probe;
 mod settings;
 mod socket;
+mod spare;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use lease::{BrokenOff, Download, Lease, SendError, Sending, Upload};
 pub use pool::Pool;
 pub use probe::Probes;
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
+pub use spare::SpareMemory;
 
 use crate::credential::BearerSource;
 use crate::metrics::EndpointMetrics;

@@ -3,7 +3,7 @@
 //! The most recently used idle connection goes out first, so that those that are not needed grow old and are closed. A
 //! connection comes back only when its answer has ended.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use super::http1::Connection;
 use super::http2::OnThisThread;
 use super::lease::{Counted, Lease, Line, Upload};
 use super::socket::Socket;
-use super::{ConnectError, Endpoint, HttpVersion, PoolSettings};
+use super::{ConnectError, Endpoint, HttpVersion, PoolSettings, SpareMemory};
 use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
+use crate::outbox::{Batched, Outbox};
+use tokio::net::TcpStream;
 
 /// How often an HTTP/2 connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(30);
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
-/// What is kept at hand for the heads of requests: the usual ones have 2 to 3 KiB with their bearer.
-const HEAD_MEMORY: usize = 4 * 1024;
 
 /// One worker's connections to one endpoint. Cloning shares it.
 pub struct Pool<B>(Rc<Inner<B>>);
@@ -42,8 +42,9 @@ struct Inner<B> {
     /// Counts connection attempts under the endpoint's name.
     metrics: Rc<WorkerMetrics>,
     metrics_index: usize,
-    /// For the head of the next request.
-    memory: Cell<Vec<u8>>,
+    spare: Rc<SpareMemory>,
+    /// What goes to the endpoint goes through it.
+    outbox: Outbox,
 }
 
 /// An HTTP/2 connection that all requests go on.
@@ -54,7 +55,13 @@ struct Shared<B> {
 
 impl<B: Upload> Pool<B> {
     /// Makes an empty pool. `metrics_index` is the endpoint's place in the worker's metrics.
-    pub fn new(endpoint: Arc<Endpoint>, metrics: Rc<WorkerMetrics>, metrics_index: usize) -> Self {
+    pub fn new(
+        endpoint: Arc<Endpoint>,
+        metrics: Rc<WorkerMetrics>,
+        metrics_index: usize,
+        outbox: Outbox,
+        spare: Rc<SpareMemory>,
+    ) -> Self {
         Self(Rc::new(Inner {
             settings: endpoint.settings().pool,
             endpoint,
@@ -64,7 +71,8 @@ impl<B: Upload> Pool<B> {
             gauge: metrics.connections(metrics_index),
             metrics,
             metrics_index,
-            memory: Cell::default(),
+            spare,
+            outbox,
         }))
     }
 
@@ -107,10 +115,11 @@ impl<B: Upload> Pool<B> {
         // In a box, since it is large and rare: every request's future would have room for it.
         let connected = Box::pin(async {
             let version = self.0.endpoint.settings().http_version;
-            let socket = self.0.endpoint.connector.connect(version).await?;
+            let socket =
+                self.0.endpoint.connector.connect(version, |stream| Batched::new(stream, &self.0.outbox)).await?;
             match version {
                 HttpVersion::Http1 => {
-                    let connection = Box::new(Connection::new(socket));
+                    let connection = Box::new(Connection::new(socket, Rc::clone(&self.0.spare)));
                     let count = self.0.gauge.count(ConnectionState::Active);
                     Ok(Line::Http1(Counted { connection, count, used: Instant::now() }))
                 }
@@ -122,7 +131,7 @@ impl<B: Upload> Pool<B> {
         lease
     }
 
-    async fn start_http2(&self, socket: Socket) -> Result<http2::SendRequest<B>, ConnectError> {
+    async fn start_http2(&self, socket: Socket<Batched<TcpStream>>) -> Result<http2::SendRequest<B>, ConnectError> {
         let mut http = http2::Builder::new(OnThisThread);
         // An endpoint that vanished is noticed, whether or not requests wait for it.
         http.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_while_idle(true);
@@ -174,19 +183,6 @@ impl<B: Upload> Pool<B> {
         idle.push(counted);
         drop(idle);
         self.sweep();
-    }
-
-    /// Returns memory for the head of a request.
-    pub(super) fn memory(&self) -> Vec<u8> {
-        let memory = self.0.memory.take();
-        if memory.capacity() == 0 { Vec::with_capacity(HEAD_MEMORY) } else { memory }
-    }
-
-    /// Takes memory back, unless it has grown large.
-    pub(super) fn keep_memory(&self, memory: Vec<u8>) {
-        if memory.capacity() <= HEAD_MEMORY {
-            self.0.memory.set(memory);
-        }
     }
 
     /// Sees to it that idle connections are closed when their time is over, though no request comes.

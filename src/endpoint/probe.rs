@@ -10,6 +10,7 @@ use http::{Method, Request};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::socket::Socket;
@@ -68,7 +69,7 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
 
 /// Whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path.
 async fn probe(endpoint: &Endpoint) -> bool {
-    match endpoint.connector.connect(HttpVersion::Http1).await {
+    match endpoint.connector.connect(HttpVersion::Http1, |stream| stream).await {
         Ok(socket) => ask(endpoint, TokioIo::new(socket)).await,
         Err(err) => {
             tracing::debug!(endpoint = %endpoint.name(), error = %err, "a health probe found no connection");
@@ -77,7 +78,7 @@ async fn probe(endpoint: &Endpoint) -> bool {
     }
 }
 
-async fn ask(endpoint: &Endpoint, io: TokioIo<Socket>) -> bool {
+async fn ask(endpoint: &Endpoint, io: TokioIo<Socket<TcpStream>>) -> bool {
     let Ok((mut sender, connection)) = http1::handshake(io).await else { return false };
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).header(HOST, endpoint.host());
     let Ok(request) = request.body(Empty::<Bytes>::new()) else { return false };

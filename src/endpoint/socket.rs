@@ -8,21 +8,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::outbox::Batched;
+
 /// A byte stream to an endpoint.
-pub(super) enum Socket {
-    Plain(TcpStream),
+pub(super) enum Socket<S> {
+    Plain(S),
     /// In a box, since it is ten times as large.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<S>>),
 }
 
-impl Socket {
-    /// Whether what is written goes to the system as it is.
-    pub(super) fn is_plain(&self) -> bool {
-        matches!(self, Self::Plain(_))
+impl Socket<Batched<TcpStream>> {
+    /// Returns how many bytes the system has taken so far, or [`u64::MAX`] while some are on their way.
+    pub(super) fn written(&self) -> u64 {
+        match self {
+            Self::Plain(stream) => stream.written(),
+            Self::Tls(stream) => stream.get_ref().0.written(),
+        }
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
@@ -31,7 +36,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -56,8 +61,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            // It keeps nothing back.
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }

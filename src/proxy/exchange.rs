@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::gate::Place;
 use super::{AccessLog, CallHead};
@@ -67,6 +67,11 @@ impl Exchange {
 
     pub(super) fn head(&self) -> &CallHead {
         &self.head
+    }
+
+    /// Takes the caller's headers, which nobody needs any more once there is an answer.
+    pub(super) fn take_headers(&mut self) -> HeaderMap {
+        std::mem::take(&mut self.head.headers)
     }
 
     pub(super) fn request_id(&self) -> &HeaderValue {

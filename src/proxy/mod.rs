@@ -52,7 +52,7 @@ use request_id::RequestIds;
 use retry::Budget;
 
 use crate::credential::{RequestUrl, in_one_line};
-use crate::endpoint::{Endpoint, Pool};
+use crate::endpoint::{Endpoint, Pool, SpareMemory};
 use crate::metrics::{RetryBudgetShare, WorkerMetrics};
 use crate::route::{Choice, Manner, Table};
 use crate::serve::Peer;
@@ -122,6 +122,7 @@ enum Plan<'a> {
 pub struct Proxy {
     snapshot: Arc<Snapshot>,
     pools: Vec<Pool<RequestBody>>,
+    spare: Rc<SpareMemory>,
     /// By endpoint.
     budgets: Vec<Rc<Budget>>,
     budgets_shown: Vec<Rc<RetryBudgetShare>>,
@@ -142,18 +143,14 @@ impl Proxy {
         let settings = &self.snapshot.settings;
         let plan = std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(peer, &exchange)));
         let result = match plan.unwrap_or(Err(ProxyError::Internal)) {
-            // In a box, or idle connections would keep room for it. As long as it has less than a kilobyte, the allocator has one
-            // at hand.
-            Ok(plan) => {
-                let carried_out = self.carry_out(peer, &plan, &body, &exchange);
-                Box::pin(AssertUnwindSafe(carried_out).catch_unwind()).await
-            }
+            Ok(plan) => AssertUnwindSafe(self.carry_out(peer, &plan, &body, &exchange)).catch_unwind().await,
             Err(err) => Ok(Err(err)),
         };
         exchange.received(body.received());
         match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
             Ok(response) => {
                 exchange.answers(response.status());
+                self.spare.keep_map(exchange.take_headers());
                 response.map(|answer| ResponseBody::streamed(answer, settings.request_timeout, body, exchange))
             }
             Err(err) => {

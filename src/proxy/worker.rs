@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::retry::Budget;
 use super::{CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
 use crate::endpoint::{Endpoint, Pool};
 use crate::metrics::{ConnectionGauge, Metrics, Names, RetryBudgetShare, WorkerMetrics};
-use crate::serve::{Handler, Peer};
+use crate::outbox::Outbox;
+use crate::serve::{CallerBody, Handler, Peer};
 use crate::signalr::Operation;
 
 /// A worker's handler. Made on the worker's thread, inside its runtime.
@@ -24,6 +24,7 @@ pub struct WorkerProxy(Rc<Held>);
 struct Held {
     latest: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
+    outbox: Outbox,
     current: RefCell<Rc<Proxy>>,
     /// Configurations that are not in force any more, while requests that began under them have not ended.
     retired: RefCell<Vec<Retired>>,
@@ -36,11 +37,11 @@ struct Retired {
 }
 
 impl WorkerProxy {
-    /// Makes the handler of one worker, which follows what `latest` holds.
-    pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>) -> Self {
-        let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, None)));
+    /// Makes the handler of one worker, which follows what `latest` holds. What it sends to endpoints goes through `outbox`.
+    pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, outbox: &Outbox) -> Self {
+        let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, outbox, None)));
         let mut flush_requests = metrics.register_worker();
-        let held = Rc::new(Held { latest, metrics, current, retired: RefCell::default() });
+        let held = Rc::new(Held { latest, metrics, outbox: outbox.clone(), current, retired: RefCell::default() });
         let flushed = Rc::clone(&held);
         // Ends with the worker.
         tokio::task::spawn_local(async move {
@@ -63,7 +64,7 @@ impl Held {
 
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
-        let next = Rc::new(Proxy::new(latest, &self.metrics, Some(current)));
+        let next = Rc::new(Proxy::new(latest, &self.metrics, &self.outbox, Some(current)));
         for shown in current.budgets_shown.iter().filter(|shown| Rc::strong_count(shown) == 1) {
             shown.set(0.0);
         }
@@ -99,7 +100,7 @@ impl Handler for WorkerProxy {
     fn handle(
         &self,
         peer: &Rc<Peer>,
-        request: Request<Incoming>,
+        request: Request<CallerBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
         let (proxy, peer) = (self.0.current(), Rc::clone(peer));
         let (head, incoming) = request.into_parts();
@@ -107,7 +108,9 @@ impl Handler for WorkerProxy {
         let head = CallHead::new(head, || proxy.request_ids.next(), client.cloned());
         let exchange = Exchange::open(&proxy.metrics, proxy.snapshot.settings.access_log, head);
         let body = RequestBody::new(incoming, proxy.snapshot.settings.max_body_bytes);
-        async move { proxy.handle(&peer, exchange, body).await }
+        let answer = async move { proxy.handle(&peer, exchange, body).await };
+        // In a box: it moves from hand to hand, and idle connections would keep room for it.
+        Box::pin(answer)
     }
 }
 
@@ -119,7 +122,7 @@ impl fmt::Debug for WorkerProxy {
 
 impl Proxy {
     /// Makes a worker's part of a snapshot. Endpoints that are the same as before keep their connections and retry budgets.
-    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, before: Option<&Self>) -> Self {
+    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, outbox: &Outbox, before: Option<&Self>) -> Self {
         let names = Names {
             routes: snapshot.routes.routes().iter().map(|route| route.name().to_string()).collect(),
             endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
@@ -128,12 +131,14 @@ impl Proxy {
         let endpoint_names = names.endpoints.iter().map(|name| name.as_str().into()).collect();
         let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
         let metrics = Rc::new(WorkerMetrics::new(metrics, names));
+        let spare = before.map_or_else(Rc::default, |before| Rc::clone(&before.spare));
         let share = snapshot.settings.retry.budget;
         let (mut pools, mut budgets, mut budgets_shown) = (Vec::new(), Vec::new(), Vec::new());
         for (place, endpoint) in snapshot.endpoints.iter().enumerate() {
             let same = before.and_then(|before| before.parts_of(endpoint));
             let (pool, budget, shown) = same.unwrap_or_else(|| {
-                let pool = Pool::new(Arc::clone(endpoint), Rc::clone(&metrics), place);
+                let pool =
+                    Pool::new(Arc::clone(endpoint), Rc::clone(&metrics), place, outbox.clone(), Rc::clone(&spare));
                 (pool, Rc::new(Budget::new(share)), Rc::new(metrics.retry_budget(place)))
             });
             budget.set_share(share);
@@ -142,7 +147,18 @@ impl Proxy {
             budgets_shown.push(shown);
         }
         let (deadlines, request_ids) = Default::default();
-        Self { snapshot, pools, budgets, budgets_shown, deadlines, request_ids, metrics, endpoint_names, route_names }
+        Self {
+            snapshot,
+            pools,
+            spare,
+            budgets,
+            budgets_shown,
+            deadlines,
+            request_ids,
+            metrics,
+            endpoint_names,
+            route_names,
+        }
     }
 
     /// Returns what this worker has for an endpoint.

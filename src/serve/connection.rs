@@ -17,13 +17,15 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::balance::Accepted;
+use super::bell::CallerBody;
 use super::open::{Connection, OpenConnections};
 use super::socket::Stream;
 use super::{Handler, Peer, Phase, ServeSettings};
+use crate::outbox::{Batched, Outbox};
 
 /// The most that is buffered of one connection's input, and so the largest head that can be answered properly. A
 /// larger one gets hyper's own bare 431.
-const READ_BUFFER: usize = 128 * 1024;
+const READ_BUFFER: usize = 80 * 1024;
 /// Streams one HTTP/2 connection may have open.
 const HTTP2_STREAMS: u32 = 256;
 /// How often an idle HTTP/2 connection is asked whether it is still there.
@@ -38,6 +40,7 @@ pub(super) struct Connections<H> {
     handshake_timeout: Duration,
     leaving: Rc<Cell<bool>>,
     open: Rc<OpenConnections>,
+    outbox: Outbox,
 }
 
 impl<H: Handler> Connections<H> {
@@ -46,6 +49,7 @@ impl<H: Handler> Connections<H> {
         settings: &ServeSettings,
         tls: Vec<Option<TlsAcceptor>>,
         mut phase: watch::Receiver<Phase>,
+        outbox: Outbox,
     ) -> Self {
         let mut http = auto::Builder::new(LocalExecutor);
         // `open` closes those that take too long.
@@ -63,7 +67,15 @@ impl<H: Handler> Connections<H> {
             flag.set(left.is_ok());
         });
         let open = OpenConnections::new(settings.header_read_timeout);
-        Self { handler: Rc::new(handler), http, tls, handshake_timeout: settings.header_read_timeout, leaving, open }
+        Self {
+            handler: Rc::new(handler),
+            http,
+            tls,
+            handshake_timeout: settings.header_read_timeout,
+            leaving,
+            open,
+            outbox,
+        }
     }
 
     /// Returns those that are open.
@@ -84,9 +96,9 @@ impl<H: Handler> Connections<H> {
             Stream::Tcp(stream, _) => {
                 // Answers are small; waiting to fill a segment would only delay them.
                 let _without = stream.set_nodelay(true);
-                self.secure(stream, peer, &connection).await;
+                self.secure(Batched::new(stream, &self.outbox), peer, &connection).await;
             }
-            Stream::Unix(stream) => self.secure(stream, peer, &connection).await,
+            Stream::Unix(stream) => self.secure(Batched::new(stream, &self.outbox), peer, &connection).await,
         }
     }
 
@@ -119,7 +131,8 @@ impl<H: Handler> Connections<H> {
         let service = service_fn(|request: Request<Incoming>| {
             let is_http1 = request.version() <= Version::HTTP_11;
             let leaving = Rc::clone(&self.leaving);
-            let answer = self.handler.handle(&peer, request);
+            let bell = connection.bell().filter(|_| is_http1);
+            let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::new(incoming, bell)));
             let request = connection.request();
             async move {
                 let mut response = answer.await.map(|body| request.until_end_of(body));

@@ -5,6 +5,7 @@
 //! own, made on that thread. Nothing on the way of a request is shared between workers.
 
 mod balance;
+mod bell;
 mod connection;
 mod listener;
 mod open;
@@ -21,14 +22,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use prometheus::IntCounter;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
+pub use bell::CallerBody;
 pub use listener::{BindError, BoundAddress};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
 
+use crate::outbox::Outbox;
 use balance::Balance;
 use listener::BoundListener;
 use worker::Worker;
@@ -56,7 +58,7 @@ pub trait Handler: 'static {
     fn handle(
         &self,
         peer: &Rc<Peer>,
-        request: Request<Incoming>,
+        request: Request<CallerBody>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 }
 
@@ -81,13 +83,13 @@ impl Bound {
         self.listeners.iter().map(|listener| listener.address.clone()).collect()
     }
 
-    /// Starts the workers. `make_handler` is called on each worker's thread, inside its runtime.
+    /// Starts the workers. `make_handler` is called on each worker's thread, inside its runtime, with what the worker writes.
     ///
     /// # Errors
     /// If a thread or a runtime cannot be started.
     pub fn serve<H: Handler>(
         self,
-        make_handler: impl Fn() -> H + Send + Sync + 'static,
+        make_handler: impl Fn(&Outbox) -> H + Send + Sync + 'static,
         accept_errors: &IntCounter,
     ) -> std::io::Result<Running> {
         let make_handler = Arc::new(make_handler);
@@ -118,7 +120,7 @@ impl Bound {
                 if let Ok(runtime) = runtime
                     && built.send(Ok(())).is_ok()
                 {
-                    worker.run(&runtime, || make_handler());
+                    worker.run(&runtime, |outbox| make_handler(outbox));
                 }
             })?);
             is_built.recv().unwrap_or_else(|_panicked| Err(std::io::Error::other("a worker panicked")))?;

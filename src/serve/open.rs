@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::bell::Bell;
 
 /// The longest between two looks, and so the most by which a connection outlives its time. Chosen: nobody notices a
 /// second when the time is a minute and a half.
@@ -39,8 +42,8 @@ pub(super) struct Connection {
     requests: Cell<usize>,
     idle_since: Cell<Instant>,
     wish: Cell<Wish>,
-    /// The task that drives it.
-    task: RefCell<Option<Waker>>,
+    /// Wakes the task that drives it.
+    bell: RefCell<Option<Arc<Bell>>>,
     open: Rc<OpenConnections>,
 }
 
@@ -86,7 +89,7 @@ impl OpenConnections {
             requests: Cell::new(0),
             idle_since: Cell::new(self.now.get()),
             wish: Cell::new(Wish::Stay),
-            task: RefCell::default(),
+            bell: RefCell::default(),
             open: Rc::clone(self),
         });
         self.connections.borrow_mut().push(Rc::downgrade(&connection));
@@ -141,6 +144,7 @@ impl Connection {
     /// Those of the connection.
     pub(super) async fn drive<C: GracefulConnection>(&self, connection: C) -> Result<(), C::Error> {
         let mut connection = std::pin::pin!(connection);
+        let mut waker: Option<Waker> = None;
         poll_fn(|cx| {
             match self.wish.get() {
                 Wish::Stay | Wish::Leaving => {}
@@ -150,11 +154,13 @@ impl Connection {
                 }
                 Wish::Gone => return Poll::Ready(Ok(())),
             }
-            let is_known = self.task.borrow().as_ref().is_some_and(|task| task.will_wake(cx.waker()));
-            if !is_known {
-                self.task.replace(Some(cx.waker().clone()));
-            }
-            connection.as_mut().poll(cx)
+            let known = waker.take_if(|_| self.bell.borrow().as_ref().is_some_and(|bell| bell.is_of(cx.waker())));
+            let waker = waker.insert(known.unwrap_or_else(|| {
+                let bell = Bell::new(cx.waker());
+                self.bell.replace(Some(Arc::clone(&bell)));
+                bell.into()
+            }));
+            connection.as_mut().poll(&mut Context::from_waker(waker))
         })
         .await
     }
@@ -165,6 +171,11 @@ impl Connection {
         OpenRequest(Rc::clone(self))
     }
 
+    /// Returns what wakes the task that drives it; `None` before it was driven.
+    pub(super) fn bell(&self) -> Option<Arc<Bell>> {
+        self.bell.borrow().clone()
+    }
+
     fn leave(&self) {
         if self.wish.get() == Wish::Stay {
             self.wishes(Wish::Leave);
@@ -173,8 +184,8 @@ impl Connection {
 
     fn wishes(&self, wish: Wish) {
         self.wish.set(wish);
-        if let Some(task) = &*self.task.borrow() {
-            task.wake_by_ref();
+        if let Some(bell) = &*self.bell.borrow() {
+            bell.ring();
         }
     }
 }

@@ -13,6 +13,7 @@ use super::balance::{Accepted, Balance, HandedOver};
 use super::connection::Connections;
 use super::socket::{Listener, StdListener};
 use super::{Handler, Phase, ServeSettings};
+use crate::outbox::Outbox;
 
 /// The first pause after an accept error, such as running out of file descriptors.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -38,15 +39,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn run<H: Handler>(self, runtime: &LocalRuntime, make_handler: impl FnOnce() -> H) {
+    pub(super) fn run<H: Handler>(self, runtime: &LocalRuntime, make_handler: impl FnOnce(&Outbox) -> H) {
         let _ended = self.ended.clone();
         runtime.block_on(self.serve(make_handler));
     }
 
-    async fn serve<H: Handler>(mut self, make_handler: impl FnOnce() -> H) {
+    async fn serve<H: Handler>(mut self, make_handler: impl FnOnce(&Outbox) -> H) {
         let sockets: Vec<_> = self.listeners.iter_mut().map(|(socket, _)| socket.take()).collect();
         let tls = self.listeners.drain(..).map(|(_, tls)| tls).collect();
-        let connections = Rc::new(Connections::new(make_handler(), &self.settings, tls, self.phase.clone()));
+        let outbox = Outbox::start();
+        let handler = make_handler(&outbox);
+        let connections = Rc::new(Connections::new(handler, &self.settings, tls, self.phase.clone(), outbox));
         let open = Rc::clone(connections.open());
         let serve = move |accepted: Accepted| {
             // Waited for below, or dropped with the runtime.

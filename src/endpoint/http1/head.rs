@@ -10,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 use super::framing::{Chunk, Decoder};
 use super::upload::Length;
 use super::{Broken, RequestHead};
+use crate::endpoint::SpareMemory;
 
 /// The most header lines of an answer.
 const MAX_HEADERS: usize = 100;
@@ -63,6 +64,7 @@ pub(super) fn read(
     input: &Bytes,
     method: &Method,
     unwanted: fn(&HeaderName) -> bool,
+    spare: &SpareMemory,
 ) -> Result<Option<(usize, Head)>, Broken> {
     let mut start = 0;
     loop {
@@ -80,7 +82,7 @@ pub(super) fn read(
         if status.is_informational() {
             continue;
         }
-        let mut head = Reading::new(found.version == Some(1), found.headers.len());
+        let mut head = Reading::new(found.version == Some(1), spare.map());
         for line in found.headers.iter() {
             head.line(line.name, input.slice_ref(line.value), unwanted)?;
         }
@@ -101,9 +103,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(is_http11: bool, lines: usize) -> Self {
-        // With room for what is added on the way to the caller.
-        Self { is_http11, headers: HeaderMap::with_capacity(lines + 1), ..Self::default() }
+    fn new(is_http11: bool, headers: HeaderMap) -> Self {
+        Self { headers, is_http11, ..Self::default() }
     }
 
     fn line(&mut self, name: &str, value: Bytes, unwanted: fn(&HeaderName) -> bool) -> Result<(), Broken> {

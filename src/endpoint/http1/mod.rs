@@ -15,14 +15,18 @@ mod tests;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Response};
 use http_body::Body;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
+use super::SpareMemory;
 use super::socket::Socket;
+use crate::outbox::Batched;
 use framing::Decoder;
 use upload::{Length, Upload};
 
@@ -86,14 +90,16 @@ pub struct RequestHead<'a> {
 
 /// A connection and the request that is on it.
 pub(super) struct Connection<B> {
-    socket: Socket,
+    socket: Socket<Batched<TcpStream>>,
     /// What was read and not used yet.
     input: BytesMut,
     /// The request, until all of it is written.
     upload: Option<Upload<B>>,
     method: Method,
+    /// What was written to the socket when the request began.
+    written_before: u64,
     unwanted: fn(&HeaderName) -> bool,
-    memory: Option<Vec<u8>>,
+    spare: Rc<SpareMemory>,
     /// Why the rest of the request cannot be written. An endpoint that answers early may close its ear first.
     deaf: Option<Broken>,
     body: Decoder,
@@ -102,14 +108,15 @@ pub(super) struct Connection<B> {
 
 impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     /// Takes a fresh connection.
-    pub(super) fn new(socket: Socket) -> Self {
+    pub(super) fn new(socket: Socket<Batched<TcpStream>>, spare: Rc<SpareMemory>) -> Self {
         Self {
             socket,
             input: BytesMut::new(),
             upload: None,
             method: Method::GET,
+            written_before: 0,
             unwanted: |_| false,
-            memory: None,
+            spare,
             deaf: None,
             body: Decoder::Ended,
             keeps_alive: true,
@@ -124,19 +131,20 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         Pin::new(&mut self.socket).poll_read(&mut nobody, &mut ReadBuf::uninit(&mut room)).is_pending()
     }
 
-    /// Begins a request. `memory` is what its head is written into.
-    pub(super) fn begin(&mut self, head: &RequestHead<'_>, body: B, mut memory: Vec<u8>) {
+    /// Begins a request.
+    pub(super) fn begin(&mut self, head: &RequestHead<'_>, body: B) {
+        let mut memory = self.spare.head();
         let length = Length::of(&body);
         head::write(&mut memory, head, length);
         self.upload = Some(Upload::new(memory, body, length));
         self.method = head.method.clone();
+        self.written_before = self.socket.written();
         self.unwanted = head.unwanted;
     }
 
     /// Whether nothing of the request can have been received.
     pub(super) fn is_unsent(&self) -> bool {
-        // What TLS has taken may be partly written when it fails.
-        self.socket.is_plain() && self.upload.as_ref().is_some_and(|upload| !upload.has_begun())
+        self.socket.written() == self.written_before
     }
 
     /// Writes the request and reads the head of its answer.
@@ -164,19 +172,30 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     /// # Errors
     /// The caller broke off, or nothing was written at all.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
-        let Some(upload) = self.upload.as_mut().filter(|_| self.deaf.is_none()) else { return Ok(()) };
+        let Some(upload) = self.upload.as_mut().filter(|_| self.deaf.is_none()) else {
+            self.poll_rest(cx);
+            return Ok(());
+        };
         match upload.poll(cx, &mut self.socket) {
             Poll::Pending => {}
-            Poll::Ready(Ok(())) => self.memory = self.upload.take().map(Upload::into_memory),
+            Poll::Ready(Ok(())) => {
+                if let Some(upload) = self.upload.take() {
+                    self.spare.keep_head(upload.into_memory());
+                }
+            }
             Poll::Ready(Err(Broken::Io(err))) if upload.has_begun() => self.deaf = Some(Broken::Io(err)),
             Poll::Ready(Err(err)) => return Err(err),
         }
         Ok(())
     }
 
-    /// Returns the memory of the request's head once it is written, for the next one.
-    pub(super) fn take_memory(&mut self) -> Option<Vec<u8>> {
-        self.memory.take()
+    /// Writes what the system has not taken yet of a request that was written.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(err)) = Pin::new(&mut self.socket).poll_flush(cx)
+            && self.deaf.is_none()
+        {
+            self.deaf = Some(err.into());
+        }
     }
 
     /// Reads on, and returns the head if it is all there.
@@ -193,7 +212,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             self.input.extend_from_slice(read.filled());
             self.input.split().freeze()
         };
-        let Some((length, head)) = head::read(&input, &self.method, self.unwanted)? else {
+        let Some((length, head)) = head::read(&input, &self.method, self.unwanted, &self.spare)? else {
             if input.len() > MAX_HEAD_BYTES {
                 return Poll::Ready(Err(Broken::HeadTooLarge));
             }
@@ -242,6 +261,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
 
     /// Whether it may carry another request: both sides have ended this one and want to stay.
     pub(super) fn is_free(&self) -> bool {
-        self.keeps_alive && self.body_has_ended() && self.upload.is_none() && self.input.is_empty()
+        let is_written = self.upload.is_none() && self.deaf.is_none();
+        self.keeps_alive && self.body_has_ended() && is_written && self.input.is_empty()
     }
 }

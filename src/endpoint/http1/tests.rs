@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::outbox::Outbox;
 
 /// A server for one connection: it reads until it has seen `until`, writes the pieces of an answer, and closes.
 struct Server {
@@ -56,18 +57,22 @@ struct Read {
 
 type Reading = Result<Read, String>;
 
+fn connection<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin>(stream: TcpStream) -> Connection<B> {
+    Connection::new(Socket::Plain(Batched::new(stream, &Outbox::start())), Rc::default())
+}
+
 /// Sends a request and reads its answer. Returns whether the connection could be used again, too.
 async fn ours<B>(stream: TcpStream, method: Method, body: B) -> (Reading, bool)
 where
     B: Body<Data = Bytes, Error: Into<Cause>> + Unpin,
 {
-    let mut connection = Connection::new(Socket::Plain(stream));
+    let mut connection = connection(stream);
     assert!(connection.is_usable());
     let host = HeaderValue::from_static("east.example");
     let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
     let head =
         RequestHead { method: &method, target: "/api?x=%2F", lines: &lines, unwanted: |name| *name == "unwanted" };
-    connection.begin(&head, body, Vec::new());
+    connection.begin(&head, body);
     let answer = async {
         let answer = poll_fn(|cx| connection.poll_answer(cx)).await?;
         let mut body = Vec::new();
@@ -124,7 +129,8 @@ fn cut(mut bytes: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
 }
 
 fn in_time<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let options = tokio::runtime::LocalOptions::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("it hangs") })
 }
 
@@ -239,7 +245,7 @@ fn idle_connection_that_was_closed_or_spoken_to_is_not_usable() {
     in_time(async {
         for unasked in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
             let server = Server::new(b"").await;
-            let mut connection = Connection::<Full<Bytes>>::new(Socket::Plain(server.connect().await));
+            let mut connection = connection::<Full<Bytes>>(server.connect().await);
             assert!(connection.is_usable());
             server.answer(&[unasked.to_vec()]).await;
             while connection.is_usable() {
@@ -370,8 +376,13 @@ fn answer() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Some thousand find more, by hand.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever this one reads, hyper reads the same; what it refuses beyond hyper is ambiguous.
     #[test]
@@ -382,8 +393,11 @@ proptest! {
             (Ok(ours), Ok(hypers)) => prop_assert_eq!(ours, hypers),
             (Err(_), Err(_)) => {}
             (Err(err), Ok(_)) => {
-                let is_ambiguous = text.contains("transfer-encoding:") && text.contains("content-length:");
-                prop_assert!(is_ambiguous || text.contains("\r\n\r\n\r\n"), "only we refuse: {} {:?}", err, text);
+                let lengths = text.matches("content-length:").count();
+                let is_ambiguous = lengths > 1 || (lengths == 1 && text.contains("transfer-encoding:"));
+                // hyper takes an empty line for a chunk of no size.
+                let has_empty_chunk = text.contains("\r\n\r\n\r\n");
+                prop_assert!(is_ambiguous || has_empty_chunk, "only we refuse: {} {:?}", err, text);
             }
             (Ok(ours), Err(err)) => prop_assert!(false, "only hyper refuses: {} {:?}", err, ours),
         }

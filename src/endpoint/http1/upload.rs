@@ -60,8 +60,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
     }
 
     /// Returns the memory of the head, for the next one.
-    pub(super) fn into_memory(mut self) -> Vec<u8> {
-        self.before.clear();
+    pub(super) fn into_memory(self) -> Vec<u8> {
         self.before
     }
 

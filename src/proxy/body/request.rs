@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::UNWANTED_TIME;
 use super::kept::Kept;
 use crate::proxy::error::ProxyError;
+use crate::serve::CallerBody;
 
 /// The most that is read of a body that nobody wants, so that its sender can read the answer first.
 const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
@@ -39,7 +39,7 @@ enum Source {
 struct Upload {
     /// The attempt that may read.
     attempt: u32,
-    incoming: Incoming,
+    incoming: CallerBody,
     /// The length that was declared, if one was.
     declared: Option<u64>,
     limit: u64,
@@ -70,7 +70,7 @@ pub(in crate::proxy) enum UploadError {
 }
 
 impl RequestBody {
-    pub(in crate::proxy) fn new(incoming: Incoming, limit: u64) -> Self {
+    pub(in crate::proxy) fn new(incoming: CallerBody, limit: u64) -> Self {
         if incoming.is_end_stream() {
             return Self::nothing();
         }

@@ -1,0 +1,96 @@
+//! Memory that goes from request to request, so that each finds it warm. One worker's, for all of its endpoints.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+use http::HeaderMap;
+
+/// What is kept at hand for the heads of requests: the usual ones have 2 to 3 KiB with their bearer.
+const USUAL_HEAD: usize = 4 * 1024;
+/// How many maps are kept. Chosen: as many as a busy worker has requests in work.
+const MOST_MAPS: usize = 64;
+/// Maps that have grown larger are not kept.
+const LARGEST_MAP: usize = 48;
+/// Room for the headers of usual requests and answers.
+const USUAL_HEADERS: usize = 12;
+
+/// Memory for heads.
+#[derive(Default)]
+pub struct SpareMemory {
+    head: Cell<Vec<u8>>,
+    /// The server reads a request into the map of the answer before, and answers are read into the maps of requests that are
+    /// through: they go round.
+    maps: RefCell<Vec<HeaderMap>>,
+}
+
+impl SpareMemory {
+    /// Returns memory to write a head into.
+    pub(super) fn head(&self) -> Vec<u8> {
+        let head = self.head.take();
+        if head.capacity() == 0 { Vec::with_capacity(USUAL_HEAD) } else { head }
+    }
+
+    /// Takes memory of a head back, unless it has grown large.
+    pub(super) fn keep_head(&self, mut head: Vec<u8>) {
+        if head.capacity() <= USUAL_HEAD {
+            head.clear();
+            self.head.set(head);
+        }
+    }
+
+    /// Returns an empty map.
+    pub(super) fn map(&self) -> HeaderMap {
+        self.maps.borrow_mut().pop().unwrap_or_else(|| HeaderMap::with_capacity(USUAL_HEADERS))
+    }
+
+    /// Takes a map back that nobody reads any more.
+    pub fn keep_map(&self, mut map: HeaderMap) {
+        let mut maps = self.maps.borrow_mut();
+        if maps.len() < MOST_MAPS && (1..=LARGEST_MAP).contains(&map.capacity()) {
+            map.clear();
+            maps.push(map);
+        }
+    }
+}
+
+impl fmt::Debug for SpareMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpareMemory").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::HOST;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_back_is_handed_out_again_and_empty() {
+        let spare = SpareMemory::default();
+        let mut map = HeaderMap::with_capacity(20);
+        map.append(HOST, HeaderValue::from_static("a"));
+        map.append(HOST, HeaderValue::from_static("b"));
+        let capacity = map.capacity();
+        spare.keep_map(map);
+        let map = spare.map();
+        assert!(map.is_empty() && map.capacity() == capacity);
+        assert!(spare.map().capacity() >= USUAL_HEADERS, "there is always one");
+
+        spare.keep_head(b"GET".to_vec());
+        assert!(spare.head().is_empty());
+    }
+
+    #[test]
+    fn what_has_grown_large_or_many_is_let_go() {
+        let spare = SpareMemory::default();
+        spare.keep_map(HeaderMap::with_capacity(1000));
+        spare.keep_map(HeaderMap::new());
+        assert!(spare.maps.borrow().is_empty());
+        (0..2 * MOST_MAPS).for_each(|_| spare.keep_map(HeaderMap::with_capacity(4)));
+        assert_eq!(spare.maps.borrow().len(), MOST_MAPS);
+        spare.keep_head(Vec::with_capacity(2 * USUAL_HEAD));
+        assert_eq!(spare.head().capacity(), USUAL_HEAD);
+    }
+}
