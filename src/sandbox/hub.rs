@@ -12,6 +12,7 @@ use super::connection::{Close, Connection, Delivery, connection};
 use super::filter::Filter;
 use super::message::Message;
 use super::roster::{Audience, Page, Roster, Seen, Stay};
+use super::settings::HubSettings;
 use super::token::unique;
 
 /// The hubs of one endpoint, made when first needed.
@@ -55,6 +56,16 @@ impl Hubs {
     /// The hub with this name, empty and forgotten if there is none: for calls that only look or send.
     pub(super) fn existing(&self, name: &str) -> Arc<Hub> {
         self.hubs().get(&name.to_ascii_lowercase()).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// Makes a hub, with users in groups before any of them connects.
+    pub(super) fn prepare(&self, settings: &HubSettings, now: Instant) {
+        let hub = self.hub(&settings.name);
+        for (user, groups) in &settings.users {
+            for group in groups {
+                hub.user_join(user, group, Stay::Lasting, now);
+            }
+        }
     }
 
     /// Connects a client to a hub, as `user` if it names one.

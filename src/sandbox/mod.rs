@@ -13,7 +13,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -81,7 +81,7 @@ pub use scenario::{
     APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
     OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
 };
-pub use settings::{EndpointSettings, SandboxSettings};
+pub use settings::{EndpointSettings, HubSettings, SandboxSettings};
 pub use world::World;
 pub use written::{Files, WorldFiles};
 
@@ -171,6 +171,11 @@ impl Sandbox {
             services.push(service);
         }
         let endpoints: Arc<[Endpoint]> = endpoints.into();
+        for hub in &settings.hubs {
+            for endpoint in endpoints.iter().filter(|endpoint| hub.endpoints.iter().any(|on| on == endpoint.name())) {
+                endpoint.hubs.prepare(hub, Instant::now());
+            }
+        }
 
         let service = Entra::new(entra.url(), directory.clone(), key);
         tasks.spawn(entra.clone().serve(entra_port, Some(ca.acceptor(public_host)?), Arc::new(service)));

@@ -90,7 +90,8 @@ pub(super) fn flag(request: &Received, name: &'static str) -> Result<bool, Probl
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether this may be the name of a hub, or of an application.
+pub(super) fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic())
         && characters.all(|next| next.is_ascii_alphanumeric() || matches!(next, '_' | '`' | ',' | '.' | '[' | ']'))

@@ -15,7 +15,7 @@ use super::filter::Filter;
 /// How many groups without an end a user keeps; the oldest goes first.
 ///
 /// Source: description of `ttl` in the data-plane swagger of 2024-12-01.
-const MAX_LASTING_GROUPS: usize = 100;
+pub(super) const MAX_LASTING_GROUPS: usize = 100;
 
 /// How long a group without an end is kept for a user. Source: as above.
 const LASTING: Duration = Duration::from_secs(365 * 24 * 3600);

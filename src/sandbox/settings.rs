@@ -34,6 +34,8 @@ pub struct SandboxSettings {
     pub world: Option<World>,
     /// Faults that are there from the start, each with the name of its server.
     pub faults: Vec<(String, Fault)>,
+    /// Hubs that are there from the start. All others are made when first used.
+    pub hubs: Vec<HubSettings>,
 }
 
 /// One SignalR endpoint to start.
@@ -49,6 +51,17 @@ pub struct EndpointSettings {
     pub tenant: String,
     /// Its primary access key; a new one if not said.
     pub access_key: Option<SecretText>,
+}
+
+/// A hub that is there from the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubSettings {
+    /// Its name, compared without case.
+    pub name: String,
+    /// The names of the endpoints that have it.
+    pub endpoints: Vec<String>,
+    /// Users with the groups that they are in, connected or not: as after adding each of them without an end.
+    pub users: Vec<(String, Vec<String>)>,
 }
 
 impl Default for SandboxSettings {
@@ -74,6 +87,7 @@ impl Default for SandboxSettings {
             client_times: ClientTimes::default(),
             world: None,
             faults: Vec::new(),
+            hubs: Vec::new(),
         }
     }
 }

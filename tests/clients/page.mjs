@@ -56,6 +56,17 @@ test("who is connected is shown, with users and groups, and who has left is not"
   await context.close();
 });
 
+test("hubs that are there are offered", async () => {
+  const { page, hub, context } = await watch();
+  await page.reload();
+  const offered = page.locator("#hubs option");
+  await offered.first().waitFor({ state: "attached" });
+  const values = await offered.evaluateAll((options) => options.map((option) => option.value));
+  assert.equal(values.filter((value) => value === hub.toLowerCase()).length, 1);
+  assert.equal(await page.getByRole("combobox", { name: "Hub" }).evaluate((input) => input.list?.id), "hubs");
+  await context.close();
+});
+
 test("the form is used by keyboard alone, says what the gateway answered and where it arrived", async () => {
   const { page, hub, context, errors } = await watch();
   const focused = () => page.evaluate(() => {
@@ -107,7 +118,7 @@ test("what the gateway refuses is told with its kind, and what is no JSON is not
   assert.equal(await argumentsField.getAttribute("aria-invalid"), "true");
   await result.getByText("appears here").waitFor();
   await argumentsField.fill("[1]");
-  await page.getByRole("combobox").selectOption("users");
+  await page.getByRole("combobox", { name: "To" }).selectOption("users");
   await page.getByLabel("Its name").fill("x".repeat(17_000));
   await page.getByRole("button", { name: "Send through" }).click();
   await result.getByText(/^4\d\d/).waitFor();

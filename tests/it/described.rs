@@ -3,9 +3,13 @@
 
 use std::path::Path;
 
+use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Caller, HELLO, Process, SEND, run};
+use crate::support::{Caller, HELLO, Process, SEND, in_time, run};
 
 fn shipped() -> String {
     format!("{}/config/sandbox.toml", env!("CARGO_MANIFEST_DIR"))
@@ -16,7 +20,8 @@ fn path(folder: &Path, name: &str) -> String {
 }
 
 fn authority(ready: &Value, key: &str) -> std::net::SocketAddr {
-    ready[key].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap()
+    let authority = ready[key].as_str().unwrap().strip_prefix("http://").unwrap();
+    authority.replace("localhost", "127.0.0.1").parse().unwrap()
 }
 
 #[tokio::test]
@@ -41,6 +46,49 @@ async fn described_sandbox_serves_with_a_gateway_in_front() {
     sandbox.terminate().await;
     assert!(sandbox.wait().await.0.success());
     assert!(folder.path().join("files/ca.pem").exists());
+}
+
+/// A WebSocket of a real client's making: where the service is and the token come from a negotiation.
+async fn client(sandbox: &Process, user: &str) -> WebSocketStream<TcpStream> {
+    let control = authority(&sandbox.ready, "control");
+    let target = format!("/endpoints/east/negotiate?hub=chat&user={user}");
+    let negotiated = Caller::connect(control).await.call("POST", &target).await.json();
+    let url = negotiated["url"].as_str().unwrap().replace("http://", "ws://");
+    let url = format!("{url}&access_token={}", negotiated["accessToken"].as_str().unwrap());
+    let stream = TcpStream::connect(control).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    socket.send(Message::text("{\"protocol\":\"json\",\"version\":1}\u{1e}")).await.unwrap();
+    assert_eq!(record(&mut socket).await, "{}\u{1e}");
+    socket
+}
+
+async fn record(socket: &mut WebSocketStream<TcpStream>) -> String {
+    let message = in_time("a record", socket.next()).await.unwrap().unwrap();
+    message.into_text().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn client_of_a_described_user_gets_what_is_sent_to_its_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = path(folder.path(), "files");
+    let free = "127.0.0.1:0";
+    let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--listen", free, "--admin", free];
+    let sandbox = Process::start(&arguments, &[], folder.path()).await;
+    let (mut ann, mut stranger) = (client(&sandbox, "ann").await, client(&sandbox, "stranger").await);
+    let mut gateway = Caller::connect(authority(&sandbox.ready, "gateway")).await;
+    for (to, number) in [("groups/berlin/", 1), ("groups/operators/", 2), ("", 3)] {
+        let target = format!("/api/hubs/Chat/{to}:send?api-version=2024-12-01");
+        let body = format!("{{\"target\":\"t\",\"arguments\":[{number}]}}");
+        assert_eq!(gateway.post(&target, "application/json", body).await.status, 202);
+    }
+    let sent = |number: u8| format!("{{\"type\":1,\"target\":\"t\",\"arguments\":[{number}]}}\u{1e}");
+    let mut got = String::new();
+    // What waits comes in one frame.
+    while got.len() < sent(0).len() * 3 {
+        got += &record(&mut ann).await;
+    }
+    assert_eq!(got, [sent(1), sent(2), sent(3)].concat());
+    assert_eq!(record(&mut stranger).await, sent(3), "who is in no group gets what is for everybody");
 }
 
 #[tokio::test]

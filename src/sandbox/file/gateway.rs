@@ -32,7 +32,7 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> Gateway
     };
     let listen = address("listen", "127.0.0.1:8080").unwrap_or_else(|| String::from("127.0.0.1:8080"));
     let admin = address("admin", "127.0.0.1:9090").unwrap_or_else(|| String::from("127.0.0.1:9090"));
-    let mut operations = table.as_ref().map(|table| table.texts("operations")).unwrap_or_default();
+    let mut operations = table.as_ref().and_then(|table| table.texts("operations")).unwrap_or_default();
     if operations.is_empty() {
         operations = OPERATIONS.map(str::to_owned).to_vec();
     }

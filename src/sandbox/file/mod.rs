@@ -10,6 +10,7 @@ use super::faults::Fault;
 use super::settings::{EndpointSettings, SandboxSettings};
 
 mod gateway;
+mod hubs;
 mod reader;
 mod tenants;
 
@@ -75,6 +76,7 @@ impl Description {
             control: port("control"),
             client_times: client_times(&root),
             faults: faults(&root, &endpoints),
+            hubs: hubs::hubs(&root, &names.endpoints),
             endpoints,
             world: Some(world),
         };

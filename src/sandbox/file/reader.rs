@@ -31,6 +31,7 @@ pub(super) struct Notes {
 pub(super) struct Reader<'a> {
     notes: &'a Notes,
     table: &'a dyn TableLike,
+    name: String,
     /// The key that leads to it, such as `endpoints.east`; empty for the file as a whole.
     path: String,
     /// As `path`, with `*` for names.
@@ -111,6 +112,7 @@ impl<'a> Reader<'a> {
         Self {
             notes,
             table,
+            name: String::new(),
             path: String::new(),
             kind: String::new(),
             line: 1,
@@ -126,7 +128,7 @@ impl<'a> Reader<'a> {
 
     /// The name of the table: the last part of its key.
     pub(super) fn name(&self) -> &str {
-        self.path.rsplit('.').next().unwrap_or_default()
+        &self.name
     }
 
     /// Notes a problem with a key.
@@ -181,9 +183,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of texts.
-    pub(super) fn texts(&self, key: &'static str) -> Vec<String> {
+    pub(super) fn texts(&self, key: &'static str) -> Option<Vec<String>> {
         let read = |value: &Value| value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect();
-        self.value(key, "a list of texts", read).unwrap_or_default()
+        self.value(key, "a list of texts", read)
     }
 
     /// A truth value.
@@ -231,14 +233,22 @@ impl<'a> Reader<'a> {
 
     /// The tables inside a table, each by a name that its author chose.
     pub(super) fn named(&self, key: &'static str) -> Vec<Reader<'a>> {
+        let is_name = |name: &str| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        self.named_as(key, is_name, "a name has letters, digits, `-` and `_`")
+    }
+
+    /// As [`Self::named`], by names that keep to a rule of their own.
+    pub(super) fn named_as(&self, key: &'static str, is_name: impl Fn(&str) -> bool, rule: &str) -> Vec<Reader<'a>> {
         let Some(around) = self.table(key) else {
             // Asked for all the same, so that what it may have in it is known.
             return Vec::new();
         };
         let mut found = Vec::new();
         for (name, item) in around.table.iter() {
-            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
-                around.problem(name, "a name has letters, digits, `-` and `_`");
+            if !is_name(name) {
+                around.problem(name, rule);
             }
             match item.as_table_like() {
                 Some(table) => found.push(around.inner(name, "*", table, item)),
@@ -271,10 +281,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The table as it stands, whose keys are names: nothing in it is unknown.
-    pub(super) fn entries(&self) -> Vec<(&'a str, &'a Item)> {
+    /// The table as it stands, whose keys are names, each with a list of texts: `what` they are is told of others.
+    pub(super) fn lists(&self, what: &str) -> Vec<(&'a str, Vec<&'a str>)> {
         self.open.set(true);
-        self.table.iter().collect()
+        let mut lists = Vec::new();
+        for (name, item) in self.table.iter() {
+            let list = item.as_array().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+            match list {
+                Some(Some(list)) => lists.push((name, list)),
+                Some(None) | None => self.problem(name, &format!("must be {what}")),
+            }
+        }
+        lists
     }
 
     fn value<T>(&self, key: &'static str, what: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
@@ -306,6 +324,7 @@ impl<'a> Reader<'a> {
         Reader {
             notes: self.notes,
             table,
+            name: name.to_owned(),
             path: self.key(name),
             kind: if self.kind.is_empty() { kind.to_owned() } else { format!("{}.{kind}", self.kind) },
             line: span.map_or(self.line, |span| self.notes.line(span.start)),

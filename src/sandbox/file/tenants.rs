@@ -138,7 +138,7 @@ fn secret(table: &Reader<'_>) -> ClientSecret {
 
 fn certificates(table: &Reader<'_>) -> Vec<Vec<u8>> {
     let mut certificates = Vec::new();
-    for file in table.texts("certificates") {
+    for file in table.texts("certificates").unwrap_or_default() {
         let path = table.notes().beside(&file);
         match CertificateDer::from_pem_file(&path) {
             Ok(certificate) => certificates.push(certificate.to_vec()),
@@ -199,15 +199,11 @@ fn roles(table: &Reader<'_>, names: &Names) -> Vec<(String, Role)> {
     let Some(table) = table.table("roles") else { return roles };
     let endpoints: Vec<&str> = names.endpoints.iter().map(String::as_str).collect();
     let known = Role::ALL.map(Role::name);
-    for (endpoint, item) in table.entries() {
+    let what = format!("a list of roles, such as [\"{}\"]", Role::RestApiOwner.name());
+    for (endpoint, listed) in table.lists(&what) {
         if !endpoints.contains(&endpoint) {
             table.unknown(endpoint, endpoint, "endpoint", &endpoints);
         }
-        let listed = item.as_array().map(|list| list.iter().map(|role| role.as_str()).collect::<Option<Vec<_>>>());
-        let Some(Some(listed)) = listed else {
-            table.problem(endpoint, &format!("must be a list of roles, such as [\"{}\"]", Role::RestApiOwner.name()));
-            continue;
-        };
         for name in listed {
             match Role::ALL.iter().find(|role| role.name().eq_ignore_ascii_case(name)) {
                 Some(role) => roles.push((endpoint.to_owned(), *role)),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::sandbox::settings::HubSettings;
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/sandbox.toml")
@@ -69,6 +70,20 @@ fn endpoints_alone_are_enough() {
 }
 
 #[test]
+fn a_hub_is_on_every_endpoint_if_none_is_named() {
+    let text = "[tenants.t]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n[endpoints.a]\ntenant = \"t\"\n\
+                [endpoints.b]\ntenant = \"t\"\n[hubs.Chat]\nusers = { ann = [\"g\", \"h\"] }\n\
+                [hubs.\"news.of[1]\"]\nendpoints = [\"b\"]\n[hubs.\"news.of[1]\".users]\n\"b/c\" = []\n";
+    let hub = |name: &str, endpoints: &[&str], user: &str, groups: &[&str]| HubSettings {
+        name: name.to_owned(),
+        endpoints: endpoints.iter().map(|&name| name.to_owned()).collect(),
+        users: vec![(user.to_owned(), groups.iter().map(|&name| name.to_owned()).collect())],
+    };
+    let expected = [hub("Chat", &["a", "b"], "ann", &["g", "h"]), hub("news.of[1]", &["b"], "b/c", &[])];
+    assert_eq!(read(text).unwrap().settings.hubs, expected);
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once_with_its_line() {
     let text = r#"bind = "0.0.0.0"
 colour = "red"
@@ -97,6 +112,15 @@ tenant = "a"
 access_key = "short"
 tls = "yes"
 [endpoints.entra]
+[hubs.1st]
+endpoints = ["easst", "east"]
+[hubs.chat]
+endpoints = "east"
+users = { ann = "operators", ben = ["", "a", "\n"], "" = [] }
+[hubs.Chat]
+endpoints = []
+[hubs.chat-room]
+user = {}
 [[faults]]
 server = "easst"
 fault = { delay = { delay_ms = "long" } }
@@ -106,6 +130,21 @@ listen = "8080"
 kind = "secret"
 "#;
     insta::assert_snapshot!(problems(text).join("\n"));
+}
+
+#[test]
+fn a_user_is_in_no_more_groups_than_the_service_keeps() {
+    let text = |count: usize| {
+        let groups: Vec<String> = (0..count).map(|number| format!("\"g{number}\"")).collect();
+        format!(
+            "[tenants.t]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n[endpoints.a]\ntenant = \"t\"\n\
+             [hubs.chat.users]\nann = [{}]\n",
+            groups.join(", ")
+        )
+    };
+    assert!(read(&text(100)).is_ok());
+    let told = "hubs.chat.users.ann: a user can be in 100 groups without an end, not in 101 (s.toml:6)";
+    assert_eq!(problems(&text(101)), [told]);
 }
 
 #[test]

@@ -340,9 +340,12 @@ find("#copy").onclick = async ({ target }) => {
 };
 
 const asks = new URLSearchParams(location.search);
-listening.hub.value = asks.get("hub") ?? "chat";
-listening.user.value = asks.get("user") ?? "you";
 const overview = await asked(await fetch("/sandbox"));
+// Hubs that are there are offered; every other one comes into being when it is listened to.
+const hubs = [...new Set(Object.values(overview.hubs).flatMap(Object.keys))].sort();
+find("#hubs").append(...hubs.map((hub) => Object.assign(element("option"), { value: hub })));
+listening.hub.value = asks.get("hub") ?? (hubs.includes("chat") ? "chat" : hubs[0] ?? "chat");
+listening.user.value = asks.get("user") ?? "you";
 gateway = overview.gateway ?? `${location.protocol}//YOUR-GATEWAY`;
 // Without a gateway in front, there is nothing that the page could send by.
 for (const part of [relayed, find("#result"), find("#join").closest("details")]) part.hidden = !overview.gateway;

@@ -1,6 +1,7 @@
 //! Groups over REST: membership by connection and by user, and lists in pages.
 
 use super::*;
+use crate::sandbox::HubSettings;
 
 async fn rest_at(sandbox: &Sandbox, method: &str, path: &str) -> Answer {
     let separator = if path.contains('?') { '&' } else { '?' };
@@ -20,6 +21,28 @@ async fn a_user_takes_its_connections_into_a_group() {
     assert_eq!(rest_at(&sandbox, "HEAD", "users/u/groups/g").await.status, StatusCode::OK);
     assert_eq!(rest_at(&sandbox, "DELETE", "users/u/groups/g").await.status, StatusCode::NO_CONTENT);
     assert_eq!(rest_at(&sandbox, "HEAD", "groups/g").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_hub_that_was_described_has_its_users_in_their_groups() {
+    let chat = HubSettings {
+        name: String::from("Chat"),
+        endpoints: vec![String::from("east")],
+        users: vec![(String::from("ann"), vec![String::from("g"), String::from("h")])],
+    };
+    let sandbox = Sandbox::start(SandboxSettings { hubs: vec![chat], ..SandboxSettings::default() }).await.unwrap();
+    assert_eq!(east(&sandbox).hubs.connection_counts(), [(String::from("chat"), 0)].into());
+    assert_eq!(rest_at(&sandbox, "HEAD", "users/ann/groups/h").await.status, StatusCode::OK);
+    assert_eq!(rest_at(&sandbox, "HEAD", "groups/h").await.status, StatusCode::NOT_FOUND, "nobody is connected");
+    let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
+    let _ben = east(&sandbox).hubs.connect("chat", Some("ben"));
+    let list = rest_at(&sandbox, "GET", "groups/h/connections").await.json();
+    assert_eq!(list["value"], serde_json::json!([{ "connectionId": ann.id(), "userId": "ann" }]));
+    // It is no more than what a caller may do, and what a caller may undo.
+    assert_eq!(rest_at(&sandbox, "DELETE", "users/ann/groups/h").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(rest_at(&sandbox, "HEAD", "groups/h").await.status, StatusCode::NOT_FOUND);
+    let west = &sandbox.endpoint("west").unwrap().hubs;
+    assert!(west.connection_counts().is_empty());
 }
 
 #[tokio::test]

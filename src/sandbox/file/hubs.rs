@@ -1,0 +1,59 @@
+//! The hubs of a described sandbox, and the groups that users are in before they connect. Knows no client.
+
+use super::reader::Reader;
+use crate::sandbox::parameters;
+use crate::sandbox::roster::MAX_LASTING_GROUPS;
+use crate::sandbox::settings::HubSettings;
+
+/// What a hub may be called.
+const RULE: &str = "a hub's name begins with a letter and has up to 128 letters, digits or _ ` , . [ ]";
+
+/// Reads `[hubs]`.
+pub(super) fn hubs(root: &Reader<'_>, endpoints: &[String]) -> Vec<HubSettings> {
+    let mut hubs: Vec<HubSettings> = Vec::new();
+    for table in root.named_as("hubs", parameters::is_name, RULE) {
+        let name = table.name().to_owned();
+        if let Some(other) = hubs.iter().find(|other| other.name.eq_ignore_ascii_case(&name)) {
+            table.problem_here(&format!("is the same hub as `{}`: their names are compared without case", other.name));
+        }
+        hubs.push(HubSettings { name, endpoints: on(&table, endpoints), users: users(&table) });
+    }
+    hubs
+}
+
+/// The endpoints that have a hub.
+fn on(table: &Reader<'_>, all: &[String]) -> Vec<String> {
+    if !table.has("endpoints") {
+        return all.to_vec();
+    }
+    let Some(named) = table.texts("endpoints") else { return Vec::new() };
+    if named.is_empty() {
+        table.problem("endpoints", "names none; leave it out for a hub on all of them");
+    }
+    let known: Vec<&str> = all.iter().map(String::as_str).collect();
+    for name in named.iter().filter(|name| !known.contains(&name.as_str())) {
+        table.unknown("endpoints", name, "endpoint", &known);
+    }
+    named
+}
+
+fn users(table: &Reader<'_>) -> Vec<(String, Vec<String>)> {
+    let mut users = Vec::new();
+    let Some(table) = table.table("users") else { return users };
+    for (user, groups) in table.lists("a list of groups, such as [\"operators\"]") {
+        if parameters::user(user).is_err() {
+            table.problem(user, "a user id has 1 to 1024 characters");
+        }
+        for group in groups.iter().filter(|group| parameters::group(group).is_err()) {
+            let rule = "has 1 to 1024 characters, not only white space, and no line feed";
+            table.problem(user, &format!("the name of a group {rule}: {group:?} is none"));
+        }
+        if groups.len() > MAX_LASTING_GROUPS {
+            let count = groups.len();
+            table
+                .problem(user, &format!("a user can be in {MAX_LASTING_GROUPS} groups without an end, not in {count}"));
+        }
+        users.push((user.to_owned(), groups.into_iter().map(str::to_owned).collect()));
+    }
+    users
+}
