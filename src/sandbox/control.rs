@@ -13,6 +13,7 @@
 //! - `POST /sandbox/faults?server=NAME` with `{"fault": "hang", "times": 3, "path_prefix": "/api/hubs"}`: adds a fault.
 //!   Faults: `"hang"`, `"reset"`, `"reset_before_body"`, `"lose_answer"`, `"break_body"`, `{"delay": {"delay_ms": 500}}`,
 //!   `{"answer": {"status": 503, "retry_after_secs": 5, "body": "{}"}}`; and `{"fault": "refuse"}` alone.
+//!   Faults do not happen to what a browser asks beforehand (CORS preflights), but to the request that it is about.
 //! - `DELETE /sandbox/faults?server=NAME`: takes all faults away.
 //! - `POST /sandbox/tokens` with `{"lifetime_secs": N, "refresh_in_secs": N}`: how Entra makes tokens from now on.
 
@@ -21,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::ORIGIN;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -70,11 +71,18 @@ impl Service for Control {
         self.endpoints.first().map_or(exchange::WRITE_TIME, |service| service.write_time())
     }
 
+    fn common_headers(&self, request: &Received) -> HeaderMap {
+        match at_endpoint(&request.path) {
+            Some((_, path)) if client::is_client_path(path) => client::cross_origin(request),
+            Some(_) | None => HeaderMap::new(),
+        }
+    }
+
     async fn answer(&self, request: Received) -> Reply {
         if !is_local(&request.host, self.public_host.as_deref()) {
             return problem(StatusCode::FORBIDDEN, "the sandbox is controlled from this host only");
         }
-        match request.path.strip_prefix("/endpoints/").and_then(|path| path.split_once('/')) {
+        match at_endpoint(&request.path) {
             Some((name, _)) => match self.endpoints.iter().find(|service| service.endpoint.name() == name) {
                 Some(service) => answer_endpoint(service, request).await,
                 None => problem(StatusCode::NOT_FOUND, "there is no endpoint with this name"),
@@ -82,6 +90,12 @@ impl Service for Control {
             None => self.answer_control(&request).await,
         }
     }
+}
+
+/// The endpoint that a path names, and the path there.
+fn at_endpoint(path: &str) -> Option<(&str, &str)> {
+    let path = path.strip_prefix("/endpoints/")?;
+    Some(path.split_at(path.find('/')?))
 }
 
 /// What an endpoint has on this listener. Clients may be pages of any origin, as with the service itself; what gives out

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
 use super::access::{self, AccessKeys, Target};
@@ -82,10 +82,14 @@ impl Service for EndpointService {
         self.clients.times().write
     }
 
+    fn common_headers(&self, request: &Received) -> HeaderMap {
+        if client::is_client_path(&request.path) { client::cross_origin(request) } else { HeaderMap::new() }
+    }
+
     async fn answer(&self, request: Received) -> Reply {
         if client::is_client_path(&request.path) {
             if let Err(problem) = self.check_host(&request) {
-                return client::cross_origin(&request, problem.reply(Form::V1));
+                return problem.reply(Form::V1);
             }
             return self.answer_client(request).await;
         }
@@ -103,13 +107,13 @@ impl EndpointService {
     /// Answers a client, at whatever address of the sandbox it came in.
     pub(super) async fn answer_client(&self, request: Received) -> Reply {
         if let Err(problem) = check_size(&request) {
-            return client::cross_origin(&request, problem.reply(Form::V1));
+            return problem.reply(Form::V1);
         }
         let resource = self.directory.read(|directory| {
             directory.resource(self.endpoint.name()).map(|resource| (resource.public_network, resource.local_auth))
         });
         let Some((true, local_auth)) = resource else {
-            return client::cross_origin(&request, Problem::NetworkClosed.reply(Form::V1));
+            return Problem::NetworkClosed.reply(Form::V1);
         };
         self.clients.answer(request, local_auth).await
     }

@@ -35,6 +35,11 @@ pub(super) trait Service: Send + Sync + 'static {
         WRITE_TIME
     }
 
+    /// Header fields of every answer to a request, a fault's and that to a body which is too large among them.
+    fn common_headers(&self, _request: &Received) -> HeaderMap {
+        HeaderMap::new()
+    }
+
     /// Answers one request.
     fn answer(&self, request: Received) -> impl Future<Output = Reply> + Send;
 }
@@ -164,6 +169,16 @@ impl Reply {
             Some(after) => self.header(RETRY_AFTER, &after.as_secs().to_string()),
             None => self,
         }
+    }
+
+    /// Adds the header fields that it does not have.
+    pub(super) fn with_defaults(mut self, defaults: HeaderMap) -> Self {
+        for (name, value) in defaults {
+            if let Some(name) = name {
+                self.headers.entry(name).or_insert(value);
+            }
+        }
+        self
     }
 
     /// Says what the journal is to say.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
@@ -157,7 +157,8 @@ impl Server {
         let host = head.uri.authority().map(ToString::to_string);
         let host = host.or_else(|| head.headers.get(HOST)?.to_str().ok().map(str::to_owned)).unwrap_or_default();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let is_early = |kind: &FaultKind| *kind == FaultKind::ResetBeforeBody;
+        let is_spared = is_preflight(&head);
+        let is_early = |kind: &FaultKind| !is_spared && *kind == FaultKind::ResetBeforeBody;
         if self.faults().next_if(head.uri.path(), is_early).is_some() {
             let entry = Entry::new(&head.method, target, &host, &head.headers, &Bytes::new(), false);
             let sequence = self.journal().begin(entry);
@@ -166,15 +167,6 @@ impl Server {
         let read = read_body(body, max_body).await;
         let entry = Entry::new(&head.method, target, &host, &head.headers, &read.bytes, read.end == BodyEnd::Whole);
         let sequence = self.journal().begin(entry);
-        let verdict = match read.end {
-            BodyEnd::Whole => None,
-            BodyEnd::TooLarge => Some(Reply::empty(StatusCode::PAYLOAD_TOO_LARGE).header(CONNECTION, "close")),
-            BodyEnd::Broken => Some(Reply::empty(StatusCode::BAD_REQUEST).header(CONNECTION, "close")),
-        };
-        if let Some(reply) = verdict {
-            self.journal().end(sequence, Some(reply.status.as_u16()), "body refused");
-            return Ok(whole(reply));
-        }
         let received = Received {
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
@@ -184,7 +176,17 @@ impl Server {
             body: read.bytes,
             upgrade,
         };
-        let fault = self.faults().next(&received.path);
+        let common = service.common_headers(&received);
+        let refused = match read.end {
+            BodyEnd::Whole => None,
+            BodyEnd::TooLarge => Some(Reply::empty(StatusCode::PAYLOAD_TOO_LARGE).header(CONNECTION, "close")),
+            BodyEnd::Broken => Some(Reply::empty(StatusCode::BAD_REQUEST).header(CONNECTION, "close")),
+        };
+        if let Some(reply) = refused {
+            self.journal().end(sequence, Some(reply.status.as_u16()), "body refused");
+            return Ok(whole(reply.with_defaults(common)));
+        }
+        let fault = if is_spared { None } else { self.faults().next(&received.path) };
         match &fault {
             Some(FaultKind::Hang) => {
                 self.journal().end(sequence, None, "hang");
@@ -194,12 +196,12 @@ impl Server {
             Some(FaultKind::Answer { .. }) => {
                 let reply = fault.as_ref().map_or_else(|| Reply::empty(StatusCode::OK), answer_of);
                 self.journal().end(sequence, Some(reply.status.as_u16()), "fault");
-                return Ok(whole(reply));
+                return Ok(whole(reply.with_defaults(common)));
             }
             Some(FaultKind::Delay { delay_ms }) => tokio::time::sleep(Duration::from_millis(*delay_ms)).await,
             Some(FaultKind::LoseAnswer | FaultKind::BreakBody) | None => {}
         }
-        let mut reply = service.answer(received).await;
+        let mut reply = service.answer(received).await.with_defaults(common);
         if fault == Some(FaultKind::LoseAnswer) {
             return Err(self.reset(sequence, "answer lost", fate));
         }
@@ -304,6 +306,14 @@ async fn read_body(mut body: Incoming, max: usize) -> ReadBody {
         read.extend_from_slice(&data);
     };
     ReadBody { bytes: read.freeze(), end }
+}
+
+/// Whether a browser asks beforehand if a page may send a request. Faults are for the request itself: one that happened to
+/// the question would be used up, and the page would not be told what was answered.
+///
+/// Source: the Fetch standard, CORS-preflight request.
+fn is_preflight(head: &request::Parts) -> bool {
+    head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn answer_of(fault: &FaultKind) -> Reply {

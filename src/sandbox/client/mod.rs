@@ -14,7 +14,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN, UPGRADE, VARY,
     WWW_AUTHENTICATE,
 };
-use http::{Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -145,11 +145,7 @@ impl Clients {
 
     /// Answers a client. `local_auth` says whether tokens count that are signed with an access key.
     pub(super) async fn answer(self: &Arc<Self>, mut request: Received, local_auth: bool) -> Reply {
-        let reply = match self.try_answer(&mut request, local_auth).await {
-            Ok(reply) => reply,
-            Err(refusal) => refusal.into(),
-        };
-        cross_origin(&request, reply)
+        self.try_answer(&mut request, local_auth).await.unwrap_or_else(Reply::from)
     }
 
     async fn try_answer(self: &Arc<Self>, request: &mut Received, local_auth: bool) -> Result<Reply, Refusal> {
@@ -305,20 +301,22 @@ fn accepts_events(request: &Received) -> bool {
     request.header(ACCEPT).is_some_and(|accept| accept.contains("text/event-stream"))
 }
 
-/// Lets pages of any origin read the answer, a refusal too. They send credentials, so the origin must be named.
-pub(super) fn cross_origin(request: &Received, reply: Reply) -> Reply {
-    let reply = reply.header(VARY, "Origin");
-    let Some(origin) = request.header(ORIGIN) else {
-        return reply;
+/// The header fields that let pages of any origin read the answer, whatever it is. They send credentials, so the origin
+/// must be named.
+pub(super) fn cross_origin(request: &Received) -> HeaderMap {
+    let mut fields = HeaderMap::from_iter([(VARY, HeaderValue::from_static("Origin"))]);
+    let Some(origin) = request.headers.get(ORIGIN) else {
+        return fields;
     };
-    let reply = reply.header(ACCESS_CONTROL_ALLOW_ORIGIN, origin).header(ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
+    fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    fields.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     if request.method != Method::OPTIONS {
-        return reply;
+        return fields;
     }
-    let headers = request.header(ACCESS_CONTROL_REQUEST_HEADERS);
-    let headers = headers.unwrap_or("authorization, content-type, x-requested-with, x-signalr-user-agent");
-    reply
-        .header(ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE")
-        .header(ACCESS_CONTROL_ALLOW_HEADERS, headers)
-        .header(ACCESS_CONTROL_MAX_AGE, "600")
+    let usual = HeaderValue::from_static("authorization, content-type, x-requested-with, x-signalr-user-agent");
+    let headers = request.headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned().unwrap_or(usual);
+    fields.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers);
+    fields.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    fields
 }

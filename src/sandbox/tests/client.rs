@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
-use crate::sandbox::ClientTimes;
+use crate::sandbox::{ClientTimes, Fault, FaultKind};
 
 pub(super) type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
 
@@ -235,6 +235,52 @@ async fn a_page_may_read_that_the_endpoint_is_closed() {
         .await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.test"));
+}
+
+#[tokio::test]
+async fn a_page_may_read_what_a_fault_answers_and_that_a_body_is_too_large() {
+    let sandbox = start().await;
+    let token = client_token(&sandbox, "chat", "ann").await;
+    let faults = east(&sandbox).server.faults();
+    let (direct, plain) = (east(&sandbox).url(), sandbox.control().url());
+    let target = "/client/negotiate?hub=chat&negotiateVersion=1";
+    let of_page = |method: Method, origin: &str, target: &str| {
+        call(&sandbox, method, origin, target).bearer(&token).header(http::header::ORIGIN, "https://page.test")
+    };
+    let told = [
+        ("access-control-allow-origin", "https://page.test"),
+        ("access-control-allow-credentials", "true"),
+        ("vary", "Origin"),
+    ];
+    let may_be_read =
+        |answer: &Answer| told.iter().all(|(name, value)| answer.headers.get_all(*name).iter().eq([value]));
+
+    faults.set(Fault::times(1, FaultKind::status(503)).on_path("/client"));
+    let ask = of_page(Method::OPTIONS, &direct, target).header(http::header::ACCESS_CONTROL_REQUEST_METHOD, "POST");
+    assert_eq!(ask.send().await.status, StatusCode::NO_CONTENT, "what is asked beforehand uses no fault up");
+    let failed = of_page(Method::POST, &direct, target).send().await;
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(may_be_read(&failed), "{failed:?}");
+    assert!(may_be_read(&of_page(Method::POST, &direct, target).send().await), "nothing is doubled");
+
+    // What the fault itself says counts, so that a page can be shown to be shut out.
+    let mut shut = FaultKind::status(503);
+    if let FaultKind::Answer { headers, .. } = &mut shut {
+        headers.push((String::from("access-control-allow-origin"), String::from("https://other.test")));
+    }
+    faults.set(Fault::times(1, shut));
+    let failed = of_page(Method::POST, &direct, target).send().await;
+    assert_eq!(failed.header("access-control-allow-origin"), Some("https://other.test"));
+
+    let large = vec![b' '; 1024 * 1024 + 1];
+    for (origin, target) in [(&direct, String::from(target)), (&plain, format!("/endpoints/east{target}"))] {
+        let refused = of_page(Method::POST, origin, &target).body("text/plain", large.clone()).send().await;
+        assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(may_be_read(&refused), "{refused:?}");
+    }
+    // The REST API is not for pages.
+    let api = of_page(Method::POST, &direct, "/api/hubs/chat/:send").body("text/plain", large).send().await;
+    assert_eq!((api.status, api.header("vary")), (StatusCode::PAYLOAD_TOO_LARGE, None));
 }
 
 #[tokio::test]
