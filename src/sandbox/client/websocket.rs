@@ -31,15 +31,15 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 /// The session that a WebSocket is for.
 enum Session {
-    /// One of its own, known under an id if it was negotiated.
-    New { hub: String, who: Who, id: Option<String> },
-    /// One that may go on over another WebSocket.
-    Stateful { hub: String, who: Who, id: String },
+    /// One of its own.
+    New { hub: String, who: Who, open: Open },
+    /// One that may go on over another WebSocket, known by its id until it ends.
+    Stateful { hub: String, who: Who, open: Open },
     /// One that goes on.
     Old { others: mpsc::Sender<Link> },
 }
 
-/// A negotiated connection that is open as long as this lives.
+/// A connection that is open, or about to be, as long as this lives; then its id is forgotten, if it was negotiated.
 struct Open {
     clients: Arc<Clients>,
     id: Option<String>,
@@ -101,12 +101,13 @@ impl Clients {
 
 impl Clients {
     /// The session that a WebSocket belongs to, and what the journal says of it.
-    fn session_of(&self, id: Option<String>, visitor: Visitor) -> Result<(Session, String), Refusal> {
+    fn session_of(self: &Arc<Self>, id: Option<String>, visitor: Visitor) -> Result<(Session, String), Refusal> {
         let hub = visitor.hub.clone();
+        let open = |id| Open { clients: Arc::clone(self), id };
         let Some(id) = id else {
             let who = newcomer(visitor.user);
             let verdict = format!("WebSocket {}", who.id);
-            return Ok((Session::New { hub, who, id: None }, verdict));
+            return Ok((Session::New { hub, who, open: open(None) }, verdict));
         };
         let mut negotiated = self.negotiated();
         let found = Self::find(&mut negotiated, &id, &visitor)?;
@@ -115,11 +116,11 @@ impl Clients {
         let session = match &found.state {
             State::Waiting { stateful: false, .. } => {
                 found.state = State::WebSocket { others: None };
-                Session::New { hub, who, id: Some(id) }
+                Session::New { hub, who, open: open(Some(id)) }
             }
             State::Waiting { stateful: true, .. } => {
                 found.state = State::WebSocket { others: None };
-                Session::Stateful { hub, who, id }
+                Session::Stateful { hub, who, open: open(Some(id)) }
             }
             State::WebSocket { others: Some(others) } => Session::Old { others: others.clone() },
             State::WebSocket { others: None } | State::Posting { .. } => return Err(Refusal::OPEN),
@@ -129,20 +130,21 @@ impl Clients {
 
     /// Starts a session, or takes up one that has lost its transport. `None` if that has ended meanwhile.
     async fn enter(self: &Arc<Self>, session: Session) -> Option<(Open, Ends)> {
-        let open = |id| Open { clients: Arc::clone(self), id };
         match session {
-            Session::New { hub, who, id } => Some((open(id), self.start(&hub, who, true))),
-            Session::Stateful { hub, who, id } => {
+            Session::New { hub, who, open } => Some((open, self.start(&hub, who, true))),
+            Session::Stateful { hub, who, mut open } => {
+                // From here on, it is open as long as its session is.
+                let id = open.id.take()?;
                 let (others, ends) = self.start_stateful(&hub, who, id.clone());
                 if let Some(found) = self.negotiated().get_mut(&id) {
                     found.state = State::WebSocket { others: Some(others) };
                 }
-                Some((open(None), ends))
+                Some((open, ends))
             }
             Session::Old { others } => {
                 let (link, ends) = link(true);
                 others.send(link).await.ok()?;
-                Some((open(None), ends))
+                Some((Open { clients: Arc::clone(self), id: None }, ends))
             }
         }
     }

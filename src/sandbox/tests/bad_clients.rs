@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::{Socket, broadcast, client_token, connected, dial, invocation, negotiate, stateful, text};
 use super::*;
-use crate::sandbox::ClientTimes;
+use crate::sandbox::{ClientTimes, Fault, FaultKind};
 
 /// The last record of a client that asked for stateful reconnect and does not do its part.
 const NOT_ACKNOWLEDGED: &str =
@@ -43,6 +43,24 @@ async fn wait_for_count(sandbox: &Sandbox, count: usize) {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_never_told_that_it_is_open_is_forgotten() {
+    let sandbox = start().await;
+    let token = client_token(&sandbox, "chat", "ann").await;
+    for more in ["", "&useStatefulReconnect=true"] {
+        let target = format!("/client/negotiate?hub=chat&negotiateVersion=1{more}");
+        let negotiated =
+            call(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token).send().await.json();
+        let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
+        east(&sandbox).server.faults().set(Fault::times(1, FaultKind::LoseAnswer));
+        assert!(dial(&sandbox, &target, &token).await.is_err());
+        let Err(tungstenite::Error::Http(refused)) = dial(&sandbox, &target, &token).await else {
+            panic!("what was lost is open");
+        };
+        assert_eq!(refused.status(), StatusCode::NOT_FOUND, "it is not open, and no longer there");
+    }
 }
 
 #[tokio::test]
