@@ -9,12 +9,14 @@
 //! # The walk of a request
 //!
 //! 1. [`serve`] accepts the connection (TCP, Unix, TLS) on one of the workers and calls the handler with the peer.
-//! 2. [`proxy`]`::handle` opens the request's guard (in-flight gauge, start time, request id), calls `try_handle`,
-//!    turns an error into an answer marked as the gateway's own and writes the one log line. The response body
-//!    carries the guard, so duration and gauge close when the body ends *or is dropped*.
-//! 3. `try_handle`, one line per step: admit → [`signalr::Operation`] → [`route`] picks → headers →
-//!    [`credential`] bearer → forward → headers back.
-//! 4. `forward` streams and keeps what it sent, so that a refused request (401) can be sent once more.
+//! 2. [`proxy`]: `WorkerProxy` takes the head in and opens the request's books (in-flight gauge, start time, request id);
+//!    `handle` lets it be answered and turns an error into an answer marked as the gateway's own. The response body
+//!    carries the books, so duration, gauge and the one log line close when the body ends *or is dropped*.
+//! 3. `plan` is what needs no waiting, one line per step: admit → [`signalr::Operation`] → [`route`] picks. `carry_out` is
+//!    the rest: [`credential`] bearer → forward → headers back.
+//! 4. `forward` writes the caller's headers, as they may pass, straight onto one of the [`endpoint`]'s connections. It
+//!    streams the body and keeps what it sent, so that a refused request (401) can be sent once more.
+//! 5. [`outbox`]: what a worker writes in one go round, to callers and endpoints, goes out together.
 //!
 //! # Three lives of a thing
 //!

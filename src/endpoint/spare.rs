@@ -11,8 +11,9 @@ const USUAL_HEAD: usize = 4 * 1024;
 const MOST_MAPS: usize = 64;
 /// Maps that have grown larger are not kept.
 const LARGEST_MAP: usize = 48;
-/// Room for the headers of usual requests and answers.
-const USUAL_HEADERS: usize = 12;
+/// Room for the headers of usual answers. Each idle connection keeps the map of its last answer; on busy ones maps soon have
+/// room for requests, too.
+const USUAL_HEADERS: usize = 6;
 
 /// Memory for heads.
 #[derive(Default)]
