@@ -3,7 +3,7 @@
 The work: POST /api/hubs/chat/:send with a body of 200 bytes, over 64 kept connections, as fast as answers come. A proxy
 puts a bearer of 1,500 bytes in place of the caller's, sets Host, adds X-Forwarded-For and keeps its connections to the
 upstream. The upstream checks all of that in every request; a proxy that gets it wrong is not measured. "bare hyper" does
-only that, with the HTTP library that the gateway has (kit/src/bare.rs): what the gateway costs above it is its own.
+only that, with the HTTP library that the gateway has (kit/src/bare.rs): the least that a proxy on it costs.
 
 How it is measured:
 - One worker thread for each proxy, on core 0; upstream and load generator on core 1 (where there are two cores).

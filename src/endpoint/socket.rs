@@ -18,8 +18,8 @@ pub(super) enum Socket<S> {
 }
 
 impl Socket<Batched<TcpStream>> {
-    /// Returns how many bytes the system has taken so far, or [`u64::MAX`] while some are on their way.
-    pub(super) fn written(&self) -> u64 {
+    /// Returns how many bytes the system has taken so far; `None` while some are on their way.
+    pub(super) fn written(&self) -> Option<u64> {
         match self {
             Self::Plain(stream) => stream.written(),
             Self::Tls(stream) => stream.get_ref().0.written(),

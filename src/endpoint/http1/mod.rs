@@ -96,8 +96,8 @@ pub(super) struct Connection<B> {
     /// The request, until all of it is written.
     upload: Option<Upload<B>>,
     method: Method,
-    /// What was written to the socket when the request began.
-    written_before: u64,
+    /// What was written to the socket when the request began; `None` if that was not known.
+    written_before: Option<u64>,
     unwanted: fn(&HeaderName) -> bool,
     spare: Rc<SpareMemory>,
     /// Why the rest of the request cannot be written. An endpoint that answers early may close its ear first.
@@ -114,7 +114,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             input: BytesMut::new(),
             upload: None,
             method: Method::GET,
-            written_before: 0,
+            written_before: None,
             unwanted: |_| false,
             spare,
             deaf: None,
@@ -142,9 +142,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         self.unwanted = head.unwanted;
     }
 
-    /// Whether nothing of the request can have been received.
+    /// Whether nothing of the request can have been received, nor will be.
     pub(super) fn is_unsent(&self) -> bool {
-        self.socket.written() == self.written_before
+        // What is on its way cannot be called back.
+        self.socket.written().is_some_and(|now| Some(now) == self.written_before)
     }
 
     /// Writes the request and reads the head of its answer.

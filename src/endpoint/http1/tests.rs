@@ -256,6 +256,32 @@ fn idle_connection_that_was_closed_or_spoken_to_is_not_usable() {
 }
 
 #[test]
+fn request_counts_as_unsent_only_while_nothing_of_it_is_written_or_on_its_way() {
+    in_time(async {
+        let server = Server::new(b"").await;
+        let mut connection = connection::<Full<Bytes>>(server.connect().await);
+        let host = HeaderValue::from_static("east.example");
+        let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
+        let head = RequestHead { method: &Method::POST, target: "/", lines: &lines, unwanted: |_| false };
+        connection.begin(&head, none());
+        assert!(connection.is_unsent());
+        let answer = [b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec()];
+        let asked = poll_fn(|cx| {
+            let answer = connection.poll_answer(cx);
+            assert!(!connection.is_unsent(), "it was given to the socket");
+            answer
+        });
+        let (answered, _) = tokio::join!(asked, server.answer(&answer));
+        assert!(answered.is_ok());
+
+        // The next one finds the connection closed, and nothing of it goes out.
+        connection.begin(&head, none());
+        let ended = poll_fn(|cx| connection.poll_head(cx)).await;
+        assert!(ended.is_err() && connection.is_unsent());
+    });
+}
+
+#[test]
 fn requests_say_where_their_body_ends() {
     in_time(async {
         let (known, nothing) = (|| Full::new(Bytes::from_static(b"hello")), none);

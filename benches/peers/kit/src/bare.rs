@@ -1,6 +1,5 @@
 //! The least that a proxy on hyper can do: one thread, the caller's request with another bearer, another `Host` and
-//! `X-Forwarded-For`, kept connections. No routes, limits, deadlines, retries, counts or logs. What the gateway costs
-//! above it is the price of being a gateway.
+//! `X-Forwarded-For`, kept connections. No routes, limits, deadlines, retries, counts or logs.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
