@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
 
 use super::http1::Connection;
 use super::http2::OnThisThread;
@@ -19,7 +20,6 @@ use super::socket::Socket;
 use super::{ConnectError, Endpoint, HttpVersion, PoolSettings, SpareMemory};
 use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
 use crate::outbox::{Batched, Outbox};
-use tokio::net::TcpStream;
 
 /// How often an HTTP/2 connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(30);
@@ -159,12 +159,9 @@ impl<B: Upload> Pool<B> {
     fn take_idle(&self, now: Instant) -> Option<Lease<B>> {
         let mut idle = self.0.idle.borrow_mut();
         while let Some(mut counted) = idle.pop() {
-            if now.saturating_duration_since(counted.used) >= self.0.settings.idle_timeout {
-                // Those below are older still, or hardly younger.
-                idle.clear();
-                return None;
-            }
-            if counted.connection.is_usable() {
+            // One that had a long request on it may have begun it before those below began theirs.
+            let is_fresh = now.saturating_duration_since(counted.used) < self.0.settings.idle_timeout;
+            if is_fresh && counted.connection.is_usable() {
                 counted.used = now;
                 counted.count.set(ConnectionState::Active);
                 return Some(Lease::new(Line::Http1(counted), true, self.clone()));

@@ -38,7 +38,7 @@ pub(super) struct Upload<B> {
     after: &'static [u8],
     /// How much of these three is written.
     written: usize,
-    /// Whether any of the request was written.
+    /// Whether the socket has taken any of the request.
     has_begun: bool,
 }
 
@@ -54,7 +54,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
         Self { body, left: length, before: head, piece: Bytes::new(), after: &[], written: 0, has_begun: false }
     }
 
-    /// Whether any of it was written. If not, it can be sent again without fear.
+    /// Whether the socket has taken any of it. Whether the system has is the socket's to say.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
