@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Version};
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -20,6 +20,7 @@ use super::balance::Accepted;
 use super::bell::CallerBody;
 use super::open::{Connection, OpenConnections};
 use super::socket::Stream;
+use super::version::{HttpVersion, Opened};
 use super::{Handler, Peer, Phase, ServeSettings};
 use crate::outbox::{Batched, Outbox};
 
@@ -34,7 +35,8 @@ const HTTP2_PING: Duration = Duration::from_secs(30);
 /// What a worker needs to serve connections.
 pub(super) struct Connections<H> {
     handler: Rc<H>,
-    http: auto::Builder<LocalExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<LocalExecutor>,
     /// By listener.
     tls: Vec<Option<TlsAcceptor>>,
     handshake_timeout: Duration,
@@ -51,10 +53,11 @@ impl<H: Handler> Connections<H> {
         mut phase: watch::Receiver<Phase>,
         outbox: Outbox,
     ) -> Self {
-        let mut http = auto::Builder::new(LocalExecutor);
+        let mut http1 = http1::Builder::new();
         // `open` closes those that take too long.
-        http.http1().header_read_timeout(None).max_buf_size(READ_BUFFER);
-        http.http2()
+        http1.header_read_timeout(None).max_buf_size(READ_BUFFER);
+        let mut http2 = http2::Builder::new(LocalExecutor);
+        http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS)
             .keep_alive_interval(HTTP2_PING)
@@ -69,7 +72,8 @@ impl<H: Handler> Connections<H> {
         let open = OpenConnections::new(settings.header_read_timeout);
         Self {
             handler: Rc::new(handler),
-            http,
+            http1,
+            http2,
             tls,
             handshake_timeout: settings.header_read_timeout,
             leaving,
@@ -128,8 +132,13 @@ impl<H: Handler> Connections<H> {
         peer: Rc<Peer>,
         connection: &Rc<Connection>,
     ) {
+        let (version, io) = match connection.unless_told(Opened::read(io)).await {
+            Some(Ok(opened)) => opened,
+            Some(Err(err)) => return tracing::debug!(error = %err, peer = ?peer.address, "a caller's connection broke"),
+            None => return,
+        };
+        let is_http1 = version == HttpVersion::Http1;
         let service = service_fn(|request: Request<Incoming>| {
-            let is_http1 = request.version() <= Version::HTTP_11;
             let leaving = Rc::clone(&self.leaving);
             let bell = connection.bell().filter(|_| is_http1);
             let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::new(incoming, bell)));
@@ -143,9 +152,14 @@ impl<H: Handler> Connections<H> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let served = connection.drive(self.http.serve_connection(TokioIo::new(io), service));
-        if let Err(err) = served.await {
-            tracing::debug!(error = &*err, peer = ?peer.address, "a caller's connection ended badly");
+        let io = TokioIo::new(io);
+        let served = match version {
+            HttpVersion::Http1 => connection.drive(self.http1.serve_connection(io, service)).await,
+            // In a box: it is larger, and every connection would have room for it.
+            HttpVersion::Http2 => Box::pin(connection.drive(self.http2.serve_connection(io, service))).await,
+        };
+        if let Err(err) = served {
+            tracing::debug!(error = &err as &dyn std::error::Error, peer = ?peer.address, "a caller's connection ended badly");
         }
     }
 }

@@ -11,6 +11,7 @@ mod listener;
 mod open;
 mod settings;
 mod socket;
+mod version;
 mod worker;
 
 use std::fmt;

@@ -138,6 +138,19 @@ impl OpenConnections {
 }
 
 impl Connection {
+    /// Waits for what begins a connection; `None` if it is wished away first.
+    pub(super) async fn unless_told<F: Future>(&self, begin: F) -> Option<F::Output> {
+        let mut begin = std::pin::pin!(begin);
+        poll_fn(|cx| {
+            if self.wish.get() != Wish::Stay {
+                return Poll::Ready(None);
+            }
+            self.bell.borrow_mut().get_or_insert_with(|| Bell::new(cx.waker()));
+            begin.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
     /// Drives a connection to its end, or until it is wished away.
     ///
     /// # Errors
