@@ -24,8 +24,8 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OP
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -91,11 +91,8 @@ impl Admin {
     /// # Cancel safety
     /// Safe: dropping the future closes the listener and all connections.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let http = {
-            let mut http = auto::Builder::new(TokioExecutor::new());
-            http.http1().timer(TokioTimer::new());
-            Arc::new(http)
-        };
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new());
         let service = TowerToHyperService::new(self.service());
         let mut connections = JoinSet::new();
         loop {
@@ -105,10 +102,10 @@ impl Admin {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (http, service) = (Arc::clone(&http), service.clone());
+                    let connection = http.serve_connection(TokioIo::new(stream), service.clone());
                     connections.spawn(async move {
-                        if let Err(err) = http.serve_connection(TokioIo::new(stream), service).await {
-                            tracing::debug!(error = &*err, "an admin connection ended badly");
+                        if let Err(err) = connection.await {
+                            tracing::debug!(error = &err as &dyn std::error::Error, "an admin connection ended badly");
                         }
                     });
                 }

@@ -150,7 +150,7 @@ impl Connector {
             if is_dns { ConnectError::Dns(err.into()) } else { ConnectError::Tcp(err.into()) }
         })?;
         let tcp = wrap(tcp.into_inner());
-        let Some(tls) = &self.tls else { return Ok(Socket::Plain(tcp)) };
+        let Some(tls) = &self.tls else { return Ok(Socket::Left(tcp)) };
         let connector = match version {
             HttpVersion::Http1 => &tls.http1,
             HttpVersion::Http2 => &tls.http2,
@@ -160,6 +160,6 @@ impl Connector {
         if version == HttpVersion::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectError::NoHttp2);
         }
-        Ok(Socket::Tls(Box::new(secured)))
+        Ok(Socket::Right(Box::new(secured)))
     }
 }

@@ -12,14 +12,15 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::balance::Accepted;
 use super::bell::CallerBody;
 use super::open::{Connection, OpenConnections};
-use super::socket::Stream;
+use super::socket::Bytes;
 use super::version::{HttpVersion, Opened};
 use super::{Handler, Peer, Phase, ServeSettings};
 use crate::outbox::{Batched, Outbox};
@@ -31,6 +32,9 @@ const READ_BUFFER: usize = 80 * 1024;
 const HTTP2_STREAMS: u32 = 256;
 /// How often an idle HTTP/2 connection is asked whether it is still there.
 const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// A connection: plain, or secured. That is in a box, since it is ten times as large.
+type Io = Either<Batched<Bytes>, Box<TlsStream<Batched<Bytes>>>>;
 
 /// What a worker needs to serve connections.
 pub(super) struct Connections<H> {
@@ -91,47 +95,23 @@ impl<H: Handler> Connections<H> {
     pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
         let connection = self.open.open();
         let Accepted { stream, listener, load: _load } = accepted;
-        let address = stream.peer();
+        let (bytes, address) = stream.into_parts();
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
-        let is_tls = self.tls.get(listener).is_some_and(Option::is_some);
-        let peer = Rc::new(Peer { listener, address, is_tls, forwarded_for });
-        match stream {
-            Stream::Tcp(stream, _) => {
-                // Answers are small; waiting to fill a segment would only delay them.
-                let _without = stream.set_nodelay(true);
-                self.secure(Batched::new(stream, &self.outbox), peer, &connection).await;
-            }
-            Stream::Unix(stream) => self.secure(Batched::new(stream, &self.outbox), peer, &connection).await,
+        let tls = self.tls.get(listener).and_then(Option::as_ref);
+        let peer = Rc::new(Peer { listener, address, is_tls: tls.is_some(), forwarded_for });
+        let bytes = Batched::new(bytes, &self.outbox);
+        let Some(tls) = tls else { return self.speak_http(Either::Left(bytes), peer, &connection).await };
+        // In a box, or plain connections would have room for it.
+        let secured = Box::pin(tokio::time::timeout(self.handshake_timeout, tls.accept(bytes))).await;
+        match secured {
+            Ok(Ok(stream)) => self.speak_http(Either::Right(Box::new(stream)), peer, &connection).await,
+            Ok(Err(err)) => tracing::debug!(error = %err, peer = ?address, "a caller's TLS handshake failed"),
+            Err(_late) => tracing::debug!(peer = ?address, "a caller's TLS handshake took too long"),
         }
     }
 
-    async fn secure(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-        peer: Rc<Peer>,
-        connection: &Rc<Connection>,
-    ) {
-        let Some(tls) = self.tls.get(peer.listener).and_then(Option::as_ref) else {
-            return self.speak_http(stream, peer, connection).await;
-        };
-        // In a box, or plain connections would have room for it.
-        let secured = Box::pin(async {
-            match tokio::time::timeout(self.handshake_timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak_http(stream, peer, connection).await,
-                Ok(Err(err)) => tracing::debug!(error = %err, peer = ?peer.address, "a caller's TLS handshake failed"),
-                Err(_late) => tracing::debug!(peer = ?peer.address, "a caller's TLS handshake took too long"),
-            }
-        });
-        secured.await;
-    }
-
-    async fn speak_http(
-        &self,
-        io: impl AsyncRead + AsyncWrite + Unpin + 'static,
-        peer: Rc<Peer>,
-        connection: &Rc<Connection>,
-    ) {
+    async fn speak_http(&self, io: Io, peer: Rc<Peer>, connection: &Rc<Connection>) {
         let (version, io) = match connection.unless_told(Opened::read(io)).await {
             Some(Ok(opened)) => opened,
             Some(Err(err)) => return tracing::debug!(error = %err, peer = ?peer.address, "a caller's connection broke"),

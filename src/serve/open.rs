@@ -14,7 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper_util::server::graceful::GracefulConnection;
+use hyper::body::Incoming;
+use hyper::rt::bounds::Http2ServerConnExec;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::HttpService;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -25,6 +29,9 @@ use super::bell::Bell;
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// The shortest.
 const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+
+/// What hyper wants errors of handlers and bodies to be.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// One worker's open connections.
 pub(super) struct OpenConnections {
@@ -155,7 +162,7 @@ impl Connection {
     ///
     /// # Errors
     /// Those of the connection.
-    pub(super) async fn drive<C: GracefulConnection>(&self, connection: C) -> Result<(), C::Error> {
+    pub(super) async fn drive(&self, connection: impl Graceful) -> hyper::Result<()> {
         let mut connection = std::pin::pin!(connection);
         let mut waker: Option<Waker> = None;
         poll_fn(|cx| {
@@ -207,6 +214,35 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.open.count.set(self.open.count.get() - 1);
         self.open.closed.notify_one();
+    }
+}
+
+/// A connection that can be told to end what it has begun.
+pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
+    /// Tells it.
+    fn graceful_shutdown(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Graceful for http1::Connection<I, S>
+where
+    I: Read + Write + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<Cause>>,
+    B: Body<Error: Into<Cause>> + 'static,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Self::graceful_shutdown(self);
+    }
+}
+
+impl<I, S, B, E> Graceful for http2::Connection<I, S, E>
+where
+    I: Read + Write + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<Cause>>,
+    B: Body<Error: Into<Cause>> + 'static,
+    E: Http2ServerConnExec<S::Future, B>,
+{
+    fn graceful_shutdown(self: Pin<&mut Self>) {
+        Self::graceful_shutdown(self);
     }
 }
 

@@ -1,10 +1,11 @@
-//! TCP and Unix sockets as one, so that the accept loop is written once.
+//! TCP and Unix sockets as one, so that the accept loop is written once and what serves a connection is compiled once.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
 
 /// A bound socket that no runtime knows yet.
 pub(super) enum StdListener {
@@ -23,6 +24,9 @@ pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
+
+/// The bytes of a connection.
+pub(super) type Bytes = Either<TcpStream, UnixStream>;
 
 /// A connection of this thread's runtime, and its other end's address.
 pub(super) enum Stream {
@@ -92,11 +96,15 @@ impl Stream {
         })
     }
 
-    /// The other end's address; `None` on a Unix socket.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
+    /// Returns what is read and written, and the other end's address; `None` on a Unix socket.
+    pub(super) fn into_parts(self) -> (Bytes, Option<SocketAddr>) {
         match self {
-            Self::Tcp(_, peer) => Some(*peer),
-            Self::Unix(_) => None,
+            Self::Tcp(stream, peer) => {
+                // Answers are small; waiting to fill a segment would only delay them.
+                let _without = stream.set_nodelay(true);
+                (Either::Left(stream), Some(peer))
+            }
+            Self::Unix(stream) => (Either::Right(stream), None),
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::SpareMemory;
-use super::socket::Socket;
+use super::socket::{self, Socket};
 use crate::outbox::Batched;
 use framing::Decoder;
 use upload::{Length, Upload};
@@ -138,14 +138,14 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         head::write(&mut memory, head, length);
         self.upload = Some(Upload::new(memory, body, length));
         self.method = head.method.clone();
-        self.written_before = self.socket.written();
+        self.written_before = socket::written(&self.socket);
         self.unwanted = head.unwanted;
     }
 
     /// Whether nothing of the request can have been received, nor will be.
     pub(super) fn is_unsent(&self) -> bool {
         // What is on its way cannot be called back.
-        self.socket.written().is_some_and(|now| Some(now) == self.written_before)
+        socket::written(&self.socket).is_some_and(|now| Some(now) == self.written_before)
     }
 
     /// Writes the request and reads the head of its answer.

@@ -58,7 +58,7 @@ struct Read {
 type Reading = Result<Read, String>;
 
 fn connection<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin>(stream: TcpStream) -> Connection<B> {
-    Connection::new(Socket::Plain(Batched::new(stream, &Outbox::start())), Rc::default())
+    Connection::new(Socket::Left(Batched::new(stream, &Outbox::start())), Rc::default())
 }
 
 /// Sends a request and reads its answer. Returns whether the connection could be used again, too.
