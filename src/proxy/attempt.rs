@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
 
-use super::body::{Answer, RequestBody};
+use super::body::Answer;
 use super::candidates::Candidates;
 use super::exchange::Exchange;
 use super::forward::{self, Failure, Outgoing};
 use super::retry::{self, Ending, Verdict};
+use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
 use crate::credential::{Bearer, RequestUrl, in_one_line};
-use crate::endpoint::{Endpoint, Permit, Pool};
+use crate::endpoint::{Endpoint, Permit};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
 use crate::route::Choice;
 use crate::signalr::Operation;
@@ -23,24 +24,20 @@ use crate::signalr::Operation;
 const COOL_DOWN: Duration = Duration::from_secs(1);
 
 impl Proxy {
-    /// Gets an answer from one of a route's endpoints. Returns the endpoint's place, too. While nothing was sent, the next
+    /// Gets an answer from one of a route's endpoints. Returns that endpoint, too. While nothing was sent, the next
     /// endpoint is tried at once.
-    pub(super) async fn deliver(
-        &self,
-        choice: &Choice<'_>,
-        operation: Operation,
+    pub(super) async fn deliver<'a>(
+        &'a self,
+        choice: &'a Choice<'a>,
         outgoing: &Outgoing<'_>,
-        exchange: &Exchange,
-    ) -> Result<(usize, Response<Answer>), ProxyError> {
-        let mut candidates = Candidates::new(self, choice, operation);
+    ) -> Result<(&'a Upstream, Response<Answer>), ProxyError> {
+        let mut candidates = Candidates::new(self, choice, outgoing.operation);
         let Some(mut candidate) = candidates.next() else { return Err(self.all_are_out(choice)) };
         loop {
-            let (place, pool, permit) = candidate;
-            if let Some(name) = self.endpoint_names.get(place) {
-                exchange.tries_endpoint(name);
-            }
+            let (upstream, permit) = candidate;
+            outgoing.exchange.tries_endpoint(&upstream.name);
             let persistent = {
-                let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
+                let result = self.try_endpoint(upstream, outgoing).await;
                 let ending = note(permit, &result);
                 if matches!(ending, Ending::Unsent | Ending::Full)
                     && let Some(elsewhere) = candidates.next()
@@ -48,38 +45,31 @@ impl Proxy {
                     candidate = elsewhere;
                     continue;
                 }
-                match self.judge(operation, ending) {
-                    Verdict::Final => return result.map(|response| (place, response)),
-                    Verdict::NotSafe | Verdict::Again => {
-                        Box::pin(self.persist(place, operation, outgoing, result, exchange))
-                    }
+                match self.judge(outgoing.operation, ending) {
+                    Verdict::Final => return result.map(|response| (upstream, response)),
+                    Verdict::NotSafe | Verdict::Again => Box::pin(self.persist(upstream, outgoing, result)),
                 }
             };
             // Outside of the block, where the first result is no longer kept.
-            return persistent.await.map(|response| (place, response));
+            return persistent.await.map(|response| (upstream, response));
         }
     }
 
     /// Gets an answer from one endpoint and no other; `anyway` says whether it is tried though it is out.
     pub(super) async fn deliver_to(
         &self,
-        place: usize,
-        operation: Operation,
+        upstream: &Upstream,
         anyway: bool,
         outgoing: &Outgoing<'_>,
-        exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
-        let pool = self.pools.get(place).ok_or(ProxyError::Internal)?;
-        let health = pool.endpoint().health();
+        let health = upstream.endpoint().health();
         let permit = health.enter().or_else(|| anyway.then(|| health.enter_anyway()));
         let Some(permit) = permit else { return Err(ProxyError::AllOut { retry_after: health.out_for() }) };
         let persistent = {
-            let result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
-            match self.judge(operation, note(permit, &result)) {
+            let result = self.try_endpoint(upstream, outgoing).await;
+            match self.judge(outgoing.operation, note(permit, &result)) {
                 Verdict::Final => return result,
-                Verdict::NotSafe | Verdict::Again => {
-                    Box::pin(self.persist(place, operation, outgoing, result, exchange))
-                }
+                Verdict::NotSafe | Verdict::Again => Box::pin(self.persist(upstream, outgoing, result)),
             }
         };
         persistent.await
@@ -94,17 +84,15 @@ impl Proxy {
     /// room for it.
     async fn persist(
         &self,
-        place: usize,
-        operation: Operation,
+        upstream: &Upstream,
         outgoing: &Outgoing<'_>,
         mut result: Result<Response<Answer>, ProxyError>,
-        exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
-        let Some(pool) = self.pools.get(place) else { return result };
+        let (place, exchange) = (upstream.place, outgoing.exchange);
         let mut attempts = 0;
         loop {
             let ending = ending(&result);
-            match self.judge(operation, ending) {
+            match self.judge(outgoing.operation, ending) {
                 Verdict::Final => return result,
                 Verdict::NotSafe => {
                     self.metrics.retry(place, RetryOutcome::NotSafe);
@@ -112,7 +100,7 @@ impl Proxy {
                 }
                 Verdict::Again => attempts += 1,
             }
-            match self.may_repeat(place, attempts, ending, &result, exchange) {
+            match self.may_repeat(upstream, attempts, ending, &result, exchange) {
                 Ok(pause) => {
                     tokio::time::sleep(pause).await;
                     exchange.waited(pause);
@@ -124,12 +112,12 @@ impl Proxy {
                     return result;
                 }
             }
-            let Some(permit) = pool.endpoint().health().enter() else { return result };
+            let Some(permit) = upstream.endpoint().health().enter() else { return result };
             self.metrics.retry(place, RetryOutcome::Retried);
             if let Ok(response) = result {
                 response.into_body().discard();
             }
-            result = self.try_endpoint(place, pool, operation, outgoing, exchange).await;
+            result = self.try_endpoint(upstream, outgoing).await;
             note(permit, &result);
         }
     }
@@ -138,7 +126,7 @@ impl Proxy {
     /// of attempts is at its end.
     fn may_repeat(
         &self,
-        place: usize,
+        upstream: &Upstream,
         attempts: u32,
         ending: Ending,
         result: &Result<Response<Answer>, ProxyError>,
@@ -152,39 +140,28 @@ impl Proxy {
         if self.time_left(exchange).map_or(true, |left| left <= pause) {
             return Err(Some(RetryOutcome::Deadline));
         }
-        let is_paid = ending == Ending::Unsent || self.budgets.get(place).is_some_and(|budget| budget.take());
+        let is_paid = ending == Ending::Unsent || upstream.budget.take();
         if is_paid { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
     }
 
     fn all_are_out(&self, choice: &Choice<'_>) -> ProxyError {
-        let pools = choice.places().filter_map(|place| self.pools.get(place));
-        let soonest = pools.map(|pool| pool.endpoint().health().out_for()).min();
+        let upstreams = choice.places().filter_map(|place| self.upstreams.get(place));
+        let soonest = upstreams.map(|upstream| upstream.endpoint().health().out_for()).min();
         ProxyError::AllOut { retry_after: soonest.unwrap_or_default() }
     }
 
     /// Sends a request to one endpoint: once, and once more with another token if the first was refused (401). A
     /// refused request was not processed, so sending it again cannot double it.
-    async fn try_endpoint(
-        &self,
-        place: usize,
-        pool: &Pool<RequestBody>,
-        operation: Operation,
-        outgoing: &Outgoing<'_>,
-        exchange: &Exchange,
-    ) -> Result<Response<Answer>, ProxyError> {
-        if let Some(budget) = self.budgets.get(place) {
-            budget.pay_in();
-        }
+    async fn try_endpoint(&self, upstream: &Upstream, outgoing: &Outgoing<'_>) -> Result<Response<Answer>, ProxyError> {
+        upstream.budget.pay_in();
         // Kept until the head of the answer is there.
-        let _place = self.enter_endpoint(place, exchange).await?;
+        let _place = self.enter_endpoint(upstream.place, outgoing.exchange).await?;
         let refused = {
-            let (response, bearer) = self.try_once(place, pool, operation, outgoing, exchange).await?;
+            let (response, bearer) = self.try_once(upstream, outgoing).await?;
             match response.status() {
-                StatusCode::UNAUTHORIZED => {
-                    Box::pin(self.try_with_another(place, pool, operation, outgoing, response, bearer, exchange))
-                }
+                StatusCode::UNAUTHORIZED => Box::pin(self.try_with_another(upstream, outgoing, response, bearer)),
                 StatusCode::FORBIDDEN => {
-                    self.metrics.unauthorized(place, StatusCode::FORBIDDEN.as_u16(), UnauthorizedAction::Kept);
+                    self.metrics.unauthorized(upstream.place, StatusCode::FORBIDDEN.as_u16(), UnauthorizedAction::Kept);
                     return Ok(response);
                 }
                 _ => return Ok(response),
@@ -195,26 +172,23 @@ impl Proxy {
 
     /// Gets another token in place of the one that was refused, and sends the request with it. Without one, the refusal is
     /// the answer.
-    #[expect(clippy::too_many_arguments, reason = "what `try_endpoint` has, and what came of it")]
     async fn try_with_another(
         &self,
-        place: usize,
-        pool: &Pool<RequestBody>,
-        operation: Operation,
+        upstream: &Upstream,
         outgoing: &Outgoing<'_>,
         refusal: Response<Answer>,
         refused: Bearer,
-        exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
+        let place = upstream.place;
         let count = |status: StatusCode, action| self.metrics.unauthorized(place, status.as_u16(), action);
-        if !self.replace(pool.endpoint(), &refused, exchange).await {
+        if !self.replace(upstream.endpoint(), &refused, outgoing.exchange).await {
             count(refusal.status(), UnauthorizedAction::Kept);
             return Ok(refusal);
         }
         count(refusal.status(), UnauthorizedAction::Replaced);
         self.metrics.retry(place, RetryOutcome::Retried);
         refusal.into_body().discard();
-        let (response, _bearer) = self.try_once(place, pool, operation, outgoing, exchange).await?;
+        let (response, _bearer) = self.try_once(upstream, outgoing).await?;
         if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             count(response.status(), UnauthorizedAction::Kept);
         }
@@ -224,27 +198,25 @@ impl Proxy {
     /// Sends a request to one endpoint, with the token that is in service. Returns that, too.
     async fn try_once(
         &self,
-        place: usize,
-        pool: &Pool<RequestBody>,
-        operation: Operation,
+        upstream: &Upstream,
         outgoing: &Outgoing<'_>,
-        exchange: &Exchange,
     ) -> Result<(Response<Answer>, Bearer), ProxyError> {
-        let url = RequestUrl { origin: pool.endpoint().origin(), path: outgoing.uri.path() };
-        let bearer = match pool.endpoint().bearer().ready(url) {
+        let endpoint = upstream.endpoint();
+        let url = RequestUrl { origin: endpoint.origin(), path: outgoing.uri.path() };
+        let bearer = match endpoint.bearer().ready(url) {
             Some(bearer) => bearer,
-            None => Box::pin(self.wait_for_bearer(pool.endpoint(), url, exchange)).await?,
+            None => Box::pin(self.wait_for_bearer(endpoint, url, outgoing.exchange)).await?,
         };
         self.fits(outgoing, &bearer)?;
         let began = Instant::now();
-        let time = self.time_left_at(began, exchange)?.min(self.snapshot.settings.try_timeout);
-        let result = forward::send(pool, outgoing, &bearer, &self.deadlines, began, time).await;
+        let time = self.time_left_at(began, outgoing.exchange)?.min(self.snapshot.settings.try_timeout);
+        let result = forward::send(&upstream.pool, outgoing, &bearer, &self.deadlines, began, time).await;
         let duration = began.elapsed();
-        exchange.waited(duration);
-        let response = result.map_err(|failure| self.explain(place, outgoing, failure, time))?;
+        outgoing.exchange.waited(duration);
+        let response = result.map_err(|failure| self.explain(upstream.place, outgoing, failure, time))?;
         self.metrics.upstream_answered(UpstreamRecord {
-            endpoint: place,
-            operation: operation.index(),
+            endpoint: upstream.place,
+            operation: outgoing.operation.index(),
             code: response.status().as_u16(),
             duration,
         });
@@ -273,7 +245,7 @@ impl Proxy {
 
     /// Holds the head against the limit once more, now with the bearer: the endpoint would refuse it.
     fn fits(&self, outgoing: &Outgoing<'_>, bearer: &Bearer) -> Result<(), ProxyError> {
-        let (size, limit) = (outgoing.head.bytes() + bearer.header().len(), self.snapshot.settings.max_header_bytes);
+        let (size, limit) = (outgoing.head().bytes() + bearer.header().len(), self.snapshot.settings.max_header_bytes);
         if size > limit { Err(ProxyError::HeadersTooLarge { size, limit }) } else { Ok(()) }
     }
 

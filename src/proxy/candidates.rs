@@ -1,8 +1,8 @@
 //! Which endpoints of a route are tried, and in which order. Decides nothing about when the next one's turn is.
 
 use super::Proxy;
-use super::body::RequestBody;
-use crate::endpoint::{EndpointRole, Permit, Pool};
+use super::upstream::Upstream;
+use crate::endpoint::{EndpointRole, Permit};
 use crate::route::{Choice, Order, WhenUnavailable};
 use crate::signalr::{Operation, Together};
 
@@ -23,21 +23,21 @@ impl<'a> Candidates<'a> {
         Self { proxy, choice, order: choice.order(), role, has_tried: false }
     }
 
-    fn healthy(&mut self) -> Option<(usize, &'a Pool<RequestBody>, Permit<'a>)> {
+    fn healthy(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
         let (proxy, role) = (self.proxy, self.role);
         self.order.by_ref().find_map(|place| {
-            let pool = proxy.pools.get(place)?;
-            let endpoint = pool.endpoint();
+            let upstream = proxy.upstreams.get(place)?;
+            let endpoint = upstream.endpoint();
             if role.is_some_and(|role| role != endpoint.settings().role) {
                 return None;
             }
-            Some((place, pool, endpoint.health().enter()?))
+            Some((upstream, endpoint.health().enter()?))
         })
     }
 }
 
 impl<'a> Iterator for Candidates<'a> {
-    type Item = (usize, &'a Pool<RequestBody>, Permit<'a>);
+    type Item = (&'a Upstream, Permit<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut healthy = self.healthy();
@@ -53,8 +53,7 @@ impl<'a> Iterator for Candidates<'a> {
         }
         // All are out, and the route would rather try than fail.
         self.order = self.choice.order();
-        let place = self.order.next()?;
-        let pool = self.proxy.pools.get(place)?;
-        Some((place, pool, pool.endpoint().health().enter_anyway()))
+        let upstream = self.proxy.upstreams.get(self.order.next()?)?;
+        Some((upstream, upstream.endpoint().health().enter_anyway()))
     }
 }

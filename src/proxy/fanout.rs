@@ -12,13 +12,13 @@ use futures_util::stream::FuturesUnordered;
 use http::{HeaderName, Response, StatusCode};
 
 use super::body::{Answer, RequestBody};
-use super::exchange::Exchange;
 use super::forward::Outgoing;
 use super::repeats::{AnotherCall, Fingerprint, RepeatableCall};
 use super::retry::Ending;
+use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
 use crate::route::{Choice, Route, WhenUnavailable};
-use crate::signalr::{Leg, Merged, Operation, Policy, Together, merge_delivery, merge_question};
+use crate::signalr::{Leg, Merged, Policy, Together, merge_delivery, merge_question};
 
 /// Tells "it is not there" from "there is no such path".
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -40,17 +40,16 @@ const STRAGGLERS: Duration = Duration::from_millis(100);
 type LegResult = Result<Response<Answer>, ProxyError>;
 
 impl Proxy {
-    /// Sends a call to every endpoint of a route, side by side, and merges the answers. Returns the place of the endpoint
-    /// whose answer it is.
+    /// Sends a call to every endpoint of a route, side by side, and merges the answers. Returns the endpoint whose
+    /// answer it is, too.
     pub(super) async fn fan_out(
         &self,
         choice: Choice<'_>,
         policy: Policy,
-        operation: Operation,
         key: Option<&str>,
         outgoing: &Outgoing<'_>,
-        exchange: &Exchange,
-    ) -> Result<(usize, Response<Answer>), ProxyError> {
+    ) -> Result<(&Upstream, Response<Answer>), ProxyError> {
+        let Outgoing { operation, exchange, .. } = *outgoing;
         let route = choice.route().name().as_str();
         // All legs read the one buffer, so none waits for another.
         let began = Instant::now();
@@ -65,36 +64,38 @@ impl Proxy {
             },
             None => None,
         };
-        let places: Vec<usize> = choice.places().collect();
-        let earlier = |place: &usize| {
-            let endpoint = self.pools.get(*place)?.endpoint();
+        let upstreams: Vec<&Upstream> = choice.places().filter_map(|place| self.upstreams.get(place)).collect();
+        let earlier = |upstream: &&Upstream| {
+            let endpoint = upstream.endpoint();
             accepted.as_ref()?.borrow().by(endpoint.name().as_str(), endpoint.origin())
         };
-        let earlier: Vec<Option<StatusCode>> = places.iter().map(earlier).collect();
+        let earlier: Vec<Option<StatusCode>> = upstreams.iter().map(earlier).collect();
         if earlier.iter().any(Option::is_some) {
             self.metrics.fan_out_repeated(route);
         }
-        let anyway = self.sends_anyway(choice.route(), &places);
-        let leg = |(place, earlier): (&usize, &Option<StatusCode>)| {
-            let outgoing = Outgoing { body: body.clone(), ..*outgoing };
-            let (place, earlier, exchange, accepted) = (*place, *earlier, exchange, accepted.as_ref());
+        let anyway = sends_anyway(choice.route(), &upstreams);
+        let leg = |(upstream, earlier)| {
+            let outgoing = Outgoing { body: &body, ..*outgoing };
+            let (upstream, earlier, accepted): (&Upstream, Option<StatusCode>, _) =
+                (upstream, earlier, accepted.as_ref());
             async move {
                 if let Some(status) = earlier {
                     return Ok(accepted_earlier(status));
                 }
-                let result = self.deliver_to(place, operation, anyway, &outgoing, exchange).await;
-                if let (Some(accepted), Ok(response), Some(pool)) = (accepted, &result, self.pools.get(place))
+                let result = self.deliver_to(upstream, anyway, &outgoing).await;
+                if let (Some(accepted), Ok(response)) = (accepted, &result)
                     && response.status().is_success()
                 {
                     // At once: the others may take long, and the caller may be gone by then.
-                    let endpoint = pool.endpoint();
+                    let endpoint = upstream.endpoint();
                     accepted.borrow_mut().note(endpoint.name().as_str(), endpoint.origin(), response.status());
                 }
                 result
             }
         };
         let first_yes_suffices = operation.together() == Together::Ask;
-        let mut results = gather(places.iter().zip(&earlier).map(leg), first_yes_suffices).await;
+        let mut results =
+            gather(upstreams.iter().copied().zip(earlier.iter().copied()).map(leg), first_yes_suffices).await;
         // Side by side, so what passed on the clock is what was waited.
         exchange.waited_in_all(began.elapsed());
 
@@ -110,20 +111,14 @@ impl Proxy {
         };
         let Merged::As(chosen) = merged else {
             self.metrics.fan_out_partial(route);
-            return Err(ProxyError::PartialDelivery { endpoints: self.outcomes(&places, &legs, results) });
+            return Err(ProxyError::PartialDelivery { endpoints: outcomes(&upstreams, &legs, results) });
         };
         let chosen_result = results.get_mut(chosen).and_then(Option::take);
         for other in results.into_iter().flatten().flatten() {
             other.into_body().discard();
         }
-        let place = places.get(chosen).copied().ok_or(ProxyError::Internal)?;
-        chosen_result.unwrap_or(Err(ProxyError::Internal)).map(|response| (place, response))
-    }
-
-    /// Whether endpoints are tried though they are out: when all of them are, and the route would rather try than fail.
-    fn sends_anyway(&self, route: &Route, places: &[usize]) -> bool {
-        let is_in = |place: &usize| self.pools.get(*place).is_some_and(|pool| pool.endpoint().health().is_in());
-        route.when_unavailable() == WhenUnavailable::Send && !places.iter().any(is_in)
+        let upstream = upstreams.get(chosen).copied().ok_or(ProxyError::Internal)?;
+        chosen_result.unwrap_or(Err(ProxyError::Internal)).map(|response| (upstream, response))
     }
 
     /// Returns what is known of a call by its key.
@@ -133,25 +128,30 @@ impl Proxy {
         outgoing: &Outgoing<'_>,
         body: &RequestBody,
     ) -> Result<Arc<RepeatableCall>, ProxyError> {
-        let fingerprint = Fingerprint::of(&outgoing.head.method, outgoing.uri, body.whole());
+        let fingerprint = Fingerprint::of(&outgoing.head().method, outgoing.uri, body.whole());
         let call = self.snapshot.repeats.call(key, fingerprint, self.snapshot.settings.repeats);
         call.map_err(|AnotherCall| {
             ProxyError::Malformed("the Idempotency-Key stands for another call; take a new key for each call")
         })
     }
+}
 
-    fn outcomes(&self, places: &[usize], legs: &[Leg], results: Vec<Option<LegResult>>) -> Vec<EndpointOutcome> {
-        let outcome = |((place, leg), result): ((&usize, &Leg), Option<LegResult>)| {
-            let status = result.and_then(Result::ok).map(|response| {
-                let status = response.status().as_u16();
-                response.into_body().discard();
-                status
-            });
-            let endpoint = self.endpoint_names.get(*place).map(ToString::to_string).unwrap_or_default();
-            EndpointOutcome { endpoint, outcome: words(*leg), status }
-        };
-        places.iter().zip(legs).zip(results).map(outcome).collect()
-    }
+/// Whether endpoints are tried though they are out: when all of them are, and the route would rather try than fail.
+fn sends_anyway(route: &Route, upstreams: &[&Upstream]) -> bool {
+    let is_in = |upstream: &&Upstream| upstream.endpoint().health().is_in();
+    route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(is_in)
+}
+
+fn outcomes(upstreams: &[&Upstream], legs: &[Leg], results: Vec<Option<LegResult>>) -> Vec<EndpointOutcome> {
+    let outcome = |((upstream, leg), result): ((&&Upstream, &Leg), Option<LegResult>)| {
+        let status = result.and_then(Result::ok).map(|response| {
+            let status = response.status().as_u16();
+            response.into_body().discard();
+            status
+        });
+        EndpointOutcome { endpoint: upstream.name.to_string(), outcome: words(*leg), status }
+    };
+    upstreams.iter().zip(legs).zip(results).map(outcome).collect()
 }
 
 /// Stands for what an endpoint answered when the call was sent before.

@@ -7,32 +7,41 @@ use http::{Response, Uri};
 
 use super::body::{Answer, RequestBody};
 use super::deadline::Deadlines;
+use super::exchange::Exchange;
 use super::{CallHead, headers};
 use crate::credential::Bearer;
 use crate::endpoint::{BrokenOff, ConnectError, EachLine, Endpoint, Lease, Pool, RequestHead, SendError, Sending};
 use crate::metrics::UpstreamErrorReason;
+use crate::signalr::Operation;
 
 /// A request that is ready to go to any endpoint, any number of times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Outgoing<'a> {
-    pub(super) head: &'a CallHead,
-    /// The head's own, or another that takes its place.
+    pub(super) operation: Operation,
+    /// The caller's, or another that takes its place.
     pub(super) uri: &'a Uri,
-    pub(super) body: RequestBody,
+    pub(super) body: &'a RequestBody,
+    /// Its books. The head is there, too.
+    pub(super) exchange: &'a Exchange,
 }
 
 impl<'a> Outgoing<'a> {
-    pub(super) fn new(head: &'a CallHead, body: RequestBody) -> Self {
-        Self { head, uri: &head.uri, body }
+    pub(super) fn new(operation: Operation, body: &'a RequestBody, exchange: &'a Exchange) -> Self {
+        Self { operation, uri: &exchange.head().uri, body, exchange }
+    }
+
+    pub(super) fn head(&self) -> &'a CallHead {
+        self.exchange.head()
     }
 
     /// Puts it on a connection to an endpoint, with that endpoint's own bearer and in no other way.
     fn send_over(&self, lease: Lease<RequestBody>, endpoint: &Endpoint, bearer: &Bearer) -> Sending<RequestBody> {
         let target = self.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let head = self.head();
         let lines = |line: &mut EachLine<'_>| {
-            headers::to_upstream(self.head, endpoint.host(), bearer, line);
+            headers::to_upstream(head, endpoint.host(), bearer, line);
         };
-        let head = RequestHead { method: &self.head.method, target, lines: &lines, unwanted: headers::is_unwanted };
+        let head = RequestHead { method: &head.method, target, lines: &lines, unwanted: headers::is_unwanted };
         lease.send(&head, self.body.rewound())
     }
 }

@@ -10,11 +10,10 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use serde_json::Value;
 
 use super::body::Answer;
-use super::exchange::Exchange;
 use super::forward::Outgoing;
+use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
 use crate::route::{Choice, Manner, WhenUnavailable};
-use crate::signalr::Operation;
 
 /// The largest page that is read. A page has 200 entries at most, each of two ids.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
@@ -23,53 +22,48 @@ const MARK: char = '~';
 
 impl Proxy {
     /// Gets one page of a list. `gateway` is the origin under which the caller reached us.
-    pub(super) async fn list(
-        &self,
-        choice: Choice<'_>,
+    pub(super) async fn list<'a>(
+        &'a self,
+        choice: &'a Choice<'a>,
         outgoing: &Outgoing<'_>,
         gateway: Option<String>,
-        exchange: &Exchange,
-    ) -> Result<(usize, Response<Answer>), ProxyError> {
+    ) -> Result<(&'a Upstream, Response<Answer>), ProxyError> {
         let query = outgoing.uri.query().unwrap_or_default();
         let given = query_value(query, "continuationToken").unwrap_or_default();
         let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
-        let place_of = |name: &str| {
-            let mut places = choice.places();
-            places.find(|place| self.endpoint_names.get(*place).is_some_and(|known| **known == *name))
-        };
-        let (place, upstream_token) = match resumed {
+        let upstreams = || choice.places().filter_map(|place| self.upstreams.get(place));
+        let (upstream, upstream_token) = match resumed {
             Some((name, token)) => {
                 let unknown =
                     ProxyError::Malformed("the continuation token names an endpoint that the route does not have");
-                (Some(place_of(name).ok_or(unknown)?), token)
+                (Some(upstreams().find(|upstream| *upstream.name == *name).ok_or(unknown)?), token)
             }
-            None if matches!(choice.manner(), Manner::All(_)) => (choice.places().next(), &*given),
+            None if matches!(choice.manner(), Manner::All(_)) => (upstreams().next(), &*given),
             None => (None, &*given),
         };
         let resumed_at;
-        let mut page_request = outgoing.clone();
+        let mut page_request = *outgoing;
         if resumed.is_some() {
             resumed_at = with_query(outgoing.uri, &[("continuationToken", upstream_token)])?;
             page_request.uri = &resumed_at;
         }
-        let (place, response) = match place {
-            Some(place) => {
+        let (upstream, response) = match upstream {
+            Some(upstream) => {
                 let anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
-                let operation = Operation::GroupListConnections;
-                (place, self.deliver_to(place, operation, anyway, &page_request, exchange).await?)
+                (upstream, self.deliver_to(upstream, anyway, &page_request).await?)
             }
-            None => self.deliver(&choice, Operation::GroupListConnections, &page_request, exchange).await?,
+            None => self.deliver(choice, &page_request).await?,
         };
         if response.status() != StatusCode::OK {
-            return Ok((place, response));
+            return Ok((upstream, response));
         }
         let (mut head, answer) = response.into_parts();
-        let bytes = answer.collected(MAX_PAGE_BYTES, self.time_left(exchange)?).await?;
+        let bytes = answer.collected(MAX_PAGE_BYTES, self.time_left(outgoing.exchange)?).await?;
         let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else {
             // Not a page; the caller may make something of it.
-            return Ok((place, Response::from_parts(head, Answer::Whole(bytes))));
+            return Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))));
         };
-        let next = self.next_token(choice, place, &page);
+        let next = self.next_token(choice, upstream, &page);
         let left = left_of_top(query, &page);
         let link = next.filter(|_| left != Some(0)).and_then(|token| {
             let mut query = vec![("continuationToken", token)];
@@ -85,23 +79,22 @@ impl Proxy {
         // A page that stays as it is goes on as it came.
         let bytes = if changed.is_some() { page.to_string().into() } else { bytes };
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        Ok((place, Response::from_parts(head, Answer::Whole(bytes))))
+        Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))))
     }
 
     /// Returns the token of the page after this one: the same endpoint's next, or the next endpoint's first.
-    fn next_token(&self, choice: Choice<'_>, place: usize, page: &Value) -> Option<String> {
-        let token =
-            |place: usize, upstream: &str| Some(format!("{MARK}{}{MARK}{upstream}", self.endpoint_names.get(place)?));
+    fn next_token(&self, choice: &Choice<'_>, upstream: &Upstream, page: &Value) -> Option<String> {
+        let token = |upstream: &Upstream, token: &str| Some(format!("{MARK}{}{MARK}{token}", upstream.name));
         if let Some(link) = page.get("nextLink").and_then(Value::as_str) {
             let query = link.split_once('?').map_or("", |(_, query)| query);
-            return token(place, &query_value(query, "continuationToken").unwrap_or_default());
+            return token(upstream, &query_value(query, "continuationToken").unwrap_or_default());
         }
         if !matches!(choice.manner(), Manner::All(_)) {
             return None;
         }
         let mut places = choice.places();
-        places.find(|one| *one == place)?;
-        token(places.next()?, "")
+        places.find(|place| *place == upstream.place)?;
+        token(self.upstreams.get(places.next()?)?, "")
     }
 }
 

@@ -22,6 +22,7 @@ mod repeats;
 mod request_id;
 mod retry;
 mod settings;
+mod upstream;
 mod worker;
 
 use std::panic::AssertUnwindSafe;
@@ -49,11 +50,11 @@ use exchange::Exchange;
 use forward::Outgoing;
 use overload::Limits;
 use request_id::RequestIds;
-use retry::Budget;
+use upstream::Upstream;
 
 use crate::credential::{RequestUrl, in_one_line};
-use crate::endpoint::{Endpoint, Pool, SpareMemory};
-use crate::metrics::{RetryBudgetShare, WorkerMetrics};
+use crate::endpoint::{Endpoint, SpareMemory};
+use crate::metrics::WorkerMetrics;
 use crate::route::{Choice, Manner, Table};
 use crate::serve::Peer;
 use crate::signalr::{Call, Operation, Together};
@@ -121,16 +122,13 @@ enum Plan<'a> {
 #[derive(Debug)]
 pub struct Proxy {
     snapshot: Arc<Snapshot>,
-    pools: Vec<Pool<RequestBody>>,
+    /// In configured order.
+    upstreams: Vec<Upstream>,
     spare: Rc<SpareMemory>,
-    /// By endpoint.
-    budgets: Vec<Rc<Budget>>,
-    budgets_shown: Vec<Rc<RetryBudgetShare>>,
     deadlines: Deadlines,
     request_ids: RequestIds,
     metrics: Rc<WorkerMetrics>,
-    /// The configured names, as the log wants them.
-    endpoint_names: Vec<Rc<str>>,
+    /// The routes' names, as the log wants them.
     route_names: Vec<Rc<str>>,
 }
 
@@ -139,27 +137,29 @@ impl Proxy {
     ///
     /// What needs no waiting is done in one go and put down in a [`Plan`]: whatever is alive while a future waits is room in
     /// it, for each request that is on its way.
-    async fn handle(&self, peer: &Peer, mut exchange: Box<Exchange>, body: RequestBody) -> Response<ResponseBody> {
-        let settings = &self.snapshot.settings;
-        let plan = std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(peer, &exchange)));
-        let result = match plan.unwrap_or(Err(ProxyError::Internal)) {
-            Ok(plan) => AssertUnwindSafe(self.carry_out(peer, &plan, &body, &exchange)).catch_unwind().await,
-            Err(err) => Ok(Err(err)),
-        };
-        exchange.received(body.received());
-        match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
-            Ok(response) => {
-                exchange.answers(response.status());
-                self.spare.keep_map(exchange.take_headers());
-                response.map(|answer| ResponseBody::streamed(answer, settings.request_timeout, body, exchange))
-            }
-            Err(err) => {
-                body.discard();
-                let mut response = err.to_response(exchange.request_id());
-                response.headers_mut().insert(headers::REQUEST_ID, exchange.request_id().clone());
-                exchange.answers(response.status());
-                exchange.fails(err.kind(), std::error::Error::source(&err).map(in_one_line));
-                response.map(|text| ResponseBody::whole(text, exchange))
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    fn handle(
+        self: Rc<Self>,
+        peer: Rc<Peer>,
+        mut exchange: Box<Exchange>,
+        body: RequestBody,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        async move {
+            let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&peer, &exchange))) {
+                Ok(Ok(plan)) => plan,
+                Ok(Err(err)) => return refuse(&err, exchange, body),
+                Err(_panic) => return refuse(&ProxyError::Internal, exchange, body),
+            };
+            let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &exchange)).catch_unwind().await;
+            match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
+                Ok(response) => {
+                    exchange.received(body.received());
+                    exchange.answers(response.status());
+                    self.spare.keep_map(exchange.take_headers());
+                    let time = self.snapshot.settings.request_timeout;
+                    response.map(|answer| ResponseBody::streamed(answer, time, body, exchange))
+                }
+                Err(err) => refuse(&err, exchange, body),
             }
         }
     }
@@ -208,20 +208,18 @@ impl Proxy {
             exchange.holds(entered);
         }
         let head = exchange.head();
-        let outgoing = &Outgoing::new(head, body.clone());
+        let outgoing = &Outgoing::new(*operation, body, exchange);
         let gateway = || gateway_origin(peer, head);
         // The rare ways are in boxes: every request's future would have room for them.
-        let (place, mut response) = match (choice.manner(), operation.together()) {
-            (_, Together::List) => Box::pin(self.list(*choice, outgoing, gateway(), exchange)).await?,
+        let (upstream, mut response) = match (choice.manner(), operation.together()) {
+            (_, Together::List) => Box::pin(self.list(choice, outgoing, gateway())).await?,
             (Manner::All(policy), Together::Deliver | Together::Ask) => {
-                Box::pin(self.fan_out(*choice, policy, *operation, *key, outgoing, exchange)).await?
+                Box::pin(self.fan_out(*choice, policy, *key, outgoing)).await?
             }
-            _ => self.deliver(choice, *operation, outgoing, exchange).await?,
+            _ => self.deliver(choice, outgoing).await?,
         };
-        if let Some(pool) = self.pools.get(place) {
-            let (id, origin) = (exchange.request_id(), pool.endpoint().origin());
-            headers::to_downstream(response.headers_mut(), id, origin, gateway);
-        }
+        let (id, origin) = (exchange.request_id(), upstream.endpoint().origin());
+        headers::to_downstream(response.headers_mut(), id, origin, gateway);
         Ok(response)
     }
 
@@ -237,6 +235,17 @@ impl Proxy {
         response.headers_mut().insert(headers::REQUEST_ID, exchange.request_id().clone());
         Ok(response)
     }
+}
+
+/// Answers with an error of the gateway's own.
+fn refuse(err: &ProxyError, mut exchange: Box<Exchange>, body: RequestBody) -> Response<ResponseBody> {
+    exchange.received(body.received());
+    body.discard();
+    let mut response = err.to_response(exchange.request_id());
+    response.headers_mut().insert(headers::REQUEST_ID, exchange.request_id().clone());
+    exchange.answers(response.status());
+    exchange.fails(err.kind(), std::error::Error::source(err).map(in_one_line));
+    response.map(|text| ResponseBody::whole(text, exchange))
 }
 
 /// Returns the origin under which the caller reached us, for links in answers.

@@ -9,10 +9,10 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 
 use super::exchange::Exchange;
-use super::retry::Budget;
+use super::upstream::Upstream;
 use super::{CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
-use crate::endpoint::{Endpoint, Pool};
-use crate::metrics::{ConnectionGauge, Metrics, Names, RetryBudgetShare, WorkerMetrics};
+use crate::endpoint::Endpoint;
+use crate::metrics::{ConnectionGauge, Metrics, Names, WorkerMetrics};
 use crate::outbox::Outbox;
 use crate::serve::{CallerBody, Handler, Peer};
 use crate::signalr::Operation;
@@ -65,10 +65,8 @@ impl Held {
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
         let next = Rc::new(Proxy::new(latest, &self.metrics, &self.outbox, Some(current)));
-        for shown in current.budgets_shown.iter().filter(|shown| Rc::strong_count(shown) == 1) {
-            shown.set(0.0);
-        }
-        let gauges = current.pools.iter().map(|pool| pool.gauge().clone()).collect();
+        current.upstreams.iter().for_each(Upstream::retire);
+        let gauges = current.upstreams.iter().map(|upstream| upstream.pool.gauge().clone()).collect();
         self.retired.borrow_mut().push(Retired { metrics: Rc::downgrade(&current.metrics), gauges });
         self.current.replace(Rc::clone(&next));
         next
@@ -102,15 +100,14 @@ impl Handler for WorkerProxy {
         peer: &Rc<Peer>,
         request: Request<CallerBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
-        let (proxy, peer) = (self.0.current(), Rc::clone(peer));
+        let proxy = self.0.current();
         let (head, incoming) = request.into_parts();
         let client = peer.forwarded_for.as_ref().filter(|_| proxy.snapshot.settings.forward_client_address);
         let head = CallHead::new(head, || proxy.request_ids.next(), client.cloned());
         let exchange = Exchange::open(&proxy.metrics, proxy.snapshot.settings.access_log, head);
         let body = RequestBody::new(incoming, proxy.snapshot.settings.max_body_bytes);
-        let answer = async move { proxy.handle(&peer, exchange, body).await };
         // In a box: it moves from hand to hand, and idle connections would keep room for it.
-        Box::pin(answer)
+        Box::pin(proxy.handle(Rc::clone(peer), exchange, body))
     }
 }
 
@@ -128,49 +125,27 @@ impl Proxy {
             endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
             operations: Operation::ALL.map(Operation::name).to_vec(),
         };
-        let endpoint_names = names.endpoints.iter().map(|name| name.as_str().into()).collect();
         let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
         let metrics = Rc::new(WorkerMetrics::new(metrics, names));
         let spare = before.map_or_else(Rc::default, |before| Rc::clone(&before.spare));
-        let share = snapshot.settings.retry.budget;
-        let (mut pools, mut budgets, mut budgets_shown) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, endpoint) in snapshot.endpoints.iter().enumerate() {
-            let same = before.and_then(|before| before.parts_of(endpoint));
-            let (pool, budget, shown) = same.unwrap_or_else(|| {
-                let pool =
-                    Pool::new(Arc::clone(endpoint), Rc::clone(&metrics), place, outbox.clone(), Rc::clone(&spare));
-                (pool, Rc::new(Budget::new(share)), Rc::new(metrics.retry_budget(place)))
-            });
-            budget.set_share(share);
-            pools.push(pool);
-            budgets.push(budget);
-            budgets_shown.push(shown);
-        }
+        let budget = snapshot.settings.retry.budget;
+        let upstream = |(place, endpoint): (usize, &Arc<Endpoint>)| {
+            let mut known = before.iter().flat_map(|before| &before.upstreams);
+            match known.find(|known| Arc::ptr_eq(known.endpoint(), endpoint)) {
+                Some(known) => {
+                    known.budget.set_share(budget);
+                    known.moved_to(place)
+                }
+                None => Upstream::new(place, endpoint, budget, &metrics, outbox, &spare),
+            }
+        };
+        let upstreams = snapshot.endpoints.iter().enumerate().map(upstream).collect();
         let (deadlines, request_ids) = Default::default();
-        Self {
-            snapshot,
-            pools,
-            spare,
-            budgets,
-            budgets_shown,
-            deadlines,
-            request_ids,
-            metrics,
-            endpoint_names,
-            route_names,
-        }
-    }
-
-    /// Returns what this worker has for an endpoint.
-    fn parts_of(&self, endpoint: &Arc<Endpoint>) -> Option<(Pool<RequestBody>, Rc<Budget>, Rc<RetryBudgetShare>)> {
-        let place = self.pools.iter().position(|pool| Arc::ptr_eq(pool.endpoint(), endpoint))?;
-        let (pool, budget, shown) = (self.pools.get(place)?, self.budgets.get(place)?, self.budgets_shown.get(place)?);
-        Some((pool.clone(), Rc::clone(budget), Rc::clone(shown)))
+        Self { snapshot, upstreams, spare, deadlines, request_ids, metrics, route_names }
     }
 
     fn flush(&self) {
         self.metrics.flush();
-        self.pools.iter().for_each(|pool| pool.gauge().flush());
-        self.budgets.iter().zip(&self.budgets_shown).for_each(|(budget, shown)| shown.set(budget.left()));
+        self.upstreams.iter().for_each(Upstream::flush);
     }
 }

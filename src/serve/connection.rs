@@ -101,14 +101,21 @@ impl<H: Handler> Connections<H> {
         let tls = self.tls.get(listener).and_then(Option::as_ref);
         let peer = Rc::new(Peer { listener, address, is_tls: tls.is_some(), forwarded_for });
         let bytes = Batched::new(bytes, &self.outbox);
-        let Some(tls) = tls else { return self.speak_http(Either::Left(bytes), peer, &connection).await };
-        // In a box, or plain connections would have room for it.
-        let secured = Box::pin(tokio::time::timeout(self.handshake_timeout, tls.accept(bytes))).await;
-        match secured {
-            Ok(Ok(stream)) => self.speak_http(Either::Right(Box::new(stream)), peer, &connection).await,
-            Ok(Err(err)) => tracing::debug!(error = %err, peer = ?address, "a caller's TLS handshake failed"),
-            Err(_late) => tracing::debug!(peer = ?address, "a caller's TLS handshake took too long"),
-        }
+        let io = match tls {
+            None => Either::Left(bytes),
+            Some(tls) => {
+                // In a box, or plain connections would have room for it.
+                let handshake = Box::pin(tokio::time::timeout(self.handshake_timeout, tls.accept(bytes)));
+                match handshake.await {
+                    Ok(Ok(stream)) => Either::Right(Box::new(stream)),
+                    Ok(Err(err)) => {
+                        return tracing::debug!(error = %err, peer = ?address, "a caller's TLS handshake failed");
+                    }
+                    Err(_late) => return tracing::debug!(peer = ?address, "a caller's TLS handshake took too long"),
+                }
+            }
+        };
+        self.speak_http(io, peer, &connection).await;
     }
 
     async fn speak_http(&self, io: Io, peer: Rc<Peer>, connection: &Rc<Connection>) {
