@@ -97,6 +97,7 @@ use std::time::Duration;
 
 pub use acquire::{Leg, LegOutcome, NotAfter};
 pub use assertion::CertificateError;
+pub(crate) use bearer::NoBearer;
 pub use bearer::{
     Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl,
     TokenUnavailable,

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderName, Method, Request, Response};
 use http_body_util::Empty;
@@ -15,10 +14,7 @@ use super::mend::{self, Known};
 use super::reach::Server;
 use super::verdict::{self, Read};
 use super::{Broken, Check, ENDPOINT_TIME, Finding, Progress};
-use crate::credential::{
-    Bearer, BearerSource, CredentialSettings, CredentialState, CredentialStatus, Credentials, Fingerprint, RequestUrl,
-    SetupStep, TokenUnavailable, in_one_line,
-};
+use crate::credential::{Bearer, CredentialSettings, Credentials, NoBearer, RequestUrl, SetupStep, in_one_line};
 use crate::endpoint::{Endpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::tls::Trust;
@@ -203,32 +199,4 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
 
 fn header<'r>(answer: &'r Response<Bytes>, name: &HeaderName) -> Option<&'r str> {
     answer.headers().get(name).and_then(|value| value.to_str().ok())
-}
-
-/// In the place of an endpoint's bearers: the doctor puts its own into the request.
-#[derive(Debug)]
-struct NoBearer;
-
-impl BearerSource for NoBearer {
-    fn ready(&self, _url: RequestUrl<'_>) -> Option<Bearer> {
-        None
-    }
-
-    fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn replace(&self, _refused: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn status(&self) -> CredentialStatus {
-        CredentialStatus {
-            state: CredentialState::Starting,
-            fingerprint: None,
-            expires_at: None,
-            last_success: None,
-            last_error: None,
-        }
-    }
 }

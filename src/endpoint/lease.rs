@@ -17,9 +17,12 @@ use super::http2;
 use crate::metrics::ConnectionCount;
 
 /// A body that can be sent to an endpoint.
-pub trait Upload: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static {}
+pub trait UploadBody:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static
+{
+}
 
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> Upload for B {}
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> UploadBody for B {}
 
 /// A connection in use. Dropping it closes the connection if it is HTTP/1.1.
 pub struct Lease<B> {
@@ -75,7 +78,7 @@ impl BrokenOff {
     }
 }
 
-impl<B: Upload> Lease<B> {
+impl<B: UploadBody> Lease<B> {
     pub(super) fn new(line: Line<B>, reused: bool, pool: Pool<B>) -> Self {
         Self { line, reused, pool }
     }
@@ -124,7 +127,7 @@ pub enum Sending<B> {
     Http2(Pin<Box<dyn Future<Output = Sent<B>>>>),
 }
 
-impl<B: Upload> Future for Sending<B> {
+impl<B: UploadBody> Future for Sending<B> {
     type Output = Sent<B>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -151,7 +154,7 @@ enum Source<B> {
     Http2(Incoming),
 }
 
-impl<B: Upload> Download<B> {
+impl<B: UploadBody> Download<B> {
     fn http1(counted: Counted<B>, pool: Pool<B>) -> Self {
         let mut download = Self(Source::Http1(counted, pool));
         download.end_if_ended();
@@ -169,7 +172,7 @@ impl<B: Upload> Download<B> {
     }
 }
 
-impl<B: Upload> Body for Download<B> {
+impl<B: UploadBody> Body for Download<B> {
     type Data = Bytes;
     type Error = BrokenOff;
 

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::http1::Connection;
 use super::http2::OnThisThread;
-use super::lease::{Counted, Lease, Line, Upload};
+use super::lease::{Counted, Lease, Line, UploadBody};
 use super::socket::Socket;
 use super::{ConnectError, Endpoint, HttpVersion, PoolSettings, SpareMemory};
 use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
@@ -53,7 +53,7 @@ struct Shared<B> {
     used: Instant,
 }
 
-impl<B: Upload> Pool<B> {
+impl<B: UploadBody> Pool<B> {
     /// Makes an empty pool. `metrics_index` is the endpoint's place in the worker's metrics.
     pub fn new(
         endpoint: Arc<Endpoint>,
@@ -226,3 +226,6 @@ impl<B> fmt::Debug for Pool<B> {
         f.debug_struct("Pool").field("endpoint", &self.0.endpoint).field("gauge", &self.0.gauge).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Which connection a request gets, over real sockets: the server says in each answer which of its connections that is.
+
+use http::{HeaderName, HeaderValue, Method};
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+use super::*;
+use crate::credential::{CredentialName, NoBearer};
+use crate::endpoint::http1::{EachLine, RequestHead};
+use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, HealthSettings, Origin};
+use crate::metrics::{Metrics, Names};
+
+type TestPool = Pool<Full<bytes::Bytes>>;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Answers every request with the number of its connection, counted from 0.
+#[derive(Default)]
+struct Server {
+    /// Dropping one closes the connection.
+    connections: Rc<RefCell<Vec<AbortHandle>>>,
+}
+
+impl Server {
+    async fn start(&self) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Rc::clone(&self.connections);
+        tokio::task::spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let number = connections.borrow().len();
+                let serve = tokio::task::spawn_local(async move {
+                    let mut request = [0; 1024];
+                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                        let answer = format!(
+                            "HTTP/1.1 202 Accepted\r\nconnection-number: {number}\r\ncontent-length: 0\r\n\r\n"
+                        );
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+                connections.borrow_mut().push(serve.abort_handle());
+            }
+        });
+        port
+    }
+
+    /// Closes a connection, and sees to it that the other side can know.
+    async fn close(&self, number: usize) {
+        self.connections.borrow()[number].abort();
+        while !self.connections.borrow()[number].is_finished() {
+            tokio::task::yield_now().await;
+        }
+        // Reads are told apart from "nothing has come" once the runtime has looked at its sockets.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn pool(server: &Server, settings: PoolSettings) -> TestPool {
+    let settings = EndpointSettings {
+        name: EndpointName::new("east"),
+        origin: Origin { tls: false, host: "127.0.0.1".into(), port: server.start().await },
+        credential: CredentialName::new("east"),
+        role: EndpointRole::Primary,
+        ca_file: None,
+        connect_timeout: Duration::from_secs(5),
+        http_version: HttpVersion::Http1,
+        max_requests: None,
+        pool: settings,
+        health: HealthSettings { failures: 5, pause: MINUTE, probe_interval: MINUTE },
+    };
+    let metrics = Metrics::new().unwrap();
+    let endpoint = Endpoint::build(&settings, Arc::new(NoBearer), metrics.endpoints()).unwrap();
+    let names = Names { routes: vec![], endpoints: vec!["east".into()], operations: vec![] };
+    let metrics = Rc::new(WorkerMetrics::new(&metrics, names));
+    Pool::new(Arc::new(endpoint), metrics, 0, Outbox::start(), Rc::default())
+}
+
+/// Sends a request over what was leased. Returns the number of the connection.
+async fn ask(lease: Lease<Full<bytes::Bytes>>) -> usize {
+    let host = HeaderValue::from_static("east");
+    let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
+    let head = RequestHead { method: &Method::POST, target: "/", lines: &lines, unwanted: |_: &HeaderName| false };
+    let answer = lease.send(&head, Full::default()).await.unwrap();
+    answer.headers()["connection-number"].to_str().unwrap().parse().unwrap()
+}
+
+fn in_time(test: impl Future<Output = ()>) {
+    let options = tokio::runtime::LocalOptions::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
+    runtime.block_on(async { tokio::time::timeout(MINUTE, test).await.expect("it hangs") });
+}
+
+const ROOMY: PoolSettings = PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE };
+
+#[test]
+fn the_one_that_came_back_last_goes_out_first() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, ROOMY).await;
+        let now = Instant::now();
+        let (first, second) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        assert!(!first.is_reused() && !second.is_reused(), "each has one of its own");
+        assert_eq!((ask(first).await, ask(second).await), (0, 1));
+
+        let (second, first) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        assert!(first.is_reused() && second.is_reused());
+        assert_eq!((ask(second).await, ask(first).await), (1, 0));
+        assert_eq!(ask(pool.lease(now).await.unwrap()).await, 0);
+    });
+}
+
+#[test]
+fn one_that_the_endpoint_has_closed_is_passed_over() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, ROOMY).await;
+        let now = Instant::now();
+        let (first, second) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        assert_eq!((ask(first).await, ask(second).await), (0, 1));
+        server.close(1).await;
+        assert_eq!(ask(pool.lease(now).await.unwrap()).await, 0);
+        server.close(0).await;
+        assert_eq!(ask(pool.lease(now).await.unwrap()).await, 2, "there is none left, so one is opened");
+    });
+}
+
+#[test]
+fn an_old_one_is_closed_and_those_below_it_are_judged_by_themselves() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, ROOMY).await;
+        let now = Instant::now();
+        let (long, short) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        assert_eq!(ask(short).await, 1);
+        let later = now + MINUTE / 2;
+        assert_eq!(ask(pool.lease(later).await.unwrap()).await, 1);
+        // The long request began first and ends last.
+        assert_eq!(ask(long).await, 0);
+        let later = now + MINUTE + Duration::from_secs(10);
+        assert_eq!(ask(pool.lease(later).await.unwrap()).await, 1, "0 is too old, 1 is not");
+        let later = now + 3 * MINUTE;
+        assert_eq!(ask(pool.lease(later).await.unwrap()).await, 2);
+    });
+}
+
+#[test]
+fn no_more_are_kept_than_configured_and_none_without_the_end_of_its_answer() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, PoolSettings { max_idle_per_worker: 1, ..ROOMY }).await;
+        let now = Instant::now();
+        let (first, second) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        assert_eq!((ask(first).await, ask(second).await), (0, 1));
+        let (kept, fresh) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        assert!(kept.is_reused() && !fresh.is_reused());
+        // Who leases one and sends nothing does not give it back.
+        drop(fresh);
+        assert_eq!(ask(kept).await, 0);
+        assert_eq!(ask(pool.lease(now).await.unwrap()).await, 0);
+        assert_eq!(ask(pool.connect().await.unwrap()).await, 3, "one that is fresh, whatever there is");
+    });
+}
