@@ -22,6 +22,9 @@ COPY --from=build /signalr-gateway /signalr-gateway
 # By number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 ENV SIGNALR_GATEWAY_CONFIG=/etc/signalr-gateway/gateway.toml
+# glibc gives memory back to the kernel early and takes it again: with bodies of 64 KiB for every request, which is a tenth of
+# its CPU time. With this each worker keeps up to 8 MiB for the next.
+ENV MALLOC_TRIM_THRESHOLD_=8388608
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 # Asks the admin listener. Where `admin.bind` is another port, an image built on this one can say so:

@@ -60,7 +60,10 @@ def parse_options():
 
 def available(options):
     """The command of each proxy that is there. Words in braces are filled in by `Bench.render`."""
-    commands = {GATEWAY: [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]}
+    # As in the Dockerfile.
+    allocator = ["env", "MALLOC_TRIM_THRESHOLD_=8388608"]
+    run = [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]
+    commands = {GATEWAY: [*allocator, *run]}
     bare = ["--listen", "{listen}", "--upstream", "{upstream}", "--host", "{upstream_host}", "--bearer-file", "{token_file}"]
     commands["bare hyper"] = [str(options.kit), "bare", *bare, "@tls --ca", "@tls {ca}"]
     if nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin"):

@@ -4,4 +4,5 @@ NAME=signalr-gateway
 UPSTREAMS="plain tls"
 BIN="${GATEWAY_BIN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target/release/signalr-gateway}"
 CONFIG=signalr-gateway.toml
-CMD='{bin} run --config {config}'
+# As in the Dockerfile.
+CMD='env MALLOC_TRIM_THRESHOLD_=8388608 {bin} run --config {config}'
