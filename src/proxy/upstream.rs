@@ -22,11 +22,11 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// Begins with no connection and a full budget.
+    /// Begins with no connection and a full budget; `share` is that of retries.
     pub(super) fn new(
         place: usize,
         endpoint: &Arc<Endpoint>,
-        budget: f32,
+        share: f32,
         metrics: &Rc<WorkerMetrics>,
         outbox: &Outbox,
         spare: &Rc<SpareMemory>,
@@ -36,7 +36,7 @@ impl Upstream {
             place,
             name: endpoint.name().as_str().into(),
             pool,
-            budget: Rc::new(Budget::new(budget)),
+            budget: Rc::new(Budget::new(share)),
             budget_shown: Rc::new(metrics.retry_budget(place)),
         }
     }

@@ -128,15 +128,15 @@ impl Proxy {
         let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
         let metrics = Rc::new(WorkerMetrics::new(metrics, names));
         let spare = before.map_or_else(Rc::default, |before| Rc::clone(&before.spare));
-        let budget = snapshot.settings.retry.budget;
+        let share = snapshot.settings.retry.budget;
         let upstream = |(place, endpoint): (usize, &Arc<Endpoint>)| {
             let mut known = before.iter().flat_map(|before| &before.upstreams);
             match known.find(|known| Arc::ptr_eq(known.endpoint(), endpoint)) {
                 Some(known) => {
-                    known.budget.set_share(budget);
+                    known.budget.set_share(share);
                     known.moved_to(place)
                 }
-                None => Upstream::new(place, endpoint, budget, &metrics, outbox, &spare),
+                None => Upstream::new(place, endpoint, share, &metrics, outbox, &spare),
             }
         };
         let upstreams = snapshot.endpoints.iter().enumerate().map(upstream).collect();

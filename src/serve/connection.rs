@@ -20,8 +20,8 @@ use tokio_util::either::Either;
 use super::balance::Accepted;
 use super::bell::CallerBody;
 use super::open::{Connection, OpenConnections};
-use super::socket::Bytes;
-use super::version::{HttpVersion, Opened};
+use super::protocol::{Opened, Protocol};
+use super::socket::ByteStream;
 use super::{Handler, Peer, Phase, ServeSettings};
 use crate::outbox::{Batched, Outbox};
 
@@ -34,7 +34,7 @@ const HTTP2_STREAMS: u32 = 256;
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
 /// A connection: plain, or secured. That is in a box, since it is ten times as large.
-type Io = Either<Batched<Bytes>, Box<TlsStream<Batched<Bytes>>>>;
+type Io = Either<Batched<ByteStream>, Box<TlsStream<Batched<ByteStream>>>>;
 
 /// What a worker needs to serve connections.
 pub(super) struct Connections<H> {
@@ -106,12 +106,15 @@ impl<H: Handler> Connections<H> {
             Some(tls) => {
                 // In a box, or plain connections would have room for it.
                 let handshake = Box::pin(tokio::time::timeout(self.handshake_timeout, tls.accept(bytes)));
-                match handshake.await {
-                    Ok(Ok(stream)) => Either::Right(Box::new(stream)),
-                    Ok(Err(err)) => {
+                match connection.unless_leaving(handshake).await {
+                    Some(Ok(Ok(stream))) => Either::Right(Box::new(stream)),
+                    Some(Ok(Err(err))) => {
                         return tracing::debug!(error = %err, peer = ?address, "a caller's TLS handshake failed");
                     }
-                    Err(_late) => return tracing::debug!(peer = ?address, "a caller's TLS handshake took too long"),
+                    Some(Err(_late)) => {
+                        return tracing::debug!(peer = ?address, "a caller's TLS handshake took too long");
+                    }
+                    None => return,
                 }
             }
         };
@@ -119,12 +122,12 @@ impl<H: Handler> Connections<H> {
     }
 
     async fn speak_http(&self, io: Io, peer: Rc<Peer>, connection: &Rc<Connection>) {
-        let (version, io) = match connection.unless_told(Opened::read(io)).await {
+        let (protocol, io) = match connection.unless_leaving(Opened::read(io)).await {
             Some(Ok(opened)) => opened,
             Some(Err(err)) => return tracing::debug!(error = %err, peer = ?peer.address, "a caller's connection broke"),
             None => return,
         };
-        let is_http1 = version == HttpVersion::Http1;
+        let is_http1 = protocol == Protocol::Http1;
         let service = service_fn(|request: Request<Incoming>| {
             let leaving = Rc::clone(&self.leaving);
             let bell = connection.bell().filter(|_| is_http1);
@@ -140,10 +143,10 @@ impl<H: Handler> Connections<H> {
             }
         });
         let io = TokioIo::new(io);
-        let served = match version {
-            HttpVersion::Http1 => connection.drive(self.http1.serve_connection(io, service)).await,
+        let served = match protocol {
+            Protocol::Http1 => connection.drive(self.http1.serve_connection(io, service)).await,
             // In a box: it is larger, and every connection would have room for it.
-            HttpVersion::Http2 => Box::pin(connection.drive(self.http2.serve_connection(io, service))).await,
+            Protocol::Http2 => Box::pin(connection.drive(self.http2.serve_connection(io, service))).await,
         };
         if let Err(err) = served {
             tracing::debug!(error = &err as &dyn std::error::Error, peer = ?peer.address, "a caller's connection ended badly");

@@ -9,9 +9,9 @@ mod bell;
 mod connection;
 mod listener;
 mod open;
+mod protocol;
 mod settings;
 mod socket;
-mod version;
 mod worker;
 
 use std::fmt;

@@ -146,7 +146,7 @@ impl OpenConnections {
 
 impl Connection {
     /// Waits for what begins a connection; `None` if it is wished away first.
-    pub(super) async fn unless_told<F: Future>(&self, begin: F) -> Option<F::Output> {
+    pub(super) async fn unless_leaving<F: Future>(&self, begin: F) -> Option<F::Output> {
         let mut begin = std::pin::pin!(begin);
         poll_fn(|cx| {
             if self.wish.get() != Wish::Stay {
@@ -191,7 +191,7 @@ impl Connection {
         OpenRequest(Rc::clone(self))
     }
 
-    /// Returns what wakes the task that drives it; `None` before it was driven.
+    /// Returns what wakes the task that drives it; `None` before it was waited for or driven.
     pub(super) fn bell(&self) -> Option<Arc<Bell>> {
         self.bell.borrow().clone()
     }

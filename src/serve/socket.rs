@@ -26,7 +26,7 @@ pub(super) enum Listener {
 }
 
 /// The bytes of a connection.
-pub(super) type Bytes = Either<TcpStream, UnixStream>;
+pub(super) type ByteStream = Either<TcpStream, UnixStream>;
 
 /// A connection of this thread's runtime, and its other end's address.
 pub(super) enum Stream {
@@ -97,7 +97,7 @@ impl Stream {
     }
 
     /// Returns what is read and written, and the other end's address; `None` on a Unix socket.
-    pub(super) fn into_parts(self) -> (Bytes, Option<SocketAddr>) {
+    pub(super) fn into_parts(self) -> (ByteStream, Option<SocketAddr>) {
         match self {
             Self::Tcp(stream, peer) => {
                 // Answers are small; waiting to fill a segment would only delay them.

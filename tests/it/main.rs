@@ -21,6 +21,7 @@ mod documents;
 mod drain;
 mod fanout;
 mod forwarding;
+mod listeners;
 mod observability;
 mod overload;
 #[cfg(unix)]

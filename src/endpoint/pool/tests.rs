@@ -19,7 +19,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Answers every request with the number of its connection, counted from 0.
 #[derive(Default)]
 struct Server {
-    /// Dropping one closes the connection.
+    /// To abort one closes the connection.
     connections: Rc<RefCell<Vec<AbortHandle>>>,
 }
 
@@ -46,14 +46,12 @@ impl Server {
         port
     }
 
-    /// Closes a connection, and sees to it that the other side can know.
-    async fn close(&self, number: usize) {
+    /// Closes the connection of a pool's most recently used one, and waits until that can be known.
+    async fn close(&self, number: usize, pool: &TestPool) {
         self.connections.borrow()[number].abort();
-        while !self.connections.borrow()[number].is_finished() {
+        while pool.0.idle.borrow_mut().last_mut().is_some_and(|last| last.connection.is_usable()) {
             tokio::task::yield_now().await;
         }
-        // Reads are told apart from "nothing has come" once the runtime has looked at its sockets.
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -119,9 +117,9 @@ fn one_that_the_endpoint_has_closed_is_passed_over() {
         let now = Instant::now();
         let (first, second) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
         assert_eq!((ask(first).await, ask(second).await), (0, 1));
-        server.close(1).await;
+        server.close(1, &pool).await;
         assert_eq!(ask(pool.lease(now).await.unwrap()).await, 0);
-        server.close(0).await;
+        server.close(0, &pool).await;
         assert_eq!(ask(pool.lease(now).await.unwrap()).await, 2, "there is none left, so one is opened");
     });
 }
@@ -146,7 +144,7 @@ fn an_old_one_is_closed_and_those_below_it_are_judged_by_themselves() {
 }
 
 #[test]
-fn no_more_are_kept_than_configured_and_none_without_the_end_of_its_answer() {
+fn no_more_are_kept_than_configured_and_none_that_was_not_used() {
     in_time(async {
         let server = Server::default();
         let pool = pool(&server, PoolSettings { max_idle_per_worker: 1, ..ROOMY }).await;
@@ -160,5 +158,19 @@ fn no_more_are_kept_than_configured_and_none_without_the_end_of_its_answer() {
         assert_eq!(ask(kept).await, 0);
         assert_eq!(ask(pool.lease(now).await.unwrap()).await, 0);
         assert_eq!(ask(pool.connect().await.unwrap()).await, 3, "one that is fresh, whatever there is");
+    });
+}
+
+#[test]
+fn one_that_is_not_needed_any_more_is_closed_though_no_request_comes() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, PoolSettings { idle_timeout: Duration::from_millis(1), ..ROOMY }).await;
+        assert_eq!(ask(pool.lease(Instant::now()).await.unwrap()).await, 0);
+        assert_eq!(pool.0.idle.borrow().len(), 1);
+        while !server.connections.borrow()[0].is_finished() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(pool.0.idle.borrow().is_empty());
     });
 }

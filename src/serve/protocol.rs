@@ -1,4 +1,4 @@
-//! Which version of HTTP a caller speaks on a connection: its first bytes tell, with TLS and without.
+//! What a caller speaks on a connection: HTTP/1 or HTTP/2. Its first bytes tell, with TLS and without.
 //!
 //! hyper-util's `auto` server does the same, but hands hyper the few bytes that it has looked at as a read of their own.
 //! hyper then makes its buffer twice as large, for as long as the connection lives, and each connection has room for both
@@ -17,9 +17,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much is read at once. It lies on the stack; usual heads fit.
 const FIRST_READ: usize = 4 * 1024;
 
-/// A version of HTTP, as far as it decides who serves it.
+/// What a caller speaks, as far as it decides who serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HttpVersion {
+pub(super) enum Protocol {
     /// 1.0 or 1.1.
     Http1,
     /// 2, by prior knowledge or ALPN.
@@ -33,7 +33,7 @@ pub(super) struct Opened<S> {
 }
 
 impl<S: AsyncRead + Unpin> Opened<S> {
-    /// Waits for what tells the version. A connection that ends before that is HTTP/1: there it is told what is amiss, if
+    /// Waits for what tells the protocol. A connection that ends before that is HTTP/1: there it is told what is amiss, if
     /// anything is.
     ///
     /// # Errors
@@ -41,9 +41,9 @@ impl<S: AsyncRead + Unpin> Opened<S> {
     ///
     /// # Cancel safety
     /// Not safe: what was read is lost with the connection.
-    pub(super) async fn read(mut stream: S) -> io::Result<(HttpVersion, Self)> {
+    pub(super) async fn read(mut stream: S) -> io::Result<(Protocol, Self)> {
         let mut first = Vec::new();
-        let version = poll_fn(|cx| {
+        let protocol = poll_fn(|cx| {
             loop {
                 let mut room = [MaybeUninit::uninit(); FIRST_READ];
                 let mut read = ReadBuf::uninit(&mut room);
@@ -51,15 +51,15 @@ impl<S: AsyncRead + Unpin> Opened<S> {
                 first.extend_from_slice(read.filled());
                 let known = PREFACE.len().min(first.len());
                 if read.filled().is_empty() || first.get(..known) != PREFACE.get(..known) {
-                    return Poll::Ready(io::Result::Ok(HttpVersion::Http1));
+                    return Poll::Ready(io::Result::Ok(Protocol::Http1));
                 }
                 if known == PREFACE.len() {
-                    return Poll::Ready(Ok(HttpVersion::Http2));
+                    return Poll::Ready(Ok(Protocol::Http2));
                 }
             }
         });
-        let version = version.await?;
-        Ok((version, Self { first, stream }))
+        let protocol = protocol.await?;
+        Ok((protocol, Self { first, stream }))
     }
 }
 
@@ -108,19 +108,19 @@ mod tests {
 
     use super::*;
 
-    /// Has a caller send `bytes`, `at_once` of them at a time. Returns the version and how much is read first of all, which is
+    /// Has a caller send `bytes`, `at_once` of them at a time. Returns the protocol and how much is read first of all, which is
     /// all that was looked at.
-    async fn opened(bytes: &[u8], at_once: usize) -> (HttpVersion, usize) {
+    async fn opened(bytes: &[u8], at_once: usize) -> (Protocol, usize) {
         let (mut caller, stream) = tokio::io::duplex(at_once);
         let send = async move { caller.write_all(bytes).await.unwrap() };
         let read = async {
-            let (version, mut opened) = Opened::read(stream).await.unwrap();
+            let (protocol, mut opened) = Opened::read(stream).await.unwrap();
             let mut all = vec![0; 8 * 1024];
             let first = opened.read(&mut all).await.unwrap();
             all.truncate(first);
             opened.read_to_end(&mut all).await.unwrap();
             assert_eq!(all, bytes, "nothing is lost");
-            (version, first)
+            (protocol, first)
         };
         tokio::join!(send, read).1
     }
@@ -128,14 +128,14 @@ mod tests {
     #[tokio::test]
     async fn the_first_bytes_tell() {
         let request = b"POST /api/hubs/chat/:send HTTP/1.1\r\nHost: x\r\n\r\n";
-        assert_eq!(opened(request, 1024).await, (HttpVersion::Http1, request.len()), "read together");
-        assert_eq!(opened(request, 1).await, (HttpVersion::Http1, 2), "PO is enough to see that it is not PRI");
-        assert_eq!(opened(b"PRI * HTTP/1.1\r\n\r\n", 1).await, (HttpVersion::Http1, 12));
-        assert_eq!(opened(b"", 1).await, (HttpVersion::Http1, 0));
-        assert_eq!(opened(&PREFACE[..20], 64).await, (HttpVersion::Http1, 20), "it ended too early");
+        assert_eq!(opened(request, 1024).await, (Protocol::Http1, request.len()), "read together");
+        assert_eq!(opened(request, 1).await, (Protocol::Http1, 2), "PO is enough to see that it is not PRI");
+        assert_eq!(opened(b"PRI * HTTP/1.1\r\n\r\n", 1).await, (Protocol::Http1, 12));
+        assert_eq!(opened(b"", 1).await, (Protocol::Http1, 0));
+        assert_eq!(opened(&PREFACE[..20], 64).await, (Protocol::Http1, 20), "it ended too early");
         let settings = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
-        assert_eq!(opened(&settings, 1024).await, (HttpVersion::Http2, settings.len()));
-        assert_eq!(opened(&settings, 1).await, (HttpVersion::Http2, PREFACE.len()));
+        assert_eq!(opened(&settings, 1024).await, (Protocol::Http2, settings.len()));
+        assert_eq!(opened(&settings, 1).await, (Protocol::Http2, PREFACE.len()));
     }
 
     #[tokio::test]

@@ -1,0 +1,130 @@
+//! Where callers come in: what they may speak, with TLS and without, and that those who say nothing hold nothing up.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use signalr_gateway::tls::{Trust, client_config};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{HELLO, Lab, Raw, SEND, Stage, hello, in_time};
+
+/// A gateway with a listener `secure` beside the plain one, and the file that its certificate is checked against.
+async fn with_tls(more: &[(&str, &str)]) -> (Lab, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("listener.pem"), folder.path().join("listener.key"));
+    std::fs::write(&certificate, issued.cert.pem()).unwrap();
+    std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
+    let toml = format!(
+        "[listeners.secure]\nbind = \"127.0.0.1:0\"\ntls = {{ certificate = \"{}\", key = \"{}\" }}\n",
+        certificate.display(),
+        key.display()
+    );
+    let lab = Stage::start().await.gateway(|plan| {
+        plan.more(&toml);
+        for (key, value) in more {
+            plan.set(key, value);
+        }
+    });
+    (lab.await, folder)
+}
+
+async fn secured(address: SocketAddr, folder: &Path, alpn: &[&[u8]]) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut config = client_config(&Trust::of(Some(&folder.join("listener.pem")))).unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    in_time("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.unwrap()
+}
+
+async fn by_http1(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> StatusCode {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
+    tokio::spawn(connection);
+    let request = hello().header("host", "localhost").body(Full::<Bytes>::from(HELLO)).unwrap();
+    in_time("an answer", sender.send_request(request)).await.unwrap().status()
+}
+
+/// Sends two at the same time, on one connection.
+async fn by_http2(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> (StatusCode, StatusCode) {
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+    tokio::spawn(connection);
+    let request = || {
+        let (mut head, ()) = hello().body(()).unwrap().into_parts();
+        head.uri = format!("https://localhost{SEND}").parse().unwrap();
+        http::Request::from_parts(head, Full::<Bytes>::from(HELLO))
+    };
+    let (first, second) = (sender.send_request(request()), sender.send_request(request()));
+    let (first, second) = in_time("two answers", async { tokio::join!(first, second) }).await;
+    (first.unwrap().status(), second.unwrap().status())
+}
+
+#[tokio::test]
+async fn callers_speak_http1_or_http2_with_tls_and_without() {
+    let (lab, folder) = with_tls(&[]).await;
+    let (plain, secure) = (lab.listener("default"), lab.listener("secure"));
+    let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+    assert_eq!(by_http1(TcpStream::connect(plain).await.unwrap()).await, 202);
+    assert_eq!(by_http2(TcpStream::connect(plain).await.unwrap()).await, (StatusCode::ACCEPTED, StatusCode::ACCEPTED));
+    let stream = secured(secure, folder.path(), &both).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(both[0]), "HTTP/2 where both are offered");
+    assert_eq!(by_http2(stream).await, (StatusCode::ACCEPTED, StatusCode::ACCEPTED));
+    let stream = secured(secure, folder.path(), &both[1..]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(both[1]));
+    assert_eq!(by_http1(stream).await, 202);
+    assert_eq!(by_http1(secured(secure, folder.path(), &[]).await).await, 202, "without ALPN");
+    assert_eq!(lab.arrivals("east").len(), 7);
+    lab.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn first_bytes_may_come_one_by_one() {
+    let lab = Lab::start(|_| {}).await;
+    let request = format!(
+        "POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{HELLO}",
+        HELLO.len()
+    );
+    let mut caller = lab.raw().await;
+    for byte in request.as_bytes() {
+        caller.write([*byte]).await;
+        tokio::task::yield_now().await;
+    }
+    caller.answer().await.unwrap().is(202);
+    // Whole requests on the same connection, two of them at once.
+    caller.write(request.repeat(2)).await;
+    caller.answer().await.unwrap().is(202);
+    caller.answer().await.unwrap().is(202);
+    assert_eq!(lab.arrivals("east").len(), 3);
+
+    // As far as the eleventh byte it could have been HTTP/2.
+    let mut caller = lab.raw().await;
+    caller.write("PRI * HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert!(caller.answer().await.is_some_and(|answer| answer.status.is_client_error()));
+    lab.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_says_nothing_does_not_hold_up_the_end() {
+    // Long enough for the test to fail if that is waited for.
+    let (lab, folder) = with_tls(&[("shutdown.timeout", "20s")]).await;
+    let (plain, secure) = (lab.listener("default"), lab.listener("secure"));
+    let silent = Raw::connect(plain).await;
+    let mut undecided = Raw::connect(plain).await;
+    undecided.write("PRI * HTTP/2.0\r\n").await;
+    let before_handshake = TcpStream::connect(secure).await.unwrap();
+    let mut in_handshake = TcpStream::connect(secure).await.unwrap();
+    // The head of a record of 512 bytes.
+    in_handshake.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
+    let after_handshake = secured(secure, folder.path(), &[b"h2"]).await;
+    lab.shutdown().await.unwrap();
+    drop((silent, undecided, before_handshake, in_handshake, after_handshake));
+}
