@@ -61,7 +61,7 @@ def parse_options():
 def available(options):
     """The command of each proxy that is there. Words in braces are filled in by `Bench.render`."""
     # As in the Dockerfile.
-    allocator = ["env", "MALLOC_TRIM_THRESHOLD_=8388608"]
+    allocator = ["env", "MALLOC_TRIM_THRESHOLD_=8388608", "MALLOC_MMAP_THRESHOLD_=4194304"]
     run = [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]
     commands = {GATEWAY: [*allocator, *run]}
     bare = ["--listen", "{listen}", "--upstream", "{upstream}", "--host", "{upstream_host}", "--bearer-file", "{token_file}"]
