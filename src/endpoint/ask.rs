@@ -9,7 +9,6 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-
 use tokio::net::TcpStream;
 
 use super::socket::Socket;

@@ -74,10 +74,9 @@ impl Proxy {
             self.metrics.fan_out_repeated(route);
         }
         let anyway = sends_anyway(choice.route(), &upstreams);
-        let leg = |(upstream, earlier)| {
+        let legs = upstreams.iter().zip(&earlier).map(|(&upstream, &earlier)| {
             let outgoing = Outgoing { body: &body, ..*outgoing };
-            let (upstream, earlier, accepted): (&Upstream, Option<StatusCode>, _) =
-                (upstream, earlier, accepted.as_ref());
+            let accepted = accepted.as_ref();
             async move {
                 if let Some(status) = earlier {
                     return Ok(accepted_earlier(status));
@@ -92,10 +91,9 @@ impl Proxy {
                 }
                 result
             }
-        };
+        });
         let first_yes_suffices = operation.together() == Together::Ask;
-        let mut results =
-            gather(upstreams.iter().copied().zip(earlier.iter().copied()).map(leg), first_yes_suffices).await;
+        let mut results = gather(legs, first_yes_suffices).await;
         // Side by side, so what passed on the clock is what was waited.
         exchange.waited_in_all(began.elapsed());
 

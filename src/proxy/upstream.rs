@@ -10,7 +10,7 @@ use crate::metrics::{RetryBudgetShare, WorkerMetrics};
 use crate::outbox::Outbox;
 
 /// An endpoint, for one worker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Upstream {
     /// Its place in the configuration.
     pub(super) place: usize,
@@ -43,13 +43,7 @@ impl Upstream {
 
     /// Returns the same endpoint at another place of another configuration. Connections and budget go on.
     pub(super) fn moved_to(&self, place: usize) -> Self {
-        Self {
-            place,
-            name: Rc::clone(&self.name),
-            pool: self.pool.clone(),
-            budget: Rc::clone(&self.budget),
-            budget_shown: Rc::clone(&self.budget_shown),
-        }
+        Self { place, ..self.clone() }
     }
 
     /// Returns the endpoint, which all workers share.

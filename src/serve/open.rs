@@ -152,7 +152,7 @@ impl Connection {
             if self.wish.get() != Wish::Stay {
                 return Poll::Ready(None);
             }
-            self.bell.borrow_mut().get_or_insert_with(|| Bell::new(cx.waker()));
+            self.hang_bell(cx);
             begin.as_mut().poll(cx).map(Some)
         })
         .await
@@ -175,14 +175,17 @@ impl Connection {
                 Wish::Gone => return Poll::Ready(Ok(())),
             }
             let known = waker.take_if(|_| self.bell.borrow().as_ref().is_some_and(|bell| bell.is_of(cx.waker())));
-            let waker = waker.insert(known.unwrap_or_else(|| {
-                let bell = Bell::new(cx.waker());
-                self.bell.replace(Some(Arc::clone(&bell)));
-                bell.into()
-            }));
+            let waker = waker.insert(known.unwrap_or_else(|| self.hang_bell(cx).into()));
             connection.as_mut().poll(&mut Context::from_waker(waker))
         })
         .await
+    }
+
+    /// Returns the bell that wakes the task in whose turn this is, and has it rung from now on.
+    fn hang_bell(&self, cx: &Context<'_>) -> Arc<Bell> {
+        let mut bell = self.bell.borrow_mut();
+        let known = bell.take_if(|known| known.is_of(cx.waker()));
+        Arc::clone(bell.insert(known.unwrap_or_else(|| Bell::new(cx.waker()))))
     }
 
     /// Counts a request until what this returns is dropped.

@@ -24,13 +24,17 @@ fn authority(ready: &Value, key: &str) -> std::net::SocketAddr {
     authority.replace("localhost", "127.0.0.1").parse().unwrap()
 }
 
+/// Starts what the shipped file describes, a gateway in front of it.
+async fn start_shipped(folder: &Path) -> Process {
+    let (files, free) = (path(folder, "files"), "127.0.0.1:0");
+    let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--listen", free, "--admin", free];
+    Process::start(&arguments, &[], folder).await
+}
+
 #[tokio::test]
 async fn described_sandbox_serves_with_a_gateway_in_front() {
     let folder = tempfile::tempdir().unwrap();
-    let files = path(folder.path(), "files");
-    let free = "127.0.0.1:0";
-    let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--listen", free, "--admin", free];
-    let sandbox = Process::start(&arguments, &[], folder.path()).await;
+    let sandbox = start_shipped(folder.path()).await;
     let entra = sandbox.ready["entra"].as_str().unwrap();
     assert!(entra.starts_with("https://localhost:"), "{entra}");
     let mut caller = Caller::connect(authority(&sandbox.ready, "gateway")).await;
@@ -70,10 +74,7 @@ async fn record(socket: &mut WebSocketStream<TcpStream>) -> String {
 #[tokio::test]
 async fn client_of_a_described_user_gets_what_is_sent_to_its_group() {
     let folder = tempfile::tempdir().unwrap();
-    let files = path(folder.path(), "files");
-    let free = "127.0.0.1:0";
-    let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--listen", free, "--admin", free];
-    let sandbox = Process::start(&arguments, &[], folder.path()).await;
+    let sandbox = start_shipped(folder.path()).await;
     let (mut ann, mut stranger) = (client(&sandbox, "ann").await, client(&sandbox, "stranger").await);
     let mut gateway = Caller::connect(authority(&sandbox.ready, "gateway")).await;
     for (to, number) in [("groups/berlin/", 1), ("groups/operators/", 2), ("", 3)] {

@@ -10,7 +10,7 @@ mod head;
 mod upload;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -128,7 +128,7 @@ fn cut(mut bytes: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
     pieces
 }
 
-fn in_time<T>(test: impl Future<Output = T>) -> T {
+pub(in crate::endpoint) fn in_time<T>(test: impl Future<Output = T>) -> T {
     let options = tokio::runtime::LocalOptions::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("it hangs") })

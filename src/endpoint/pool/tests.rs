@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 
 use super::*;
 use crate::credential::{CredentialName, NoBearer};
+use crate::endpoint::http1::tests::in_time;
 use crate::endpoint::http1::{EachLine, RequestHead};
 use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, HealthSettings, Origin};
 use crate::metrics::{Metrics, Names};
@@ -75,6 +76,11 @@ async fn pool(server: &Server, settings: PoolSettings) -> TestPool {
     Pool::new(Arc::new(endpoint), metrics, 0, Outbox::start(), Rc::default())
 }
 
+/// Leases two, each while the other is in use.
+async fn two(pool: &TestPool, now: Instant) -> (Lease<Full<bytes::Bytes>>, Lease<Full<bytes::Bytes>>) {
+    (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap())
+}
+
 /// Sends a request over what was leased. Returns the number of the connection.
 async fn ask(lease: Lease<Full<bytes::Bytes>>) -> usize {
     let host = HeaderValue::from_static("east");
@@ -82,12 +88,6 @@ async fn ask(lease: Lease<Full<bytes::Bytes>>) -> usize {
     let head = RequestHead { method: &Method::POST, target: "/", lines: &lines, unwanted: |_: &HeaderName| false };
     let answer = lease.send(&head, Full::default()).await.unwrap();
     answer.headers()["connection-number"].to_str().unwrap().parse().unwrap()
-}
-
-fn in_time(test: impl Future<Output = ()>) {
-    let options = tokio::runtime::LocalOptions::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
-    runtime.block_on(async { tokio::time::timeout(MINUTE, test).await.expect("it hangs") });
 }
 
 const ROOMY: PoolSettings = PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE };
@@ -98,11 +98,11 @@ fn the_one_that_came_back_last_goes_out_first() {
         let server = Server::default();
         let pool = pool(&server, ROOMY).await;
         let now = Instant::now();
-        let (first, second) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        let (first, second) = two(&pool, now).await;
         assert!(!first.is_reused() && !second.is_reused(), "each has one of its own");
         assert_eq!((ask(first).await, ask(second).await), (0, 1));
 
-        let (second, first) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        let (second, first) = two(&pool, now).await;
         assert!(first.is_reused() && second.is_reused());
         assert_eq!((ask(second).await, ask(first).await), (1, 0));
         assert_eq!(ask(pool.lease(now).await.unwrap()).await, 0);
@@ -115,7 +115,7 @@ fn one_that_the_endpoint_has_closed_is_passed_over() {
         let server = Server::default();
         let pool = pool(&server, ROOMY).await;
         let now = Instant::now();
-        let (first, second) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        let (first, second) = two(&pool, now).await;
         assert_eq!((ask(first).await, ask(second).await), (0, 1));
         server.close(1, &pool).await;
         assert_eq!(ask(pool.lease(now).await.unwrap()).await, 0);
@@ -130,7 +130,7 @@ fn an_old_one_is_closed_and_those_below_it_are_judged_by_themselves() {
         let server = Server::default();
         let pool = pool(&server, ROOMY).await;
         let now = Instant::now();
-        let (long, short) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        let (long, short) = two(&pool, now).await;
         assert_eq!(ask(short).await, 1);
         let later = now + MINUTE / 2;
         assert_eq!(ask(pool.lease(later).await.unwrap()).await, 1);
@@ -149,9 +149,9 @@ fn no_more_are_kept_than_configured_and_none_that_was_not_used() {
         let server = Server::default();
         let pool = pool(&server, PoolSettings { max_idle_per_worker: 1, ..ROOMY }).await;
         let now = Instant::now();
-        let (first, second) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        let (first, second) = two(&pool, now).await;
         assert_eq!((ask(first).await, ask(second).await), (0, 1));
-        let (kept, fresh) = (pool.lease(now).await.unwrap(), pool.lease(now).await.unwrap());
+        let (kept, fresh) = two(&pool, now).await;
         assert!(kept.is_reused() && !fresh.is_reused());
         // Who leases one and sends nothing does not give it back.
         drop(fresh);
