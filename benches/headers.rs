@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use signalr_gateway::credential::Bearer;
 use signalr_gateway::proxy::{Admission, AdmissionSettings, CallHead, headers};
+use signalr_gateway::route::Constraint;
 use signalr_gateway::serve::Peer;
 use signalr_gateway::signalr::OperationSet;
 
@@ -49,7 +50,7 @@ fn rules(criterion: &mut Criterion) {
         client_rate: None,
         allowed_hosts: vec![String::from("gateway.internal"), String::from("*.svc.cluster.local")],
         operations: OperationSet::MESSAGES,
-        clients: vec!["10.0.0.0/8".parse().expect("a network")],
+        clients: Constraint::OneOf(vec!["10.0.0.0/8".parse().expect("a network")]),
         required_header: None,
     };
     let admission = Admission::new(settings, 16 * 1024, 1024 * 1024);

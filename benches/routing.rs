@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use signalr_gateway::endpoint::EndpointName;
 use signalr_gateway::route::{
-    Case, HashKey, Inquiry, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, Table,
+    Case, Constraint, HashKey, Inquiry, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, Table,
     WhenUnavailable,
 };
 use signalr_gateway::signalr::Call;
@@ -25,7 +25,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
     let route = |number| RouteSettings {
         name: RouteName::new(&format!("route-{number}")),
         matches: MatchSettings {
-            hubs: vec![Pattern::new(&hub(number), Case::Insensitive)],
+            hubs: Constraint::OneOf(vec![Pattern::new(&hub(number), Case::Insensitive)]),
             ..MatchSettings::default()
         },
         pick: Pick::First,
@@ -35,7 +35,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
         endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
     };
     let routes: Vec<_> = (0..count).map(route).collect();
-    Table::build(&routes, &[endpoint], &["default"])
+    Table::build(&routes, &[endpoint], &["default"]).expect("every name is there")
 }
 
 fn routing(criterion: &mut Criterion) {
@@ -79,7 +79,7 @@ fn choosing(criterion: &mut Criterion) {
             rate: None,
             endpoints: endpoints.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
         };
-        let table = Table::build(&[settings], &endpoints, &["default"]);
+        let table = Table::build(&[settings], &endpoints, &["default"]).expect("every name is there");
         let (_, route) = table.pick(&inquiry).expect("the route takes every call");
         group.bench_function(pick.word(), |bencher| {
             bencher.iter(|| route.choose(black_box(&inquiry)).ok()?.order().next());

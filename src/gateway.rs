@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::credential::{CredentialBuildError, CredentialSettings};
 use crate::endpoint::{EndpointError, EndpointSettings};
 use crate::proxy::{AdmissionSettings, ProxySettings, WorkerProxy};
-use crate::route::RouteSettings;
+use crate::route::{RouteSettings, TableError};
 use crate::serve::{BindError, Bound, BoundAddress, ListenerSettings, ServeSettings};
 
 use live::Live;
@@ -101,6 +101,9 @@ pub enum GatewayError {
         /// The name.
         credential: String,
     },
+    /// A route names what does not exist; configuration excludes it.
+    #[error(transparent)]
+    Routes(#[from] TableError),
     /// A listener cannot be set up.
     #[error(transparent)]
     Bind(#[from] BindError),

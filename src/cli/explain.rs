@@ -54,7 +54,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             usage(anyhow!("there is no listener `{wanted}`; the configuration has {}", names.join(", ")))
         })?;
     }
-    let decision = Rehearsal::new(&settings).decide(&call);
+    let decision = Rehearsal::new(&settings).map_err(usage)?.decide(&call);
     let listener = names.get(call.listener).copied().unwrap_or_default();
     let explanation = Explanation { settings: &settings, listener, decision: &decision };
     if options.json {

@@ -184,7 +184,7 @@ fn snapshot(
     let endpoints = settings.endpoints.iter().map(build).collect::<Result<Vec<_>, _>>()?;
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
-    let routes = Table::build(&settings.routes, &endpoint_names, &listener_names);
+    let routes = Table::build(&settings.routes, &endpoint_names, &listener_names)?;
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone()).collect();
     Ok(Snapshot::new(settings.proxy.clone(), admissions, routes, endpoints, before))
 }

@@ -11,7 +11,7 @@ use super::Settings;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
 use crate::proxy::{Admission, CallHead, ProxyError};
-use crate::route::{Choice, Difference, Manner, Pick, RouteName, Table};
+use crate::route::{Choice, Difference, Manner, Pick, RouteName, Table, TableError};
 use crate::serve::{Bind, Peer};
 use crate::signalr::{Call, Operation, Together};
 
@@ -107,16 +107,19 @@ pub fn error_kinds() -> impl Iterator<Item = &'static str> {
 
 impl<'s> Rehearsal<'s> {
     /// Gets ready.
-    pub fn new(settings: &'s Settings) -> Self {
+    ///
+    /// # Errors
+    /// [`TableError`] if a route names what does not exist; configuration excludes it.
+    pub fn new(settings: &'s Settings) -> Result<Self, TableError> {
         let proxy = &settings.proxy;
         let admission = |admission| Admission::new(admission, proxy.max_header_bytes, proxy.max_body_bytes);
         let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let listeners: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
-        Self {
+        Ok(Self {
             settings,
             admissions: settings.listeners.iter().map(|(_, rules)| admission(rules.clone())).collect(),
-            table: Table::build(&settings.routes, &endpoints, &listeners),
-        }
+            table: Table::build(&settings.routes, &endpoints, &listeners)?,
+        })
     }
 
     /// Decides about a call.

@@ -65,9 +65,9 @@ impl Admission {
     }
 
     fn admit_client(&self, peer: &Peer) -> Result<(), ProxyError> {
-        let networks = &self.settings.clients;
-        let Some(address) = peer.address.filter(|_| !networks.is_empty()) else { return Ok(()) };
-        let address = address.ip().to_canonical();
+        let Some(networks) = self.settings.clients.allowed() else { return Ok(()) };
+        // Who may open a Unix socket is up to its mode.
+        let Some(address) = peer.address.map(|address| address.ip().to_canonical()) else { return Ok(()) };
         let is_inside = networks.iter().any(|network| network.contains(&address));
         if is_inside { Ok(()) } else { Err(ProxyError::ClientNotAllowed) }
     }
@@ -134,6 +134,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::route::Constraint;
     use crate::signalr::OperationSet;
 
     fn admission() -> Admission {
@@ -143,7 +144,7 @@ mod tests {
             client_rate: None,
             allowed_hosts: vec!["gateway.internal".into(), "*.svc.cluster.local".into()],
             operations: OperationSet::MESSAGES,
-            clients: vec!["10.0.0.0/8".parse().unwrap()],
+            clients: Constraint::OneOf(vec!["10.0.0.0/8".parse().unwrap()]),
             required_header: None,
         };
         Admission::new(settings, 16 * 1024, 1024)

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::{ClientRateSettings, QueueSettings, RepeatSettings, RetrySettings};
+use crate::route::Constraint;
 use crate::signalr::OperationSet;
 
 /// Who and what may pass one listener.
@@ -19,7 +20,7 @@ pub struct AdmissionSettings {
     /// The operations callers may use.
     pub operations: OperationSet,
     /// Networks callers may come from; any if empty. Callers on a Unix socket always pass.
-    pub clients: Vec<IpNet>,
+    pub clients: Constraint<IpNet>,
     /// A header every call must carry.
     pub required_header: Option<(HeaderName, HeaderValue)>,
     /// The most calls that may be in work at once; no limit if `None`.

@@ -24,7 +24,7 @@ fn table(pick: Pick, endpoints: &[(String, u32)], callers_choose: bool) -> Table
         endpoints: endpoints.iter().map(named).collect(),
     };
     let names: Vec<_> = endpoints.iter().map(|(name, _)| EndpointName::new(name)).collect();
-    Table::build(&[settings], &names, &["default"])
+    Table::build(&[settings], &names, &["default"]).unwrap()
 }
 
 fn endpoints(weights: &[(&str, u32)]) -> Vec<(String, u32)> {

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use super::Constraint;
 use super::table::{Inquiry, Mismatch, Route};
 use crate::signalr::{Name, OperationSet};
 
@@ -31,7 +32,7 @@ impl Route {
             Mismatch::User => (words(&rules.users), name(call.user)),
             Mismatch::Application => (words(&rules.applications), call.query_value("application").map(Into::into)),
             Mismatch::Header => self.header_difference(inquiry),
-            Mismatch::Listener => (rules.listeners.clone(), Some(listener.to_owned())),
+            Mismatch::Listener => (words(&rules.listeners), Some(listener.to_owned())),
             Mismatch::Client => (words(&rules.clients), inquiry.client.map(|client| client.to_string())),
         };
         Some(Difference { condition, wanted, found })
@@ -49,8 +50,8 @@ impl Route {
     }
 }
 
-fn words(things: &[impl Display]) -> Vec<String> {
-    things.iter().map(ToString::to_string).collect()
+fn words(allowed: &Constraint<impl Display>) -> Vec<String> {
+    allowed.allowed().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 /// Names operations by the sets that are whole, and one by one what is left.

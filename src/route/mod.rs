@@ -12,6 +12,7 @@ pub use difference::Difference;
 pub use hash::HashKey;
 pub use pattern::{Case, Pattern};
 pub use settings::{
-    HeaderMatch, MatchSettings, Pick, RateSettings, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
+    Constraint, HeaderMatch, MatchSettings, Pick, RateSettings, RouteEndpoint, RouteName, RouteSettings,
+    WhenUnavailable,
 };
-pub use table::{Inquiry, Mismatch, Route, Table, Target};
+pub use table::{Inquiry, Mismatch, Route, Table, TableError, Target};

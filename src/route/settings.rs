@@ -107,25 +107,67 @@ pub enum WhenUnavailable {
     Fail,
 }
 
-/// The conditions of a route. An empty list means "any".
+/// What a name or an address may be. A list that was filtered until nothing was left matches nothing: only
+/// [`Constraint::Any`], which is written out, matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Constraint<T> {
+    /// Anything, nothing at all included.
+    #[default]
+    Any,
+    /// One of these.
+    OneOf(Vec<T>),
+}
+
+impl<T> Constraint<T> {
+    /// Whether it is [`Constraint::Any`].
+    pub fn is_any(&self) -> bool {
+        matches!(self, Self::Any)
+    }
+
+    /// Returns what is allowed; `None` if anything is.
+    pub fn allowed(&self) -> Option<&[T]> {
+        match self {
+            Self::Any => None,
+            Self::OneOf(allowed) => Some(allowed),
+        }
+    }
+
+    /// Whether anything is allowed, or `is_it` says so of one that is.
+    pub fn allows(&self, is_it: impl FnMut(&T) -> bool) -> bool {
+        self.allowed().is_none_or(|allowed| allowed.iter().any(is_it))
+    }
+
+    /// Translates what is allowed, or fails with the first that cannot be.
+    ///
+    /// # Errors
+    /// Those of `translate`.
+    pub(super) fn try_map<U, E>(&self, translate: impl FnMut(&T) -> Result<U, E>) -> Result<Constraint<U>, E> {
+        Ok(match self {
+            Self::Any => Constraint::Any,
+            Self::OneOf(allowed) => Constraint::OneOf(allowed.iter().map(translate).collect::<Result<_, _>>()?),
+        })
+    }
+}
+
+/// The conditions of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatchSettings {
     /// Hub names or `*` patterns; compared without case, as the service does.
-    pub hubs: Vec<Pattern>,
+    pub hubs: Constraint<Pattern>,
     /// Operations; any if `None`.
     pub operations: Option<OperationSet>,
     /// Group names or `*` patterns; with case, percent-decoded once.
-    pub groups: Vec<Pattern>,
+    pub groups: Constraint<Pattern>,
     /// User ids or `*` patterns; with case, percent-decoded once.
-    pub users: Vec<Pattern>,
+    pub users: Constraint<Pattern>,
     /// Values or `*` patterns of the `application` query parameter; without case.
-    pub applications: Vec<Pattern>,
+    pub applications: Constraint<Pattern>,
     /// Headers that must all be there.
     pub headers: Vec<HeaderMatch>,
     /// Names of the listeners that the call may have come in by.
-    pub listeners: Vec<String>,
+    pub listeners: Constraint<String>,
     /// Networks that the caller's address may be in. A call over a Unix socket has none and matches no network.
-    pub clients: Vec<IpNet>,
+    pub clients: Constraint<IpNet>,
 }
 
 /// A header a call must carry.

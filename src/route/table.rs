@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 
 use super::choice::{Choice, NotAChoice};
-use super::{MatchSettings, Pattern, Pick, RateSettings, RouteName, RouteSettings, WhenUnavailable, hash};
+use super::{Constraint, MatchSettings, Pattern, Pick, RateSettings, RouteName, RouteSettings, WhenUnavailable, hash};
 use crate::endpoint::EndpointName;
 use crate::signalr::{Call, Name};
 
@@ -70,8 +70,8 @@ impl fmt::Display for Mismatch {
 pub struct Route {
     name: RouteName,
     matches: MatchSettings,
-    /// The places of the listeners that may be used; any if empty.
-    listeners: Vec<usize>,
+    /// The places of the listeners that may be used.
+    listeners: Constraint<usize>,
     pick: Pick,
     when_unavailable: WhenUnavailable,
     rate: Option<RateSettings>,
@@ -167,11 +167,10 @@ impl Route {
         if !rules.headers.iter().all(|rule| rule.holds(headers)) {
             return Some(Mismatch::Header);
         }
-        if !self.listeners.is_empty() && !self.listeners.contains(listener) {
+        if !self.listeners.allows(|allowed| allowed == listener) {
             return Some(Mismatch::Listener);
         }
-        let is_inside = |client: &IpAddr| rules.clients.iter().any(|network| network.contains(client));
-        if !rules.clients.is_empty() && !client.as_ref().is_some_and(is_inside) {
+        if !rules.clients.allows(|network| client.as_ref().is_some_and(|client| network.contains(client))) {
             return Some(Mismatch::Client);
         }
         None
@@ -186,9 +185,35 @@ impl Route {
     }
 }
 
-/// Whether one of the patterns takes the name, or there are none. The name is decoded only when it is needed.
-fn named<'a>(patterns: &[Pattern], name: impl FnOnce() -> Option<Cow<'a, str>>) -> bool {
-    patterns.is_empty() || name().is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(&name)))
+/// Whether the name is allowed. It is decoded only when it is needed.
+fn named<'a>(allowed: &Constraint<Pattern>, name: impl FnOnce() -> Option<Cow<'a, str>>) -> bool {
+    let Some(patterns) = allowed.allowed() else { return true };
+    name().is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(&name)))
+}
+
+/// Why there is no routing table. Configuration has checked every name; a table that was built of part of them could send
+/// a call to another tenant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// A route is for a listener that does not exist.
+    #[error("route `{route}` is for the listener `{listener}`, which does not exist")]
+    NoListener {
+        /// The route.
+        route: RouteName,
+        /// The name.
+        listener: String,
+    },
+    /// A route leads to an endpoint that does not exist.
+    #[error("route `{route}` leads to the endpoint `{endpoint}`, which does not exist")]
+    NoEndpoint {
+        /// The route.
+        route: RouteName,
+        /// The name.
+        endpoint: EndpointName,
+    },
+    /// A route has no endpoints.
+    #[error("route `{0}` leads nowhere")]
+    NoTarget(RouteName),
 }
 
 /// All routes, in order.
@@ -202,32 +227,49 @@ pub struct Table {
 }
 
 impl Table {
-    /// Builds the table. `endpoints` and `listeners` are the names whose places the routes refer to; configuration
-    /// has checked that every name a route has is among them.
-    pub fn build(settings: &[RouteSettings], endpoints: &[EndpointName], listeners: &[&str]) -> Self {
+    /// Builds the table. `endpoints` and `listeners` are the names whose places the routes refer to.
+    ///
+    /// # Errors
+    /// [`TableError`] for the first name that is not among them.
+    pub fn build(
+        settings: &[RouteSettings],
+        endpoints: &[EndpointName],
+        listeners: &[&str],
+    ) -> Result<Self, TableError> {
         let resolve = |route: &RouteSettings| {
             let endpoint = |wanted: &super::RouteEndpoint| {
-                let place = endpoints.iter().position(|name| *name == wanted.endpoint)?;
                 let (name, seed) = (wanted.endpoint.clone(), hash::seed(wanted.endpoint.as_str()));
-                Some(Target { name, place, weight: wanted.weight, seed })
+                match endpoints.iter().position(|known| *known == name) {
+                    Some(place) => Ok(Target { name, place, weight: wanted.weight, seed }),
+                    None => Err(TableError::NoEndpoint { route: route.name.clone(), endpoint: name }),
+                }
             };
-            let listener = |wanted: &String| listeners.iter().position(|name| name == wanted);
-            Route {
+            let listener = |wanted: &String| {
+                listeners
+                    .iter()
+                    .position(|name| name == wanted)
+                    .ok_or_else(|| TableError::NoListener { route: route.name.clone(), listener: wanted.clone() })
+            };
+            let targets: Vec<_> = route.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
+            if targets.is_empty() {
+                return Err(TableError::NoTarget(route.name.clone()));
+            }
+            Ok(Route {
                 name: route.name.clone(),
-                listeners: route.matches.listeners.iter().filter_map(listener).collect(),
-                targets: route.endpoints.iter().filter_map(endpoint).collect(),
+                listeners: route.matches.listeners.try_map(listener)?,
+                targets,
                 matches: route.matches.clone(),
                 pick: route.pick.clone(),
                 callers_choose: route.callers_choose,
                 when_unavailable: route.when_unavailable,
                 rate: route.rate,
-            }
+            })
         };
-        let routes: Vec<Route> = settings.iter().map(resolve).collect();
+        let routes: Vec<Route> = settings.iter().map(resolve).collect::<Result<_, _>>()?;
+        // A pattern may take any hub, and so may a route without a condition.
         let exact_hubs = |route: &Route| -> Option<Vec<String>> {
-            let hubs = &route.matches.hubs;
-            let names: Option<Vec<_>> = hubs.iter().map(|hub| hub.exact().map(str::to_owned)).collect();
-            names.filter(|names| !names.is_empty())
+            let hubs = route.matches.hubs.allowed()?;
+            hubs.iter().map(|hub| hub.exact().map(str::to_owned)).collect()
         };
         let mut by_hub: HashMap<String, Vec<usize>> = HashMap::new();
         for hub in routes.iter().filter_map(exact_hubs).flatten() {
@@ -241,7 +283,7 @@ impl Table {
             .filter(|(_, route)| exact_hubs(route).is_none())
             .map(|(place, _)| place)
             .collect();
-        Self { routes, by_hub, others }
+        Ok(Self { routes, by_hub, others })
     }
 
     /// Returns the first route that takes the call, and its place.

@@ -20,18 +20,18 @@ fn route(name: &str, matches: MatchSettings) -> RouteSettings {
 }
 
 fn table(routes: &[RouteSettings]) -> Table {
-    Table::build(routes, &[EndpointName::new("east"), EndpointName::new("west")], &["default", "local"])
+    Table::build(routes, &[EndpointName::new("east"), EndpointName::new("west")], &["default", "local"]).unwrap()
 }
 
 fn hubs(names: &[&str]) -> MatchSettings {
     MatchSettings {
-        hubs: names.iter().map(|name| Pattern::new(name, Case::Insensitive)).collect(),
+        hubs: Constraint::OneOf(names.iter().map(|name| Pattern::new(name, Case::Insensitive)).collect()),
         ..Default::default()
     }
 }
 
-fn name(text: &str) -> Vec<Pattern> {
-    vec![Pattern::new(text, Case::Sensitive)]
+fn name(text: &str) -> Constraint<Pattern> {
+    Constraint::OneOf(vec![Pattern::new(text, Case::Sensitive)])
 }
 
 const TARGET: &str = "/api/hubs/Chat/users/Ann%20B/groups/red";
@@ -59,8 +59,8 @@ fn each_condition_is_looked_at() {
         MatchSettings { headers: vec![HeaderMatch { name: HeaderName::from_static("x-region"), value }], ..rules() }
     };
     let operations = |set| MatchSettings { operations: Some(set), ..rules() };
-    let listeners = |name: &str| MatchSettings { listeners: vec![name.into()], ..rules() };
-    let clients = |net: &str| MatchSettings { clients: vec![net.parse().unwrap()], ..rules() };
+    let listeners = |name: &str| MatchSettings { listeners: Constraint::OneOf(vec![name.into()]), ..rules() };
+    let clients = |net: &str| MatchSettings { clients: Constraint::OneOf(vec![net.parse().unwrap()]), ..rules() };
     for (matches, expected) in [
         (rules(), None),
         (hubs(&["chat"]), None),
@@ -72,7 +72,10 @@ fn each_condition_is_looked_at() {
         (MatchSettings { users: name("ann b"), ..rules() }, Some(Mismatch::User)),
         (MatchSettings { groups: name("r*"), ..rules() }, None),
         (MatchSettings { groups: name("blue"), ..rules() }, Some(Mismatch::Group)),
-        (MatchSettings { applications: vec![Pattern::new("shop", Case::Insensitive)], ..rules() }, None),
+        (
+            MatchSettings { applications: Constraint::OneOf(vec![Pattern::new("shop", Case::Insensitive)]), ..rules() },
+            None,
+        ),
         (MatchSettings { applications: name("other"), ..rules() }, Some(Mismatch::Application)),
         (header(None), None),
         (header(Some("west")), None),
@@ -109,8 +112,38 @@ fn the_first_route_that_matches_wins() {
 }
 
 #[test]
+fn name_that_does_not_exist_is_an_error_and_never_means_any() {
+    let build = |routes: &[RouteSettings]| Table::build(routes, &[EndpointName::new("east")], &["default"]);
+    let name = || RouteName::new("only");
+    let elsewhere = MatchSettings { listeners: Constraint::OneOf(vec!["internal".into()]), ..Default::default() };
+    let no_listener = TableError::NoListener { route: name(), listener: "internal".into() };
+    assert_eq!(build(&[route("only", elsewhere)]).unwrap_err(), no_listener);
+
+    let mut to_nowhere = route("only", MatchSettings::default());
+    to_nowhere.endpoints.push(RouteEndpoint { endpoint: EndpointName::new("south"), weight: 1 });
+    let no_endpoint = TableError::NoEndpoint { route: name(), endpoint: EndpointName::new("south") };
+    assert_eq!(build(&[to_nowhere.clone()]).unwrap_err(), no_endpoint);
+    to_nowhere.endpoints.clear();
+    assert_eq!(build(&[to_nowhere]).unwrap_err(), TableError::NoTarget(name()));
+}
+
+#[test]
+fn list_of_which_nothing_is_left_matches_nothing() {
+    let nothing =
+        |matches: MatchSettings| assert_eq!(picked(&table(&[route("only", matches)]), "/api/hubs/h/:send"), None);
+    let any = MatchSettings::default;
+    nothing(MatchSettings { hubs: Constraint::OneOf(vec![]), ..any() });
+    nothing(MatchSettings { groups: Constraint::OneOf(vec![]), ..any() });
+    nothing(MatchSettings { users: Constraint::OneOf(vec![]), ..any() });
+    nothing(MatchSettings { applications: Constraint::OneOf(vec![]), ..any() });
+    nothing(MatchSettings { listeners: Constraint::OneOf(vec![]), ..any() });
+    nothing(MatchSettings { clients: Constraint::OneOf(vec![]), ..any() });
+}
+
+#[test]
 fn a_call_over_a_unix_socket_is_in_no_network() {
-    let matches = MatchSettings { clients: vec!["0.0.0.0/0".parse().unwrap()], ..Default::default() };
+    let matches =
+        MatchSettings { clients: Constraint::OneOf(vec!["0.0.0.0/0".parse().unwrap()]), ..Default::default() };
     assert_eq!(picked(&table(&[route("net", matches)]), "/api/hubs/h/:send"), None);
 }
 
@@ -123,7 +156,7 @@ proptest! {
     ) {
         let named = |(place, rules): (usize, &Vec<String>)| {
             let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-            route(&place.to_string(), hubs(&rules))
+            route(&place.to_string(), if rules.is_empty() { MatchSettings::default() } else { hubs(&rules) })
         };
         let routes: Vec<_> = rules.iter().enumerate().map(named).collect();
         let table = table(&routes);

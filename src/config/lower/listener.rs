@@ -6,6 +6,7 @@ use super::{Context, key};
 use crate::config::file::{AdminFile, ConfigFile, ListenerFile};
 use crate::config::problem::did_you_mean;
 use crate::proxy::{AdmissionSettings, ClientRateSettings};
+use crate::route::Constraint;
 use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings};
 use crate::signalr::{Operation, OperationSet};
 
@@ -134,7 +135,10 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
             Some(names) => operations(names, &at(&["operations"]), context),
             None => OperationSet::MESSAGES.union(OperationSet::GROUPS).union(OperationSet::QUERIES),
         },
-        clients: context.networks(&at(&["clients"]), &file.clients),
+        clients: match file.clients.as_slice() {
+            [] => Constraint::Any,
+            networks => context.networks(&at(&["clients"]), networks),
+        },
         required_header,
     };
     (settings, admission)
@@ -185,7 +189,7 @@ pub(super) fn operations(names: &[String], key: &[String], context: &mut Context
             let sets = OperationSet::NAMED.into_iter().map(|(name, _)| name);
             let known: Vec<&str> = sets.chain(Operation::ALL.map(Operation::name)).collect();
             let fix = did_you_mean(name, known.iter().copied())
-                .unwrap_or_else(|| "sets: messages, groups, queries, close, credentials".to_owned());
+                .unwrap_or_else(|| "sets: messages, execute, groups, queries, close, credentials".to_owned());
             context.problem(key, format!("`{name}` is not an operation"), Some(fix));
         }
         all.union(set.unwrap_or_default())

@@ -8,7 +8,8 @@ use crate::config::file::{
 };
 use crate::endpoint::EndpointName;
 use crate::route::{
-    Case, HashKey, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
+    Case, Constraint, HashKey, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings,
+    WhenUnavailable,
 };
 use crate::signalr::{Name, Operation, Policy};
 
@@ -145,9 +146,9 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
         return found;
     }
     let wants = [
-        (HashKey::Hub, !matches.hubs.is_empty()),
-        (HashKey::Group, !matches.groups.is_empty()),
-        (HashKey::User, !matches.users.is_empty()),
+        (HashKey::Hub, !matches.hubs.is_any()),
+        (HashKey::Group, !matches.groups.is_any()),
+        (HashKey::User, !matches.users.is_any()),
     ];
     let takes = |operation: &Operation| {
         matches.operations.is_none_or(|operations| operations.contains(*operation))
@@ -171,29 +172,37 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
 
 fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> MatchSettings {
     let at = |name: &str| -> Key { route.iter().cloned().chain([name.to_owned()]).collect() };
-    let mut patterns = |name: &str, texts: &Option<OneOrMany<String>>, case| -> Vec<Pattern> {
-        let texts = texts.as_ref().map(OneOrMany::as_slice);
-        if texts.is_some_and(|texts| texts.is_empty() || texts.iter().any(String::is_empty)) {
+    if file.header.as_ref().is_some_and(|headers| headers.as_slice().is_empty()) {
+        context.problem(&at("header"), "is empty", Some("remove it to match any".to_owned()));
+    }
+    let mut texts = |name: &str, texts: &Option<OneOrMany<String>>| -> Constraint<String> {
+        let Some(texts) = texts.as_ref().map(OneOrMany::as_slice) else { return Constraint::Any };
+        if texts.is_empty() || texts.iter().any(String::is_empty) {
             context.problem(
                 &at(name),
                 "is empty, so no call could ever match",
                 Some("remove it to match any".to_owned()),
             );
         }
-        texts.unwrap_or_default().iter().map(|text| Pattern::new(text, case)).collect()
+        Constraint::OneOf(texts.to_vec())
+    };
+    let mut patterns = |name: &str, file: &Option<OneOrMany<String>>, case| match texts(name, file) {
+        Constraint::Any => Constraint::Any,
+        Constraint::OneOf(texts) => Constraint::OneOf(texts.iter().map(|text| Pattern::new(text, case)).collect()),
     };
     let hubs = patterns("hub", &file.hub, Case::Insensitive);
     let groups = patterns("group", &file.group, Case::Sensitive);
     let users = patterns("user", &file.user, Case::Sensitive);
     let applications = patterns("application", &file.application, Case::Insensitive);
+    let listeners = texts("listener", &file.listener);
+    let clients = texts("client", &file.client);
     for text in file.hub.as_ref().map(OneOrMany::as_slice).unwrap_or_default() {
         if !text.bytes().all(|byte| byte == b'*' || Name::is_of_hub(byte)) {
             let fix = "hub names have letters, digits and _`,.[] alone; `*` stands for anything".to_owned();
             context.problem(&at("hub"), format!("`{text}` can never match"), Some(fix));
         }
     }
-    let listeners = file.listener.as_ref().map(OneOrMany::as_slice).unwrap_or_default().to_vec();
-    for listener in &listeners {
+    for listener in listeners.allowed().unwrap_or_default() {
         // Without any, there is the one called `default`.
         if !(listener == "default" && context.names("listeners").is_empty()) {
             context.refers_to(&at("listener"), "listeners", listener);
@@ -216,6 +225,9 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
         applications,
         headers: headers.iter().filter_map(|file| header(file, context)).collect(),
         listeners,
-        clients: file.client.as_ref().map_or_else(Vec::new, |texts| context.networks(&at("client"), texts.as_slice())),
+        clients: match clients {
+            Constraint::Any => Constraint::Any,
+            Constraint::OneOf(texts) => context.networks(&at("client"), &texts),
+        },
     }
 }

@@ -102,12 +102,18 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
     if tests.is_empty() {
         return;
     }
-    let rehearsal = Rehearsal::new(settings);
+    let rehearsal = match Rehearsal::new(settings) {
+        Ok(rehearsal) => rehearsal,
+        Err(err) => return context.problem(&key(&["routes"]), err.to_string(), None),
+    };
     for test in tests {
         let mut call = test.call.clone();
-        let mut listeners = settings.listeners.iter();
-        call.listener =
-            listeners.position(|(known, _)| test.listener.as_ref() == Some(&known.name)).unwrap_or_default();
+        if let Some(name) = &test.listener {
+            let mut listeners = settings.listeners.iter();
+            // A name that is not there was reported.
+            let Some(index) = listeners.position(|(known, _)| known.name == *name) else { continue };
+            call.listener = index;
+        }
         test.judge(&rehearsal.decide(&call), context);
     }
 }

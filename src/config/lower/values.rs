@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::Context;
 use crate::config::file::SizeFile;
 use crate::endpoint::Origin;
-use crate::route::RateSettings;
+use crate::route::{Constraint, RateSettings};
 
 /// Calls per second that no gateway serves.
 const MAX_RATE: u32 = 1_000_000;
@@ -120,7 +120,7 @@ impl Context<'_> {
         number.map(|number| number.max(1) as usize)
     }
 
-    pub(super) fn networks(&mut self, key: &[String], texts: &[String]) -> Vec<IpNet> {
+    pub(super) fn networks(&mut self, key: &[String], texts: &[String]) -> Constraint<IpNet> {
         let mut networks = Vec::with_capacity(texts.len());
         for text in texts {
             let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
@@ -130,7 +130,7 @@ impl Context<'_> {
             }
             networks.extend(network);
         }
-        networks
+        Constraint::OneOf(networks)
     }
 
     pub(super) fn header_name(&mut self, key: &[String], text: &str) -> Option<HeaderName> {
