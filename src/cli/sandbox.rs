@@ -102,7 +102,7 @@ fn ready_made() -> GatewayConfig {
     GatewayConfig {
         listen: String::from("127.0.0.1:8080"),
         admin: String::from("127.0.0.1:9090"),
-        operations: ["messages", "groups", "queries", "close", "credentials"].map(str::to_owned).to_vec(),
+        operations: ["messages", "execute", "groups", "queries", "close", "credentials"].map(str::to_owned).to_vec(),
         more: MORE.to_owned(),
         ..GatewayConfig::default()
     }

@@ -136,6 +136,8 @@ fn collect(merged: &Merged, value: &Value, path: &mut Vec<String>, leaves: &mut 
 }
 
 #[cfg(test)]
+mod advice_tests;
+#[cfg(test)]
 mod rehearsal_tests;
 #[cfg(test)]
 mod tests;

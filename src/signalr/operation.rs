@@ -17,7 +17,8 @@ pub enum Operation {
     HubSend,
     /// `POST …/hubs/{hub}/:closeConnections`.
     HubCloseConnections,
-    /// `POST …/hubs/{hub}/:execute`: commands for connections chosen by a filter.
+    /// `POST …/hubs/{hub}/:execute`: commands for connections chosen by a filter. Its body can send, join and leave groups
+    /// and close connections.
     HubExecute,
     /// `POST …/hubs/{hub}/:generateToken`: hands out a client token.
     GenerateToken,
@@ -136,11 +137,12 @@ impl Operation {
         self as usize
     }
 
-    /// Whether the operation delivers something to clients, so that sending it twice may be seen twice.
+    /// Whether the operation delivers something to clients, so that sending it twice may be seen twice. `:execute` does:
+    /// its commands can be messages.
     ///
     /// Source: the Management SDK's split in `DependencyInjectionExtensions.cs` (message and non-message calls).
     pub const fn is_message(self) -> bool {
-        OperationSet::MESSAGES.contains(self)
+        OperationSet::MESSAGES.union(OperationSet::EXECUTE).contains(self)
     }
 }
 
@@ -157,10 +159,10 @@ pub struct OperationSet(u32);
 impl OperationSet {
     /// No operation.
     pub const EMPTY: Self = Self(0);
-    /// `messages`: all sends, invoke, execute and streams.
+    /// `messages`: all sends, invoke and streams. Their queries only narrow (`excluded`) or end (`completed`) what the name
+    /// says; what `:invoke` returns is the answer of the client method that it names.
     pub const MESSAGES: Self = Self::of(&[
         Operation::HubSend,
-        Operation::HubExecute,
         Operation::ConnectionSend,
         Operation::ConnectionInvoke,
         Operation::StreamSend,
@@ -168,6 +170,9 @@ impl OperationSet {
         Operation::GroupSend,
         Operation::UserSend,
     ]);
+    /// `execute`: `:execute` alone. What it does is in its body, which the gateway does not read: everything that
+    /// `messages`, `groups` and `close` do.
+    pub const EXECUTE: Self = Self::of(&[Operation::HubExecute]);
     /// `groups`: changes of membership.
     pub const GROUPS: Self = Self::of(&[
         Operation::ConnectionLeaveAllGroups,
@@ -193,12 +198,13 @@ impl OperationSet {
         Operation::GroupCloseConnections,
         Operation::UserCloseConnections,
     ]);
-    /// `credentials`: what hands out credentials.
+    /// `credentials`: what hands out credentials, for whichever user and claims the caller names.
     pub const CREDENTIALS: Self = Self::of(&[Operation::GenerateToken, Operation::AccessKey]);
 
     /// The named sets, in the order in which they are documented.
-    pub const NAMED: [(&'static str, Self); 5] = [
+    pub const NAMED: [(&'static str, Self); 6] = [
         ("messages", Self::MESSAGES),
+        ("execute", Self::EXECUTE),
         ("groups", Self::GROUPS),
         ("queries", Self::QUERIES),
         ("close", Self::CLOSE),
@@ -256,6 +262,13 @@ mod tests {
             let sets = OperationSet::NAMED.iter().filter(|(_, set)| set.contains(operation)).count();
             assert_eq!(sets, 1, "{operation}");
         }
+    }
+
+    #[test]
+    fn execute_is_a_delivery_that_no_other_set_allows() {
+        assert!(Operation::HubExecute.is_message());
+        let allowing = OperationSet::NAMED.into_iter().filter(|(_, set)| set.contains(Operation::HubExecute));
+        assert_eq!(allowing.map(|(name, _)| name).collect::<Vec<_>>(), ["execute"]);
     }
 
     #[test]

@@ -6,12 +6,12 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use signalr_gateway::sandbox::{Fault, FaultKind};
 
-use crate::support::{Answer, HELLO, Lab, hello, request};
+use crate::support::{ALL_OPERATIONS, Answer, HELLO, Lab, hello, request};
 
 /// Sends every call to both endpoints.
 async fn lab(policy: &str) -> Lab {
     let lab = Lab::start(|plan| {
-        plan.allow(&["messages", "groups", "queries", "close", "credentials"]);
+        plan.allow(&ALL_OPERATIONS);
         plan.more(&format!(
             "[[routes]]\nname = \"both\"\npick = \"all\"\npolicy = \"{policy}\"\nendpoints = [\"east\", \"west\"]\n"
         ));

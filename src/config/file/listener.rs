@@ -21,7 +21,7 @@ pub(crate) struct ListenerFile {
     /// pass. Default: none.
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
-    /// The operations callers may use: single ones, or the sets `messages`, `groups`, `queries`, `close`,
+    /// The operations callers may use: single ones, or the sets `messages`, `execute`, `groups`, `queries`, `close`,
     /// `credentials`. Default `messages`, `groups`, `queries`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operations: Option<Vec<String>>,

@@ -140,7 +140,7 @@ pub(crate) struct MatchFile {
     /// Hub names or `*` patterns, without case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hub: Option<OneOrMany<String>>,
-    /// Operations, or the sets `messages`, `groups`, `queries`, `close`, `credentials`.
+    /// Operations, or the sets `messages`, `execute`, `groups`, `queries`, `close`, `credentials`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<OneOrMany<String>>,
     /// Group names or `*` patterns.

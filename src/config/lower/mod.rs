@@ -1,6 +1,7 @@
 //! From what the operator wrote to settings: reads durations, sizes and addresses, resolves names, checks what the
 //! gateway would trip over later. Collects every problem instead of stopping at the first. Reads no secret.
 
+mod advice;
 mod assertion;
 mod credential;
 mod endpoint;
@@ -230,6 +231,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let mut settings =
         Settings { listeners, admin, credentials, endpoints, routes, proxy, serve, logging, hash: String::new() };
     settings.hash = hash(&settings);
+    advice::advise(file, &settings, context);
     // Not part of the hash: replicas on different machines have one configuration.
     if settings.serve.workers == 0 {
         settings.serve.workers = std::thread::available_parallelism().map_or(1, NonZero::get);

@@ -20,7 +20,7 @@ const KINDS: [&str; 7] = [
 ];
 
 /// What callers of a sandbox's gateway may do if not said: everything.
-const OPERATIONS: [&str; 5] = ["messages", "groups", "queries", "close", "credentials"];
+const OPERATIONS: [&str; 6] = ["messages", "execute", "groups", "queries", "close", "credentials"];
 
 /// Reads `[gateway]`.
 pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> GatewayConfig {

@@ -17,7 +17,7 @@ pub(crate) use process::{Finished, Process, run, run_in};
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Every set of operations there is.
-pub(crate) const ALL_OPERATIONS: [&str; 5] = ["messages", "groups", "queries", "close", "credentials"];
+pub(crate) const ALL_OPERATIONS: [&str; 6] = ["messages", "execute", "groups", "queries", "close", "credentials"];
 
 /// A broadcast, as callers send it most.
 pub(crate) const SEND: &str = "/api/hubs/chat/:send?api-version=2022-11-01";

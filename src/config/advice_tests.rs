@@ -1,0 +1,76 @@
+//! What `check` warns of: listeners that are open to too many, routes that take less than they seem to; and lists that are
+//! empty.
+
+use super::*;
+
+const ENDPOINT: &str = r#"
+[credentials.here]
+kind = "managed_identity"
+
+[endpoints.east]
+url = "https://east.service.signalr.net"
+credential = "here"
+"#;
+
+fn loaded(toml: &str) -> Result<Loaded, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.toml");
+    std::fs::write(&file, format!("{ENDPOINT}{toml}")).unwrap();
+    load(&Sources { file: Some(file), ..Sources::default() })
+}
+
+/// The keys that are warned of, and the facts.
+fn warnings(toml: &str) -> Vec<(String, String)> {
+    let loaded = loaded(toml).unwrap();
+    loaded.warnings.into_iter().map(|warning| (warning.key, warning.fact)).collect()
+}
+
+#[test]
+fn listener_that_strangers_reach_is_warned_of_when_it_allows_more_than_the_default() {
+    for (listener, expected) in [
+        ("bind = \"0.0.0.0:8080\"\noperations = [\"messages\", \"credentials\"]", Some("credentials")),
+        ("bind = \"[::]:8080\"\noperations = [\"connection_close\", \"hub_execute\"]", Some("execute, close")),
+        ("bind = \"10.0.0.1:8080\"\noperations = [\"close\"]", Some("close")),
+        ("bind = \"0.0.0.0:8080\"", None),
+        ("bind = \"0.0.0.0:8080\"\noperations = [\"close\"]\nclients = [\"10.0.0.0/8\"]", None),
+        ("bind = \"127.0.0.1:8080\"\noperations = [\"close\", \"credentials\"]", None),
+        ("bind = \"[::1]:8080\"\noperations = [\"close\"]", None),
+        ("bind = \"unix:/run/gateway.sock\"\noperations = [\"close\", \"credentials\"]", None),
+    ] {
+        let found = warnings(&format!("[listeners.default]\n{listener}\n"));
+        match expected {
+            None => assert_eq!(found, [], "{listener}"),
+            Some(sets) => {
+                let [(key, fact)] = found.as_slice() else { panic!("{listener}: {found:?}") };
+                assert_eq!(key, "listeners.default.operations");
+                assert!(fact.ends_with(&format!("may use operations of {sets}")), "{fact}");
+            }
+        }
+    }
+}
+
+#[test]
+fn route_for_messages_is_warned_of_unless_a_route_takes_execute() {
+    let route = |operations: &str| {
+        format!("[[routes]]\nname = \"r\"\nmatch.operation = {operations}\nendpoints = [\"east\"]\n")
+    };
+    let found = warnings(&route("\"messages\""));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].0, "routes.0.match.operation");
+    assert_eq!(warnings(&route("[\"messages\", \"execute\"]")), []);
+    assert_eq!(warnings(&route("\"hub_send\"")), []);
+
+    let allowed = "[listeners.default]\nbind = \"127.0.0.1:8080\"\noperations = [\"execute\"]\n";
+    assert_eq!(warnings(&(route("\"execute\"") + allowed)), []);
+    let found = warnings(&route("\"execute\""));
+    assert!(found.len() == 1 && found[0].1.contains("no listener allows `execute`"), "{found:?}");
+}
+
+#[test]
+fn empty_list_of_a_condition_is_refused_and_does_not_match_everything() {
+    for condition in ["hub", "group", "user", "application", "operation", "listener", "client", "header"] {
+        let route = format!("[[routes]]\nname = \"r\"\nmatch.{condition} = []\nendpoints = [\"east\"]\n");
+        let problems = loaded(&route).expect_err(condition).problems;
+        assert!(problems.iter().any(|problem| problem.key == format!("routes.0.match.{condition}")), "{problems:?}");
+    }
+}

@@ -1,0 +1,62 @@
+//! What holds together and is worth a warning all the same: listeners that let too many callers do too much, routes that
+//! take less than they seem to. Sees the whole configuration, after every part of it was lowered.
+
+use super::{Context, key};
+use crate::config::file::{ConfigFile, OneOrMany, RouteFile};
+use crate::gateway::Settings;
+use crate::serve::Bind;
+use crate::signalr::{Operation, OperationSet};
+
+/// What a listener allows by name only.
+const OPTED_INTO: [(&str, OperationSet); 3] =
+    [("execute", OperationSet::EXECUTE), ("close", OperationSet::CLOSE), ("credentials", OperationSet::CREDENTIALS)];
+
+pub(super) fn advise(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
+    exposed_listeners(settings, context);
+    routes_without_execute(file, settings, context);
+}
+
+/// Warns of listeners that others than this host reach, where everybody may do what a listener allows by name only.
+fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
+    for (listener, admission) in &settings.listeners {
+        let Bind::Tcp(address) = listener.bind else { continue };
+        if address.ip().to_canonical().is_loopback() || !admission.clients.is_any() {
+            continue;
+        }
+        let allows = |set: OperationSet| set.iter().any(|operation| admission.operations.contains(operation));
+        let sets: Vec<&str> = OPTED_INTO.iter().filter(|(_, set)| allows(*set)).map(|(name, _)| *name).collect();
+        if !sets.is_empty() {
+            let fact = format!("whoever reaches {address} may use operations of {}", sets.join(", "));
+            let fix = "name the networks of its callers in `clients`, or allow them on a listener of their own at \
+                       127.0.0.1 or a Unix socket"
+                .to_owned();
+            context.warning(&key(&["listeners", &listener.name, "operations"]), fact, Some(fix));
+        }
+    }
+}
+
+/// Warns of routes for `messages`, which took `:execute` in 0.1, and of routes for `:execute` that no listener lets in.
+fn routes_without_execute(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
+    let operations = |route: &RouteFile| -> OperationSet {
+        let names = route.matches.operation.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
+        names.iter().filter_map(|name| OperationSet::from_name(name)).fold(OperationSet::EMPTY, OperationSet::union)
+    };
+    let takes_execute = |route: &RouteFile| operations(route).contains(Operation::HubExecute);
+    let is_decided = file.routes.iter().any(takes_execute);
+    let is_let_in =
+        settings.listeners.iter().any(|(_, admission)| admission.operations.contains(Operation::HubExecute));
+    for (index, route) in file.routes.iter().enumerate() {
+        let at = key(&["routes", &index.to_string(), "match", "operation"]);
+        let names = route.matches.operation.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
+        if names.iter().any(|name| name == "messages") && !is_decided {
+            let fix =
+                "write operation = [\"messages\", \"execute\"], or name `execute` in the route that is to take it"
+                    .to_owned();
+            context.warning(&at, "`messages` no longer has `:execute`, so this route does not take it", Some(fix));
+        }
+        if operations(route) == OperationSet::EXECUTE && !is_let_in {
+            let fix = "add `execute` to the `operations` of a listener".to_owned();
+            context.warning(&at, "no listener allows `execute`, so this route takes no call", Some(fix));
+        }
+    }
+}
