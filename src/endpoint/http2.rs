@@ -1,4 +1,6 @@
-//! How a request is put on an HTTP/2 connection, and what runs its streams.
+//! How a request is put on an HTTP/2 connection, what runs its streams, and what its errors tell of the request.
+
+use std::error::Error;
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -6,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 use hyper::rt::Executor;
 
+use super::Processing;
 use super::http1::RequestHead;
 
 /// Makes a request to where `endpoint` is. HTTP/2 says that in the request line instead of `Host`.
@@ -25,6 +28,20 @@ pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Req
         }
     });
     request
+}
+
+/// Returns what an error on a stream tells of the request that was sent on it.
+///
+/// An endpoint that resets a stream with `REFUSED_STREAM`, or that closes the connection with a `GOAWAY` whose last stream
+/// is an earlier one, has not processed the request. h2 reports a `GOAWAY` of the endpoint only on streams after the last.
+///
+/// Source: RFC 9113 sections 6.8 and 8.7.
+pub(super) fn processing(err: &hyper::Error) -> Processing {
+    match err.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) {
+        Some(cause) if cause.is_remote() && cause.is_go_away() => Processing::Refused,
+        Some(cause) if cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Processing::Refused,
+        _ => Processing::Possible,
+    }
 }
 
 /// Runs the streams of HTTP/2 connections on the worker's own thread.

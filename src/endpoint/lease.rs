@@ -51,10 +51,28 @@ pub struct Counted<B> {
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct SendError {
-    /// Whether nothing of it can have been received.
-    pub is_unsent: bool,
+    /// What the endpoint may have done with the request.
+    pub processing: Processing,
     /// What went wrong.
     pub source: BrokenOff,
+}
+
+/// What an endpoint may have done with a request that it did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processing {
+    /// Nothing: none of the request was sent.
+    Unsent,
+    /// Nothing: the endpoint states that it did not process the request. It may be sent again.
+    Refused,
+    /// Unknown: the request may have been received and processed.
+    Possible,
+}
+
+impl SendError {
+    /// Returns whether the request can be sent again without being processed twice.
+    pub fn is_safe_to_repeat(&self) -> bool {
+        self.processing != Processing::Possible
+    }
 }
 
 /// Why there is no answer, or no more of it.
@@ -106,9 +124,11 @@ impl<B: UploadBody> Lease<B> {
                 let request = http2::request(head, body, pool.endpoint().uri());
                 Sending::Http2(Box::pin(async move {
                     let answer = sender.try_send_request(request).await;
-                    answer.map(|answer| answer.map(|body| Download(Source::Http2(body)))).map_err(|mut err| SendError {
-                        is_unsent: err.take_message().is_some(),
-                        source: err.into_error().into(),
+                    answer.map(|answer| answer.map(|body| Download(Source::Http2(body)))).map_err(|mut err| {
+                        let is_unsent = err.take_message().is_some();
+                        let err = err.into_error();
+                        let processing = if is_unsent { Processing::Unsent } else { http2::processing(&err) };
+                        SendError { processing, source: err.into() }
                     })
                 }))
             }
@@ -137,8 +157,14 @@ impl<B: UploadBody> Future for Sending<B> {
         };
         let Some((counted, _)) = on else { return Poll::Pending };
         let answer = counted.connection.poll_answer(cx);
-        let is_unsent = counted.connection.is_unsent();
-        let answer = ready!(answer).map_err(|err| SendError { is_unsent, source: err.into() });
+        let answer = match ready!(answer) {
+            Ok(answer) => Ok(answer),
+            Err(err) => {
+                let is_unsent = counted.connection.is_unsent();
+                let processing = if is_unsent { Processing::Unsent } else { Processing::Possible };
+                Err(SendError { processing, source: err.into() })
+            }
+        };
         let Some((counted, pool)) = on.take() else { return Poll::Pending };
         Poll::Ready(answer.map(|answer| answer.map(|()| Download::http1(counted, pool))))
     }

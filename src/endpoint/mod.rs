@@ -24,7 +24,7 @@ pub use ask::AskError;
 pub use connect::ConnectError;
 pub use health::{Health, HealthSettings, Permit};
 pub use http1::{Broken, EachLine, RequestHead};
-pub use lease::{BrokenOff, Download, Lease, SendError, Sending, UploadBody};
+pub use lease::{BrokenOff, Download, Lease, Processing, SendError, Sending, UploadBody};
 pub use pool::Pool;
 pub use probe::Probes;
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};

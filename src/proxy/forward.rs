@@ -51,7 +51,8 @@ impl<'a> Outgoing<'a> {
 pub(super) enum Failure {
     /// There was no connection. Nothing was sent.
     Connect(ConnectError),
-    /// The connection ended before the request was written to it. Nothing was sent.
+    /// The connection ended before the request was written to it, or the endpoint states that it did not process the
+    /// request. Nothing was done.
     Unsent(BrokenOff),
     /// The connection ended, or what came back was not HTTP. Something may have been received.
     Broken(BrokenOff),
@@ -78,8 +79,8 @@ impl Failure {
 
 /// Sends a request to an endpoint and waits for the head of its answer, for `time` from `now` at most.
 ///
-/// A kept connection may turn out to be closed when the request is about to be written; then nothing was sent, and one
-/// fresh connection is tried.
+/// A kept connection may turn out to be closed when the request is about to be written, or the endpoint may refuse to
+/// process more requests on it; then nothing was done, and one fresh connection is tried.
 pub(super) async fn send(
     pool: &Pool<RequestBody>,
     outgoing: &Outgoing<'_>,
@@ -96,7 +97,7 @@ pub(super) async fn send(
         let once_more = match outgoing.send_over(lease, pool.endpoint(), bearer).await {
             Ok(response) => return Ok(response.map(Answer::new)),
             // In a box, since it is rare: every request's future would have room for it.
-            Err(err) if err.is_unsent && reused => {
+            Err(err) if err.is_safe_to_repeat() && reused => {
                 Box::pin(send_over_a_fresh_connection(pool, outgoing, bearer, &mut sent))
             }
             Err(err) => return Err(err.into()),
@@ -122,6 +123,6 @@ async fn send_over_a_fresh_connection(
 
 impl From<SendError> for Failure {
     fn from(err: SendError) -> Self {
-        if err.is_unsent { Self::Unsent(err.source) } else { Self::Broken(err.source) }
+        if err.is_safe_to_repeat() { Self::Unsent(err.source) } else { Self::Broken(err.source) }
     }
 }

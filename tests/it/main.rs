@@ -19,6 +19,7 @@ mod credentials;
 mod described;
 mod documents;
 mod drain;
+mod endpoint_http2;
 mod fanout;
 mod forwarding;
 mod listeners;

@@ -2,6 +2,7 @@
 //! waiting for conditions. Knows no behaviour.
 
 mod caller;
+mod http2_endpoint;
 mod lab;
 mod metrics;
 mod process;
@@ -9,6 +10,7 @@ mod process;
 use std::time::{Duration, Instant};
 
 pub(crate) use caller::{Answer, Caller, Raw, request};
+pub(crate) use http2_endpoint::{Http2Endpoint, Reply};
 pub(crate) use lab::{Lab, Stage};
 pub(crate) use metrics::Samples;
 pub(crate) use process::{Finished, Process, run, run_in};

@@ -1,0 +1,76 @@
+//! Endpoints that are spoken to in HTTP/2: what they refuse to process is sent elsewhere or once more, and what they may have
+//! processed is not.
+
+use crate::support::{Http2Endpoint, Lab, Reply};
+
+const INTERNAL_ERROR: u32 = 2;
+const REFUSED_STREAM: u32 = 7;
+
+/// A gateway whose endpoint `east` is this one; `west` is the sandbox's. One worker, so one connection.
+async fn lab(east: &Http2Endpoint) -> Lab {
+    let url = format!("http://{}", east.address);
+    Lab::start(|plan| {
+        plan.set("endpoints.east.url", &url).set("endpoints.east.http_version", "2").set("process.workers", "1");
+    })
+    .await
+}
+
+#[tokio::test]
+async fn message_that_was_refused_before_it_was_processed_is_sent_once_more() {
+    for refusal in [
+        Reply::Reset(REFUSED_STREAM),
+        Reply::GoAway { streams_before: 1, answered: false },
+        Reply::GoAway { streams_before: 2, answered: false },
+    ] {
+        let east = Http2Endpoint::start().await;
+        let lab = lab(&east).await;
+        lab.hello().await.is(202);
+        lab.hello().await.is(202);
+        east.reply(&[refusal]);
+        lab.hello().await.is(202);
+        assert_eq!(east.requests(), [0, 0, 0, 1], "{refusal:?}");
+        assert!(lab.arrivals("west").is_empty(), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn message_that_is_refused_again_and_again_goes_to_the_next_endpoint() {
+    for refusal in [Reply::Reset(REFUSED_STREAM), Reply::GoAway { streams_before: 1, answered: false }] {
+        let east = Http2Endpoint::start().await;
+        let lab = lab(&east).await;
+        lab.hello().await.is(202);
+        east.reply(&[refusal; 2]);
+        lab.hello().await.is(202);
+        assert_eq!((east.requests().len(), lab.arrivals("west").len()), (3, 1), "{refusal:?}");
+        // A first request on a new connection is no exception.
+        let east = Http2Endpoint::start().await;
+        let lab = self::lab(&east).await;
+        east.reply(&[refusal; 2]);
+        lab.hello().await.is(202);
+        assert_eq!(lab.arrivals("west").len(), 1, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn message_that_may_have_been_processed_is_sent_once() {
+    for reply in [Reply::Reset(INTERNAL_ERROR), Reply::Reset(0)] {
+        let east = Http2Endpoint::start().await;
+        let lab = lab(&east).await;
+        east.reply(&[reply]);
+        lab.hello().await.is_refused(502, "upstream_broken");
+        assert_eq!((east.requests().len(), lab.arrivals("west").len()), (1, 0), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn connection_that_is_going_away_gets_no_more_requests() {
+    let east = Http2Endpoint::start().await;
+    let lab = lab(&east).await;
+    east.reply(&[Reply::Accept, Reply::GoAway { streams_before: 0, answered: true }]);
+    for _ in 0..4 {
+        lab.hello().await.is(202);
+    }
+    assert_eq!(east.requests(), [0, 0, 1, 1]);
+    assert_eq!(east.connections(), 2);
+    assert!(lab.arrivals("west").is_empty());
+}
