@@ -13,9 +13,9 @@ pub use super::request_id::REQUEST_ID;
 use crate::credential::Bearer;
 use crate::endpoint::EachLine;
 use crate::route::ENDPOINT_HEADER;
+use crate::serve::SEC_FETCH_SITE;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether a header is about the connection and not about the message.
 ///

@@ -56,7 +56,7 @@ use crate::credential::{RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, SpareMemory};
 use crate::metrics::WorkerMetrics;
 use crate::route::{Choice, Manner, Table};
-use crate::serve::Peer;
+use crate::serve::{Peer, is_valid_host};
 use crate::signalr::{Call, Operation, Together};
 
 /// One configuration in force, shared by all workers.
@@ -209,7 +209,7 @@ impl Proxy {
         }
         let head = exchange.head();
         let outgoing = &Outgoing::new(*operation, body, exchange);
-        let gateway = || gateway_origin(peer, head);
+        let gateway = || Some(gateway_origin(peer, head));
         // The rare ways are in boxes: every request's future would have room for them.
         let (upstream, mut response) = match (choice.manner(), operation.together()) {
             (_, Together::List) => Box::pin(self.list(choice, outgoing, gateway())).await?,
@@ -248,7 +248,9 @@ fn refuse(err: &ProxyError, mut exchange: Box<Exchange>, body: RequestBody) -> R
     response.map(|text| ResponseBody::whole(text, exchange))
 }
 
-/// Returns the origin under which the caller reached us, for links in answers.
-fn gateway_origin(peer: &Peer, head: &CallHead) -> Option<String> {
-    Some(format!("{}://{}", if peer.is_tls { "https" } else { "http" }, head.host()?))
+/// Returns the origin under which the caller reached us, for links in answers. Callers on a Unix socket may name no host, and
+/// then any will do.
+fn gateway_origin(peer: &Peer, head: &CallHead) -> String {
+    let host = head.host().filter(|host| is_valid_host(host)).unwrap_or("localhost");
+    format!("{}://{host}", if peer.is_tls { "https" } else { "http" })
 }

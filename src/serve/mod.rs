@@ -6,6 +6,7 @@
 
 mod balance;
 mod bell;
+mod browser;
 mod connection;
 mod listener;
 mod open;
@@ -28,6 +29,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
 pub use bell::CallerBody;
+pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use listener::{BindError, BoundAddress};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
 

@@ -4,8 +4,9 @@
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use signalr_gateway::sandbox::Entry;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{ALL_OPERATIONS, Caller, HELLO, Lab, Raw, SEND, hello, request};
+use crate::support::{ALL_OPERATIONS, Caller, HELLO, Lab, Raw, SEND, hello, in_time, request};
 
 const MIB: usize = 1024 * 1024;
 
@@ -34,6 +35,7 @@ async fn only_configured_hosts_pass() {
         ("Gateway.Internal:8080", true),
         ("a.b.svc.cluster.local", true),
         ("localhost:1", true),
+        ("localhost.", true),
         ("127.0.0.1", true),
         ("[::1]:8080", true),
         ("svc.cluster.local", false),
@@ -49,7 +51,23 @@ async fn only_configured_hosts_pass() {
             assert!(answer.text().contains("allowed_hosts"), "the operator is told what to do: {}", answer.text());
         }
     }
-    assert_eq!(lab.arrivals("east").len(), 6);
+    assert_eq!(lab.arrivals("east").len(), 7);
+}
+
+#[tokio::test]
+async fn health_probes_pass_whatever_host_they_name() {
+    let lab = strict_lab().await;
+    for path in ["/api/health", "/api/v1/health"] {
+        let mut caller = Caller::connect(lab.listener("strict")).await;
+        for host in ["balancer.example", "", "localhost."] {
+            caller.send(request("GET", path).header("host", host), "").await.is(200);
+        }
+        let mut raw = Raw::connect(lab.listener("strict")).await;
+        raw.write(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+        raw.answer().await.unwrap().is(200);
+        let page = request("GET", path).header("host", "evil.example").header("origin", "https://evil.example");
+        caller.send(page, "").await.is_refused(403, "origin_not_allowed");
+    }
 }
 
 #[tokio::test]
@@ -415,8 +433,22 @@ async fn unix_sockets_have_their_mode_and_serve() {
         })
         .await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    Caller::connect_unix(&path).await.send(hello(), HELLO).await.is(202);
-    assert_eq!(lab.arrivals("east").len(), 1);
+    let mut caller = Caller::connect_unix(&path).await;
+    caller.send(hello(), HELLO).await.is(202);
+    // No browser gets here, so any host will do, as with Docker's socket.
+    for host in ["docker", "", "evil.example"] {
+        caller.send(hello().header("host", host), HELLO).await.is(202);
+    }
+    let mut without_host = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let head = format!(
+        "POST {SEND} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{HELLO}",
+        HELLO.len()
+    );
+    without_host.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    in_time("an answer", without_host.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.0 202"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(lab.arrivals("east").len(), 5);
     lab.shutdown().await.unwrap();
     assert!(!path.exists(), "it is removed in the end");
 }
