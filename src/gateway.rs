@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use crate::admin::AdminSettings;
 use crate::credential::{CredentialBuildError, CredentialSettings};
 use crate::endpoint::{EndpointError, EndpointSettings};
 use crate::proxy::{AdmissionSettings, ProxySettings, WorkerProxy};
@@ -25,8 +26,8 @@ pub use rehearsal::{Decision, Destination, NotARequest, Rehearsal, Rehearsed, er
 pub struct Settings {
     /// Where callers come in, and what each listener lets pass. Never empty.
     pub listeners: Vec<(ListenerSettings, AdmissionSettings)>,
-    /// The admin listener's address; `None` turns it off.
-    pub admin: Option<SocketAddr>,
+    /// The admin listener; `None` turns it off.
+    pub admin: Option<AdminSettings>,
     /// The credentials that at least one endpoint names.
     pub credentials: Vec<CredentialSettings>,
     /// The endpoints. Never empty.
@@ -139,7 +140,7 @@ impl Gateway {
         let settings = live.settings();
         let listeners: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.clone()).collect();
         let bound = Bound::bind(&listeners, &settings.serve)?;
-        let admin = match settings.admin {
+        let admin = match settings.admin.as_ref().map(|admin| admin.bind) {
             Some(address) => {
                 let listener = TcpListener::bind(address).await;
                 Some(listener.map_err(|source| GatewayError::BindAdmin { address, source })?)

@@ -33,7 +33,7 @@
 //! route             →  endpoint, signalr
 //! serve             →  metrics, outbox
 //! proxy             →  route, endpoint, credential, signalr, serve, metrics, outbox
-//! admin             →  metrics, endpoint, credential
+//! admin             →  serve, metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr

@@ -8,27 +8,30 @@
 //! | `/status` | JSON: configuration, endpoints, credentials, routes |
 //! | `/` | the same for people |
 //!
-//! It only reads. It runs on the control runtime, so a busy data path does not hold it up, nor the other way round.
+//! It only reads. Browser pages are kept out as they are at callers' listeners; `/livez` and `/readyz` give nothing away and
+//! answer whatever `Host` a probe names. It runs on the control runtime, so a busy data path does not hold it up, nor the other way round.
 
 mod page;
 mod status;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -38,16 +41,36 @@ use tower_http::timeout::TimeoutLayer;
 pub use status::{CredentialView, EndpointStatus, EndpointView, RouteView, Status, View};
 
 use crate::metrics::{Exposition, Metrics};
+use crate::serve::{is_allowed_host, page_header};
 
 /// The longest an admin answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The first and longest pauses after an accept error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a client may take to send a head, and how long its connection may be idle.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// The largest head. No probe and no scraper comes near it.
+const MAX_HEAD: usize = 16 * 1024;
+/// The most connections at once. Beyond it the oldest is closed: whoever opens many and stays silent keeps no probe out.
+/// Chosen: far more than there are scrapers and people, and few descriptors.
+const MAX_CONNECTIONS: usize = 128;
+
+/// Where the admin listener listens, and whom it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// The address.
+    pub bind: SocketAddr,
+    /// Host names that `Host` may carry, in lower case, without port; `*.example.com` stands for any name below. IP
+    /// addresses and `localhost` always pass.
+    pub allowed_hosts: Vec<String>,
+}
+
 /// What the admin listener shows.
 #[derive(Debug)]
 pub struct Admin {
     metrics: Arc<Metrics>,
+    allowed_hosts: Vec<String>,
     view: ArcSwap<View>,
     /// Why the last configuration was refused, if it was.
     refused: ArcSwapOption<String>,
@@ -55,10 +78,11 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Makes it show `view`.
-    pub fn new(metrics: Arc<Metrics>, view: View) -> Arc<Self> {
+    /// Makes it show `view` to those who name it by one of `allowed_hosts`.
+    pub fn new(metrics: Arc<Metrics>, allowed_hosts: Vec<String>, view: View) -> Arc<Self> {
         Arc::new(Self {
             metrics,
+            allowed_hosts,
             view: ArcSwap::from_pointee(view),
             refused: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
@@ -92,9 +116,10 @@ impl Admin {
     /// Safe: dropping the future closes the listener and all connections.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new());
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD);
         let service = TowerToHyperService::new(self.service());
         let mut connections = JoinSet::new();
+        let mut oldest_first = VecDeque::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -103,11 +128,13 @@ impl Admin {
             match accepted {
                 Ok((stream, _)) => {
                     let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-                    connections.spawn(async move {
+                    let connection = connections.spawn(async move {
                         if let Err(err) = connection.await {
                             tracing::debug!(error = &err as &dyn std::error::Error, "an admin connection ended badly");
                         }
                     });
+                    make_room(&mut oldest_first);
+                    oldest_first.push_back(connection);
                 }
                 Err(err) => {
                     tracing::warn!(error = %err, "cannot accept admin connections");
@@ -137,12 +164,16 @@ impl Admin {
             .layer(CatchPanicLayer::new())
             .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+            .layer(SetResponseHeaderLayer::overriding(X_FRAME_OPTIONS, HeaderValue::from_static("DENY")))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIME))
             .layer(CompressionLayer::new())
             .service(answer)
     }
 
     async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if let Err(refusal) = self.admit(request) {
+            return *refusal;
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "the admin listener only answers GET and HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -158,6 +189,36 @@ impl Admin {
             },
             "/" => whole(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status())),
             _ => text(StatusCode::NOT_FOUND, "not found; try /, /status, /metrics, /livez or /readyz\n"),
+        }
+    }
+
+    /// Keeps browser pages out.
+    fn admit<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Full<Bytes>>>> {
+        let refuse = |status, line: &str| Err(Box::new(text(status, line)));
+        if let Some(header) = page_header(request.headers()).filter(|_| !is_followed_link(request.headers())) {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                &format!("requests of browser pages ({header}) are not accepted; open the address itself\n"),
+            );
+        }
+        if matches!(request.uri().path(), "/livez" | "/readyz") {
+            return Ok(());
+        }
+        let mut hosts = request.headers().get_all(HOST).iter();
+        let named = match (request.uri().authority(), hosts.next(), hosts.next()) {
+            (_, _, Some(_)) | (None, None, None) => None,
+            // The one in the request line wins (RFC 9112 section 3.2.2).
+            (Some(authority), _, None) => Some(authority.as_str()),
+            (None, Some(host), None) => host.to_str().ok(),
+        };
+        match named {
+            None => refuse(StatusCode::BAD_REQUEST, "there is no Host header, or more than one\n"),
+            Some(host) if is_allowed_host(host, &self.allowed_hosts) => Ok(()),
+            Some(_) => refuse(
+                StatusCode::FORBIDDEN,
+                "this Host is not one the admin listener answers to; use its IP address, or add the name to \
+                 `admin.allowed_hosts`\n",
+            ),
         }
     }
 
@@ -183,6 +244,29 @@ impl Admin {
     fn status(&self) -> Status {
         self.view.load().status(self.is_draining(), self.refused.load().as_deref())
     }
+}
+
+/// Closes the oldest connections while there are too many.
+fn make_room(oldest_first: &mut VecDeque<AbortHandle>) {
+    if oldest_first.len() < MAX_CONNECTIONS {
+        return;
+    }
+    oldest_first.retain(|connection| !connection.is_finished());
+    while oldest_first.len() >= MAX_CONNECTIONS {
+        if let Some(oldest) = oldest_first.pop_front() {
+            oldest.abort();
+        }
+    }
+}
+
+/// Whether a person followed a link on another page of this host, such as the sandbox's, into a window of its own. The page
+/// cannot read what is shown there.
+fn is_followed_link(headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
+    !headers.contains_key(ORIGIN)
+        && is("sec-fetch-site", "same-site")
+        && is("sec-fetch-mode", "navigate")
+        && is("sec-fetch-dest", "document")
 }
 
 fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {

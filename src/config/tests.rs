@@ -69,7 +69,7 @@ fn the_least_that_works_gets_the_documented_defaults() {
     let (listener, admission) = &settings.listeners[0];
     assert_eq!(listener.bind, crate::serve::Bind::Tcp("127.0.0.1:8080".parse().unwrap()));
     assert!(!admission.operations.contains(crate::signalr::Operation::GenerateToken));
-    assert_eq!(settings.admin, Some("127.0.0.1:9090".parse().unwrap()));
+    assert_eq!(settings.admin.unwrap().bind, "127.0.0.1:9090".parse().unwrap());
     assert_eq!(settings.routes.len(), 1);
     assert_eq!(settings.proxy.max_body_bytes, 1024 * 1024);
     assert_eq!(settings.endpoints[0].origin.port, 443);

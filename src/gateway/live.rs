@@ -65,7 +65,8 @@ impl Live {
         self.addresses = addresses.clone();
         self.credentials.start();
         self.probes.follow(self.latest.load().endpoints());
-        Admin::new(Arc::clone(&self.metrics), self.view())
+        let allowed_hosts = self.settings.admin.as_ref().map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
+        Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
     }
 
     /// Goes on with another configuration, or says why not and goes on with the one in force.
@@ -110,7 +111,7 @@ impl Live {
                 (listener.clone(), admission_of(&listener.name).unwrap_or_else(|| admission.clone()))
             });
             settings.listeners = kept.collect();
-            settings.admin = self.settings.admin;
+            settings.admin = self.settings.admin.clone();
             settings.serve = self.settings.serve.clone();
             settings.logging = self.settings.logging.clone();
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
 
-use crate::support::{Caller, HELLO, Lab, Process, SEND, Samples, Stage, hello, request, wait_until};
+use crate::support::{Caller, HELLO, Lab, Process, Raw, SEND, Samples, Stage, hello, request, wait_until};
 
 #[track_caller]
 fn assert_counted(samples: &Samples, name: &str, labels: &[(&str, &str)], expected: u32) {
@@ -210,6 +210,56 @@ async fn liveness_readiness_and_status_say_what_is_so() {
     assert_eq!(lab.admin("/elsewhere").await.status, 404);
     let post = Caller::connect(lab.admin_address()).await.call("POST", "/metrics").await;
     assert_eq!((post.status.as_u16(), post.header("allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test]
+async fn admin_listener_keeps_browser_pages_out() {
+    let lab = Lab::start(|plan| {
+        plan.set("admin.allowed_hosts", "[\"scraper.internal\"]");
+    })
+    .await;
+    let mut caller = Caller::connect(lab.admin_address()).await;
+    for path in ["/status", "/metrics", "/"] {
+        for (name, value, expected) in [
+            ("host", "evil.example", 403),
+            ("host", "", 403),
+            ("host", "scraper.internal:9090", 200),
+            ("host", "10.1.2.3:9090", 200),
+            ("host", "localhost.", 200),
+            ("origin", "http://127.0.0.1:9090", 403),
+            ("sec-fetch-site", "cross-site", 403),
+            ("sec-fetch-site", "same-site", 403),
+            ("sec-fetch-site", "none", 200),
+        ] {
+            let answer = caller.send(request("GET", path).header(name, value), "").await;
+            assert_eq!(answer.status, expected, "{path} {name}: {value}: {answer:?}");
+        }
+        let link = request("GET", path).header("sec-fetch-site", "same-site").header("sec-fetch-mode", "navigate");
+        assert_eq!(caller.send(link.header("sec-fetch-dest", "document"), "").await.status, 200, "the sandbox's link");
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(caller.send(request("GET", path).header("host", "balancer.example"), "").await.status, 200);
+        let mut raw = Raw::connect(lab.admin_address()).await;
+        raw.write(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+        assert_eq!(raw.answer().await.unwrap().status, 200);
+    }
+    let mut raw = Raw::connect(lab.admin_address()).await;
+    raw.write("GET /status HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n").await;
+    assert_eq!(raw.answer().await.unwrap().status, 400);
+}
+
+#[tokio::test]
+async fn silent_connections_keep_no_probe_out() {
+    let lab = Lab::start(|_| {}).await;
+    let mut first = Raw::connect(lab.admin_address()).await;
+    first.write("GET /livez HTTP/1.1\r\n").await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(Raw::connect(lab.admin_address()).await);
+    }
+    assert_eq!(lab.admin("/livez").await.status, 200);
+    // The oldest made way.
+    first.rest().await;
 }
 
 #[tokio::test]

@@ -90,10 +90,13 @@ pub(crate) struct RequiredHeaderFile {
 pub(crate) struct AdminFile {
     /// `address:port`, or `off`.
     pub(crate) bind: String,
+    /// Names that `Host` may carry, for scrapers and people that use a name; `*.example.com` stands for any name below. IP
+    /// addresses and `localhost` always pass, and `/livez` and `/readyz` answer to any name. Default: none.
+    pub(crate) allowed_hosts: Vec<String>,
 }
 
 impl Default for AdminFile {
     fn default() -> Self {
-        Self { bind: "127.0.0.1:9090".to_owned() }
+        Self { bind: "127.0.0.1:9090".to_owned(), allowed_hosts: Vec::new() }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Context, key};
+use crate::admin::AdminSettings;
 use crate::config::file::{AdminFile, ConfigFile, ListenerFile};
 use crate::config::problem::did_you_mean;
 use crate::proxy::{AdmissionSettings, ClientRateSettings};
@@ -60,7 +61,7 @@ pub(super) fn lower_admin(
     file: &AdminFile,
     listeners: &[(ListenerSettings, AdmissionSettings)],
     context: &mut Context<'_>,
-) -> Option<SocketAddr> {
+) -> Option<AdminSettings> {
     if file.bind == "off" {
         return None;
     }
@@ -74,7 +75,9 @@ pub(super) fn lower_admin(
         let fix = "give the admin listener an address or a port of its own".to_owned();
         context.problem(&at, format!("listens where listener `{}` does", listener.name), Some(fix));
     }
-    Some(address)
+    let at = key(&["admin", "allowed_hosts"]);
+    let allowed_hosts = file.allowed_hosts.iter().map(|host| allowed_host(host, &at, context)).collect();
+    Some(AdminSettings { bind: address, allowed_hosts })
 }
 
 /// Reads an address and a port; `localhost` is the IPv4 loopback.
@@ -175,7 +178,8 @@ fn allowed_host(host: &str, key: &[String], context: &mut Context<'_>) -> String
             "write a name without scheme and port, such as `gateway.internal` or `*.svc.cluster.local`".to_owned();
         context.problem(key, format!("`{host}` is not a host name"), Some(fix));
     }
-    host.to_ascii_lowercase()
+    // With or without the trailing dot, the name is the same.
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 /// Reads names of operations and of sets of them.

@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::in_time;
 
 /// What answers may carry. Anything else is a leak until somebody has thought about it.
-const KNOWN_HEADERS: [&str; 16] = [
+const KNOWN_HEADERS: [&str; 17] = [
     "allow",
     "cache-control",
     "connection",
@@ -35,6 +35,7 @@ const KNOWN_HEADERS: [&str; 16] = [
     "vary",
     "www-authenticate",
     "x-content-type-options",
+    "x-frame-options",
     "x-ms-error-code",
     "x-request-id",
 ];
