@@ -111,7 +111,7 @@ impl Live {
                 (listener.clone(), admission_of(&listener.name).unwrap_or_else(|| admission.clone()))
             });
             settings.listeners = kept.collect();
-            settings.admin = self.settings.admin.clone();
+            settings.admin.clone_from(&self.settings.admin);
             settings.serve = self.settings.serve.clone();
             settings.logging = self.settings.logging.clone();
         }
