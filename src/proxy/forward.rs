@@ -97,7 +97,7 @@ pub(super) async fn send(
         let once_more = match outgoing.send_over(lease, pool.endpoint(), bearer).await {
             Ok(response) => return Ok(response.map(Answer::new)),
             // In a box, since it is rare: every request's future would have room for it.
-            Err(err) if err.is_safe_to_repeat() && reused => {
+            Err(err) if err.is_safe_to_repeat() && reused && outgoing.body.failure().is_none() => {
                 Box::pin(send_over_a_fresh_connection(pool, outgoing, bearer, &mut sent))
             }
             Err(err) => return Err(err.into()),

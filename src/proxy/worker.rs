@@ -102,10 +102,11 @@ impl Handler for WorkerProxy {
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
         let proxy = self.0.current();
         let (head, incoming) = request.into_parts();
+        let version = head.version;
         let client = peer.forwarded_for.as_ref().filter(|_| proxy.snapshot.settings.forward_client_address);
         let head = CallHead::new(head, || proxy.request_ids.next(), client.cloned());
         let exchange = Exchange::open(&proxy.metrics, proxy.snapshot.settings.access_log, head);
-        let body = RequestBody::new(incoming, proxy.snapshot.settings.max_body_bytes);
+        let body = RequestBody::new(incoming, version, proxy.snapshot.settings.max_body_bytes);
         // In a box: it moves from hand to hand, and idle connections would keep room for it.
         Box::pin(proxy.handle(Rc::clone(peer), exchange, body))
     }

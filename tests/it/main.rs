@@ -13,6 +13,7 @@ mod support;
 
 mod admission;
 mod architecture;
+mod broken_uploads;
 mod chaos;
 mod cli;
 mod credentials;

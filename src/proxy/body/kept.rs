@@ -20,6 +20,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Keeps a whole body, all of which was handed out.
+    pub(super) fn of(whole: Bytes) -> Self {
+        let first = (!whole.is_empty()).then_some(whole);
+        Self { next: usize::from(first.is_some()), first, ..Self::default() }
+    }
+
     /// Keeps a piece that is being handed out for the first time, after everything before it.
     pub(super) fn keep(&mut self, piece: &Bytes) {
         // Most bodies are one small piece, which need not be copied.

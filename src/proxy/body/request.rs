@@ -1,4 +1,7 @@
 //! A caller's body on its way upstream. Decides nothing about when it is sent again.
+//!
+//! A body that failed stays failed for every reader: it never looks empty or complete, so no endpoint takes a part of a
+//! message for a whole one.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -7,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::UNWANTED_TIME;
@@ -42,6 +46,8 @@ struct Upload {
     incoming: CallerBody,
     /// The length that was declared, if one was.
     declared: Option<u64>,
+    /// Whether the caller sends it over HTTP/2.
+    is_http2: bool,
     limit: u64,
     received: u64,
     kept: Kept,
@@ -49,6 +55,7 @@ struct Upload {
     ended: bool,
     /// Whether the last look at `incoming` found nothing.
     is_waiting: bool,
+    /// Why no more of it can be read. Never taken back.
     failure: Option<Failure>,
 }
 
@@ -65,12 +72,17 @@ pub(in crate::proxy) enum UploadError {
     TooLarge,
     #[error("the caller broke off")]
     Broken(#[source] hyper::Error),
-    #[error("the request is being sent again elsewhere")]
+    #[error("the caller ended the body before its end")]
+    Truncated,
+    #[error("the body failed before")]
+    FailedBefore,
+    #[error("the request is being sent again elsewhere, or no longer")]
     Superseded,
 }
 
 impl RequestBody {
-    pub(in crate::proxy) fn new(incoming: CallerBody, limit: u64) -> Self {
+    /// Takes the body of a request that came over `version`.
+    pub(in crate::proxy) fn new(incoming: CallerBody, version: Version, limit: u64) -> Self {
         if incoming.is_end_stream() {
             return Self::nothing();
         }
@@ -79,6 +91,7 @@ impl RequestBody {
             attempt: 0,
             incoming,
             declared,
+            is_http2: version == Version::HTTP_2,
             limit,
             received: 0,
             kept: Kept::default(),
@@ -94,7 +107,8 @@ impl RequestBody {
         Self { source: Source::Nothing, attempt: 0 }
     }
 
-    /// Returns the body from its first byte, for another attempt. Those handed out before end in an error.
+    /// Returns the body from its first byte, for another attempt. Those handed out before end in an error, and so does this
+    /// one if the body has failed.
     pub(in crate::proxy) fn rewound(&self) -> Self {
         let Source::Upload(upload) = &self.source else { return self.clone() };
         let attempt = {
@@ -118,6 +132,7 @@ impl RequestBody {
         let Some(upload) = self.upload() else { return Ok(self.clone()) };
         let mut upload = upload.borrow_mut();
         let whole = std::mem::take(&mut upload.kept).whole();
+        upload.kept = Kept::of(whole.clone());
         if whole.is_empty() {
             return Ok(Self::nothing());
         }
@@ -162,11 +177,16 @@ impl RequestBody {
     }
 
     /// Reads on for a while and forgets what comes. Closing at once would reset the connection, and the caller, still
-    /// writing, would never see the answer.
+    /// writing, would never see the answer. Attempts that still read the body end in an error: what is forgotten here would be
+    /// missing there.
     pub(in crate::proxy) fn discard(self) {
         let Source::Upload(upload) = self.source else { return };
-        if upload.borrow().ended || upload.borrow().failure == Some(Failure::Broken) {
-            return;
+        {
+            let mut upload = upload.borrow_mut();
+            if upload.ended || upload.failure == Some(Failure::Broken) {
+                return;
+            }
+            upload.attempt += 1;
         }
         // Ends by its own limits, or with the worker.
         tokio::task::spawn_local(tokio::time::timeout(UNWANTED_TIME, async move {
@@ -177,6 +197,16 @@ impl RequestBody {
                 unwanted += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
         }));
+    }
+}
+
+impl Upload {
+    /// Whether the caller has not sent all of the body, though no more comes.
+    ///
+    /// hyper ends the body of an HTTP/2 stream that its caller resets with `NO_ERROR` as if it were complete.
+    fn ends_early(&self) -> bool {
+        let is_cut = self.is_http2 && !self.incoming.is_end_stream();
+        is_cut || self.declared.is_some_and(|declared| declared != self.received)
     }
 }
 
@@ -195,6 +225,9 @@ impl Body for RequestBody {
         if this.attempt != upload.attempt {
             return Poll::Ready(Some(Err(UploadError::Superseded)));
         }
+        if upload.failure.is_some() {
+            return Poll::Ready(Some(Err(UploadError::FailedBefore)));
+        }
         if let Some(piece) = upload.kept.again() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
@@ -203,6 +236,10 @@ impl Body for RequestBody {
             let frame = ready!(Pin::new(&mut upload.incoming).poll_frame(cx));
             upload.is_waiting = false;
             let data = match frame {
+                None if upload.ends_early() => {
+                    upload.failure = Some(Failure::Broken);
+                    return Poll::Ready(Some(Err(UploadError::Truncated)));
+                }
                 None => {
                     upload.ended = true;
                     return Poll::Ready(None);
@@ -234,7 +271,7 @@ impl Body for RequestBody {
             Source::Whole(bytes) => bytes.is_none(),
             Source::Upload(upload) => {
                 let upload = upload.borrow();
-                upload.ended && upload.kept.is_at_end()
+                upload.ended && upload.failure.is_none() && upload.kept.is_at_end()
             }
         }
     }
@@ -246,7 +283,7 @@ impl Body for RequestBody {
             Source::Upload(upload) => {
                 let upload = upload.borrow();
                 let handed_out = upload.kept.handed_out();
-                upload.declared.map_or_else(SizeHint::default, |declared| {
+                upload.declared.filter(|_| upload.failure.is_none()).map_or_else(SizeHint::default, |declared| {
                     SizeHint::with_exact(declared.saturating_sub(handed_out as u64))
                 })
             }

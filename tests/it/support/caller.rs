@@ -193,6 +193,26 @@ impl Raw {
         Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
     }
 
+    /// Takes a connection that is there.
+    pub(crate) fn on(stream: TcpStream) -> Self {
+        Self { stream, read: Vec::new() }
+    }
+
+    /// Reads up to and including `end`, and returns it; `None` if the other side closes before.
+    pub(crate) async fn read_to(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        in_time("what the other side sends", async {
+            loop {
+                if let Some(at) = find(&self.read, end) {
+                    return Some(self.read.drain(..at + end.len()).collect());
+                }
+                if !self.read_some().await {
+                    return None;
+                }
+            }
+        })
+        .await
+    }
+
     /// Writes; that the other side has closed meanwhile is no error.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _closed = in_time("writing", self.stream.write_all(bytes.as_ref())).await;

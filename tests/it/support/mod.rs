@@ -6,14 +6,16 @@ mod http2_endpoint;
 mod lab;
 mod metrics;
 mod process;
+mod raw_endpoint;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use caller::{Answer, Caller, Raw, request};
 pub(crate) use http2_endpoint::{Http2Endpoint, Reply};
-pub(crate) use lab::{Lab, Stage};
+pub(crate) use lab::{Lab, Plan, Stage};
 pub(crate) use metrics::Samples;
 pub(crate) use process::{Finished, Process, run, run_in};
+pub(crate) use raw_endpoint::RawEndpoint;
 
 /// The time after which a test gives up. Nothing takes as long; it bounds a test that would hang.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
