@@ -136,6 +136,10 @@ impl Chunk {
             Self::Trailers => {
                 let mut trailers = [httparse::EMPTY_HEADER; MAX_TRAILERS];
                 match httparse::parse_headers(input, &mut trailers) {
+                    // The parser takes a line feed alone for the end of a line; what stands between may read it otherwise.
+                    Ok(httparse::Status::Complete((length, _))) if has_bare_line_feed(input, length) => {
+                        return Err(Broken::Framing("a trailer line ends without a carriage return"));
+                    }
                     Ok(httparse::Status::Complete((length, _))) => (length, Decoder::Ended),
                     Ok(httparse::Status::Partial) => return unfinished(input),
                     Err(err) => return Err(Broken::NotHttp(err)),
@@ -150,6 +154,12 @@ impl Chunk {
 
 fn unfinished(input: &BytesMut) -> Result<Option<Decoder>, Broken> {
     if input.len() > LONGEST_LINE { Err(Broken::Framing("the framing of a chunk has no end")) } else { Ok(None) }
+}
+
+/// Whether a line ends with a line feed alone among the first bytes (RFC 9112 section 2.2).
+fn has_bare_line_feed(input: &[u8], length: usize) -> bool {
+    let lines = input.get(..length).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
+    lines.into_iter().any(|line| !line.ends_with(b"\r\n"))
 }
 
 fn take(input: &mut BytesMut, left: &mut u64) -> Bytes {
@@ -223,6 +233,9 @@ mod tests {
             (CHUNKED, "0x5\r\nhello\r\n0\r\n\r\n"),
             (CHUNKED, "11111111111111111\r\n"),
             (CHUNKED, "0\r\nno colon\r\n\r\n"),
+            (CHUNKED, "0\r\n\n"),
+            (CHUNKED, "0\r\nx-a: b\n\r\n"),
+            (CHUNKED, "0\r\nx-a: b\r\n\n"),
         ] {
             assert!(decoded(decoder, wire.as_bytes(), &[1000]).is_err(), "{wire:?}");
             assert!(decoded(decoder, wire.as_bytes(), &[1]).is_err(), "{wire:?} by single bytes");
