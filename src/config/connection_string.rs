@@ -3,7 +3,7 @@
 //! Source: `ConnectionStringParser.cs` of `Azure/azure-signalr`: split at `;`, each part at its first `=`, keys without
 //! case, a key may stand once, unknown keys are ignored, an unknown `AuthType` means an access key.
 
-use super::lower::is_guid;
+use super::lower::{is_guid, parse_host};
 use crate::credential::Secret;
 
 /// What is worth knowing of a connection string.
@@ -259,9 +259,14 @@ impl Url {
             return None;
         }
         let authority = authority.trim_end_matches('/');
-        let authority: http::uri::Authority = authority.parse().ok().filter(|_| !authority.contains('@'))?;
-        let (host, scheme) = (authority.host().to_ascii_lowercase(), if is_https { "https" } else { "http" });
-        let text = match port.or(authority.port_u16()) {
+        let (host, own_port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) => (host, Some(port.parse().ok().filter(|port: &u16| *port != 0)?)),
+            None => (authority, None),
+        };
+        // The reader of the configuration takes no other.
+        parse_host(host)?;
+        let (host, scheme) = (host.to_ascii_lowercase(), if is_https { "https" } else { "http" });
+        let text = match port.or(own_port) {
             Some(port) => format!("{scheme}://{host}:{port}"),
             None => format!("{scheme}://{host}"),
         };

@@ -201,3 +201,13 @@ fn endpoints_without_a_name_are_named_by_their_host() {
     }
     assert_eq!(name_of("Azure:SignalR:Endpoints:a b:Secondary", "x"), ("a-b".to_owned(), true));
 }
+
+#[test]
+fn an_endpoint_that_the_configuration_would_refuse_is_refused_with_the_connection_string() {
+    for endpoint in
+        ["https://a=b.example", "https://a.example:0", "https://a.example:65536", "https://a.example:", "https://"]
+    {
+        let err = told(&format!("Endpoint={endpoint};AccessKey=k"));
+        assert!(err.contains("`Endpoint` is not"), "{endpoint}: {err}");
+    }
+}

@@ -216,6 +216,7 @@ fn key(segments: &[&str]) -> Key {
 
 pub(super) use credential::is_guid;
 pub(super) use test::{Test, run as run_tests};
+pub(super) use values::parse_host;
 
 /// Lowers a file. The settings are complete only if `context.problems` is empty, and the tests are run after that.
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, Vec<Test>) {

@@ -182,7 +182,8 @@ fn is_connection_string(text: &str) -> bool {
 }
 
 /// Reads a host name, an IPv4 address or an IPv6 address in brackets. Returns it in lower case, without brackets.
-fn parse_host(text: &str) -> Option<String> {
+/// Reads a DNS name or an IP address, and returns it in lower case; IPv6 addresses stand in brackets.
+pub(in crate::config) fn parse_host(text: &str) -> Option<String> {
     if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().ok().map(|address| address.to_string());
     }
