@@ -39,6 +39,7 @@
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs
 //! sandbox           →  nothing of ours
+//! fuzzing           →  anything; built for tests and with `--cfg fuzzing` alone
 //! ```
 //!
 //! `tests/it/architecture.rs` holds this table against the source.
@@ -74,3 +75,6 @@ pub mod cli;
 
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

@@ -10,6 +10,8 @@
 mod connection_string;
 mod conversion;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lower;
 mod problem;
 mod sources;

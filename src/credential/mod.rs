@@ -80,6 +80,8 @@ mod bearer;
 mod cell;
 mod entra;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod jwt;
 mod process;
 mod refresh;

@@ -13,6 +13,8 @@
 mod acquisition;
 mod chain;
 mod claims;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod mend;
 mod reach;
 mod verdict;

@@ -23,6 +23,8 @@ use http::{HeaderValue, Uri};
 pub use ask::AskError;
 pub use connect::ConnectError;
 pub use health::{Health, HealthSettings, Permit};
+#[cfg(any(test, fuzzing))]
+pub(crate) use http1::fuzzing;
 pub use http1::{Broken, EachLine, RequestHead};
 pub use lease::{BrokenOff, Download, Lease, Processing, SendError, Sending, UploadBody};
 pub use pool::Pool;

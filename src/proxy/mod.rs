@@ -13,6 +13,8 @@ mod error;
 mod exchange;
 mod fanout;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gate;
 pub mod headers;
 mod listing;

@@ -1,6 +1,8 @@
 //! The grammar of the Azure SignalR Service REST API, pure: which operation a method and a path are, and what the
 //! names in them may look like. Knows no sockets, no endpoints and nothing of this gateway.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod grammar;
 mod merge;
 mod name;

@@ -6,6 +6,8 @@
 //! refused, not repaired.
 
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod head;
 mod upload;
 

@@ -1,0 +1,80 @@
+//! Properties of the readers of configurations and connection strings, for the fuzzer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{ConfigError, Loaded, Problem, Sources, from_connection_strings, load_read};
+
+/// A secret in the environment, which nothing may show.
+const CANARY: &str = "canary-4f1b9c27d0e85a63";
+
+fn load(text: &str, environment: BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
+    let file = Some("/nonexistent/gateway.toml".into());
+    load_read(&Sources { file, environment, overrides: Vec::new() }, Some(text.to_owned()))
+}
+
+/// Reads a configuration file. Checks that every problem can be found and solved, that the same text gives the same settings,
+/// and that what a secret's variable holds is not shown.
+pub(crate) fn configuration(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let environment = || BTreeMap::from([("SECRET".to_owned(), CANARY.to_owned())]);
+    let loaded = load(text, environment());
+    let shown = format!("{loaded:?}");
+    assert!(!shown.contains(CANARY), "the value of a secret's variable is shown: {shown}");
+    match (loaded, load(text, environment())) {
+        (Ok(one), Ok(other)) => {
+            assert!(one.settings == other.settings && one.settings.hash == other.settings.hash, "two readings differ");
+            one.warnings.iter().for_each(check_problem);
+        }
+        (Err(one), Err(other)) => {
+            assert_eq!(one, other, "two readings differ");
+            assert!(!one.problems.is_empty(), "refused without a reason");
+            one.problems.iter().for_each(check_problem);
+        }
+        (Ok(_), Err(err)) | (Err(err), Ok(_)) => panic!("valid once and invalid once: {err}"),
+    }
+}
+
+/// A problem names a key or a place, and says what to do.
+fn check_problem(problem: &Problem) {
+    assert!(!problem.key.is_empty() || problem.origin.is_some() || problem.fix.is_some(), "where is it? {problem}");
+    let says_what_must_be = ["must", "is empty", "cannot be read", "is not", "twice", "most", "another", "there is no"];
+    let is_actionable = problem.fix.is_some() || says_what_must_be.iter().any(|words| problem.fact.contains(words));
+    assert!(is_actionable, "what is to be done? {problem}");
+}
+
+/// Converts connection strings; `\x01` stands for a secret. Checks that what comes out does not depend on secrets, and that it
+/// is a configuration.
+pub(crate) fn connection_string(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let convert = |secret: &str| {
+        from_connection_strings(&with_secret(text, secret), Path::new("/nonexistent/connection-strings"), None)
+    };
+    match (convert("canaryA1b2C3d4E5f6G7h8"), convert("kanarieI9j0K1l2M3n4O5p")) {
+        (Ok(one), Ok(other)) => {
+            assert_eq!(one.toml, other.toml, "the configuration depends on a secret");
+            let variables = one.toml.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
+            let environment = variables.map(|name| (name.to_owned(), CANARY.to_owned())).collect();
+            let problems = load(&one.toml, environment).map_or_else(|err| err.problems, |_| Vec::new());
+            // The path of a certificate is the operator's business.
+            let unexpected = problems.iter().find(|problem| !problem.key.ends_with(".certificate"));
+            assert!(unexpected.is_none(), "{unexpected:?} of\n{}", one.toml);
+        }
+        (Err(one), Err(other)) => assert_eq!(one, other, "a problem shows a secret"),
+        (Ok(_), Err(err)) | (Err(err), Ok(_)) => panic!("it depends on a secret whether it is valid: {err}"),
+    }
+}
+
+/// The text with a secret wherever one may stand: behind the key of one.
+fn with_secret(text: &str, secret: &str) -> String {
+    let mut filled = String::new();
+    for letter in text.chars() {
+        let end = filled.to_ascii_lowercase();
+        if letter != '\x01' {
+            filled.push(letter);
+        } else if ["accesskey=", "clientsecret="].iter().any(|key| end.ends_with(key)) {
+            filled.push_str(secret);
+        }
+    }
+    filled
+}

@@ -1,0 +1,191 @@
+//! Properties of the readers of secrets, tokens and identity answers, for the fuzzer.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use azure_identity::ClientAssertion as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::time::Instant;
+
+use super::acquire::{Acquire as _, Legs};
+use super::answer::{Answer, judge};
+use super::assertion::{Asserter, AssertionSource};
+use super::bearer::Bearer;
+use super::cell::InService;
+use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, in_one_line};
+use super::settings::{AssertionAlgorithm, AssertionSettings, CertificateSettings, SecretSource};
+use super::token_file::TokenFile;
+use super::transport::IdentityClient;
+use super::{jwt, schedule};
+use crate::tls::Trust;
+
+/// How much of a secret may be seen: less than this many bytes.
+const WINDOW: usize = 8;
+
+/// Checks that an error shows nothing of a secret, in any form in which errors show bytes. Words of our own messages are none.
+pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
+    const WORDS: [&str; 4] = [
+        include_str!("error.rs"),
+        include_str!("secret.rs"),
+        include_str!("process.rs"),
+        include_str!("assertion/certificate.rs"),
+    ];
+    let shown = format!("{err} {err:?} {}", in_one_line(err));
+    for window in secret.windows(WINDOW) {
+        let list = format!("{window:?}");
+        let list = list.trim_matches(['[', ']']);
+        let hex: String = window.iter().map(|byte| format!("{byte:02x}")).collect();
+        let base64 = STANDARD.encode(window);
+        let text = String::from_utf8_lossy(window);
+        for form in [list, &hex, base64.trim_end_matches('='), &text] {
+            let is_shown = shown.contains(form) && !WORDS.iter().any(|words| words.contains(form));
+            assert!(!is_shown, "{form:?} of the secret is shown: {shown}");
+        }
+    }
+}
+
+/// Judges an answer to a token request: `kind-and-federated status-index header-lines \n\n body`. Checks that what is believed
+/// can be used, and that a refusal is short, harmless to a terminal, and without the token.
+pub(crate) fn token_answer(data: &[u8]) {
+    let Some((&[kind, status], rest)) = data.split_first_chunk() else { return };
+    let kind_of = match kind % 3 {
+        0 => IdentityEndpointKind::Entra,
+        1 => IdentityEndpointKind::InstanceMetadata,
+        _ => IdentityEndpointKind::AppService,
+    };
+    let endpoint = IdentityEndpoint { kind: kind_of, authority: "login.example".to_owned() };
+    let statuses = [200, 201, 204, 301, 400, 401, 403, 404, 408, 410, 429, 500, 503, 599];
+    let status = statuses.get(usize::from(status) % statuses.len()).copied().unwrap_or(200);
+    let end = rest.windows(2).position(|end| end == b"\n\n");
+    let (lines, body) = end
+        .map_or((&[][..], rest), |end| (rest.get(..end).unwrap_or_default(), rest.get(end + 2..).unwrap_or_default()));
+    let headers: HeaderMap = lines.split(|byte| *byte == b'\n').filter_map(header).collect();
+    let answer = Answer {
+        sent_at: Instant::now(),
+        status: StatusCode::from_u16(status).unwrap_or_default(),
+        headers,
+        body: Bytes::copy_from_slice(body),
+    };
+    match judge(&endpoint, kind & 0x80 != 0, &answer) {
+        Ok(token) => {
+            assert!(answer.status.is_success(), "{status} is believed");
+            let life = token.life;
+            assert!(!life.lasts.is_zero() && life.lasts <= Duration::from_secs(48 * 60 * 60), "{life:?}");
+            assert!(life.refresh_in.is_none_or(|refresh_in| refresh_in < life.lasts), "{life:?}");
+            let _margin = schedule::margin(life.lasts);
+            assert!(schedule::refresh_after(life.lasts, life.refresh_in, 1.0) <= life.lasts, "{life:?}");
+        }
+        Err(refused) => {
+            let wait = schedule::back_off(CredentialError::from(refused.clone()).class(), 1, refused.retry_after, 1.0);
+            assert!(wait <= Duration::from_secs(6 * 60), "{wait:?}");
+            let err = CredentialError::from(refused);
+            let shown = in_one_line(&err);
+            assert!(!shown.chars().any(char::is_control), "{shown:?}");
+            assert!(shown.len() < 16 * 1024, "{} bytes are shown", shown.len());
+        }
+    }
+}
+
+fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
+    Some((name, HeaderValue::from_bytes(line.get(colon + 1..)?.trim_ascii()).ok()?))
+}
+
+/// Reads a file with a secret: `kind content`. Checks that an error shows nothing of what is in the file, and that what is
+/// accepted can be used.
+pub(crate) fn secret_file(data: &[u8]) {
+    let Some((kind, content)) = data.split_first() else { return };
+    READERS.with(|readers| {
+        readers.runtime.block_on(async {
+            let path = readers.folder.join("secret");
+            if std::fs::write(&path, content).is_err() {
+                return;
+            }
+            let outcome = match kind % 4 {
+                0 => readers.certificate(path, None).await,
+                1 => readers.certificate(readers.folder.join("certificate.pem"), Some(path)).await,
+                2 => readers.assertion(AssertionSource::Federated(AssertionSettings::File { path })).await,
+                _ => readers.token_file(path).await,
+            };
+            let secret = SecretSource::File(readers.folder.join("secret")).read().await.map_err(CredentialError::from);
+            for err in [outcome.err(), secret.err()].into_iter().flatten() {
+                assert_hidden(content, &err);
+            }
+        });
+    });
+}
+
+thread_local! {
+    static READERS: Readers = Readers::new();
+}
+
+/// What reads secrets from files, and a folder for the files.
+struct Readers {
+    runtime: tokio::runtime::Runtime,
+    folder: PathBuf,
+    client: IdentityClient,
+}
+
+impl Readers {
+    fn new() -> Self {
+        let name = format!("signalr-gateway-fuzz-{}-{:?}", std::process::id(), std::thread::current().id());
+        let folder = std::env::temp_dir().join(name);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let (Ok(runtime), Ok(client), Ok(())) =
+            (runtime, IdentityClient::new(&Trust::of(None)), std::fs::create_dir_all(&folder))
+        else {
+            panic!("the readers cannot be set up");
+        };
+        let certificate = include_str!("../../tests/fuzz/parsers/certificate.pem");
+        assert!(std::fs::write(folder.join("certificate.pem"), certificate).is_ok());
+        Self { runtime, folder, client }
+    }
+
+    async fn certificate(&self, certificate: PathBuf, key: Option<PathBuf>) -> Result<(), CredentialError> {
+        let settings = CertificateSettings { certificate, key, algorithm: AssertionAlgorithm::Ps256, send_chain: true };
+        let (client_id, token_url) = ("client".to_owned(), "https://login.example/token".to_owned());
+        self.assertion(AssertionSource::Certificate { settings, client_id, token_url }).await
+    }
+
+    async fn assertion(&self, source: AssertionSource) -> Result<(), CredentialError> {
+        let legs = Legs::default();
+        let asserter = Asserter { source, client: self.client.clone(), legs: legs.clone() };
+        let assertion = asserter.secret(None).await.map_err(CredentialError::unwrap)?;
+        assert!(Bearer::new(&assertion).is_ok(), "an assertion is no token");
+        for leg in legs.take() {
+            let not_after = leg.not_after.map(|not_after| not_after.time());
+            assert!(not_after.is_none_or(|at| at > SystemTime::UNIX_EPOCH), "{not_after:?}");
+        }
+        Ok(())
+    }
+
+    async fn token_file(&self, path: PathBuf) -> Result<(), CredentialError> {
+        let acquired = TokenFile { path }.acquire(&Legs::default()).await?;
+        let life = acquired.life;
+        let in_service = InService::new(acquired);
+        assert!(in_service.is_none_or(|token| token.expires_at.is_some() == life.is_some()));
+        Ok(())
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Reads the claims of a token, from the token itself or from its payload.
+pub(crate) fn token(data: &[u8]) {
+    let payload = format!("e30.{}.sig", jwt::encode(data));
+    let token = std::str::from_utf8(data).unwrap_or_default();
+    for token in [token, &payload] {
+        let Some(claims) = jwt::claims(token) else { continue };
+        assert!(token.split('.').count() >= 3);
+        let _in_range = jwt::expiry(&claims);
+    }
+}

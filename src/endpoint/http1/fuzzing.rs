@@ -1,0 +1,151 @@
+//! Properties of the reader of answers, for the fuzzer.
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, header};
+
+use super::framing::{Chunk, Decoder};
+use super::head;
+use crate::endpoint::SpareMemory;
+
+/// How a whole exchange was read: the body, and how much of the wire belongs to the answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Read {
+    body: Vec<u8>,
+    length: usize,
+}
+
+/// Reads the answer to a request: `method sizes wire`. Checks that it is framed as RFC 9112 section 6.3 says, that it is read the
+/// same however it is cut into pieces, and that nothing behind it is read.
+pub(crate) fn answer(data: &[u8]) {
+    let Some((&[first, size], wire)) = data.split_first_chunk() else { return };
+    let method = if first & 1 == 0 { Method::POST } else { Method::HEAD };
+    let spare = SpareMemory::default();
+    let input = Bytes::copy_from_slice(wire);
+    // A prefix is the whole head, or none of it, or says so.
+    let parsed = head::read(&input, &method, |_| false, &spare);
+    let cut = input.slice(..input.len().min(usize::from(size)));
+    if let Ok(Some((length, _))) = head::read(&cut, &method, |_| false, &spare) {
+        assert!(matches!(&parsed, Ok(Some((whole, _))) if *whole == length), "a longer input has another head");
+    }
+    let Ok(Some((length, head))) = parsed else { return };
+    assert!(length <= wire.len(), "the head is longer than the input");
+    let headers = head.answer.headers();
+    let status = head.answer.status();
+    assert!(!status.is_informational(), "{status} is not a final answer");
+    let (lengths, encodings) = (headers.get_all(header::CONTENT_LENGTH), headers.get_all(header::TRANSFER_ENCODING));
+    let lengths: Vec<&[u8]> = lengths.iter().map(http::HeaderValue::as_bytes).collect();
+    let encodings: Vec<&[u8]> = encodings.iter().map(http::HeaderValue::as_bytes).collect();
+    let has_body = method != Method::HEAD && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+    match head.body {
+        Decoder::Chunked(_) => {
+            assert!(has_body && lengths.is_empty() && !encodings.is_empty(), "{head:?}");
+            assert!(encodings.iter().all(|encoding| encoding.to_ascii_lowercase().ends_with(b"chunked")), "{head:?}");
+        }
+        Decoder::Length(length) => {
+            assert!(has_body && encodings.is_empty(), "{head:?}");
+            assert!(lengths.iter().all(|line| trimmed(line) == length.to_string().as_bytes()), "{head:?}");
+        }
+        Decoder::UntilClose => assert!(has_body && lengths.is_empty() && encodings.is_empty() && !head.keeps_alive),
+        Decoder::Ended => {
+            assert!(!has_body || (encodings.is_empty() && lengths.iter().all(|line| trimmed(line).is_empty())))
+        }
+    }
+    let rest = input.get(length..).unwrap_or_default();
+    check_body(head.body, rest, usize::from(size));
+}
+
+/// Leading zeros do not count.
+fn trimmed(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|digit| **digit == b'0').count();
+    number.get(zeros..).unwrap_or_default()
+}
+
+/// Reads a chunked body: `size wire`.
+pub(crate) fn chunks(data: &[u8]) {
+    let Some((size, wire)) = data.split_first() else { return };
+    check_body(Decoder::Chunked(Chunk::Size), wire, usize::from(*size));
+}
+
+fn check_body(decoder: Decoder, wire: &[u8], size: usize) {
+    let whole = read(decoder, wire, wire.len());
+    for size in [1, size.max(1)] {
+        assert_eq!(read(decoder, wire, size), whole, "in pieces of {size}");
+    }
+    let expected = match decoder {
+        Decoder::Chunked(_) => reference(wire),
+        Decoder::Length(length) => {
+            let length = usize::try_from(length).ok();
+            length.and_then(|length| Some(Read { body: wire.get(..length)?.to_vec(), length }))
+        }
+        Decoder::UntilClose => Some(Read { body: wire.to_vec(), length: wire.len() }),
+        Decoder::Ended => Some(Read { body: Vec::new(), length: 0 }),
+    };
+    match (whole, expected) {
+        (Some(read), Some(expected)) => assert_eq!(read, expected),
+        (Some(read), None) => panic!("{read:?} of a body that is not framed"),
+        // Extensions and trailers may be refused for what they say or for their length.
+        (None, Some(_)) => assert!(wire.contains(&b';') || wire.contains(&b':'), "a body that is framed is refused"),
+        (None, None) => {}
+    }
+}
+
+/// Reads a body that comes in pieces of that size, up to the end of the connection; `None` if it does not end, or is refused.
+fn read(mut decoder: Decoder, wire: &[u8], size: usize) -> Option<Read> {
+    let (mut input, mut body, mut taken) = (BytesMut::new(), Vec::new(), 0);
+    loop {
+        while let Some(piece) = decoder.decode(&mut input).ok()? {
+            assert!(!piece.is_empty(), "an empty piece");
+            body.extend_from_slice(&piece);
+        }
+        decoder.skip_framing(&mut input).ok()?;
+        if decoder == Decoder::Ended {
+            return Some(Read { body, length: taken - input.len() });
+        }
+        let Some(piece) =
+            wire.get(taken..).filter(|rest| !rest.is_empty()).and_then(|rest| rest.chunks(size.max(1)).next())
+        else {
+            decoder.close().ok()?;
+            return Some(Read { body, length: taken - input.len() });
+        };
+        input.extend_from_slice(piece);
+        taken += piece.len();
+    }
+}
+
+/// A chunked body by the grammar of RFC 9112 section 7.1, one line at a time; trailers are any lines with a colon.
+fn reference(wire: &[u8]) -> Option<Read> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    let line = |at: usize| -> Option<&[u8]> {
+        let rest = wire.get(at..)?;
+        let end = rest.windows(2).position(|end| end == b"\r\n")?;
+        rest.get(..end)
+    };
+    loop {
+        let size = line(at)?;
+        at += size.len() + 2;
+        let digits = size.split(|byte| *byte == b';').next()?.trim_ascii_end();
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        if size == 0 {
+            break;
+        }
+        let end = at.checked_add(size)?;
+        body.extend_from_slice(wire.get(at..end)?);
+        if wire.get(end..end.checked_add(2)?)? != b"\r\n" {
+            return None;
+        }
+        at = end + 2;
+    }
+    loop {
+        let trailer = line(at)?;
+        at += trailer.len() + 2;
+        if trailer.is_empty() {
+            return Some(Read { body, length: at });
+        }
+        if !trailer.contains(&b':') {
+            return None;
+        }
+    }
+}
