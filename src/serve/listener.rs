@@ -1,16 +1,20 @@
 //! Binds the sockets. Every worker gets a TCP socket of its own on the same address (`SO_REUSEPORT`), so the kernel
 //! spreads connections and workers never share an accept queue.
 
+use std::fs::{File, Permissions};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio_rustls::TlsAcceptor;
 
 use super::socket::StdListener;
@@ -140,21 +144,18 @@ fn bind_unix(
     mode: u32,
     workers: usize,
 ) -> Result<(BoundAddress, Vec<StdListener>), BindError> {
+    let failed = |source| bind_error(settings, &path.display(), source);
     match std::fs::symlink_metadata(path) {
+        // A symbolic link is none either: what it points at is not ours to replace.
         Ok(file) if !file.file_type().is_socket() => {
             return Err(BindError::NotASocket { listener: settings.name.clone(), path: path.to_owned() });
         }
-        // A socket that somebody answers on is in use; one that nobody does was left by a program that died.
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-            return Err(bind_error(settings, &path.display(), io::ErrorKind::AddrInUse.into()));
-        }
-        Ok(_) => std::fs::remove_file(path).map_err(|source| bind_error(settings, &path.display(), source))?,
+        Ok(_) if is_in_use(path).map_err(failed)? => return Err(failed(io::ErrorKind::AddrInUse.into())),
+        Ok(_) => std::fs::remove_file(path).map_err(failed)?,
         Err(_absent) => {}
     }
     let bind = || -> io::Result<Vec<StdListener>> {
-        let socket = StdUnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-        socket.set_nonblocking(true)?;
+        let socket = StdUnixListener::from(unix_socket(path, mode)?);
         let mut sockets = Vec::with_capacity(workers);
         for _ in 1..workers {
             sockets.push(StdListener::Unix(socket.try_clone()?));
@@ -162,8 +163,41 @@ fn bind_unix(
         sockets.push(StdListener::Unix(socket));
         Ok(sockets)
     };
-    let sockets = bind().map_err(|source| bind_error(settings, &path.display(), source))?;
+    let sockets = bind().map_err(failed)?;
     Ok((BoundAddress::Unix(path.to_owned()), sockets))
+}
+
+/// Whether a program has the socket at this path. A socket that none has was left by one that died. Never waits.
+fn is_in_use(path: &Path) -> io::Result<bool> {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let Err(err) = probe.connect(&SockAddr::unix(path)?) else { return Ok(true) };
+    match Errno::from_io_error(&err) {
+        Some(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        // Its queue is full, or it is one for datagrams.
+        Some(Errno::AGAIN | Errno::PROTOTYPE) => Ok(true),
+        _ => Err(err),
+    }
+}
+
+/// Binds a Unix socket that never has more permissions than `mode`, and listens on it.
+fn unix_socket(path: &Path, mode: u32) -> io::Result<Socket> {
+    // The file gets the permissions that the socket has when it is bound, less the umask.
+    let socket = File::from(OwnedFd::from(Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?));
+    socket.set_permissions(Permissions::from_mode(mode))?;
+    let socket = Socket::from(OwnedFd::from(socket));
+    socket.bind(&SockAddr::unix(path)?)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let bound = file.metadata()?;
+    if !bound.file_type().is_socket() {
+        return Err(io::Error::other("another program replaced the socket while it was being bound"));
+    }
+    if bound.mode() & 0o7777 != mode {
+        // By its descriptor: the path may be a link to another file by now.
+        std::fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }
 
 fn acceptor(listener: &str, settings: &ListenerTlsSettings) -> Result<TlsAcceptor, BindError> {
@@ -209,23 +243,67 @@ mod tests {
         assert!(matches!(second, Err(BindError::InUse { .. })));
     }
 
+    fn unix(path: &Path) -> ListenerSettings {
+        ListenerSettings { name: "local".into(), bind: Bind::Unix { path: path.to_owned(), mode: 0o666 }, tls: None }
+    }
+
+    fn is_taken(path: &Path) -> bool {
+        matches!(BoundListener::bind(&unix(path), 1), Err(BindError::InUse { .. }))
+    }
+
     #[test]
     fn a_stale_socket_is_replaced_and_a_file_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let unix = |name: &str| ListenerSettings {
-            name: "local".into(),
-            bind: Bind::Unix { path: dir.path().join(name), mode: 0o600 },
-            tls: None,
-        };
-        drop(BoundListener::bind(&unix("stale"), 1).unwrap());
-        let bound = BoundListener::bind(&unix("stale"), 2).unwrap();
-        let mode = std::fs::metadata(dir.path().join("stale")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(matches!(BoundListener::bind(&unix("stale"), 1), Err(BindError::InUse { .. })));
+        let (stale, file, link) = (dir.path().join("stale"), dir.path().join("file"), dir.path().join("link"));
+        drop(BoundListener::bind(&unix(&stale), 1).unwrap());
+        let bound = BoundListener::bind(&unix(&stale), 2).unwrap();
+        // The umask takes nothing from it.
+        assert_eq!(std::fs::metadata(&stale).unwrap().permissions().mode() & 0o7777, 0o666);
+        assert!(is_taken(&stale));
         drop(bound);
 
-        std::fs::write(dir.path().join("file"), "precious").unwrap();
-        assert!(matches!(BoundListener::bind(&unix("file"), 1), Err(BindError::NotASocket { .. })));
-        assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"precious");
+        std::fs::write(&file, "precious").unwrap();
+        std::os::unix::fs::symlink(&stale, &link).unwrap();
+        for path in [&file, &link] {
+            assert!(matches!(BoundListener::bind(&unix(path), 1), Err(BindError::NotASocket { .. })));
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+        assert!(std::fs::symlink_metadata(&stale).is_ok() && std::fs::symlink_metadata(&link).is_ok());
+    }
+
+    #[test]
+    fn a_socket_that_another_program_has_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("datagrams");
+        let datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(is_taken(&path));
+        drop(datagrams);
+        assert!(BoundListener::bind(&unix(&path), 1).is_ok());
+
+        let path = dir.path().join("busy");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let caller = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            if caller.connect(&SockAddr::unix(&path).unwrap()).is_err() {
+                break;
+            }
+            waiting.push(caller);
+        }
+        assert!(!waiting.is_empty());
+        assert!(is_taken(&path), "its queue is full");
+    }
+
+    #[test]
+    fn a_unix_socket_never_has_more_permissions_than_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("private");
+        let socket = unix_socket(&path, 0o600).unwrap();
+        let file = File::from(OwnedFd::from(socket));
+        // What it had when it was bound: the file was made with that.
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     }
 }

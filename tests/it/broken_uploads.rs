@@ -26,7 +26,7 @@ const BROKEN: [(&str, bool); 9] = [
     ("5\r\nhello\r\n", true),
 ];
 
-fn is_whole(entry: &&Entry) -> bool {
+fn is_whole(entry: &Entry) -> bool {
     entry.complete && entry.header("x-mark") == Some("broken")
 }
 
@@ -67,7 +67,7 @@ async fn body_that_breaks_off_is_never_complete_at_an_endpoint() {
                 lab.caller().await.send(hello().header("x-mark", "whole"), HELLO).await.is(202);
                 for endpoint in ["east", "west"] {
                     let arrived = lab.arrivals(endpoint);
-                    let wrong: Vec<_> = arrived.iter().filter(is_whole).collect();
+                    let wrong: Vec<_> = arrived.iter().filter(|entry| is_whole(entry)).collect();
                     assert!(
                         wrong.is_empty(),
                         "{version} {route} kept: {is_kept} together: {is_together} {tail:?}: {wrong:#?}"
@@ -123,7 +123,7 @@ async fn rest_of_a_body_that_was_given_up_does_not_complete_it() {
         raw.write("5\r\nworld\r\n5\r\nagain\r\n0\r\n\r\n").await;
         lab.hello().await.is(202);
         let arrived = lab.arrivals("east");
-        let wrong: Vec<_> = arrived.iter().filter(is_whole).collect();
+        let wrong: Vec<_> = arrived.iter().filter(|entry| is_whole(entry)).collect();
         assert!(wrong.is_empty(), "{version}: {wrong:#?}");
     }
 }
