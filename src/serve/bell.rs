@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
 /// Wakes the task of a connection.
@@ -44,6 +44,24 @@ impl Bell {
     pub(super) fn ring(&self) {
         self.task.wake_by_ref();
     }
+
+    /// Takes the next piece of a body of the connection, without the redundant wake-up after the last one.
+    pub(super) fn poll_piece(
+        &self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        self.is_muffled.store(true, Ordering::Relaxed);
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        self.is_muffled.store(false, Ordering::Relaxed);
+        if self.was_rung.load(Ordering::Relaxed) {
+            self.was_rung.store(false, Ordering::Relaxed);
+            if !body.is_end_stream() {
+                self.ring();
+            }
+        }
+        frame
+    }
 }
 
 impl Wake for Bell {
@@ -58,48 +76,6 @@ impl Wake for Bell {
         } else {
             self.ring();
         }
-    }
-}
-
-/// The body that a caller sends.
-#[derive(Debug)]
-pub struct CallerBody {
-    incoming: Incoming,
-    /// That of the connection, if it is HTTP/1.1. HTTP/2 has more to do when a piece is taken.
-    bell: Option<Arc<Bell>>,
-}
-
-impl CallerBody {
-    pub(super) fn new(incoming: Incoming, bell: Option<Arc<Bell>>) -> Self {
-        Self { incoming, bell }
-    }
-}
-
-impl Body for CallerBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = &mut *self;
-        let Some(bell) = &this.bell else { return Pin::new(&mut this.incoming).poll_frame(cx) };
-        bell.is_muffled.store(true, Ordering::Relaxed);
-        let frame = Pin::new(&mut this.incoming).poll_frame(cx);
-        bell.is_muffled.store(false, Ordering::Relaxed);
-        if bell.was_rung.load(Ordering::Relaxed) {
-            bell.was_rung.store(false, Ordering::Relaxed);
-            if !this.incoming.is_end_stream() {
-                bell.ring();
-            }
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
     }
 }
 

@@ -1,4 +1,4 @@
-//! One connection: TLS if the listener has it, then HTTP/1.1 or HTTP/2, whichever the caller speaks.
+//! One connection: TLS if the listener has it, then HTTP/1.1 or HTTP/2.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -8,18 +8,19 @@ use std::time::Duration;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::balance::Accepted;
-use super::bell::CallerBody;
+use super::body::CallerBody;
+use super::http2::{self, FrameBudget, Http2};
 use super::open::{Connection, OpenConnections};
+use super::progress::Progress;
 use super::protocol::{Opened, Protocol};
 use super::socket::ByteStream;
 use super::{Handler, Peer, Phase, ServeSettings};
@@ -28,10 +29,6 @@ use crate::outbox::{Batched, Outbox};
 /// The most that is buffered of one connection's input, and so the largest head that can be answered properly. A
 /// larger one gets hyper's own bare 431.
 const READ_BUFFER: usize = 80 * 1024;
-/// Streams one HTTP/2 connection may have open.
-const HTTP2_STREAMS: u32 = 256;
-/// How often an idle HTTP/2 connection is asked whether it is still there.
-const HTTP2_PING: Duration = Duration::from_secs(30);
 
 /// A connection: plain, or secured. That is in a box, since it is ten times as large.
 type Io = Either<Batched<ByteStream>, Box<TlsStream<Batched<ByteStream>>>>;
@@ -40,10 +37,11 @@ type Io = Either<Batched<ByteStream>, Box<TlsStream<Batched<ByteStream>>>>;
 pub(super) struct Connections<H> {
     handler: Rc<H>,
     http1: http1::Builder,
-    http2: http2::Builder<LocalExecutor>,
+    http2: h2::server::Builder,
     /// By listener.
     tls: Vec<Option<TlsAcceptor>>,
     handshake_timeout: Duration,
+    write_timeout: Duration,
     leaving: Rc<Cell<bool>>,
     open: Rc<OpenConnections>,
     outbox: Outbox,
@@ -60,12 +58,6 @@ impl<H: Handler> Connections<H> {
         let mut http1 = http1::Builder::new();
         // `open` closes those that take too long.
         http1.header_read_timeout(None).max_buf_size(READ_BUFFER);
-        let mut http2 = http2::Builder::new(LocalExecutor);
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(HTTP2_STREAMS)
-            .keep_alive_interval(HTTP2_PING)
-            .max_header_list_size(u32::try_from(READ_BUFFER).unwrap_or(u32::MAX));
         let leaving = Rc::new(Cell::new(false));
         let flag = Rc::clone(&leaving);
         // Ends with the worker's runtime.
@@ -73,13 +65,14 @@ impl<H: Handler> Connections<H> {
             let left = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
             flag.set(left.is_ok());
         });
-        let open = OpenConnections::new(settings.header_read_timeout);
+        let open = OpenConnections::new(settings.header_read_timeout, settings.write_timeout);
         Self {
             handler: Rc::new(handler),
             http1,
-            http2,
+            http2: http2::builder(u32::try_from(READ_BUFFER).unwrap_or(u32::MAX)),
             tls,
             handshake_timeout: settings.header_read_timeout,
+            write_timeout: settings.write_timeout,
             leaving,
             open,
             outbox,
@@ -101,13 +94,16 @@ impl<H: Handler> Connections<H> {
         let tls = self.tls.get(listener).and_then(Option::as_ref);
         let peer = Rc::new(Peer { listener, address, is_tls: tls.is_some(), forwarded_for });
         let bytes = Batched::new(bytes, &self.outbox);
-        let io = match tls {
-            None => Either::Left(bytes),
+        let (io, alpn) = match tls {
+            None => (Either::Left(bytes), None),
             Some(tls) => {
                 // In a box, or plain connections would have room for it.
                 let handshake = Box::pin(tokio::time::timeout(self.handshake_timeout, tls.accept(bytes)));
-                match connection.unless_leaving(handshake).await {
-                    Some(Ok(Ok(stream))) => Either::Right(Box::new(stream)),
+                match connection.unless_closing(handshake).await {
+                    Some(Ok(Ok(stream))) => {
+                        let alpn = Protocol::of_alpn(stream.get_ref().1.alpn_protocol());
+                        (Either::Right(Box::new(stream)), alpn)
+                    }
                     Some(Ok(Err(err))) => {
                         return tracing::debug!(error = %err, peer = ?address, "a caller's TLS handshake failed");
                     }
@@ -118,48 +114,54 @@ impl<H: Handler> Connections<H> {
                 }
             }
         };
-        self.speak_http(io, peer, &connection).await;
-    }
-
-    async fn speak_http(&self, io: Io, peer: Rc<Peer>, connection: &Rc<Connection>) {
-        let (protocol, io) = match connection.unless_leaving(Opened::read(io)).await {
+        let (protocol, io) = match connection.unless_closing(Opened::read(io)).await {
             Some(Ok(opened)) => opened,
-            Some(Err(err)) => return tracing::debug!(error = %err, peer = ?peer.address, "a caller's connection broke"),
+            Some(Err(err)) => return tracing::debug!(error = %err, peer = ?address, "a caller's connection broke"),
             None => return,
         };
-        let is_http1 = protocol == Protocol::Http1;
+        let io = Progress::new(io, &connection);
+        // What was negotiated counts. Each server refuses the other protocol's first bytes.
+        match alpn.unwrap_or(protocol) {
+            Protocol::Http1 => self.serve_http1(io, peer, &connection).await,
+            // In a box: it is larger, and every connection would have room for it.
+            Protocol::Http2 => Box::pin(self.serve_http2(io, peer, &connection)).await,
+        }
+    }
+
+    async fn serve_http1(&self, io: Progress<Opened<Io>>, peer: Rc<Peer>, connection: &Rc<Connection>) {
         let service = service_fn(|request: Request<Incoming>| {
             let leaving = Rc::clone(&self.leaving);
-            let bell = connection.bell().filter(|_| is_http1);
-            let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::new(incoming, bell)));
+            let bell = connection.bell();
+            let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::http1(incoming, bell)));
             let request = connection.request();
             async move {
                 let mut response = answer.await.map(|body| request.until_end_of(body));
-                // HTTP/2 has GOAWAY for this, and forbids the header.
-                if is_http1 && leaving.get() {
+                if leaving.get() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response)
             }
         });
-        let io = TokioIo::new(io);
-        let served = match protocol {
-            Protocol::Http1 => connection.drive(self.http1.serve_connection(io, service)).await,
-            // In a box: it is larger, and every connection would have room for it.
-            Protocol::Http2 => Box::pin(connection.drive(self.http2.serve_connection(io, service))).await,
+        if let Err(err) = connection.drive(self.http1.serve_connection(TokioIo::new(io), service)).await {
+            log_end(&err, &peer);
+        }
+    }
+
+    async fn serve_http2(&self, io: Progress<Opened<Io>>, peer: Rc<Peer>, connection: &Rc<Connection>) {
+        let budget = FrameBudget::new();
+        let start = |incoming| {
+            let (handler, peer) = (Rc::clone(&self.handler), Rc::clone(&peer));
+            let (connection, budget) = (Rc::clone(connection), Rc::clone(&budget));
+            let stream = http2::answer(incoming, handler, peer, connection, budget, self.write_timeout);
+            // Ends with the stream, and so with the connection.
+            tokio::task::spawn_local(stream);
         };
-        if let Err(err) = served {
-            tracing::debug!(error = &err as &dyn std::error::Error, peer = ?peer.address, "a caller's connection ended badly");
+        if let Err(err) = connection.drive(Http2::new(io, &self.http2, &budget, start)).await {
+            log_end(&err, &peer);
         }
     }
 }
 
-/// Runs the streams of HTTP/2 connections on the worker's own thread.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
+fn log_end(err: &(dyn std::error::Error + 'static), peer: &Peer) {
+    tracing::debug!(error = err, peer = ?peer.address, "a caller's connection ended badly");
 }

@@ -6,10 +6,13 @@
 
 mod balance;
 mod bell;
+mod body;
 mod browser;
 mod connection;
+mod http2;
 mod listener;
 mod open;
+mod progress;
 mod protocol;
 mod settings;
 mod socket;
@@ -28,7 +31,7 @@ use prometheus::IntCounter;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
-pub use bell::CallerBody;
+pub use body::{CallerBody, CallerBodyError};
 pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use listener::{BindError, BoundAddress};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};

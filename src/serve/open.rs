@@ -1,8 +1,8 @@
-//! The connections that one worker has open. Those that ask for nothing for too long are closed, and in the end all of
-//! them are.
+//! The connections that one worker has open. Those that are idle, or do not read their answers, for too long are closed, and
+//! at the end all of them are.
 //!
-//! One look at all of them every so often stands in for a timer on each: what a request costs is a few stores, not a
-//! timer that is set and cleared. Lives on one thread; nothing here is locked.
+//! A periodic sweep over all of them replaces a timer on each: a request costs a few stores, not a timer that is set and
+//! cleared. Lives on one thread; nothing here is locked.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -15,20 +15,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::rt::{Read, Write};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::bell::Bell;
 
-/// The longest between two looks, and so the most by which a connection outlives its time. Chosen: nobody notices a
-/// second when the time is a minute and a half.
-const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// The longest interval between two sweeps, and so the most by which a connection outlives its time. Chosen: a second does
+/// not matter when the time is a minute and a half.
+const LONGEST_SWEEP: Duration = Duration::from_secs(1);
 /// The shortest.
-const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
+/// How much a caller must take within the write timeout, unless less is pending. At the default of 20 s that is 0.8 KiB/s
+/// (Kestrel's minimum: 240 bytes/s). A caller that takes a byte now and then makes no progress by this measure.
+pub(super) const MIN_PROGRESS: usize = 16 * 1024;
 
 /// What hyper wants errors of handlers and bodies to be.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -37,7 +39,8 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct OpenConnections {
     connections: RefCell<Vec<Weak<Connection>>>,
     idle_timeout: Duration,
-    /// The time of the last look: near enough to tell how long a connection has been idle.
+    write_timeout: Duration,
+    /// The time of the last sweep: precise enough for timeouts.
     now: Cell<Instant>,
     count: Cell<usize>,
     closed: Notify,
@@ -48,54 +51,61 @@ pub(super) struct Connection {
     /// Requests whose answers have not ended. HTTP/2 has several.
     requests: Cell<usize>,
     idle_since: Cell<Instant>,
-    wish: Cell<Wish>,
+    /// Since when the caller has not taken [`MIN_PROGRESS`] of what is pending; `None` while nothing is pending.
+    blocked_since: Cell<Option<Instant>>,
+    /// How much it has taken since then.
+    taken: Cell<usize>,
+    close_state: Cell<CloseState>,
     /// Wakes the task that drives it.
     bell: RefCell<Option<Arc<Bell>>>,
     open: Rc<OpenConnections>,
 }
 
-/// What its worker wants of a connection.
+/// Whether a connection is to be closed, and how far that is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    Stay,
-    /// To end what it has begun, and no more.
-    Leave,
-    /// It was told to leave.
-    Leaving,
-    /// To go at once.
-    Gone,
+enum CloseState {
+    Open,
+    /// It is to finish its requests and accept no others; the task that drives it has not seen this yet.
+    Requested,
+    /// It is finishing its requests.
+    Finishing,
+    /// It is to be dropped at once.
+    Aborted,
 }
 
 impl OpenConnections {
-    /// Begins to look after connections, within the runtime that serves them.
-    pub(super) fn new(idle_timeout: Duration) -> Rc<Self> {
+    /// Starts the sweep, within the runtime that serves the connections.
+    pub(super) fn new(idle_timeout: Duration, write_timeout: Duration) -> Rc<Self> {
         let open = Rc::new(Self {
             connections: RefCell::default(),
             idle_timeout,
+            write_timeout,
             now: Cell::new(Instant::now()),
             count: Cell::new(0),
             closed: Notify::new(),
         });
-        let look = (idle_timeout / 8).clamp(SHORTEST_LOOK, LONGEST_LOOK);
-        let looked_at = Rc::downgrade(&open);
-        // Ends with what it looks at, or with the runtime.
+        let interval = (idle_timeout.min(write_timeout) / 8).clamp(SHORTEST_SWEEP, LONGEST_SWEEP);
+        let swept = Rc::downgrade(&open);
+        // Ends with the connections, or with the runtime.
         tokio::task::spawn_local(async move {
             loop {
-                tokio::time::sleep(look).await;
-                let Some(open) = looked_at.upgrade() else { return };
-                open.look(look);
+                tokio::time::sleep(interval).await;
+                let Some(open) = swept.upgrade() else { return };
+                open.sweep(interval);
             }
         });
         open
     }
 
-    /// Counts a connection as open until what this returns is dropped.
+    /// Counts a connection as open until the returned value is dropped.
     pub(super) fn open(self: &Rc<Self>) -> Rc<Connection> {
         self.count.set(self.count.get() + 1);
         let connection = Rc::new(Connection {
             requests: Cell::new(0),
             idle_since: Cell::new(self.now.get()),
-            wish: Cell::new(Wish::Stay),
+            blocked_since: Cell::new(None),
+            taken: Cell::new(0),
+            close_state: Cell::new(CloseState::Open),
             bell: RefCell::default(),
             open: Rc::clone(self),
         });
@@ -103,33 +113,43 @@ impl OpenConnections {
         connection
     }
 
-    /// Returns how many there are.
+    /// Returns how many are open.
     pub(super) fn count(&self) -> usize {
         self.count.get()
     }
 
-    /// Tells all of them to end what they have begun, and waits until they are gone.
+    /// Asks all of them to finish their requests, and waits until they are closed.
     ///
     /// # Cancel safety
-    /// Safe: those that were told are ending.
+    /// Safe: those that were asked go on finishing.
     pub(super) async fn end(&self) {
         while self.count() > 0 {
-            self.each(Connection::leave);
+            self.each(Connection::close);
             self.closed.notified().await;
         }
     }
 
-    /// Closes what has been idle for too long. Time is taken at looks alone, so one look more is granted.
-    fn look(&self, look: Duration) {
+    /// Closes connections that have been idle or blocked for too long. Times have the resolution of the sweep; allow one
+    /// extra interval.
+    fn sweep(&self, interval: Duration) {
         let now = Instant::now();
         self.now.set(now);
         self.each(|connection| {
-            let idle = now.saturating_duration_since(connection.idle_since.get());
-            if connection.requests.get() > 0 || idle < self.idle_timeout + look {
+            let has_passed = |since: Instant, limit| now.saturating_duration_since(since) >= limit + interval;
+            if connection.blocked_since.get().is_some_and(|since| has_passed(since, self.write_timeout)) {
+                tracing::debug!("a caller does not read its answers; closing its connection");
+                return connection.set_close_state(CloseState::Aborted);
+            }
+            if connection.requests.get() > 0 {
                 return;
             }
-            // A head that never ends keeps HTTP/1.1 from leaving in order.
-            if connection.wish.get() == Wish::Leaving { connection.wishes(Wish::Gone) } else { connection.leave() }
+            let is_finishing = connection.close_state.get() == CloseState::Finishing;
+            // HTTP/1.1 finishes after the head that has begun, HTTP/2 after a PING was answered. Neither may ever come.
+            if is_finishing && has_passed(connection.idle_since.get(), self.write_timeout.min(self.idle_timeout)) {
+                connection.set_close_state(CloseState::Aborted);
+            } else if has_passed(connection.idle_since.get(), self.idle_timeout) {
+                connection.close();
+            }
         });
     }
 
@@ -145,11 +165,11 @@ impl OpenConnections {
 }
 
 impl Connection {
-    /// Waits for what begins a connection; `None` if it is wished away first.
-    pub(super) async fn unless_leaving<F: Future>(&self, begin: F) -> Option<F::Output> {
+    /// Waits for what begins a connection; `None` if it is to be closed first.
+    pub(super) async fn unless_closing<F: Future>(&self, begin: F) -> Option<F::Output> {
         let mut begin = std::pin::pin!(begin);
         poll_fn(|cx| {
-            if self.wish.get() != Wish::Stay {
+            if self.close_state.get() != CloseState::Open {
                 return Poll::Ready(None);
             }
             self.hang_bell(cx);
@@ -158,21 +178,22 @@ impl Connection {
         .await
     }
 
-    /// Drives a connection to its end, or until it is wished away.
+    /// Drives a connection to its end, or until it is aborted.
     ///
     /// # Errors
     /// Those of the connection.
-    pub(super) async fn drive(&self, connection: impl Graceful) -> hyper::Result<()> {
+    pub(super) async fn drive<G: Graceful>(&self, connection: G) -> Result<(), G::Error> {
         let mut connection = std::pin::pin!(connection);
         let mut waker: Option<Waker> = None;
         poll_fn(|cx| {
-            match self.wish.get() {
-                Wish::Stay | Wish::Leaving => {}
-                Wish::Leave => {
-                    self.wish.set(Wish::Leaving);
+            match self.close_state.get() {
+                CloseState::Open | CloseState::Finishing => {}
+                CloseState::Requested => {
+                    self.close_state.set(CloseState::Finishing);
+                    self.idle_since.set(self.open.now.get());
                     connection.as_mut().graceful_shutdown();
                 }
-                Wish::Gone => return Poll::Ready(Ok(())),
+                CloseState::Aborted => return Poll::Ready(Ok(())),
             }
             let known = waker.take_if(|_| self.bell.borrow().as_ref().is_some_and(|bell| bell.is_of(cx.waker())));
             let waker = waker.insert(known.unwrap_or_else(|| self.hang_bell(cx).into()));
@@ -188,7 +209,7 @@ impl Connection {
         Arc::clone(bell.insert(known.unwrap_or_else(|| Bell::new(cx.waker()))))
     }
 
-    /// Counts a request until what this returns is dropped.
+    /// Counts a request until the returned value is dropped.
     pub(super) fn request(self: &Rc<Self>) -> OpenRequest {
         self.requests.set(self.requests.get() + 1);
         OpenRequest(Rc::clone(self))
@@ -199,14 +220,43 @@ impl Connection {
         self.bell.borrow().clone()
     }
 
-    fn leave(&self) {
-        if self.wish.get() == Wish::Stay {
-            self.wishes(Wish::Leave);
+    /// Whether bytes are pending that the caller does not take.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.get().is_some()
+    }
+
+    /// Records that bytes are pending and the socket takes none.
+    pub(super) fn blocks(&self) {
+        if !self.is_blocked() {
+            self.blocked_since.set(Some(self.open.now.get()));
+            self.taken.set(0);
         }
     }
 
-    fn wishes(&self, wish: Wish) {
-        self.wish.set(wish);
+    /// Records that the socket took some of the pending bytes.
+    pub(super) fn takes(&self, bytes: usize) {
+        let taken = self.taken.get() + bytes;
+        if taken < MIN_PROGRESS {
+            self.taken.set(taken);
+        } else {
+            self.taken.set(0);
+            self.blocked_since.set(Some(self.open.now.get()));
+        }
+    }
+
+    /// Records that nothing is pending any more.
+    pub(super) fn unblocks(&self) {
+        self.blocked_since.set(None);
+    }
+
+    fn close(&self) {
+        if self.close_state.get() == CloseState::Open {
+            self.set_close_state(CloseState::Requested);
+        }
+    }
+
+    fn set_close_state(&self, state: CloseState) {
+        self.close_state.set(state);
         if let Some(bell) = &*self.bell.borrow() {
             bell.ring();
         }
@@ -220,9 +270,12 @@ impl Drop for Connection {
     }
 }
 
-/// A connection that can be told to end what it has begun.
-pub(super) trait Graceful: Future<Output = hyper::Result<()>> {
-    /// Tells it.
+/// A connection that can finish its requests and then end.
+pub(super) trait Graceful: Future<Output = Result<(), Self::Error>> {
+    /// Why it ended badly.
+    type Error;
+
+    /// Lets it finish its requests, and accept no others.
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 
@@ -232,18 +285,8 @@ where
     S: HttpService<Incoming, ResBody = B, Error: Into<Cause>>,
     B: Body<Error: Into<Cause>> + 'static,
 {
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
-    }
-}
+    type Error = hyper::Error;
 
-impl<I, S, B, E> Graceful for http2::Connection<I, S, E>
-where
-    I: Read + Write + Unpin + 'static,
-    S: HttpService<Incoming, ResBody = B, Error: Into<Cause>>,
-    B: Body<Error: Into<Cause>> + 'static,
-    E: Http2ServerConnExec<S::Future, B>,
-{
     fn graceful_shutdown(self: Pin<&mut Self>) {
         Self::graceful_shutdown(self);
     }

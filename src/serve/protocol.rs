@@ -26,6 +26,13 @@ pub(super) enum Protocol {
     Http2,
 }
 
+impl Protocol {
+    /// Returns what was negotiated in a TLS handshake; `None` if nothing was.
+    pub(super) fn of_alpn(negotiated: Option<&[u8]>) -> Option<Self> {
+        Some(if negotiated? == b"h2" { Self::Http2 } else { Self::Http1 })
+    }
+}
+
 /// A connection whose first bytes have been looked at. They are read once more, together.
 pub(super) struct Opened<S> {
     first: Vec<u8>,

@@ -47,6 +47,8 @@ pub struct ServeSettings {
     pub max_connections: usize,
     /// How long a caller may take to send the head of a request, and how long a connection may lie idle.
     pub header_read_timeout: Duration,
+    /// How long a caller may take to read an answer, or 16 KiB of it. Then a stream is reset, a connection closed.
+    pub write_timeout: Duration,
     /// How long a stopping gateway keeps accepting, while it answers `Connection: close` and is not ready.
     pub drain_delay: Duration,
     /// How long requests in flight may take to end once accepting has stopped.

@@ -11,10 +11,11 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::ServerName;
 use signalr_gateway::tls::{Trust, client_config};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::support::frames::{PREFACE, SETTINGS, frame};
 use crate::support::{HELLO, Lab, Raw, SEND, Stage, hello, in_time};
 
 /// A gateway with a listener `secure` beside the plain one, and the file that its certificate is checked against.
@@ -83,6 +84,30 @@ async fn callers_speak_http1_or_http2_with_tls_and_without() {
     assert_eq!(by_http1(stream).await, 202);
     assert_eq!(by_http1(secured(secure, folder.path(), &[]).await).await, 202, "without ALPN");
     assert_eq!(lab.arrivals("east").len(), 7);
+    lab.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn negotiated_protocol_is_the_one_that_is_spoken() {
+    let (lab, folder) = with_tls(&[]).await;
+    let secure = lab.listener("secure");
+    let request = format!("GET {SEND} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let preface = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    for (alpn, bytes) in [("h2", request.as_bytes()), ("http/1.1", &preface)] {
+        let mut stream = secured(secure, folder.path(), &[alpn.as_bytes()]).await;
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let _broken = in_time("the end of the connection", stream.read_to_end(&mut answer)).await;
+        let is_http1 = answer.starts_with(b"HTTP/1.1");
+        let is_http2 = answer.get(3) == Some(&SETTINGS);
+        assert!(if alpn == "h2" { !is_http1 } else { !is_http2 }, "{alpn}: {answer:?}");
+    }
+    let mut config = client_config(&Trust::of(Some(&folder.path().join("listener.pem")))).unwrap();
+    config.alpn_protocols = vec![b"spdy/3".to_vec()];
+    let (tcp, name) = (TcpStream::connect(secure).await.unwrap(), ServerName::try_from("localhost").unwrap());
+    let refused = in_time("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
     lab.shutdown().await.unwrap();
 }
 

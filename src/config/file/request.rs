@@ -55,11 +55,14 @@ pub(crate) struct TimeoutsFile {
     /// How long a caller's connection may lie idle, or take to send the head of a request. Keep it longer than callers
     /// keep idle connections, or they will meet closed ones.
     pub(crate) idle: String,
+    /// How long a caller may take to read an answer, or the next 16 KiB of it. Then its stream is reset or its connection
+    /// closed, and the call frees what it holds. Keep it below `shutdown.timeout`.
+    pub(crate) write: String,
 }
 
 impl Default for TimeoutsFile {
     fn default() -> Self {
-        Self { request: "30s".to_owned(), attempt: "10s".to_owned(), idle: "90s".to_owned() }
+        Self { request: "30s".to_owned(), attempt: "10s".to_owned(), idle: "90s".to_owned(), write: "20s".to_owned() }
     }
 }
 

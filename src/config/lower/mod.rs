@@ -328,6 +328,7 @@ fn serve(file: &ConfigFile, context: &mut Context<'_>) -> ServeSettings {
         workers: file.process.workers as usize,
         max_connections: file.limits.max_connections as usize,
         header_read_timeout: context.duration(&key(&["timeouts", "idle"]), &file.timeouts.idle),
+        write_timeout: context.duration(&key(&["timeouts", "write"]), &file.timeouts.write),
         drain_delay: context.duration_or_zero(&key(&["shutdown", "delay"]), &file.shutdown.delay),
         drain_timeout: context.duration(&key(&["shutdown", "timeout"]), &file.shutdown.timeout),
     }

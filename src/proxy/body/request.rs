@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::UNWANTED_TIME;
 use super::kept::Kept;
 use crate::proxy::error::ProxyError;
-use crate::serve::CallerBody;
+use crate::serve::{CallerBody, CallerBodyError};
 
 /// The most that is read of a body that nobody wants, so that its sender can read the answer first.
 const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
@@ -71,7 +71,7 @@ pub(in crate::proxy) enum UploadError {
     #[error("the body is larger than the limit")]
     TooLarge,
     #[error("the caller broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] CallerBodyError),
     #[error("the caller ended the body before its end")]
     Truncated,
     #[error("the body failed before")]

@@ -2,6 +2,7 @@
 //! waiting for conditions. Knows no behaviour.
 
 mod caller;
+pub(crate) mod frames;
 mod http2_endpoint;
 mod lab;
 mod metrics;

@@ -1,0 +1,132 @@
+//! The body that a caller sends, over HTTP/1.1 or HTTP/2.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::bell::Bell;
+
+/// The body that a caller sends. It ends only where the caller ended it: whatever else stops it is an error.
+#[derive(Debug)]
+pub struct CallerBody(Source);
+
+#[derive(Debug)]
+enum Source {
+    Http1 {
+        incoming: Incoming,
+        /// That of the connection.
+        bell: Option<Arc<Bell>>,
+    },
+    Http2(Http2Body),
+}
+
+/// Why a caller's body stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerBodyError {
+    /// On an HTTP/1.1 connection.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// On an HTTP/2 connection.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+}
+
+impl CallerBody {
+    /// A body on an HTTP/1.1 connection, and what wakes the connection's task.
+    pub(super) fn http1(incoming: Incoming, bell: Option<Arc<Bell>>) -> Self {
+        Self(Source::Http1 { incoming, bell })
+    }
+}
+
+impl From<Http2Body> for CallerBody {
+    fn from(body: Http2Body) -> Self {
+        Self(Source::Http2(body))
+    }
+}
+
+impl Body for CallerBody {
+    type Data = Bytes;
+    type Error = CallerBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
+        match &mut self.0 {
+            Source::Http1 { incoming, bell } => {
+                let frame = match bell {
+                    Some(bell) => bell.poll_piece(incoming, cx),
+                    None => Pin::new(incoming).poll_frame(cx),
+                };
+                frame.map_err(CallerBodyError::from)
+            }
+            Source::Http2(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Http1 { incoming, .. } => incoming.is_end_stream(),
+            Source::Http2(body) => body.stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Http1 { incoming, .. } => incoming.size_hint(),
+            Source::Http2(body) => match body.left {
+                _ if body.stream.is_end_stream() => SizeHint::with_exact(0),
+                Some(left) => SizeHint::with_exact(left),
+                None => SizeHint::default(),
+            },
+        }
+    }
+}
+
+/// A body on an HTTP/2 stream. Its window is given back as it is read.
+///
+/// hyper's own takes `RST_STREAM` with `NO_ERROR` for the end of an upload, which would make a whole message of a part.
+#[derive(Debug)]
+pub(super) struct Http2Body {
+    stream: RecvStream,
+    /// How much of the declared length is left. h2 refuses bodies of another length.
+    left: Option<u64>,
+}
+
+impl Http2Body {
+    pub(super) fn new(stream: RecvStream, declared: Option<u64>) -> Self {
+        Self { stream, left: declared }
+    }
+
+    /// Waits until the stream has ended without data, if that is what was declared. Otherwise returns at once.
+    ///
+    /// # Errors
+    /// Data came nevertheless, or the caller reset the stream.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn is_as_empty_as_declared(&mut self) -> Result<(), h2::Error> {
+        if self.left != Some(0) {
+            return Ok(());
+        }
+        while let Some(data) = self.stream.data().await {
+            data?;
+        }
+        self.stream.trailers().await.map(drop)
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
+        let Some(data) = ready!(self.stream.poll_data(cx)).transpose()? else {
+            let trailers = ready!(self.stream.poll_trailers(cx))?;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        self.stream.flow_control().release_capacity(data.len())?;
+        self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+}

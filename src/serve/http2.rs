@@ -1,0 +1,128 @@
+//! HTTP/2 with a caller, on the `h2` crate: accepts streams, starts a task for each, and closes the connection of a caller
+//! that floods it.
+//!
+//! hyper's server does this too, but holds the body of an answer where nothing else can reach it: as long as a caller grants
+//! no window, its request keeps every permit and connection that it holds. It also hides resets.
+
+mod frames;
+mod stream;
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::open::Graceful;
+
+pub(super) use frames::FrameBudget;
+pub(super) use stream::answer;
+
+use frames::Counted;
+
+/// Streams one connection may have open.
+const MAX_STREAMS: u32 = 256;
+/// How much of the callers' bodies may be on its way and unread, for each stream and for all of a connection.
+const WINDOW: u32 = 1024 * 1024;
+/// The most that is kept of one stream's answer while the socket does not take it. Chosen: a piece of a body, so that the
+/// streams of a connection keep 16 MiB at most. hyper's default: 400 KiB.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that the caller made invalid, and that were reset for it, until the connection is closed. As in hyper.
+const MAX_INVALID_STREAMS: usize = 1024;
+
+/// A request whose stream was accepted, and what answers it.
+pub(super) type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// Returns what makes connections.
+pub(super) fn builder(max_header_list: u32) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(max_header_list)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(MAX_INVALID_STREAMS));
+    builder
+}
+
+/// A connection. It calls `start` with each accepted stream.
+pub(super) struct Http2<T: AsyncRead + AsyncWrite + Unpin, F> {
+    state: State<Counted<T>>,
+    start: F,
+    budget: Rc<FrameBudget>,
+    is_shutting_down: bool,
+    is_cut_off: bool,
+}
+
+enum State<T: AsyncRead + AsyncWrite + Unpin> {
+    Handshaking(Handshake<T, Bytes>),
+    Serving(Connection<T, Bytes>),
+}
+
+/// Why a connection ended badly.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Http2Error {
+    /// The caller sent more frames without content, or more resets, than it may.
+    #[error("the caller floods the connection with frames that ask for nothing")]
+    Flood,
+    /// The caller broke the protocol, or the connection broke.
+    #[error(transparent)]
+    Connection(#[from] h2::Error),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, F: FnMut(Incoming) + Unpin> Http2<T, F> {
+    pub(super) fn new(io: T, builder: &Builder, budget: &Rc<FrameBudget>, start: F) -> Self {
+        let state = State::Handshaking(builder.handshake(Counted::new(io, budget)));
+        Self { state, start, budget: Rc::clone(budget), is_shutting_down: false, is_cut_off: false }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, F: FnMut(Incoming) + Unpin> Future for Http2<T, F> {
+    type Output = Result<(), Http2Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
+        let this = &mut *self;
+        loop {
+            let connection = match &mut this.state {
+                State::Handshaking(handshake) => {
+                    let mut connection = ready!(Pin::new(handshake).poll(cx))?;
+                    if this.is_shutting_down {
+                        connection.graceful_shutdown();
+                    }
+                    this.state = State::Serving(connection);
+                    continue;
+                }
+                State::Serving(connection) => connection,
+            };
+            let accepted = connection.poll_accept(cx);
+            if this.budget.is_exceeded() && !this.is_cut_off {
+                this.is_cut_off = true;
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                continue;
+            }
+            match ready!(accepted) {
+                Some(incoming) if !this.is_cut_off => (this.start)(incoming?),
+                Some(Ok(_refused)) => {}
+                Some(Err(_)) | None if this.is_cut_off => return Poll::Ready(Err(Http2Error::Flood)),
+                Some(Err(err)) => return Poll::Ready(Err(err.into())),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, F: FnMut(Incoming) + Unpin> Graceful for Http2<T, F> {
+    type Error = Http2Error;
+
+    fn graceful_shutdown(mut self: Pin<&mut Self>) {
+        self.is_shutting_down = true;
+        if let State::Serving(connection) = &mut self.state {
+            connection.graceful_shutdown();
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Callers that do not read their answers: after a time the call frees what it holds, and nothing waits for them.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use signalr_gateway::sandbox::{Fault, FaultKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::frames::{
+    DATA, END_STREAM, Frames, INITIAL_WINDOW_SIZE, Outcome, RST_STREAM, WINDOW_UPDATE, frame, headers, pseudo,
+};
+use crate::support::{Lab, Plan, in_time, wait_until};
+
+/// A call whose answer is streamed.
+const CHECK: &str = "/api/v1/hubs/chat/users/ann";
+/// How many calls the listener takes at once.
+const MOST: usize = 3;
+/// More than a socket takes while its other end does not read.
+const LARGE: usize = 16 * 1024 * 1024;
+/// The error code CANCEL.
+const CANCEL: u32 = 8;
+
+/// A gateway whose endpoints answer with a body of `length` bytes.
+async fn lab(length: usize, write_timeout: &str) -> Lab {
+    let lab = Lab::start(|plan: &mut Plan| {
+        plan.set("timeouts.write", write_timeout);
+        plan.set("listeners.default.max_requests", "3").set("limits.queue_time", "50ms");
+    })
+    .await;
+    for endpoint in lab.sandbox.endpoints() {
+        let answer = FaultKind::body(200, "text/plain", &"x".repeat(length));
+        endpoint.server.faults().set(Fault::always(answer).on_path("/api/v1/hubs"));
+    }
+    lab
+}
+
+async fn wait_until_all_is_free(lab: &Lab) {
+    wait_until("no request is in flight", async || {
+        (lab.metrics().await.sum("requests_in_flight", &[]) < 0.5).then_some(())
+    })
+    .await;
+    lab.caller().await.call("HEAD", CHECK).await.is(200);
+}
+
+/// A caller that sends a call and never reads. Its socket takes little.
+async fn silent_http1(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 * 1024).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let request = format!("GET {CHECK} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    in_time("writing", stream.write_all(request.as_bytes())).await.unwrap();
+    stream
+}
+
+/// A caller that grants no window and sends as many calls as the listener takes. They are being answered.
+async fn silent_http2(address: SocketAddr) -> Frames<TcpStream> {
+    let mut caller = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    for stream in streams() {
+        caller.write(&headers(stream, END_STREAM, &pseudo("GET", CHECK))).await;
+        assert_eq!(caller.outcome(stream).await, Some(Outcome::Answer));
+    }
+    caller
+}
+
+fn streams() -> impl Iterator<Item = u32> {
+    (1..).step_by(2).take(MOST)
+}
+
+#[tokio::test]
+async fn http2_caller_that_grants_no_window_frees_its_calls() {
+    let lab = lab(100, "400ms").await;
+    let mut caller = silent_http2(lab.listener("default")).await;
+    for stream in streams() {
+        let reset = caller.next_of(RST_STREAM, stream).await.unwrap();
+        assert_eq!(reset.payload, CANCEL.to_be_bytes());
+    }
+    wait_until_all_is_free(&lab).await;
+    // The connection itself is well.
+    caller.write(&headers(99, END_STREAM, &pseudo("HEAD", CHECK))).await;
+    assert_eq!(caller.outcome(99).await, Some(Outcome::Answer));
+}
+
+#[tokio::test]
+async fn http2_caller_that_takes_byte_after_byte_makes_no_progress() {
+    let lab = lab(1000, "400ms").await;
+    let mut caller = silent_http2(lab.listener("default")).await;
+    let began = Instant::now();
+    let (mut bytes, mut is_reset) = (0, false);
+    while !is_reset {
+        caller.write(&frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes())).await;
+        let pause = tokio::time::sleep(Duration::from_millis(20));
+        tokio::pin!(pause);
+        loop {
+            let next = tokio::select! {
+                next = caller.next() => next.unwrap(),
+                () = &mut pause => break,
+            };
+            is_reset |= (next.kind, next.stream) == (RST_STREAM, 1);
+            bytes += if next.kind == DATA { next.payload.len() } else { 0 };
+        }
+    }
+    assert!((1..1000).contains(&bytes) && began.elapsed() < Duration::from_secs(10), "{bytes}");
+    wait_until_all_is_free(&lab).await;
+}
+
+#[tokio::test]
+async fn http1_caller_that_does_not_read_frees_its_call() {
+    let lab = lab(LARGE, "400ms").await;
+    let mut callers = Vec::new();
+    for _ in 0..MOST {
+        callers.push(silent_http1(lab.listener("default")).await);
+    }
+    for mut caller in callers {
+        // As far as the socket took it; then the connection was closed.
+        let mut received = Vec::new();
+        wait_until_all_is_free(&lab).await;
+        let _reset = in_time("the end of the connection", caller.read_to_end(&mut received)).await;
+        assert!(received.len() < LARGE, "{}", received.len());
+    }
+}
+
+#[tokio::test]
+async fn caller_that_reads_slowly_gets_all_of_its_answer() {
+    // In all it takes longer than the write timeout.
+    let lab = lab(100 * 16 * 1024, "3s").await;
+    let mut caller = Frames::connect(lab.listener("default"), &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    caller.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
+    let (mut bytes, mut has_ended) = (0, false);
+    while !has_ended {
+        for stream in [0, 1] {
+            caller.write(&frame(WINDOW_UPDATE, 0, stream, &(16_u32 * 1024).to_be_bytes())).await;
+        }
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        let next = caller.next_of(DATA, 1).await.unwrap();
+        bytes += next.payload.len();
+        has_ended = next.flags & END_STREAM != 0;
+    }
+    assert_eq!(bytes, 100 * 16 * 1024);
+}
+
+#[tokio::test]
+async fn callers_that_do_not_read_do_not_hold_up_the_end() {
+    let lab = lab(LARGE, "400ms").await;
+    let address = lab.listener("default");
+    let _http2 = silent_http2(address).await;
+    wait_until_all_is_free(&lab).await;
+    let (first, second) = (silent_http1(address).await, silent_http1(address).await);
+    let mut third = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    third.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
+    assert_eq!(third.outcome(1).await, Some(Outcome::Answer));
+    let began = Instant::now();
+    lab.shutdown().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    drop((first, second));
+}
