@@ -28,10 +28,11 @@
 //! ```text
 //! signalr, tls      →  nothing of ours
 //! metrics, outbox   →  nothing of ours
+//! descriptors       →  nothing of ours
 //! credential        →  metrics, tls
 //! endpoint          →  credential, metrics, outbox, tls
 //! route             →  endpoint, signalr
-//! serve             →  metrics, outbox
+//! serve             →  descriptors, metrics, outbox
 //! proxy             →  route, endpoint, credential, signalr, serve, metrics, outbox
 //! admin             →  serve, metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
@@ -62,6 +63,8 @@ pub mod tls;
 pub mod metrics;
 
 pub mod outbox;
+
+pub mod descriptors;
 
 pub mod admin;
 

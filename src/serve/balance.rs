@@ -57,7 +57,8 @@ impl Balance {
         (Self { loads, inboxes: inboxes.into(), open: Arc::new(Semaphore::new(max_connections)) }, receivers)
     }
 
-    /// Waits until one more connection may be open.
+    /// Waits until one more connection may be open. Those who wait get permits in the order in which they came, so no
+    /// listener takes them from another.
     ///
     /// # Cancel safety
     /// Safe.
@@ -66,7 +67,7 @@ impl Balance {
         Arc::clone(&self.open).acquire_owned().await.ok()
     }
 
-    /// As [`Balance::permit`], without waiting.
+    /// Returns a permit if one is free and nobody waits for it.
     pub(super) fn permit_now(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.open).try_acquire_owned().ok()
     }

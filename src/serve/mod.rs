@@ -36,6 +36,7 @@ pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use listener::{BindError, BoundAddress};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
 
+use crate::descriptors;
 use crate::outbox::Outbox;
 use balance::Balance;
 use listener::BoundListener;
@@ -101,7 +102,7 @@ impl Bound {
         let make_handler = Arc::new(make_handler);
         let (phase, _) = watch::channel(Phase::Serving);
         let (ended, all_ended) = mpsc::channel(1);
-        let (balance, inboxes) = Balance::new(self.settings.workers, self.settings.max_connections);
+        let (balance, inboxes) = Balance::new(self.settings.workers, max_connections(&self.settings));
         let mut sockets: Vec<_> = self.listeners.into_iter().map(|bound| (bound.sockets, bound.tls)).collect();
         let mut threads = Vec::with_capacity(self.settings.workers);
         for (index, inbox) in inboxes.into_iter().enumerate() {
@@ -139,6 +140,22 @@ impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound").field("addresses", &self.addresses()).finish_non_exhaustive()
     }
+}
+
+/// Raises the limit of open descriptors, and returns how many connections of callers may be open under it.
+fn max_connections(settings: &ServeSettings) -> usize {
+    let limit = descriptors::raise_limit();
+    let room = descriptors::room_for_connections();
+    if room < settings.max_connections {
+        tracing::warn!(
+            limits.max_connections = settings.max_connections,
+            open_files = limit,
+            in_force = room,
+            "the limit of open files leaves room for fewer connections than `limits.max_connections`, with one to an endpoint \
+             for each; raise the hard limit (`LimitNOFILE`, `ulimit -Hn`) or lower the setting"
+        );
+    }
+    settings.max_connections.min(room)
 }
 
 /// How far the server is on its way to its end.

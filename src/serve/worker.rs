@@ -13,6 +13,7 @@ use super::balance::{Accepted, Balance, HandedOver};
 use super::connection::Connections;
 use super::socket::{Listener, StdListener};
 use super::{Handler, Phase, ServeSettings};
+use crate::descriptors;
 use crate::outbox::Outbox;
 
 /// The first pause after an accept error, such as running out of file descriptors.
@@ -146,27 +147,39 @@ impl Acceptor {
         tokio::pin!(stopped);
         let mut pause = FIRST_PAUSE;
         loop {
-            let open = tokio::select! {
-                open = self.balance.permit() => open,
-                _ = &mut stopped => return,
-            };
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                accepted = socket.accept() => accepted.and_then(descriptors::outside_reserve),
                 _ = &mut stopped => return,
             };
-            match (accepted, open) {
-                (Ok(stream), Some(open)) => {
-                    pause = FIRST_PAUSE;
-                    serve_or_log(self.balance.place(self.worker, stream, self.listener, open), serve);
-                }
-                (Ok(_), None) => return,
-                (Err(err), _) => {
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(err) => {
                     self.accept_errors.inc();
                     tracing::warn!(error = %err, pause_ms = pause.as_millis(), "cannot accept connections");
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = &mut stopped => return,
+                    }
                     pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
                 }
-            }
+            };
+            pause = FIRST_PAUSE;
+            // The permit is taken for a connection that is there: an accept loop without callers must not hold one. Beyond
+            // the limit, this connection waits, and those behind it in the kernel's queue.
+            let open = tokio::select! {
+                biased;
+                open = self.balance.permit() => open,
+                // As for those in the queue: served if there is a permit, closed otherwise.
+                _ = &mut stopped => {
+                    if let Some(open) = self.balance.permit_now() {
+                        serve_or_log(self.balance.place(self.worker, stream, self.listener, open), serve);
+                    }
+                    return;
+                }
+            };
+            let Some(open) = open else { return };
+            serve_or_log(self.balance.place(self.worker, stream, self.listener, open), serve);
         }
     }
 }

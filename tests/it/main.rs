@@ -16,6 +16,7 @@ mod architecture;
 mod broken_uploads;
 mod chaos;
 mod cli;
+mod connections;
 mod credentials;
 mod described;
 mod documents;

@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 use super::metrics::Samples;
 use super::{Caller, in_time, wait_until};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_signalr-gateway");
+
 /// What a program that ended said.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -39,7 +41,17 @@ pub(crate) async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> 
 }
 
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_signalr-gateway"));
+    prepare(Command::new(BINARY), arguments)
+}
+
+/// The binary under a limit of open files.
+fn limited_command(open_files: u32, arguments: &[&str]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &open_files.to_string(), BINARY]);
+    prepare(command, arguments)
+}
+
+fn prepare(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).env_clear().env("COLUMNS", "100");
     command
 }
@@ -56,9 +68,17 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the binary and waits until it serves.
     pub(crate) async fn start(arguments: &[&str], environment: &[(&str, &str)], folder: &Path) -> Self {
+        Self::start_command(command(arguments), environment, folder).await
+    }
+
+    /// As [`Process::start`], with so many open files at most.
+    pub(crate) async fn start_limited(open_files: u32, arguments: &[&str], folder: &Path) -> Self {
+        Self::start_command(limited_command(open_files, arguments), &[], folder).await
+    }
+
+    async fn start_command(mut command: Command, environment: &[(&str, &str)], folder: &Path) -> Self {
         let ready_file = folder.join("ready.json");
         let _there_was_none = std::fs::remove_file(&ready_file);
-        let mut command = command(arguments);
         command.arg("--ready-file").arg(&ready_file).envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Arc::new(Mutex::new(String::new()));
