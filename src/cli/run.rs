@@ -27,15 +27,18 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    control_runtime()?.block_on(async {
+    let runtime = control_runtime()?;
+    let served = runtime.block_on(async {
         let reloads = reload::watch(&options.config)?;
         let serving = |addresses: &Addresses| match &options.ready_file {
             Some(file) => write_ready_file(file, &ready(addresses)),
             None => Ok(()),
         };
         serve(loaded.settings, Some(reloads), serving).await
-    })?;
-    Ok(Outcome::Good)
+    });
+    // A name that does not resolve or a file that cannot be read does not hold up the end.
+    runtime.shutdown_background();
+    served.map(|()| Outcome::Good)
 }
 
 /// Makes the runtime for what is not on the path of requests. It cannot leave this thread, which spares the program the

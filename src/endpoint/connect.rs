@@ -1,5 +1,5 @@
-//! Opens connections to one endpoint: name resolution each time (so DNS changes are followed), IPv6 and IPv4 side by
-//! side, TCP, TLS. Nothing is sent on them.
+//! Opens connections to one endpoint: name resolution each time (so DNS changes are followed), TCP with the addresses side
+//! by side, TLS. Nothing is sent on them.
 
 use std::error::Error;
 use std::io;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::GaiResolver;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tower::ServiceExt;
-use tower::util::MapErr;
+use tokio_rustls::client::TlsStream;
 
+use super::lookup::Lookup;
+use super::race;
 use super::socket::Socket;
 use super::{EndpointError, EndpointSettings, HttpVersion};
 use crate::metrics::UpstreamErrorReason;
@@ -23,24 +23,34 @@ use crate::tls::{self, Trust};
 
 /// ALPN's name of HTTP/2.
 const HTTP2: &[u8] = b"h2";
-/// How often an idle connection is probed, so that a peer that vanished is noticed.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Why there is no connection. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name did not resolve.
-    #[error("the endpoint's name does not resolve")]
+    #[error("name resolution of the endpoint failed")]
     Dns(#[source] Box<dyn Error + Send + Sync>),
+    /// The resolver did not answer within `connect_timeout`.
+    #[error("name resolution of the endpoint did not finish within {}", humantime::format_duration(*.0))]
+    DnsTimeout(Duration),
     /// No address accepted the connection.
     #[error("the endpoint does not accept connections")]
-    Tcp(#[source] Box<dyn Error + Send + Sync>),
+    Tcp(#[source] io::Error),
     /// The TLS handshake failed.
     #[error("the TLS handshake with the endpoint failed")]
     Tls(#[source] io::Error),
-    /// It took longer than `connect_timeout`.
+    /// No address accepted the connection within `connect_timeout`.
     #[error("the endpoint did not accept a connection within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// The TLS handshake did not end within what was left of `connect_timeout`.
+    #[error("the TLS handshake with the endpoint did not finish within {}", humantime::format_duration(*.0))]
+    TlsTimeout(Duration),
+    /// Other requests waited for connections as well, and none became free.
+    #[error("no connection to the endpoint became free within {}, and as many as may be are being opened", humantime::format_duration(*.0))]
+    Queue(Duration),
+    /// The connection that several requests waited for could not be opened.
+    #[error(transparent)]
+    Shared(Arc<ConnectError>),
     /// It speaks HTTP/1.1 alone.
     #[error("the endpoint does not offer HTTP/2, which is configured for it (`http_version`)")]
     NoHttp2,
@@ -53,10 +63,11 @@ impl ConnectError {
     /// Returns the metric label.
     pub fn reason(&self) -> UpstreamErrorReason {
         match self {
-            Self::Dns(_) => UpstreamErrorReason::Dns,
+            Self::Dns(_) | Self::DnsTimeout(_) => UpstreamErrorReason::Dns,
             Self::Tcp(_) => UpstreamErrorReason::Connect,
             Self::Tls(_) => UpstreamErrorReason::Tls,
-            Self::Timeout(_) => UpstreamErrorReason::ConnectTimeout,
+            Self::Timeout(_) | Self::TlsTimeout(_) | Self::Queue(_) => UpstreamErrorReason::ConnectTimeout,
+            Self::Shared(err) => err.reason(),
             Self::NoHttp2 | Self::Http(_) => UpstreamErrorReason::Protocol,
         }
     }
@@ -73,7 +84,7 @@ fn refused(err: io::Error) -> ConnectError {
 
 /// Opens connections to one endpoint.
 pub(super) struct Connector {
-    tcp: HttpConnector<Resolver>,
+    lookup: Lookup,
     uri: Uri,
     tls: Option<Tls>,
     timeout: Duration,
@@ -85,26 +96,12 @@ struct Tls {
     name: ServerName<'static>,
 }
 
-/// The system's resolver, with errors that can be told from those of connecting.
-type Resolver = MapErr<GaiResolver, fn(io::Error) -> DnsError>;
-
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct DnsError(io::Error);
-
 impl Connector {
     pub(super) fn build(
         settings: &EndpointSettings,
         uri: Uri,
         unusable_host: impl FnOnce() -> EndpointError,
     ) -> Result<Self, EndpointError> {
-        let resolver: Resolver = GaiResolver::new().map_err(DnsError as fn(_) -> _);
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        // Divided among the addresses of the name, so that one that swallows packets leaves time for the others.
-        tcp.set_connect_timeout(Some(settings.connect_timeout));
         let tls = if settings.origin.tls {
             let mut config = tls::client_config(&Trust::of(settings.ca_file.as_deref()))
                 .map_err(|source| EndpointError::Trust { endpoint: settings.name.clone(), source })?;
@@ -117,7 +114,8 @@ impl Connector {
         } else {
             None
         };
-        Ok(Self { tcp, uri, tls, timeout: settings.connect_timeout })
+        let lookup = Lookup::new(&settings.origin.host, settings.origin.port);
+        Ok(Self { lookup, uri, tls, timeout: settings.connect_timeout })
     }
 
     /// Returns where it connects to: scheme, host and port.
@@ -125,7 +123,8 @@ impl Connector {
         &self.uri
     }
 
-    /// Opens a connection within the configured time, to speak `version` on it. `wrap` is put between TCP and what is above.
+    /// Opens a connection, to speak `version` on it. Name resolution may take the configured time, and TCP and TLS together
+    /// as much again. `wrap` is put between TCP and what is above.
     ///
     /// # Cancel safety
     /// Safe: what was begun is closed.
@@ -134,32 +133,33 @@ impl Connector {
         version: HttpVersion,
         wrap: impl FnOnce(TcpStream) -> S,
     ) -> Result<Socket<S>, ConnectError> {
-        tokio::time::timeout(self.timeout, self.dial(version, wrap))
-            .await
-            .unwrap_or(Err(ConnectError::Timeout(self.timeout)))
+        let found = self.lookup.find(self.timeout).await?;
+        let deadline = Instant::now() + self.timeout;
+        let tcp = match tokio::time::timeout_at(deadline, race::connect(found)).await {
+            Ok(connected) => wrap(connected.map_err(ConnectError::Tcp)?),
+            Err(_late) => return Err(ConnectError::Timeout(self.timeout)),
+        };
+        let Some(tls) = &self.tls else { return Ok(Socket::Left(tcp)) };
+        let secured = tokio::time::timeout_at(deadline, tls.secure(version, tcp)).await;
+        secured.unwrap_or(Err(ConnectError::TlsTimeout(self.timeout))).map(|secured| Socket::Right(Box::new(secured)))
     }
+}
 
-    async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
+impl Tls {
+    async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         version: HttpVersion,
-        wrap: impl FnOnce(TcpStream) -> S,
-    ) -> Result<Socket<S>, ConnectError> {
-        let tcp = self.tcp.clone().oneshot(self.uri.clone()).await.map_err(|err| {
-            // The connector keeps the resolver's error as its own cause.
-            let is_dns = err.source().is_some_and(<dyn Error>::is::<DnsError>);
-            if is_dns { ConnectError::Dns(err.into()) } else { ConnectError::Tcp(err.into()) }
-        })?;
-        let tcp = wrap(tcp.into_inner());
-        let Some(tls) = &self.tls else { return Ok(Socket::Left(tcp)) };
+        tcp: S,
+    ) -> Result<TlsStream<S>, ConnectError> {
         let connector = match version {
-            HttpVersion::Http1 => &tls.http1,
-            HttpVersion::Http2 => &tls.http2,
+            HttpVersion::Http1 => &self.http1,
+            HttpVersion::Http2 => &self.http2,
         };
-        let secured = connector.connect(tls.name.clone(), tcp).await.map_err(refused)?;
+        let secured = connector.connect(self.name.clone(), tcp).await.map_err(refused)?;
         // A server that knows no ALPN goes on without a word.
         if version == HttpVersion::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectError::NoHttp2);
         }
-        Ok(Socket::Right(Box::new(secured)))
+        Ok(secured)
     }
 }

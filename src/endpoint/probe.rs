@@ -4,17 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::HOST;
 use http::{Method, Request};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::socket::Socket;
-use super::{Endpoint, HttpVersion};
+use super::Endpoint;
 
 /// How long a probe may take in all. Source: the SDK's `RestHealthCheckService` gives it two seconds.
 const PROBE_TIME: Duration = Duration::from_secs(2);
@@ -59,7 +53,7 @@ impl Probes {
 async fn keep_probing(endpoint: Arc<Endpoint>) {
     let interval = endpoint.settings().health.probe_interval;
     loop {
-        let ok = tokio::time::timeout(PROBE_TIME, probe(&endpoint)).await.is_ok_and(|ok| ok);
+        let ok = probe(&endpoint).await;
         endpoint.health().probed(ok);
         let pause = if endpoint.health().is_in() { interval } else { interval / EAGERNESS };
         // Spread out, so that replicas that started together do not probe together.
@@ -67,24 +61,16 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
     }
 }
 
-/// Whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path.
+/// Returns whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path.
 async fn probe(endpoint: &Endpoint) -> bool {
-    match endpoint.connector.connect(HttpVersion::Http1, |stream| stream).await {
-        Ok(socket) => ask(endpoint, TokioIo::new(socket)).await,
+    let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
+    let Ok(request) = request else { return false };
+    match endpoint.ask(request, PROBE_TIME).await {
+        Ok(answer) => !answer.status().is_server_error(),
         Err(err) => {
-            tracing::debug!(endpoint = %endpoint.name(), error = %err, "a health probe found no connection");
+            let cause = std::error::Error::source(&err).map(tracing::field::display);
+            tracing::debug!(endpoint = %endpoint.name(), error = %err, cause, "a health probe was not answered");
             false
         }
-    }
-}
-
-async fn ask(endpoint: &Endpoint, io: TokioIo<Socket<TcpStream>>) -> bool {
-    let Ok((mut sender, connection)) = http1::handshake(io).await else { return false };
-    let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).header(HOST, endpoint.host());
-    let Ok(request) = request.body(Empty::<Bytes>::new()) else { return false };
-    // The connection is driven here and closed when the answer is there.
-    tokio::select! {
-        answer = sender.send_request(request) => answer.is_ok_and(|answer| !answer.status().is_server_error()),
-        _closed = connection => false,
     }
 }

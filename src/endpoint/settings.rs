@@ -43,7 +43,7 @@ pub struct EndpointSettings {
     pub role: EndpointRole,
     /// PEM file of the CAs that its certificate is checked against, in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// How long one connection attempt may take, name resolution and TLS included.
+    /// How long name resolution may take, and how long TCP and TLS together.
     pub connect_timeout: Duration,
     /// What is spoken with it.
     pub http_version: HttpVersion,

@@ -19,7 +19,7 @@ pub(crate) struct EndpointFile {
     /// PEM file of the CAs that its certificate is checked against. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// How long a connection may take. Default `2s`.
+    /// How long name resolution may take, and how long TCP and TLS together. Default `2s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connect_timeout: Option<String>,
     /// `"1.1"` (default) or `"2"`: what is spoken with it.

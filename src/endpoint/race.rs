@@ -1,0 +1,138 @@
+//! Connects to one of several addresses of the same host, so that one that swallows packets costs a moment and not the
+//! time of the whole attempt.
+//!
+//! Source: RFC 8305 section 5 ("happy eyeballs").
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::lookup::Found;
+
+/// How long an address is tried before the next one is tried beside it. Source: RFC 8305 section 5.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How often an idle connection is probed, so that a peer that vanished is noticed.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Connects to the first address that accepts; the others are given up. Ends only when all have refused.
+///
+/// # Errors
+/// The last refusal.
+///
+/// # Cancel safety
+/// Safe: what was begun is closed.
+pub(super) async fn connect(found: Found) -> io::Result<TcpStream> {
+    let Found { addresses, mut more } = found;
+    let mut untried = VecDeque::from(addresses);
+    let mut attempts = FuturesUnordered::new();
+    let mut refusal = None;
+    let mut next_at = Instant::now();
+    loop {
+        if attempts.is_empty() {
+            next_at = Instant::now();
+            if untried.is_empty() {
+                // Addresses of the other family get a moment to come.
+                let late = match &mut more {
+                    Some(late) => tokio::time::timeout(ATTEMPT_DELAY, late.outcome()).await.ok().and_then(Result::ok),
+                    None => None,
+                };
+                more = None;
+                untried.extend(late.into_iter().flatten());
+            }
+            if untried.is_empty() {
+                return Err(refusal.unwrap_or_else(|| io::Error::other("there is no address")));
+            }
+        }
+        let late = async {
+            match &mut more {
+                Some(late) => late.outcome().await.unwrap_or_default(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(ended) = attempts.next() => match ended {
+                Ok(connected) => return Ok(connected),
+                Err(err) => {
+                    refusal = Some(err);
+                    next_at = Instant::now();
+                }
+            },
+            () = tokio::time::sleep_until(next_at), if !untried.is_empty() => {
+                attempts.extend(untried.pop_front().map(attempt));
+                next_at = Instant::now() + ATTEMPT_DELAY;
+            }
+            found = late => {
+                more = None;
+                untried.extend(found);
+            }
+        }
+    }
+}
+
+async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
+    let connected = TcpStream::connect(address).await?;
+    connected.set_nodelay(true)?;
+    SockRef::from(&connected).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))?;
+    Ok(connected)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn loopback(last: u8, port: u16) -> SocketAddr {
+        (Ipv4Addr::new(127, 0, 0, last), port).into()
+    }
+
+    /// An address that swallows packets: its queue of connections is full.
+    async fn silent() -> (SocketAddr, impl Sized) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&loopback(1, 0).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queued.push(connected.unwrap());
+        }
+        (address, (socket, queued))
+    }
+
+    /// An address that refuses connections.
+    async fn refusing() -> SocketAddr {
+        TcpListener::bind(loopback(1, 0)).await.unwrap().local_addr().unwrap()
+    }
+
+    fn found(addresses: &[SocketAddr]) -> Found {
+        Found { addresses: addresses.to_vec(), more: None }
+    }
+
+    #[tokio::test]
+    async fn addresses_that_swallow_packets_or_refuse_do_not_keep_the_others_from_being_tried() {
+        let listener = TcpListener::bind(loopback(1, 0)).await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let (silent, _held) = silent().await;
+        let refusing = refusing().await;
+        for addresses in [&[silent, good][..], &[refusing, good], &[silent, refusing, good], &[good, silent]] {
+            let connected = tokio::time::timeout(Duration::from_secs(20), connect(found(addresses))).await.unwrap();
+            assert_eq!(connected.unwrap().peer_addr().unwrap(), good, "{addresses:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn refusal_is_reported_when_all_addresses_refuse() {
+        let refused = connect(found(&[refusing().await, refusing().await])).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
