@@ -37,11 +37,25 @@ pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Req
 ///
 /// Source: RFC 9113 sections 6.8 and 8.7.
 pub(super) fn processing(err: &hyper::Error) -> Processing {
-    match err.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) {
+    match h2_error(err) {
         Some(cause) if cause.is_remote() && cause.is_go_away() => Processing::Refused,
         Some(cause) if cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Processing::Refused,
         _ => Processing::Possible,
     }
+}
+
+/// Returns whether an error says that what the endpoint sent is no HTTP/2: h2 reset the stream or closed the connection.
+pub(super) fn is_unreadable(err: &hyper::Error) -> bool {
+    h2_error(err).is_some_and(h2::Error::is_library)
+}
+
+fn h2_error(err: &hyper::Error) -> Option<&h2::Error> {
+    err.source()?.downcast_ref()
+}
+
+/// Returns whether an error says that the endpoint takes no more requests on the connection.
+pub(super) fn is_going_away(err: &hyper::Error) -> bool {
+    h2_error(err).is_some_and(h2::Error::is_go_away)
 }
 
 /// Runs the streams of HTTP/2 connections on the worker's own thread.

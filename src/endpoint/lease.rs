@@ -1,12 +1,12 @@
 //! A connection in use, and the body of an answer that is still to be read from it. Either goes back to its pool when its
-//! work is done, and is closed when it is dropped before.
+//! work is done. When it is dropped before, the pool finishes the exchange if it can, and closes the connection if not.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -16,6 +16,9 @@ use super::http1::{Broken, Connection, RequestHead};
 use super::http2;
 use crate::metrics::ConnectionCount;
 
+/// How soon an answer comes that was sent before the request was received: one round trip, generously.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// A body that can be sent to an endpoint.
 pub trait UploadBody:
     Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static
@@ -24,7 +27,7 @@ pub trait UploadBody:
 
 impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> UploadBody for B {}
 
-/// A connection in use. Dropping it closes the connection if it is HTTP/1.1.
+/// A connection for one request. Dropping it closes the connection if it is HTTP/1.1.
 pub struct Lease<B> {
     line: Line<B>,
     reused: bool,
@@ -35,12 +38,12 @@ pub struct Lease<B> {
 pub(super) enum Line<B> {
     /// A connection for one request at a time.
     Http1(Counted<B>),
-    /// A connection that many share.
-    Http2(SendRequest<B>),
+    /// A connection that many share, and its number.
+    Http2(SendRequest<B>, u64),
 }
 
 /// An HTTP/1.1 connection, counted. In a box: it moves from hand to hand.
-pub struct Counted<B> {
+pub(super) struct Counted<B> {
     pub(super) connection: Box<Connection<B>>,
     pub(super) count: ConnectionCount,
     /// When its last request began. It is idle for less than that, so nothing is kept for too long.
@@ -87,11 +90,12 @@ pub enum BrokenOff {
 }
 
 impl BrokenOff {
-    /// Whether the endpoint was there and did not speak HTTP.
-    pub fn is_protocol(&self) -> bool {
+    /// Returns whether the endpoint sent an answer that cannot be read. Then it was reached and has dealt with the request;
+    /// otherwise the connection broke.
+    pub fn is_unreadable(&self) -> bool {
         match self {
-            Self::Http1(err) => err.is_protocol(),
-            Self::Http2(err) => err.is_parse(),
+            Self::Http1(err) => err.is_unreadable(),
+            Self::Http2(err) => err.is_parse() || http2::is_unreadable(err),
         }
     }
 }
@@ -114,19 +118,22 @@ impl<B: UploadBody> Lease<B> {
     /// # Cancel safety
     /// Not safe: the request may have been received.
     pub fn send(self, head: &RequestHead<'_>, body: B) -> Sending<B> {
-        let Self { line, pool, .. } = self;
+        let Self { line, pool, reused } = self;
         match line {
             Line::Http1(mut counted) => {
                 counted.connection.begin(head, body);
-                Sending::Http1(Some((counted, pool)))
+                Sending::Http1(Some(SendingHttp1 { counted, reused, pool }))
             }
-            Line::Http2(mut sender) => {
+            Line::Http2(mut sender, number) => {
                 let request = http2::request(head, body, pool.endpoint().uri());
                 Sending::Http2(Box::pin(async move {
                     let answer = sender.try_send_request(request).await;
                     answer.map(|answer| answer.map(|body| Download(Source::Http2(body)))).map_err(|mut err| {
                         let is_unsent = err.take_message().is_some();
                         let err = err.into_error();
+                        if http2::is_going_away(&err) || is_unsent {
+                            pool.retire(number);
+                        }
                         let processing = if is_unsent { Processing::Unsent } else { http2::processing(&err) };
                         SendError { processing, source: err.into() }
                     })
@@ -142,9 +149,16 @@ type Sent<B> = Result<Response<Download<B>>, SendError>;
 /// Writes a request and waits for the head of its answer.
 pub enum Sending<B> {
     /// On a connection of its own; `None` when that is done.
-    Http1(Option<(Counted<B>, Pool<B>)>),
+    Http1(Option<SendingHttp1<B>>),
     /// On a shared one. In a box: it is the rarer way, and larger.
     Http2(Pin<Box<dyn Future<Output = Sent<B>>>>),
+}
+
+/// A request that is being sent on an HTTP/1.1 connection.
+pub struct SendingHttp1<B> {
+    counted: Counted<B>,
+    reused: bool,
+    pool: Pool<B>,
 }
 
 impl<B: UploadBody> Future for Sending<B> {
@@ -155,18 +169,49 @@ impl<B: UploadBody> Future for Sending<B> {
             Self::Http1(on) => on,
             Self::Http2(answer) => return answer.as_mut().poll(cx),
         };
-        let Some((counted, _)) = on else { return Poll::Pending };
-        let answer = counted.connection.poll_answer(cx);
-        let answer = match ready!(answer) {
-            Ok(answer) => Ok(answer),
+        let Some(exchange) = on else { return Poll::Pending };
+        let answer = ready!(exchange.counted.connection.poll_answer(cx));
+        let Some(exchange) = on.take() else { return Poll::Pending };
+        Poll::Ready(exchange.ended(answer))
+    }
+}
+
+impl<B> Drop for Sending<B> {
+    fn drop(&mut self) {
+        if let Self::Http1(on) = self
+            && let Some(SendingHttp1 { counted, pool, .. }) = on.take()
+        {
+            pool.abandon(counted, false);
+        }
+    }
+}
+
+impl<B: UploadBody> SendingHttp1<B> {
+    fn ended(self, answer: Result<Response<()>, Broken>) -> Sent<B> {
+        match answer {
+            Ok(answer) if answer.status() == StatusCode::REQUEST_TIMEOUT && self.is_about_idle_connection() => {
+                Err(SendError { processing: Processing::Refused, source: Broken::IdleTimeout.into() })
+            }
+            Ok(answer) => Ok(answer.map(|()| Download::http1(self.counted, self.pool))),
             Err(err) => {
-                let is_unsent = counted.connection.is_unsent();
+                let is_unsent = self.counted.connection.is_unsent();
                 let processing = if is_unsent { Processing::Unsent } else { Processing::Possible };
                 Err(SendError { processing, source: err.into() })
             }
-        };
-        let Some((counted, pool)) = on.take() else { return Poll::Pending };
-        Poll::Ready(answer.map(|answer| answer.map(|()| Download::http1(counted, pool))))
+        }
+    }
+
+    /// Returns whether a 408 is about the connection, which was idle for too long, and not about the request.
+    ///
+    /// Such an answer may be under way when the request is written, and is then read as the answer to it. By it the
+    /// endpoint states that it did not receive a complete request, and closes the connection. An answer of this kind to a
+    /// complete request would come after a timeout of the endpoint's, and not at once; Chromium and Firefox judge it alike.
+    ///
+    /// Source: RFC 9110 section 15.5.9.
+    fn is_about_idle_connection(&self) -> bool {
+        let connection = &self.counted.connection;
+        let came_at_once = || self.counted.used.elapsed() < AT_ONCE;
+        self.reused && connection.will_close() && (!connection.is_written() || came_at_once())
     }
 }
 
@@ -194,6 +239,14 @@ impl<B: UploadBody> Download<B> {
             && let Source::Http1(counted, pool) = std::mem::replace(&mut self.0, Source::Ended)
         {
             pool.give_back(counted);
+        }
+    }
+}
+
+impl<B> Drop for Download<B> {
+    fn drop(&mut self) {
+        if let Source::Http1(counted, pool) = std::mem::replace(&mut self.0, Source::Ended) {
+            pool.abandon(counted, true);
         }
     }
 }

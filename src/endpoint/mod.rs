@@ -3,6 +3,7 @@
 //! An [`Endpoint`] is shared by all workers and never changes; each worker has a [`Pool`] of its own for it. Knows no
 //! operations and no routes.
 
+mod abandoned;
 mod ask;
 mod connect;
 mod health;

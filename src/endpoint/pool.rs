@@ -1,9 +1,12 @@
 //! One worker's connections to one endpoint. Lives on one thread; nothing here is locked.
 //!
 //! The most recently used idle connection goes out first, so that those that are not needed grow old and are closed. A
-//! connection comes back only when its answer has ended.
+//! connection comes back only when its answer has ended. A request that finds none waits in a queue, for which tasks of
+//! their own open connections: a request that is cancelled meanwhile costs no connection.
 
-use std::cell::RefCell;
+mod waiting;
+
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +15,9 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 
+use super::abandoned::{self, Abandoned};
 use super::http1::Connection;
 use super::http2::OnThisThread;
 use super::lease::{Counted, Lease, Line, UploadBody};
@@ -20,11 +25,19 @@ use super::socket::Socket;
 use super::{ConnectError, Endpoint, HttpVersion, PoolSettings, SpareMemory};
 use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
 use crate::outbox::{Batched, Outbox};
+use waiting::Waiting;
 
 /// How often an HTTP/2 connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(30);
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How many HTTP/1.1 connections are opened at once. Chosen: a burst of calls to a far endpoint (300 ms for TCP and TLS)
+/// gets a hundred connections a second, and a burst of cancelled calls does not become one of connections.
+const MOST_OPENING: usize = 32;
+/// A connection that was idle for so long is used only after the runtime has looked at its socket: servers close idle
+/// connections, and some send 408 before. Chosen: no server closes sooner, and on busy connections the look would cost more
+/// than it finds.
+const LONG_IDLE: Duration = Duration::from_secs(1);
 
 /// One worker's connections to one endpoint. Cloning shares it.
 pub struct Pool<B>(Rc<Inner<B>>);
@@ -36,6 +49,11 @@ struct Inner<B> {
     idle: RefCell<Vec<Counted<B>>>,
     /// The HTTP/2 connection, if that is what is spoken.
     shared: RefCell<Option<Shared<B>>>,
+    /// How many HTTP/2 connections were opened.
+    shared_count: Cell<u64>,
+    waiting: Waiting<Offered<B>>,
+    /// Receives exchanges whose caller is gone.
+    abandoned: mpsc::UnboundedSender<Abandoned<B>>,
     /// Whether a task looks for idle connections that have grown old.
     swept: RefCell<Option<tokio::task::JoinHandle<()>>>,
     gauge: ConnectionGauge,
@@ -50,7 +68,14 @@ struct Inner<B> {
 /// An HTTP/2 connection that all requests go on.
 struct Shared<B> {
     sender: http2::SendRequest<B>,
+    number: u64,
     used: Instant,
+}
+
+/// A connection for a request that waits.
+struct Offered<B> {
+    line: Line<B>,
+    is_used: bool,
 }
 
 impl<B: UploadBody> Pool<B> {
@@ -62,11 +87,21 @@ impl<B: UploadBody> Pool<B> {
         outbox: Outbox,
         spare: Rc<SpareMemory>,
     ) -> Self {
+        let (abandoned, received) = mpsc::unbounded_channel();
+        // Ends with the pool, or with the worker.
+        tokio::task::spawn_local(abandoned::finish_all(received));
+        let most_opening = match endpoint.settings().http_version {
+            HttpVersion::Http1 => MOST_OPENING,
+            HttpVersion::Http2 => 1,
+        };
         Self(Rc::new(Inner {
             settings: endpoint.settings().pool,
             endpoint,
             idle: RefCell::default(),
             shared: RefCell::default(),
+            shared_count: Cell::default(),
+            waiting: Waiting::new(most_opening),
+            abandoned,
             swept: RefCell::default(),
             gauge: metrics.connections(metrics_index),
             metrics,
@@ -86,52 +121,105 @@ impl<B: UploadBody> Pool<B> {
         &self.0.gauge
     }
 
-    /// Returns an idle connection, or opens one. With HTTP/2 it is the one connection. `now` is the time.
+    /// Returns an idle connection, or waits for one: for one that is opened, or for one that becomes idle before. With HTTP/2
+    /// it is the one connection. `now` is the time.
     ///
     /// # Errors
     /// [`ConnectError`] when there is none and none can be opened.
     ///
     /// # Cancel safety
-    /// Safe: what was begun is closed.
+    /// Safe: a connection that is being opened is kept for other requests.
     pub async fn lease(&self, now: Instant) -> Result<Lease<B>, ConnectError> {
         let ready = match self.0.endpoint.settings().http_version {
-            HttpVersion::Http1 => self.take_idle(now),
+            HttpVersion::Http1 => self.take_idle(now, LONG_IDLE),
             HttpVersion::Http2 => self.share(now),
         };
         match ready {
             Some(lease) => Ok(lease),
-            None => self.connect().await,
+            // In a box, since it is large and rare: every request's future would have room for it.
+            None => Box::pin(self.wait(now, true)).await,
         }
     }
 
-    /// Opens a connection, whether or not there are idle ones.
+    /// Returns a connection that carried no request before, whether or not there are idle ones. With HTTP/2 it is the one
+    /// connection, unless that is going away.
     ///
     /// # Errors
     /// [`ConnectError`] when none can be opened.
     ///
     /// # Cancel safety
-    /// Safe: what was begun is closed.
+    /// As [`Pool::lease`].
     pub async fn connect(&self) -> Result<Lease<B>, ConnectError> {
-        // In a box, since it is large and rare: every request's future would have room for it.
-        let connected = Box::pin(async {
-            let version = self.0.endpoint.settings().http_version;
-            let socket =
-                self.0.endpoint.connector.connect(version, |stream| Batched::new(stream, &self.0.outbox)).await?;
-            match version {
-                HttpVersion::Http1 => {
-                    let connection = Box::new(Connection::new(socket, Rc::clone(&self.0.spare)));
-                    let count = self.0.gauge.count(ConnectionState::Active);
-                    Ok(Line::Http1(Counted { connection, count, used: Instant::now() }))
-                }
-                HttpVersion::Http2 => self.start_http2(socket).await.map(Line::Http2),
-            }
-        });
-        let lease = connected.await.map(|line| Lease::new(line, false, self.clone()));
-        self.0.metrics.upstream_connected(self.0.metrics_index, lease.is_ok());
-        lease
+        Box::pin(self.wait(Instant::now(), false)).await
     }
 
-    async fn start_http2(&self, socket: Socket<Batched<TcpStream>>) -> Result<http2::SendRequest<B>, ConnectError> {
+    /// Waits for a connection; `takes_used` says whether it may have carried a request before.
+    async fn wait(&self, now: Instant, takes_used: bool) -> Result<Lease<B>, ConnectError> {
+        let ready = match self.0.endpoint.settings().http_version {
+            HttpVersion::Http1 if takes_used && !self.0.idle.borrow().is_empty() => {
+                // Has the runtime look at the sockets.
+                tokio::task::yield_now().await;
+                self.take_idle(now, Duration::MAX)
+            }
+            HttpVersion::Http1 => None,
+            HttpVersion::Http2 => self.share(now),
+        };
+        if let Some(lease) = ready {
+            return Ok(lease);
+        }
+        let mut place = Place { offered: self.0.waiting.enqueue(takes_used), pool: self.clone() };
+        self.open_for_those_that_wait();
+        // Time to resolve the name and time to connect; one that waits for longer finds others before it that fail.
+        let limit = self.0.endpoint.settings().connect_timeout.saturating_mul(2);
+        let offered = tokio::time::timeout(limit, &mut place.offered).await;
+        let Ok(Ok(offered)) = offered else { return Err(ConnectError::Queue(limit)) };
+        let Offered { mut line, is_used } = offered?;
+        if let Line::Http1(counted) = &mut line {
+            counted.used = Instant::now();
+        }
+        Ok(Lease::new(line, is_used, self.clone()))
+    }
+
+    /// Opens connections while more requests wait for one than are being opened, up to the limit.
+    fn open_for_those_that_wait(&self) {
+        while self.0.waiting.opens_another() {
+            let pool = self.clone();
+            // Ends by the endpoint's `connect_timeout`, or with the worker.
+            tokio::task::spawn_local(async move {
+                let opened = pool.open().await;
+                pool.0.metrics.upstream_connected(pool.0.metrics_index, opened.is_ok());
+                pool.0.waiting.opened();
+                match (opened, pool.0.endpoint.settings().http_version) {
+                    (Ok(Line::Http1(counted)), _) => pool.offer(counted, false),
+                    (Ok(Line::Http2(sender, number)), _) => pool
+                        .0
+                        .waiting
+                        .resolve_all(|| Ok(Offered { line: Line::Http2(sender.clone(), number), is_used: false })),
+                    (Err(err), HttpVersion::Http1) => pool.0.waiting.fail(err),
+                    (Err(err), HttpVersion::Http2) => {
+                        let err = Arc::new(err);
+                        pool.0.waiting.resolve_all(|| Err(ConnectError::Shared(Arc::clone(&err))));
+                    }
+                }
+                pool.open_for_those_that_wait();
+            });
+        }
+    }
+
+    async fn open(&self) -> Result<Line<B>, ConnectError> {
+        let version = self.0.endpoint.settings().http_version;
+        let socket = self.0.endpoint.connector.connect(version, |stream| Batched::new(stream, &self.0.outbox)).await?;
+        match version {
+            HttpVersion::Http1 => {
+                let connection = Box::new(Connection::new(socket, Rc::clone(&self.0.spare)));
+                let count = self.0.gauge.count(ConnectionState::Active);
+                Ok(Line::Http1(Counted { connection, count, used: Instant::now() }))
+            }
+            HttpVersion::Http2 => self.start_http2(socket).await,
+        }
+    }
+
+    async fn start_http2(&self, socket: Socket<Batched<TcpStream>>) -> Result<Line<B>, ConnectError> {
         let mut http = http2::Builder::new(OnThisThread);
         // An endpoint that vanished is noticed, whether or not requests wait for it.
         http.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_while_idle(true);
@@ -144,23 +232,36 @@ impl<B: UploadBody> Pool<B> {
                 tracing::debug!(error = %err, "a connection to an endpoint ended badly");
             }
         });
-        self.0.shared.replace(Some(Shared { sender: sender.clone(), used: Instant::now() }));
+        let number = self.0.shared_count.get();
+        self.0.shared_count.set(number + 1);
+        self.0.shared.replace(Some(Shared { sender: sender.clone(), number, used: Instant::now() }));
         self.sweep();
-        Ok(sender)
+        Ok(Line::Http2(sender, number))
+    }
+
+    /// Puts no more requests on an HTTP/2 connection. Those that are on it are not disturbed.
+    pub(super) fn retire(&self, number: u64) {
+        self.0.shared.borrow_mut().take_if(|shared| shared.number == number);
     }
 
     fn share(&self, now: Instant) -> Option<Lease<B>> {
         let mut shared = self.0.shared.borrow_mut();
         let shared = shared.as_mut().filter(|shared| !shared.sender.is_closed())?;
         shared.used = now;
-        Some(Lease::new(Line::Http2(shared.sender.clone()), true, self.clone()))
+        Some(Lease::new(Line::Http2(shared.sender.clone(), shared.number), true, self.clone()))
     }
 
-    fn take_idle(&self, now: Instant) -> Option<Lease<B>> {
+    /// Returns an idle connection, unless the first was idle for `longest` or more.
+    fn take_idle(&self, now: Instant, longest: Duration) -> Option<Lease<B>> {
         let mut idle = self.0.idle.borrow_mut();
         while let Some(mut counted) = idle.pop() {
+            let unused = now.saturating_duration_since(counted.used);
+            if unused >= longest {
+                idle.push(counted);
+                return None;
+            }
             // One that had a long request on it may have begun it before those below began theirs.
-            let is_fresh = now.saturating_duration_since(counted.used) < self.0.settings.idle_timeout;
+            let is_fresh = unused < self.0.settings.idle_timeout;
             if is_fresh && counted.connection.is_usable() {
                 counted.used = now;
                 counted.count.set(ConnectionState::Active);
@@ -171,9 +272,28 @@ impl<B: UploadBody> Pool<B> {
     }
 
     /// Takes back a connection whose request has been answered, if it may carry another one.
-    pub(super) fn give_back(&self, mut counted: Counted<B>) {
+    pub(super) fn give_back(&self, counted: Counted<B>) {
+        if counted.connection.is_free() {
+            self.offer(counted, true);
+        }
+    }
+
+    /// Gives a connection to the first request that waits for one, or keeps it.
+    fn offer(&self, counted: Counted<B>, is_used: bool) {
+        let counted = if self.0.waiting.is_empty() {
+            counted
+        } else {
+            match self.0.waiting.hand_over(Offered { line: Line::Http1(counted), is_used }, is_used) {
+                Some(Offered { line: Line::Http1(counted), .. }) => counted,
+                Some(Offered { line: Line::Http2(..), .. }) | None => return,
+            }
+        };
+        self.keep(counted);
+    }
+
+    fn keep(&self, mut counted: Counted<B>) {
         let mut idle = self.0.idle.borrow_mut();
-        if !counted.connection.is_free() || idle.len() >= self.0.settings.max_idle_per_worker {
+        if idle.len() >= self.0.settings.max_idle_per_worker {
             return;
         }
         counted.count.set(ConnectionState::Idle);
@@ -207,9 +327,32 @@ impl<B: UploadBody> Pool<B> {
     }
 }
 
+impl<B> Pool<B> {
+    /// Takes over an exchange whose caller is gone; `is_answered` says whether the head of the answer was read.
+    pub(super) fn abandon(&self, exchange: Counted<B>, is_answered: bool) {
+        let abandoned = Abandoned { exchange, pool: self.clone(), is_answered };
+        // At the end of the worker nobody receives it; then it is closed.
+        let _closed = self.0.abandoned.send(abandoned);
+    }
+}
+
 impl<B> Clone for Pool<B> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
+    }
+}
+
+/// A place in the queue. A connection that was handed over to a request that has just been given up goes back.
+struct Place<B: UploadBody> {
+    offered: oneshot::Receiver<Result<Offered<B>, ConnectError>>,
+    pool: Pool<B>,
+}
+
+impl<B: UploadBody> Drop for Place<B> {
+    fn drop(&mut self) {
+        if let Ok(Ok(Offered { line: Line::Http1(counted), is_used })) = self.offered.try_recv() {
+            self.pool.offer(counted, is_used);
+        }
     }
 }
 

@@ -72,7 +72,7 @@ label_enum! {
 label_enum! {
     /// Why an attempt at an endpoint failed.
     UpstreamErrorReason {
-        /// The endpoint's name did not resolve.
+        /// The endpoint's name did not resolve, or not in time.
         Dns = "dns",
         /// The connection was refused or unreachable.
         Connect = "connect",
@@ -88,7 +88,7 @@ label_enum! {
         ResetBeforeSend = "reset_before_send",
         /// The connection ended after something was written.
         ResetAfterSend = "reset_after_send",
-        /// The answer was not HTTP.
+        /// The endpoint sent an answer that cannot be read.
         Protocol = "protocol",
         /// The answer's body broke off.
         Body = "body",

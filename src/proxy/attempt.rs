@@ -287,6 +287,7 @@ impl Proxy {
             Failure::Unsent(err) => ProxyError::EndpointUnavailable(err.into()),
             Failure::Deadline { sent: false } => ProxyError::EndpointUnavailable("no connection in time".into()),
             Failure::Deadline { sent: true } => ProxyError::Deadline { limit: time },
+            Failure::Broken(err) if err.is_unreadable() => ProxyError::AnswerUnreadable(err.into()),
             Failure::Broken(err) => ProxyError::UpstreamBroken(err),
         }
     }

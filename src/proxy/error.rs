@@ -126,6 +126,11 @@ pub enum ProxyError {
     /// The endpoint broke off.
     #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
     UpstreamBroken(#[source] BrokenOff),
+    /// The endpoint was reached, and sent an answer that cannot be read.
+    #[error(
+        "the SignalR endpoint sent an answer that cannot be read; the request was received. The cause is in the gateway's log"
+    )]
+    AnswerUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The endpoint broke off in the middle of an answer that had to be read here.
     #[error("the SignalR endpoint's answer broke off or was too long")]
     AnswerBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -173,7 +178,7 @@ impl ProxyError {
             Self::EndpointUnavailable(_) | Self::AllOut { .. } => ErrorKind::EndpointUnavailable,
             Self::Overload { .. } => ErrorKind::Overload,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
-            Self::UpstreamBroken(_) | Self::AnswerBroken(_) => ErrorKind::UpstreamBroken,
+            Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) => ErrorKind::UpstreamBroken,
             Self::PartialDelivery { .. } => ErrorKind::PartialDelivery,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Draining => ErrorKind::Draining,
@@ -195,7 +200,10 @@ impl ProxyError {
             Self::HeaderRequired { .. } => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::UpstreamBroken(_) | Self::AnswerBroken(_) | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
+            Self::UpstreamBroken(_)
+            | Self::AnswerUnreadable(_)
+            | Self::AnswerBroken(_)
+            | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TokenUnavailable(_)
             | Self::EndpointUnavailable(_)
@@ -229,6 +237,7 @@ impl ProxyError {
             Self::Overload { .. } => "Too many calls at once",
             Self::RateLimited { .. } => "Too many calls",
             Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint broke off",
+            Self::AnswerUnreadable(_) => "Unreadable answer",
             Self::PartialDelivery { .. } => "Partial delivery",
             Self::Deadline { .. } => "Endpoint did not answer in time",
             Self::Draining => "Gateway is stopping",
@@ -261,6 +270,7 @@ impl ProxyError {
             | Self::BodyTooLarge { .. }
             | Self::HeadersTooLarge { .. }
             | Self::UpstreamBroken(_)
+            | Self::AnswerUnreadable(_)
             | Self::AnswerBroken(_)
             | Self::PartialDelivery { .. }
             | Self::Deadline { .. }
@@ -273,7 +283,9 @@ impl ProxyError {
         match self {
             Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) => Ending::Unsent,
             Self::Overload { .. } => Ending::Full,
-            Self::UpstreamBroken(_) | Self::AnswerBroken(_) | Self::Deadline { .. } => Ending::NoAnswer,
+            Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) | Self::Deadline { .. } => {
+                Ending::NoAnswer
+            }
             Self::Malformed(_)
             | Self::HostNotAllowed { .. }
             | Self::OriginNotAllowed { .. }

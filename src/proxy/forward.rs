@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
-use http::{Response, Uri};
+use http::{HeaderValue, Response, Uri};
 
 use super::body::{Answer, RequestBody};
 use super::deadline::Deadlines;
@@ -21,13 +22,15 @@ pub(super) struct Outgoing<'a> {
     /// The caller's, or another that takes its place.
     pub(super) uri: &'a Uri,
     pub(super) body: &'a RequestBody,
+    /// Whether the answer's body is edited here, so that it must not be encoded.
+    pub(super) is_edited: bool,
     /// Its books. The head is there, too.
     pub(super) exchange: &'a Exchange,
 }
 
 impl<'a> Outgoing<'a> {
     pub(super) fn new(operation: Operation, body: &'a RequestBody, exchange: &'a Exchange) -> Self {
-        Self { operation, uri: &exchange.head().uri, body, exchange }
+        Self { operation, uri: &exchange.head().uri, body, is_edited: false, exchange }
     }
 
     pub(super) fn head(&self) -> &'a CallHead {
@@ -39,7 +42,16 @@ impl<'a> Outgoing<'a> {
         let target = self.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let head = self.head();
         let lines = |line: &mut EachLine<'_>| {
-            headers::to_upstream(head, endpoint.host(), bearer, line);
+            if self.is_edited {
+                headers::to_upstream(head, endpoint.host(), bearer, &mut |name, value| {
+                    if *name != ACCEPT_ENCODING {
+                        line(name, value);
+                    }
+                });
+                line(&ACCEPT_ENCODING, &HeaderValue::from_static("identity"));
+            } else {
+                headers::to_upstream(head, endpoint.host(), bearer, line);
+            }
         };
         let head = RequestHead { method: &head.method, target, lines: &lines, unwanted: headers::is_unwanted };
         lease.send(&head, self.body.rewound())
@@ -69,7 +81,7 @@ impl Failure {
         match self {
             Self::Connect(err) => err.reason(),
             Self::Unsent(_) => UpstreamErrorReason::ResetBeforeSend,
-            Self::Broken(err) if err.is_protocol() => UpstreamErrorReason::Protocol,
+            Self::Broken(err) if err.is_unreadable() => UpstreamErrorReason::Protocol,
             Self::Broken(_) => UpstreamErrorReason::ResetAfterSend,
             Self::Deadline { sent: false } => UpstreamErrorReason::ConnectTimeout,
             Self::Deadline { sent: true } => UpstreamErrorReason::TryTimeout,

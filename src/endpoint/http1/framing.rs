@@ -9,7 +9,7 @@ use super::Broken;
 /// The longest chunk size line, with extensions, and the longest trailer section. Nobody sends either to speak of.
 const LONGEST_LINE: usize = 16 * 1024;
 /// The most trailer fields.
-const MAX_TRAILERS: usize = 32;
+const MAX_TRAILERS: usize = 128;
 
 /// Takes the framing off a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

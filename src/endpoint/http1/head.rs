@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use super::framing::{Chunk, Decoder};
@@ -12,8 +12,10 @@ use super::upload::Length;
 use super::{Broken, RequestHead};
 use crate::endpoint::SpareMemory;
 
-/// The most header lines of an answer.
-const MAX_HEADERS: usize = 100;
+/// The header lines of an answer that are read without more memory.
+const USUAL_LINES: usize = 100;
+/// The most header lines of an answer. Chosen: no server sends as many; the size of the head is limited as well.
+const MAX_LINES: usize = 1024;
 
 /// Writes the head of a request, and what frames a body of that length.
 ///
@@ -66,27 +68,67 @@ pub(super) fn read(
     unwanted: fn(&HeaderName) -> bool,
     spare: &SpareMemory,
 ) -> Result<Option<(usize, Head)>, Broken> {
+    let reader = Reader { input, method, unwanted, spare };
     let mut start = 0;
     loop {
-        let rest = input.get(start..).unwrap_or_default();
-        let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut lines = [const { MaybeUninit::uninit() }; USUAL_LINES];
+        let step = match reader.step(start, &mut lines) {
+            Err(Broken::NotHttp(httparse::Error::TooManyHeaders)) => reader.step_of_many_lines(start),
+            step => step,
+        };
+        match step? {
+            Step::Incomplete => return Ok(None),
+            Step::Interim(length) => start += length,
+            Step::Final(length, head) => return Ok(Some((start + length, head))),
+        }
+    }
+}
+
+struct Reader<'a> {
+    input: &'a Bytes,
+    method: &'a Method,
+    unwanted: fn(&HeaderName) -> bool,
+    spare: &'a SpareMemory,
+}
+
+/// What stands at some position of the input; with its length.
+enum Step {
+    /// The beginning of a head.
+    Incomplete,
+    /// The head of an interim answer.
+    Interim(usize),
+    /// The head of the final answer.
+    Final(usize, Head),
+}
+
+impl Reader<'_> {
+    #[inline]
+    fn step<'a>(&'a self, start: usize, lines: &mut [MaybeUninit<httparse::Header<'a>>]) -> Result<Step, Broken> {
+        let rest = self.input.get(start..).unwrap_or_default();
         let mut found = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut found, rest, &mut lines);
-        let httparse::Status::Complete(length) = parsed.map_err(Broken::NotHttp)? else { return Ok(None) };
-        start += length;
+        let mut parser = httparse::ParserConfig::default();
+        // A proxy removes it (RFC 9112 section 5.1).
+        parser.allow_spaces_after_header_name_in_responses(true);
+        let parsed = parser.parse_response_with_uninit_headers(&mut found, rest, lines);
+        let httparse::Status::Complete(length) = parsed.map_err(Broken::NotHttp)? else { return Ok(Step::Incomplete) };
         let status = StatusCode::from_u16(found.code.unwrap_or_default());
         let status = status.map_err(|_not_one| Broken::NotHttp(httparse::Error::Status))?;
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Broken::Framing("it switches to a protocol that nobody asked for"));
+            return Err(Broken::Framing("it switches to a protocol that was not asked for"));
         }
         if status.is_informational() {
-            continue;
+            return Ok(Step::Interim(length));
         }
-        let mut head = Reading::new(found.version == Some(1), spare.map());
+        let mut head = Reading::new(found.version == Some(1), self.spare.map());
         for line in found.headers.iter() {
-            head.line(line.name, input.slice_ref(line.value), unwanted)?;
+            head.line(line.name, self.input.slice_ref(line.value), self.unwanted)?;
         }
-        return Ok(Some((start, head.ended(status, found.reason.unwrap_or_default(), method)?)));
+        Ok(Step::Final(length, head.ended(status, found.reason.unwrap_or_default(), self.method)?))
+    }
+
+    #[cold]
+    fn step_of_many_lines(&self, start: usize) -> Result<Step, Broken> {
+        self.step(start, &mut vec![MaybeUninit::uninit(); MAX_LINES])
     }
 }
 
@@ -96,10 +138,31 @@ struct Reading {
     headers: HeaderMap,
     is_http11: bool,
     length: Option<u64>,
-    /// Whether there is a `Transfer-Encoding`, and whether the last of them is `chunked`.
-    transfer_encoding: Option<bool>,
+    coding: Coding,
     closes: bool,
     asks_to_stay: bool,
+}
+
+/// The transfer codings of an answer, from all of its `Transfer-Encoding` lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Coding {
+    /// There is none.
+    #[default]
+    Identity,
+    /// `chunked`, once.
+    Chunked,
+    /// Another, or more than one: the body could be passed on only after it was decoded.
+    Unknown,
+}
+
+impl Coding {
+    fn and(self, line: &HeaderValue) -> Self {
+        // A list may have empty elements (RFC 9110 section 5.6.1.2), but not be empty.
+        let mut codings = tokens(line).filter(|coding| !coding.is_empty());
+        let is_chunked = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        let is_only = self == Self::Identity && codings.next().is_none();
+        if is_chunked && is_only { Self::Chunked } else { Self::Unknown }
+    }
 }
 
 impl Reading {
@@ -111,9 +174,15 @@ impl Reading {
         let name = HeaderName::from_bytes(name.as_bytes());
         let name = name.map_err(|_invalid| Broken::NotHttp(httparse::Error::HeaderName))?;
         let value = HeaderValue::from_maybe_shared(value);
-        let value = value.map_err(|_invalid| Broken::NotHttp(httparse::Error::HeaderValue))?;
+        let mut value = value.map_err(|_invalid| Broken::NotHttp(httparse::Error::HeaderValue))?;
         if name == CONTENT_LENGTH {
-            let length = parse_length(value.as_bytes()).ok_or(Broken::Framing("its length is not a number"))?;
+            let length = if let Some(length) = parse_length(value.as_bytes()) {
+                length
+            } else {
+                let length = parse_lengths(&value).ok_or(Broken::Framing("its length is not a number"))?;
+                value = length.into();
+                length
+            };
             match self.length {
                 None => self.length = Some(length),
                 // The same once more says nothing new, and goes no further.
@@ -121,7 +190,7 @@ impl Reading {
                 Some(_) => return Err(Broken::Framing("it has two lengths")),
             }
         } else if name == TRANSFER_ENCODING {
-            self.transfer_encoding = Some(last_of(&value).eq_ignore_ascii_case(b"chunked"));
+            self.coding = self.coding.and(&value);
         } else if name == CONNECTION {
             self.closes |= has_token(&value, b"close");
             self.asks_to_stay |= has_token(&value, b"keep-alive");
@@ -132,14 +201,17 @@ impl Reading {
         Ok(())
     }
 
-    fn ended(self, status: StatusCode, reason: &str, method: &Method) -> Result<Head, Broken> {
+    fn ended(mut self, status: StatusCode, reason: &str, method: &Method) -> Result<Head, Broken> {
         let body = self.body(status, method)?;
+        if status == StatusCode::NO_CONTENT && self.length.is_some() {
+            // It has none (RFC 9110 section 8.6).
+            self.headers.remove(CONTENT_LENGTH);
+        }
         let ends_with_connection = body == Decoder::UntilClose;
         let keeps_alive = !self.closes && !ends_with_connection && (self.is_http11 || self.asks_to_stay);
         let mut answer = Response::new(());
         *answer.status_mut() = status;
         *answer.headers_mut() = self.headers;
-        *answer.version_mut() = if self.is_http11 { Version::HTTP_11 } else { Version::HTTP_10 };
         // The server writes it; most are the usual words.
         if status.canonical_reason() != Some(reason)
             && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
@@ -156,15 +228,25 @@ impl Reading {
         if *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Ok(Decoder::Ended);
         }
-        match (self.transfer_encoding, self.length) {
-            (Some(_), Some(_)) => Err(Broken::Framing("it has a length and a transfer encoding")),
-            (Some(_), None) if !self.is_http11 => Err(Broken::Framing("HTTP/1.0 does not have transfer encodings")),
-            (Some(true), None) => Ok(Decoder::Chunked(Chunk::Size)),
-            (Some(false), None) => Err(Broken::Framing("its transfer encoding is not chunked")),
-            (None, Some(length)) => Ok(Decoder::of_length(length)),
-            (None, None) => Ok(Decoder::UntilClose),
+        match (self.coding, self.length) {
+            (Coding::Identity, Some(length)) => Ok(Decoder::of_length(length)),
+            (Coding::Identity, None) => Ok(Decoder::UntilClose),
+            (_, Some(_)) => Err(Broken::Framing("it has a length and a transfer encoding")),
+            (_, None) if !self.is_http11 => Err(Broken::Framing("HTTP/1.0 does not have transfer encodings")),
+            (Coding::Chunked, None) => Ok(Decoder::Chunked(Chunk::Size)),
+            (Coding::Unknown, None) => Err(Broken::Coding),
         }
     }
+}
+
+/// Reads a list of the same number, again and again.
+///
+/// Source: RFC 9110 section 8.6.
+#[cold]
+fn parse_lengths(value: &HeaderValue) -> Option<u64> {
+    let mut lengths = tokens(value).map(parse_length);
+    let first = lengths.next()??;
+    lengths.all(|length| length == Some(first)).then_some(first)
 }
 
 /// Reads digits and nothing else: no sign, no blanks, no list.
@@ -179,8 +261,4 @@ fn tokens(value: &HeaderValue) -> impl DoubleEndedIterator<Item = &[u8]> {
 
 fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
     tokens(value).any(|found| found.eq_ignore_ascii_case(token))
-}
-
-fn last_of(value: &HeaderValue) -> &[u8] {
-    tokens(value).next_back().unwrap_or_default()
 }

@@ -57,9 +57,15 @@ pub enum Broken {
     /// What came does not say where it ends, or says two things.
     #[error("the endpoint's answer is not clearly framed: {0}")]
     Framing(&'static str),
+    /// Its body is coded for the connection in a way that is not known here.
+    #[error("the endpoint's answer has a transfer coding other than chunked, which this gateway did not ask for")]
+    Coding,
     /// The head has no end.
     #[error("the head of the endpoint's answer is longer than {MAX_HEAD_BYTES} bytes")]
     HeadTooLarge,
+    /// What came is no answer to the request.
+    #[error("the endpoint closed the connection, which was idle for too long for it, as the request was sent (408)")]
+    IdleTimeout,
     /// The caller broke off.
     #[error("the body of the request broke off")]
     Upload(#[source] Cause),
@@ -69,9 +75,9 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// Whether the endpoint was there and did not speak HTTP.
-    pub fn is_protocol(&self) -> bool {
-        matches!(self, Self::NotHttp(_) | Self::Framing(_) | Self::HeadTooLarge)
+    /// Returns whether the endpoint sent an answer that cannot be read.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::NotHttp(_) | Self::Framing(_) | Self::Coding | Self::HeadTooLarge)
     }
 }
 
@@ -148,6 +154,21 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     pub(super) fn is_unsent(&self) -> bool {
         // What is on its way cannot be called back.
         socket::written(&self.socket).is_some_and(|now| Some(now) == self.written_before)
+    }
+
+    /// Takes back a request that is unsent.
+    pub(super) fn withdraw(&mut self) {
+        self.upload = None;
+    }
+
+    /// Whether all of the request was given to the system, or is on its way to it.
+    pub(super) fn is_written(&self) -> bool {
+        self.upload.is_none() && self.deaf.is_none()
+    }
+
+    /// Whether the endpoint closes the connection after the answer.
+    pub(super) fn will_close(&self) -> bool {
+        !self.keeps_alive
     }
 
     /// Writes the request and reads the head of its answer.
@@ -264,7 +285,6 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
 
     /// Whether it may carry another request: both sides have ended this one and want to stay.
     pub(super) fn is_free(&self) -> bool {
-        let is_written = self.upload.is_none() && self.deaf.is_none();
-        self.keeps_alive && self.body_has_ended() && is_written && self.input.is_empty()
+        self.keeps_alive && self.body_has_ended() && self.is_written() && self.input.is_empty()
     }
 }

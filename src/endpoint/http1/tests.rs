@@ -86,7 +86,9 @@ where
 }
 
 async fn hypers(stream: TcpStream, method: Method) -> Reading {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let mut client = hyper::client::conn::http1::Builder::new();
+    client.allow_spaces_after_header_name_in_responses(true);
+    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.unwrap();
     let request = Request::builder().method(method).uri("/api?x=%2F").header("host", "east.example");
     let answer = async {
         let answer = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await?;
@@ -94,6 +96,9 @@ async fn hypers(stream: TcpStream, method: Method) -> Reading {
         // A length that is said twice goes on once.
         if let Some(length) = head.headers.get("content-length").cloned() {
             head.headers.insert("content-length", length);
+        }
+        if head.status == StatusCode::NO_CONTENT {
+            head.headers.remove("content-length");
         }
         let body = body.collect().await?.to_bytes().to_vec();
         Ok(Read { status: head.status, headers: head.headers, body })
@@ -141,7 +146,8 @@ fn answers_are_read_as_hyper_reads_them() {
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-ms-error-code: A.B\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: ,Chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 5\r\nblank \t: before\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\nhello\r\n0\r\n\r\n",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -189,7 +195,7 @@ fn unwanted_headers_are_left_out_and_lengths_that_contradict_are_refused() {
         assert_eq!(names, ["wanted", "content-length"]);
 
         for lengths in
-            ["content-length: 5\r\ncontent-length: 4", "content-length: +5", "content-length: 5, 5", "content-length:"]
+            ["content-length: 5\r\ncontent-length: 4", "content-length: +5", "content-length: 5, 4", "content-length:"]
         {
             let answer = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\nhello").into_bytes();
             for method in [Method::POST, Method::HEAD] {
@@ -209,6 +215,9 @@ fn framing_that_could_be_read_in_two_ways_is_refused() {
         for answer in [
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n;x\r\nhello\r\n0\r\n\r\n",
         ] {
@@ -420,7 +429,8 @@ proptest! {
             (Err(_), Err(_)) => {}
             (Err(err), Ok(_)) => {
                 let lengths = text.matches("content-length:").count();
-                let is_ambiguous = lengths > 1 || (lengths == 1 && text.contains("transfer-encoding:"));
+                let codings = text.matches("transfer-encoding:").count();
+                let is_ambiguous = lengths > 1 || codings > 1 || (lengths == 1 && codings == 1);
                 // hyper takes an empty line for a chunk of no size.
                 let has_empty_chunk = text.contains("\r\n\r\n\r\n");
                 prop_assert!(is_ambiguous || has_empty_chunk, "only we refuse: {} {:?}", err, text);

@@ -174,3 +174,62 @@ fn one_that_is_not_needed_any_more_is_closed_though_no_request_comes() {
         assert!(pool.0.idle.borrow().is_empty());
     });
 }
+
+#[test]
+fn requests_that_are_cancelled_while_they_wait_cost_no_connections() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, ROOMY).await;
+        for _ in 0..100 {
+            let mut lease = Box::pin(pool.lease(Instant::now()));
+            assert!(futures_util::poll!(&mut lease).is_pending());
+        }
+        while pool.0.idle.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let lease = pool.lease(Instant::now()).await.unwrap();
+        assert_eq!(ask(lease).await, 0);
+        assert_eq!(server.connections.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn exchanges_that_are_cancelled_are_finished_and_their_connection_is_used_again() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, ROOMY).await;
+        let host = HeaderValue::from_static("east");
+        let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
+        let head = RequestHead { method: &Method::POST, target: "/", lines: &lines, unwanted: |_: &HeaderName| false };
+        for polls in [0, 1, 0, 1] {
+            let mut sending = pool.lease(Instant::now()).await.unwrap().send(&head, Full::default());
+            for _ in 0..polls {
+                assert!(futures_util::poll!(&mut sending).is_pending());
+            }
+            drop(sending);
+            while pool.0.idle.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(ask(pool.lease(Instant::now()).await.unwrap()).await, 0);
+        assert_eq!(server.connections.borrow().len(), 1);
+    });
+}
+
+#[test]
+fn request_that_waits_takes_the_connection_that_is_free_first() {
+    in_time(async {
+        let server = Server::default();
+        let pool = pool(&server, ROOMY).await;
+        let leases: Vec<_> = (0..MOST_OPENING).map(|_| pool.lease(Instant::now())).collect();
+        let leases: Vec<_> = futures_util::future::join_all(leases).await.into_iter().map(Result::unwrap).collect();
+        let first = leases.into_iter().next().unwrap();
+        let mut waiting = Box::pin(pool.lease(Instant::now()));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let number = ask(first).await;
+        let lease = waiting.await.unwrap();
+        // It is the free one, or the one that was opened for it: whichever was there before.
+        let is_reused = lease.is_reused();
+        assert_eq!(ask(lease).await == number, is_reused);
+    });
+}

@@ -70,7 +70,10 @@ impl Caller {
     }
 
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, host: String) -> Self {
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let mut client = http1::Builder::new();
+        // Some tests have answers with many header lines.
+        client.max_headers(2048);
+        let (sender, connection) = client.handshake(TokioIo::new(stream)).await.unwrap();
         // Ends when the caller is dropped or the gateway closes.
         tokio::spawn(connection);
         Self { sender, host }

@@ -1,0 +1,167 @@
+//! An endpoint that answers each request with bytes that a test chose, plain or over TLS.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rustls_pki_types::PrivateKeyDer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot};
+use tokio_rustls::TlsAcceptor;
+
+use super::Plan;
+
+/// What a request is answered with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    /// The bytes, write by write.
+    pub(crate) writes: Vec<Vec<u8>>,
+    /// Whether the connection is closed behind them.
+    pub(crate) closes: bool,
+    /// What is waited for before.
+    pub(crate) after: Option<Arc<Notify>>,
+}
+
+/// An endpoint; health probes are answered for it.
+pub(crate) struct AnsweringEndpoint {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    certificate: Option<String>,
+}
+
+#[derive(Default)]
+struct Shared {
+    next: Mutex<VecDeque<(Written, oneshot::Sender<usize>)>>,
+    connections: Mutex<usize>,
+    /// Of requests that were received.
+    heads: Mutex<Vec<String>>,
+}
+
+impl AnsweringEndpoint {
+    pub(crate) async fn start() -> Self {
+        Self::listen(None).await
+    }
+
+    pub(crate) async fn start_tls() -> Self {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        Self::listen(Some((TlsAcceptor::from(Arc::new(config)), cert.pem()))).await
+    }
+
+    async fn listen(tls: Option<(TlsAcceptor, String)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::<Shared>::default();
+        let (acceptor, certificate) = tls.unzip();
+        let served = Arc::clone(&shared);
+        // Ends with the test's runtime.
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (shared, acceptor) = (Arc::clone(&served), acceptor.clone());
+                stream.set_nodelay(true).unwrap();
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => drop(serve(stream, &shared).await),
+                        Some(acceptor) => {
+                            let Ok(stream) = acceptor.accept(stream).await else { return };
+                            drop(serve(stream, &shared).await);
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, shared, certificate }
+    }
+
+    /// Puts it in the place of an endpoint of the sandbox.
+    pub(crate) fn stand_in(&self, name: &str, folder: &Path, plan: &mut Plan) {
+        let scheme = match &self.certificate {
+            Some(pem) => {
+                let file = folder.join("answering-endpoint.pem");
+                std::fs::write(&file, pem).unwrap();
+                plan.set(&format!("endpoints.{name}.ca_file"), file.to_str().unwrap());
+                "https"
+            }
+            None => "http",
+        };
+        plan.set(&format!("endpoints.{name}.url"), &format!("{scheme}://{}", self.address));
+    }
+
+    /// Adds what a further request is answered with. Returns the number of its connection, once all is written.
+    pub(crate) fn answers(&self, written: Written) -> oneshot::Receiver<usize> {
+        let (done, number) = oneshot::channel();
+        self.shared.next.lock().unwrap().push_back((written, done));
+        number
+    }
+
+    /// The heads of the requests that were received, health probes left out.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.shared.heads.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) -> std::io::Result<()> {
+    let mut number = None;
+    while let Some(head) = read_request(&mut stream).await? {
+        if head.starts_with("HEAD /api/health") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+            continue;
+        }
+        let number = *number.get_or_insert_with(|| {
+            let mut connections = shared.connections.lock().unwrap();
+            *connections += 1;
+            *connections
+        });
+        shared.heads.lock().unwrap().push(head);
+        let next = shared.next.lock().unwrap().pop_front();
+        let Some((written, done)) = next else {
+            stream.write_all(b"HTTP/1.1 500 Not Expected\r\ncontent-length: 0\r\n\r\n").await?;
+            continue;
+        };
+        if let Some(after) = &written.after {
+            after.notified().await;
+        }
+        for write in &written.writes {
+            // The gateway closes when it has read enough.
+            if stream.write_all(write).await.is_err() || stream.flush().await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        if written.closes {
+            let _closed = stream.shutdown().await;
+        }
+        let _nobody_asks = done.send(number);
+        if written.closes {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Reads a whole request and returns its head.
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<String>> {
+    let mut read = Vec::new();
+    loop {
+        if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&read[..end]).into_owned();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let whole = end + 4 + length.map_or(0, |length| length.parse().unwrap());
+            if read.len() >= whole {
+                return Ok(Some(head));
+            }
+        }
+        if stream.read_buf(&mut read).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
