@@ -3,8 +3,8 @@
 
 use http::HeaderValue;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, LOCATION, ORIGIN,
-    USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    LOCATION, ORIGIN, USER_AGENT,
 };
 
 use super::CallHead;
@@ -166,7 +166,14 @@ pub fn to_downstream(
     gateway: impl FnOnce() -> Option<String>,
 ) {
     // One look is enough for most answers: nothing is found, nothing is hashed and nothing is allocated.
-    let mut gone: Vec<HeaderName> = headers.keys().filter(|name| is_not_for_callers(name)).cloned().collect();
+    let mut gone = Vec::new();
+    let mut has_link = false;
+    for name in headers.keys() {
+        if is_not_for_callers(name) {
+            gone.push(name.clone());
+        }
+        has_link |= LINKS.contains(name);
+    }
     if gone.contains(&CONNECTION) {
         gone.extend(named_by_connection(headers));
     }
@@ -174,14 +181,42 @@ pub fn to_downstream(
         headers.remove(name);
     }
     headers.insert(REQUEST_ID, request_id.clone());
-    if let Some(location) = headers.get(LOCATION)
-        && let Some(path) = location.to_str().ok().and_then(|location| location.strip_prefix(endpoint))
-        && (path.is_empty() || path.starts_with(['/', '?']))
-        && let Some(gateway) = gateway()
-        && let Ok(rewritten) = HeaderValue::try_from(format!("{gateway}{path}"))
-    {
-        headers.insert(LOCATION, rewritten);
+    if has_link {
+        rewrite_links(headers, endpoint, gateway);
     }
+}
+
+/// The headers whose value is a link.
+const LINKS: [HeaderName; 2] = [LOCATION, CONTENT_LOCATION];
+
+#[cold]
+fn rewrite_links(headers: &mut HeaderMap, endpoint: &str, gateway: impl FnOnce() -> Option<String>) {
+    let Some(gateway) = gateway() else { return };
+    for name in LINKS {
+        if let Some(link) = headers.get_mut(name)
+            && let Some(path) = link.to_str().ok().and_then(|link| path_at(endpoint, link))
+            && let Ok(rewritten) = HeaderValue::try_from(format!("{gateway}{path}"))
+        {
+            *link = rewritten;
+        }
+    }
+}
+
+/// Returns what follows the host in a link that points at the endpoint, however that is written.
+///
+/// Source: RFC 3986 sections 3 and 6.2.
+fn path_at<'a>(endpoint: &str, link: &'a str) -> Option<&'a str> {
+    let (scheme, host) = endpoint.split_once("://")?;
+    let (link_scheme, rest) = match link.strip_prefix("//") {
+        Some(rest) => (scheme, rest),
+        None => link.split_once("://")?,
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let authority = authority.rsplit_once('@').map_or(authority, |(_user, authority)| authority);
+    let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    let authority = authority.strip_suffix(default_port).or(authority.strip_suffix(':')).unwrap_or(authority);
+    let is_there = link_scheme.eq_ignore_ascii_case(scheme) && authority.eq_ignore_ascii_case(host);
+    is_there.then_some(path)
 }
 
 #[cfg(test)]
@@ -275,12 +310,31 @@ mod tests {
     }
 
     #[test]
-    fn links_to_other_hosts_are_left_alone() {
-        for location in ["https://east.example.evil/x", "https://other/x", "/relative"] {
-            let mut headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
-            let gateway = || Some(String::from("http://gw"));
-            to_downstream(&mut headers, &HeaderValue::from_static("id"), "https://east.example", gateway);
-            assert_eq!(headers.get(LOCATION).unwrap(), location);
+    fn links_to_the_endpoint_are_rewritten_however_they_are_written_and_others_are_left_alone() {
+        for (endpoint, location, expected) in [
+            ("https://east.example", "https://east.example/x?y#z", "http://gw/x?y#z"),
+            ("https://east.example", "https://east.example", "http://gw"),
+            ("https://east.example", "HTTPS://East.Example/X", "http://gw/X"),
+            ("https://east.example", "https://east.example:443/x", "http://gw/x"),
+            ("https://east.example", "https://east.example:/x", "http://gw/x"),
+            ("https://east.example", "//east.example/x", "http://gw/x"),
+            ("https://east.example", "https://user@east.example?x", "http://gw?x"),
+            ("https://east.example:8443", "https://east.example:8443/x", "http://gw/x"),
+            ("http://127.0.0.1", "http://127.0.0.1:80/x", "http://gw/x"),
+            ("https://east.example", "https://east.example.evil/x", "https://east.example.evil/x"),
+            ("https://east.example", "https://east.example@evil/x", "https://east.example@evil/x"),
+            ("https://east.example", "http://east.example/x", "http://east.example/x"),
+            ("https://east.example", "https://east.example:8443/x", "https://east.example:8443/x"),
+            ("https://east.example", "https://other/x", "https://other/x"),
+            ("https://east.example", "/relative", "/relative"),
+        ] {
+            for name in LINKS {
+                let mut headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static(location))]);
+                to_downstream(&mut headers, &HeaderValue::from_static("id"), endpoint, || {
+                    Some(String::from("http://gw"))
+                });
+                assert_eq!(headers.get(&name).unwrap(), expected, "{location}");
+            }
         }
     }
 }

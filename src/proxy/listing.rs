@@ -1,11 +1,11 @@
 //! The list of connections in a group, over one endpoint or several, page by page.
 //!
 //! A page's `nextLink` is absolute and points at the endpoint; it is turned towards the gateway, and its continuation
-//! token says which endpoint the next page comes from. So a list stays on the endpoint it began with, and over several
+//! token says which endpoint the next page comes from. Pages are asked for without a content coding, since they are edited. So a list stays on the endpoint it began with, and over several
 //! endpoints goes on with the next one when the one before has no more. `top` counts down as the list goes.
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response, StatusCode, Uri};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ use crate::route::{Choice, Manner, WhenUnavailable};
 
 /// The largest page that is read. A page has 200 entries at most, each of two ids.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// The cause of a refusal.
+const ENCODED: &str = "the page of the list has a content coding, which was not asked for; its link cannot be edited";
 /// Opens the gateway's own continuation tokens: `~endpoint~token`.
 const MARK: char = '~';
 
@@ -42,7 +44,7 @@ impl Proxy {
             None => (None, &*given),
         };
         let resumed_at;
-        let mut page_request = *outgoing;
+        let mut page_request = Outgoing { is_edited: true, ..*outgoing };
         if resumed.is_some() {
             resumed_at = with_query(outgoing.uri, &[("continuationToken", upstream_token)])?;
             page_request.uri = &resumed_at;
@@ -58,6 +60,10 @@ impl Proxy {
             return Ok((upstream, response));
         }
         let (mut head, answer) = response.into_parts();
+        if is_encoded(&head.headers) {
+            answer.discard();
+            return Err(ProxyError::AnswerUnreadable(ENCODED.into()));
+        }
         let bytes = answer.collected(MAX_PAGE_BYTES, self.time_left(outgoing.exchange)?).await?;
         let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else {
             // Not a page; the caller may make something of it.
@@ -96,6 +102,13 @@ impl Proxy {
         places.find(|place| *place == upstream.place)?;
         token(self.upstreams.get(places.next()?)?, "")
     }
+}
+
+/// Whether a body has a content coding, though none was asked for.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings = codings.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// Returns how many entries the caller still wants after this page, if it said how many it wants.

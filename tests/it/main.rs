@@ -12,6 +12,7 @@
 mod support;
 
 mod admission;
+mod answers;
 mod architecture;
 mod broken_uploads;
 mod chaos;
@@ -21,6 +22,7 @@ mod credentials;
 mod described;
 mod documents;
 mod drain;
+mod endpoint_connections;
 mod endpoint_http2;
 mod fanout;
 mod forwarding;

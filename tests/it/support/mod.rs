@@ -1,6 +1,7 @@
 //! What every test here works with: a laboratory (sandbox and gateway in one process), a caller, the real binary, and
 //! waiting for conditions. Knows no behaviour.
 
+mod answering_endpoint;
 mod caller;
 pub(crate) mod frames;
 mod http2_endpoint;
@@ -11,6 +12,7 @@ mod raw_endpoint;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use answering_endpoint::{AnsweringEndpoint, Written};
 pub(crate) use caller::{Answer, Caller, Raw, request};
 pub(crate) use http2_endpoint::{Http2Endpoint, Reply};
 pub(crate) use lab::{Lab, Plan, Stage};

@@ -1,0 +1,87 @@
+//! What becomes of connections to endpoints when callers cancel, and of bodies that are edited on their way.
+
+use std::sync::Arc;
+
+use http::header::ACCEPT_ENCODING;
+use tokio::sync::Notify;
+
+use crate::support::{ALL_OPERATIONS, AnsweringEndpoint, HELLO, Lab, SEND, Written, hello, request, wait_until};
+
+/// A gateway with one worker, so one pool, in front of the endpoint.
+async fn lab(endpoint: &AnsweringEndpoint) -> Lab {
+    Lab::start(|plan| {
+        endpoint.stand_in("east", std::path::Path::new(""), plan);
+        plan.set("process.workers", "1").allow(&ALL_OPERATIONS);
+    })
+    .await
+}
+
+fn accepted() -> Vec<Vec<u8>> {
+    vec![b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec()]
+}
+
+#[tokio::test]
+async fn caller_that_goes_away_costs_no_connection_to_the_endpoint() {
+    let endpoint = AnsweringEndpoint::start().await;
+    let lab = lab(&endpoint).await;
+    let idle = async |count: f64| {
+        wait_until("the connection is idle again", async || {
+            let idle = lab.metrics().await.sum("upstream_connections", &[("endpoint", "east"), ("state", "idle")]);
+            ((idle - count).abs() < f64::EPSILON).then_some(())
+        })
+        .await;
+    };
+    for round in 0..10 {
+        let after = Arc::new(Notify::new());
+        let written = endpoint.answers(Written { writes: accepted(), after: Some(Arc::clone(&after)), closes: false });
+        let mut raw = lab.raw().await;
+        let length = HELLO.len();
+        raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n{HELLO}")).await;
+        wait_until("the endpoint has the request", async || (endpoint.heads().len() > round).then_some(())).await;
+        raw.reset();
+        wait_until("the gateway knows that the caller is gone", async || {
+            let gone = lab.metrics().await.sum("requests_total", &[("code", "499")]);
+            (gone > f64::from(u32::try_from(round).unwrap()) + 0.5).then_some(())
+        })
+        .await;
+        after.notify_one();
+        assert_eq!(written.await.unwrap(), 1, "round {round} had a connection of its own");
+        idle(1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn list_that_is_edited_is_asked_for_without_a_content_coding() {
+    const LIST: &str = "/api/hubs/chat/groups/g/connections?api-version=2024-12-01";
+    let endpoint = AnsweringEndpoint::start().await;
+    let lab = lab(&endpoint).await;
+    let answer = |lines: &str, body: &str| {
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{lines}content-length: {}", body.len());
+        Written { writes: vec![format!("{head}\r\n\r\n{body}").into_bytes()], ..Written::default() }
+    };
+    let page = r#"{"value":[{"connectionId":"c"}],"nextLink":"http://east.invalid/next?continuationToken=t"}"#;
+    let list = || request("GET", LIST).header(ACCEPT_ENCODING, "gzip, br;q=0.5");
+
+    let _written = endpoint.answers(answer("content-encoding: identity\r\n", page));
+    let answered = lab.caller().await.send(list(), "").await;
+    let next = answered.is(200).json()["nextLink"].as_str().unwrap().to_owned();
+    assert!(next.starts_with("http://127.0.0.1:") && !next.contains("east.invalid"), "{next}");
+    let head = endpoint.heads().remove(0);
+    let codings: Vec<&str> = head.lines().filter(|line| line.starts_with("accept-encoding")).collect();
+    assert_eq!(codings, ["accept-encoding: identity"]);
+
+    for coding in ["gzip", "identity, GZIP", "br"] {
+        let _written = endpoint.answers(answer(&format!("content-encoding: {coding}\r\n"), page));
+        let _repeated = endpoint.answers(answer(&format!("content-encoding: {coding}\r\n"), page));
+        let refused = lab.caller().await.send(list(), "").await;
+        refused.is_refused(502, "upstream_broken");
+        assert!(!refused.text().contains("east.invalid"), "{refused:?}");
+    }
+
+    // What is not edited is the caller's to choose.
+    let _written = endpoint.answers(Written { writes: accepted(), ..Written::default() });
+    lab.caller().await.send(hello().header(ACCEPT_ENCODING, "gzip, br;q=0.5"), HELLO).await;
+    let head = endpoint.heads().pop().unwrap();
+    assert!(head.contains("accept-encoding: gzip, br;q=0.5"), "{head}");
+}
