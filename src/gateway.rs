@@ -51,6 +51,8 @@ pub struct LoggingSettings {
     pub filter: String,
     /// The form of a line.
     pub format: LogFormat,
+    /// How many lines a second there may be of each kind that callers cause, such as failed requests; 0 for no limit.
+    pub failures_per_second: u32,
 }
 
 /// The form of a log line.

@@ -7,6 +7,7 @@
 mod endpoint;
 mod exposition;
 mod labels;
+mod log;
 mod stale;
 mod token;
 mod worker;
@@ -28,6 +29,8 @@ pub use labels::{
     BreakerState, ConnectionState, ErrorKind, QueueOutcome, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage,
     UnauthorizedAction, UpstreamErrorReason,
 };
+use log::LogMetrics;
+pub use log::LostLine;
 pub use stale::KnownNames;
 use stale::Vector;
 pub use token::TokenMetrics;
@@ -53,6 +56,9 @@ pub struct Metrics {
     last_reload: IntGauge,
     last_reload_success: Gauge,
     accept_errors: IntCounter,
+    body_memory: IntGauge,
+    bodies_not_kept: IntCounter,
+    log: LogMetrics,
     workers: Mutex<Vec<mpsc::UnboundedSender<FlushRequest>>>,
     /// `None` until there is a configuration.
     known: Mutex<Option<KnownNames>>,
@@ -264,6 +270,7 @@ impl Metrics {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
             token: TokenMetrics::register(&registry)?,
+            log: LogMetrics::register(&registry)?,
             endpoints: EndpointMetrics::register(&registry)?,
             draining: register(&registry, IntGauge::with_opts(opts("draining", "1 while the gateway is stopping."))?)?,
             config_hash: register(
@@ -372,6 +379,7 @@ impl Metrics {
             workers.iter().filter_map(ask).collect()
         };
         let workers = waits.len();
+        self.log.refresh();
         // A worker that ends drops its sender, which ends the wait as well.
         let all = futures_util::future::join_all(waits);
         let _late_workers_are_scraped_stale = tokio::time::timeout(FLUSH_PATIENCE, all).await;

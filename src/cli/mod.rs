@@ -114,7 +114,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(err) => return usage_error(&err),
     };
-    match cli.command.run() {
+    let ended = cli.command.run();
+    logging::finish();
+    match ended {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::ProblemFound) => ExitCode::from(1),
         Err(err) => {
@@ -189,9 +191,12 @@ fn print(text: fmt::Arguments<'_>) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Writes a message to stderr. There is nobody to tell if that fails.
+/// Writes a message to stderr, unless nobody reads it. There is nobody to tell if that fails.
 fn eprint(text: fmt::Arguments<'_>) {
-    let _nowhere_to_say_so = writeln!(std::io::stderr().lock(), "{text}");
+    let text = text.to_string();
+    logging::within(logging::LAST_LINES, move || {
+        let _nowhere_to_say_so = writeln!(std::io::stderr().lock(), "{text}");
+    });
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ pub(super) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
                 _ = interrupt.recv() => {}
             }
             tracing::warn!("stopping at once: a second signal came");
+            logging::finish();
             std::process::exit(1);
         });
     })

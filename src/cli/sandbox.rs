@@ -125,7 +125,12 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
         if let Some(file) = &options.ready_file {
             write_ready_file(file, &ready(sandbox, addresses, &files))?;
         }
-        print(format_args!("{}", invitation(sandbox, addresses, &files, plan.is_described)?)).map(|_| ())
+        let invitation = invitation(sandbox, addresses, &files, plan.is_described)?;
+        // Nobody may be reading.
+        logging::within(logging::LAST_LINES, move || {
+            let _what_is_served_is_served = print(format_args!("{invitation}"));
+        });
+        Ok(())
     };
     let Some(config) = &files.config else {
         announce(None)?;

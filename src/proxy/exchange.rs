@@ -153,39 +153,56 @@ impl Exchange {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
+        let has_failed = code >= 400 || self.broke_off;
         let is_logged = match self.access_log {
             AccessLog::Off => false,
-            _ if code >= 400 || self.broke_off => true,
+            _ if has_failed => true,
             AccessLog::Failures => false,
             // No dice for the usual case.
             AccessLog::Sampled { percent } => percent >= 100 || fastrand::u8(..100) < percent,
         };
         if is_logged {
-            self.log(code, duration);
+            self.log(code, duration, has_failed);
         }
     }
 
-    fn log(&mut self, code: u16, duration: Duration) {
+    fn log(&mut self, code: u16, duration: Duration, has_failed: bool) {
         let (hub, route, endpoint) = (self.hub.take(), self.route.take(), self.endpoint.take());
-        tracing::info!(
-            target: "signalr_gateway::access",
-            method = self.head.method.as_str(),
-            operation = self.operation.get().map(Operation::name),
-            hub = hub.as_deref(),
-            route = route.as_ref().map(|(_, name)| &**name),
-            endpoint = endpoint.as_deref(),
-            status = code,
-            duration_ms = duration.as_secs_f64() * 1000.0,
-            request_bytes = self.request_bytes,
-            response_bytes = self.response_bytes,
-            request_id = self.request_id().to_str().unwrap_or_default(),
-            error.kind = self.error.map(ErrorKind::label),
-            error.cause = self.cause,
-            broke_off = self.broke_off.then_some(true),
-            "request"
-        );
+        macro_rules! log {
+            ($name:expr) => {
+                tracing::info!(
+                    name: $name,
+                    target: ACCESS_LOG,
+                    method = self.head.method.as_str(),
+                    operation = self.operation.get().map(Operation::name),
+                    hub = hub.as_deref(),
+                    route = route.as_ref().map(|(_, name)| &**name),
+                    endpoint = endpoint.as_deref(),
+                    status = code,
+                    duration_ms = duration.as_secs_f64() * 1000.0,
+                    request_bytes = self.request_bytes,
+                    response_bytes = self.response_bytes,
+                    request_id = self.request_id().to_str().unwrap_or_default(),
+                    error.kind = self.error.map(ErrorKind::label),
+                    error.cause = self.cause.as_deref(),
+                    broke_off = self.broke_off.then_some(true),
+                    "request"
+                )
+            };
+        }
+        // Two names, so that failures can be told apart without a look at the fields.
+        if has_failed {
+            log!(FAILED_REQUEST);
+        } else {
+            log!("request");
+        }
     }
 }
+
+/// The target of the lines about requests.
+pub const ACCESS_LOG: &str = "signalr_gateway::access";
+/// The name of the events that are about requests that failed.
+pub const FAILED_REQUEST: &str = "failed request";
 
 /// What is recorded of a request whose caller went away before its answer: nginx's word for it.
 const CALLER_GONE: u16 = 499;

@@ -38,6 +38,7 @@ pub use admission::Admission;
 pub use body::{DownloadError, ResponseBody};
 pub use call_head::CallHead;
 pub use error::{ERROR_HEADER, ProxyError};
+pub use exchange::{ACCESS_LOG, FAILED_REQUEST};
 pub use fanout::EndpointOutcome;
 pub use gate::QueueSettings;
 pub use rate::ClientRateSettings;

@@ -38,8 +38,12 @@ pub(crate) struct LoggingFile {
     pub(crate) format: FormatFile,
     /// Which requests get a line: `all`, `failures` (answered 400 and above, or broken off) or `off`.
     pub(crate) access: AccessFile,
-    /// How many percent of the requests that succeed get a line with `all`; those that fail always do.
+    /// How many percent of the requests that succeed get a line with `all`. Those that fail get one within
+    /// `failures_per_second`.
     pub(crate) access_percent: u8,
+    /// How many lines a second there may be of each kind that callers cause, such as requests refused for one reason; ten
+    /// times as many at once. A line says how many more there were. 0 for no limit.
+    pub(crate) failures_per_second: u32,
 }
 
 impl Default for LoggingFile {
@@ -49,6 +53,7 @@ impl Default for LoggingFile {
             format: FormatFile::default(),
             access: AccessFile::default(),
             access_percent: 100,
+            failures_per_second: 10,
         }
     }
 }

@@ -362,3 +362,4 @@ fn hash(settings: &Settings) -> String {
     let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
     format!("{first:08x}")
 }
+        failures_per_second: logging.failures_per_second,

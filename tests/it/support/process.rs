@@ -68,21 +68,31 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the binary and waits until it serves.
     pub(crate) async fn start(arguments: &[&str], environment: &[(&str, &str)], folder: &Path) -> Self {
-        Self::start_command(command(arguments), environment, folder).await
+        Self::spawn(command(arguments), environment, folder, Stdio::piped()).await
     }
 
     /// As [`Process::start`], with so many open files at most.
     pub(crate) async fn start_limited(open_files: u32, arguments: &[&str], folder: &Path) -> Self {
-        Self::start_command(limited_command(open_files, arguments), &[], folder).await
+        Self::spawn(limited_command(open_files, arguments), &[], folder, Stdio::piped()).await
     }
 
-    async fn start_command(mut command: Command, environment: &[(&str, &str)], folder: &Path) -> Self {
+    /// As [`Process::start`], with the caller's own stderr. Nothing of that is kept.
+    pub(crate) async fn start_into(stderr: impl Into<Stdio>, arguments: &[&str], folder: &Path) -> Self {
+        Self::spawn(command(arguments), &[], folder, stderr.into()).await
+    }
+
+    async fn spawn(mut command: Command, environment: &[(&str, &str)], folder: &Path, into: Stdio) -> Self {
         let ready_file = folder.join("ready.json");
         let _there_was_none = std::fs::remove_file(&ready_file);
         command.arg("--ready-file").arg(&ready_file).envs(environment.iter().copied());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(into).spawn().unwrap();
+        // It holds a copy of the caller's stderr.
+        drop(command);
         let stderr = Arc::new(Mutex::new(String::new()));
-        let reader = tokio::spawn(collect(child.stderr.take().unwrap(), Arc::clone(&stderr)));
+        let reader = match child.stderr.take() {
+            Some(piped) => tokio::spawn(collect(piped, Arc::clone(&stderr))),
+            None => tokio::spawn(std::future::ready(())),
+        };
         let ready = wait_until("the program is ready", async || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("it ended with {status}: {}", stderr.lock().unwrap());

@@ -1,0 +1,245 @@
+//! How often lines that callers cause may be written: those of failed requests, of connections, of panics. Each kind has a
+//! rate of its own; what is beyond it is counted, and a line says how many there were.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use crate::metrics::LostLine;
+use crate::proxy::{ACCESS_LOG, FAILED_REQUEST};
+
+/// The target of panics.
+pub(super) const PANICS: &str = "signalr_gateway::panics";
+/// The target of lines about the log itself.
+pub(super) const OF_THE_LOG: &str = "signalr_gateway::log";
+/// The parts that callers reach. What they log is about one connection or one call.
+const REACHED_BY_CALLERS: [&str; 4] =
+    ["signalr_gateway::serve", "signalr_gateway::proxy", "signalr_gateway::admin", PANICS];
+/// How many seconds' worth of a kind may come at once.
+const BURST_SECONDS: u32 = 10;
+/// The shortest between two reports of what was left out.
+const REPORT_PAUSE: Duration = Duration::from_secs(10);
+
+/// The rates of all kinds of lines.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    /// No limit if `None`.
+    quota: Option<Quota>,
+    kinds: Mutex<Kinds>,
+    hasher: RandomState,
+    /// How many lines that were dropped for a slow reader were reported.
+    reported_dropped: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Kinds {
+    /// By where a line comes from and what it says of its kind. That is an error kind or a status, so their number is bounded.
+    kinds: HashMap<(Identifier, u64), Kind>,
+    reported: Instant,
+}
+
+struct Kind {
+    target: &'static str,
+    label: Label,
+    limiter: DefaultDirectRateLimiter,
+    left_out: u64,
+}
+
+/// What a line says of its kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Label {
+    error_kind: Option<String>,
+    status: Option<u64>,
+}
+
+impl Throttle {
+    /// So many lines of each kind in a second; 0 for no limit.
+    pub(super) fn new(per_second: u32) -> Self {
+        let quota = NonZeroU32::new(per_second).map(|per_second| {
+            Quota::per_second(per_second)
+                .allow_burst(per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1)))
+        });
+        let kinds = Kinds { kinds: HashMap::new(), reported: Instant::now() };
+        Self { quota, kinds: Mutex::new(kinds), hasher: RandomState::new(), reported_dropped: AtomicU64::new(0) }
+    }
+
+    fn pass(&self, event: &Event<'_>) -> bool {
+        let Some(quota) = self.quota else { return true };
+        let metadata = event.metadata();
+        let mut label = Label::default();
+        event.record(&mut label);
+        let key = (metadata.callsite(), self.hasher.hash_one(&label));
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = kinds.kinds.entry(key).or_insert_with(|| Kind {
+            target: metadata.target(),
+            label,
+            limiter: RateLimiter::direct(quota),
+            left_out: 0,
+        });
+        let passes = kind.limiter.check().is_ok();
+        if !passes {
+            kind.left_out += 1;
+            LostLine::RateLimit.add(1);
+        }
+        passes
+    }
+
+    /// Says how many lines were dropped for a slow reader, if any were.
+    pub(super) fn report_dropped(&self) {
+        let dropped = LostLine::SlowReader.total();
+        let reported = self.reported_dropped.fetch_max(dropped, Ordering::Relaxed);
+        if let Some(lines) = dropped.checked_sub(reported).filter(|lines| *lines > 0) {
+            tracing::warn!(target: OF_THE_LOG, lines, "log lines were dropped: stderr was not read fast enough");
+        }
+    }
+
+    /// Says how many lines were left out, if that was not said just before.
+    pub(super) fn report_now_and_then(&self) {
+        let is_time = {
+            let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_time = kinds.reported.elapsed() >= REPORT_PAUSE;
+            if is_time {
+                kinds.reported = Instant::now();
+            }
+            is_time
+        };
+        if is_time {
+            self.report();
+        }
+    }
+
+    /// Says how many lines were left out since it was last said.
+    pub(super) fn report(&self) {
+        for (target, label, left_out) in self.take_left_out() {
+            let Label { error_kind, status } = label;
+            tracing::warn!(target: OF_THE_LOG, of = target, error.kind = error_kind, status, left_out, "more lines like this were left out");
+        }
+    }
+
+    fn take_left_out(&self) -> Vec<(&'static str, Label, u64)> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = kinds.kinds.values_mut().filter(|kind| kind.left_out > 0);
+        left_out.map(|kind| (kind.target, kind.label.clone(), std::mem::take(&mut kind.left_out))).collect()
+    }
+}
+
+/// Whether callers can cause a line as often as they like.
+fn is_caused_by_callers(metadata: &Metadata<'_>) -> bool {
+    if metadata.target() == ACCESS_LOG {
+        return metadata.name() == FAILED_REQUEST;
+    }
+    REACHED_BY_CALLERS.iter().any(|part| metadata.target().starts_with(part))
+}
+
+impl Visit for Label {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        // An answer of an endpoint has no error kind.
+        if field.name() == "status" {
+            self.status = Some(value);
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "error.kind" {
+            self.error_kind = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kind").field("label", &self.label).field("left_out", &self.left_out).finish_non_exhaustive()
+    }
+}
+
+/// Leaves out the lines that a [`Throttle`] does not let pass.
+pub(super) struct ThrottleLayer(pub(super) Arc<Throttle>);
+
+// A layer and no `Filter`: one that refuses an event leaves a mark on its thread (tracing-subscriber 0.3.23), and the next
+// event is refused as well.
+impl<S: Subscriber> Layer<S> for ThrottleLayer {
+    fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
+        !is_caused_by_callers(event.metadata()) || self.0.pass(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    /// Counts the lines that come through.
+    struct Count(Arc<AtomicUsize>);
+
+    impl<S: Subscriber> Layer<S> for Count {
+        fn on_event(&self, _event: &Event<'_>, _context: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn with_throttle(per_second: u32, log: impl FnOnce()) -> (usize, Arc<Throttle>) {
+        let (throttle, count) = (Arc::new(Throttle::new(per_second)), Arc::new(AtomicUsize::new(0)));
+        let subscriber =
+            tracing_subscriber::registry().with(Count(Arc::clone(&count))).with(ThrottleLayer(Arc::clone(&throttle)));
+        tracing::subscriber::with_default(subscriber, log);
+        (count.load(Ordering::Relaxed), throttle)
+    }
+
+    fn failed(kind: &str) {
+        tracing::info!(name: FAILED_REQUEST, target: ACCESS_LOG, status = 404_u16, error.kind = kind, "request");
+    }
+
+    #[test]
+    fn each_kind_has_a_burst_of_its_own_and_the_rest_is_counted() {
+        let (lines, throttle) = with_throttle(1, || {
+            for _ in 0..1000 {
+                failed("unknown_path");
+            }
+            for _ in 0..5 {
+                failed("malformed");
+                tracing::debug!(target: "signalr_gateway::serve::connection", "a caller's TLS handshake failed");
+            }
+        });
+        let left_out = throttle.take_left_out();
+        assert_eq!(left_out.len(), 1, "{left_out:?}");
+        let (target, label, left_out) = &left_out[0];
+        assert_eq!((*target, label.error_kind.as_deref()), (ACCESS_LOG, Some("unknown_path")));
+        // Slow machines let one or another more pass.
+        assert_eq!(lines + usize::try_from(*left_out).unwrap(), 1010);
+        assert!((20..100).contains(&lines), "{lines}");
+        assert!(throttle.take_left_out().is_empty(), "it is said once");
+    }
+
+    #[test]
+    fn what_callers_do_not_cause_and_requests_that_succeed_always_have_their_line() {
+        let (lines, _) = with_throttle(1, || {
+            for _ in 0..500 {
+                tracing::info!(target: ACCESS_LOG, status = 202_u16, "request");
+                tracing::error!(target: "signalr_gateway::credential::refresh", "no valid token");
+            }
+        });
+        assert_eq!(lines, 1000);
+    }
+
+    #[test]
+    fn without_a_rate_nothing_is_left_out() {
+        let (lines, _) = with_throttle(0, || (0..500).for_each(|_| failed("malformed")));
+        assert_eq!(lines, 500);
+    }
+}

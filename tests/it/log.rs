@@ -1,0 +1,149 @@
+//! The log of the real binary: nobody who reads it slowly, and no caller who fails on purpose, holds anything up.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use signalr_gateway::sandbox::GatewayConfig;
+
+use crate::support::{Caller, HELLO, Process, Samples, Stage, hello, in_time, wait_until};
+
+/// More lines than wait to be written, as the binary has it.
+const FLOOD: usize = 4096 + 1000;
+
+/// Returns a stderr that nobody reads, full already, and its other end.
+fn full_stderr() -> (OwnedFd, UnixStream) {
+    let (mut stderr, reader) = UnixStream::pair().unwrap();
+    stderr.set_nonblocking(true).unwrap();
+    for piece in [&[b'.'; 4096][..], b"."] {
+        let full = loop {
+            if let Err(full) = stderr.write_all(piece) {
+                break full;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    }
+    stderr.set_nonblocking(false).unwrap();
+    (stderr.into(), reader)
+}
+
+/// Reads to the end, which is when nobody has the other end any more.
+fn read(mut reader: UnixStream) -> String {
+    let mut log = String::new();
+    reader.read_to_string(&mut log).unwrap();
+    log
+}
+
+async fn start(stage: &Stage, stderr: OwnedFd, more: &[&str]) -> Process {
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let mut arguments = vec!["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    for setting in more {
+        arguments.extend(["--set", setting]);
+    }
+    let process = Process::start_into(stderr, &arguments, stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    process
+}
+
+/// Sends requests that are refused, each with a line of its own.
+async fn flood(process: &Process, requests: usize) {
+    let callers = (0..4).map(async |_| {
+        let mut caller = Caller::connect(process.listener()).await;
+        for _ in 0..requests.div_ceil(4) {
+            caller.call("GET", "/nowhere").await.is_refused(404, "unknown_path");
+        }
+    });
+    futures_util::future::join_all(callers).await;
+}
+
+fn dropped(metrics: &Samples, reason: &str) -> f64 {
+    metrics.sum("log_lines_dropped_total", &[("reason", reason)])
+}
+
+#[tokio::test]
+async fn calls_probes_and_the_end_wait_for_no_reader_of_the_log() {
+    let stage = Stage::start().await;
+    let (stderr, _unread) = full_stderr();
+    let process = start(&stage, stderr, &["logging.failures_per_second=0"]).await;
+    flood(&process, FLOOD).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(hello(), HELLO).await.is(202);
+    assert_eq!(Caller::connect(process.admin()).await.call("GET", "/livez").await.status, 200);
+    let lost = dropped(&process.metrics().await, "slow_reader");
+    assert!(lost >= 900.0, "{lost}");
+    process.terminate().await;
+    let asked = Instant::now();
+    let (status, _) = process.wait().await;
+    assert!(status.success(), "{status}");
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn lines_that_were_dropped_are_told_of_once_the_log_is_read() {
+    let stage = Stage::start().await;
+    let (stderr, reader) = full_stderr();
+    let process = start(&stage, stderr, &["logging.failures_per_second=0"]).await;
+    flood(&process, FLOOD).await;
+    let reading = tokio::task::spawn_blocking(move || read(reader));
+    let lost = wait_until("lines were dropped", async || {
+        Some(dropped(&process.metrics().await, "slow_reader")).filter(|lost| *lost > 0.0)
+    });
+    let lost = lost.await;
+    // They flow again, one with each of these.
+    flood(&process, 8).await;
+    process.terminate().await;
+    process.wait().await;
+    let log = in_time("the log", reading).await.unwrap();
+    let lines: Vec<Value> =
+        log.trim_start_matches('.').lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: u64 = lines
+        .iter()
+        .filter(|line| line["message"] == "log lines were dropped: stderr was not read fast enough")
+        .map(|line| line["lines"].as_u64().unwrap())
+        .sum();
+    // The scrape may have missed the last.
+    assert!(told >= format!("{lost}").parse().unwrap(), "{told} of {lost}");
+    let requests = lines.iter().filter(|line| line["message"] == "request").count();
+    assert!(requests as u64 + told >= (FLOOD + 8) as u64, "each is written or counted: {requests} and {told}");
+}
+
+#[tokio::test]
+async fn what_fails_over_and_over_fills_no_log() {
+    let stage = Stage::start().await;
+    let (stderr, reader) = UnixStream::pair().unwrap();
+    let reading = tokio::task::spawn_blocking(move || read(reader));
+    let process = start(&stage, stderr.into(), &[]).await;
+    let began = Instant::now();
+    flood(&process, 2000).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    // Another kind has a rate of its own, and what succeeds always has its line.
+    let page = hello().header("origin", "null").header("x-request-id", "other");
+    caller.send(page, HELLO).await.is_refused(403, "origin_not_allowed");
+    for _ in 0..150 {
+        caller.send(hello(), HELLO).await.is(202);
+    }
+    let seconds = began.elapsed().as_secs() + 1;
+    let left_out = dropped(&process.metrics().await, "rate_limit");
+    process.terminate().await;
+    process.wait().await;
+    let log = in_time("the log", reading).await.unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |key: &str, value: &str| lines.iter().filter(|line| line[key] == value).count() as u64;
+    let written = count("error.kind", "unknown_path");
+    let reported: u64 = lines.iter().filter_map(|line| line["left_out"].as_u64()).sum();
+    assert!(written <= 100 + 10 * seconds + 10, "{written} lines in {seconds} s");
+    assert_eq!(reported.to_string(), left_out.to_string());
+    assert!(reported > 1000, "{reported}");
+    assert_eq!(count("request_id", "other"), 1);
+    assert_eq!(lines.iter().filter(|line| line["status"] == 202).count(), 150);
+}
+
+#[tokio::test]
+async fn error_at_the_start_waits_for_no_reader() {
+    let (stderr, _unread) = full_stderr();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_signalr-gateway"));
+    command.args(["run", "--config", "/nowhere.toml"]).env_clear().stderr(stderr);
+    assert_eq!(in_time("the end", command.status()).await.unwrap().code(), Some(2));
+}
