@@ -22,6 +22,11 @@ impl Admission {
         Self { settings, max_header_bytes, max_body_bytes }
     }
 
+    /// Returns the listener's configured name.
+    pub(super) fn listener(&self) -> &str {
+        &self.settings.listener
+    }
+
     /// Lets a request pass by its head, before anybody asks which operation it is.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use http::{HeaderName, Response, StatusCode};
 
 use super::body::{Answer, RequestBody};
 use super::forward::Outgoing;
-use super::repeats::{AnotherCall, Fingerprint, RepeatableCall};
+use super::idempotency::{AnotherCall, CallKey, Fingerprint, RepeatableCall};
 use super::retry::Ending;
 use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
@@ -46,7 +46,7 @@ impl Proxy {
         &self,
         choice: Choice<'_>,
         policy: Policy,
-        key: Option<&str>,
+        key: Option<CallKey<'_>>,
         outgoing: &Outgoing<'_>,
     ) -> Result<(&Upstream, Response<Answer>), ProxyError> {
         let Outgoing { operation, exchange, .. } = *outgoing;
@@ -122,12 +122,12 @@ impl Proxy {
     /// Returns what is known of a call by its key.
     fn repeatable(
         &self,
-        key: &str,
+        key: CallKey<'_>,
         outgoing: &Outgoing<'_>,
         body: &RequestBody,
     ) -> Result<Arc<RepeatableCall>, ProxyError> {
         let fingerprint = Fingerprint::of(&outgoing.head().method, outgoing.uri, body.whole());
-        let call = self.snapshot.repeats.call(key, fingerprint, self.snapshot.settings.repeats);
+        let call = self.snapshot.idempotency.call(key, fingerprint, self.snapshot.settings.idempotency);
         call.map_err(|AnotherCall| {
             ProxyError::Malformed("the Idempotency-Key stands for another call; take a new key for each call")
         })

@@ -17,10 +17,10 @@ mod forward;
 pub(crate) mod fuzzing;
 mod gate;
 pub mod headers;
+mod idempotency;
 mod listing;
 mod overload;
 mod rate;
-mod repeats;
 mod request_id;
 mod retry;
 mod settings;
@@ -41,8 +41,8 @@ pub use error::{ERROR_HEADER, ProxyError};
 pub use exchange::{ACCESS_LOG, FAILED_REQUEST};
 pub use fanout::EndpointOutcome;
 pub use gate::QueueSettings;
+pub use idempotency::{IdempotencySettings, IdempotencyStore};
 pub use rate::ClientRateSettings;
-pub use repeats::{RepeatSettings, Repeats};
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
@@ -51,6 +51,7 @@ use body::{Answer, RequestBody};
 use deadline::Deadlines;
 use exchange::Exchange;
 use forward::Outgoing;
+use idempotency::{CallKey, Network};
 use overload::Limits;
 use request_id::RequestIds;
 use upstream::Upstream;
@@ -71,7 +72,7 @@ pub struct Snapshot {
     routes: Table,
     endpoints: Vec<Arc<Endpoint>>,
     limits: Limits,
-    repeats: Arc<Repeats>,
+    idempotency: Arc<IdempotencyStore>,
 }
 
 impl Snapshot {
@@ -86,14 +87,14 @@ impl Snapshot {
     ) -> Self {
         let admission = |admission| Admission::new(admission, settings.max_header_bytes, settings.max_body_bytes);
         let limits = Limits::new(&admissions, &endpoints, routes.routes(), before);
-        let repeats = before.map(|before| Arc::clone(&before.repeats)).unwrap_or_default();
+        let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
         Self {
             admissions: admissions.into_iter().map(admission).collect(),
             settings,
             routes,
             endpoints,
             limits,
-            repeats,
+            idempotency,
         }
     }
 
@@ -117,7 +118,7 @@ enum Plan<'a> {
         operation: Operation,
         choice: Choice<'a>,
         /// The key under which the call may be repeated.
-        key: Option<&'a str>,
+        key: Option<CallKey<'a>>,
     },
 }
 
@@ -193,10 +194,12 @@ impl Proxy {
         }
         let choice = route.choose(&inquiry)?;
         self.hold_route_rate(place)?;
-        let key = if matches!(choice.manner(), Manner::All(_)) { repeats::key(&head.headers)? } else { None };
+        let key = if matches!(choice.manner(), Manner::All(_)) { idempotency::key(&head.headers)? } else { None };
         let key = key.filter(|_| operation.together() == Together::Deliver);
         Ok(Plan::Forward { operation, choice, key })
     }
+        let (listener, network) = (admission.listener(), Network::of(client));
+        let key = key.map(|key| CallKey { listener, network, key });
 
     /// The pipeline's other half: as whom a request goes, and going.
     async fn carry_out(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{ClientRateSettings, QueueSettings, RepeatSettings, RetrySettings};
+use super::{ClientRateSettings, IdempotencySettings, QueueSettings, RetrySettings};
 use crate::route::Constraint;
 use crate::signalr::OperationSet;
 
@@ -45,7 +45,7 @@ pub struct ProxySettings {
     /// How attempts are repeated.
     pub retry: RetrySettings,
     /// How long calls that carry an `Idempotency-Key` are remembered.
-    pub repeats: RepeatSettings,
+    pub idempotency: IdempotencySettings,
     /// Whether the caller's address is appended to `X-Forwarded-For` upstream.
     pub forward_client_address: bool,
     /// What the access log holds.

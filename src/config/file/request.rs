@@ -107,7 +107,8 @@ pub(crate) struct ForwardingFile {
 pub(crate) struct IdempotencyFile {
     /// How long a key is remembered.
     pub(crate) keep: String,
-    /// The most keys that are remembered; the oldest make way. Each takes up to 2 KiB.
+    /// The most keys that are remembered. Beyond, the callers' network (/24, /64) that has the most loses its oldest. Each
+    /// takes up to 2 KiB.
     pub(crate) keys: u32,
 }
 

@@ -22,7 +22,7 @@ use super::file::{AccessFile, ConfigFile, FormatFile, IdempotencyFile, LoggingFi
 use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
 use crate::gateway::{LogFormat, LoggingSettings, Settings};
-use crate::proxy::{AccessLog, MessageRetry, ProxySettings, QueueSettings, RepeatSettings, RetrySettings};
+use crate::proxy::{AccessLog, IdempotencySettings, MessageRetry, ProxySettings, QueueSettings, RetrySettings};
 use crate::serve::ServeSettings;
 
 /// Longer deadlines are mistakes.
@@ -269,7 +269,7 @@ fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
             time: context.duration(&key(&["limits", "queue_time"]), &limits.queue_time),
         },
         retry: retry(file, context),
-        repeats: repeats(&file.idempotency, context),
+        idempotency: idempotency(&file.idempotency, context),
         forward_client_address: file.forwarding.client_address,
         access_log: access_log(file, context),
     }
@@ -288,12 +288,12 @@ fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {
     }
 }
 
-fn repeats(file: &IdempotencyFile, context: &mut Context<'_>) -> RepeatSettings {
+fn idempotency(file: &IdempotencyFile, context: &mut Context<'_>) -> IdempotencySettings {
     if !(1..=MAX_KEYS).contains(&file.keys) {
         let fact = format!("is {}, must be 1 to {MAX_KEYS}", file.keys);
         context.problem(&key(&["idempotency", "keys"]), fact, None);
     }
-    RepeatSettings { keep: context.duration(&key(&["idempotency", "keep"]), &file.keep), keys: file.keys as usize }
+    IdempotencySettings { keep: context.duration(&key(&["idempotency", "keep"]), &file.keep), keys: file.keys as usize }
 }
 
 fn retry(file: &ConfigFile, context: &mut Context<'_>) -> RetrySettings {

@@ -1,0 +1,381 @@
+//! Calls that carry an `Idempotency-Key`: which endpoints have accepted them already, so that a repeat goes only to the
+//! others. Knows no HTTP and no operations.
+//!
+//! Shared by all workers, since a repeat may arrive on another connection, or from another host of the same service. Only
+//! calls with a key get here, so a lock will do. Memory is bounded by number and age; see [`Calls`] for whose keys make way.
+//!
+//! Source: draft-ietf-httpapi-idempotency-key-header-06. Where it has a server refuse a repeat while the first is under way
+//! (409), the gateway has it wait: the caller most likely gave up waiting and would only have to come once more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::ProxyError;
+
+/// Names a call, so that it can be repeated.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The longest key. The draft recommends UUIDs, which have 36 characters.
+const LONGEST_KEY: usize = 255;
+
+/// How long and how many keys are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdempotencySettings {
+    /// How long, from when a key was first seen.
+    pub keep: Duration,
+    /// The most keys.
+    pub keys: usize,
+}
+
+/// A key, who sent it, and where. The same key at another listener is another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallKey<'a> {
+    pub(super) listener: &'a str,
+    pub(super) network: Network,
+    pub(super) key: &'a str,
+}
+
+/// A network of callers: a /24 of IPv4, a /64 of IPv6, or everybody who calls through a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Network {
+    Local,
+    V4(u32),
+    V6(u64),
+}
+
+/// The calls that may be repeated.
+#[derive(Default)]
+pub struct IdempotencyStore(Mutex<Calls>);
+
+/// Keys are numbered in the order in which they arrive.
+///
+/// When there are too many, the network that has the most loses its oldest. So each network is assured an equal share of the
+/// store, whatever others send, and may use what others leave. A key whose call is under way stays: forgetting it could send
+/// the call twice. Such keys may exceed the number for a while; there are no more of them than calls in work.
+#[derive(Default)]
+struct Calls {
+    by_name: HashMap<Arc<Name>, Remembered>,
+    by_age: BTreeMap<u64, Arc<Name>>,
+    by_network: HashMap<Network, BTreeSet<u64>>,
+    /// How many keys each network has.
+    sizes: BTreeSet<(usize, Network)>,
+    next: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Name {
+    listener: Box<str>,
+    key: Box<str>,
+}
+
+struct Remembered {
+    number: u64,
+    first_seen: Instant,
+    network: Network,
+    call: Arc<RepeatableCall>,
+}
+
+/// A call that may be repeated. One attempt at a time holds what was accepted.
+#[derive(Debug)]
+pub(super) struct RepeatableCall {
+    fingerprint: Fingerprint,
+    /// Whoever holds this is sending the call. It stays right when an attempt is dropped half-way.
+    pub(super) accepted: tokio::sync::Mutex<Accepted>,
+}
+
+/// The endpoints that accepted a call, by name and origin, and their statuses.
+#[derive(Debug, Default)]
+pub(super) struct Accepted(Vec<(Box<str>, Box<str>, StatusCode)>);
+
+/// What makes two calls the same: method, target and body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+/// The key stands for another call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct AnotherCall;
+
+impl Network {
+    /// Returns the network of a caller; callers on a Unix socket have no address.
+    pub(super) fn of(client: Option<IpAddr>) -> Self {
+        match client.map(|client| client.to_canonical()) {
+            None => Self::Local,
+            Some(IpAddr::V4(address)) => Self::V4(address.to_bits() >> 8),
+            // The upper half, so it fits.
+            Some(IpAddr::V6(address)) => Self::V6(u64::try_from(address.to_bits() >> 64).unwrap_or_default()),
+        }
+    }
+}
+
+impl Fingerprint {
+    pub(super) fn of(method: &http::Method, target: &http::Uri, body: &[u8]) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in [method.as_str(), target.path(), target.query().unwrap_or_default()] {
+            context.update(part.as_bytes());
+            // Stands in none of them.
+            context.update(b"\n");
+        }
+        context.update(body);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Self(bytes)
+    }
+}
+
+impl Accepted {
+    /// Returns the status with which an endpoint accepted the call, if it did.
+    pub(super) fn by(&self, endpoint: &str, origin: &str) -> Option<StatusCode> {
+        let found = self.0.iter().find(|(name, at, _)| **name == *endpoint && **at == *origin);
+        found.map(|(_, _, status)| *status)
+    }
+
+    pub(super) fn note(&mut self, endpoint: &str, origin: &str, status: StatusCode) {
+        self.0.push((endpoint.into(), origin.into(), status));
+    }
+}
+
+impl IdempotencyStore {
+    /// Returns the call of a key, remembered from now on or since before. It is under way until what this returns is dropped.
+    pub(super) fn call(
+        &self,
+        key: CallKey<'_>,
+        fingerprint: Fingerprint,
+        settings: IdempotencySettings,
+    ) -> Result<Arc<RepeatableCall>, AnotherCall> {
+        let name = Name { listener: key.listener.into(), key: key.key.into() };
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        calls.forget_expired(now, settings.keep);
+        if let Some(known) = calls.by_name.get(&name) {
+            let call = &known.call;
+            return if call.fingerprint == fingerprint { Ok(Arc::clone(call)) } else { Err(AnotherCall) };
+        }
+        while calls.by_name.len() >= settings.keys {
+            if !calls.make_room(key.network) {
+                break;
+            }
+        }
+        let call = Arc::new(RepeatableCall { fingerprint, accepted: tokio::sync::Mutex::default() });
+        calls.insert(name, key.network, now, Arc::clone(&call));
+        Ok(call)
+    }
+}
+
+impl Calls {
+    fn insert(&mut self, name: Name, network: Network, first_seen: Instant, call: Arc<RepeatableCall>) {
+        let (name, number) = (Arc::new(name), self.next);
+        self.next += 1;
+        self.by_age.insert(number, Arc::clone(&name));
+        self.by_name.insert(name, Remembered { number, first_seen, network, call });
+        self.change_network(network, |numbers| numbers.insert(number));
+    }
+
+    fn remove(&mut self, number: u64) {
+        let removed = self.by_age.remove(&number).and_then(|name| self.by_name.remove(&name));
+        if let Some(removed) = removed {
+            self.change_network(removed.network, |numbers| numbers.remove(&number));
+        }
+    }
+
+    fn change_network(&mut self, network: Network, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
+        let numbers = self.by_network.entry(network).or_default();
+        self.sizes.remove(&(numbers.len(), network));
+        change(numbers);
+        if numbers.is_empty() {
+            self.by_network.remove(&network);
+        } else {
+            self.sizes.insert((numbers.len(), network));
+        }
+    }
+
+    fn forget_expired(&mut self, now: Instant, keep: Duration) {
+        let is_over = |known: &Remembered| now.saturating_duration_since(known.first_seen) >= keep;
+        let known = self.by_age.values().filter_map(|name| self.by_name.get(name));
+        let over = known.take_while(|known| is_over(known)).filter(|known| !known.is_under_way());
+        for number in over.map(|known| known.number).collect::<Vec<_>>() {
+            self.remove(number);
+        }
+    }
+
+    /// Forgets one key for another of this network. Returns whether there was one that may be forgotten.
+    fn make_room(&mut self, network: Network) -> bool {
+        let own = self.by_network.get(&network).map_or(0, BTreeSet::len);
+        // With one more, a network that has as many as the largest would have the most.
+        let largest_first = self.sizes.iter().rev().take_while(|(size, _)| *size > own).map(|(_, network)| *network);
+        let oldest = largest_first.chain([network]).find_map(|network| self.oldest_at_rest(network));
+        if let Some(number) = oldest {
+            self.remove(number);
+        }
+        oldest.is_some()
+    }
+
+    fn oldest_at_rest(&self, network: Network) -> Option<u64> {
+        let known = |number: &u64| self.by_name.get(self.by_age.get(number)?);
+        self.by_network
+            .get(&network)?
+            .iter()
+            .copied()
+            .find(|number| known(number).is_some_and(|known| !known.is_under_way()))
+    }
+}
+
+impl Remembered {
+    /// Whether anybody but the store has the call. Nobody gets it without the store's lock.
+    fn is_under_way(&self) -> bool {
+        Arc::strong_count(&self.call) > 1
+    }
+}
+
+/// Returns the key of a request, if it has one.
+///
+/// # Errors
+/// [`ProxyError::Malformed`] when it cannot be one.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, ProxyError> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+    match (key, keys.next()) {
+        (Some(key), None) => Ok(Some(key)),
+        _ => Err(ProxyError::Malformed("a request has one Idempotency-Key, of 1 to 255 visible ASCII characters")),
+    }
+}
+
+impl fmt::Debug for IdempotencyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyStore").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn fingerprint(body: &str) -> Fingerprint {
+        Fingerprint::of(&Method::POST, &"/api/hubs/h/:send?a=1".parse().unwrap(), body.as_bytes())
+    }
+
+    /// A key of listener `inside`, sent from 10.0.`network`.1.
+    fn from(network: u8, key: &str) -> CallKey<'_> {
+        CallKey { listener: "inside", network: Network::of(Some([10, 0, network, 1].into())), key }
+    }
+
+    fn is_known(store: &IdempotencyStore, key: CallKey<'_>) -> bool {
+        let name = Name { listener: key.listener.into(), key: key.key.into() };
+        store.0.lock().unwrap().by_name.contains_key(&name)
+    }
+
+    const SETTINGS: IdempotencySettings = IdempotencySettings { keep: Duration::from_secs(60), keys: 10 };
+
+    #[tokio::test]
+    async fn a_key_stands_for_one_call() {
+        let store = IdempotencyStore::default();
+        let call = |key, body| store.call(from(1, key), fingerprint(body), SETTINGS);
+        call("k1", "a").unwrap().accepted.lock().await.note("east", "https://e", StatusCode::ACCEPTED);
+        let again = call("k1", "a").unwrap();
+        assert_eq!(again.accepted.lock().await.by("east", "https://e"), Some(StatusCode::ACCEPTED));
+        assert_eq!(again.accepted.lock().await.by("east", "https://elsewhere"), None);
+        assert_eq!(call("k1", "b").err(), Some(AnotherCall));
+        // A repeat may come from another host.
+        let elsewhere = store.call(from(2, "k1"), fingerprint("a"), SETTINGS).unwrap();
+        assert_eq!(elsewhere.accepted.lock().await.by("east", "https://e"), Some(StatusCode::ACCEPTED));
+    }
+
+    #[tokio::test]
+    async fn listeners_share_no_keys() {
+        let store = IdempotencyStore::default();
+        let first = store.call(from(1, "k"), fingerprint("a"), SETTINGS).unwrap();
+        first.accepted.lock().await.note("east", "https://e", StatusCode::ACCEPTED);
+        let elsewhere = CallKey { listener: "outside", ..from(1, "k") };
+        let other = store.call(elsewhere, fingerprint("b"), SETTINGS).unwrap();
+        assert_eq!(other.accepted.lock().await.by("east", "https://e"), None);
+    }
+
+    #[test]
+    fn a_key_is_forgotten_in_time() {
+        let store = IdempotencyStore::default();
+        let settings = IdempotencySettings { keep: Duration::ZERO, keys: 10 };
+        for body in ["a", "b", "c"] {
+            assert!(store.call(from(1, "k"), fingerprint(body), settings).is_ok());
+        }
+        let calls = store.0.lock().unwrap();
+        assert_eq!((calls.by_name.len(), calls.by_age.len(), calls.by_network.len(), calls.sizes.len()), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn network_that_stores_too_much_loses_its_own_oldest() {
+        let store = IdempotencyStore::default();
+        let call = |key: CallKey<'_>| drop(store.call(key, fingerprint("a"), SETTINGS).unwrap());
+        for key in ["quiet1", "quiet2", "quiet3"] {
+            call(from(1, key));
+        }
+        for number in 0..1000 {
+            call(from(2, &format!("loud{number}")));
+        }
+        assert_eq!(store.0.lock().unwrap().by_name.len(), SETTINGS.keys);
+        for key in ["quiet1", "quiet2", "quiet3"] {
+            assert!(is_known(&store, from(1, key)), "{key}");
+        }
+        // The quiet one still gets its share: half of the store.
+        call(from(1, "quiet4"));
+        call(from(1, "quiet5"));
+        assert!(is_known(&store, from(1, "quiet1")) && is_known(&store, from(1, "quiet5")));
+        assert!(is_known(&store, from(2, "loud999")) && !is_known(&store, from(2, "loud994")));
+        call(from(1, "quiet6"));
+        assert!(!is_known(&store, from(1, "quiet1")) && is_known(&store, from(2, "loud995")));
+    }
+
+    #[test]
+    fn a_key_whose_call_is_under_way_stays() {
+        let store = IdempotencyStore::default();
+        let call = |key: &str| store.call(from(1, key), fingerprint("a"), SETTINGS).unwrap();
+        let under_way = call("first");
+        (0..100).for_each(|number| drop(call(&format!("k{number}"))));
+        assert!(is_known(&store, from(1, "first")));
+        let expired = IdempotencySettings { keep: Duration::ZERO, keys: 10 };
+        drop(store.call(from(1, "another"), fingerprint("a"), expired).unwrap());
+        assert!(is_known(&store, from(1, "first")));
+        drop(under_way);
+        drop(store.call(from(1, "one more"), fingerprint("a"), expired).unwrap());
+        assert!(!is_known(&store, from(1, "first")));
+        // All of them may be under way.
+        let many: Vec<_> = (0..50).map(|number| call(&format!("w{number}"))).collect();
+        assert_eq!(store.0.lock().unwrap().by_name.len(), many.len());
+        drop(many);
+        drop(call("after"));
+        assert_eq!(store.0.lock().unwrap().by_name.len(), SETTINGS.keys);
+    }
+
+    #[test]
+    fn callers_are_grouped_by_network() {
+        let of = |address: &str| Network::of(Some(address.parse().unwrap()));
+        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.200"));
+        assert_ne!(of("10.0.0.1"), of("10.0.1.1"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(Network::of(None), Network::Local);
+    }
+
+    #[test]
+    fn calls_are_the_same_by_method_target_and_body() {
+        let of = |method, target: &str, body: &str| Fingerprint::of(&method, &target.parse().unwrap(), body.as_bytes());
+        let all = [
+            of(Method::POST, "/a?b", "c"),
+            of(Method::PUT, "/a?b", "c"),
+            of(Method::POST, "/a", "b\nc"),
+            of(Method::POST, "/a?c", "c"),
+            of(Method::POST, "/a?b", "d"),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(all.iter().skip(index + 1).all(|other| one != other), "{index}");
+        }
+        assert!(of(Method::POST, "/a?b", "c") == all[0]);
+    }
+}
