@@ -296,6 +296,20 @@ impl Metrics {
                     "Connections of callers that could not be accepted.",
                 ))?,
             )?,
+            body_memory: register(
+                &registry,
+                IntGauge::with_opts(opts(
+                    "request_body_memory_bytes",
+                    "Memory taken by request bodies that are kept for sending them again, beyond the first 16 KiB of each.",
+                ))?,
+            )?,
+            bodies_not_kept: register(
+                &registry,
+                IntCounter::with_opts(opts(
+                    "request_bodies_not_kept_total",
+                    "Request bodies that could not have been sent again, since limits.body_memory was used up.",
+                ))?,
+            )?,
             workers: Mutex::default(),
             known: Mutex::default(),
             shared,
@@ -316,6 +330,16 @@ impl Metrics {
     /// Returns the count of connections that could not be accepted.
     pub fn accept_errors(&self) -> &IntCounter {
         &self.accept_errors
+    }
+
+    /// Returns the memory that request bodies take, which workers count in it.
+    pub fn body_memory(&self) -> &IntGauge {
+        &self.body_memory
+    }
+
+    /// Returns the count of request bodies that were not kept.
+    pub fn bodies_not_kept(&self) -> &IntCounter {
+        &self.bodies_not_kept
     }
 
     /// Says that the gateway is stopping.
@@ -355,6 +379,7 @@ impl Metrics {
     /// Safe; counts that were handed over are kept.
     pub async fn exposition(&self, format: Exposition) -> prometheus::Result<Vec<u8>> {
         self.flush_workers().await;
+        self.log.refresh();
         format.encode(&self.gather())
     }
 
@@ -379,7 +404,6 @@ impl Metrics {
             workers.iter().filter_map(ask).collect()
         };
         let workers = waits.len();
-        self.log.refresh();
         // A worker that ends drops its sender, which ends the wait as well.
         let all = futures_util::future::join_all(waits);
         let _late_workers_are_scraped_stale = tokio::time::timeout(FLUSH_PATIENCE, all).await;

@@ -208,9 +208,7 @@ impl Proxy {
             None => Box::pin(self.wait_for_bearer(endpoint, url, outgoing.exchange)).await?,
         };
         self.fits(outgoing, &bearer)?;
-        if let Some(callers_fault) = outgoing.body.failure() {
-            return Err(callers_fault);
-        }
+        outgoing.body.can_be_sent()?;
         let began = Instant::now();
         let time = self.time_left_at(began, outgoing.exchange)?.min(self.snapshot.settings.try_timeout);
         let result = forward::send(&upstream.pool, outgoing, &bearer, &self.deadlines, began, time).await;

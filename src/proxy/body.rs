@@ -1,11 +1,13 @@
 //! The two bodies that cross the gateway. Both stream; neither looks at what it carries.
 
 mod kept;
+mod memory;
 mod request;
 mod response;
 
 use std::time::Duration;
 
+pub(super) use memory::BodyMemory;
 pub(super) use request::RequestBody;
 pub(super) use response::Answer;
 pub use response::{DownloadError, ResponseBody};

@@ -53,7 +53,8 @@ impl Proxy {
         let route = choice.route().name().as_str();
         // All legs read the one buffer, so none waits for another.
         let began = Instant::now();
-        let body = tokio::time::timeout(self.time_left(exchange)?, outgoing.body.collected()).await;
+        let patience = self.snapshot.settings.queue.time;
+        let body = tokio::time::timeout(self.time_left(exchange)?, outgoing.body.collected(patience)).await;
         let body = body.map_err(|_late| ProxyError::SlowRequest)??;
         let repeatable = key.map(|key| self.repeatable(key, outgoing, &body)).transpose()?;
         let accepted = match &repeatable {

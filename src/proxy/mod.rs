@@ -47,7 +47,7 @@ pub use retry::{MessageRetry, RetrySettings};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
 
-use body::{Answer, RequestBody};
+use body::{Answer, BodyMemory, RequestBody};
 use deadline::Deadlines;
 use exchange::Exchange;
 use forward::Outgoing;
@@ -129,6 +129,7 @@ pub struct Proxy {
     /// In configured order.
     upstreams: Vec<Upstream>,
     spare: Rc<SpareMemory>,
+    body_memory: Rc<BodyMemory>,
     deadlines: Deadlines,
     request_ids: RequestIds,
     metrics: Rc<WorkerMetrics>,
@@ -157,6 +158,7 @@ impl Proxy {
             let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &exchange)).catch_unwind().await;
             match result.unwrap_or_else(|_panic| Err(ProxyError::Internal)) {
                 Ok(response) => {
+                    body.forget();
                     exchange.received(body.received());
                     exchange.answers(response.status());
                     self.spare.keep_map(exchange.take_headers());
@@ -196,10 +198,10 @@ impl Proxy {
         self.hold_route_rate(place)?;
         let key = if matches!(choice.manner(), Manner::All(_)) { idempotency::key(&head.headers)? } else { None };
         let key = key.filter(|_| operation.together() == Together::Deliver);
-        Ok(Plan::Forward { operation, choice, key })
-    }
         let (listener, network) = (admission.listener(), Network::of(client));
         let key = key.map(|key| CallKey { listener, network, key });
+        Ok(Plan::Forward { operation, choice, key })
+    }
 
     /// The pipeline's other half: as whom a request goes, and going.
     async fn carry_out(

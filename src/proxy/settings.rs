@@ -34,6 +34,9 @@ pub struct AdmissionSettings {
 pub struct ProxySettings {
     /// The largest request body, in bytes. The service's own limit is 1 MiB.
     pub max_body_bytes: u64,
+    /// The memory that request bodies may take together while they are kept for sending them again, in bytes. The first 16 KiB
+    /// of each are not counted.
+    pub body_memory: u64,
     /// The largest request head (request line, headers and the bearer that is added), in bytes. The service's own limit is 16 KiB.
     pub max_header_bytes: usize,
     /// How long a request may take in all, until the answer's head; an answer's body gets the same time again.

@@ -10,7 +10,7 @@ use http::{Request, Response};
 
 use super::exchange::Exchange;
 use super::upstream::Upstream;
-use super::{CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
+use super::{BodyMemory, CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
 use crate::endpoint::Endpoint;
 use crate::metrics::{ConnectionGauge, Metrics, Names, WorkerMetrics};
 use crate::outbox::Outbox;
@@ -67,6 +67,8 @@ impl Held {
         let next = Rc::new(Proxy::new(latest, &self.metrics, &self.outbox, Some(current)));
         current.upstreams.iter().for_each(Upstream::retire);
         let gauges = current.upstreams.iter().map(|upstream| upstream.pool.gauge().clone()).collect();
+        // Those that are through are also let go of where nobody scrapes.
+        self.retired.borrow_mut().retain(Retired::flush);
         self.retired.borrow_mut().push(Retired { metrics: Rc::downgrade(&current.metrics), gauges });
         self.current.replace(Rc::clone(&next));
         next
@@ -106,7 +108,8 @@ impl Handler for WorkerProxy {
         let client = peer.forwarded_for.as_ref().filter(|_| proxy.snapshot.settings.forward_client_address);
         let head = CallHead::new(head, || proxy.request_ids.next(), client.cloned());
         let exchange = Exchange::open(&proxy.metrics, proxy.snapshot.settings.access_log, head);
-        let body = RequestBody::new(incoming, version, proxy.snapshot.settings.max_body_bytes);
+        let limit = proxy.snapshot.settings.max_body_bytes;
+        let body = RequestBody::new(incoming, version, limit, &proxy.body_memory);
         // In a box: it moves from hand to hand, and idle connections would keep room for it.
         Box::pin(proxy.handle(Rc::clone(peer), exchange, body))
     }
@@ -127,6 +130,11 @@ impl Proxy {
             operations: Operation::ALL.map(Operation::name).to_vec(),
         };
         let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
+        let body_memory = Rc::new(BodyMemory {
+            used: metrics.body_memory().clone(),
+            not_kept: metrics.bodies_not_kept().clone(),
+            limit: snapshot.settings.body_memory,
+        });
         let metrics = Rc::new(WorkerMetrics::new(metrics, names));
         let spare = before.map_or_else(Rc::default, |before| Rc::clone(&before.spare));
         let share = snapshot.settings.retry.budget;
@@ -142,7 +150,7 @@ impl Proxy {
         };
         let upstreams = snapshot.endpoints.iter().enumerate().map(upstream).collect();
         let (deadlines, request_ids) = Default::default();
-        Self { snapshot, upstreams, spare, deadlines, request_ids, metrics, route_names }
+        Self { snapshot, upstreams, spare, body_memory, deadlines, request_ids, metrics, route_names }
     }
 
     fn flush(&self) {

@@ -67,6 +67,38 @@ async fn sandbox_of_the_readme_starts_and_says_what_to_try() {
 }
 
 #[test]
+fn memory_limit_of_the_pod_holds_what_its_configuration_allows() {
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kubernetes");
+    let deployment = std::fs::read_to_string(folder.join("deployment.yaml")).unwrap();
+    let limit: usize = between(&deployment, "limits: { memory: ", "Mi }").unwrap().parse().unwrap();
+    let toml = std::fs::read_to_string(folder.join("gateway.toml")).unwrap();
+    // The token is a file of the pod.
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "x").unwrap();
+    let toml = toml.replace("/var/run/secrets/azure/tokens/azure-identity-token", token.path().to_str().unwrap());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), toml).unwrap();
+    let sources = signalr_gateway::config::Sources {
+        file: Some(file.path().to_owned()),
+        environment: std::collections::BTreeMap::new(),
+        overrides: Vec::new(),
+    };
+    let settings = signalr_gateway::config::load(&sources).unwrap_or_else(|err| panic!("{err}")).settings;
+    // The table of the README.
+    let proxy = &settings.proxy;
+    let connections = settings.serve.max_connections * (80 + 256) * KIB;
+    let calls = settings.listeners.iter().map(|(_, admission)| admission.max_requests.unwrap()).sum::<usize>();
+    let calls = calls * (80 * KIB + 2 * proxy.max_header_bytes + (128 + 64) * KIB);
+    let bodies = usize::try_from(proxy.body_memory).unwrap();
+    let keys = proxy.idempotency.keys * 2 * KIB;
+    let most = connections + calls + bodies + keys + 15 * MIB;
+    assert!(most <= limit * MIB, "{} MiB", most / MIB);
+    assert!(readme().contains("HTTP/2 another 256 KiB window"));
+}
+
+#[test]
 fn every_kind_of_error_is_in_the_readme() {
     let text = readme();
     for kind in signalr_gateway::metrics::ErrorKind::ALL {

@@ -28,6 +28,9 @@ mod fanout;
 mod forwarding;
 mod http2;
 mod listeners;
+#[cfg(unix)]
+mod log;
+mod memory;
 mod observability;
 mod overload;
 #[cfg(unix)]

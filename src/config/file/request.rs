@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct LimitsFile {
     /// The largest request body: bytes, or with `KiB` or `MiB`. The service takes 1 MiB.
     pub(crate) max_body: SizeFile,
+    /// The memory that request bodies may take together while they are kept, so that they can be sent again; the first 16 KiB
+    /// of each are not counted. Beyond it, a call to one endpoint passes but cannot be sent again, and one to several
+    /// endpoints waits for `queue_time` and is then answered 503.
+    pub(crate) body_memory: SizeFile,
     /// The largest request head, the token that is added included. The service takes 16 KiB; at most 64 KiB.
     pub(crate) max_header: SizeFile,
     /// The most connections of callers at once; more wait to be accepted.
@@ -34,6 +38,7 @@ impl Default for LimitsFile {
         let text = |text: &str| SizeFile::Text(text.to_owned());
         Self {
             max_body: text("1MiB"),
+            body_memory: text("64MiB"),
             max_header: text("16KiB"),
             max_connections: 10_000,
             queue: 100,

@@ -36,6 +36,9 @@ const SERVICE_MAX_BODY: u64 = 1024 * 1024;
 /// A request body is kept until it is answered, so this bounds memory.
 const MAX_BODY: u64 = 64 * 1024 * 1024;
 
+/// More than any machine has.
+const MAX_BODY_MEMORY: u64 = 1 << 40;
+
 /// More than anybody would wait for.
 const MAX_ATTEMPTS: u32 = 10;
 
@@ -259,8 +262,18 @@ fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
     if max_body_bytes > SERVICE_MAX_BODY {
         context.warning(&key(&["limits", "max_body"]), "the service itself refuses bodies over 1 MiB", None);
     }
+    let body_memory = context.size(&key(&["limits", "body_memory"]), &limits.body_memory, MAX_BODY_MEMORY);
+    if body_memory < max_body_bytes {
+        let fact = format!("is {body_memory} bytes, must be at least limits.max_body ({max_body_bytes})");
+        context.problem(
+            &key(&["limits", "body_memory"]),
+            fact,
+            Some("else the largest body could never be kept".to_owned()),
+        );
+    }
     ProxySettings {
         max_body_bytes,
+        body_memory,
         max_header_bytes: usize::try_from(max_header).unwrap_or(usize::MAX),
         request_timeout,
         try_timeout,
@@ -352,6 +365,7 @@ fn logging(file: &ConfigFile, context: &mut Context<'_>) -> LoggingSettings {
             FormatFile::Text => LogFormat::Text,
             FormatFile::Json => LogFormat::Json,
         },
+        failures_per_second: logging.failures_per_second,
     }
 }
 
@@ -362,4 +376,3 @@ fn hash(settings: &Settings) -> String {
     let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
     format!("{first:08x}")
 }
-        failures_per_second: logging.failures_per_second,

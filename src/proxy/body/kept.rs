@@ -17,6 +17,8 @@ pub(super) struct Kept {
     small: Vec<u8>,
     /// How many pieces come before the one that is handed out next.
     next: usize,
+    /// How many bytes were handed out before those that are kept, if any; they cannot be handed out again.
+    forgotten: usize,
 }
 
 impl Kept {
@@ -43,6 +45,17 @@ impl Kept {
         self.next = self.count();
     }
 
+    /// Forgets what was handed out, this many bytes more included.
+    pub(super) fn forget(&mut self, more: usize) {
+        let handed_out: usize = self.pieces().map(Bytes::len).sum();
+        *self = Self { forgotten: self.forgotten + handed_out + self.small.len() + more, ..Self::default() };
+    }
+
+    /// Whether all that was handed out can be handed out again.
+    pub(super) fn is_whole(&self) -> bool {
+        self.forgotten == 0
+    }
+
     /// Begins anew: the first piece is handed out next.
     pub(super) fn rewind(&mut self) {
         self.close_small();
@@ -64,7 +77,7 @@ impl Kept {
     /// Returns how many bytes were handed out to the one that reads now.
     pub(super) fn handed_out(&self) -> usize {
         let pieces: usize = self.pieces().take(self.next).map(Bytes::len).sum();
-        pieces + self.small.len()
+        self.forgotten + pieces + self.small.len()
     }
 
     /// Returns all of it in one piece.
@@ -118,6 +131,20 @@ mod tests {
         }
         assert_eq!(read_again(&mut kept), sent);
         assert_eq!(kept.whole(), sent);
+    }
+
+    #[test]
+    fn what_was_forgotten_still_counts_as_handed_out() {
+        let mut kept = Kept::default();
+        assert!(kept.is_whole());
+        for size in [3, SMALL + 1, 2] {
+            kept.keep(&Bytes::from(vec![7; size]));
+        }
+        kept.forget(10);
+        assert!(!kept.is_whole() && kept.is_at_end());
+        assert_eq!(kept.handed_out(), 3 + SMALL + 1 + 2 + 10);
+        kept.forget(5);
+        assert_eq!(kept.handed_out(), 3 + SMALL + 1 + 2 + 15);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Version;
@@ -15,14 +16,24 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::UNWANTED_TIME;
 use super::kept::Kept;
+use super::memory::{BodyMemory, FREE, HeldMemory};
 use crate::proxy::error::ProxyError;
 use crate::serve::{CallerBody, CallerBodyError};
 
 /// The most that is read of a body that nobody wants, so that its sender can read the answer first.
 const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
 
+/// The most that is read of a body at once.
+const LARGEST_PIECE: u64 = 80 * 1024;
+
+/// How often it is looked whether there is memory again.
+const MEMORY_LOOK: Duration = Duration::from_millis(10);
+
+/// The answer when there is no memory to keep a body that has to be kept. Nothing that an endpoint would act upon was sent.
+const NO_MEMORY: ProxyError = ProxyError::Overload { retry_after: Duration::from_secs(1) };
+
 /// A caller's body on its way upstream. It counts, holds the limit and keeps what it handed out (at most the limit), so
-/// that a request that was refused can be sent again. Clones share it; only the one that was made last by
+/// that a request that was refused can be sent again, while all bodies together leave memory for it. Clones share it; only the one that was made last by
 /// [`RequestBody::rewound`] is read, since an endpoint that refused early may still be asking for the rest.
 #[derive(Clone)]
 pub(in crate::proxy) struct RequestBody {
@@ -51,6 +62,8 @@ struct Upload {
     limit: u64,
     received: u64,
     kept: Kept,
+    memory: HeldMemory,
+    keeping: Keeping,
     /// Whether `incoming` has ended.
     ended: bool,
     /// Whether the last look at `incoming` found nothing.
@@ -59,10 +72,23 @@ struct Upload {
     failure: Option<Failure>,
 }
 
+/// Whether what is handed out is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    /// While there is memory for it.
+    WhilePossible,
+    /// It is of no use otherwise.
+    Always,
+    /// It will not be sent again.
+    Never,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
     TooLarge,
     Broken,
+    /// There was no memory to keep it.
+    NotKept,
 }
 
 /// Why an upload stopped. What is told to callers is made of [`RequestBody::failure`].
@@ -70,6 +96,8 @@ enum Failure {
 pub(in crate::proxy) enum UploadError {
     #[error("the body is larger than the limit")]
     TooLarge,
+    #[error("there is no memory to keep the body")]
+    NotKept,
     #[error("the caller broke off")]
     Broken(#[source] CallerBodyError),
     #[error("the caller ended the body before its end")]
@@ -82,7 +110,7 @@ pub(in crate::proxy) enum UploadError {
 
 impl RequestBody {
     /// Takes the body of a request that came over `version`.
-    pub(in crate::proxy) fn new(incoming: CallerBody, version: Version, limit: u64) -> Self {
+    pub(in crate::proxy) fn new(incoming: CallerBody, version: Version, limit: u64, memory: &Rc<BodyMemory>) -> Self {
         if incoming.is_end_stream() {
             return Self::nothing();
         }
@@ -95,6 +123,8 @@ impl RequestBody {
             limit,
             received: 0,
             kept: Kept::default(),
+            memory: HeldMemory::new(memory),
+            keeping: Keeping::WhilePossible,
             ended: false,
             is_waiting: false,
             failure: None,
@@ -113,6 +143,9 @@ impl RequestBody {
         let Source::Upload(upload) = &self.source else { return self.clone() };
         let attempt = {
             let mut upload = upload.borrow_mut();
+            if !upload.kept.is_whole() {
+                upload.failure.get_or_insert(Failure::NotKept);
+            }
             upload.kept.rewind();
             upload.attempt += 1;
             upload.attempt
@@ -120,14 +153,24 @@ impl RequestBody {
         Self { source: Source::Upload(Rc::clone(upload)), attempt }
     }
 
-    /// Reads the body to its end and returns it as one that any number of attempts may read side by side.
+    /// Reads the body to its end and returns it as one that any number of attempts may read side by side. Waits `patience` at
+    /// most for the memory that it takes.
     ///
     /// # Errors
-    /// What the caller did wrong.
-    pub(in crate::proxy) async fn collected(&self) -> Result<Self, ProxyError> {
+    /// What the caller did wrong; [`ProxyError::Overload`] when there is no memory.
+    pub(in crate::proxy) async fn collected(&self, patience: Duration) -> Result<Self, ProxyError> {
+        if let Some(upload) = self.upload() {
+            upload.borrow_mut().keeping = Keeping::Always;
+            let declared = upload.borrow().declared.unwrap_or_default();
+            hold_in_time(upload, declared, patience).await?;
+        }
         let mut body = self.rewound();
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             frame.map_err(|_told_below| self.failure().unwrap_or(ProxyError::BodyBroken))?;
+            if let Some(upload) = self.upload() {
+                let next = upload.borrow().bytes_with_next_piece();
+                hold_in_time(upload, next, patience).await?;
+            }
         }
         let Some(upload) = self.upload() else { return Ok(self.clone()) };
         let mut upload = upload.borrow_mut();
@@ -159,12 +202,26 @@ impl RequestBody {
         self.upload().map_or(0, |upload| upload.borrow().received)
     }
 
+    /// Checks that the body can be sent from its first byte.
+    ///
+    /// # Errors
+    /// What the caller did wrong; [`ProxyError::Overload`] when a part was handed out and not kept.
+    pub(in crate::proxy) fn can_be_sent(&self) -> Result<(), ProxyError> {
+        if let Some(upload) = self.upload()
+            && !upload.borrow().kept.is_whole()
+        {
+            upload.borrow_mut().failure.get_or_insert(Failure::NotKept);
+        }
+        self.failure().map_or(Ok(()), Err)
+    }
+
     /// Returns what the caller did wrong, if that is why an attempt failed.
     pub(in crate::proxy) fn failure(&self) -> Option<ProxyError> {
         let upload = self.upload()?.borrow();
         Some(match upload.failure? {
             Failure::TooLarge => ProxyError::BodyTooLarge { limit: upload.limit },
             Failure::Broken => ProxyError::BodyBroken,
+            Failure::NotKept => NO_MEMORY,
         })
     }
 
@@ -174,6 +231,19 @@ impl RequestBody {
             let upload = upload.borrow();
             upload.is_waiting && !upload.ended
         })
+    }
+
+    /// Gives back the memory of a large body: the request will not be sent again.
+    pub(in crate::proxy) fn forget(&self) {
+        if let Some(upload) = self.upload() {
+            let upload = &mut *upload.borrow_mut();
+            // An endpoint may answer while it still reads what is sent again.
+            if upload.memory.is_counted() && upload.kept.is_at_end() {
+                upload.keeping = Keeping::Never;
+                upload.kept.forget(0);
+                upload.memory.release();
+            }
+        }
     }
 
     /// Reads on for a while and forgets what comes. Closing at once would reset the connection, and the caller, still
@@ -187,6 +257,8 @@ impl RequestBody {
                 return;
             }
             upload.attempt += 1;
+            upload.kept.forget(0);
+            upload.memory.release();
         }
         // Ends by its own limits, or with the worker.
         tokio::task::spawn_local(tokio::time::timeout(UNWANTED_TIME, async move {
@@ -208,6 +280,42 @@ impl Upload {
         let is_cut = self.is_http2 && !self.incoming.is_end_stream();
         is_cut || self.declared.is_some_and(|declared| declared != self.received)
     }
+
+    /// Returns how large the body will have become with one piece more, if its length was not declared and it is not small.
+    fn bytes_with_next_piece(&self) -> u64 {
+        let is_large = self.declared.is_none() && self.received > FREE / 2;
+        if is_large { self.received.saturating_add(LARGEST_PIECE).min(self.limit) } else { 0 }
+    }
+
+    /// Lets a piece pass that is not kept. Returns whether the body is of use then.
+    #[cold]
+    fn goes_on_unkept(&mut self, length: usize) -> bool {
+        match self.keeping {
+            Keeping::Always => {
+                self.failure = Some(Failure::NotKept);
+                return false;
+            }
+            Keeping::WhilePossible => self.memory.not_kept(),
+            Keeping::Never => {}
+        }
+        self.keeping = Keeping::Never;
+        self.kept.forget(length);
+        self.memory.release();
+        true
+    }
+}
+
+/// Waits until there is memory for a body of so many bytes in all.
+async fn hold_in_time(upload: &RefCell<Upload>, bytes: u64, patience: Duration) -> Result<(), ProxyError> {
+    let until = Instant::now() + patience;
+    while !upload.borrow_mut().memory.hold(bytes) {
+        if Instant::now() >= until {
+            return Err(NO_MEMORY);
+        }
+        // Nobody wakes those who wait: calls to several endpoints with large bodies are few.
+        tokio::time::sleep(MEMORY_LOOK).await;
+    }
+    Ok(())
 }
 
 impl Body for RequestBody {
@@ -260,7 +368,11 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(UploadError::TooLarge)));
             }
             upload.ended = upload.incoming.is_end_stream();
-            upload.kept.keep(&data);
+            if upload.keeping != Keeping::Never && upload.memory.hold(upload.received) {
+                upload.kept.keep(&data);
+            } else if !upload.goes_on_unkept(data.len()) {
+                return Poll::Ready(Some(Err(UploadError::NotKept)));
+            }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
     }
