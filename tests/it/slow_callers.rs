@@ -35,6 +35,11 @@ async fn lab(length: usize, write_timeout: &str) -> Lab {
     lab
 }
 
+/// Waits until so many calls were received by the endpoint, which answers at once.
+async fn wait_until_calls_are_answered(lab: &Lab, calls: usize) {
+    wait_until("the calls have arrived", async || (lab.arrivals("east").len() >= calls).then_some(())).await;
+}
+
 async fn wait_until_all_is_free(lab: &Lab) {
     wait_until("no request is in flight", async || {
         (lab.metrics().await.sum("requests_in_flight", &[]) < 0.5).then_some(())
@@ -111,6 +116,7 @@ async fn http1_caller_that_does_not_read_frees_its_call() {
     for _ in 0..MOST {
         callers.push(silent_http1(lab.listener("default")).await);
     }
+    wait_until_calls_are_answered(&lab, MOST).await;
     for mut caller in callers {
         // As far as the socket took it; then the connection was closed.
         let mut received = Vec::new();
@@ -118,6 +124,23 @@ async fn http1_caller_that_does_not_read_frees_its_call() {
         let _reset = in_time("the end of the connection", caller.read_to_end(&mut received)).await;
         assert!(received.len() < LARGE, "{}", received.len());
     }
+}
+
+#[tokio::test]
+async fn http2_caller_whose_socket_takes_no_more_is_disconnected() {
+    let lab = lab(LARGE, "400ms").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 * 1024).unwrap();
+    let stream = socket.connect(lab.listener("default")).await.unwrap();
+    let most = (1 << 31) - 1;
+    let mut caller = Frames::over(stream, &[(INITIAL_WINDOW_SIZE, most)]).await;
+    caller.write(&frame(WINDOW_UPDATE, 0, 0, &(most - 65_535).to_be_bytes())).await;
+    for stream in streams() {
+        caller.write(&headers(stream, END_STREAM, &pseudo("GET", CHECK))).await;
+    }
+    wait_until_calls_are_answered(&lab, MOST).await;
+    wait_until_all_is_free(&lab).await;
+    while caller.next().await.is_some() {}
 }
 
 #[tokio::test]
@@ -146,6 +169,8 @@ async fn callers_that_do_not_read_do_not_hold_up_the_end() {
     let _http2 = silent_http2(address).await;
     wait_until_all_is_free(&lab).await;
     let (first, second) = (silent_http1(address).await, silent_http1(address).await);
+    // Those of before, the one that found all free, and these.
+    wait_until_calls_are_answered(&lab, MOST + 3).await;
     let mut third = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     third.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
     assert_eq!(third.outcome(1).await, Some(Outcome::Answer));
@@ -153,4 +178,27 @@ async fn callers_that_do_not_read_do_not_hold_up_the_end() {
     lab.shutdown().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop((first, second));
+}
+
+#[tokio::test]
+async fn callers_that_do_not_finish_do_not_hold_up_the_end() {
+    let lab = lab(10, "400ms").await;
+    let address = lab.listener("default");
+    // Half a head, at the start of a connection and after a request.
+    let mut first = lab.raw().await;
+    first.write("POST /api/hubs/chat/:send HTTP/1.1\r\nhost: local").await;
+    let mut second = lab.raw().await;
+    second.write(format!("HEAD {CHECK} HTTP/1.1\r\nhost: localhost\r\n\r\nPOST /api")).await;
+    second.answer_to("HEAD").await.unwrap().is(200);
+    // Nothing after a request; the PING of a graceful shutdown is not answered.
+    let mut third = Frames::connect(address, &[]).await;
+    third.write(&headers(1, END_STREAM, &pseudo("HEAD", CHECK))).await;
+    assert_eq!(third.outcome(1).await, Some(Outcome::Answer));
+    // A declared empty body whose stream does not end.
+    let mut fourth = Frames::connect(address, &[]).await;
+    let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();
+    fourth.write(&headers(1, 0, &fields)).await;
+    let began = Instant::now();
+    lab.shutdown().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
 }
