@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use signalr_gateway::credential::Bearer;
 use signalr_gateway::proxy::{Admission, AdmissionSettings, CallHead, headers};
 use signalr_gateway::route::Constraint;
-use signalr_gateway::serve::Peer;
+use signalr_gateway::serve::{ListenerId, Peer};
 use signalr_gateway::signalr::OperationSet;
 
 /// What the Management SDK sends with a broadcast.
@@ -56,7 +56,7 @@ fn rules(criterion: &mut Criterion) {
     let admission = Admission::new(settings, 16 * 1024, 1024 * 1024);
     let address = "10.1.2.3:40000".parse().expect("an address");
     let forwarded_for = Some(HeaderValue::from_static("10.1.2.3"));
-    let peer = Peer { listener: 0, address: Some(address), is_tls: false, forwarded_for };
+    let peer = Peer { listener: ListenerId::default(), address: Some(address), is_tls: false, forwarded_for };
     let take_in = |parts: Parts| CallHead::new(parts, || HeaderValue::from_static(ID), peer.forwarded_for.clone());
     group.bench_function("take_in", |bencher| bencher.iter_batched(request, take_in, BatchSize::SmallInput));
 

@@ -1,11 +1,15 @@
 //! The only wiring: settings → [`Gateway::build`] → [`Gateway::addresses`] → [`Gateway::serve`] until shutdown.
 
+mod aside;
+mod changes;
 mod live;
+mod parts;
 mod rehearsal;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -15,10 +19,11 @@ use crate::credential::{CredentialBuildError, CredentialSettings};
 use crate::endpoint::{EndpointError, EndpointSettings};
 use crate::proxy::{AdmissionSettings, ProxySettings, WorkerProxy};
 use crate::route::{RouteSettings, TableError};
-use crate::serve::{BindError, Bound, BoundAddress, ListenerSettings, ServeSettings};
+use crate::serve::{BindError, Bound, BoundAddress, ListenerPlan, ListenerSettings, ServeSettings};
 
 use live::Live;
 
+pub use aside::{WorkLost, aside};
 pub use rehearsal::{Decision, Destination, NotARequest, Rehearsal, Rehearsed, error_kinds};
 
 /// Everything a gateway is built from, decided.
@@ -42,6 +47,20 @@ pub struct Settings {
     pub logging: LoggingSettings,
     /// Eight hex digits that change when the effective settings do.
     pub hash: String,
+}
+
+impl Settings {
+    /// Returns where callers come in, in configured order.
+    pub fn listener_settings(&self) -> Vec<ListenerSettings> {
+        self.listeners.iter().map(|(listener, _)| listener.clone()).collect()
+    }
+}
+
+/// Returns eight hex digits that stand for a text.
+pub fn short_hash(text: &str) -> String {
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    format!("{first:08x}")
 }
 
 /// What is logged, and how. Logs go to stderr.
@@ -138,10 +157,10 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] for the first part that cannot be built.
     pub async fn build(settings: Settings, control: &Handle) -> Result<Self, GatewayError> {
-        let live = Live::build(settings, control)?;
+        let listeners = ListenerPlan::first(&settings.listener_settings());
+        let live = Live::build(settings, &listeners.ids(), control)?;
         let settings = live.settings();
-        let listeners: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.clone()).collect();
-        let bound = Bound::bind(&listeners, &settings.serve)?;
+        let bound = Bound::bind(listeners, &settings.serve)?;
         let admin = match settings.admin.as_ref().map(|admin| admin.bind) {
             Some(address) => {
                 let listener = TcpListener::bind(address).await;
@@ -189,16 +208,27 @@ impl Gateway {
             admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
         let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
         let accept_errors = metrics.accept_errors().clone();
-        let running = bound
+        let mut running = bound
             .serve(move |outbox| WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), outbox), &accept_errors)
             .map_err(GatewayError::Workers)?;
         serving(&addresses);
 
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
-            tokio::select! {
+            let prepared = async {
+                let Some(reload) = reloads.recv().await else { return std::future::pending().await };
+                let settings = reload?;
+                let plan = running.plan(&settings.listener_settings());
+                let say_slow = || admin.refused("the files that it names are still being read".to_owned());
+                live.prepare(settings, plan, say_slow).await
+            };
+            let prepared = tokio::select! {
                 () = &mut shutdown => break,
-                Some(reload) = reloads.recv() => live.reload(reload, &admin),
+                prepared = prepared => prepared,
+            };
+            match prepared {
+                Ok(prepared) => running.replace_listeners(live.commit(prepared, &admin)),
+                Err(problem) => live.refuse(problem, &admin),
             }
         }
         tracing::info!("stopping: no longer ready, then draining");

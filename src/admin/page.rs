@@ -36,6 +36,9 @@ pub(super) fn render(status: &Status) -> String {
         page.raw("<p class=\"bad\">The last configuration was refused, the one before is in force:</p><pre>");
         page.text(problem).raw("</pre>");
     }
+    if !status.after_restart.is_empty() {
+        page.raw("<p class=\"bad\">In force only after a restart: ").text(&status.after_restart.join(", ")).raw("</p>");
+    }
     page.table("Credentials", &["name", "state", "token", "expires in", "last error"]);
     for credential in &status.credentials {
         let class = if credential.state == "ready" { "good" } else { "bad" };
@@ -127,6 +130,7 @@ mod tests {
         let status = Status {
             version: "1",
             config_hash: "abcd".into(),
+            after_restart: vec![],
             started: 0,
             ready: false,
             draining: false,

@@ -14,6 +14,8 @@ use crate::endpoint::Health;
 pub struct View {
     /// The hash of the configuration in force.
     pub config_hash: String,
+    /// Keys of the last accepted configuration that are in force only after a restart.
+    pub after_restart: Vec<&'static str>,
     /// When the gateway started.
     pub started: SystemTime,
     /// Where callers come in, by name.
@@ -74,6 +76,9 @@ pub struct Status {
     pub version: &'static str,
     /// The hash of the configuration in force.
     pub config_hash: String,
+    /// Keys of the last accepted configuration that are in force only after a restart. The hash names what is in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after_restart: Vec<&'static str>,
     /// When the gateway started, in seconds since 1970.
     pub started: u64,
     /// Whether calls can be served.
@@ -134,6 +139,7 @@ impl View {
         Status {
             version: env!("CARGO_PKG_VERSION"),
             config_hash: self.config_hash.clone(),
+            after_restart: self.after_restart.clone(),
             started: seconds(self.started),
             ready: !draining && self.endpoints.iter().any(is_usable),
             draining,

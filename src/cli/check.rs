@@ -11,6 +11,7 @@ use crate::config::{ConfigError, Loaded};
 use crate::credential::Credentials;
 use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
+use crate::serve::check_certificates;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -72,6 +73,7 @@ pub(super) fn problems_to_json(err: &ConfigError) -> anyhow::Result<Outcome> {
 
 /// Builds what `run` would build, and drops it.
 fn build(loaded: &Loaded) -> anyhow::Result<()> {
+    check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
     let runtime = super::run::control_runtime()?;
     let metrics = Metrics::new()?;
     let credentials =

@@ -56,9 +56,6 @@ impl Refresher {
         metrics: TokenMetrics,
     ) -> Self {
         let files = acquirer.files();
-        for name in &names {
-            metrics.in_service(name.as_str(), None);
-        }
         Self {
             shared,
             view,
@@ -75,6 +72,9 @@ impl Refresher {
 
     /// Runs until it is aborted.
     pub(crate) async fn run(mut self: Box<Self>) {
+        for name in &self.names {
+            self.metrics.in_service(name.as_str(), None);
+        }
         loop {
             // A token that is no longer refreshed would stop the credential an hour later, with nothing in the log.
             let ended = AssertUnwindSafe(self.keep_fresh()).catch_unwind().await;

@@ -59,10 +59,8 @@ pub struct Permit<'a> {
 }
 
 impl Health {
-    /// Makes the health of an endpoint that nothing is known of.
+    /// Makes the health of an endpoint that nothing is known of. Shows nothing yet: the endpoint may never be called.
     pub fn new(name: &str, settings: HealthSettings, metrics: EndpointMetrics) -> Arc<Self> {
-        metrics.breaker(name, BreakerState::Closed);
-        metrics.cool_down(name, None);
         Arc::new(Self {
             name: name.to_owned(),
             settings,
@@ -75,6 +73,12 @@ impl Health {
             is_tried: AtomicBool::new(false),
             cools_until: AtomicU64::new(0),
         })
+    }
+
+    /// Shows the endpoint in the metrics, as its calls begin.
+    pub(super) fn announce(&self) {
+        self.metrics.breaker(&self.name, BreakerState::Closed);
+        self.metrics.cool_down(&self.name, None);
     }
 
     /// Gives leave to try the endpoint: always while it is in; once while it is out and its pause is over; not while it

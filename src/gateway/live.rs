@@ -1,54 +1,65 @@
-//! The part of a gateway that follows the configuration while it serves: credentials, endpoints, routes, rules. Sockets and
-//! workers stay as they were begun.
+//! The part of a gateway that follows the configuration while it serves, in two phases: [`Live::prepare`] makes the parts of
+//! another configuration and has no effect if it fails, [`Live::commit`] puts them in force and cannot fail.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
-use super::{Addresses, GatewayError, Reload, Settings};
+use super::aside::aside;
+use super::changes::changes;
+use super::parts::{Parts, Prepared};
+use super::{Addresses, GatewayError, Settings};
 use crate::admin::{Admin, EndpointView, RouteView, View};
-use crate::credential::{CredentialSettings, Credentials, in_one_line};
-use crate::endpoint::{Endpoint, EndpointRole, EndpointSettings, Probes};
+use crate::credential::{CredentialSettings, CredentialState, Credentials, in_one_line};
+use crate::endpoint::{Endpoint, EndpointRole, Probes};
 use crate::metrics::{KnownNames, Metrics};
 use crate::proxy::Snapshot;
-use crate::route::{RouteSettings, Table};
+use crate::route::RouteSettings;
+use crate::serve::{BoundListeners, ListenerId, ListenerPlan};
+
+/// How long a new configuration waits for the first tokens of new credentials before it is in force: so long, calls go on
+/// under the one before instead of waiting. Chosen: most token requests take less than a second, a stuck one delays a reload
+/// no longer than this.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// How often it is looked whether they are there.
+const WARM_UP_LOOK: Duration = Duration::from_millis(20);
 
 /// What follows the configuration.
 #[derive(Debug)]
 pub(super) struct Live {
-    settings: Settings,
+    parts: Parts,
     control: Handle,
     metrics: Arc<Metrics>,
-    credentials: Credentials,
     latest: Arc<ArcSwap<Snapshot>>,
     probes: Probes,
     addresses: Addresses,
+    after_restart: Vec<&'static str>,
     started: SystemTime,
 }
 
 impl Live {
-    /// Builds everything. Sends nothing.
-    pub(super) fn build(settings: Settings, control: &Handle) -> Result<Self, GatewayError> {
+    /// Builds everything. Sends nothing. `listeners` are the ids of the settings' listeners, in order.
+    pub(super) fn build(settings: Settings, listeners: &[ListenerId], control: &Handle) -> Result<Self, GatewayError> {
         let metrics = Arc::new(Metrics::new()?);
-        let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
-        let snapshot = snapshot(&settings, &credentials, None, &metrics)?;
-        metrics.config_in_force(&settings.hash, names(&settings));
+        let parts = Parts::first(settings, listeners, &metrics, control)?;
+        metrics.config_in_force(&parts.settings.hash, names(&parts.settings));
         Ok(Self {
-            settings,
+            latest: Arc::new(ArcSwap::new(Arc::clone(&parts.snapshot))),
+            parts,
             control: control.clone(),
             metrics,
-            credentials,
-            latest: Arc::new(ArcSwap::from_pointee(snapshot)),
             probes: Probes::default(),
             addresses: Addresses { listeners: Vec::new(), admin: None },
+            after_restart: Vec::new(),
             started: SystemTime::now(),
         })
     }
 
     pub(super) fn settings(&self) -> &Settings {
-        &self.settings
+        &self.parts.settings
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
@@ -63,75 +74,72 @@ impl Live {
     /// Begins to obtain tokens and to probe, and returns what the admin listener shows.
     pub(super) fn open(&mut self, addresses: &Addresses) -> Arc<Admin> {
         self.addresses = addresses.clone();
-        self.credentials.start();
-        self.probes.follow(self.latest.load().endpoints());
-        let allowed_hosts = self.settings.admin.as_ref().map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
+        self.parts.credentials.start();
+        self.probes.follow(self.parts.snapshot.endpoints());
+        let admin = self.parts.settings.admin.as_ref();
+        let allowed_hosts = admin.map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
         Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
     }
 
-    /// Goes on with another configuration, or says why not and goes on with the one in force.
-    pub(super) fn reload(&mut self, reload: Reload, admin: &Admin) {
-        let applied = reload.and_then(|settings| self.apply(settings).map_err(|err| in_one_line(&err)));
-        self.metrics.reloaded(applied.is_ok());
-        match applied {
-            Ok(changes) => {
-                for change in &changes {
-                    tracing::info!(change, "the configuration changed");
-                }
-                tracing::info!(hash = self.settings.hash, changes = changes.len(), "the configuration was reloaded");
-                admin.show(self.view());
-            }
-            Err(problem) => {
-                tracing::error!(problem, "the new configuration was refused; the one before stays in force");
-                admin.refused(problem);
-            }
-        }
+    /// Makes the parts of another configuration, and waits a while for the tokens that it needs. What is in force stays as it
+    /// is until [`Live::commit`].
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is in force.
+    pub(super) async fn prepare(
+        &self,
+        settings: Settings,
+        listeners: ListenerPlan,
+        say_slow: impl FnOnce(),
+    ) -> Result<Prepared, String> {
+        let (before, metrics, control) = (self.parts.clone(), Arc::clone(&self.metrics), self.control.clone());
+        let build = move || before.next(settings, listeners, &metrics, &control);
+        let prepared = aside("reading what the configuration names", build, say_slow).await;
+        let prepared = prepared.map_err(|lost| lost.to_string())?.map_err(|err| in_one_line(&err))?;
+        // From here on nothing fails. The tasks of credentials that are new begin; the others run already.
+        prepared.parts.credentials.start();
+        warm_up(&prepared.parts.settings, &prepared.parts.credentials).await;
+        Ok(prepared)
     }
 
-    /// Builds what is new, takes over what is the same, and only then changes what is in force.
-    fn apply(&mut self, mut settings: Settings) -> Result<Vec<String>, GatewayError> {
-        let mut changes = Vec::new();
-        // Sockets and workers are as they were begun; their rules can change.
-        let keeps = |new: &Settings, old: &Settings| {
-            let listeners = |settings: &Settings| -> Vec<_> {
-                settings.listeners.iter().map(|(listener, _)| listener.clone()).collect()
-            };
-            listeners(new) == listeners(old)
-                && new.admin == old.admin
-                && new.serve == old.serve
-                && new.logging == old.logging
-        };
-        if !keeps(&settings, &self.settings) {
-            changes.push("listeners, admin, shutdown, process or logging: in force after a restart".to_owned());
-            let admission_of = |name: &str| {
-                let mut new = settings.listeners.iter();
-                new.find(|(listener, _)| listener.name == name).map(|(_, admission)| admission.clone())
-            };
-            let kept = self.settings.listeners.iter().map(|(listener, admission)| {
-                (listener.clone(), admission_of(&listener.name).unwrap_or_else(|| admission.clone()))
-            });
-            settings.listeners = kept.collect();
-            settings.admin.clone_from(&self.settings.admin);
-            settings.serve = self.settings.serve.clone();
-            settings.logging = self.settings.logging.clone();
+    /// Puts a configuration in force, and returns the listeners that the server is to go over to.
+    pub(super) fn commit(&mut self, prepared: Prepared, admin: &Admin) -> BoundListeners {
+        let Prepared { parts, listeners, after_restart } = prepared;
+        for change in changes(&self.parts.settings, &parts.settings) {
+            tracing::info!(change, "the configuration changed");
         }
-        let credentials = self.credentials.rebuild(&settings.credentials, self.metrics.token(), &self.control)?;
-        let before = self.latest.load_full();
-        let snapshot = snapshot(&settings, &credentials, Some(&before), &self.metrics)?;
-        changes.extend(differences(&self.settings, &settings));
+        // Before any connection of a new listener is accepted.
+        self.latest.store(Arc::clone(&parts.snapshot));
+        self.probes.follow(parts.snapshot.endpoints());
+        self.parts = parts;
+        let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
+        self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
+        self.after_restart = after_restart;
+        let hash = &self.parts.settings.hash;
+        self.metrics.config_in_force(hash, names(&self.parts.settings));
+        self.metrics.reloaded(true);
+        tracing::info!(hash, "the configuration was reloaded");
+        if !self.after_restart.is_empty() {
+            let keys = self.after_restart.join(", ");
+            tracing::warn!(keys, "part of the new configuration is in force only after a restart");
+        }
+        admin.show(self.view());
+        listeners
+    }
 
-        credentials.start();
-        self.probes.follow(snapshot.endpoints());
-        self.latest.store(Arc::new(snapshot));
-        self.credentials = credentials;
-        self.settings = settings;
-        self.metrics.config_in_force(&self.settings.hash, names(&self.settings));
-        Ok(changes)
+    /// Notes that a configuration was refused. The one in force stays.
+    pub(super) fn refuse(&self, problem: String, admin: &Admin) {
+        self.metrics.reloaded(false);
+        tracing::error!(problem, "the new configuration was refused; the one before stays in force");
+        admin.refused(problem);
     }
 
     fn view(&self) -> View {
         let source = |credential: &CredentialSettings| {
-            Some((credential.name.to_string(), self.credentials.get(&credential.name)?))
+            Some((credential.name.to_string(), self.parts.credentials.get(&credential.name)?))
         };
         let endpoint = |endpoint: &Arc<Endpoint>| {
             let settings = endpoint.settings();
@@ -153,41 +161,15 @@ impl Live {
         };
         let listeners = self.addresses.listeners.iter();
         View {
-            config_hash: self.settings.hash.clone(),
+            config_hash: self.parts.settings.hash.clone(),
+            after_restart: self.after_restart.clone(),
             started: self.started,
             listeners: listeners.map(|(name, address)| (name.clone(), address.to_string())).collect(),
-            credentials: self.settings.credentials.iter().filter_map(source).collect(),
-            endpoints: self.latest.load().endpoints().iter().map(endpoint).collect(),
-            routes: self.settings.routes.iter().map(route).collect(),
+            credentials: self.parts.settings.credentials.iter().filter_map(source).collect(),
+            endpoints: self.parts.snapshot.endpoints().iter().map(endpoint).collect(),
+            routes: self.parts.settings.routes.iter().map(route).collect(),
         }
     }
-}
-
-/// Makes what workers follow. Endpoints that are the same as before are taken over, with their connections and health.
-fn snapshot(
-    settings: &Settings,
-    credentials: &Credentials,
-    before: Option<&Snapshot>,
-    metrics: &Metrics,
-) -> Result<Snapshot, GatewayError> {
-    let build = |endpoint: &EndpointSettings| {
-        let bearer = credentials.get(&endpoint.credential).ok_or_else(|| GatewayError::NoCredential {
-            endpoint: endpoint.name.to_string(),
-            credential: endpoint.credential.to_string(),
-        })?;
-        let mut old = before.map(Snapshot::endpoints).unwrap_or_default().iter();
-        let same = old.find(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
-        match same {
-            Some(same) => Ok::<_, GatewayError>(Arc::clone(same)),
-            None => Ok(Arc::new(Endpoint::build(endpoint, bearer, metrics.endpoints())?)),
-        }
-    };
-    let endpoints = settings.endpoints.iter().map(build).collect::<Result<Vec<_>, _>>()?;
-    let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-    let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
-    let routes = Table::build(&settings.routes, &endpoint_names, &listener_names)?;
-    let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone()).collect();
-    Ok(Snapshot::new(settings.proxy.clone(), admissions, routes, endpoints, before))
 }
 
 /// Returns the names that may label series.
@@ -200,40 +182,18 @@ fn names(settings: &Settings) -> KnownNames {
     }
 }
 
-/// Says what changed, one line each.
-fn differences(old: &Settings, new: &Settings) -> Vec<String> {
-    let mut changes = Vec::new();
-    named("credential", &old.credentials, &new.credentials, |one| one.name.as_str(), &mut changes);
-    named("endpoint", &old.endpoints, &new.endpoints, |one| one.name.as_str(), &mut changes);
-    named("route", &old.routes, &new.routes, |one| one.name.as_str(), &mut changes);
-    named("listener", &old.listeners, &new.listeners, |(listener, _)| &listener.name, &mut changes);
-    let order = |settings: &Settings| -> Vec<_> { settings.routes.iter().map(|route| route.name.clone()).collect() };
-    if changes.iter().all(|change| !change.starts_with("route")) && order(old) != order(new) {
-        changes.push("the order of the routes changed".to_owned());
+/// Waits until no credential is without an outcome of its first acquisition, or for [`WARM_UP`].
+async fn warm_up(settings: &Settings, credentials: &Credentials) {
+    let end = Instant::now() + WARM_UP;
+    let is_starting = |credential: &CredentialSettings| {
+        let source = credentials.get(&credential.name);
+        source.is_some_and(|source| source.status().state == CredentialState::Starting)
+    };
+    while settings.credentials.iter().any(is_starting) && Instant::now() < end {
+        sleep(WARM_UP_LOOK).await;
     }
-    if old.proxy != new.proxy {
-        changes.push("limits, timeouts, retry, forwarding or logging.access changed".to_owned());
-    }
-    changes
 }
 
-fn named<'a, T: PartialEq>(
-    what: &str,
-    old: &'a [T],
-    new: &'a [T],
-    name: impl Fn(&'a T) -> &'a str,
-    changes: &mut Vec<String>,
-) {
-    for one in new {
-        match old.iter().find(|before| name(before) == name(one)) {
-            None => changes.push(format!("{what} {} added", name(one))),
-            Some(before) if before != one => changes.push(format!("{what} {} changed", name(one))),
-            Some(_same) => {}
-        }
-    }
-    for before in old {
-        if !new.iter().any(|one| name(one) == name(before)) {
-            changes.push(format!("{what} {} removed", name(before)));
-        }
-    }
-}
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

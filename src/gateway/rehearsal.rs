@@ -12,7 +12,7 @@ use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
 use crate::proxy::{Admission, CallHead, ProxyError};
 use crate::route::{Choice, Difference, Manner, Pick, RouteName, Table, TableError};
-use crate::serve::{Bind, Peer};
+use crate::serve::{Bind, ListenerId, Peer};
 use crate::signalr::{Call, Operation, Together};
 
 /// A call that is only rehearsed.
@@ -140,7 +140,8 @@ impl<'s> Rehearsal<'s> {
             Bind::Unix { .. } => None,
         };
         let address = client.map(|client| SocketAddr::new(client, 0));
-        let peer = Peer { listener: *listener, address, is_tls: settings.tls.is_some(), forwarded_for: None };
+        let peer =
+            Peer { listener: ListenerId::default(), address, is_tls: settings.tls.is_some(), forwarded_for: None };
         let head = CallHead::new(request.clone(), || HeaderValue::from_static("rehearsed"), None);
         admission.admit(&peer, &head)?;
 

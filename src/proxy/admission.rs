@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::route::Constraint;
+    use crate::serve::ListenerId;
     use crate::signalr::OperationSet;
 
     fn admission() -> Admission {
@@ -149,7 +150,7 @@ mod tests {
 
     fn admit_from(address: Option<&str>, request: http::request::Builder) -> Result<(), ProxyError> {
         let address = address.map(|address| address.parse().unwrap());
-        let peer = Peer { listener: 0, address, is_tls: false, forwarded_for: None };
+        let peer = Peer { listener: ListenerId::default(), address, is_tls: false, forwarded_for: None };
         let head = request.body(()).unwrap().into_parts().0;
         admission().admit(&peer, &CallHead::new(head, || HeaderValue::from_static("id"), None))
     }
@@ -238,8 +239,12 @@ mod tests {
     #[test]
     fn callers_of_other_networks_are_refused_even_as_mapped_addresses() {
         let admit = |address: &str| {
-            let peer =
-                Peer { listener: 0, address: Some(address.parse().unwrap()), is_tls: false, forwarded_for: None };
+            let peer = Peer {
+                listener: ListenerId::default(),
+                address: Some(address.parse().unwrap()),
+                is_tls: false,
+                forwarded_for: None,
+            };
             admission().admit_client(&peer).is_ok()
         };
         assert!(admit("10.9.9.9:1") && admit("[::ffff:10.9.9.9]:1"));

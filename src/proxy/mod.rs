@@ -60,13 +60,15 @@ use crate::credential::{RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, SpareMemory};
 use crate::metrics::WorkerMetrics;
 use crate::route::{Choice, Manner, Table};
-use crate::serve::{Peer, is_valid_host};
+use crate::serve::{ListenerId, Peer, is_valid_host};
 use crate::signalr::{Call, Operation, Together};
 
 /// One configuration in force, shared by all workers.
 #[derive(Debug)]
 pub struct Snapshot {
     settings: ProxySettings,
+    /// In configured order.
+    listeners: Vec<ListenerId>,
     /// By listener.
     admissions: Vec<Admission>,
     routes: Table,
@@ -77,18 +79,20 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Puts a configuration together. The routes refer to endpoints and listeners by their places here. What is remembered of
-    /// calls and limits that did not change are taken over from the one `before`.
+    /// calls and limits that did not change are taken over from the one `before`. Has no effect on anything else.
     pub fn new(
         settings: ProxySettings,
-        admissions: Vec<AdmissionSettings>,
+        listeners: Vec<(ListenerId, AdmissionSettings)>,
         routes: Table,
         endpoints: Vec<Arc<Endpoint>>,
         before: Option<&Self>,
     ) -> Self {
+        let (listeners, admissions): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
         let admission = |admission| Admission::new(admission, settings.max_header_bytes, settings.max_body_bytes);
         let limits = Limits::new(&admissions, &endpoints, routes.routes(), before);
         let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
         Self {
+            listeners,
             admissions: admissions.into_iter().map(admission).collect(),
             settings,
             routes,
@@ -96,6 +100,11 @@ impl Snapshot {
             limits,
             idempotency,
         }
+    }
+
+    /// Returns a listener's place; `None` if this configuration does not have it.
+    fn place_of(&self, listener: ListenerId) -> Option<usize> {
+        self.listeners.iter().position(|known| *known == listener)
     }
 
     /// Returns the endpoints, in configured order.
@@ -174,7 +183,8 @@ impl Proxy {
     fn plan<'a>(&'a self, peer: &Peer, exchange: &'a Exchange) -> Result<Plan<'a>, ProxyError> {
         let head = exchange.head();
         // Who and what may pass.
-        let admission = self.snapshot.admissions.get(peer.listener).ok_or(ProxyError::Internal)?;
+        let listener = self.snapshot.place_of(peer.listener).ok_or(ProxyError::Draining)?;
+        let admission = self.snapshot.admissions.get(listener).ok_or(ProxyError::Internal)?;
         admission.admit(peer, head)?;
 
         // Which operation it is.
@@ -188,8 +198,8 @@ impl Proxy {
 
         // Where it goes.
         let client = peer.address.map(|address| address.ip().to_canonical());
-        self.hold_client_rate(peer.listener, client)?;
-        let inquiry = head.inquiry(&call, peer.listener, client);
+        self.hold_client_rate(listener, client)?;
+        let inquiry = head.inquiry(&call, listener, client);
         let (place, route) = self.snapshot.routes.pick(&inquiry).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
@@ -212,7 +222,8 @@ impl Proxy {
         exchange: &Exchange,
     ) -> Result<Response<Answer>, ProxyError> {
         let Plan::Forward { operation, choice, key } = plan else { return self.health(exchange) };
-        if let Some(entered) = self.enter_listener(peer.listener, exchange).await? {
+        let listener = self.snapshot.place_of(peer.listener).ok_or(ProxyError::Draining)?;
+        if let Some(entered) = self.enter_listener(listener, exchange).await? {
             exchange.holds(entered);
         }
         let head = exchange.head();

@@ -14,7 +14,7 @@ use super::{BodyMemory, CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
 use crate::endpoint::Endpoint;
 use crate::metrics::{ConnectionGauge, Metrics, Names, WorkerMetrics};
 use crate::outbox::Outbox;
-use crate::serve::{CallerBody, Handler, Peer};
+use crate::serve::{CallerBody, Handler, ListenerId, Peer};
 use crate::signalr::Operation;
 
 /// A worker's handler. Made on the worker's thread, inside its runtime.
@@ -26,6 +26,8 @@ struct Held {
     metrics: Arc<Metrics>,
     outbox: Outbox,
     current: RefCell<Rc<Proxy>>,
+    /// By listener that the configuration in force does not have: the last one that had it, for the connections it has left.
+    former: RefCell<Vec<(ListenerId, Rc<Proxy>)>>,
     /// Configurations that are not in force any more, while requests that began under them have not ended.
     retired: RefCell<Vec<Retired>>,
 }
@@ -41,7 +43,8 @@ impl WorkerProxy {
     pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, outbox: &Outbox) -> Self {
         let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, outbox, None)));
         let mut flush_requests = metrics.register_worker();
-        let held = Rc::new(Held { latest, metrics, outbox: outbox.clone(), current, retired: RefCell::default() });
+        let (former, retired) = Default::default();
+        let held = Rc::new(Held { latest, metrics, outbox: outbox.clone(), current, former, retired });
         let flushed = Rc::clone(&held);
         // Ends with the worker.
         tokio::task::spawn_local(async move {
@@ -62,6 +65,19 @@ impl Held {
         if Arc::ptr_eq(&latest, &current.snapshot) { current } else { self.adopt(Arc::clone(&latest), &current) }
     }
 
+    /// Returns this worker's part of the configuration by which calls of a listener are judged: the one in force, or, while
+    /// the connections of a closed listener end, the last one that had it. Never the rules of another listener.
+    fn of(&self, listener: ListenerId) -> Rc<Proxy> {
+        let current = self.current();
+        if current.snapshot.place_of(listener).is_some() { current } else { self.former(listener).unwrap_or(current) }
+    }
+
+    #[cold]
+    fn former(&self, listener: ListenerId) -> Option<Rc<Proxy>> {
+        let former = self.former.borrow();
+        former.iter().find(|(gone, _)| *gone == listener).map(|(_, proxy)| Rc::clone(proxy))
+    }
+
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
         let next = Rc::new(Proxy::new(latest, &self.metrics, &self.outbox, Some(current)));
@@ -70,6 +86,9 @@ impl Held {
         // Those that are through are also let go of where nobody scrapes.
         self.retired.borrow_mut().retain(Retired::flush);
         self.retired.borrow_mut().push(Retired { metrics: Rc::downgrade(&current.metrics), gauges });
+        let is_gone = |listener: &&ListenerId| next.snapshot.place_of(**listener).is_none();
+        let gone = current.snapshot.listeners.iter().filter(is_gone);
+        self.former.borrow_mut().extend(gone.map(|listener| (*listener, Rc::clone(current))));
         self.current.replace(Rc::clone(&next));
         next
     }
@@ -102,7 +121,7 @@ impl Handler for WorkerProxy {
         peer: &Rc<Peer>,
         request: Request<CallerBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
-        let proxy = self.0.current();
+        let proxy = self.0.of(peer.listener);
         let (head, incoming) = request.into_parts();
         let version = head.version;
         let client = peer.forwarded_for.as_ref().filter(|_| proxy.snapshot.settings.forward_client_address);
@@ -112,6 +131,17 @@ impl Handler for WorkerProxy {
         let body = RequestBody::new(incoming, version, limit, &proxy.body_memory);
         // In a box: it moves from hand to hand, and idle connections would keep room for it.
         Box::pin(proxy.handle(Rc::clone(peer), exchange, body))
+    }
+
+    /// Goes over to the configuration that has the listener, so that it is known should the listener go before its first call.
+    fn listeners_changed(&self) {
+        self.0.current();
+    }
+
+    fn listener_ended(&self, listener: ListenerId) {
+        // A worker that had no call since would note it as gone only now.
+        self.0.current();
+        self.0.former.borrow_mut().retain(|(gone, _)| *gone != listener);
     }
 }
 

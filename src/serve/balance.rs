@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::listeners::Serving;
 use super::socket::{StdStream, Stream};
 
 /// How many connections each worker has, and the way to each worker.
@@ -23,15 +24,15 @@ pub(super) struct Balance {
 /// A fresh connection on its way to another worker.
 pub(super) struct HandedOver {
     stream: StdStream,
-    listener: usize,
+    listener: Arc<Serving>,
     load: Load,
 }
 
 /// A fresh connection that this worker serves.
 pub(super) struct Accepted {
     pub(super) stream: Stream,
-    /// The place of the listener it came in by.
-    pub(super) listener: usize,
+    /// The listener it came in by.
+    pub(super) listener: Arc<Serving>,
     pub(super) load: Load,
 }
 
@@ -77,9 +78,10 @@ impl Balance {
         &self,
         own: usize,
         stream: Stream,
-        listener: usize,
+        listener: &Arc<Serving>,
         open: OwnedSemaphorePermit,
     ) -> io::Result<Option<Accepted>> {
+        let listener = Arc::clone(listener);
         let load = self.assign(own, open);
         let Some(inbox) = self.inboxes.get(load.worker).filter(|_| load.worker != own) else {
             return Ok(Some(Accepted { stream, listener, load }));

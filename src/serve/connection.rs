@@ -12,7 +12,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
@@ -38,8 +37,6 @@ pub(super) struct Connections<H> {
     handler: Rc<H>,
     http1: http1::Builder,
     http2: h2::server::Builder,
-    /// By listener.
-    tls: Vec<Option<TlsAcceptor>>,
     handshake_timeout: Duration,
     write_timeout: Duration,
     leaving: Rc<Cell<bool>>,
@@ -48,13 +45,7 @@ pub(super) struct Connections<H> {
 }
 
 impl<H: Handler> Connections<H> {
-    pub(super) fn new(
-        handler: H,
-        settings: &ServeSettings,
-        tls: Vec<Option<TlsAcceptor>>,
-        mut phase: watch::Receiver<Phase>,
-        outbox: Outbox,
-    ) -> Self {
+    pub(super) fn new(handler: H, settings: &ServeSettings, mut phase: watch::Receiver<Phase>, outbox: Outbox) -> Self {
         let mut http1 = http1::Builder::new();
         // `open` closes those that take too long.
         http1.header_read_timeout(None).max_buf_size(READ_BUFFER);
@@ -70,13 +61,17 @@ impl<H: Handler> Connections<H> {
             handler: Rc::new(handler),
             http1,
             http2: http2::builder(u32::try_from(READ_BUFFER).unwrap_or(u32::MAX)),
-            tls,
             handshake_timeout: settings.header_read_timeout,
             write_timeout: settings.write_timeout,
             leaving,
             open,
             outbox,
         }
+    }
+
+    /// Returns what answers requests.
+    pub(super) fn handler(&self) -> &Rc<H> {
+        &self.handler
     }
 
     /// Returns those that are open.
@@ -86,13 +81,13 @@ impl<H: Handler> Connections<H> {
 
     /// Serves a connection to its end.
     pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let connection = self.open.open();
         let Accepted { stream, listener, load: _load } = accepted;
+        let connection = self.open.open(listener.id);
         let (bytes, address) = stream.into_parts();
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
-        let tls = self.tls.get(listener).and_then(Option::as_ref);
-        let peer = Rc::new(Peer { listener, address, is_tls: tls.is_some(), forwarded_for });
+        let tls = listener.tls.as_ref();
+        let peer = Rc::new(Peer { listener: listener.id, address, is_tls: tls.is_some(), forwarded_for });
         let bytes = Batched::new(bytes, &self.outbox);
         let (io, alpn) = match tls {
             None => (Either::Left(bytes), None),
@@ -135,8 +130,10 @@ impl<H: Handler> Connections<H> {
             let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::http1(incoming, bell)));
             let request = connection.request();
             async move {
-                let mut response = answer.await.map(|body| request.until_end_of(body));
-                if leaving.get() {
+                let answer = answer.await;
+                let is_last = leaving.get() || request.is_of_ending();
+                let mut response = answer.map(|body| request.until_end_of(body));
+                if is_last {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response)

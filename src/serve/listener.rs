@@ -85,23 +85,18 @@ impl std::fmt::Display for BoundAddress {
     }
 }
 
-/// One listener, bound: a socket for each worker.
-pub(super) struct BoundListener {
-    pub(super) address: BoundAddress,
-    pub(super) sockets: Vec<StdListener>,
-    pub(super) tls: Option<TlsAcceptor>,
-}
-
-impl BoundListener {
-    pub(super) fn bind(settings: &ListenerSettings, workers: usize) -> Result<Self, BindError> {
-        let tls = settings.tls.as_ref().map(|tls| acceptor(&settings.name, tls)).transpose()?;
-        let (address, sockets) = match &settings.bind {
-            Bind::Tcp(address) => {
-                bind_tcp(*address, workers).map_err(|source| bind_error(settings, address, source))?
-            }
-            Bind::Unix { path, mode } => bind_unix(settings, path, *mode, workers)?,
-        };
-        Ok(Self { address, sockets, tls })
+/// Binds a listener: a socket for each worker. `is_own` says that another listener of this process overlaps it, which is
+/// about to be closed.
+pub(super) fn bind(
+    settings: &ListenerSettings,
+    workers: usize,
+    is_own: bool,
+) -> Result<(BoundAddress, Vec<StdListener>), BindError> {
+    match &settings.bind {
+        Bind::Tcp(address) => {
+            bind_tcp(*address, workers, is_own).map_err(|source| bind_error(settings, address, source))
+        }
+        Bind::Unix { path, mode } => bind_unix(settings, path, *mode, workers),
     }
 }
 
@@ -114,10 +109,12 @@ fn bind_error(settings: &ListenerSettings, address: &dyn std::fmt::Display, sour
     }
 }
 
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(BoundAddress, Vec<StdListener>)> {
+fn bind_tcp(address: SocketAddr, workers: usize, is_own: bool) -> io::Result<(BoundAddress, Vec<StdListener>)> {
     // Without SO_REUSEPORT this fails if anybody listens there, a second gateway too. With it, two gateways would
     // share the port and each take some of the callers.
-    drop(tcp_socket(address, false)?);
+    if !is_own {
+        drop(tcp_socket(address, false)?);
+    }
     let first = tcp_socket(address, true)?;
     let address = first.local_addr()?;
     let mut sockets = vec![StdListener::Tcp(first)];
@@ -186,21 +183,28 @@ fn unix_socket(path: &Path, mode: u32) -> io::Result<Socket> {
     socket.set_permissions(Permissions::from_mode(mode))?;
     let socket = Socket::from(OwnedFd::from(socket));
     socket.bind(&SockAddr::unix(path)?)?;
+    set_mode(path, mode)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Gives the Unix socket at a path these permissions.
+pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let bound = file.metadata()?;
     if !bound.file_type().is_socket() {
-        return Err(io::Error::other("another program replaced the socket while it was being bound"));
+        return Err(io::Error::other("another program replaced the socket"));
     }
     if bound.mode() & 0o7777 != mode {
         // By its descriptor: the path may be a link to another file by now.
         std::fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))?;
     }
-    socket.listen(BACKLOG)?;
-    Ok(socket)
+    Ok(())
 }
 
-fn acceptor(listener: &str, settings: &ListenerTlsSettings) -> Result<TlsAcceptor, BindError> {
+/// Reads a certificate and its key.
+pub(super) fn acceptor(listener: &str, settings: &ListenerTlsSettings) -> Result<TlsAcceptor, BindError> {
     let load = || -> Result<rustls::ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
         let chain = CertificateDer::pem_file_iter(&settings.certificate)?.collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(&settings.key)?;
@@ -229,18 +233,23 @@ mod tests {
         ListenerSettings { name: "default".into(), bind: Bind::Tcp(address.parse().unwrap()), tls: None }
     }
 
+    fn address_and_sockets(settings: &ListenerSettings, workers: usize) -> (BoundAddress, Vec<StdListener>) {
+        bind(settings, workers, false).unwrap()
+    }
+
     #[test]
     fn workers_share_one_free_port() {
-        let bound = BoundListener::bind(&tcp("127.0.0.1:0"), 3).unwrap();
-        assert_eq!(bound.sockets.len(), 3);
-        assert!(matches!(bound.address, BoundAddress::Tcp(address) if address.port() != 0));
+        let (address, sockets) = address_and_sockets(&tcp("127.0.0.1:0"), 3);
+        assert_eq!(sockets.len(), 3);
+        assert!(matches!(address, BoundAddress::Tcp(address) if address.port() != 0));
     }
 
     #[test]
     fn a_port_that_another_gateway_has_is_in_use() {
-        let first = BoundListener::bind(&tcp("127.0.0.1:0"), 2).unwrap();
-        let second = BoundListener::bind(&tcp(&first.address.to_string()), 2);
+        let (address, _sockets) = address_and_sockets(&tcp("127.0.0.1:0"), 2);
+        let second = bind(&tcp(&address.to_string()), 2, false);
         assert!(matches!(second, Err(BindError::InUse { .. })));
+        assert!(bind(&tcp(&address.to_string()), 2, true).is_ok(), "a listener of this process is about to be closed");
     }
 
     fn unix(path: &Path) -> ListenerSettings {
@@ -248,15 +257,15 @@ mod tests {
     }
 
     fn is_taken(path: &Path) -> bool {
-        matches!(BoundListener::bind(&unix(path), 1), Err(BindError::InUse { .. }))
+        matches!(bind(&unix(path), 1, false), Err(BindError::InUse { .. }))
     }
 
     #[test]
     fn a_stale_socket_is_replaced_and_a_file_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (stale, file, link) = (dir.path().join("stale"), dir.path().join("file"), dir.path().join("link"));
-        drop(BoundListener::bind(&unix(&stale), 1).unwrap());
-        let bound = BoundListener::bind(&unix(&stale), 2).unwrap();
+        drop(address_and_sockets(&unix(&stale), 1));
+        let bound = address_and_sockets(&unix(&stale), 2);
         // The umask takes nothing from it.
         assert_eq!(std::fs::metadata(&stale).unwrap().permissions().mode() & 0o7777, 0o666);
         assert!(is_taken(&stale));
@@ -265,7 +274,7 @@ mod tests {
         std::fs::write(&file, "precious").unwrap();
         std::os::unix::fs::symlink(&stale, &link).unwrap();
         for path in [&file, &link] {
-            assert!(matches!(BoundListener::bind(&unix(path), 1), Err(BindError::NotASocket { .. })));
+            assert!(matches!(bind(&unix(path), 1, false), Err(BindError::NotASocket { .. })));
         }
         assert_eq!(std::fs::read(&file).unwrap(), b"precious");
         assert!(std::fs::symlink_metadata(&stale).is_ok() && std::fs::symlink_metadata(&link).is_ok());
@@ -278,7 +287,7 @@ mod tests {
         let datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
         assert!(is_taken(&path));
         drop(datagrams);
-        assert!(BoundListener::bind(&unix(&path), 1).is_ok());
+        assert!(bind(&unix(&path), 1, false).is_ok());
 
         let path = dir.path().join("busy");
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();

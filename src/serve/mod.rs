@@ -11,6 +11,7 @@ mod browser;
 mod connection;
 mod http2;
 mod listener;
+mod listeners;
 mod open;
 mod progress;
 mod protocol;
@@ -18,7 +19,6 @@ mod settings;
 mod socket;
 mod worker;
 
-use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -34,19 +34,20 @@ use tokio::sync::{mpsc, watch};
 pub use body::{CallerBody, CallerBodyError};
 pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use listener::{BindError, BoundAddress};
+pub use listeners::{BoundListeners, ListenerId, ListenerPlan, check_certificates};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
 
 use crate::descriptors;
 use crate::outbox::Outbox;
 use balance::Balance;
-use listener::BoundListener;
+use listeners::{Command, Listeners};
 use worker::Worker;
 
 /// Who is at the other end of a connection, and which listener it came in by.
 #[derive(Debug)]
 pub struct Peer {
-    /// The listener's place in the configuration.
-    pub listener: usize,
+    /// The listener.
+    pub listener: ListenerId,
     /// The address; `None` on a Unix socket.
     pub address: Option<SocketAddr>,
     /// Whether the connection is TLS.
@@ -67,27 +68,33 @@ pub trait Handler: 'static {
         peer: &Rc<Peer>,
         request: Request<CallerBody>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
+
+    /// Learns that a listener was opened or replaced. Called before its first connection.
+    fn listeners_changed(&self) {}
+
+    /// Learns that a listener is closed and that its last connection on this worker has ended.
+    fn listener_ended(&self, _listener: ListenerId) {}
 }
 
 /// Sockets that are bound and not yet served.
+#[derive(Debug)]
 pub struct Bound {
-    listeners: Vec<BoundListener>,
+    listeners: BoundListeners,
     settings: ServeSettings,
 }
 
 impl Bound {
-    /// Binds all listeners.
+    /// Binds the listeners that a gateway starts with.
     ///
     /// # Errors
     /// [`BindError`] for the first that cannot be bound; the others are released.
-    pub fn bind(listeners: &[ListenerSettings], settings: &ServeSettings) -> Result<Self, BindError> {
-        let bind = |listener| BoundListener::bind(listener, settings.workers);
-        Ok(Self { listeners: listeners.iter().map(bind).collect::<Result<_, _>>()?, settings: settings.clone() })
+    pub fn bind(listeners: ListenerPlan, settings: &ServeSettings) -> Result<Self, BindError> {
+        Ok(Self { listeners: listeners.bind(settings.workers)?, settings: settings.clone() })
     }
 
     /// Returns where the listeners ended up, in configured order.
     pub fn addresses(&self) -> Vec<BoundAddress> {
-        self.listeners.iter().map(|listener| listener.address.clone()).collect()
+        self.listeners.addresses()
     }
 
     /// Starts the workers. `make_handler` is called on each worker's thread, inside its runtime, with what the worker writes.
@@ -103,13 +110,17 @@ impl Bound {
         let (phase, _) = watch::channel(Phase::Serving);
         let (ended, all_ended) = mpsc::channel(1);
         let (balance, inboxes) = Balance::new(self.settings.workers, max_connections(&self.settings));
-        let mut sockets: Vec<_> = self.listeners.into_iter().map(|bound| (bound.sockets, bound.tls)).collect();
+        let mut listeners = Listeners::default();
+        let first_commands = listeners.replace(self.listeners, self.settings.workers);
         let mut threads = Vec::with_capacity(self.settings.workers);
-        for (index, inbox) in inboxes.into_iter().enumerate() {
-            let mine = sockets.iter_mut().map(|(sockets, tls)| (sockets.pop(), tls.clone())).collect();
+        let mut workers = Vec::with_capacity(self.settings.workers);
+        for (index, (inbox, first)) in inboxes.into_iter().zip(first_commands).enumerate() {
+            let (sender, commands) = mpsc::unbounded_channel();
+            tell(&sender, first);
+            workers.push(sender);
             let worker = Worker {
                 index,
-                listeners: mine,
+                commands,
                 balance: balance.clone(),
                 inbox,
                 settings: self.settings.clone(),
@@ -132,13 +143,14 @@ impl Bound {
             })?);
             is_built.recv().unwrap_or_else(|_panicked| Err(std::io::Error::other("a worker panicked")))?;
         }
-        Ok(Running { phase, all_ended, threads, settings: self.settings })
+        Ok(Running { phase, all_ended, threads, workers, listeners, settings: self.settings })
     }
 }
 
-impl fmt::Debug for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("addresses", &self.addresses()).finish_non_exhaustive()
+/// A worker that has ended follows no more commands.
+fn tell(worker: &mpsc::UnboundedSender<Command>, commands: Vec<Command>) {
+    for command in commands {
+        let _unless_it_has_ended = worker.send(command);
     }
 }
 
@@ -177,10 +189,27 @@ pub struct Running {
     phase: watch::Sender<Phase>,
     all_ended: mpsc::Receiver<()>,
     threads: Vec<JoinHandle<()>>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    listeners: Listeners,
     settings: ServeSettings,
 }
 
 impl Running {
+    /// Says what becomes of the listeners that are open under another configuration.
+    pub fn plan(&self, listeners: &[ListenerSettings]) -> ListenerPlan {
+        self.listeners.plan(listeners)
+    }
+
+    /// Goes over to other listeners. New ones are served, those that are the same go on, those that are gone stop accepting,
+    /// and their connections end as in a drain. Whoever waits in the queue of a socket that another listener takes over is
+    /// still served by the one before.
+    pub fn replace_listeners(&mut self, bound: BoundListeners) {
+        let commands = self.listeners.replace(bound, self.workers.len());
+        for (worker, commands) in self.workers.iter().zip(commands) {
+            tell(worker, commands);
+        }
+    }
+
     /// Stops gracefully: answers ask callers to close for [`ServeSettings::drain_delay`] (less if no connection is
     /// left), then nothing is accepted, then requests in flight have [`ServeSettings::drain_timeout`] to end.
     /// Returns whether all of them did.

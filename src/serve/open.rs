@@ -22,6 +22,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::bell::Bell;
+use super::listeners::ListenerId;
+use super::worker::{LAST_CALL, LAST_CALL_LOOK};
 
 /// The longest interval between two sweeps, and so the most by which a connection outlives its time. Chosen: a second does
 /// not matter when the time is a minute and a half.
@@ -55,6 +57,10 @@ pub(super) struct Connection {
     blocked_since: Cell<Option<Instant>>,
     /// How much it has taken since then.
     taken: Cell<usize>,
+    /// The listener it came in by.
+    listener: ListenerId,
+    /// Whether that listener is being closed, so that callers are asked to close.
+    is_ending: Cell<bool>,
     close_state: Cell<CloseState>,
     /// Wakes the task that drives it.
     bell: RefCell<Option<Arc<Bell>>>,
@@ -98,13 +104,15 @@ impl OpenConnections {
     }
 
     /// Counts a connection as open until the returned value is dropped.
-    pub(super) fn open(self: &Rc<Self>) -> Rc<Connection> {
+    pub(super) fn open(self: &Rc<Self>, listener: ListenerId) -> Rc<Connection> {
         self.count.set(self.count.get() + 1);
         let connection = Rc::new(Connection {
             requests: Cell::new(0),
             idle_since: Cell::new(self.now.get()),
             blocked_since: Cell::new(None),
             taken: Cell::new(0),
+            listener,
+            is_ending: Cell::new(false),
             close_state: Cell::new(CloseState::Open),
             bell: RefCell::default(),
             open: Rc::clone(self),
@@ -127,6 +135,35 @@ impl OpenConnections {
             self.each(Connection::close);
             self.closed.notified().await;
         }
+    }
+
+    /// Ends the connections of one listener in order: answers ask callers to close, then each connection finishes its
+    /// requests and closes. What is left after `within` is cut off; returns how many that were.
+    ///
+    /// # Cancel safety
+    /// Safe: those that were asked go on finishing.
+    pub(super) async fn end_listener(&self, listener: ListenerId, within: Duration) -> usize {
+        let each = |act: &dyn Fn(&Connection)| {
+            let left = Cell::new(0);
+            self.each(|connection| {
+                if connection.listener == listener {
+                    left.set(left.get() + 1);
+                    act(connection);
+                }
+            });
+            left.get()
+        };
+        each(&|connection| connection.is_ending.set(true));
+        // Whole, since another worker may be handing a connection over that it has just accepted.
+        tokio::time::sleep(LAST_CALL).await;
+        let end = Instant::now() + within;
+        while each(&Connection::close) > 0 {
+            if Instant::now() >= end {
+                return each(&|connection| connection.set_close_state(CloseState::Aborted));
+            }
+            tokio::time::sleep(LAST_CALL_LOOK).await;
+        }
+        0
     }
 
     /// Closes connections that have been idle or blocked for too long. Times have the resolution of the sweep; allow one
@@ -296,6 +333,11 @@ where
 pub(super) struct OpenRequest(Rc<Connection>);
 
 impl OpenRequest {
+    /// Whether the listener that it came in by is being closed.
+    pub(super) fn is_of_ending(&self) -> bool {
+        self.0.is_ending.get()
+    }
+
     /// Makes the request last as long as the body of its answer.
     pub(super) fn until_end_of<B>(self, body: B) -> OpenBody<B> {
         OpenBody { body, _request: self }

@@ -29,6 +29,21 @@ pub enum Bind {
     },
 }
 
+impl Bind {
+    /// Whether two listeners would meet. Workers share their ports, so the system would not say so.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let is_one_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+                // Port 0 takes a free one.
+                one.port() == other.port() && one.port() != 0 && is_one_address
+            }
+            (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
+            (Self::Tcp(_), Self::Unix { .. }) | (Self::Unix { .. }, Self::Tcp(_)) => false,
+        }
+    }
+}
+
 /// The certificate a listener shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTlsSettings {

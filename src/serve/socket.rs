@@ -54,25 +54,26 @@ impl Listener {
         })
     }
 
-    /// Closes the socket, after taking every connection that waits in its queue. The runtime may not know of them
-    /// yet; the socket itself does.
-    pub(super) fn close(self) -> io::Result<Vec<Stream>> {
+    /// Takes every connection that waits in the queue. The runtime may not know of them yet; the socket itself does.
+    pub(super) fn into_waiting(self) -> io::Result<(StdListener, Vec<Stream>)> {
         let mut waiting = Vec::new();
-        match self {
+        let socket = match self {
             Self::Tcp(socket) => {
                 let socket = socket.into_std()?;
                 while let Ok((stream, peer)) = socket.accept() {
                     waiting.push(Stream::from_std(StdStream::Tcp(stream, peer))?);
                 }
+                StdListener::Tcp(socket)
             }
             Self::Unix(socket) => {
                 let socket = socket.into_std()?;
                 while let Ok((stream, _)) = socket.accept() {
                     waiting.push(Stream::from_std(StdStream::Unix(stream))?);
                 }
+                StdListener::Unix(socket)
             }
-        }
-        Ok(waiting)
+        };
+        Ok((socket, waiting))
     }
 }
 

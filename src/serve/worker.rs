@@ -1,17 +1,20 @@
 //! One worker: a thread, a runtime, its sockets. Accepts, and ends in order.
 
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::runtime::LocalRuntime;
-use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::balance::{Accepted, Balance, HandedOver};
 use super::connection::Connections;
-use super::socket::{Listener, StdListener};
+use super::listeners::{Command, Serving, SocketId};
+use super::socket::{Listener, StdListener, Stream};
 use super::{Handler, Phase, ServeSettings};
 use crate::descriptors;
 use crate::outbox::Outbox;
@@ -22,14 +25,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long connections are left open after the last was accepted. Who has just connected has its first request on its way,
 /// and closing now would lose it. Chosen: a few round trips between regions.
-const LAST_CALL: Duration = Duration::from_millis(250);
+pub(super) const LAST_CALL: Duration = Duration::from_millis(250);
 /// How often it is looked whether any connection is left to wait for.
-const LAST_CALL_LOOK: Duration = Duration::from_millis(10);
+pub(super) const LAST_CALL_LOOK: Duration = Duration::from_millis(10);
 
 pub(super) struct Worker {
     pub(super) index: usize,
-    /// This worker's socket of each listener, in configured order.
-    pub(super) listeners: Vec<(Option<StdListener>, Option<TlsAcceptor>)>,
+    /// Which listeners to open and to close.
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) balance: Balance,
     pub(super) inbox: mpsc::UnboundedReceiver<HandedOver>,
     pub(super) settings: ServeSettings,
@@ -46,39 +49,53 @@ impl Worker {
     }
 
     async fn serve<H: Handler>(mut self, make_handler: impl FnOnce(&Outbox) -> H) {
-        let sockets: Vec<_> = self.listeners.iter_mut().map(|(socket, _)| socket.take()).collect();
-        let tls = self.listeners.drain(..).map(|(_, tls)| tls).collect();
         let outbox = Outbox::start();
         let handler = make_handler(&outbox);
-        let connections = Rc::new(Connections::new(handler, &self.settings, tls, self.phase.clone(), outbox));
+        let connections = Rc::new(Connections::new(handler, &self.settings, self.phase.clone(), outbox));
+        let handler = Rc::clone(connections.handler());
         let open = Rc::clone(connections.open());
         let serve = move |accepted: Accepted| {
             // Waited for below, or dropped with the runtime.
             tokio::task::spawn_local(Rc::clone(&connections).serve(accepted));
         };
         let serve = Rc::new(serve);
-        let mut accept_loops = Vec::new();
-        for (listener, socket) in sockets.into_iter().enumerate() {
-            let Some(socket) = socket else { continue };
-            let acceptor = Acceptor {
-                worker: self.index,
-                listener,
-                balance: self.balance.clone(),
-                accept_errors: self.accept_errors.clone(),
-                phase: self.phase.clone(),
-            };
-            accept_loops.push(tokio::task::spawn_local(acceptor.run(socket, Rc::clone(&serve))));
-        }
+        let mut sockets = Sockets { open: HashMap::new(), closing: Vec::new() };
+        let follow = |sockets: &mut Sockets, command: Command| match command {
+            Command::Serve { socket, new, serving } => {
+                handler.listeners_changed();
+                sockets.serve(socket, new, serving, || Acceptor {
+                    worker: self.index,
+                    balance: self.balance.clone(),
+                    accept_errors: self.accept_errors.clone(),
+                    phase: self.phase.clone(),
+                    serve: Rc::clone(&serve),
+                });
+            }
+            Command::Close(socket) => sockets.close(socket),
+            Command::End(listener) => {
+                let (open, handler, within) = (Rc::clone(&open), Rc::clone(&handler), self.settings.drain_timeout);
+                // Ends by itself, or with the runtime.
+                tokio::task::spawn_local(async move {
+                    let cut_off = open.end_listener(listener, within).await;
+                    if cut_off > 0 {
+                        tracing::warn!(connections = cut_off, "connections of a closed listener were cut off");
+                    }
+                    handler.listener_ended(listener);
+                });
+            }
+        };
 
         let mut phase = self.phase.clone();
         loop {
             tokio::select! {
-                Some(handed_over) = self.inbox.recv() => serve_or_log(handed_over.accept().map(Some), &*serve),
+                biased;
+                Some(command) = self.commands.recv() => follow(&mut sockets, command),
                 _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
+                Some(handed_over) = self.inbox.recv() => serve_or_log(handed_over.accept().map(Some), &*serve),
             }
         }
         // The accept loops empty their queues first: who has connected is served.
-        for accept_loop in accept_loops {
+        for accept_loop in sockets.closing.into_iter().chain(sockets.open.into_values().map(|(_, task)| task)) {
             if accept_loop.await.is_err() {
                 tracing::error!("an accept loop panicked");
             }
@@ -113,43 +130,97 @@ fn serve_or_log(placed: io::Result<Option<Accepted>>, serve: &impl Fn(Accepted))
     }
 }
 
-/// One worker's accept loop on one listener.
-struct Acceptor {
-    worker: usize,
-    listener: usize,
-    balance: Balance,
-    accept_errors: IntCounter,
-    phase: watch::Receiver<Phase>,
+/// The sockets that a worker accepts at.
+struct Sockets {
+    open: HashMap<SocketId, (watch::Sender<Option<Arc<Serving>>>, JoinHandle<()>)>,
+    /// The accept loops of sockets that are being closed.
+    closing: Vec<JoinHandle<()>>,
 }
 
-impl Acceptor {
-    async fn run(self, socket: StdListener, serve: Rc<impl Fn(Accepted)>) {
-        let accepting = async {
-            let socket = Listener::from_std(socket)?;
-            self.accept(&socket, &*serve).await;
-            socket.close()
-        };
-        match accepting.await {
-            Ok(waiting) => {
-                for stream in waiting {
-                    // Beyond the limit of open connections they are closed instead of being left to hang.
-                    let Some(open) = self.balance.permit_now() else { break };
-                    serve_or_log(self.balance.place(self.worker, stream, self.listener, open), &*serve);
-                }
+impl Sockets {
+    fn serve<S: Fn(Accepted) + 'static>(
+        &mut self,
+        id: SocketId,
+        new: Option<StdListener>,
+        serving: Arc<Serving>,
+        acceptor: impl FnOnce() -> Acceptor<S>,
+    ) {
+        match (self.open.get(&id), new) {
+            (Some((known, _)), _) => drop(known.send_replace(Some(serving))),
+            (None, Some(socket)) => {
+                let (sender, receiver) = watch::channel(Some(serving));
+                let task = tokio::task::spawn_local(acceptor().run(socket, receiver));
+                self.open.insert(id, (sender, task));
             }
-            Err(err) => tracing::error!(error = %err, listener = self.listener, "a listener cannot be served"),
+            (None, None) => tracing::error!("a listener was to take over a socket that is not open"),
         }
     }
 
-    async fn accept(&self, socket: &Listener, serve: &impl Fn(Accepted)) {
+    fn close(&mut self, id: SocketId) {
+        self.closing.retain(|task| !task.is_finished());
+        if let Some((serving, task)) = self.open.remove(&id) {
+            serving.send_replace(None);
+            self.closing.push(task);
+        }
+    }
+}
+
+/// One worker's accept loop at one socket.
+struct Acceptor<S> {
+    worker: usize,
+    balance: Balance,
+    accept_errors: IntCounter,
+    phase: watch::Receiver<Phase>,
+    serve: Rc<S>,
+}
+
+impl<S: Fn(Accepted)> Acceptor<S> {
+    /// Accepts as the listener that `serving` has, until it has none or the worker drains.
+    async fn run(self, mut socket: StdListener, mut serving: watch::Receiver<Option<Arc<Serving>>>) {
+        loop {
+            let now = serving.borrow_and_update().clone();
+            let Some(listener) = now else { return };
+            let accepting = async {
+                let socket = Listener::from_std(socket)?;
+                let is_over = self.accept(&socket, &listener, &mut serving).await;
+                Ok::<_, io::Error>((socket.into_waiting()?, is_over))
+            };
+            let ((left, waiting), is_over) = match accepting.await {
+                Ok(accepted) => accepted,
+                Err(err) => return tracing::error!(error = %err, "a listener cannot be served"),
+            };
+            for stream in waiting {
+                // Beyond the limit of open connections they are closed instead of being left to hang.
+                let Some(open) = self.balance.permit_now() else { break };
+                self.place(stream, &listener, open);
+            }
+            if is_over {
+                return;
+            }
+            socket = left;
+        }
+    }
+
+    /// Accepts until another listener is served, or none. Returns whether the worker drains.
+    async fn accept(
+        &self,
+        socket: &Listener,
+        listener: &Arc<Serving>,
+        serving: &mut watch::Receiver<Option<Arc<Serving>>>,
+    ) -> bool {
         let mut phase = self.phase.clone();
-        let stopped = phase.wait_for(|phase| *phase >= Phase::Draining);
+        let stopped = async {
+            tokio::select! {
+                _ = phase.wait_for(|phase| *phase >= Phase::Draining) => true,
+                changed = serving.changed() => changed.is_err(),
+            }
+        };
         tokio::pin!(stopped);
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted.and_then(descriptors::outside_reserve),
-                _ = &mut stopped => return,
+                is_over = &mut stopped => return is_over,
             };
             let stream = match accepted {
                 Ok(stream) => stream,
@@ -158,7 +229,7 @@ impl Acceptor {
                     tracing::warn!(error = %err, pause_ms = pause.as_millis(), "cannot accept connections");
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        _ = &mut stopped => return,
+                        is_over = &mut stopped => return is_over,
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     continue;
@@ -171,15 +242,19 @@ impl Acceptor {
                 biased;
                 open = self.balance.permit() => open,
                 // As for those in the queue: served if there is a permit, closed otherwise.
-                _ = &mut stopped => {
+                is_over = &mut stopped => {
                     if let Some(open) = self.balance.permit_now() {
-                        serve_or_log(self.balance.place(self.worker, stream, self.listener, open), serve);
+                        self.place(stream, listener, open);
                     }
-                    return;
+                    return is_over;
                 }
             };
-            let Some(open) = open else { return };
-            serve_or_log(self.balance.place(self.worker, stream, self.listener, open), serve);
+            let Some(open) = open else { return true };
+            self.place(stream, listener, open);
         }
+    }
+
+    fn place(&self, stream: Stream, listener: &Arc<Serving>, open: OwnedSemaphorePermit) {
+        serve_or_log(self.balance.place(self.worker, stream, listener, open), &*self.serve);
     }
 }

@@ -39,15 +39,32 @@ async fn with_tls(more: &[(&str, &str)]) -> (Lab, tempfile::TempDir) {
     (lab.await, folder)
 }
 
-async fn secured(address: SocketAddr, folder: &Path, alpn: &[&[u8]]) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let mut config = client_config(&Trust::of(Some(&folder.join("listener.pem")))).unwrap();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    in_time("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.unwrap()
+pub(crate) async fn secured(
+    address: SocketAddr,
+    folder: &Path,
+    alpn: &[&[u8]],
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    handshake(address, folder, alpn).await.unwrap()
 }
 
-async fn by_http1(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> StatusCode {
+/// Whether the listener shows the certificate of the folder.
+pub(crate) async fn try_secured(address: SocketAddr, folder: &Path) -> std::io::Result<()> {
+    handshake(address, folder, &[]).await.map(drop)
+}
+
+async fn handshake(
+    address: SocketAddr,
+    folder: &Path,
+    alpn: &[&[u8]],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut config = client_config(&Trust::of(Some(&folder.join("listener.pem")))).unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    in_time("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
+}
+
+pub(crate) async fn by_http1(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> StatusCode {
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
     let request = hello().header("host", "localhost").body(Full::<Bytes>::from(HELLO)).unwrap();

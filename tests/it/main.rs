@@ -27,6 +27,7 @@ mod endpoint_http2;
 mod fanout;
 mod forwarding;
 mod http2;
+mod listener_reload;
 mod listeners;
 #[cfg(unix)]
 mod log;

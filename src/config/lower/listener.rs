@@ -34,7 +34,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
         listeners.push(lower_one("default", &listener, context));
     }
     for (place, (listener, _)) in listeners.iter().enumerate() {
-        let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| overlap(&earlier.bind, &listener.bind);
+        let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| earlier.bind.overlaps(&listener.bind);
         if let Some((earlier, _)) = listeners.iter().take(place).find(same) {
             let fact = format!("listens where listener `{}` does", earlier.name);
             let fix = "give each listener an address or a port of its own".to_owned();
@@ -42,19 +42,6 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
         }
     }
     listeners
-}
-
-/// Whether two listeners would meet. Workers share their ports, so the system would not say so.
-fn overlap(one: &Bind, other: &Bind) -> bool {
-    match (one, other) {
-        (Bind::Tcp(one), Bind::Tcp(other)) => {
-            let is_one_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
-            // Port 0 takes a free one.
-            one.port() == other.port() && one.port() != 0 && is_one_address
-        }
-        (Bind::Unix { path: one, .. }, Bind::Unix { path: other, .. }) => one == other,
-        (Bind::Tcp(_), Bind::Unix { .. }) | (Bind::Unix { .. }, Bind::Tcp(_)) => false,
-    }
 }
 
 pub(super) fn lower_admin(
@@ -71,7 +58,7 @@ pub(super) fn lower_admin(
         context.problem(&at, format!("`{}` is not an address", file.bind), Some(fix));
         return None;
     };
-    if let Some((listener, _)) = listeners.iter().find(|(listener, _)| overlap(&listener.bind, &Bind::Tcp(address))) {
+    if let Some((listener, _)) = listeners.iter().find(|(listener, _)| listener.bind.overlaps(&Bind::Tcp(address))) {
         let fix = "give the admin listener an address or a port of its own".to_owned();
         context.problem(&at, format!("listens where listener `{}` does", listener.name), Some(fix));
     }

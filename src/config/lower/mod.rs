@@ -15,13 +15,12 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use figment::value::Value;
 
 use super::file::{AccessFile, ConfigFile, FormatFile, IdempotencyFile, LoggingFile, MessageRetryFile, RetryFile};
 use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
-use crate::gateway::{LogFormat, LoggingSettings, Settings};
+use crate::gateway::{LogFormat, LoggingSettings, Settings, short_hash};
 use crate::proxy::{AccessLog, IdempotencySettings, MessageRetry, ProxySettings, QueueSettings, RetrySettings};
 use crate::serve::ServeSettings;
 
@@ -372,7 +371,5 @@ fn logging(file: &ConfigFile, context: &mut Context<'_>) -> LoggingSettings {
 /// Names the effective settings. It tells replicas with different configurations apart. Secrets are not part of the
 /// settings, so changing one changes nothing here.
 fn hash(settings: &Settings) -> String {
-    let digest = digest::digest(&digest::SHA256, format!("{settings:?}").as_bytes());
-    let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
-    format!("{first:08x}")
+    short_hash(&format!("{settings:?}"))
 }

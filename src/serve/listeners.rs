@@ -1,0 +1,357 @@
+//! Which listeners are open, and what becomes of them when others are configured: what is new is bound, what is the same
+//! goes on, what is gone is closed.
+//!
+//! A [`ListenerId`] names one listener for as long as it is the same one to its callers. Rules are looked up by it, so a
+//! connection is never judged by the rules of another listener, whatever is configured meanwhile.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+
+use super::listener::{BindError, BoundAddress, acceptor, bind, set_mode};
+use super::socket::StdListener;
+use super::{Bind, ListenerSettings};
+
+/// Names a listener while it has the same name, the same bind, and TLS or not. One that comes back has another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ListenerId(u64);
+
+/// Names the sockets that are bound to one address, one for each worker. They may outlive the listener: one of another name
+/// at the same address takes them over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SocketId(u64);
+
+/// As which listener a socket accepts connections.
+pub(super) struct Serving {
+    pub(super) id: ListenerId,
+    pub(super) tls: Option<TlsAcceptor>,
+}
+
+/// The listeners that are open.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    open: Vec<OpenListener>,
+    /// The next number for a listener or a socket.
+    next: u64,
+}
+
+#[derive(Clone, Debug)]
+struct OpenListener {
+    id: ListenerId,
+    socket: SocketId,
+    settings: ListenerSettings,
+    address: BoundAddress,
+}
+
+/// What becomes of the listeners under another configuration. Nothing is bound yet.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    planned: Vec<Planned>,
+    /// The listeners that are open now.
+    open: Vec<OpenListener>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Planned {
+    id: ListenerId,
+    settings: ListenerSettings,
+    /// The open listener whose sockets it takes over.
+    from: Option<OpenListener>,
+}
+
+/// Listeners whose sockets are bound. Dropping it closes those that are new.
+pub struct BoundListeners {
+    bound: Vec<BoundListener>,
+    next: u64,
+}
+
+struct BoundListener {
+    open: OpenListener,
+    serving: Arc<Serving>,
+    /// One for each worker; `None` if it takes over those that are open.
+    sockets: Option<Vec<StdListener>>,
+    /// Whether connections that come in from now on are of another listener, or get another certificate.
+    is_changed: bool,
+}
+
+/// What a worker is told of its listeners.
+pub(super) enum Command {
+    /// Accept connections at this socket as this listener.
+    Serve { socket: SocketId, new: Option<StdListener>, serving: Arc<Serving> },
+    /// Stop accepting at this socket and close it.
+    Close(SocketId),
+    /// End the connections of this listener in order.
+    End(ListenerId),
+}
+
+impl ListenerPlan {
+    /// Plans the listeners that a gateway starts with.
+    pub fn first(wanted: &[ListenerSettings]) -> Self {
+        Listeners::default().plan(wanted)
+    }
+
+    /// Returns the listeners' ids, in configured order.
+    pub fn ids(&self) -> Vec<ListenerId> {
+        self.planned.iter().map(|planned| planned.id).collect()
+    }
+
+    /// Binds what is new and reads the certificates of all of them.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first that cannot be set up. Those that are open stay as they are, the others are released.
+    pub fn bind(self, workers: usize) -> Result<BoundListeners, BindError> {
+        let Self { planned, open, mut next } = self;
+        let is_kept = |socket: SocketId| {
+            planned.iter().any(|planned| planned.from.as_ref().is_some_and(|from| from.socket == socket))
+        };
+        let (kept, leaving): (Vec<&OpenListener>, Vec<_>) = open.iter().partition(|open| is_kept(open.socket));
+        let is_own = |bind: &Bind| {
+            leaving.iter().any(|open| open.is_met_by(bind)) && !kept.iter().any(|open| open.is_met_by(bind))
+        };
+        let mut bound = Vec::with_capacity(planned.len());
+        for Planned { id, settings, from } in &planned {
+            let (id, settings, from) = (*id, settings.clone(), from.clone());
+            let tls = settings.tls.as_ref().map(|tls| acceptor(&settings.name, tls)).transpose()?;
+            let is_changed = from.as_ref().is_none_or(|from| from.id != id) || tls.is_some();
+            let (socket, address, sockets) = match from {
+                Some(from) => (from.socket, from.address, None),
+                None => {
+                    let (address, sockets) = bind(&settings, workers, is_own(&settings.bind))?;
+                    next += 1;
+                    (SocketId(next), address, Some(sockets))
+                }
+            };
+            let serving = Arc::new(Serving { id, tls });
+            bound.push(BoundListener {
+                open: OpenListener { id, socket, settings, address },
+                serving,
+                sockets,
+                is_changed,
+            });
+        }
+        change_modes(&bound, &open)?;
+        Ok(BoundListeners { bound, next })
+    }
+}
+
+/// Reads the listeners' certificates, and no more.
+///
+/// # Errors
+/// [`BindError::Tls`] for the first that cannot be used.
+pub fn check_certificates(listeners: &[ListenerSettings]) -> Result<(), BindError> {
+    let with_tls = listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
+    with_tls.map(|(name, tls)| acceptor(name, tls).map(drop)).collect()
+}
+
+impl BoundListeners {
+    /// Returns where the listeners are, in configured order.
+    pub fn addresses(&self) -> Vec<BoundAddress> {
+        self.bound.iter().map(|bound| bound.open.address.clone()).collect()
+    }
+}
+
+impl std::fmt::Debug for BoundListeners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundListeners").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl OpenListener {
+    /// Whether it has the sockets of this bind. A port that is free to choose is never one that is taken.
+    fn is_at(&self, bind: &Bind) -> bool {
+        match (bind, &self.address) {
+            (Bind::Tcp(wanted), BoundAddress::Tcp(open)) => wanted == open,
+            (Bind::Unix { path: wanted, .. }, BoundAddress::Unix(open)) => wanted == open,
+            (Bind::Tcp(_), BoundAddress::Unix(_)) | (Bind::Unix { .. }, BoundAddress::Tcp(_)) => false,
+        }
+    }
+
+    /// Whether it is in the way of this bind: the system would say that the address is taken.
+    fn is_met_by(&self, bind: &Bind) -> bool {
+        match self.address {
+            BoundAddress::Tcp(open) => Bind::Tcp(open).overlaps(bind),
+            BoundAddress::Unix(_) => self.is_at(bind),
+        }
+    }
+}
+
+impl Listeners {
+    pub(super) fn plan(&self, wanted: &[ListenerSettings]) -> ListenerPlan {
+        let mut next = self.next;
+        // A socket goes to one listener, and first to the one that has it.
+        let is_kept = |open: &OpenListener| wanted.iter().any(|wanted| is_same(&open.settings, wanted));
+        let planned = wanted.iter().map(|settings| {
+            let same = self.open.iter().find(|open| is_same(&open.settings, settings));
+            let from = same.or_else(|| self.open.iter().find(|open| open.is_at(&settings.bind) && !is_kept(open)));
+            let id = same.map_or_else(
+                || {
+                    next += 1;
+                    ListenerId(next)
+                },
+                |same| same.id,
+            );
+            Planned { id, settings: settings.clone(), from: from.cloned() }
+        });
+        let planned = planned.collect();
+        ListenerPlan { planned, open: self.open.clone(), next }
+    }
+
+    /// Takes over what was bound, and returns what each of the workers is to do about it.
+    pub(super) fn replace(&mut self, bound: BoundListeners, workers: usize) -> Vec<Vec<Command>> {
+        let mut commands: Vec<Vec<Command>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut open = Vec::with_capacity(bound.bound.len());
+        for BoundListener { open: listener, serving, sockets, is_changed } in bound.bound {
+            let mut sockets = sockets;
+            for commands in &mut commands {
+                let new = sockets.as_mut().and_then(Vec::pop);
+                if is_changed {
+                    commands.push(Command::Serve { socket: listener.socket, new, serving: Arc::clone(&serving) });
+                }
+            }
+            open.push(listener);
+        }
+        let gone = |old: &&OpenListener| !open.iter().any(|new| new.socket == old.socket);
+        for old in self.open.iter().filter(gone) {
+            commands.iter_mut().for_each(|commands| commands.push(Command::Close(old.socket)));
+            let is_taken = open.iter().any(|new| new.address == old.address);
+            if let BoundAddress::Unix(path) = &old.address
+                && !is_taken
+            {
+                remove_socket(path);
+            }
+        }
+        for old in self.open.iter().filter(|old| !open.iter().any(|new| new.id == old.id)) {
+            commands.iter_mut().for_each(|commands| commands.push(Command::End(old.id)));
+        }
+        self.open = open;
+        self.next = bound.next;
+        commands
+    }
+}
+
+/// Whether callers see one listener in two: then its connections go on under its new rules. Another certificate is no other
+/// listener.
+fn is_same(one: &ListenerSettings, other: &ListenerSettings) -> bool {
+    one.name == other.name && one.bind == other.bind && one.tls.is_some() == other.tls.is_some()
+}
+
+/// Changes the modes of Unix sockets that are taken over. All of them, or none.
+fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), BindError> {
+    let mut changed = Vec::new();
+    for bound in bound {
+        let Some(before) = open.iter().find(|open| open.socket == bound.open.socket) else { continue };
+        let (Bind::Unix { path, mode }, Bind::Unix { mode: old, .. }) =
+            (&bound.open.settings.bind, &before.settings.bind)
+        else {
+            continue;
+        };
+        if mode == old {
+            continue;
+        }
+        if let Err(source) = set_mode(path, *mode) {
+            for (path, old) in changed {
+                let _as_it_was = set_mode(path, old);
+            }
+            let (listener, address) = (bound.open.settings.name.clone(), path.display().to_string());
+            return Err(BindError::Bind { listener, address, source });
+        }
+        changed.push((path, *old));
+    }
+    Ok(())
+}
+
+/// Removes the path of a Unix socket that is closed. What is no socket is left alone.
+fn remove_socket(path: &Path) {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && let Err(err) = std::fs::remove_file(path) {
+        tracing::warn!(error = %err, path = %path.display(), "the socket of a closed listener cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::ListenerTlsSettings;
+
+    fn tcp(name: &str, address: &str) -> ListenerSettings {
+        ListenerSettings { name: name.to_owned(), bind: Bind::Tcp(address.parse().unwrap()), tls: None }
+    }
+
+    /// What the one worker is told.
+    fn told(listeners: &mut Listeners, wanted: &[ListenerSettings]) -> (Vec<ListenerId>, Vec<String>) {
+        let plan = listeners.plan(wanted);
+        let ids = plan.ids();
+        let mut commands = listeners.replace(plan.bind(1).unwrap(), 1);
+        let said = commands.remove(0).into_iter().map(|command| match command {
+            Command::Serve { new: Some(_), .. } => "open".to_owned(),
+            Command::Serve { new: None, .. } => "hand over".to_owned(),
+            Command::Close(_) => "close".to_owned(),
+            Command::End(id) => format!("end {}", id.0),
+        });
+        (ids, said.collect())
+    }
+
+    #[test]
+    fn listener_is_the_same_while_name_bind_and_tls_are() {
+        let mut listeners = Listeners::default();
+        let (first, said) = told(&mut listeners, &[tcp("default", "127.0.0.1:0"), tcp("other", "127.0.0.1:0")]);
+        assert_eq!(said, ["open", "open"]);
+        let BoundAddress::Tcp(address) = listeners.open[0].address else { panic!("not TCP") };
+        let (same, said) = told(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("default", "127.0.0.1:0")]);
+        assert_eq!((same, said), (vec![first[1], first[0]], vec![]));
+
+        // Another name at its address.
+        let end_default = format!("end {}", first[0].0);
+        let (renamed, said) =
+            told(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("renamed", &address.to_string())]);
+        assert_eq!((renamed[0], said), (first[1], vec!["hand over".to_owned(), end_default]));
+        assert!(!first.contains(&renamed[1]));
+
+        // Gone, and back again: never the same.
+        let (_, said) = told(&mut listeners, &[tcp("other", "127.0.0.1:0")]);
+        assert_eq!(said, ["close".to_owned(), format!("end {}", renamed[1].0)]);
+        let (back, _) = told(&mut listeners, &[tcp("renamed", &address.to_string())]);
+        assert!(!first.contains(&back[0]) && back != renamed[1..]);
+    }
+
+    #[test]
+    fn listener_at_a_port_that_another_chose_freely_is_refused() {
+        let mut listeners = Listeners::default();
+        told(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
+        let taken = listeners.open[0].address.to_string();
+        // The worker has it.
+        let _open = std::net::TcpListener::bind(&taken).unwrap();
+        let plan = listeners.plan(&[tcp("a", "127.0.0.1:0"), tcp("b", &taken)]);
+        assert!(matches!(plan.bind(1), Err(BindError::InUse { .. })));
+    }
+
+    #[test]
+    fn listeners_may_exchange_their_addresses() {
+        let mut listeners = Listeners::default();
+        let (first, _) = told(&mut listeners, &[tcp("a", "127.0.0.1:0"), tcp("b", "127.0.0.1:0")]);
+        let at = |index: usize| listeners.open[index].address.to_string();
+        let exchanged = [tcp("a", &at(1)), tcp("b", &at(0))];
+        let (ids, said) = told(&mut listeners, &exchanged);
+        assert!(ids.iter().all(|id| !first.contains(id)));
+        let ends = [format!("end {}", first[0].0), format!("end {}", first[1].0)];
+        assert_eq!(said, ["hand over", "hand over", &ends[0], &ends[1]]);
+    }
+
+    #[test]
+    fn listener_that_cannot_be_set_up_leaves_those_that_are_open() {
+        let mut listeners = Listeners::default();
+        let (ids, _) = told(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
+        let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let busy = tcp("busy", &busy.local_addr().unwrap().to_string());
+        assert!(matches!(listeners.plan(&[busy]).bind(1), Err(BindError::InUse { .. })));
+        let nothing = std::path::PathBuf::from("/nonexistent.pem");
+        let tls = Some(ListenerTlsSettings { certificate: nothing.clone(), key: nothing });
+        let plan = listeners.plan(&[ListenerSettings { tls, ..tcp("a", "127.0.0.1:0") }]);
+        assert_ne!(plan.ids(), ids, "plain and TLS are two listeners");
+        assert!(matches!(plan.bind(1), Err(BindError::Tls { .. })));
+        assert_eq!(listeners.plan(&[tcp("a", "127.0.0.1:0")]).ids(), ids);
+    }
+}

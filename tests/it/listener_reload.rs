@@ -1,0 +1,329 @@
+//! Listeners that come, move, change and go while the gateway serves: each is judged by its own rules at every moment, and no
+//! call reaches an endpoint that the configuration in force does not name for its listener.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signalr_gateway::sandbox::{Files, GatewayConfig};
+use tokio::net::TcpStream;
+
+use crate::listeners::{by_http1, secured};
+use crate::support::{Caller, HELLO, Process, Stage, hello, request, wait_until};
+
+/// Calls of one listener go to `west`, all others to `east`: two tenants.
+fn tenants(listener: &str, bind: &str) -> String {
+    format!(
+        "[listeners.{listener}]\nbind = \"{bind}\"\n\
+         [[routes]]\nname = \"west\"\nmatch.listener = \"{listener}\"\nendpoints = [\"west\"]\n{EAST}"
+    )
+}
+
+const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
+
+/// The real binary in front of a sandbox, with a configuration that changes.
+struct Changing {
+    stage: Stage,
+    files: Files,
+    process: Process,
+    reloads: f64,
+}
+
+impl Changing {
+    async fn start(config: GatewayConfig) -> Self {
+        let stage = Stage::start().await;
+        let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
+        let arguments = [
+            "run",
+            "--config",
+            files.config.to_str().unwrap(),
+            "--set",
+            "shutdown.delay=0s",
+            "--set",
+            "shutdown.timeout=10s",
+            "--set",
+            "process.workers=2",
+        ];
+        let process = Process::start(&arguments, &[], stage.folder.path()).await;
+        process.wait_until_credentials_are("ready").await;
+        Self { stage, files, process, reloads: 0.0 }
+    }
+
+    /// Puts another configuration in force. The file is replaced by rename, so that it is never read half-written.
+    async fn reload(&mut self, config: &GatewayConfig) {
+        self.write(config);
+        self.process.hang_up().await;
+        self.reloads += 1.0;
+        self.wait_for("success", self.reloads).await;
+    }
+
+    fn write(&self, config: &GatewayConfig) {
+        let next = self.stage.folder.path().join("next.toml");
+        std::fs::write(&next, self.stage.sandbox.gateway_config(config)).unwrap();
+        std::fs::rename(next, &self.files.config).unwrap();
+    }
+
+    async fn wait_for(&self, result: &str, count: f64) {
+        wait_until(&format!("{count} reloads end in {result}"), async || {
+            (self.process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// Where a listener is, by `/status`.
+    async fn address(&self, name: &str) -> Option<String> {
+        let status = Caller::connect(self.process.admin()).await.call("GET", "/status").await.json();
+        let listeners = status["listeners"].as_array().unwrap().clone();
+        let found = listeners.iter().find(|listener| listener["name"] == name)?;
+        Some(found["address"].as_str().unwrap().to_owned())
+    }
+
+    async fn tcp_address(&self, name: &str) -> SocketAddr {
+        self.address(name).await.unwrap().parse().unwrap()
+    }
+
+    /// The hubs of the messages that an endpoint got.
+    fn hubs_at(&self, endpoint: &str) -> Vec<String> {
+        let entries = self.stage.sandbox.endpoint(endpoint).unwrap().server.journal().entries();
+        let hub = |target: &str| Some(target.strip_prefix("/api/hubs/")?.split('/').next()?.to_owned());
+        entries.iter().filter_map(|entry| hub(&entry.target)).collect()
+    }
+}
+
+fn config(more: impl Into<String>) -> GatewayConfig {
+    GatewayConfig { more: more.into(), ..GatewayConfig::default() }
+}
+
+/// A broadcast to a hub.
+fn to_hub(hub: &str) -> http::request::Builder {
+    request("POST", &format!("/api/hubs/{hub}/:send?api-version=2022-11-01")).header("content-type", "application/json")
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn is_refused(address: SocketAddr) {
+    wait_until("nobody listens there", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+}
+
+#[tokio::test]
+async fn listener_that_is_added_takes_its_own_calls_and_no_others() {
+    let mut changing = Changing::start(config(EAST)).await;
+    let default = changing.process.listener();
+    let mut before = Caller::connect(default).await;
+    before.send(to_hub("first"), HELLO).await.is(202);
+
+    changing.reload(&config(tenants("internal2", "127.0.0.1:0"))).await;
+    before.send(to_hub("old"), HELLO).await.is(202);
+    Caller::connect(default).await.send(to_hub("new"), HELLO).await.is(202);
+    let internal = changing.tcp_address("internal2").await;
+    let mut inside = Caller::connect(internal).await;
+    inside.send(to_hub("internal"), HELLO).await.is(202);
+    assert_eq!(changing.hubs_at("east"), ["first", "old", "new"]);
+    assert_eq!(changing.hubs_at("west"), ["internal"]);
+
+    // Another name at the same address is another listener, which the socket is handed to.
+    let bind = internal.to_string();
+    changing.reload(&config(tenants("internal3", &bind))).await;
+    assert_eq!(changing.tcp_address("internal3").await, internal);
+    Caller::connect(internal).await.send(to_hub("internal"), HELLO).await.is(202);
+
+    // And it goes: its callers are not taken by the route for everybody else.
+    changing.reload(&config(EAST)).await;
+    is_refused(internal).await;
+    wait_until("its connections are closed", async || inside.is_closed().then_some(())).await;
+    assert_eq!(changing.address("internal3").await, None);
+    before.send(to_hub("last"), HELLO).await.is(202);
+    assert_eq!(changing.hubs_at("east"), ["first", "old", "new", "last"]);
+    assert_eq!(changing.hubs_at("west"), ["internal", "internal"]);
+    changing.process.terminate().await;
+    assert!(changing.process.wait().await.0.success());
+}
+
+#[tokio::test]
+async fn listener_that_moves_does_not_give_its_old_socket_its_new_rules() {
+    let mut changing = Changing::start(config(EAST)).await;
+    let tcp = changing.process.listener();
+    let token = || request("POST", "/api/hubs/chat/:generateToken?api-version=2022-11-01");
+    let mut before = Caller::connect(tcp).await;
+    before.send(token(), "").await.is_refused(403, "operation_not_allowed");
+
+    let socket = changing.stage.folder.path().join("gateway.sock");
+    let moved = GatewayConfig {
+        listen: format!("unix:{}", socket.display()),
+        operations: vec!["messages".to_owned(), "credentials".to_owned()],
+        more: format!("{EAST}[listeners.other]\nbind = \"127.0.0.1:0\"\n"),
+        ..GatewayConfig::default()
+    };
+    // Until its connections are closed, they have the rules that they came in by.
+    let stop = Arc::new(AtomicBool::new(false));
+    let hammering = tokio::spawn({
+        let stop = Arc::clone(&stop);
+        async move {
+            let mut refused = 0;
+            while !stop.load(Ordering::Relaxed) {
+                match before.try_send(token(), "").await {
+                    Ok(answer) => drop(answer.is_refused(403, "operation_not_allowed")),
+                    Err(_) => break,
+                }
+                refused += 1;
+            }
+            refused
+        }
+    });
+    changing.reload(&moved).await;
+    is_refused(tcp).await;
+    let mut inside = Caller::connect_unix(&socket).await;
+    inside.send(token(), "").await.is(200);
+    stop.store(true, Ordering::Relaxed);
+    assert!(hammering.await.unwrap() > 0);
+
+    // Another mode is another listener, too.
+    let text = changing.stage.sandbox.gateway_config(&moved);
+    let text = text.replace("[listeners.default]\n", "[listeners.default]\nmode = \"0600\"\n");
+    std::fs::write(&changing.files.config, text).unwrap();
+    changing.process.hang_up().await;
+    changing.wait_for("success", 2.0).await;
+    assert_eq!(mode(&socket), 0o600);
+    wait_until("who came in under the old mode is gone", async || inside.is_closed().then_some(())).await;
+    Caller::connect_unix(&socket).await.send(token(), "").await.is(200);
+
+    changing.reloads = 2.0;
+    changing.reload(&config(EAST)).await;
+    wait_until("the socket is removed", async || (!socket.exists()).then_some(())).await;
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn listener_that_cannot_be_opened_refuses_the_whole_configuration() {
+    let mut changing = Changing::start(config(EAST)).await;
+    let hash = |metrics: crate::support::Samples| {
+        metrics.series().iter().find(|series| series.contains("config_hash_info")).map(|series| (*series).to_owned())
+    };
+    let before = hash(changing.process.metrics().await);
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = busy.local_addr().unwrap().to_string();
+    changing.write(&config(format!("[listeners.also]\nbind = \"127.0.0.1:0\"\n{}", tenants("busy", &bind))));
+    changing.process.hang_up().await;
+    changing.wait_for("failure", 1.0).await;
+    let status = Caller::connect(changing.process.admin()).await.call("GET", "/status").await.json();
+    assert!(status["refused_reload"].as_str().unwrap().contains("is in use by another program"), "{status}");
+    assert_eq!(changing.address("also").await, None);
+    assert_eq!(hash(changing.process.metrics().await), before);
+    Caller::connect(changing.process.listener()).await.send(hello(), HELLO).await.is(202);
+
+    drop(busy);
+    changing.reload(&config(tenants("busy", &bind))).await;
+    assert_ne!(hash(changing.process.metrics().await), before);
+    Caller::connect(changing.tcp_address("busy").await).await.send(to_hub("west"), HELLO).await.is(202);
+    assert_eq!(changing.hubs_at("west"), ["west"]);
+}
+
+#[tokio::test]
+async fn certificate_is_read_again_on_a_reload_and_tls_that_comes_or_goes_closes_the_old_connections() {
+    let mut changing = Changing::start(config(EAST)).await;
+    let folder = changing.stage.folder.path().to_owned();
+    let write_certificate = |folder: &Path| {
+        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.join("listener.pem"), issued.cert.pem()).unwrap();
+        std::fs::write(folder.join("listener.key"), issued.signing_key.serialize_pem()).unwrap();
+    };
+    write_certificate(&folder);
+    let address = free_address();
+    let plain = format!("{EAST}[listeners.secure]\nbind = \"{address}\"\n");
+    let tls = "tls = { certificate = \"listener.pem\", key = \"listener.key\" }\n";
+    changing.reload(&config(&plain)).await;
+    let mut by_plain = Caller::connect(address).await;
+    by_plain.send(hello(), HELLO).await.is(202);
+
+    changing.reload(&config(format!("{plain}{tls}"))).await;
+    wait_until("plain connections are closed", async || by_plain.is_closed().then_some(())).await;
+    assert_eq!(by_http1(secured(address, &folder, &[]).await).await, 202);
+
+    let kept = secured(address, &folder, &[]).await;
+    write_certificate(&folder);
+    changing.reload(&config(format!("{plain}{tls}"))).await;
+    wait_until("the new certificate is shown", async || {
+        // Checked against the new file.
+        crate::listeners::try_secured(address, &folder).await.ok()
+    })
+    .await;
+    assert_eq!(by_http1(kept).await, 202, "another certificate is no other listener");
+
+    std::fs::write(folder.join("listener.key"), "no key").unwrap();
+    changing.process.hang_up().await;
+    changing.wait_for("failure", 1.0).await;
+    Caller::connect(changing.process.listener()).await.send(hello(), HELLO).await.is(202);
+}
+
+/// Two tenants, callers on both listeners all the time, and reloads that add, rename, move and remove the listener of one and
+/// the route that is bound to it.
+#[tokio::test]
+async fn no_call_of_one_tenant_reaches_another_through_any_sequence_of_reloads() {
+    let mut changing = Changing::start(config(EAST)).await;
+    let (one, other) = (free_address(), free_address());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut callers = Vec::new();
+    for _ in 0..2 {
+        let (is_over, default) = (Arc::clone(&is_over), changing.process.listener());
+        callers.push(tokio::spawn(async move {
+            let mut caller = Caller::connect(default).await;
+            while !is_over.load(Ordering::Relaxed) {
+                caller.send(to_hub("of_east"), HELLO).await.is(202);
+            }
+        }));
+    }
+    for address in [one, other, one, other] {
+        let (is_over, answered) = (Arc::clone(&is_over), Arc::clone(&answered));
+        callers.push(tokio::spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                let Ok(stream) = TcpStream::connect(address).await else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let mut caller = Caller::on(stream).await;
+                // Until it is closed: its listener went, or was replaced by another.
+                while !is_over.load(Ordering::Relaxed) && !caller.is_closed() {
+                    let Ok(answer) = caller.try_send(to_hub("of_west"), HELLO).await else { break };
+                    answer.is(202);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }));
+    }
+    for round in 0..24 {
+        let next = match round % 6 {
+            0 => tenants("second", &one.to_string()),
+            1 => tenants("renamed", &one.to_string()),
+            2 => tenants("renamed", &other.to_string()),
+            3 => EAST.to_owned(),
+            // A bad one changes nothing.
+            4 => tenants("second", &one.to_string()).replace("endpoints = [\"west\"]", "endpoints = [\"nowhere\"]"),
+            _ => tenants("second", &other.to_string()),
+        };
+        if round % 6 == 4 {
+            changing.write(&config(next));
+            changing.process.hang_up().await;
+            changing.wait_for("failure", f64::from(round / 6 + 1)).await;
+        } else {
+            changing.reload(&config(next)).await;
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.expect("a call was answered otherwise");
+    }
+    assert!(answered.load(Ordering::Relaxed) > 20, "only {answered:?} calls went through it");
+    assert!(changing.hubs_at("east").iter().all(|hub| hub == "of_east"));
+    assert!(changing.hubs_at("west").iter().all(|hub| hub == "of_west"));
+    let metrics = changing.process.metrics().await;
+    assert!(metrics.sum("upstream_unauthorized_total", &[]).abs() < f64::EPSILON, "a token went to the wrong tenant");
+}
