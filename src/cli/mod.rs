@@ -13,6 +13,7 @@ mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod token;
+mod written;
 
 use std::fmt;
 use std::io::Write;
@@ -72,6 +73,13 @@ struct ConfigOptions {
 impl ConfigOptions {
     fn load(&self) -> Result<Loaded, ConfigError> {
         crate::config::load(&self.sources())
+    }
+
+    /// Loads it, and returns what the file said, too.
+    fn load_with_text(&self) -> Result<(Option<String>, Loaded), ConfigError> {
+        let sources = self.sources();
+        let text = sources.read()?;
+        Ok((text.clone(), crate::config::load_read(&sources, text)?))
     }
 
     fn sources(&self) -> Sources {

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{ConfigOptions, Outcome, logging, reload, usage};
+use super::{ConfigOptions, Outcome, logging, reload, usage, written};
 use crate::gateway::{Addresses, Gateway, GatewayError, Reload, Settings};
 
 #[derive(Debug, Args)]
@@ -22,14 +22,17 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
-    let loaded = options.config.load()?;
+    if let Some(file) = &options.ready_file {
+        written::check(file).context("--ready-file").map_err(usage)?;
+    }
+    let (text, loaded) = options.config.load_with_text()?;
     logging::init(&loaded.settings.logging)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = control_runtime()?;
     let served = runtime.block_on(async {
-        let reloads = reload::watch(&options.config)?;
+        let reloads = reload::watch(&options.config, text)?;
         let serving = |addresses: &Addresses| match &options.ready_file {
             Some(file) => write_ready_file(file, &ready(addresses)),
             None => Ok(()),
@@ -111,12 +114,15 @@ fn ready(addresses: &Addresses) -> serde_json::Value {
     serde_json::json!({ "listeners": listeners, "admin": addresses.admin.map(|address| address.to_string()) })
 }
 
-/// Writes a ready file in one step, so that nobody reads half of it.
+/// Writes a ready file, on a thread of its own: a file system that hangs must not keep probes and signals waiting.
 pub(super) fn write_ready_file(path: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
-    let mut half_done = path.as_os_str().to_owned();
-    half_done.push(".part");
-    let half_done = PathBuf::from(half_done);
-    std::fs::write(&half_done, format!("{content:#}\n"))
-        .and_then(|()| std::fs::rename(&half_done, path))
-        .with_context(|| format!("cannot write the ready file {}", path.display()))
+    let (path, text) = (path.to_owned(), format!("{content:#}\n"));
+    let thread = std::thread::Builder::new().name("ready-file".to_owned());
+    // Detached: it does not hold up the end of the process.
+    let started = thread.spawn(move || {
+        if let Err(err) = written::write(&path, text.as_bytes()) {
+            tracing::error!(error = format!("{err:#}"), "the ready file was not written");
+        }
+    });
+    started.map(drop).context("cannot write the ready file")
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::run::{control_runtime, serve, shutdown_signal, write_ready_file};
-use super::{Outcome, logging, print, usage};
+use super::{Outcome, logging, print, usage, written};
 use crate::config::{Sources, load};
 use crate::gateway::Addresses;
 use crate::sandbox::{Description, GatewayConfig, Sandbox, SandboxSettings, WorldFiles};
@@ -59,6 +59,9 @@ struct Plan {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if let Some(file) = &options.ready_file {
+        written::check(file).context("--ready-file").map_err(usage)?;
+    }
     let plan = Plan::of(options)?;
     let temporary = if options.files.is_none() { Some(Folder::make()?) } else { None };
     let folder = options.files.as_deref().or(temporary.as_ref().map(|folder| folder.0.as_path()));

@@ -66,7 +66,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// [`ConfigError`] with every problem of every source.
 pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, ConfigError> {
     let merged = sources.merge(text)?;
-    let Checked { root, spoiled, mut problems } = structure::check(&merged, &schema());
+    let Checked { root, spoiled, mut problems, warnings: left_out } = structure::check(&merged, &schema());
     let file: ConfigFile = root.deserialize().map_err(|err| {
         // What does not fit is gone, so this is a fault of ours; the report so far is still the better help. What the
         // library says is left out: it quotes values, which may be secrets.
@@ -81,7 +81,7 @@ pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, Conf
         lower::run_tests(&tests, &settings, &mut context);
         problems.append(&mut context.problems);
     }
-    let warnings = std::mem::take(&mut context.warnings);
+    let warnings = left_out.into_iter().chain(std::mem::take(&mut context.warnings)).collect();
     if problems.is_empty() {
         let mut effective = effective(&merged, &root);
         for value in &mut effective {

@@ -2,7 +2,10 @@
 //! where each value came from.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use figment::providers::Serialized;
@@ -17,6 +20,8 @@ use super::problem::{ConfigError, Origin, Problem};
 pub const PREFIX: &str = "SIGNALR_GATEWAY_";
 /// Variables with the prefix that are not keys of the file.
 const NOT_KEYS: [&str; 1] = ["SIGNALR_GATEWAY_CONFIG"];
+/// The most that is read of the file. Chosen: the most routes there may be, written out at length, are a quarter of it.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Where a configuration is read from.
 #[derive(Clone, Debug, Default)]
@@ -56,22 +61,52 @@ impl Sources {
         })
     }
 
-    /// Reads the file, if there is one.
+    /// Reads the file, if there is one, for the first time. It may be a pipe, which is waited for.
     ///
     /// # Errors
     /// [`ConfigError`] when it cannot be read.
     pub fn read(&self) -> Result<Option<String>, ConfigError> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|err| {
-                ConfigError::one(Problem {
-                    key: String::new(),
-                    fact: format!("the configuration file {} cannot be read: {err}", path.display()),
-                    origin: None,
-                    fix: Some("give the path of a TOML file with --config".to_owned()),
-                })
-            })
+        self.read_by(OpenOptions::new().read(true), true)
+    }
+
+    /// Reads the file again. Only a regular file can say something new, and opening anything else could wait for ever.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it cannot be read.
+    pub fn read_again(&self) -> Result<Option<String>, ConfigError> {
+        let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+        self.read_by(OpenOptions::new().read(true).custom_flags(nonblocking), false)
+    }
+
+    fn read_by(&self, open: &OpenOptions, may_be_pipe: bool) -> Result<Option<String>, ConfigError> {
+        let Some(path) = &self.file else { return Ok(None) };
+        let shown = path.display();
+        let problem = |fact: String, fix: &str| {
+            ConfigError::one(Problem { key: String::new(), fact, origin: None, fix: Some(fix.to_owned()) })
         };
-        self.file.as_ref().map(read).transpose()
+        let path_fix = "give the path of a TOML file with --config";
+        let unreadable =
+            |err: io::Error| problem(format!("the configuration file {shown} cannot be read: {err}"), path_fix);
+        let file = open.open(path).map_err(unreadable)?;
+        let kind = file.metadata().map_err(unreadable)?.file_type();
+        if kind.is_dir() {
+            return Err(problem(format!("{shown} is a folder, must be the configuration file"), path_fix));
+        }
+        if !kind.is_file() && !may_be_pipe {
+            let fact =
+                format!("the configuration {shown} is not a regular file, so it was read once and cannot be reloaded");
+            return Err(problem(fact, "put it into a file, or restart the gateway"));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(problem(format!("{shown} is larger than {MAX_FILE_BYTES} bytes"), path_fix));
+        }
+        match String::from_utf8(bytes) {
+            // Some editors put a byte order mark first.
+            Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
+            Err(_) => Err(problem(format!("{shown} is not UTF-8 text"), path_fix)),
+        }
     }
 
     /// Merges the sources; `text` is what the file says.
@@ -79,7 +114,7 @@ impl Sources {
         let mut figment = Figment::from(Serialized::defaults(ConfigFile::default()));
         let mut document = None;
         if let (Some(path), Some(text)) = (&self.file, text) {
-            let parsed = ImDocument::parse(text).map_err(|err| syntax_error(path, &err))?;
+            let parsed = ImDocument::parse(text.clone()).map_err(|err| syntax_error(path, &text, &err))?;
             figment = figment
                 .merge(Text { metadata: Metadata::from("file", path.as_path()), nested: dict(parsed.as_table()) });
             document = Some((path.clone(), parsed));
@@ -151,13 +186,10 @@ fn scalar(value: &toml_edit::Value) -> Value {
     }
 }
 
-fn syntax_error(path: &Path, err: &toml_edit::TomlError) -> ConfigError {
+fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigError {
     // The library's own text quotes the line, which may hold what should have been a secret's place.
     let fact = format!("the file is not valid TOML: {}", err.message().replace('\n', "; "));
-    let line = err.span().and_then(|span| {
-        let text = std::fs::read_to_string(path).ok()?;
-        line_of(&text, span.start)
-    });
+    let line = err.span().and_then(|span| line_of(text, span.start));
     ConfigError::one(Problem { key: String::new(), fact, origin: Some(Origin::File(path.to_owned(), line)), fix: None })
 }
 

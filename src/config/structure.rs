@@ -16,6 +16,8 @@ pub(super) struct Checked {
     pub(super) spoiled: Vec<Vec<String>>,
     /// What did not fit.
     pub(super) problems: Vec<Problem>,
+    /// What was left out without being a problem.
+    pub(super) warnings: Vec<Problem>,
 }
 
 /// Checks `merged.root`.
@@ -27,10 +29,11 @@ pub(super) fn check(merged: &Merged, schema: &Schema) -> Checked {
         kinds: Vec::new(),
         spoiled: Vec::new(),
         problems: Vec::new(),
+        warnings: Vec::new(),
     };
     let mut root = merged.root.clone();
     walk.visit(schema, &mut root, &mut Vec::new());
-    Checked { root, spoiled: walk.spoiled, problems: walk.problems }
+    Checked { root, spoiled: walk.spoiled, problems: walk.problems, warnings: walk.warnings }
 }
 
 struct Walk<'a> {
@@ -41,6 +44,7 @@ struct Walk<'a> {
     kinds: Vec<(&'a str, &'a Schema)>,
     spoiled: Vec<Vec<String>>,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 /// Whether a value can stay.
@@ -107,7 +111,8 @@ impl<'a> Walk<'a> {
             },
             (expected, found) => {
                 let fact = format!("is {}, must be {}", kind_of(found), article(expected));
-                let fix = secret_hint(schema, found).or_else(|| description(schema));
+                let form = self.merged.is_untyped(found).then(|| form_in_variable(expected)).flatten();
+                let fix = secret_hint(schema, found).or(form).or_else(|| description(schema));
                 self.problem(path, value, fact, fix)
             }
         }
@@ -137,9 +142,13 @@ impl<'a> Walk<'a> {
                 let fix = self
                     .variable_meant(path, value)
                     .or_else(|| kind_with(&kinds, key))
-                    .or_else(|| did_you_mean(key, known.keys().map(String::as_str)))
-                    .unwrap_or_else(|| format!("known keys here: {}", list(&keys(known))));
-                self.problem(path, value, "unknown key".to_owned(), Some(fix))
+                    .or_else(|| did_you_mean(key, known.keys().map(String::as_str)));
+                if fix.is_none() && path.len() == 1 && self.ignores_variable(value) {
+                    Fit::Not
+                } else {
+                    let fix = fix.unwrap_or_else(|| format!("known keys here: {}", list(&keys(known))));
+                    self.problem(path, value, "unknown key".to_owned(), Some(fix))
+                }
             };
             path.pop();
             if fit == Fit::Not {
@@ -276,6 +285,19 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Leaves out a variable that looks like no key: images and charts set variables such as `SIGNALR_GATEWAY_VERSION`, which
+    /// must not stop the start. Warns of it.
+    fn ignores_variable(&mut self, value: &Value) -> bool {
+        let Some(origin) = self.merged.origin(&[], value) else { return false };
+        let is_foreign = matches!(&origin, Origin::Variable(name) if !name.contains("__"));
+        if is_foreign {
+            let fact = "is no key of the configuration and is ignored".to_owned();
+            let fix = format!("a key has its table before it: {PREFIX}LIMITS__MAX_BODY is limits.max_body");
+            self.warnings.push(Problem { key: origin.to_string(), fact, origin: None, fix: Some(fix) });
+        }
+        is_foreign
+    }
+
     /// Returns the variable that was meant by one whose name is nearly that of a key, such as one with `_` for `__`.
     fn variable_meant(&self, path: &[String], value: &Value) -> Option<String> {
         let Some(Origin::Variable(name)) = self.merged.origin(path, value) else { return None };
@@ -376,6 +398,11 @@ fn retype(kind: &str, value: &mut Value) {
         return;
     }
     let tag = value.tag();
+    let is_truth = |word: &str| kind == "boolean" && text.trim().eq_ignore_ascii_case(word);
+    if is_truth("true") || is_truth("false") {
+        *value = Value::Bool(tag, is_truth("true"));
+        return;
+    }
     let Ok(parsed) = text.parse::<Value>();
     *value = retagged(parsed, tag);
 }
@@ -407,6 +434,18 @@ fn limits(schema: &Schema, number: Num) -> Option<String> {
         (schema.get("format").and_then(Schema::as_str) == Some("uint32")).then_some(u128::from(u32::MAX));
     let most = limit("maximum").or(format_limit)?;
     (number > most).then(|| format!("is {number}, must be {most} at most"))
+}
+
+/// Returns how a variable or a flag says what is no plain text.
+fn form_in_variable(expected: &str) -> Option<String> {
+    match expected {
+        "array" => Some("write a list: [\"a\", \"b\"]".to_owned()),
+        "boolean" => Some("write true or false".to_owned()),
+        "object" => {
+            Some("write a table: {key=\"value\"}, or one variable for each of its keys, with `__` before it".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// A secret that was written down where its place should be. The value itself is never shown.

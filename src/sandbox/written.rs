@@ -110,8 +110,7 @@ impl Sandbox {
             write.file("idp-secret", self.oauth2_client().1.expose())?;
         }
         if choice == CredentialChoice::FederatedCommand {
-            let program = write.file(PROGRAM, "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n")?;
-            make_executable(&program).map_err(|source| SandboxError::Write { path: program, source })?;
+            write.write(PROGRAM, "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n", 0o700)?;
         }
         Ok(())
     }
@@ -145,12 +144,21 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Writes a file whole or not at all, with its mode whatever was there before. A symbolic link is replaced, not followed.
 #[cfg(unix)]
 fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.write_all(content.as_bytes())
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}-{:08x}", std::process::id(), fastrand::u32(..)));
+    let written = || {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        // Whatever the umask leaves of it.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content.as_bytes())?;
+        fs::rename(&temporary, path)
+    };
+    written().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 #[cfg(not(unix))]
@@ -158,13 +166,24 @@ fn write(path: &Path, content: &str, _mode: u32) -> io::Result<()> {
     fs::write(path, content)
 }
 
-#[cfg(unix)]
-fn make_executable(path: &Path) -> io::Result<()> {
+#[cfg(all(test, unix))]
+mod tests {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-}
 
-#[cfg(not(unix))]
-fn make_executable(_path: &Path) -> io::Result<()> {
-    Ok(())
+    use super::*;
+
+    #[test]
+    fn file_gets_its_mode_and_a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, path) = (dir.path().join("victim"), dir.path().join("client-secret"));
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        write(&path, "secret", 0o600).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        write(&path, "another", 0o600).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another");
+        assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
+    }
 }

@@ -17,6 +17,7 @@ mod architecture;
 mod broken_uploads;
 mod chaos;
 mod cli;
+mod config_file;
 mod connections;
 mod credentials;
 mod described;

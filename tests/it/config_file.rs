@@ -1,0 +1,137 @@
+//! The file that a gateway is configured by, when it is not what it should be: a pipe, a folder, too large, half-written; and
+//! the variables around it. Probes and signals are answered whatever it is.
+
+use std::path::Path;
+use std::time::Duration;
+
+use signalr_gateway::sandbox::GatewayConfig;
+
+use crate::support::{Caller, HELLO, Process, Stage, hello, in_time, run, run_in, wait_until};
+
+fn make_fifo(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Longer than two looks at the file.
+async fn until_it_was_looked_at_twice() {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
+    let stage = Stage::start().await;
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let config = files.config.to_str().unwrap();
+    let process =
+        Process::start(&["run", "--config", config, "--set", "shutdown.delay=0s"], &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    std::fs::remove_file(&files.config).unwrap();
+    make_fifo(&files.config);
+    until_it_was_looked_at_twice().await;
+    process.hang_up().await;
+    wait_until("the reload is refused", async || {
+        let failures = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
+        (failures >= 1.0).then_some(())
+    })
+    .await;
+    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    assert!(status["refused_reload"].as_str().unwrap().contains("is not a regular file"), "{status}");
+    Caller::connect(process.admin()).await.call("GET", "/livez").await.is(200);
+    Caller::connect(process.listener()).await.send(hello(), HELLO).await.is(202);
+
+    // A folder, a file that is far too large, one that is no text: each is refused, and a good one is taken again.
+    std::fs::remove_file(&files.config).unwrap();
+    let mut refused = 1.0;
+    let folder = || std::fs::create_dir(&files.config).unwrap();
+    let large = || std::fs::write(&files.config, vec![b'#'; 2 << 20]).unwrap();
+    let binary = || std::fs::write(&files.config, b"\xff\xfe[\x00").unwrap();
+    let kinds: [(&str, &dyn Fn()); 3] =
+        [("is a folder", &folder), ("is larger than", &large), ("is not UTF-8 text", &binary)];
+    for (expected, make) in kinds {
+        make();
+        process.hang_up().await;
+        refused += 1.0;
+        wait_until("the reload is refused", async || {
+            let failures = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
+            (failures >= refused).then_some(())
+        })
+        .await;
+        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+        assert!(status["refused_reload"].as_str().unwrap().contains(expected), "{expected}: {status}");
+        if files.config.is_dir() {
+            std::fs::remove_dir(&files.config).unwrap();
+        }
+    }
+    process.terminate().await;
+    assert!(process.wait().await.0.success());
+}
+
+#[tokio::test]
+async fn pipe_is_read_once_at_the_start_and_not_watched() {
+    let stage = Stage::start().await;
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let text = std::fs::read(&files.config).unwrap();
+    let pipe = stage.folder.path().join("pipe.toml");
+    make_fifo(&pipe);
+    let writer = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::write(pipe, text).unwrap())
+    };
+    let arguments = ["run", "--config", pipe.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    writer.join().unwrap();
+    until_it_was_looked_at_twice().await;
+    in_time("a probe", async { Caller::connect(process.admin()).await.call("GET", "/livez").await }).await.is(200);
+    process.terminate().await;
+    assert!(process.wait().await.0.success());
+}
+
+#[tokio::test]
+async fn file_that_cannot_be_one_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large.toml");
+    std::fs::write(&large, vec![b'#'; 2 << 20]).unwrap();
+    for (path, expected) in
+        [(folder.path(), "is a folder"), (&large, "is larger than"), (Path::new("/dev/zero"), "is larger than")]
+    {
+        let finished = run(&["run", "--config", path.to_str().unwrap()]).await;
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        assert!(finished.stderr.contains(expected), "{finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn ready_file_that_cannot_be_written_ends_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (victim, link) = (folder.path().join("victim"), folder.path().join("link"));
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    let nowhere = folder.path().join("nowhere/ready.json");
+    for (path, expected) in [(&link, "is a symbolic link"), (&nowhere, "its folder must exist")] {
+        for command in ["run", "sandbox"] {
+            let finished = run(&[command, "--ready-file", path.to_str().unwrap()]).await;
+            assert_eq!(finished.code, Some(2), "{finished:?}");
+            assert!(finished.stderr.contains(expected), "{finished:?}");
+        }
+    }
+    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+}
+
+#[tokio::test]
+async fn variable_of_an_image_is_warned_of_and_ignored() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples/managed-identity.toml");
+    let check = async |variable: (&str, &str)| run_in(&[variable], &["check", "--config", config]).await;
+    let finished = check(("SIGNALR_GATEWAY_VERSION", "1.2")).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(
+        finished.stderr.contains("SIGNALR_GATEWAY_VERSION: is no key of the configuration and is ignored"),
+        "{finished:?}"
+    );
+    let finished = check(("SIGNALR_GATEWAY_FORWARDING__CLIENT_ADDRESS", "True")).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let finished = check(("SIGNALR_GATEWAY_LISTENERS__DEFAULT__ALLOWED_HOSTS", "a.example,b.example")).await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.stderr.contains(r#"write a list: ["a", "b"]"#), "{finished:?}");
+    let finished = check(("SIGNALR_GATEWAY_LIMITS__MAX_BODI", "1")).await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+}
