@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use super::acquire::{Acquire as _, Legs};
+use super::acquire::{Acquire as _, Legs, NotAfter};
 use super::answer::{Answer, judge};
 use super::assertion::{Asserter, AssertionSource};
 use super::bearer::Bearer;
@@ -38,7 +38,7 @@ pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
     for window in secret.windows(WINDOW) {
         let list = format!("{window:?}");
         let list = list.trim_matches(['[', ']']);
-        let hex: String = window.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = window.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let base64 = STANDARD.encode(window);
         let text = String::from_utf8_lossy(window);
         for form in [list, &hex, base64.trim_end_matches('='), &text] {
@@ -158,7 +158,7 @@ impl Readers {
         let assertion = asserter.secret(None).await.map_err(CredentialError::unwrap)?;
         assert!(Bearer::new(&assertion).is_ok(), "an assertion is no token");
         for leg in legs.take() {
-            let not_after = leg.not_after.map(|not_after| not_after.time());
+            let not_after = leg.not_after.map(NotAfter::time);
             assert!(not_after.is_none_or(|at| at > SystemTime::UNIX_EPOCH), "{not_after:?}");
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use http::Method;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::{Call, Name};
 
@@ -24,7 +24,8 @@ pub(crate) fn grammar(data: &[u8]) {
         assert!(!name.raw().is_empty() && !name.raw().contains('/'), "{name:?} is not a segment");
         let decoded: Vec<u8> = percent_decode_str(name.raw()).collect();
         assert_eq!(name.decoded().as_bytes(), decoded, "{name:?} is not decoded once");
-        assert!(!matches!(&*name.decoded(), "." | ".."), "{name:?} is a dot segment");
+        let decoded = name.decoded();
+        assert!(!decoded.split('/').any(|part| matches!(part, "." | "..")), "{name:?} has a dot segment");
     }
     if let Some(hub) = call.hub {
         let hub = hub.decoded();
@@ -33,13 +34,19 @@ pub(crate) fn grammar(data: &[u8]) {
     // Other names of the same shape are the same operation, and encoded names stand for the same names.
     let plain = replaced(path, &names, |_| "n".to_owned());
     assert_eq!(Call::parse(method, &plain, query).map(|call| call.operation), Ok(call.operation), "{plain}");
-    let encoded = replaced(path, &names, |name| name.bytes().map(|byte| format!("%{byte:02x}")).collect());
+    let encoded =
+        replaced(path, &names, |name| percent_encode(name.decoded().as_bytes(), NON_ALPHANUMERIC).to_string());
     let again = Call::parse(method, &encoded, query);
     let decoded = |call: &Call<'_>| {
         [call.hub, call.group, call.user, call.connection].map(|name| name.map(|name| name.decoded().into_owned()))
     };
     let seen = again.map(|again| (again.operation, decoded(&again)));
     assert_eq!(seen, Ok((call.operation, decoded(&call))), "{encoded}");
+    // Whoever decodes before splitting sees the same operation, or none.
+    let early = percent_decode_str(path).decode_utf8_lossy().into_owned();
+    if let Ok(seen) = Call::parse(method, &early, query) {
+        assert_eq!(seen.operation, call.operation, "{early}");
+    }
     // The query has no say.
     assert_eq!(Call::parse(method, path, None).map(|call| call.operation), Ok(call.operation));
 }
