@@ -1,6 +1,7 @@
 //! Faults of every kind at once, and what must hold all the same: what was answered 2xx has arrived exactly once at each
 //! endpoint it was meant for, nothing arrives twice, callers see no other failures than the documented ones, and an endpoint
-//! that is well does not notice.
+//! that is well does not notice. What a caller did not finish sending arrives nowhere as a whole call, and no endpoint sees
+//! another tenant's token.
 //!
 //! Two endpoints and Entra are refused, delayed, reset, throttled and restarted by dice, while callers send numbered calls to
 //! routes of every pick. A third endpoint, with a credential of its own, is left alone. The dice have a fixed seed; what the
@@ -8,6 +9,7 @@
 //!
 //! `CHAOS_SECONDS` says how long it goes on (10 unless set), `CHAOS_SEED` rolls other dice.
 
+mod bad_callers;
 mod calls;
 mod faults;
 mod judge;
@@ -18,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use signalr_gateway::sandbox::{CredentialChoice, EndpointSettings, SandboxSettings, TENANT_B};
 
-use crate::support::{Lab, Stage, in_time};
+use crate::support::{Lab, Stage, in_time, wait_until};
+use bad_callers::{Attempt, BadCaller};
 use calls::{Calls, Outcome, World};
 use judge::Tally;
 
@@ -65,13 +68,14 @@ endpoints = ["north"]
 
 /// How many callers there are, each with one call at a time.
 const CALLERS: u64 = 10;
+/// How many there are that break off, do not read or are slow.
+const BAD_CALLERS: u64 = 3;
 /// After so long everybody stops, the books are compared, and it begins anew: what is compared stays in memory.
 const EPOCH: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_accepted_arrived_once_whatever_broke() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
-    let seed: u64 = number("CHAOS_SEED").unwrap_or(5);
+    let seed = number("CHAOS_SEED").unwrap_or(5);
     let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
     say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
 
@@ -81,8 +85,8 @@ async fn what_was_accepted_arrived_once_whatever_broke() {
     let mut tally = Tally::default();
     let began = Instant::now();
     for epoch in 0_u64.. {
-        let outcomes = run(&lab, &world, dice.fork(), epoch).await;
-        tally.judge(&world, &lab, &outcomes).await;
+        let (outcomes, attempts) = run(&lab, &world, dice.fork(), epoch).await;
+        tally.judge(&world, &lab, &outcomes, &attempts).await;
         if began.elapsed() >= time {
             break;
         }
@@ -116,12 +120,18 @@ async fn lab() -> Lab {
 }
 
 /// One epoch: callers call while faults come and go; then everything is well again and the last calls end.
-async fn run(lab: &Lab, world: &World, mut dice: fastrand::Rng, epoch: u64) -> Vec<Outcome> {
+async fn run(lab: &Lab, world: &World, mut dice: fastrand::Rng, epoch: u64) -> (Vec<Outcome>, Vec<Attempt>) {
     let is_over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
             let calls = Calls::new(world, dice.fork(), format!("{epoch}-{caller}"));
             tokio::spawn(calls.make(lab.listener("default"), Arc::clone(&is_over)))
+        })
+        .collect();
+    let bad_callers: Vec<_> = (0..BAD_CALLERS)
+        .map(|caller| {
+            let caller = BadCaller::new(lab.listener("default"), dice.fork(), format!("bad-{epoch}-{caller}"));
+            tokio::spawn(caller.make(Arc::clone(&is_over)))
         })
         .collect();
     let ends = Instant::now() + EPOCH;
@@ -134,7 +144,22 @@ async fn run(lab: &Lab, world: &World, mut dice: fastrand::Rng, epoch: u64) -> V
     for caller in callers {
         outcomes.extend(in_time("the end of a caller", caller).await.unwrap());
     }
-    outcomes
+    let mut attempts = Vec::new();
+    for caller in bad_callers {
+        let (broken, slow) = in_time("the end of a bad caller", caller).await.unwrap();
+        attempts.extend(broken);
+        outcomes.extend(slow);
+    }
+    // What they left behind ends by itself.
+    wait_until("no call is in work", async || {
+        (lab.metrics().await.sum("requests_in_flight", &[]) == 0.0).then_some(())
+    })
+    .await;
+    (outcomes, attempts)
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|err| panic!("{name}: {err}")))
 }
 
 #[expect(clippy::print_stderr, reason = "what it takes to repeat a failure, and the figures of a success")]

@@ -51,6 +51,8 @@ pub(super) struct Call {
     pub(super) id: String,
     pub(super) hub: &'static str,
     pub(super) kind: Kind,
+    /// The SHA-256 of the body.
+    pub(super) digest: String,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,12 @@ pub(super) struct Outcome {
     pub(super) call: Call,
     /// The answer, or nothing where it broke off on its way.
     pub(super) answer: Option<Answer>,
+}
+
+/// The SHA-256 of a body, as journals write it.
+pub(super) fn digest(body: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
+    digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// One caller's calls.
@@ -145,8 +153,9 @@ impl Calls {
         let mut outcomes = Vec::new();
         let mut caller = Caller::connect(gateway).await;
         while !is_over.load(Ordering::Relaxed) {
-            let call = self.next(outcomes.len());
+            let mut call = self.next(outcomes.len());
             let (head, body) = self.request(&call);
+            call.digest = digest(&body);
             let head = head.header("x-request-id", &call.id);
             let answer = caller.try_send(head.header(CONTENT_TYPE, "application/json"), body).await.ok();
             if answer.is_none() || caller.is_closed() {
@@ -172,7 +181,7 @@ impl Calls {
             10 => Kind::Join,
             _ => Kind::Leave,
         };
-        Call { id: format!("{}-{number}", self.name), hub, kind }
+        Call { id: format!("{}-{number}", self.name), hub, kind, digest: String::new() }
     }
 
     fn request(&mut self, call: &Call) -> (http::request::Builder, String) {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use signalr_gateway::sandbox::Entry;
+use signalr_gateway::sandbox::{Entry, TENANT_B, TENANT_C};
 
+use super::bad_callers::Attempt;
 use super::calls::{Call, HUBS, Kind, Outcome, World};
 use crate::support::Lab;
 
@@ -14,6 +15,7 @@ pub(super) struct Tally {
     calls: usize,
     messages: usize,
     accepted: usize,
+    attempts: usize,
     /// By what callers saw.
     outcomes: BTreeMap<String, usize>,
 }
@@ -38,8 +40,13 @@ struct Evidence {
 }
 
 impl Tally {
-    pub(super) async fn judge(&mut self, world: &World, lab: &Lab, outcomes: &[Outcome]) {
+    pub(super) async fn judge(&mut self, world: &World, lab: &Lab, outcomes: &[Outcome], attempts: &[Attempt]) {
         let evidence = Evidence::collect(world, lab).await;
+        evidence.tokens_stay_with_their_tenants();
+        for attempt in attempts {
+            self.attempts += 1;
+            evidence.judge_attempt(attempt).unwrap_or_else(|fault| panic!("{fault}: {attempt:#?}"));
+        }
         for outcome in outcomes {
             self.calls += 1;
             let seen = evidence.judge(outcome).unwrap_or_else(|fault| panic!("{fault}: {outcome:#?}"));
@@ -61,7 +68,8 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} calls, {} messages, {} of them accepted; seen:", self.calls, self.messages, self.accepted)?;
+        let Self { calls, messages, accepted, attempts, .. } = self;
+        write!(f, "{calls} calls, {messages} messages, {accepted} of them accepted; {attempts} broken calls; seen:")?;
         self.outcomes.iter().try_for_each(|(seen, count)| write!(f, " {seen}: {count};"))
     }
 }
@@ -82,6 +90,41 @@ impl Evidence {
             }
         }
         Self { deliveries, entries }
+    }
+
+    /// Every endpoint has received the tokens of its own tenant, and those of no other: `north` has its access key.
+    fn tokens_stay_with_their_tenants(&self) {
+        for ((endpoint, id), entries) in &self.entries {
+            let tenant = match *endpoint {
+                "east" => Some(TENANT_B),
+                "west" => Some(TENANT_C),
+                _ => None,
+            };
+            for entry in entries {
+                let authorization =
+                    entry.authorization.as_ref().unwrap_or_else(|| panic!("{endpoint}: no token: {entry:#?}"));
+                let found = authorization.claims.get("tid").and_then(serde_json::Value::as_str);
+                assert_eq!(found, tenant, "{endpoint} received another tenant's token with {id}");
+            }
+        }
+    }
+
+    /// What was not sent whole is at no endpoint a whole call, and is not accepted; the rest arrives once at most.
+    fn judge_attempt(&self, Attempt { call, how, status }: &Attempt) -> Result<(), String> {
+        let endpoints = HUBS.iter().find(|(hub, _)| *hub == call.hub).unwrap().1;
+        if how.is_whole() {
+            return self.never_twice(call, endpoints);
+        }
+        for endpoint in ["east", "west", "north"] {
+            let entries = self.entries.get(&(endpoint, call.id.clone()));
+            if self.deliveries(endpoint, call) > 0 || entries.into_iter().flatten().any(|entry| entry.complete) {
+                return Err(format!("{endpoint} received it as a whole call: {entries:#?}"));
+            }
+        }
+        match status {
+            Some(200..300) => Err("it was accepted".to_owned()),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Says what the caller saw, or what must not be.
@@ -160,6 +203,12 @@ impl Evidence {
             (Kind::GroupExists, _) => false,
             (Kind::UserExists | Kind::ConnectionExists, _) => true,
         };
+        let is_whole = |entry: &&Entry| entry.complete && entry.body_sha256 == call.digest;
+        let attempts = endpoints.iter().flat_map(|endpoint| self.attempts(endpoint, call));
+        let mut accepted = attempts.filter(|entry| entry.status.is_some_and(|status| status < 300));
+        if !accepted.all(|entry| is_whole(&entry)) {
+            return Err("accepted, and what arrived is not what was sent".to_owned());
+        }
         if is_done { Ok(()) } else { Err(format!("accepted, and arrived {delivered:?} times at {endpoints:?}")) }
     }
 }

@@ -1,0 +1,211 @@
+//! Callers that do not finish, do not read or take their time, over HTTP/1.1 and HTTP/2.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use futures_util::stream;
+use http::header::CONTENT_TYPE;
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::calls::{Call, Kind, Outcome, digest};
+use crate::support::{Raw, request};
+
+/// The hubs that they send to: those of the endpoint that is well as well, whose calls must not suffer from them.
+const HUBS: [&str; 4] = ["both", "first", "weighted", "north"];
+
+/// A call whose answer nobody waited for, or that did not arrive whole at the gateway.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) call: Call,
+    pub(super) how: How,
+    /// The status of the answer, where one came.
+    pub(super) status: Option<u16>,
+}
+
+/// What a caller does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Closes before the declared length was sent.
+    TooShort,
+    /// Closes between two chunks, or within one.
+    CutChunks,
+    /// Sends a chunk size that is no number.
+    BadChunkSize,
+    /// Sends everything and resets the connection at once.
+    ResetsConnection,
+    /// Ends an HTTP/2 stream in the middle of its body.
+    CutsStream,
+    /// Sends everything and resets the HTTP/2 stream.
+    ResetsStream,
+    /// Sends many calls and reads no answer.
+    NeverReads,
+}
+
+impl How {
+    const ALL: [Self; 7] = [
+        Self::TooShort,
+        Self::CutChunks,
+        Self::BadChunkSize,
+        Self::ResetsConnection,
+        Self::CutsStream,
+        Self::ResetsStream,
+        Self::NeverReads,
+    ];
+
+    /// Whether the gateway was sent the whole call.
+    pub(super) fn is_whole(self) -> bool {
+        matches!(self, Self::ResetsConnection | Self::ResetsStream | Self::NeverReads)
+    }
+}
+
+/// One of them.
+pub(super) struct BadCaller {
+    dice: Rng,
+    name: String,
+    gateway: SocketAddr,
+    count: usize,
+    attempts: Vec<Attempt>,
+    outcomes: Vec<Outcome>,
+}
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+impl BadCaller {
+    pub(super) fn new(gateway: SocketAddr, dice: Rng, name: String) -> Self {
+        Self { dice, name, gateway, count: 0, attempts: Vec::new(), outcomes: Vec::new() }
+    }
+
+    /// Calls until it is over. The outcomes are those of slow calls, which are whole and read their answers.
+    pub(super) async fn make(mut self, is_over: Arc<AtomicBool>) -> (Vec<Attempt>, Vec<Outcome>) {
+        let mut streams = connect(self.gateway).await;
+        while !is_over.load(Ordering::Relaxed) {
+            match self.dice.usize(..=How::ALL.len()) {
+                slow if slow == How::ALL.len() => self.upload_slowly().await,
+                how => match How::ALL[how] {
+                    How::NeverReads => self.read_nothing().await,
+                    how @ (How::CutsStream | How::ResetsStream) => {
+                        if streams.is_closed() {
+                            streams = connect(self.gateway).await;
+                        }
+                        self.reset_stream(how, &mut streams).await;
+                    }
+                    how @ (How::TooShort | How::CutChunks | How::BadChunkSize | How::ResetsConnection) => {
+                        self.break_off(how).await;
+                    }
+                },
+            }
+            sleep(Duration::from_millis(self.dice.u64(1..30))).await;
+        }
+        (self.attempts, self.outcomes)
+    }
+
+    fn call(&mut self) -> (Call, String) {
+        let hub = HUBS[self.dice.usize(..HUBS.len())];
+        let id = format!("{}-{}", self.name, self.count);
+        self.count += 1;
+        let body =
+            format!("{{\"target\":\"t\",\"arguments\":[\"{id}\",\"{}\"]}}", "x".repeat(self.dice.usize(20..20_000)));
+        (Call { id, hub, kind: Kind::Broadcast, digest: digest(&body) }, body)
+    }
+
+    async fn break_off(&mut self, how: How) {
+        let (call, body) = self.call();
+        let mut raw = Raw::connect(self.gateway).await;
+        let cut = self.dice.usize(..body.len());
+        let (sent, rest) = body.split_at(cut);
+        let declared = head(&call, &format!("content-length: {}", body.len()));
+        let wire = if how == How::TooShort {
+            declared + sent
+        } else if how == How::ResetsConnection {
+            declared + &body
+        } else {
+            head(&call, "transfer-encoding: chunked") + &self.bad_chunks(how, sent, rest)
+        };
+        raw.write(wire).await;
+        sleep(Duration::from_millis(self.dice.u64(..20))).await;
+        let mut status = None;
+        match self.dice.u8(..3) {
+            0 => raw.reset(),
+            _ if how == How::ResetsConnection => raw.reset(),
+            1 => drop(raw),
+            // Half of the connection is still there for the answer.
+            _ => status = raw.finish().await.answer().await.map(|answer| answer.status.as_u16()),
+        }
+        self.attempts.push(Attempt { call, how, status });
+    }
+
+    fn bad_chunks(&mut self, how: How, sent: &str, rest: &str) -> String {
+        let whole = if sent.is_empty() { String::new() } else { format!("{:x}\r\n{sent}\r\n", sent.len()) };
+        if how == How::BadChunkSize {
+            let size = ["zz", "+2", "0x5", "-1", ""][self.dice.usize(..5)];
+            whole + &format!("{size}\r\n{rest}\r\n0\r\n\r\n")
+        } else if self.dice.bool() {
+            whole + &format!("{:x}\r\n{}", rest.len(), &rest[..rest.len() / 2])
+        } else {
+            whole
+        }
+    }
+
+    async fn reset_stream(&mut self, how: How, streams: &mut SendRequest<Body>) {
+        let (call, body) = self.call();
+        let (first, second) = body.split_at(self.dice.usize(1..body.len()));
+        let data = |text: &str| Ok(Frame::data(Bytes::copy_from_slice(text.as_bytes())));
+        let last = if how == How::CutsStream { Err(std::io::Error::other("cut off")) } else { data(second) };
+        let body = StreamBody::new(stream::iter([data(first), last])).boxed_unsync();
+        let request =
+            request("POST", &format!("http://{}/api/hubs/{}/:send?api-version=2024-12-01", self.gateway, call.hub));
+        let request = request.header(CONTENT_TYPE, "application/json").header("x-request-id", &call.id);
+        let answer = streams.send_request(request.body(body).unwrap());
+        let patience = Duration::from_millis(self.dice.u64(..40));
+        let answered = tokio::time::timeout(patience, answer).await;
+        let status = answered.ok().and_then(Result::ok).map(|answer| answer.status().as_u16());
+        self.attempts.push(Attempt { call, how, status });
+    }
+
+    async fn read_nothing(&mut self) {
+        let mut raw = Raw::connect(self.gateway).await;
+        for _ in 0..self.dice.usize(1..20) {
+            let (call, body) = self.call();
+            raw.write(head(&call, &format!("content-length: {}", body.len())) + &body).await;
+            self.attempts.push(Attempt { call, how: How::NeverReads, status: None });
+        }
+        sleep(Duration::from_millis(self.dice.u64(..500))).await;
+        raw.reset();
+    }
+
+    async fn upload_slowly(&mut self) {
+        let (call, body) = self.call();
+        let mut raw = Raw::connect(self.gateway).await;
+        raw.write(head(&call, &format!("content-length: {}", body.len()))).await;
+        for piece in body.as_bytes().chunks(body.len() / 8 + 1) {
+            raw.write(piece).await;
+            sleep(Duration::from_millis(self.dice.u64(..150))).await;
+        }
+        let answer = raw.answer().await;
+        self.outcomes.push(Outcome { call, answer });
+    }
+}
+
+fn head(call: &Call, framing: &str) -> String {
+    format!(
+        "POST /api/hubs/{}/:send?api-version=2024-12-01 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nx-request-id: {}\r\n{framing}\r\n\r\n",
+        call.hub, call.id
+    )
+}
+
+async fn connect(gateway: SocketAddr) -> SendRequest<Body> {
+    let stream = TcpStream::connect(gateway).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
