@@ -25,6 +25,9 @@ pub(super) fn run(source: &Path, secrets: Option<&Path>) -> anyhow::Result<Outco
     // The file may be put anywhere, so what it names is named in full.
     let folder = secrets.map(std::path::absolute).transpose()?;
     let conversion = from_connection_strings(&text, place, folder.as_deref())?;
+    for warning in &conversion.warnings {
+        eprint(format_args!("warning: {warning}"));
+    }
     if let Some(folder) = &folder {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         for (name, secret) in &conversion.secrets {

@@ -1,7 +1,8 @@
 //! One Azure SignalR connection string, read by the rules of the SDK. Knows no configuration of ours.
 //!
 //! Source: `ConnectionStringParser.cs` of `Azure/azure-signalr`: split at `;`, each part at its first `=`, keys without
-//! case, a key may stand once, unknown keys are ignored, an unknown `AuthType` means an access key.
+//! case, a key may stand once, an unknown `AuthType` means an access key. Where the SDK ignores something in silence, this
+//! says so, by its key and never by its value; what may be the rest of a secret that was cut at a `;` is refused.
 
 use super::lower::{is_guid, parse_host};
 use crate::credential::Secret;
@@ -15,8 +16,10 @@ pub(super) struct ConnectionString {
     pub(super) host: String,
     /// As whom.
     pub(super) auth: Auth,
-    /// What was left out, in words.
+    /// What was left out as it must be, in words.
     pub(super) notes: Vec<String>,
+    /// What was left out, or taken as it stands, and may be a mistake, in words.
+    pub(super) warnings: Vec<String>,
 }
 
 /// As whom a connection string says to call.
@@ -73,31 +76,46 @@ impl Parts<'_> {
     }
 }
 
-/// The keys that mean something.
+/// The keys that mean something, as the SDK writes them.
 const KEYS: [&str; 12] = [
-    "endpoint",
-    "port",
-    "version",
-    "accesskey",
-    "authtype",
-    "clientid",
-    "tenantid",
-    "clientsecret",
-    "clientcert",
-    "clientcertpath",
-    "clientendpoint",
-    "serverendpoint",
+    "Endpoint",
+    "Port",
+    "Version",
+    "AccessKey",
+    "AuthType",
+    "ClientId",
+    "TenantId",
+    "ClientSecret",
+    "ClientCert",
+    "ClientCertPath",
+    "ClientEndpoint",
+    "ServerEndpoint",
 ];
+
+/// Those whose value is a secret.
+const SECRETS: [&str; 2] = ["accesskey", "clientsecret"];
+
+/// Those that say as whom to call.
+const IDENTITY: [&str; 6] = ["accesskey", "clientid", "tenantid", "clientsecret", "clientcert", "clientcertpath"];
 
 /// Whether a key is one of a connection string.
 pub(super) fn is_key(text: &str) -> bool {
-    KEYS.contains(&text.trim().to_ascii_lowercase().as_str())
+    KEYS.iter().any(|key| key.eq_ignore_ascii_case(text.trim()))
+}
+
+/// Returns a key as it may be shown. One that is unknown may be a piece of a secret, so no more of it than tells which it is.
+fn shown(key: &str) -> String {
+    if let Some(known) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) {
+        return (*known).to_owned();
+    }
+    let start: String = key.chars().take(4).collect();
+    if key.chars().count() < 8 { key.to_owned() } else { format!("{start}…") }
 }
 
 /// Reads a connection string, or says everything that is wrong with it. Shows no value: any could be the secret.
 pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<String>> {
-    let mut problems = Vec::new();
-    let parts = split(text, &mut problems);
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let parts = split(text, &mut problems, &mut warnings);
     let (endpoint, port) = (parts.get("endpoint"), port(&parts, &mut problems));
     let endpoint = match endpoint.map(|endpoint| Url::parse(endpoint, port)) {
         Some(Some(endpoint)) => Some(endpoint),
@@ -120,6 +138,7 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<String>> {
     }
     let mut notes = notes(&parts);
     let auth = auth(&parts, &mut problems, &mut notes);
+    warnings.extend(auth.iter().flat_map(|auth| left_out(&parts, auth)));
     let url = server.flatten().or_else(|| endpoint.clone());
     if let Some(url) = &url
         && !url.is_safe()
@@ -130,28 +149,74 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<String>> {
     }
     match (endpoint, url, auth) {
         (Some(endpoint), Some(url), Some(auth)) if problems.is_empty() => {
-            Ok(ConnectionString { url: url.text, host: endpoint.host, auth, notes })
+            Ok(ConnectionString { url: url.text, host: endpoint.host, auth, notes, warnings })
         }
         _ => Err(problems),
     }
 }
 
-fn split<'a>(text: &'a str, problems: &mut Vec<String>) -> Parts<'a> {
+fn split<'a>(text: &'a str, problems: &mut Vec<String>, warnings: &mut Vec<String>) -> Parts<'a> {
     let mut parts: Vec<(String, &str)> = Vec::new();
-    for (place, part) in text.split(';').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty()) {
+    // The secret that what follows may belong to.
+    let mut secret: Option<String> = None;
+    for (index, part) in text.split(';').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty()) {
+        let number = index + 1;
+        let may_belong = secret.as_ref().map(|secret| {
+            format!(
+                " and follows `{secret}`: if it belongs to the secret, which no connection string can carry with a `;` in it, put \
+                 the secret into a file and name that in the configuration; remove it otherwise"
+            )
+        });
         let Some((key, value)) = part.split_once('=') else {
-            problems.push(format!("part {} has no `=`", place + 1));
+            problems.push(format!("part {number} has no `=`{}", may_belong.unwrap_or_default()));
             continue;
         };
-        let key = key.trim().to_ascii_lowercase();
-        if parts.iter().any(|(known, _)| *known == key) {
-            // What is no key of the SDK's may be a piece of a secret.
-            let shown = if KEYS.contains(&key.as_str()) { format!("`{key}`") } else { "a key".to_owned() };
-            problems.push(format!("{shown} stands there twice"));
+        let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
+        let name = shown(&key);
+        if !is_key(&key) {
+            let fact = format!("part {number}, `{name}`, is no key of a connection string");
+            match may_belong {
+                Some(may_belong) => problems.push(fact + &may_belong),
+                None => warnings.push(fact + " and is left out"),
+            }
+            continue;
         }
-        parts.push((key, value.trim()));
+        if parts.iter().any(|(known, _)| *known == key) {
+            problems.push(format!("`{name}` stands there twice"));
+        }
+        if value.is_empty() {
+            warnings.push(format!("`{name}` is empty and is left out"));
+        }
+        let is_secret = SECRETS.contains(&key.as_str());
+        if is_secret && (value.starts_with('"') || value.starts_with('\'')) {
+            warnings.push(format!("`{name}` begins with a quote, which is taken as part of it"));
+        }
+        secret = is_secret.then_some(name);
+        parts.push((key, value));
     }
     Parts(parts)
+}
+
+/// Says which keys were given and do nothing, since another one decides.
+fn left_out(parts: &Parts<'_>, auth: &Auth) -> Vec<String> {
+    let (used, by): (&[&str], &str) = match auth {
+        Auth::AccessKey(_) => (&["accesskey"], "`AccessKey`"),
+        Auth::ManagedIdentity { client_id: Some(_) } => (&["clientid"], "a managed identity"),
+        Auth::ManagedIdentity { client_id: None } => (&[], "a managed identity"),
+        Auth::App { proof: Proof::Secret(_), .. } => (&["clientid", "tenantid", "clientsecret"], "`ClientSecret`"),
+        Auth::App { proof: Proof::Certificate(_), .. } if parts.get("clientcert").is_some() => {
+            (&["clientid", "tenantid", "clientcert"], "`ClientCert`")
+        }
+        Auth::App { proof: Proof::Certificate(_), .. } => {
+            (&["clientid", "tenantid", "clientcertpath"], "`ClientCertPath`")
+        }
+    };
+    let given = IDENTITY.into_iter().filter(|key| parts.get(key).is_some() && !used.contains(key));
+    let mut left_out: Vec<_> = given.map(|key| format!("`{}` is left out, since {by} is used", shown(key))).collect();
+    if parts.get("serverendpoint").is_some() && parts.get("port").is_some() {
+        left_out.push("`Port` is left out, since it is that of `Endpoint` and `ServerEndpoint` is used".to_owned());
+    }
+    left_out
 }
 
 fn port(parts: &Parts<'_>, problems: &mut Vec<String>) -> Option<u16> {
@@ -206,6 +271,11 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<String>, notes: &mut Vec<String>) 
         "azure.msi" | "aad" => Some(Auth::ManagedIdentity { client_id: id("clientid", problems, "ClientId") }),
         other => {
             let key = parts.get("accesskey");
+            if key.is_some() && !other.is_empty() {
+                notes.push(
+                    "its AuthType is none of azure, azure.msi, azure.app and aad, so the access key is used".to_owned(),
+                );
+            }
             if key.is_none() {
                 let known = "azure, azure.msi and azure.app";
                 let why = if other.is_empty() { "and there is no `AuthType`" } else { "and the `AuthType` is none of" };

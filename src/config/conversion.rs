@@ -16,6 +16,8 @@ pub struct Conversion {
     pub toml: String,
     /// The secrets it refers to, by the name of their file.
     pub secrets: Vec<(String, Secret)>,
+    /// What was left out or looks like a mistake. Each stands in the file, too.
+    pub warnings: Vec<String>,
 }
 
 /// A connection string where it was found.
@@ -190,7 +192,7 @@ const HEAD: &str = "\
 
 fn written(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
     let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-    let (mut toml, mut secrets) = (HEAD.to_owned(), Vec::new());
+    let (mut toml, mut secrets, mut warnings) = (HEAD.to_owned(), Vec::new(), Vec::new());
     for (place, endpoint) in endpoints.into_iter().enumerate() {
         let Endpoint { name, is_secondary, credential, read } = endpoint;
         if credential == place {
@@ -199,9 +201,10 @@ fn written(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
             secrets.extend(secret.map(|secret| (name.clone(), secret)));
         }
         let _infallible = write!(toml, "\n[endpoints.{name}]\n");
-        for note in read.notes {
+        for note in read.notes.iter().chain(&read.warnings) {
             let _infallible = writeln!(toml, "# {note}");
         }
+        warnings.extend(read.warnings.iter().map(|warning| format!("endpoints.{name}: {warning}")));
         let credential = names.get(credential).map_or(name.as_str(), String::as_str);
         let _infallible = writeln!(toml, "url = {}\ncredential = {}", quoted(&read.url), quoted(credential));
         if is_secondary {
@@ -217,7 +220,7 @@ fn written(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
             names.join(", ")
         );
     }
-    Conversion { toml, secrets }
+    Conversion { toml, secrets, warnings }
 }
 
 fn credential_lines(name: &str, auth: Auth, folder: Option<&Path>) -> (String, Option<Secret>) {

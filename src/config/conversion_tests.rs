@@ -100,7 +100,7 @@ fn endpoints_of_every_form_become_urls() {
         ("Endpoint=http://[::1]:8888;AccessKey=k", "http://[::1]:8888"),
         ("Endpoint=https://a.example;Port=1;ServerEndpoint=https://b.example:2/;AccessKey=k", "https://b.example:2"),
         ("Endpoint=https://a.example;ClientEndpoint=https://c.example;AccessKey=k", "https://a.example"),
-        (" endpoint = https://a.example ; accesskey = k ; Unknown = ignored ;;", "https://a.example"),
+        (" endpoint = https://a.example ; Unknown = ignored ; accesskey = k ;;", "https://a.example"),
     ] {
         let settings = loads(text).settings;
         assert_eq!(settings.endpoints[0].origin.to_string(), url, "{text}");
@@ -165,7 +165,7 @@ fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
     assert_eq!(
         report,
         "the configuration has 15 problems
-`accesskey` stands there twice (strings:1)
+`AccessKey` stands there twice (strings:1)
 one: part 4 has no `=` (strings:2)
 one: `Port` is not 1 to 65535 (strings:2)
 one: `Endpoint` is not `https://host`, with a port at most (strings:2)
@@ -186,6 +186,43 @@ four: the URL is http and its host is not this one: a token must not cross a net
         assert!(told(nothing).contains("has no connection string"), "{nothing}");
     }
     assert!(told("{ // comment").contains("is not valid JSON"));
+}
+
+#[test]
+fn nothing_is_left_out_in_silence_and_a_secret_is_never_cut() {
+    let app = format!("Endpoint=https://a.example;AuthType=azure.app;ClientId={GUID};TenantId={TENANT}");
+    for (rest, key) in [("ClientSecret=ab;cd=e~f", "`cd`"), ("ClientSecret=ab;Xhunter2hunter2=", "`xhun…`")] {
+        let report = told(&format!("{app};{rest}"));
+        assert!(report.contains(key) && report.contains("follows `ClientSecret`"), "{report}");
+        assert!(!report.contains("e~f") && !report.contains("hunter2"), "{report}");
+    }
+    let report = told("Endpoint=https://a.example;AccessKey=ab;hunter2hunter2");
+    assert!(report.contains("part 3 has no `=` and follows `AccessKey`") && !report.contains("hunter"), "{report}");
+    for (text, warning) in [
+        (
+            "Endpoint=https://a.example;Foo=x;AccessKey=k",
+            "part 2, `foo`, is no key of a connection string and is left out",
+        ),
+        ("Endpoint=https://a.example;AccessKey=\"k\"", "`AccessKey` begins with a quote"),
+        ("Endpoint=https://a.example;Port=;AccessKey=k", "`Port` is empty and is left out"),
+        (
+            "Endpoint=https://a.example;AuthType=azure.msi;AccessKey=k",
+            "`AccessKey` is left out, since a managed identity is used",
+        ),
+        (&format!("{app};ClientSecret=s;ClientCert=x.pem"), "`ClientCert` is left out, since `ClientSecret` is used"),
+        ("Endpoint=https://a.example;Port=1;ServerEndpoint=https://b.example;AccessKey=k", "`Port` is left out"),
+    ] {
+        let conversion = from_connection_strings(text, Path::new("strings"), None).unwrap();
+        assert_eq!(conversion.warnings.len(), 1, "{:?}", conversion.warnings);
+        assert!(conversion.warnings[0].contains(warning), "{:?}", conversion.warnings);
+        assert!(conversion.toml.contains(warning), "{}", conversion.toml);
+    }
+    assert!(
+        from_connection_strings("Endpoint=https://a.example;AccessKey=k;Version=1.0;", Path::new("x"), None)
+            .unwrap()
+            .warnings
+            .is_empty()
+    );
 }
 
 #[test]
