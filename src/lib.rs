@@ -26,13 +26,15 @@
 //! # Who may import whom
 //!
 //! ```text
-//! signalr, tls      →  nothing of ours
+//! signalr, redact   →  nothing of ours
 //! metrics, outbox   →  nothing of ours
 //! descriptors       →  nothing of ours
-//! credential        →  metrics, tls
+//! files             →  nothing of ours
+//! tls               →  files
+//! credential        →  files, metrics, redact, tls
 //! endpoint          →  credential, metrics, outbox, tls
 //! route             →  endpoint, signalr
-//! serve             →  descriptors, metrics, outbox
+//! serve             →  descriptors, files, metrics, outbox
 //! proxy             →  route, endpoint, credential, signalr, serve, metrics, outbox
 //! admin             →  serve, metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
@@ -59,6 +61,10 @@ pub mod endpoint;
 pub mod credential;
 
 pub mod tls;
+
+pub mod files;
+
+pub mod redact;
 
 pub mod metrics;
 

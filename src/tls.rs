@@ -4,19 +4,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+
+use crate::files::pem::{Pem, PemError};
+use crate::files::{self, FileError};
 
 /// Why a TLS configuration could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The CA file cannot be read as PEM.
-    #[error("`ca_file` {} cannot be read as PEM certificates", path.display())]
-    CaFile {
+    /// The CA file cannot be read.
+    #[error("`ca_file` cannot be used")]
+    CaFile(#[from] FileError),
+    /// The CA file is not PEM.
+    #[error("`ca_file` {} {problem}", path.display())]
+    CaFilePem {
         /// The file.
         path: PathBuf,
-        /// The reason.
-        source: rustls_pki_types::pem::Error,
+        /// What is wrong. It repeats nothing of the file.
+        problem: PemError,
     },
     /// The CA file has no usable certificate.
     #[error("`ca_file` {} holds no certificate that can be used as a CA", path.display())]
@@ -71,10 +75,13 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
-    let read_error = |source| TrustError::CaFile { path: path.to_owned(), source };
+    let file = files::read_in_time(path)?;
+    let pem = Pem::parse(&file.text).map_err(|problem| TrustError::CaFilePem { path: path.to_owned(), problem })?;
+    if let Some(remark) = file.exposure(!pem.keys.is_empty()) {
+        tracing::warn!("`ca_file` {} {remark}", path.display());
+    }
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(read_error)?.collect::<Result<Vec<_>, _>>();
-    roots.add_parsable_certificates(certificates.map_err(read_error)?);
+    roots.add_parsable_certificates(pem.certificates);
     if roots.is_empty() { Err(TrustError::EmptyCaFile { path: path.to_owned() }) } else { Ok(roots) }
 }
 
@@ -98,9 +105,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "not a certificate").unwrap();
+        let err = client_config(&Trust::File(path.clone())).unwrap_err();
+        assert!(err.to_string().contains("ca.pem is not PEM"), "{err}");
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nMTIzNDU2Nzg=\n-----END CERTIFICATE-----\n").unwrap();
         let err = client_config(&Trust::File(path)).unwrap_err();
         assert!(err.to_string().contains("ca.pem holds no certificate"), "{err}");
         let err = client_config(&Trust::File(dir.path().join("missing.pem"))).unwrap_err();
-        assert!(err.to_string().contains("missing.pem"), "{err}");
+        let cause = std::error::Error::source(&err).unwrap().to_string();
+        assert!(cause.contains("missing.pem"), "{cause}");
     }
 }

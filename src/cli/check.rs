@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
+use tokio::runtime::Handle;
 
+use super::doctor::block_on;
 use super::{ConfigOptions, Outcome, eprint, print, usage};
-use crate::config::{ConfigError, Loaded};
-use crate::credential::Credentials;
+use crate::config::{ConfigError, Loaded, Problem};
+use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 use crate::serve::check_certificates;
@@ -38,7 +40,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
-    build(&loaded)?;
+    let Findings { problems, remarks } = build(&loaded)?;
     if options.json {
         let effective: Vec<_> = loaded
             .effective
@@ -51,17 +53,23 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 })
             })
             .collect();
-        let warnings: Vec<_> = loaded.warnings.iter().map(problem).collect();
-        let hash = &loaded.settings.hash;
-        return print(format_args!(
+        let warnings: Vec<_> = loaded.warnings.iter().chain(&remarks).map(problem).collect();
+        let found: Vec<_> = problems.iter().map(problem).collect();
+        let (hash, ok) = (&loaded.settings.hash, problems.is_empty());
+        print(format_args!(
             "{:#}",
-            json!({ "ok": true, "hash": hash, "settings": effective, "warnings": warnings })
-        ));
+            json!({ "ok": ok, "hash": hash, "settings": effective, "warnings": warnings, "problems": found })
+        ))?;
+    } else {
+        for warning in loaded.warnings.iter().chain(&remarks) {
+            eprint(format_args!("warning: {warning}"));
+        }
+        for problem in &problems {
+            eprint(format_args!("error: {problem}"));
+        }
+        print(format_args!("{}", table(&loaded, problems.is_empty())))?;
     }
-    for warning in &loaded.warnings {
-        eprint(format_args!("warning: {warning}"));
-    }
-    print(format_args!("{}", table(&loaded)))
+    Ok(if problems.is_empty() { Outcome::Good } else { Outcome::ProblemFound })
 }
 
 /// Prints what is wrong with a configuration for programs, and ends as a wrong configuration does.
@@ -71,22 +79,41 @@ pub(super) fn problems_to_json(err: &ConfigError) -> anyhow::Result<Outcome> {
     Err(usage(anyhow::anyhow!("the configuration has {} problems", problems.len())))
 }
 
-/// Builds what `run` would build, and drops it.
-fn build(loaded: &Loaded) -> anyhow::Result<()> {
-    check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
-    let runtime = super::run::control_runtime()?;
-    let metrics = Metrics::new()?;
-    let credentials =
-        Credentials::build(&loaded.settings.credentials, metrics.token(), runtime.handle()).map_err(usage)?;
-    for endpoint in &loaded.settings.endpoints {
-        if let Some(bearer) = credentials.get(&endpoint.credential) {
-            Endpoint::build(endpoint, bearer, metrics.endpoints()).map_err(usage)?;
-        }
-    }
-    Ok(())
+/// What is wrong with the files that credentials are read from. `run` starts all the same and reads them again when they
+/// change; until then, calls that need such a credential are answered 503.
+struct Findings {
+    problems: Vec<Problem>,
+    remarks: Vec<Problem>,
 }
 
-fn problem(problem: &crate::config::Problem) -> serde_json::Value {
+/// Builds what `run` would build, reads what it would read, and drops it.
+fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
+    let of_listeners = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
+    block_on(async {
+        let metrics = Metrics::new()?;
+        let settings = &loaded.settings;
+        let credentials =
+            Credentials::build(&settings.credentials, metrics.token(), &Handle::current()).map_err(usage)?;
+        for endpoint in &settings.endpoints {
+            if let Some(bearer) = credentials.get(&endpoint.credential) {
+                Endpoint::build(endpoint, bearer, metrics.endpoints()).map_err(usage)?;
+            }
+        }
+        let of_listener = |fact| Problem { key: "listeners".to_owned(), fact, origin: None, fix: None };
+        let mut findings =
+            Findings { problems: Vec::new(), remarks: of_listeners.into_iter().map(of_listener).collect() };
+        for credential in &settings.credentials {
+            let Some(Inspection { problem, remarks }) = credentials.inspect(&credential.name).await else { continue };
+            let key = format!("credentials.{}", credential.name);
+            let finding = |fact| Problem { key: key.clone(), fact, origin: None, fix: None };
+            findings.problems.extend(problem.map(|problem| finding(in_one_line(&problem))));
+            findings.remarks.extend(remarks.into_iter().map(finding));
+        }
+        Ok(findings)
+    })?
+}
+
+fn problem(problem: &Problem) -> serde_json::Value {
     json!({
         "key": problem.key,
         "fact": problem.fact,
@@ -95,7 +122,7 @@ fn problem(problem: &crate::config::Problem) -> serde_json::Value {
     })
 }
 
-fn table(loaded: &Loaded) -> String {
+fn table(loaded: &Loaded, is_ready: bool) -> String {
     let rows: Vec<_> = loaded
         .effective
         .iter()
@@ -105,7 +132,8 @@ fn table(loaded: &Loaded) -> String {
         })
         .collect();
     let width = rows.iter().map(|(row, _)| row.chars().count()).max().unwrap_or_default().min(80);
-    let mut table = format!("the configuration is good (hash {})\n", loaded.settings.hash);
+    let verdict = if is_ready { "is good" } else { "is good, but a credential cannot be used" };
+    let mut table = format!("the configuration {verdict} (hash {})\n", loaded.settings.hash);
     for (row, origin) in rows {
         let _infallible = write!(table, "\n{row:width$}  # {origin}");
     }

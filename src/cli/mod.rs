@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod health;
 mod logging;
+mod memory;
 mod reload;
 mod run;
 #[cfg(feature = "sandbox")]
@@ -122,6 +123,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(err) => return usage_error(&err),
     };
+    memory::protect();
     let ended = cli.command.run();
     logging::finish();
     match ended {

@@ -15,6 +15,7 @@ use toml_edit::{Array, ArrayOfTables, ImDocument, Item, Table, TableLike};
 
 use super::file::ConfigFile;
 use super::problem::{ConfigError, Origin, Problem};
+use crate::redact;
 
 /// The prefix of configuration variables.
 pub const PREFIX: &str = "SIGNALR_GATEWAY_";
@@ -188,7 +189,8 @@ fn scalar(value: &toml_edit::Value) -> Value {
 
 fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigError {
     // The library's own text quotes the line, which may hold what should have been a secret's place.
-    let fact = format!("the file is not valid TOML: {}", err.message().replace('\n', "; "));
+    let message = redact::prose(&err.message().replace('\n', "; "), &redact::Sent::default());
+    let fact = format!("the file is not valid TOML: {message}");
     let line = err.span().and_then(|span| line_of(text, span.start));
     ConfigError::one(Problem { key: String::new(), fact, origin: Some(Origin::File(path.to_owned(), line)), fix: None })
 }

@@ -7,6 +7,7 @@ use serde_json::Value as Schema;
 
 use super::problem::{Origin, Problem, closest, did_you_mean};
 use super::sources::{Merged, PREFIX};
+use crate::redact;
 
 /// What is left of a configuration once its structure was checked.
 pub(super) struct Checked {
@@ -256,6 +257,9 @@ impl<'a> Walk<'a> {
 
     fn problem(&mut self, path: &[String], value: &Value, fact: String, fix: Option<String>) -> Fit {
         let origin = self.merged.origin(path, value);
+        // People put a secret where its kind or its place belongs.
+        let is_of_credential = path.first().is_some_and(|table| table == "credentials");
+        let fact = if is_of_credential { redact::message(&fact) } else { fact };
         self.problems.push(Problem { key: path.join("."), fact, origin, fix });
         self.spoiled.push(path.to_vec());
         Fit::Not

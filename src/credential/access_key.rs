@@ -77,7 +77,7 @@ pub(crate) struct AccessKeySource {
 impl Acquire for AccessKeySource {
     async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
         let started = Instant::now();
-        let key = self.key.read().await.map_err(CredentialError::from);
+        let key = self.key.read(legs).await.map_err(CredentialError::from);
         legs.record_local(TokenStage::Exchange, format!("access key from {}", self.key), started, None, key.as_ref());
         let key = key?;
         Ok(Acquired { material: Material::AccessKey(AccessKey::new(key.expose())), life: None })
@@ -85,6 +85,11 @@ impl Acquire for AccessKeySource {
 
     fn files(&self) -> Files {
         Files { paths: self.key.file().into_iter().map(Into::into).collect(), always: true }
+    }
+
+    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
+        self.key.read(legs).await?;
+        Ok(())
     }
 }
 

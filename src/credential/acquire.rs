@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use super::access_key::AccessKey;
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::error::{CredentialError, ErrorClass, IdentityEndpoint};
 use super::jwt::{self, Claims};
-use super::secret::Secret;
+use crate::files::Secret;
 use crate::metrics::{TokenErrorReason, TokenStage};
 
 /// How long one acquisition may take, all its tries and legs included. Chosen: one request that hangs until its own
@@ -38,6 +38,11 @@ pub(crate) trait Acquire: fmt::Debug + Send + Sync {
 
     /// Says which files it is made from, and when their change is worth an acquisition.
     fn files(&self) -> Files;
+
+    /// Reads what lies on this host for an acquisition, as far as that can be judged here. Sends nothing and runs nothing.
+    async fn inspect(&self, _legs: &Legs) -> Result<(), CredentialError> {
+        Ok(())
+    }
 }
 
 /// The files that an acquisition reads.
@@ -155,17 +160,40 @@ impl LegOutcome {
     }
 }
 
-/// The legs of an acquisition, in the order in which they ended. Cloning shares them.
+/// The legs of an acquisition, in the order in which they ended, and what was odd about the files they read. Cloning shares
+/// them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Legs(Arc<Mutex<Vec<Leg>>>);
+pub(crate) struct Legs(Arc<Mutex<Record>>);
+
+#[derive(Debug, Default)]
+struct Record {
+    legs: Vec<Leg>,
+    remarks: Vec<String>,
+}
 
 impl Legs {
     pub(crate) fn record(&self, leg: Leg) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(leg);
+        self.lock().legs.push(leg);
     }
 
     pub(crate) fn take(&self) -> Vec<Leg> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.lock().legs)
+    }
+
+    /// Notes something odd that did not stop the acquisition, once however often it is tried.
+    pub(crate) fn remark(&self, remark: String) {
+        let mut record = self.lock();
+        if !record.remarks.contains(&remark) {
+            record.remarks.push(remark);
+        }
+    }
+
+    pub(crate) fn take_remarks(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().remarks)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a step that stayed on this host.
@@ -217,6 +245,10 @@ impl<A: Acquire> Acquire for QuickTries<A> {
     fn files(&self) -> Files {
         self.0.files()
     }
+
+    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
+        self.0.inspect(legs).await
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +257,7 @@ mod tests {
 
     use super::*;
     use crate::credential::error::{IdentityEndpointKind, NoAnswer};
+    use crate::credential::secret::SecretError;
 
     /// Fails for some tries, each after a while, then obtains a token.
     #[derive(Debug)]
@@ -278,8 +311,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_must_be_mended_is_tried_once() {
-        let local = || CredentialError::NotATokenFile { path: "x".into() };
-        assert!(matches!(tries(9, Duration::ZERO, local).await, (1, Err(CredentialError::NotATokenFile { .. }))));
+        let local = || SecretError::Empty { place: "x".into() }.into();
+        assert!(matches!(tries(9, Duration::ZERO, local).await, (1, Err(CredentialError::Unreadable(_)))));
     }
 
     #[tokio::test(start_paused = true)]

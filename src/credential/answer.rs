@@ -1,27 +1,31 @@
 //! Judging the answers of identity endpoints: is this a usable token, for how long, and if not, what does it say.
 //!
 //! The identity library believes every 200 and loses what an error says (an escape in a description is enough), so
-//! every answer is judged here before the library sees it. Knows nothing of connections.
+//! every answer is judged here before the library sees it, and a good one is handed to it in the one form that it reads.
+//! Knows nothing of connections.
 
-use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::acquire::Life;
 use super::bearer::{Bearer, Fingerprint};
-use super::error::{IdentityEndpoint, IdentityEndpointKind, TokenHttpError, UnusableAnswer, one_line};
+use super::error::{IdentityEndpoint, IdentityEndpointKind, TokenHttpError, UnusableAnswer};
 use super::jwt::{self, Claims};
+use super::life;
+use crate::redact::{self, Sent};
 
 /// The longest life that is believed. Managed identities' tokens live for 24 hours, the longest Entra gives 28.
 const MAX_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
 
 /// The longest description that is kept, in bytes.
 const MAX_DESCRIPTION: usize = 600;
+
+/// The longest `error` that is kept, in bytes. Those of RFC 6749 and Entra have up to 30.
+const MAX_ERROR: usize = 60;
 
 /// An answer as it came.
 pub(crate) struct Answer {
@@ -42,68 +46,54 @@ pub(crate) struct TokenAnswer {
     pub(crate) claims: Option<Claims>,
     /// The endpoint's clock.
     pub(crate) date: Option<SystemTime>,
+    /// The answer as the identity library reads it, whichever of its readers that is.
+    pub(crate) normal_form: Bytes,
 }
 
-/// The fields of a token answer (RFC 6749 section 5.1, and IMDS, which writes numbers as strings).
-#[derive(Deserialize)]
-struct TokenFields<'a> {
-    #[serde(borrow)]
-    access_token: Option<Cow<'a, str>>,
-    expires_in: Option<Seconds>,
-    expires_on: Option<Seconds>,
-    refresh_in: Option<Seconds>,
-}
-
-/// A number, or a number in a string.
-#[derive(Clone, Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(i64),
-    Text(String),
-}
-
-impl Seconds {
-    fn get(&self) -> Option<i64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Text(text) => text.trim().parse().ok(),
-        }
-    }
-}
-
-/// Judges an answer to a token request. `federated` says whether the request carried another identity's assertion.
+/// Judges an answer to a token request. `federated` says whether the request carried another identity's assertion; `sent`
+/// collects what it carried that must not be shown.
 pub(crate) fn judge(
     endpoint: &IdentityEndpoint,
     federated: bool,
     answer: &Answer,
+    sent: &dyn Fn() -> Sent,
 ) -> Result<TokenAnswer, Box<TokenHttpError>> {
     if !answer.status.is_success() {
-        return Err(Box::new(refusal(endpoint, federated, answer)));
+        return Err(Box::new(refusal(endpoint, federated, answer, &sent())));
     }
     usable(endpoint, answer).map_err(|unusable| {
         // Some proxies and gateways answer 200 with an error inside.
-        Box::new(TokenHttpError { unusable: Some(unusable), ..refusal(endpoint, federated, answer) })
+        Box::new(TokenHttpError { unusable: Some(unusable), ..refusal(endpoint, federated, answer, &sent()) })
     })
 }
 
 fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, UnusableAnswer> {
-    let fields: TokenFields<'_> = serde_json::from_slice(&answer.body).map_err(|_err| UnusableAnswer::NotJson)?;
-    let token = fields.access_token.filter(|token| !token.is_empty()).ok_or(UnusableAnswer::NoToken)?;
-    let bearer = Bearer::new(&token).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
-    let date = date(&answer.headers);
-    let expires_in = fields.expires_in.as_ref().and_then(Seconds::get);
-    let expires_on = fields.expires_on.as_ref().and_then(Seconds::get);
-    let remaining = expires_on.map(|at| at.saturating_sub(unix(date.unwrap_or_else(SystemTime::now))));
+    let fields: Map<String, Value> = serde_json::from_slice(&answer.body).map_err(|_err| UnusableAnswer::NotJson)?;
+    let field = |name: &str| fields.get(name).filter(|value| !value.is_null());
+    let token = field("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+    let token = token.ok_or(UnusableAnswer::NoToken)?;
+    let bearer = Bearer::new(token).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
+    let (date, claims) = (date(&answer.headers), jwt::claims(token));
+    let left = |at: SystemTime| unix(at).saturating_sub(unix(date.unwrap_or_else(SystemTime::now)));
+    let expires_in = field("expires_in").and_then(life::seconds);
+    let expires_on = field("expires_on").and_then(life::moment).map(left);
+    let claimed = claims.as_ref().and_then(jwt::expiry).map(left);
+    let given = ["expires_on", "expires_in"].into_iter().find(|name| field(name).is_some());
+    if let (Some(odd), None, None) = (given, expires_in, expires_on) {
+        return Err(UnusableAnswer::OddLifetime(odd));
+    }
     let life = match endpoint.kind {
-        IdentityEndpointKind::Entra => expires_in.or(remaining),
+        IdentityEndpointKind::Entra => expires_in.or(expires_on).or(claimed),
         // Hosts hand out tokens from a cache, and their `expires_in` counts from when the token was made.
-        IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => remaining.or(expires_in),
+        IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => {
+            expires_on.or(claimed).or(expires_in)
+        }
         IdentityEndpointKind::Provider(_) => expires_in,
     };
     let seconds = life.ok_or(UnusableAnswer::NoLifetime)?;
     let lasts = positive(seconds).filter(|life| *life <= MAX_LIFE).ok_or(UnusableAnswer::Lifetime(seconds))?;
     let refresh_in = match endpoint.kind {
-        IdentityEndpointKind::Entra => fields.refresh_in.as_ref().and_then(Seconds::get).and_then(positive),
+        IdentityEndpointKind::Entra => field("refresh_in").and_then(life::seconds).and_then(positive),
         IdentityEndpointKind::InstanceMetadata
         | IdentityEndpointKind::AppService
         | IdentityEndpointKind::Provider(_) => None,
@@ -111,18 +101,33 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
     Ok(TokenAnswer {
         life: Life { since: answer.sent_at, lasts, refresh_in: refresh_in.filter(|refresh_in| *refresh_in < lasts) },
         fingerprint: bearer.fingerprint(),
-        claims: jwt::claims(&token),
+        normal_form: normal_form(token, lasts),
+        claims,
         date,
     })
 }
 
+/// Writes a good answer as both readers of the identity library want it: a number for Entra's, seconds since 1970 in a string
+/// for that of managed identities, and every field that either asks for.
+fn normal_form(token: &str, lasts: Duration) -> Bytes {
+    let expires_on = jwt::unix(SystemTime::now()).saturating_add(lasts.as_secs());
+    let answer = json!({
+        "token_type": "Bearer",
+        "access_token": token,
+        "expires_in": lasts.as_secs(),
+        "expires_on": expires_on.to_string(),
+        "resource": "",
+    });
+    answer.to_string().into()
+}
+
 /// Reads a refusal (RFC 6749 section 5.2, Entra's additions, App Service's `message`) as far as it can be read: a field of
 /// an unexpected type hides no other.
-pub(crate) fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Answer) -> TokenHttpError {
+pub(crate) fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Answer, sent: &Sent) -> TokenHttpError {
     let fields: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty());
-    let header = |name: &str| answer.headers.get(name)?.to_str().ok().map(one_line);
-    let description = text("error_description").or_else(|| text("message")).map(description);
+    let id = |name: &str| text(name).and_then(redact::id).map(|id| redact::prose(id, sent));
+    let description = text("error_description").or_else(|| text("message")).map(|text| description(text, sent));
     let listed = fields.get("error_codes").and_then(Value::as_array);
     let listed =
         listed.map(|codes| codes.iter().filter_map(Value::as_u64).filter_map(|code| code.try_into().ok()).collect());
@@ -131,29 +136,39 @@ pub(crate) fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Ans
         endpoint: endpoint.clone(),
         status: answer.status,
         unusable: None,
-        error: text("error").map(one_line),
-        suberror: text("suberror").map(one_line),
+        error: text("error").map(|text| match redact::code(text) {
+            Some(code) => redact::prose(code, sent),
+            None => description_of(text, MAX_ERROR, sent),
+        }),
         codes: codes.unwrap_or_else(|| description.as_deref().map(codes_in).unwrap_or_default()),
         description,
-        correlation_id: text("correlation_id").map(one_line),
-        trace_id: text("trace_id").map(one_line),
-        request_id: header("x-ms-request-id"),
-        claims: text("claims").map(one_line),
+        correlation_id: id("correlation_id"),
+        trace_id: id("trace_id"),
         retry_after: retry_after(&answer.headers),
         date: date(&answer.headers),
         federated,
     }
 }
 
-/// One line, without the ids that Entra repeats at its end, and not endless.
-fn description(text: &str) -> String {
-    let line = one_line(text);
-    let line = line.split(" Trace ID: ").next().unwrap_or(&line);
-    let mut end = line.len().min(MAX_DESCRIPTION);
-    while !line.is_char_boundary(end) {
+/// What may be shown of a description, without the ids that Entra repeats at its end, and not endless.
+fn description(text: &str, sent: &Sent) -> String {
+    let text = text.split("Trace ID: ").next().unwrap_or(text);
+    description_of(text, MAX_DESCRIPTION, sent)
+}
+
+fn description_of(text: &str, most: usize, sent: &Sent) -> String {
+    // Far more than is kept, so that what is cut off does not pass as a word.
+    let line = redact::prose(start(text, 8 * most), sent);
+    start(&line, most).to_owned()
+}
+
+/// Returns the first bytes of a text, as far as they are whole characters.
+fn start(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    line.get(..end).unwrap_or(line).to_owned()
+    text.get(..end).unwrap_or(text)
 }
 
 /// Finds the numbers of `AADSTS…` in a description.
@@ -218,14 +233,60 @@ mod tests {
     }
 
     fn refused(endpoint: &IdentityEndpoint, answer: &Answer) -> CredentialError {
-        judge(endpoint, false, answer).unwrap_err().into()
+        judge(endpoint, false, answer, &Sent::default).unwrap_err().into()
     }
 
     #[test]
     fn reads_lifetimes_as_entra_writes_them() {
         let body = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"refresh_in":1800,"access_token":"a.b.c"}"#;
-        let good = judge(&entra(), false, &answer(200, &[], body)).unwrap();
+        let good = judge(&entra(), false, &answer(200, &[], body), &Sent::default).unwrap();
         assert_eq!((good.life.lasts.as_secs(), good.life.refresh_in), (3599, Some(Duration::from_secs(1800))));
+    }
+
+    #[test]
+    fn a_life_is_read_however_it_is_written_and_handed_on_in_one_form() {
+        let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT")];
+        let jwt = format!("e30.{}.sig", jwt::encode(br#"{"exp":1894694500}"#));
+        for (endpoint, fields) in [
+            (entra(), r#""expires_in":"100""#),
+            (entra(), r#""expires_in":100.0"#),
+            (entra(), r#""expires_on":"2030-01-15T08:01:40Z""#),
+            (entra(), r#""expires_in":null"#),
+            (imds(), r#""expires_on":"2030-01-15T08:01:40+00:00","expires_in":"86400""#),
+            (imds(), r#""expires_on":1894694500"#),
+            (imds(), r#""expires_on":"1894694500""#),
+            (imds(), r#""expires_in":"86400""#),
+            (imds(), r#""expires_on":"soon","expires_in":86400"#),
+            (imds(), ""),
+        ] {
+            let separator = if fields.is_empty() { "" } else { "," };
+            let body = format!(r#"{{"access_token":"{jwt}"{separator}{fields}}}"#);
+            let good = judge(&endpoint, false, &answer(200, &headers, &body), &Sent::default).unwrap();
+            assert_eq!(good.life.lasts, Duration::from_secs(100), "{fields}");
+            let form: Map<String, Value> = serde_json::from_slice(&good.normal_form).unwrap();
+            assert_eq!((&form["expires_in"], &form["access_token"]), (&json!(100), &json!(jwt)), "{fields}");
+            assert!(form["expires_on"].as_str().unwrap().parse::<u64>().is_ok(), "{fields}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_what_was_sent_comes_back_in_an_error() {
+        let sent = || {
+            let mut sent = Sent::default();
+            sent.add("Abc8Q~dEfGhIjKlMnOpQr");
+            sent
+        };
+        for echo in [
+            "Abc8Q~dEfGhIjKlMnOpQr",
+            "client_secret=Abc8Q%7EdEfGhIjKlMnOpQr",
+            "Q~dEfGhIj",
+            "QWJjOFF+ZEVmR2hJaktsTW5PcFFy",
+        ] {
+            let body = json!({ "error": echo, "error_description": format!("AADSTS1: {echo} is bad"), "correlation_id": echo });
+            let err = judge(&entra(), false, &answer(400, &[], &body.to_string()), &sent).unwrap_err();
+            let text = format!("{err} {err:?}");
+            assert!(!text.contains("EfGhIj") && !text.contains("Vm R2hJ") && text.contains("AADSTS1:"), "{text}");
+        }
     }
 
     #[test]
@@ -233,7 +294,10 @@ mod tests {
         let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT")];
         // 1_894_694_400 is the date above; `expires_in` counts from when the cached token was made.
         let body = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694500","resource":"r","token_type":"Bearer"}"#;
-        assert_eq!(judge(&imds(), false, &answer(200, &headers, body)).unwrap().life.lasts, Duration::from_secs(100));
+        assert_eq!(
+            judge(&imds(), false, &answer(200, &headers, body), &Sent::default).unwrap().life.lasts,
+            Duration::from_secs(100)
+        );
         let expired = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694400"}"#;
         let err = refused(&imds(), &answer(200, &headers, expired));
         assert_eq!(err.answer().unwrap().unusable, Some(UnusableAnswer::Lifetime(0)));
@@ -247,14 +311,14 @@ mod tests {
             (r#"{"access_token":"","expires_in":3600}"#, UnusableAnswer::NoToken),
             (r#"{"access_token":"two words","expires_in":3600}"#, UnusableAnswer::NotAToken),
             (r#"{"access_token":"t"}"#, UnusableAnswer::NoLifetime),
-            (r#"{"access_token":"t","expires_in":"soon"}"#, UnusableAnswer::NoLifetime),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, UnusableAnswer::OddLifetime("expires_in")),
             (r#"{"access_token":"t","expires_in":0}"#, life(0)),
             (r#"{"access_token":"t","expires_in":-5}"#, life(-5)),
             (r#"{"access_token":"t","expires_in":9223372036854775807}"#, life(i64::MAX)),
             ("<html>welcome to the hotel</html>", UnusableAnswer::NotJson),
             ("", UnusableAnswer::NotJson),
             ("[]", UnusableAnswer::NotJson),
-            (r#"{"access_token":7,"expires_in":3600}"#, UnusableAnswer::NotJson),
+            (r#"{"access_token":7,"expires_in":3600}"#, UnusableAnswer::NoToken),
         ] {
             let err = refused(&entra(), &answer(200, &[], body));
             assert_eq!(err.answer().unwrap().unusable.as_ref(), Some(&unusable), "{body}");
@@ -269,8 +333,7 @@ mod tests {
         let err = refused(&entra(), &answer(401, &[("x-ms-request-id", "r-1"), ("retry-after", "7")], body));
         let http = err.answer().unwrap();
         assert_eq!(http.description.as_deref(), Some("AADSTS7000215: Invalid client secret provided."));
-        assert_eq!((http.trace_id.as_deref(), http.request_id.as_deref()), (Some("t-1"), Some("r-1")));
-        assert_eq!((http.suberror.as_deref(), http.claims.as_deref()), (Some("x"), Some("{}")));
+        assert_eq!(http.trace_id.as_deref(), Some("t-1"));
         assert_eq!((err.codes(), err.correlation_id()), (&[7_000_215][..], Some("c-1")));
         assert_eq!(err.retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(
@@ -360,7 +423,9 @@ mod tests {
             (imds(), false, 500, "", Transient, Reason::Network),
         ];
         for (endpoint, federated, status, body, class, reason) in table {
-            let err = CredentialError::from(judge(&endpoint, federated, &answer(status, &[], body)).unwrap_err());
+            let err = CredentialError::from(
+                judge(&endpoint, federated, &answer(status, &[], body), &Sent::default).unwrap_err(),
+            );
             assert_eq!((err.class(), err.reason()), (class, reason), "{status} {body}");
         }
     }

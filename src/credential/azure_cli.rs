@@ -9,18 +9,20 @@
 //! own credential for it does none of that. Source of the output: Azure CLI reference, `az account get-access-token`.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::acquire::{Acquire, Acquired, Files, Legs, Life};
 use super::entra;
 use super::error::CredentialError;
 use super::jwt;
+use super::life;
 use super::process::{CommandError, Program};
-use super::secret::Secret;
+use crate::files::Secret;
 use crate::metrics::TokenStage;
 
 /// The program, as it is found in `PATH`.
@@ -59,7 +61,7 @@ pub(crate) struct AzureCli {
 struct Printed {
     #[serde(rename = "accessToken")]
     access_token: String,
-    expires_on: Option<u64>,
+    expires_on: Option<Value>,
 }
 
 impl AzureCli {
@@ -85,7 +87,7 @@ impl AzureCli {
 fn read(stdout: &Secret) -> Option<(Secret, SystemTime)> {
     let printed: Printed = serde_json::from_str(stdout.expose()).ok()?;
     let token = Secret::new(printed.access_token);
-    let said = printed.expires_on.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let said = printed.expires_on.as_ref().and_then(life::moment);
     let expires = said.or_else(|| jwt::expiry(&jwt::claims(token.expose())?))?;
     Some((token, expires))
 }

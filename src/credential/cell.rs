@@ -146,6 +146,19 @@ impl Shared {
         self.current.load().as_ref().is_some_and(|current| current.valid())
     }
 
+    /// Begins with what another life of the same identity has in service.
+    pub(crate) fn continuing(before: &TokenCell) -> Self {
+        let shared = Self::default();
+        shared.current.store(before.shared.current.load_full());
+        shared
+    }
+
+    /// When the token in service was obtained and when it expires.
+    pub(crate) fn dates(&self) -> Option<(SystemTime, Option<SystemTime>)> {
+        let current = self.current.load();
+        current.as_ref().filter(|current| current.valid()).map(|current| (current.obtained_at, current.expires_at))
+    }
+
     pub(crate) fn put_in_service(&self, next: InService) {
         self.current.store(Some(Arc::new(next)));
     }
@@ -203,6 +216,7 @@ impl TokenCell {
         if let Task::Made(_) = &*task
             && let Task::Made(refresher) = std::mem::replace(&mut *task, Task::Stopped)
         {
+            refresher.announce();
             *task = Task::Running(self.control.spawn(refresher.run()).abort_handle());
         }
     }

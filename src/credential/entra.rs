@@ -8,7 +8,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::TokenCredential;
-use azure_core::error::ErrorKind;
 use azure_core::http::ClientOptions;
 use azure_identity::{
     ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
@@ -19,9 +18,9 @@ use super::acquire::{Acquire, Acquired, Files, Legs, Life, Material};
 use super::assertion::{Asserter, AssertionSource, ManagedIdentityRequest};
 use super::bearer::Bearer;
 use super::error::CredentialError;
-use super::secret::Secret;
 use super::settings::{AppSettings, Cloud, ManagedIdentitySettings, Proof, SecretSource};
 use super::transport::{Destination, IdentityClient, LegClient};
+use crate::files::Secret;
 use crate::metrics::TokenStage;
 
 /// An app registration that asks a tenant's token endpoint.
@@ -104,10 +103,10 @@ impl Acquire for App {
         let credential: Arc<dyn TokenCredential> = match &self.proof {
             AppProof::Secret(source) => {
                 let secret = read_secret(source, legs).await?;
-                self.by_secret(&secret, leg.options()).map_err(CredentialError::Settings)?
+                self.by_secret(&secret, leg.options()).map_err(|err| CredentialError::settings(&err))?
             }
             AppProof::Assertion(source) => {
-                self.by_assertion(source, legs, leg.options()).map_err(CredentialError::Settings)?
+                self.by_assertion(source, legs, leg.options()).map_err(|err| CredentialError::settings(&err))?
             }
         };
         let token = credential.get_token(&[&self.scope], None).await.map_err(CredentialError::unwrap)?;
@@ -120,6 +119,13 @@ impl Acquire for App {
             AppProof::Assertion(source) => source.files(),
         };
         Files { paths, always: false }
+    }
+
+    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
+        match &self.proof {
+            AppProof::Secret(source) => source.read(legs).await.map(drop).map_err(Into::into),
+            AppProof::Assertion(source) => source.inspect(legs).await,
+        }
     }
 }
 
@@ -147,14 +153,13 @@ impl Acquire for Identity {
 
 async fn read_secret(source: &SecretSource, legs: &Legs) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = source.read().await.map_err(CredentialError::from);
+    let outcome = source.read(legs).await.map_err(CredentialError::from);
     legs.record_local(TokenStage::Assertion, format!("client secret from {source}"), started, None, outcome.as_ref());
     outcome
 }
 
 pub(crate) fn acquired(token: &str, life: Life) -> Result<Acquired, CredentialError> {
-    let bearer = Bearer::new(token);
-    let bearer = bearer.map_err(|err| CredentialError::Misunderstood(azure_core::Error::new(ErrorKind::Other, err)))?;
+    let bearer = Bearer::new(token)?;
     Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
 }
 

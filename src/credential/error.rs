@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 
 use super::assertion::CertificateError;
-use super::bearer::Actor;
+use super::bearer::{Actor, NotAToken};
 use super::process::CommandError;
 use super::remedy::remedy;
 use super::secret::SecretError;
 use crate::metrics::TokenErrorReason;
+use crate::redact::Foreign;
 
 /// What a failed acquisition says about the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,18 +62,17 @@ pub enum CredentialError {
         /// When its token expired.
         expired: SystemTime,
     },
-    /// A file holds something that cannot be a bearer token.
-    #[error("{} does not hold a token: it must contain the token alone", path.display())]
-    NotATokenFile {
-        /// The file.
-        path: PathBuf,
-    },
     /// The identity library refuses the settings, before anything was sent.
     #[error("the settings of the credential cannot be used")]
-    Settings(#[source] azure_core::Error),
+    Settings(#[source] Foreign),
     /// The identity library does not understand an answer.
-    #[error("an identity endpoint's answer cannot be understood")]
-    Misunderstood(#[source] azure_core::Error),
+    #[error(
+        "the identity library does not understand an answer that the gateway does: this is a defect of the gateway"
+    )]
+    Misunderstood(#[source] Foreign),
+    /// What came back cannot be a bearer token.
+    #[error(transparent)]
+    NotAToken(#[from] NotAToken),
     /// What came back is used up on arrival.
     #[error("the token that came back has no life left")]
     NoLifeLeft,
@@ -90,14 +90,16 @@ impl CredentialError {
         match self {
             Self::Answer(answer) => answer.class(),
             Self::Command(err) if err.may_pass() => ErrorClass::Transient,
-            Self::NoAnswer { .. } | Self::Misunderstood(_) | Self::NoLifeLeft | Self::Deadline(_) | Self::Panicked => {
-                ErrorClass::Transient
-            }
+            Self::NoAnswer { .. }
+            | Self::Misunderstood(_)
+            | Self::NotAToken(_)
+            | Self::NoLifeLeft
+            | Self::Deadline(_)
+            | Self::Panicked => ErrorClass::Transient,
             Self::Unreadable(_)
             | Self::Certificate(_)
             | Self::Command(_)
             | Self::ExpiredFile { .. }
-            | Self::NotATokenFile { .. }
             | Self::Settings(_) => ErrorClass::Permanent,
         }
     }
@@ -107,12 +109,11 @@ impl CredentialError {
         match self {
             Self::Answer(answer) => answer.reason(),
             Self::NoAnswer { .. } | Self::Deadline(_) => TokenErrorReason::Network,
-            Self::Misunderstood(_) | Self::NoLifeLeft => TokenErrorReason::Malformed,
+            Self::Misunderstood(_) | Self::NotAToken(_) | Self::NoLifeLeft => TokenErrorReason::Malformed,
             Self::Unreadable(_)
             | Self::Certificate(_)
             | Self::Command(_)
             | Self::ExpiredFile { .. }
-            | Self::NotATokenFile { .. }
             | Self::Settings(_) => TokenErrorReason::Local,
             Self::Panicked => TokenErrorReason::Other,
         }
@@ -127,9 +128,9 @@ impl CredentialError {
             | Self::Certificate(_)
             | Self::Command(_)
             | Self::ExpiredFile { .. }
-            | Self::NotATokenFile { .. }
             | Self::Settings(_)
             | Self::Misunderstood(_)
+            | Self::NotAToken(_)
             | Self::NoLifeLeft
             | Self::Deadline(_)
             | Self::Panicked => None,
@@ -173,21 +174,21 @@ impl CredentialError {
         loop {
             let inner = match current.into_inner() {
                 Ok(inner) => inner,
-                Err(innermost) => return Self::Misunderstood(innermost),
+                Err(innermost) => return Self::Misunderstood(Foreign::new(&innermost)),
             };
             match inner.downcast::<Self>() {
                 Ok(ours) => return *ours,
                 Err(other) => match other.downcast::<azure_core::Error>() {
                     Ok(next) => current = *next,
-                    Err(foreign) => {
-                        return Self::Misunderstood(azure_core::Error::new(
-                            azure_core::error::ErrorKind::Other,
-                            foreign,
-                        ));
-                    }
+                    Err(foreign) => return Self::Misunderstood(Foreign::new(&*foreign)),
                 },
             }
         }
+    }
+
+    /// The identity library refuses the settings.
+    pub(crate) fn settings(err: &azure_core::Error) -> Self {
+        Self::Settings(Foreign::new(err))
     }
 
     /// Wraps the error so that it passes through the identity library. The kind matters: the library repeats requests
@@ -299,10 +300,10 @@ pub enum NoAnswer {
     Timeout(Duration),
     /// Name resolution, connection or TLS failed.
     #[error("the connection could not be made")]
-    Connect(#[source] Box<dyn Error + Send + Sync>),
+    Connect(#[source] Foreign),
     /// The connection broke before the answer was complete, or what came is not HTTP.
     #[error("the connection broke off")]
-    Broken(#[source] Box<dyn Error + Send + Sync>),
+    Broken(#[source] Foreign),
     /// The answer goes on for longer than any token.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
@@ -320,22 +321,16 @@ pub struct TokenHttpError {
     pub status: StatusCode,
     /// What is wrong with an answer that looks like success.
     pub unusable: Option<UnusableAnswer>,
-    /// OAuth `error`, such as `invalid_client`.
+    /// OAuth `error`, such as `invalid_client`, as far as it may be shown.
     pub error: Option<String>,
-    /// Entra's `suberror`.
-    pub suberror: Option<String>,
     /// AADSTS numbers, the first being the one that says most.
     pub codes: Vec<u32>,
-    /// The description, in one line without control characters.
+    /// The description, as far as it may be shown.
     pub description: Option<String>,
     /// Entra's `correlation_id`.
     pub correlation_id: Option<String>,
     /// Entra's `trace_id`.
     pub trace_id: Option<String>,
-    /// The `x-ms-request-id` header.
-    pub request_id: Option<String>,
-    /// A claims challenge.
-    pub claims: Option<String>,
     /// How long to wait, as the endpoint said it.
     pub retry_after: Option<Duration>,
     /// The endpoint's clock.
@@ -347,7 +342,7 @@ pub struct TokenHttpError {
 /// Why an answer that looks like success is not a usable token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableAnswer {
-    /// Not JSON, or not a JSON object of the expected types.
+    /// Not a JSON object.
     #[error("it is not the JSON of a token answer")]
     NotJson,
     /// No `access_token`, or an empty one.
@@ -359,9 +354,12 @@ pub enum UnusableAnswer {
     /// No lifetime, or one that no token has.
     #[error("its token lives for {0} seconds")]
     Lifetime(i64),
-    /// Neither `expires_in` nor `expires_on` can be read.
-    #[error("it does not say how long its token lives")]
+    /// There is neither `expires_in` nor `expires_on`, and the token is not a JWT with an `exp`.
+    #[error("it does not say how long its token lives: it has neither `expires_in` nor `expires_on`")]
     NoLifetime,
+    /// A field says how long the token lives, in a way that cannot be read.
+    #[error("its `{0}` is neither a number of seconds nor a date")]
+    OddLifetime(&'static str),
     /// The field that holds an assertion is not there.
     #[error("there is no `{0}` in it")]
     NoAssertion(&'static str),

@@ -21,6 +21,7 @@ use super::settings::{AssertionAlgorithm, AssertionSettings, CertificateSettings
 use super::token_file::TokenFile;
 use super::transport::IdentityClient;
 use super::{jwt, schedule};
+use crate::redact::Sent;
 use crate::tls::Trust;
 
 /// How much of a secret may be seen: less than this many bytes.
@@ -28,7 +29,9 @@ const WINDOW: usize = 8;
 
 /// Checks that an error shows nothing of a secret, in any form in which errors show bytes. Words of our own messages are none.
 pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
-    const WORDS: [&str; 4] = [
+    const WORDS: [&str; 6] = [
+        include_str!("../files/read.rs"),
+        include_str!("../files/pem.rs"),
         include_str!("error.rs"),
         include_str!("secret.rs"),
         include_str!("process.rs"),
@@ -70,7 +73,7 @@ pub(crate) fn token_answer(data: &[u8]) {
         headers,
         body: Bytes::copy_from_slice(body),
     };
-    match judge(&endpoint, kind & 0x80 != 0, &answer) {
+    match judge(&endpoint, kind & 0x80 != 0, &answer, &Sent::default) {
         Ok(token) => {
             assert!(answer.status.is_success(), "{status} is believed");
             let life = token.life;
@@ -112,7 +115,8 @@ pub(crate) fn secret_file(data: &[u8]) {
                 2 => readers.assertion(AssertionSource::Federated(AssertionSettings::File { path })).await,
                 _ => readers.token_file(path).await,
             };
-            let secret = SecretSource::File(readers.folder.join("secret")).read().await.map_err(CredentialError::from);
+            let secret = SecretSource::File(readers.folder.join("secret")).read(&Legs::default()).await;
+            let secret = secret.map_err(CredentialError::from);
             for err in [outcome.err(), secret.err()].into_iter().flatten() {
                 assert_hidden(content, &err);
             }

@@ -2,11 +2,13 @@
 //!
 //! Verifies nothing. A token that is not a JWT is not an error: Microsoft's own APIs may hand out opaque ones.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE_NO_PAD, URL_SAFE_NO_PAD_INDIFFERENT};
 use serde_json::{Map, Value};
+
+use super::life;
 
 /// The claims of a token, as they stand in it.
 pub type Claims = Map<String, Value>;
@@ -24,10 +26,9 @@ pub(crate) fn claims(token: &str) -> Option<Claims> {
     serde_json::from_slice(&payload).ok()
 }
 
-/// Returns when the token says it expires (RFC 7519 section 4.1.4; seconds, fractions allowed).
+/// Returns when the token says it expires (RFC 7519 section 4.1.4; seconds, of which fractions are dropped).
 pub(crate) fn expiry(claims: &Claims) -> Option<SystemTime> {
-    let seconds = claims.get("exp")?.as_f64()?;
-    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+    life::moment(claims.get("exp")?)
 }
 
 /// Returns the time in whole seconds since 1970, as JWTs write it.
@@ -37,6 +38,8 @@ pub(crate) fn unix(at: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -44,7 +47,8 @@ mod tests {
         let token = |payload: &str| format!("e30.{}.sig", encode(payload.as_bytes()));
         let exp = |token: &str| claims(token).as_ref().and_then(expiry);
         assert_eq!(exp(&token(r#"{"exp":1800000000}"#)), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
-        assert_eq!(exp(&token(r#"{"exp":1800000000.5}"#)), Some(UNIX_EPOCH + Duration::from_millis(1_800_000_000_500)));
+        assert_eq!(exp(&token(r#"{"exp":1800000000.5}"#)), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
+        assert_eq!(exp(&token(r#"{"exp":"1800000000"}"#)), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
         for odd in [r#"{"exp":-1}"#, r#"{"exp":1e300}"#, r#"{"exp":"soon"}"#, "{}", "[]", "not json"] {
             assert_eq!(exp(&token(odd)), None, "{odd}");
         }

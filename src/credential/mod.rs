@@ -83,6 +83,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod jwt;
+mod life;
 mod process;
 mod refresh;
 mod remedy;
@@ -97,6 +98,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::files::Secret;
 pub use acquire::{Leg, LegOutcome, NotAfter};
 pub use assertion::CertificateError;
 pub(crate) use bearer::NoBearer;
@@ -110,9 +112,10 @@ pub use error::{
 };
 pub(crate) use error::{in_one_line, one_line};
 pub use jwt::Claims;
+pub(crate) use jwt::expiry as token_expiry;
 pub use process::CommandError;
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
-pub use secret::{Secret, SecretError};
+pub use secret::SecretError;
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
     Cloud, CommandSettings, CredentialKind, CredentialName, CredentialSettings, ManagedIdentity,
@@ -126,6 +129,7 @@ use tokio::sync::watch as published;
 use transport::IdentityClient;
 
 use crate::metrics::TokenMetrics;
+use crate::redact::Foreign;
 use crate::tls::{Trust, TrustError};
 
 /// All credentials of a gateway. Dropping it stops their tasks; bearers in service stay usable until they expire.
@@ -167,7 +171,8 @@ impl Credentials {
     }
 
     /// Builds credentials anew, as [`Credentials::build`], and takes over the token lives of those that are the same as
-    /// before.
+    /// before. One that is the same identity with another proof (a new secret, a certificate in place of a secret) begins
+    /// with the token in service and obtains one of its own; another identity begins with none. Changes no metric.
     ///
     /// # Errors
     /// As [`Credentials::build`]; nothing has changed then.
@@ -199,7 +204,8 @@ impl Credentials {
                     continue;
                 }
             };
-            let (shared, (publish, view)) = (Arc::<Shared>::default(), published::channel(View::default()));
+            let shared = self.before(kind).map(|before| Shared::continuing(&before.cell));
+            let (shared, (publish, view)) = (Arc::new(shared.unwrap_or_default()), published::channel(View::default()));
             let refresher =
                 Refresher::new(Arc::clone(&shared), publish, Arc::clone(&acquirer), names.clone(), metrics.clone());
             let cell = Arc::new(TokenCell::new(shared, view, refresher, control.clone()));
@@ -207,6 +213,21 @@ impl Credentials {
             sources.extend(names.into_iter().map(|name| (name, Arc::clone(&source))));
         }
         if problems.is_empty() { Ok(Self { sources }) } else { Err(CredentialBuildError { problems }) }
+    }
+
+    /// Finds a token life whose tokens say the same as those that `kind` will obtain.
+    fn before(&self, kind: &CredentialKind) -> Option<&Arc<Source>> {
+        let identity = kind.identity()?;
+        self.sources.values().find(|source| source.kind.identity().is_some_and(|before| before == identity))
+    }
+
+    /// Reads what lies on this host for a credential, as far as that can be judged here: secrets, keys and certificates,
+    /// token files. Sends nothing and runs no program. `None` when there is no credential of that name.
+    pub async fn inspect(&self, name: &CredentialName) -> Option<Inspection> {
+        let source = self.sources.get(name)?;
+        let legs = Legs::default();
+        let problem = source.acquirer.inspect(&legs).await.err();
+        Some(Inspection { problem, remarks: legs.take_remarks() })
     }
 
     /// Begins the first acquisition of every credential now, instead of when it is first asked for.
@@ -236,8 +257,17 @@ impl Credentials {
             Material::Bearer(bearer) => Some(bearer),
             Material::AccessKey(_) => None,
         });
-        Some(Attempt { legs: legs.take(), outcome })
+        Some(Attempt { remarks: legs.take_remarks(), legs: legs.take(), outcome })
     }
+}
+
+/// What lies on this host for a credential.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Why it cannot be used.
+    pub problem: Option<CredentialError>,
+    /// What is odd about it and does not stop its use.
+    pub remarks: Vec<String>,
 }
 
 /// One acquisition, laid open.
@@ -245,6 +275,8 @@ impl Credentials {
 pub struct Attempt {
     /// The steps it took, in the order in which they ended; more than one of a kind when there were several tries.
     pub legs: Vec<Leg>,
+    /// What is odd about the files that it read.
+    pub remarks: Vec<String>,
     /// The bearer, or why there is none. An access key that could be read gives no bearer: it signs each request.
     pub outcome: Result<Option<Bearer>, CredentialError>,
 }
@@ -277,7 +309,7 @@ pub enum CredentialProblem {
     Trust(#[from] TrustError),
     /// The identity library refuses the tenant, client id or authority.
     #[error("the identity library refuses the tenant, client id or authority")]
-    Settings(#[source] azure_core::Error),
+    Settings(#[source] Foreign),
 }
 
 /// One client for each set of CAs.
@@ -302,7 +334,7 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
             let client = clients.get(trust)?;
             let of_provider = assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
             let app = entra::App::new(settings.clone(), client, of_provider);
-            Arc::new(QuickTries(app.map_err(CredentialProblem::Settings)?))
+            Arc::new(QuickTries(app.map_err(|err| CredentialProblem::Settings(Foreign::new(&err)))?))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
             let client = clients.get(Trust::Nobody)?;
@@ -316,5 +348,10 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
     })
 }
 
+#[cfg(test)]
+mod canary_tests;
+#[cfg(test)]
+#[path = "../../tests/it/support/leaks.rs"]
+mod leaks;
 #[cfg(test)]
 mod tests;

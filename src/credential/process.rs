@@ -11,8 +11,8 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::error::one_line;
-use super::secret::Secret;
+use crate::files::Secret;
+use crate::redact::{self, Sent};
 
 /// The most that is read of what a program prints. Tokens are below 10 kB.
 const MAX_STDOUT: usize = 64 * 1024;
@@ -138,7 +138,7 @@ impl Program<'_> {
         let (printed, complaints) = tokio::try_join!(printed, complained)?;
         let status = running.0.wait().await.map_err(read)?;
         if !status.success() {
-            return Err(CommandError::Failed { program: program(), status, stderr: shown(&complaints) });
+            return Err(CommandError::Failed { program: program(), status, stderr: shown(&complaints, &printed) });
         }
         let printed = std::str::from_utf8(&printed).map_err(|_err| CommandError::NotAToken { program: program() })?;
         Ok(Secret::new(printed.to_owned()))
@@ -191,12 +191,18 @@ async fn last(mut from: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     Ok(kept)
 }
 
-/// In one line, without control characters, and without anything that looks like a token.
-fn shown(stderr: &[u8]) -> String {
-    let line = one_line(&String::from_utf8_lossy(stderr));
-    let is_long = |word: &&str| word.contains("eyJ") || word.len() > 100;
-    let words: Vec<&str> = line.split(' ').map(|word| if is_long(&word) { "…" } else { word }).collect();
-    words.join(" ")
+/// What may be shown of stderr: in one line, without anything that looks like a token or was printed to stdout as well.
+fn shown(stderr: &[u8], stdout: &[u8]) -> String {
+    let mut sent = Sent::default();
+    String::from_utf8_lossy(stdout).split_whitespace().for_each(|word| sent.add(word));
+    let text = String::from_utf8_lossy(stderr);
+    // The first word may be the end of a longer one, which would have been left out whole.
+    let text = if stderr.len() < MAX_STDERR {
+        &text
+    } else {
+        text.split_once(char::is_whitespace).map_or("", |(_, rest)| rest)
+    };
+    redact::prose(text, &sent)
 }
 
 #[cfg(all(test, unix))]

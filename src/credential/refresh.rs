@@ -36,6 +36,8 @@ pub(crate) struct Refresher {
     failures: u32,
     due: Instant,
     logged: Logged,
+    /// What was odd about the files when they were last read.
+    remarks: Vec<String>,
 }
 
 /// What was last said about the credential, so that it is said once.
@@ -67,14 +69,19 @@ impl Refresher {
             failures: 0,
             due: Instant::now(),
             logged: Logged::Nothing,
+            remarks: Vec::new(),
         }
+    }
+
+    /// Sets the gauges of the token in service, if there is one. Not done when the task is made: what is only built, as for
+    /// a reload that is refused, changes no metric.
+    pub(crate) fn announce(&self) {
+        let in_service = self.shared.dates();
+        self.names.iter().for_each(|name| self.metrics.in_service(name.as_str(), in_service));
     }
 
     /// Runs until it is aborted.
     pub(crate) async fn run(mut self: Box<Self>) {
-        for name in &self.names {
-            self.metrics.in_service(name.as_str(), None);
-        }
         loop {
             // A token that is no longer refreshed would stop the credential an hour later, with nothing in the log.
             let ended = AssertUnwindSafe(self.keep_fresh()).catch_unwind().await;
@@ -121,6 +128,7 @@ impl Refresher {
         let outcome =
             outcome.unwrap_or(Err(CredentialError::Panicked)).and_then(|acquired| self.put_in_service(acquired));
         let failures_counted = self.count(&legs);
+        self.say_remarks(&legs);
         match outcome {
             Ok(()) => self.succeeded(),
             Err(err) => {
@@ -173,6 +181,15 @@ impl Refresher {
             view.ended = view.begun;
             view.failure = Some(failure);
         });
+    }
+
+    /// Logs what is odd about the files, once until it changes.
+    fn say_remarks(&mut self, legs: &Legs) {
+        let remarks = legs.take_remarks();
+        for remark in remarks.iter().filter(|remark| !self.remarks.contains(remark)) {
+            tracing::warn!(credential = self.label(), remark, "something is odd about a secret, key or token");
+        }
+        self.remarks = remarks;
     }
 
     fn say_once(&mut self, err: &CredentialError, wait: Duration) {

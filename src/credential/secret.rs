@@ -1,64 +1,21 @@
-//! Secrets in memory, and reading them from where the operator put them.
+//! Reading secrets and tokens from where the operator put them.
 //!
-//! A [`Secret`] has no way to be printed. Does not know what a secret is for.
+//! No error here repeats anything of what was read. Does not know what a secret is for.
 
 use std::fmt;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use zeroize::Zeroizing;
-
+use super::acquire::Legs;
+use super::bearer::Bearer;
 use super::settings::SecretSource;
-
-/// The most bytes of a secret, token or certificate file that are read. Chosen: a certificate chain with its key is
-/// below 20 kB, and a wrong path (a log, a device) must not fill the memory.
-const MAX_FILE_BYTES: usize = 256 * 1024;
-
-/// Text that is never printed and is wiped when dropped.
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Takes over a text.
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// Returns the text, for the one place that has to send or sign with it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
+use crate::files::{self, FileError, Secret, TextFile, remarks_on_secret};
 
 /// A secret, token, certificate or assertion on this host cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The file cannot be opened or read.
-    #[error("cannot read {}: check that it exists and that the gateway's user may read it", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is far larger than what it should hold.
-    #[error("{} is larger than {MAX_FILE_BYTES} bytes: check the path", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is not text.
-    #[error("{} is not UTF-8 text: check the path", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
+    /// The file cannot be read as text.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Nothing is there.
     #[error("{place} is empty")]
     Empty {
@@ -73,6 +30,14 @@ pub enum SecretError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// What is there is not a token.
+    #[error("{place} does not hold a token: {why}")]
+    NotAToken {
+        /// The file or variable.
+        place: String,
+        /// What it is instead.
+        why: &'static str,
+    },
     /// The environment variable is not there.
     #[error("environment variable {name} is not set (or is not UTF-8 text)")]
     Unset {
@@ -82,22 +47,31 @@ pub enum SecretError {
 }
 
 impl SecretSource {
-    /// Reads the secret as it is now. A trailing line break is not part of it.
+    /// Reads the secret as it is now. A byte order mark and trailing line breaks are not part of it; what else is odd is
+    /// noted in `legs`.
     ///
     /// # Errors
     /// [`SecretError`] when it cannot be read or is empty.
-    pub async fn read(&self) -> Result<Secret, SecretError> {
+    pub(crate) async fn read(&self, legs: &Legs) -> Result<Secret, SecretError> {
         let text = match self {
-            Self::File(path) => read_text(path).await?,
+            Self::File(path) => {
+                let file = files::read(path).await?;
+                remark_on_mode(&file, path, legs);
+                file.text
+            }
             Self::Env(name) => match std::env::var(name) {
                 Ok(text) => Secret::new(text),
                 Err(_unset) => return Err(SecretError::Unset { name: name.clone() }),
             },
         };
-        match text.expose().trim_end_matches(['\r', '\n']) {
-            "" => Err(SecretError::Empty { place: self.to_string() }),
-            secret => Ok(Secret::new(secret.to_owned())),
+        let secret = text.expose().trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+        if secret.trim().is_empty() {
+            return Err(SecretError::Empty { place: self.to_string() });
         }
+        for remark in remarks_on_secret(secret) {
+            legs.remark(format!("{self} {remark}"));
+        }
+        Ok(Secret::new(secret.to_owned()))
     }
 
     /// Returns the file whose change means another secret.
@@ -118,33 +92,42 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// Reads a text file whole, off the calling thread: a file system that hangs must not hang other credentials.
-pub(crate) async fn read_text(path: &Path) -> Result<Secret, SecretError> {
-    let file = path.to_owned();
-    let reading = tokio::task::spawn_blocking(move || read_blocking(file)).await;
-    reading.unwrap_or_else(|err| Err(SecretError::File { path: path.to_owned(), source: std::io::Error::other(err) }))
-}
-
-/// Reads a file that holds one token: white space around it is not part of it.
-pub(crate) async fn read_token(path: &Path) -> Result<Secret, SecretError> {
-    let text = read_text(path).await?;
-    match text.expose().trim() {
-        "" => Err(SecretError::Empty { place: format!("file {}", path.display()) }),
-        token => Ok(Secret::new(token.to_owned())),
+/// Reads a file that holds one bearer token: white space around it is not part of it.
+pub(crate) async fn read_token(path: &Path, legs: &Legs) -> Result<Secret, SecretError> {
+    let file = files::read(path).await?;
+    remark_on_mode(&file, path, legs);
+    let place = || format!("file {}", path.display());
+    let token = file.text.expose().trim();
+    if token.is_empty() {
+        return Err(SecretError::Empty { place: place() });
+    }
+    match Bearer::new(token) {
+        Ok(_) => Ok(Secret::new(token.to_owned())),
+        Err(_not_a_token) => Err(SecretError::NotAToken { place: place(), why: why_not_a_token(token) }),
     }
 }
 
-fn read_blocking(path: PathBuf) -> Result<Secret, SecretError> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
-    let read = std::fs::File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    match read {
-        Err(source) => Err(SecretError::File { path, source }),
-        Ok(length) if length > MAX_FILE_BYTES => Err(SecretError::TooLarge { path }),
-        Ok(_) => match std::str::from_utf8(&bytes) {
-            Ok(text) => Ok(Secret::new(text.to_owned())),
-            Err(_binary) => Err(SecretError::NotText { path }),
-        },
+pub(super) fn remark_on_mode(file: &TextFile, path: &Path, legs: &Legs) {
+    if let Some(remark) = file.exposure(true) {
+        legs.remark(format!("file {} {remark}", path.display()));
+    }
+}
+
+/// Says why a text cannot be a bearer token, and repeats nothing of it.
+pub(crate) fn why_not_a_token(text: &str) -> &'static str {
+    let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    match () {
+        () if text.starts_with(['"', '\'']) => "it is in quotes; write the token alone",
+        () if text.starts_with(['{', '[']) => "it is JSON; write the token alone, such as with `jq -r .access_token`",
+        () if text.starts_with("-----BEGIN") => "it is PEM; name the file that holds the token",
+        () if begins("Bearer ") => "it begins with `Bearer`; write the token alone",
+        () if begins("Authorization") => "it begins with `Authorization`; write the token alone",
+        () if text.starts_with('<') => {
+            "it is a page of HTML or XML; the program that writes the file was answered with a page"
+        }
+        () if text.contains(['\n', '\r']) => "it has several lines; write the token alone, in one line",
+        () if text.contains(char::is_whitespace) => "it has blanks in it; write the token alone",
+        () => "it has characters that no token has; write the token alone, in UTF-8",
     }
 }
 
@@ -152,15 +135,32 @@ fn read_blocking(path: PathBuf) -> Result<Secret, SecretError> {
 mod tests {
     use super::*;
 
+    async fn read(source: &SecretSource) -> (Result<String, String>, Vec<String>) {
+        let legs = Legs::default();
+        let secret = source.read(&legs).await;
+        (secret.map(|secret| secret.expose().to_owned()).map_err(|err| err.to_string()), legs.take_remarks())
+    }
+
     #[tokio::test]
-    async fn a_trailing_line_break_is_not_part_of_a_secret() {
+    async fn line_breaks_at_the_end_and_a_byte_order_mark_are_not_part_of_a_secret() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
-        for (content, secret) in
-            [("s3cret", "s3cret"), ("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), (" s \n", " s ")]
-        {
+        for (content, secret, remark) in [
+            ("s3cret", "s3cret", None),
+            ("s3cret\n", "s3cret", None),
+            ("s3cret\r\n\r\n", "s3cret", None),
+            ("\u{feff}s3cret\r\n", "s3cret", None),
+            (" s \n", " s ", Some("begins or ends with blanks")),
+            ("\"s3cret\"\n", "\"s3cret\"", Some("is in quotes")),
+            ("one\ntwo\n", "one\ntwo", Some("has several lines")),
+        ] {
             std::fs::write(&path, content).unwrap();
-            assert_eq!(SecretSource::File(path.clone()).read().await.unwrap().expose(), secret, "{content:?}");
+            let (read, remarks) = read(&SecretSource::File(path.clone())).await;
+            assert_eq!(read.unwrap(), secret, "{content:?}");
+            let remarks: Vec<_> = remarks.into_iter().filter(|remark| !remark.contains("has mode")).collect();
+            assert_eq!(remarks.len(), usize::from(remark.is_some()), "{remarks:?}");
+            assert!(remark.is_none_or(|remark| remarks[0].contains(remark)), "{remarks:?}");
+            assert!(remarks.iter().all(|remark| !remark.contains("s3cret")), "{remarks:?}");
         }
     }
 
@@ -169,20 +169,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         let source = SecretSource::File(path.clone());
-        let missing = source.read().await.unwrap_err().to_string();
+        let missing = read(&source).await.0.unwrap_err();
         assert!(missing.starts_with("cannot read ") && missing.contains("secret"), "{missing}");
-        std::fs::write(&path, "\n").unwrap();
-        assert_eq!(source.read().await.unwrap_err().to_string(), format!("file {} is empty", path.display()));
-        std::fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert!(source.read().await.unwrap_err().to_string().contains("not UTF-8"));
-        std::fs::write(&path, vec![b'x'; MAX_FILE_BYTES + 1]).unwrap();
-        assert!(source.read().await.unwrap_err().to_string().contains("larger than"));
-        let unset = SecretSource::Env("SIGNALR_GATEWAY_TEST_IS_NOT_SET".into()).read().await.unwrap_err();
-        assert!(unset.to_string().contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"), "{unset}");
+        for empty in ["", "\n", "\u{feff}\n", " \n"] {
+            std::fs::write(&path, empty).unwrap();
+            assert_eq!(read(&source).await.0.unwrap_err(), format!("file {} is empty", path.display()));
+        }
+        let unset = read(&SecretSource::Env("SIGNALR_GATEWAY_TEST_IS_NOT_SET".into())).await.0.unwrap_err();
+        assert!(unset.contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"), "{unset}");
     }
 
-    #[test]
-    fn a_secret_never_prints() {
-        assert_eq!(format!("{:?}", Secret::new("canary".into())), "Secret");
+    #[tokio::test]
+    async fn says_why_a_file_holds_no_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (content, why) in [
+            ("\"a.b.c\"", "it is in quotes"),
+            ("{\"access_token\":\"a.b.c\"}", "it is JSON"),
+            ("Bearer a.b.c", "it begins with `Bearer`"),
+            ("a.b.c\nd.e.f", "it has several lines"),
+            ("<html>", "it is a page"),
+            ("a.b\u{200b}.c", "it has characters that no token has"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let text = read_token(&path, &Legs::default()).await.unwrap_err().to_string();
+            assert!(text.contains(why) && !text.contains("a.b"), "{text}");
+        }
+        std::fs::write(&path, "\u{feff} a.b.c\r\n").unwrap();
+        assert_eq!(read_token(&path, &Legs::default()).await.unwrap().expose(), "a.b.c");
     }
 }

@@ -69,6 +69,48 @@ pub enum CredentialKind {
     },
 }
 
+impl CredentialKind {
+    /// Returns what its tokens say, whatever proves that they may be handed out: two credentials with the same may use each
+    /// other's tokens. `None` where only the token or key itself says it.
+    pub(crate) fn identity(&self) -> Option<Identity<'_>> {
+        match self {
+            Self::App(app) => Some(Identity {
+                origin: app.authority.origin(),
+                tenant: &app.tenant,
+                id: IdentityId::App(&app.client_id),
+                scope: &app.scope,
+            }),
+            Self::ManagedIdentity { identity, scope } => Some(Identity {
+                origin: identity.imds_endpoint.as_deref().unwrap_or_default(),
+                tenant: "",
+                id: IdentityId::Managed(&identity.id),
+                scope,
+            }),
+            Self::AzureCli { tenant, scope } => Some(Identity { origin: "az", tenant, id: IdentityId::Person, scope }),
+            Self::AccessKey { .. } | Self::TokenFile { .. } => None,
+        }
+    }
+}
+
+/// Whom tokens are for and where they come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity<'a> {
+    /// The authority, or what stands in for the host's identity endpoint.
+    origin: &'a str,
+    tenant: &'a str,
+    id: IdentityId<'a>,
+    scope: &'a str,
+}
+
+/// Who is named in a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdentityId<'a> {
+    App(&'a str),
+    Managed(&'a ManagedIdentity),
+    /// Whoever is signed in to the Azure CLI.
+    Person,
+}
+
 /// An app registration (tenant A) whose enterprise application lives in the tenant asked (tenant B).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppSettings {

@@ -179,7 +179,7 @@ async fn every_credential_that_cannot_work_is_named_at_once() {
     assert_eq!(names, ["tenant", "plain", "ca"]);
     let text = err.to_string();
     assert!(text.contains("credentials.tenant: ") && text.contains("credentials.plain: "), "{text}");
-    assert!(text.contains("HTTPS") && text.contains("missing.pem cannot be read"), "{text}");
+    assert!(text.contains("HTTPS") && text.contains("missing.pem: check that it exists"), "{text}");
 }
 
 #[tokio::test]
@@ -206,4 +206,31 @@ async fn the_status_tells_when_a_token_was_obtained_and_when_it_expires() {
     assert_eq!(status.state, CredentialState::Ready);
     assert!(jwt::unix(status.expires_at.unwrap()).abs_diff(exp) <= 1, "{status:?}");
     assert!(status.last_success.is_some() && status.last_error.is_none());
+}
+
+#[test]
+fn only_the_same_identity_may_go_on_with_a_token() {
+    let of = |tenant: &str, cloud: Cloud| app("a", tenant, cloud, None).kind;
+    let change = |change: fn(&mut AppSettings)| {
+        let CredentialKind::App(mut app) = of("tenant-b", Cloud::Public) else { panic!("an app") };
+        change(&mut app);
+        CredentialKind::App(app)
+    };
+    let kind = of("tenant-b", Cloud::Public);
+    let same = [
+        change(|app| app.proof = Proof::Secret(SecretSource::File("another".into()))),
+        change(|app| app.proof = Proof::Federated(AssertionSettings::File { path: "assertion".into() })),
+        change(|app| app.authority.ca_file = Some("ca.pem".into())),
+    ];
+    assert!(same.iter().all(|other| other.identity() == kind.identity()), "{same:?}");
+    let others = [
+        of("tenant-c", Cloud::Public),
+        of("tenant-b", Cloud::China),
+        change(|app| app.client_id = "another".into()),
+        change(|app| app.scope = "https://another/.default".into()),
+        CredentialKind::AzureCli { tenant: "tenant-b".into(), scope: "https://signalr.azure.com/.default".into() },
+    ];
+    assert!(others.iter().all(|other| other.identity() != kind.identity()), "{others:?}");
+    let key = |name: &str| CredentialKind::AccessKey { key: SecretSource::Env(name.into()) };
+    assert_eq!((key("A").identity(), CredentialKind::TokenFile { path: "a".into() }.identity()), (None, None));
 }

@@ -14,7 +14,8 @@ use super::acquire::{Acquire, Acquired, Files, Legs, Life, Material};
 use super::bearer::Bearer;
 use super::error::CredentialError;
 use super::jwt;
-use super::secret::{Secret, read_token};
+use super::secret::read_token;
+use crate::files::Secret;
 use crate::metrics::TokenStage;
 
 /// How long a token without a lifetime of its own outlives the last good reading of its file.
@@ -27,11 +28,8 @@ pub(crate) struct TokenFile {
 }
 
 impl TokenFile {
-    async fn read(&self) -> Result<(Secret, Option<SystemTime>), CredentialError> {
-        let token = read_token(&self.path).await?;
-        if Bearer::new(token.expose()).is_err() {
-            return Err(CredentialError::NotATokenFile { path: self.path.clone() });
-        }
+    async fn read(&self, legs: &Legs) -> Result<(Secret, Option<SystemTime>), CredentialError> {
+        let token = read_token(&self.path, legs).await?;
         let expiry = jwt::claims(token.expose()).as_ref().and_then(jwt::expiry);
         match expiry {
             Some(expired) if expired <= SystemTime::now() => {
@@ -46,13 +44,12 @@ impl TokenFile {
 impl Acquire for TokenFile {
     async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
         let started = Instant::now();
-        let outcome = self.read().await;
+        let outcome = self.read(legs).await;
         let subject = format!("token from file {}", self.path.display());
         let token = outcome.as_ref().map(|(token, _)| token);
         legs.record_local(TokenStage::Exchange, subject, started, None, token);
         let (token, expiry) = outcome?;
-        let bearer = Bearer::new(token.expose());
-        let bearer = bearer.map_err(|_not_a_token| CredentialError::NotATokenFile { path: self.path.clone() })?;
+        let bearer = Bearer::new(token.expose()).map_err(CredentialError::from)?;
         let left = expiry.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
         let life = Life { since: started, lasts: left.unwrap_or(OPAQUE_LIFE), refresh_in: None };
         Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
@@ -60,6 +57,11 @@ impl Acquire for TokenFile {
 
     fn files(&self) -> Files {
         Files { paths: vec![self.path.clone()], always: true }
+    }
+
+    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
+        self.read(legs).await?;
+        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ use super::acquire::{Leg, LegOutcome, Legs, Life};
 use super::answer::{Answer, TokenAnswer, judge};
 use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, NoAnswer};
 use crate::metrics::TokenStage;
+use crate::redact::{Foreign, Sent};
 use crate::tls::{self, Trust, TrustError};
 
 /// How long a TCP connection may take. Chosen: three times a slow round trip around the globe, and short enough that a
@@ -66,12 +67,13 @@ impl IdentityClient {
         let sent_at = Instant::now();
         let exchange = async {
             let response = self.http.request(request).await.map_err(|err| {
-                if err.is_connect() { NoAnswer::Connect(err.into()) } else { NoAnswer::Broken(err.into()) }
+                let cause = Foreign::new(&err);
+                if err.is_connect() { NoAnswer::Connect(cause) } else { NoAnswer::Broken(cause) }
             })?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|err| {
                 let too_large = err.is::<http_body_util::LengthLimitError>();
-                if too_large { NoAnswer::TooLarge(MAX_BODY_BYTES) } else { NoAnswer::Broken(err) }
+                if too_large { NoAnswer::TooLarge(MAX_BODY_BYTES) } else { NoAnswer::Broken(Foreign::new(&*err)) }
             })?;
             Ok(Answer { sent_at, status: head.status, headers: head.headers, body: body.to_bytes() })
         };
@@ -143,7 +145,7 @@ impl LegClient {
         let started = Instant::now();
         let outcome = self.ask(request, &endpoint, uri).await;
         let recorded = match &outcome {
-            Ok((_, answer)) => LegOutcome::Token {
+            Ok(answer) => LegOutcome::Token {
                 fingerprint: answer.fingerprint,
                 claims: answer.claims.clone(),
                 endpoint_clock: answer.date,
@@ -158,9 +160,9 @@ impl LegClient {
             not_after: None,
             outcome: recorded,
         });
-        let (body, answer) = outcome?;
+        let answer = outcome?;
         *self.life.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.life);
-        Ok(body)
+        Ok(answer.normal_form)
     }
 
     async fn ask(
@@ -168,13 +170,12 @@ impl LegClient {
         request: &azure_core::http::Request,
         endpoint: &IdentityEndpoint,
         uri: Uri,
-    ) -> Result<(Bytes, TokenAnswer), CredentialError> {
+    ) -> Result<TokenAnswer, CredentialError> {
         let no_answer = |source| CredentialError::NoAnswer { endpoint: endpoint.clone(), source };
-        let request = to_hyper(request, uri).map_err(no_answer)?;
-        let answer = self.client.send(request).await.map_err(no_answer)?;
+        let copy = to_hyper(request, uri).map_err(no_answer)?;
+        let answer = self.client.send(copy).await.map_err(no_answer)?;
         let federated = matches!(self.destination, Destination::Entra { federated: true });
-        let token = judge(endpoint, federated, &answer)?;
-        Ok((answer.body, token))
+        Ok(judge(endpoint, federated, &answer, &|| sent(request))?)
     }
 
     /// Says which endpoint a URL is, and where the request really goes.
@@ -203,6 +204,21 @@ impl LegClient {
             }
         }
     }
+}
+
+/// Collects what a request carries and no answer may bring back into a log.
+fn sent(request: &azure_core::http::Request) -> Sent {
+    let mut sent = Sent::default();
+    if let Body::Bytes(body) = request.body() {
+        let fields = form_urlencoded::parse(body);
+        fields
+            .filter(|(name, _)| ["client_secret", "client_assertion"].contains(&&**name))
+            .for_each(|(_, value)| sent.add(&value));
+    }
+    let headers =
+        request.headers().iter().filter(|(name, _)| ["x-identity-header", "authorization"].contains(&name.as_str()));
+    headers.for_each(|(_, value)| sent.add(value.as_str()));
+    sent
 }
 
 /// Copies the library's request for hyper.

@@ -1,25 +1,24 @@
-//! Noticing that a file changed: its modification time and length, looked at every few seconds.
+//! Noticing that a file changed: how it looks from outside, every second.
 //!
 //! Polled, since notification does not work on every mount (network file systems, some container volumes), and files that
-//! are replaced through a symbolic link (Kubernetes secrets) are followed for free. Does not read the files.
+//! are replaced through a symbolic link (Kubernetes secrets, Nix) are followed for free. Does not read the files.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-/// How often files are looked at. Chosen: an operator who mends a file waits no longer than a page takes to load, and a look
-/// costs microseconds.
-const INTERVAL: Duration = Duration::from_secs(1);
+use crate::files::{Stamp, stamps};
 
-/// What is known of a file: `None` when it is not there.
-type Stamp = Option<(SystemTime, u64)>;
+/// How often files are looked at. Chosen: an operator who corrects a file waits no longer than a page takes to load, and a
+/// look costs microseconds.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Files and how they looked when they were last read.
 #[derive(Debug)]
 pub(crate) struct FileWatch {
     paths: Vec<PathBuf>,
-    seen: Vec<Stamp>,
+    seen: Vec<Option<Stamp>>,
 }
 
 impl FileWatch {
@@ -31,7 +30,7 @@ impl FileWatch {
     /// Remembers how the files look now. To be called before they are read, so that a change meanwhile is noticed.
     pub(crate) async fn remember(&mut self) {
         // A file system that hangs must not keep the token from being refreshed.
-        if let Ok(stamps) = timeout(INTERVAL, self.look()).await {
+        if let Ok(stamps) = timeout(INTERVAL, stamps(&self.paths)).await {
             self.seen = stamps;
         }
     }
@@ -46,18 +45,9 @@ impl FileWatch {
         }
         loop {
             sleep(INTERVAL).await;
-            if self.look().await != self.seen {
+            if stamps(&self.paths).await != self.seen {
                 return;
             }
         }
-    }
-
-    async fn look(&self) -> Vec<Stamp> {
-        let mut stamps = Vec::with_capacity(self.paths.len());
-        for path in &self.paths {
-            let metadata = tokio::fs::metadata(path).await.ok();
-            stamps.push(metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len()))));
-        }
-        stamps
     }
 }

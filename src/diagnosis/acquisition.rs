@@ -87,6 +87,7 @@ impl Acquisition {
         let now = SystemTime::now();
         let failure = attempt.outcome.as_ref().err().map(|err| failed(err, &attempt.legs, &settings.kind, now));
         let (here, there): (Vec<&Leg>, Vec<&Leg>) = attempt.legs.iter().partition(|leg| leg.endpoint.is_none());
+        self.checks.extend(attempt.remarks.iter().map(|remark| Check::odd("proof", remark.clone())));
         self.legs(&here, now);
         // What is missing on this host comes before the way to anywhere.
         let failure = match failure {

@@ -1,11 +1,12 @@
 //! A token's claims beside what the configuration expects. Claims are not verified and may be missing: Microsoft may
 //! make tokens of its own services opaque at any time.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use super::{Check, Verdict};
+pub(super) use crate::credential::token_expiry as expiry;
 use crate::credential::{Claims, CredentialKind, CredentialSettings, ManagedIdentity, one_line};
 
 /// How far clocks may differ before it is said. Chosen: assertions are made five minutes early.
@@ -94,12 +95,6 @@ fn life_left(expires: SystemTime, now: SystemTime) -> Check {
     Check { what: "exp".to_owned(), result, expected: None, verdict }
 }
 
-/// When a token says that it ends (RFC 7519 section 4.1.4; seconds, fractions allowed), in years that can be written.
-pub(super) fn expiry(claims: &Claims) -> Option<SystemTime> {
-    let seconds = claims.get("exp")?.as_f64().filter(|seconds| *seconds < 253_402_300_800.0)?;
-    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
-}
-
 /// Compares an identity endpoint's clock with this host's, by its `Date` (RFC 9110 section 6.6.1), which has whole seconds.
 pub(super) fn compare_clocks(theirs: SystemTime, ours: SystemTime) -> Check {
     let (result, verdict) = match noteworthy_skew(theirs, ours) {
@@ -132,6 +127,8 @@ pub(super) fn is_guid(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::credential::{

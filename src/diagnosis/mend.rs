@@ -99,6 +99,10 @@ fn mend(link: &Link, known: &Known<'_>) -> Vec<Mend> {
     match link.blame.step {
         SetupStep::Configuration => configuration(link, known),
         SetupStep::Proof => proof(link, known),
+        SetupStep::HostIdentity if link.came_back.contains("answered 200 but") => vec![note(
+            "see what answers at this address in place of the host's identity endpoint (`imds_endpoint`, IDENTITY_ENDPOINT): \
+             its answer must be a JSON object with `access_token`, and `expires_on` or `expires_in`",
+        )],
         SetupStep::HostIdentity => vec![
             note(
                 "run the gateway on an Azure host that has the identity, and let it reach 169.254.169.254 without a proxy",

@@ -38,10 +38,10 @@ pub(super) fn of_acquisition(error: &CredentialError, legs: &[Leg], kind: &Crede
         CredentialError::Unreadable(_)
         | CredentialError::Certificate(_)
         | CredentialError::Command(_)
-        | CredentialError::ExpiredFile { .. }
-        | CredentialError::NotATokenFile { .. } => SetupStep::Proof.into(),
+        | CredentialError::ExpiredFile { .. } => SetupStep::Proof.into(),
         CredentialError::Settings(_) => SetupStep::Configuration.into(),
         CredentialError::Misunderstood(_)
+        | CredentialError::NotAToken(_)
         | CredentialError::NoLifeLeft
         | CredentialError::Deadline(_)
         | CredentialError::Panicked => under_way(legs, kind).into(),

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio_rustls::TlsAcceptor;
 
 use super::socket::StdListener;
 use super::{Bind, ListenerSettings, ListenerTlsSettings};
+use crate::files::pem::{Pem, PemError};
+use crate::files::{self, FileError};
 
 /// Connections that may wait to be accepted, for each worker.
 const BACKLOG: i32 = 1024;
@@ -63,8 +63,45 @@ pub enum BindError {
         /// The key file.
         key: PathBuf,
         /// The reason.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: TlsFileError,
     },
+}
+
+/// Why a listener's certificate or key cannot be used. It repeats nothing of the files.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFileError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is not PEM.
+    #[error("{} {problem}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: PemError,
+    },
+    /// There is no certificate in the file.
+    #[error("{} holds no certificate", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no key in the file.
+    #[error("{} holds no unencrypted private key: decrypt it with `openssl pkey -in FILE -out key.pem`", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// They do not go together, or one of them is broken.
+    #[error(
+        "one of them is broken, or the key is not that of the first certificate: the first lines of `openssl x509 -in \
+         CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY -pubout` must be the same"
+    )]
+    Mismatch,
+    /// The TLS library has no protocol version for its provider.
+    #[error("the TLS library cannot be set up")]
+    Library,
 }
 
 /// Where a listener ended up.
@@ -203,26 +240,45 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a certificate and its key.
-pub(super) fn acceptor(listener: &str, settings: &ListenerTlsSettings) -> Result<TlsAcceptor, BindError> {
-    let load = || -> Result<rustls::ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
-        let chain = CertificateDer::pem_file_iter(&settings.certificate)?.collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_file(&settings.key)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
-    };
-    let config = load().map_err(|source| BindError::Tls {
+/// Makes what accepts TLS; what is odd about the files is added to `remarks`.
+pub(super) fn acceptor(
+    listener: &str,
+    settings: &ListenerTlsSettings,
+    remarks: &mut Vec<String>,
+) -> Result<TlsAcceptor, BindError> {
+    let config = server_config(settings, remarks).map_err(|source| BindError::Tls {
         listener: listener.to_owned(),
         certificate: settings.certificate.clone(),
         key: settings.key.clone(),
         source,
     })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn server_config(
+    settings: &ListenerTlsSettings,
+    remarks: &mut Vec<String>,
+) -> Result<rustls::ServerConfig, TlsFileError> {
+    let chain = read_pem(&settings.certificate, remarks)?.certificates;
+    if chain.is_empty() {
+        return Err(TlsFileError::NoCertificate { path: settings.certificate.clone() });
+    }
+    let key = read_pem(&settings.key, remarks)?.keys.drain(..).next();
+    let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|_unshown| TlsFileError::Library)?.with_no_client_auth().with_single_cert(chain, key);
+    let mut config = config.map_err(|_unshown| TlsFileError::Mismatch)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn read_pem(path: &Path, remarks: &mut Vec<String>) -> Result<Pem, TlsFileError> {
+    let file = files::read_in_time(path)?;
+    let pem = Pem::parse(&file.text).map_err(|problem| TlsFileError::Pem { path: path.to_owned(), problem })?;
+    let found = [file.exposure(!pem.keys.is_empty()), pem.remark()].into_iter().flatten();
+    remarks.extend(found.map(|remark| format!("file {} {remark}", path.display())));
+    Ok(pem)
 }
 
 #[cfg(test)]

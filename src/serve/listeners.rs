@@ -114,7 +114,15 @@ impl ListenerPlan {
         let mut bound = Vec::with_capacity(planned.len());
         for Planned { id, settings, from } in &planned {
             let (id, settings, from) = (*id, settings.clone(), from.clone());
-            let tls = settings.tls.as_ref().map(|tls| acceptor(&settings.name, tls)).transpose()?;
+            let mut remarks = Vec::new();
+            let tls = settings.tls.as_ref().map(|tls| acceptor(&settings.name, tls, &mut remarks)).transpose()?;
+            for remark in remarks {
+                tracing::warn!(
+                    listener = settings.name,
+                    remark,
+                    "something is odd about the listener's certificate or key"
+                );
+            }
             let is_changed = from.as_ref().is_none_or(|from| from.id != id) || tls.is_some();
             let (socket, address, sockets) = match from {
                 Some(from) => (from.socket, from.address, None),
@@ -137,13 +145,16 @@ impl ListenerPlan {
     }
 }
 
-/// Reads the listeners' certificates, and no more.
+/// Reads the listeners' certificates and keys, and no more. Returns what is odd about the files.
 ///
 /// # Errors
 /// [`BindError::Tls`] for the first that cannot be used.
-pub fn check_certificates(listeners: &[ListenerSettings]) -> Result<(), BindError> {
-    let with_tls = listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
-    with_tls.map(|(name, tls)| acceptor(name, tls).map(drop)).collect()
+pub fn check_certificates(listeners: &[ListenerSettings]) -> Result<Vec<String>, BindError> {
+    let mut remarks = Vec::new();
+    for (name, tls) in listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?))) {
+        acceptor(name, tls, &mut remarks)?;
+    }
+    Ok(remarks)
 }
 
 impl BoundListeners {

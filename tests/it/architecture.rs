@@ -165,6 +165,64 @@ fn sandbox_is_named_nowhere_but_at_its_door() {
     }
 }
 
+/// Where secrets, keys, tokens and what carried them are read: no error of a library over these bytes may leave.
+const READERS_OF_SECRETS: [&str; 4] = ["credential", "files", "serve/listener.rs", "tls.rs"];
+
+/// The errors that may be the cause of another there: the system's, which knows no content, what passed `redact`, our own,
+/// and those of the TLS library over settings alone.
+const CAUSES: [&str; 14] = [
+    "std::io::Error",
+    "io::Error",
+    "Foreign",
+    "FileError",
+    "SecretError",
+    "CertificateError",
+    "CommandError",
+    "TlsFileError",
+    "NotAToken",
+    "NoAnswer",
+    "Box<TokenHttpError>",
+    "TrustError",
+    "rustls::Error",
+    "CredentialProblem",
+];
+
+#[test]
+fn no_foreign_error_leaves_what_reads_secrets() {
+    let folder = source_folder();
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for path in sources(&folder) {
+        let inside = path.strip_prefix(&folder).unwrap();
+        if is_test_file(&path) || !READERS_OF_SECRETS.iter().any(|reader| inside.starts_with(reader)) {
+            continue;
+        }
+        let code = product_code(&path);
+        let squeezed = code.split_whitespace().collect::<Vec<_>>().join(" ");
+        let has_errors = squeezed.contains("thiserror::Error");
+        // A field that thiserror takes for the cause: `source: T`, `#[source] T`, `#[from] T`.
+        for mark in ["#[source]", "#[from]", " source:"] {
+            for (at, _) in squeezed.match_indices(mark) {
+                let rest = squeezed[at + mark.len()..].trim_start().trim_start_matches("source:").trim_start();
+                let cause = rest.split([',', ')', '}', ' ']).next().unwrap();
+                let is_type = cause.starts_with(char::is_uppercase) && cause.contains(char::is_lowercase);
+                let is_field = has_errors && (is_type || cause.contains("::"));
+                seen += 1;
+                if is_field && !CAUSES.contains(&cause) {
+                    wrong.push(format!("{}: {mark} {cause}", inside.display()));
+                }
+            }
+        }
+        // Parsers of these bytes whose errors repeat them, printed or wrapped as they are.
+        for leak in ["pem::Error", "serde_json::Error", "DecodeError", "Box<dyn Error"] {
+            if squeezed.contains(leak) {
+                wrong.push(format!("{}: {leak}", inside.display()));
+            }
+        }
+    }
+    assert!(seen > 10, "{seen} causes were looked at");
+    assert!(wrong.is_empty(), "these errors may repeat a secret:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn production_build_leaves_out_what_only_the_sandbox_needs() {
     let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();

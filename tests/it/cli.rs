@@ -21,6 +21,7 @@ fn root() -> PathBuf {
 fn good_config(folder: &Path) -> String {
     let path = folder.join("gateway.toml");
     std::fs::write(folder.join("key"), "abcdefgh").unwrap();
+    std::fs::set_permissions(folder.join("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let text = "[listeners.default]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
                 [credentials.emulator]\nkind = \"access_key\"\nkey = { file = \"key\" }\n\
                 [endpoints.local]\nurl = \"http://127.0.0.1:1\"\ncredential = \"emulator\"\n";

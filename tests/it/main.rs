@@ -32,6 +32,7 @@ mod listener_reload;
 mod listeners;
 #[cfg(unix)]
 mod log;
+mod mangled;
 mod memory;
 mod observability;
 mod overload;

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use signalr_gateway::sandbox::{
-    APP_CLIENT_ID, Application, ClientCertificate, CredentialChoice, EXTERNAL_ISSUER, Fault, FaultKind, Files, Sandbox,
-    SecretText,
+    APP_CLIENT_ID, Application, ClientCertificate, CredentialChoice, EXTERNAL_ISSUER, Fault, FaultKind, Files,
+    GatewayConfig, SERVICE_CONNECTION, Sandbox, SecretText,
 };
 
-use crate::support::{Lab, wait_until};
+use crate::support::{Caller, HELLO, Lab, Process, SEND, Stage, wait_until};
 
 /// The life of what files are rotated to.
 const ANOTHER_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -121,4 +121,106 @@ async fn file_that_was_refused_for_good_is_tried_again_as_soon_as_it_changes() {
             .await;
         lab.hello().await.is(202);
     }
+}
+
+/// The real binary with a client secret for `east`, and an Entra that makes another token each time.
+async fn process_with_secret(stage: &Stage) -> (Process, Files) {
+    let more = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n".to_owned();
+    let config = GatewayConfig { more, ..GatewayConfig::default() };
+    let config = config.with_credential("east", CredentialChoice::ClientSecret);
+    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
+    stage.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    (process, files)
+}
+
+/// Changes the configuration and waits until it is in force.
+async fn reload(process: &Process, files: &Files, from: &str, to: &str) {
+    let before = process.metrics().await.sum("config_reloads_total", &[("result", "success")]);
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    assert!(text.contains(from), "{from} is not in {text}");
+    std::fs::write(&files.config, text.replacen(from, to, 1)).unwrap();
+    process.hang_up().await;
+    wait_until("the configuration was reloaded", async || {
+        let now = process.metrics().await.sum("config_reloads_total", &[("result", "success")]);
+        (now > before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn credential_with_another_proof_goes_on_with_its_token_until_it_has_a_new_one() {
+    let stage = Stage::start().await;
+    let (process, files) = process_with_secret(&stage).await;
+    let hello = async || {
+        let mut caller = Caller::connect(process.listener()).await;
+        caller.post(SEND, "application/json", HELLO).await.is(202);
+        let arrivals = stage.sandbox.endpoint("east").unwrap().server.journal().entries();
+        let last = arrivals.into_iter().rfind(|entry| entry.path() != "/api/health").unwrap();
+        last.authorization.unwrap().fingerprint.clone()
+    };
+    let first = hello().await;
+    // Entra does not answer while the secret moves.
+    stage.sandbox.entra().faults().set(Fault::always(FaultKind::Hang));
+    std::fs::copy(&files.secret, stage.folder.path().join("moved")).unwrap();
+    reload(&process, &files, "\"client-secret\"", "\"moved\"").await;
+    assert_eq!(hello().await, first);
+    let expiry = process.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
+    assert!(expiry > unix_now().as_secs_f64(), "the gauge is that of the token in service: {expiry}");
+    stage.sandbox.entra().faults().clear().await;
+    wait_until("the new proof has a token of its own", async || (hello().await != first).then_some(())).await;
+}
+
+#[tokio::test]
+async fn another_identity_never_begins_with_the_token_of_the_one_before() {
+    for (key, value) in [("tenant = ", SERVICE_CONNECTION), ("client_id = ", SERVICE_CONNECTION)] {
+        let stage = Stage::start().await;
+        let (process, files) = process_with_secret(&stage).await;
+        stage.sandbox.entra().faults().set(Fault::always(FaultKind::Reset));
+        let text = std::fs::read_to_string(&files.config).unwrap();
+        let of_east = text.split("[credentials.east]").nth(1).unwrap();
+        let line = of_east.lines().find(|line| line.starts_with(key)).unwrap();
+        let (head, tail) = text.split_once("[credentials.east]").unwrap();
+        let tail = tail.replacen(line, &format!("{key}\"{value}\""), 1);
+        std::fs::write(&files.config, format!("{head}# another identity\n[credentials.east]{tail}")).unwrap();
+        reload(&process, &files, "# another identity", "# the other identity").await;
+        let mut caller = Caller::connect(process.listener()).await;
+        stage.sandbox.endpoint("east").unwrap().server.journal().clear();
+        caller.post(SEND, "application/json", HELLO).await.is_refused(503, "token_unavailable");
+        let arrivals = stage.sandbox.endpoint("east").unwrap().server.journal().entries();
+        assert!(arrivals.iter().all(|entry| entry.authorization.is_none()), "{arrivals:#?}");
+    }
+}
+
+#[tokio::test]
+async fn link_to_another_file_of_the_same_time_and_length_is_followed() {
+    let stage = Stage::start().await;
+    let folder = stage.folder.path();
+    let store = tempfile::tempdir().unwrap();
+    let config = GatewayConfig::default().with_credential("east", CredentialChoice::TokenFile);
+    let files = stage.sandbox.write_files(folder, &config).unwrap();
+    let tokens = ["one", "two"].map(|name| store.path().join(name));
+    for (path, letter) in tokens.iter().zip(["a", "b"]) {
+        std::fs::write(path, letter.repeat(40)).unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    }
+    let link = folder.join("east-token");
+    let switch = |to: &Path| {
+        let beside = folder.join("beside");
+        std::os::unix::fs::symlink(to, &beside).unwrap();
+        std::fs::rename(beside, &link).unwrap();
+    };
+    switch(&tokens[0]);
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], folder).await;
+    let fingerprint = async || {
+        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+        let east = status["credentials"].as_array()?.iter().find(|credential| credential["name"] == "east")?.clone();
+        east["token"].as_str().map(str::to_owned)
+    };
+    let first = wait_until("the first token is in service", fingerprint).await;
+    switch(&tokens[1]);
+    wait_until("the other is", async || fingerprint().await.filter(|other| *other != first)).await;
 }

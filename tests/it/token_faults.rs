@@ -93,13 +93,7 @@ const FALLS: &[Fall] = &[
         what: "a life in words",
         begins: |sandbox| lifetime(sandbox, json!("soon")),
         reason: "malformed",
-        told: "how long its token lives",
-    },
-    Fall {
-        what: "a life that is written as text",
-        begins: |sandbox| lifetime(sandbox, json!("3599")),
-        reason: "malformed",
-        told: "cannot be understood",
+        told: "its `expires_in` is neither a number of seconds nor a date",
     },
     Fall {
         what: "a life of ages",
@@ -111,7 +105,7 @@ const FALLS: &[Fall] = &[
         what: "a life that is no whole number",
         begins: |sandbox| lifetime(sandbox, json!(1e300)),
         reason: "malformed",
-        told: "not the JSON of a token answer",
+        told: "its `expires_in` is neither a number of seconds nor a date",
     },
     Fall {
         what: "a refusal full of escapes",

@@ -1,6 +1,8 @@
 //! What people are told of a token that is refused: the log once for each change of state, the status page, a metric by
 //! cause, and callers without an id, but with who must act.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -43,6 +45,7 @@ async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
         // In one step, so that nobody reads half of it.
         let half_done = files.secret.with_extension("part");
         std::fs::write(&half_done, content).unwrap();
+        std::fs::set_permissions(&half_done, Permissions::from_mode(0o600)).unwrap();
         std::fs::rename(&half_done, &files.secret).unwrap();
         wait_until("it was tried again", async || (asked(&stage.sandbox) > before).then_some(())).await;
     };

@@ -16,6 +16,7 @@ use crate::credential::{
     AssertionSettings, ClientAuthentication, CommandSettings, ManagedIdentity, OAuth2Settings, OAuth2Token,
     SecretSource,
 };
+use crate::redact;
 
 /// Google's name of the metadata server, which every host of Google Cloud resolves.
 const GCP_METADATA: &str = "http://metadata.google.internal";
@@ -172,6 +173,10 @@ fn lower_parameters(
         let fix = "it has a key of its own, or is the gateway's to say".to_owned();
         context.problem(&below(at, name), "is not one of the extra parameters", Some(fix));
     }
+    for (name, value) in parameters {
+        let shown = redact::parameter(name, value);
+        context.decided.push((below(at, name).join("."), shown.into()));
+    }
     parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
@@ -215,6 +220,8 @@ fn command(
             context.problem(&below(at, "environment"), "has something that is no name of a variable", Some(fix));
         }
     }
+    let shown = redact::arguments(argv);
+    context.decided.push((argv_key.join("."), shown.into()));
     let Some((program, arguments)) = argv.split_first().filter(|(program, _)| !program.is_empty()) else {
         if !context.is_incomplete(&argv_key) {
             let fix = "write the program and its arguments, each by itself: [\"get-token\", \"--audience\", \"…\"]"

@@ -20,8 +20,10 @@ use figment::value::Value;
 use super::file::{AccessFile, ConfigFile, FormatFile, IdempotencyFile, LoggingFile, MessageRetryFile, RetryFile};
 use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
+use crate::files::{self, FileError};
 use crate::gateway::{LogFormat, LoggingSettings, Settings, short_hash};
 use crate::proxy::{AccessLog, IdempotencySettings, MessageRetry, ProxySettings, QueueSettings, RetrySettings};
+use crate::redact;
 use crate::serve::ServeSettings;
 
 /// Longer deadlines are mistakes.
@@ -93,7 +95,12 @@ impl<'a> Context<'a> {
     }
 
     fn note(&self, key: &[String], fact: impl Into<String>, fix: Option<String>) -> Problem {
-        Problem { key: key.join("."), fact: fact.into(), origin: self.origin_of(key), fix }
+        let mut fact = fact.into();
+        // People put a secret where its id or its place belongs.
+        if key.first().is_some_and(|table| table == "credentials") {
+            fact = redact::message(&fact);
+        }
+        Problem { key: key.join("."), fact, origin: self.origin_of(key), fix }
     }
 
     fn problem(&mut self, key: &[String], fact: impl Into<String>, fix: Option<String>) {
@@ -125,13 +132,16 @@ impl<'a> Context<'a> {
         }
         let path = self.path(key, path);
         let shown = path.display();
-        match std::fs::File::open(&path).and_then(|file| file.metadata()) {
-            Err(err) => self.problem(key, format!("the file {shown} cannot be read: {err}"), None),
-            Ok(found) if found.is_dir() => self.problem(key, format!("{shown} is a folder, must be a file"), None),
-            Ok(found) if found.is_file() && found.len() == 0 => {
-                self.problem(key, format!("the file {shown} is empty"), None);
+        match files::exists(&path) {
+            Err(FileError::Unreadable { source, .. }) => {
+                self.problem(key, format!("the file {shown} cannot be read: {source}"), None);
             }
-            Ok(_) => {}
+            Err(FileError::NotAFile { kind, .. }) => {
+                self.problem(key, format!("{shown} is {kind}, must be a file"), None);
+            }
+            Err(err) => self.problem(key, err.to_string(), None),
+            Ok(None) => self.problem(key, format!("the file {shown} is empty"), None),
+            Ok(Some(())) => {}
         }
         path
     }

@@ -17,9 +17,9 @@ use http_body_util::Full;
 use super::provider::{self, Question};
 use crate::credential::acquire::Legs;
 use crate::credential::error::{CredentialError, IdentityProvider};
-use crate::credential::secret::Secret;
 use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
+use crate::files::Secret;
 
 /// Where the token is asked for. Azure Pipelines sets it in every job.
 const URL: &str = "SYSTEM_OIDCREQUESTURI";
@@ -35,10 +35,10 @@ pub(super) async fn assertion(
     client: &IdentityClient,
     legs: &Legs,
 ) -> Result<Secret, CredentialError> {
-    let url = SecretSource::Env(URL.to_owned()).read().await?;
+    let url = SecretSource::Env(URL.to_owned()).read(legs).await?;
     let query = [("api-version", API_VERSION), ("serviceConnectionId", service_connection)];
     let url = provider::address(URL, url.expose(), &query)?;
-    let token = access_token.read().await?;
+    let token = access_token.read(legs).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &access_token.to_string())?;
     let request = Request::builder()
         .method(Method::POST)

@@ -19,8 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::SignatureScheme;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::SigningKey;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use x509_parser::parse_x509_certificate;
@@ -28,8 +27,10 @@ use x509_parser::parse_x509_certificate;
 use crate::credential::acquire::{Legs, NotAfter};
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
-use crate::credential::secret::{Secret, SecretError, read_text};
+use crate::credential::secret::remark_on_mode;
 use crate::credential::settings::{AssertionAlgorithm, CertificateSettings};
+use crate::files::pem::{Pem, PemError};
+use crate::files::{self, FileError, Secret};
 use crate::metrics::TokenStage;
 
 /// How far `nbf` lies back and `exp` ahead: clocks may differ, and Microsoft recommends at most ten minutes between them.
@@ -49,14 +50,16 @@ pub enum CertificateError {
         /// The file.
         path: PathBuf,
     },
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The PEM is broken.
-    #[error("{} is not valid PEM", path.display())]
+    #[error("{} {problem}", path.display())]
     BrokenPem {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: rustls_pki_types::pem::Error,
+        /// What is wrong. It repeats nothing of the file.
+        problem: PemError,
     },
     /// There is no certificate in the file.
     #[error("{} holds no certificate", path.display())]
@@ -65,7 +68,10 @@ pub enum CertificateError {
         path: PathBuf,
     },
     /// The certificate is not X.509.
-    #[error("the certificate in {} cannot be read", path.display())]
+    #[error(
+        "a certificate in {path} is not X.509: part of it is missing or was changed on its way; copy it whole, and look at it          with `openssl x509 -in {path} -noout -text`",
+        path = path.display()
+    )]
     BrokenCertificate {
         /// The file.
         path: PathBuf,
@@ -87,13 +93,13 @@ pub enum CertificateError {
         path: PathBuf,
     },
     /// The key cannot be used.
-    #[error("the private key in {} cannot be used", path.display())]
+    #[error(
+        "the private key in {path} is not a key in PKCS#8, PKCS#1 or SEC1 of 2048 to 8192 bits: part of it is missing or was          changed on its way; copy it whole, and check it with `openssl pkey -in {path} -noout -check`",
+        path = path.display()
+    )]
     BrokenKey {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: rustls::Error,
     },
     /// The key is not RSA.
     #[error(
@@ -126,13 +132,10 @@ pub enum CertificateError {
         not_after: SystemTime,
     },
     /// The key does not sign.
-    #[error("the private key in {} cannot sign", path.display())]
+    #[error("the private key in {path} cannot sign: check it with `openssl pkey -in {path} -noout -check`", path = path.display())]
     Sign {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: rustls::Error,
     },
     /// The system gives no random numbers.
     #[error("the system has no random numbers to give")]
@@ -157,46 +160,55 @@ pub(super) async fn assertion(
     legs: &Legs,
 ) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = make(settings, client_id, token_url).await;
+    let outcome = make(settings, client_id, token_url, legs).await;
     let not_after = match &outcome {
-        Ok((_, not_after)) | Err(CredentialError::Certificate(CertificateError::Expired { not_after, .. })) => {
+        Ok((_, not_after)) | Err(CertificateError::Expired { not_after, .. }) => {
             Some(NotAfter::Certificate(*not_after))
         }
         Err(_) => None,
     };
     let subject = format!("assertion signed with certificate {}", settings.certificate.display());
+    let outcome = outcome.map_err(CredentialError::from);
     let proof = outcome.as_ref().map(|(token, _)| token);
     legs.record_local(TokenStage::Assertion, subject, started, not_after, proof);
     outcome.map(|(token, _)| token)
+}
+
+/// Reads the certificate and its key and says whether they go together and the certificate is in force.
+pub(super) async fn inspect(settings: &CertificateSettings, legs: &Legs) -> Result<(), CredentialError> {
+    // Its audience is of no matter: nobody gets it.
+    make(settings, "", "", legs).await?;
+    Ok(())
 }
 
 async fn make(
     settings: &CertificateSettings,
     client_id: &str,
     token_url: &str,
-) -> Result<(Secret, SystemTime), CredentialError> {
-    let certificate = ClientCertificate::read(settings).await?;
+    legs: &Legs,
+) -> Result<(Secret, SystemTime), CertificateError> {
+    let certificate = ClientCertificate::read(settings, legs).await?;
     let now = SystemTime::now();
     if certificate.not_after < now {
         let (path, not_after) = (settings.certificate.clone(), certificate.not_after);
-        return Err(CertificateError::Expired { path, not_after }.into());
+        return Err(CertificateError::Expired { path, not_after });
     }
     let token = certificate.assertion(settings, client_id, token_url, now)?;
     Ok((token, certificate.not_after))
 }
 
 impl ClientCertificate {
-    async fn read(settings: &CertificateSettings) -> Result<Self, CredentialError> {
+    async fn read(settings: &CertificateSettings, legs: &Legs) -> Result<Self, CertificateError> {
         let certificate_path = &settings.certificate;
-        let certificate_pem = read_pem(certificate_path).await?;
-        let (key_path, key_pem) = match &settings.key {
-            None => (certificate_path.clone(), None),
-            Some(path) => (path.clone(), Some(read_pem(path).await?)),
+        let mut certificate_pem = read_pem(certificate_path, legs).await?;
+        let (key_path, key) = match &settings.key {
+            None => (certificate_path.clone(), load_key(certificate_path, &mut certificate_pem)?),
+            Some(path) => (path.clone(), load_key(path, &mut read_pem(path, legs).await?)?),
         };
-        // The key first: the headers of an encrypted one look like broken PEM to who reads certificates.
-        let key = parse_key(&key_path, key_pem.as_ref().unwrap_or(&certificate_pem))?;
-        let certificates = parse_certificates(certificate_path, &certificate_pem)?;
-        Self::pair(certificates, key, key_path, certificate_path).map_err(Into::into)
+        if certificate_pem.certificates.is_empty() {
+            return Err(CertificateError::NoCertificate { path: certificate_path.to_owned() });
+        }
+        Self::pair(certificate_pem.certificates, key, key_path, certificate_path)
     }
 
     /// Finds the certificate that the key belongs to. It is usually the first, but tools write chains in any order.
@@ -252,7 +264,7 @@ impl ClientCertificate {
         let segment = |value: &Value| jwt::encode(value.to_string().as_bytes());
         let signed = format!("{}.{}", segment(&self.header(settings)), segment(&claims));
         let signature = signer.sign(signed.as_bytes());
-        let signature = signature.map_err(|source| CertificateError::Sign { path: self.key_path.clone(), source })?;
+        let signature = signature.map_err(|_unshown| CertificateError::Sign { path: self.key_path.clone() })?;
         Ok(Secret::new(format!("{signed}.{}", jwt::encode(&signature))))
     }
 
@@ -278,40 +290,41 @@ impl ClientCertificate {
     }
 }
 
-async fn read_pem(path: &Path) -> Result<Secret, CredentialError> {
-    match read_text(path).await {
-        Ok(text) if text.expose().contains("-----BEGIN ") => Ok(text),
+async fn read_pem(path: &Path, legs: &Legs) -> Result<Pem, CertificateError> {
+    let file = match files::read(path).await {
+        Ok(file) => file,
         // PKCS#12 and DER are binary, which the reader of texts refuses.
-        Ok(_) | Err(SecretError::NotText { .. }) => Err(CertificateError::NotPem { path: path.to_owned() }.into()),
-        Err(err) => Err(err.into()),
-    }
-}
-
-fn parse_certificates(path: &Path, pem: &Secret) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose().as_bytes()).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(CertificateError::NoCertificate { path: path.to_owned() }),
-        Ok(certificates) => Ok(certificates),
-        Err(source) => Err(CertificateError::BrokenPem { path: path.to_owned(), source }),
-    }
-}
-
-fn parse_key(path: &Path, pem: &Secret) -> Result<Arc<dyn SigningKey>, CertificateError> {
-    // "BEGIN ENCRYPTED PRIVATE KEY" (PKCS#8) and "Proc-Type: 4,ENCRYPTED" (the older form of OpenSSL).
-    if pem.expose().contains("ENCRYPTED") {
-        return Err(CertificateError::EncryptedKey { path: path.to_owned() });
-    }
-    let path = path.to_owned();
-    let key = match PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()) {
-        Ok(key) => key,
-        Err(rustls_pki_types::pem::Error::NoItemsFound) => return Err(CertificateError::NoKey { path }),
-        Err(source) => return Err(CertificateError::BrokenPem { path, source }),
+        Err(FileError::NotText { path }) => return Err(CertificateError::NotPem { path }),
+        Err(err) => return Err(err.into()),
     };
-    let loaded = default_provider().key_provider.load_private_key(key);
-    match loaded {
+    let pem = Pem::parse(&file.text).map_err(|problem| {
+        let path = path.to_owned();
+        if problem == PemError::NotPem {
+            CertificateError::NotPem { path }
+        } else {
+            CertificateError::BrokenPem { path, problem }
+        }
+    })?;
+    if !pem.keys.is_empty() {
+        remark_on_mode(&file, path, legs);
+    }
+    if let Some(remark) = pem.remark() {
+        legs.remark(format!("file {} {remark}", path.display()));
+    }
+    Ok(pem)
+}
+
+/// Takes the key out of a file.
+fn load_key(path: &Path, pem: &mut Pem) -> Result<Arc<dyn SigningKey>, CertificateError> {
+    let path = path.to_owned();
+    if pem.has_encrypted_key {
+        return Err(CertificateError::EncryptedKey { path });
+    }
+    let Some(key) = pem.keys.drain(..).next() else { return Err(CertificateError::NoKey { path }) };
+    match default_provider().key_provider.load_private_key(key) {
         Ok(key) if key.algorithm() == rustls::SignatureAlgorithm::RSA => Ok(key),
         Ok(_) => Err(CertificateError::NotRsa { path }),
-        Err(source) => Err(CertificateError::BrokenKey { path, source }),
+        Err(_unshown) => Err(CertificateError::BrokenKey { path }),
     }
 }
 

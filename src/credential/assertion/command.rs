@@ -7,18 +7,20 @@
 //!
 //! It is run at each exchange. What it prints to stdout is never shown.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::credential::acquire::Legs;
 use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
+use crate::credential::life;
 use crate::credential::process::{CommandError, Program};
-use crate::credential::secret::Secret;
 use crate::credential::settings::CommandSettings;
+use crate::files::Secret;
 use crate::metrics::TokenStage;
 
 /// How long after its expiry an assertion is still sent: this host's clock may be ahead, and Entra has the last word.
@@ -28,15 +30,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 #[derive(Deserialize)]
 struct Printed {
     token: String,
-    expires_at: Option<ExpiresAt>,
-}
-
-/// RFC 3339, or seconds since 1970.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ExpiresAt {
-    Seconds(u64),
-    Text(String),
+    /// RFC 3339, or seconds since 1970.
+    expires_at: Option<Value>,
 }
 
 /// Runs the program and takes the assertion from what it prints.
@@ -77,10 +72,11 @@ impl Misprint {
 }
 
 fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, Misprint> {
-    let text = stdout.expose().trim();
+    let text = stdout.expose().trim_start_matches('\u{feff}').trim();
     let (token, expires_at) = if text.starts_with('{') {
         let printed: Printed = serde_json::from_str(text).map_err(|_err| Misprint::NotAToken)?;
-        let expires_at = printed.expires_at.as_ref().map(ExpiresAt::time).transpose()?;
+        let expires_at = printed.expires_at.filter(|at| !at.is_null());
+        let expires_at = expires_at.map(|at| life::moment(&at).ok_or(Misprint::NotAToken)).transpose()?;
         (Secret::new(printed.token), expires_at)
     } else {
         (Secret::new(text.to_owned()), None)
@@ -93,17 +89,10 @@ fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, Misprint> {
     }
 }
 
-impl ExpiresAt {
-    fn time(&self) -> Result<SystemTime, Misprint> {
-        match self {
-            Self::Seconds(seconds) => UNIX_EPOCH.checked_add(Duration::from_secs(*seconds)).ok_or(Misprint::NotAToken),
-            Self::Text(text) => humantime::parse_rfc3339_weak(text).map_err(|_err| Misprint::NotAToken),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn jwt(claims: &str) -> String {
@@ -120,6 +109,9 @@ mod tests {
             format!(r#"{{"token":"{token}"}}"#),
             format!(r#"{{"token":"{token}","expires_at":1800003600,"more":1}}"#),
             format!(r#"{{"token":"{token}","expires_at":"2030-01-15T08:00:00Z"}}"#),
+            format!(r#"{{"token":"{token}","expires_at":"1800003600"}}"#),
+            format!(r#"{{"token":"{token}","expires_at":null}}"#),
+            ["\u{feff}", token.as_str()].concat(),
         ] {
             assert_eq!(read(&good), Ok(token.clone()), "{good}");
         }

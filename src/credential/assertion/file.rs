@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::credential::acquire::{Legs, NotAfter};
-use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
-use crate::credential::secret::{Secret, read_token};
+use crate::credential::secret::read_token;
+use crate::files::Secret;
 use crate::metrics::TokenStage;
 
 /// How long after its expiry an assertion is still sent: this host's clock may be ahead, and Entra has the last word.
@@ -20,7 +20,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// Reads the assertion.
 pub(super) async fn assertion(path: &Path, legs: &Legs) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = read(path).await;
+    let outcome = read(path, legs).await;
     let claims = outcome.as_ref().ok().and_then(|token| jwt::claims(token.expose()));
     let not_after = claims.as_ref().and_then(jwt::expiry).map(NotAfter::AssertionFile);
     let subject = format!("assertion from file {}", path.display());
@@ -28,11 +28,21 @@ pub(super) async fn assertion(path: &Path, legs: &Legs) -> Result<Secret, Creden
     outcome
 }
 
-async fn read(path: &Path) -> Result<Secret, CredentialError> {
-    let token = read_token(path).await?;
-    if Bearer::new(token.expose()).is_err() {
-        return Err(CredentialError::NotATokenFile { path: path.to_owned() });
+/// Reads the assertion and notes whether it looks like one. What it says is for Entra to judge.
+pub(super) async fn inspect(path: &Path, legs: &Legs) -> Result<(), CredentialError> {
+    let token = read(path, legs).await?;
+    if jwt::claims(token.expose()).is_none() {
+        legs.remark(format!(
+            "file {} holds a token that is not a JWT, and Entra takes no other assertion",
+            path.display()
+        ));
     }
+    Ok(())
+}
+
+/// Reads the assertion, if it has not expired.
+async fn read(path: &Path, legs: &Legs) -> Result<Secret, CredentialError> {
+    let token = read_token(path, legs).await?;
     match jwt::claims(token.expose()).as_ref().and_then(jwt::expiry) {
         Some(expired) if expired + CLOCK_TOLERANCE < SystemTime::now() => {
             Err(CredentialError::ExpiredFile { path: path.to_owned(), expired })

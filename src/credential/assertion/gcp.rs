@@ -16,8 +16,8 @@ use super::provider::{self, Question};
 use crate::credential::acquire::Legs;
 use crate::credential::answer::Answer;
 use crate::credential::error::{CredentialError, IdentityProvider, UnusableAnswer};
-use crate::credential::secret::Secret;
 use crate::credential::transport::IdentityClient;
+use crate::files::Secret;
 
 /// Demanded of every request, and set in every answer of the real metadata server.
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");

@@ -16,9 +16,9 @@ use http_body_util::Full;
 use super::provider::{self, Question};
 use crate::credential::acquire::Legs;
 use crate::credential::error::{CredentialError, IdentityProvider};
-use crate::credential::secret::Secret;
 use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
+use crate::files::Secret;
 
 /// Where the token is asked for; it has a query of its own.
 const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
@@ -27,10 +27,10 @@ const TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 
 /// Asks GitHub for the job's ID token. The audience is always named: without it, it is the owner of the repository.
 pub(super) async fn assertion(audience: &str, client: &IdentityClient, legs: &Legs) -> Result<Secret, CredentialError> {
-    let url = SecretSource::Env(URL.to_owned()).read().await?;
+    let url = SecretSource::Env(URL.to_owned()).read(legs).await?;
     let url = provider::address(URL, url.expose(), &[("audience", audience)])?;
     let source = SecretSource::Env(TOKEN.to_owned());
-    let token = source.read().await?;
+    let token = source.read(legs).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &source.to_string())?;
     let request = Request::builder()
         .method(Method::GET)

@@ -9,9 +9,9 @@ use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions
 
 use crate::credential::acquire::{Legs, Life};
 use crate::credential::error::CredentialError;
-use crate::credential::secret::Secret;
 use crate::credential::settings::{ManagedIdentity, ManagedIdentitySettings};
 use crate::credential::transport::{Destination, IdentityClient, LegClient};
+use crate::files::Secret;
 use crate::metrics::TokenStage;
 
 /// Asking for a token of a managed identity.
@@ -31,7 +31,8 @@ impl ManagedIdentityRequest<'_> {
             user_assigned_id: user_assigned(&self.identity.id),
             client_options: leg.options(),
         };
-        let credential = ManagedIdentityCredential::new(Some(options)).map_err(CredentialError::Settings)?;
+        let credential =
+            ManagedIdentityCredential::new(Some(options)).map_err(|err| CredentialError::settings(&err))?;
         let token = credential.get_token(&[self.scope], None).await.map_err(CredentialError::unwrap)?;
         let life = leg.take_life()?;
         Ok((Secret::new(token.token.secret().to_owned()), life))

@@ -24,9 +24,9 @@ pub(crate) use managed_identity::ManagedIdentityRequest;
 
 use super::acquire::Legs;
 use super::error::CredentialError;
-use super::secret::Secret;
 use super::settings::{AssertionSettings, CertificateSettings, Proof};
 use super::transport::IdentityClient;
+use crate::files::Secret;
 use crate::metrics::TokenStage;
 use crate::tls::Trust;
 
@@ -69,6 +69,31 @@ impl AssertionSource {
                 | AssertionSettings::GcpMetadata { .. }
                 | AssertionSettings::Command(_),
             ) => Vec::new(),
+        }
+    }
+
+    /// Reads what lies on this host for an assertion, as far as that can be judged here. Runs nothing.
+    pub(crate) async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
+        match self {
+            Self::Certificate { settings, .. } => certificate::inspect(settings, legs).await,
+            // It may be mounted later than the gateway starts.
+            Self::Federated(AssertionSettings::File { path }) if !path.exists() => {
+                legs.remark(format!("file {} is not there yet", path.display()));
+                Ok(())
+            }
+            Self::Federated(AssertionSettings::File { path }) => file::inspect(path, legs).await,
+            Self::Federated(AssertionSettings::OAuth2(settings)) => {
+                settings.secret.read(legs).await.map(drop).map_err(Into::into)
+            }
+            Self::Federated(AssertionSettings::AzurePipelines { access_token, .. }) => {
+                access_token.read(legs).await.map(drop).map_err(Into::into)
+            }
+            Self::Federated(
+                AssertionSettings::ManagedIdentity { .. }
+                | AssertionSettings::GithubActions { .. }
+                | AssertionSettings::GcpMetadata { .. }
+                | AssertionSettings::Command(_),
+            ) => Ok(()),
         }
     }
 }

@@ -19,9 +19,10 @@ use http_body_util::Full;
 use super::provider::{self, Question};
 use crate::credential::acquire::Legs;
 use crate::credential::error::{CredentialError, IdentityProvider};
-use crate::credential::secret::{Secret, SecretError};
+use crate::credential::secret::SecretError;
 use crate::credential::settings::{ClientAuthentication, OAuth2Settings, OAuth2Token};
 use crate::credential::transport::IdentityClient;
+use crate::files::Secret;
 
 /// Asks the token endpoint.
 pub(super) async fn assertion(
@@ -29,7 +30,7 @@ pub(super) async fn assertion(
     client: &IdentityClient,
     legs: &Legs,
 ) -> Result<Secret, CredentialError> {
-    let secret = settings.secret.read().await?;
+    let secret = settings.secret.read(legs).await?;
     let request = request(settings, &secret)?;
     let subject = format!("token of OAuth 2.0 client {}", settings.client_id);
     let question = Question { provider: IdentityProvider::OAuth2, subject, request, secret: Some(&secret) };

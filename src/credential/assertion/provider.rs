@@ -15,9 +15,11 @@ use crate::credential::error::{
     CredentialError, IdentityEndpoint, IdentityEndpointKind, IdentityProvider, NoAnswer, TokenHttpError, UnusableAnswer,
 };
 use crate::credential::jwt;
-use crate::credential::secret::{Secret, SecretError};
+use crate::credential::secret::SecretError;
 use crate::credential::transport::IdentityClient;
+use crate::files::Secret;
 use crate::metrics::TokenStage;
+use crate::redact::Sent;
 
 /// Some providers refuse clients that do not name themselves.
 pub(super) const USER_AGENT: &str = concat!("signalr-gateway/", env!("CARGO_PKG_VERSION"));
@@ -76,15 +78,20 @@ async fn exchange(
     let request =
         request.map_err(|_invalid| no_answer(NoAnswer::Unsendable("its address or headers are not valid")))?;
     let answer = client.send(request).await.map_err(no_answer)?;
+    let refusal = |answer: &Answer| {
+        let mut sent = Sent::default();
+        if let Some(secret) = secret {
+            sent.add(secret.expose());
+        }
+        refusal(endpoint, false, answer, &sent)
+    };
     if !answer.status.is_success() {
-        let answer = without(answer, secret);
-        return Err(Box::new(refusal(endpoint, false, &answer)).into());
+        return Err(Box::new(refusal(&answer)).into());
     }
     match read(&answer).and_then(checked) {
         Ok(assertion) => Ok((assertion, answer)),
         Err(unusable) => {
-            let answer = without(answer, secret);
-            let refusal = refusal(endpoint, false, &answer);
+            let refusal = refusal(&answer);
             Err(Box::new(TokenHttpError { unusable: Some(unusable), ..refusal }).into())
         }
     }
@@ -94,13 +101,6 @@ async fn exchange(
 fn checked(token: Secret) -> Result<Secret, UnusableAnswer> {
     Bearer::new(token.expose()).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
     jwt::claims(token.expose()).map(|_| token).ok_or(UnusableAnswer::NotAnAssertion)
-}
-
-/// Takes what was sent out of what came back.
-fn without(answer: Answer, secret: Option<&Secret>) -> Answer {
-    let Some(secret) = secret.map(Secret::expose).filter(|secret| !secret.is_empty()) else { return answer };
-    let body = String::from_utf8_lossy(&answer.body).replace(secret, "…");
-    Answer { body: Bytes::from(body), ..answer }
 }
 
 /// Reads a field of a JSON answer that holds a token.

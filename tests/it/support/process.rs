@@ -103,6 +103,11 @@ impl Process {
         Self { child, ready, stderr, reader }
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// The address of the listener `default`.
     pub(crate) fn listener(&self) -> SocketAddr {
         self.ready["listeners"]["default"].as_str().unwrap().parse().unwrap()

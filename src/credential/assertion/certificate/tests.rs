@@ -149,8 +149,8 @@ async fn what_cannot_be_used_comes_with_the_command_that_converts_it() {
         (good.key.serialize_pem(), "holds no certificate"),
         ("plain text".into(), "openssl pkcs12 -in "),
         ("-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n".into(), "not valid PEM"),
-        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned() + &other_key, "cannot be read"),
-        (certificate + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "cannot be used"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned() + &other_key, "is not X.509"),
+        (certificate + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "-noout -check`"),
     ] {
         let text = refusal(&settings(&folder, &pem)).await;
         assert!(text.contains(expected), "{expected}: {text}");

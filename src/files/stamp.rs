@@ -1,0 +1,71 @@
+//! How a file looks from outside, for noticing that it changed without reading it.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+/// How a file looks. The inode and the time of its last change tell files apart that have one length and one modification
+/// time, as those of a Nix store have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Looks at files, symbolic links followed; `None` for one that is not there.
+///
+/// # Cancel safety
+/// Safe: a look that hangs is left behind.
+pub async fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    let mut stamps = Vec::with_capacity(paths.len());
+    for path in paths {
+        stamps.push(tokio::fs::metadata(path).await.ok().as_ref().map(Stamp::of));
+    }
+    stamps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_that_leads_to_another_file_of_the_same_time_and_length_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in [("one", "first"), ("two", "other")] {
+            std::fs::write(folder.path().join(name), content).unwrap();
+            File::options()
+                .write(true)
+                .open(folder.path().join(name))
+                .unwrap()
+                .set_modified(SystemTime::UNIX_EPOCH)
+                .unwrap();
+        }
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("one", &link).unwrap();
+        let paths = [link.clone()];
+        let before = stamps(&paths).await;
+        assert_eq!(before, stamps(&paths).await);
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("two", &link).unwrap();
+        assert_ne!(before, stamps(&paths).await);
+        assert_eq!(stamps(&[folder.path().join("none")]).await, [None]);
+    }
+}

@@ -1,0 +1,404 @@
+//! What may be shown of text that somebody else wrote: an identity provider's description, the stderr of a program, the
+//! message of a parser.
+//!
+//! Two filters, in this order. What was sent is known, so no 8 bytes of it come back in any usual encoding. What a program
+//! holds is not known, so each word must look like prose, an identifier, a number, a time or an address; everything else
+//! becomes `…`. Knows nothing of who wrote the text.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+/// The shortest part of a secret that is looked for. Shorter parts occur in prose by chance.
+const WINDOW: usize = 8;
+
+/// Stands in for what is left out.
+const MASK: char = '…';
+
+/// Names after which a value is left out whatever it looks like.
+const SECRET_NAMES: [&str; 12] = [
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "token",
+    "key",
+    "assertion",
+    "authorization",
+    "credential",
+    "signature",
+    "sig",
+];
+
+/// What a request carried and no text may repeat.
+#[derive(Default)]
+pub struct Sent {
+    windows: HashSet<[u8; WINDOW]>,
+    /// Secrets that are shorter than a window, as they are.
+    short: Vec<String>,
+}
+
+impl Sent {
+    /// Adds a secret: as it is, in a form, in hex and in base64.
+    pub fn add(&mut self, secret: &str) {
+        if secret.is_empty() {
+            return;
+        }
+        if secret.len() < WINDOW {
+            self.short.push(secret.to_owned());
+            return;
+        }
+        let hex = secret.bytes().fold(String::with_capacity(2 * secret.len()), |mut hex, byte| {
+            let _infallible = write!(hex, "{byte:02x}");
+            hex
+        });
+        let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        let mut forms = vec![secret.to_owned(), form, hex.to_ascii_uppercase(), hex];
+        for skipped in 0..3 {
+            let aligned = secret.as_bytes().get(skipped..).unwrap_or_default();
+            // What follows the secret changes the last characters, so the last group is left out.
+            let whole = aligned.len() / 3 * 3;
+            let aligned = aligned.get(..whole).unwrap_or_default();
+            forms.extend([STANDARD_NO_PAD.encode(aligned), URL_SAFE_NO_PAD.encode(aligned)]);
+        }
+        for form in forms {
+            self.windows
+                .extend(form.as_bytes().windows(WINDOW).filter_map(|window| <[u8; WINDOW]>::try_from(window).ok()));
+        }
+    }
+
+    /// Replaces each part of a secret.
+    fn without(&self, text: &str) -> String {
+        let mut hidden = vec![false; text.len()];
+        let mut hide = |from: usize, length: usize| {
+            hidden.iter_mut().skip(from).take(length).for_each(|hidden| *hidden = true);
+        };
+        for (at, window) in text.as_bytes().windows(WINDOW).enumerate() {
+            if <[u8; WINDOW]>::try_from(window).is_ok_and(|window| self.windows.contains(&window)) {
+                hide(at, WINDOW);
+            }
+        }
+        for short in &self.short {
+            text.match_indices(short.as_str()).for_each(|(at, found)| hide(at, found.len()));
+        }
+        let mut shown = String::with_capacity(text.len());
+        for (at, letter) in text.char_indices() {
+            match hidden.get(at) {
+                Some(true) if shown.ends_with(MASK) => {}
+                Some(true) => shown.push(MASK),
+                _ => shown.push(letter),
+            }
+        }
+        shown
+    }
+}
+
+impl std::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sent")
+    }
+}
+
+/// Returns what may be shown of a text, in one line without control characters.
+pub fn prose(text: &str, sent: &Sent) -> String {
+    let text = sent.without(text);
+    let mut words = Vec::new();
+    let mut value_follows = false;
+    for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control()).filter(|word| !word.is_empty())
+    {
+        let hidden = value_follows || !is_harmless(word);
+        value_follows = word.ends_with([':', '=']) && !word.contains('/') && names_a_secret(word);
+        words.push((word, hidden));
+    }
+    hide_dumps(&mut words);
+    let (mut shown, mut was_hidden) = (String::with_capacity(text.len()), false);
+    for (word, hidden) in words {
+        let goes_on = hidden && was_hidden;
+        if !shown.is_empty() && !goes_on {
+            shown.push(' ');
+        }
+        match (hidden, was_hidden) {
+            (false, _) => shown.push_str(word),
+            (true, true) => {}
+            (true, false) => push_masked(word, &mut shown),
+        }
+        was_hidden = hidden;
+    }
+    shown
+}
+
+/// Writes what stands for a word, between the quotes around it.
+fn push_masked(word: &str, shown: &mut String) {
+    let is_quote = |letter: char| "\"'`()".contains(letter);
+    let inside = word.trim_start_matches(is_quote);
+    shown.push_str(word.get(..word.len() - inside.len()).unwrap_or_default());
+    shown.push(MASK);
+    let closed = inside.trim_end_matches(|letter: char| is_quote(letter) || ".,;:".contains(letter));
+    shown.push_str(inside.get(closed.len()..).unwrap_or_default());
+}
+
+/// What a library says went wrong, as far as it may be shown: its chain of causes in one line. The error itself is gone, so
+/// that nothing can print it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Foreign(String);
+
+impl Foreign {
+    /// Takes what may be shown of an error and drops the rest.
+    pub fn new(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        Self(prose(&text, &Sent::default()))
+    }
+}
+
+/// Returns a value that the operator wrote where no secret belongs, or what is shown if it may be one all the same.
+pub fn value(text: &str) -> &str {
+    let is_one_word = !text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+    if is_one_word && is_harmless(text) { text } else { "…" }
+}
+
+/// Returns a message of ours with what it quotes in backticks left out where that may be a secret.
+pub fn message(text: &str) -> String {
+    let parts = text.split('`').enumerate().map(|(index, part)| {
+        let is_quoted = index % 2 == 1;
+        if is_quoted && !part.split_whitespace().all(is_harmless) { "…" } else { part }
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
+/// Returns the value of a parameter as it may be shown: not if its name says that it is a secret, or it looks random.
+pub fn parameter<'v>(name: &str, value: &'v str) -> &'v str {
+    if names_a_secret(name) { "…" } else { self::value(value) }
+}
+
+/// Returns the arguments of a program as they may be shown: without what looks random or follows an option that names a
+/// secret.
+pub fn arguments(arguments: &[String]) -> Vec<String> {
+    let mut value_follows = false;
+    let show = |argument: &String| {
+        let hidden = value_follows;
+        value_follows = argument.starts_with('-') && !argument.contains('=') && names_a_secret(argument);
+        if hidden { MASK.to_string() } else { prose(argument, &Sent::default()) }
+    };
+    arguments.iter().map(show).collect()
+}
+
+/// Returns an identifier of a closed alphabet, such as an OAuth error code, or nothing if it is not one.
+pub fn code(text: &str) -> Option<&str> {
+    let is_code = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    (text.len() <= 40 && text.bytes().all(is_code) && is_harmless(text)).then_some(text)
+}
+
+/// Returns the id of a request or of its trace, or nothing if it is not one.
+pub fn id(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let is_short = text.len() < WINDOW && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (is_guid(text) || is_short && !text.is_empty()).then_some(text)
+}
+
+/// Hides runs of bytes that are printed one by one, as letters, as decimal numbers or in hex.
+fn hide_dumps(words: &mut [(&str, bool)]) {
+    let is_byte = |word: &str| {
+        let word = trimmed(word);
+        let word = word.strip_prefix("0x").or_else(|| word.strip_prefix("\\x")).unwrap_or(word);
+        word.len() <= 2 || word.len() <= 3 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    for run in words.chunk_by_mut(|(one, _), (next, _)| is_byte(one) && is_byte(next)) {
+        if run.len() >= 6 {
+            for (word, hidden) in run {
+                (*word, *hidden) = ("", true);
+            }
+        }
+    }
+}
+
+fn trimmed(word: &str) -> &str {
+    word.trim_matches(|letter: char| "\"'`()[]{}<>,.;:!?".contains(letter))
+}
+
+fn names_a_secret(word: &str) -> bool {
+    let name = trimmed(word.trim_end_matches('=')).to_ascii_lowercase();
+    SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
+}
+
+/// Whether a word can be shown: none of its parts looks like random text, and it does not name a secret's value.
+fn is_harmless(word: &str) -> bool {
+    if word.contains(MASK) {
+        return false;
+    }
+    let word = trimmed(word);
+    if let Some((name, value)) = word.split_once(['=', ':'])
+        && names_a_secret(name)
+        && !trimmed(value).is_empty()
+    {
+        return false;
+    }
+    if word.len() < WINDOW {
+        return true;
+    }
+    if word.len() > 200 || is_number_or_time(word) || word.parse::<std::net::SocketAddr>().is_ok() {
+        return word.len() <= 200;
+    }
+    let (mut numbered, mut short) = (0, 0);
+    let parts = word.split(|letter: char| "/=:?&,;@#|\"'`()[]{}<>".contains(letter));
+    parts.filter(|part| !part.is_empty() && !is_guid(part)).all(|part| {
+        part.split(['-', '_', '.', '\\', '+', '*', '$', '~', '%', '!']).filter(|piece| !piece.is_empty()).all(|piece| {
+            let letters = piece.trim_end_matches(|letter: char| letter.is_ascii_digit());
+            let digits = piece.len() - letters.len();
+            // Few short pieces, so that no list of bytes is a word.
+            short += usize::from(piece.len() <= 3);
+            if short > 6 {
+                return false;
+            }
+            match (letters, digits) {
+                (_, 0) => is_natural(letters),
+                // An error code: `7000215`, `AADSTS7000215`, `TF400813`.
+                ("" | "AADSTS" | "TF" | "CA" | "MSAL", 1..=8) => true,
+                // `oauth2`, `v2`, `PS256`.
+                (letters, 1..=3) if letters.len() <= 8 && is_natural(letters) => {
+                    numbered += 1;
+                    numbered <= 2
+                }
+                _ => false,
+            }
+        })
+    })
+}
+
+/// Whether letters are cased and spelt like a word or a name made of words, not like random text.
+fn is_natural(letters: &str) -> bool {
+    if letters.len() > 40 || !letters.chars().all(char::is_alphabetic) {
+        return false;
+    }
+    let is_vowel = |letter: char| "aeiouyAEIOUY".contains(letter) || !letter.is_ascii();
+    let (mut humps, mut consonants, mut most_consonants, mut was_lower) = (0, 0, 0, false);
+    for letter in letters.chars() {
+        humps += usize::from(was_lower && letter.is_uppercase());
+        was_lower = letter.is_lowercase();
+        consonants = if is_vowel(letter) { 0 } else { consonants + 1 };
+        most_consonants = most_consonants.max(consonants);
+    }
+    let is_all_upper = letters.chars().all(char::is_uppercase);
+    // `connection`, `ClientSecretCredential`, `ACTIONS`, `HTTPS`: words have vowels, and capitals begin words.
+    humps <= letters.len() / 5 && (most_consonants <= 5 || is_all_upper && letters.len() < WINDOW)
+}
+
+/// Whether it is a number, a date or a time: few groups of digits, so that no list of bytes is one.
+fn is_number_or_time(word: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_digit() || b"-:.+/TZ%".contains(&byte);
+    let groups = word.split(|letter: char| !letter.is_ascii_digit()).filter(|group| !group.is_empty());
+    word.len() <= 32 && word.bytes().all(is_part) && (1..=7).contains(&groups.count())
+}
+
+fn is_guid(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        prose(text, &Sent::default())
+    }
+
+    #[test]
+    fn descriptions_of_entra_and_its_like_stay_as_they_are() {
+        for text in [
+            "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret \
+             value, not the client secret ID, for a secret added to app '11111111-2222-3333-4444-555555555555'.",
+            "AADSTS700016: Application with identifier '11111111-2222-3333-4444-555555555555' was not found in the directory \
+             'Contoso'. This can happen if the application has not been installed by the administrator of the tenant.",
+            "AADSTS50034: The user account does not exist at 2026-11-26T17:03:30.123Z",
+            "AADSTS700213: No matching federated identity record found for presented assertion subject \
+             'repo:contoso/chat:ref:refs/heads/main'. https://learn.microsoft.com/entra/workload-id",
+            "TF400813: The user is not authorized to access this resource.",
+            "invalid peer certificate: NotValidForName",
+            "Identity not found",
+            "invalid_client",
+            "Please run 'az login' to setup account.",
+            "curl: (7) Failed to connect to 127.0.0.1:8443 after 0 ms: Connection refused",
+            "sh: 1: /opt/idp/print-token: not found",
+            "the file is at https://login.microsoftonline.com/error?code=7000215",
+        ] {
+            assert_eq!(shown(text), text);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_token_or_is_named_as_one_is_left_out() {
+        for (text, expected) in [
+            ("sent eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2ln now", "sent … now"),
+            ("key 3q2+7wABAgMEBQYHCAkKCwwNDg8= is bad", "key … is bad"),
+            ("bytes [45, 45, 45, 66, 69, 71, 73, 78]", "bytes …"),
+            ("bytes 2d 2d 2d 42 45 47 49 4e here", "bytes … here"),
+            ("s\0e\0c\0r\0e\0t\0 was read", "… was read"),
+            ("bytes 2d:2d:2d:42:45:47:49:4e", "bytes …"),
+            ("bytes 45,45,45,66,69,71,73,78", "bytes …"),
+            ("password=hunter2 user=me", "… user=me"),
+            ("client_secret: hunter2 was sent", "client_secret: … was sent"),
+            ("'Abc8Q~dEfGhIjKlMnOpQrStUvWxYz012345' is not valid", "'…' is not valid"),
+            ("a\nb\u{1b}[2J\tc", "a b [2J c"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_what_was_sent_comes_back() {
+        let mut sent = Sent::default();
+        sent.add("correct horse battery");
+        sent.add("abc12");
+        for text in [
+            "got correct horse battery.",
+            "got rrect hor",
+            "client_secret=correct+horse+battery",
+            "abc12",
+            "636F727265637420686F727365",
+            "636f727265637420686f727365",
+            "xxY29ycmVjdCBob3JzZSBiYXR0ZXJ5",
+        ] {
+            let shown = prose(text, &sent);
+            assert!(shown.contains(MASK), "{text} -> {shown}");
+            for leak in ["orrect", "horse", "c12", "7265", "cmVj", "yZWN"] {
+                assert!(!shown.contains(leak), "{text} -> {shown}");
+            }
+        }
+        assert_eq!(prose("the right answer", &sent), "the right answer");
+    }
+
+    #[test]
+    fn what_the_operator_wrote_is_shown_unless_it_may_be_a_secret() {
+        assert_eq!(
+            message("`contoso` is not a domain, see `az ad sp list`"),
+            "`contoso` is not a domain, see `az ad sp list`"
+        );
+        assert_eq!(message("`Abc8Q~dEfGhIj` is neither"), "`…` is neither");
+        let shown = arguments(
+            &["get", "--audience", "api://AzureADTokenExchange", "--password", "hunter2", "Abc8Q~dEfGhIj"]
+                .map(str::to_owned),
+        );
+        assert_eq!(shown, ["get", "--audience", "api://AzureADTokenExchange", "--password", "…", "…"]);
+    }
+
+    #[test]
+    fn codes_and_ids_have_an_alphabet() {
+        assert_eq!((code("invalid_client"), code("a\nb"), code("Abc8Q~dEf")), (Some("invalid_client"), None, None));
+        assert_eq!(id("11111111-2222-3333-4444-555555555555"), Some("11111111-2222-3333-4444-555555555555"));
+        assert_eq!((id("c-1"), id("Abc8Q~dEfGh"), id("")), (Some("c-1"), None, None));
+        assert_eq!(
+            (value("contoso.onmicrosoft"), value("Abc8Q~dEfGhIj"), value("two words")),
+            ("contoso.onmicrosoft", "…", "…")
+        );
+    }
+}
