@@ -13,6 +13,7 @@ mod bad_callers;
 mod calls;
 mod faults;
 mod judge;
+mod reloads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,209 @@
+//! Reloads under load: listeners, endpoints and routes come, go and change their names, among configurations that are refused,
+//! while callers call. Whatever is in force, a hub's calls are for one tenant, and so are all calls on one of the listeners.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use http::header::CONTENT_TYPE;
+use signalr_gateway::sandbox::{Entry, GatewayConfig, TENANT_B, TENANT_C};
+
+use super::calls::digest;
+use super::{number, say};
+use crate::support::{Answer, Caller, Process, Stage, in_time, request, wait_until};
+
+/// Where a caller's calls come in, and for whom they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// The listener that is always there; the hub is `east`'s.
+    HubOfEast,
+    /// The same listener; the hub is `west`'s, which is not always there.
+    HubOfWest,
+    /// A listener that comes and goes. All of its calls are for `west`, whatever their hub.
+    Internal,
+}
+
+impl Door {
+    fn hub(self) -> &'static str {
+        match self {
+            Self::HubOfEast | Self::Internal => "easthub",
+            Self::HubOfWest => "westhub",
+        }
+    }
+
+    fn endpoint(self) -> &'static str {
+        match self {
+            Self::HubOfEast => "east",
+            Self::HubOfWest | Self::Internal => "west",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Called {
+    id: String,
+    door: Door,
+    digest: String,
+    answer: Option<Answer>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_reaches_its_own_tenant_through_any_sequence_of_reloads() {
+    let seed = number("CHAOS_SEED").unwrap_or(5);
+    let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
+    say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
+    let mut dice = Rng::with_seed(seed);
+    let stage = Stage::start().await;
+    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let socket = stage.folder.path().join("internal.sock");
+    let base = stage.sandbox.gateway_config(&GatewayConfig::default());
+    std::fs::write(&files.config, configuration(&base, &socket, &mut dice)).unwrap();
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..9)
+        .map(|number| {
+            let door = [Door::HubOfEast, Door::HubOfWest, Door::Internal][number % 3];
+            let (gateway, socket, is_over) = (process.listener(), socket.clone(), Arc::clone(&is_over));
+            tokio::spawn(async move {
+                let mut called = Vec::new();
+                let mut caller = None;
+                while !is_over.load(Ordering::Relaxed) {
+                    if caller.is_none() {
+                        caller = match door {
+                            Door::Internal => connect(&socket).await,
+                            Door::HubOfEast | Door::HubOfWest => Some(Caller::connect(gateway).await),
+                        };
+                    }
+                    match &mut caller {
+                        Some(connected) => {
+                            let call = call(connected, door, format!("{number}-{}", called.len())).await;
+                            if call.answer.is_none() || connected.is_closed() {
+                                caller = None;
+                            }
+                            called.push(call);
+                        }
+                        None => tokio::time::sleep(Duration::from_millis(10)).await,
+                    }
+                }
+                called
+            })
+        })
+        .collect();
+
+    let began = Instant::now();
+    let mut reloads = 0.0;
+    while began.elapsed() < time {
+        let text = if dice.u8(..4) == 0 { invalid(&base, &mut dice) } else { configuration(&base, &socket, &mut dice) };
+        std::fs::write(&files.config, text).unwrap();
+        process.hang_up().await;
+        reloads = wait_until("the configuration is looked at", async || {
+            let count = process.metrics().await.sum("config_reloads_total", &[]);
+            (count > reloads).then_some(count)
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(dice.u64(..200))).await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let mut called = Vec::new();
+    for caller in callers {
+        called.extend(in_time("the end of a caller", caller).await.unwrap());
+    }
+    judge(&stage, &called);
+    let refused = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
+    say(&format!("{} calls over {reloads} reloads, {refused} of them refused", called.len()));
+    assert!(refused > 0.0 && called.len() > 100, "little happened");
+}
+
+async fn connect(socket: &Path) -> Option<Caller> {
+    // It may go while it is connected to.
+    tokio::net::UnixStream::connect(socket).await.ok()?;
+    Some(Caller::connect_unix(socket).await)
+}
+
+async fn call(caller: &mut Caller, door: Door, id: String) -> Called {
+    let body = format!("{{\"target\":\"t\",\"arguments\":[\"{id}\"]}}");
+    let digest = digest(&body);
+    let request =
+        request("POST", &format!("/api/hubs/{}/:send?api-version=2024-12-01", door.hub())).header("x-request-id", &id);
+    let answer = caller.try_send(request.header(CONTENT_TYPE, "application/json"), body).await.ok();
+    Called { id, door, digest, answer }
+}
+
+/// A configuration that is valid: each hub goes to its own tenant, by other names each time.
+fn configuration(base: &str, socket: &Path, dice: &mut Rng) -> String {
+    let (has_west, has_internal) = (dice.u8(..4) > 0, dice.bool());
+    let renamed = |name: &str, dice: &mut Rng| format!("{name}-{}", dice.u8(..3));
+    let (east, west) = (renamed("e", dice), renamed("w", dice));
+    let mut tables: Vec<String> = base.split("\n\n").map(str::to_owned).collect();
+    tables.retain(|table| has_west || !(table.contains("[endpoints.west]") || table.contains("[credentials.west]")));
+    let mut text = tables.join("\n\n").replace("[endpoints.east]", &format!("[endpoints.{east}]"));
+    text = text.replace("[endpoints.west]", &format!("[endpoints.{west}]"));
+    let mut routes = vec![route(&renamed("r", dice), "hub = \"easthub\"", &east)];
+    if has_west {
+        routes.push(route(&renamed("s", dice), "hub = \"westhub\"", &west));
+    }
+    dice.shuffle(&mut routes);
+    if has_internal {
+        text += &format!("\n[listeners.internal]\nbind = \"unix:{}\"\n", socket.display());
+        // Without `west` there is nowhere to go for its calls, and `east` is not it.
+        let hub = if has_west { String::new() } else { ", hub = \"nobody\"".to_owned() };
+        let endpoint = if has_west { &west } else { &east };
+        routes.insert(0, route("internal", &format!("listener = \"internal\"{hub}"), endpoint));
+        for route in &mut routes[1..] {
+            *route = route.replace("match = { ", "match = { listener = \"default\", ");
+        }
+    }
+    text + "\n" + &routes.concat()
+}
+
+fn route(name: &str, condition: &str, endpoint: &str) -> String {
+    format!("\n[[routes]]\nname = \"{name}\"\nmatch = {{ {condition} }}\nendpoints = [\"{endpoint}\"]\n")
+}
+
+/// One that must be refused, and would lead to another tenant if it were not.
+fn invalid(base: &str, dice: &mut Rng) -> String {
+    let wrong = match dice.u8(..4) {
+        0 => route("r", "listener = \"interal\"", "west"),
+        1 => route("r", "hub = \"easthub\"", "wset"),
+        2 => route("r", "hub = \"*\"", "west") + "\n[[routes]\n",
+        _ => route("r", "hub = \"*\"", "west") + "\n[listeners.default2]\nbind = \"unix:/nonexistent/folder/socket\"\n",
+    };
+    format!("{base}\n{wrong}")
+}
+
+fn judge(stage: &Stage, called: &[Called]) {
+    let mut entries: std::collections::HashMap<String, Vec<(&str, Entry)>> = std::collections::HashMap::new();
+    for endpoint in stage.sandbox.endpoints() {
+        let tenant = if endpoint.name() == "east" { TENANT_B } else { TENANT_C };
+        for entry in endpoint.server.journal().entries() {
+            let Some(authorization) = &entry.authorization else {
+                assert_eq!(entry.path(), "/api/health", "no token: {entry:#?}");
+                continue;
+            };
+            assert_eq!(authorization.claims["tid"], tenant, "{} received another tenant's token", endpoint.name());
+            let id = entry.header("x-request-id").unwrap_or_default().to_owned();
+            entries.entry(id).or_default().push((endpoint.name(), entry));
+        }
+    }
+    for call in called {
+        let arrived = entries.get(&call.id).map_or(&[][..], Vec::as_slice);
+        let is_right = |(endpoint, entry): &(&str, Entry)| {
+            *endpoint == call.door.endpoint() && entry.complete && entry.body_sha256 == call.digest
+        };
+        assert!(arrived.len() <= 1 && arrived.iter().all(is_right), "{call:#?} arrived as {arrived:#?}");
+        match &call.answer {
+            Some(answer) if answer.status == 202 => assert_eq!(arrived.len(), 1, "{call:#?} did not arrive"),
+            Some(answer) => {
+                let (status, kind) = answer.refusal();
+                let is_away = call.door.endpoint() == "west" && (status, kind.as_str()) == (404, "no_route");
+                assert!(is_away && arrived.is_empty(), "{call:#?} arrived as {arrived:#?}");
+            }
+            None => assert_eq!(call.door, Door::Internal, "{call:#?} broke off"),
+        }
+    }
+}
