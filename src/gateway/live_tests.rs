@@ -67,7 +67,7 @@ impl Fixture {
             let counts = ["config_reloads_total", "config_last_reload_successful", "process_"];
             !counts.iter().any(|name| line.contains(name))
         };
-        text.lines().filter(is_of_state).map(|line| format!("{line}\n")).collect()
+        text.lines().filter(is_of_state).collect::<Vec<_>>().join("\n")
     }
 }
 

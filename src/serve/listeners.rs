@@ -124,13 +124,12 @@ impl ListenerPlan {
                 );
             }
             let is_changed = from.as_ref().is_none_or(|from| from.id != id) || tls.is_some();
-            let (socket, address, sockets) = match from {
-                Some(from) => (from.socket, from.address, None),
-                None => {
-                    let (address, sockets) = bind(&settings, workers, is_own(&settings.bind))?;
-                    next += 1;
-                    (SocketId(next), address, Some(sockets))
-                }
+            let (socket, address, sockets) = if let Some(from) = from {
+                (from.socket, from.address, None)
+            } else {
+                let (address, sockets) = bind(&settings, workers, is_own(&settings.bind))?;
+                next += 1;
+                (SocketId(next), address, Some(sockets))
             };
             let serving = Arc::new(Serving { id, tls });
             bound.push(BoundListener {
@@ -226,7 +225,9 @@ impl Listeners {
         }
         let gone = |old: &&OpenListener| !open.iter().any(|new| new.socket == old.socket);
         for old in self.open.iter().filter(gone) {
-            commands.iter_mut().for_each(|commands| commands.push(Command::Close(old.socket)));
+            for commands in &mut commands {
+                commands.push(Command::Close(old.socket));
+            }
             let is_taken = open.iter().any(|new| new.address == old.address);
             if let BoundAddress::Unix(path) = &old.address
                 && !is_taken
@@ -235,7 +236,9 @@ impl Listeners {
             }
         }
         for old in self.open.iter().filter(|old| !open.iter().any(|new| new.id == old.id)) {
-            commands.iter_mut().for_each(|commands| commands.push(Command::End(old.id)));
+            for commands in &mut commands {
+                commands.push(Command::End(old.id));
+            }
         }
         self.open = open;
         self.next = bound.next;

@@ -130,9 +130,12 @@ fn serve_or_log(placed: io::Result<Option<Accepted>>, serve: &impl Fn(Accepted))
     }
 }
 
+/// An accept loop, and as which listener it accepts; `None` closes its socket.
+type AcceptLoop = (watch::Sender<Option<Arc<Serving>>>, JoinHandle<()>);
+
 /// The sockets that a worker accepts at.
 struct Sockets {
-    open: HashMap<SocketId, (watch::Sender<Option<Arc<Serving>>>, JoinHandle<()>)>,
+    open: HashMap<SocketId, AcceptLoop>,
     /// The accept loops of sockets that are being closed.
     closing: Vec<JoinHandle<()>>,
 }
