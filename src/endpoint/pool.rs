@@ -34,9 +34,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// How many HTTP/1.1 connections are opened at once. Chosen: a burst of calls to a far endpoint (300 ms for TCP and TLS)
 /// gets a hundred connections a second, and a burst of cancelled calls does not become one of connections.
 const MOST_OPENING: usize = 32;
-/// A connection that was idle for so long is used only after the runtime has looked at its socket: servers close idle
-/// connections, and some send 408 before. Chosen: no server closes sooner, and on busy connections the look would cost more
-/// than it finds.
+/// A connection that was idle for so long is used only after the runtime has polled its socket: servers close idle
+/// connections, and some send 408 before. Chosen: servers do not close sooner, and on busy connections the extra poll is not
+/// worth its cost.
 const LONG_IDLE: Duration = Duration::from_secs(1);
 
 /// One worker's connections to one endpoint. Cloning shares it.
@@ -157,7 +157,7 @@ impl<B: UploadBody> Pool<B> {
     async fn wait(&self, now: Instant, takes_used: bool) -> Result<Lease<B>, ConnectError> {
         let ready = match self.0.endpoint.settings().http_version {
             HttpVersion::Http1 if takes_used && !self.0.idle.borrow().is_empty() => {
-                // Has the runtime look at the sockets.
+                // Lets the runtime poll the sockets.
                 tokio::task::yield_now().await;
                 self.take_idle(now, Duration::MAX)
             }
@@ -167,11 +167,11 @@ impl<B: UploadBody> Pool<B> {
         if let Some(lease) = ready {
             return Ok(lease);
         }
-        let mut place = Place { offered: self.0.waiting.enqueue(takes_used), pool: self.clone() };
-        self.open_for_those_that_wait();
-        // Time to resolve the name and time to connect; one that waits for longer finds others before it that fail.
+        let mut queued = Queued { offered: self.0.waiting.enqueue(takes_used), pool: self.clone() };
+        self.open_for_waiting();
+        // Time to resolve the name and time to connect: what one connection may take.
         let limit = self.0.endpoint.settings().connect_timeout.saturating_mul(2);
-        let offered = tokio::time::timeout(limit, &mut place.offered).await;
+        let offered = tokio::time::timeout(limit, &mut queued.offered).await;
         let Ok(Ok(offered)) = offered else { return Err(ConnectError::Queue(limit)) };
         let Offered { mut line, is_used } = offered?;
         if let Line::Http1(counted) = &mut line {
@@ -181,7 +181,7 @@ impl<B: UploadBody> Pool<B> {
     }
 
     /// Opens connections while more requests wait for one than are being opened, up to the limit.
-    fn open_for_those_that_wait(&self) {
+    fn open_for_waiting(&self) {
         while self.0.waiting.opens_another() {
             let pool = self.clone();
             // Ends by the endpoint's `connect_timeout`, or with the worker.
@@ -201,7 +201,7 @@ impl<B: UploadBody> Pool<B> {
                         pool.0.waiting.resolve_all(|| Err(ConnectError::Shared(Arc::clone(&err))));
                     }
                 }
-                pool.open_for_those_that_wait();
+                pool.open_for_waiting();
             });
         }
     }
@@ -331,7 +331,7 @@ impl<B> Pool<B> {
     /// Takes over an exchange whose caller is gone; `is_answered` says whether the head of the answer was read.
     pub(super) fn abandon(&self, exchange: Counted<B>, is_answered: bool) {
         let abandoned = Abandoned { exchange, pool: self.clone(), is_answered };
-        // At the end of the worker nobody receives it; then it is closed.
+        // Without a receiver, at the end of the worker, the connection is closed.
         let _closed = self.0.abandoned.send(abandoned);
     }
 }
@@ -342,13 +342,13 @@ impl<B> Clone for Pool<B> {
     }
 }
 
-/// A place in the queue. A connection that was handed over to a request that has just been given up goes back.
-struct Place<B: UploadBody> {
+/// A request in the queue. When it is cancelled, a connection that it was just given goes back to the pool.
+struct Queued<B: UploadBody> {
     offered: oneshot::Receiver<Result<Offered<B>, ConnectError>>,
     pool: Pool<B>,
 }
 
-impl<B: UploadBody> Drop for Place<B> {
+impl<B: UploadBody> Drop for Queued<B> {
     fn drop(&mut self) {
         if let Ok(Ok(Offered { line: Line::Http1(counted), is_used })) = self.offered.try_recv() {
             self.pool.offer(counted, is_used);

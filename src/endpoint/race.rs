@@ -1,5 +1,5 @@
-//! Connects to one of several addresses of the same host, so that one that swallows packets costs a moment and not the
-//! time of the whole attempt.
+//! Connects to one of several addresses of the same host. An address that drops packets delays the connection by a fraction
+//! of a second, not by the whole timeout.
 //!
 //! Source: RFC 8305 section 5 ("happy eyeballs").
 
@@ -38,7 +38,7 @@ pub(super) async fn connect(found: Found) -> io::Result<TcpStream> {
         if attempts.is_empty() {
             next_at = Instant::now();
             if untried.is_empty() {
-                // Addresses of the other family get a moment to come.
+                // Waits briefly for the addresses of the other family.
                 let late = match &mut more {
                     Some(late) => tokio::time::timeout(ATTEMPT_DELAY, late.outcome()).await.ok().and_then(Result::ok),
                     None => None,
@@ -96,7 +96,7 @@ mod tests {
         (Ipv4Addr::new(127, 0, 0, last), port).into()
     }
 
-    /// An address that swallows packets: its queue of connections is full.
+    /// An address that drops packets: its queue of connections is full.
     async fn silent() -> (SocketAddr, impl Sized) {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&loopback(1, 0).into()).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_that_swallow_packets_or_refuse_do_not_keep_the_others_from_being_tried() {
+    async fn addresses_that_drop_packets_or_refuse_do_not_delay_the_others() {
         let listener = TcpListener::bind(loopback(1, 0)).await.unwrap();
         let good = listener.local_addr().unwrap();
         let (silent, _held) = silent().await;

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::ACCEPT_ENCODING;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::support::{ALL_OPERATIONS, AnsweringEndpoint, HELLO, Lab, SEND, Written, hello, request, wait_until};
@@ -20,6 +25,29 @@ fn accepted() -> Vec<Vec<u8>> {
     vec![b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec()]
 }
 
+/// Sends a call. What is returned cancels it: it resets the connection, or the stream of HTTP/2.
+async fn call(lab: &Lab, is_http2: bool) -> Box<dyn FnOnce()> {
+    let address = lab.listener("default");
+    if is_http2 {
+        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        // Ends with the caller or the gateway.
+        tokio::spawn(connection);
+        let request = request("POST", &format!("http://{address}{SEND}"));
+        let sending = tokio::spawn(sender.send_request(request.body(Full::<Bytes>::from(HELLO)).unwrap()));
+        Box::new(move || {
+            sending.abort();
+            // The connection stays.
+            std::mem::forget(sender);
+        })
+    } else {
+        let mut raw = lab.raw().await;
+        let head = format!("POST {SEND} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n", HELLO.len());
+        raw.write(head + HELLO).await;
+        Box::new(|| raw.reset())
+    }
+}
+
 #[tokio::test]
 async fn caller_that_goes_away_costs_no_connection_to_the_endpoint() {
     let endpoint = AnsweringEndpoint::start().await;
@@ -34,11 +62,9 @@ async fn caller_that_goes_away_costs_no_connection_to_the_endpoint() {
     for round in 0..10 {
         let after = Arc::new(Notify::new());
         let written = endpoint.answers(Written { writes: accepted(), after: Some(Arc::clone(&after)), closes: false });
-        let mut raw = lab.raw().await;
-        let length = HELLO.len();
-        raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n{HELLO}")).await;
+        let cancel = call(&lab, round % 2 == 1).await;
         wait_until("the endpoint has the request", async || (endpoint.heads().len() > round).then_some(())).await;
-        raw.reset();
+        cancel();
         wait_until("the gateway knows that the caller is gone", async || {
             let gone = lab.metrics().await.sum("requests_total", &[("code", "499")]);
             (gone > f64::from(u32::try_from(round).unwrap()) + 0.5).then_some(())
