@@ -32,7 +32,7 @@
 //! files             →  nothing of ours
 //! tls               →  files
 //! credential        →  files, metrics, redact, tls
-//! endpoint          →  credential, metrics, outbox, tls
+//! endpoint          →  credential, descriptors, metrics, outbox, tls
 //! route             →  endpoint, signalr
 //! serve             →  descriptors, files, metrics, outbox
 //! proxy             →  route, endpoint, credential, signalr, serve, metrics, outbox

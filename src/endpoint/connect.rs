@@ -18,6 +18,7 @@ use super::lookup::Lookup;
 use super::race;
 use super::socket::Socket;
 use super::{EndpointError, EndpointSettings, HttpVersion};
+use crate::descriptors;
 use crate::metrics::UpstreamErrorReason;
 use crate::tls::{self, Trust};
 
@@ -136,7 +137,7 @@ impl Connector {
         let found = self.lookup.find(self.timeout).await?;
         let deadline = Instant::now() + self.timeout;
         let tcp = match tokio::time::timeout_at(deadline, race::connect(found)).await {
-            Ok(connected) => wrap(connected.map_err(ConnectError::Tcp)?),
+            Ok(connected) => wrap(connected.and_then(descriptors::outside_reserve).map_err(ConnectError::Tcp)?),
             Err(_late) => return Err(ConnectError::Timeout(self.timeout)),
         };
         let Some(tls) = &self.tls else { return Ok(Socket::Left(tcp)) };

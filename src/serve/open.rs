@@ -30,6 +30,8 @@ use super::worker::{LAST_CALL, LAST_CALL_LOOK};
 const LONGEST_SWEEP: Duration = Duration::from_secs(1);
 /// The shortest.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
+/// How long a connection without requests may take to finish. Chosen: many round trips; less than anybody waits for a stop.
+const FINISH_TIME: Duration = Duration::from_secs(5);
 /// How much a caller must take within the write timeout, unless less is pending. At the default of 20 s that is 0.8 KiB/s
 /// (Kestrel's minimum: 240 bytes/s). A caller that takes a byte now and then makes no progress by this measure.
 pub(super) const MIN_PROGRESS: usize = 16 * 1024;
@@ -182,7 +184,8 @@ impl OpenConnections {
             }
             let is_finishing = connection.close_state.get() == CloseState::Finishing;
             // HTTP/1.1 finishes after the head that has begun, HTTP/2 after a PING was answered. Neither may ever come.
-            if is_finishing && has_passed(connection.idle_since.get(), self.write_timeout.min(self.idle_timeout)) {
+            let finish_time = FINISH_TIME.min(self.write_timeout).min(self.idle_timeout);
+            if is_finishing && has_passed(connection.idle_since.get(), finish_time) {
                 connection.set_close_state(CloseState::Aborted);
             } else if has_passed(connection.idle_since.get(), self.idle_timeout) {
                 connection.close();

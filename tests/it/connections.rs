@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use signalr_gateway::sandbox::GatewayConfig;
+use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
 use tokio::net::TcpStream;
 
-use crate::support::{Caller, HELLO, Lab, Process, Raw, Stage, hello, in_time, wait_until};
+use crate::support::frames::{END_STREAM, Frames, headers, pseudo};
+use crate::support::{Caller, HELLO, Lab, Process, Raw, SEND, Stage, hello, in_time, wait_until};
 
 #[tokio::test]
 async fn one_connection_at_a_time_is_enough_for_every_worker_and_listener() {
@@ -67,6 +68,20 @@ async fn operator_is_answered_when_callers_take_all_descriptors_they_may() {
         assert_eq!(Caller::connect(process.admin()).await.call("GET", target).await.status, 200, "{target}");
     }
     drop(callers);
+
+    // One connection is enough, if each of its calls takes one to an endpoint.
+    let east = &stage.sandbox.endpoint("east").unwrap().server;
+    east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
+    let mut caller = Frames::connect(process.listener(), &[]).await;
+    for stream in (1..500).step_by(2) {
+        caller.write(&headers(stream, END_STREAM, &pseudo("POST", SEND))).await;
+    }
+    east.journal().wait_for(50, |entry| entry.target == SEND).await;
+    for target in ["/livez", "/readyz", "/metrics", "/status"] {
+        assert_eq!(Caller::connect(process.admin()).await.call("GET", target).await.status, 200, "{target}");
+    }
+    drop(caller);
+    east.faults().clear().await;
     wait_until("callers are served again", async || {
         let answer = Caller::connect(process.listener()).await.try_send(hello(), HELLO).await;
         answer.is_ok_and(|answer| answer.status == 202).then_some(())
