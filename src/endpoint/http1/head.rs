@@ -84,6 +84,16 @@ pub(super) fn read(
     }
 }
 
+/// Returns whether a head may end within the `new` last bytes of the input. A long head that comes byte by byte is not parsed
+/// each time.
+#[cold]
+pub(super) fn may_end(input: &[u8], new: usize) -> bool {
+    // The last line is empty: its end follows that of the line before.
+    let from = input.len().saturating_sub(new + 2);
+    let new = input.get(from..).unwrap_or_default();
+    new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
+}
+
 struct Reader<'a> {
     input: &'a Bytes,
     method: &'a Method,

@@ -235,6 +235,13 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             Bytes::copy_from_slice(read.filled())
         } else {
             self.input.extend_from_slice(read.filled());
+            if self.input.len() > HEAD_READ && !head::may_end(&self.input, read.filled().len()) {
+                return if self.input.len() > MAX_HEAD_BYTES {
+                    Poll::Ready(Err(Broken::HeadTooLarge))
+                } else {
+                    Poll::Ready(Ok(None))
+                };
+            }
             self.input.split().freeze()
         };
         let Some((length, head)) = head::read(&input, &self.method, self.unwanted, &self.spare)? else {

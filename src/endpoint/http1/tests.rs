@@ -184,6 +184,23 @@ fn answers_are_read_as_hyper_reads_them() {
 }
 
 #[test]
+fn long_heads_that_come_in_pieces_are_read_as_hyper_reads_them() {
+    let long = "x".repeat(3000);
+    in_time(async {
+        for answer in [
+            format!("HTTP/1.1 200 OK\r\na: {long}\r\nb: {long}\r\ncontent-length: 5\r\n\r\nhello"),
+            format!("HTTP/1.1 200 OK\na: {long}\nb: {long}\ncontent-length: 5\n\nhello"),
+            format!("HTTP/1.1 103 Hints\r\na: {long}\r\nb: {long}\r\n\r\nHTTP/1.1 204 No Content\r\nc: {long}\r\n\r\n"),
+        ] {
+            for sizes in [&[1][..], &[2], &[3], &[1460], &[5000]] {
+                let (ours, hypers) = both(&Method::POST, &cut(answer.as_bytes(), sizes)).await;
+                assert_eq!(ours.unwrap(), hypers.unwrap(), "{answer:?} in pieces of {sizes:?}");
+            }
+        }
+    });
+}
+
+#[test]
 fn unwanted_headers_are_left_out_and_lengths_that_contradict_are_refused() {
     in_time(async {
         let pieces =

@@ -10,13 +10,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, Sleep};
 
-use super::{RequestBody, UNWANTED_TIME};
+use super::RequestBody;
 use crate::endpoint::{BrokenOff, Download};
 use crate::proxy::error::ProxyError;
 use crate::proxy::exchange::Exchange;
-
-/// The most that is read of an answer that nobody wants.
-const UNWANTED_ANSWER: usize = 64 * 1024;
 
 /// An answer's body on its way to the caller. It carries the request's books, which close when it ends or is dropped.
 #[derive(Debug)]
@@ -101,12 +98,9 @@ impl Answer {
         if download.is_end_stream() { Self::Empty } else { Self::Streamed(download) }
     }
 
-    /// Reads an answer that nobody wants, if it is small, so that its connection can be used again.
+    /// Drops an answer that is not needed. Its connection reads it to the end if it is small, and is used again.
     pub(in crate::proxy) fn discard(self) {
-        if let Self::Streamed(..) = self {
-            // Ends by its own limits, or with the worker.
-            tokio::task::spawn_local(async move { self.collected(UNWANTED_ANSWER, UNWANTED_TIME).await.map(drop) });
-        }
+        drop(self);
     }
 
     /// Reads an answer to its end: `most` bytes, within `time`.
