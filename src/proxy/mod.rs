@@ -208,8 +208,7 @@ impl Proxy {
         self.hold_route_rate(place)?;
         let key = if matches!(choice.manner(), Manner::All(_)) { idempotency::key(&head.headers)? } else { None };
         let key = key.filter(|_| operation.together() == Together::Deliver);
-        let (listener, network) = (admission.listener(), Network::of(client));
-        let key = key.map(|key| CallKey { listener, network, key });
+        let key = key.map(|key| CallKey { listener: admission.listener(), network: Network::of(client), key });
         Ok(Plan::Forward { operation, choice, key })
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct ListenerFile {
     /// Networks callers may come from, such as `10.0.0.0/8`. Default: any.
     #[serde(default)]
     pub(crate) clients: Vec<String>,
-    /// A header every call must carry. Default: none.
+    /// A header every call must carry, but for health probes. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) required_header: Option<RequiredHeaderFile>,
     /// The most calls in work at once. Default: no limit.
