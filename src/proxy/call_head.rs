@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use super::headers::{Glance, OwnLines};
 use super::request_id;
 use crate::route::Inquiry;
+use crate::serve::Refusal;
 use crate::signalr::Call;
 
 /// The head of a call as the caller sent it, and what the gateway adds to it whichever endpoint it goes to.
@@ -23,13 +24,16 @@ pub struct CallHead {
     pub(super) headers: HeaderMap,
     pub(super) glance: Glance,
     pub(super) own: OwnLines,
+    /// Why the caller's own head was not passed on; then this one stands in for it.
+    pub(super) refusal: Option<Refusal>,
 }
 
 impl CallHead {
     /// Takes in a head. The request id is the caller's if it can be taken over; else it is made by `make_id`. `client` is the
     /// caller's address, if endpoints are told.
     pub fn new(head: Parts, make_id: impl FnOnce() -> HeaderValue, client: Option<HeaderValue>) -> Self {
-        let Parts { method, uri, headers, .. } = head;
+        let Parts { method, uri, headers, extensions, .. } = head;
+        let refusal = extensions.get().copied();
         let glance = Glance::at(&headers);
         let request_id = if glance.has_request_id { request_id::of_caller(&headers) } else { None };
         let own = OwnLines { request_id: request_id.unwrap_or_else(make_id), client };
@@ -40,7 +44,7 @@ impl CallHead {
             let parts = uri.into_parts();
             (parts.path_and_query.map(Uri::from).unwrap_or_default(), parts.authority)
         };
-        Self { method, uri, authority, headers, glance, own }
+        Self { method, uri, authority, headers, glance, own, refusal }
     }
 
     /// Returns what routes are shown of it.

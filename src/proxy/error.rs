@@ -15,6 +15,7 @@ use crate::credential::{Actor, TokenUnavailable};
 use crate::endpoint::BrokenOff;
 use crate::metrics::ErrorKind;
 use crate::route::NotAChoice;
+use crate::serve::Refusal;
 use crate::signalr::{NotACall, Operation};
 
 /// Marks an answer as the gateway's own; the value is the error's kind.
@@ -26,6 +27,9 @@ pub enum ProxyError {
     /// The request is not well-formed.
     #[error("{0}")]
     Malformed(&'static str),
+    /// The body has a transfer coding that is not known.
+    #[error("the body has a transfer coding other than chunked, which the gateway does not take; send it without")]
+    UnknownCoding,
     /// `Host` is not allowed.
     #[error(
         "the Host `{host}` is not one this gateway answers to; use its IP address or a configured name, or have the \
@@ -84,10 +88,16 @@ pub enum ProxyError {
         limit: u64,
     },
     /// The head is too large.
-    #[error("the request's headers have {size} bytes; with the token that is added, {limit} are the most")]
+    #[error("the request's headers have {size} bytes or more; with the token that is added, {limit} are the most")]
     HeadersTooLarge {
         /// What was sent.
         size: usize,
+        /// The most that would have been accepted.
+        limit: usize,
+    },
+    /// The head has too many header lines.
+    #[error("the request has more than {limit} header lines, which is the most the gateway takes")]
+    TooManyHeaders {
         /// The most that would have been accepted.
         limit: usize,
     },
@@ -158,10 +168,21 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
+    /// Makes the error of a head that was refused before it was parsed. `limit` is the most bytes that it may have.
+    #[cold]
+    pub(super) fn refused(refusal: Refusal, limit: usize) -> Self {
+        match refusal {
+            Refusal::Malformed(why) => Self::Malformed(why),
+            Refusal::UnknownCoding => Self::UnknownCoding,
+            Refusal::TooManyFields { limit } => Self::TooManyHeaders { limit },
+            Refusal::TooLarge { size } => Self::HeadersTooLarge { size, limit },
+        }
+    }
+
     /// Returns the kind: metric label and value of the error header.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Malformed(_) => ErrorKind::Malformed,
+            Self::Malformed(_) | Self::UnknownCoding => ErrorKind::Malformed,
             Self::HostNotAllowed { .. } => ErrorKind::HostNotAllowed,
             Self::OriginNotAllowed { .. } => ErrorKind::OriginNotAllowed,
             Self::ClientNotAllowed => ErrorKind::ClientNotAllowed,
@@ -173,7 +194,7 @@ impl ProxyError {
             Self::SlowRequest => ErrorKind::SlowRequest,
             Self::BodyBroken => ErrorKind::BodyBroken,
             Self::BodyTooLarge { .. } => ErrorKind::BodyTooLarge,
-            Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
+            Self::HeadersTooLarge { .. } | Self::TooManyHeaders { .. } => ErrorKind::HeadersTooLarge,
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
             Self::EndpointUnavailable(_) | Self::AllOut { .. } => ErrorKind::EndpointUnavailable,
             Self::Overload { .. } => ErrorKind::Overload,
@@ -199,7 +220,8 @@ impl ProxyError {
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderRequired { .. } => StatusCode::PRECONDITION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadersTooLarge { .. } | Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::UpstreamBroken(_)
             | Self::AnswerUnreadable(_)
             | Self::AnswerBroken(_)
@@ -218,6 +240,7 @@ impl ProxyError {
     fn title(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "Malformed request",
+            Self::UnknownCoding => "Unknown transfer coding",
             Self::HostNotAllowed { .. } => "Host not allowed",
             Self::OriginNotAllowed { .. } => "Origin not allowed",
             Self::ClientNotAllowed => "Client not allowed",
@@ -230,7 +253,7 @@ impl ProxyError {
             Self::SlowRequest => "Request too slow",
             Self::BodyBroken => "Request broke off",
             Self::BodyTooLarge { .. } => "Body too large",
-            Self::HeadersTooLarge { .. } => "Headers too large",
+            Self::HeadersTooLarge { .. } | Self::TooManyHeaders { .. } => "Headers too large",
             Self::TokenUnavailable(_) => "No token for the endpoint",
             Self::EndpointUnavailable(_) => "Endpoint not reachable",
             Self::AllOut { .. } => "All endpoints out of service",
@@ -256,6 +279,7 @@ impl ProxyError {
                 Some(Duration::from_secs(1))
             }
             Self::Malformed(_)
+            | Self::UnknownCoding
             | Self::HostNotAllowed { .. }
             | Self::OriginNotAllowed { .. }
             | Self::ClientNotAllowed
@@ -269,6 +293,7 @@ impl ProxyError {
             | Self::BodyBroken
             | Self::BodyTooLarge { .. }
             | Self::HeadersTooLarge { .. }
+            | Self::TooManyHeaders { .. }
             | Self::UpstreamBroken(_)
             | Self::AnswerUnreadable(_)
             | Self::AnswerBroken(_)
@@ -287,6 +312,7 @@ impl ProxyError {
                 Ending::NoAnswer
             }
             Self::Malformed(_)
+            | Self::UnknownCoding
             | Self::HostNotAllowed { .. }
             | Self::OriginNotAllowed { .. }
             | Self::ClientNotAllowed
@@ -300,6 +326,7 @@ impl ProxyError {
             | Self::BodyBroken
             | Self::BodyTooLarge { .. }
             | Self::HeadersTooLarge { .. }
+            | Self::TooManyHeaders { .. }
             | Self::AllOut { .. }
             | Self::RateLimited { .. }
             | Self::PartialDelivery { .. }

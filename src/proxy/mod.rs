@@ -182,6 +182,9 @@ impl Proxy {
     /// The pipeline, up to where something has to be waited for.
     fn plan<'a>(&'a self, peer: &Peer, exchange: &'a Exchange) -> Result<Plan<'a>, ProxyError> {
         let head = exchange.head();
+        if let Some(refusal) = head.refusal {
+            return Err(ProxyError::refused(refusal, self.snapshot.settings.max_header_bytes));
+        }
         // Who and what may pass.
         let listener = self.snapshot.place_of(peer.listener).ok_or(ProxyError::Draining)?;
         let admission = self.snapshot.admissions.get(listener).ok_or(ProxyError::Internal)?;

@@ -18,6 +18,7 @@ use tokio_util::either::Either;
 use super::balance::Accepted;
 use super::body::CallerBody;
 use super::http2::{self, FrameBudget, Http2};
+use super::inbound::Inbound;
 use super::open::{Connection, OpenConnections};
 use super::progress::Progress;
 use super::protocol::{Opened, Protocol};
@@ -25,8 +26,7 @@ use super::socket::ByteStream;
 use super::{Handler, Peer, Phase, ServeSettings};
 use crate::outbox::{Batched, Outbox};
 
-/// The most that is buffered of one connection's input, and so the largest head that can be answered properly. A
-/// larger one gets hyper's own bare 431.
+/// The most that hyper buffers of one connection's input: more than the largest head that [`Inbound`] passes on.
 const READ_BUFFER: usize = 80 * 1024;
 
 /// A connection: plain, or secured. That is in a box, since it is ten times as large.
@@ -124,7 +124,10 @@ impl<H: Handler> Connections<H> {
     }
 
     async fn serve_http1(&self, io: Progress<Opened<Io>>, peer: Rc<Peer>, connection: &Rc<Connection>) {
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            if let Some(refusal) = connection.take_refusal() {
+                request.extensions_mut().insert(refusal);
+            }
             let leaving = Rc::clone(&self.leaving);
             let bell = connection.bell();
             let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::http1(incoming, bell)));
@@ -139,7 +142,8 @@ impl<H: Handler> Connections<H> {
                 Ok::<_, Infallible>(response)
             }
         });
-        if let Err(err) = connection.drive(self.http1.serve_connection(TokioIo::new(io), service)).await {
+        let io = TokioIo::new(Inbound::new(io, Rc::clone(connection)));
+        if let Err(err) = connection.drive(self.http1.serve_connection(io, service)).await {
             log_end(&err, &peer);
         }
     }

@@ -10,6 +10,7 @@ mod body;
 mod browser;
 mod connection;
 mod http2;
+mod inbound;
 mod listener;
 mod listeners;
 mod open;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use body::{CallerBody, CallerBodyError};
 pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
+pub use inbound::Refusal;
 pub use listener::{BindError, BoundAddress, TlsFileError};
 pub use listeners::{BoundListeners, ListenerId, ListenerPlan, check_certificates};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
@@ -61,7 +63,8 @@ pub trait Handler: 'static {
     /// The body of its answers.
     type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
 
-    /// Answers a request. It is dropped when the caller goes away. Each connection keeps room for the future, idle ones too:
+    /// Answers a request. One that was refused before it was parsed is a stand-in with a [`Refusal`] among its extensions.
+    /// The future is dropped when the caller goes away. Each connection keeps room for the future, idle ones too:
     /// what is large belongs in a box.
     fn handle(
         &self,

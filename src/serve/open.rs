@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::bell::Bell;
+use super::inbound::Refusal;
 use super::listeners::ListenerId;
 use super::worker::{LAST_CALL, LAST_CALL_LOOK};
 
@@ -66,6 +67,8 @@ pub(super) struct Connection {
     close_state: Cell<CloseState>,
     /// Wakes the task that drives it.
     bell: RefCell<Option<Arc<Bell>>>,
+    /// Why the request that comes next is refused.
+    refusal: Cell<Option<Refusal>>,
     open: Rc<OpenConnections>,
 }
 
@@ -117,6 +120,7 @@ impl OpenConnections {
             is_ending: Cell::new(false),
             close_state: Cell::new(CloseState::Open),
             bell: RefCell::default(),
+            refusal: Cell::default(),
             open: Rc::clone(self),
         });
         self.connections.borrow_mut().push(Rc::downgrade(&connection));
@@ -253,6 +257,21 @@ impl Connection {
     pub(super) fn request(self: &Rc<Self>) -> OpenRequest {
         self.requests.set(self.requests.get() + 1);
         OpenRequest(Rc::clone(self))
+    }
+
+    /// Whether there are requests whose answers have not ended.
+    pub(super) fn has_requests(&self) -> bool {
+        self.requests.get() > 0
+    }
+
+    /// Has the request that comes next refused.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        self.refusal.set(Some(refusal));
+    }
+
+    /// Returns why the request that has come is refused, if it is.
+    pub(super) fn take_refusal(&self) -> Option<Refusal> {
+        self.refusal.take()
     }
 
     /// Returns what wakes the task that drives it; `None` before it was waited for or driven.

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// As much of it as no HTTP/1.x request begins with: what goes on otherwise is a broken preface, which HTTP/2 answers.
+const REQUEST_LINE: usize = b"PRI * HTTP/2.0".len();
 /// How much is read at once. It lies on the stack; usual heads fit.
 const FIRST_READ: usize = 4 * 1024;
 
@@ -40,8 +42,7 @@ pub(super) struct Opened<S> {
 }
 
 impl<S: AsyncRead + Unpin> Opened<S> {
-    /// Waits for what tells the protocol. A connection that ends before that is HTTP/1: there it is told what is amiss, if
-    /// anything is.
+    /// Waits for what tells the protocol. A connection that ends before that is HTTP/1.
     ///
     /// # Errors
     /// Those of the connection.
@@ -56,12 +57,13 @@ impl<S: AsyncRead + Unpin> Opened<S> {
                 let mut read = ReadBuf::uninit(&mut room);
                 ready!(Pin::new(&mut stream).poll_read(cx, &mut read))?;
                 first.extend_from_slice(read.filled());
-                let known = PREFACE.len().min(first.len());
-                if read.filled().is_empty() || first.get(..known) != PREFACE.get(..known) {
-                    return Poll::Ready(io::Result::Ok(Protocol::Http1));
+                let known = first.iter().zip(PREFACE).take_while(|(read, expected)| read == expected).count();
+                let has_ended = read.filled().is_empty();
+                if known == PREFACE.len() || (known >= REQUEST_LINE && (has_ended || known < first.len())) {
+                    return Poll::Ready(io::Result::Ok(Protocol::Http2));
                 }
-                if known == PREFACE.len() {
-                    return Poll::Ready(Ok(Protocol::Http2));
+                if has_ended || known < first.len() {
+                    return Poll::Ready(Ok(Protocol::Http1));
                 }
             }
         });
@@ -139,7 +141,10 @@ mod tests {
         assert_eq!(opened(request, 1).await, (Protocol::Http1, 2), "PO is enough to see that it is not PRI");
         assert_eq!(opened(b"PRI * HTTP/1.1\r\n\r\n", 1).await, (Protocol::Http1, 12));
         assert_eq!(opened(b"", 1).await, (Protocol::Http1, 0));
-        assert_eq!(opened(&PREFACE[..20], 64).await, (Protocol::Http1, 20), "it ended too early");
+        assert_eq!(opened(&PREFACE[..12], 64).await, (Protocol::Http1, 12), "it ended too early");
+        assert_eq!(opened(&PREFACE[..20], 64).await, (Protocol::Http2, 20), "a preface that broke off");
+        let broken = b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n";
+        assert_eq!(opened(broken, 1024).await, (Protocol::Http2, broken.len()), "no request of HTTP/1 begins so");
         let settings = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
         assert_eq!(opened(&settings, 1024).await, (Protocol::Http2, settings.len()));
         assert_eq!(opened(&settings, 1).await, (Protocol::Http2, PREFACE.len()));

@@ -18,18 +18,23 @@ use tokio_rustls::TlsConnector;
 use crate::support::frames::{PREFACE, SETTINGS, frame};
 use crate::support::{HELLO, Lab, Raw, SEND, Stage, hello, in_time};
 
-/// A gateway with a listener `secure` beside the plain one, and the file that its certificate is checked against.
-async fn with_tls(more: &[(&str, &str)]) -> (Lab, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+/// The configuration of a listener `secure`, whose certificate is put into a folder.
+pub(crate) fn secure_listener(folder: &Path) -> String {
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (folder.path().join("listener.pem"), folder.path().join("listener.key"));
+    let (certificate, key) = (folder.join("listener.pem"), folder.join("listener.key"));
     std::fs::write(&certificate, issued.cert.pem()).unwrap();
     std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
-    let toml = format!(
+    format!(
         "[listeners.secure]\nbind = \"127.0.0.1:0\"\ntls = {{ certificate = \"{}\", key = \"{}\" }}\n",
         certificate.display(),
         key.display()
-    );
+    )
+}
+
+/// A gateway with a listener `secure` beside the plain one, and the folder with what its certificate is checked against.
+async fn with_tls(more: &[(&str, &str)]) -> (Lab, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = secure_listener(folder.path());
     let lab = Stage::start().await.gateway(|plan| {
         plan.more(&toml);
         for (key, value) in more {
@@ -39,6 +44,7 @@ async fn with_tls(more: &[(&str, &str)]) -> (Lab, tempfile::TempDir) {
     (lab.await, folder)
 }
 
+/// A TLS connection to the listener `secure`.
 pub(crate) async fn secured(
     address: SocketAddr,
     folder: &Path,

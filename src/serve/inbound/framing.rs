@@ -1,0 +1,104 @@
+//! Where the requests of an HTTP/1.x connection begin and end: head, body, head and so on, over bytes as they are read.
+
+use super::chunked::{Chunked, Followed};
+use super::head::{BodyLength, HeadCheck, KnownHead};
+use super::refusal::Refusal;
+
+/// What the next byte of a connection belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// A head, from its first byte on.
+    Head,
+    /// A body that has so many bytes left.
+    Body(u64),
+    /// A chunked body.
+    Chunked(Chunked),
+}
+
+/// What stands behind the bytes that may be passed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rest {
+    /// Nothing.
+    Nothing,
+    /// A head that goes on, checked so far.
+    PartialHead(HeadCheck),
+    /// A head that is refused.
+    RefusedHead(Refusal),
+    /// The part of a body from which on it is malformed.
+    RefusedBody(&'static str),
+}
+
+impl Framing {
+    /// Follows the requests through the bytes that come next, which begin with the head if one is due. Returns how many of them
+    /// may be passed on, and what is behind those.
+    #[inline]
+    pub(super) fn follow(&mut self, bytes: &[u8], known: &mut KnownHead) -> (usize, Rest) {
+        if *self == Self::Head
+            && let Some(head) = known.recognise(bytes)
+        {
+            self.enter(head.body);
+            return match *self {
+                // Usual: the head and its body are all that is there.
+                Self::Body(length) if usize::try_from(length).is_ok_and(|length| head.end + length == bytes.len()) => {
+                    *self = Self::Head;
+                    (bytes.len(), Rest::Nothing)
+                }
+                Self::Head | Self::Body(_) | Self::Chunked(_) => {
+                    self.follow_from(head.end, bytes, HeadCheck::default(), known)
+                }
+            };
+        }
+        self.follow_from(0, bytes, HeadCheck::default(), known)
+    }
+
+    /// As [`Framing::follow`], from here on; the head that is due there is checked so far.
+    pub(super) fn follow_from(
+        &mut self,
+        mut at: usize,
+        bytes: &[u8],
+        mut check: HeadCheck,
+        known: &mut KnownHead,
+    ) -> (usize, Rest) {
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            if rest.is_empty() {
+                return (at, Rest::Nothing);
+            }
+            match self {
+                Self::Head => match check.check(rest, known) {
+                    Ok(Some(head)) => {
+                        at += head.end;
+                        check = HeadCheck::default();
+                        self.enter(head.body);
+                    }
+                    Ok(None) => return (at, Rest::PartialHead(check)),
+                    Err(why) => return (at, Rest::RefusedHead(why)),
+                },
+                Self::Body(left) => {
+                    let taken = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    at += taken;
+                    *left -= taken as u64;
+                    if *left == 0 {
+                        *self = Self::Head;
+                    }
+                }
+                Self::Chunked(chunked) => match chunked.follow(rest) {
+                    Followed::Whole => return (bytes.len(), Rest::Nothing),
+                    Followed::Ended(end) => {
+                        at += end;
+                        *self = Self::Head;
+                    }
+                    Followed::Malformed(end, why) => return (at + end, Rest::RefusedBody(why)),
+                },
+            }
+        }
+    }
+
+    fn enter(&mut self, body: BodyLength) {
+        *self = match body {
+            BodyLength::Known(0) => Self::Head,
+            BodyLength::Known(length) => Self::Body(length),
+            BodyLength::Chunked => Self::Chunked(Chunked::new()),
+        };
+    }
+}

@@ -1,0 +1,336 @@
+//! One request head of HTTP/1.x, line by line, by the letter of RFC 9112. Knows nothing of what comes before and after it.
+//!
+//! hyper repairs some of what it reads: it takes a bare LF for the end of a line, cuts the target at `#`, drops a
+//! `Content-Length` beside a `Transfer-Encoding` or a second equal one, and takes any codings before `chunked`. Whatever stands
+//! in front of the gateway may have read such a head otherwise, so it is refused here. The rest of what is refused hyper would
+//! refuse as well, by an answer that is neither logged nor counted.
+
+use super::refusal::Refusal;
+use super::scan::{first_control, first_outside_target, first_outside_token};
+
+/// The most header lines. hyper takes as many.
+pub(super) const MAX_FIELDS: usize = 100;
+/// The longest method. Longer ones are nothing but a way to fill a log.
+const MAX_METHOD: usize = 32;
+
+/// How the body behind a head is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    /// By its length; 0 if there is none.
+    Known(u64),
+    /// By chunks.
+    Chunked,
+}
+
+impl Default for BodyLength {
+    fn default() -> Self {
+        Self::Known(0)
+    }
+}
+
+/// A head that is not checked to its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HeadCheck {
+    /// Where the first line begins that is not checked yet; 0 is the request line.
+    at: usize,
+    is_http_1_0: bool,
+    fields: usize,
+    has_host: bool,
+    content_length: Option<u64>,
+    is_chunked: bool,
+}
+
+/// The last head that passed on a connection. On a kept connection the next is often the same, but for its target or a few
+/// header lines, and comparing costs a tenth of checking.
+#[derive(Debug, Default)]
+pub(super) struct KnownHead {
+    /// Empty if there is none, or it is too long to keep.
+    bytes: Vec<u8>,
+    /// Where its header lines begin. The empty line at the end is one of them.
+    lines: usize,
+    is_http_1_0: bool,
+    body: BodyLength,
+}
+
+/// The most that is kept of it. Chosen: twice what usual callers send.
+const MAX_KNOWN: usize = 768;
+
+impl KnownHead {
+    /// Returns the head that `bytes` begin with if it is the same.
+    #[inline]
+    pub(super) fn recognise(&self, bytes: &[u8]) -> Option<Head> {
+        let is_same = !self.bytes.is_empty() && bytes.starts_with(&self.bytes);
+        is_same.then_some(Head { end: self.bytes.len(), body: self.body })
+    }
+
+    fn lines(&self) -> &[u8] {
+        self.bytes.get(self.lines..).unwrap_or_default()
+    }
+
+    fn keep(&mut self, bytes: &[u8], lines: usize, is_http_1_0: bool, body: BodyLength) {
+        self.bytes.clear();
+        if bytes.len() <= MAX_KNOWN {
+            self.bytes.extend_from_slice(bytes);
+        }
+        (self.lines, self.is_http_1_0, self.body) = (lines, is_http_1_0, body);
+    }
+}
+
+/// A whole head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Where it ends.
+    pub(super) end: usize,
+    pub(super) body: BodyLength,
+}
+
+/// What a line came to.
+enum Line {
+    /// It is one; the next begins here.
+    Next(usize),
+    /// It has not ended.
+    Partial,
+}
+
+impl HeadCheck {
+    /// Checks the lines that are there. `bytes` begin with the head, each time. Returns `None` if the head goes on.
+    ///
+    /// # Errors
+    /// The rule that was broken.
+    #[inline]
+    pub(super) fn check(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, Refusal> {
+        if self.at > 0 {
+            return self.check_lines(bytes);
+        }
+        match request_line(bytes, &mut self.is_http_1_0)? {
+            Line::Next(at) => self.at = at,
+            Line::Partial => return Ok(None),
+        }
+        let lines = self.at;
+        let known_lines = known.lines();
+        let is_known = self.is_http_1_0 == known.is_http_1_0
+            && !known_lines.is_empty()
+            && bytes.get(lines..).is_some_and(|lines| lines.starts_with(known_lines));
+        let head = if is_known {
+            Head { end: lines + known_lines.len(), body: known.body }
+        } else {
+            let Some(head) = self.check_lines(bytes)? else { return Ok(None) };
+            head
+        };
+        known.keep(bytes.get(..head.end).unwrap_or_default(), lines, self.is_http_1_0, head.body);
+        Ok(Some(head))
+    }
+
+    fn check_lines(&mut self, bytes: &[u8]) -> Result<Option<Head>, Refusal> {
+        let mut rest = bytes.get(self.at..).unwrap_or_default();
+        loop {
+            // Until the line is whole, it is checked again from here.
+            self.at = bytes.len() - rest.len();
+            let name_end = first_outside_token(rest);
+            let Some((name, value)) = rest.split_at_checked(name_end) else { return Ok(None) };
+            let value = match value {
+                [b':', value @ ..] if name_end > 0 => value,
+                [] | [b'\r'] => return Ok(None),
+                [b'\r', b'\n', ..] if name_end == 0 => return Ok(Some(Head { end: self.at + 2, body: self.body()? })),
+                [other, ..] => return Err(bad_name(*other, name_end)),
+            };
+            let mut value_end = first_control(value);
+            let after = loop {
+                match value.split_at_checked(value_end) {
+                    Some((_, [b'\r', b'\n', after @ ..])) => break after,
+                    Some((_, [b'\t', ..])) => {
+                        value_end += 1;
+                        value_end += first_control(value.get(value_end..).unwrap_or_default());
+                    }
+                    Some((_, [] | [b'\r'])) | None => return Ok(None),
+                    Some((_, [other, ..])) => return Err(bad_value(*other)),
+                }
+            };
+            // Few names matter here. The length of a name tells most others apart.
+            if matches!(name_end, 4 | 14 | 17) {
+                self.note(name, value.get(..value_end).unwrap_or_default())?;
+            }
+            self.fields += 1;
+            if self.fields > MAX_FIELDS {
+                return Err(Refusal::TooManyFields { limit: MAX_FIELDS });
+            }
+            rest = after;
+        }
+    }
+
+    /// Notes what a field says of the body and the host.
+    #[inline]
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            if self.content_length.is_some() {
+                return Err(Refusal::Malformed("there is more than one Content-Length"));
+            }
+            let length = decimal(value.trim_ascii());
+            self.content_length =
+                Some(length.ok_or(Refusal::Malformed("Content-Length is not a decimal number that fits"))?);
+        } else if name.eq_ignore_ascii_case(b"host") {
+            if std::mem::replace(&mut self.has_host, true) {
+                return Err(Refusal::Malformed("there is more than one Host"));
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.note_coding(value.trim_ascii())?;
+        }
+        Ok(())
+    }
+
+    /// Notes a `Transfer-Encoding`.
+    ///
+    /// Source: RFC 9112 sections 6.1 and 6.3 (chunked is last and applied once, else 400; 501 for a coding that is not known).
+    fn note_coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if std::mem::replace(&mut self.is_chunked, true) {
+            return Err(Refusal::Malformed("there is more than one Transfer-Encoding"));
+        }
+        if self.is_http_1_0 {
+            return Err(Refusal::Malformed("HTTP/1.0 has no Transfer-Encoding"));
+        }
+        let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        if is_chunked(&value) {
+            return Ok(());
+        }
+        let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let is_last = codings.next_back().as_ref().is_some_and(is_chunked);
+        if !is_last {
+            return Err(Refusal::Malformed("Transfer-Encoding does not end in chunked, so the body has no end"));
+        }
+        let is_coding = |coding: &[u8]| !coding.is_empty() && !is_chunked(&coding);
+        Err(if codings.all(is_coding) {
+            Refusal::UnknownCoding
+        } else {
+            Refusal::Malformed("Transfer-Encoding is not a list of codings that ends in one chunked")
+        })
+    }
+
+    #[inline]
+    fn body(&self) -> Result<BodyLength, Refusal> {
+        match (self.content_length, self.is_chunked) {
+            (Some(_), true) => Err(Refusal::Malformed("there are both Content-Length and Transfer-Encoding")),
+            (length, false) => Ok(BodyLength::Known(length.unwrap_or_default())),
+            (None, true) => Ok(BodyLength::Chunked),
+        }
+    }
+}
+
+/// Checks a request line, with the one empty line that may come before it (RFC 9112 section 2.2).
+#[inline]
+fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
+    const FORM: Refusal =
+        Refusal::Malformed("the request line is not a method, a target and a version, one space apart");
+    let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let skipped = bytes.len() - line.len();
+    let method_end = first_outside_token(line);
+    let method = match line.get(method_end) {
+        Some(b' ') if (1..=MAX_METHOD).contains(&method_end) => line.get(..method_end).unwrap_or_default(),
+        None if method_end <= MAX_METHOD => return Ok(Line::Partial),
+        // It may be the empty line before it.
+        Some(_) if bytes == b"\r" => return Ok(Line::Partial),
+        Some(b'\n') => return Err(BARE_LF),
+        _ => return Err(Refusal::Malformed("the request does not begin with a method and a space")),
+    };
+    let target_start = method_end + 1;
+    let rest = line.get(target_start..).unwrap_or_default();
+    let target_end = first_outside_target(rest);
+    let target = rest.get(..target_end).unwrap_or_default();
+    match rest.get(target_end) {
+        None => return Ok(Line::Partial),
+        Some(b' ') if target_end > 0 => {}
+        Some(b' ' | b'\t' | b'\r' | b'\n') => return Err(FORM),
+        Some(b'#') => return Err(Refusal::Malformed("the request target has a fragment; encode `#` as %23")),
+        Some(_) => return Err(Refusal::Malformed("the request target has characters that must be percent-encoded")),
+    }
+    if target.first() != Some(&b'/') || method == b"CONNECT" {
+        other_form(method, target)?;
+    }
+    let version = rest.get(target_end + 1..).unwrap_or_default();
+    let Some((version, end)) = version.split_at_checked(8) else {
+        let known = [b"HTTP/1.1".as_slice(), b"HTTP/1.0"];
+        return if known.iter().any(|known| known.starts_with(version)) {
+            Ok(Line::Partial)
+        } else {
+            Err(bad_version(version))
+        };
+    };
+    match version {
+        b"HTTP/1.1" => {}
+        b"HTTP/1.0" => *is_http_1_0 = true,
+        _ => return Err(bad_version(version)),
+    }
+    match end {
+        [b'\r', b'\n', ..] => Ok(Line::Next(skipped + target_start + target_end + 1 + 8 + 2)),
+        [] | [b'\r'] => Ok(Line::Partial),
+        [b'\n', ..] => Err(BARE_LF),
+        [b'\r', ..] => Err(BARE_CR),
+        _ => Err(FORM),
+    }
+}
+
+const BARE_LF: Refusal = Refusal::Malformed("a line ends in LF alone; lines end in CR LF");
+const BARE_CR: Refusal = Refusal::Malformed("there is a CR without LF behind it");
+
+/// Checks a target that is no path: an absolute URI, or `*` (RFC 9112 section 3.2).
+#[cold]
+fn other_form(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
+    if method == b"CONNECT" {
+        return Err(Refusal::Malformed("the gateway is no tunnel: it does not take CONNECT"));
+    }
+    if target == b"*" && method == b"OPTIONS" {
+        return Ok(());
+    }
+    let malformed = Refusal::Malformed("the request target is neither a path nor an http or https URI with a host");
+    let uri = http::Uri::try_from(target).map_err(|_why| malformed)?;
+    let authority = uri.authority().ok_or(malformed)?.as_str();
+    // Whatever was cut or repaired is missing here.
+    let length = uri.scheme_str().map_or(0, str::len) + 3 + authority.len();
+    let path = target.get(length..).unwrap_or_default();
+    let parsed = uri.path_and_query().map(http::uri::PathAndQuery::as_str).unwrap_or_default();
+    let is_whole = path == parsed.as_bytes() || (path.is_empty() && parsed == "/");
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    if is_http && is_whole && !authority.contains('@') { Ok(()) } else { Err(malformed) }
+}
+
+#[cold]
+fn bad_value(found: u8) -> Refusal {
+    match found {
+        b'\n' => BARE_LF,
+        b'\r' => BARE_CR,
+        _ => Refusal::Malformed("a header value has a control character"),
+    }
+}
+
+#[cold]
+fn bad_name(found: u8, at: usize) -> Refusal {
+    match found {
+        b' ' | b'\t' if at == 0 => Refusal::Malformed("a header line is folded, which HTTP/1.1 does not allow"),
+        b' ' | b'\t' => Refusal::Malformed("there is white space before the colon of a header"),
+        b'\n' => BARE_LF,
+        b'\r' if at == 0 => BARE_CR,
+        b'\r' => Refusal::Malformed("a header line has no colon"),
+        b':' => Refusal::Malformed("a header line has no name"),
+        _ => Refusal::Malformed("a header name has characters that no name has"),
+    }
+}
+
+#[cold]
+fn bad_version(found: &[u8]) -> Refusal {
+    if found.starts_with(b"HTTP/") {
+        Refusal::Malformed("the version is not HTTP/1.1 or HTTP/1.0")
+    } else {
+        Refusal::Malformed("the request line does not end in a version, or the target has a space; encode it as %20")
+    }
+}
+
+/// Reads a decimal number of digits alone, as far as a body can have bytes.
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    let number = digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = if digit.is_ascii_digit() { u64::from(digit - b'0') } else { return None };
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    number.filter(|number| *number <= i64::MAX.cast_unsigned())
+}
