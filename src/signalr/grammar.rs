@@ -60,19 +60,7 @@ impl<'a> Call<'a> {
         }
         let rest = path.strip_prefix("/api/").ok_or(NotACall::UnknownPath)?;
         let rest = rest.strip_prefix("v1/").unwrap_or(rest);
-        let mut segments = [""; 7];
-        let mut count = 0;
-        let mut left = Some(rest);
-        while let Some(path) = left {
-            // Names are short: a look at each byte is cheaper than a search that is made for long texts.
-            let end = path.bytes().position(|byte| byte == b'/');
-            let (segment, after) = end.and_then(|end| path.split_at_checked(end)).unwrap_or((path, ""));
-            *segments.get_mut(count).ok_or(NotACall::UnknownPath)? = segment;
-            count += 1;
-            left = after.strip_prefix('/');
-        }
-        let segments = segments.get(..count).unwrap_or_default();
-        let shape = Shape::of(segments).ok_or(NotACall::UnknownPath)?;
+        let shape = Shape::parse(rest).ok_or(NotACall::UnknownPath)?;
         let name = |segment: Option<&'a str>| segment.map(Name::new).transpose().map_err(NotACall::Malformed);
         let call = Self {
             operation: shape.operation(method)?,
@@ -83,6 +71,9 @@ impl<'a> Call<'a> {
             query: query.unwrap_or_default(),
         };
         name(shape.stream)?;
+        if has_escape(&shape) && is_another_path(rest) {
+            return Err(NotACall::Malformed("the path would be another one if it were percent-decoded once more"));
+        }
         Ok(call)
     }
 
@@ -122,6 +113,22 @@ macro_rules! methods {
 }
 
 impl<'a> Shape<'a> {
+    /// Reads a path behind its prefix.
+    fn parse(path: &'a str) -> Option<Self> {
+        let mut segments = [""; 7];
+        let mut count = 0;
+        let mut left = Some(path);
+        while let Some(path) = left {
+            // Names are short: a look at each byte is cheaper than a search that is made for long texts.
+            let end = path.bytes().position(|byte| byte == b'/');
+            let (segment, after) = end.and_then(|end| path.split_at_checked(end)).unwrap_or((path, ""));
+            *segments.get_mut(count)? = segment;
+            count += 1;
+            left = after.strip_prefix('/');
+        }
+        Self::of(segments.get(..count).unwrap_or_default())
+    }
+
     fn of(segments: &[&'a str]) -> Option<Self> {
         let nothing = |methods| Self { hub: None, group: None, user: None, connection: None, stream: None, methods };
         let (hub, rest) = match segments {
@@ -189,6 +196,37 @@ impl<'a> Shape<'a> {
             .find_map(|(taken, operation)| (taken == method).then_some(*operation))
             .ok_or(NotACall::WrongMethod { allowed })
     }
+}
+
+fn has_escape(shape: &Shape<'_>) -> bool {
+    [shape.group, shape.user, shape.connection, shape.stream].iter().flatten().any(|name| name.contains('%'))
+}
+
+/// How often a path is decoded to see whether it becomes another one.
+const DECODINGS: usize = 3;
+
+/// Whether a path turns into that of another call when it is percent-decoded, as something on the way to the service may do.
+///
+/// A name may have an encoded slash (the Management SDK sends user `user/a` as `user%2Fa`), and the service decodes no slash
+/// before it looks the path up. But `users/u%2f:closeConnections` would be allowed here as a message to one user and be another
+/// operation behind a proxy that does; the same goes for dot segments behind an encoded slash. What is only longer, and no
+/// call at all, stays what it is.
+#[cold]
+fn is_another_path(path: &str) -> bool {
+    let mut path = Cow::Borrowed(path);
+    for _ in 0..DECODINGS {
+        let Ok(decoded) = percent_decode_str(&path).decode_utf8() else { return false };
+        if decoded == path {
+            return false;
+        }
+        let has_dots = decoded.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."));
+        let has_more_segments = decoded.matches('/').count() != path.matches('/').count();
+        if has_dots || (has_more_segments && Shape::parse(&decoded).is_some()) {
+            return true;
+        }
+        path = Cow::Owned(decoded.into_owned());
+    }
+    true
 }
 
 #[cfg(test)]

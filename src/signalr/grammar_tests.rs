@@ -144,6 +144,34 @@ fn tells_unknown_paths_from_wrong_methods_and_malformed_names() {
     }
 }
 
+#[test]
+fn names_keep_encoded_slashes_unless_the_path_would_be_another() {
+    for (path, is_call) in [
+        ("users/user%2Fa/:send", true),
+        ("users/user%2Fa", true),
+        ("users/u%2f:closeConnections/:send", true),
+        ("groups/100%25/:send", true),
+        ("groups/a%2541/:send", true),
+        ("groups/%c3%bc%25/:send", true),
+        ("users/%3AcloseConnections", true),
+        ("users/u%2f:closeConnections", false),
+        ("users/u%2F%3acloseConnections", false),
+        ("users/u%252f:closeConnections", false),
+        ("users/u%2fgroups%2fg", false),
+        ("groups/g%2fconnections", false),
+        ("users/a%2f..%2fb/:send", false),
+        ("users/a%2F%2e%2e/:send", false),
+        ("users/a%5c..%5cb/:send", false),
+        ("users/%252e%252e/:send", false),
+        ("users/%25252e%25252e/:send", false),
+        ("users/%2525252525252e/:send", false),
+    ] {
+        let path = format!("/api/hubs/h/{path}");
+        let call = Call::parse(&Method::POST, &path, None);
+        assert_eq!(call.is_ok(), is_call, "{path}: {call:?}");
+    }
+}
+
 fn any_method() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
 }
