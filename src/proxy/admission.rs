@@ -4,6 +4,7 @@
 //! Unix socket, so `Host` is not checked there.
 
 use super::error::ProxyError;
+use super::headers::MAX_CONNECTION_NAMES;
 use super::{AdmissionSettings, CallHead};
 use crate::serve::{Peer, is_allowed_host, is_valid_host, page_header};
 use crate::signalr::{Call, Operation};
@@ -36,6 +37,9 @@ impl Admission {
         let size = head.bytes();
         if size > self.max_header_bytes {
             return Err(ProxyError::HeadersTooLarge { size, limit: self.max_header_bytes });
+        }
+        if head.glance.connection_names > MAX_CONNECTION_NAMES {
+            return Err(ProxyError::Malformed("Connection names more headers than anybody needs"));
         }
         if head.glance.hosts > 1 {
             return Err(ProxyError::Malformed("there is more than one Host header"));

@@ -37,10 +37,26 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Whether a request header stays here. `expect` is answered by our own server; which endpoint a caller named, and by which key
-/// it may repeat a call, is between the two of us.
+/// it may repeat a call, is between the two of us. What names another method or path would have the endpoint do something
+/// other than what was allowed here, if anything on the way honours it.
 fn stays_here(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || *name == ENDPOINT_HEADER || matches!(name.as_str(), "cookie" | "expect" | "idempotency-key")
+    is_hop_by_hop(name)
+        || *name == ENDPOINT_HEADER
+        || matches!(
+            name.as_str(),
+            "cookie"
+                | "expect"
+                | "idempotency-key"
+                | "x-http-method"
+                | "x-http-method-override"
+                | "x-method-override"
+                | "x-original-url"
+                | "x-rewrite-url"
+        )
 }
+
+/// The most headers that `Connection` may name. Every one is compared with every header; nobody names more than a few.
+pub(super) const MAX_CONNECTION_NAMES: usize = 32;
 
 /// What one look at a request's headers tells. Each further look, and each search for a name, would cost about as much
 /// as this.
@@ -58,6 +74,8 @@ pub struct Glance {
     pub content_length: Option<u64>,
     /// Whether any of them stays here.
     pub(super) has_staying: bool,
+    /// How many headers `Connection` names.
+    pub(super) connection_names: usize,
 }
 
 impl Glance {
@@ -77,8 +95,11 @@ impl Glance {
                 glance.is_by_browser = true;
             } else if *name == REQUEST_ID {
                 glance.has_request_id = true;
-            } else {
-                glance.has_staying |= stays_here(name);
+            } else if stays_here(name) {
+                glance.has_staying = true;
+                if *name == CONNECTION {
+                    glance.connection_names += value.as_bytes().split(|byte| *byte == b',').count();
+                }
             }
         }
         glance
@@ -254,6 +275,11 @@ mod tests {
                 ("transfer-encoding", "chunked"),
                 ("upgrade", "h2c"),
                 ("expect", "100-continue"),
+                ("x-http-method-override", "DELETE"),
+                ("x-http-method", "DELETE"),
+                ("x-method-override", "DELETE"),
+                ("x-original-url", "/api/hubs/h/:closeConnections"),
+                ("x-rewrite-url", "/api/hubs/h/:closeConnections"),
                 ("content-type", "application/json"),
                 ("traceparent", "00-1-2-01"),
                 ("asrs-user-agent", "sdk"),
