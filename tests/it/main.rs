@@ -47,3 +47,4 @@ mod slow_callers;
 mod token_faults;
 mod token_life;
 mod token_told;
+mod wire;

@@ -1,0 +1,270 @@
+//! What comes in over HTTP is judged as it came: a corpus of requests, byte for byte (`wire/requests.txt`), over HTTP/1.1 with TLS
+//! and without. The bytes that an endpoint received are the oracle: what is refused leaves no request there, and what is
+//! forwarded exactly one, framed by the gateway.
+
+mod corpus;
+mod endpoint;
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use signalr_gateway::sandbox::{Fault, FaultKind};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::listeners::{secure_listener, secured};
+use crate::support::{HELLO, Lab, SEND, in_time, wait_until};
+use corpus::{Case, Outcome};
+use endpoint::{Arrival, RecordingEndpoint};
+
+/// How many cases are under way at the same time.
+const AT_ONCE: usize = 24;
+
+struct Bench {
+    lab: Lab,
+    endpoint: RecordingEndpoint,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let endpoint = RecordingEndpoint::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let port = endpoint.address.port();
+        let listener = secure_listener(folder.path());
+        let lab = Lab::start(|plan| {
+            // Whichever is tried, the same endpoint receives it.
+            plan.set("endpoints.east.url", &format!("http://127.0.0.1:{port}"));
+            plan.set("endpoints.west.url", &format!("http://localhost:{port}"));
+            plan.more(&listener);
+        })
+        .await;
+        Self { lab, endpoint, folder }
+    }
+
+    /// Stops the gateway, so that whatever it had to send has arrived, and returns what arrived.
+    async fn finish(self) -> Vec<Arrival> {
+        self.lab.shutdown().await.unwrap();
+        wait_until("the endpoint's connections have ended", async || self.endpoint.has_ended().then_some(())).await;
+        self.endpoint.arrivals()
+    }
+}
+
+/// Sends a case and holds the answers against it. Returns what is wrong.
+async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
+    let mut read = Vec::new();
+    // That it was refused in the middle of it is no error.
+    let _refused = in_time(&case.name, stream.write_all(&case.bytes)).await;
+    let is_cut = case.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Broken | Outcome::Nothing));
+    if is_cut {
+        let _closed = stream.shutdown().await;
+    }
+    for outcome in &case.outcomes {
+        match outcome {
+            Outcome::Forwarded { .. } => {
+                let answer = answer(&mut stream, &mut read, case.is_head()).await.ok_or("no answer")?;
+                if !answer.starts_with("HTTP/1.1 202 ") && !answer.starts_with("HTTP/1.0 202 ") {
+                    return Err(format!("not forwarded: {answer}"));
+                }
+            }
+            Outcome::Refused { status, kind } => {
+                let answer = answer(&mut stream, &mut read, case.is_head()).await.ok_or("no answer")?;
+                let has = |line: &str| answer.to_ascii_lowercase().contains(&format!("\r\n{line}"));
+                let is_refused = answer.starts_with(&format!("HTTP/1.1 {status} "))
+                    && has(&format!("signalr-gateway-error: {kind}\r\n"))
+                    && has("x-request-id: ")
+                    && has("content-type: application/problem+json\r\n");
+                if !is_refused {
+                    return Err(format!("not refused so: {answer}"));
+                }
+            }
+            Outcome::Broken | Outcome::Nothing | Outcome::End => {}
+        }
+    }
+    let _closed = stream.shutdown().await;
+    in_time(&case.name, async { while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {} }).await;
+    let rest = String::from_utf8_lossy(&read);
+    let may_answer = case.outcomes.contains(&Outcome::Broken);
+    if rest.is_empty() || (may_answer && rest.starts_with("HTTP/1.1 400 ") && rest.matches("HTTP/1.").count() == 1) {
+        Ok(())
+    } else {
+        Err(format!("another answer: {rest}"))
+    }
+}
+
+/// Reads one answer, interim ones left out. `None` if the connection ends before it does.
+async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_head: bool) -> Option<String> {
+    in_time("an answer", async {
+        loop {
+            let end = loop {
+                match read.windows(4).position(|window| window == b"\r\n\r\n") {
+                    Some(at) => break at + 4,
+                    None if stream.read_buf(read).await.is_ok_and(|count| count > 0) => {}
+                    None => return None,
+                }
+            };
+            let head = String::from_utf8(read.drain(..end).collect()).unwrap();
+            if head.starts_with("HTTP/1.1 100 ") {
+                continue;
+            }
+            let lower = head.to_ascii_lowercase();
+            let declared = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length = declared.filter(|_| !is_head).map_or(0, |length| length.parse().unwrap());
+            while read.len() < length {
+                assert!(stream.read_buf(read).await.unwrap() > 0, "the answer broke off: {head}");
+            }
+            read.drain(..length);
+            return Some(head);
+        }
+    })
+    .await
+}
+
+/// Holds what reached the endpoint against a case.
+fn judge(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
+    let whole: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.is_whole).collect();
+    let forwarded = case.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Forwarded { .. }));
+    let expected: Vec<&Outcome> = forwarded.collect();
+    let may_begin = case.outcomes.iter().any(Outcome::is_broken_body);
+    if whole.len() != expected.len() || (arrivals.len() > whole.len() && !may_begin) {
+        return Err(format!("{} requests were to arrive: {arrivals:#?}", expected.len()));
+    }
+    for (arrival, outcome) in whole.into_iter().zip(expected) {
+        let Outcome::Forwarded { target, body, without } = outcome else { continue };
+        let target = target.clone().unwrap_or_else(|| case.target());
+        if arrival.target != target {
+            return Err(format!("the target was {}, not {target}", arrival.target));
+        }
+        if body.as_ref().is_some_and(|body| *body != arrival.body) {
+            return Err(format!("another body arrived: {arrival:#?}"));
+        }
+        if without.as_ref().is_some_and(|name| arrival.field(name).is_some_and(|value| !value.contains("eyJ"))) {
+            return Err(format!("a header went on that was to stay: {arrival:#?}"));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_request_of_the_corpus_is_forwarded_whole_or_refused() {
+    let cases = corpus::read();
+    assert!(cases.len() >= 350, "{}", cases.len());
+    let bench = Bench::start().await;
+    let (plain, secure) = (bench.lab.listener("default"), bench.lab.listener("secure"));
+    let folder = bench.folder.path().to_owned();
+    let runs = cases.iter().flat_map(|case| [(case, false), (case, true)]).map(|(case, is_secure)| {
+        let folder = folder.clone();
+        async move {
+            let case = case.numbered(is_secure);
+            let outcome = if is_secure {
+                run(&case, secured(secure, &folder, &[b"http/1.1"]).await).await
+            } else {
+                run(&case, TcpStream::connect(plain).await.unwrap()).await
+            };
+            (Arc::new(case), outcome)
+        }
+    });
+    let ran: Vec<_> = stream::iter(runs).buffer_unordered(AT_ONCE).collect().await;
+    let arrivals = bench.finish().await;
+    let mut wrong = Vec::new();
+    let mut known = 0;
+    for (case, outcome) in ran {
+        let own: Vec<Arrival> = arrivals.iter().filter(|arrival| arrival.is_of(&case.hub)).cloned().collect();
+        known += own.len();
+        if let Err(what) = outcome.and_then(|()| judge(&case, &own)) {
+            wrong.push(format!("{}\n    {what}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(known, arrivals.len(), "something arrived that is of no case");
+}
+
+fn broadcast() -> String {
+    format!(
+        "POST {SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{HELLO}",
+        HELLO.len()
+    )
+}
+
+#[tokio::test]
+async fn caller_that_ends_its_side_behind_a_request_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = secure_listener(folder.path());
+    let lab = Lab::start(|plan| {
+        plan.more(&listener);
+    })
+    .await;
+    let east = &lab.endpoint("east").server;
+    let delay = || Fault::times(1, FaultKind::Delay { delay_ms: 400 }).on_path("/api/hubs");
+
+    // The answer comes long after the end was seen.
+    east.faults().set(delay());
+    let mut raw = lab.raw().await;
+    raw.write(broadcast()).await.finish().await;
+    raw.answer().await.expect("an answer").is(202);
+    assert!(raw.rest().await.is_empty());
+
+    // As many as were sent.
+    let mut raw = lab.raw().await;
+    raw.write(broadcast().repeat(3)).await.finish().await;
+    for _ in 0..3 {
+        raw.answer().await.expect("an answer").is(202);
+    }
+    assert!(raw.rest().await.is_empty());
+
+    east.faults().set(delay());
+    let mut secure = secured(lab.listener("secure"), folder.path(), &[b"http/1.1"]).await;
+    secure.write_all(broadcast().as_bytes()).await.unwrap();
+    secure.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    let answer = answer(&mut secure, &mut read, false).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    assert_eq!(lab.arrivals("east").len(), 5);
+}
+
+#[tokio::test]
+async fn call_whose_caller_has_closed_is_given_up_after_a_while() {
+    let lab = Lab::start(|_| {}).await;
+    let east = &lab.endpoint("east").server;
+    east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
+    let mut raw = lab.raw().await;
+    raw.write(broadcast()).await;
+    east.journal().wait_for(1, |entry| entry.target == SEND).await;
+    drop(raw);
+    wait_until("nothing is in flight", async || {
+        let metrics = lab.metrics().await;
+        (metrics.sum("requests_total", &[("code", "499")]) > 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_before_the_parser_are_logged_and_counted_like_others() {
+    let lab = Lab::start(|_| {}).await;
+    for (request, status, kind) in [
+        ("POST /api/hubs/chat/groups/a b/:send HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed"),
+        ("POST /api/hubs/chat/:send HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "malformed"),
+        ("PUT /api/v1/hubs/chat/users/ann/groups/g#1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "malformed"),
+    ] {
+        let mut raw = lab.raw().await;
+        raw.write(request).await;
+        let answer = raw.answer().await.expect("an answer");
+        answer.is_refused(status, kind);
+        assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+        assert!(raw.rest().await.is_empty());
+    }
+    let metrics = lab.metrics().await;
+    assert!((metrics.sum("rejected_total", &[("reason", "malformed")]) - 3.0).abs() < 1e-9);
+    assert!(lab.arrivals("east").is_empty());
+}
+
+#[tokio::test]
+async fn broken_preface_is_not_answered_in_http1() {
+    let lab = Lab::start(|_| {}).await;
+    for preface in ["PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "PRI * HTTP/2.0\r\nHost: localhost\r\n\r\n"] {
+        let mut raw = lab.raw().await;
+        raw.write(preface).await.finish().await;
+        let rest = raw.rest().await;
+        assert!(!rest.starts_with(b"HTTP/1"), "{}", String::from_utf8_lossy(&rest));
+    }
+}
