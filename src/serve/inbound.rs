@@ -7,6 +7,9 @@
 //! ends in an error. Nothing that a caller sends after either reaches hyper.
 //!
 //! A caller that ends its side of the connection behind a whole request is still answered.
+//!
+//! HTTP/2 has no such check: h2 (0.4.20) makes an `http::Uri` of `:path` before anybody sees it, and that cuts at `#`. What was
+//! cut leaves no trace; everything else that `http::Uri` does not take resets the stream.
 
 mod chunked;
 mod framing;
