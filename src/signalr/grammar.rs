@@ -202,8 +202,8 @@ fn has_escape(shape: &Shape<'_>) -> bool {
     [shape.group, shape.user, shape.connection, shape.stream].iter().flatten().any(|name| name.contains('%'))
 }
 
-/// How often a path is decoded to see whether it becomes another one.
-const DECODINGS: usize = 3;
+/// How often a path is decoded to see whether it becomes another one: as the service does, and once more.
+const DECODINGS: usize = 2;
 
 /// Whether a path turns into that of another call when it is percent-decoded, as something on the way to the service may do.
 ///
@@ -226,7 +226,7 @@ fn is_another_path(path: &str) -> bool {
         }
         path = Cow::Owned(decoded.into_owned());
     }
-    true
+    false
 }
 
 #[cfg(test)]
