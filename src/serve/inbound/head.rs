@@ -41,18 +41,30 @@ pub(super) struct HeadCheck {
 }
 
 /// The last head that passed on a connection. On a kept connection the next is often the same, but for its target or a few
-/// header lines, and comparing costs a tenth of checking.
+/// header lines, and comparing costs a fraction of checking.
 #[derive(Debug, Default)]
 pub(super) struct KnownHead {
     /// Empty if there is none, or it is too long to keep.
     bytes: Vec<u8>,
-    /// Where its header lines begin. The empty line at the end is one of them.
-    lines: usize,
+    /// Where its request line ends.
+    start: usize,
     is_http_1_0: bool,
+    lines: Vec<KnownLine>,
+    /// Those of the head that is being checked.
+    next_lines: Vec<KnownLine>,
     body: BodyLength,
 }
 
-/// The most that is kept of it. Chosen: twice what usual callers send.
+/// A header line of the last head.
+#[derive(Clone, Copy, Debug)]
+struct KnownLine {
+    /// Where the next begins, in the head.
+    end: u16,
+    /// Whether it says something of the body or the host, so that it has to be read again.
+    is_noted: bool,
+}
+
+/// The most that is kept of a head. Chosen: twice what usual callers send.
 const MAX_KNOWN: usize = 768;
 
 impl KnownHead {
@@ -63,16 +75,27 @@ impl KnownHead {
         is_same.then_some(Head { end: self.bytes.len(), body: self.body })
     }
 
-    fn lines(&self) -> &[u8] {
-        self.bytes.get(self.lines..).unwrap_or_default()
+    /// Returns where the request line ends if it is the same.
+    #[inline]
+    fn recognise_request_line(&self, bytes: &[u8]) -> Option<usize> {
+        let line = self.bytes.get(..self.start).filter(|line| !line.is_empty())?;
+        bytes.starts_with(line).then_some(self.start)
     }
 
-    fn keep(&mut self, bytes: &[u8], lines: usize, is_http_1_0: bool, body: BodyLength) {
+    fn keep(&mut self, bytes: &[u8], start: usize, is_http_1_0: bool, body: BodyLength) {
         self.bytes.clear();
         if bytes.len() <= MAX_KNOWN {
             self.bytes.extend_from_slice(bytes);
         }
-        (self.lines, self.is_http_1_0, self.body) = (lines, is_http_1_0, body);
+        (self.start, self.is_http_1_0, self.body) = (start, is_http_1_0, body);
+        std::mem::swap(&mut self.lines, &mut self.next_lines);
+    }
+}
+
+#[inline]
+fn note_line(lines: &mut Vec<KnownLine>, end: usize, is_noted: bool) {
+    if let Some(end) = u16::try_from(end).ok().filter(|_| end <= MAX_KNOWN) {
+        lines.push(KnownLine { end, is_noted });
     }
 }
 
@@ -100,32 +123,44 @@ impl HeadCheck {
     #[inline]
     pub(super) fn check(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, Refusal> {
         if self.at > 0 {
-            return self.check_lines(bytes);
+            return self.check_lines(bytes, &mut KnownHead::default());
         }
-        match request_line(bytes, &mut self.is_http_1_0)? {
-            Line::Next(at) => self.at = at,
-            Line::Partial => return Ok(None),
-        }
-        let lines = self.at;
-        let known_lines = known.lines();
-        let is_known = self.is_http_1_0 == known.is_http_1_0
-            && !known_lines.is_empty()
-            && bytes.get(lines..).is_some_and(|lines| lines.starts_with(known_lines));
-        let head = if is_known {
-            Head { end: lines + known_lines.len(), body: known.body }
+        if let Some(end) = known.recognise_request_line(bytes) {
+            (self.at, self.is_http_1_0) = (end, known.is_http_1_0);
         } else {
-            let Some(head) = self.check_lines(bytes)? else { return Ok(None) };
-            head
-        };
-        known.keep(bytes.get(..head.end).unwrap_or_default(), lines, self.is_http_1_0, head.body);
-        Ok(Some(head))
+            match request_line(bytes, &mut self.is_http_1_0)? {
+                Line::Next(at) => self.at = at,
+                Line::Partial => return Ok(None),
+            }
+        }
+        let start = self.at;
+        known.next_lines.clear();
+        let head = self.check_lines(bytes, known)?;
+        if let Some(head) = head {
+            known.keep(bytes.get(..head.end).unwrap_or_default(), start, self.is_http_1_0, head.body);
+        }
+        Ok(head)
     }
 
-    fn check_lines(&mut self, bytes: &[u8]) -> Result<Option<Head>, Refusal> {
+    fn check_lines(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, Refusal> {
         let mut rest = bytes.get(self.at..).unwrap_or_default();
+        let (mut known_lines, mut known_start) = (known.lines.iter(), known.start);
         loop {
             // Until the line is whole, it is checked again from here.
             self.at = bytes.len() - rest.len();
+            if let Some(line) = known_lines.next() {
+                let text = known.bytes.get(known_start..usize::from(line.end)).unwrap_or_default();
+                known_start = usize::from(line.end);
+                if !line.is_noted
+                    && !text.is_empty()
+                    && let Some(after) = rest.strip_prefix(text)
+                {
+                    self.count_field()?;
+                    note_line(&mut known.next_lines, self.at + text.len(), false);
+                    rest = after;
+                    continue;
+                }
+            }
             let name_end = first_outside_token(rest);
             let Some((name, value)) = rest.split_at_checked(name_end) else { return Ok(None) };
             let value = match value {
@@ -147,15 +182,20 @@ impl HeadCheck {
                 }
             };
             // Few names matter here. The length of a name tells most others apart.
-            if matches!(name_end, 4 | 14 | 17) {
+            let is_noted = matches!(name_end, 4 | 14 | 17);
+            if is_noted {
                 self.note(name, value.get(..value_end).unwrap_or_default())?;
             }
-            self.fields += 1;
-            if self.fields > MAX_FIELDS {
-                return Err(Refusal::TooManyFields { limit: MAX_FIELDS });
-            }
+            self.count_field()?;
+            note_line(&mut known.next_lines, bytes.len() - after.len(), is_noted);
             rest = after;
         }
+    }
+
+    #[inline]
+    fn count_field(&mut self) -> Result<(), Refusal> {
+        self.fields += 1;
+        if self.fields > MAX_FIELDS { Err(Refusal::TooManyFields { limit: MAX_FIELDS }) } else { Ok(()) }
     }
 
     /// Notes what a field says of the body and the host.
