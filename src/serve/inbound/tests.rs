@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::super::listeners::ListenerId;
 use super::super::open::OpenConnections;
 use super::*;
 use crate::serve::inbound::head::BodyLength;
@@ -177,7 +178,7 @@ fn by_check(mut bytes: &[u8]) -> Option<Vec<(Seen, bool)>> {
 async fn behind_check(bytes: &[u8], piece: usize) -> (String, usize) {
     let (caller, io) = tokio::io::duplex(1024 * 1024);
     let (mut answers, mut caller) = tokio::io::split(caller);
-    let connection = OpenConnections::new(Duration::from_secs(60), Duration::from_secs(60)).open();
+    let connection = OpenConnections::new(Duration::from_secs(60), Duration::from_secs(60)).open(ListenerId::default());
     let served = Cell::new(0);
     let service = service_fn(|request: Request<Incoming>| {
         let counted = connection.request();
