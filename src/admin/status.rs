@@ -163,7 +163,7 @@ impl EndpointStatus {
             url: view.url.clone(),
             credential: view.credential.clone(),
             role: view.role,
-            available: view.health.is_in(),
+            available: view.health.is_closed(),
         }
     }
 }

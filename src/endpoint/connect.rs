@@ -74,6 +74,24 @@ impl ConnectError {
     }
 }
 
+/// `EMFILE` and `ENFILE`: no descriptor is left to the process, or to the host. The same on all Unix systems.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
+
+impl ConnectError {
+    /// Whether this host is short of what a connection needs, such as file descriptors. That says nothing of the endpoint.
+    pub fn is_shortage_here(&self) -> bool {
+        let mut cause = self.source();
+        while let Some(err) = cause {
+            if let Some(err) = err.downcast_ref::<io::Error>() {
+                let is_out = err.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code));
+                return is_out || err.kind() == io::ErrorKind::OutOfMemory;
+            }
+            cause = err.source();
+        }
+        false
+    }
+}
+
 /// Tells a server that refuses to speak HTTP/2 from other failures of TLS.
 fn refused(err: io::Error) -> ConnectError {
     let alert = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
@@ -162,5 +180,21 @@ impl Tls {
             return Err(ConnectError::NoHttp2);
         }
         Ok(secured)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shortage_of_descriptors_here_is_told_from_an_endpoint_that_does_not_answer() {
+        for (code, is_shortage) in [(24, true), (23, true), (12, true), (111, false), (110, false)] {
+            let err = || io::Error::from_raw_os_error(code);
+            for found in [ConnectError::Tcp(err()), ConnectError::Dns(err().into()), ConnectError::Tls(err())] {
+                assert_eq!(found.is_shortage_here(), is_shortage, "{found:?}");
+            }
+        }
+        assert!(!ConnectError::Timeout(Duration::ZERO).is_shortage_here());
     }
 }

@@ -1,7 +1,9 @@
-//! Whether an endpoint is worth trying: a circuit breaker over its failures, and the pauses it asks for itself.
+//! Whether an endpoint is worth trying: a circuit breaker over the share of calls that fail, and the pauses it asks for.
 //!
-//! Shared by all workers and read on every request, written only when something fails or recovers. Decides nothing about
-//! where a call goes instead.
+//! Shared by all workers and read on every request. Of a call that succeeds only a count is written, on a cache line of the
+//! worker's own. Decides nothing about where a call goes instead.
+
+mod window;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::metrics::{BreakerState, EndpointMetrics};
+use window::{Counts, Window};
 
 /// The longest an endpoint stays out before it is tried again. Chosen: an endpoint that has come back is noticed within
 /// a minute.
@@ -16,15 +19,53 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that is granted to an endpoint that asks for one.
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(300);
 
-/// When an endpoint is taken out.
+/// When an endpoint's circuit opens: it then gets no calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// How many failures in a row take it out.
+    /// The fewest failures that open it, within the window or in a row.
     pub failures: u32,
-    /// How long it stays out at first; twice as long each time in a row, a minute at most.
+    /// The smallest share of failures among the calls of the window that opens it.
+    pub failure_ratio: FailureRatio,
+    /// The time over which calls are counted.
+    pub window: Duration,
+    /// How long it stays open at first; twice as long each time in a row, a minute at most.
     pub pause: Duration,
     /// How often `/api/health` is asked.
     pub probe_interval: Duration,
+}
+
+/// A share of calls, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailureRatio(u16);
+
+impl FailureRatio {
+    /// All calls.
+    pub const ALL: Self = Self(1000);
+
+    /// Returns the ratio that is closest to `ratio`; `None` unless it is above 0 and at most 1.
+    pub fn new(ratio: f64) -> Option<Self> {
+        let is_share = ratio > 0.0 && ratio <= 1.0;
+        let thousandths = (1..=1000).find(|thousandths| f64::from(*thousandths) >= ratio * 1000.0 - 0.5);
+        thousandths.filter(|_| is_share).map(Self)
+    }
+
+    fn is_reached(self, counts: Counts) -> bool {
+        counts.failures * 1000 >= u64::from(self.0) * (counts.failures + counts.successes)
+    }
+}
+
+/// A class of calls that an endpoint throttles apart from others. What the classes are, callers decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallClass(usize);
+
+impl CallClass {
+    /// How many there may be.
+    pub const COUNT: usize = 8;
+
+    /// Returns the class with this number. Those beyond the last share one.
+    pub const fn new(number: usize) -> Self {
+        Self(if number < Self::COUNT { number } else { Self::COUNT - 1 })
+    }
 }
 
 /// The health of one endpoint.
@@ -34,26 +75,28 @@ pub struct Health {
     metrics: EndpointMetrics,
     /// What the times below are counted from.
     epoch: Instant,
+    /// Milliseconds after `epoch` until which the circuit is open; 0 while it is closed.
+    out_until: AtomicU64,
+    /// By class of calls: milliseconds after `epoch` until which the endpoint asked not to be called; 0 if it did not.
+    cools_until: [AtomicU64; CallClass::COUNT],
     /// Failures in a row.
     failures: AtomicU32,
     /// Whether a call failed at the endpoint since the last that did not. Then a probe cannot tell that it is well again:
     /// it asks for less than callers do.
     fails_calls: AtomicBool,
-    /// How often in a row it was taken out.
+    /// How often in a row the circuit opened.
     trips: AtomicU32,
-    /// Milliseconds after `epoch` until which it is out; 0 while it is in.
-    out_until: AtomicU64,
-    /// Whether a request is finding out if it is back.
+    /// Whether a request is finding out if the endpoint is back.
     is_tried: AtomicBool,
-    /// Milliseconds after `epoch` until which it asked not to be called; 0 if it did not.
-    cools_until: AtomicU64,
+    window: Window,
 }
 
-/// Leave to try an endpoint. What became of it must be said: dropping it says nothing either way. It borrows, since a
-/// count of references would be one more thing that workers write at the same time.
+/// Permission to try the endpoint. Its holder reports what became of the call; dropping it reports nothing either way. It
+/// borrows: a reference count would be one more thing that workers write at the same time.
 #[derive(Debug)]
 pub struct Permit<'a> {
     health: &'a Health,
+    class: CallClass,
     /// Whether this is the one request that finds out if the endpoint is back.
     is_trial: bool,
 }
@@ -66,12 +109,13 @@ impl Health {
             settings,
             metrics,
             epoch: Instant::now(),
+            out_until: AtomicU64::new(0),
+            cools_until: Default::default(),
             failures: AtomicU32::new(0),
             fails_calls: AtomicBool::new(false),
             trips: AtomicU32::new(0),
-            out_until: AtomicU64::new(0),
             is_tried: AtomicBool::new(false),
-            cools_until: AtomicU64::new(0),
+            window: Window::new(settings.window),
         })
     }
 
@@ -81,44 +125,52 @@ impl Health {
         self.metrics.cool_down(&self.name, None);
     }
 
-    /// Gives leave to try the endpoint: always while it is in; once while it is out and its pause is over; not while it
-    /// cools down.
-    pub fn enter(&self) -> Option<Permit<'_>> {
+    /// Permits a call of a class: always while the circuit is closed; one call while it is open and its pause is over; none
+    /// while the endpoint asked for no calls of the class.
+    pub fn enter(&self, class: CallClass) -> Option<Permit<'_>> {
         let out_until = self.out_until.load(Ordering::Relaxed);
-        if out_until == 0 && self.cools_until.load(Ordering::Relaxed) == 0 {
-            return Some(self.permit(false));
+        if out_until == 0 && self.cools_until(class) == 0 {
+            return Some(self.permit(class, false));
         }
+        self.enter_late(class, out_until)
+    }
+
+    #[cold]
+    fn enter_late(&self, class: CallClass, out_until: u64) -> Option<Permit<'_>> {
         let now = self.now();
-        if now < self.cools_until.load(Ordering::Relaxed) || now < out_until {
+        if now < self.cools_until(class) || now < out_until {
             return None;
         }
-        if self.cools_until.swap(0, Ordering::Relaxed) != 0 {
-            self.metrics.cool_down(&self.name, None);
-        }
+        self.end_cool_down(class, now);
         if out_until == 0 {
-            return Some(self.permit(false));
+            return Some(self.permit(class, false));
         }
         // One request finds out; the others go elsewhere until it has.
         let is_first = self.is_tried.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         is_first.then(|| {
             self.metrics.breaker(&self.name, BreakerState::HalfOpen);
-            self.permit(true)
+            self.permit(class, true)
         })
     }
 
-    /// Gives leave whatever the health: for when there is nowhere else to go.
-    pub fn enter_anyway(&self) -> Permit<'_> {
-        self.permit(false)
+    /// Permits a call whatever the health: for when there is nowhere else to go.
+    pub fn enter_anyway(&self, class: CallClass) -> Permit<'_> {
+        self.permit(class, false)
     }
 
-    /// Whether calls go to it without further ado.
-    pub fn is_in(&self) -> bool {
-        self.out_until.load(Ordering::Relaxed) == 0 && self.now() >= self.cools_until.load(Ordering::Relaxed)
+    /// Whether the circuit is closed.
+    pub fn is_closed(&self) -> bool {
+        self.out_until.load(Ordering::Relaxed) == 0
     }
 
-    /// Says how long until it may be tried again.
-    pub fn out_for(&self) -> Duration {
-        let until = self.out_until.load(Ordering::Relaxed).max(self.cools_until.load(Ordering::Relaxed));
+    /// Whether calls of a class go to it without further ado.
+    pub fn is_in(&self, class: CallClass) -> bool {
+        self.is_closed() && self.now() >= self.cools_until(class)
+    }
+
+    /// Returns how long it is until a call of a class may be tried.
+    pub fn out_for(&self, class: CallClass) -> Duration {
+        let until = self.out_until.load(Ordering::Relaxed).max(self.cools_until(class));
         Duration::from_millis(until.saturating_sub(self.now()))
     }
 
@@ -128,40 +180,58 @@ impl Health {
         self.metrics.up(&self.name, ok);
         match ok {
             true if self.fails_calls.load(Ordering::Relaxed) => {}
-            true => self.succeeded(),
-            false => self.failed(false),
+            true => self.recovered(),
+            false => self.failed(false, self.now()),
         }
     }
 
-    fn permit(&self, is_trial: bool) -> Permit<'_> {
-        Permit { health: self, is_trial }
+    fn permit(&self, class: CallClass, is_trial: bool) -> Permit<'_> {
+        Permit { health: self, class, is_trial }
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&self, now: u64) {
+        self.window.succeeded(now);
+        self.recovered();
+    }
+
+    /// Ends the row of failures, and closes the circuit.
+    fn recovered(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
             self.fails_calls.store(false, Ordering::Relaxed);
         }
-        if self.out_until.load(Ordering::Relaxed) != 0 && self.out_until.swap(0, Ordering::Relaxed) != 0 {
-            self.trips.store(0, Ordering::Relaxed);
-            self.metrics.breaker(&self.name, BreakerState::Closed);
-            tracing::info!(endpoint = self.name, "the endpoint is back");
+        if self.out_until.load(Ordering::Relaxed) != 0 {
+            self.close();
         }
     }
 
-    fn failed(&self, is_trial: bool) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    #[cold]
+    fn close(&self) {
+        if self.out_until.swap(0, Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.trips.store(0, Ordering::Relaxed);
+        // What failed before says nothing about the endpoint as it is now.
+        self.window.clear();
+        self.metrics.breaker(&self.name, BreakerState::Closed);
+        tracing::info!(endpoint = self.name, "the endpoint is back");
+    }
+
+    fn failed(&self, is_trial: bool, now: u64) {
+        let in_a_row = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.window.failed(now);
         let out_until = self.out_until.load(Ordering::Relaxed);
         let was_out = out_until != 0;
+        let counts = self.window.counts(now);
         // While it is out, its trial alone says anything new: calls that were under way when it was taken out, and probes,
         // would put the next trial off for ever.
-        let decides = if was_out { is_trial } else { failures >= self.settings.failures };
+        let decides = if was_out { is_trial } else { self.fails_too_often(in_a_row, counts) };
         if !decides {
             return;
         }
         let trips = self.trips.load(Ordering::Relaxed);
         let pause = self.settings.pause.saturating_mul(1 << trips.min(8)).min(LONGEST_PAUSE);
-        let until = self.now().saturating_add(millis(pause)).max(1);
+        let until = now.saturating_add(millis(pause)).max(1);
         // Of those that fail together, one takes it out.
         if self.out_until.compare_exchange(out_until, until, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
@@ -171,48 +241,98 @@ impl Health {
         if !was_out {
             tracing::warn!(
                 endpoint = self.name,
-                failures,
+                failures = counts.failures,
+                calls = counts.failures + counts.successes,
                 pause_ms = millis(pause),
-                "the endpoint is out: calls go elsewhere until it answers again"
+                "the endpoint's circuit is open: calls go elsewhere until it answers again"
             );
         }
     }
 
+    /// Whether failures open the circuit. Where calls come so seldom that a window never holds as many, failures in a row
+    /// count; one success within the window then keeps the ratio from being reached.
+    fn fails_too_often(&self, in_a_row: u32, counts: Counts) -> bool {
+        let failures = counts.failures.max(u64::from(in_a_row));
+        failures >= u64::from(self.settings.failures) && self.settings.failure_ratio.is_reached(counts)
+    }
+
+    fn cools_until(&self, class: CallClass) -> u64 {
+        self.cools_until.get(class.0).map_or(0, |until| until.load(Ordering::Relaxed))
+    }
+
+    fn cool_down(&self, class: CallClass, pause: Duration, now: u64) {
+        let until = now.saturating_add(millis(pause)).max(1);
+        if let Some(cools_until) = self.cools_until.get(class.0) {
+            cools_until.fetch_max(until, Ordering::Relaxed);
+        }
+        self.show_cool_down(now);
+    }
+
+    /// Ends the pause of a class, if it had one.
+    fn end_cool_down(&self, class: CallClass, now: u64) {
+        let ended = self.cools_until.get(class.0).map_or(0, |until| until.swap(0, Ordering::Relaxed));
+        if ended != 0 {
+            self.show_cool_down(now);
+        }
+    }
+
+    /// Shows the end of the longest pause that is not over.
+    fn show_cool_down(&self, now: u64) {
+        let longest = self.cools_until.iter().map(|until| until.load(Ordering::Relaxed)).max().unwrap_or_default();
+        let left = Duration::from_millis(longest.saturating_sub(now));
+        self.metrics.cool_down(&self.name, (!left.is_zero()).then(|| SystemTime::now() + left));
+    }
+
     fn now(&self) -> u64 {
-        millis(self.epoch.elapsed())
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(self.epoch);
+        elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis())
     }
 }
 
 impl Permit<'_> {
-    /// The endpoint answered.
-    pub fn succeeded(self) {
-        self.health.succeeded();
+    /// The endpoint answered at `now`.
+    pub fn succeeded(self, now: Instant) {
+        self.health.succeeded(self.health.at(now));
     }
 
     /// The endpoint was reached, and broke off, was too slow or answered with a fault of its own.
-    pub fn failed(self) {
+    pub fn failed(self, now: Instant) {
         self.health.fails_calls.store(true, Ordering::Relaxed);
-        self.health.failed(self.is_trial);
+        self.health.failed(self.is_trial, self.health.at(now));
     }
 
     /// The endpoint could not be reached.
-    pub fn unreachable(self) {
-        self.health.failed(self.is_trial);
+    pub fn unreachable(self, now: Instant) {
+        self.health.failed(self.is_trial, self.health.at(now));
     }
 
-    /// The endpoint asked for a pause (`Retry-After`).
-    pub fn asked_for(self, pause: Duration) {
-        let pause = pause.min(LONGEST_COOL_DOWN);
-        let until = self.health.now().saturating_add(millis(pause)).max(1);
-        self.health.cools_until.fetch_max(until, Ordering::Relaxed);
-        self.health.metrics.cool_down(&self.health.name, Some(SystemTime::now() + pause));
-        self.health.succeeded();
+    /// The endpoint answered that there are too many calls of this class: it gets none for a while.
+    pub fn throttled(self, pause: Duration, now: Instant) {
+        let now = self.health.at(now);
+        self.health.cool_down(self.class, pause.min(LONGEST_COOL_DOWN), now);
+        self.health.succeeded(now);
+    }
+
+    /// The endpoint answered that it is out of service for a while: it gets no calls.
+    pub fn unavailable(self, pause: Duration, now: Instant) {
+        let at = self.health.at(now);
+        for class in 0..CallClass::COUNT {
+            self.health.cool_down(CallClass::new(class), pause.min(LONGEST_COOL_DOWN), at);
+        }
+        self.failed(now);
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_trial {
+            // The trial may have said nothing, and the circuit may have closed or opened meanwhile.
+            let state = if self.health.is_closed() { BreakerState::Closed } else { BreakerState::Open };
+            self.health.metrics.breaker(&self.health.name, state);
             self.health.is_tried.store(false, Ordering::Release);
         }
     }
@@ -220,7 +340,7 @@ impl Drop for Permit<'_> {
 
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health").field("is_in", &self.is_in()).finish_non_exhaustive()
+        f.debug_struct("Health").field("is_closed", &self.is_closed()).finish_non_exhaustive()
     }
 }
 
@@ -229,161 +349,4 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::metrics::Metrics;
-
-    fn health(pause: Duration) -> Arc<Health> {
-        let settings = HealthSettings { failures: 3, pause, probe_interval: Duration::from_secs(1) };
-        Health::new("east", settings, Metrics::new().unwrap().endpoints().clone())
-    }
-
-    #[test]
-    fn failures_in_a_row_take_it_out_and_a_success_between_does_not() {
-        let health = health(Duration::from_secs(60));
-        for _ in 0..2 {
-            health.enter().unwrap().failed();
-            health.enter().unwrap().failed();
-            health.enter().unwrap().succeeded();
-        }
-        for _ in 0..3 {
-            health.enter().unwrap().failed();
-        }
-        assert!(health.enter().is_none() && !health.is_in());
-        assert!(health.out_for() > Duration::from_secs(50));
-    }
-
-    #[test]
-    fn probe_vouches_for_the_way_to_the_endpoint_and_not_for_its_answers() {
-        let health = health(Duration::from_secs(60));
-        for _ in 0..3 {
-            health.enter().unwrap().unreachable();
-        }
-        assert!(!health.is_in());
-        health.probed(true);
-        assert!(health.is_in(), "it can be reached again");
-
-        for _ in 0..2 {
-            health.enter().unwrap().failed();
-            health.probed(true);
-        }
-        health.enter().unwrap().failed();
-        assert!(!health.is_in(), "probes in between do not make three failures in a row fewer");
-        health.probed(true);
-        assert!(!health.is_in(), "a call has to succeed");
-        health.enter_anyway().succeeded();
-        assert!(health.is_in());
-    }
-
-    #[test]
-    fn one_trial_at_a_time_finds_out_whether_it_is_back() {
-        let health = health(Duration::ZERO);
-        for _ in 0..3 {
-            health.enter().unwrap().failed();
-        }
-        while health.out_for() > Duration::ZERO {}
-        let trial = health.enter().unwrap();
-        assert!(health.enter().is_none(), "a second trial");
-        drop(trial);
-        let trial = health.enter().expect("a trial that said nothing made way for another");
-        trial.succeeded();
-        assert!(health.is_in() && health.enter().is_some());
-    }
-
-    #[test]
-    fn a_pause_it_asks_for_is_granted_and_capped() {
-        let health = health(Duration::from_secs(60));
-        health.enter().unwrap().asked_for(Duration::from_secs(7200));
-        assert!(health.enter().is_none());
-        assert!(health.out_for() <= LONGEST_COOL_DOWN);
-        assert!(!health.enter_anyway().is_trial);
-    }
-
-    /// What happens to an endpoint.
-    #[derive(Clone, Copy, Debug)]
-    enum Event {
-        Enter,
-        EnterAnyway,
-        Succeed,
-        Fail,
-        Unreachable,
-        AskForPause,
-        SayNothing,
-        Probe(bool),
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            4 => Just(Event::Enter),
-            1 => Just(Event::EnterAnyway),
-            2 => Just(Event::Succeed),
-            4 => Just(Event::Fail),
-            2 => Just(Event::Unreachable),
-            1 => Just(Event::AskForPause),
-            1 => Just(Event::SayNothing),
-            1 => any::<bool>().prop_map(Event::Probe),
-        ]
-    }
-
-    /// Lives through events; what is under way is ended in the order in which it began.
-    fn live<'a>(health: &'a Arc<Health>, events: &[Event], longest: Duration) {
-        // In its first millisecond, a pause of nothing is not over yet, and no trial would be let through.
-        while health.now() == 0 {}
-        let mut under_way = std::collections::VecDeque::new();
-        for event in events {
-            let mut end = |end: fn(Permit<'a>)| under_way.pop_front().map_or((), end);
-            match event {
-                Event::Enter => under_way.extend(health.enter()),
-                Event::EnterAnyway => under_way.push_back(health.enter_anyway()),
-                Event::Succeed => end(Permit::succeeded),
-                Event::Fail => end(Permit::failed),
-                Event::Unreachable => end(Permit::unreachable),
-                Event::AskForPause => end(|permit| permit.asked_for(Duration::ZERO)),
-                Event::SayNothing => end(drop),
-                Event::Probe(ok) => health.probed(*ok),
-            }
-            assert!(health.out_for() <= longest, "out for {:?} after {event:?}", health.out_for());
-        }
-    }
-
-    proptest! {
-        /// Whatever became of an endpoint: once its pause is over it is tried, and one good answer brings it back.
-        #[test]
-        fn an_endpoint_that_is_well_again_comes_back(events in prop::collection::vec(event(), 0..60)) {
-            let health = health(Duration::ZERO);
-            live(&health, &events, Duration::from_millis(1));
-            while health.out_for() > Duration::ZERO {}
-            let permit = health.enter();
-            prop_assert!(permit.is_some(), "nobody may find out whether it is back");
-            permit.unwrap().succeeded();
-            prop_assert!(health.is_in() && health.enter().is_some() && health.enter().is_some());
-        }
-
-        /// However many calls fail together, and whatever probes say: it is tried after the first pause.
-        #[test]
-        fn failures_that_were_under_way_do_not_put_its_trial_off(under_way in 3..200_usize, probes in 0..20_usize) {
-            let pause = Duration::from_secs(5);
-            let health = health(pause);
-            let permits: Vec<_> = (0..under_way).filter_map(|_| health.enter()).collect();
-            permits.into_iter().for_each(Permit::failed);
-            (0..probes).for_each(|_| health.probed(false));
-            health.enter_anyway().failed();
-            prop_assert!(!health.is_in() && health.out_for() <= pause, "out for {:?}", health.out_for());
-        }
-
-        /// An endpoint that never fails as often in a row as it takes is never refused a call.
-        #[test]
-        fn an_endpoint_that_mostly_answers_is_never_out(runs in prop::collection::vec(0..3_u32, 0..40)) {
-            let health = health(Duration::from_secs(60));
-            for failures in runs {
-                for _ in 0..failures {
-                    health.enter().unwrap().failed();
-                }
-                health.enter().unwrap().succeeded();
-            }
-            prop_assert!(health.is_in());
-        }
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ use http::{HeaderValue, Uri};
 
 pub use ask::AskError;
 pub use connect::ConnectError;
-pub use health::{Health, HealthSettings, Permit};
+pub use health::{CallClass, FailureRatio, Health, HealthSettings, Permit};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::fuzzing;
 pub use http1::{Broken, EachLine, RequestHead};

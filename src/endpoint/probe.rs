@@ -8,7 +8,7 @@ use http::{Method, Request};
 use http_body_util::Empty;
 use tokio::task::JoinHandle;
 
-use super::Endpoint;
+use super::{AskError, Endpoint};
 
 /// How long a probe may take in all. Source: the SDK's `RestHealthCheckService` gives it two seconds.
 const PROBE_TIME: Duration = Duration::from_secs(2);
@@ -54,24 +54,27 @@ impl Probes {
 async fn keep_probing(endpoint: Arc<Endpoint>) {
     let interval = endpoint.settings().health.probe_interval;
     loop {
-        let ok = probe(&endpoint).await;
-        endpoint.health().probed(ok);
-        let pause = if endpoint.health().is_in() { interval } else { interval / EAGERNESS };
+        if let Some(ok) = probe(&endpoint).await {
+            endpoint.health().probed(ok);
+        }
+        let pause = if endpoint.health().is_closed() { interval } else { interval / EAGERNESS };
         // Spread out, so that replicas that started together do not probe together.
         tokio::time::sleep(pause.mul_f32(0.9 + fastrand::f32() * 0.2)).await;
     }
 }
 
-/// Returns whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path.
-async fn probe(endpoint: &Endpoint) -> bool {
+/// Returns whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path. `None` where
+/// that cannot be found out, since this host is short of what a connection needs.
+async fn probe(endpoint: &Endpoint) -> Option<bool> {
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
-    let Ok(request) = request else { return false };
+    let request = request.ok()?;
     match endpoint.ask(request, PROBE_TIME).await {
-        Ok(answer) => !answer.status().is_server_error(),
+        Ok(answer) => Some(!answer.status().is_server_error()),
         Err(err) => {
+            let is_shortage = matches!(&err, AskError::Connect(err) if err.is_shortage_here());
             let cause = std::error::Error::source(&err).map(tracing::field::display);
             tracing::debug!(endpoint = %endpoint.name(), error = %err, cause, "a health probe was not answered");
-            false
+            (!is_shortage).then_some(false)
         }
     }
 }

@@ -2,10 +2,12 @@
 //! itself.
 
 use std::path::Path;
+use std::time::Instant;
 
 use super::*;
 use crate::config::{Sources, load};
 use crate::credential::CredentialKind;
+use crate::endpoint::CallClass;
 use crate::metrics::Exposition;
 use crate::serve::ListenerPlan;
 
@@ -76,9 +78,9 @@ async fn refused_configuration_leaves_every_metric_and_what_is_in_force_as_it_wa
     let fixture = Fixture::new().await;
     // What a new endpoint or credential of the same name would reset.
     let east = Arc::clone(&fixture.live.parts.snapshot.endpoints()[0]);
-    while east.health().is_in() {
-        if let Some(permit) = east.health().enter() {
-            permit.failed();
+    while east.health().is_closed() {
+        if let Some(permit) = east.health().enter(CallClass::new(0)) {
+            permit.failed(Instant::now());
         }
     }
     let metrics = fixture.metrics().await;

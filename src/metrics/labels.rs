@@ -88,6 +88,8 @@ label_enum! {
         ResetBeforeSend = "reset_before_send",
         /// The connection ended after something was written.
         ResetAfterSend = "reset_after_send",
+        /// This host was short of file descriptors or memory.
+        Local = "local",
         /// The endpoint sent an answer that cannot be read.
         Protocol = "protocol",
         /// The answer's body broke off.

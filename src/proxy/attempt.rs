@@ -1,27 +1,43 @@
 //! From a route to an answer: which endpoint is tried, with which token, and what follows when it fails.
 //!
-//! What may be sent again is said by `retry.rs`, whether an endpoint is worth trying by its health.
+//! What became of an attempt is said by `outcome.rs`, what may be sent again by `retry.rs`, whether an endpoint is worth
+//! trying by its health.
 
 use std::time::{Duration, Instant};
 
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use super::body::Answer;
 use super::candidates::Candidates;
 use super::exchange::Exchange;
-use super::forward::{self, Failure, Outgoing};
-use super::retry::{self, Ending, Verdict};
+use super::forward::{self, AttemptTime, Failure, Outgoing};
+use super::outcome::{AttemptOutcome, Ending, Fault, Sent};
+use super::retry::{self, Verdict};
 use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
 use crate::credential::{Bearer, RequestUrl, in_one_line};
-use crate::endpoint::{Endpoint, Permit};
+use crate::endpoint::{CallClass, Endpoint};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
 use crate::route::Choice;
 use crate::signalr::Operation;
 
-/// The pause an endpoint gets that answers 429 without saying how long.
-const COOL_DOWN: Duration = Duration::from_secs(1);
+/// An attempt whose answer is there, with the bearer that it carried.
+struct Answered {
+    response: Response<Answer>,
+    bearer: Bearer,
+    ended: Instant,
+}
+
+impl Answered {
+    fn outcome(self, outgoing: &Outgoing<'_>) -> AttemptOutcome {
+        let mut outcome = AttemptOutcome::answered(outgoing.operation, self.response, self.ended);
+        // An endpoint that does not wait any longer for the rest of an upload does not wait for itself.
+        if outcome.ending.status == Some(StatusCode::REQUEST_TIMEOUT) && outgoing.body.is_waiting_for_caller() {
+            outcome.ending.fault = Fault::Caller;
+        }
+        outcome
+    }
+}
 
 impl Proxy {
     /// Gets an answer from one of a route's endpoints. Returns that endpoint, too. While nothing was sent, the next
@@ -32,26 +48,28 @@ impl Proxy {
         outgoing: &Outgoing<'_>,
     ) -> Result<(&'a Upstream, Response<Answer>), ProxyError> {
         let mut candidates = Candidates::new(self, choice, outgoing.operation);
-        let Some(mut candidate) = candidates.next() else { return Err(self.all_are_out(choice)) };
+        let Some(mut candidate) = candidates.next() else { return Err(self.all_are_out(choice, outgoing.operation)) };
         loop {
             let (upstream, permit) = candidate;
             outgoing.exchange.tries_endpoint(&upstream.name);
             let persistent = {
-                let result = self.try_endpoint(upstream, outgoing).await;
-                let ending = note(permit, &result);
-                if matches!(ending, Ending::Unsent | Ending::Full)
+                upstream.budget.pay_in();
+                let outcome = self.try_endpoint(upstream, outgoing, candidates.left()).await;
+                let ending = outcome.report(permit);
+                if ending.moves_on()
+                    && !outgoing.exchange.remaining().is_zero()
                     && let Some(elsewhere) = candidates.next()
                 {
                     candidate = elsewhere;
                     continue;
                 }
                 match self.judge(outgoing.operation, ending) {
-                    Verdict::Final => return result.map(|response| (upstream, response)),
-                    Verdict::NotSafe | Verdict::Again => Box::pin(self.persist(upstream, outgoing, result)),
+                    Verdict::Final => return outcome.result.map(|response| (upstream, response)),
+                    Verdict::NotSafe | Verdict::Again => Box::pin(self.persist(upstream, outgoing, outcome)),
                 }
             };
-            // Outside of the block, where the first result is no longer kept.
-            return persistent.await.map(|response| (upstream, response));
+            // Outside of the block, where the first outcome is no longer kept.
+            return persistent.await.result.map(|response| (upstream, response));
         }
     }
 
@@ -61,15 +79,18 @@ impl Proxy {
         upstream: &Upstream,
         anyway: bool,
         outgoing: &Outgoing<'_>,
-    ) -> Result<Response<Answer>, ProxyError> {
-        let health = upstream.endpoint().health();
-        let permit = health.enter().or_else(|| anyway.then(|| health.enter_anyway()));
-        let Some(permit) = permit else { return Err(ProxyError::AllOut { retry_after: health.out_for() }) };
+    ) -> AttemptOutcome {
+        let (health, class) = (upstream.endpoint().health(), CallClass::new(outgoing.operation.class()));
+        let permit = health.enter(class).or_else(|| anyway.then(|| health.enter_anyway(class)));
+        let Some(permit) = permit else {
+            return AttemptOutcome::unsent(Fault::Endpoint, ProxyError::AllOut { retry_after: health.out_for(class) });
+        };
         let persistent = {
-            let result = self.try_endpoint(upstream, outgoing).await;
-            match self.judge(outgoing.operation, note(permit, &result)) {
-                Verdict::Final => return result,
-                Verdict::NotSafe | Verdict::Again => Box::pin(self.persist(upstream, outgoing, result)),
+            upstream.budget.pay_in();
+            let outcome = self.try_endpoint(upstream, outgoing, 0).await;
+            match self.judge(outgoing.operation, outcome.report(permit)) {
+                Verdict::Final => return outcome,
+                Verdict::NotSafe | Verdict::Again => Box::pin(self.persist(upstream, outgoing, outcome)),
             }
         };
         persistent.await
@@ -82,43 +103,48 @@ impl Proxy {
     /// Repeats an attempt at one endpoint after a pause, where that is safe and worth it: within the number of attempts,
     /// the endpoint's budget and the request's time. It is awaited in a box: it is rare, and every request's future would have
     /// room for it.
-    async fn persist(
-        &self,
-        upstream: &Upstream,
-        outgoing: &Outgoing<'_>,
-        mut result: Result<Response<Answer>, ProxyError>,
-    ) -> Result<Response<Answer>, ProxyError> {
+    ///
+    /// The outcome is that of the latest attempt, unless the endpoint may have received more in an earlier one.
+    async fn persist(&self, upstream: &Upstream, outgoing: &Outgoing<'_>, first: AttemptOutcome) -> AttemptOutcome {
         let (place, exchange) = (upstream.place, outgoing.exchange);
+        let class = CallClass::new(outgoing.operation.class());
+        let mut latest = first.ending;
+        let mut asked_for = first.retry_after();
+        let mut outcome = first;
         let mut attempts = 0;
         loop {
-            let ending = ending(&result);
-            match self.judge(outgoing.operation, ending) {
-                Verdict::Final => return result,
+            match self.judge(outgoing.operation, latest) {
+                Verdict::Final => return outcome,
                 Verdict::NotSafe => {
                     self.metrics.retry(place, RetryOutcome::NotSafe);
-                    return result;
+                    return outcome;
                 }
                 Verdict::Again => attempts += 1,
             }
-            match self.may_repeat(upstream, attempts, ending, &result, exchange) {
+            match self.may_repeat(upstream, attempts, latest, asked_for, exchange) {
                 Ok(pause) => {
                     tokio::time::sleep(pause).await;
                     exchange.waited(pause);
                 }
                 Err(denied) => {
-                    if let Some(outcome) = denied {
-                        self.metrics.retry(place, outcome);
+                    if let Some(denied) = denied {
+                        self.metrics.retry(place, denied);
                     }
-                    return result;
+                    return outcome;
                 }
             }
-            let Some(permit) = upstream.endpoint().health().enter() else { return result };
+            let Some(permit) = upstream.endpoint().health().enter(class) else { return outcome };
             self.metrics.retry(place, RetryOutcome::Retried);
-            if let Ok(response) = result {
-                response.into_body().discard();
+            let repeat = self.try_endpoint(upstream, outgoing, 0).await;
+            latest = repeat.report(permit);
+            asked_for = repeat.retry_after();
+            // A body that broke off was not whole in any attempt.
+            let broke_off = matches!(repeat.result, Err(ProxyError::BodyBroken | ProxyError::BodyTooLarge { .. }));
+            if repeat.ending.sent >= outcome.ending.sent || broke_off {
+                std::mem::replace(&mut outcome, repeat).discard();
+            } else {
+                repeat.discard();
             }
-            result = self.try_endpoint(upstream, outgoing).await;
-            note(permit, &result);
         }
     }
 
@@ -128,43 +154,50 @@ impl Proxy {
         &self,
         upstream: &Upstream,
         attempts: u32,
-        ending: Ending,
-        result: &Result<Response<Answer>, ProxyError>,
+        latest: Ending,
+        asked_for: Option<Duration>,
         exchange: &Exchange,
     ) -> Result<Duration, Option<RetryOutcome>> {
         if attempts >= self.snapshot.settings.retry.attempts {
             return Err(None);
         }
-        let asked_for = result.as_ref().ok().and_then(|response| retry_after(response.headers()));
         let pause = asked_for.unwrap_or_else(|| retry::pause(attempts));
-        if self.time_left(exchange).map_or(true, |left| left <= pause) {
+        if exchange.remaining() <= pause {
             return Err(Some(RetryOutcome::Deadline));
         }
-        let is_paid = ending == Ending::Unsent || upstream.budget.take();
+        let is_paid = latest.sent == Sent::Nothing || upstream.budget.take();
         if is_paid { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
     }
 
-    fn all_are_out(&self, choice: &Choice<'_>) -> ProxyError {
+    fn all_are_out(&self, choice: &Choice<'_>, operation: Operation) -> ProxyError {
+        let class = CallClass::new(operation.class());
         let upstreams = choice.places().filter_map(|place| self.upstreams.get(place));
-        let soonest = upstreams.map(|upstream| upstream.endpoint().health().out_for()).min();
+        let soonest = upstreams.map(|upstream| upstream.endpoint().health().out_for(class)).min();
         ProxyError::AllOut { retry_after: soonest.unwrap_or_default() }
     }
 
     /// Sends a request to one endpoint: once, and once more with another token if the first was refused (401). A
-    /// refused request was not processed, so sending it again cannot double it.
-    async fn try_endpoint(&self, upstream: &Upstream, outgoing: &Outgoing<'_>) -> Result<Response<Answer>, ProxyError> {
-        upstream.budget.pay_in();
+    /// refused request was not processed, so sending it again cannot double it. `others` is how many endpoints may be tried
+    /// after this one.
+    async fn try_endpoint(&self, upstream: &Upstream, outgoing: &Outgoing<'_>, others: usize) -> AttemptOutcome {
         // Kept until the head of the answer is there.
-        let _place = self.enter_endpoint(upstream.place, outgoing.exchange).await?;
+        let _place = match self.enter_endpoint(upstream.place, outgoing.exchange).await {
+            Ok(place) => place,
+            Err(full) => return AttemptOutcome::unsent(Fault::Gateway, full),
+        };
         let refused = {
-            let (response, bearer) = self.try_once(upstream, outgoing).await?;
-            match response.status() {
-                StatusCode::UNAUTHORIZED => Box::pin(self.try_with_another(upstream, outgoing, response, bearer)),
-                StatusCode::FORBIDDEN => {
-                    self.metrics.unauthorized(upstream.place, StatusCode::FORBIDDEN.as_u16(), UnauthorizedAction::Kept);
-                    return Ok(response);
+            let answered = match self.try_once(upstream, outgoing, others).await {
+                Ok(answered) => answered,
+                Err(outcome) => return *outcome,
+            };
+            match answered.response.status() {
+                StatusCode::UNAUTHORIZED => Box::pin(self.try_with_another(upstream, outgoing, answered)),
+                status => {
+                    if status == StatusCode::FORBIDDEN {
+                        self.metrics.unauthorized(upstream.place, status.as_u16(), UnauthorizedAction::Kept);
+                    }
+                    return answered.outcome(outgoing);
                 }
-                _ => return Ok(response),
             }
         };
         refused.await
@@ -176,64 +209,80 @@ impl Proxy {
         &self,
         upstream: &Upstream,
         outgoing: &Outgoing<'_>,
-        refusal: Response<Answer>,
-        refused: Bearer,
-    ) -> Result<Response<Answer>, ProxyError> {
+        refusal: Answered,
+    ) -> AttemptOutcome {
         let place = upstream.place;
         let count = |status: StatusCode, action| self.metrics.unauthorized(place, status.as_u16(), action);
-        if !self.replace(upstream.endpoint(), &refused, outgoing.exchange).await {
-            count(refusal.status(), UnauthorizedAction::Kept);
-            return Ok(refusal);
+        let status = refusal.response.status();
+        if !self.replace(upstream.endpoint(), &refusal.bearer, outgoing.exchange).await {
+            count(status, UnauthorizedAction::Kept);
+            return refusal.outcome(outgoing);
         }
-        count(refusal.status(), UnauthorizedAction::Replaced);
+        count(status, UnauthorizedAction::Replaced);
         self.metrics.retry(place, RetryOutcome::Retried);
-        refusal.into_body().discard();
-        let (response, _bearer) = self.try_once(upstream, outgoing).await?;
-        if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            count(response.status(), UnauthorizedAction::Kept);
+        refusal.response.into_body().discard();
+        match self.try_once(upstream, outgoing, 0).await {
+            Ok(answered) => {
+                if matches!(answered.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                    count(answered.response.status(), UnauthorizedAction::Kept);
+                }
+                answered.outcome(outgoing)
+            }
+            Err(outcome) => outcome.after(Sent::NotProcessed),
         }
-        Ok(response)
     }
 
-    /// Sends a request to one endpoint, with the token that is in service. Returns that, too.
+    /// Sends a request to one endpoint, with the token that is in service. What did not get an answer is in a box: it is rare.
     async fn try_once(
         &self,
         upstream: &Upstream,
         outgoing: &Outgoing<'_>,
-    ) -> Result<(Response<Answer>, Bearer), ProxyError> {
+        others: usize,
+    ) -> Result<Answered, Box<AttemptOutcome>> {
         let endpoint = upstream.endpoint();
         let url = RequestUrl { origin: endpoint.origin(), path: outgoing.uri.path() };
         let bearer = match endpoint.bearer().ready(url) {
             Some(bearer) => bearer,
-            None => Box::pin(self.wait_for_bearer(endpoint, url, outgoing.exchange)).await?,
+            None => Box::pin(self.wait_for_bearer(endpoint, url, outgoing.exchange, others))
+                .await
+                .map_err(|err| Box::new(AttemptOutcome::unsent(Fault::Token, err)))?,
         };
-        self.fits(outgoing, &bearer)?;
-        outgoing.body.can_be_sent()?;
         let began = Instant::now();
-        let time = self.time_left_at(began, outgoing.exchange)?.min(self.snapshot.settings.try_timeout);
-        let result = forward::send(&upstream.pool, outgoing, &bearer, &self.deadlines, began, time).await;
-        let duration = began.elapsed();
+        let request = outgoing.exchange.deadline();
+        self.may_send(outgoing, &bearer, request.remaining(began))?;
+        let time = AttemptTime { began, limit: self.snapshot.settings.try_timeout, request };
+        let result = forward::send(&upstream.pool, outgoing, &bearer, &self.deadlines, &time).await;
+        let ended = Instant::now();
+        let duration = ended.saturating_duration_since(began);
         outgoing.exchange.waited(duration);
-        let response = result.map_err(|failure| self.explain(upstream.place, outgoing, failure, time))?;
+        let response = result.map_err(|failure| self.explain(upstream.place, outgoing, failure, &time))?;
         self.metrics.upstream_answered(UpstreamRecord {
             endpoint: upstream.place,
             operation: outgoing.operation.index(),
             code: response.status().as_u16(),
             duration,
         });
-        Ok((response, bearer))
+        Ok(Answered { response, bearer, ended })
     }
 
-    /// Returns a bearer for an endpoint that has none ready.
+    /// Returns a bearer for an endpoint that has none ready. Where `others` may be tried after it, it is waited for a share of
+    /// the request's time alone, so that there is time for them.
     async fn wait_for_bearer(
         &self,
         endpoint: &Endpoint,
         url: RequestUrl<'_>,
         exchange: &Exchange,
+        others: usize,
     ) -> Result<Bearer, ProxyError> {
         let source = endpoint.bearer();
         let began = Instant::now();
-        let time = self.time_left(exchange)?;
+        let remaining = exchange.deadline().remaining(began);
+        let time = match u32::try_from(others) {
+            Ok(0) => remaining,
+            others => {
+                (remaining / others.unwrap_or(u32::MAX).saturating_add(1)).min(self.snapshot.settings.try_timeout)
+            }
+        };
         let acquired = tokio::time::timeout(time, source.acquire()).await;
         exchange.waited(began.elapsed());
         self.metrics.token_waited(began.elapsed());
@@ -242,6 +291,18 @@ impl Proxy {
             Ok(Err(unavailable)) => Err(ProxyError::TokenUnavailable(Some(unavailable))),
             Err(_late) => Err(ProxyError::TokenUnavailable(None)),
         }
+    }
+
+    /// Checks that a request may be sent with the bearer that it would carry.
+    fn may_send(&self, outgoing: &Outgoing<'_>, bearer: &Bearer, left: Duration) -> Result<(), Box<AttemptOutcome>> {
+        if let Err(err) = self.fits(outgoing, bearer).and_then(|()| outgoing.body.can_be_sent()) {
+            return Err(Box::new(AttemptOutcome::unsent(fault_of_body(&err), err)));
+        }
+        if left.is_zero() {
+            let err = ProxyError::EndpointUnavailable("the request's time was over before it could be sent".into());
+            return Err(Box::new(AttemptOutcome::unsent(Fault::Nobody, err)));
+        }
+        Ok(())
     }
 
     /// Holds the head against the limit once more, now with the bearer: the endpoint would refuse it.
@@ -253,7 +314,7 @@ impl Proxy {
     /// Gets another token in place of one that was refused. Returns whether there is one.
     async fn replace(&self, endpoint: &Endpoint, refused: &Bearer, exchange: &Exchange) -> bool {
         let began = Instant::now();
-        let Ok(time) = self.time_left(exchange) else { return false };
+        let time = exchange.remaining();
         let replaced = tokio::time::timeout(time, endpoint.bearer().replace(refused.fingerprint())).await;
         exchange.waited(began.elapsed());
         match replaced {
@@ -271,79 +332,35 @@ impl Proxy {
         }
     }
 
-    /// Turns a failed attempt into an error, and counts it.
-    fn explain(&self, place: usize, outgoing: &Outgoing<'_>, failure: Failure, time: Duration) -> ProxyError {
-        if let Some(callers_fault) = outgoing.body.failure() {
-            return callers_fault;
+    /// Turns a failed attempt into its outcome, and counts it.
+    #[cold]
+    fn explain(
+        &self,
+        place: usize,
+        outgoing: &Outgoing<'_>,
+        failure: Failure,
+        time: &AttemptTime,
+    ) -> Box<AttemptOutcome> {
+        let is_late = matches!(failure, Failure::Deadline { sent: true, .. });
+        let fault_of_request = match outgoing.body.failure() {
+            None if is_late && outgoing.body.is_waiting_for_caller() => Some(ProxyError::SlowRequest),
+            failure => failure,
+        };
+        if let Some(err) = fault_of_request {
+            // The endpoint may have received a part of it, and cannot take that for the whole.
+            return Box::new(AttemptOutcome::failed(Sent::NotProcessed, fault_of_body(&err), err));
         }
-        if matches!(failure, Failure::Deadline { .. }) && outgoing.body.is_waiting_for_caller() {
-            return ProxyError::SlowRequest;
+        self.metrics.upstream_failed(place, failure.reason(time));
+        let (sent, mut fault, err) = failure.explained(outgoing.operation, time);
+        if sent == Sent::Perhaps && outgoing.body.is_waiting_for_caller() {
+            // It may have waited for the rest of the upload for too long.
+            fault = Fault::Nobody;
         }
-        self.metrics.upstream_failed(place, failure.reason());
-        match failure {
-            Failure::Connect(err) => ProxyError::EndpointUnavailable(err.into()),
-            Failure::Unsent(err) => ProxyError::EndpointUnavailable(err.into()),
-            Failure::Deadline { sent: false } => ProxyError::EndpointUnavailable("no connection in time".into()),
-            Failure::Deadline { sent: true } => ProxyError::Deadline { limit: time },
-            Failure::Broken(err) if err.is_unreadable() => ProxyError::AnswerUnreadable(err.into()),
-            Failure::Broken(err) => ProxyError::UpstreamBroken(err),
-        }
-    }
-
-    /// Returns what is left of the request's time.
-    pub(super) fn time_left(&self, exchange: &Exchange) -> Result<Duration, ProxyError> {
-        self.time_left_at(Instant::now(), exchange)
-    }
-
-    fn time_left_at(&self, now: Instant, exchange: &Exchange) -> Result<Duration, ProxyError> {
-        let limit = self.snapshot.settings.request_timeout;
-        let left = limit.saturating_sub(now.saturating_duration_since(exchange.started()));
-        if left.is_zero() { Err(ProxyError::Deadline { limit }) } else { Ok(left) }
+        Box::new(AttemptOutcome::failed(sent, fault, err))
     }
 }
 
-/// Says how an attempt ended.
-fn ending(result: &Result<Response<Answer>, ProxyError>) -> Ending {
-    match result {
-        Ok(response) => Ending::Answered(response.status()),
-        Err(err) => err.ending(),
-    }
-}
-
-/// Tells the endpoint's health what became of an attempt, and says how it ended.
-fn note(permit: Permit<'_>, result: &Result<Response<Answer>, ProxyError>) -> Ending {
-    match result {
-        Ok(response) => {
-            let status = response.status();
-            let pause = match status {
-                StatusCode::TOO_MANY_REQUESTS => Some(retry_after(response.headers()).unwrap_or(COOL_DOWN)),
-                StatusCode::SERVICE_UNAVAILABLE => retry_after(response.headers()),
-                _ => None,
-            };
-            match pause {
-                Some(pause) => permit.asked_for(pause),
-                None if retry::is_transient(status) => permit.failed(),
-                None => permit.succeeded(),
-            }
-        }
-        Err(ProxyError::EndpointUnavailable(_)) => permit.unreachable(),
-        Err(err) if err.blames_endpoint() => permit.failed(),
-        // A missing token is no fault of the endpoint, nor is what a caller did wrong.
-        Err(_) => {}
-    }
-    ending(result)
-}
-
-/// Reads `Retry-After`: seconds, or a date.
-///
-/// Source: RFC 9110 section 10.2.3.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    match value.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_a_date) => {
-            let at = httpdate::parse_http_date(value).ok()?;
-            Some(at.duration_since(std::time::SystemTime::now()).unwrap_or_default())
-        }
-    }
+/// Returns whose fault it is that a request cannot be sent whole: the caller's, unless there was no memory to keep it.
+fn fault_of_body(err: &ProxyError) -> Fault {
+    if matches!(err, ProxyError::Overload { .. }) { Fault::Gateway } else { Fault::Caller }
 }

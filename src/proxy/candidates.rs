@@ -2,7 +2,7 @@
 
 use super::Proxy;
 use super::upstream::Upstream;
-use crate::endpoint::{EndpointRole, Permit};
+use crate::endpoint::{CallClass, EndpointRole, Permit};
 use crate::route::{Choice, Order, WhenUnavailable};
 use crate::signalr::{Operation, Together};
 
@@ -14,24 +14,31 @@ pub(super) struct Candidates<'a> {
     order: Order<'a>,
     /// The role that is looked for; `None` if it does not matter.
     role: Option<EndpointRole>,
+    class: CallClass,
     has_tried: bool,
 }
 
 impl<'a> Candidates<'a> {
     pub(super) fn new(proxy: &'a Proxy, choice: &'a Choice<'a>, operation: Operation) -> Self {
         let role = (operation.together() == Together::One).then_some(EndpointRole::Primary);
-        Self { proxy, choice, order: choice.order(), role, has_tried: false }
+        let class = CallClass::new(operation.class());
+        Self { proxy, choice, order: choice.order(), role, class, has_tried: false }
+    }
+
+    /// Returns how many endpoints may still come: at most as many.
+    pub(super) fn left(&self) -> usize {
+        self.order.left()
     }
 
     fn healthy(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
-        let (proxy, role) = (self.proxy, self.role);
+        let (proxy, role, class) = (self.proxy, self.role, self.class);
         self.order.by_ref().find_map(|place| {
             let upstream = proxy.upstreams.get(place)?;
             let endpoint = upstream.endpoint();
             if role.is_some_and(|role| role != endpoint.settings().role) {
                 return None;
             }
-            Some((upstream, endpoint.health().enter()?))
+            Some((upstream, endpoint.health().enter(class)?))
         })
     }
 }
@@ -54,6 +61,6 @@ impl<'a> Iterator for Candidates<'a> {
         // All are out, and the route would rather try than fail.
         self.order = self.choice.order();
         let upstream = self.proxy.upstreams.get(self.order.next()?)?;
-        Some((upstream, upstream.endpoint().health().enter_anyway()))
+        Some((upstream, upstream.endpoint().health().enter_anyway(self.class)))
     }
 }

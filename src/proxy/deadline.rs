@@ -1,4 +1,4 @@
-//! Deadlines of one worker's requests. Nearly none of them ever passes, so they are only noted down, and one task looks
+//! The deadline of a request, and the deadlines that one worker waits for. Nearly none of them ever passes, so they are only noted down, and one task looks
 //! through the notes every so often: setting and clearing a timer for each attempt cost ten times as much.
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +15,34 @@ use slab::Slab;
 const LOOK: Duration = Duration::from_millis(10);
 /// How many looks in a row may find nothing to look at before the task ends.
 const IDLE_LOOKS: u32 = 100;
+
+/// When a request's time is over. Set when its head was read, and never put off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestDeadline {
+    at: Instant,
+    limit: Duration,
+}
+
+impl RequestDeadline {
+    pub(super) fn new(started: Instant, limit: Duration) -> Self {
+        Self { at: started + limit, limit }
+    }
+
+    /// Returns when it is.
+    pub(super) fn at(self) -> Instant {
+        self.at
+    }
+
+    /// Returns the time that the request had in all.
+    pub(super) fn limit(self) -> Duration {
+        self.limit
+    }
+
+    /// Returns the time that is left; nothing when it has passed.
+    pub(super) fn remaining(self, now: Instant) -> Duration {
+        self.at.saturating_duration_since(now)
+    }
+}
 
 /// The deadlines that are being waited for. Cloning shares them.
 #[derive(Clone, Debug, Default)]
@@ -34,12 +62,18 @@ struct Waiting {
 }
 
 impl Deadlines {
-    /// Drives a future until it ends or the deadline passes; then there is `None`, at most some 10 ms late.
+    /// Drives a future until it ends or the deadline passes; then there is `None`, at most some 10 ms late. When it passes,
+    /// `extend` may give a later one in its place.
     ///
     /// # Cancel safety
     /// As the future's.
-    pub(super) fn until<F: Future>(&self, deadline: Instant, future: F) -> Until<F> {
-        Until { future, place: Place { notes: Rc::clone(&self.0), taken: None }, deadline }
+    pub(super) fn until<F: Future, E: Fn(Instant) -> Option<Instant>>(
+        &self,
+        deadline: Instant,
+        extend: E,
+        future: F,
+    ) -> Until<F, E> {
+        Until { future, place: Place { notes: Rc::clone(&self.0), taken: None }, deadline, extend }
     }
 }
 
@@ -75,11 +109,12 @@ async fn watch(notes: Rc<Notes>) {
 
 pin_project! {
     /// See [`Deadlines::until`].
-    pub(super) struct Until<F> {
+    pub(super) struct Until<F, E> {
         #[pin]
         future: F,
         place: Place,
         deadline: Instant,
+        extend: E,
     }
 }
 
@@ -89,7 +124,7 @@ struct Place {
     taken: Option<usize>,
 }
 
-impl<F: Future> Future for Until<F> {
+impl<F: Future, E: Fn(Instant) -> Option<Instant>> Future for Until<F, E> {
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
@@ -104,7 +139,9 @@ impl<F: Future> Future for Until<F> {
         let mut waiting = this.place.notes.waiting.borrow_mut();
         let Some(waiting) = waiting.get_mut(place) else { return Poll::Ready(None) };
         if waiting.has_passed {
-            return Poll::Ready(None);
+            let Some(later) = (this.extend)(Instant::now()) else { return Poll::Ready(None) };
+            waiting.deadline = later;
+            waiting.has_passed = false;
         }
         waiting.task.clone_from(cx.waker());
         Poll::Pending
@@ -123,6 +160,34 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn never(_now: Instant) -> Option<Instant> {
+        None
+    }
+
+    #[test]
+    fn deadline_that_is_extended_passes_later_and_one_in_the_past_is_asked_again() {
+        on_a_worker(async {
+            let deadlines = Deadlines::default();
+            let began = Instant::now();
+            let asked = Cell::new(0);
+            let extend = |now: Instant| {
+                asked.set(asked.get() + 1);
+                (asked.get() < 4).then_some(if asked.get() == 2 { began } else { now + LOOK })
+            };
+            assert_eq!(deadlines.until(began, extend, std::future::pending::<()>()).await, None);
+            assert_eq!(asked.get(), 4);
+            assert!(began.elapsed() >= 2 * LOOK && deadlines.0.waiting.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn what_is_left_of_a_request_only_grows_less() {
+        let started = Instant::now();
+        let deadline = RequestDeadline::new(started, Duration::from_secs(3));
+        assert_eq!(deadline.remaining(started + Duration::from_secs(1)), Duration::from_secs(2));
+        assert_eq!(deadline.remaining(started + Duration::from_secs(4)), Duration::ZERO);
+    }
+
     /// Runs a test as a worker would.
     fn on_a_worker(test: impl Future<Output = ()>) {
         let options = tokio::runtime::LocalOptions::default();
@@ -135,7 +200,7 @@ mod tests {
         on_a_worker(async {
             let deadlines = Deadlines::default();
             let soon = Instant::now() + Duration::from_secs(60);
-            let ended = deadlines.until(soon, async {
+            let ended = deadlines.until(soon, never, async {
                 tokio::task::yield_now().await;
                 7
             });
@@ -148,10 +213,10 @@ mod tests {
     fn a_future_that_does_not_end_is_given_up_and_one_that_is_dropped_is_forgotten() {
         on_a_worker(async {
             let deadlines = Deadlines::default();
-            let never = std::future::pending::<()>;
-            assert_eq!(deadlines.until(Instant::now(), never()).await, None);
+            let pending = std::future::pending::<()>;
+            assert_eq!(deadlines.until(Instant::now(), never, pending()).await, None);
             let far = Instant::now() + Duration::from_secs(60);
-            let dropped = tokio::time::timeout(Duration::from_millis(1), deadlines.until(far, never())).await;
+            let dropped = tokio::time::timeout(Duration::from_millis(1), deadlines.until(far, never, pending())).await;
             assert!(dropped.is_err() && deadlines.0.waiting.borrow().is_empty());
         });
     }
@@ -160,7 +225,7 @@ mod tests {
     fn a_future_that_moves_to_another_task_is_still_told() {
         on_a_worker(async {
             let deadlines = Deadlines::default();
-            let mut until = Box::pin(deadlines.until(Instant::now() + LOOK, std::future::pending::<()>()));
+            let mut until = Box::pin(deadlines.until(Instant::now() + LOOK, never, std::future::pending::<()>()));
             assert!(futures_util::poll!(until.as_mut()).is_pending());
             assert_eq!(tokio::task::spawn_local(until).await.unwrap(), None);
         });

@@ -10,7 +10,6 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::fanout::EndpointOutcome;
-use super::retry::Ending;
 use crate::credential::{Actor, TokenUnavailable};
 use crate::endpoint::BrokenOff;
 use crate::metrics::ErrorKind;
@@ -108,11 +107,16 @@ pub enum ProxyError {
         .0.as_ref().map_or(Actor::Nobody, |unavailable| unavailable.who_acts)
     )]
     TokenUnavailable(#[source] Option<TokenUnavailable>),
-    /// No endpoint could be reached.
-    #[error("no SignalR endpoint of the route could be reached; nothing was sent, so it is safe to try again")]
+    /// No endpoint could be reached, or none took the request.
+    #[error(
+        "no SignalR endpoint of the route could be reached or took the call; nothing was processed, so it is safe to try again"
+    )]
     EndpointUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Every endpoint of the route is out, and the route would rather fail than try.
-    #[error("every SignalR endpoint of the route is out of service; nothing was sent, so it is safe to try again")]
+    #[error(
+        "every SignalR endpoint of the route is out of service or has asked for a pause; nothing was sent, so it is safe to \
+         try again"
+    )]
     AllOut {
         /// When the first of them is tried again.
         retry_after: Duration,
@@ -123,6 +127,12 @@ pub enum ProxyError {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// This host is short of what a connection needs.
+    #[error(
+        "the gateway is short of file descriptors or memory; nothing was sent, so it is safe to try again. Its operator \
+         finds the cause in its log"
+    )]
+    Shortage(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There are more calls than the rate allows.
     #[error(
         "there are more calls of {of} than its rate allows; nothing was sent. Try again later, or have the operator raise it"
@@ -141,6 +151,12 @@ pub enum ProxyError {
         "the SignalR endpoint sent an answer that cannot be read; the request was received. The cause is in the gateway's log"
     )]
     AnswerUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Of several endpoints, some could not be reached, and those that answered do not settle the call.
+    #[error(
+        "some SignalR endpoints could not be reached, and the others do not have what the call is about; try again to learn \
+         whether those have it"
+    )]
+    SomeUnreached,
     /// The endpoint broke off in the middle of an answer that had to be read here.
     #[error("the SignalR endpoint's answer broke off or was too long")]
     AnswerBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -197,9 +213,11 @@ impl ProxyError {
             Self::HeadersTooLarge { .. } | Self::TooManyHeaders { .. } => ErrorKind::HeadersTooLarge,
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
             Self::EndpointUnavailable(_) | Self::AllOut { .. } => ErrorKind::EndpointUnavailable,
-            Self::Overload { .. } => ErrorKind::Overload,
+            Self::Overload { .. } | Self::Shortage(_) => ErrorKind::Overload,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
-            Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) => ErrorKind::UpstreamBroken,
+            Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) | Self::SomeUnreached => {
+                ErrorKind::UpstreamBroken
+            }
             Self::PartialDelivery { .. } => ErrorKind::PartialDelivery,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Draining => ErrorKind::Draining,
@@ -207,7 +225,7 @@ impl ProxyError {
         }
     }
 
-    /// Returns the status. 503 means that nothing was sent upstream.
+    /// Returns the status. 503 means that nothing was sent upstream, or that no endpoint processed what was.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
@@ -225,12 +243,14 @@ impl ProxyError {
             Self::UpstreamBroken(_)
             | Self::AnswerUnreadable(_)
             | Self::AnswerBroken(_)
+            | Self::SomeUnreached
             | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TokenUnavailable(_)
             | Self::EndpointUnavailable(_)
             | Self::AllOut { .. }
             | Self::Overload { .. }
+            | Self::Shortage(_)
             | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -258,6 +278,8 @@ impl ProxyError {
             Self::EndpointUnavailable(_) => "Endpoint not reachable",
             Self::AllOut { .. } => "All endpoints out of service",
             Self::Overload { .. } => "Too many calls at once",
+            Self::Shortage(_) => "Gateway short of resources",
+            Self::SomeUnreached => "Some endpoints not reachable",
             Self::RateLimited { .. } => "Too many calls",
             Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint broke off",
             Self::AnswerUnreadable(_) => "Unreadable answer",
@@ -275,7 +297,7 @@ impl ProxyError {
             Self::AllOut { retry_after } | Self::Overload { retry_after } | Self::RateLimited { retry_after, .. } => {
                 Some(*retry_after)
             }
-            Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::Draining => {
+            Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::Shortage(_) | Self::Draining => {
                 Some(Duration::from_secs(1))
             }
             Self::Malformed(_)
@@ -297,47 +319,11 @@ impl ProxyError {
             | Self::UpstreamBroken(_)
             | Self::AnswerUnreadable(_)
             | Self::AnswerBroken(_)
+            | Self::SomeUnreached
             | Self::PartialDelivery { .. }
             | Self::Deadline { .. }
             | Self::Internal => None,
         }
-    }
-
-    /// Says how the attempt ended that this is the error of, as far as repeating it goes.
-    pub(super) fn ending(&self) -> Ending {
-        match self {
-            Self::TokenUnavailable(_) | Self::EndpointUnavailable(_) => Ending::Unsent,
-            Self::Overload { .. } => Ending::Full,
-            Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) | Self::Deadline { .. } => {
-                Ending::NoAnswer
-            }
-            Self::Malformed(_)
-            | Self::UnknownCoding
-            | Self::HostNotAllowed { .. }
-            | Self::OriginNotAllowed { .. }
-            | Self::ClientNotAllowed
-            | Self::OperationNotAllowed(_)
-            | Self::UnknownPath
-            | Self::MethodNotAllowed { .. }
-            | Self::NoRoute
-            | Self::NotAChoice
-            | Self::HeaderRequired { .. }
-            | Self::SlowRequest
-            | Self::BodyBroken
-            | Self::BodyTooLarge { .. }
-            | Self::HeadersTooLarge { .. }
-            | Self::TooManyHeaders { .. }
-            | Self::AllOut { .. }
-            | Self::RateLimited { .. }
-            | Self::PartialDelivery { .. }
-            | Self::Draining
-            | Self::Internal => Ending::Hopeless,
-        }
-    }
-
-    /// Whether the endpoint is to blame.
-    pub(super) fn blames_endpoint(&self) -> bool {
-        matches!(self, Self::EndpointUnavailable(_) | Self::UpstreamBroken(_) | Self::Deadline { .. })
     }
 
     /// Makes the answer: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.

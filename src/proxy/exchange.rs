@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::deadline::RequestDeadline;
 use super::gate::Place;
 use super::{AccessLog, CallHead};
 use crate::metrics::{ErrorKind, InFlight, RequestRecord, WorkerMetrics};
@@ -19,6 +20,7 @@ pub(super) struct Exchange {
     access_log: AccessLog,
     _in_flight: InFlight,
     started: Instant,
+    deadline: RequestDeadline,
     head: CallHead,
     hub: Cell<Option<Box<str>>>,
     operation: Cell<Option<Operation>>,
@@ -38,12 +40,20 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn open(metrics: &Rc<WorkerMetrics>, access_log: AccessLog, head: CallHead) -> Box<Self> {
+    /// Begins the record of a request, which may take as long as `time` until the head of its answer.
+    pub(super) fn open(
+        metrics: &Rc<WorkerMetrics>,
+        access_log: AccessLog,
+        time: Duration,
+        head: CallHead,
+    ) -> Box<Self> {
+        let started = Instant::now();
         Box::new(Self {
             _in_flight: metrics.request_started(),
             metrics: Rc::clone(metrics),
             access_log,
-            started: Instant::now(),
+            started,
+            deadline: RequestDeadline::new(started, time),
             head,
             hub: Cell::default(),
             operation: Cell::default(),
@@ -61,8 +71,14 @@ impl Exchange {
         })
     }
 
-    pub(super) fn started(&self) -> Instant {
-        self.started
+    /// Returns when the request's time is over.
+    pub(super) fn deadline(&self) -> RequestDeadline {
+        self.deadline
+    }
+
+    /// Returns what is left of the request's time.
+    pub(super) fn remaining(&self) -> Duration {
+        self.deadline.remaining(Instant::now())
     }
 
     pub(super) fn head(&self) -> &CallHead {
@@ -98,7 +114,13 @@ impl Exchange {
         self.waited.set(self.waited.get() + time);
     }
 
-    /// As [`Exchange::waited`], for waits that ran side by side: in place of what was noted before.
+    /// Returns the time noted so far that was not the gateway's own.
+    pub(super) fn waited_so_far(&self) -> Duration {
+        self.waited.get()
+    }
+
+    /// Notes that `time` in all was not the gateway's own, for waits that ran side by side: each of them was noted as if it
+    /// had been alone.
     pub(super) fn waited_in_all(&self, time: Duration) {
         self.waited.set(time);
     }

@@ -9,19 +9,17 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderName, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use super::body::{Answer, RequestBody};
 use super::forward::Outgoing;
 use super::idempotency::{AnotherCall, CallKey, Fingerprint, RepeatableCall};
-use super::retry::Ending;
+use super::outcome::AttemptOutcome;
 use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
+use crate::endpoint::CallClass;
 use crate::route::{Choice, Route, WhenUnavailable};
 use crate::signalr::{Leg, Merged, Policy, Together, merge_delivery, merge_question};
-
-/// Tells "it is not there" from "there is no such path".
-const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// What a delivery came to at one endpoint, by name, for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +35,6 @@ pub struct EndpointOutcome {
 /// How long the other endpoints have after the first yes to a question, so that their connections need not be closed.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
-type LegResult = Result<Response<Answer>, ProxyError>;
-
 impl Proxy {
     /// Sends a call to every endpoint of a route, side by side, and merges the answers. Returns the endpoint whose
     /// answer it is, too.
@@ -52,14 +48,14 @@ impl Proxy {
         let Outgoing { operation, exchange, .. } = *outgoing;
         let route = choice.route().name().as_str();
         // All legs read the one buffer, so none waits for another.
-        let began = Instant::now();
+        let (waited_before, began) = (exchange.waited_so_far(), Instant::now());
         let patience = self.snapshot.settings.queue.time;
-        let body = tokio::time::timeout(self.time_left(exchange)?, outgoing.body.collected(patience)).await;
+        let body = tokio::time::timeout(exchange.remaining(), outgoing.body.collected(patience)).await;
         let body = body.map_err(|_late| ProxyError::SlowRequest)??;
         let repeatable = key.map(|key| self.repeatable(key, outgoing, &body)).transpose()?;
         let accepted = match &repeatable {
             // Whoever is sending it now is waited for.
-            Some(call) => match tokio::time::timeout(self.time_left(exchange)?, call.accepted.lock()).await {
+            Some(call) => match tokio::time::timeout(exchange.remaining(), call.accepted.lock()).await {
                 Ok(accepted) => Some(RefCell::new(accepted)),
                 Err(_late) => return Err(ProxyError::Deadline { limit: self.snapshot.settings.request_timeout }),
             },
@@ -74,31 +70,31 @@ impl Proxy {
         if earlier.iter().any(Option::is_some) {
             self.metrics.fan_out_repeated(route);
         }
-        let anyway = sends_anyway(choice.route(), &upstreams);
+        let anyway = sends_anyway(choice.route(), &upstreams, CallClass::new(operation.class()));
         let legs = upstreams.iter().zip(&earlier).map(|(&upstream, &earlier)| {
             let outgoing = Outgoing { body: &body, ..*outgoing };
             let accepted = accepted.as_ref();
             async move {
                 if let Some(status) = earlier {
-                    return Ok(accepted_earlier(status));
+                    return AttemptOutcome::answered(operation, accepted_earlier(status), began);
                 }
-                let result = self.deliver_to(upstream, anyway, &outgoing).await;
-                if let (Some(accepted), Ok(response)) = (accepted, &result)
+                let outcome = self.deliver_to(upstream, anyway, &outgoing).await;
+                if let (Some(accepted), Ok(response)) = (accepted, &outcome.result)
                     && response.status().is_success()
                 {
                     // At once: the others may take long, and the caller may be gone by then.
                     let endpoint = upstream.endpoint();
                     accepted.borrow_mut().note(endpoint.name().as_str(), endpoint.origin(), response.status());
                 }
-                result
+                outcome
             }
         });
         let first_yes_suffices = operation.together() == Together::Ask;
         let mut results = gather(legs, first_yes_suffices).await;
         // Side by side, so what passed on the clock is what was waited.
-        exchange.waited_in_all(began.elapsed());
+        exchange.waited_in_all(waited_before + began.elapsed());
 
-        let legs: Vec<Leg> = results.iter().map(|result| ended(result.as_ref())).collect();
+        let legs: Vec<Leg> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
         for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {
             if result.is_some() && earlier.is_none() {
                 self.metrics.fan_out_leg(route, words(*leg));
@@ -108,16 +104,24 @@ impl Proxy {
             Together::Deliver => merge_delivery(policy, &legs),
             Together::Ask | Together::List | Together::One => merge_question(&legs),
         };
-        let Merged::As(chosen) = merged else {
-            self.metrics.fan_out_partial(route);
-            return Err(ProxyError::PartialDelivery { endpoints: outcomes(&upstreams, &legs, results) });
+        let chosen = match merged {
+            Merged::As(chosen) => chosen,
+            Merged::Partial => {
+                self.metrics.fan_out_partial(route);
+                return Err(ProxyError::PartialDelivery { endpoints: outcomes(&upstreams, &legs, results) });
+            }
+            Merged::Unreached => {
+                results.into_iter().flatten().for_each(AttemptOutcome::discard);
+                return Err(ProxyError::SomeUnreached);
+            }
         };
-        let chosen_result = results.get_mut(chosen).and_then(Option::take);
-        for other in results.into_iter().flatten().flatten() {
-            other.into_body().discard();
-        }
+        let chosen_outcome = results.get_mut(chosen).and_then(Option::take);
+        results.into_iter().flatten().for_each(AttemptOutcome::discard);
         let upstream = upstreams.get(chosen).copied().ok_or(ProxyError::Internal)?;
-        chosen_result.unwrap_or(Err(ProxyError::Internal)).map(|response| (upstream, response))
+        // A leg that was given up may have been received.
+        let limit = exchange.deadline().limit();
+        let result = chosen_outcome.map_or(Err(ProxyError::Deadline { limit }), |outcome| outcome.result);
+        result.map(|response| (upstream, response))
     }
 
     /// Returns what is known of a call by its key.
@@ -136,18 +140,17 @@ impl Proxy {
 }
 
 /// Whether endpoints are tried though they are out: when all of them are, and the route would rather try than fail.
-fn sends_anyway(route: &Route, upstreams: &[&Upstream]) -> bool {
-    let is_in = |upstream: &&Upstream| upstream.endpoint().health().is_in();
+fn sends_anyway(route: &Route, upstreams: &[&Upstream], class: CallClass) -> bool {
+    let is_in = |upstream: &&Upstream| upstream.endpoint().health().is_in(class);
     route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(is_in)
 }
 
-fn outcomes(upstreams: &[&Upstream], legs: &[Leg], results: Vec<Option<LegResult>>) -> Vec<EndpointOutcome> {
-    let outcome = |((upstream, leg), result): ((&&Upstream, &Leg), Option<LegResult>)| {
-        let status = result.and_then(Result::ok).map(|response| {
-            let status = response.status().as_u16();
-            response.into_body().discard();
-            status
-        });
+fn outcomes(upstreams: &[&Upstream], legs: &[Leg], results: Vec<Option<AttemptOutcome>>) -> Vec<EndpointOutcome> {
+    let outcome = |((upstream, leg), result): ((&&Upstream, &Leg), Option<AttemptOutcome>)| {
+        let status = result.as_ref().and_then(|outcome| outcome.ending.status).map(|status| status.as_u16());
+        if let Some(outcome) = result {
+            outcome.discard();
+        }
         EndpointOutcome { endpoint: upstream.name.to_string(), outcome: words(*leg), status }
     };
     upstreams.iter().zip(legs).zip(results).map(outcome).collect()
@@ -162,11 +165,11 @@ fn accepted_earlier(status: StatusCode) -> Response<Answer> {
 
 /// Runs legs side by side and returns their results in order. Where the first yes suffices, legs that have not ended a moment
 /// after it are given up: one endpoint that hangs must not hold up what another has answered.
-async fn gather<L: Future<Output = LegResult>>(
+async fn gather<L: Future<Output = AttemptOutcome>>(
     legs: impl ExactSizeIterator<Item = L>,
     first_yes_suffices: bool,
-) -> Vec<Option<LegResult>> {
-    let mut results: Vec<Option<LegResult>> = (0..legs.len()).map(|_| None).collect();
+) -> Vec<Option<AttemptOutcome>> {
+    let mut results: Vec<Option<AttemptOutcome>> = (0..legs.len()).map(|_| None).collect();
     let mut under_way: FuturesUnordered<_> =
         legs.enumerate().map(|(number, leg)| async move { (number, leg.await) }).collect();
     let mut patience: Option<Instant> = None;
@@ -176,32 +179,20 @@ async fn gather<L: Future<Output = LegResult>>(
             None => next.await,
             Some(until) => tokio::time::timeout_at(until.into(), next).await.unwrap_or(None),
         };
-        let Some((number, result)) = ended else { return results };
-        let is_yes = leg_of(&result) == Leg::Accepted;
+        let Some((number, outcome)) = ended else { return results };
+        let is_yes = outcome.leg() == Leg::Accepted;
         if first_yes_suffices && is_yes && patience.is_none() {
             patience = Some(Instant::now() + STRAGGLERS);
         }
         if let Some(slot) = results.get_mut(number) {
-            *slot = Some(result);
+            *slot = Some(outcome);
         }
     }
 }
 
-/// Says how a leg ended; one that was given up had no answer.
-fn ended(result: Option<&LegResult>) -> Leg {
-    result.map_or(Leg::NoAnswer, leg_of)
-}
-
-fn leg_of(result: &LegResult) -> Leg {
-    match result {
-        Ok(response) if response.status().is_success() => Leg::Accepted,
-        Ok(response) if response.status() == StatusCode::NOT_FOUND && response.headers().contains_key(ERROR_CODE) => {
-            Leg::NotThere
-        }
-        Ok(_) => Leg::Refused,
-        Err(err) if err.ending() == Ending::NoAnswer => Leg::NoAnswer,
-        Err(_) => Leg::Unsent,
-    }
+/// Returns what a leg came to; one that was given up had no answer.
+fn leg_of(outcome: Option<&AttemptOutcome>) -> Leg {
+    outcome.map_or(Leg::NoAnswer, AttemptOutcome::leg)
 }
 
 /// The words for a leg, on the wire and as metric label.
@@ -209,6 +200,7 @@ const fn words(leg: Leg) -> &'static str {
     match leg {
         Leg::Accepted => "accepted",
         Leg::NotThere => "not_there",
+        Leg::Throttled => "throttled",
         Leg::Refused => "refused",
         Leg::NoAnswer => "no_answer",
         Leg::Unsent => "not_sent",

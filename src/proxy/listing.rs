@@ -52,7 +52,7 @@ impl Proxy {
         let (upstream, response) = match upstream {
             Some(upstream) => {
                 let anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
-                (upstream, self.deliver_to(upstream, anyway, &page_request).await?)
+                (upstream, self.deliver_to(upstream, anyway, &page_request).await.result?)
             }
             None => self.deliver(choice, &page_request).await?,
         };
@@ -64,7 +64,7 @@ impl Proxy {
             answer.discard();
             return Err(ProxyError::AnswerUnreadable(ENCODED.into()));
         }
-        let bytes = answer.collected(MAX_PAGE_BYTES, self.time_left(outgoing.exchange)?).await?;
+        let bytes = answer.collected(MAX_PAGE_BYTES, outgoing.exchange.remaining()).await?;
         let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else {
             // Not a page; the caller may make something of it.
             return Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))));

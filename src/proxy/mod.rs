@@ -19,6 +19,7 @@ mod gate;
 pub mod headers;
 mod idempotency;
 mod listing;
+mod outcome;
 mod overload;
 mod rate;
 mod request_id;

@@ -131,7 +131,7 @@ impl Proxy {
             return Ok(place);
         }
         let queue = self.snapshot.settings.queue;
-        let queue = QueueSettings { time: queue.time.min(self.time_left(exchange)?), ..queue };
+        let queue = QueueSettings { time: queue.time.min(exchange.remaining()), ..queue };
         let began = Instant::now();
         // In a box, since it is rare: every request's future would have room for it.
         let entered = Box::pin(gate.enter(queue)).await;

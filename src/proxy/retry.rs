@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::outcome::{Ending, Fault, Sent};
 use crate::signalr::Operation;
 
 /// The first pause before an attempt is repeated.
@@ -44,21 +45,6 @@ pub enum MessageRetry {
     Sdk,
 }
 
-/// How an attempt ended, as far as repeating it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Nothing was sent.
-    Unsent,
-    /// Nothing was sent, since the endpoint has as many calls in work as it may. Waiting has been tried.
-    Full,
-    /// It was sent, or may have been, and there was no answer.
-    NoAnswer,
-    /// It was answered.
-    Answered(StatusCode),
-    /// It failed in a way that another attempt would not mend.
-    Hopeless,
-}
-
 /// Whether an attempt is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -70,18 +56,24 @@ pub(super) enum Verdict {
     Again,
 }
 
-/// Says whether an attempt is repeated.
+/// Decides whether an attempt at an endpoint is repeated there.
 pub(super) fn judge(operation: Operation, ending: Ending, messages: MessageRetry) -> Verdict {
-    let worth_it = match ending {
-        Ending::Unsent => return Verdict::Again,
-        Ending::Hopeless | Ending::Full => return Verdict::Final,
-        Ending::NoAnswer => true,
+    match ending.fault {
+        // The caller's own fault stays, and this host's is not ended by more attempts.
+        Fault::Caller | Fault::Gateway => return Verdict::Final,
+        Fault::Nobody | Fault::Token | Fault::Endpoint | Fault::Client => {}
+    }
+    let worth_it = match (ending.sent, ending.status) {
+        (Sent::Nothing, _) | (Sent::NotProcessed, None) => return Verdict::Again,
+        // It was refused, with another token as well, or there is none.
+        (Sent::NotProcessed, Some(_)) => return Verdict::Final,
+        (Sent::Perhaps, _) | (Sent::Processed, None) => true,
         // Refused for now; a message waits for its caller, who knows whether it is still worth sending.
-        Ending::Answered(StatusCode::TOO_MANY_REQUESTS) => !operation.is_message(),
-        Ending::Answered(status) => is_transient(status),
+        (Sent::Processed, Some(StatusCode::TOO_MANY_REQUESTS)) => !operation.is_message(),
+        (Sent::Processed, Some(status)) => is_transient(status),
     };
-    let as_the_sdk_does = messages == MessageRetry::Sdk
-        && matches!(ending, Ending::Answered(status) if status > StatusCode::INTERNAL_SERVER_ERROR);
+    let as_the_sdk_does =
+        messages == MessageRetry::Sdk && ending.status.is_some_and(|status| status > StatusCode::INTERNAL_SERVER_ERROR);
     match (worth_it, operation.is_message()) {
         (false, _) => Verdict::Final,
         (true, true) if !as_the_sdk_does => Verdict::NotSafe,
@@ -124,7 +116,7 @@ impl Budget {
         f64::from(self.saved.get() / SAVED_RETRIES)
     }
 
-    /// Pays in for a request.
+    /// Pays in for a request; its repeats pay nothing.
     pub(super) fn pay_in(&self) {
         self.saved.set((self.saved.get() + self.share.get()).min(SAVED_RETRIES));
     }
@@ -144,17 +136,22 @@ impl Budget {
 mod tests {
     use super::*;
 
+    /// Each operation by each way in which an attempt can end.
     #[test]
     fn the_table_of_what_may_be_sent_again() {
-        use Ending::{Answered, Full, Hopeless, NoAnswer, Unsent};
+        use Fault::{Caller, Client, Endpoint, Gateway, Nobody, Token};
         use Verdict::{Again, Final, NotSafe};
-        let status = |code| Answered(StatusCode::from_u16(code).unwrap());
+        let ending = |sent, fault, code: Option<u16>| {
+            let status = code.map(|code| StatusCode::from_u16(code).unwrap());
+            Ending { sent, fault, status }
+        };
+        let status = |code| {
+            let sent = if code == 401 { Sent::NotProcessed } else { Sent::Processed };
+            let is_failure = is_transient(StatusCode::from_u16(code).unwrap());
+            ending(sent, if is_failure { Endpoint } else { Nobody }, Some(code))
+        };
         // ending, a message, a message as the SDK does, another operation
-        for (ending, never, sdk, other) in [
-            (Unsent, Again, Again, Again),
-            (NoAnswer, NotSafe, NotSafe, Again),
-            (Hopeless, Final, Final, Final),
-            (Full, Final, Final, Final),
+        let mut rows = vec![
             (status(202), Final, Final, Final),
             (status(400), Final, Final, Final),
             (status(401), Final, Final, Final),
@@ -168,7 +165,18 @@ mod tests {
             (status(502), NotSafe, Again, Again),
             (status(503), NotSafe, Again, Again),
             (status(504), NotSafe, Again, Again),
-        ] {
+        ];
+        for fault in [Nobody, Token, Endpoint, Client] {
+            rows.push((ending(Sent::Nothing, fault, None), Again, Again, Again));
+            rows.push((ending(Sent::NotProcessed, fault, None), Again, Again, Again));
+            rows.push((ending(Sent::Perhaps, fault, None), NotSafe, NotSafe, Again));
+        }
+        for fault in [Caller, Gateway] {
+            for sent in [Sent::Nothing, Sent::NotProcessed, Sent::Perhaps] {
+                rows.push((ending(sent, fault, None), Final, Final, Final));
+            }
+        }
+        for (ending, never, sdk, other) in rows {
             for operation in Operation::ALL {
                 let judged = |messages| judge(operation, ending, messages);
                 let expected = if operation.is_message() { (never, sdk) } else { (other, other) };

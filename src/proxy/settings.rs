@@ -41,7 +41,7 @@ pub struct ProxySettings {
     pub max_header_bytes: usize,
     /// How long a request may take in all, until the answer's head; an answer's body gets the same time again.
     pub request_timeout: Duration,
-    /// How long one attempt may take, until the answer's head.
+    /// How long one attempt may take, until the answer's head. Waits for the caller's upload do not count.
     pub try_timeout: Duration,
     /// Where calls wait that find no place at a listener or an endpoint.
     pub queue: QueueSettings,

@@ -126,9 +126,9 @@ impl Handler for WorkerProxy {
         let version = head.version;
         let client = peer.forwarded_for.as_ref().filter(|_| proxy.snapshot.settings.forward_client_address);
         let head = CallHead::new(head, || proxy.request_ids.next(), client.cloned());
-        let exchange = Exchange::open(&proxy.metrics, proxy.snapshot.settings.access_log, head);
-        let limit = proxy.snapshot.settings.max_body_bytes;
-        let body = RequestBody::new(incoming, version, limit, &proxy.body_memory);
+        let settings = &proxy.snapshot.settings;
+        let exchange = Exchange::open(&proxy.metrics, settings.access_log, settings.request_timeout, head);
+        let body = RequestBody::new(incoming, version, settings.max_body_bytes, &proxy.body_memory);
         // In a box: it moves from hand to hand, and idle connections would keep room for it.
         Box::pin(proxy.handle(Rc::clone(peer), exchange, body))
     }

@@ -105,6 +105,14 @@ pub struct Order<'a> {
     tried: u32,
 }
 
+impl Order<'_> {
+    /// Returns how many endpoints are left.
+    pub fn left(&self) -> usize {
+        let targets = self.choice.route.targets().len();
+        targets.saturating_sub(self.tried.count_ones() as usize)
+    }
+}
+
 impl Iterator for Order<'_> {
     /// The place of an endpoint.
     type Item = usize;

@@ -25,6 +25,8 @@ pub enum Leg {
     Accepted,
     /// It answered 404 and said what is not there (`x-ms-error-code`).
     NotThere,
+    /// It answered 429.
+    Throttled,
     /// It answered otherwise.
     Refused,
     /// It may have received the call and did not answer.
@@ -50,8 +52,10 @@ pub enum Policy {
 pub enum Merged {
     /// What the leg at this place came to, answer or error.
     As(usize),
-    /// Some accepted, but not as many as must; or nobody can say.
+    /// Some accepted, but not as many as must.
     Partial,
+    /// Those that answered do not have it, and others did not receive the call.
+    Unreached,
 }
 
 impl Operation {
@@ -100,39 +104,44 @@ impl Policy {
 /// Merges the legs of a delivery. There is at least one.
 ///
 /// An endpoint that does not have what is addressed has nothing to deliver, so it counts neither way; only when that is so
-/// everywhere is it the answer. When nobody accepted, the caller gets one leg's own outcome, where one stands for all:
-/// nothing was sent anywhere, or each endpoint refused. Otherwise it is told of each endpoint, since a blind repeat might
-/// deliver twice.
+/// everywhere is it the answer. Where some accepted and too few, the caller is told of each endpoint, since a blind repeat
+/// might deliver twice. Where nobody accepted, the answer is one leg's own outcome: of a leg that may have received the call,
+/// else of one that refused it, else that nothing was sent.
 pub fn merge_delivery(policy: Policy, legs: &[Leg]) -> Merged {
     let concerned = || legs.iter().enumerate().filter(|(_, leg)| **leg != Leg::NotThere);
-    let Some((first, _)) = concerned().next() else { return Merged::As(0) };
-    let count = concerned().count();
-    if let Some((place, _)) = concerned().find(|(_, leg)| **leg == Leg::Accepted) {
+    if let Some((index, _)) = concerned().find(|(_, leg)| **leg == Leg::Accepted) {
         let accepted = concerned().filter(|(_, leg)| **leg == Leg::Accepted).count();
-        return if accepted >= policy.needs(count) { Merged::As(place) } else { Merged::Partial };
+        return if accepted >= policy.needs(concerned().count()) { Merged::As(index) } else { Merged::Partial };
     }
-    let all = |wanted: Leg| concerned().all(|(_, leg)| *leg == wanted);
-    if all(Leg::Unsent) || all(Leg::Refused) || count == 1 { Merged::As(first) } else { Merged::Partial }
+    first_of(legs, &[Leg::NoAnswer, Leg::Refused, Leg::Throttled]).unwrap_or_else(|| merge_unanswered(legs))
 }
 
 /// Merges the legs of a question. There is at least one.
 ///
 /// Any yes is yes, else any error is that error, else it is nowhere: a 404 with the service's own `x-ms-error-code`.
 pub fn merge_question(legs: &[Leg]) -> Merged {
-    let first = |wanted: &[Leg]| legs.iter().position(|leg| wanted.contains(leg)).map(Merged::As);
-    first(&[Leg::Accepted])
-        .or_else(|| first(&[Leg::Refused]))
-        .or_else(|| first(&[Leg::NoAnswer]))
-        .or_else(|| first(&[Leg::Unsent]))
-        .unwrap_or(Merged::As(0))
+    let settled = first_of(legs, &[Leg::Accepted, Leg::Refused, Leg::Throttled, Leg::NoAnswer]);
+    settled.unwrap_or_else(|| merge_unanswered(legs))
+}
+
+/// Returns the first leg of the first of these kinds that there is.
+fn first_of(legs: &[Leg], kinds: &[Leg]) -> Option<Merged> {
+    kinds.iter().find_map(|kind| legs.iter().position(|leg| leg == kind)).map(Merged::As)
+}
+
+/// Merges legs none of which has it: those that are not there, and those that were not sent. That nothing was sent may only
+/// be said where it holds for all.
+fn merge_unanswered(legs: &[Leg]) -> Merged {
+    let unsent = legs.iter().filter(|leg| **leg == Leg::Unsent).count();
+    if unsent == 0 || unsent == legs.len() { Merged::As(0) } else { Merged::Unreached }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Leg::{Accepted, NoAnswer, NotThere, Refused, Unsent};
+    use super::Leg::{Accepted, NoAnswer, NotThere, Refused, Throttled, Unsent};
     use super::*;
 
-    const LEGS: [Leg; 5] = [Accepted, NotThere, Refused, NoAnswer, Unsent];
+    const LEGS: [Leg; 6] = [Accepted, NotThere, Throttled, Refused, NoAnswer, Unsent];
 
     /// Of all endpoints that are concerned: `MultiEndpointMessageWriter.cs`, `WriteAsync`: all in parallel, any failure fails.
     const WRITE: &str = "sends and other writes: all of them, any failure is a failure";
@@ -177,21 +186,23 @@ mod tests {
         (Operation::UserRemoveFromGroup, Together::Deliver, WRITE),
     ];
 
-    /// By the first leg (down) and the second (across), both in the order of `LEGS`: the leg whose outcome is the answer, or
-    /// `P`artial.
-    const DELIVERY: [&str; 5] = [
-        "00PPP", // Accepted
-        "10111", // NotThere
-        "P00PP", // Refused
-        "P0PPP", // NoAnswer
-        "P0PP0", // Unsent
+    /// By the first leg (down) and the second (across), both in the order of `LEGS`: the leg whose outcome is the answer,
+    /// `P`artial or `U`nreached.
+    const DELIVERY: [&str; 6] = [
+        "00PPPP", // Accepted
+        "10111U", // NotThere
+        "P00110", // Throttled
+        "P00010", // Refused
+        "P00000", // NoAnswer
+        "PU1110", // Unsent
     ];
-    const QUESTION: [&str; 5] = [
-        "00000", // Accepted
-        "10111", // NotThere
-        "10000", // Refused
-        "10100", // NoAnswer
-        "10110", // Unsent
+    const QUESTION: [&str; 6] = [
+        "000000", // Accepted
+        "10111U", // NotThere
+        "100100", // Throttled
+        "100000", // Refused
+        "101100", // NoAnswer
+        "1U1110", // Unsent
     ];
 
     /// 26 operations × the outcomes of two legs under the policy `all`.
@@ -211,6 +222,7 @@ mod tests {
                     let expected = match table[row].as_bytes()[column] {
                         b'0' => Merged::As(0),
                         b'1' => Merged::As(1),
+                        b'U' => Merged::Unreached,
                         _ => Merged::Partial,
                     };
                     assert_eq!(merged, expected, "{operation} {legs:?}: {rule}");
@@ -225,7 +237,12 @@ mod tests {
             (&[Accepted, Accepted, Accepted][..], Merged::As(0), Merged::As(0), Merged::As(0)),
             (&[Unsent, Accepted, Accepted][..], Merged::Partial, Merged::As(1), Merged::As(1)),
             (&[NoAnswer, Refused, Accepted][..], Merged::Partial, Merged::As(2), Merged::Partial),
-            (&[NoAnswer, Refused, Unsent][..], Merged::Partial, Merged::Partial, Merged::Partial),
+            // Nobody accepted: the leg that may have received it.
+            (&[Unsent, Refused, NoAnswer][..], Merged::As(2), Merged::As(2), Merged::As(2)),
+            (&[Unsent, Throttled, Refused][..], Merged::As(2), Merged::As(2), Merged::As(2)),
+            (&[Unsent, Throttled, Unsent][..], Merged::As(1), Merged::As(1), Merged::As(1)),
+            (&[Unsent, Unsent, Unsent][..], Merged::As(0), Merged::As(0), Merged::As(0)),
+            (&[NotThere, Unsent, Unsent][..], Merged::Unreached, Merged::Unreached, Merged::Unreached),
             (&[NoAnswer][..], Merged::As(0), Merged::As(0), Merged::As(0)),
             // Where it is not there, there is nothing to accept.
             (&[NotThere, Accepted, NotThere][..], Merged::As(1), Merged::As(1), Merged::As(1)),

@@ -137,6 +137,17 @@ impl Operation {
         self as usize
     }
 
+    /// Returns the place in [`OperationSet::NAMED`] of the set that the operation is in.
+    pub fn class(self) -> usize {
+        const CLASSES: [usize; Operation::ALL.len()] = classes();
+        CLASSES.get(self.index()).copied().unwrap_or_default()
+    }
+
+    /// Whether how long the operation takes is up to a client of the hub, so that its duration says nothing of the endpoint.
+    pub const fn waits_for_client(self) -> bool {
+        matches!(self, Self::ConnectionInvoke)
+    }
+
     /// Whether the operation delivers something to clients, so that sending it twice may be seen twice. `:execute` does:
     /// its commands can be messages.
     ///
@@ -144,6 +155,23 @@ impl Operation {
     pub const fn is_message(self) -> bool {
         OperationSet::MESSAGES.union(OperationSet::EXECUTE).contains(self)
     }
+}
+
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it, and refuses an index out of bounds")]
+const fn classes() -> [usize; Operation::ALL.len()] {
+    let mut classes = [0; Operation::ALL.len()];
+    let mut rest = OperationSet::NAMED.as_slice();
+    while let [others @ .., (_, set)] = rest {
+        let mut operation = 0;
+        while operation < classes.len() {
+            if set.0 & (1 << operation) != 0 {
+                classes[operation] = others.len();
+            }
+            operation += 1;
+        }
+        rest = others;
+    }
+    classes
 }
 
 impl fmt::Display for Operation {
@@ -269,6 +297,13 @@ mod tests {
         assert!(Operation::HubExecute.is_message());
         let allowing = OperationSet::NAMED.into_iter().filter(|(_, set)| set.contains(Operation::HubExecute));
         assert_eq!(allowing.map(|(name, _)| name).collect::<Vec<_>>(), ["execute"]);
+    }
+
+    #[test]
+    fn class_is_the_place_of_the_set() {
+        for operation in Operation::ALL {
+            assert!(OperationSet::NAMED[operation.class()].1.contains(operation), "{operation}");
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod log;
 mod mangled;
 mod memory;
 mod observability;
+mod outcomes;
 mod overload;
 #[cfg(unix)]
 mod providers;

@@ -72,8 +72,13 @@ impl Default for PoolFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HealthFile {
-    /// How many failures in a row take an endpoint out: unreachable, broken off, too slow, or a status of 500 and above.
+    /// The fewest failures, within `window` or in a row, that open an endpoint's circuit, so that calls go elsewhere:
+    /// unreachable, broken off, too slow, or a status of 500 and above.
     pub(crate) failures: u32,
+    /// The share of calls within `window` that have to fail for it: above 0, at most 1.
+    pub(crate) failure_ratio: f64,
+    /// The time over which calls are counted; at least `1s`.
+    pub(crate) window: String,
     /// How long it stays out at first; twice as long each time in a row, a minute at most.
     pub(crate) pause: String,
     /// How often `/api/health` of each endpoint is asked, without a token. While an endpoint is out, six times as often.
@@ -82,6 +87,12 @@ pub(crate) struct HealthFile {
 
 impl Default for HealthFile {
     fn default() -> Self {
-        Self { failures: 5, pause: "5s".to_owned(), probe_interval: "2m".to_owned() }
+        Self {
+            failures: 5,
+            failure_ratio: 0.5,
+            window: "10s".to_owned(),
+            pause: "5s".to_owned(),
+            probe_interval: "2m".to_owned(),
+        }
     }
 }

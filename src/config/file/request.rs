@@ -54,7 +54,8 @@ pub(crate) struct TimeoutsFile {
     /// How long a request may take until the head of its answer, attempts and waits included. The body of an answer gets
     /// the same time again.
     pub(crate) request: String,
-    /// How long one attempt may take until the head of its answer. Unless it is set, no longer than `request`.
+    /// How long one attempt may take until the head of its answer; waits for the caller's upload do not count. Unless it is
+    /// set, no longer than `request`.
     #[serde(rename = "try")]
     pub(crate) attempt: String,
     /// How long a caller's connection may lie idle, or take to send the head of a request. Keep it longer than callers

@@ -1,13 +1,19 @@
 //! Endpoints.
 
+use std::time::Duration;
+
 use super::values::PlainHttp;
 use super::{Context, key};
 use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 use crate::credential::CredentialName;
-use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, HealthSettings, HttpVersion, PoolSettings};
+use crate::endpoint::{
+    EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion, PoolSettings,
+};
 
 /// Keeps the number of metric series bounded; a route's order of endpoints fits 32 bits.
 const MAX_ENDPOINTS: usize = 32;
+/// Keeps the parts of a window longer than the milliseconds in which it is measured.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 const DEFAULT_CONNECT_TIMEOUT: &str = "2s";
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<EndpointSettings> {
@@ -31,8 +37,24 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     if file.failures == 0 {
         context.problem(&key(&["health", "failures"]), "is 0, must be 1 or more", None);
     }
+    let ratio = FailureRatio::new(file.failure_ratio);
+    if ratio.is_none() {
+        let fact = format!("is {}, must be above 0 and at most 1", file.failure_ratio);
+        context.problem(&key(&["health", "failure_ratio"]), fact, None);
+    }
+    let window = context.duration(&key(&["health", "window"]), &file.window);
+    if !window.is_zero() && window < SHORTEST_WINDOW {
+        context.problem(
+            &key(&["health", "window"]),
+            format!("`{}` is too short, `1s` is the least", file.window),
+            None,
+        );
+    }
     HealthSettings {
         failures: file.failures,
+        // Without a ratio nothing is built of it.
+        failure_ratio: ratio.unwrap_or(FailureRatio::ALL),
+        window,
         pause: context.duration(&key(&["health", "pause"]), &file.pause),
         probe_interval: context.duration(&key(&["health", "probe_interval"]), &file.probe_interval),
     }

@@ -10,7 +10,7 @@ use super::*;
 use crate::credential::{CredentialName, NoBearer};
 use crate::endpoint::http1::tests::in_time;
 use crate::endpoint::http1::{EachLine, RequestHead};
-use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, HealthSettings, Origin};
+use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin};
 use crate::metrics::{Metrics, Names};
 
 type TestPool = Pool<Full<bytes::Bytes>>;
@@ -67,7 +67,13 @@ async fn pool(server: &Server, settings: PoolSettings) -> TestPool {
         http_version: HttpVersion::Http1,
         max_requests: None,
         pool: settings,
-        health: HealthSettings { failures: 5, pause: MINUTE, probe_interval: MINUTE },
+        health: HealthSettings {
+            failures: 5,
+            failure_ratio: FailureRatio::new(0.5).unwrap(),
+            window: MINUTE,
+            pause: MINUTE,
+            probe_interval: MINUTE,
+        },
     };
     let metrics = Metrics::new().unwrap();
     let endpoint = Endpoint::build(&settings, Arc::new(NoBearer), metrics.endpoints()).unwrap();

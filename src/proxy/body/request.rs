@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -66,8 +66,10 @@ struct Upload {
     keeping: Keeping,
     /// Whether `incoming` has ended.
     ended: bool,
-    /// Whether the last look at `incoming` found nothing.
-    is_waiting: bool,
+    /// Since when the caller is waited for: the attempt has taken all that came.
+    waits_since: Option<Instant>,
+    /// How long the attempt has waited for the caller, up to the wait that goes on.
+    waited: Duration,
     /// Why no more of it can be read. Never taken back.
     failure: Option<Failure>,
 }
@@ -126,7 +128,8 @@ impl RequestBody {
             memory: HeldMemory::new(memory),
             keeping: Keeping::WhilePossible,
             ended: false,
-            is_waiting: false,
+            waits_since: None,
+            waited: Duration::ZERO,
             failure: None,
         };
         Self { source: Source::Upload(Rc::new(RefCell::new(upload))), attempt: 0 }
@@ -148,6 +151,8 @@ impl RequestBody {
             }
             upload.kept.rewind();
             upload.attempt += 1;
+            upload.waits_since = None;
+            upload.waited = Duration::ZERO;
             upload.attempt
         };
         Self { source: Source::Upload(Rc::clone(upload)), attempt }
@@ -227,9 +232,15 @@ impl RequestBody {
 
     /// Whether the caller still owes a part of the body and the endpoint has had all that came.
     pub(in crate::proxy) fn is_waiting_for_caller(&self) -> bool {
-        self.upload().is_some_and(|upload| {
+        self.upload().is_some_and(|upload| upload.borrow().waits_since.is_some())
+    }
+
+    /// Returns how long the latest attempt has waited for the caller while the endpoint had all that came.
+    pub(in crate::proxy) fn waited_for_caller(&self, now: Instant) -> Duration {
+        self.upload().map_or(Duration::ZERO, |upload| {
             let upload = upload.borrow();
-            upload.is_waiting && !upload.ended
+            let goes_on = upload.waits_since.map(|since| now.saturating_duration_since(since));
+            upload.waited + goes_on.unwrap_or_default()
         })
     }
 
@@ -340,9 +351,13 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         loop {
-            upload.is_waiting = true;
-            let frame = ready!(Pin::new(&mut upload.incoming).poll_frame(cx));
-            upload.is_waiting = false;
+            let Poll::Ready(frame) = Pin::new(&mut upload.incoming).poll_frame(cx) else {
+                upload.waits_since.get_or_insert_with(Instant::now);
+                return Poll::Pending;
+            };
+            if let Some(since) = upload.waits_since.take() {
+                upload.waited += since.elapsed();
+            }
             let data = match frame {
                 None if upload.ends_early() => {
                     upload.failure = Some(Failure::Broken);
