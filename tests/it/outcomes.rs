@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use signalr_gateway::sandbox::{Fault, FaultKind, TENANT_B, TENANT_C};
 
-use crate::support::{ALL_OPERATIONS, HELLO, Lab, RawEndpoint, SEND, Stage, hello, wait_until};
+use crate::support::{ALL_OPERATIONS, HELLO, Lab, Raw, RawEndpoint, SEND, Stage, hello, wait_until};
 
 /// A lab whose circuits open at the first failure and stay open.
 async fn strict_lab(change: impl FnOnce(&mut crate::support::Plan)) -> Lab {
@@ -251,4 +251,58 @@ async fn wait_for_a_place_at_the_listener_is_not_the_gateways_own_time() {
     }
     let spent = overhead().await - before;
     assert!(spent < 0.75, "{spent} s of overhead");
+}
+
+/// Accepts a message on a connection and keeps it.
+async fn accept(connection: &mut Raw) {
+    connection.read_to(HELLO.as_bytes()).await.unwrap();
+    connection.write("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+}
+
+const IDLE_TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn timeout_of_an_idle_connection_answers_no_request() {
+    let endpoint = RawEndpoint::start().await;
+    let lab = strict_lab(|plan| {
+        endpoint.stand_in("east", plan);
+        plan.more(EAST).set("process.workers", "1");
+    })
+    .await;
+    // It comes before the next message.
+    let (first, mut kept) = tokio::join!(lab.hello(), async {
+        let (_head, mut connection) = endpoint.call().await;
+        accept(&mut connection).await;
+        connection
+    });
+    first.is(202);
+    kept.write(IDLE_TIMEOUT).await;
+    let (second, mut kept) = tokio::join!(lab.hello(), async {
+        let (_head, mut connection) = endpoint.call().await;
+        accept(&mut connection).await;
+        connection
+    });
+    second.is(202);
+    // It crosses the next message.
+    let (third, ()) = tokio::join!(lab.hello(), async {
+        kept.read_to(b"\r\n\r\n").await.unwrap();
+        kept.write(IDLE_TIMEOUT).await;
+        drop(kept);
+        let (_head, mut connection) = endpoint.call().await;
+        accept(&mut connection).await;
+    });
+    third.is(202);
+    assert!(is_closed(&lab, "east").await);
+    // One that answers the first message of a connection is an answer.
+    let endpoint = RawEndpoint::start().await;
+    let lab = strict_lab(|plan| {
+        endpoint.stand_in("east", plan);
+        plan.more(EAST);
+    })
+    .await;
+    let (answer, ()) = tokio::join!(lab.hello(), async {
+        let (_head, mut connection) = endpoint.call().await;
+        connection.write(IDLE_TIMEOUT).await;
+    });
+    answer.is(408);
 }
