@@ -68,7 +68,7 @@ impl RecordingEndpoint {
     /// What arrived; the gateway's health probes are left out.
     pub(super) fn arrivals(&self) -> Vec<Arrival> {
         let arrivals = self.shared.arrivals.lock().unwrap();
-        arrivals.iter().filter(|arrival| arrival.target != "/api/health").cloned().collect()
+        arrivals.iter().filter(|arrival| !arrival.head.contains(" /api/health")).cloned().collect()
     }
 }
 
