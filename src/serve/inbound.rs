@@ -126,6 +126,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inbound<S> {
                     ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
                     let read = into.filled().get(before..).unwrap_or_default();
                     if read.is_empty() {
+                        if slow_path.is_refused_at_end(&mut self.framing, &mut self.known) {
+                            continue;
+                        }
                         return self.poll_end(cx);
                     }
                     slow_path.read(read, &mut self.framing, &mut self.known);
@@ -192,11 +195,25 @@ impl SlowPath {
         self.held.extend_from_slice(read);
         // A line that did not end needs no second look.
         if read.contains(&b'\n') || self.held.len() > MAX_HEAD {
-            let mut bytes = std::mem::take(&mut self.held);
-            let (passed, rest) = framing.follow_from(0, &bytes, self.check, known);
-            let tail = bytes.split_off(passed);
-            *self = Self::new(bytes.into(), &tail, rest);
+            self.check_held(framing, known);
         }
+    }
+
+    /// Checks the line that the caller has not ended and will not end. Returns whether the head is refused for it, as it would
+    /// be had it come in one piece.
+    #[cold]
+    fn is_refused_at_end(&mut self, framing: &mut Framing, known: &mut KnownHead) -> bool {
+        if !self.held.is_empty() {
+            self.check_held(framing, known);
+        }
+        matches!(self.next, Next::Refuse(_))
+    }
+
+    fn check_held(&mut self, framing: &mut Framing, known: &mut KnownHead) {
+        let mut bytes = std::mem::take(&mut self.held);
+        let (passed, rest) = framing.follow_from(0, &bytes, self.check, known);
+        let tail = bytes.split_off(passed);
+        *self = Self::new(bytes.into(), &tail, rest);
     }
 
     /// Shuts the connection down, and drops what a refused caller still sends.

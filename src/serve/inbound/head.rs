@@ -5,6 +5,7 @@
 //! in front of the gateway may have read such a head otherwise, so it is refused here. The rest of what is refused hyper would
 //! refuse as well, by an answer that is neither logged nor counted.
 
+use super::MAX_HEAD;
 use super::refusal::Refusal;
 use super::scan::{first_control, first_outside_target, first_outside_token};
 
@@ -166,7 +167,14 @@ impl HeadCheck {
             let value = match value {
                 [b':', value @ ..] if name_end > 0 => value,
                 [] | [b'\r'] => return Ok(None),
-                [b'\r', b'\n', ..] if name_end == 0 => return Ok(Some(Head { end: self.at + 2, body: self.body()? })),
+                [b'\r', b'\n', ..] if name_end == 0 => {
+                    let end = self.at + 2;
+                    // hyper would answer a longer target by itself.
+                    if end > MAX_HEAD {
+                        return Err(Refusal::TooLarge { size: end });
+                    }
+                    return Ok(Some(Head { end, body: self.body()? }));
+                }
                 [other, ..] => return Err(bad_name(*other, name_end)),
             };
             let mut value_end = first_control(value);

@@ -155,7 +155,10 @@ fn by_check(mut bytes: &[u8]) -> Option<Vec<(Seen, bool)>> {
         let behind_scheme = target.split_once("://").filter(|_| !target.starts_with('/'));
         let target = match behind_scheme {
             None => target,
-            Some((_, rest)) => rest.find(['/', '?']).map_or("/", |path| &rest[path..]).to_owned(),
+            Some((_, rest)) => match rest.find(['/', '?']).map_or("/", |path| &rest[path..]) {
+                query if query.starts_with('?') => format!("/{query}"),
+                path => path.to_owned(),
+            },
         };
         let length = match head.body {
             BodyLength::Known(length) => usize::try_from(length).unwrap(),
