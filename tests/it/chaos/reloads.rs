@@ -54,12 +54,12 @@ async fn a_call_reaches_its_own_tenant_through_any_sequence_of_reloads() {
     let seed = number("CHAOS_SEED").unwrap_or(5);
     let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
     say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
-    let mut dice = Rng::with_seed(seed);
+    let mut rng = Rng::with_seed(seed);
     let stage = Stage::start().await;
     let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
     let socket = stage.folder.path().join("internal.sock");
     let base = stage.sandbox.gateway_config(&GatewayConfig::default());
-    std::fs::write(&files.config, configuration(&base, &socket, &mut dice)).unwrap();
+    std::fs::write(&files.config, configuration(&base, &socket, &mut rng)).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
     let process = Process::start(&arguments, &[], stage.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
@@ -98,7 +98,7 @@ async fn a_call_reaches_its_own_tenant_through_any_sequence_of_reloads() {
     let began = Instant::now();
     let mut reloads = 0.0;
     while began.elapsed() < time {
-        let text = if dice.u8(..4) == 0 { invalid(&base, &mut dice) } else { configuration(&base, &socket, &mut dice) };
+        let text = if rng.u8(..4) == 0 { invalid(&base, &mut rng) } else { configuration(&base, &socket, &mut rng) };
         std::fs::write(&files.config, text).unwrap();
         process.hang_up().await;
         reloads = wait_until("the configuration is looked at", async || {
@@ -106,7 +106,7 @@ async fn a_call_reaches_its_own_tenant_through_any_sequence_of_reloads() {
             (count > reloads).then_some(count)
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(dice.u64(..200))).await;
+        tokio::time::sleep(Duration::from_millis(rng.u64(..200))).await;
     }
     is_over.store(true, Ordering::Relaxed);
     let mut called = Vec::new();
@@ -135,21 +135,21 @@ async fn call(caller: &mut Caller, door: Door, id: String) -> Called {
 }
 
 /// A configuration that is valid: each hub goes to its own tenant, by other names each time.
-fn configuration(base: &str, socket: &Path, dice: &mut Rng) -> String {
-    let (has_west, has_internal) = (dice.u8(..4) > 0, dice.bool());
-    let renamed = |name: &str, dice: &mut Rng| format!("{name}-{}", dice.u8(..3));
-    let (east, west) = (renamed("e", dice), renamed("w", dice));
+fn configuration(base: &str, socket: &Path, rng: &mut Rng) -> String {
+    let (has_west, has_internal) = (rng.u8(..4) > 0, rng.bool());
+    let renamed = |name: &str, rng: &mut Rng| format!("{name}-{}", rng.u8(..3));
+    let (east, west) = (renamed("e", rng), renamed("w", rng));
     let mut tables: Vec<String> = base.split("\n\n").map(str::to_owned).collect();
     tables.retain(|table| has_west || !(table.contains("[endpoints.west]") || table.contains("[credentials.west]")));
     let mut text = tables.join("\n\n").replace("[endpoints.east]", &format!("[endpoints.{east}]"));
     text = text.replace("[endpoints.west]", &format!("[endpoints.{west}]"));
-    let mut routes = vec![route(&renamed("r", dice), "hub = \"easthub\"", &east)];
+    let mut routes = vec![route(&renamed("r", rng), "hub = \"easthub\"", &east)];
     if has_west {
-        routes.push(route(&renamed("s", dice), "hub = \"westhub\"", &west));
+        routes.push(route(&renamed("s", rng), "hub = \"westhub\"", &west));
     }
-    dice.shuffle(&mut routes);
+    rng.shuffle(&mut routes);
     if has_internal {
-        text += &format!("\n[listeners.internal]\nbind = \"unix:{}\"\n", socket.display());
+        text = format!("{text}\n[listeners.internal]\nbind = \"unix:{}\"\n", socket.display());
         // Without `west` there is nowhere to go for its calls, and `east` is not it.
         let hub = if has_west { String::new() } else { ", hub = \"nobody\"".to_owned() };
         let endpoint = if has_west { &west } else { &east };
@@ -166,8 +166,8 @@ fn route(name: &str, condition: &str, endpoint: &str) -> String {
 }
 
 /// One that must be refused, and would lead to another tenant if it were not.
-fn invalid(base: &str, dice: &mut Rng) -> String {
-    let wrong = match dice.u8(..4) {
+fn invalid(base: &str, rng: &mut Rng) -> String {
+    let wrong = match rng.u8(..4) {
         0 => route("r", "listener = \"interal\"", "west"),
         1 => route("r", "hub = \"easthub\"", "wset"),
         2 => route("r", "hub = \"*\"", "west") + "\n[[routes]\n",
