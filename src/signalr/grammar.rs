@@ -55,8 +55,11 @@ impl<'a> Call<'a> {
     ///
     /// Source: `docs/swagger/v20241201.json` and `v1.json`; `SignalRServiceWebApiDefinition.cs` of the emulator.
     pub fn parse(method: &Method, path: &'a str, query: Option<&'a str>) -> Result<Self, NotACall> {
-        if path.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'\\') {
+        if path.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'\\' | b'"')) {
             return Err(NotACall::Malformed("the path has characters that must be percent-encoded"));
+        }
+        if query.is_some_and(|query| !query.is_ascii()) {
+            return Err(NotACall::Malformed("the query has characters that must be percent-encoded"));
         }
         let rest = path.strip_prefix("/api/").ok_or(NotACall::UnknownPath)?;
         let rest = rest.strip_prefix("v1/").unwrap_or(rest);

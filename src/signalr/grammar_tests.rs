@@ -134,6 +134,7 @@ fn tells_unknown_paths_from_wrong_methods_and_malformed_names() {
         ("POST", "/api/hubs/h/users/a\\b/:send", Malformed("")),
         ("POST", "/api/hubs/h/users/a\u{7f}/:send", Malformed("")),
         ("POST", "/api/hubs/h/users/ü/:send", Malformed("")),
+        ("POST", "/api/hubs/h/users/\"u\"/:send", Malformed("")),
     ] {
         let same_kind = |got: &NotACall| match expected {
             Malformed(_) => matches!(got, Malformed(_)),
@@ -142,6 +143,12 @@ fn tells_unknown_paths_from_wrong_methods_and_malformed_names() {
         let got = parse(method, path);
         assert!(got.as_ref().is_err_and(same_kind), "{method} {path}: {got:?}");
     }
+}
+
+#[test]
+fn queries_are_ascii() {
+    assert!(Call::parse(&Method::POST, "/api/hubs/h/:send", Some("a=ü")).is_err());
+    assert!(Call::parse(&Method::POST, "/api/hubs/h/:send", Some("a=%C3%BC")).is_ok());
 }
 
 #[test]
