@@ -1,11 +1,10 @@
-//! What comes in over HTTP is judged as it came: a corpus of requests, byte for byte (`wire/requests.txt`), over HTTP/1.1 with TLS
-//! and without. The bytes that an endpoint received are the oracle: what is refused leaves no request there, and what is
+//! What comes in over HTTP is judged as it came: a corpus of requests, byte for byte (`wire/requests.txt`), over HTTP/1.1, and
+//! over HTTP/2 what has a counterpart there, with TLS and without. The bytes that an endpoint received are the oracle: what is refused leaves no request there, and what is
 //! forwarded exactly one, framed by the gateway.
 
 mod corpus;
 mod endpoint;
-
-use std::sync::Arc;
+mod http2;
 
 use futures_util::{StreamExt, stream};
 use signalr_gateway::sandbox::{Fault, FaultKind};
@@ -145,34 +144,64 @@ fn judge(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
     Ok(())
 }
 
+/// How a case is sent.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Http1,
+    Http1Tls,
+    Http2,
+    Http2Tls,
+}
+
+impl Way {
+    const ALL: [Self; 4] = [Self::Http1, Self::Http1Tls, Self::Http2, Self::Http2Tls];
+
+    /// What the hubs of its cases begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Http1 => "tcp",
+            Self::Http1Tls => "tls",
+            Self::Http2 => "htt",
+            Self::Http2Tls => "hts",
+        }
+    }
+}
+
+impl Bench {
+    /// Sends a case. `None` if it cannot be sent so.
+    async fn run(&self, case: &Case, way: Way) -> Option<Result<(), String>> {
+        let plain = async || TcpStream::connect(self.lab.listener("default")).await.unwrap();
+        let secure = async |alpn| secured(self.lab.listener("secure"), self.folder.path(), &[alpn]).await;
+        Some(match way {
+            Way::Http1 => run(case, plain().await).await,
+            Way::Http1Tls => run(case, secure(b"http/1.1").await).await,
+            Way::Http2 => http2::run(case, http2::request(case)?, plain().await).await,
+            Way::Http2Tls => http2::run(case, http2::request(case)?, secure(b"h2").await).await,
+        })
+    }
+}
+
 #[tokio::test]
 async fn every_request_of_the_corpus_is_forwarded_whole_or_refused() {
     let cases = corpus::read();
-    assert!(cases.len() >= 350, "{}", cases.len());
+    assert!(cases.len() >= 400, "{}", cases.len());
     let bench = Bench::start().await;
-    let (plain, secure) = (bench.lab.listener("default"), bench.lab.listener("secure"));
-    let folder = bench.folder.path().to_owned();
-    let runs = cases.iter().flat_map(|case| [(case, false), (case, true)]).map(|(case, is_secure)| {
-        let folder = folder.clone();
-        async move {
-            let case = case.numbered(is_secure);
-            let outcome = if is_secure {
-                run(&case, secured(secure, &folder, &[b"http/1.1"]).await).await
-            } else {
-                run(&case, TcpStream::connect(plain).await.unwrap()).await
-            };
-            (Arc::new(case), outcome)
-        }
+    let sent = cases.iter().flat_map(|case| Way::ALL.map(|way| (case.numbered(way.prefix()), way)));
+    let sent = sent.map(async |(case, way)| {
+        let outcome = bench.run(&case, way).await?;
+        Some((case, way, outcome))
     });
-    let ran: Vec<_> = stream::iter(runs).buffer_unordered(AT_ONCE).collect().await;
+    let ran: Vec<_> = stream::iter(sent).buffer_unordered(AT_ONCE).filter_map(async |ran| ran).collect().await;
+    let by_http2 = ran.iter().filter(|(_, way, _)| matches!(way, Way::Http2 | Way::Http2Tls)).count();
+    assert!(by_http2 >= 150, "{by_http2}");
     let arrivals = bench.finish().await;
     let mut wrong = Vec::new();
     let mut strange = arrivals.clone();
-    for (case, outcome) in ran {
+    for (case, way, outcome) in ran {
         let own: Vec<Arrival> = arrivals.iter().filter(|arrival| arrival.is_of(&case.hub)).cloned().collect();
         strange.retain(|arrival| !arrival.is_of(&case.hub));
         if let Err(what) = outcome.and_then(|()| judge(&case, &own)) {
-            wrong.push(format!("{}\n    {what}", case.name));
+            wrong.push(format!("{way:?} {}\n    {what}", case.name));
         }
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));

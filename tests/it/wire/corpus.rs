@@ -62,8 +62,8 @@ impl Outcome {
 
 impl Case {
     /// Returns it with a hub of its own.
-    pub(super) fn numbered(&self, is_secure: bool) -> Self {
-        let hub = format!("{}{:04}", if is_secure { "tls" } else { "tcp" }, self.number);
+    pub(super) fn numbered(&self, prefix: &str) -> Self {
+        let hub = format!("{prefix}{:04}", self.number);
         let renamed = |text: &[u8]| replace(text, b"/hubs/chat", format!("/hubs/{hub}").as_bytes());
         let mut case = Self { bytes: renamed(&self.bytes), hub: hub.clone(), ..self.clone() };
         for outcome in &mut case.outcomes {
