@@ -2,9 +2,10 @@
 //!
 //! | outcome of an attempt | message operations | other operations |
 //! |---|---|---|
-//! | nothing was sent | again | again |
+//! | nothing was sent, or the endpoint states that it did not process it | again | again |
 //! | 408, 500 and above, no answer | no (`retry.messages = "sdk"`: status above 500) | again |
 //! | 429 | no | after `Retry-After` |
+//! | the caller, or this host, is at fault | no | no |
 //!
 //! Source of the split and of the 500: the Management SDK (`DependencyInjectionExtensions.cs`). A 500 may be the
 //! service's own timeout after the message was delivered.

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use signalr_gateway::sandbox::{Fault, FaultKind, TENANT_B, TENANT_C};
+use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
 
-use crate::support::{ALL_OPERATIONS, HELLO, Lab, Raw, RawEndpoint, SEND, Stage, hello, wait_until};
+use crate::support::{ALL_OPERATIONS, Caller, HELLO, Lab, Process, Raw, RawEndpoint, SEND, Stage, hello, wait_until};
 
 /// A lab whose circuits open at the first failure and stay open.
 async fn strict_lab(change: impl FnOnce(&mut crate::support::Plan)) -> Lab {
@@ -21,6 +21,9 @@ async fn strict_lab(change: impl FnOnce(&mut crate::support::Plan)) -> Lab {
 async fn is_closed(lab: &Lab, endpoint: &str) -> bool {
     lab.metrics().await.sum("breaker_state", &[("endpoint", endpoint), ("state", "closed")]) > 0.5
 }
+
+/// What a server sends that waited for a request, or the rest of one, for too long.
+const IDLE_TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const BOTH: &str = "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n";
 const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
@@ -91,6 +94,51 @@ async fn slow_upload_is_not_the_endpoints_time() {
     assert!(is_closed(&lab, "east").await);
     lab.hello().await.is(202);
     assert_eq!(lab.arrivals("west").len(), 0);
+}
+
+#[tokio::test]
+async fn endpoint_that_gives_up_a_slow_upload_is_not_at_fault() {
+    let endpoint = RawEndpoint::start().await;
+    let lab = strict_lab(|plan| {
+        endpoint.stand_in("east", plan);
+        plan.more(EAST);
+    })
+    .await;
+    for answer in [IDLE_TIMEOUT, ""] {
+        let mut caller = lab.raw().await;
+        let head = format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
+        caller.write(head).await.write("5\r\nhello\r\n").await;
+        let (_head, mut connection) = endpoint.call().await;
+        connection.read_to(b"hello\r\n").await.unwrap();
+        connection.write(answer).await;
+        drop(connection);
+        let answered = caller.answer().await.unwrap();
+        if answer.is_empty() {
+            answered.is_refused(502, "upstream_broken");
+        } else {
+            answered.is(408);
+        }
+    }
+    assert!(is_closed(&lab, "east").await);
+}
+
+#[tokio::test]
+async fn shortage_of_descriptors_here_is_not_the_endpoints_fault() {
+    let stage = Stage::start().await;
+    let more = "[health]\nfailures = 1\nfailure_ratio = 0.001\npause = \"1h\"\n".to_owned();
+    let config = GatewayConfig { more, ..GatewayConfig::default() };
+    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
+    let gateway = Process::start(&["run", "--config", files.config.to_str().unwrap()], &[], stage.folder.path()).await;
+    gateway.wait_until_credentials_are("ready").await;
+    // Its connection has been accepted before, and none to the endpoint is open.
+    let mut caller = Caller::connect(gateway.listener()).await;
+    caller.call("GET", "/api/health").await.is(200);
+    gateway.may_open_files(false);
+    caller.post(SEND, "application/json", HELLO).await.is_refused(503, "overload");
+    gateway.may_open_files(true);
+    caller.post(SEND, "application/json", HELLO).await.is(202);
+    let journal = stage.sandbox.endpoint("east").unwrap().server.journal();
+    assert!(journal.entries().iter().any(|entry| entry.status == Some(202)), "the circuit of east opened");
 }
 
 #[tokio::test]
@@ -258,8 +306,6 @@ async fn accept(connection: &mut Raw) {
     connection.read_to(HELLO.as_bytes()).await.unwrap();
     connection.write("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
 }
-
-const IDLE_TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 #[tokio::test]
 async fn timeout_of_an_idle_connection_answers_no_request() {

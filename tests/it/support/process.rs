@@ -130,6 +130,15 @@ impl Process {
         self.stderr.lock().unwrap().clone()
     }
 
+    /// Lets it open files, or no more of them; what is open stays open.
+    pub(crate) fn may_open_files(&self, may: bool) {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().unwrap()));
+        // It has the hard limit from here.
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        prlimit(id, Resource::Nofile, Rlimit { current: if may { maximum } else { Some(0) }, maximum }).unwrap();
+    }
+
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
         self.signal("-TERM").await;
