@@ -4,17 +4,20 @@
 //! Built for tests and with `--cfg fuzzing` alone. The programs that call it are in `tests/fuzz/parsers`, and so are the inputs
 //! that each target has been run over; the tests run them all again.
 
-use crate::{config, credential, diagnosis, endpoint, proxy, signalr};
+use crate::{config, credential, diagnosis, endpoint, proxy, serve, signalr};
 
 /// A target: takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("answer", endpoint::fuzzing::answer),
     ("chunks", endpoint::fuzzing::chunks),
     ("grammar", signalr::fuzzing::grammar),
     ("headers", proxy::fuzzing::headers),
+    ("idempotency_key", proxy::fuzzing::idempotency_key),
+    ("retry_after", proxy::fuzzing::retry_after),
+    ("requests", serve::fuzzing::requests),
     ("configuration", config::fuzzing::configuration),
     ("connection_string", config::fuzzing::connection_string),
     ("secret_file", credential::fuzzing::secret_file),

@@ -1,10 +1,14 @@
-//! Properties of the header rules, for the fuzzer.
+//! Properties of what is read of header lines, for the fuzzer.
 
-use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName};
-use http::{HeaderValue, Request};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use super::CallHead;
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, Uri};
+
 use super::headers::{to_downstream, to_upstream};
+use super::idempotency::{AnotherCall, CallKey, Fingerprint, IdempotencySettings, IdempotencyStore, Network, key};
+use super::{CallHead, outcome};
 use crate::credential::Bearer;
 
 /// What no header line may carry from one side to the other.
@@ -59,6 +63,53 @@ pub(crate) fn headers(data: &[u8]) {
                 "{name} belongs to a connection"
             );
         }
+    }
+}
+
+/// Reads the `Idempotency-Key` lines of a request: `value \n value`. Checks that only one that is text is a key, as it came, and
+/// that the key stands for one call of one listener.
+pub(crate) fn idempotency_key(data: &[u8]) {
+    let name = HeaderName::from_static("idempotency-key");
+    let values = data.split(|byte| *byte == b'\n').filter_map(|value| HeaderValue::from_bytes(value.trim_ascii()).ok());
+    let headers: HeaderMap = values.map(|value| (name.clone(), value)).collect();
+    let came: Vec<&[u8]> = headers.values().map(HeaderValue::as_bytes).collect();
+    let read = key(&headers);
+    assert!(matches!(read, Ok(None)) == came.is_empty(), "{came:?}");
+    let is_text = |value: &[u8]| value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    let is_key = matches!(&came[..], [value] if (1..=255).contains(&value.len()) && is_text(value));
+    assert_eq!(matches!(read, Ok(Some(_))), is_key, "{came:?}");
+    let Ok(Some(key)) = read else { return };
+    assert_eq!([key.as_bytes()], came[..]);
+
+    let store = IdempotencyStore::default();
+    let settings = IdempotencySettings { keep: Duration::from_secs(60), keys: 1 };
+    let call = |listener, key, body| {
+        let fingerprint = Fingerprint::of(&Method::POST, &Uri::from_static("/"), body);
+        store.call(CallKey { listener, network: Network::Local, key }, fingerprint, settings)
+    };
+    let (Ok(first), Ok(elsewhere)) = (call("inside", key, b"a"), call("outside", key, b"b")) else {
+        panic!("{key:?} is known before it came");
+    };
+    assert!(
+        call("inside", key, b"a").is_ok_and(|again| Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&elsewhere, &again))
+    );
+    assert_eq!(call("inside", key, b"c").err(), Some(AnotherCall));
+    assert!(call("inside", &format!("{key} "), b"c").is_ok(), "another key is the same");
+}
+
+/// Reads the `Retry-After` of an endpoint. Checks that it is as many seconds as it says, or up to a date that there is.
+pub(crate) fn retry_after(data: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let pause = outcome::retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]));
+    // A sign does no harm.
+    let digits = std::str::from_utf8(data.strip_prefix(b"+").unwrap_or(data))
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    if let Some(seconds) = digits.and_then(|digits| digits.parse().ok()) {
+        assert_eq!(pause, Some(Duration::from_secs(seconds)));
+    } else if let Some(pause) = pause {
+        assert!(digits.is_none(), "{pause:?} of a number that does not fit");
+        assert!(SystemTime::now().checked_add(pause).is_some(), "{pause:?} goes beyond all dates");
     }
 }
 

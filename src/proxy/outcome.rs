@@ -167,7 +167,7 @@ impl AttemptOutcome {
 /// Reads `Retry-After`: seconds, or a date.
 ///
 /// Source: RFC 9110 section 10.2.3.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     match value.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),

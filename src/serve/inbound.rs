@@ -13,6 +13,8 @@
 
 mod chunked;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod head;
 mod refusal;
 mod scan;

@@ -35,6 +35,8 @@ use tokio::sync::{mpsc, watch};
 pub use body::{CallerBody, CallerBodyError};
 pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use inbound::Refusal;
+#[cfg(any(test, fuzzing))]
+pub(crate) use inbound::fuzzing;
 pub use listener::{BindError, BoundAddress, TlsFileError};
 pub use listeners::{BoundListeners, ListenerId, ListenerPlan, check_certificates};
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};

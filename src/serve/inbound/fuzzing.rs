@@ -1,0 +1,179 @@
+//! Properties of the check of requests' framing, for the fuzzer.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use httparse::{EMPTY_HEADER, Header, Status};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
+
+use super::framing::{Framing, Rest};
+use super::head::{KnownHead, MAX_FIELDS};
+use super::{Inbound, Refusal, STAND_IN};
+use crate::serve::listeners::ListenerId;
+use crate::serve::open::OpenConnections;
+
+/// Follows the requests of a connection: `size size room wire`. Checks that they are judged the same however they are cut into
+/// pieces, and that the next head begins where `httparse` and the rules of RFC 9112 section 6.3 have it.
+pub(crate) fn requests(data: &[u8]) {
+    let Some((&[size, other, room], wire)) = data.split_first_chunk() else { return };
+    let sizes = [size, other].map(|size| usize::from(size).max(1));
+    let whole = RUNTIME.with(|runtime| {
+        LocalSet::new().block_on(runtime, async {
+            let time = Duration::from_secs(60);
+            let connections = OpenConnections::new(time, time);
+            let whole = judge(&connections, wire, [wire.len().max(1); 2], wire.len() + STAND_IN.len());
+            for (sizes, room) in [([1, 1], wire.len().max(1)), (sizes, usize::from(room) + 1)] {
+                assert_eq!(judge(&connections, wire, sizes, room), whole, "in pieces of {sizes:?} into {room}");
+            }
+            whole
+        })
+    });
+    assert!(wire.starts_with(&whole.passed), "other bytes pass");
+    check_framing(&whole.passed);
+}
+
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().unwrap_or_else(|err| panic!("{err}"));
+}
+
+/// What passes of a connection, and how it ends.
+#[derive(Debug, PartialEq, Eq)]
+struct Judgement {
+    passed: Vec<u8>,
+    end: End,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The caller's.
+    OfInput,
+    Refused(Refusal),
+    Malformed(String),
+}
+
+/// Reads a connection to its end, in pieces of these sizes by turns and no more than `room` at once.
+fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room: usize) -> Judgement {
+    let connection = connections.open(ListenerId::default());
+    let mut inbound = Inbound::new(Pieces { left: wire, sizes }, Rc::clone(&connection));
+    let (mut passed, mut memory) = (Vec::new(), vec![0; room]);
+    loop {
+        let mut into = ReadBuf::new(&mut memory);
+        match Pin::new(&mut inbound).poll_read(&mut Context::from_waker(Waker::noop()), &mut into) {
+            Poll::Ready(Ok(())) if into.filled().is_empty() => return Judgement { passed, end: End::OfInput },
+            Poll::Ready(Ok(())) => passed.extend_from_slice(into.filled()),
+            Poll::Ready(Err(err)) => return Judgement { passed, end: End::Malformed(err.to_string()) },
+            Poll::Pending => {
+                let Some(refusal) = connection.take_refusal() else { panic!("it waits for nothing") };
+                assert!(passed.ends_with(STAND_IN), "nothing stands for the refused head");
+                passed.truncate(passed.len() - STAND_IN.len());
+                return Judgement { passed, end: End::Refused(refusal) };
+            }
+        }
+    }
+}
+
+/// Checks that the requests in what passed, which ends with the last head or in a body, are followed as they are framed.
+fn check_framing(passed: &[u8]) {
+    let (mut framing, mut known, mut rest) = (Framing::Head, KnownHead::default(), passed);
+    while !rest.is_empty() {
+        let mut fields = [EMPTY_HEADER; MAX_FIELDS];
+        let mut request = httparse::Request::new(&mut fields);
+        let Ok(Status::Complete(length)) = request.parse(rest) else { panic!("a head passed that is none: {rest:?}") };
+        let (head, behind) = rest.split_at(length);
+        follow(&mut framing, head, &mut known);
+        let body = body_length(request.headers, behind);
+        assert_eq!(framing == Framing::Head, body == Some(0), "{framing:?} behind the head, {body:?} by its fields");
+        match body {
+            Some(0) => rest = behind,
+            Some(length) => {
+                let (body, next) = behind.split_at(length);
+                let Some((last, body)) = body.split_last() else { return };
+                follow(&mut framing, body, &mut known);
+                assert_ne!(framing, Framing::Head, "a body ends too early");
+                follow(&mut framing, &[*last], &mut known);
+                assert_eq!(framing, Framing::Head, "a body ends too late");
+                rest = next;
+            }
+            None => {
+                follow(&mut framing, behind, &mut known);
+                assert_ne!(framing, Framing::Head, "a body ends that is not whole");
+                return;
+            }
+        }
+    }
+}
+
+fn follow(framing: &mut Framing, bytes: &[u8], known: &mut KnownHead) {
+    let (passed, rest) = framing.follow(bytes, known);
+    assert!(passed == bytes.len() && matches!(rest, Rest::Nothing), "{rest:?} behind {passed} bytes that passed");
+}
+
+/// Returns how long the body is that `behind` begins with; `None` if it is not whole.
+fn body_length(fields: &[Header<'_>], behind: &[u8]) -> Option<usize> {
+    let named = |name: &str| fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).collect::<Vec<_>>();
+    let (lengths, codings) = (named(CONTENT_LENGTH.as_str()), named(TRANSFER_ENCODING.as_str()));
+    assert!(lengths.len() + codings.len() <= 1, "{lengths:?} and {codings:?}");
+    if let Some(coding) = codings.first() {
+        assert!(coding.value.trim_ascii().eq_ignore_ascii_case(b"chunked"), "{coding:?}");
+        return chunked_length(behind);
+    }
+    let Some(length) = lengths.first() else { return Some(0) };
+    let digits = std::str::from_utf8(length.value).map(str::trim_ascii).unwrap_or_default();
+    assert!(digits.bytes().all(|digit| digit.is_ascii_digit()), "{length:?}");
+    digits.parse().ok().filter(|length| *length <= behind.len())
+}
+
+fn chunked_length(behind: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let Ok(Status::Complete((line, size))) = httparse::parse_chunk_size(behind.get(at..)?) else { return None };
+        at += line;
+        if size == 0 {
+            break;
+        }
+        let end = at.checked_add(usize::try_from(size).ok()?)?;
+        at = behind.get(end..)?.starts_with(b"\r\n").then_some(end + 2)?;
+    }
+    let mut trailers = [EMPTY_HEADER; MAX_FIELDS];
+    match httparse::parse_headers(behind.get(at..)?, &mut trailers) {
+        Ok(Status::Complete((length, _))) => Some(at + length),
+        Ok(Status::Partial) | Err(_) => None,
+    }
+}
+
+/// A caller that sends bytes in pieces, and then ends its side.
+struct Pieces<'a> {
+    left: &'a [u8],
+    sizes: [usize; 2],
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let [size, _] = self.sizes;
+        self.sizes.reverse();
+        let (piece, left) = self.left.split_at(size.min(self.left.len()).min(into.remaining()));
+        into.put_slice(piece);
+        self.left = left;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pieces<'_> {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
