@@ -103,13 +103,14 @@ pub(super) fn is_key(text: &str) -> bool {
     KEYS.iter().any(|key| key.eq_ignore_ascii_case(text.trim()))
 }
 
-/// Returns a key as it may be shown. One that is unknown may be a piece of a secret, so no more of it than tells which it is.
+/// Returns a key as it may be shown. One that is unknown may be a piece of a secret, so no more of it than tells which it is:
+/// fewer than eight bytes, none of a character that no key has.
 fn shown(key: &str) -> String {
     if let Some(known) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) {
         return (*known).to_owned();
     }
-    let start: String = key.chars().take(4).collect();
-    if key.chars().count() < 8 { key.to_owned() } else { format!("{start}…") }
+    let start: String = key.chars().take(4).take_while(char::is_ascii).collect();
+    if key.len() < 8 && key.is_ascii() { key.to_owned() } else { format!("{start}…") }
 }
 
 /// Reads a connection string, or says everything that is wrong with it. Shows no value: any could be the secret.

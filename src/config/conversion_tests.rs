@@ -191,7 +191,11 @@ four: the URL is http and its host is not this one: a token must not cross a net
 #[test]
 fn nothing_is_left_out_in_silence_and_a_secret_is_never_cut() {
     let app = format!("Endpoint=https://a.example;AuthType=azure.app;ClientId={GUID};TenantId={TENANT}");
-    for (rest, key) in [("ClientSecret=ab;cd=e~f", "`cd`"), ("ClientSecret=ab;Xhunter2hunter2=", "`xhun…`")] {
+    for (rest, key) in [
+        ("ClientSecret=ab;cd=e~f", "`cd`"),
+        ("ClientSecret=ab;Xhunter2hunter2=", "`xhun…`"),
+        ("ClientSecret=ab;0a\u{a1}\u{a1}\u{a1} =", "`0a…`"),
+    ] {
         let report = told(&format!("{app};{rest}"));
         assert!(report.contains(key) && report.contains("follows `ClientSecret`"), "{report}");
         assert!(!report.contains("e~f") && !report.contains("hunter2"), "{report}");
