@@ -109,8 +109,13 @@ fn shown(key: &str) -> String {
     if let Some(known) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) {
         return (*known).to_owned();
     }
-    let start: String = key.chars().take(4).take_while(char::is_ascii).collect();
-    if key.len() < 8 && key.is_ascii() { key.to_owned() } else { format!("{start}…") }
+    let is_printable = |letter: &char| matches!(letter, ' '..='~');
+    let start: String = key.chars().take(4).take_while(is_printable).collect();
+    if key.len() < 8 && key.chars().all(|letter| is_printable(&letter)) {
+        key.to_owned()
+    } else {
+        format!("{start}…")
+    }
 }
 
 /// Reads a connection string, or says everything that is wrong with it. Shows no value: any could be the secret.

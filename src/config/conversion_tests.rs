@@ -207,6 +207,7 @@ fn nothing_is_left_out_in_silence_and_a_secret_is_never_cut() {
             "Endpoint=https://a.example;Foo=x;AccessKey=k",
             "part 2, `foo`, is no key of a connection string and is left out",
         ),
+        ("Endpoint=https://a.example;F\u{1c}o=x;AccessKey=k", "part 2, `f…`, is no key"),
         ("Endpoint=https://a.example;AccessKey=\"k\"", "`AccessKey` begins with a quote"),
         ("Endpoint=https://a.example;Port=;AccessKey=k", "`Port` is empty and is left out"),
         (
