@@ -276,7 +276,7 @@ fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
         None if method_end <= MAX_METHOD => return Ok(Line::Partial),
         // It may be the empty line before it.
         Some(_) if bytes == b"\r" => return Ok(Line::Partial),
-        Some(b'\n') => return Err(BARE_LF),
+        Some(b'\n') if method_end <= MAX_METHOD => return Err(BARE_LF),
         _ => return Err(Refusal::Malformed("the request does not begin with a method and a space")),
     };
     let target_start = method_end + 1;
