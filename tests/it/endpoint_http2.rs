@@ -1,7 +1,12 @@
 //! Endpoints that are spoken to in HTTP/2: what they refuse to process is sent elsewhere or once more, and what they may have
 //! processed is not.
 
-use crate::support::{Http2Endpoint, Lab, Reply, wait_until};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use crate::support::{HELLO, Http2Endpoint, Lab, Reply, SEND, request, wait_until};
 
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
@@ -95,4 +100,20 @@ async fn connection_that_is_going_away_gets_no_more_requests() {
     assert_eq!(east.requests(), [0, 0, 1, 1]);
     assert_eq!(east.connections(), 2);
     assert!(lab.arrivals("west").is_empty());
+}
+
+#[tokio::test]
+async fn answer_with_an_empty_piece_in_its_middle_arrives_whole() {
+    let east = Http2Endpoint::start().await;
+    let lab = lab(&east).await;
+    east.reply(&[Reply::EmptyPiece; 2]);
+    assert_eq!(lab.hello().await.is(202).text(), "before");
+    let stream = TcpStream::connect(lab.listener("default")).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    // Ends with the test's runtime.
+    tokio::spawn(connection);
+    let call = request("POST", &format!("http://localhost{SEND}")).header("content-type", "application/json");
+    let answer = sender.send_request(call.body(Full::<bytes::Bytes>::from(HELLO)).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 202);
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "before");
 }

@@ -145,16 +145,21 @@ async fn send<B: Body<Data = Bytes>>(
             Poll::Pending => stream.poll_reset(cx).map(|_reset| Err(Unfinished)),
         });
         let data = match frame.await? {
-            // Handlers send no trailers.
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Ok(frame)) => match frame.into_data() {
+                // An endpoint may send an empty piece before others (RFC 9113, section 6.1): it is not the end.
+                Ok(data) if data.is_empty() && !body.is_end_stream() => continue,
+                Ok(data) => Some(data),
+                // Trailers are not passed on.
+                Err(_trailers) => None,
+            },
             Some(Err(_)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Err(Unfinished);
             }
-            None => Bytes::new(),
+            None => None,
         };
-        let is_last = data.is_empty() || body.is_end_stream();
-        send_data(&mut stream, data, is_last, write_timeout).await?;
+        let is_last = data.is_none() || body.is_end_stream();
+        send_data(&mut stream, data.unwrap_or_default(), is_last, write_timeout).await?;
         if is_last {
             return Ok(());
         }

@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) enum Reply {
     /// 202, without a body.
     Accept,
+    /// 202, and a body in three pieces of which the second is empty and none is known to be the last.
+    EmptyPiece,
     /// The stream is reset with this code.
     Reset(u32),
     /// The connection is going away; the last stream that is processed is this many streams before the request's own.
@@ -129,6 +131,14 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 async fn answer(stream: &mut TcpStream, id: u32, reply: Reply) -> std::io::Result<()> {
     let answered = match reply {
         Reply::Accept => true,
+        Reply::EmptyPiece => {
+            write(stream, HEADERS, END_HEADERS, id, ACCEPTED).await?;
+            for piece in [b"be" as &[u8], b"", b"fore"] {
+                write(stream, DATA, 0, id, piece).await?;
+            }
+            write(stream, DATA, END_STREAM, id, b"").await?;
+            false
+        }
         Reply::Reset(code) => {
             write(stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?;
             false
