@@ -248,6 +248,10 @@ fn is_harmless(word: &str) -> bool {
     if word.len() > 200 || is_number_or_time(word) || word.parse::<std::net::SocketAddr>().is_ok() {
         return word.len() <= 200;
     }
+    // More than one of these in a word is rare in what programs say, and common in generated secrets.
+    if word.bytes().filter(|byte| b"+*$~!".contains(byte)).count() > 1 {
+        return false;
+    }
     let (mut numbered, mut short) = (0, 0);
     let parts = word.split(|letter: char| "/=:?&,;@#|\"'`()[]{}<>".contains(letter));
     parts.filter(|part| !part.is_empty() && !is_guid(part)).all(|part| {
@@ -348,6 +352,7 @@ mod tests {
             ("password=hunter2 user=me", "… user=me"),
             ("client_secret: hunter2 was sent", "client_secret: … was sent"),
             ("'Abc8Q~dEfGhIjKlMnOpQrStUvWxYz012345' is not valid", "'…' is not valid"),
+            ("got ~Gooc+38.~VK8~~_A3/w/72+_.Bdq here", "got … here"),
             ("a\nb\u{1b}[2J\tc", "a b [2J c"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
