@@ -209,7 +209,10 @@ impl Gateway {
         let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
         let accept_errors = metrics.accept_errors().clone();
         let mut running = bound
-            .serve(move |outbox| WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), outbox), &accept_errors)
+            .serve(
+                move |write_batch| WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), write_batch),
+                &accept_errors,
+            )
             .map_err(GatewayError::Workers)?;
         serving(&addresses);
 

@@ -16,7 +16,7 @@
 //!    the rest: [`credential`] bearer → forward → headers back.
 //! 4. `forward` writes the caller's headers, as they may pass, straight onto one of the [`endpoint`]'s connections. It
 //!    streams the body and keeps what it sent, so that a refused request (401) can be sent once more.
-//! 5. [`outbox`]: what a worker writes in one go round, to callers and endpoints, goes out together.
+//! 5. [`write_batch`] batches the small writes of a worker, to callers and endpoints, until the end of the scheduler tick.
 //!
 //! # Three lives of a thing
 //!
@@ -27,15 +27,16 @@
 //!
 //! ```text
 //! signalr, redact   →  nothing of ours
-//! metrics, outbox   →  nothing of ours
+//! write_batch       →  nothing of ours
+//! metrics           →  nothing of ours
 //! descriptors       →  nothing of ours
 //! files             →  nothing of ours
 //! tls               →  files
 //! credential        →  files, metrics, redact, tls
-//! endpoint          →  credential, descriptors, metrics, outbox, tls
+//! endpoint          →  credential, descriptors, metrics, write_batch, tls
 //! route             →  endpoint, signalr
-//! serve             →  descriptors, files, metrics, outbox
-//! proxy             →  route, endpoint, credential, signalr, serve, metrics, outbox
+//! serve             →  descriptors, files, metrics, write_batch
+//! proxy             →  route, endpoint, credential, signalr, serve, metrics, write_batch
 //! admin             →  serve, metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
 //! gateway           →  all above
@@ -68,7 +69,7 @@ pub mod redact;
 
 pub mod metrics;
 
-pub mod outbox;
+pub mod write_batch;
 
 pub mod descriptors;
 

@@ -24,7 +24,7 @@ use super::lease::{Counted, Lease, Line, UploadBody};
 use super::socket::Socket;
 use super::{ConnectError, Endpoint, HttpVersion, PoolSettings, SpareMemory};
 use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
-use crate::outbox::{Batched, Outbox};
+use crate::write_batch::{Batched, WriteBatch};
 use waiting::Waiting;
 
 /// How often an HTTP/2 connection is asked whether it is still there.
@@ -62,7 +62,7 @@ struct Inner<B> {
     metrics_index: usize,
     spare: Rc<SpareMemory>,
     /// What goes to the endpoint goes through it.
-    outbox: Outbox,
+    write_batch: WriteBatch,
 }
 
 /// An HTTP/2 connection that all requests go on.
@@ -84,7 +84,7 @@ impl<B: UploadBody> Pool<B> {
         endpoint: Arc<Endpoint>,
         metrics: Rc<WorkerMetrics>,
         metrics_index: usize,
-        outbox: Outbox,
+        write_batch: WriteBatch,
         spare: Rc<SpareMemory>,
     ) -> Self {
         let (abandoned, received) = mpsc::unbounded_channel();
@@ -107,7 +107,7 @@ impl<B: UploadBody> Pool<B> {
             metrics,
             metrics_index,
             spare,
-            outbox,
+            write_batch,
         }))
     }
 
@@ -208,7 +208,8 @@ impl<B: UploadBody> Pool<B> {
 
     async fn open(&self) -> Result<Line<B>, ConnectError> {
         let version = self.0.endpoint.settings().http_version;
-        let socket = self.0.endpoint.connector.connect(version, |stream| Batched::new(stream, &self.0.outbox)).await?;
+        let socket =
+            self.0.endpoint.connector.connect(version, |stream| Batched::new(stream, &self.0.write_batch)).await?;
         match version {
             HttpVersion::Http1 => {
                 let connection = Box::new(Connection::new(socket, Rc::clone(&self.0.spare)));

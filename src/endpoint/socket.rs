@@ -4,7 +4,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::outbox::Batched;
+use crate::write_batch::Batched;
 
 /// A byte stream to an endpoint: plain, or secured. That is in a box, since it is ten times as large.
 pub(super) type Socket<S> = Either<S, Box<TlsStream<S>>>;

@@ -7,7 +7,7 @@ use super::body::RequestBody;
 use super::retry::Budget;
 use crate::endpoint::{Endpoint, Pool, SpareMemory};
 use crate::metrics::{RetryBudgetShare, WorkerMetrics};
-use crate::outbox::Outbox;
+use crate::write_batch::WriteBatch;
 
 /// An endpoint, for one worker.
 #[derive(Clone, Debug)]
@@ -28,10 +28,10 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         share: f32,
         metrics: &Rc<WorkerMetrics>,
-        outbox: &Outbox,
+        write_batch: &WriteBatch,
         spare: &Rc<SpareMemory>,
     ) -> Self {
-        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(metrics), place, outbox.clone(), Rc::clone(spare));
+        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(metrics), place, write_batch.clone(), Rc::clone(spare));
         Self {
             place,
             name: endpoint.name().as_str().into(),

@@ -13,9 +13,9 @@ use super::upstream::Upstream;
 use super::{BodyMemory, CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
 use crate::endpoint::Endpoint;
 use crate::metrics::{ConnectionGauge, Metrics, Names, WorkerMetrics};
-use crate::outbox::Outbox;
 use crate::serve::{CallerBody, Handler, ListenerId, Peer};
 use crate::signalr::Operation;
+use crate::write_batch::WriteBatch;
 
 /// A worker's handler. Made on the worker's thread, inside its runtime.
 pub struct WorkerProxy(Rc<Held>);
@@ -24,7 +24,7 @@ pub struct WorkerProxy(Rc<Held>);
 struct Held {
     latest: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
-    outbox: Outbox,
+    write_batch: WriteBatch,
     current: RefCell<Rc<Proxy>>,
     /// By listener that the configuration in force does not have: the last one that had it, for the connections it has left.
     former: RefCell<Vec<(ListenerId, Rc<Proxy>)>>,
@@ -39,12 +39,12 @@ struct Retired {
 }
 
 impl WorkerProxy {
-    /// Makes the handler of one worker, which follows what `latest` holds. What it sends to endpoints goes through `outbox`.
-    pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, outbox: &Outbox) -> Self {
-        let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, outbox, None)));
+    /// Makes the handler of one worker, which follows what `latest` holds. Writes to endpoints go through `write_batch`.
+    pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, write_batch: &WriteBatch) -> Self {
+        let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, write_batch, None)));
         let mut flush_requests = metrics.register_worker();
         let (former, retired) = Default::default();
-        let held = Rc::new(Held { latest, metrics, outbox: outbox.clone(), current, former, retired });
+        let held = Rc::new(Held { latest, metrics, write_batch: write_batch.clone(), current, former, retired });
         let flushed = Rc::clone(&held);
         // Ends with the worker.
         tokio::task::spawn_local(async move {
@@ -80,7 +80,7 @@ impl Held {
 
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
-        let next = Rc::new(Proxy::new(latest, &self.metrics, &self.outbox, Some(current)));
+        let next = Rc::new(Proxy::new(latest, &self.metrics, &self.write_batch, Some(current)));
         current.upstreams.iter().for_each(Upstream::retire);
         let gauges = current.upstreams.iter().map(|upstream| upstream.pool.gauge().clone()).collect();
         // Those that are through are also let go of where nobody scrapes.
@@ -153,7 +153,7 @@ impl fmt::Debug for WorkerProxy {
 
 impl Proxy {
     /// Makes a worker's part of a snapshot. Endpoints that are the same as before keep their connections and retry budgets.
-    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, outbox: &Outbox, before: Option<&Self>) -> Self {
+    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, write_batch: &WriteBatch, before: Option<&Self>) -> Self {
         let names = Names {
             routes: snapshot.routes.routes().iter().map(|route| route.name().to_string()).collect(),
             endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
@@ -175,7 +175,7 @@ impl Proxy {
                     known.budget.set_share(share);
                     known.moved_to(place)
                 }
-                None => Upstream::new(place, endpoint, share, &metrics, outbox, &spare),
+                None => Upstream::new(place, endpoint, share, &metrics, write_batch, &spare),
             }
         };
         let upstreams = snapshot.endpoints.iter().enumerate().map(upstream).collect();

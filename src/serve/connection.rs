@@ -24,7 +24,7 @@ use super::progress::Progress;
 use super::protocol::{Opened, Protocol};
 use super::socket::ByteStream;
 use super::{Handler, Peer, Phase, ServeSettings};
-use crate::outbox::{Batched, Outbox};
+use crate::write_batch::{Batched, WriteBatch};
 
 /// The most that hyper buffers of one connection's input: more than the largest head that [`Inbound`] passes on.
 const READ_BUFFER: usize = 80 * 1024;
@@ -41,11 +41,16 @@ pub(super) struct Connections<H> {
     write_timeout: Duration,
     leaving: Rc<Cell<bool>>,
     open: Rc<OpenConnections>,
-    outbox: Outbox,
+    write_batch: WriteBatch,
 }
 
 impl<H: Handler> Connections<H> {
-    pub(super) fn new(handler: H, settings: &ServeSettings, mut phase: watch::Receiver<Phase>, outbox: Outbox) -> Self {
+    pub(super) fn new(
+        handler: H,
+        settings: &ServeSettings,
+        mut phase: watch::Receiver<Phase>,
+        write_batch: WriteBatch,
+    ) -> Self {
         let mut http1 = http1::Builder::new();
         // `open` closes those that take too long.
         http1.header_read_timeout(None).max_buf_size(READ_BUFFER);
@@ -65,7 +70,7 @@ impl<H: Handler> Connections<H> {
             write_timeout: settings.write_timeout,
             leaving,
             open,
-            outbox,
+            write_batch,
         }
     }
 
@@ -88,7 +93,7 @@ impl<H: Handler> Connections<H> {
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
         let tls = listener.tls.as_ref();
         let peer = Rc::new(Peer { listener: listener.id, address, is_tls: tls.is_some(), forwarded_for });
-        let bytes = Batched::new(bytes, &self.outbox);
+        let bytes = Batched::new(bytes, &self.write_batch);
         let (io, alpn) = match tls {
             None => (Either::Left(bytes), None),
             Some(tls) => {

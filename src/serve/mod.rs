@@ -42,7 +42,7 @@ pub use listeners::{BoundListeners, ListenerId, ListenerPlan, check_certificates
 pub use settings::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
 
 use crate::descriptors;
-use crate::outbox::Outbox;
+use crate::write_batch::WriteBatch;
 use balance::Balance;
 use listeners::{Command, Listeners};
 use worker::Worker;
@@ -108,7 +108,7 @@ impl Bound {
     /// If a thread or a runtime cannot be started.
     pub fn serve<H: Handler>(
         self,
-        make_handler: impl Fn(&Outbox) -> H + Send + Sync + 'static,
+        make_handler: impl Fn(&WriteBatch) -> H + Send + Sync + 'static,
         accept_errors: &IntCounter,
     ) -> std::io::Result<Running> {
         let make_handler = Arc::new(make_handler);
@@ -143,7 +143,7 @@ impl Bound {
                 if let Ok(runtime) = runtime
                     && built.send(Ok(())).is_ok()
                 {
-                    worker.run(&runtime, |outbox| make_handler(outbox));
+                    worker.run(&runtime, |write_batch| make_handler(write_batch));
                 }
             })?);
             is_built.recv().unwrap_or_else(|_panicked| Err(std::io::Error::other("a worker panicked")))?;

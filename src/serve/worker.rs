@@ -17,7 +17,7 @@ use super::listeners::{Command, Serving, SocketId};
 use super::socket::{Listener, StdListener, Stream};
 use super::{Handler, Phase, ServeSettings};
 use crate::descriptors;
-use crate::outbox::Outbox;
+use crate::write_batch::WriteBatch;
 
 /// The first pause after an accept error, such as running out of file descriptors.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -43,15 +43,15 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn run<H: Handler>(self, runtime: &LocalRuntime, make_handler: impl FnOnce(&Outbox) -> H) {
+    pub(super) fn run<H: Handler>(self, runtime: &LocalRuntime, make_handler: impl FnOnce(&WriteBatch) -> H) {
         let _ended = self.ended.clone();
         runtime.block_on(self.serve(make_handler));
     }
 
-    async fn serve<H: Handler>(mut self, make_handler: impl FnOnce(&Outbox) -> H) {
-        let outbox = Outbox::start();
-        let handler = make_handler(&outbox);
-        let connections = Rc::new(Connections::new(handler, &self.settings, self.phase.clone(), outbox));
+    async fn serve<H: Handler>(mut self, make_handler: impl FnOnce(&WriteBatch) -> H) {
+        let write_batch = WriteBatch::start();
+        let handler = make_handler(&write_batch);
+        let connections = Rc::new(Connections::new(handler, &self.settings, self.phase.clone(), write_batch));
         let handler = Rc::clone(connections.handler());
         let open = Rc::clone(connections.open());
         let serve = move |accepted: Accepted| {

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 
 use super::SpareMemory;
 use super::socket::{self, Socket};
-use crate::outbox::Batched;
+use crate::write_batch::Batched;
 use framing::Decoder;
 use upload::{Length, Upload};
 

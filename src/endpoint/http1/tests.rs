@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::outbox::Outbox;
+use crate::write_batch::WriteBatch;
 
 /// A server for one connection: it reads until it has seen `until`, writes the pieces of an answer, and closes.
 struct Server {
@@ -58,7 +58,7 @@ struct Read {
 type Reading = Result<Read, String>;
 
 fn connection<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin>(stream: TcpStream) -> Connection<B> {
-    Connection::new(Socket::Left(Batched::new(stream, &Outbox::start())), Rc::default())
+    Connection::new(Socket::Left(Batched::new(stream, &WriteBatch::start())), Rc::default())
 }
 
 /// Sends a request and reads its answer. Returns whether the connection could be used again, too.

@@ -79,7 +79,7 @@ async fn pool(server: &Server, settings: PoolSettings) -> TestPool {
     let endpoint = Endpoint::build(&settings, Arc::new(NoBearer), metrics.endpoints()).unwrap();
     let names = Names { routes: vec![], endpoints: vec!["east".into()], operations: vec![] };
     let metrics = Rc::new(WorkerMetrics::new(&metrics, names));
-    Pool::new(Arc::new(endpoint), metrics, 0, Outbox::start(), Rc::default())
+    Pool::new(Arc::new(endpoint), metrics, 0, WriteBatch::start(), Rc::default())
 }
 
 /// Leases two, each while the other is in use.

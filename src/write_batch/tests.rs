@@ -6,51 +6,51 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// Runs a test as a worker would.
+/// Runs a test on a worker's kind of runtime.
 fn on_a_worker(test: impl Future<Output = ()>) {
     let options = tokio::runtime::LocalOptions::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("it hangs") });
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs") });
 }
 
-/// Lets nothing of this round go out at once.
-fn busy(outbox: &Outbox) {
-    outbox.0.at_once.set(0);
+/// Makes every further write of this tick go through the batch.
+fn batch_everything(batch: &WriteBatch) {
+    batch.0.immediate_left.set(0);
 }
 
-/// Two ends of a connection, the first of them batched.
-async fn pair(outbox: &Outbox) -> (Batched<TcpStream>, TcpStream) {
+/// Returns the two ends of a connection, the first of them batched.
+async fn pair(batch: &WriteBatch) -> (Batched<TcpStream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-    (Batched::new(near.unwrap(), outbox), far.unwrap().0)
+    (Batched::new(near.unwrap(), batch), far.unwrap().0)
 }
 
-/// Fills what the system keeps of a connection whose other side does not read. Returns how much that is.
+/// Fills the socket buffers of a connection whose peer does not read. Returns how many bytes they took.
 async fn fill(near: &mut Batched<TcpStream>) -> usize {
-    let mut taken = 0;
+    let mut accepted = 0;
     loop {
-        let whole = vec![b'x'; LARGEST + 1];
+        let whole = vec![b'x'; MAX_BATCHED_WRITE + 1];
         let write = poll_fn(|cx| Poll::Ready(Pin::new(&mut *near).poll_write(cx, &whole)));
-        // However much that is.
+        // Without a limit on the number of polls.
         match tokio::task::unconstrained(write).await {
-            Poll::Ready(written) => taken += written.unwrap(),
-            Poll::Pending => return taken,
+            Poll::Ready(written) => accepted += written.unwrap(),
+            Poll::Pending => return accepted,
         }
     }
 }
 
 #[test]
-fn what_is_written_in_one_turn_goes_out_after_it_in_order() {
+fn writes_of_one_tick_are_flushed_after_it_in_order() {
     on_a_worker(async {
-        let outbox = Outbox::start();
-        let (mut near, mut far) = pair(&outbox).await;
-        let (mut other, mut other_far) = pair(&outbox).await;
-        busy(&outbox);
+        let batch = WriteBatch::start();
+        let (mut near, mut far) = pair(&batch).await;
+        let (mut other, mut other_far) = pair(&batch).await;
+        batch_everything(&batch);
         near.write_all(b"one ").await.unwrap();
         other.write_all(b"another").await.unwrap();
         near.write_all(b"two").await.unwrap();
         near.flush().await.unwrap();
-        assert_eq!((near.written(), other.written()), (None, None), "all of it is on its way");
+        assert_eq!((near.written(), other.written()), (None, None), "all of them are in the batch");
         let mut read = [0; 7];
         far.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"one two");
@@ -61,29 +61,29 @@ fn what_is_written_in_one_turn_goes_out_after_it_in_order() {
 }
 
 #[test]
-fn first_writes_of_a_round_are_not_held_up_and_the_next_round_has_its_own() {
+fn first_writes_of_every_tick_bypass_the_batch() {
     on_a_worker(async {
-        let outbox = Outbox::start();
-        let (mut near, mut far) = pair(&outbox).await;
-        for _round in 0..2 {
+        let batch = WriteBatch::start();
+        let (mut near, mut far) = pair(&batch).await;
+        for _tick in 0..2 {
             let before = near.written().unwrap();
-            for number in 1..=AT_ONCE {
+            for number in 1..=IMMEDIATE_WRITES {
                 near.write_all(b"x").await.unwrap();
-                assert_eq!(near.written(), Some(before + u64::from(number)), "it was held up");
+                assert_eq!(near.written(), Some(before + u64::from(number)), "it was batched");
             }
             near.write_all(b"x").await.unwrap();
-            assert_eq!(near.written(), None, "it was not");
-            let mut read = vec![0; AT_ONCE as usize + 1];
+            assert_eq!(near.written(), None, "it was not batched");
+            let mut read = vec![0; IMMEDIATE_WRITES as usize + 1];
             far.read_exact(&mut read).await.unwrap();
         }
     });
 }
 
 #[test]
-fn large_writes_go_at_once_and_never_overtake_small_ones() {
+fn large_writes_bypass_the_batch_and_never_overtake_small_ones() {
     on_a_worker(async {
-        let outbox = Outbox::start();
-        let (mut near, mut far) = pair(&outbox).await;
+        let batch = WriteBatch::start();
+        let (mut near, mut far) = pair(&batch).await;
         let large = vec![b'l'; 64 * 1024];
         let write = async {
             for _ in 0..20 {
@@ -102,22 +102,22 @@ fn large_writes_go_at_once_and_never_overtake_small_ones() {
 }
 
 #[test]
-fn what_finds_no_room_waits_for_it_and_its_owner_is_told() {
+fn flushed_bytes_that_the_socket_does_not_accept_wait_and_wake_the_owner() {
     on_a_worker(async {
-        let outbox = Outbox::start();
-        let (mut near, mut far) = pair(&outbox).await;
+        let batch = WriteBatch::start();
+        let (mut near, mut far) = pair(&batch).await;
         let filled = fill(&mut near).await;
-        busy(&outbox);
-        // As good as written, though there is no room and nobody reads.
+        batch_everything(&batch);
+        // Succeeds although the socket accepts nothing more.
         near.write_all(b"late").await.unwrap();
-        while near.shared.posted.get() > 0 {
+        while near.shared.batched.get() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(*near.shared.rest.borrow(), b"late");
+        assert_eq!(*near.shared.unwritten.borrow(), b"late");
         let mut read = vec![0; filled + 4];
         let flush = async {
             while near.written() != Some((filled + 4) as u64) {
-                // A flush that finds a rest is woken when there is room.
+                // A flush that finds unwritten bytes is woken when the socket accepts more.
                 near.flush().await.unwrap();
                 tokio::task::yield_now().await;
             }
@@ -129,18 +129,18 @@ fn what_finds_no_room_waits_for_it_and_its_owner_is_told() {
 }
 
 #[test]
-fn write_that_fails_behind_its_owners_back_is_told_by_the_next_call() {
+fn next_call_returns_the_error_of_a_batched_write() {
     on_a_worker(async {
-        let outbox = Outbox::start();
-        let (mut near, far) = pair(&outbox).await;
-        // A reset: there is something that was never read.
+        let batch = WriteBatch::start();
+        let (mut near, far) = pair(&batch).await;
+        // Closing with unread bytes resets the connection.
         near.write_all(b"unread").await.unwrap();
         far.readable().await.unwrap();
         far.set_zero_linger().unwrap();
         drop(far);
         let failed = async {
             loop {
-                busy(&outbox);
+                batch_everything(&batch);
                 near.write_all(b"x").await?;
                 near.flush().await?;
                 tokio::task::yield_now().await;
@@ -154,31 +154,31 @@ fn write_that_fails_behind_its_owners_back_is_told_by_the_next_call() {
 }
 
 #[test]
-fn outbox_that_is_full_keeps_nothing_back() {
+fn writes_beyond_a_full_batch_are_written_directly() {
     on_a_worker(async {
-        let outbox = Outbox::start();
-        let (mut near, mut far) = pair(&outbox).await;
-        let piece = vec![b'p'; LARGEST];
-        let count = MOST / LARGEST + 3;
+        let batch = WriteBatch::start();
+        let (mut near, mut far) = pair(&batch).await;
+        let piece = vec![b'p'; MAX_BATCHED_WRITE];
+        let count = MAX_BATCH / MAX_BATCHED_WRITE + 3;
         let write = async {
             for _ in 0..count {
                 near.write_all(&piece).await.unwrap();
             }
         };
-        let mut read = vec![0; count * LARGEST];
+        let mut read = vec![0; count * MAX_BATCHED_WRITE];
         let ((), all) = tokio::join!(write, far.read_exact(&mut read));
         all.unwrap();
-        assert!(outbox.0.letters.borrow().bytes.len() <= MOST);
+        assert!(batch.0.pending.borrow().bytes.len() <= MAX_BATCH);
         assert!(read.iter().all(|byte| *byte == b'p'));
     });
 }
 
 #[test]
-fn connection_that_is_dropped_has_sent_what_it_wrote() {
+fn dropping_a_connection_keeps_its_batched_writes() {
     on_a_worker(async {
-        let outbox = Outbox::start();
-        let (mut near, mut far) = pair(&outbox).await;
-        busy(&outbox);
+        let batch = WriteBatch::start();
+        let (mut near, mut far) = pair(&batch).await;
+        batch_everything(&batch);
         near.write_all(b"last words").await.unwrap();
         drop(near);
         let mut read = Vec::new();
