@@ -12,8 +12,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use signalr_gateway::endpoint::EndpointName;
 use signalr_gateway::route::{
-    Case, Constraint, HashKey, Inquiry, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, Table,
-    WhenUnavailable,
+    Case, Constraint, HashKey, MatchSettings, Pattern, Pick, RouteEndpoint, RouteInput, RouteName, RouteSettings,
+    Table, WhenUnavailable,
 };
 use signalr_gateway::signalr::Call;
 
@@ -30,7 +30,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
         },
         pick: Pick::First,
         when_unavailable: WhenUnavailable::Send,
-        callers_choose: false,
+        endpoint_header: false,
         rate: None,
         endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
     };
@@ -50,12 +50,17 @@ fn routing(criterion: &mut Criterion) {
             // The last route is the dearest to find.
             let path = format!("/api/hubs/{}/:send", hub(count - 1).replace('*', "room"));
             let call = Call::parse(&Method::POST, &path, None).expect("the path is a call");
-            let inquiry =
-                Inquiry { call: &call, headers: &headers, may_name_endpoint: false, listener: 0, client: None };
-            assert_eq!(table.pick(&inquiry).map(|(place, _)| place), Some(count - 1));
-            group.bench_with_input(BenchmarkId::new(form, count), &inquiry, |bencher, inquiry| {
+            let input = RouteInput {
+                call: &call,
+                headers: &headers,
+                may_have_endpoint_header: false,
+                listener: 0,
+                client: None,
+            };
+            assert_eq!(table.pick(&input).map(|(place, _)| place), Some(count - 1));
+            group.bench_with_input(BenchmarkId::new(form, count), &input, |bencher, input| {
                 bencher.iter(|| {
-                    table.pick(black_box(inquiry)).and_then(|(_, route)| route.choose(inquiry).ok()?.order().next())
+                    table.pick(black_box(input)).and_then(|(_, route)| route.choose(input).ok()?.order().next())
                 });
             });
         }
@@ -66,7 +71,8 @@ fn routing(criterion: &mut Criterion) {
 fn choosing(criterion: &mut Criterion) {
     let (headers, path) = (HeaderMap::new(), "/api/hubs/chat/groups/room%2F12345/:send");
     let call = Call::parse(&Method::POST, path, None).expect("the path is a call");
-    let inquiry = Inquiry { call: &call, headers: &headers, may_name_endpoint: false, listener: 0, client: None };
+    let input =
+        RouteInput { call: &call, headers: &headers, may_have_endpoint_header: false, listener: 0, client: None };
     let endpoints: Vec<_> = ["east", "west", "north", "south"].map(EndpointName::new).into();
     let mut group = criterion.benchmark_group("choosing");
     for pick in [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Group)] {
@@ -75,14 +81,14 @@ fn choosing(criterion: &mut Criterion) {
             matches: MatchSettings::default(),
             pick: pick.clone(),
             when_unavailable: WhenUnavailable::Send,
-            callers_choose: false,
+            endpoint_header: false,
             rate: None,
             endpoints: endpoints.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
         };
         let table = Table::build(&[settings], &endpoints, &["default"]).expect("every name is there");
-        let (_, route) = table.pick(&inquiry).expect("the route takes every call");
-        group.bench_function(pick.word(), |bencher| {
-            bencher.iter(|| route.choose(black_box(&inquiry)).ok()?.order().next());
+        let (_, route) = table.pick(&input).expect("the route takes every call");
+        group.bench_function(pick.as_str(), |bencher| {
+            bencher.iter(|| route.choose(black_box(&input)).ok()?.order().next());
         });
     }
     group.finish();

@@ -85,7 +85,7 @@ impl Explanation<'_> {
             set(key, name.as_str().into());
         }
         if !passed_over.is_empty() {
-            let one = |(route, difference): &(crate::route::RouteName, crate::route::Difference)| {
+            let one = |(route, difference): &(crate::route::RouteName, crate::route::MismatchDetail)| {
                 json!({
                     "route": route.as_str(),
                     "mismatch": difference.condition.to_string(),
@@ -103,7 +103,7 @@ impl Explanation<'_> {
                 set("answered_by", "the gateway itself".into());
             }
             Ok(Destination::Endpoints { pick, is_named, endpoints, in_any_order }) => {
-                set("pick", pick.word().into());
+                set("pick", pick.as_str().into());
                 if let Pick::Hash(by) = pick {
                     set("hash_by", hash_by(by).into());
                 }

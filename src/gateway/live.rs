@@ -156,7 +156,7 @@ impl Live {
         };
         let route = |route: &RouteSettings| RouteView {
             name: route.name.to_string(),
-            pick: route.pick.word(),
+            pick: route.pick.as_str(),
             endpoints: route.endpoints.iter().map(|endpoint| endpoint.endpoint.to_string()).collect(),
         };
         let listeners = self.addresses.listeners.iter();

@@ -11,9 +11,9 @@ use super::Settings;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
 use crate::proxy::{Admission, CallHead, ProxyError};
-use crate::route::{Choice, Difference, Manner, Pick, RouteName, Table, TableError};
+use crate::route::{Choice, DeliveryMode, MismatchDetail, Pick, RouteName, Table, TableError};
 use crate::serve::{Bind, ListenerId, Peer};
-use crate::signalr::{Call, Operation, Together};
+use crate::signalr::{Call, FanOutKind, Operation};
 
 /// A call that is only rehearsed.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub struct Decision {
     /// The names in it: `hub`, `group`, `user`, `connection`.
     pub names: Vec<(&'static str, String)>,
     /// The routes before the one that takes it, and why each of them does not.
-    pub passed_over: Vec<(RouteName, Difference)>,
+    pub passed_over: Vec<(RouteName, MismatchDetail)>,
     /// The route that takes it.
     pub route: Option<RouteName>,
     /// Where it goes, or why it is refused.
@@ -155,35 +155,36 @@ impl<'s> Rehearsal<'s> {
             return Ok(Destination::Gateway);
         }
 
-        let inquiry = head.inquiry(&call, *listener, client);
-        let picked = self.table.pick(&inquiry);
+        let input = head.route_input(&call, *listener, client);
+        let picked = self.table.pick(&input);
         let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(place, _)| place));
-        let why =
-            |route: &crate::route::Route| Some((route.name().clone(), route.difference(&inquiry, &settings.name)?));
+        let why = |route: &crate::route::Route| Some((route.name().clone(), route.difference(&input, &settings.name)?));
         decision.passed_over = before.filter_map(why).collect();
         let (_, route) = picked.ok_or(ProxyError::NoRoute)?;
         decision.route = Some(route.name().clone());
-        Ok(self.endpoints(&route.choose(&inquiry)?, call.operation.together()))
+        Ok(self.endpoints(&route.choose(&input)?, call.operation.fan_out_kind()))
     }
 
-    fn endpoints(&self, choice: &Choice<'_>, together: Together) -> Destination {
-        let goes_to_all =
-            matches!(choice.manner(), Manner::All(_)) && matches!(together, Together::Deliver | Together::Ask);
-        let is_random = *choice.route().pick() == Pick::Weighted && !choice.is_named();
+    fn endpoints(&self, choice: &Choice<'_>, together: FanOutKind) -> Destination {
+        let goes_to_all = matches!(choice.delivery_mode(), DeliveryMode::All(_))
+            && matches!(together, FanOutKind::Deliver | FanOutKind::FirstSuccess);
+        let is_random = *choice.route().pick() == Pick::Weighted && !choice.is_named_by_caller();
         let mut places: Vec<usize> =
-            if goes_to_all || is_random { choice.places().collect() } else { choice.order().collect() };
+            if goes_to_all || is_random { choice.endpoint_indexes().collect() } else { choice.order().collect() };
         let endpoint = |place: usize| self.settings.endpoints.get(place);
-        if together == Together::One {
+        if together == FanOutKind::SingleEndpoint {
             // What only one endpoint can give comes from a primary first.
             places.sort_by_key(|place| endpoint(*place).is_some_and(|found| found.role == EndpointRole::Secondary));
         }
         let weight = |place: usize| {
             let mut targets = choice.route().targets().iter();
-            targets.find(|target| target.place() == place).map(|target| (target.name().clone(), target.weight()))
+            targets
+                .find(|target| target.endpoint_index() == place)
+                .map(|target| (target.name().clone(), target.weight()))
         };
         Destination::Endpoints {
             pick: choice.route().pick().clone(),
-            is_named: choice.is_named(),
+            is_named: choice.is_named_by_caller(),
             endpoints: places.into_iter().filter_map(weight).collect(),
             in_any_order: goes_to_all || is_random,
         }

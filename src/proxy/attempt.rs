@@ -171,7 +171,7 @@ impl Proxy {
 
     fn all_are_out(&self, choice: &Choice<'_>, operation: Operation) -> ProxyError {
         let class = CallClass::new(operation.class());
-        let upstreams = choice.places().filter_map(|place| self.upstreams.get(place));
+        let upstreams = choice.endpoint_indexes().filter_map(|place| self.upstreams.get(place));
         let soonest = upstreams.map(|upstream| upstream.endpoint().health().out_for(class)).min();
         ProxyError::AllOut { retry_after: soonest.unwrap_or_default() }
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::headers::{Glance, OwnLines};
 use super::request_id;
-use crate::route::Inquiry;
+use crate::route::RouteInput;
 use crate::serve::Refusal;
 use crate::signalr::Call;
 
@@ -48,8 +48,8 @@ impl CallHead {
     }
 
     /// Returns what routes are shown of it.
-    pub fn inquiry<'a>(&'a self, call: &'a Call<'a>, listener: usize, client: Option<IpAddr>) -> Inquiry<'a> {
-        Inquiry { call, headers: &self.headers, may_name_endpoint: self.glance.has_staying, listener, client }
+    pub fn route_input<'a>(&'a self, call: &'a Call<'a>, listener: usize, client: Option<IpAddr>) -> RouteInput<'a> {
+        RouteInput { call, headers: &self.headers, may_have_endpoint_header: self.glance.has_staying, listener, client }
     }
 
     /// Returns its size as it stood on the wire, in bytes.

@@ -4,7 +4,7 @@ use super::Proxy;
 use super::upstream::Upstream;
 use crate::endpoint::{CallClass, EndpointRole, Permit};
 use crate::route::{Choice, Order, WhenUnavailable};
-use crate::signalr::{Operation, Together};
+use crate::signalr::{FanOutKind, Operation};
 
 /// The endpoints of a route that are worth trying, one after the other. For what only one endpoint can give, primaries come
 /// before secondaries, as in the Management SDK.
@@ -20,7 +20,7 @@ pub(super) struct Candidates<'a> {
 
 impl<'a> Candidates<'a> {
     pub(super) fn new(proxy: &'a Proxy, choice: &'a Choice<'a>, operation: Operation) -> Self {
-        let role = (operation.together() == Together::One).then_some(EndpointRole::Primary);
+        let role = (operation.fan_out_kind() == FanOutKind::SingleEndpoint).then_some(EndpointRole::Primary);
         let class = CallClass::new(operation.class());
         Self { proxy, choice, order: choice.order(), role, class, has_tried: false }
     }

@@ -13,9 +13,9 @@ use super::fanout::EndpointOutcome;
 use crate::credential::{Actor, TokenUnavailable};
 use crate::endpoint::BrokenOff;
 use crate::metrics::ErrorKind;
-use crate::route::NotAChoice;
+use crate::route::EndpointNotSelectable;
 use crate::serve::Refusal;
-use crate::signalr::{NotACall, Operation};
+use crate::signalr::{Operation, ParseCallError};
 
 /// Marks an answer as the gateway's own; the value is the error's kind.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-error");
@@ -67,7 +67,7 @@ pub enum ProxyError {
         "the header `signalr-gateway-endpoint` names no endpoint that callers of this route may choose; leave it out, or \
          have the operator set `endpoint_header` on the route and name the endpoint there"
     )]
-    NotAChoice,
+    EndpointNotSelectable,
     /// A required header is missing.
     #[error("this gateway requires the header `{header}` with the value agreed with its operator")]
     HeaderRequired {
@@ -205,7 +205,7 @@ impl ProxyError {
             Self::OperationNotAllowed(_) => ErrorKind::OperationNotAllowed,
             Self::UnknownPath => ErrorKind::UnknownPath,
             Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
-            Self::NoRoute | Self::NotAChoice => ErrorKind::NoRoute,
+            Self::NoRoute | Self::EndpointNotSelectable => ErrorKind::NoRoute,
             Self::HeaderRequired { .. } => ErrorKind::HeaderRequired,
             Self::SlowRequest => ErrorKind::SlowRequest,
             Self::BodyBroken => ErrorKind::BodyBroken,
@@ -233,7 +233,7 @@ impl ProxyError {
             | Self::OriginNotAllowed { .. }
             | Self::ClientNotAllowed
             | Self::OperationNotAllowed(_) => StatusCode::FORBIDDEN,
-            Self::UnknownPath | Self::NoRoute | Self::NotAChoice => StatusCode::NOT_FOUND,
+            Self::UnknownPath | Self::NoRoute | Self::EndpointNotSelectable => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderRequired { .. } => StatusCode::PRECONDITION_FAILED,
@@ -268,7 +268,7 @@ impl ProxyError {
             Self::UnknownPath => "Not a SignalR REST path",
             Self::MethodNotAllowed { .. } => "Method not allowed",
             Self::NoRoute => "No route",
-            Self::NotAChoice => "No such endpoint",
+            Self::EndpointNotSelectable => "No such endpoint",
             Self::HeaderRequired { .. } => "Required header missing",
             Self::SlowRequest => "Request too slow",
             Self::BodyBroken => "Request broke off",
@@ -309,7 +309,7 @@ impl ProxyError {
             | Self::UnknownPath
             | Self::MethodNotAllowed { .. }
             | Self::NoRoute
-            | Self::NotAChoice
+            | Self::EndpointNotSelectable
             | Self::HeaderRequired { .. }
             | Self::SlowRequest
             | Self::BodyBroken
@@ -356,18 +356,18 @@ impl ProxyError {
     }
 }
 
-impl From<NotAChoice> for ProxyError {
-    fn from(_: NotAChoice) -> Self {
-        Self::NotAChoice
+impl From<EndpointNotSelectable> for ProxyError {
+    fn from(_: EndpointNotSelectable) -> Self {
+        Self::EndpointNotSelectable
     }
 }
 
-impl From<NotACall> for ProxyError {
-    fn from(err: NotACall) -> Self {
+impl From<ParseCallError> for ProxyError {
+    fn from(err: ParseCallError) -> Self {
         match err {
-            NotACall::UnknownPath => Self::UnknownPath,
-            NotACall::WrongMethod { allowed } => Self::MethodNotAllowed { allowed },
-            NotACall::Malformed(what) => Self::Malformed(what),
+            ParseCallError::UnknownPath => Self::UnknownPath,
+            ParseCallError::WrongMethod { allowed } => Self::MethodNotAllowed { allowed },
+            ParseCallError::Malformed(what) => Self::Malformed(what),
         }
     }
 }

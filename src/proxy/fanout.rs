@@ -1,5 +1,5 @@
 //! One call to several endpoints, and one answer from them. What the answers come to is said by
-//! [`crate::signalr::merge_delivery`] and [`crate::signalr::merge_question`].
+//! [`crate::signalr::merge_delivery`] and [`crate::signalr::merge_first_success`].
 //!
 //! A delivery that carries an `Idempotency-Key` goes only to the endpoints that have not accepted it under that key.
 
@@ -19,7 +19,7 @@ use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
 use crate::endpoint::CallClass;
 use crate::route::{Choice, Route, WhenUnavailable};
-use crate::signalr::{Leg, Merged, Policy, Together, merge_delivery, merge_question};
+use crate::signalr::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
 
 /// What a delivery came to at one endpoint, by name, for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,8 @@ impl Proxy {
             },
             None => None,
         };
-        let upstreams: Vec<&Upstream> = choice.places().filter_map(|place| self.upstreams.get(place)).collect();
+        let upstreams: Vec<&Upstream> =
+            choice.endpoint_indexes().filter_map(|place| self.upstreams.get(place)).collect();
         let earlier = |upstream: &&Upstream| {
             let endpoint = upstream.endpoint();
             accepted.as_ref()?.borrow().by(endpoint.name().as_str(), endpoint.origin())
@@ -89,23 +90,23 @@ impl Proxy {
                 outcome
             }
         });
-        let first_yes_suffices = operation.together() == Together::Ask;
+        let first_yes_suffices = operation.fan_out_kind() == FanOutKind::FirstSuccess;
         let mut results = gather(legs, first_yes_suffices).await;
         // Side by side, so what passed on the clock is what was waited.
         exchange.waited_in_all(waited_before + began.elapsed());
 
-        let legs: Vec<Leg> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
+        let legs: Vec<LegOutcome> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
         for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {
             if result.is_some() && earlier.is_none() {
                 self.metrics.fan_out_leg(route, words(*leg));
             }
         }
-        let merged = match operation.together() {
-            Together::Deliver => merge_delivery(policy, &legs),
-            Together::Ask | Together::List | Together::One => merge_question(&legs),
+        let merged = match operation.fan_out_kind() {
+            FanOutKind::Deliver => merge_delivery(policy, &legs),
+            FanOutKind::FirstSuccess | FanOutKind::List | FanOutKind::SingleEndpoint => merge_first_success(&legs),
         };
         let chosen = match merged {
-            Merged::As(chosen) => chosen,
+            Merged::Leg(chosen) => chosen,
             Merged::Partial => {
                 self.metrics.fan_out_partial(route);
                 return Err(ProxyError::PartialDelivery { endpoints: outcomes(&upstreams, &legs, results) });
@@ -145,8 +146,12 @@ fn sends_anyway(route: &Route, upstreams: &[&Upstream], class: CallClass) -> boo
     route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(is_in)
 }
 
-fn outcomes(upstreams: &[&Upstream], legs: &[Leg], results: Vec<Option<AttemptOutcome>>) -> Vec<EndpointOutcome> {
-    let outcome = |((upstream, leg), result): ((&&Upstream, &Leg), Option<AttemptOutcome>)| {
+fn outcomes(
+    upstreams: &[&Upstream],
+    legs: &[LegOutcome],
+    results: Vec<Option<AttemptOutcome>>,
+) -> Vec<EndpointOutcome> {
+    let outcome = |((upstream, leg), result): ((&&Upstream, &LegOutcome), Option<AttemptOutcome>)| {
         let status = result.as_ref().and_then(|outcome| outcome.ending.status).map(|status| status.as_u16());
         if let Some(outcome) = result {
             outcome.discard();
@@ -180,7 +185,7 @@ async fn gather<L: Future<Output = AttemptOutcome>>(
             Some(until) => tokio::time::timeout_at(until.into(), next).await.unwrap_or(None),
         };
         let Some((number, outcome)) = ended else { return results };
-        let is_yes = outcome.leg() == Leg::Accepted;
+        let is_yes = outcome.leg() == LegOutcome::Accepted;
         if first_yes_suffices && is_yes && patience.is_none() {
             patience = Some(Instant::now() + STRAGGLERS);
         }
@@ -191,18 +196,18 @@ async fn gather<L: Future<Output = AttemptOutcome>>(
 }
 
 /// Returns what a leg came to; one that was given up had no answer.
-fn leg_of(outcome: Option<&AttemptOutcome>) -> Leg {
-    outcome.map_or(Leg::NoAnswer, AttemptOutcome::leg)
+fn leg_of(outcome: Option<&AttemptOutcome>) -> LegOutcome {
+    outcome.map_or(LegOutcome::NoAnswer, AttemptOutcome::leg)
 }
 
 /// The words for a leg, on the wire and as metric label.
-const fn words(leg: Leg) -> &'static str {
+const fn words(leg: LegOutcome) -> &'static str {
     match leg {
-        Leg::Accepted => "accepted",
-        Leg::NotThere => "not_there",
-        Leg::Throttled => "throttled",
-        Leg::Refused => "refused",
-        Leg::NoAnswer => "no_answer",
-        Leg::Unsent => "not_sent",
+        LegOutcome::Accepted => "accepted",
+        LegOutcome::NotFound => "not_there",
+        LegOutcome::Throttled => "throttled",
+        LegOutcome::Refused => "refused",
+        LegOutcome::NoAnswer => "no_answer",
+        LegOutcome::Unsent => "not_sent",
     }
 }

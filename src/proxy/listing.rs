@@ -13,7 +13,7 @@ use super::body::Answer;
 use super::forward::Outgoing;
 use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
-use crate::route::{Choice, Manner, WhenUnavailable};
+use crate::route::{Choice, DeliveryMode, WhenUnavailable};
 
 /// The largest page that is read. A page has 200 entries at most, each of two ids.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
@@ -33,14 +33,14 @@ impl Proxy {
         let query = outgoing.uri.query().unwrap_or_default();
         let given = query_value(query, "continuationToken").unwrap_or_default();
         let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
-        let upstreams = || choice.places().filter_map(|place| self.upstreams.get(place));
+        let upstreams = || choice.endpoint_indexes().filter_map(|place| self.upstreams.get(place));
         let (upstream, upstream_token) = match resumed {
             Some((name, token)) => {
                 let unknown =
                     ProxyError::Malformed("the continuation token names an endpoint that the route does not have");
                 (Some(upstreams().find(|upstream| *upstream.name == *name).ok_or(unknown)?), token)
             }
-            None if matches!(choice.manner(), Manner::All(_)) => (upstreams().next(), &*given),
+            None if matches!(choice.delivery_mode(), DeliveryMode::All(_)) => (upstreams().next(), &*given),
             None => (None, &*given),
         };
         let resumed_at;
@@ -95,10 +95,10 @@ impl Proxy {
             let query = link.split_once('?').map_or("", |(_, query)| query);
             return token(upstream, &query_value(query, "continuationToken").unwrap_or_default());
         }
-        if !matches!(choice.manner(), Manner::All(_)) {
+        if !matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
             return None;
         }
-        let mut places = choice.places();
+        let mut places = choice.endpoint_indexes();
         places.find(|place| *place == upstream.place)?;
         token(self.upstreams.get(places.next()?)?, "")
     }

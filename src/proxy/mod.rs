@@ -60,9 +60,9 @@ use upstream::Upstream;
 use crate::credential::{RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, SpareMemory};
 use crate::metrics::WorkerMetrics;
-use crate::route::{Choice, Manner, Table};
+use crate::route::{Choice, DeliveryMode, Table};
 use crate::serve::{ListenerId, Peer, is_valid_host};
-use crate::signalr::{Call, Operation, Together};
+use crate::signalr::{Call, FanOutKind, Operation};
 
 /// One configuration in force, shared by all workers.
 #[derive(Debug)]
@@ -203,15 +203,19 @@ impl Proxy {
         // Where it goes.
         let client = peer.address.map(|address| address.ip().to_canonical());
         self.hold_client_rate(listener, client)?;
-        let inquiry = head.inquiry(&call, listener, client);
-        let (place, route) = self.snapshot.routes.pick(&inquiry).ok_or(ProxyError::NoRoute)?;
+        let input = head.route_input(&call, listener, client);
+        let (place, route) = self.snapshot.routes.pick(&input).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
         }
-        let choice = route.choose(&inquiry)?;
+        let choice = route.choose(&input)?;
         self.hold_route_rate(place)?;
-        let key = if matches!(choice.manner(), Manner::All(_)) { idempotency::key(&head.headers)? } else { None };
-        let key = key.filter(|_| operation.together() == Together::Deliver);
+        let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
+            idempotency::key(&head.headers)?
+        } else {
+            None
+        };
+        let key = key.filter(|_| operation.fan_out_kind() == FanOutKind::Deliver);
         let key = key.map(|key| CallKey { listener: admission.listener(), network: Network::of(client), key });
         Ok(Plan::Forward { operation, choice, key })
     }
@@ -233,9 +237,9 @@ impl Proxy {
         let outgoing = &Outgoing::new(*operation, body, exchange);
         let gateway = || Some(gateway_origin(peer, head));
         // The rare ways are in boxes: every request's future would have room for them.
-        let (upstream, mut response) = match (choice.manner(), operation.together()) {
-            (_, Together::List) => Box::pin(self.list(choice, outgoing, gateway())).await?,
-            (Manner::All(policy), Together::Deliver | Together::Ask) => {
+        let (upstream, mut response) = match (choice.delivery_mode(), operation.fan_out_kind()) {
+            (_, FanOutKind::List) => Box::pin(self.list(choice, outgoing, gateway())).await?,
+            (DeliveryMode::All(policy), FanOutKind::Deliver | FanOutKind::FirstSuccess) => {
                 Box::pin(self.fan_out(*choice, policy, *key, outgoing)).await?
             }
             _ => self.deliver(choice, outgoing).await?,

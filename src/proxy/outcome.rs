@@ -10,7 +10,7 @@ use super::ProxyError;
 use super::body::Answer;
 use super::retry::is_transient;
 use crate::endpoint::Permit;
-use crate::signalr::{Leg, Operation};
+use crate::signalr::{LegOutcome, Operation};
 
 /// The pause that an endpoint gets for calls of a class when it answers 429 without `Retry-After`.
 const COOL_DOWN: Duration = Duration::from_secs(1);
@@ -143,16 +143,16 @@ impl AttemptOutcome {
     }
 
     /// Returns what the attempt comes to as a leg of a fan-out.
-    pub(super) fn leg(&self) -> Leg {
+    pub(super) fn leg(&self) -> LegOutcome {
         match (&self.result, self.ending.sent) {
             (Ok(response), _) => match response.status() {
-                status if status.is_success() => Leg::Accepted,
-                StatusCode::NOT_FOUND if response.headers().contains_key(ERROR_CODE) => Leg::NotThere,
-                StatusCode::TOO_MANY_REQUESTS => Leg::Throttled,
-                _ => Leg::Refused,
+                status if status.is_success() => LegOutcome::Accepted,
+                StatusCode::NOT_FOUND if response.headers().contains_key(ERROR_CODE) => LegOutcome::NotFound,
+                StatusCode::TOO_MANY_REQUESTS => LegOutcome::Throttled,
+                _ => LegOutcome::Refused,
             },
-            (Err(_), Sent::Nothing | Sent::NotProcessed) => Leg::Unsent,
-            (Err(_), Sent::Perhaps | Sent::Processed) => Leg::NoAnswer,
+            (Err(_), Sent::Nothing | Sent::NotProcessed) => LegOutcome::Unsent,
+            (Err(_), Sent::Perhaps | Sent::Processed) => LegOutcome::NoAnswer,
         }
     }
 
@@ -232,20 +232,20 @@ mod tests {
     #[test]
     fn legs_say_what_was_sent() {
         for (status, leg) in [
-            (200, Leg::Accepted),
-            (202, Leg::Accepted),
-            (401, Leg::Refused),
-            (404, Leg::Refused),
-            (429, Leg::Throttled),
-            (500, Leg::Refused),
+            (200, LegOutcome::Accepted),
+            (202, LegOutcome::Accepted),
+            (401, LegOutcome::Refused),
+            (404, LegOutcome::Refused),
+            (429, LegOutcome::Throttled),
+            (500, LegOutcome::Refused),
         ] {
             assert_eq!(answered(Operation::HubSend, status).leg(), leg, "{status}");
         }
         for (sent, leg) in [
-            (Sent::Nothing, Leg::Unsent),
-            (Sent::NotProcessed, Leg::Unsent),
-            (Sent::Perhaps, Leg::NoAnswer),
-            (Sent::Processed, Leg::NoAnswer),
+            (Sent::Nothing, LegOutcome::Unsent),
+            (Sent::NotProcessed, LegOutcome::Unsent),
+            (Sent::Perhaps, LegOutcome::NoAnswer),
+            (Sent::Processed, LegOutcome::NoAnswer),
         ] {
             assert_eq!(AttemptOutcome::failed(sent, Fault::Endpoint, ProxyError::Internal).leg(), leg, "{sent:?}");
         }
@@ -256,6 +256,6 @@ mod tests {
         let unsent = || AttemptOutcome::unsent(Fault::Endpoint, ProxyError::Internal);
         assert!(unsent().ending.moves_on() && unsent().after(Sent::NotProcessed).ending.moves_on());
         assert!(!unsent().after(Sent::Perhaps).ending.moves_on());
-        assert_eq!(unsent().after(Sent::Perhaps).leg(), Leg::NoAnswer);
+        assert_eq!(unsent().after(Sent::Perhaps).leg(), LegOutcome::NoAnswer);
     }
 }

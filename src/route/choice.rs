@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::Pick;
 use super::hash::Score;
-use super::table::{Inquiry, Route, Target};
+use super::table::{Route, RouteInput, Target};
 
 /// The header by which a caller may name one of a route's endpoints, where the route lets it. Never goes upstream.
 pub const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-endpoint");
@@ -12,7 +12,7 @@ pub const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("signalr-gateway
 /// A caller named an endpoint that it may not choose: the route does not have it, or does not let callers choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the header {ENDPOINT_HEADER} names no endpoint that callers of this route may choose")]
-pub struct NotAChoice;
+pub struct EndpointNotSelectable;
 
 /// What a route chooses for one call.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub struct Choice<'a> {
 
 /// How the endpoints of a choice are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum DeliveryMode {
     /// One of them, the next only when nothing could be sent.
     One,
     /// All of them, and one answer.
@@ -37,13 +37,13 @@ impl<'a> Choice<'a> {
     /// Makes the choice of `route`.
     ///
     /// # Errors
-    /// [`NotAChoice`] if the caller named an endpoint that it may not choose.
-    pub(super) fn of(route: &'a Route, inquiry: &Inquiry<'_>) -> Result<Self, NotAChoice> {
+    /// [`EndpointNotSelectable`] if the caller named an endpoint that it may not choose.
+    pub(super) fn of(route: &'a Route, input: &RouteInput<'_>) -> Result<Self, EndpointNotSelectable> {
         let key = match route.pick() {
-            Pick::Hash(by) => by.of(inquiry),
+            Pick::Hash(by) => by.of(input),
             Pick::First | Pick::Weighted | Pick::All(_) => 0,
         };
-        let named = if inquiry.may_name_endpoint { named(route, inquiry.headers)? } else { None };
+        let named = if input.may_have_endpoint_header { named(route, input.headers)? } else { None };
         Ok(Self { route, key, named })
     }
 
@@ -53,22 +53,22 @@ impl<'a> Choice<'a> {
     }
 
     /// Says whether one endpoint is used or all are.
-    pub fn manner(&self) -> Manner {
+    pub fn delivery_mode(&self) -> DeliveryMode {
         match (self.route.pick(), self.named) {
-            (Pick::All(policy), None) => Manner::All(*policy),
-            (Pick::First | Pick::Weighted | Pick::Hash(_) | Pick::All(_), _) => Manner::One,
+            (Pick::All(policy), None) => DeliveryMode::All(*policy),
+            (Pick::First | Pick::Weighted | Pick::Hash(_) | Pick::All(_), _) => DeliveryMode::One,
         }
     }
 
     /// Whether the caller named the endpoint.
-    pub fn is_named(&self) -> bool {
+    pub fn is_named_by_caller(&self) -> bool {
         self.named.is_some()
     }
 
     /// Returns the places of the endpoints that may be used, in configured order.
-    pub fn places(&self) -> impl Iterator<Item = usize> + 'a {
-        let named = self.named.map(Target::place);
-        let all = self.route.targets().iter().map(Target::place);
+    pub fn endpoint_indexes(&self) -> impl Iterator<Item = usize> + 'a {
+        let named = self.named.map(Target::endpoint_index);
+        let all = self.route.targets().iter().map(Target::endpoint_index);
         all.filter(move |place| named.is_none_or(|named| named == *place))
     }
 
@@ -79,7 +79,7 @@ impl<'a> Choice<'a> {
             Some(named) => {
                 let places = self.route.targets().iter().enumerate();
                 places
-                    .filter(|(_, target)| target.place() != named.place())
+                    .filter(|(_, target)| target.endpoint_index() != named.endpoint_index())
                     .fold(0, |bits, (place, _)| bits | 1 << place)
             }
         };
@@ -88,12 +88,12 @@ impl<'a> Choice<'a> {
 }
 
 /// Finds the endpoint that the caller named, if it did.
-fn named<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>, NotAChoice> {
+fn named<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>, EndpointNotSelectable> {
     let mut values = headers.get_all(&ENDPOINT_HEADER).iter();
     let Some(name) = values.next() else { return Ok(None) };
-    let is_one = route.callers_choose() && values.next().is_none();
+    let is_one = route.endpoint_header() && values.next().is_none();
     let target = route.targets().iter().find(|target| is_one && name == target.name().as_str());
-    target.map(Some).ok_or(NotAChoice)
+    target.map(Some).ok_or(EndpointNotSelectable)
 }
 
 /// The endpoints of a choice, one after the other: the next is asked for only when nothing could be sent to those
@@ -126,7 +126,7 @@ impl Iterator for Order<'_> {
             Pick::Hash(_) => best(left, self.choice.key)?,
         };
         self.tried |= 1 << place;
-        Some(target.place())
+        Some(target.endpoint_index())
     }
 }
 

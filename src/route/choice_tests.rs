@@ -12,7 +12,7 @@ use crate::route::{HashKey, MatchSettings, RouteEndpoint, RouteName, RouteSettin
 use crate::signalr::{Call, Policy};
 
 /// A table with one route; places of endpoints are those in `endpoints`.
-fn table(pick: Pick, endpoints: &[(String, u32)], callers_choose: bool) -> Table {
+fn table(pick: Pick, endpoints: &[(String, u32)], endpoint_header: bool) -> Table {
     let named = |(name, weight): &(String, u32)| RouteEndpoint { endpoint: EndpointName::new(name), weight: *weight };
     let settings = RouteSettings {
         name: RouteName::new("only"),
@@ -20,7 +20,7 @@ fn table(pick: Pick, endpoints: &[(String, u32)], callers_choose: bool) -> Table
         pick,
         when_unavailable: WhenUnavailable::default(),
         rate: None,
-        callers_choose,
+        endpoint_header,
         endpoints: endpoints.iter().map(named).collect(),
     };
     let names: Vec<_> = endpoints.iter().map(|(name, _)| EndpointName::new(name)).collect();
@@ -32,12 +32,12 @@ fn endpoints(weights: &[(&str, u32)]) -> Vec<(String, u32)> {
 }
 
 /// The order of a table's one route for a call.
-fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usize>, NotAChoice> {
+fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usize>, EndpointNotSelectable> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&Method::POST, path, query).unwrap();
-    let inquiry = Inquiry { call: &call, headers, may_name_endpoint: true, listener: 0, client: None };
-    let (_, route) = table.pick(&inquiry).unwrap();
-    Ok(route.choose(&inquiry)?.order().collect())
+    let input = RouteInput { call: &call, headers, may_have_endpoint_header: true, listener: 0, client: None };
+    let (_, route) = table.pick(&input).unwrap();
+    Ok(route.choose(&input)?.order().collect())
 }
 
 fn order(table: &Table, target: &str) -> Vec<usize> {
@@ -165,13 +165,17 @@ fn caller_gets_the_endpoint_that_it_names_and_no_other() {
         let open = table(pick.clone(), &names, true);
         assert_eq!(order_of(&open, "/api/hubs/chat/:send", &named("west")), Ok(vec![1]), "{pick:?}");
         for refused in ["", "West", "south", "east,west"] {
-            assert_eq!(order_of(&open, "/api/hubs/chat/:send", &named(refused)), Err(NotAChoice), "{pick:?} {refused}");
+            assert_eq!(
+                order_of(&open, "/api/hubs/chat/:send", &named(refused)),
+                Err(EndpointNotSelectable),
+                "{pick:?} {refused}"
+            );
         }
         let mut twice = named("west");
         twice.append(ENDPOINT_HEADER, HeaderValue::from_static("west"));
-        assert_eq!(order_of(&open, "/api/hubs/chat/:send", &twice), Err(NotAChoice), "{pick:?}");
+        assert_eq!(order_of(&open, "/api/hubs/chat/:send", &twice), Err(EndpointNotSelectable), "{pick:?}");
         let closed = table(pick, &names, false);
-        assert_eq!(order_of(&closed, "/api/hubs/chat/:send", &named("west")), Err(NotAChoice));
+        assert_eq!(order_of(&closed, "/api/hubs/chat/:send", &named("west")), Err(EndpointNotSelectable));
         assert_eq!(order(&closed, "/api/hubs/chat/:send").len(), 3);
     }
 }

@@ -3,12 +3,12 @@
 use std::fmt::{self, Display};
 
 use super::Constraint;
-use super::table::{Inquiry, Mismatch, Route};
+use super::table::{Mismatch, Route, RouteInput};
 use crate::signalr::{Name, OperationSet};
 
 /// A condition that a call does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct MismatchDetail {
     /// Which condition.
     pub condition: Mismatch,
     /// What the route wants, as the operator wrote it: any of these.
@@ -19,9 +19,9 @@ pub struct Difference {
 
 impl Route {
     /// Says which condition the call does not meet, if any, and how. `listener` is the name of the listener it came in by.
-    pub fn difference(&self, inquiry: &Inquiry<'_>, listener: &str) -> Option<Difference> {
-        let condition = self.mismatch(inquiry)?;
-        let (rules, call) = (self.matches(), inquiry.call);
+    pub fn difference(&self, input: &RouteInput<'_>, listener: &str) -> Option<MismatchDetail> {
+        let condition = self.mismatch(input)?;
+        let (rules, call) = (self.matches(), input.call);
         let name = |name: Option<Name<'_>>| name.map(|name| name.decoded().into_owned());
         let (wanted, found) = match condition {
             Mismatch::Operation => {
@@ -31,21 +31,21 @@ impl Route {
             Mismatch::Group => (words(&rules.groups), name(call.group)),
             Mismatch::User => (words(&rules.users), name(call.user)),
             Mismatch::Application => (words(&rules.applications), call.query_value("application").map(Into::into)),
-            Mismatch::Header => self.header_difference(inquiry),
+            Mismatch::Header => self.header_difference(input),
             Mismatch::Listener => (words(&rules.listeners), Some(listener.to_owned())),
-            Mismatch::Client => (words(&rules.clients), inquiry.client.map(|client| client.to_string())),
+            Mismatch::Client => (words(&rules.clients), input.client.map(|client| client.to_string())),
         };
-        Some(Difference { condition, wanted, found })
+        Some(MismatchDetail { condition, wanted, found })
     }
 
     /// Names the first header that is missing or has another value.
-    fn header_difference(&self, inquiry: &Inquiry<'_>) -> (Vec<String>, Option<String>) {
-        let Some(rule) = self.matches().headers.iter().find(|rule| !rule.holds(inquiry.headers)) else {
+    fn header_difference(&self, input: &RouteInput<'_>) -> (Vec<String>, Option<String>) {
+        let Some(rule) = self.matches().headers.iter().find(|rule| !rule.holds(input.headers)) else {
             return (Vec::new(), None);
         };
         let line = |value: &http::HeaderValue| format!("{}: {}", rule.name, String::from_utf8_lossy(value.as_bytes()));
         let wanted = rule.value.as_ref().map_or_else(|| format!("{}: (anything)", rule.name), line);
-        let found: Vec<String> = inquiry.headers.get_all(&rule.name).iter().map(line).collect();
+        let found: Vec<String> = input.headers.get_all(&rule.name).iter().map(line).collect();
         (vec![wanted], (!found.is_empty()).then(|| found.join(", ")))
     }
 }
@@ -63,7 +63,7 @@ fn operations(all: OperationSet) -> Vec<String> {
     names.chain(all.iter().filter(is_left).map(|operation| operation.name().to_owned())).collect()
 }
 
-impl Display for Difference {
+impl Display for MismatchDetail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { condition, wanted, found } = self;
         match found {

@@ -7,12 +7,12 @@ mod pattern;
 mod settings;
 mod table;
 
-pub use choice::{Choice, ENDPOINT_HEADER, Manner, NotAChoice, Order};
-pub use difference::Difference;
+pub use choice::{Choice, DeliveryMode, ENDPOINT_HEADER, EndpointNotSelectable, Order};
+pub use difference::MismatchDetail;
 pub use hash::HashKey;
 pub use pattern::{Case, Pattern};
 pub use settings::{
     Constraint, HeaderMatch, MatchSettings, Pick, RateSettings, RouteEndpoint, RouteName, RouteSettings,
     WhenUnavailable,
 };
-pub use table::{Inquiry, Mismatch, Route, Table, TableError, Target};
+pub use table::{Mismatch, Route, RouteInput, Table, TableError, Target};

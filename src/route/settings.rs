@@ -46,7 +46,7 @@ pub struct RouteSettings {
     /// What happens while every endpoint is out.
     pub when_unavailable: WhenUnavailable,
     /// Whether a caller may name one of the endpoints by [`super::ENDPOINT_HEADER`].
-    pub callers_choose: bool,
+    pub endpoint_header: bool,
     /// How many calls it takes; no limit if `None`.
     pub rate: Option<RateSettings>,
     /// The endpoints, in configured order. Never empty.
@@ -87,7 +87,7 @@ pub enum Pick {
 
 impl Pick {
     /// Returns the word of the configuration.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::First => "first",
             Self::Weighted => "weighted",

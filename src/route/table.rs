@@ -9,20 +9,20 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
-use super::choice::{Choice, NotAChoice};
+use super::choice::{Choice, EndpointNotSelectable};
 use super::{Constraint, MatchSettings, Pattern, Pick, RateSettings, RouteName, RouteSettings, WhenUnavailable, hash};
 use crate::endpoint::EndpointName;
 use crate::signalr::{Call, Name};
 
 /// What a route is shown of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Inquiry<'a> {
+pub struct RouteInput<'a> {
     /// The call.
     pub call: &'a Call<'a>,
     /// The request's headers.
     pub headers: &'a HeaderMap,
     /// Whether [`ENDPOINT_HEADER`](super::ENDPOINT_HEADER) may be among them: it is looked for only then.
-    pub may_name_endpoint: bool,
+    pub may_have_endpoint_header: bool,
     /// The place of the listener it came in by.
     pub listener: usize,
     /// The caller's address; `None` on a Unix socket.
@@ -75,7 +75,7 @@ pub struct Route {
     pick: Pick,
     when_unavailable: WhenUnavailable,
     rate: Option<RateSettings>,
-    callers_choose: bool,
+    endpoint_header: bool,
     targets: Vec<Target>,
 }
 
@@ -95,7 +95,7 @@ impl Target {
     }
 
     /// Returns its place among all endpoints.
-    pub fn place(&self) -> usize {
+    pub fn endpoint_index(&self) -> usize {
         self.place
     }
 
@@ -126,8 +126,8 @@ impl Route {
     }
 
     /// Whether callers may name one of the endpoints.
-    pub fn callers_choose(&self) -> bool {
-        self.callers_choose
+    pub fn endpoint_header(&self) -> bool {
+        self.endpoint_header
     }
 
     /// Returns how many calls it takes, if that is limited.
@@ -146,8 +146,8 @@ impl Route {
     }
 
     /// Says which condition the call does not meet, if any.
-    pub fn mismatch(&self, inquiry: &Inquiry<'_>) -> Option<Mismatch> {
-        let Inquiry { call, headers, listener, client, .. } = inquiry;
+    pub fn mismatch(&self, input: &RouteInput<'_>) -> Option<Mismatch> {
+        let RouteInput { call, headers, listener, client, .. } = input;
         let rules = &self.matches;
         if rules.operations.is_some_and(|operations| !operations.contains(call.operation)) {
             return Some(Mismatch::Operation);
@@ -179,9 +179,9 @@ impl Route {
     /// Chooses among the endpoints for a call that this route takes.
     ///
     /// # Errors
-    /// [`NotAChoice`] if the caller named an endpoint that it may not choose.
-    pub fn choose(&self, inquiry: &Inquiry<'_>) -> Result<Choice<'_>, NotAChoice> {
-        Choice::of(self, inquiry)
+    /// [`EndpointNotSelectable`] if the caller named an endpoint that it may not choose.
+    pub fn choose(&self, input: &RouteInput<'_>) -> Result<Choice<'_>, EndpointNotSelectable> {
+        Choice::of(self, input)
     }
 }
 
@@ -260,7 +260,7 @@ impl Table {
                 targets,
                 matches: route.matches.clone(),
                 pick: route.pick.clone(),
-                callers_choose: route.callers_choose,
+                endpoint_header: route.endpoint_header,
                 when_unavailable: route.when_unavailable,
                 rate: route.rate,
             })
@@ -287,8 +287,8 @@ impl Table {
     }
 
     /// Returns the first route that takes the call, and its place.
-    pub fn pick(&self, inquiry: &Inquiry<'_>) -> Option<(usize, &Route)> {
-        let places = inquiry
+    pub fn pick(&self, input: &RouteInput<'_>) -> Option<(usize, &Route)> {
+        let places = input
             .call
             .hub
             .filter(|_| !self.by_hub.is_empty())
@@ -297,7 +297,7 @@ impl Table {
         places
             .iter()
             .filter_map(|place| Some((*place, self.routes.get(*place)?)))
-            .find(|(_, route)| route.mismatch(inquiry).is_none())
+            .find(|(_, route)| route.mismatch(input).is_none())
     }
 
     /// Returns all routes, in order.

@@ -13,7 +13,7 @@ fn route(name: &str, matches: MatchSettings) -> RouteSettings {
         matches,
         pick: Pick::First,
         when_unavailable: WhenUnavailable::default(),
-        callers_choose: false,
+        endpoint_header: false,
         rate: None,
         endpoints: vec![RouteEndpoint { endpoint: EndpointName::new("east"), weight: 1 }],
     }
@@ -43,11 +43,11 @@ fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
     headers.append("x-region", HeaderValue::from_static("east"));
     headers.append("x-region", HeaderValue::from_static("west"));
     let client = Some("10.1.2.3".parse().unwrap());
-    let inquiry = Inquiry { call: &call, headers: &headers, may_name_endpoint: false, listener: 1, client };
+    let input = RouteInput { call: &call, headers: &headers, may_have_endpoint_header: false, listener: 1, client };
     let route = &table.routes()[0];
-    let mismatch = route.mismatch(&inquiry);
-    assert_eq!(route.difference(&inquiry, "local").map(|difference| difference.condition), mismatch);
-    assert_eq!(table.pick(&inquiry).is_some(), mismatch.is_none());
+    let mismatch = route.mismatch(&input);
+    assert_eq!(route.difference(&input, "local").map(|difference| difference.condition), mismatch);
+    assert_eq!(table.pick(&input).is_some(), mismatch.is_none());
     mismatch
 }
 
@@ -91,9 +91,14 @@ fn each_condition_is_looked_at() {
 
 fn picked(table: &Table, target: &str) -> Option<String> {
     let call = Call::parse(&Method::POST, target, None).unwrap();
-    let inquiry =
-        Inquiry { call: &call, headers: &HeaderMap::new(), may_name_endpoint: false, listener: 0, client: None };
-    table.pick(&inquiry).map(|(_, route)| route.name().to_string())
+    let input = RouteInput {
+        call: &call,
+        headers: &HeaderMap::new(),
+        may_have_endpoint_header: false,
+        listener: 0,
+        client: None,
+    };
+    table.pick(&input).map(|(_, route)| route.name().to_string())
 }
 
 #[test]
@@ -162,8 +167,8 @@ proptest! {
         let table = table(&routes);
         let target = format!("/api/hubs/{hub}/:send");
         let call = Call::parse(&Method::POST, &target, None).unwrap();
-        let inquiry = Inquiry { call: &call, headers: &HeaderMap::new(), may_name_endpoint: false, listener: 0, client: None };
-        let expected = table.routes().iter().position(|route| route.mismatch(&inquiry).is_none());
-        prop_assert_eq!(table.pick(&inquiry).map(|(place, _)| place), expected);
+        let input = RouteInput { call: &call, headers: &HeaderMap::new(), may_have_endpoint_header: false, listener: 0, client: None };
+        let expected = table.routes().iter().position(|route| route.mismatch(&input).is_none());
+        prop_assert_eq!(table.pick(&input).map(|(place, _)| place), expected);
     }
 }

@@ -29,7 +29,7 @@ pub struct Call<'a> {
 
 /// Why a request is not a SignalR REST call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotACall {
+pub enum ParseCallError {
     /// No operation has a path of this shape.
     #[error("the path is not one of the SignalR REST API")]
     UnknownPath,
@@ -51,23 +51,23 @@ impl<'a> Call<'a> {
     /// (`POST …/users/{user}`) and new (`POST …/users/{user}/:send`), and both orders of user and group.
     ///
     /// # Errors
-    /// [`NotACall`] says which answer the caller deserves.
+    /// [`ParseCallError`] says which answer the caller deserves.
     ///
     /// Source: `docs/swagger/v20241201.json` and `v1.json`; `SignalRServiceWebApiDefinition.cs` of the emulator.
-    pub fn parse(method: &Method, path: &'a str, query: Option<&'a str>) -> Result<Self, NotACall> {
+    pub fn parse(method: &Method, path: &'a str, query: Option<&'a str>) -> Result<Self, ParseCallError> {
         if path.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'\\' | b'"')) {
-            return Err(NotACall::Malformed("the path has characters that must be percent-encoded"));
+            return Err(ParseCallError::Malformed("the path has characters that must be percent-encoded"));
         }
         if query.is_some_and(|query| !query.is_ascii()) {
-            return Err(NotACall::Malformed("the query has characters that must be percent-encoded"));
+            return Err(ParseCallError::Malformed("the query has characters that must be percent-encoded"));
         }
-        let rest = path.strip_prefix("/api/").ok_or(NotACall::UnknownPath)?;
+        let rest = path.strip_prefix("/api/").ok_or(ParseCallError::UnknownPath)?;
         let rest = rest.strip_prefix("v1/").unwrap_or(rest);
-        let shape = Shape::parse(rest).ok_or(NotACall::UnknownPath)?;
-        let name = |segment: Option<&'a str>| segment.map(Name::new).transpose().map_err(NotACall::Malformed);
+        let shape = Shape::parse(rest).ok_or(ParseCallError::UnknownPath)?;
+        let name = |segment: Option<&'a str>| segment.map(Name::new).transpose().map_err(ParseCallError::Malformed);
         let call = Self {
             operation: shape.operation(method)?,
-            hub: shape.hub.map(Name::hub).transpose().map_err(NotACall::Malformed)?,
+            hub: shape.hub.map(Name::hub).transpose().map_err(ParseCallError::Malformed)?,
             group: name(shape.group)?,
             user: name(shape.user)?,
             connection: name(shape.connection)?,
@@ -75,7 +75,9 @@ impl<'a> Call<'a> {
         };
         name(shape.stream)?;
         if has_escape(&shape) && is_another_path(rest) {
-            return Err(NotACall::Malformed("the path would be another one if it were percent-decoded once more"));
+            return Err(ParseCallError::Malformed(
+                "the path would be another one if it were percent-decoded once more",
+            ));
         }
         Ok(call)
     }
@@ -192,12 +194,12 @@ impl<'a> Shape<'a> {
         if names.contains(&Some("")) { None } else { Some(shape) }
     }
 
-    fn operation(&self, method: &Method) -> Result<Operation, NotACall> {
+    fn operation(&self, method: &Method) -> Result<Operation, ParseCallError> {
         let Methods { allowed, operations } = self.methods;
         operations
             .iter()
             .find_map(|(taken, operation)| (taken == method).then_some(*operation))
-            .ok_or(NotACall::WrongMethod { allowed })
+            .ok_or(ParseCallError::WrongMethod { allowed })
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn parse(method: &str, target: &str) -> Result<(Operation, [Option<String>; 4]), NotACall> {
+fn parse(method: &str, target: &str) -> Result<(Operation, [Option<String>; 4]), ParseCallError> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&method.parse().unwrap(), path, query)?;
     let decoded = |name: Option<Name<'_>>| name.map(|name| name.decoded().into_owned());
@@ -108,7 +108,7 @@ fn query_keys_are_read_without_case() {
 
 #[test]
 fn tells_unknown_paths_from_wrong_methods_and_malformed_names() {
-    use NotACall::{Malformed, UnknownPath, WrongMethod};
+    use ParseCallError::{Malformed, UnknownPath, WrongMethod};
     for (method, path, expected) in [
         ("GET", "/", UnknownPath),
         ("GET", "/api", UnknownPath),
@@ -136,7 +136,7 @@ fn tells_unknown_paths_from_wrong_methods_and_malformed_names() {
         ("POST", "/api/hubs/h/users/ü/:send", Malformed("")),
         ("POST", "/api/hubs/h/users/\"u\"/:send", Malformed("")),
     ] {
-        let same_kind = |got: &NotACall| match expected {
+        let same_kind = |got: &ParseCallError| match expected {
             Malformed(_) => matches!(got, Malformed(_)),
             UnknownPath | WrongMethod { .. } => *got == expected,
         };

@@ -7,24 +7,24 @@ use super::Operation;
 
 /// What an operation asks of a set of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Together {
+pub enum FanOutKind {
     /// To do something, each of them: sends, closes of many, memberships of users.
     Deliver,
     /// Whether there is something, or to act on one connection, which only one of them has.
-    Ask,
+    FirstSuccess,
     /// Its part of a list, one after the other.
     List,
     /// Something only one of them can give: credentials for clients.
-    One,
+    SingleEndpoint,
 }
 
 /// How one endpoint's part of a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leg {
+pub enum LegOutcome {
     /// It answered 2xx.
     Accepted,
     /// It answered 404 and said what is not there (`x-ms-error-code`).
-    NotThere,
+    NotFound,
     /// It answered 429.
     Throttled,
     /// It answered otherwise.
@@ -51,7 +51,7 @@ pub enum Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
     /// What the leg at this place came to, answer or error.
-    As(usize),
+    Leg(usize),
     /// Some accepted, but not as many as must.
     Partial,
     /// Those that answered do not have it, and others did not receive the call.
@@ -60,7 +60,7 @@ pub enum Merged {
 
 impl Operation {
     /// Returns what the operation asks of a set of endpoints.
-    pub const fn together(self) -> Together {
+    pub const fn fan_out_kind(self) -> FanOutKind {
         match self {
             Self::HubSend
             | Self::HubCloseConnections
@@ -75,7 +75,7 @@ impl Operation {
             | Self::UserCloseConnections
             | Self::UserLeaveAllGroups
             | Self::UserAddToGroup
-            | Self::UserRemoveFromGroup => Together::Deliver,
+            | Self::UserRemoveFromGroup => FanOutKind::Deliver,
             Self::ConnectionExists
             | Self::ConnectionClose
             | Self::ConnectionInvoke
@@ -83,10 +83,10 @@ impl Operation {
             | Self::GroupAddConnection
             | Self::GroupRemoveConnection
             | Self::UserExists
-            | Self::UserInGroup => Together::Ask,
-            Self::GroupListConnections => Together::List,
+            | Self::UserInGroup => FanOutKind::FirstSuccess,
+            Self::GroupListConnections => FanOutKind::List,
             // The gateway answers `health` itself.
-            Self::Health | Self::AccessKey | Self::GenerateToken => Together::One,
+            Self::Health | Self::AccessKey | Self::GenerateToken => FanOutKind::SingleEndpoint,
         }
     }
 }
@@ -107,41 +107,43 @@ impl Policy {
 /// everywhere is it the answer. Where some accepted and too few, the caller is told of each endpoint, since a blind repeat
 /// might deliver twice. Where nobody accepted, the answer is one leg's own outcome: of a leg that may have received the call,
 /// else of one that refused it, else that nothing was sent.
-pub fn merge_delivery(policy: Policy, legs: &[Leg]) -> Merged {
-    let concerned = || legs.iter().enumerate().filter(|(_, leg)| **leg != Leg::NotThere);
-    if let Some((index, _)) = concerned().find(|(_, leg)| **leg == Leg::Accepted) {
-        let accepted = concerned().filter(|(_, leg)| **leg == Leg::Accepted).count();
-        return if accepted >= policy.needs(concerned().count()) { Merged::As(index) } else { Merged::Partial };
+pub fn merge_delivery(policy: Policy, legs: &[LegOutcome]) -> Merged {
+    let concerned = || legs.iter().enumerate().filter(|(_, leg)| **leg != LegOutcome::NotFound);
+    if let Some((index, _)) = concerned().find(|(_, leg)| **leg == LegOutcome::Accepted) {
+        let accepted = concerned().filter(|(_, leg)| **leg == LegOutcome::Accepted).count();
+        return if accepted >= policy.needs(concerned().count()) { Merged::Leg(index) } else { Merged::Partial };
     }
-    first_of(legs, &[Leg::NoAnswer, Leg::Refused, Leg::Throttled]).unwrap_or_else(|| merge_unanswered(legs))
+    first_of(legs, &[LegOutcome::NoAnswer, LegOutcome::Refused, LegOutcome::Throttled])
+        .unwrap_or_else(|| merge_unanswered(legs))
 }
 
 /// Merges the legs of a question. There is at least one.
 ///
 /// Any yes is yes, else any error is that error, else it is nowhere: a 404 with the service's own `x-ms-error-code`.
-pub fn merge_question(legs: &[Leg]) -> Merged {
-    let settled = first_of(legs, &[Leg::Accepted, Leg::Refused, Leg::Throttled, Leg::NoAnswer]);
+pub fn merge_first_success(legs: &[LegOutcome]) -> Merged {
+    let settled =
+        first_of(legs, &[LegOutcome::Accepted, LegOutcome::Refused, LegOutcome::Throttled, LegOutcome::NoAnswer]);
     settled.unwrap_or_else(|| merge_unanswered(legs))
 }
 
 /// Returns the first leg of the first of these kinds that there is.
-fn first_of(legs: &[Leg], kinds: &[Leg]) -> Option<Merged> {
-    kinds.iter().find_map(|kind| legs.iter().position(|leg| leg == kind)).map(Merged::As)
+fn first_of(legs: &[LegOutcome], kinds: &[LegOutcome]) -> Option<Merged> {
+    kinds.iter().find_map(|kind| legs.iter().position(|leg| leg == kind)).map(Merged::Leg)
 }
 
 /// Merges legs none of which has it: those that are not there, and those that were not sent. That nothing was sent may only
 /// be said where it holds for all.
-fn merge_unanswered(legs: &[Leg]) -> Merged {
-    let unsent = legs.iter().filter(|leg| **leg == Leg::Unsent).count();
-    if unsent == 0 || unsent == legs.len() { Merged::As(0) } else { Merged::Unreached }
+fn merge_unanswered(legs: &[LegOutcome]) -> Merged {
+    let unsent = legs.iter().filter(|leg| **leg == LegOutcome::Unsent).count();
+    if unsent == 0 || unsent == legs.len() { Merged::Leg(0) } else { Merged::Unreached }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Leg::{Accepted, NoAnswer, NotThere, Refused, Throttled, Unsent};
+    use super::LegOutcome::{Accepted, NoAnswer, NotFound, Refused, Throttled, Unsent};
     use super::*;
 
-    const LEGS: [Leg; 6] = [Accepted, NotThere, Throttled, Refused, NoAnswer, Unsent];
+    const LEGS: [LegOutcome; 6] = [Accepted, NotFound, Throttled, Refused, NoAnswer, Unsent];
 
     /// Of all endpoints that are concerned: `MultiEndpointMessageWriter.cs`, `WriteAsync`: all in parallel, any failure fails.
     const WRITE: &str = "sends and other writes: all of them, any failure is a failure";
@@ -157,40 +159,40 @@ mod tests {
     const HEALTH: &str = "answered by the gateway";
 
     /// What each operation asks of a set of endpoints, and the rule of the SDK that it follows.
-    const TABLE: [(Operation, Together, &str); 26] = [
-        (Operation::Health, Together::One, HEALTH),
-        (Operation::AccessKey, Together::One, NEGOTIATE),
-        (Operation::HubSend, Together::Deliver, WRITE),
-        (Operation::HubCloseConnections, Together::Deliver, WRITE),
-        (Operation::HubExecute, Together::Deliver, WRITE),
-        (Operation::GenerateToken, Together::One, NEGOTIATE),
-        (Operation::ConnectionExists, Together::Ask, UNIQUE),
-        (Operation::ConnectionClose, Together::Ask, UNIQUE),
-        (Operation::ConnectionSend, Together::Deliver, WRITE),
-        (Operation::ConnectionInvoke, Together::Ask, UNIQUE),
-        (Operation::ConnectionLeaveAllGroups, Together::Deliver, WRITE),
-        (Operation::StreamSend, Together::Deliver, WRITE),
-        (Operation::StreamComplete, Together::Deliver, WRITE),
-        (Operation::GroupExists, Together::Ask, EXISTS),
-        (Operation::GroupSend, Together::Deliver, WRITE),
-        (Operation::GroupCloseConnections, Together::Deliver, WRITE),
-        (Operation::GroupListConnections, Together::List, LIST),
-        (Operation::GroupAddConnection, Together::Ask, UNIQUE),
-        (Operation::GroupRemoveConnection, Together::Ask, UNIQUE),
-        (Operation::UserExists, Together::Ask, EXISTS),
-        (Operation::UserSend, Together::Deliver, WRITE),
-        (Operation::UserCloseConnections, Together::Deliver, WRITE),
-        (Operation::UserLeaveAllGroups, Together::Deliver, WRITE),
-        (Operation::UserInGroup, Together::Ask, EXISTS),
-        (Operation::UserAddToGroup, Together::Deliver, WRITE),
-        (Operation::UserRemoveFromGroup, Together::Deliver, WRITE),
+    const TABLE: [(Operation, FanOutKind, &str); 26] = [
+        (Operation::Health, FanOutKind::SingleEndpoint, HEALTH),
+        (Operation::AccessKey, FanOutKind::SingleEndpoint, NEGOTIATE),
+        (Operation::HubSend, FanOutKind::Deliver, WRITE),
+        (Operation::HubCloseConnections, FanOutKind::Deliver, WRITE),
+        (Operation::HubExecute, FanOutKind::Deliver, WRITE),
+        (Operation::GenerateToken, FanOutKind::SingleEndpoint, NEGOTIATE),
+        (Operation::ConnectionExists, FanOutKind::FirstSuccess, UNIQUE),
+        (Operation::ConnectionClose, FanOutKind::FirstSuccess, UNIQUE),
+        (Operation::ConnectionSend, FanOutKind::Deliver, WRITE),
+        (Operation::ConnectionInvoke, FanOutKind::FirstSuccess, UNIQUE),
+        (Operation::ConnectionLeaveAllGroups, FanOutKind::Deliver, WRITE),
+        (Operation::StreamSend, FanOutKind::Deliver, WRITE),
+        (Operation::StreamComplete, FanOutKind::Deliver, WRITE),
+        (Operation::GroupExists, FanOutKind::FirstSuccess, EXISTS),
+        (Operation::GroupSend, FanOutKind::Deliver, WRITE),
+        (Operation::GroupCloseConnections, FanOutKind::Deliver, WRITE),
+        (Operation::GroupListConnections, FanOutKind::List, LIST),
+        (Operation::GroupAddConnection, FanOutKind::FirstSuccess, UNIQUE),
+        (Operation::GroupRemoveConnection, FanOutKind::FirstSuccess, UNIQUE),
+        (Operation::UserExists, FanOutKind::FirstSuccess, EXISTS),
+        (Operation::UserSend, FanOutKind::Deliver, WRITE),
+        (Operation::UserCloseConnections, FanOutKind::Deliver, WRITE),
+        (Operation::UserLeaveAllGroups, FanOutKind::Deliver, WRITE),
+        (Operation::UserInGroup, FanOutKind::FirstSuccess, EXISTS),
+        (Operation::UserAddToGroup, FanOutKind::Deliver, WRITE),
+        (Operation::UserRemoveFromGroup, FanOutKind::Deliver, WRITE),
     ];
 
     /// By the first leg (down) and the second (across), both in the order of `LEGS`: the leg whose outcome is the answer,
     /// `P`artial or `U`nreached.
     const DELIVERY: [&str; 6] = [
         "00PPPP", // Accepted
-        "10111U", // NotThere
+        "10111U", // NotFound
         "P00110", // Throttled
         "P00010", // Refused
         "P00000", // NoAnswer
@@ -198,7 +200,7 @@ mod tests {
     ];
     const QUESTION: [&str; 6] = [
         "000000", // Accepted
-        "10111U", // NotThere
+        "10111U", // NotFound
         "100100", // Throttled
         "100000", // Refused
         "101100", // NoAnswer
@@ -210,18 +212,18 @@ mod tests {
     fn two_endpoints_answer_as_one() {
         assert!(Operation::ALL.iter().all(|operation| TABLE.iter().any(|(row, ..)| row == operation)));
         for (operation, together, rule) in TABLE {
-            assert_eq!(operation.together(), together, "{operation}: {rule}");
+            assert_eq!(operation.fan_out_kind(), together, "{operation}: {rule}");
             for (row, one) in LEGS.into_iter().enumerate() {
                 for (column, other) in LEGS.into_iter().enumerate() {
                     let legs = [one, other];
                     let (merged, table) = match together {
-                        Together::Deliver => (merge_delivery(Policy::All, &legs), DELIVERY),
-                        Together::Ask => (merge_question(&legs), QUESTION),
-                        Together::List | Together::One => continue,
+                        FanOutKind::Deliver => (merge_delivery(Policy::All, &legs), DELIVERY),
+                        FanOutKind::FirstSuccess => (merge_first_success(&legs), QUESTION),
+                        FanOutKind::List | FanOutKind::SingleEndpoint => continue,
                     };
                     let expected = match table[row].as_bytes()[column] {
-                        b'0' => Merged::As(0),
-                        b'1' => Merged::As(1),
+                        b'0' => Merged::Leg(0),
+                        b'1' => Merged::Leg(1),
                         b'U' => Merged::Unreached,
                         _ => Merged::Partial,
                     };
@@ -234,19 +236,19 @@ mod tests {
     #[test]
     fn policies_say_how_many_must_accept() {
         for (legs, all, any, quorum) in [
-            (&[Accepted, Accepted, Accepted][..], Merged::As(0), Merged::As(0), Merged::As(0)),
-            (&[Unsent, Accepted, Accepted][..], Merged::Partial, Merged::As(1), Merged::As(1)),
-            (&[NoAnswer, Refused, Accepted][..], Merged::Partial, Merged::As(2), Merged::Partial),
+            (&[Accepted, Accepted, Accepted][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
+            (&[Unsent, Accepted, Accepted][..], Merged::Partial, Merged::Leg(1), Merged::Leg(1)),
+            (&[NoAnswer, Refused, Accepted][..], Merged::Partial, Merged::Leg(2), Merged::Partial),
             // Nobody accepted: the leg that may have received it.
-            (&[Unsent, Refused, NoAnswer][..], Merged::As(2), Merged::As(2), Merged::As(2)),
-            (&[Unsent, Throttled, Refused][..], Merged::As(2), Merged::As(2), Merged::As(2)),
-            (&[Unsent, Throttled, Unsent][..], Merged::As(1), Merged::As(1), Merged::As(1)),
-            (&[Unsent, Unsent, Unsent][..], Merged::As(0), Merged::As(0), Merged::As(0)),
-            (&[NotThere, Unsent, Unsent][..], Merged::Unreached, Merged::Unreached, Merged::Unreached),
-            (&[NoAnswer][..], Merged::As(0), Merged::As(0), Merged::As(0)),
+            (&[Unsent, Refused, NoAnswer][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
+            (&[Unsent, Throttled, Refused][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
+            (&[Unsent, Throttled, Unsent][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),
+            (&[Unsent, Unsent, Unsent][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
+            (&[NotFound, Unsent, Unsent][..], Merged::Unreached, Merged::Unreached, Merged::Unreached),
+            (&[NoAnswer][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
             // Where it is not there, there is nothing to accept.
-            (&[NotThere, Accepted, NotThere][..], Merged::As(1), Merged::As(1), Merged::As(1)),
-            (&[NotThere, Accepted, Unsent][..], Merged::Partial, Merged::As(1), Merged::Partial),
+            (&[NotFound, Accepted, NotFound][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),
+            (&[NotFound, Accepted, Unsent][..], Merged::Partial, Merged::Leg(1), Merged::Partial),
         ] {
             let merged = [Policy::All, Policy::Any, Policy::Quorum].map(|policy| merge_delivery(policy, legs));
             assert_eq!(merged, [all, any, quorum], "{legs:?}");

@@ -8,7 +8,7 @@ mod merge;
 mod name;
 mod operation;
 
-pub use grammar::{Call, NotACall};
-pub use merge::{Leg, Merged, Policy, Together, merge_delivery, merge_question};
+pub use grammar::{Call, ParseCallError};
+pub use merge::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
 pub use name::Name;
 pub use operation::{Operation, OperationSet};

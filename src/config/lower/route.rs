@@ -28,7 +28,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
             matches,
             pick: Pick::First,
             when_unavailable: WhenUnavailable::default(),
-            callers_choose: false,
+            endpoint_header: false,
             rate: None,
             endpoints,
         }];
@@ -110,7 +110,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     RouteSettings {
         name: RouteName::new(&file.name),
         matches,
-        callers_choose: file.endpoint_header,
+        endpoint_header: file.endpoint_header,
         pick: match file.pick {
             PickFile::First => Pick::First,
             PickFile::Weighted => Pick::Weighted,
