@@ -12,8 +12,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use signalr_gateway::endpoint::EndpointName;
 use signalr_gateway::route::{
-    Case, Constraint, HashKey, MatchSettings, Pattern, Pick, RouteEndpoint, RouteInput, RouteName, RouteSettings,
-    Table, WhenUnavailable,
+    Case, Choice, Constraint, HashKey, MatchSettings, Pattern, Pick, RouteEndpoint, RouteInput, RouteName,
+    RouteSettings, Table, WhenUnavailable,
 };
 use signalr_gateway::signalr::Call;
 
@@ -60,7 +60,7 @@ fn routing(criterion: &mut Criterion) {
             assert_eq!(table.pick(&input).map(|(place, _)| place), Some(count - 1));
             group.bench_with_input(BenchmarkId::new(form, count), &input, |bencher, input| {
                 bencher.iter(|| {
-                    table.pick(black_box(input)).and_then(|(_, route)| route.choose(input).ok()?.order().next())
+                    table.pick(black_box(input)).and_then(|(_, route)| Choice::new(route, input).ok()?.order().next())
                 });
             });
         }
@@ -88,7 +88,7 @@ fn choosing(criterion: &mut Criterion) {
         let table = Table::build(&[settings], &endpoints, &["default"]).expect("every name is there");
         let (_, route) = table.pick(&input).expect("the route takes every call");
         group.bench_function(pick.as_str(), |bencher| {
-            bencher.iter(|| route.choose(black_box(&input)).ok()?.order().next());
+            bencher.iter(|| Choice::new(route, black_box(&input)).ok()?.order().next());
         });
     }
     group.finish();

@@ -158,11 +158,13 @@ impl<'s> Rehearsal<'s> {
         let input = head.route_input(&call, *listener, client);
         let picked = self.table.pick(&input);
         let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(place, _)| place));
-        let why = |route: &crate::route::Route| Some((route.name().clone(), route.difference(&input, &settings.name)?));
+        let why = |route: &crate::route::Route| {
+            Some((route.name().clone(), MismatchDetail::find(route, &input, &settings.name)?))
+        };
         decision.passed_over = before.filter_map(why).collect();
         let (_, route) = picked.ok_or(ProxyError::NoRoute)?;
         decision.route = Some(route.name().clone());
-        Ok(self.endpoints(&route.choose(&input)?, call.operation.fan_out_kind()))
+        Ok(self.endpoints(&Choice::new(route, &input)?, call.operation.fan_out_kind()))
     }
 
     fn endpoints(&self, choice: &Choice<'_>, together: FanOutKind) -> Destination {

@@ -208,7 +208,7 @@ impl Proxy {
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
         }
-        let choice = route.choose(&input)?;
+        let choice = Choice::new(route, &input)?;
         self.hold_route_rate(place)?;
         let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
             idempotency::key(&head.headers)?

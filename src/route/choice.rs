@@ -38,9 +38,9 @@ impl<'a> Choice<'a> {
     ///
     /// # Errors
     /// [`EndpointNotSelectable`] if the caller named an endpoint that it may not choose.
-    pub(super) fn of(route: &'a Route, input: &RouteInput<'_>) -> Result<Self, EndpointNotSelectable> {
+    pub fn new(route: &'a Route, input: &RouteInput<'_>) -> Result<Self, EndpointNotSelectable> {
         let key = match route.pick() {
-            Pick::Hash(by) => by.of(input),
+            Pick::Hash(by) => by.hash(input.call, input.headers),
             Pick::First | Pick::Weighted | Pick::All(_) => 0,
         };
         let named = if input.may_have_endpoint_header { named(route, input.headers)? } else { None };

@@ -37,7 +37,7 @@ fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usiz
     let call = Call::parse(&Method::POST, path, query).unwrap();
     let input = RouteInput { call: &call, headers, may_have_endpoint_header: true, listener: 0, client: None };
     let (_, route) = table.pick(&input).unwrap();
-    Ok(route.choose(&input)?.order().collect())
+    Ok(Choice::new(route, &input)?.order().collect())
 }
 
 fn order(table: &Table, target: &str) -> Vec<usize> {

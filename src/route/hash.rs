@@ -9,11 +9,10 @@
 
 use std::hash::Hasher;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use twox_hash::XxHash64;
 
-use super::RouteInput;
-use crate::signalr::{Name, Operation};
+use crate::signalr::{Call, Name, Operation};
 
 /// What calls are spread by. A call that does not have it is spread by its hub; one without a hub always goes the same
 /// way.
@@ -76,14 +75,13 @@ impl HashKey {
     }
 
     /// Hashes what a call has of it. Allocates nothing.
-    pub(super) fn of(&self, input: &RouteInput<'_>) -> u64 {
-        let call = input.call;
+    pub(super) fn hash(&self, call: &Call<'_>, headers: &HeaderMap) -> u64 {
         let own = match self {
             Self::Hub => None,
             Self::Group => call.group.map(Name::bytes).map(hash),
             Self::User => call.user.map(Name::bytes).map(hash),
             Self::Connection => call.connection.map(Name::bytes).map(hash),
-            Self::Header(name) => input.headers.get(name).map(|value| hash(value.as_bytes().iter().copied())),
+            Self::Header(name) => headers.get(name).map(|value| hash(value.as_bytes().iter().copied())),
         };
         let hub = || Some(hash(call.hub?.bytes().map(|byte| byte.to_ascii_lowercase())));
         own.or_else(hub).unwrap_or_default()

@@ -1,15 +1,15 @@
 //! Which endpoints a call goes to, and in which order. Pure: it is shown the call and says what it decided.
 
 mod choice;
-mod difference;
 mod hash;
+mod mismatch;
 mod pattern;
 mod settings;
 mod table;
 
 pub use choice::{Choice, DeliveryMode, ENDPOINT_HEADER, EndpointNotSelectable, Order};
-pub use difference::MismatchDetail;
 pub use hash::HashKey;
+pub use mismatch::MismatchDetail;
 pub use pattern::{Case, Pattern};
 pub use settings::{
     Constraint, HeaderMatch, MatchSettings, Pick, RateSettings, RouteEndpoint, RouteName, RouteSettings,

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
-use super::choice::{Choice, EndpointNotSelectable};
 use super::{Constraint, MatchSettings, Pattern, Pick, RateSettings, RouteName, RouteSettings, WhenUnavailable, hash};
 use crate::endpoint::EndpointName;
 use crate::signalr::{Call, Name};
@@ -174,14 +173,6 @@ impl Route {
             return Some(Mismatch::Client);
         }
         None
-    }
-
-    /// Chooses among the endpoints for a call that this route takes.
-    ///
-    /// # Errors
-    /// [`EndpointNotSelectable`] if the caller named an endpoint that it may not choose.
-    pub fn choose(&self, input: &RouteInput<'_>) -> Result<Choice<'_>, EndpointNotSelectable> {
-        Choice::of(self, input)
     }
 }
 

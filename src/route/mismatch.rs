@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Display};
 
-use super::Constraint;
+use http::{HeaderMap, HeaderValue};
+
 use super::table::{Mismatch, Route, RouteInput};
+use super::{Constraint, HeaderMatch};
 use crate::signalr::{Name, OperationSet};
 
 /// A condition that a call does not meet.
@@ -17,40 +19,41 @@ pub struct MismatchDetail {
     pub found: Option<String>,
 }
 
-impl Route {
-    /// Says which condition the call does not meet, if any, and how. `listener` is the name of the listener it came in by.
-    pub fn difference(&self, input: &RouteInput<'_>, listener: &str) -> Option<MismatchDetail> {
-        let condition = self.mismatch(input)?;
-        let (rules, call) = (self.matches(), input.call);
+impl MismatchDetail {
+    /// Returns the first condition of `route` that the call does not meet, if any. `listener` is the name of the listener that
+    /// received the call.
+    pub fn find(route: &Route, input: &RouteInput<'_>, listener: &str) -> Option<Self> {
+        let condition = route.mismatch(input)?;
+        let (rules, call) = (route.matches(), input.call);
         let name = |name: Option<Name<'_>>| name.map(|name| name.decoded().into_owned());
         let (wanted, found) = match condition {
             Mismatch::Operation => {
                 (operations(rules.operations.unwrap_or_default()), Some(call.operation.name().to_owned()))
             }
-            Mismatch::Hub => (words(&rules.hubs), name(call.hub)),
-            Mismatch::Group => (words(&rules.groups), name(call.group)),
-            Mismatch::User => (words(&rules.users), name(call.user)),
-            Mismatch::Application => (words(&rules.applications), call.query_value("application").map(Into::into)),
-            Mismatch::Header => self.header_difference(input),
-            Mismatch::Listener => (words(&rules.listeners), Some(listener.to_owned())),
-            Mismatch::Client => (words(&rules.clients), input.client.map(|client| client.to_string())),
+            Mismatch::Hub => (texts(&rules.hubs), name(call.hub)),
+            Mismatch::Group => (texts(&rules.groups), name(call.group)),
+            Mismatch::User => (texts(&rules.users), name(call.user)),
+            Mismatch::Application => (texts(&rules.applications), call.query_value("application").map(Into::into)),
+            Mismatch::Header => header(&rules.headers, input.headers),
+            Mismatch::Listener => (texts(&rules.listeners), Some(listener.to_owned())),
+            Mismatch::Client => (texts(&rules.clients), input.client.map(|client| client.to_string())),
         };
-        Some(MismatchDetail { condition, wanted, found })
-    }
-
-    /// Names the first header that is missing or has another value.
-    fn header_difference(&self, input: &RouteInput<'_>) -> (Vec<String>, Option<String>) {
-        let Some(rule) = self.matches().headers.iter().find(|rule| !rule.holds(input.headers)) else {
-            return (Vec::new(), None);
-        };
-        let line = |value: &http::HeaderValue| format!("{}: {}", rule.name, String::from_utf8_lossy(value.as_bytes()));
-        let wanted = rule.value.as_ref().map_or_else(|| format!("{}: (anything)", rule.name), line);
-        let found: Vec<String> = input.headers.get_all(&rule.name).iter().map(line).collect();
-        (vec![wanted], (!found.is_empty()).then(|| found.join(", ")))
+        Some(Self { condition, wanted, found })
     }
 }
 
-fn words(allowed: &Constraint<impl Display>) -> Vec<String> {
+/// Returns the first header condition that does not hold and the values that the call has instead.
+fn header(rules: &[HeaderMatch], headers: &HeaderMap) -> (Vec<String>, Option<String>) {
+    let Some(rule) = rules.iter().find(|rule| !rule.holds(headers)) else {
+        return (Vec::new(), None);
+    };
+    let line = |value: &HeaderValue| format!("{}: {}", rule.name, String::from_utf8_lossy(value.as_bytes()));
+    let wanted = rule.value.as_ref().map_or_else(|| format!("{}: (anything)", rule.name), line);
+    let found: Vec<String> = headers.get_all(&rule.name).iter().map(line).collect();
+    (vec![wanted], (!found.is_empty()).then(|| found.join(", ")))
+}
+
+fn texts(allowed: &Constraint<impl Display>) -> Vec<String> {
     allowed.allowed().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
