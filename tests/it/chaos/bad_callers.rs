@@ -139,7 +139,7 @@ impl BadCaller {
             _ if how == How::ResetsConnection => raw.reset(),
             1 => drop(raw),
             // Half of the connection is still there for the answer.
-            _ => status = raw.finish().await.answer().await.map(|answer| answer.status.as_u16()),
+            _ => status = raw.finish().await.next_answer("POST").await.map(|(answer, _)| answer.status.as_u16()),
         }
         self.attempts.push(Attempt { call, how, status });
     }
@@ -191,7 +191,8 @@ impl BadCaller {
             raw.write(piece).await;
             sleep(Duration::from_millis(self.dice.u64(..150))).await;
         }
-        let answer = raw.answer().await;
+        // An endpoint that breaks off its answer breaks off the caller's.
+        let answer = raw.next_answer("POST").await.and_then(|(answer, is_whole)| is_whole.then_some(answer));
         self.outcomes.push(Outcome { call, answer });
     }
 }

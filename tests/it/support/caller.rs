@@ -235,6 +235,14 @@ impl Raw {
 
     /// The next answer, to a request with this method: none to `HEAD` has a body.
     pub(crate) async fn answer_to(&mut self, method: &str) -> Option<Answer> {
+        match self.next_answer(method).await? {
+            (answer, true) => Some(answer),
+            (answer, false) => panic!("the answer's body broke off: {answer:?}"),
+        }
+    }
+
+    /// The next answer, and whether its body arrived whole; `None` if the connection ends before its head does.
+    pub(crate) async fn next_answer(&mut self, method: &str) -> Option<(Answer, bool)> {
         in_time("an answer", async {
             let end = loop {
                 if let Some(at) = find(&self.read, b"\r\n\r\n") {
@@ -248,12 +256,11 @@ impl Raw {
             let answer = parse_head(&head);
             let declared = answer.header("content-length").filter(|_| method != "HEAD");
             let length = declared.map_or(0, |length| length.parse().unwrap());
-            while self.read.len() < length {
-                assert!(self.read_some().await, "the answer's body broke off: {answer:?}");
-            }
-            let answer = Answer { body: self.read.drain(..length).collect::<Vec<u8>>().into(), ..answer };
+            while self.read.len() < length && self.read_some().await {}
+            let arrived = length.min(self.read.len());
+            let answer = Answer { body: self.read.drain(..arrived).collect::<Vec<u8>>().into(), ..answer };
             answer.has_known_headers();
-            Some(answer)
+            Some((answer, arrived == length))
         })
         .await
     }
