@@ -46,7 +46,11 @@
 //! fuzzing           →  anything; built for tests and with `--cfg fuzzing` alone
 //! ```
 //!
-//! `tests/it/architecture.rs` holds this table against the source.
+//! No files import each other in a circle, within a module either. A parent file that only declares and re-exports its
+//! children imports none of them. If its own code uses a child, that child may not import what the parent's file defines:
+//! what both need goes into a file of its own. A type has its methods in one file.
+//!
+//! `tests/it/architecture.rs` holds the source against these rules.
 
 // In reading order: what the caller speaks, how it gets in, what happens to it, where it goes, as whom.
 pub mod signalr;

@@ -1,176 +1,180 @@
-//! The walls of the house, held against the source: who imports whom, and where the sandbox may be named.
+//! Holds the source against the map in `lib.rs`: which module may import which, no circle of imports, a type's methods in
+//! one file, where the sandbox may be named, and which errors may carry the content of a secret.
+
+mod imports;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Every Rust file below a folder.
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
+use imports::{ImportGraph, Names, inherent_impls};
+use proc_macro2::{TokenStream, TokenTree};
+use source::{SourceFile, product_files, rust_files, source_folder, tokens, without_tests};
+
+/// Returns the top-level modules that a file of `module` reaches by `crate::…` or `super::…`.
+fn top_level_imports(module: &[String], code: &[TokenTree]) -> BTreeSet<String> {
+    let names = Names::read(code);
+    let absolute = |path: &[String]| {
+        let supers = path.iter().take_while(|segment| *segment == "super").count();
+        match path.first().map(String::as_str) {
+            Some("crate") => path.get(1).cloned(),
+            Some("super") if supers == module.len() => path.get(supers).cloned(),
+            _ => None,
         }
-    }
-    found
+    };
+    names.all_paths().filter_map(absolute).collect()
 }
 
-fn source_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-/// The room a file belongs to: the first part of its path under `src`.
-fn room(path: &Path) -> String {
-    let inside = path.strip_prefix(source_folder()).unwrap();
-    Path::new(inside.iter().next().unwrap()).file_stem().unwrap().to_str().unwrap().to_owned()
-}
-
-/// A file without comments; what is only written about is not imported.
-fn code(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).unwrap();
-    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The code without its unit tests, which may set the scene with more than the room itself needs.
-fn product_code(path: &Path) -> String {
-    let code = code(path);
-    code.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
-}
-
-fn is_test_file(path: &Path) -> bool {
-    let name = path.file_stem().unwrap().to_str().unwrap();
-    name == "tests" || name.ends_with("_tests") || path.iter().any(|part| part == "tests")
-}
-
-/// The rooms that a text reaches into by `crate::…`, groups (`crate::{a, b}`) included.
-fn imports(code: &str) -> BTreeSet<String> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut rooms = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        if code[..at].ends_with(is_word) {
-            continue;
-        }
-        let rest = &code[at + "crate::".len()..];
-        if let Some(group) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut first = String::new();
-            for c in group.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    _ => {}
-                }
-                if depth == 0 {
-                    first.push(c);
-                }
-            }
-            let names =
-                first.split(',').map(|name| name.trim().chars().take_while(|c| is_word(*c)).collect::<String>());
-            rooms.extend(names.filter(|name| !name.is_empty()));
-        } else {
-            rooms.insert(rest.chars().take_while(|c| is_word(*c)).collect());
-        }
-    }
-    rooms
-}
-
-/// The table in `lib.rs`: each room and what it may import. `None` stands for "anything".
+/// Reads the table in `lib.rs`: each top-level module and what it may import. `None` stands for "anything".
 fn table() -> BTreeMap<String, Option<BTreeSet<String>>> {
     let map = std::fs::read_to_string(source_folder().join("lib.rs")).unwrap();
+    let exists =
+        |module: &&str| source_folder().join(module).exists() || source_folder().join(format!("{module}.rs")).exists();
     let rows: Vec<(Vec<&str>, &str)> = map
         .lines()
         .filter_map(|line| line.strip_prefix("//! ")?.split_once('→'))
-        .map(|(rooms, may)| (rooms.split(',').map(str::trim).collect(), may.trim()))
-        .filter(|(rooms, _): &(Vec<&str>, _)| {
-            rooms
-                .iter()
-                .all(|room| source_folder().join(room).exists() || source_folder().join(format!("{room}.rs")).exists())
-        })
+        .map(|(modules, may)| (modules.split(',').map(str::trim).collect(), may.trim()))
+        .filter(|(modules, _): &(Vec<&str>, _)| modules.iter().all(exists))
         .collect();
     let mut table = BTreeMap::new();
     let mut above = BTreeSet::new();
-    for (rooms, may) in rows {
+    for (modules, may) in rows {
         let allowed = match may {
             may if may.starts_with("anything") => None,
             may if may.starts_with("nothing") => Some(BTreeSet::new()),
             may if may.starts_with("all above") => Some(above.clone()),
             may => {
                 let mut names: BTreeSet<String> = may.split(',').map(|name| name.trim().to_owned()).collect();
-                // Configuration knows the settings of every part: what a part's own settings are is looked at below.
+                // Any module above may have settings.
                 if names.remove("the parts' settings") {
                     names.extend(above.iter().cloned());
                 }
                 Some(names)
             }
         };
-        for room in rooms {
-            above.insert(room.to_owned());
-            table.insert(room.to_owned(), allowed.clone());
+        for module in modules {
+            above.insert(module.to_owned());
+            table.insert(module.to_owned(), allowed.clone());
         }
     }
     table
 }
 
 #[test]
-fn rooms_import_what_the_map_allows_and_nothing_else() {
+fn modules_import_what_the_map_allows_and_nothing_else() {
     let table = table();
     let mut wrong = Vec::new();
     let mut checked = 0;
-    for path in sources(&source_folder()) {
-        let room = room(&path);
-        if ["lib", "main"].contains(&room.as_str()) {
-            continue;
-        }
-        let allowed =
-            table.get(&room).unwrap_or_else(|| panic!("{} is in a room that lib.rs does not list", path.display()));
-        let Some(allowed) = allowed.as_ref().filter(|_| !is_test_file(&path)) else { continue };
+    for SourceFile { path, module, code } in product_files() {
+        let Some(top) = module.first() else { continue };
+        let allowed = table.get(top).unwrap_or_else(|| panic!("lib.rs does not list the module of {}", path.display()));
+        let Some(allowed) = allowed else { continue };
         checked += 1;
-        for import in imports(&product_code(&path)) {
-            if import != room && !allowed.contains(&import) {
+        for import in top_level_imports(&module, &code) {
+            if import != *top && !allowed.contains(&import) {
                 wrong.push(format!("{} imports {import}", path.display()));
             }
         }
     }
-    assert!(checked > 50, "{checked} files were looked at");
+    assert!(checked > 50, "only {checked} files were checked");
     assert!(wrong.is_empty(), "the map in lib.rs does not allow:\n{}", wrong.join("\n"));
 }
 
-#[test]
-fn sandbox_imports_nothing_of_ours_not_even_in_its_tests() {
-    for path in sources(&source_folder().join("sandbox")) {
-        let imported: Vec<String> = imports(&code(&path)).into_iter().filter(|room| room != "sandbox").collect();
-        assert!(imported.is_empty(), "{} imports {imported:?}", path.display());
-        assert!(!code(&path).contains("signalr_gateway::"), "{}", path.display());
-    }
-}
+/// How many files of a top-level module are still in circles. Temporary: a number may only fall, and an entry goes with
+/// its last circle.
+const KNOWN_CIRCLES: &[(&str, usize)] = &[
+    ("cli", 10),
+    ("config", 11),
+    ("credential", 7),
+    ("diagnosis", 7),
+    ("endpoint", 12),
+    ("gateway", 4),
+    ("metrics", 4),
+    ("proxy", 16),
+    ("sandbox", 26),
+    ("serve", 10),
+];
 
 #[test]
-fn sandbox_is_named_nowhere_but_at_its_door() {
-    let folder = source_folder();
-    for path in sources(&folder) {
-        let inside = path.strip_prefix(&folder).unwrap();
-        if inside.starts_with("sandbox") || inside.starts_with("cli") || inside == Path::new("lib.rs") {
-            continue;
+fn no_files_import_each_other_in_a_circle() {
+    let graph = ImportGraph::of(product_files());
+    let mut by_module: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
+    for circle in graph.circles() {
+        let first = *circle.first().unwrap();
+        let (count, descriptions) = by_module.entry(graph.files[first].module[0].clone()).or_default();
+        *count += circle.len();
+        descriptions.push(format!("a circle of {} files:\n{}", circle.len(), graph.describe(&circle)));
+    }
+    let known: BTreeMap<&str, usize> = KNOWN_CIRCLES.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (module, (count, descriptions)) in &by_module {
+        if *count > known.get(module.as_str()).copied().unwrap_or(0) {
+            wrong.push(format!("{count} files of {module} import each other in circles:\n{}", descriptions.join("\n")));
         }
-        assert!(!code(&path).to_lowercase().contains("sandbox"), "{} names the sandbox", path.display());
     }
-    // Only one command opens it.
-    for path in sources(&folder.join("cli")) {
-        let is_the_command = path.ends_with("sandbox.rs");
-        assert!(is_the_command || !code(&path).contains("crate::sandbox"), "{}", path.display());
+    for module in known.keys().filter(|module| !by_module.contains_key(**module)) {
+        wrong.push(format!("{module} has no circle any more: remove it from KNOWN_CIRCLES"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Types whose methods are still in several files. Temporary: an entry goes when its type has them in one.
+const KNOWN_SCATTERED: &[&str] = &["Clients", "Context", "Endpoint", "Operation", "Proxy", "Sandbox"];
+
+#[test]
+fn each_type_has_its_methods_in_one_file() {
+    let graph = ImportGraph::of(product_files());
+    let impls = graph.inherent_impls();
+    assert!(impls.len() > 100, "only {} types with methods were found", impls.len());
+    let mut wrong = Vec::new();
+    let mut known: BTreeSet<&str> = KNOWN_SCATTERED.iter().copied().collect();
+    for ((_, name), files) in impls.iter().filter(|(_, files)| files.len() > 1) {
+        if !known.remove(name.as_str()) {
+            let files: Vec<String> = files.iter().map(|file| graph.path(*file).to_string()).collect();
+            wrong.push(format!("{name} has methods in {}", files.join(", ")));
+        }
+    }
+    wrong
+        .extend(known.iter().map(|name| format!("{name} has its methods in one file: remove it from KNOWN_SCATTERED")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn sandbox_imports_no_other_module_even_in_its_tests() {
+    for path in rust_files(&source_folder().join("sandbox")) {
+        let code = tokens(&path);
+        let imported: Vec<String> =
+            top_level_imports(&[], &code).into_iter().filter(|module| module != "sandbox").collect();
+        assert!(imported.is_empty(), "{} imports {imported:?}", path.display());
+        assert!(!mentions(&code, "signalr_gateway"), "{}", path.display());
     }
 }
 
-/// Where secrets, keys, tokens and what carried them are read: no error of a library over these bytes may leave.
+/// Whether an identifier contains `word` (lower case), in any case.
+fn mentions(code: &[TokenTree], word: &str) -> bool {
+    code.iter().any(|token| match token {
+        TokenTree::Group(group) => mentions(&group.stream().into_iter().collect::<Vec<_>>(), word),
+        TokenTree::Ident(_) | TokenTree::Literal(_) => token.to_string().to_lowercase().contains(word),
+        TokenTree::Punct(_) => false,
+    })
+}
+
+#[test]
+fn sandbox_is_named_only_by_its_command() {
+    for SourceFile { path, code, .. } in product_files() {
+        let may_name_it = path.starts_with("sandbox") || path.starts_with("cli") || path == Path::new("lib.rs");
+        assert!(may_name_it || !mentions(&code, "sandbox"), "{} names the sandbox", path.display());
+        let may_import_it = path == Path::new("cli/sandbox.rs") || !path.starts_with("cli");
+        assert!(may_import_it || !top_level_imports(&[], &code).contains("sandbox"), "{}", path.display());
+    }
+}
+
+/// The files that read secrets, keys and tokens: no library's error about these bytes may leave them.
 const READERS_OF_SECRETS: [&str; 4] = ["credential", "files", "serve/listener.rs", "tls.rs"];
 
-/// The errors that may be the cause of another there: the system's, which knows no content, what passed `redact`, our own,
-/// and those of the TLS library over settings alone.
-const CAUSES: [&str; 14] = [
+/// The errors that may be the source of another there: the operating system's, which hold no content, those that passed
+/// `redact`, our own, and the TLS library's about settings.
+const SOURCES: [&str; 14] = [
     "std::io::Error",
     "io::Error",
     "Foreign",
@@ -188,39 +192,47 @@ const CAUSES: [&str; 14] = [
 ];
 
 #[test]
-fn no_foreign_error_leaves_what_reads_secrets() {
-    let folder = source_folder();
-    let (mut wrong, mut seen) = (Vec::new(), 0);
-    for path in sources(&folder) {
-        let inside = path.strip_prefix(&folder).unwrap();
-        if is_test_file(&path) || !READERS_OF_SECRETS.iter().any(|reader| inside.starts_with(reader)) {
+fn errors_about_secrets_wrap_no_error_of_a_library() {
+    let (mut wrong, mut checked) = (Vec::new(), 0);
+    for SourceFile { path, code, .. } in product_files() {
+        if !READERS_OF_SECRETS.iter().any(|reader| path.starts_with(reader)) {
             continue;
         }
-        let code = product_code(&path);
-        let squeezed = code.split_whitespace().collect::<Vec<_>>().join(" ");
-        let has_errors = squeezed.contains("thiserror::Error");
-        // A field that thiserror takes for the cause: `source: T`, `#[source] T`, `#[from] T`.
+        let code = text(code);
+        let has_errors = code.contains("thiserror::Error");
+        // A field that thiserror makes the error's source: `source: T`, `#[source] T`, `#[from] T`.
         for mark in ["#[source]", "#[from]", " source:"] {
-            for (at, _) in squeezed.match_indices(mark) {
-                let rest = squeezed[at + mark.len()..].trim_start().trim_start_matches("source:").trim_start();
-                let cause = rest.split([',', ')', '}', ' ']).next().unwrap();
-                let is_type = cause.starts_with(char::is_uppercase) && cause.contains(char::is_lowercase);
-                let is_field = has_errors && (is_type || cause.contains("::"));
-                seen += 1;
-                if is_field && !CAUSES.contains(&cause) {
-                    wrong.push(format!("{}: {mark} {cause}", inside.display()));
+            for (at, _) in code.match_indices(mark) {
+                let rest = code[at + mark.len()..].trim_start().trim_start_matches("source:").trim_start();
+                let source = rest.split([',', ')', '}', ' ']).next().unwrap();
+                let is_type = source.starts_with(char::is_uppercase) && source.contains(char::is_lowercase);
+                let is_field = has_errors && (is_type || source.contains("::"));
+                checked += 1;
+                if is_field && !SOURCES.contains(&source) {
+                    wrong.push(format!("{}: {mark} {source}", path.display()));
                 }
             }
         }
-        // Parsers of these bytes whose errors repeat them, printed or wrapped as they are.
+        // Errors of parsers that repeat the bytes they parsed.
         for leak in ["pem::Error", "serde_json::Error", "DecodeError", "Box<dyn Error"] {
-            if squeezed.contains(leak) {
-                wrong.push(format!("{}: {leak}", inside.display()));
+            if code.contains(leak) {
+                wrong.push(format!("{}: {leak}", path.display()));
             }
         }
     }
-    assert!(seen > 10, "{seen} causes were looked at");
+    assert!(checked > 10, "only {checked} error sources were checked");
     assert!(wrong.is_empty(), "these errors may repeat a secret:\n{}", wrong.join("\n"));
+}
+
+/// Writes tokens as the source spaces them.
+fn text(code: Vec<TokenTree>) -> String {
+    let mut text = TokenStream::from_iter(code).to_string();
+    for (spaced, written) in
+        [(" ::", "::"), (":: ", "::"), ("# [", "#["), (" :", ":"), (" ,", ","), (" <", "<"), ("< ", "<"), (" >", ">")]
+    {
+        text = text.replace(spaced, written);
+    }
+    text
 }
 
 #[test]
@@ -241,8 +253,52 @@ fn production_build_leaves_out_what_only_the_sandbox_needs() {
 }
 
 #[test]
-fn reader_of_imports_sees_every_form() {
-    let code =
-        "use crate::a::{b, c}; fn f() { crate::d::e() } use crate::{g, h::{i, j}, k as l}; pub(crate) fn not_crate::x";
-    assert_eq!(imports(code).into_iter().collect::<Vec<_>>(), ["a", "d", "g", "h", "k"]);
+fn imports_are_read_in_every_form() {
+    let code = "use crate::a::{b, c}; fn f() { crate::d::e() } use crate::{g, h::{i, j}, k as l}; \
+        pub(in crate::m) struct S; #[cfg(test)] mod tests { use crate::n; } #[cfg(any(test, fuzzing))] use crate::{o}; \
+        struct T { #[cfg(test)] count: crate::p::Count, rest: super::super::q::R } #[cfg(unix)] use crate::r; \
+        // crate::s \n const TEXT: &str = \"crate::t\";";
+    let code: Vec<TokenTree> = code.parse::<TokenStream>().unwrap().into_iter().collect();
+    let found = top_level_imports(&["x".to_owned(), "y".to_owned()], &without_tests(&code));
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["a", "d", "g", "h", "k", "q", "r"]);
+}
+
+/// Builds a graph of files given as module path and text.
+fn graph(files: &[(&str, &str)]) -> ImportGraph {
+    let file = |(module, text): &(&str, &str)| SourceFile {
+        path: format!("{module}.rs").into(),
+        module: module.split("::").filter(|segment| !segment.is_empty()).map(str::to_owned).collect(),
+        code: text.parse::<TokenStream>().unwrap().into_iter().collect(),
+    };
+    ImportGraph::of([("", "")].iter().chain(files).map(file).collect())
+}
+
+#[test]
+fn imports_lead_to_the_file_that_defines_the_name() {
+    let graph = graph(&[
+        ("a", "mod b; mod c; mod d; pub use b::B; use d::D; pub struct A { d: D }"),
+        ("a::b", "use super::c; pub struct B(c::C);"),
+        ("a::c", "use crate::a::{A, B}; pub struct C;"),
+        ("a::d", "pub struct D;"),
+    ]);
+    let lines = graph.describe(&(0..graph.files.len()).collect());
+    let expected = [
+        // `pub use b::B` only lists what the module has.
+        "  a.rs imports d::D from a::d.rs",
+        "  a::b.rs imports c::C from a::c.rs",
+        "  a::c.rs imports crate::a::A from a.rs",
+        "  a::c.rs imports crate::a::B from a::b.rs",
+    ];
+    assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
+    let circles: Vec<Vec<usize>> = graph.circles().into_iter().map(|circle| circle.into_iter().collect()).collect();
+    assert_eq!(circles, [[2, 3]]);
+}
+
+#[test]
+fn inherent_impls_are_told_from_trait_impls() {
+    let code = "impl A { fn f() -> impl Iterator { g() } } impl<T: Fn() -> u8> b::B<T> where T: for<'a> C<'a> {} \
+        impl Display for D {} impl<'a> From<&'a E> for F {} fn h() -> impl Future { i } unsafe impl Send for G {}";
+    let code: Vec<TokenTree> = code.parse::<TokenStream>().unwrap().into_iter().collect();
+    let expected = [vec!["A".to_owned()], vec!["b".to_owned(), "B".to_owned()]];
+    assert_eq!(inherent_impls(&code), expected);
 }
