@@ -8,10 +8,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::directory::{Directory, SecretText};
-use super::exchange::Received;
-use super::journal::fingerprint;
 use super::keys::{self, Claims, RsaKey};
 use super::problem::Problem;
+use super::server::exchange::Received;
+use super::server::journal::fingerprint;
 use super::token::{SIGNALR_PROVIDER, unique};
 use super::unix_seconds;
 

@@ -29,10 +29,10 @@ use serde_json::{Value, json};
 use super::client::{self, negotiate};
 use super::directory::DirectoryHandle;
 use super::endpoint::EndpointService;
-use super::exchange::{self, Received, Reply, Service};
-use super::faults::Fault;
-use super::listen::Server;
 use super::roster::Seen;
+use super::server::exchange::{self, Received, Reply, Service};
+use super::server::faults::Fault;
+use super::server::listen::Server;
 use super::{page, relay};
 
 /// How many connections of a hub are told of.

@@ -11,14 +11,14 @@ use serde_json::json;
 use super::access::{self, AccessKeys, Target};
 use super::client::{self, Clients};
 use super::directory::{DirectoryHandle, SecretText};
-use super::exchange::{Received, Reply, Service};
 use super::hub::Hubs;
 use super::keys::RsaKey;
-use super::listen::Server;
 use super::parameters;
 use super::path::{self, Operation};
 use super::problem::{Form, Problem};
 use super::rest;
+use super::server::exchange::{Received, Reply, Service};
+use super::server::listen::Server;
 
 /// The largest body of a request, in bytes. Source: the service's documented limits (1 MB).
 const MAX_BODY: usize = 1024 * 1024;

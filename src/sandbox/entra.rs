@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::assertion::{self, UsedIds};
 use super::directory::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
-use super::exchange::{Received, Reply, Service};
 use super::keys::RsaKey;
 use super::refusal::{AnswerIds, Refusal};
+use super::server::exchange::{Received, Reply, Service};
 use super::token::{self, ProvedBy, Subject};
 use super::{is_guid, unix_seconds};
 

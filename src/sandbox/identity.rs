@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::directory::{Directory, DirectoryHandle, ManagedIdentity};
 use super::entra::{clock, expiry};
-use super::exchange::{Received, Reply, Service};
 use super::guid;
 use super::keys::RsaKey;
+use super::server::exchange::{Received, Reply, Service};
 use super::token::{self, ProvedBy, Subject};
 use super::unix_seconds;
 

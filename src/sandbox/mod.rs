@@ -29,16 +29,12 @@ mod directory;
 mod endpoint;
 mod entra;
 mod error;
-mod exchange;
-mod faults;
 mod file;
 mod filter;
 mod hub;
 mod hub_protocol;
 mod identity;
-mod journal;
 mod keys;
-mod listen;
 mod message;
 mod page;
 mod parameters;
@@ -51,6 +47,7 @@ mod rest;
 mod roles;
 mod roster;
 mod scenario;
+mod server;
 mod settings;
 mod token;
 mod world;
@@ -69,18 +66,18 @@ pub use directory::{
 };
 pub use endpoint::Endpoint;
 pub use error::SandboxError;
-pub use faults::{Fault, FaultKind, Faults};
 pub use file::{Description, FileError};
 pub use hub::Hubs;
-pub use journal::{Authorization, Entry, Journal, fingerprint};
 pub use keys::PublicKey;
-pub use listen::Server;
 pub use message::{Content, Invocation, Message, Packed};
 pub use roles::Role;
 pub use scenario::{
     APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
     OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
 };
+pub use server::faults::{Fault, FaultKind, Faults};
+pub use server::journal::{Authorization, Entry, Journal, fingerprint};
+pub use server::listen::Server;
 pub use settings::{EndpointSettings, HubSettings, SandboxSettings};
 pub use world::World;
 pub use written::{Files, WorldFiles};
@@ -92,8 +89,8 @@ use endpoint::EndpointService;
 use entra::Entra;
 use identity::{AppService, IdentityIssuer, Imds};
 use keys::{Claims, RsaKey};
-use listen::Port;
 use provider::{GcpMetadata, ProviderSecrets, Providers};
+use server::listen::Port;
 use token::unique;
 
 /// A running sandbox. Everything stops when it is dropped.

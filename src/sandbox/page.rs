@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
-use super::exchange::Reply;
+use super::server::exchange::Reply;
 
 /// Scripts, styles and connections of its own origin, sockets among them; nothing from elsewhere, no text that
 /// becomes code, and no frame around it.

@@ -4,8 +4,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::exchange::Received;
 use super::problem::Problem;
+use super::server::exchange::Received;
 
 /// The versions of the REST API. What the service answers to others is not documented; the sandbox answers 400.
 const API_VERSIONS: [&str; 5] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01"];

@@ -8,8 +8,8 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, StatusCode};
 use serde_json::json;
 
-use super::exchange::Reply;
 use super::path::NoCall;
+use super::server::exchange::Reply;
 
 /// The header that tells which thing a 404 is about.
 pub(super) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");

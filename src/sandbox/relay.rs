@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::exchange::{Received, Reply};
+use super::server::exchange::{Received, Reply};
 
 /// How long the gateway may take. Longer than its own limit for a request, which is the answer to see.
 const TIME: Duration = Duration::from_secs(60);

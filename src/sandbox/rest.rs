@@ -14,7 +14,6 @@ use serde_json::json;
 
 use super::connection::{Close, Delivery};
 use super::endpoint::Endpoint;
-use super::exchange::{Received, Reply};
 use super::filter::Filter;
 use super::hub::{Command, Hub};
 use super::message::{self, Content, Invocation, Message, PayloadError};
@@ -22,6 +21,7 @@ use super::parameters;
 use super::path::HubOperation;
 use super::problem::{ERROR_CODE, Form, Problem};
 use super::roster::{Audience, Stay};
+use super::server::exchange::{Received, Reply};
 
 /// How long a call waits for the client's answer. The service's own limit is not documented; this is the SDK's usual
 /// time for a client result.

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::client::ClientTimes;
 use super::directory::SecretText;
-use super::faults::Fault;
 use super::scenario::{TENANT_B, TENANT_C};
+use super::server::faults::Fault;
 use super::world::World;
 
 /// What a sandbox is started with. Every port may be 0: a free one.

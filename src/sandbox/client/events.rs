@@ -13,7 +13,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::{Clients, Refusal, State, Visitor};
-use crate::sandbox::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{Received, Reply};
 
 /// Forgets the connection when the client stops reading, which ends its session.
 struct Open {

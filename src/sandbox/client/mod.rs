@@ -20,9 +20,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::exchange::{Received, Reply};
 use super::keys;
 use super::parameters;
+use super::server::exchange::{Received, Reply};
 use super::token::unique;
 
 mod events;

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::{Clients, Negotiated, State, Visitor, newcomer};
 use crate::sandbox::endpoint::Endpoint;
-use crate::sandbox::exchange::{Received, Reply};
 use crate::sandbox::parameters;
+use crate::sandbox::server::exchange::{Received, Reply};
 use crate::sandbox::token::unique;
 
 /// The highest version of the negotiation.
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::sandbox::client::ClientTimes;
-    use crate::sandbox::listen::Server;
+    use crate::sandbox::server::listen::Server;
 
     fn clients(times: ClientTimes) -> Arc<Clients> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));

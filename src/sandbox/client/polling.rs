@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::session::Frame;
 use super::{ClientTimes, Clients, Refusal, State, Visitor};
-use crate::sandbox::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{Received, Reply};
 
 /// How many bytes one poll takes along, roughly.
 const POLL_SIZE: usize = 1024 * 1024;

@@ -20,8 +20,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::session::{Frame, Link, Who};
 use super::{Clients, Ends, Refusal, State, Visitor, link, newcomer};
-use crate::sandbox::exchange::{Received, Reply};
 use crate::sandbox::hub_protocol::MAX_RECORD;
+use crate::sandbox::server::exchange::{Received, Reply};
 
 /// The largest frame or message that is read, in bytes: several records in one are allowed, without end they are not.
 const MAX_MESSAGE: usize = 4 * MAX_RECORD;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::client::ClientTimes;
 use super::config_file::GatewayConfig;
-use super::faults::Fault;
+use super::server::faults::Fault;
 use super::settings::{EndpointSettings, SandboxSettings};
 
 mod gateway;

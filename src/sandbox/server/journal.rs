@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::exchange::bearer_of;
-use super::keys;
+use crate::sandbox::keys;
 
 /// How many entries are kept.
 const MAX_ENTRIES: usize = 100_000;
@@ -87,7 +87,7 @@ struct Kept {
 
 impl Journal {
     /// An empty journal. `show_bodies` is off where bodies hold secrets: they are then not shown over HTTP.
-    pub(super) fn new(show_bodies: bool) -> Self {
+    pub(crate) fn new(show_bodies: bool) -> Self {
         Self { entries: Mutex::default(), changed: watch::Sender::new(0), show_bodies }
     }
 
@@ -133,7 +133,7 @@ impl Journal {
     }
 
     /// The entries after number `after`, as JSON.
-    pub(super) fn json(&self, after: u64) -> Value {
+    pub(crate) fn json(&self, after: u64) -> Value {
         let entries: Vec<Value> = self
             .kept()
             .entries
@@ -145,7 +145,7 @@ impl Journal {
     }
 
     /// Writes down a request that arrived and returns its number.
-    pub(super) fn begin(&self, mut entry: Entry) -> u64 {
+    pub(crate) fn begin(&self, mut entry: Entry) -> u64 {
         let mut kept = self.kept();
         kept.received += 1;
         entry.sequence = kept.received;
@@ -167,7 +167,7 @@ impl Journal {
     }
 
     /// Writes down how a request was answered.
-    pub(super) fn end(&self, sequence: u64, status: Option<u16>, verdict: &str) {
+    pub(crate) fn end(&self, sequence: u64, status: Option<u16>, verdict: &str) {
         let mut kept = self.kept();
         // The newest are at the back, and an answer follows its request soon.
         if let Some(entry) = kept.entries.iter_mut().rev().find(|entry| entry.sequence == sequence) {
@@ -185,7 +185,7 @@ impl Journal {
 
 impl Entry {
     /// What there is to say of a request when it has arrived.
-    pub(super) fn new(
+    pub(crate) fn new(
         method: &http::Method,
         target: &str,
         host: &str,

@@ -55,7 +55,7 @@ struct Inner {
 }
 
 /// A bound port that no one else can take, listening or not.
-pub(super) struct Port {
+pub(crate) struct Port {
     address: SocketAddr,
     listener: TcpListener,
     // Bound and never listening: keeps the port while the listener is closed.
@@ -64,7 +64,7 @@ pub(super) struct Port {
 
 impl Port {
     /// Binds an address; port 0 takes a free one.
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = reusable(address)?;
         let address = socket.local_addr()?;
         // Where the system does not allow two sockets on one port, there is just no placeholder.
@@ -73,7 +73,7 @@ impl Port {
     }
 
     /// The bound address.
-    pub(super) const fn address(&self) -> SocketAddr {
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -86,7 +86,7 @@ fn reusable(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 impl Server {
-    pub(super) fn new(name: &str, address: SocketAddr, origin: String, show_bodies: bool) -> Self {
+    pub(crate) fn new(name: &str, address: SocketAddr, origin: String, show_bodies: bool) -> Self {
         let journal = Journal::new(show_bodies);
         let inner = Inner { name: name.to_owned(), address, origin, faults: Faults::new(), journal };
         Self { inner: Arc::new(inner) }
@@ -118,7 +118,7 @@ impl Server {
     }
 
     /// Serves until dropped. Connections are tasks of this future and end with it.
-    pub(super) async fn serve(self, port: Port, tls: Option<TlsAcceptor>, service: Arc<impl Service>) {
+    pub(crate) async fn serve(self, port: Port, tls: Option<TlsAcceptor>, service: Arc<impl Service>) {
         let Port { address, mut listener, _placeholder } = port;
         let mut refuse = self.faults().watch_refuse();
         let mut connections = JoinSet::new();

@@ -123,7 +123,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { list: Mutex::default(), refuse: watch::Sender::new(false), refused: watch::Sender::new(false) }
     }
 
@@ -170,22 +170,22 @@ impl Faults {
     }
 
     /// The server's view of whether it shall refuse.
-    pub(super) fn watch_refuse(&self) -> watch::Receiver<bool> {
+    pub(crate) fn watch_refuse(&self) -> watch::Receiver<bool> {
         self.refuse.subscribe()
     }
 
     /// The server says whether it refuses.
-    pub(super) fn report_refused(&self, refused: bool) {
+    pub(crate) fn report_refused(&self, refused: bool) {
         self.refused.send_replace(refused);
     }
 
     /// Takes the fault that happens to a request for `path`.
-    pub(super) fn next(&self, path: &str) -> Option<FaultKind> {
+    pub(crate) fn next(&self, path: &str) -> Option<FaultKind> {
         self.next_if(path, |_| true)
     }
 
     /// Takes the fault that happens to a request for `path`, if it is one that is wanted.
-    pub(super) fn next_if(&self, path: &str, is_wanted: impl FnOnce(&FaultKind) -> bool) -> Option<FaultKind> {
+    pub(crate) fn next_if(&self, path: &str, is_wanted: impl FnOnce(&FaultKind) -> bool) -> Option<FaultKind> {
         let mut list = self.list();
         let matches = |fault: &Fault| fault.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix));
         let at = list.iter().position(matches)?;
