@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::directory::{Directory, SecretText};
+use super::directory::model::{Directory, SecretText};
 use super::keys::{self, Claims, RsaKey};
 use super::problem::Problem;
 use super::server::exchange::Received;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificates::{thumbprint_sha1, thumbprint_sha256};
-use super::directory::{Application, Directory};
+use super::directory::model::{Application, Directory};
 use super::keys::{self, Claims, RsaKey};
 use super::refusal::Refusal;
 use super::token;

@@ -4,10 +4,10 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use super::endpoint::Endpoint;
-use super::scenario::{
+use super::directory::scenario::{
     APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
 };
+use super::endpoint::Endpoint;
 use super::token::{EXCHANGE_AUDIENCES, ProvedBy, Subject};
 use super::written::PROGRAM;
 use super::{Sandbox, SandboxError, token};

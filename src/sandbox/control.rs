@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{self, negotiate};
-use super::directory::DirectoryHandle;
+use super::directory::model::DirectoryHandle;
 use super::endpoint::EndpointService;
 use super::roster::Seen;
 use super::server::exchange::{self, Received, Reply, Service};

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::access::{self, AccessKeys, Target};
 use super::client::{self, Clients};
-use super::directory::{DirectoryHandle, SecretText};
+use super::directory::model::{DirectoryHandle, SecretText};
 use super::hub::Hubs;
 use super::keys::RsaKey;
 use super::parameters;

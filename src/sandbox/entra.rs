@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::assertion::{self, UsedIds};
-use super::directory::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
+use super::directory::model::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
 use super::keys::RsaKey;
 use super::refusal::{AnswerIds, Refusal};
 use super::server::exchange::{Received, Reply, Service};

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::directory::{Directory, DirectoryHandle, ManagedIdentity};
+use super::directory::model::{Directory, DirectoryHandle, ManagedIdentity};
 use super::entra::{clock, expiry};
 use super::guid;
 use super::keys::RsaKey;

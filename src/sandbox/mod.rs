@@ -44,13 +44,10 @@ mod provider;
 mod refusal;
 mod relay;
 mod rest;
-mod roles;
 mod roster;
-mod scenario;
 mod server;
 mod settings;
 mod token;
-mod world;
 mod written;
 
 #[cfg(test)]
@@ -60,26 +57,26 @@ pub use certificates::ClientCertificate;
 pub use client::ClientTimes;
 pub use config_file::{CredentialChoice, GatewayConfig, GatewayCredential};
 pub use connection::{Close, Connection, Delivery};
-pub use directory::{
+pub use directory::model::{
     Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
 };
+pub use directory::roles::Role;
+pub use directory::scenario::{
+    APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
+    OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
+};
+pub use directory::world::World;
 pub use endpoint::Endpoint;
 pub use error::SandboxError;
 pub use file::{Description, FileError};
 pub use hub::Hubs;
 pub use keys::PublicKey;
 pub use message::{Content, Invocation, Message, Packed};
-pub use roles::Role;
-pub use scenario::{
-    APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
-    OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
-};
 pub use server::faults::{Fault, FaultKind, Faults};
 pub use server::journal::{Authorization, Entry, Journal, fingerprint};
 pub use server::listen::Server;
 pub use settings::{EndpointSettings, HubSettings, SandboxSettings};
-pub use world::World;
 pub use written::{Files, WorldFiles};
 
 use certificates::CertificateAuthority;
@@ -112,7 +109,7 @@ pub struct Sandbox {
     endpoints: Arc<[Endpoint]>,
     key: &'static RsaKey,
     /// What is written for a world, besides what is written for every sandbox.
-    files: Vec<world::WorldFile>,
+    files: Vec<directory::world::WorldFile>,
 }
 
 impl Sandbox {
@@ -150,7 +147,7 @@ impl Sandbox {
 
         let directory = match &settings.world {
             Some(world) => world.directory(&entra.url()),
-            None => scenario::directory(&entra.url(), &settings.endpoints, &certificate)?,
+            None => directory::scenario::directory(&entra.url(), &settings.endpoints, &certificate)?,
         };
         let directory = DirectoryHandle::new(directory);
         let mut endpoints = Vec::with_capacity(settings.endpoints.len());

@@ -21,12 +21,12 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCA
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::directory::SecretText;
-use super::keys::{Claims, RsaKey};
-use super::scenario::{
+use super::directory::model::SecretText;
+use super::directory::scenario::{
     GCP_ISSUER, GCP_SUBJECT, GITHUB_ISSUER, GITHUB_SUBJECT, OAUTH2_CLIENT_ID, OAUTH2_ISSUER, PIPELINES_ISSUER,
     PIPELINES_SUBJECT, SERVICE_CONNECTION,
 };
+use super::keys::{Claims, RsaKey};
 use super::server::exchange::{Received, Reply, Service};
 use super::token::{EXCHANGE_AUDIENCES, unique};
 use super::unix_seconds;

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::client::ClientTimes;
-use super::directory::SecretText;
-use super::scenario::{TENANT_B, TENANT_C};
+use super::directory::model::SecretText;
+use super::directory::scenario::{TENANT_B, TENANT_C};
+use super::directory::world::World;
 use super::server::faults::Fault;
-use super::world::World;
 
 /// What a sandbox is started with. Every port may be 0: a free one.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::config_file::{CredentialChoice, GatewayConfig, GatewayCredential, access_key_file, token_file};
-use super::world::WorldContent;
+use super::directory::world::WorldContent;
 use super::{Sandbox, SandboxError};
 
 /// How long a written assertion and a written token are good for.

@@ -7,15 +7,15 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::reader::Reader;
-use crate::sandbox::directory::{
+use crate::sandbox::directory::model::{
     Application, ClientSecret, Directory, ExternalIssuer, FederatedCredential, ManagedIdentity, Resource, SecretText,
     ServicePrincipal, Tenant, TokenPolicy,
 };
+use crate::sandbox::directory::roles::Role;
+use crate::sandbox::directory::scenario::object_id;
+use crate::sandbox::directory::world::{Trust, World, WorldContent, WorldFile};
 use crate::sandbox::keys::{PublicKey, RsaKey};
-use crate::sandbox::roles::Role;
-use crate::sandbox::scenario::object_id;
 use crate::sandbox::token::EXCHANGE_AUDIENCES;
-use crate::sandbox::world::{Trust, World, WorldContent, WorldFile};
 
 /// How long a secret is good for if not said.
 const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);

@@ -14,16 +14,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::SandboxError;
-use super::certificates::ClientCertificate;
-use super::directory::{
+use super::model::{
     Application, ClientSecret, Directory, ExternalIssuer, FederatedCredential, ManagedIdentity, Resource, SecretText,
     ServicePrincipal, Tenant, TokenPolicy,
 };
-use super::keys::RsaKey;
 use super::roles::Role;
-use super::settings::EndpointSettings;
-use super::token::{EXCHANGE_AUDIENCES, exchange_issuer, unique};
+use crate::sandbox::SandboxError;
+use crate::sandbox::certificates::ClientCertificate;
+use crate::sandbox::keys::RsaKey;
+use crate::sandbox::settings::EndpointSettings;
+use crate::sandbox::token::{EXCHANGE_AUDIENCES, exchange_issuer, unique};
 
 /// Tenant A: where the app registration and its managed identity live.
 pub const TENANT_A: &str = "aaaaaaaa-0000-4000-8000-00000000000a";
@@ -45,18 +45,18 @@ pub const EXTERNAL_ISSUER: &str = "https://issuer.sandbox.test";
 pub const EXTERNAL_SUBJECT: &str = "system:serviceaccount:default:signalr-gateway";
 
 /// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration trusts.
-pub(super) const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
-pub(super) const GITHUB_SUBJECT: &str = "repo:contoso/deploy:ref:refs/heads/main";
+pub(crate) const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
+pub(crate) const GITHUB_SUBJECT: &str = "repo:contoso/deploy:ref:refs/heads/main";
 /// The OIDC provider of an organization of Azure DevOps, and the service connection that the app registration trusts.
-pub(super) const PIPELINES_ISSUER: &str = "https://vstoken.dev.azure.com/de700000-0000-4000-8000-000000000001";
-pub(super) const PIPELINES_SUBJECT: &str = "sc://contoso/deploy/signalr";
+pub(crate) const PIPELINES_ISSUER: &str = "https://vstoken.dev.azure.com/de700000-0000-4000-8000-000000000001";
+pub(crate) const PIPELINES_SUBJECT: &str = "sc://contoso/deploy/signalr";
 /// The id of that service connection.
 pub const SERVICE_CONNECTION: &str = "5c000000-0000-4000-8000-000000000001";
 /// Google, and the unique id of the service account that the app registration trusts.
-pub(super) const GCP_ISSUER: &str = "https://accounts.google.com";
-pub(super) const GCP_SUBJECT: &str = "104857600000000000001";
+pub(crate) const GCP_ISSUER: &str = "https://accounts.google.com";
+pub(crate) const GCP_SUBJECT: &str = "104857600000000000001";
 /// An OAuth 2.0 authorization server, and its client that the app registration trusts.
-pub(super) const OAUTH2_ISSUER: &str = "https://idp.sandbox.test";
+pub(crate) const OAUTH2_ISSUER: &str = "https://idp.sandbox.test";
 /// The id of that client.
 pub const OAUTH2_CLIENT_ID: &str = "signalr:gateway";
 
@@ -70,7 +70,7 @@ const DOMAINS: [(&str, &str); 3] = [
 const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
 
 /// Fills a directory for an authority and its resources.
-pub(super) fn directory(
+pub(crate) fn directory(
     authority: &str,
     resources: &[EndpointSettings],
     certificate: &ClientCertificate,
@@ -166,7 +166,7 @@ fn principal(tenant: &str, client_id: &str, roles: Vec<(String, Role)>) -> Servi
 }
 
 /// An object id made of the first group of the tenant's id and the client id: the same at every start.
-pub(super) fn object_id(tenant: &str, client_id: &str) -> String {
+pub(crate) fn object_id(tenant: &str, client_id: &str) -> String {
     let first = tenant.split('-').next().unwrap_or_default();
     let rest = client_id.split_once('-').map_or(client_id, |(_, rest)| rest);
     format!("{first}-{rest}")

@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use super::keys::PublicKey;
 use super::roles::Role;
+use crate::sandbox::keys::PublicKey;
 
 /// Everything the directory holds. Lists are small and searched from the front.
 #[derive(Clone, Debug)]

@@ -1,37 +1,37 @@
 //! A directory as somebody described it, before Entra has an address: what it takes to fill the directory once it has,
 //! and the files that go with it. Pure data; how it was written down, it does not know.
 
-use super::directory::{Directory, FederatedCredential, SecretText};
-use super::token::exchange_issuer;
+use super::model::{Directory, FederatedCredential, SecretText};
+use crate::sandbox::token::exchange_issuer;
 
 /// What stands in the directory, in place of the ready-made scenario.
 #[derive(Clone, Debug)]
 pub struct World {
-    pub(super) directory: Directory,
-    pub(super) trusts: Vec<Trust>,
-    pub(super) files: Vec<WorldFile>,
+    pub(crate) directory: Directory,
+    pub(crate) trusts: Vec<Trust>,
+    pub(crate) files: Vec<WorldFile>,
 }
 
 /// A federated credential for a managed identity, whose issuer has the authority's address in it.
 #[derive(Clone, Debug)]
-pub(super) struct Trust {
+pub(crate) struct Trust {
     /// The client id of the app registration that trusts.
-    pub(super) application: String,
+    pub(crate) application: String,
     /// The client id of the managed identity that is trusted.
-    pub(super) identity: String,
-    pub(super) audience: String,
+    pub(crate) identity: String,
+    pub(crate) audience: String,
 }
 
 /// A file that a gateway, or whoever tests one, may need.
 #[derive(Clone, Debug)]
-pub(super) struct WorldFile {
-    pub(super) name: String,
-    pub(super) content: WorldContent,
+pub(crate) struct WorldFile {
+    pub(crate) name: String,
+    pub(crate) content: WorldContent,
 }
 
 /// What such a file holds.
 #[derive(Clone, Debug)]
-pub(super) enum WorldContent {
+pub(crate) enum WorldContent {
     Secret(SecretText),
     /// An assertion that the sandbox signs in place of an issuer.
     Assertion {
@@ -43,7 +43,7 @@ pub(super) enum WorldContent {
 
 impl World {
     /// The directory of an authority at this origin.
-    pub(super) fn directory(&self, authority: &str) -> Directory {
+    pub(crate) fn directory(&self, authority: &str) -> Directory {
         let mut directory = self.directory.clone();
         for trust in &self.trusts {
             let identity = directory.managed_identities.iter().find(|identity| identity.client_id == trust.identity);
