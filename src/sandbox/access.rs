@@ -8,11 +8,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::directory::model::{Directory, SecretText};
+use super::entra::token::{SIGNALR_PROVIDER, unique};
 use super::keys::{self, Claims, RsaKey};
 use super::problem::Problem;
 use super::server::exchange::Received;
 use super::server::journal::fingerprint;
-use super::token::{SIGNALR_PROVIDER, unique};
 use super::unix_seconds;
 
 /// How long a temporary access key is good for. Source: description of the data action `auth/accessKey/action`.

@@ -8,9 +8,9 @@ use super::directory::scenario::{
     APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
 };
 use super::endpoint::Endpoint;
-use super::token::{EXCHANGE_AUDIENCES, ProvedBy, Subject};
+use super::entra::token::{self, EXCHANGE_AUDIENCES, ProvedBy, Subject};
 use super::written::PROGRAM;
-use super::{Sandbox, SandboxError, token};
+use super::{Sandbox, SandboxError};
 
 /// How the gateway is to prove itself to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

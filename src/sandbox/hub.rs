@@ -9,11 +9,11 @@ use rmpv::Value;
 use tokio::sync::oneshot;
 
 use super::connection::{Close, Connection, Delivery, connection};
+use super::entra::token::unique;
 use super::filter::Filter;
 use super::message::Message;
 use super::roster::{Audience, Page, Roster, Seen, Stay};
 use super::settings::HubSettings;
-use super::token::unique;
 
 /// The hubs of one endpoint, made when first needed.
 #[derive(Debug, Default)]

@@ -10,11 +10,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::directory::model::{Directory, DirectoryHandle, ManagedIdentity};
-use super::entra::{clock, expiry};
+use super::entra::service::{clock, expiry};
+use super::entra::token::{self, ProvedBy, Subject};
 use super::guid;
 use super::keys::RsaKey;
 use super::server::exchange::{Received, Reply, Service};
-use super::token::{self, ProvedBy, Subject};
 use super::unix_seconds;
 
 /// What makes the tokens of managed identities.

@@ -19,7 +19,6 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 mod access;
-mod assertion;
 mod certificates;
 mod client;
 mod config_file;
@@ -41,13 +40,11 @@ mod parameters;
 mod path;
 mod problem;
 mod provider;
-mod refusal;
 mod relay;
 mod rest;
 mod roster;
 mod server;
 mod settings;
-mod token;
 mod written;
 
 #[cfg(test)]
@@ -83,12 +80,12 @@ use certificates::CertificateAuthority;
 use client::Clients;
 use control::{Control, Front};
 use endpoint::EndpointService;
-use entra::Entra;
+use entra::service::Entra;
+use entra::token::unique;
 use identity::{AppService, IdentityIssuer, Imds};
 use keys::{Claims, RsaKey};
 use provider::{GcpMetadata, ProviderSecrets, Providers};
 use server::listen::Port;
-use token::unique;
 
 /// A running sandbox. Everything stops when it is dropped.
 #[derive(Debug)]
@@ -329,7 +326,7 @@ impl Sandbox {
     /// # Errors
     /// If it cannot be signed.
     pub fn external_assertion(&self, lifetime: Duration) -> Result<String, SandboxError> {
-        self.assertion(EXTERNAL_ISSUER, EXTERNAL_SUBJECT, token::EXCHANGE_AUDIENCES[0], lifetime)
+        self.assertion(EXTERNAL_ISSUER, EXTERNAL_SUBJECT, entra::token::EXCHANGE_AUDIENCES[0], lifetime)
     }
 
     fn assertion(&self, issuer: &str, subject: &str, audience: &str, life: Duration) -> Result<String, SandboxError> {

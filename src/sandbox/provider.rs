@@ -26,9 +26,9 @@ use super::directory::scenario::{
     GCP_ISSUER, GCP_SUBJECT, GITHUB_ISSUER, GITHUB_SUBJECT, OAUTH2_CLIENT_ID, OAUTH2_ISSUER, PIPELINES_ISSUER,
     PIPELINES_SUBJECT, SERVICE_CONNECTION,
 };
+use super::entra::token::{EXCHANGE_AUDIENCES, unique};
 use super::keys::{Claims, RsaKey};
 use super::server::exchange::{Received, Reply, Service};
-use super::token::{EXCHANGE_AUDIENCES, unique};
 use super::unix_seconds;
 
 /// The path that GitHub's request URL has here.

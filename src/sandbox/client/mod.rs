@@ -20,10 +20,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
+use super::entra::token::unique;
 use super::keys;
 use super::parameters;
 use super::server::exchange::{Received, Reply};
-use super::token::unique;
 
 mod events;
 pub(super) mod negotiate;

@@ -21,9 +21,9 @@ use super::model::{
 use super::roles::Role;
 use crate::sandbox::SandboxError;
 use crate::sandbox::certificates::ClientCertificate;
+use crate::sandbox::entra::token::{EXCHANGE_AUDIENCES, exchange_issuer, unique};
 use crate::sandbox::keys::RsaKey;
 use crate::sandbox::settings::EndpointSettings;
-use crate::sandbox::token::{EXCHANGE_AUDIENCES, exchange_issuer, unique};
 
 /// Tenant A: where the app registration and its managed identity live.
 pub const TENANT_A: &str = "aaaaaaaa-0000-4000-8000-00000000000a";

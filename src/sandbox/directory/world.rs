@@ -2,7 +2,7 @@
 //! and the files that go with it. Pure data; how it was written down, it does not know.
 
 use super::model::{Directory, FederatedCredential, SecretText};
-use crate::sandbox::token::exchange_issuer;
+use crate::sandbox::entra::token::exchange_issuer;
 
 /// What stands in the directory, in place of the ready-made scenario.
 #[derive(Clone, Debug)]

@@ -14,8 +14,8 @@ use crate::sandbox::directory::model::{
 use crate::sandbox::directory::roles::Role;
 use crate::sandbox::directory::scenario::object_id;
 use crate::sandbox::directory::world::{Trust, World, WorldContent, WorldFile};
+use crate::sandbox::entra::token::EXCHANGE_AUDIENCES;
 use crate::sandbox::keys::{PublicKey, RsaKey};
-use crate::sandbox::token::EXCHANGE_AUDIENCES;
 
 /// How long a secret is good for if not said.
 const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);

@@ -8,22 +8,22 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::keys::{Claims, RsaKey};
-use super::unix_seconds;
+use crate::sandbox::keys::{Claims, RsaKey};
+use crate::sandbox::unix_seconds;
 
 /// The application id of the SignalR resource provider, the same in every tenant.
-pub(super) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d";
+pub(crate) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d";
 
 /// How long before its issue a token is valid, in seconds: what Entra's own tokens show.
 const BACKDATED_SECS: i64 = 300;
 
 /// The audiences under which an Entra token may be exchanged for another, one for each cloud.
-pub(super) const EXCHANGE_AUDIENCES: [&str; 3] =
+pub(crate) const EXCHANGE_AUDIENCES: [&str; 3] =
     ["api://AzureADTokenExchange", "api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"];
 
 /// How a client proved that it is itself: the value of the claim `appidacr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ProvedBy {
+pub(crate) enum ProvedBy {
     /// A client secret.
     Secret,
     /// A certificate, or an assertion of another issuer.
@@ -32,21 +32,21 @@ pub(super) enum ProvedBy {
 
 /// Whom a token is for and about.
 #[derive(Clone, Debug)]
-pub(super) struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// The id of the tenant that issues it.
-    pub(super) tenant: &'a str,
+    pub(crate) tenant: &'a str,
     /// The client id of the app registration or managed identity.
-    pub(super) client_id: &'a str,
+    pub(crate) client_id: &'a str,
     /// The object id of its service principal in that tenant.
-    pub(super) object_id: &'a str,
+    pub(crate) object_id: &'a str,
     /// The audience, as it was asked for.
-    pub(super) audience: &'a str,
+    pub(crate) audience: &'a str,
     /// How the client proved itself.
-    pub(super) proved_by: ProvedBy,
+    pub(crate) proved_by: ProvedBy,
 }
 
 /// Whether a resource, as named in a scope or in a request of the metadata service, is that of Azure SignalR.
-pub(super) fn is_signalr(resource: &str) -> bool {
+pub(crate) fn is_signalr(resource: &str) -> bool {
     let resource = resource.trim_end_matches('/');
     // One service principal, two services: a token for the second is refused by the first.
     ["https://signalr.azure.com", "https://webpubsub.azure.com", SIGNALR_PROVIDER]
@@ -57,7 +57,7 @@ pub(super) fn is_signalr(resource: &str) -> bool {
 /// Makes an access token in the v1 format.
 ///
 /// Source: Microsoft's access token claims reference.
-pub(super) fn access_token(
+pub(crate) fn access_token(
     subject: &Subject<'_>,
     now: SystemTime,
     lifetime: Duration,
@@ -81,7 +81,7 @@ pub(super) fn access_token(
 
 /// Makes a managed identity's token for the exchange audience, in the v2 format: what a federated identity
 /// credential trusts is the v2 issuer.
-pub(super) fn exchange_token(
+pub(crate) fn exchange_token(
     subject: &Subject<'_>,
     authority: &str,
     now: SystemTime,
@@ -99,7 +99,7 @@ pub(super) fn exchange_token(
 }
 
 /// The issuer of a tenant's v2 tokens.
-pub(super) fn exchange_issuer(authority: &str, tenant: &str) -> String {
+pub(crate) fn exchange_issuer(authority: &str, tenant: &str) -> String {
     format!("{authority}/{tenant}/v2.0")
 }
 
@@ -123,7 +123,7 @@ fn common_claims(subject: &Subject<'_>, now: SystemTime, lifetime: Duration) -> 
 }
 
 /// 16 random bytes as text of 22 characters.
-pub(super) fn unique() -> String {
+pub(crate) fn unique() -> String {
     let mut bytes = [0_u8; 16];
     // Only an exhausted entropy source fails here; the id is then not unique, and nothing else.
     if rand::fill(&mut bytes).is_err() {

@@ -8,12 +8,12 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header};
 use serde_json::Value;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::certificates::{thumbprint_sha1, thumbprint_sha256};
-use super::directory::model::{Application, Directory};
-use super::keys::{self, Claims, RsaKey};
 use super::refusal::Refusal;
 use super::token;
-use super::unix_seconds;
+use crate::sandbox::certificates::{thumbprint_sha1, thumbprint_sha256};
+use crate::sandbox::directory::model::{Application, Directory};
+use crate::sandbox::keys::{self, Claims, RsaKey};
+use crate::sandbox::unix_seconds;
 
 /// How far the client's clock may be off, in seconds.
 const SKEW_SECS: i64 = 300;
@@ -159,7 +159,7 @@ fn check_federated(
         let Some(external) = external else {
             return Err(Refusal::assertion_invalid("The keys of the issuer could not be fetched."));
         };
-        verify_signature(assertion, external.keys.iter().map(super::keys::PublicKey::verifying))?;
+        verify_signature(assertion, external.keys.iter().map(crate::sandbox::keys::PublicKey::verifying))?;
     }
     check_time(request, claims).map(drop)
 }

@@ -10,12 +10,12 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::assertion::{self, UsedIds};
-use super::directory::model::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
-use super::keys::RsaKey;
 use super::refusal::{AnswerIds, Refusal};
-use super::server::exchange::{Received, Reply, Service};
 use super::token::{self, ProvedBy, Subject};
-use super::{is_guid, unix_seconds};
+use crate::sandbox::directory::model::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
+use crate::sandbox::keys::RsaKey;
+use crate::sandbox::server::exchange::{Received, Reply, Service};
+use crate::sandbox::{is_guid, unix_seconds};
 
 /// The one assertion type of RFC 7523.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -24,7 +24,7 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 const REPEATED_TOKENS: usize = 1000;
 
 /// Entra, as one authority.
-pub(super) struct Entra {
+pub(crate) struct Entra {
     authority: String,
     directory: DirectoryHandle,
     key: &'static RsaKey,
@@ -47,7 +47,7 @@ struct Issued {
 }
 
 impl Entra {
-    pub(super) fn new(authority: String, directory: DirectoryHandle, key: &'static RsaKey) -> Self {
+    pub(crate) fn new(authority: String, directory: DirectoryHandle, key: &'static RsaKey) -> Self {
         Self { authority, directory, key, state: Mutex::default() }
     }
 
@@ -194,7 +194,7 @@ impl Form {
 }
 
 /// Entra's clock.
-pub(super) fn clock(directory: &Directory) -> SystemTime {
+pub(crate) fn clock(directory: &Directory) -> SystemTime {
     let offset = directory.tokens.clock_offset_secs;
     let distance = Duration::from_secs(offset.unsigned_abs());
     if offset < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
@@ -264,6 +264,6 @@ fn answer(directory: &Directory, issued: &Issued) -> Value {
 }
 
 /// The expiry of a token made now, in seconds since 1970.
-pub(super) fn expiry(now: SystemTime, lifetime: Duration) -> i64 {
+pub(crate) fn expiry(now: SystemTime, lifetime: Duration) -> i64 {
     unix_seconds(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
 }
