@@ -39,7 +39,6 @@ mod page;
 mod parameters;
 mod path;
 mod problem;
-mod provider;
 mod relay;
 mod rest;
 mod roster;
@@ -82,9 +81,9 @@ use control::{Control, Front};
 use endpoint::EndpointService;
 use entra::service::Entra;
 use entra::token::unique;
-use identity::{AppService, IdentityIssuer, Imds};
+use identity::managed_identity::{AppService, IdentityIssuer, Imds};
+use identity::providers::{GcpMetadata, ProviderSecrets, Providers};
 use keys::{Claims, RsaKey};
-use provider::{GcpMetadata, ProviderSecrets, Providers};
 use server::listen::Port;
 
 /// A running sandbox. Everything stops when it is dropped.
@@ -255,19 +254,19 @@ impl Sandbox {
 
     /// What GitHub sets in `ACTIONS_ID_TOKEN_REQUEST_URL` and `ACTIONS_ID_TOKEN_REQUEST_TOKEN`.
     pub fn github_actions(&self) -> (String, SecretText) {
-        let url = format!("{}{}?api-version=2.0", self.providers.url(), provider::GITHUB_PATH);
+        let url = format!("{}{}?api-version=2.0", self.providers.url(), identity::providers::GITHUB_PATH);
         (url, self.provider_secrets.github.clone())
     }
 
     /// What Azure Pipelines sets in `SYSTEM_OIDCREQUESTURI`, and the value of `System.AccessToken`.
     pub fn azure_pipelines(&self) -> (String, SecretText) {
-        let url = format!("{}{}", self.providers.url(), provider::PIPELINES_PATH);
+        let url = format!("{}{}", self.providers.url(), identity::providers::PIPELINES_PATH);
         (url, self.provider_secrets.pipelines.clone())
     }
 
     /// The OAuth 2.0 token endpoint, and the secret of its client [`OAUTH2_CLIENT_ID`].
     pub fn oauth2_client(&self) -> (String, SecretText) {
-        let url = format!("{}{}", self.providers.url(), provider::OAUTH2_PATH);
+        let url = format!("{}{}", self.providers.url(), identity::providers::OAUTH2_PATH);
         (url, self.provider_secrets.oauth2.clone())
     }
 

@@ -21,22 +21,22 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCA
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::directory::model::SecretText;
-use super::directory::scenario::{
+use crate::sandbox::directory::model::SecretText;
+use crate::sandbox::directory::scenario::{
     GCP_ISSUER, GCP_SUBJECT, GITHUB_ISSUER, GITHUB_SUBJECT, OAUTH2_CLIENT_ID, OAUTH2_ISSUER, PIPELINES_ISSUER,
     PIPELINES_SUBJECT, SERVICE_CONNECTION,
 };
-use super::entra::token::{EXCHANGE_AUDIENCES, unique};
-use super::keys::{Claims, RsaKey};
-use super::server::exchange::{Received, Reply, Service};
-use super::unix_seconds;
+use crate::sandbox::entra::token::{EXCHANGE_AUDIENCES, unique};
+use crate::sandbox::keys::{Claims, RsaKey};
+use crate::sandbox::server::exchange::{Received, Reply, Service};
+use crate::sandbox::unix_seconds;
 
 /// The path that GitHub's request URL has here.
-pub(super) const GITHUB_PATH: &str = "/github/token";
+pub(crate) const GITHUB_PATH: &str = "/github/token";
 /// The path of a job of Azure Pipelines.
-pub(super) const PIPELINES_PATH: &str = "/contoso/_apis/distributedtask/hubs/build/plans/1/jobs/1/oidctoken";
+pub(crate) const PIPELINES_PATH: &str = "/contoso/_apis/distributedtask/hubs/build/plans/1/jobs/1/oidctoken";
 /// The path of the OAuth 2.0 token endpoint.
-pub(super) const OAUTH2_PATH: &str = "/oauth2/token";
+pub(crate) const OAUTH2_PATH: &str = "/oauth2/token";
 /// Where the metadata server answers for service accounts.
 const ACCOUNTS_PATH: &str = "/computeMetadata/v1/instance/service-accounts/";
 
@@ -49,14 +49,14 @@ const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
 /// What the providers know their callers by.
 #[derive(Clone, Debug)]
-pub(super) struct ProviderSecrets {
-    pub(super) github: SecretText,
-    pub(super) pipelines: SecretText,
-    pub(super) oauth2: SecretText,
+pub(crate) struct ProviderSecrets {
+    pub(crate) github: SecretText,
+    pub(crate) pipelines: SecretText,
+    pub(crate) oauth2: SecretText,
 }
 
 impl ProviderSecrets {
-    pub(super) fn generate() -> Self {
+    pub(crate) fn generate() -> Self {
         let secret = |between: &str| SecretText::new(format!("{}{between}{}", unique(), unique()));
         // What is not form-encoded on its way is not what arrives.
         Self { github: secret(""), pipelines: secret(""), oauth2: secret(": +") }
@@ -64,14 +64,14 @@ impl ProviderSecrets {
 }
 
 /// GitHub Actions, Azure Pipelines and an OAuth 2.0 authorization server.
-pub(super) struct Providers {
-    pub(super) secrets: ProviderSecrets,
-    pub(super) key: &'static RsaKey,
+pub(crate) struct Providers {
+    pub(crate) secrets: ProviderSecrets,
+    pub(crate) key: &'static RsaKey,
 }
 
 /// The metadata server of Google Cloud.
-pub(super) struct GcpMetadata {
-    pub(super) key: &'static RsaKey,
+pub(crate) struct GcpMetadata {
+    pub(crate) key: &'static RsaKey,
 }
 
 impl Service for Providers {

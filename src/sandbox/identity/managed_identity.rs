@@ -9,34 +9,34 @@ use std::time::SystemTime;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::directory::model::{Directory, DirectoryHandle, ManagedIdentity};
-use super::entra::service::{clock, expiry};
-use super::entra::token::{self, ProvedBy, Subject};
-use super::guid;
-use super::keys::RsaKey;
-use super::server::exchange::{Received, Reply, Service};
-use super::unix_seconds;
+use crate::sandbox::directory::model::{Directory, DirectoryHandle, ManagedIdentity};
+use crate::sandbox::entra::service::{clock, expiry};
+use crate::sandbox::entra::token::{self, ProvedBy, Subject};
+use crate::sandbox::guid;
+use crate::sandbox::keys::RsaKey;
+use crate::sandbox::server::exchange::{Received, Reply, Service};
+use crate::sandbox::unix_seconds;
 
 /// What makes the tokens of managed identities.
 #[derive(Clone)]
-pub(super) struct IdentityIssuer {
+pub(crate) struct IdentityIssuer {
     /// The origin of the authority that they are issued by.
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// The directory.
-    pub(super) directory: DirectoryHandle,
+    pub(crate) directory: DirectoryHandle,
     /// Entra's key.
-    pub(super) key: &'static RsaKey,
+    pub(crate) key: &'static RsaKey,
 }
 
 /// The instance metadata service.
-pub(super) struct Imds(pub(super) IdentityIssuer);
+pub(crate) struct Imds(pub(crate) IdentityIssuer);
 
 /// The identity endpoint of App Service.
-pub(super) struct AppService {
+pub(crate) struct AppService {
     /// What makes the tokens.
-    pub(super) issuer: IdentityIssuer,
+    pub(crate) issuer: IdentityIssuer,
     /// The secret that `X-IDENTITY-HEADER` must carry.
-    pub(super) secret: String,
+    pub(crate) secret: String,
 }
 
 /// A managed identity's token.
