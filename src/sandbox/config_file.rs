@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use super::directory::scenario::{
     APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
 };
-use super::endpoint::Endpoint;
 use super::entra::token::{self, EXCHANGE_AUDIENCES, ProvedBy, Subject};
+use super::signalr::endpoint::Endpoint;
 use super::written::PROGRAM;
 use super::{Sandbox, SandboxError};
 

@@ -18,32 +18,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-mod access;
 mod certificates;
 mod client;
 mod config_file;
-mod connection;
 mod control;
 mod directory;
-mod endpoint;
 mod entra;
 mod error;
 mod file;
-mod filter;
-mod hub;
 mod hub_protocol;
 mod identity;
 mod keys;
-mod message;
 mod page;
-mod parameters;
-mod path;
-mod problem;
 mod relay;
-mod rest;
-mod roster;
 mod server;
 mod settings;
+mod signalr;
 mod written;
 
 #[cfg(test)]
@@ -52,7 +42,6 @@ mod tests;
 pub use certificates::ClientCertificate;
 pub use client::ClientTimes;
 pub use config_file::{CredentialChoice, GatewayConfig, GatewayCredential};
-pub use connection::{Close, Connection, Delivery};
 pub use directory::model::{
     Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
@@ -63,28 +52,29 @@ pub use directory::scenario::{
     OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
 };
 pub use directory::world::World;
-pub use endpoint::Endpoint;
 pub use error::SandboxError;
 pub use file::{Description, FileError};
-pub use hub::Hubs;
 pub use keys::PublicKey;
-pub use message::{Content, Invocation, Message, Packed};
 pub use server::faults::{Fault, FaultKind, Faults};
 pub use server::journal::{Authorization, Entry, Journal, fingerprint};
 pub use server::listen::Server;
 pub use settings::{EndpointSettings, HubSettings, SandboxSettings};
+pub use signalr::connection::{Close, Connection, Delivery};
+pub use signalr::endpoint::Endpoint;
+pub use signalr::hub::Hubs;
+pub use signalr::message::{Content, Invocation, Message, Packed};
 pub use written::{Files, WorldFiles};
 
 use certificates::CertificateAuthority;
 use client::Clients;
 use control::{Control, Front};
-use endpoint::EndpointService;
 use entra::service::Entra;
 use entra::token::unique;
 use identity::managed_identity::{AppService, IdentityIssuer, Imds};
 use identity::providers::{GcpMetadata, ProviderSecrets, Providers};
 use keys::{Claims, RsaKey};
 use server::listen::Port;
+use signalr::endpoint::EndpointService;
 
 /// A running sandbox. Everything stops when it is dropped.
 #[derive(Debug)]

@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::endpoint::Endpoint;
 use super::entra::token::unique;
 use super::keys;
-use super::parameters;
 use super::server::exchange::{Received, Reply};
+use super::signalr::endpoint::Endpoint;
+use super::signalr::parameters;
 
 mod events;
 pub(super) mod negotiate;

@@ -8,10 +8,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Clients, Negotiated, State, Visitor, newcomer};
-use crate::sandbox::endpoint::Endpoint;
 use crate::sandbox::entra::token::unique;
-use crate::sandbox::parameters;
 use crate::sandbox::server::exchange::{Received, Reply};
+use crate::sandbox::signalr::endpoint::Endpoint;
+use crate::sandbox::signalr::parameters;
 
 /// The highest version of the negotiation.
 const MAX_VERSION: u64 = 1;

@@ -9,9 +9,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::ClientTimes;
 use super::replay::Replay;
-use crate::sandbox::connection::{Close, Connection, Delivery};
-use crate::sandbox::hub::Hub;
 use crate::sandbox::hub_protocol::{Decoder, Handshake, Protocol, ProtocolError, Record, handshake_answer};
+use crate::sandbox::signalr::connection::{Close, Connection, Delivery};
+use crate::sandbox::signalr::hub::Hub;
 
 /// What a client is told that calls the hub: there is no server behind it.
 const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream: nobody answers calls of clients";

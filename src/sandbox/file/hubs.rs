@@ -1,9 +1,9 @@
 //! The hubs of a described sandbox, and the groups that users are in before they connect. Knows no client.
 
 use super::reader::Reader;
-use crate::sandbox::parameters;
-use crate::sandbox::roster::MAX_LASTING_GROUPS;
 use crate::sandbox::settings::HubSettings;
+use crate::sandbox::signalr::parameters;
+use crate::sandbox::signalr::roster::MAX_LASTING_GROUPS;
 
 /// What a hub may be called.
 const RULE: &str = "a hub's name begins with a letter and has up to 128 letters, digits or _ ` , . [ ]";

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::{Outgoing, ProtocolError, Record};
-use crate::sandbox::message::{Json, RECORD_SEPARATOR};
+use crate::sandbox::signalr::message::{Json, RECORD_SEPARATOR};
 
 impl Serialize for Outgoing<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rmpv::Value;
 
 use super::{Outgoing, ProtocolError, Record};
-use crate::sandbox::message::MAX_DEPTH;
+use crate::sandbox::signalr::message::MAX_DEPTH;
 
 /// The longest length, in bytes. Source: HubProtocol.md.
 const MAX_PREFIX: usize = 5;

@@ -7,8 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use rmpv::Value;
 use serde::Deserialize;
 
-use super::connection::{Close, Delivery};
-use super::message::{Content, Invocation, Message, RECORD_SEPARATOR};
+use super::signalr::connection::{Close, Delivery};
+use super::signalr::message::{Content, Invocation, Message, RECORD_SEPARATOR};
 
 mod json;
 mod messagepack;

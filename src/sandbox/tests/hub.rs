@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::sandbox::connection::{Close, Delivery};
-use crate::sandbox::hub::Hub;
-use crate::sandbox::message::{Content, Invocation, Message};
-use crate::sandbox::roster::{Audience, Stay};
+use crate::sandbox::signalr::connection::{Close, Delivery};
+use crate::sandbox::signalr::hub::Hub;
+use crate::sandbox::signalr::message::{Content, Invocation, Message};
+use crate::sandbox::signalr::roster::{Audience, Stay};
 
 use super::*;
 

@@ -8,7 +8,7 @@
 
 /// A filter that was understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     Or(Box<Filter>, Box<Filter>),
     And(Box<Filter>, Box<Filter>),
     Not(Box<Filter>),
@@ -22,7 +22,7 @@ pub(super) enum Filter {
 
 /// Something with a text value, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Operand {
+pub(crate) enum Operand {
     UserId,
     ConnectionId,
     Text(String),
@@ -32,7 +32,7 @@ pub(super) enum Operand {
 /// A filter that was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the filter is not understood at character {at}")]
-pub(super) struct FilterError {
+pub(crate) struct FilterError {
     at: usize,
 }
 
@@ -41,7 +41,7 @@ const MAX_DEPTH: usize = 64;
 
 impl Filter {
     /// Reads a filter.
-    pub(super) fn parse(text: &str) -> Result<Self, FilterError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, FilterError> {
         let mut parser = Parser { text, at: 0, depth: 0 };
         let filter = parser.or()?;
         parser.skip_space();
@@ -49,7 +49,7 @@ impl Filter {
     }
 
     /// Whether a connection passes.
-    pub(super) fn passes(&self, connection: &str, user: Option<&str>, groups: &[&str]) -> bool {
+    pub(crate) fn passes(&self, connection: &str, user: Option<&str>, groups: &[&str]) -> bool {
         let value = |operand: &Operand| match operand {
             Operand::UserId => user.map(str::to_owned),
             Operand::ConnectionId => Some(connection.to_owned()),

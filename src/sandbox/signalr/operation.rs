@@ -7,16 +7,16 @@ use percent_encoding::percent_decode_str;
 
 /// A call that was understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// Whether the path is of the v1 form, which takes no `api-version` and answers a little differently.
-    pub(super) v1: bool,
+    pub(crate) v1: bool,
     /// What is called.
-    pub(super) operation: Operation,
+    pub(crate) operation: Operation,
 }
 
 /// An operation; names are percent-decoded, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     Health,
     AccessKey,
     Hub(String, HubOperation),
@@ -24,7 +24,7 @@ pub(super) enum Operation {
 
 /// An operation of a hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum HubOperation {
+pub(crate) enum HubOperation {
     Send,
     CloseConnections,
     Execute,
@@ -53,7 +53,7 @@ pub(super) enum HubOperation {
 
 /// A method and path that are no call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoCall {
+pub(crate) enum NoCall {
     /// There is nothing at this path.
     NotFound,
     /// There is something, but not by this method.
@@ -63,7 +63,7 @@ pub(super) enum NoCall {
 }
 
 /// Reads a method and a path as it was sent.
-pub(super) fn parse(method: &Method, path: &str) -> Result<Call, NoCall> {
+pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, NoCall> {
     let path = path.strip_prefix("/api/").ok_or(NoCall::NotFound)?;
     let (v1, path) = path.strip_prefix("v1/").map_or((false, path), |path| (true, path));
     // A slash at the end changes nothing.
@@ -181,7 +181,7 @@ impl Operation {
     /// asked for a token.
     ///
     /// Source: the actions are documented, which operation needs which is inferred from their descriptions.
-    pub(super) const fn data_action(&self) -> Option<&'static str> {
+    pub(crate) const fn data_action(&self) -> Option<&'static str> {
         use HubOperation as Op;
         Some(match self {
             Self::Health => return None,

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::directory::model::{Directory, SecretText};
-use super::entra::token::{SIGNALR_PROVIDER, unique};
-use super::keys::{self, Claims, RsaKey};
 use super::problem::Problem;
-use super::server::exchange::Received;
-use super::server::journal::fingerprint;
-use super::unix_seconds;
+use crate::sandbox::directory::model::{Directory, SecretText};
+use crate::sandbox::entra::token::{SIGNALR_PROVIDER, unique};
+use crate::sandbox::keys::{self, Claims, RsaKey};
+use crate::sandbox::server::exchange::Received;
+use crate::sandbox::server::journal::fingerprint;
+use crate::sandbox::unix_seconds;
 
 /// How long a temporary access key is good for. Source: description of the data action `auth/accessKey/action`.
 const TEMPORARY_KEY_LIFE: Duration = Duration::from_secs(90 * 60);
@@ -23,7 +23,7 @@ const MAX_TEMPORARY_KEYS: usize = 1000;
 
 /// The access keys of a resource. They do not print.
 #[derive(Debug)]
-pub(super) struct AccessKeys {
+pub(crate) struct AccessKeys {
     primary: SecretText,
     /// Signs what `:generateToken` gives out. No caller has it, so it counts with local auth turned off too.
     issuing: SecretText,
@@ -39,7 +39,7 @@ struct TemporaryKey {
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Caller {
+pub(crate) enum Caller {
     /// A service principal of the resource's tenant, by its object id.
     Principal(String),
     /// Someone who has an access key.
@@ -47,31 +47,31 @@ pub(super) enum Caller {
 }
 
 /// The resource that is called.
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// The directory.
-    pub(super) directory: &'a Directory,
+    pub(crate) directory: &'a Directory,
     /// The resource's name.
-    pub(super) resource: &'a str,
+    pub(crate) resource: &'a str,
     /// The resource's origin, such as `https://127.0.0.1:8443`.
-    pub(super) origin: &'a str,
+    pub(crate) origin: &'a str,
     /// Entra's key.
-    pub(super) entra: &'static RsaKey,
+    pub(crate) entra: &'static RsaKey,
 }
 
 impl AccessKeys {
     /// Keys with this primary key, or a new one.
-    pub(super) fn with_primary(primary: Option<SecretText>) -> Self {
+    pub(crate) fn with_primary(primary: Option<SecretText>) -> Self {
         let key = || SecretText::new(format!("{}{}", unique(), unique()));
         Self { primary: primary.unwrap_or_else(key), issuing: key(), temporary: Mutex::default() }
     }
 
     /// The primary key.
-    pub(super) const fn primary(&self) -> &SecretText {
+    pub(crate) const fn primary(&self) -> &SecretText {
         &self.primary
     }
 
     /// Makes a temporary key: its id, and the key.
-    pub(super) fn issue_temporary(&self, now: SystemTime) -> (String, String) {
+    pub(crate) fn issue_temporary(&self, now: SystemTime) -> (String, String) {
         let (id, key) = (unique(), format!("{}{}", unique(), unique()));
         let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
         temporary.retain(|key| key.expires > now);
@@ -86,7 +86,7 @@ impl AccessKeys {
     /// Makes a client's token for `audience`, as `:generateToken` does.
     ///
     /// Source: what the official SDKs sign; the service reads the user from `asrs.s.uid`, else from `nameid`.
-    pub(super) fn client_token(
+    pub(crate) fn client_token(
         &self,
         audience: &str,
         user: Option<&str>,
@@ -107,7 +107,7 @@ impl AccessKeys {
 
     /// Checks the token of a client that connects to `hub` of the resource with one of these origins, and returns its
     /// claims. What is wrong with it is in the error.
-    pub(super) fn check_client_token(
+    pub(crate) fn check_client_token(
         &self,
         token: &str,
         origin: &str,
@@ -139,7 +139,7 @@ impl AccessKeys {
 
     /// Checks the signature of a token. `local_auth` says whether the primary key counts; a temporary key counts under
     /// its id, `key_id`.
-    pub(super) fn verify(
+    pub(crate) fn verify(
         &self,
         token: &str,
         key_id: Option<&str>,
@@ -162,7 +162,7 @@ impl AccessKeys {
 }
 
 /// Checks the bearer token of a request.
-pub(super) fn authenticate(
+pub(crate) fn authenticate(
     request: &Received,
     target: &Target<'_>,
     access_keys: &AccessKeys,
@@ -222,7 +222,7 @@ fn check_entra_token(
 }
 
 /// Whether the caller may do what needs `action`.
-pub(super) fn is_allowed(caller: &Caller, action: &str, target: &Target<'_>) -> bool {
+pub(crate) fn is_allowed(caller: &Caller, action: &str, target: &Target<'_>) -> bool {
     let Caller::Principal(object_id) = caller else {
         return true;
     };

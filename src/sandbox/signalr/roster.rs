@@ -15,14 +15,14 @@ use super::filter::Filter;
 /// How many groups without an end a user keeps; the oldest goes first.
 ///
 /// Source: description of `ttl` in the data-plane swagger of 2024-12-01.
-pub(super) const MAX_LASTING_GROUPS: usize = 100;
+pub(crate) const MAX_LASTING_GROUPS: usize = 100;
 
 /// How long a group without an end is kept for a user. Source: as above.
 const LASTING: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Who is connected, and what users are in.
 #[derive(Debug, Default)]
-pub(super) struct Roster {
+pub(crate) struct Roster {
     /// The connections by their ids, in the order in which lists show them.
     connections: BTreeMap<String, Member>,
     /// What users are in, connected or not.
@@ -40,7 +40,7 @@ struct Member {
 }
 
 /// Where the answer to a call goes.
-pub(super) type Answer = oneshot::Sender<Result<Value, String>>;
+pub(crate) type Answer = oneshot::Sender<Result<Value, String>>;
 
 /// How a connection is in a group.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,7 +64,7 @@ struct UserGroup {
 
 /// Whom something is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Audience<'a> {
+pub(crate) enum Audience<'a> {
     /// Everyone in the hub.
     All,
     /// The connections of a user.
@@ -77,7 +77,7 @@ pub(super) enum Audience<'a> {
 
 /// For how long a user is added to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stay {
+pub(crate) enum Stay {
     /// No end was said.
     Lasting,
     /// The connections that the user has now, and no later ones.
@@ -88,27 +88,27 @@ pub(super) enum Stay {
 
 /// A connected client, as people see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// The connection id.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// The user, if the client named one.
-    pub(super) user: Option<String>,
+    pub(crate) user: Option<String>,
     /// The groups that it is in, in their order.
-    pub(super) groups: Vec<String>,
+    pub(crate) groups: Vec<String>,
 }
 
 /// The members of a group, one page of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Connection ids with their users, in the order of the ids.
-    pub(super) members: Vec<(String, Option<String>)>,
+    pub(crate) members: Vec<(String, Option<String>)>,
     /// Whether there are more.
-    pub(super) more: bool,
+    pub(crate) more: bool,
 }
 
 impl Roster {
     /// Adds a connection. It is in its user's groups at once.
-    pub(super) fn connect(&mut self, id: &str, user: Option<&str>, outbox: Outbox, now: Instant) {
+    pub(crate) fn connect(&mut self, id: &str, user: Option<&str>, outbox: Outbox, now: Instant) {
         let kept = user.and_then(|user| self.user_groups.get(user)).into_iter().flatten();
         let groups = kept.filter(|kept| kept.until > now).map(|kept| {
             let membership = Membership { by_itself: false, through_user: Some(Until::At(kept.until)) };
@@ -119,17 +119,17 @@ impl Roster {
     }
 
     /// Takes a connection out. What it was in ends; what its user is in stays.
-    pub(super) fn disconnect(&mut self, connection: &str) {
+    pub(crate) fn disconnect(&mut self, connection: &str) {
         self.connections.remove(connection);
     }
 
     /// How many are connected.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.connections.len()
     }
 
     /// The first connections, up to `limit`.
-    pub(super) fn first(&self, limit: usize, now: Instant) -> Vec<Seen> {
+    pub(crate) fn first(&self, limit: usize, now: Instant) -> Vec<Seen> {
         let seen = |(id, member): (&String, &Member)| {
             let mut groups: Vec<_> =
                 member.groups.keys().filter(|group| member.in_group(group, now)).cloned().collect();
@@ -140,13 +140,13 @@ impl Roster {
     }
 
     /// The ids of an audience but for the excluded ones.
-    pub(super) fn ids(&self, of: Audience<'_>, excluded: &[String], now: Instant) -> Vec<String> {
+    pub(crate) fn ids(&self, of: Audience<'_>, excluded: &[String], now: Instant) -> Vec<String> {
         let members = self.connections.iter().filter(|(id, member)| member.is_in(id, of, now));
         members.filter(|(id, _)| !excluded.contains(id)).map(|(id, _)| id.clone()).collect()
     }
 
     /// The ids that a filter lets pass; all of them without one.
-    pub(super) fn filtered(&self, filter: Option<&Filter>, now: Instant) -> Vec<String> {
+    pub(crate) fn filtered(&self, filter: Option<&Filter>, now: Instant) -> Vec<String> {
         let passes = |id: &str, member: &Member| {
             let groups = member.groups.keys().map(String::as_str).filter(|group| member.in_group(group, now));
             let groups: Vec<&str> = groups.collect();
@@ -156,13 +156,13 @@ impl Roster {
     }
 
     /// Whether an audience has anyone in it.
-    pub(super) fn exists(&self, whom: Audience<'_>, now: Instant) -> bool {
+    pub(crate) fn exists(&self, whom: Audience<'_>, now: Instant) -> bool {
         self.connections.iter().any(|(id, member)| member.is_in(id, whom, now))
     }
 
     /// Queues a delivery for an audience but for the excluded connections, and returns how many get it. Whoever lets
     /// too much pile up is closed.
-    pub(super) fn deliver(
+    pub(crate) fn deliver(
         &mut self,
         to: Audience<'_>,
         delivery: &Delivery,
@@ -186,40 +186,40 @@ impl Roster {
     }
 
     /// Closes a connection. `false` if there is no such one.
-    pub(super) fn close(&mut self, connection: &str, close: Close) -> bool {
+    pub(crate) fn close(&mut self, connection: &str, close: Close) -> bool {
         self.connections.remove(connection).map(|member| member.outbox.close(close)).is_some()
     }
 
     /// Remembers a call that a connection is to answer.
-    pub(super) fn expect_answer(&mut self, connection: &str, call: &str, answer: Answer) {
+    pub(crate) fn expect_answer(&mut self, connection: &str, call: &str, answer: Answer) {
         if let Some(member) = self.connections.get_mut(connection) {
             member.calls.insert(call.to_owned(), answer);
         }
     }
 
     /// Takes a call that a connection was to answer.
-    pub(super) fn take_call(&mut self, connection: &str, call: &str) -> Option<Answer> {
+    pub(crate) fn take_call(&mut self, connection: &str, call: &str) -> Option<Answer> {
         self.connections.get_mut(connection)?.calls.remove(call)
     }
 
     /// Puts a connection into a group. `false` if there is no such connection.
-    pub(super) fn join(&mut self, connection: &str, group: &str) -> bool {
+    pub(crate) fn join(&mut self, connection: &str, group: &str) -> bool {
         let member = self.connections.get_mut(connection);
         member.map(|member| member.groups.entry(group.to_owned()).or_default().by_itself = true).is_some()
     }
 
     /// Takes a connection out of a group. `false` if there is no such connection.
-    pub(super) fn leave(&mut self, connection: &str, group: &str) -> bool {
+    pub(crate) fn leave(&mut self, connection: &str, group: &str) -> bool {
         self.connections.get_mut(connection).map(|member| member.groups.remove(group)).is_some()
     }
 
     /// Takes a connection out of all groups. `false` if there is no such connection.
-    pub(super) fn leave_all(&mut self, connection: &str) -> bool {
+    pub(crate) fn leave_all(&mut self, connection: &str) -> bool {
         self.connections.get_mut(connection).map(|member| member.groups.clear()).is_some()
     }
 
     /// Puts a user into a group: its connections, and those to come if `stay` says so.
-    pub(super) fn user_join(&mut self, user: &str, group: &str, stay: Stay, now: Instant) {
+    pub(crate) fn user_join(&mut self, user: &str, group: &str, stay: Stay, now: Instant) {
         let through = match stay {
             Stay::ConnectedNow => Until::Disconnected,
             Stay::Lasting => Until::At(now + LASTING),
@@ -236,7 +236,7 @@ impl Roster {
 
     /// Takes a user, and all its connections, out of a group. What they joined by themselves ends too, as in the
     /// official emulator.
-    pub(super) fn user_leave(&mut self, user: &str, group: &str) {
+    pub(crate) fn user_leave(&mut self, user: &str, group: &str) {
         if let Some(groups) = self.user_groups.get_mut(user) {
             groups.retain(|kept| kept.group != group);
         }
@@ -246,7 +246,7 @@ impl Roster {
     }
 
     /// Takes a user, and all its connections, out of all groups.
-    pub(super) fn user_leave_all(&mut self, user: &str) {
+    pub(crate) fn user_leave_all(&mut self, user: &str) {
         self.user_groups.remove(user);
         for member in self.of_user_mut(user) {
             member.groups.clear();
@@ -254,7 +254,7 @@ impl Roster {
     }
 
     /// Whether a user is in a group, connected or not.
-    pub(super) fn user_in_group(&self, user: &str, group: &str, now: Instant) -> bool {
+    pub(crate) fn user_in_group(&self, user: &str, group: &str, now: Instant) -> bool {
         let mut kept = self.user_groups.get(user).into_iter().flatten();
         kept.any(|kept| kept.group == group && kept.until > now)
             || self
@@ -265,7 +265,7 @@ impl Roster {
     }
 
     /// Lists up to `limit` connections of a group whose ids come after `after`.
-    pub(super) fn list(&self, group: &str, after: Option<&str>, limit: usize, now: Instant) -> Page {
+    pub(crate) fn list(&self, group: &str, after: Option<&str>, limit: usize, now: Instant) -> Page {
         let members = self.connections.iter().filter(|(_, member)| member.in_group(group, now));
         let mut members = members.filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
         let page = members.by_ref().take(limit).map(|(id, member)| (id.clone(), member.user.clone())).collect();

@@ -9,16 +9,16 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
 use super::access::{self, AccessKeys, Target};
-use super::client::{self, Clients};
-use super::directory::model::{DirectoryHandle, SecretText};
 use super::hub::Hubs;
-use super::keys::RsaKey;
+use super::operation::{self, Operation};
 use super::parameters;
-use super::path::{self, Operation};
 use super::problem::{Form, Problem};
 use super::rest;
-use super::server::exchange::{Received, Reply, Service};
-use super::server::listen::Server;
+use crate::sandbox::client::{self, Clients};
+use crate::sandbox::directory::model::{DirectoryHandle, SecretText};
+use crate::sandbox::keys::RsaKey;
+use crate::sandbox::server::exchange::{Received, Reply, Service};
+use crate::sandbox::server::listen::Server;
 
 /// The largest body of a request, in bytes. Source: the service's documented limits (1 MB).
 const MAX_BODY: usize = 1024 * 1024;
@@ -41,16 +41,16 @@ pub struct Endpoint {
 }
 
 /// What answers the requests of one endpoint.
-pub(super) struct EndpointService {
-    pub(super) endpoint: Endpoint,
-    pub(super) clients: Arc<Clients>,
-    pub(super) directory: DirectoryHandle,
-    pub(super) entra: &'static RsaKey,
+pub(crate) struct EndpointService {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) directory: DirectoryHandle,
+    pub(crate) entra: &'static RsaKey,
 }
 
 impl Endpoint {
     /// An endpoint with this primary access key, or a new one. `public_host` is a name it is reached by, at whatever port.
-    pub(super) fn new(server: Server, access_key: Option<SecretText>, public_host: Option<&str>) -> Self {
+    pub(crate) fn new(server: Server, access_key: Option<SecretText>, public_host: Option<&str>) -> Self {
         let keys = Arc::new(AccessKeys::with_primary(access_key));
         Self { server, hubs: Arc::default(), keys, public_host: public_host.map(Arc::from) }
     }
@@ -70,7 +70,7 @@ impl Endpoint {
         self.keys.primary()
     }
 
-    pub(super) fn keys(&self) -> &AccessKeys {
+    pub(crate) fn keys(&self) -> &AccessKeys {
         &self.keys
     }
 }
@@ -105,7 +105,7 @@ impl Service for EndpointService {
 
 impl EndpointService {
     /// Answers a client, at whatever address of the sandbox it came in.
-    pub(super) async fn answer_client(&self, request: Received) -> Reply {
+    pub(crate) async fn answer_client(&self, request: Received) -> Reply {
         if let Err(problem) = check_size(&request) {
             return problem.reply(Form::V1);
         }
@@ -127,7 +127,7 @@ impl EndpointService {
         if directory.resource(name).is_some_and(|resource| !resource.public_network) {
             return Err(Problem::NetworkClosed);
         }
-        let call = path::parse(&request.method, &request.path).map_err(Problem::NoCall)?;
+        let call = operation::parse(&request.method, &request.path).map_err(Problem::NoCall)?;
         let Some(action) = call.operation.data_action() else {
             return Ok(Reply::empty(StatusCode::OK).verdict("healthy"));
         };

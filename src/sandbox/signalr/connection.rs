@@ -70,7 +70,7 @@ pub struct Connection {
 
 /// The hub's end of a connection.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     sender: mpsc::UnboundedSender<(Delivery, usize)>,
     shared: Arc<Shared>,
 }
@@ -82,7 +82,7 @@ struct Shared {
 }
 
 /// A hub's end and a client's end of a connection.
-pub(super) fn connection(hub: Arc<Hub>, id: String, user: Option<String>) -> (Outbox, Connection) {
+pub(crate) fn connection(hub: Arc<Hub>, id: String, user: Option<String>) -> (Outbox, Connection) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::default());
     let outbox = Outbox { sender, shared: Arc::clone(&shared) };
@@ -91,7 +91,7 @@ pub(super) fn connection(hub: Arc<Hub>, id: String, user: Option<String>) -> (Ou
 
 impl Outbox {
     /// Queues a delivery. `false` if the client has let too much pile up, or is gone.
-    pub(super) fn push(&self, delivery: Delivery) -> bool {
+    pub(crate) fn push(&self, delivery: Delivery) -> bool {
         let size = OVERHEAD + delivery.size();
         let waiting = self.shared.waiting.fetch_add(size, Ordering::Relaxed);
         if waiting > 0 && waiting + size > MAX_WAITING {
@@ -102,7 +102,7 @@ impl Outbox {
     }
 
     /// Ends the connection: what waits is still delivered, then the close.
-    pub(super) fn close(self, close: Close) {
+    pub(crate) fn close(self, close: Close) {
         // The hub gives up a connection once, so this is the first close.
         let _ = self.shared.close.set(close);
     }

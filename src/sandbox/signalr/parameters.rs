@@ -5,13 +5,13 @@
 use std::ops::RangeInclusive;
 
 use super::problem::Problem;
-use super::server::exchange::Received;
+use crate::sandbox::server::exchange::Received;
 
 /// The versions of the REST API. What the service answers to others is not documented; the sandbox answers 400.
 const API_VERSIONS: [&str; 5] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01"];
 
 /// Checks `api-version`, which every call but those of the v1 form carries.
-pub(super) fn check_version(request: &Received) -> Result<(), Problem> {
+pub(crate) fn check_version(request: &Received) -> Result<(), Problem> {
     match request.query_value("api-version") {
         Some(version) if API_VERSIONS.contains(&version.as_str()) => Ok(()),
         Some(version) => Err(Problem::Invalid("api-version", format!("The api-version '{version}' is not supported."))),
@@ -20,7 +20,7 @@ pub(super) fn check_version(request: &Received) -> Result<(), Problem> {
 }
 
 /// The hub's full name: an application's hubs are its own.
-pub(super) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem> {
+pub(crate) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem> {
     let checked = |parameter, name: &str| {
         if is_name(name) {
             return Ok(());
@@ -37,7 +37,7 @@ pub(super) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem>
 }
 
 /// A connection id.
-pub(super) fn connection(id: &str) -> Result<&str, Problem> {
+pub(crate) fn connection(id: &str) -> Result<&str, Problem> {
     if id.is_empty() {
         Err(Problem::Invalid("connectionId", String::from("The connection id is empty.")))
     } else {
@@ -46,25 +46,25 @@ pub(super) fn connection(id: &str) -> Result<&str, Problem> {
 }
 
 /// A group's name.
-pub(super) fn group(name: &str) -> Result<&str, Problem> {
+pub(crate) fn group(name: &str) -> Result<&str, Problem> {
     let message = "The group name must have 1 to 1024 characters, no line feed and not only white space.";
     if is_text(name, 1024) { Ok(name) } else { Err(Problem::Invalid("group", String::from(message))) }
 }
 
 /// A user id.
-pub(super) fn user(id: &str) -> Result<&str, Problem> {
+pub(crate) fn user(id: &str) -> Result<&str, Problem> {
     let message = "The user id must have 1 to 1024 characters.";
     if (1..=1024).contains(&id.chars().count()) { Ok(id) } else { Err(Problem::Invalid("user", String::from(message))) }
 }
 
 /// A stream id.
-pub(super) fn stream(id: &str) -> Result<&str, Problem> {
+pub(crate) fn stream(id: &str) -> Result<&str, Problem> {
     let message = "The stream id must have 1 to 100 characters and not only white space.";
     if is_text(id, 100) { Ok(id) } else { Err(Problem::Invalid("streamId", String::from(message))) }
 }
 
 /// A whole number in the query.
-pub(super) fn number(
+pub(crate) fn number(
     request: &Received,
     name: &'static str,
     range: RangeInclusive<u32>,
@@ -81,7 +81,7 @@ pub(super) fn number(
 }
 
 /// A truth value in the query; `false` if it is not there.
-pub(super) fn flag(request: &Received, name: &'static str) -> Result<bool, Problem> {
+pub(crate) fn flag(request: &Received, name: &'static str) -> Result<bool, Problem> {
     match request.query_value(name) {
         None => Ok(false),
         Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
@@ -91,7 +91,7 @@ pub(super) fn flag(request: &Received, name: &'static str) -> Result<bool, Probl
 }
 
 /// Whether this may be the name of a hub, or of an application.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic())
         && characters.all(|next| next.is_ascii_alphanumeric() || matches!(next, '_' | '`' | ',' | '.' | '[' | ']'))

@@ -8,15 +8,15 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, StatusCode};
 use serde_json::json;
 
-use super::path::NoCall;
-use super::server::exchange::Reply;
+use super::operation::NoCall;
+use crate::sandbox::server::exchange::Reply;
 
 /// The header that tells which thing a 404 is about.
-pub(super) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// Which form of the API a call is of: they differ in statuses and in the body of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// `/api/v1/…`: errors are text.
     V1,
     /// `/api/…?api-version=…`: errors are an `ErrorDetail`.
@@ -25,7 +25,7 @@ pub(super) enum Form {
 
 /// Why a request is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     /// There is no token.
     NoToken,
     /// The token is refused, for this reason.
@@ -58,7 +58,7 @@ pub(super) enum Problem {
 
 impl Problem {
     /// The answer.
-    pub(super) fn reply(&self, form: Form) -> Reply {
+    pub(crate) fn reply(&self, form: Form) -> Reply {
         match self {
             Self::NoToken => {
                 Reply::empty(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, "Bearer").verdict("no token")

@@ -17,11 +17,11 @@ use super::endpoint::Endpoint;
 use super::filter::Filter;
 use super::hub::{Command, Hub};
 use super::message::{self, Content, Invocation, Message, PayloadError};
+use super::operation::HubOperation;
 use super::parameters;
-use super::path::HubOperation;
 use super::problem::{ERROR_CODE, Form, Problem};
 use super::roster::{Audience, Stay};
-use super::server::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{Received, Reply};
 
 /// How long a call waits for the client's answer. The service's own limit is not documented; this is the SDK's usual
 /// time for a client result.
@@ -37,16 +37,16 @@ const MAX_PAGE: u32 = 200;
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One call of a hub's operation.
-pub(super) struct HubCall<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) request: &'a Received,
-    pub(super) form: Form,
-    pub(super) hub: &'a str,
+pub(crate) struct HubCall<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) request: &'a Received,
+    pub(crate) form: Form,
+    pub(crate) hub: &'a str,
 }
 
 impl HubCall<'_> {
     /// Carries out the operation.
-    pub(super) async fn carry_out(&self, operation: HubOperation, at: SystemTime) -> Result<Reply, Problem> {
+    pub(crate) async fn carry_out(&self, operation: HubOperation, at: SystemTime) -> Result<Reply, Problem> {
         use HubOperation as Op;
         let now = Instant::now();
         let name = parameters::hub_name(self.request, self.hub)?;

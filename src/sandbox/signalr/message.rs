@@ -12,10 +12,10 @@ use serde::ser::{Serialize, Serializer};
 
 /// How deep `MessagePack` may be, as `rmpv` counts: two for each array or map, and three for a text at the bottom. So arrays
 /// and maps may be in each other 128 deep, as in JSON: each level takes stack.
-pub(super) const MAX_DEPTH: usize = 2 * 128 + 3;
+pub(crate) const MAX_DEPTH: usize = 2 * 128 + 3;
 
 /// The byte that ends a record of the JSON hub protocol.
-pub(super) const RECORD_SEPARATOR: u8 = 0x1E;
+pub(crate) const RECORD_SEPARATOR: u8 = 0x1E;
 
 /// A message to clients.
 #[derive(Debug)]
@@ -25,19 +25,19 @@ pub struct Message {
     /// How much memory it stands for, in bytes: the size of the body it came in, or of what is kept of it.
     pub size: usize,
     /// Its records.
-    pub(super) records: Records,
+    pub(crate) records: Records,
 }
 
 /// The records of a message, one for each hub protocol: made for the first receiver, shared by all.
 #[derive(Debug, Default)]
-pub(super) struct Records {
+pub(crate) struct Records {
     text: OnceLock<Bytes>,
     binary: OnceLock<Bytes>,
 }
 
 impl Records {
     /// The record for a protocol of text or of bytes.
-    pub(super) const fn of(&self, binary: bool) -> &OnceLock<Bytes> {
+    pub(crate) const fn of(&self, binary: bool) -> &OnceLock<Bytes> {
         if binary { &self.binary } else { &self.text }
     }
 }
@@ -79,7 +79,7 @@ pub struct Packed(Bytes);
 
 /// Why a body is no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PayloadError {
+pub(crate) enum PayloadError {
     #[error("the content type is none of application/json, application/x-msgpack and application/octet-stream")]
     ContentType,
     #[error("the body is not {0}: {1}")]
@@ -90,12 +90,12 @@ pub(super) enum PayloadError {
 
 impl Message {
     /// A message that stands for `size` bytes of memory.
-    pub(super) fn new(content: Content, size: usize) -> Self {
+    pub(crate) fn new(content: Content, size: usize) -> Self {
         Self { content, size, records: Records::default() }
     }
 
     /// Reads the body of a send.
-    pub(super) fn read(content_type: Option<&str>, body: &Bytes) -> Result<Self, PayloadError> {
+    pub(crate) fn read(content_type: Option<&str>, body: &Bytes) -> Result<Self, PayloadError> {
         let content = match content_type.map(media_type).as_deref() {
             Some("application/json" | "text/json") => Invocation::from_value(json_value(body)?)?.into(),
             Some("application/x-msgpack") => Invocation::from_value(messagepack_value(body)?)?.into(),
@@ -144,7 +144,7 @@ impl From<Invocation> for Content {
 
 impl Packed {
     /// The method and its arguments. `None` is not to be expected: only what was read is packed.
-    pub(super) fn unpack(&self) -> Option<Invocation> {
+    pub(crate) fn unpack(&self) -> Option<Invocation> {
         // Neither the target nor the array around both adds to the depth of what was read as a map.
         let value = rmpv::decode::read_value_with_max_depth(&mut self.0.as_ref(), MAX_DEPTH).ok()?;
         let Value::Array(fields) = value else { return None };
@@ -161,7 +161,7 @@ impl Invocation {
 
     /// Reads `{"target", "arguments"}`. Names are compared without case, since SDKs write them in upper case; unknown
     /// ones are passed over; `arguments` may be missing or null.
-    pub(super) fn from_value(value: Value) -> Result<Self, PayloadError> {
+    pub(crate) fn from_value(value: Value) -> Result<Self, PayloadError> {
         let Value::Map(fields) = value else {
             return Err(PayloadError::Shape);
         };
@@ -190,12 +190,12 @@ impl Invocation {
 }
 
 /// Whether a content type is JSON's.
-pub(super) fn is_json(content_type: Option<&str>) -> bool {
+pub(crate) fn is_json(content_type: Option<&str>) -> bool {
     matches!(content_type.map(media_type).as_deref(), Some("application/json" | "text/json"))
 }
 
 /// Reads a JSON body.
-pub(super) fn json_value(body: &[u8]) -> Result<Value, PayloadError> {
+pub(crate) fn json_value(body: &[u8]) -> Result<Value, PayloadError> {
     serde_json::from_slice(body).map_err(|err| PayloadError::Malformed("JSON", err.to_string()))
 }
 
@@ -243,7 +243,7 @@ fn media_type(content_type: &str) -> String {
 }
 
 /// A value as JSON. Numbers keep their kind, keys their order; bytes become base64; keys that are no text become text.
-pub(super) struct Json<'a>(pub(super) &'a Value);
+pub(crate) struct Json<'a>(pub(crate) &'a Value);
 
 impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -269,7 +269,7 @@ impl Serialize for Json<'_> {
 }
 
 /// A value as JSON in memory, which sorts keys.
-pub(super) fn to_json(value: &Value) -> serde_json::Value {
+pub(crate) fn to_json(value: &Value) -> serde_json::Value {
     // Keys are text and nothing is written: this cannot fail.
     serde_json::to_value(Json(value)).unwrap_or_default()
 }

@@ -9,11 +9,11 @@ use rmpv::Value;
 use tokio::sync::oneshot;
 
 use super::connection::{Close, Connection, Delivery, connection};
-use super::entra::token::unique;
 use super::filter::Filter;
 use super::message::Message;
 use super::roster::{Audience, Page, Roster, Seen, Stay};
-use super::settings::HubSettings;
+use crate::sandbox::entra::token::unique;
+use crate::sandbox::settings::HubSettings;
 
 /// The hubs of one endpoint, made when first needed.
 #[derive(Debug, Default)]
@@ -21,13 +21,13 @@ pub struct Hubs(Mutex<HashMap<String, Arc<Hub>>>);
 
 /// One hub.
 #[derive(Debug, Default)]
-pub(super) struct Hub {
+pub(crate) struct Hub {
     roster: Mutex<Roster>,
 }
 
 /// One command of `:execute`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Send a message.
     Send(Arc<Message>),
     /// Join a group.
@@ -40,7 +40,7 @@ pub(super) enum Command {
 
 /// A call under way. Dropped before the answer, it is forgotten.
 #[derive(Debug)]
-pub(super) struct PendingCall {
+pub(crate) struct PendingCall {
     hub: Arc<Hub>,
     connection: String,
     id: String,
@@ -49,17 +49,17 @@ pub(super) struct PendingCall {
 
 impl Hubs {
     /// The hub with this name, which is made if there is none yet.
-    pub(super) fn hub(&self, name: &str) -> Arc<Hub> {
+    pub(crate) fn hub(&self, name: &str) -> Arc<Hub> {
         Arc::clone(self.hubs().entry(name.to_ascii_lowercase()).or_default())
     }
 
     /// The hub with this name, empty and forgotten if there is none: for calls that only look or send.
-    pub(super) fn existing(&self, name: &str) -> Arc<Hub> {
+    pub(crate) fn existing(&self, name: &str) -> Arc<Hub> {
         self.hubs().get(&name.to_ascii_lowercase()).map(Arc::clone).unwrap_or_default()
     }
 
     /// Makes a hub, with users in groups before any of them connects.
-    pub(super) fn prepare(&self, settings: &HubSettings, now: Instant) {
+    pub(crate) fn prepare(&self, settings: &HubSettings, now: Instant) {
         let hub = self.hub(&settings.name);
         for (user, groups) in &settings.users {
             for group in groups {
@@ -85,92 +85,92 @@ impl Hubs {
 
 impl Hub {
     /// Connects a client. It is in its user's groups at once.
-    pub(super) fn connect(self: &Arc<Self>, user: Option<&str>, now: Instant) -> Connection {
+    pub(crate) fn connect(self: &Arc<Self>, user: Option<&str>, now: Instant) -> Connection {
         self.connect_as(&unique(), user, now)
     }
 
     /// Connects a client under an id that it was given before.
-    pub(super) fn connect_as(self: &Arc<Self>, id: &str, user: Option<&str>, now: Instant) -> Connection {
+    pub(crate) fn connect_as(self: &Arc<Self>, id: &str, user: Option<&str>, now: Instant) -> Connection {
         let (outbox, connection) = connection(Arc::clone(self), id.to_owned(), user.map(str::to_owned));
         self.roster().connect(id, user, outbox, now);
         connection
     }
 
     /// How many are connected, and the first of them, up to `limit`.
-    pub(super) fn first(&self, limit: usize, now: Instant) -> (usize, Vec<Seen>) {
+    pub(crate) fn first(&self, limit: usize, now: Instant) -> (usize, Vec<Seen>) {
         let roster = self.roster();
         (roster.len(), roster.first(limit, now))
     }
 
     /// The client is gone.
-    pub(super) fn disconnect(&self, connection: &str) {
+    pub(crate) fn disconnect(&self, connection: &str) {
         self.roster().disconnect(connection);
     }
 
     /// Sends a message to an audience but for the excluded connections, and returns how many it was queued for.
-    pub(super) fn send(&self, to: Audience<'_>, message: &Arc<Message>, excluded: &[String], now: Instant) -> usize {
+    pub(crate) fn send(&self, to: Audience<'_>, message: &Arc<Message>, excluded: &[String], now: Instant) -> usize {
         self.roster().deliver(to, &Delivery::Message(Arc::clone(message)), excluded, now)
     }
 
     /// Sends something that is neither a message nor a close to one connection. `false` if there is no such one.
-    pub(super) fn deliver(&self, connection: &str, delivery: &Delivery, now: Instant) -> bool {
+    pub(crate) fn deliver(&self, connection: &str, delivery: &Delivery, now: Instant) -> bool {
         self.roster().deliver(Audience::Connection(connection), delivery, &[], now) == 1
     }
 
     /// Closes the connections of an audience but for the excluded ones, and returns how many.
-    pub(super) fn close(&self, whom: Audience<'_>, excluded: &[String], close: &Close, now: Instant) -> usize {
+    pub(crate) fn close(&self, whom: Audience<'_>, excluded: &[String], close: &Close, now: Instant) -> usize {
         let mut roster = self.roster();
         roster.ids(whom, excluded, now).iter().filter(|id| roster.close(id, close.clone())).count()
     }
 
     /// Whether an audience has anyone in it.
-    pub(super) fn exists(&self, whom: Audience<'_>, now: Instant) -> bool {
+    pub(crate) fn exists(&self, whom: Audience<'_>, now: Instant) -> bool {
         self.roster().exists(whom, now)
     }
 
     /// Whether a user is in a group, connected or not.
-    pub(super) fn user_in_group(&self, user: &str, group: &str, now: Instant) -> bool {
+    pub(crate) fn user_in_group(&self, user: &str, group: &str, now: Instant) -> bool {
         self.roster().user_in_group(user, group, now)
     }
 
     /// Puts a connection into a group. `false` if there is no such connection.
-    pub(super) fn join(&self, connection: &str, group: &str) -> bool {
+    pub(crate) fn join(&self, connection: &str, group: &str) -> bool {
         self.roster().join(connection, group)
     }
 
     /// Takes a connection out of a group. `false` if there is no such connection.
-    pub(super) fn leave(&self, connection: &str, group: &str) -> bool {
+    pub(crate) fn leave(&self, connection: &str, group: &str) -> bool {
         self.roster().leave(connection, group)
     }
 
     /// Takes a connection out of all groups. `false` if there is no such connection.
-    pub(super) fn leave_all(&self, connection: &str) -> bool {
+    pub(crate) fn leave_all(&self, connection: &str) -> bool {
         self.roster().leave_all(connection)
     }
 
     /// Puts a user into a group: its connections, and those to come if `stay` says so.
-    pub(super) fn user_join(&self, user: &str, group: &str, stay: Stay, now: Instant) {
+    pub(crate) fn user_join(&self, user: &str, group: &str, stay: Stay, now: Instant) {
         self.roster().user_join(user, group, stay, now);
     }
 
     /// Takes a user, and all its connections, out of a group.
-    pub(super) fn user_leave(&self, user: &str, group: &str) {
+    pub(crate) fn user_leave(&self, user: &str, group: &str) {
         self.roster().user_leave(user, group);
     }
 
     /// Takes a user, and all its connections, out of all groups.
-    pub(super) fn user_leave_all(&self, user: &str) {
+    pub(crate) fn user_leave_all(&self, user: &str) {
         self.roster().user_leave_all(user);
     }
 
     /// Lists up to `limit` connections of a group whose ids come after `after`.
-    pub(super) fn list(&self, group: &str, after: Option<&str>, limit: usize, now: Instant) -> Page {
+    pub(crate) fn list(&self, group: &str, after: Option<&str>, limit: usize, now: Instant) -> Page {
         self.roster().list(group, after, limit, now)
     }
 
     /// Carries out commands for all connections that a filter lets pass, with nothing in between, and returns how
     /// many they were.
-    pub(super) fn execute(&self, filter: Option<&Filter>, commands: &[Command], now: Instant) -> usize {
+    pub(crate) fn execute(&self, filter: Option<&Filter>, commands: &[Command], now: Instant) -> usize {
         let mut roster = self.roster();
         let ids = roster.filtered(filter, now);
         for command in commands {
@@ -190,7 +190,7 @@ impl Hub {
     }
 
     /// Calls a client. `None` if there is no such connection.
-    pub(super) fn invoke(self: &Arc<Self>, to: &str, message: Arc<Message>, now: Instant) -> Option<PendingCall> {
+    pub(crate) fn invoke(self: &Arc<Self>, to: &str, message: Arc<Message>, now: Instant) -> Option<PendingCall> {
         let id = unique();
         let (sender, answer) = oneshot::channel();
         let mut roster = self.roster();
@@ -204,7 +204,7 @@ impl Hub {
     }
 
     /// A client answers a call. `false` if nobody waits for it, or waits for another client's answer.
-    pub(super) fn complete(&self, connection: &str, call: &str, result: Result<Value, String>) -> bool {
+    pub(crate) fn complete(&self, connection: &str, call: &str, result: Result<Value, String>) -> bool {
         let answer = self.roster().take_call(connection, call);
         answer.is_some_and(|answer| answer.send(result).is_ok())
     }
@@ -219,7 +219,7 @@ impl PendingCall {
     ///
     /// # Cancel safety
     /// Safe: the answer can be awaited again.
-    pub(super) async fn answer(&mut self) -> Option<Result<Value, String>> {
+    pub(crate) async fn answer(&mut self) -> Option<Result<Value, String>> {
         (&mut self.answer).await.ok()
     }
 }
