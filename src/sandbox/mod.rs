@@ -26,7 +26,6 @@ mod directory;
 mod entra;
 mod error;
 mod file;
-mod hub_protocol;
 mod identity;
 mod keys;
 mod page;

@@ -26,6 +26,7 @@ use super::signalr::endpoint::Endpoint;
 use super::signalr::parameters;
 
 mod events;
+mod hub_protocol;
 pub(super) mod negotiate;
 mod polling;
 mod replay;

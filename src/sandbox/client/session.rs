@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::ClientTimes;
+use super::hub_protocol::{Decoder, Handshake, Protocol, ProtocolError, Record, handshake_answer};
 use super::replay::Replay;
-use crate::sandbox::hub_protocol::{Decoder, Handshake, Protocol, ProtocolError, Record, handshake_answer};
 use crate::sandbox::signalr::connection::{Close, Connection, Delivery};
 use crate::sandbox::signalr::hub::Hub;
 

@@ -18,9 +18,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
+use super::hub_protocol::MAX_RECORD;
 use super::session::{Frame, Link, Who};
 use super::{Clients, Ends, Refusal, State, Visitor, link, newcomer};
-use crate::sandbox::hub_protocol::MAX_RECORD;
 use crate::sandbox::server::exchange::{Received, Reply};
 
 /// The largest frame or message that is read, in bytes: several records in one are allowed, without end they are not.

@@ -7,8 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use rmpv::Value;
 use serde::Deserialize;
 
-use super::signalr::connection::{Close, Delivery};
-use super::signalr::message::{Content, Invocation, Message, RECORD_SEPARATOR};
+use crate::sandbox::signalr::connection::{Close, Delivery};
+use crate::sandbox::signalr::message::{Content, Invocation, Message, RECORD_SEPARATOR};
 
 mod json;
 mod messagepack;
