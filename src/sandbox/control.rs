@@ -28,12 +28,12 @@ use serde_json::{Value, json};
 
 use super::client::{self, negotiate};
 use super::directory::model::DirectoryHandle;
+use super::page::{self, relay};
 use super::server::exchange::{self, Received, Reply, Service};
 use super::server::faults::Fault;
 use super::server::listen::Server;
 use super::signalr::endpoint::EndpointService;
 use super::signalr::roster::Seen;
-use super::{page, relay};
 
 /// How many connections of a hub are told of.
 const MAX_SEEN: usize = 100;

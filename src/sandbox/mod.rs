@@ -29,7 +29,6 @@ mod file;
 mod identity;
 mod keys;
 mod page;
-mod relay;
 mod server;
 mod settings;
 mod signalr;

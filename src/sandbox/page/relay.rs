@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::server::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{Received, Reply};
 
 /// How long the gateway may take. Longer than its own limit for a request, which is the answer to see.
 const TIME: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ struct Call {
 }
 
 /// Carries out one call.
-pub(super) async fn relay(request: &Received, gateway: SocketAddr) -> Reply {
+pub(crate) async fn relay(request: &Received, gateway: SocketAddr) -> Reply {
     let call = serde_json::from_slice(&request.body).map_err(|err| format!("the call is not understood: {err}"));
     let call = match call.and_then(|call| outgoing(call, gateway)) {
         Ok(call) => call,
