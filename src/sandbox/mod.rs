@@ -22,10 +22,10 @@ mod certificates;
 mod client;
 mod config_file;
 mod control;
+mod description;
 mod directory;
 mod entra;
 mod error;
-mod file;
 mod identity;
 mod keys;
 mod page;
@@ -40,6 +40,7 @@ mod tests;
 pub use certificates::ClientCertificate;
 pub use client::ClientTimes;
 pub use config_file::{CredentialChoice, GatewayConfig, GatewayCredential};
+pub use description::{Description, FileError};
 pub use directory::model::{
     Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
@@ -51,7 +52,6 @@ pub use directory::scenario::{
 };
 pub use directory::world::World;
 pub use error::SandboxError;
-pub use file::{Description, FileError};
 pub use keys::PublicKey;
 pub use server::faults::{Fault, FaultKind, Faults};
 pub use server::journal::{Authorization, Entry, Journal, fingerprint};

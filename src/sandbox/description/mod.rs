@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::client::ClientTimes;
-use super::config_file::GatewayConfig;
-use super::server::faults::Fault;
-use super::settings::{EndpointSettings, SandboxSettings};
+use crate::sandbox::client::ClientTimes;
+use crate::sandbox::config_file::GatewayConfig;
+use crate::sandbox::server::faults::Fault;
+use crate::sandbox::settings::{EndpointSettings, SandboxSettings};
 
 mod gateway;
 mod hubs;
@@ -97,7 +97,7 @@ fn endpoints(
     root: &Reader<'_>,
     names: &mut Names,
     bind: IpAddr,
-) -> (Vec<EndpointSettings>, Vec<super::directory::model::Resource>) {
+) -> (Vec<EndpointSettings>, Vec<crate::sandbox::directory::model::Resource>) {
     let (mut endpoints, mut resources) = (Vec::new(), Vec::new());
     for table in root.named("endpoints") {
         let name = table.name().to_owned();
@@ -114,11 +114,11 @@ fn endpoints(
             bind: SocketAddr::from((bind, table.port("port"))),
             tls: table.flag("tls", true),
             tenant: tenant.clone(),
-            access_key: access_key.map(super::directory::model::SecretText::new),
+            access_key: access_key.map(crate::sandbox::directory::model::SecretText::new),
         });
         let (local_auth, public_network) = (table.flag("local_auth", true), table.flag("public_network", true));
         names.endpoints.push(name.clone());
-        resources.push(super::directory::model::Resource { name, tenant, local_auth, public_network });
+        resources.push(crate::sandbox::directory::model::Resource { name, tenant, local_auth, public_network });
     }
     if endpoints.is_empty() {
         root.problem("endpoints", "there is none; describe at least one, such as `[endpoints.east]`");
