@@ -20,26 +20,24 @@ use tokio::task::JoinSet;
 
 mod certificates;
 mod client;
-mod config_file;
 mod control;
 mod description;
 mod directory;
 mod entra;
 mod error;
+mod gateway_config;
 mod identity;
 mod keys;
 mod page;
 mod server;
 mod settings;
 mod signalr;
-mod written;
 
 #[cfg(test)]
 mod tests;
 
 pub use certificates::ClientCertificate;
 pub use client::ClientTimes;
-pub use config_file::{CredentialChoice, GatewayConfig, GatewayCredential};
 pub use description::{Description, FileError};
 pub use directory::model::{
     Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
@@ -52,6 +50,8 @@ pub use directory::scenario::{
 };
 pub use directory::world::World;
 pub use error::SandboxError;
+pub use gateway_config::config::{CredentialChoice, GatewayConfig, GatewayCredential};
+pub use gateway_config::files::{Files, WorldFiles};
 pub use keys::PublicKey;
 pub use server::faults::{Fault, FaultKind, Faults};
 pub use server::journal::{Authorization, Entry, Journal, fingerprint};
@@ -61,7 +61,6 @@ pub use signalr::connection::{Close, Connection, Delivery};
 pub use signalr::endpoint::Endpoint;
 pub use signalr::hub::Hubs;
 pub use signalr::message::{Content, Invocation, Message, Packed};
-pub use written::{Files, WorldFiles};
 
 use certificates::CertificateAuthority;
 use client::Clients;

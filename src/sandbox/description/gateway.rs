@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use super::reader::Reader;
 use super::tenants::{Names, assertion_file, refer, secret_file};
-use crate::sandbox::config_file::{GatewayConfig, GatewayCredential};
 use crate::sandbox::directory::model::{Application, Directory, Resource};
 use crate::sandbox::directory::world::World;
+use crate::sandbox::gateway_config::config::{GatewayConfig, GatewayCredential};
 
 const KINDS: [&str; 7] = [
     "client_secret",

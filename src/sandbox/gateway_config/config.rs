@@ -4,13 +4,13 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use super::directory::scenario::{
+use super::files::PROGRAM;
+use crate::sandbox::directory::scenario::{
     APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
 };
-use super::entra::token::{self, EXCHANGE_AUDIENCES, ProvedBy, Subject};
-use super::signalr::endpoint::Endpoint;
-use super::written::PROGRAM;
-use super::{Sandbox, SandboxError};
+use crate::sandbox::entra::token::{self, EXCHANGE_AUDIENCES, ProvedBy, Subject};
+use crate::sandbox::signalr::endpoint::Endpoint;
+use crate::sandbox::{Sandbox, SandboxError};
 
 /// How the gateway is to prove itself to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl GatewayConfig {
         self
     }
 
-    pub(super) fn credential(&self, endpoint: &str) -> GatewayCredential {
+    pub(crate) fn credential(&self, endpoint: &str) -> GatewayCredential {
         let named = self.credentials.iter().find(|(name, _)| name == endpoint);
         named.map_or_else(|| CredentialChoice::ClientSecret.into(), |(_, credential)| credential.clone())
     }
@@ -215,7 +215,7 @@ impl Sandbox {
         self.token_of(APP_CLIENT_ID, endpoint, lifetime)
     }
 
-    pub(super) fn token_of(&self, client_id: &str, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
+    pub(crate) fn token_of(&self, client_id: &str, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
         let no_client = || SandboxError::NoClient { endpoint: endpoint.to_owned() };
         let found = self.directory().read(|directory| {
             let tenant = directory.tenant(&directory.resource(endpoint)?.tenant)?;
@@ -328,11 +328,11 @@ impl Sandbox {
     }
 }
 
-pub(super) fn access_key_file(endpoint: &str) -> String {
+pub(crate) fn access_key_file(endpoint: &str) -> String {
     format!("{endpoint}-access-key")
 }
 
-pub(super) fn token_file(endpoint: &str) -> String {
+pub(crate) fn token_file(endpoint: &str) -> String {
     format!("{endpoint}-token")
 }
 

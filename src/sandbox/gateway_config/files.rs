@@ -5,15 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::config_file::{CredentialChoice, GatewayConfig, GatewayCredential, access_key_file, token_file};
-use super::directory::world::WorldContent;
-use super::{Sandbox, SandboxError};
+use super::config::{CredentialChoice, GatewayConfig, GatewayCredential, access_key_file, token_file};
+use crate::sandbox::directory::world::WorldContent;
+use crate::sandbox::{Sandbox, SandboxError};
 
 /// How long a written assertion and a written token are good for.
 const WRITTEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The name of the program that prints an assertion.
-pub(super) const PROGRAM: &str = "get-assertion";
+pub(crate) const PROGRAM: &str = "get-assertion";
 
 /// The files that were written.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Sandbox {
         })
     }
 
-    /// As [`Self::write_files`], for a sandbox with a [`World`](super::World) of its own. Without a gateway's
+    /// As [`Self::write_files`], for a sandbox with a [`World`](crate::sandbox::World) of its own. Without a gateway's
     /// configuration there is none in the answer.
     ///
     /// # Errors
