@@ -80,7 +80,7 @@ impl Proxy {
         anyway: bool,
         outgoing: &Outgoing<'_>,
     ) -> AttemptOutcome {
-        let (health, class) = (upstream.endpoint().health(), CallClass::new(outgoing.operation.class()));
+        let (health, class) = (upstream.endpoint().health(), CallClass::new(outgoing.operation.class().index()));
         let permit = health.enter(class).or_else(|| anyway.then(|| health.enter_anyway(class)));
         let Some(permit) = permit else {
             return AttemptOutcome::unsent(Fault::Endpoint, ProxyError::AllOut { retry_after: health.out_for(class) });
@@ -107,7 +107,7 @@ impl Proxy {
     /// The outcome is that of the latest attempt, unless the endpoint may have received more in an earlier one.
     async fn persist(&self, upstream: &Upstream, outgoing: &Outgoing<'_>, first: AttemptOutcome) -> AttemptOutcome {
         let (place, exchange) = (upstream.place, outgoing.exchange);
-        let class = CallClass::new(outgoing.operation.class());
+        let class = CallClass::new(outgoing.operation.class().index());
         let mut latest = first.ending;
         let mut asked_for = first.retry_after();
         let mut outcome = first;
@@ -170,7 +170,7 @@ impl Proxy {
     }
 
     fn all_are_out(&self, choice: &Choice<'_>, operation: Operation) -> ProxyError {
-        let class = CallClass::new(operation.class());
+        let class = CallClass::new(operation.class().index());
         let upstreams = choice.endpoint_indexes().filter_map(|place| self.upstreams.get(place));
         let soonest = upstreams.map(|upstream| upstream.endpoint().health().out_for(class)).min();
         ProxyError::AllOut { retry_after: soonest.unwrap_or_default() }

@@ -21,7 +21,7 @@ pub(super) struct Candidates<'a> {
 impl<'a> Candidates<'a> {
     pub(super) fn new(proxy: &'a Proxy, choice: &'a Choice<'a>, operation: Operation) -> Self {
         let role = (operation.fan_out_kind() == FanOutKind::SingleEndpoint).then_some(EndpointRole::Primary);
-        let class = CallClass::new(operation.class());
+        let class = CallClass::new(operation.class().index());
         Self { proxy, choice, order: choice.order(), role, class, has_tried: false }
     }
 

@@ -71,7 +71,7 @@ impl Proxy {
         if earlier.iter().any(Option::is_some) {
             self.metrics.fan_out_repeated(route);
         }
-        let anyway = sends_anyway(choice.route(), &upstreams, CallClass::new(operation.class()));
+        let anyway = sends_anyway(choice.route(), &upstreams, CallClass::new(operation.class().index()));
         let legs = upstreams.iter().zip(&earlier).map(|(&upstream, &earlier)| {
             let outgoing = Outgoing { body: &body, ..*outgoing };
             let accepted = accepted.as_ref();

@@ -150,8 +150,8 @@ fn operations_have_what_their_calls_have() {
         (Method::DELETE, "/api/hubs/h/users/u/groups/g"),
     ] {
         let call = Call::parse(&method, target, None).unwrap();
-        let has =
-            [HashKey::Hub, HashKey::Group, HashKey::User, HashKey::Connection].map(|key| key.is_of(call.operation));
+        let has = [HashKey::Hub, HashKey::Group, HashKey::User, HashKey::Connection]
+            .map(|key| key.applies_to(call.operation));
         let names = [call.hub, call.group, call.user, call.connection].map(|name| name.is_some());
         assert_eq!(has, names, "{method} {target}");
     }

@@ -12,7 +12,7 @@ use std::hash::Hasher;
 use http::{HeaderMap, HeaderName};
 use twox_hash::XxHash64;
 
-use crate::signalr::{Call, Name, Operation};
+use crate::signalr::{Call, Name, NameKind, Operation};
 
 /// What calls are spread by. A call that does not have it is spread by its hub; one without a hub always goes the same
 /// way.
@@ -31,45 +31,13 @@ pub enum HashKey {
 }
 
 impl HashKey {
-    /// Whether calls of an operation have it. A header may come with any.
-    pub fn is_of(&self, operation: Operation) -> bool {
-        use Operation as O;
+    /// Returns whether calls of an operation carry the key. Any call may carry a header.
+    pub fn applies_to(&self, operation: Operation) -> bool {
         match self {
-            Self::Hub => !matches!(operation, O::Health | O::AccessKey),
-            Self::Group => matches!(
-                operation,
-                O::GroupExists
-                    | O::GroupSend
-                    | O::GroupCloseConnections
-                    | O::GroupListConnections
-                    | O::GroupAddConnection
-                    | O::GroupRemoveConnection
-                    | O::UserInGroup
-                    | O::UserAddToGroup
-                    | O::UserRemoveFromGroup
-            ),
-            Self::User => matches!(
-                operation,
-                O::UserExists
-                    | O::UserSend
-                    | O::UserCloseConnections
-                    | O::UserLeaveAllGroups
-                    | O::UserInGroup
-                    | O::UserAddToGroup
-                    | O::UserRemoveFromGroup
-            ),
-            Self::Connection => matches!(
-                operation,
-                O::ConnectionExists
-                    | O::ConnectionClose
-                    | O::ConnectionSend
-                    | O::ConnectionInvoke
-                    | O::ConnectionLeaveAllGroups
-                    | O::StreamSend
-                    | O::StreamComplete
-                    | O::GroupAddConnection
-                    | O::GroupRemoveConnection
-            ),
+            Self::Hub => operation.has_name(NameKind::Hub),
+            Self::Group => operation.has_name(NameKind::Group),
+            Self::User => operation.has_name(NameKind::User),
+            Self::Connection => operation.has_name(NameKind::Connection),
             Self::Header(_) => true,
         }
     }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::table::{Mismatch, Route, RouteInput};
 use super::{Constraint, HeaderMatch};
-use crate::signalr::{Name, OperationSet};
+use crate::signalr::{Name, OperationClass, OperationSet};
 
 /// A condition that a call does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +57,17 @@ fn texts(allowed: &Constraint<impl Display>) -> Vec<String> {
     allowed.allowed().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
-/// Names operations by the sets that are whole, and one by one what is left.
-fn operations(all: OperationSet) -> Vec<String> {
-    let is_whole = |set: &OperationSet| set.iter().all(|operation| all.contains(operation));
-    let sets: Vec<_> = OperationSet::NAMED.into_iter().filter(|(_, set)| is_whole(set)).collect();
-    let is_left = |operation: &crate::signalr::Operation| !sets.iter().any(|(_, set)| set.contains(*operation));
-    let names = sets.iter().map(|(name, _)| (*name).to_owned());
-    names.chain(all.iter().filter(is_left).map(|operation| operation.name().to_owned())).collect()
+/// Returns the names of the classes that `set` has in full and of the operations that are left.
+fn operations(set: OperationSet) -> Vec<String> {
+    let is_whole =
+        |class: &OperationClass| OperationSet::of_class(*class).iter().all(|operation| set.contains(operation));
+    let classes: Vec<_> = OperationClass::ALL.into_iter().filter(is_whole).collect();
+    let rest = set.iter().filter(|operation| !classes.contains(&operation.class()));
+    classes
+        .iter()
+        .map(|class| class.name().to_owned())
+        .chain(rest.map(|operation| operation.name().to_owned()))
+        .collect()
 }
 
 impl Display for MismatchDetail {

@@ -7,8 +7,10 @@ mod grammar;
 mod merge;
 mod name;
 mod operation;
+mod operation_set;
 
 pub use grammar::{Call, ParseCallError};
 pub use merge::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
 pub use name::Name;
-pub use operation::{Operation, OperationSet};
+pub use operation::{NameKind, Operation, OperationClass};
+pub use operation_set::OperationSet;

@@ -9,7 +9,7 @@ use crate::config::problem::did_you_mean;
 use crate::proxy::{AdmissionSettings, ClientRateSettings};
 use crate::route::Constraint;
 use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings};
-use crate::signalr::{Operation, OperationSet};
+use crate::signalr::{Operation, OperationClass, OperationSet};
 
 /// Where callers come in when nothing else is said.
 const DEFAULT_BIND: &str = "127.0.0.1:8080";
@@ -177,7 +177,7 @@ pub(super) fn operations(names: &[String], key: &[String], context: &mut Context
     names.iter().fold(OperationSet::EMPTY, |all, name| {
         let set = OperationSet::from_name(name);
         if set.is_none() {
-            let sets = OperationSet::NAMED.into_iter().map(|(name, _)| name);
+            let sets = OperationClass::ALL.into_iter().map(OperationClass::name);
             let known: Vec<&str> = sets.chain(Operation::ALL.map(Operation::name)).collect();
             let fix = did_you_mean(name, known.iter().copied())
                 .unwrap_or_else(|| "sets: messages, execute, groups, queries, close, credentials".to_owned());

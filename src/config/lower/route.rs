@@ -152,14 +152,14 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
     ];
     let takes = |operation: &Operation| {
         matches.operations.is_none_or(|operations| operations.contains(*operation))
-            && wants.iter().all(|(name, is_wanted)| !is_wanted || name.is_of(*operation))
+            && wants.iter().all(|(name, is_wanted)| !is_wanted || name.applies_to(*operation))
     };
     let mut taken = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Health).filter(takes);
-    if !taken.clone().any(|operation| found.is_of(operation)) {
+    if !taken.clone().any(|operation| found.applies_to(operation)) {
         let fix = "spread them by something that they have, or by the hub".to_owned();
         context.problem(key, "none of the operations that the route takes has it", Some(fix));
     } else if found != HashKey::Hub
-        && let Some(operation) = taken.find(|operation| !found.is_of(*operation))
+        && let Some(operation) = taken.find(|operation| !found.applies_to(*operation))
     {
         let fact = format!(
             "some operations that the route takes, such as `{operation}`, do not have it: they are spread by their hub"
