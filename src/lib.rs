@@ -27,16 +27,17 @@
 //!
 //! ```text
 //! signalr, redact   →  nothing of ours
-//! write_batch       →  nothing of ours
 //! metrics           →  nothing of ours
 //! descriptors       →  nothing of ours
+//! write_batch       →  nothing of ours
 //! files             →  nothing of ours
+//! limits            →  metrics
 //! tls               →  files
 //! credential        →  files, metrics, redact, tls
 //! endpoint          →  credential, descriptors, metrics, write_batch, tls
-//! route             →  endpoint, signalr
+//! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, write_batch
-//! proxy             →  route, endpoint, credential, signalr, serve, metrics, write_batch
+//! proxy             →  route, endpoint, credential, signalr, serve, limits, metrics, write_batch
 //! admin             →  serve, metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
 //! gateway           →  all above
@@ -58,6 +59,8 @@ pub mod signalr;
 pub mod serve;
 
 pub mod proxy;
+
+pub mod limits;
 
 pub mod route;
 

@@ -17,6 +17,7 @@ use super::upstream::Upstream;
 use super::{Proxy, ProxyError};
 use crate::credential::{Bearer, RequestUrl, in_one_line};
 use crate::endpoint::{CallClass, Endpoint};
+use crate::limits::{ConcurrencyPermit, Queued};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
 use crate::route::Choice;
 use crate::signalr::Operation;
@@ -181,8 +182,8 @@ impl Proxy {
     /// after this one.
     async fn try_endpoint(&self, upstream: &Upstream, outgoing: &Outgoing<'_>, others: usize) -> AttemptOutcome {
         // Kept until the head of the answer is there.
-        let _place = match self.enter_endpoint(upstream.place, outgoing.exchange).await {
-            Ok(place) => place,
+        let _permit = match self.endpoint_permit(upstream.place, outgoing.exchange).await {
+            Ok(permit) => permit,
             Err(full) => return AttemptOutcome::unsent(Fault::Gateway, full),
         };
         let refused = {
@@ -201,6 +202,23 @@ impl Proxy {
             }
         };
         refused.await
+    }
+
+    /// Gets an attempt the permit of its endpoint, if the endpoint has a concurrency limit.
+    async fn endpoint_permit(
+        &self,
+        place: usize,
+        exchange: &Exchange,
+    ) -> Result<Option<ConcurrencyPermit>, ProxyError> {
+        let Some(limit) = self.snapshot.limits.of_endpoint(place) else { return Ok(None) };
+        if let Some(permit) = limit.try_acquire() {
+            return Ok(Some(permit));
+        }
+        // Boxed because it is rare: locals held across an await enlarge every request's future.
+        let queued = Box::pin(limit.acquire(self.snapshot.settings.queue, exchange.deadline())).await;
+        exchange.waited(queued.waited);
+        self.metrics.queued_at_endpoint(place, queued.outcome);
+        queued.permit.map(Some).ok_or(ProxyError::Overload { retry_after: Queued::RETRY_AFTER })
     }
 
     /// Gets another token in place of the one that was refused, and sends the request with it. Without one, the refusal is
@@ -251,7 +269,7 @@ impl Proxy {
         let request = outgoing.exchange.deadline();
         self.may_send(outgoing, &bearer, request.remaining(began))?;
         let time = AttemptTime { began, limit: self.snapshot.settings.try_timeout, request };
-        let result = forward::send(&upstream.pool, outgoing, &bearer, &self.deadlines, &time).await;
+        let result = forward::send(&upstream.pool, outgoing, &bearer, &self.timer, &time).await;
         let ended = Instant::now();
         let duration = ended.saturating_duration_since(began);
         outgoing.exchange.waited(duration);

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::deadline::RequestDeadline;
-use super::gate::Place;
 use super::{AccessLog, CallHead};
+use crate::limits::{ConcurrencyPermit, RequestDeadline};
 use crate::metrics::{ErrorKind, InFlight, RequestRecord, WorkerMetrics};
 use crate::signalr::{Call, Operation};
 
@@ -35,8 +34,8 @@ pub(super) struct Exchange {
     request_bytes: u64,
     response_bytes: u64,
     closed: bool,
-    /// The call's place at its listener, where those are limited.
-    place: Cell<Option<Place>>,
+    /// The permit of the listener's concurrency limit, if it has one.
+    permit: Cell<Option<ConcurrencyPermit>>,
 }
 
 impl Exchange {
@@ -67,7 +66,7 @@ impl Exchange {
             request_bytes: 0,
             response_bytes: 0,
             closed: false,
-            place: Cell::default(),
+            permit: Cell::default(),
         })
     }
 
@@ -125,9 +124,9 @@ impl Exchange {
         self.waited.set(time);
     }
 
-    /// Keeps the call's place at its listener until its answer has ended.
-    pub(super) fn holds(&self, place: Place) {
-        self.place.set(Some(place));
+    /// Keeps the permit of the listener until the answer has ended.
+    pub(super) fn holds(&self, permit: ConcurrencyPermit) {
+        self.permit.set(Some(permit));
     }
 
     pub(super) fn received(&mut self, bytes: u64) {

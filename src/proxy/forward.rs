@@ -8,7 +8,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, Uri};
 
 use super::body::{Answer, RequestBody};
-use super::deadline::{Deadlines, RequestDeadline};
 use super::exchange::Exchange;
 use super::outcome::{Fault, Sent};
 use super::{CallHead, ProxyError, headers};
@@ -16,6 +15,7 @@ use crate::credential::Bearer;
 use crate::endpoint::{
     BrokenOff, ConnectError, EachLine, Endpoint, Lease, Pool, Processing, RequestHead, SendError, Sending,
 };
+use crate::limits::{DeadlineTimer, RequestDeadline};
 use crate::metrics::UpstreamErrorReason;
 use crate::signalr::Operation;
 
@@ -173,7 +173,7 @@ pub(super) async fn send(
     pool: &Pool<RequestBody>,
     outgoing: &Outgoing<'_>,
     bearer: &Bearer,
-    deadlines: &Deadlines,
+    timer: &DeadlineTimer,
     time: &AttemptTime,
 ) -> Result<Response<Answer>, Failure> {
     let sent = Cell::new(false);
@@ -193,7 +193,7 @@ pub(super) async fn send(
     };
     let caller = |now| if sent.get() { outgoing.body.waited_for_caller(now) } else { Duration::ZERO };
     let extend = |now| time.extended(now, caller(now));
-    let result = deadlines.until(time.deadline(), extend, attempt).await;
+    let result = timer.until(time.deadline(), extend, attempt).await;
     result.unwrap_or_else(|| {
         let now = Instant::now();
         Err(Failure::Deadline { sent: sent.get(), waited: time.of_endpoint(now, caller(now)) })

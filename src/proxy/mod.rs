@@ -8,26 +8,23 @@ mod attempt;
 mod body;
 mod call_head;
 mod candidates;
-mod deadline;
 mod error;
 mod exchange;
 mod fanout;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod gate;
 pub mod headers;
 mod idempotency;
 mod listing;
 mod outcome;
-mod overload;
-mod rate;
 mod request_id;
 mod retry;
 mod settings;
 mod upstream;
 mod worker;
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,26 +38,25 @@ pub use call_head::CallHead;
 pub use error::{ERROR_HEADER, ProxyError};
 pub use exchange::{ACCESS_LOG, FAILED_REQUEST};
 pub use fanout::EndpointOutcome;
-pub use gate::QueueSettings;
 pub use idempotency::{IdempotencySettings, IdempotencyStore};
-pub use rate::ClientRateSettings;
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
 pub use worker::WorkerProxy;
 
 use body::{Answer, BodyMemory, RequestBody};
-use deadline::Deadlines;
 use exchange::Exchange;
 use forward::Outgoing;
 use idempotency::{CallKey, Network};
-use overload::Limits;
 use request_id::RequestIds;
 use upstream::Upstream;
 
 use crate::credential::{RequestUrl, in_one_line};
 use crate::endpoint::{Endpoint, SpareMemory};
+use crate::limits::{
+    ConcurrencyPermit, DeadlineTimer, EndpointLimits, Limits, ListenerLimits, Queued, RateExceeded, RouteLimits,
+};
 use crate::metrics::WorkerMetrics;
-use crate::route::{Choice, DeliveryMode, Table};
+use crate::route::{Choice, DeliveryMode, Route, Table};
 use crate::serve::{ListenerId, Peer, is_valid_host};
 use crate::signalr::{Call, FanOutKind, Operation};
 
@@ -90,7 +86,7 @@ impl Snapshot {
     ) -> Self {
         let (listeners, admissions): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
         let admission = |admission| Admission::new(admission, settings.max_header_bytes, settings.max_body_bytes);
-        let limits = Limits::new(&admissions, &endpoints, routes.routes(), before);
+        let limits = limits(&admissions, routes.routes(), &endpoints, before);
         let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
         Self {
             listeners,
@@ -119,6 +115,26 @@ impl Snapshot {
     }
 }
 
+/// Creates the rates and concurrency limits of a configuration.
+fn limits(
+    listeners: &[AdmissionSettings],
+    routes: &[Route],
+    endpoints: &[Arc<Endpoint>],
+    before: Option<&Snapshot>,
+) -> Limits {
+    let listeners = listeners.iter().map(|listener| ListenerLimits {
+        name: &listener.listener,
+        max_requests: listener.max_requests,
+        client_rate: listener.client_rate,
+    });
+    let routes = routes.iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() });
+    let endpoints = endpoints.iter().map(|endpoint| EndpointLimits {
+        name: endpoint.name().as_str(),
+        max_requests: endpoint.settings().max_requests,
+    });
+    Limits::new(listeners, routes, endpoints, before.map(|before| &before.limits))
+}
+
 /// What is to be done for a request.
 enum Plan<'a> {
     /// It asks for the gateway's own health.
@@ -140,7 +156,7 @@ pub struct Proxy {
     upstreams: Vec<Upstream>,
     spare: Rc<SpareMemory>,
     body_memory: Rc<BodyMemory>,
-    deadlines: Deadlines,
+    timer: DeadlineTimer,
     request_ids: RequestIds,
     metrics: Rc<WorkerMetrics>,
     /// The routes' names, as the log wants them.
@@ -202,14 +218,14 @@ impl Proxy {
 
         // Where it goes.
         let client = peer.address.map(|address| address.ip().to_canonical());
-        self.hold_client_rate(listener, client)?;
+        self.check_client_rate(listener, admission, client)?;
         let input = head.route_input(&call, listener, client);
         let (place, route) = self.snapshot.routes.pick(&input).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(place) {
             exchange.takes_route(place, name);
         }
         let choice = Choice::new(route, &input)?;
-        self.hold_route_rate(place)?;
+        self.check_route_rate(place)?;
         let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
             idempotency::key(&head.headers)?
         } else {
@@ -230,8 +246,8 @@ impl Proxy {
     ) -> Result<Response<Answer>, ProxyError> {
         let Plan::Forward { operation, choice, key } = plan else { return self.health(exchange) };
         let listener = self.snapshot.place_of(peer.listener).ok_or(ProxyError::Draining)?;
-        if let Some(entered) = self.enter_listener(listener, exchange).await? {
-            exchange.holds(entered);
+        if let Some(permit) = self.listener_permit(listener, exchange).await? {
+            exchange.holds(permit);
         }
         let head = exchange.head();
         let outgoing = &Outgoing::new(*operation, body, exchange);
@@ -247,6 +263,45 @@ impl Proxy {
         let (id, origin) = (exchange.request_id(), upstream.endpoint().origin());
         headers::to_downstream(response.headers_mut(), id, origin, gateway);
         Ok(response)
+    }
+
+    /// Checks a call against the rate of its caller's network.
+    fn check_client_rate(
+        &self,
+        listener: usize,
+        admission: &Admission,
+        client: Option<IpAddr>,
+    ) -> Result<(), ProxyError> {
+        self.snapshot.limits.check_client_rate(listener, client).map_err(|RateExceeded { retry_after }| {
+            self.metrics.client_rate_limited(admission.listener());
+            ProxyError::RateLimited { of: "its network", retry_after }
+        })
+    }
+
+    /// Checks a call against the rate of its route.
+    fn check_route_rate(&self, route: usize) -> Result<(), ProxyError> {
+        self.snapshot.limits.check_route_rate(route).map_err(|RateExceeded { retry_after }| {
+            self.metrics.rate_limited(self.route_names.get(route).map_or("_other", |name| name));
+            ProxyError::RateLimited { of: "its route", retry_after }
+        })
+    }
+
+    /// Gets a call the permit of its listener, if the listener has a concurrency limit.
+    async fn listener_permit(
+        &self,
+        listener: usize,
+        exchange: &Exchange,
+    ) -> Result<Option<ConcurrencyPermit>, ProxyError> {
+        let Some(limit) = self.snapshot.limits.of_listener(listener) else { return Ok(None) };
+        if let Some(permit) = limit.try_acquire() {
+            return Ok(Some(permit));
+        }
+        // Boxed because it is rare: locals held across an await enlarge every request's future.
+        let queued = Box::pin(limit.acquire(self.snapshot.settings.queue, exchange.deadline())).await;
+        exchange.waited(queued.waited);
+        let name = self.snapshot.admissions.get(listener).map_or("_other", Admission::listener);
+        self.metrics.queued_at_listener(name, queued.outcome);
+        queued.permit.map(Some).ok_or(ProxyError::Overload { retry_after: Queued::RETRY_AFTER })
     }
 
     /// Answers a health probe: 200 while a call could be served.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{ClientRateSettings, IdempotencySettings, QueueSettings, RetrySettings};
+use super::{IdempotencySettings, RetrySettings};
+use crate::limits::{ClientRateSettings, QueueSettings};
 use crate::route::Constraint;
 use crate::signalr::OperationSet;
 

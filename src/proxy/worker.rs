@@ -179,8 +179,8 @@ impl Proxy {
             }
         };
         let upstreams = snapshot.endpoints.iter().enumerate().map(upstream).collect();
-        let (deadlines, request_ids) = Default::default();
-        Self { snapshot, upstreams, spare, body_memory, deadlines, request_ids, metrics, route_names }
+        let (timer, request_ids) = Default::default();
+        Self { snapshot, upstreams, spare, body_memory, timer, request_ids, metrics, route_names }
     }
 
     fn flush(&self) {

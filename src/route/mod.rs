@@ -12,7 +12,6 @@ pub use hash::HashKey;
 pub use mismatch::MismatchDetail;
 pub use pattern::{Case, Pattern};
 pub use settings::{
-    Constraint, HeaderMatch, MatchSettings, Pick, RateSettings, RouteEndpoint, RouteName, RouteSettings,
-    WhenUnavailable,
+    Constraint, HeaderMatch, MatchSettings, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable,
 };
 pub use table::{Mismatch, Route, RouteInput, Table, TableError, Target};

@@ -1,7 +1,6 @@
 //! What the routing table is built from, decided. No serde, no I/O.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,6 +9,7 @@ use ipnet::IpNet;
 use super::hash::HashKey;
 use super::pattern::Pattern;
 use crate::endpoint::EndpointName;
+use crate::limits::RateSettings;
 use crate::signalr::{OperationSet, Policy};
 
 /// The configured name of a route. Metric label, log field.
@@ -51,15 +51,6 @@ pub struct RouteSettings {
     pub rate: Option<RateSettings>,
     /// The endpoints, in configured order. Never empty.
     pub endpoints: Vec<RouteEndpoint>,
-}
-
-/// How many calls may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateSettings {
-    /// Calls per second in the long run.
-    pub per_second: NonZeroU32,
-    /// Calls that may come at once.
-    pub burst: NonZeroU32,
 }
 
 /// An endpoint of a route.

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
-use super::{Constraint, MatchSettings, Pattern, Pick, RateSettings, RouteName, RouteSettings, WhenUnavailable, hash};
+use super::{Constraint, MatchSettings, Pattern, Pick, RouteName, RouteSettings, WhenUnavailable, hash};
 use crate::endpoint::EndpointName;
+use crate::limits::RateSettings;
 use crate::signalr::{Call, Name};
 
 /// What a route is shown of a request.

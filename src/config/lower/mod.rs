@@ -22,7 +22,8 @@ use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
 use crate::files::{self, FileError};
 use crate::gateway::{LogFormat, LoggingSettings, Settings, short_hash};
-use crate::proxy::{AccessLog, IdempotencySettings, MessageRetry, ProxySettings, QueueSettings, RetrySettings};
+use crate::limits::QueueSettings;
+use crate::proxy::{AccessLog, IdempotencySettings, MessageRetry, ProxySettings, RetrySettings};
 use crate::redact;
 use crate::serve::ServeSettings;
 

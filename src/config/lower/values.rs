@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::Context;
 use crate::config::file::SizeFile;
 use crate::endpoint::Origin;
-use crate::route::{Constraint, RateSettings};
+use crate::limits::RateSettings;
+use crate::route::Constraint;
 
 /// Calls per second that no gateway serves.
 const MAX_RATE: u32 = 1_000_000;
