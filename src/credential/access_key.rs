@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Legs, Material};
+use super::acquire::{Acquire, Acquired, Files, Material};
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::error::CredentialError;
 use super::jwt;
+use super::legs::Legs;
 use super::settings::SecretSource;
 use crate::metrics::TokenStage;
 

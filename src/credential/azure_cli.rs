@@ -16,10 +16,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Legs, Life};
+use super::acquire::{Acquire, Acquired, Files, Life};
 use super::entra;
 use super::error::CredentialError;
 use super::jwt;
+use super::legs::Legs;
 use super::life;
 use super::process::{CommandError, Program};
 use crate::files::Secret;

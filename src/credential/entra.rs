@@ -14,10 +14,11 @@ use azure_identity::{
 };
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Legs, Life, Material};
+use super::acquire::{Acquire, Acquired, Files, Life, Material};
 use super::assertion::{Asserter, AssertionSource, ManagedIdentityRequest};
 use super::bearer::Bearer;
 use super::error::CredentialError;
+use super::legs::Legs;
 use super::settings::{AppSettings, Cloud, ManagedIdentitySettings, Proof, SecretSource};
 use super::transport::{Destination, IdentityClient, LegClient};
 use crate::files::Secret;

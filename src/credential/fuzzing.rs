@@ -11,12 +11,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use super::acquire::{Acquire as _, Legs, NotAfter};
+use super::acquire::Acquire as _;
 use super::answer::{Answer, judge};
 use super::assertion::{Asserter, AssertionSource};
 use super::bearer::Bearer;
 use super::cell::InService;
 use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, in_one_line};
+use super::legs::{Legs, NotAfter};
 use super::settings::{AssertionAlgorithm, AssertionSettings, CertificateSettings, SecretSource};
 use super::token_file::TokenFile;
 use super::transport::IdentityClient;

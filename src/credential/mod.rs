@@ -83,6 +83,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod jwt;
+mod legs;
 mod life;
 mod process;
 mod refresh;
@@ -99,7 +100,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::files::Secret;
-pub use acquire::{Leg, LegOutcome, NotAfter};
 pub use assertion::CertificateError;
 pub(crate) use bearer::NoBearer;
 pub use bearer::{
@@ -113,6 +113,7 @@ pub use error::{
 pub(crate) use error::{in_one_line, one_line};
 pub use jwt::Claims;
 pub(crate) use jwt::expiry as token_expiry;
+pub use legs::{Leg, LegOutcome, NotAfter};
 pub use process::CommandError;
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use secret::SecretError;
@@ -122,8 +123,9 @@ pub use settings::{
     ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
 };
 
-use acquire::{Acquire, Legs, Material, QuickTries};
+use acquire::{Acquire, Material, QuickTries};
 use cell::{Shared, TokenCell, View};
+use legs::Legs;
 use refresh::Refresher;
 use tokio::sync::watch as published;
 use transport::IdentityClient;

@@ -12,9 +12,10 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::acquire::{Acquire, Acquired, LegOutcome, Legs, NotAfter};
+use super::acquire::{Acquire, Acquired};
 use super::cell::{Failure, InService, Shared, View};
 use super::error::{CredentialError, ErrorClass, in_one_line};
+use super::legs::{LegOutcome, Legs, NotAfter};
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialName;
 use super::watch::FileWatch;

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::acquire::Legs;
 use super::bearer::Bearer;
+use super::legs::Legs;
 use super::settings::SecretSource;
 use crate::files::{self, FileError, Secret, TextFile, remarks_on_secret};
 

@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Legs, Life, Material};
+use super::acquire::{Acquire, Acquired, Files, Life, Material};
 use super::bearer::Bearer;
 use super::error::CredentialError;
 use super::jwt;
+use super::legs::Legs;
 use super::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;

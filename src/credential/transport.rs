@@ -21,9 +21,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
-use super::acquire::{Leg, LegOutcome, Legs, Life};
+use super::acquire::Life;
 use super::answer::{Answer, TokenAnswer, judge};
 use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, NoAnswer};
+use super::legs::{Leg, LegOutcome, Legs};
 use crate::metrics::TokenStage;
 use crate::redact::{Foreign, Sent};
 use crate::tls::{self, Trust, TrustError};

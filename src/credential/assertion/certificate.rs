@@ -24,9 +24,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use x509_parser::parse_x509_certificate;
 
-use crate::credential::acquire::{Legs, NotAfter};
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
+use crate::credential::legs::{Legs, NotAfter};
 use crate::credential::secret::remark_on_mode;
 use crate::credential::settings::{AssertionAlgorithm, CertificateSettings};
 use crate::files::pem::{Pem, PemError};

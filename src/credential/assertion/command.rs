@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::credential::acquire::Legs;
 use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
+use crate::credential::legs::Legs;
 use crate::credential::life;
 use crate::credential::process::{CommandError, Program};
 use crate::credential::settings::CommandSettings;

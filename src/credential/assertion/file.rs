@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::credential::acquire::{Legs, NotAfter};
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
+use crate::credential::legs::{Legs, NotAfter};
 use crate::credential::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -54,7 +54,7 @@ async fn read(path: &Path, legs: &Legs) -> Result<Secret, CredentialError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::acquire::LegOutcome;
+    use crate::credential::legs::LegOutcome;
 
     fn expiring(at: SystemTime) -> String {
         format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{}}}"#, jwt::unix(at)).as_bytes()))

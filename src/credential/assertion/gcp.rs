@@ -13,9 +13,9 @@ use http::{HeaderName, Method, Request};
 use http_body_util::Full;
 
 use super::provider::{self, Question};
-use crate::credential::acquire::Legs;
 use crate::credential::answer::Answer;
 use crate::credential::error::{CredentialError, IdentityProvider, UnusableAnswer};
+use crate::credential::legs::Legs;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 

@@ -7,8 +7,9 @@
 use azure_core::credentials::TokenCredential as _;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 
-use crate::credential::acquire::{Legs, Life};
+use crate::credential::acquire::Life;
 use crate::credential::error::CredentialError;
+use crate::credential::legs::Legs;
 use crate::credential::settings::{ManagedIdentity, ManagedIdentitySettings};
 use crate::credential::transport::{Destination, IdentityClient, LegClient};
 use crate::files::Secret;

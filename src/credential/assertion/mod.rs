@@ -22,8 +22,8 @@ use azure_identity::ClientAssertion;
 pub use certificate::CertificateError;
 pub(crate) use managed_identity::ManagedIdentityRequest;
 
-use super::acquire::Legs;
 use super::error::CredentialError;
+use super::legs::Legs;
 use super::settings::{AssertionSettings, CertificateSettings, Proof};
 use super::transport::IdentityClient;
 use crate::files::Secret;

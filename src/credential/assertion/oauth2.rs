@@ -17,8 +17,8 @@ use http::{Method, Request};
 use http_body_util::Full;
 
 use super::provider::{self, Question};
-use crate::credential::acquire::Legs;
 use crate::credential::error::{CredentialError, IdentityProvider};
+use crate::credential::legs::Legs;
 use crate::credential::secret::SecretError;
 use crate::credential::settings::{ClientAuthentication, OAuth2Settings, OAuth2Token};
 use crate::credential::transport::IdentityClient;

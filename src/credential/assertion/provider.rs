@@ -8,13 +8,13 @@ use http_body_util::Full;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::credential::acquire::{Leg, LegOutcome, Legs};
 use crate::credential::answer::{Answer, date, refusal};
 use crate::credential::bearer::{Bearer, Fingerprint};
 use crate::credential::error::{
     CredentialError, IdentityEndpoint, IdentityEndpointKind, IdentityProvider, NoAnswer, TokenHttpError, UnusableAnswer,
 };
 use crate::credential::jwt;
+use crate::credential::legs::{Leg, LegOutcome, Legs};
 use crate::credential::secret::SecretError;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;

@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::credential::acquire::{Acquire, Files, Legs, Life};
+use crate::credential::acquire::{Acquire, Files, Life};
 use crate::credential::error::{IdentityEndpoint, IdentityEndpointKind, TokenHttpError};
+use crate::credential::legs::Legs;
 use crate::credential::settings::CredentialName;
 use crate::metrics::TokenMetrics;
 
