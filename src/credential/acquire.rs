@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::access_key::AccessKey;
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
-use super::error::{CredentialError, ErrorClass};
+use super::error::CredentialError;
 use super::legs::Legs;
+use super::schedule::ErrorClass;
 
 /// How long one acquisition may take, all its tries and legs included. Chosen: one request that hangs until its own
 /// deadline still leaves time for another.
@@ -133,8 +134,9 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::credential::error::{IdentityEndpoint, IdentityEndpointKind, NoAnswer};
-    use crate::credential::secret::SecretError;
+    use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
+    use crate::credential::local_error::SecretError;
+    use crate::credential::refusal::NoAnswer;
 
     /// Fails for some tries, each after a while, then obtains a token.
     #[derive(Debug)]

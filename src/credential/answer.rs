@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::acquire::Life;
 use super::bearer::{Bearer, Fingerprint};
-use super::error::{IdentityEndpoint, IdentityEndpointKind, TokenHttpError, UnusableAnswer};
+use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::jwt::{self, Claims};
 use super::life;
+use super::refusal::{TokenHttpError, UnusableAnswer};
 use crate::redact::{self, Sent};
 
 /// The longest life that is believed. Managed identities' tokens live for 24 hours, the longest Entra gives 28.
@@ -209,7 +210,8 @@ fn unix(at: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::error::{CredentialError, ErrorClass};
+    use crate::credential::error::CredentialError;
+    use crate::credential::schedule::ErrorClass;
     use crate::metrics::TokenErrorReason;
 
     fn entra() -> IdentityEndpoint {

@@ -16,7 +16,8 @@ use super::answer::{Answer, judge};
 use super::assertion::{Asserter, AssertionSource};
 use super::bearer::Bearer;
 use super::cell::InService;
-use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, in_one_line};
+use super::error::{CredentialError, in_one_line};
+use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::legs::{Legs, NotAfter};
 use super::settings::{AssertionAlgorithm, AssertionSettings, CertificateSettings, SecretSource};
 use super::token_file::TokenFile;
@@ -30,13 +31,15 @@ const WINDOW: usize = 8;
 
 /// Checks that an error shows nothing of a secret, in any form in which errors show bytes. Words of our own messages are none.
 pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
-    const WORDS: [&str; 6] = [
+    const WORDS: [&str; 8] = [
         include_str!("../files/read.rs"),
         include_str!("../files/pem.rs"),
         include_str!("error.rs"),
-        include_str!("secret.rs"),
+        include_str!("identity_endpoint.rs"),
+        include_str!("local_error.rs"),
         include_str!("process.rs"),
-        include_str!("assertion/certificate.rs"),
+        include_str!("refusal.rs"),
+        include_str!("secret.rs"),
     ];
     let shown = format!("{err} {err:?} {}", in_one_line(err));
     for window in secret.windows(WINDOW) {

@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::bearer::Fingerprint;
-use super::error::{CredentialError, ErrorClass, IdentityEndpoint};
+use super::error::CredentialError;
+use super::identity_endpoint::IdentityEndpoint;
 use super::jwt::{self, Claims};
+use super::schedule::ErrorClass;
 use crate::files::Secret;
 use crate::metrics::{TokenErrorReason, TokenStage};
 

@@ -82,11 +82,14 @@ mod entra;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod identity_endpoint;
 mod jwt;
 mod legs;
 mod life;
+mod local_error;
 mod process;
 mod refresh;
+mod refusal;
 mod remedy;
 mod schedule;
 mod secret;
@@ -100,23 +103,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::files::Secret;
-pub use assertion::CertificateError;
 pub(crate) use bearer::NoBearer;
 pub use bearer::{
     Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl,
     TokenUnavailable,
 };
-pub use error::{
-    CredentialError, ErrorClass, IdentityEndpoint, IdentityEndpointKind, IdentityProvider, NoAnswer, TokenHttpError,
-    UnusableAnswer,
-};
+pub use error::CredentialError;
 pub(crate) use error::{in_one_line, one_line};
+pub use identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
 pub use jwt::Claims;
 pub(crate) use jwt::expiry as token_expiry;
 pub use legs::{Leg, LegOutcome, NotAfter};
+pub use local_error::CertificateError;
+pub use local_error::SecretError;
 pub use process::CommandError;
+pub use refusal::{NoAnswer, TokenHttpError, UnusableAnswer};
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
-pub use secret::SecretError;
+pub use schedule::ErrorClass;
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
     Cloud, CommandSettings, CredentialKind, CredentialName, CredentialSettings, ManagedIdentity,

@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acquire::{Acquire, Acquired};
 use super::cell::{Failure, InService, Shared, View};
-use super::error::{CredentialError, ErrorClass, in_one_line};
+use super::error::{CredentialError, in_one_line};
 use super::legs::{LegOutcome, Legs, NotAfter};
+use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialName;
 use super::watch::FileWatch;

@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use super::error::ErrorClass;
-
 /// How long before its expiry a token leaves service: the service's clock may be ahead of Entra's, and a request takes time
 /// on its way. Chosen: clocks in data centres differ by less than a second. Short tokens lose a tenth of their life.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -34,6 +32,18 @@ const MAX_PERMANENT_WAIT: Duration = Duration::from_secs(5 * 60);
 const PROPAGATION_WAIT: Duration = Duration::from_secs(30);
 /// … this many times (ten minutes), then as a permanent refusal.
 const PROPAGATION_TRIES: u32 = 20;
+
+/// What a failed acquisition says about the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// It may pass by itself: no answer, a 5xx, throttling.
+    Transient,
+    /// It is refused, in a way that newly made enterprise applications and federated credentials are refused for some
+    /// minutes until Entra knows them everywhere.
+    Propagation,
+    /// Somebody has to mend something.
+    Permanent,
+}
 
 /// Returns how much of a token's life is not used.
 pub(crate) fn margin(life: Duration) -> Duration {

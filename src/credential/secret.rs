@@ -7,44 +7,9 @@ use std::path::Path;
 
 use super::bearer::Bearer;
 use super::legs::Legs;
+use super::local_error::SecretError;
 use super::settings::SecretSource;
-use crate::files::{self, FileError, Secret, TextFile, remarks_on_secret};
-
-/// A secret, token, certificate or assertion on this host cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// The file cannot be read as text.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Nothing is there.
-    #[error("{place} is empty")]
-    Empty {
-        /// The file or variable.
-        place: String,
-    },
-    /// What is there cannot be used.
-    #[error("{place} {problem}")]
-    Unusable {
-        /// The file or variable.
-        place: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// What is there is not a token.
-    #[error("{place} does not hold a token: {why}")]
-    NotAToken {
-        /// The file or variable.
-        place: String,
-        /// What it is instead.
-        why: &'static str,
-    },
-    /// The environment variable is not there.
-    #[error("environment variable {name} is not set (or is not UTF-8 text)")]
-    Unset {
-        /// The variable.
-        name: String,
-    },
-}
+use crate::files::{self, Secret, TextFile, remarks_on_secret};
 
 impl SecretSource {
     /// Reads the secret as it is now. A byte order mark and trailing line breaks are not part of it; what else is odd is

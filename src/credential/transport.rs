@@ -23,8 +23,10 @@ use tokio::time::Instant;
 
 use super::acquire::Life;
 use super::answer::{Answer, TokenAnswer, judge};
-use super::error::{CredentialError, IdentityEndpoint, IdentityEndpointKind, NoAnswer};
+use super::error::CredentialError;
+use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::legs::{Leg, LegOutcome, Legs};
+use super::refusal::NoAnswer;
 use crate::metrics::TokenStage;
 use crate::redact::{Foreign, Sent};
 use crate::tls::{self, Trust, TrustError};

@@ -14,8 +14,10 @@ use http_body_util::Full;
 
 use super::provider::{self, Question};
 use crate::credential::answer::Answer;
-use crate::credential::error::{CredentialError, IdentityProvider, UnusableAnswer};
+use crate::credential::error::CredentialError;
+use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::legs::Legs;
+use crate::credential::refusal::UnusableAnswer;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 

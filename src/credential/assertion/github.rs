@@ -14,7 +14,8 @@ use http::{Method, Request};
 use http_body_util::Full;
 
 use super::provider::{self, Question};
-use crate::credential::error::{CredentialError, IdentityProvider};
+use crate::credential::error::CredentialError;
+use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::legs::Legs;
 use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;

@@ -19,7 +19,6 @@ use async_trait::async_trait;
 use azure_core::http::ClientMethodOptions;
 use azure_identity::ClientAssertion;
 
-pub use certificate::CertificateError;
 pub(crate) use managed_identity::ManagedIdentityRequest;
 
 use super::error::CredentialError;

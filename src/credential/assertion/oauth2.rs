@@ -17,9 +17,10 @@ use http::{Method, Request};
 use http_body_util::Full;
 
 use super::provider::{self, Question};
-use crate::credential::error::{CredentialError, IdentityProvider};
+use crate::credential::error::CredentialError;
+use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::legs::Legs;
-use crate::credential::secret::SecretError;
+use crate::credential::local_error::SecretError;
 use crate::credential::settings::{ClientAuthentication, OAuth2Settings, OAuth2Token};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use crate::credential::answer::{Answer, date, refusal};
 use crate::credential::bearer::{Bearer, Fingerprint};
-use crate::credential::error::{
-    CredentialError, IdentityEndpoint, IdentityEndpointKind, IdentityProvider, NoAnswer, TokenHttpError, UnusableAnswer,
-};
+use crate::credential::error::CredentialError;
+use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
 use crate::credential::jwt;
 use crate::credential::legs::{Leg, LegOutcome, Legs};
-use crate::credential::secret::SecretError;
+use crate::credential::local_error::SecretError;
+use crate::credential::refusal::{NoAnswer, TokenHttpError, UnusableAnswer};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 use crate::metrics::TokenStage;

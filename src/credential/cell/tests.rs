@@ -12,8 +12,9 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::credential::acquire::{Acquire, Files, Life};
-use crate::credential::error::{IdentityEndpoint, IdentityEndpointKind, TokenHttpError};
+use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use crate::credential::legs::Legs;
+use crate::credential::refusal::TokenHttpError;
 use crate::credential::settings::CredentialName;
 use crate::metrics::TokenMetrics;
 

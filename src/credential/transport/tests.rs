@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::credential::acquire::{Acquire as _, Acquired};
 use crate::credential::entra::{App, Identity};
-use crate::credential::error::{ErrorClass, in_one_line};
+use crate::credential::error::in_one_line;
+use crate::credential::schedule::ErrorClass;
 use crate::credential::settings::{
     AppSettings, AssertionSettings, AuthoritySettings, Cloud, ManagedIdentity, ManagedIdentitySettings, Proof,
     SecretSource,

@@ -10,7 +10,7 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
 use tempfile::TempDir;
 
 use super::*;
-use crate::credential::error::ErrorClass;
+use crate::credential::schedule::ErrorClass;
 
 const TOKEN_URL: &str = "https://login.microsoftonline.com/tenant-b/oauth2/v2.0/token";
 
