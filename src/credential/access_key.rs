@@ -6,17 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use aws_lc_rs::hmac;
-use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Material};
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
-use super::error::CredentialError;
 use super::jwt;
-use super::legs::Legs;
-use super::settings::SecretSource;
-use crate::metrics::TokenStage;
 
 /// How long a token is valid. Chosen: a request lasts seconds; the rest is for a service whose clock is ahead.
 const LIFE: Duration = Duration::from_secs(10 * 60);
@@ -35,7 +28,7 @@ pub(crate) struct AccessKey {
 impl AccessKey {
     /// Takes a key as the portal shows it. Its bytes are the text's own; it is not decoded.
     /// Source: Azure SignalR SDK, `AuthUtility.cs`.
-    fn new(key: &str) -> Self {
+    pub(crate) fn new(key: &str) -> Self {
         let fingerprint = Fingerprint::of(key);
         Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())), fingerprint }
     }
@@ -65,32 +58,6 @@ impl AccessKey {
 impl fmt::Debug for AccessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AccessKey({})", self.fingerprint)
-    }
-}
-
-/// Reads an access key and follows the file it is in.
-#[derive(Debug)]
-pub(crate) struct AccessKeySource {
-    pub(crate) key: SecretSource,
-}
-
-#[async_trait]
-impl Acquire for AccessKeySource {
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
-        let started = Instant::now();
-        let key = self.key.read(legs).await.map_err(CredentialError::from);
-        legs.record_local(TokenStage::Exchange, format!("access key from {}", self.key), started, None, key.as_ref());
-        let key = key?;
-        Ok(Acquired { material: Material::AccessKey(AccessKey::new(key.expose())), life: None })
-    }
-
-    fn files(&self) -> Files {
-        Files { paths: self.key.file().into_iter().map(Into::into).collect(), always: true }
-    }
-
-    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
-        self.key.read(legs).await?;
-        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use super::access_key::AccessKey;
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::error::CredentialError;
 use super::legs::Legs;
+use super::lifetime::Lifetime;
 use super::schedule::ErrorClass;
 
 /// How long one acquisition may take, all its tries and legs included. Chosen: one request that hangs until its own
@@ -55,18 +56,7 @@ pub(crate) struct Files {
 pub(crate) struct Acquired {
     pub(crate) material: Material,
     /// How long it may be used; `None` for something that does not expire.
-    pub(crate) life: Option<Life>,
-}
-
-/// How long a token may be used.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Life {
-    /// From when it is counted.
-    pub(crate) since: Instant,
-    /// How long it is from there.
-    pub(crate) lasts: Duration,
-    /// When the issuer wants it refreshed, from there.
-    pub(crate) refresh_in: Option<Duration>,
+    pub(crate) life: Option<Lifetime>,
 }
 
 /// What signs requests.

@@ -11,11 +11,11 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::acquire::Life;
 use super::bearer::{Bearer, Fingerprint};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::jwt::{self, Claims};
-use super::life;
+use super::lifetime;
+use super::lifetime::Lifetime;
 use super::refusal::{TokenHttpError, UnusableAnswer};
 use crate::redact::{self, Sent};
 
@@ -41,7 +41,7 @@ pub(crate) struct Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct TokenAnswer {
     /// How long the token lives, from when the request was sent.
-    pub(crate) life: Life,
+    pub(crate) life: Lifetime,
     pub(crate) fingerprint: Fingerprint,
     /// The token's claims, if it is a JWT.
     pub(crate) claims: Option<Claims>,
@@ -76,8 +76,8 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
     let bearer = Bearer::new(token).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
     let (date, claims) = (date(&answer.headers), jwt::claims(token));
     let left = |at: SystemTime| unix(at).saturating_sub(unix(date.unwrap_or_else(SystemTime::now)));
-    let expires_in = field("expires_in").and_then(life::seconds);
-    let expires_on = field("expires_on").and_then(life::moment).map(left);
+    let expires_in = field("expires_in").and_then(lifetime::seconds);
+    let expires_on = field("expires_on").and_then(lifetime::moment).map(left);
     let claimed = claims.as_ref().and_then(jwt::expiry).map(left);
     let given = ["expires_on", "expires_in"].into_iter().find(|name| field(name).is_some());
     if let (Some(odd), None, None) = (given, expires_in, expires_on) {
@@ -94,13 +94,17 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
     let seconds = life.ok_or(UnusableAnswer::NoLifetime)?;
     let lasts = positive(seconds).filter(|life| *life <= MAX_LIFE).ok_or(UnusableAnswer::Lifetime(seconds))?;
     let refresh_in = match endpoint.kind {
-        IdentityEndpointKind::Entra => field("refresh_in").and_then(life::seconds).and_then(positive),
+        IdentityEndpointKind::Entra => field("refresh_in").and_then(lifetime::seconds).and_then(positive),
         IdentityEndpointKind::InstanceMetadata
         | IdentityEndpointKind::AppService
         | IdentityEndpointKind::Provider(_) => None,
     };
     Ok(TokenAnswer {
-        life: Life { since: answer.sent_at, lasts, refresh_in: refresh_in.filter(|refresh_in| *refresh_in < lasts) },
+        life: Lifetime {
+            since: answer.sent_at,
+            lasts,
+            refresh_in: refresh_in.filter(|refresh_in| *refresh_in < lasts),
+        },
         fingerprint: bearer.fingerprint(),
         normal_form: normal_form(token, lasts),
         claims,

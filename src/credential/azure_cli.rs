@@ -16,12 +16,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Life};
+use super::acquire::{Acquire, Acquired, Files};
 use super::entra;
 use super::error::CredentialError;
 use super::jwt;
 use super::legs::Legs;
-use super::life;
+use super::lifetime;
+use super::lifetime::Lifetime;
 use super::process::{CommandError, Program};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -88,7 +89,7 @@ impl AzureCli {
 fn read(stdout: &Secret) -> Option<(Secret, SystemTime)> {
     let printed: Printed = serde_json::from_str(stdout.expose()).ok()?;
     let token = Secret::new(printed.access_token);
-    let said = printed.expires_on.as_ref().and_then(life::moment);
+    let said = printed.expires_on.as_ref().and_then(lifetime::moment);
     let expires = said.or_else(|| jwt::expiry(&jwt::claims(token.expose())?))?;
     Some((token, expires))
 }
@@ -102,7 +103,7 @@ impl Acquire for AzureCli {
         legs.record_local(TokenStage::Exchange, subject, since, None, outcome.as_ref().map(|(token, _)| token));
         let (token, expires) = outcome?;
         let lasts = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        entra::acquired(token.expose(), Life { since, lasts, refresh_in: None })
+        entra::acquired(token.expose(), Lifetime { since, lasts, refresh_in: None })
     }
 
     fn files(&self) -> Files {

@@ -149,7 +149,7 @@ impl Said {
 async fn read_as_everything(path: &Path, said: &mut Said) {
     let source = SecretSource::File(path.to_owned());
     let acquirers: [Box<dyn Acquire>; 2] = [
-        Box::new(access_key::AccessKeySource { key: source.clone() }),
+        Box::new(access_key_source::AccessKeySource { key: source.clone() }),
         Box::new(token_file::TokenFile { path: path.to_owned() }),
     ];
     for acquirer in &acquirers {

@@ -14,11 +14,12 @@ use azure_identity::{
 };
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Life, Material};
+use super::acquire::{Acquire, Acquired, Files, Material};
 use super::assertion::{Asserter, AssertionSource, ManagedIdentityRequest};
 use super::bearer::Bearer;
 use super::error::CredentialError;
 use super::legs::Legs;
+use super::lifetime::Lifetime;
 use super::settings::{AppSettings, Cloud, ManagedIdentitySettings, Proof, SecretSource};
 use super::transport::{Destination, IdentityClient, LegClient};
 use crate::files::Secret;
@@ -159,7 +160,7 @@ async fn read_secret(source: &SecretSource, legs: &Legs) -> Result<Secret, Crede
     outcome
 }
 
-pub(crate) fn acquired(token: &str, life: Life) -> Result<Acquired, CredentialError> {
+pub(crate) fn acquired(token: &str, life: Lifetime) -> Result<Acquired, CredentialError> {
     let bearer = Bearer::new(token)?;
     Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
 }

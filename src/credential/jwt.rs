@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE_NO_PAD, URL_SAFE_NO_PAD_INDIFFERENT};
 use serde_json::{Map, Value};
 
-use super::life;
+use super::lifetime;
 
 /// The claims of a token, as they stand in it.
 pub type Claims = Map<String, Value>;
@@ -28,7 +28,7 @@ pub(crate) fn claims(token: &str) -> Option<Claims> {
 
 /// Returns when the token says it expires (RFC 7519 section 4.1.4; seconds, of which fractions are dropped).
 pub(crate) fn expiry(claims: &Claims) -> Option<SystemTime> {
-    life::moment(claims.get("exp")?)
+    lifetime::moment(claims.get("exp")?)
 }
 
 /// Returns the time in whole seconds since 1970, as JWTs write it.

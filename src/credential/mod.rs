@@ -72,6 +72,7 @@
 //! obtained by somebody else.
 
 mod access_key;
+mod access_key_source;
 mod acquire;
 mod answer;
 mod assertion;
@@ -85,7 +86,7 @@ pub(crate) mod fuzzing;
 mod identity_endpoint;
 mod jwt;
 mod legs;
-mod life;
+mod lifetime;
 mod local_error;
 mod process;
 mod refresh;
@@ -348,7 +349,7 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
         CredentialKind::AzureCli { tenant, scope } => {
             Arc::new(QuickTries(azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() }))
         }
-        CredentialKind::AccessKey { key } => Arc::new(access_key::AccessKeySource { key: key.clone() }),
+        CredentialKind::AccessKey { key } => Arc::new(access_key_source::AccessKeySource { key: key.clone() }),
         CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),
     })
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Life, Material};
+use super::acquire::{Acquire, Acquired, Files, Material};
 use super::bearer::Bearer;
 use super::error::CredentialError;
 use super::jwt;
 use super::legs::Legs;
+use super::lifetime::Lifetime;
 use super::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -52,7 +53,7 @@ impl Acquire for TokenFile {
         let (token, expiry) = outcome?;
         let bearer = Bearer::new(token.expose()).map_err(CredentialError::from)?;
         let left = expiry.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
-        let life = Life { since: started, lasts: left.unwrap_or(OPAQUE_LIFE), refresh_in: None };
+        let life = Lifetime { since: started, lasts: left.unwrap_or(OPAQUE_LIFE), refresh_in: None };
         Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
     }
 

@@ -21,11 +21,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
-use super::acquire::Life;
 use super::answer::{Answer, TokenAnswer, judge};
 use super::error::CredentialError;
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::legs::{Leg, LegOutcome, Legs};
+use super::lifetime::Lifetime;
 use super::refusal::NoAnswer;
 use crate::metrics::TokenStage;
 use crate::redact::{Foreign, Sent};
@@ -96,7 +96,7 @@ pub(crate) struct LegClient {
     /// Who is asked for, in words.
     subject: String,
     destination: Destination,
-    life: Mutex<Option<Life>>,
+    life: Mutex<Option<Lifetime>>,
 }
 
 /// Where a leg's request goes.
@@ -139,7 +139,7 @@ impl LegClient {
     }
 
     /// Takes the life of the token that the last good answer brought, which the library does not hand on whole.
-    pub(crate) fn take_life(&self) -> Result<Life, CredentialError> {
+    pub(crate) fn take_life(&self) -> Result<Lifetime, CredentialError> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(CredentialError::NoLifeLeft)
     }
 

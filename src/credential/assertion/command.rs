@@ -17,7 +17,7 @@ use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
 use crate::credential::legs::Legs;
-use crate::credential::life;
+use crate::credential::lifetime;
 use crate::credential::process::{CommandError, Program};
 use crate::credential::settings::CommandSettings;
 use crate::files::Secret;
@@ -76,7 +76,7 @@ fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, Misprint> {
     let (token, expires_at) = if text.starts_with('{') {
         let printed: Printed = serde_json::from_str(text).map_err(|_err| Misprint::NotAToken)?;
         let expires_at = printed.expires_at.filter(|at| !at.is_null());
-        let expires_at = expires_at.map(|at| life::moment(&at).ok_or(Misprint::NotAToken)).transpose()?;
+        let expires_at = expires_at.map(|at| lifetime::moment(&at).ok_or(Misprint::NotAToken)).transpose()?;
         (Secret::new(printed.token), expires_at)
     } else {
         (Secret::new(text.to_owned()), None)

@@ -7,9 +7,9 @@
 use azure_core::credentials::TokenCredential as _;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 
-use crate::credential::acquire::Life;
 use crate::credential::error::CredentialError;
 use crate::credential::legs::Legs;
+use crate::credential::lifetime::Lifetime;
 use crate::credential::settings::{ManagedIdentity, ManagedIdentitySettings};
 use crate::credential::transport::{Destination, IdentityClient, LegClient};
 use crate::files::Secret;
@@ -25,7 +25,11 @@ pub(crate) struct ManagedIdentityRequest<'a> {
 
 impl ManagedIdentityRequest<'_> {
     /// Asks the host's identity endpoint.
-    pub(crate) async fn token(&self, client: &IdentityClient, legs: &Legs) -> Result<(Secret, Life), CredentialError> {
+    pub(crate) async fn token(
+        &self,
+        client: &IdentityClient,
+        legs: &Legs,
+    ) -> Result<(Secret, Lifetime), CredentialError> {
         let destination = Destination::Host { imds_endpoint: self.identity.imds_endpoint.clone() };
         let leg = LegClient::new(client, legs, self.stage, self.identity.id.to_string(), destination);
         let options = ManagedIdentityCredentialOptions {

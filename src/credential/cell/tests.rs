@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::credential::acquire::{Acquire, Files, Life};
+use crate::credential::acquire::{Acquire, Files};
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use crate::credential::legs::Legs;
+use crate::credential::lifetime::Lifetime;
 use crate::credential::refusal::TokenHttpError;
 use crate::credential::settings::CredentialName;
 use crate::metrics::TokenMetrics;
@@ -72,7 +73,7 @@ impl Acquire for Script {
 }
 
 fn token_of(token: &str, lasts: Duration) -> Acquired {
-    let life = Life { since: Instant::now(), lasts, refresh_in: None };
+    let life = Lifetime { since: Instant::now(), lasts, refresh_in: None };
     Acquired { material: Material::Bearer(Bearer::new(token).unwrap()), life: Some(life) }
 }
 

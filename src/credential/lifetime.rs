@@ -5,6 +5,18 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use tokio::time::Instant;
+
+/// How long a token may be used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetime {
+    /// From when it is counted.
+    pub(crate) since: Instant,
+    /// How long it is from there.
+    pub(crate) lasts: Duration,
+    /// When the issuer wants it refreshed, from there.
+    pub(crate) refresh_in: Option<Duration>,
+}
 
 /// Reads a number of seconds: `3599`, `3599.0`, `"3599"`.
 pub(crate) fn seconds(value: &Value) -> Option<i64> {
