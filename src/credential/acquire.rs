@@ -59,6 +59,13 @@ pub(crate) struct Acquired {
     pub(crate) life: Option<Lifetime>,
 }
 
+impl Acquired {
+    /// Makes a bearer of a token that expires.
+    pub(crate) fn bearer(token: &str, life: Lifetime) -> Result<Self, CredentialError> {
+        Ok(Self { material: Material::Bearer(Bearer::new(token)?), life: Some(life) })
+    }
+}
+
 /// What signs requests.
 #[derive(Clone, Debug)]
 pub(crate) enum Material {

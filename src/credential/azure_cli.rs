@@ -17,7 +17,6 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::acquire::{Acquire, Acquired, Files};
-use super::entra;
 use super::error::CredentialError;
 use super::jwt;
 use super::legs::Legs;
@@ -103,7 +102,7 @@ impl Acquire for AzureCli {
         legs.record_local(TokenStage::Exchange, subject, since, None, outcome.as_ref().map(|(token, _)| token));
         let (token, expires) = outcome?;
         let lasts = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        entra::acquired(token.expose(), Lifetime { since, lasts, refresh_in: None })
+        Acquired::bearer(token.expose(), Lifetime { since, lasts, refresh_in: None })
     }
 
     fn files(&self) -> Files {

@@ -14,12 +14,10 @@ use azure_identity::{
 };
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Material};
+use super::acquire::{Acquire, Acquired, Files};
 use super::assertion::{Asserter, AssertionSource, ManagedIdentityRequest};
-use super::bearer::Bearer;
 use super::error::CredentialError;
 use super::legs::Legs;
-use super::lifetime::Lifetime;
 use super::settings::{AppSettings, Cloud, ManagedIdentitySettings, Proof, SecretSource};
 use super::transport::{Destination, IdentityClient, LegClient};
 use crate::files::Secret;
@@ -112,7 +110,7 @@ impl Acquire for App {
             }
         };
         let token = credential.get_token(&[&self.scope], None).await.map_err(CredentialError::unwrap)?;
-        acquired(token.token.secret(), leg.take_life()?)
+        Acquired::bearer(token.token.secret(), leg.take_life()?)
     }
 
     fn files(&self) -> Files {
@@ -145,7 +143,7 @@ impl Acquire for Identity {
         let (identity, scope) = (&self.settings, self.scope.as_str());
         let request = ManagedIdentityRequest { identity, scope, stage: TokenStage::Exchange };
         let (token, life) = request.token(&self.client, legs).await?;
-        acquired(token.expose(), life)
+        Acquired::bearer(token.expose(), life)
     }
 
     fn files(&self) -> Files {
@@ -158,11 +156,6 @@ async fn read_secret(source: &SecretSource, legs: &Legs) -> Result<Secret, Crede
     let outcome = source.read(legs).await.map_err(CredentialError::from);
     legs.record_local(TokenStage::Assertion, format!("client secret from {source}"), started, None, outcome.as_ref());
     outcome
-}
-
-pub(crate) fn acquired(token: &str, life: Lifetime) -> Result<Acquired, CredentialError> {
-    let bearer = Bearer::new(token)?;
-    Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
 }
 
 fn cloud(cloud: &Cloud) -> CloudConfiguration {

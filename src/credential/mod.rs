@@ -95,6 +95,7 @@ mod remedy;
 mod schedule;
 mod secret;
 mod settings;
+mod state;
 mod token_file;
 mod transport;
 mod watch;
@@ -128,9 +129,10 @@ pub use settings::{
 };
 
 use acquire::{Acquire, Material, QuickTries};
-use cell::{Shared, TokenCell, View};
+use cell::TokenCell;
 use legs::Legs;
 use refresh::Refresher;
+use state::{TokenState, View};
 use tokio::sync::watch as published;
 use transport::IdentityClient;
 
@@ -210,11 +212,11 @@ impl Credentials {
                     continue;
                 }
             };
-            let shared = self.before(kind).map(|before| Shared::continuing(&before.cell));
-            let (shared, (publish, view)) = (Arc::new(shared.unwrap_or_default()), published::channel(View::default()));
+            let state = self.before(kind).map(|before| TokenState::continuing(before.cell.state()));
+            let (state, (publish, view)) = (Arc::new(state.unwrap_or_default()), published::channel(View::default()));
             let refresher =
-                Refresher::new(Arc::clone(&shared), publish, Arc::clone(&acquirer), names.clone(), metrics.clone());
-            let cell = Arc::new(TokenCell::new(shared, view, refresher, control.clone()));
+                Refresher::new(Arc::clone(&state), publish, Arc::clone(&acquirer), names.clone(), metrics.clone());
+            let cell = Arc::new(TokenCell::new(state, view, refresher, control.clone()));
             let source = Arc::new(Source { kind: kind.clone(), names: names.clone(), cell, acquirer });
             sources.extend(names.into_iter().map(|name| (name, Arc::clone(&source))));
         }

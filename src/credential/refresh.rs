@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acquire::{Acquire, Acquired};
-use super::cell::{Failure, InService, Shared, View};
 use super::error::{CredentialError, in_one_line};
 use super::legs::{LegOutcome, Legs, NotAfter};
 use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialName;
+use super::state::{Failure, InService, TokenState, View};
 use super::watch::FileWatch;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
 
@@ -27,7 +27,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// Keeps one token fresh.
 pub(crate) struct Refresher {
-    shared: Arc<Shared>,
+    state: Arc<TokenState>,
     view: watch::Sender<View>,
     acquirer: Arc<dyn Acquire>,
     /// The credentials that share this life: each has the series and is named in the log.
@@ -53,7 +53,7 @@ enum Logged {
 impl Refresher {
     /// Makes the task of a token life.
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        state: Arc<TokenState>,
         view: watch::Sender<View>,
         acquirer: Arc<dyn Acquire>,
         names: Vec<CredentialName>,
@@ -61,7 +61,7 @@ impl Refresher {
     ) -> Self {
         let files = acquirer.files();
         Self {
-            shared,
+            state,
             view,
             acquirer,
             names,
@@ -78,7 +78,7 @@ impl Refresher {
     /// Sets the gauges of the token in service, if there is one. Not done when the task is made: what is only built, as for
     /// a reload that is refused, changes no metric.
     pub(crate) fn announce(&self) {
-        let in_service = self.shared.dates();
+        let in_service = self.state.dates();
         self.names.iter().for_each(|name| self.metrics.in_service(name.as_str(), in_service));
     }
 
@@ -108,8 +108,8 @@ impl Refresher {
         loop {
             tokio::select! {
                 () = sleep_until(self.due) => return,
-                () = self.shared.wake.notified() => {
-                    if self.shared.wanted(&self.view.borrow()) {
+                () = self.state.wake.notified() => {
+                    if self.state.wanted(&self.view.borrow()) {
                         return;
                     }
                 }
@@ -151,14 +151,14 @@ impl Refresher {
         for name in &self.names {
             self.metrics.in_service(name.as_str(), Some((next.obtained_at, next.expires_at)));
         }
-        self.shared.put_in_service(next);
+        self.state.put_in_service(next);
         self.due = due;
         Ok(())
     }
 
     fn succeeded(&mut self) {
         self.failures = 0;
-        let fingerprint = self.shared.fingerprint().map(tracing::field::display);
+        let fingerprint = self.state.fingerprint().map(tracing::field::display);
         let next_in_secs = self.due.saturating_duration_since(Instant::now()).as_secs();
         if self.logged == Logged::InService {
             tracing::debug!(credential = self.label(), fingerprint, next_in_secs, "token refreshed");
@@ -195,7 +195,7 @@ impl Refresher {
     }
 
     fn say_once(&mut self, err: &CredentialError, wait: Duration) {
-        let without_token = !self.shared.valid();
+        let without_token = !self.state.valid();
         let now = Logged::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
         if self.logged == now {
             return;

@@ -10,8 +10,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files, Material};
-use super::bearer::Bearer;
+use super::acquire::{Acquire, Acquired, Files};
 use super::error::CredentialError;
 use super::jwt;
 use super::legs::Legs;
@@ -51,10 +50,9 @@ impl Acquire for TokenFile {
         let token = outcome.as_ref().map(|(token, _)| token);
         legs.record_local(TokenStage::Exchange, subject, started, None, token);
         let (token, expiry) = outcome?;
-        let bearer = Bearer::new(token.expose()).map_err(CredentialError::from)?;
         let left = expiry.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
         let life = Lifetime { since: started, lasts: left.unwrap_or(OPAQUE_LIFE), refresh_in: None };
-        Ok(Acquired { material: Material::Bearer(bearer), life: Some(life) })
+        Acquired::bearer(token.expose(), life)
     }
 
     fn files(&self) -> Files {
@@ -70,6 +68,7 @@ impl Acquire for TokenFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::bearer::Bearer;
 
     async fn read(content: &str) -> Result<Acquired, CredentialError> {
         let folder = tempfile::tempdir().unwrap();

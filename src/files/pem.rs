@@ -7,7 +7,8 @@ use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use zeroize::Zeroizing;
 
-use super::{Remark, Secret};
+use super::remark::Remark;
+use super::secret::Secret;
 
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";

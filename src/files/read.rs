@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{Remark, Secret, exposure};
+use super::exposure;
+use super::remark::Remark;
+use super::secret::Secret;
 
 /// The most bytes of a file that are read. Chosen: a system's bundle of CAs has 220 kB, and a wrong path (a log, a device)
 /// must not fill the memory.

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use http::StatusCode;
 use prometheus::Registry;
 use tokio::sync::watch;
-use tokio::time::{advance, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use super::*;
-use crate::credential::acquire::{Acquire, Files};
+use crate::credential::acquire::{Acquire, Acquired, Files, Material};
+use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use crate::credential::legs::Legs;
 use crate::credential::lifetime::Lifetime;
@@ -109,11 +110,11 @@ impl Scene {
     fn with_files(steps: impl IntoIterator<Item = Step>, files: Files) -> Self {
         let script = Arc::new(Script { steps: Mutex::new(steps.into_iter().collect()), files, ..Script::default() });
         let metrics = TokenMetrics::register(&Registry::new()).unwrap();
-        let (shared, (publish, view)) = (Arc::<Shared>::default(), watch::channel(View::default()));
+        let (state, (publish, view)) = (Arc::<TokenState>::default(), watch::channel(View::default()));
         let acquirer: Arc<dyn Acquire> = Arc::<Script>::clone(&script);
         let names = vec![CredentialName::new("fabrikam")];
-        let refresher = Refresher::new(Arc::clone(&shared), publish, acquirer, names, metrics);
-        let cell = Arc::new(TokenCell::new(shared, view, refresher, tokio::runtime::Handle::current()));
+        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, names, metrics);
+        let cell = Arc::new(TokenCell::new(state, view, refresher, tokio::runtime::Handle::current()));
         Self { cell, script }
     }
 
