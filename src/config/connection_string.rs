@@ -4,7 +4,8 @@
 //! case, a key may stand once, an unknown `AuthType` means an access key. Where the SDK ignores something in silence, this
 //! says so, by its key and never by its value; what may be the rest of a secret that was cut at a `;` is refused.
 
-use super::lower::{is_guid, parse_host};
+use super::identifier::is_guid;
+use super::lower::parse_host;
 use crate::credential::Secret;
 
 /// What is worth knowing of a connection string.

@@ -12,6 +12,7 @@ mod conversion;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod identifier;
 mod lower;
 mod problem;
 mod sources;

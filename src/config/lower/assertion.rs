@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::credential::{below, is_guid, managed_identity, secret_source};
+use super::identity::{managed_identity, secret_source};
 use super::values::PlainHttp;
-use super::{Context, Key, is_content};
+use super::{Context, Key, below, is_content};
 use crate::config::file::{
     AssertionFile, ClientAuthenticationFile, CloudFile, GcpFormatFile, OAuth2TokenFile, SecretFile,
 };
+use crate::config::identifier::is_guid;
 use crate::credential::{
     AssertionSettings, ClientAuthentication, CommandSettings, ManagedIdentity, OAuth2Settings, OAuth2Token,
     SecretSource,

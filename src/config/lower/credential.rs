@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::identity::{managed_identity, secret_source};
 use super::values::PlainHttp;
-use super::{Context, Key, assertion, key};
-use crate::config::file::{AlgorithmFile, CloudFile, ConfigFile, CredentialFile, SecretFile};
+use super::{Context, Key, assertion, below, key};
+use crate::config::file::{AlgorithmFile, CloudFile, ConfigFile, CredentialFile};
+use crate::config::identifier::is_guid;
 use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
-    CredentialName, CredentialSettings, ManagedIdentity, ManagedIdentitySettings, Proof, SecretSource,
+    CredentialName, CredentialSettings, Proof,
 };
 
 /// Keeps the number of metric series bounded.
@@ -106,11 +108,6 @@ fn lower_object_id(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -
         context.problem(&below(at, "object_id"), format!("`{object_id}` is not a GUID"), Some(fix));
     }
     Some(object_id)
-}
-
-/// Returns the key below a table.
-pub(super) fn below(at: &Key, name: &str) -> Key {
-    at.iter().cloned().chain([name.to_owned()]).collect()
 }
 
 /// Reads the keys that the kinds with an app registration share. `None` for the other kinds, and when one is nowhere.
@@ -273,60 +270,4 @@ fn lower_scope(key: &Key, scope: Option<&str>, context: &mut Context<'_>) -> Str
         context.problem(key, format!("`{scope}` is not a scope that an app can ask for"), Some(fix));
     }
     scope.to_owned()
-}
-
-pub(super) fn managed_identity(
-    at: &Key,
-    [client_id, object_id, resource_id]: [Option<&str>; 3],
-    imds_endpoint: Option<&str>,
-    context: &mut Context<'_>,
-) -> Option<ManagedIdentitySettings> {
-    for (name, id) in [("client_id", client_id), ("object_id", object_id)] {
-        if let Some(id) = id.filter(|id| !is_guid(id)) {
-            context.problem(&below(at, name), format!("`{id}` is not a GUID"), None);
-        }
-    }
-    let id = match (client_id, object_id, resource_id) {
-        (None, None, None) => ManagedIdentity::System,
-        (Some(id), None, None) => ManagedIdentity::ClientId(id.to_owned()),
-        (None, Some(id), None) => ManagedIdentity::ObjectId(id.to_owned()),
-        (None, None, Some(id)) => ManagedIdentity::ResourceId(id.to_owned()),
-        _ => {
-            let fix = "keep one of client_id, object_id and resource_id".to_owned();
-            context.problem(at, "names a managed identity in more than one way", Some(fix));
-            return None;
-        }
-    };
-    let imds_endpoint = match imds_endpoint {
-        None => None,
-        Some(text) => Some(context.origin(&below(at, "imds_endpoint"), text, PlainHttp::OnHost)?.to_string()),
-    };
-    Some(ManagedIdentitySettings { id, imds_endpoint })
-}
-
-pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<'_>) -> Option<SecretSource> {
-    match (&file.file, &file.env) {
-        (Some(path), None) => Some(SecretSource::File(context.existing(key, path))),
-        (None, Some(name)) => {
-            if context.environment.get(name).is_none_or(String::is_empty) {
-                // What does not look like the name of a variable may be the secret itself.
-                let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-                let shown = if name.bytes().all(is_name) { name } else { "that `env` names" };
-                context.problem(key, format!("the environment variable {shown} is not set or empty"), None);
-            }
-            Some(SecretSource::Env(name.clone()))
-        }
-        (None, None) if context.is_incomplete(key) => None,
-        (None, None) | (Some(_), Some(_)) => {
-            let fix = "write either { file = \"/path\" } or { env = \"NAME\" }".to_owned();
-            context.problem(key, "does not say where the secret is", Some(fix));
-            None
-        }
-    }
-}
-
-pub(in crate::config) fn is_guid(text: &str) -> bool {
-    let groups: Vec<&str> = text.split('-').collect();
-    let lengths = groups.iter().map(|group| group.len());
-    lengths.eq([8, 4, 4, 4, 12]) && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -5,6 +5,7 @@ mod advice;
 mod assertion;
 mod credential;
 mod endpoint;
+mod identity;
 mod listener;
 mod route;
 mod test;
@@ -227,7 +228,11 @@ fn key(segments: &[&str]) -> Key {
     segments.iter().map(|segment| (*segment).to_owned()).collect()
 }
 
-pub(super) use credential::is_guid;
+/// Returns the key below a table.
+fn below(at: &Key, name: &str) -> Key {
+    at.iter().cloned().chain([name.to_owned()]).collect()
+}
+
 pub(super) use test::{Test, run as run_tests};
 pub(super) use values::parse_host;
 

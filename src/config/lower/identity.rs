@@ -1,0 +1,57 @@
+//! What credentials and assertions are both made from: managed identities and secrets.
+
+use super::values::PlainHttp;
+use super::{Context, Key, below};
+use crate::config::file::SecretFile;
+use crate::config::identifier::is_guid;
+use crate::credential::{ManagedIdentity, ManagedIdentitySettings, SecretSource};
+
+pub(super) fn managed_identity(
+    at: &Key,
+    [client_id, object_id, resource_id]: [Option<&str>; 3],
+    imds_endpoint: Option<&str>,
+    context: &mut Context<'_>,
+) -> Option<ManagedIdentitySettings> {
+    for (name, id) in [("client_id", client_id), ("object_id", object_id)] {
+        if let Some(id) = id.filter(|id| !is_guid(id)) {
+            context.problem(&below(at, name), format!("`{id}` is not a GUID"), None);
+        }
+    }
+    let id = match (client_id, object_id, resource_id) {
+        (None, None, None) => ManagedIdentity::System,
+        (Some(id), None, None) => ManagedIdentity::ClientId(id.to_owned()),
+        (None, Some(id), None) => ManagedIdentity::ObjectId(id.to_owned()),
+        (None, None, Some(id)) => ManagedIdentity::ResourceId(id.to_owned()),
+        _ => {
+            let fix = "keep one of client_id, object_id and resource_id".to_owned();
+            context.problem(at, "names a managed identity in more than one way", Some(fix));
+            return None;
+        }
+    };
+    let imds_endpoint = match imds_endpoint {
+        None => None,
+        Some(text) => Some(context.origin(&below(at, "imds_endpoint"), text, PlainHttp::OnHost)?.to_string()),
+    };
+    Some(ManagedIdentitySettings { id, imds_endpoint })
+}
+
+pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<'_>) -> Option<SecretSource> {
+    match (&file.file, &file.env) {
+        (Some(path), None) => Some(SecretSource::File(context.existing(key, path))),
+        (None, Some(name)) => {
+            if context.environment.get(name).is_none_or(String::is_empty) {
+                // What does not look like the name of a variable may be the secret itself.
+                let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+                let shown = if name.bytes().all(is_name) { name } else { "that `env` names" };
+                context.problem(key, format!("the environment variable {shown} is not set or empty"), None);
+            }
+            Some(SecretSource::Env(name.clone()))
+        }
+        (None, None) if context.is_incomplete(key) => None,
+        (None, None) | (Some(_), Some(_)) => {
+            let fix = "write either { file = \"/path\" } or { env = \"NAME\" }".to_owned();
+            context.problem(key, "does not say where the secret is", Some(fix));
+            None
+        }
+    }
+}
