@@ -6,14 +6,17 @@ use http::header::CONTENT_TYPE;
 use signalr_gateway::sandbox::Entry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{ALL_OPERATIONS, Caller, HELLO, Lab, Raw, SEND, hello, in_time, request};
+use crate::support::{
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, RawConnection, broadcast_request, request,
+    with_timeout,
+};
 
 const MIB: usize = 1024 * 1024;
 
 /// A laboratory with a listener `strict` beside the default one.
-async fn strict_lab() -> Lab {
-    Lab::start(|plan| {
-        plan.more(
+async fn strict_harness() -> Harness {
+    Harness::start(|options| {
+        options.append_toml(
             "[listeners.strict]\nbind = \"127.0.0.1:0\"\nallowed_hosts = [\"gateway.internal\", \"*.svc.cluster.local\"]\n\
              operations = [\"hub_send\", \"queries\"]\nrequired_header = { name = \"x-from\", value = \"inside\" }\n\
              [listeners.elsewhere]\nbind = \"127.0.0.1:0\"\nclients = [\"10.0.0.0/8\", \"192.168.0.0/16\"]\n",
@@ -22,14 +25,14 @@ async fn strict_lab() -> Lab {
     .await
 }
 
-fn assert_nothing_arrived(lab: &Lab) {
-    assert!(lab.arrivals("east").is_empty() && lab.arrivals("west").is_empty());
+fn assert_nothing_arrived(harness: &Harness) {
+    assert!(harness.arrivals("east").is_empty() && harness.arrivals("west").is_empty());
 }
 
 #[tokio::test]
 async fn only_configured_hosts_pass() {
-    let lab = strict_lab().await;
-    let mut caller = Caller::connect(lab.listener("strict")).await;
+    let harness = strict_harness().await;
+    let mut caller = Caller::connect(harness.listener("strict")).await;
     for (host, passes) in [
         ("gateway.internal", true),
         ("Gateway.Internal:8080", true),
@@ -43,37 +46,38 @@ async fn only_configured_hosts_pass() {
         ("gateway.internal.evil.example", false),
         ("127.0.0.1.nip.io", false),
     ] {
-        let answer = caller.send(hello().header("host", host).header("x-from", "inside"), HELLO).await;
+        let answer =
+            caller.send(broadcast_request().header("host", host).header("x-from", "inside"), BROADCAST_BODY).await;
         if passes {
-            answer.is(202);
+            answer.assert_status(202);
         } else {
-            answer.is_refused(403, "host_not_allowed");
+            answer.assert_gateway_error(403, "host_not_allowed");
             assert!(answer.text().contains("allowed_hosts"), "the operator is told what to do: {}", answer.text());
         }
     }
-    assert_eq!(lab.arrivals("east").len(), 7);
+    assert_eq!(harness.arrivals("east").len(), 7);
 }
 
 #[tokio::test]
 async fn health_probes_pass_whatever_host_they_name() {
-    let lab = strict_lab().await;
+    let harness = strict_harness().await;
     for path in ["/api/health", "/api/v1/health"] {
-        let mut caller = Caller::connect(lab.listener("strict")).await;
+        let mut caller = Caller::connect(harness.listener("strict")).await;
         for host in ["balancer.example", "", "localhost."] {
-            caller.send(request("GET", path).header("host", host), "").await.is(200);
+            caller.send(request("GET", path).header("host", host), "").await.assert_status(200);
         }
-        let mut raw = Raw::connect(lab.listener("strict")).await;
+        let mut raw = RawConnection::connect(harness.listener("strict")).await;
         raw.write(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
-        raw.answer().await.unwrap().is(200);
+        raw.answer().await.unwrap().assert_status(200);
         let page = request("GET", path).header("host", "evil.example").header("origin", "https://evil.example");
-        caller.send(page, "").await.is_refused(403, "origin_not_allowed");
+        caller.send(page, "").await.assert_gateway_error(403, "origin_not_allowed");
     }
 }
 
 #[tokio::test]
 async fn browser_pages_are_kept_out() {
-    let lab = Lab::start(|_| {}).await;
-    let mut caller = lab.caller().await;
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = harness.caller().await;
     for (name, value, passes) in [
         ("origin", "https://evil.example", false),
         ("origin", "null", false),
@@ -81,42 +85,49 @@ async fn browser_pages_are_kept_out() {
         ("sec-fetch-site", "same-site", false),
         ("sec-fetch-site", "none", true),
     ] {
-        let answer = caller.send(hello().header(name, value), HELLO).await;
+        let answer = caller.send(broadcast_request().header(name, value), BROADCAST_BODY).await;
         if passes {
-            answer.is(202);
+            answer.assert_status(202);
         } else {
-            answer.is_refused(403, "origin_not_allowed");
+            answer.assert_gateway_error(403, "origin_not_allowed");
         }
     }
     // A form needs no preflight; what shows it is its origin.
-    let form = request("POST", SEND).header(CONTENT_TYPE, "text/plain").header("origin", "http://127.0.0.1:8080");
-    caller.send(form, HELLO).await.is_refused(403, "origin_not_allowed");
+    let form =
+        request("POST", BROADCAST_PATH).header(CONTENT_TYPE, "text/plain").header("origin", "http://127.0.0.1:8080");
+    caller.send(form, BROADCAST_BODY).await.assert_gateway_error(403, "origin_not_allowed");
     // A preflight has no path of its own here, and gets no permission.
-    let preflight = request("OPTIONS", SEND)
+    let preflight = request("OPTIONS", BROADCAST_PATH)
         .header("origin", "https://evil.example")
         .header("access-control-request-method", "POST");
-    caller.send(preflight, "").await.is_refused(403, "origin_not_allowed");
-    assert_eq!(lab.arrivals("east").len(), 1);
+    caller.send(preflight, "").await.assert_gateway_error(403, "origin_not_allowed");
+    assert_eq!(harness.arrivals("east").len(), 1);
 }
 
 #[tokio::test]
 async fn callers_of_other_networks_and_without_the_required_header_are_refused() {
-    let lab = strict_lab().await;
-    let mut elsewhere = Caller::connect(lab.listener("elsewhere")).await;
-    elsewhere.send(hello(), HELLO).await.is_refused(403, "client_not_allowed");
+    let harness = strict_harness().await;
+    let mut elsewhere = Caller::connect(harness.listener("elsewhere")).await;
+    elsewhere.send(broadcast_request(), BROADCAST_BODY).await.assert_gateway_error(403, "client_not_allowed");
     // Whoever they say they are.
-    elsewhere.send(hello().header("x-forwarded-for", "10.0.0.1"), HELLO).await.is_refused(403, "client_not_allowed");
-    let mut strict = Caller::connect(lab.listener("strict")).await;
-    strict.send(hello(), HELLO).await.is_refused(412, "header_required");
-    strict.send(hello().header("x-from", "outside"), HELLO).await.is_refused(412, "header_required");
-    assert_nothing_arrived(&lab);
-    strict.send(hello().header("X-From", "inside"), HELLO).await.is(202);
+    elsewhere
+        .send(broadcast_request().header("x-forwarded-for", "10.0.0.1"), BROADCAST_BODY)
+        .await
+        .assert_gateway_error(403, "client_not_allowed");
+    let mut strict = Caller::connect(harness.listener("strict")).await;
+    strict.send(broadcast_request(), BROADCAST_BODY).await.assert_gateway_error(412, "header_required");
+    strict
+        .send(broadcast_request().header("x-from", "outside"), BROADCAST_BODY)
+        .await
+        .assert_gateway_error(412, "header_required");
+    assert_nothing_arrived(&harness);
+    strict.send(broadcast_request().header("X-From", "inside"), BROADCAST_BODY).await.assert_status(202);
 }
 
 #[tokio::test]
 async fn operations_are_opted_into() {
-    let lab = strict_lab().await;
-    let mut default = lab.caller().await;
+    let harness = strict_harness().await;
+    let mut default = harness.caller().await;
     for (method, target) in [
         ("POST", "/api/hubs/chat/:generateToken"),
         ("GET", "/api/auth/accessKey"),
@@ -125,27 +136,27 @@ async fn operations_are_opted_into() {
         ("DELETE", "/api/v1/hubs/chat/connections/c"),
         ("POST", "/api/hubs/chat/users/u/:closeConnections"),
     ] {
-        default.call(method, target).await.is_refused(403, "operation_not_allowed");
+        default.call(method, target).await.assert_gateway_error(403, "operation_not_allowed");
     }
-    let mut strict = Caller::connect(lab.listener("strict")).await;
+    let mut strict = Caller::connect(harness.listener("strict")).await;
     let builder = request("POST", "/api/hubs/chat/groups/g/:send").header("x-from", "inside");
-    strict.send(builder, HELLO).await.is_refused(403, "operation_not_allowed");
-    assert_nothing_arrived(&lab);
+    strict.send(builder, BROADCAST_BODY).await.assert_gateway_error(403, "operation_not_allowed");
+    assert_nothing_arrived(&harness);
 
-    let lab = Lab::start(|plan| {
-        plan.allow(&ALL_OPERATIONS);
+    let harness = Harness::start(|options| {
+        options.allow(&ALL_OPERATIONS);
     })
     .await;
-    lab.call("POST", "/api/hubs/chat/:generateToken?api-version=2022-11-01").await.is(200);
+    harness.call("POST", "/api/hubs/chat/:generateToken?api-version=2022-11-01").await.assert_status(200);
 }
 
 #[tokio::test]
 async fn what_is_no_call_of_the_rest_api_goes_nowhere() {
-    let lab = Lab::start(|plan| {
-        plan.allow(&ALL_OPERATIONS);
+    let harness = Harness::start(|options| {
+        options.allow(&ALL_OPERATIONS);
     })
     .await;
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     for target in [
         "/",
         "/api",
@@ -158,7 +169,7 @@ async fn what_is_no_call_of_the_rest_api_goes_nowhere() {
         "/metrics",
         "/API/hubs/chat/:send",
     ] {
-        caller.post(target, "application/json", HELLO).await.is_refused(404, "unknown_path");
+        caller.post(target, "application/json", BROADCAST_BODY).await.assert_gateway_error(404, "unknown_path");
     }
     for target in [
         "/api/hubs/chat/users/../:send",
@@ -169,7 +180,7 @@ async fn what_is_no_call_of_the_rest_api_goes_nowhere() {
         "/api/hubs/chat%2Fusers/:send",
         "/api/hubs/9chat/:send",
     ] {
-        caller.post(target, "application/json", HELLO).await.is_refused(400, "malformed");
+        caller.post(target, "application/json", BROADCAST_BODY).await.assert_gateway_error(400, "malformed");
     }
     for (method, target, allowed) in [
         ("GET", "/api/hubs/chat/:send", "POST"),
@@ -179,95 +190,102 @@ async fn what_is_no_call_of_the_rest_api_goes_nowhere() {
         ("BREW", "/api/hubs/chat/groups/g/connections/c", "PUT, DELETE"),
     ] {
         let answer = caller.call(method, target).await;
-        answer.is_refused(405, "method_not_allowed");
+        answer.assert_gateway_error(405, "method_not_allowed");
         assert_eq!(answer.header("allow"), Some(allowed));
     }
-    assert_nothing_arrived(&lab);
+    assert_nothing_arrived(&harness);
     assert!(!caller.is_closed(), "refusals do not cost a connection");
 }
 
 #[tokio::test]
 async fn heads_up_to_the_limit_pass_and_larger_ones_are_a_431() {
-    let lab = Lab::start(|_| {}).await;
-    let mut caller = lab.caller().await;
-    caller.send(hello().header("x-long", "x".repeat(12 * 1024)), HELLO).await.is(202);
-    caller.send(hello().header("x-long", "x".repeat(17 * 1024)), HELLO).await.is_refused(431, "headers_too_large");
-    let long_target = format!("{SEND}&x={}", "x".repeat(17 * 1024));
-    caller.post(&long_target, "application/json", HELLO).await.is_refused(431, "headers_too_large");
-    assert_eq!(lab.arrivals("east").len(), 1);
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = harness.caller().await;
+    caller.send(broadcast_request().header("x-long", "x".repeat(12 * 1024)), BROADCAST_BODY).await.assert_status(202);
+    caller
+        .send(broadcast_request().header("x-long", "x".repeat(17 * 1024)), BROADCAST_BODY)
+        .await
+        .assert_gateway_error(431, "headers_too_large");
+    let long_target = format!("{BROADCAST_PATH}&x={}", "x".repeat(17 * 1024));
+    caller.post(&long_target, "application/json", BROADCAST_BODY).await.assert_gateway_error(431, "headers_too_large");
+    assert_eq!(harness.arrivals("east").len(), 1);
     // Near the limit, the token that is added decides: the endpoint never has to refuse.
     for size in (12 * 1024..16 * 1024).step_by(200) {
-        let answer = caller.send(hello().header("x-long", "x".repeat(size)), HELLO).await;
+        let answer = caller.send(broadcast_request().header("x-long", "x".repeat(size)), BROADCAST_BODY).await;
         if answer.status == 202 {
-            answer.is(202)
+            answer.assert_status(202)
         } else {
-            answer.is_refused(431, "headers_too_large")
+            answer.assert_gateway_error(431, "headers_too_large")
         };
     }
     // Far larger ones are not even read.
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     raw.write("POST / HTTP/1.1\r\nhost: localhost\r\nx: ").await.write("x".repeat(MIB)).await;
-    raw.answer().await.unwrap().is_refused(431, "headers_too_large");
+    raw.answer().await.unwrap().assert_gateway_error(431, "headers_too_large");
 }
 
 #[tokio::test]
 async fn bodies_up_to_a_mebibyte_pass_and_a_byte_more_is_a_413() {
-    let lab = Lab::start(|_| {}).await;
-    let octets = || request("POST", SEND).header(CONTENT_TYPE, "application/octet-stream");
+    let harness = Harness::start(|_| {}).await;
+    let octets = || request("POST", BROADCAST_PATH).header(CONTENT_TYPE, "application/octet-stream");
     let pieces = |size: usize| vec![b'x'; size].chunks(10_000).map(Bytes::copy_from_slice).collect::<Vec<_>>();
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     caller.send(octets(), vec![b'x'; MIB]).await;
     caller.send_chunked(octets(), pieces(MIB)).await;
-    let arrivals = lab.arrivals("east");
+    let arrivals = harness.arrivals("east");
     assert_eq!(arrivals.iter().map(|entry| (entry.body_length, entry.complete)).collect::<Vec<_>>(), [(MIB, true); 2]);
-    lab.forget_arrivals();
+    harness.clear_arrivals();
 
-    let mut caller = lab.caller().await;
-    caller.send(octets(), vec![b'x'; MIB + 1]).await.is_refused(413, "body_too_large");
-    assert_goes_on_or_was_closed(&lab, caller).await;
+    let mut caller = harness.caller().await;
+    caller.send(octets(), vec![b'x'; MIB + 1]).await.assert_gateway_error(413, "body_too_large");
+    assert_goes_on_or_was_closed(&harness, caller).await;
 
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     let answer = caller.send_chunked(octets(), pieces(MIB + 1)).await;
-    answer.is_refused(413, "body_too_large");
+    answer.assert_gateway_error(413, "body_too_large");
     assert!(answer.text().contains("1048576"), "{}", answer.text());
-    assert_goes_on_or_was_closed(&lab, caller).await;
+    assert_goes_on_or_was_closed(&harness, caller).await;
 
     // A caller that writes everything before it reads, and much more than the limit, still reads the answer.
-    let mut raw = lab.raw().await;
-    raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 3 * MIB)).await;
+    let mut raw = harness.raw_connection().await;
+    raw.write(format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 3 * MIB))
+        .await;
     raw.write(vec![b'x'; 3 * MIB]).await;
-    raw.answer().await.expect("the answer was lost in a reset").is_refused(413, "body_too_large");
+    raw.answer().await.expect("the answer was lost in a reset").assert_gateway_error(413, "body_too_large");
 }
 
 /// The requests that an endpoint took for whole ones. Others are there when a caller's body turns out to be unfit on its
 /// way.
-fn whole_arrivals(lab: &Lab) -> Vec<Entry> {
-    lab.arrivals("east").into_iter().filter(|entry| entry.complete).collect()
+fn whole_arrivals(harness: &Harness) -> Vec<Entry> {
+    harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect()
 }
 
 /// After a refusal the connection takes the next request, or had been closed in order before it was sent.
-async fn assert_goes_on_or_was_closed(lab: &Lab, mut caller: Caller) {
-    lab.forget_arrivals();
-    match caller.try_send(hello(), HELLO).await {
+async fn assert_goes_on_or_was_closed(harness: &Harness, mut caller: Caller) {
+    harness.clear_arrivals();
+    match caller.try_send(broadcast_request(), BROADCAST_BODY).await {
         Ok(answer) => {
-            answer.is(202);
-            assert_eq!(whole_arrivals(lab).len(), 1);
-            assert_eq!(whole_arrivals(lab)[0].body.as_deref(), Some(HELLO.as_bytes()));
+            answer.assert_status(202);
+            assert_eq!(whole_arrivals(harness).len(), 1);
+            assert_eq!(whole_arrivals(harness)[0].body.as_deref(), Some(BROADCAST_BODY.as_bytes()));
         }
-        Err(_closed) => assert!(whole_arrivals(lab).is_empty()),
+        Err(_closed) => assert!(whole_arrivals(harness).is_empty()),
     }
-    lab.forget_arrivals();
+    harness.clear_arrivals();
 }
 
 #[tokio::test]
 async fn limit_of_bodies_is_configured() {
-    let lab = Lab::start(|plan| {
-        plan.set("limits.max_body", "100");
+    let harness = Harness::start(|options| {
+        options.set("limits.max_body", "100");
     })
     .await;
-    let mut caller = lab.caller().await;
-    caller.post(SEND, "application/octet-stream", vec![b'x'; 101]).await.is_refused(413, "body_too_large");
-    lab.hello().await.is(202);
+    let mut caller = harness.caller().await;
+    caller
+        .post(BROADCAST_PATH, "application/octet-stream", vec![b'x'; 101])
+        .await
+        .assert_gateway_error(413, "body_too_large");
+    harness.broadcast().await.assert_status(202);
 }
 
 /// What is wrong with the framing, and the bytes after the request line and `Host`.
@@ -294,38 +312,38 @@ const SMUGGLED: &str = "POST /api/hubs/chat/:send?smuggled HTTP/1.1\r\nhost: loc
 
 #[tokio::test]
 async fn malformed_framing_is_refused_and_nothing_is_smuggled_behind_it() {
-    let lab = Lab::start(|_| {}).await;
+    let harness = Harness::start(|_| {}).await;
     for (what, rest) in MALFORMED {
-        let mut raw = lab.raw().await;
-        raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\n{rest}"))
+        let mut raw = harness.raw_connection().await;
+        raw.write(format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\n{rest}"))
             .await
             .write(SMUGGLED)
             .await
             .finish()
             .await;
-        let (status, kind) = raw.answer().await.unwrap_or_else(|| panic!("{what}: no answer")).refusal();
+        let (status, kind) = raw.answer().await.unwrap_or_else(|| panic!("{what}: no answer")).gateway_error();
         assert!(status == 400 && ["malformed", "body_broken"].contains(&kind.as_str()), "{what}: {status} {kind}");
         assert_eq!(String::from_utf8_lossy(&raw.rest().await), "", "{what}");
-        for entry in lab.arrivals("east") {
+        for entry in harness.arrivals("east") {
             assert!(!entry.complete, "{what}: {entry:#?}");
         }
-        lab.forget_arrivals();
+        harness.clear_arrivals();
     }
-    lab.hello().await.is(202);
-    assert_eq!(lab.arrival("east").target, SEND);
+    harness.broadcast().await.assert_status(202);
+    assert_eq!(harness.arrival("east").target, BROADCAST_PATH);
 }
 
 #[tokio::test]
 async fn requests_behind_each_other_stay_apart() {
-    let lab = Lab::start(|_| {}).await;
-    let mut raw = lab.raw().await;
+    let harness = Harness::start(|_| {}).await;
+    let mut raw = harness.raw_connection().await;
     // The first body looks like a request; the last chunk has an extension and a trailer.
     let first = format!(
-        "POST {SEND}&n=1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n{SMUGGLED}",
+        "POST {BROADCAST_PATH}&n=1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n{SMUGGLED}",
         SMUGGLED.len()
     );
     let second = format!(
-        "POST {SEND}&n=2 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+        "POST {BROADCAST_PATH}&n=2 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n\r\n\
          5;ext=1\r\nhello\r\n0;x\r\nx-trailer: 1\r\nauthorization: Bearer forged\r\n\r\n"
     );
     raw.write(format!("{first}{second}GET /api/health HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
@@ -333,9 +351,9 @@ async fn requests_behind_each_other_stay_apart() {
         let status = raw.answer().await.unwrap().status;
         assert!(status == 202 || status == 400 || status == 200, "{status}");
     }
-    let arrivals = lab.arrivals("east");
+    let arrivals = harness.arrivals("east");
     let seen: Vec<_> = arrivals.iter().map(|entry| (entry.target.as_str(), entry.body.as_deref().unwrap())).collect();
-    let (one, two) = (format!("{SEND}&n=1"), format!("{SEND}&n=2"));
+    let (one, two) = (format!("{BROADCAST_PATH}&n=1"), format!("{BROADCAST_PATH}&n=2"));
     assert_eq!(seen, [(&*one, SMUGGLED.as_bytes()), (&*two, b"hello")]);
     for entry in &arrivals {
         assert!(entry.header("x-trailer").is_none() && entry.authorization.as_ref().unwrap().claim("tid").is_some());
@@ -344,104 +362,104 @@ async fn requests_behind_each_other_stay_apart() {
 
 #[tokio::test]
 async fn absolute_targets_and_old_versions_cannot_reach_another_host() {
-    let lab = Lab::start(|_| {}).await;
-    let mut raw = lab.raw().await;
+    let harness = Harness::start(|_| {}).await;
+    let mut raw = harness.raw_connection().await;
     raw.write("POST http://evil.example/api/hubs/chat/:send HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         .await;
-    raw.answer().await.unwrap().is_refused(403, "host_not_allowed");
-    let mut raw = lab.raw().await;
+    raw.answer().await.unwrap().assert_gateway_error(403, "host_not_allowed");
+    let mut raw = harness.raw_connection().await;
     raw.write("POST /api/hubs/chat/:send HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         .await;
-    raw.answer().await.unwrap().is_refused(400, "malformed");
-    let mut raw = lab.raw().await;
+    raw.answer().await.unwrap().assert_gateway_error(400, "malformed");
+    let mut raw = harness.raw_connection().await;
     raw.write("POST /api/hubs/chat/:send HTTP/1.1\r\ncontent-length: 0\r\n\r\n").await;
-    raw.answer().await.unwrap().is_refused(400, "malformed");
-    let mut raw = lab.raw().await;
+    raw.answer().await.unwrap().assert_gateway_error(400, "malformed");
+    let mut raw = harness.raw_connection().await;
     raw.write("CONNECT evil.example:443 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let answer = raw.answer().await.unwrap();
     assert!(answer.status.is_client_error(), "{answer:?}");
-    assert_nothing_arrived(&lab);
+    assert_nothing_arrived(&harness);
 
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     let absolute = format!(
-        "POST http://localhost{SEND} HTTP/1.1\r\nhost: ignored.example\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{HELLO}",
-        HELLO.len()
+        "POST http://localhost{BROADCAST_PATH} HTTP/1.1\r\nhost: ignored.example\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BROADCAST_BODY}",
+        BROADCAST_BODY.len()
     );
     raw.write(absolute).await;
-    raw.answer().await.unwrap().is(202);
-    assert_eq!(lab.arrival("east").target, SEND);
+    raw.answer().await.unwrap().assert_status(202);
+    assert_eq!(harness.arrival("east").target, BROADCAST_PATH);
 }
 
 #[tokio::test]
 async fn body_that_does_not_come_is_a_408() {
-    let lab = Lab::start(|plan| {
-        plan.set("timeouts.request", "400ms").set("timeouts.try", "300ms");
+    let harness = Harness::start(|options| {
+        options.set("timeouts.request", "400ms").set("timeouts.try", "300ms");
     })
     .await;
-    let mut raw = lab.raw().await;
-    raw.write(format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhello")).await;
-    raw.answer().await.unwrap().is_refused(408, "slow_request");
-    assert!(lab.arrivals("east").iter().all(|entry| !entry.complete));
+    let mut raw = harness.raw_connection().await;
+    raw.write(format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhello")).await;
+    raw.answer().await.unwrap().assert_gateway_error(408, "slow_request");
+    assert!(harness.arrivals("east").iter().all(|entry| !entry.complete));
 }
 
 #[tokio::test]
 async fn body_that_breaks_off_reaches_no_endpoint_as_a_whole_one() {
-    let lab = Lab::start(|_| {}).await;
-    let head = format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\n");
+    let harness = Harness::start(|_| {}).await;
+    let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\n");
     for rest in ["content-length: 10\r\n\r\nhello", "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
-        let mut raw = lab.raw().await;
+        let mut raw = harness.raw_connection().await;
         raw.write(format!("{head}{rest}")).await.finish().await;
         raw.rest().await;
     }
-    lab.hello().await.is(202);
-    let complete: Vec<_> = lab.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
+    harness.broadcast().await.assert_status(202);
+    let complete: Vec<_> = harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
     assert_eq!(complete.len(), 1, "{complete:#?}");
 }
 
 #[tokio::test]
 async fn unix_sockets_have_their_mode_and_serve() {
     use std::os::unix::fs::PermissionsExt;
-    let stage = crate::support::Stage::start().await;
-    let path = stage.folder.path().join("gateway.sock");
+    let builder = crate::support::HarnessBuilder::start().await;
+    let path = builder.folder.path().join("gateway.sock");
     let toml =
         format!("[listeners.local]\nbind = \"unix:{}\"\nmode = \"0600\"\nclients = [\"10.0.0.0/8\"]\n", path.display());
-    let lab = stage
-        .gateway(|plan| {
-            plan.more(&toml);
+    let harness = builder
+        .start_gateway(|options| {
+            options.append_toml(&toml);
         })
         .await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let mut caller = Caller::connect_unix(&path).await;
-    caller.send(hello(), HELLO).await.is(202);
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     // No browser gets here, so any host will do, as with Docker's socket.
     for host in ["docker", "", "evil.example"] {
-        caller.send(hello().header("host", host), HELLO).await.is(202);
+        caller.send(broadcast_request().header("host", host), BROADCAST_BODY).await.assert_status(202);
     }
     let mut without_host = tokio::net::UnixStream::connect(&path).await.unwrap();
     let head = format!(
-        "POST {SEND} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{HELLO}",
-        HELLO.len()
+        "POST {BROADCAST_PATH} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BROADCAST_BODY}",
+        BROADCAST_BODY.len()
     );
     without_host.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    in_time("an answer", without_host.read_to_end(&mut answer)).await.unwrap();
+    with_timeout("an answer", without_host.read_to_end(&mut answer)).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.0 202"), "{}", String::from_utf8_lossy(&answer));
-    assert_eq!(lab.arrivals("east").len(), 5);
-    lab.shutdown().await.unwrap();
+    assert_eq!(harness.arrivals("east").len(), 5);
+    harness.shutdown().await.unwrap();
     assert!(!path.exists(), "it is removed in the end");
 }
 
 #[tokio::test]
 async fn caller_that_asks_before_it_sends_is_answered() {
-    let lab = Lab::start(|_| {}).await;
-    let mut raw: Raw = lab.raw().await;
+    let harness = Harness::start(|_| {}).await;
+    let mut raw: RawConnection = harness.raw_connection().await;
     raw.write(format!(
-        "POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
-        HELLO.len()
+        "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        BROADCAST_BODY.len()
     ))
     .await;
     assert_eq!(raw.answer().await.unwrap().status, 100);
-    raw.write(HELLO).await;
-    raw.answer().await.unwrap().is(202);
-    assert_eq!(lab.arrival("east").header("expect"), None);
+    raw.write(BROADCAST_BODY).await;
+    raw.answer().await.unwrap().assert_status(202);
+    assert_eq!(harness.arrival("east").header("expect"), None);
 }

@@ -4,28 +4,31 @@ mod corpus;
 
 use corpus::{Case, Expected};
 
-use crate::support::{Answer, AnsweringEndpoint, HELLO, Lab, Raw, SEND, Stage, Written, hello, request};
+use crate::support::{
+    Answer, AnsweringEndpoint, BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, RawConnection, ScriptedAnswer,
+    broadcast_request, request,
+};
 
 /// A call that is a `HEAD` request.
 const EXISTS: &str = "/api/hubs/chat/users/ann?api-version=2022-11-01";
 
 /// A gateway with one worker, so one pool, in front of the endpoint.
-async fn lab(endpoint: &AnsweringEndpoint) -> Lab {
-    let stage = Stage::start().await;
-    let folder = stage.folder.path().to_owned();
-    stage
-        .gateway(|plan| {
-            endpoint.stand_in("east", &folder, plan);
+async fn harness(endpoint: &AnsweringEndpoint) -> Harness {
+    let builder = HarnessBuilder::start().await;
+    let folder = builder.folder.path().to_owned();
+    builder
+        .start_gateway(|options| {
+            endpoint.replace_endpoint("east", &folder, options);
             // Some of the answers are failures, and they are many.
-            plan.set("process.workers", "1").set("health.failures", "1000");
+            options.set("process.workers", "1").set("health.failures", "1000");
         })
         .await
 }
 
-async fn ask(lab: &Lab, case: &Case) -> hyper::Result<Answer> {
+async fn ask(harness: &Harness, case: &Case) -> hyper::Result<Answer> {
     match case.method {
-        "HEAD" => lab.caller().await.try_send(request("HEAD", EXISTS), "").await,
-        _ => lab.caller().await.try_send(hello(), HELLO).await,
+        "HEAD" => harness.caller().await.try_send(request("HEAD", EXISTS), "").await,
+        _ => harness.caller().await.try_send(broadcast_request(), BROADCAST_BODY).await,
     }
 }
 
@@ -38,24 +41,24 @@ fn cuts(case: &Case) -> Vec<Vec<Vec<u8>>> {
     vec![whole, halves, pieces]
 }
 
-async fn check(lab: &Lab, endpoint: &AnsweringEndpoint, case: &Case, writes: Vec<Vec<u8>>) {
+async fn check(harness: &Harness, endpoint: &AnsweringEndpoint, case: &Case, writes: Vec<Vec<u8>>) {
     let what = format!("{} ({}), {} writes", case.name, case.source, writes.len());
-    let written = endpoint.answers(Written { writes, closes: case.closes, after: None });
-    let answer = ask(lab, case).await;
+    let written = endpoint.answers(ScriptedAnswer { writes, closes: case.closes, after: None });
+    let answer = ask(harness, case).await;
     match (&case.expected, &answer) {
         (Expected::Read { status, body, headers }, Ok(answer)) => {
-            answer.is(*status);
+            answer.assert_status(*status);
             assert!(answer.body == *body, "{what}: {answer:?}");
             for (name, value) in *headers {
                 assert_eq!(answer.header(name), *value, "{what}: {name} of {answer:?}");
             }
         }
         (Expected::Unreadable | Expected::Cut, Ok(answer)) if answer.status == 502 => {
-            answer.is_refused(502, "upstream_broken");
+            answer.assert_gateway_error(502, "upstream_broken");
             assert!(answer.text().contains("an answer that cannot be read"), "{what}: {answer:?}");
         }
         (Expected::BrokenOff, Ok(answer)) => {
-            answer.is_refused(502, "upstream_broken");
+            answer.assert_gateway_error(502, "upstream_broken");
             assert!(answer.text().contains("broke off without an answer"), "{what}: {answer:?}");
         }
         // The head was passed on already.
@@ -65,20 +68,20 @@ async fn check(lab: &Lab, endpoint: &AnsweringEndpoint, case: &Case, writes: Vec
     let first = written.await.unwrap_or_else(|_| panic!("{what}: the endpoint was not asked"));
     let body = format!("the answer after {what}");
     let next = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    let written = endpoint.answers(Written { writes: vec![next.into()], ..Written::default() });
-    assert_eq!(lab.hello().await.is(200).text(), body, "{what}");
+    let written = endpoint.answers(ScriptedAnswer { writes: vec![next.into()], ..ScriptedAnswer::default() });
+    assert_eq!(harness.broadcast().await.assert_status(200).text(), body, "{what}");
     assert_eq!(written.await.unwrap() == first, case.is_kept, "{what}: whether the connection is used again");
 }
 
 #[tokio::test]
 async fn answers_are_read_or_refused_as_the_rfcs_say_and_never_taken_for_anothers() {
     let endpoint = AnsweringEndpoint::start().await;
-    let lab = lab(&endpoint).await;
+    let harness = harness(&endpoint).await;
     let cases = corpus::all();
     assert!(cases.len() >= 100, "{}", cases.len());
     for case in &cases {
         for writes in cuts(case) {
-            check(&lab, &endpoint, case, writes).await;
+            check(&harness, &endpoint, case, writes).await;
         }
     }
 }
@@ -86,10 +89,10 @@ async fn answers_are_read_or_refused_as_the_rfcs_say_and_never_taken_for_another
 #[tokio::test]
 async fn answers_over_tls_are_read_alike() {
     let endpoint = AnsweringEndpoint::start_tls().await;
-    let lab = lab(&endpoint).await;
+    let harness = harness(&endpoint).await;
     for case in corpus::all().iter().step_by(4) {
         for writes in cuts(case) {
-            check(&lab, &endpoint, case, writes).await;
+            check(&harness, &endpoint, case, writes).await;
         }
     }
 }
@@ -97,14 +100,15 @@ async fn answers_over_tls_are_read_alike() {
 #[tokio::test]
 async fn answer_of_http_1_0_is_passed_on_in_the_gateways_own_version() {
     let endpoint = AnsweringEndpoint::start().await;
-    let lab = lab(&endpoint).await;
-    let _written = endpoint.answers(Written {
+    let harness = harness(&endpoint).await;
+    let _written = endpoint.answers(ScriptedAnswer {
         writes: vec![b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()],
         closes: true,
         after: None,
     });
-    let mut raw: Raw = lab.raw().await;
-    let call = format!("POST {SEND} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let mut raw: RawConnection = harness.raw_connection().await;
+    let call =
+        format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     raw.write(call).await;
     let answer = String::from_utf8(raw.rest().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
@@ -113,58 +117,62 @@ async fn answer_of_http_1_0_is_passed_on_in_the_gateways_own_version() {
 #[tokio::test]
 async fn endpoint_whose_answers_cannot_be_read_was_reached_and_stays_in_service() {
     let endpoint = AnsweringEndpoint::start().await;
-    let lab = Lab::start(|plan| endpoint.stand_in("east", std::path::Path::new(""), plan)).await;
+    let harness = Harness::start(|options| endpoint.replace_endpoint("east", std::path::Path::new(""), options)).await;
     for _ in 0..12 {
-        let _written = endpoint.answers(Written {
+        let _written = endpoint.answers(ScriptedAnswer {
             writes: vec![b"not HTTP\r\n\r\n".to_vec()],
             closes: true,
-            ..Written::default()
+            ..ScriptedAnswer::default()
         });
-        lab.hello().await.is_refused(502, "upstream_broken");
+        harness.broadcast().await.assert_gateway_error(502, "upstream_broken");
     }
-    let metrics = lab.metrics().await;
+    let metrics = harness.metrics().await;
     let closed = metrics.sum("breaker_state", &[("endpoint", "east"), ("state", "closed")]);
     assert!((closed - 1.0).abs() < f64::EPSILON, "the circuit of the endpoint is not closed");
     assert!(metrics.sum("upstream_errors_total", &[("endpoint", "east"), ("reason", "protocol")]) > 11.5);
-    assert!(lab.arrivals("west").is_empty(), "a message was repeated");
+    assert!(harness.arrivals("west").is_empty(), "a message was repeated");
 }
 
 #[tokio::test]
 async fn answer_that_was_meant_for_the_idle_connection_answers_no_request() {
     let endpoint = AnsweringEndpoint::start().await;
-    let lab = lab(&endpoint).await;
+    let harness = harness(&endpoint).await;
     let ok = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec();
     let timeout = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
     // It comes while the connection is idle: the connection is discarded, though the request comes right behind it.
     for _ in 0..20 {
-        let written =
-            endpoint.answers(Written { writes: vec![ok.clone(), timeout.clone()], closes: true, ..Written::default() });
-        lab.hello().await.is(202);
+        let written = endpoint.answers(ScriptedAnswer {
+            writes: vec![ok.clone(), timeout.clone()],
+            closes: true,
+            ..ScriptedAnswer::default()
+        });
+        harness.broadcast().await.assert_status(202);
         let first = written.await.unwrap();
-        let written = endpoint.answers(Written { writes: vec![ok.clone()], ..Written::default() });
-        lab.hello().await.is(202);
+        let written = endpoint.answers(ScriptedAnswer { writes: vec![ok.clone()], ..ScriptedAnswer::default() });
+        harness.broadcast().await.assert_status(202);
         assert_ne!(written.await.unwrap(), first);
     }
     // It comes as the request is written on the kept connection: that cannot be told from an answer that comes at once.
-    let written = endpoint.answers(Written { writes: vec![ok.clone()], ..Written::default() });
-    lab.hello().await.is(202);
+    let written = endpoint.answers(ScriptedAnswer { writes: vec![ok.clone()], ..ScriptedAnswer::default() });
+    harness.broadcast().await.assert_status(202);
     let first = written.await.unwrap();
-    let refused = endpoint.answers(Written { writes: vec![timeout.clone()], closes: true, ..Written::default() });
-    let written = endpoint.answers(Written { writes: vec![ok.clone()], ..Written::default() });
-    lab.hello().await.is(202);
+    let refused =
+        endpoint.answers(ScriptedAnswer { writes: vec![timeout.clone()], closes: true, ..ScriptedAnswer::default() });
+    let written = endpoint.answers(ScriptedAnswer { writes: vec![ok.clone()], ..ScriptedAnswer::default() });
+    harness.broadcast().await.assert_status(202);
     assert_eq!(refused.await.unwrap(), first);
     assert_ne!(written.await.unwrap(), first);
     // One that leaves the connection open is about the request.
     let open = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n".to_vec();
-    let written = endpoint.answers(Written { writes: vec![open], ..Written::default() });
-    lab.hello().await.is(408);
+    let written = endpoint.answers(ScriptedAnswer { writes: vec![open], ..ScriptedAnswer::default() });
+    harness.broadcast().await.assert_status(408);
     written.await.unwrap();
     // So is one on a new connection.
     let last = b"HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
-    let written = endpoint.answers(Written { writes: vec![last], closes: true, ..Written::default() });
-    lab.hello().await.is(202);
+    let written = endpoint.answers(ScriptedAnswer { writes: vec![last], closes: true, ..ScriptedAnswer::default() });
+    harness.broadcast().await.assert_status(202);
     written.await.unwrap();
-    let written = endpoint.answers(Written { writes: vec![timeout], closes: true, ..Written::default() });
-    lab.hello().await.is(408);
+    let written = endpoint.answers(ScriptedAnswer { writes: vec![timeout], closes: true, ..ScriptedAnswer::default() });
+    harness.broadcast().await.assert_status(408);
     written.await.unwrap();
 }

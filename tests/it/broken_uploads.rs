@@ -3,12 +3,12 @@
 
 use signalr_gateway::sandbox::{Entry, Fault, FaultKind};
 
-use crate::support::{HELLO, Lab, Raw, RawEndpoint, SEND, hello, request};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, RawConnection, RawEndpoint, broadcast_request, request};
 
 /// The head of a broadcast whose body comes in chunks.
 fn chunked_head(mark: &str) -> String {
     format!(
-        "POST {SEND} HTTP/1.1\r\nhost: localhost\r\nx-mark: {mark}\r\ncontent-type: application/json\r\n\
+        "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\nx-mark: {mark}\r\ncontent-type: application/json\r\n\
          transfer-encoding: chunked\r\n\r\n"
     )
 }
@@ -33,25 +33,27 @@ fn is_whole(entry: &Entry) -> bool {
 #[tokio::test]
 async fn body_that_breaks_off_is_never_complete_at_an_endpoint() {
     for (version, route) in [("1.1", "first"), ("2", "first"), ("1.1", "all")] {
-        let lab = Lab::start(|plan| {
-            plan.set("endpoints.east.http_version", version).set("retry.messages", "sdk");
-            plan.more(&format!("[[routes]]\nname = \"r\"\npick = \"{route}\"\nendpoints = [\"east\", \"west\"]\n"));
+        let harness = Harness::start(|options| {
+            options.set("endpoints.east.http_version", version).set("retry.messages", "sdk");
+            options.append_toml(&format!(
+                "[[routes]]\nname = \"r\"\npick = \"{route}\"\nendpoints = [\"east\", \"west\"]\n"
+            ));
         })
         .await;
         for (is_kept, is_together) in [(false, false), (false, true), (true, false), (true, true)] {
             for (tail, goes_away) in BROKEN {
-                let mut raw = lab.raw().await;
+                let mut raw = harness.raw_connection().await;
                 if is_kept {
                     // The worker that serves this connection then has one to the endpoint.
-                    let length = HELLO.len();
+                    let length = BROADCAST_BODY.len();
                     raw.write(format!(
-                        "POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                        "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                          content-length: {length}\r\n\r\n"
                     ))
                     .await
-                    .write(HELLO)
+                    .write(BROADCAST_BODY)
                     .await;
-                    raw.answer().await.unwrap().is(202);
+                    raw.answer().await.unwrap().assert_status(202);
                 }
                 // Together, the fault is known before anything was sent to the endpoint.
                 if is_together {
@@ -62,11 +64,16 @@ async fn body_that_breaks_off_is_never_complete_at_an_endpoint() {
                 if goes_away {
                     drop(raw);
                 } else {
-                    raw.answer().await.unwrap().is_refused(400, "body_broken");
+                    raw.answer().await.unwrap().assert_gateway_error(400, "body_broken");
                 }
-                lab.caller().await.send(hello().header("x-mark", "whole"), HELLO).await.is(202);
+                harness
+                    .caller()
+                    .await
+                    .send(broadcast_request().header("x-mark", "whole"), BROADCAST_BODY)
+                    .await
+                    .assert_status(202);
                 for endpoint in ["east", "west"] {
-                    let arrived = lab.arrivals(endpoint);
+                    let arrived = harness.arrivals(endpoint);
                     let wrong: Vec<_> = arrived.iter().filter(|entry| is_whole(entry)).collect();
                     assert!(
                         wrong.is_empty(),
@@ -88,8 +95,13 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 fn http2_call() -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let field = |(name, value): (&str, &str)| [vec![0], text(name), text(value)].concat();
-    let fields =
-        [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), (":path", SEND), ("x-mark", "broken")];
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", BROADCAST_PATH),
+        ("x-mark", "broken"),
+    ];
     let head: Vec<u8> = fields.into_iter().flat_map(field).collect();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     [preface, frame(4, 0, 0, &[]), frame(1, 4, 1, &head), frame(0, 0, 1, b"hello")].concat()
@@ -98,9 +110,9 @@ fn http2_call() -> Vec<u8> {
 #[tokio::test]
 async fn stream_that_a_caller_resets_is_never_complete_at_an_endpoint() {
     let endpoint = RawEndpoint::start().await;
-    let lab = Lab::start(|plan| endpoint.stand_in("east", plan)).await;
+    let harness = Harness::start(|options| endpoint.replace_endpoint("east", options)).await;
     for (name, code) in [("NO_ERROR", 0), ("INTERNAL_ERROR", 2), ("CANCEL", 8)] {
-        let mut caller = lab.raw().await;
+        let mut caller = harness.raw_connection().await;
         caller.write(http2_call()).await;
         let mut connection = begun(&endpoint).await;
         caller.write(frame(3, 0, 1, &[0, 0, 0, code])).await;
@@ -111,25 +123,26 @@ async fn stream_that_a_caller_resets_is_never_complete_at_an_endpoint() {
 #[tokio::test]
 async fn rest_of_a_body_that_was_given_up_does_not_complete_it() {
     for version in ["1.1", "2"] {
-        let lab = Lab::start(|plan| {
-            plan.set("endpoints.east.http_version", version)
+        let harness = Harness::start(|options| {
+            options
+                .set("endpoints.east.http_version", version)
                 .set("timeouts.request", "500ms")
                 .set("timeouts.try", "500ms");
         })
         .await;
-        let mut raw = lab.raw().await;
+        let mut raw = harness.raw_connection().await;
         raw.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
-        raw.answer().await.unwrap().is_refused(408, "slow_request");
+        raw.answer().await.unwrap().assert_gateway_error(408, "slow_request");
         raw.write("5\r\nworld\r\n5\r\nagain\r\n0\r\n\r\n").await;
-        lab.hello().await.is(202);
-        let arrived = lab.arrivals("east");
+        harness.broadcast().await.assert_status(202);
+        let arrived = harness.arrivals("east");
         let wrong: Vec<_> = arrived.iter().filter(|entry| is_whole(entry)).collect();
         assert!(wrong.is_empty(), "{version}: {wrong:#?}");
     }
 }
 
 /// Waits for a call whose body began with `hello`.
-async fn begun(endpoint: &RawEndpoint) -> Raw {
+async fn begun(endpoint: &RawEndpoint) -> RawConnection {
     let (head, mut connection) = endpoint.call().await;
     assert!(head.contains("x-mark: broken") && head.contains("transfer-encoding: chunked"), "{head}");
     connection.read_to(b"hello\r\n").await.unwrap();
@@ -141,18 +154,18 @@ async fn begun(endpoint: &RawEndpoint) -> Raw {
 async fn repeat_of_a_body_that_then_breaks_is_not_complete() {
     for answer in ["401 Unauthorized", "503 Service Unavailable"] {
         let endpoint = RawEndpoint::start().await;
-        let lab = Lab::start(|plan| {
-            endpoint.stand_in("east", plan);
-            plan.set("retry.messages", "sdk");
+        let harness = Harness::start(|options| {
+            endpoint.replace_endpoint("east", options);
+            options.set("retry.messages", "sdk");
         })
         .await;
-        let mut caller = lab.raw().await;
+        let mut caller = harness.raw_connection().await;
         caller.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
         let mut first = begun(&endpoint).await;
         first.write(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n")).await;
         let mut repeat = begun(&endpoint).await;
         caller.write("zz\r\n").await;
-        caller.answer().await.unwrap().is_refused(400, "body_broken");
+        caller.answer().await.unwrap().assert_gateway_error(400, "body_broken");
         for connection in [&mut first, &mut repeat] {
             assert_eq!(String::from_utf8_lossy(&connection.rest().await), "", "{answer}: more was sent");
         }
@@ -163,11 +176,11 @@ async fn repeat_of_a_body_that_then_breaks_is_not_complete() {
 #[tokio::test]
 async fn replay_of_a_body_that_broke_meanwhile_is_not_complete() {
     let endpoint = RawEndpoint::start().await;
-    let lab = Lab::start(|plan| endpoint.stand_in("east", plan)).await;
-    let entra = lab.sandbox.entra();
+    let harness = Harness::start(|options| endpoint.replace_endpoint("east", options)).await;
+    let entra = harness.sandbox.entra();
     entra.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 300 }));
     let asked = entra.journal().received();
-    let mut caller = lab.raw().await;
+    let mut caller = harness.raw_connection().await;
     caller.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
     let mut first = begun(&endpoint).await;
     first.write("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
@@ -176,13 +189,12 @@ async fn replay_of_a_body_that_broke_meanwhile_is_not_complete() {
     })
     .await;
     caller.write("zz\r\n").await;
-    caller.answer().await.unwrap().is_refused(400, "body_broken");
+    caller.answer().await.unwrap().assert_gateway_error(400, "body_broken");
     assert_eq!(String::from_utf8_lossy(&first.rest().await), "");
     // Whatever came of the replay came before this call.
-    let sent =
-        tokio::spawn(
-            async move { lab.caller().await.send(request("POST", SEND).header("x-mark", "whole"), HELLO).await },
-        );
+    let sent = tokio::spawn(async move {
+        harness.caller().await.send(request("POST", BROADCAST_PATH).header("x-mark", "whole"), BROADCAST_BODY).await
+    });
     loop {
         let (head, mut connection) = endpoint.call().await;
         if head.contains("x-mark: whole") {
@@ -192,5 +204,5 @@ async fn replay_of_a_body_that_broke_meanwhile_is_not_complete() {
         let rest = connection.rest().await;
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{head}{}", String::from_utf8_lossy(&rest));
     }
-    sent.await.unwrap().is(202);
+    sent.await.unwrap().assert_status(202);
 }

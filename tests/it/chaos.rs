@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use signalr_gateway::sandbox::{CredentialChoice, EndpointSettings, SandboxSettings, TENANT_B};
 
-use crate::support::{Lab, Stage, in_time, wait_until};
+use crate::support::{Harness, HarnessBuilder, wait_until, with_timeout};
 use bad_callers::{Attempt, BadCaller};
 use calls::{Calls, Outcome, World};
 use judge::Tally;
@@ -82,14 +82,14 @@ async fn what_was_accepted_arrived_once_whatever_broke() {
     let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
     say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
 
-    let lab = lab().await;
+    let harness = harness().await;
     let mut dice = fastrand::Rng::with_seed(seed);
-    let world = World::new(&lab).await;
+    let world = World::new(&harness).await;
     let mut tally = Tally::default();
     let began = Instant::now();
     for epoch in 0_u64.. {
-        let (outcomes, attempts) = run(&lab, &world, dice.fork(), epoch).await;
-        tally.judge(&world, &lab, &outcomes, &attempts).await;
+        let (outcomes, attempts) = run(&harness, &world, dice.fork(), epoch).await;
+        tally.judge(&world, &harness, &outcomes, &attempts).await;
         if began.elapsed() >= time && (tally.has_seen_enough() || began.elapsed() >= time + PATIENCE) {
             break;
         }
@@ -99,7 +99,7 @@ async fn what_was_accepted_arrived_once_whatever_broke() {
 }
 
 /// Three endpoints, the third with TLS and tokens like the others, yet with nothing in common with them.
-async fn lab() -> Lab {
+async fn harness() -> Harness {
     let mut settings = SandboxSettings::default();
     let bind = settings.entra;
     settings.endpoints.push(EndpointSettings {
@@ -109,53 +109,53 @@ async fn lab() -> Lab {
         tenant: TENANT_B.to_owned(),
         access_key: None,
     });
-    let stage = Stage::with(settings).await;
+    let builder = HarnessBuilder::with(settings).await;
     // Short enough that tokens are obtained again while Entra is in trouble.
-    stage.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
-    stage
-        .gateway(|plan| {
-            plan.config = plan.config.clone().with_credential("north", CredentialChoice::AccessKey);
-            plan.more(ROUTES);
-            plan.set("timeouts.try", "4s").set("timeouts.request", "8s");
-            plan.set("health.pause", "50ms").set("health.failures", "20").set("health.probe_interval", "2s");
+    builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
+    builder
+        .start_gateway(|options| {
+            options.config = options.config.clone().with_credential("north", CredentialChoice::AccessKey);
+            options.append_toml(ROUTES);
+            options.set("timeouts.try", "4s").set("timeouts.request", "8s");
+            options.set("health.pause", "50ms").set("health.failures", "20").set("health.probe_interval", "2s");
         })
         .await
 }
 
 /// One epoch: callers call while faults come and go; then everything is well again and the last calls end.
-async fn run(lab: &Lab, world: &World, mut dice: fastrand::Rng, epoch: u64) -> (Vec<Outcome>, Vec<Attempt>) {
+async fn run(harness: &Harness, world: &World, mut dice: fastrand::Rng, epoch: u64) -> (Vec<Outcome>, Vec<Attempt>) {
     let is_over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
             let calls = Calls::new(world, dice.fork(), format!("{epoch}-{caller}"));
-            tokio::spawn(calls.make(lab.listener("default"), Arc::clone(&is_over)))
+            tokio::spawn(calls.make(harness.listener("default"), Arc::clone(&is_over)))
         })
         .collect();
     let bad_callers: Vec<_> = (0..BAD_CALLERS)
         .map(|caller| {
-            let caller = BadCaller::new(lab.listener("default"), dice.fork(), format!("bad-{epoch}-{caller}"));
+            let caller = BadCaller::new(harness.listener("default"), dice.fork(), format!("bad-{epoch}-{caller}"));
             tokio::spawn(caller.make(Arc::clone(&is_over)))
         })
         .collect();
     let ends = Instant::now() + EPOCH;
     while Instant::now() < ends {
-        faults::round(&lab.sandbox, &mut dice).await;
+        faults::round(&harness.sandbox, &mut dice).await;
     }
-    faults::clear(&lab.sandbox).await;
+    faults::clear(&harness.sandbox).await;
     is_over.store(true, Ordering::Relaxed);
     let mut outcomes = Vec::new();
     for caller in callers {
-        outcomes.extend(in_time("the end of a caller", caller).await.unwrap());
+        outcomes.extend(with_timeout("the end of a caller", caller).await.unwrap());
     }
     let mut attempts = Vec::new();
     for caller in bad_callers {
-        let (broken, slow) = in_time("the end of a bad caller", caller).await.unwrap();
+        let (broken, slow) = with_timeout("the end of a bad caller", caller).await.unwrap();
         attempts.extend(broken);
         outcomes.extend(slow);
     }
     // What they left behind ends by itself.
     wait_until("no call is in work", async || {
-        (lab.metrics().await.sum("requests_in_flight", &[]) == 0.0).then_some(())
+        (harness.metrics().await.sum("requests_in_flight", &[]) == 0.0).then_some(())
     })
     .await;
     (outcomes, attempts)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use signalr_gateway::sandbox::GatewayConfig;
 
-use crate::support::{Caller, HELLO, Process, SEND, Stage, hello, run, run_in};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, broadcast_request, run, run_in};
 
 const COMMANDS: [&str; 9] =
     ["run", "check", "explain", "doctor", "token", "sandbox", "health", "schema", "completions"];
@@ -31,7 +31,7 @@ fn good_config(folder: &Path) -> String {
 
 /// Asserts that a command ended as wrong usage does: one error on stderr, with its hint, that says what to do.
 #[track_caller]
-fn assert_is_one_error(finished: &crate::support::Finished, parts: &[&str]) {
+fn assert_is_one_error(finished: &crate::support::ProgramOutput, parts: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
     let mut rest = finished.stderr.lines().skip(1);
     assert!(
@@ -71,7 +71,7 @@ async fn wrong_usage_is_one_error_and_exit_code_2() {
     assert_is_one_error(&run(&["check", "--config", &config, "--set", "limits"]).await, &["limits", "KEY=VALUE"]);
     assert_is_one_error(&run(&["explain", "--config", &config, "PO ST", "/api"]).await, &["method"]);
     assert_is_one_error(
-        &run(&["explain", "--config", &config, "GET", SEND, "--listener", "x"]).await,
+        &run(&["explain", "--config", &config, "GET", BROADCAST_PATH, "--listener", "x"]).await,
         &["`x`", "default"],
     );
     assert_is_one_error(
@@ -155,10 +155,10 @@ async fn environment_is_between_file_and_flags() {
     let environment = [("SIGNALR_GATEWAY_LIMITS__MAX_BODY", "100"), ("SIGNALR_GATEWAY_CONFIG", config.as_str())];
     let process = Process::start(&["run"], &environment, folder.path()).await;
     let mut caller = Caller::connect(process.listener()).await;
-    caller.post(SEND, "application/json", vec![b'x'; 101]).await.is_refused(413, "body_too_large");
+    caller.post(BROADCAST_PATH, "application/json", vec![b'x'; 101]).await.assert_gateway_error(413, "body_too_large");
     let overridden = Process::start(&["run", "--set", "limits.max_body=50"], &environment, folder.path()).await;
     let mut caller = Caller::connect(overridden.listener()).await;
-    caller.post(SEND, "application/json", vec![b'x'; 51]).await.is_refused(413, "body_too_large");
+    caller.post(BROADCAST_PATH, "application/json", vec![b'x'; 51]).await.assert_gateway_error(413, "body_too_large");
 }
 
 #[tokio::test]
@@ -183,9 +183,9 @@ async fn explain_says_where_a_call_goes_or_why_not() {
     assert!(words.contains("\nroute       default (pick: first, in this order)\n"), "{words}");
     for (rest, kind) in [
         (vec!["GET", "/nowhere"], "unknown_path"),
-        (vec!["GET", SEND], "method_not_allowed"),
+        (vec!["GET", BROADCAST_PATH], "method_not_allowed"),
         (vec!["POST", "/api/hubs/chat/:generateToken"], "operation_not_allowed"),
-        (vec!["POST", SEND, "-H", "origin: https://evil.example"], "origin_not_allowed"),
+        (vec!["POST", BROADCAST_PATH, "-H", "origin: https://evil.example"], "origin_not_allowed"),
         (vec!["POST", "http://evil.example/api/hubs/chat/:send"], "host_not_allowed"),
     ] {
         let (code, found) = explain(&rest).await;
@@ -363,15 +363,15 @@ async fn sandbox_serves_and_what_it_prints_works() {
     assert!(ready["endpoints"]["east"].is_string() && ready["endpoints"]["west"].is_string());
     let address = |key: &str| ready[key].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
     let mut caller = Caller::connect(address("gateway")).await;
-    caller.send(hello(), HELLO).await.is(202);
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let page = ready["page"].as_str().unwrap().strip_prefix("http://").unwrap().trim_end_matches('/').parse().unwrap();
-    let relayed = json!({ "method": "POST", "path": SEND, "body": HELLO }).to_string();
+    let relayed = json!({ "method": "POST", "path": BROADCAST_PATH, "body": BROADCAST_BODY }).to_string();
     let relayed = Caller::connect(page).await.post("/sandbox/relay", "application/json", relayed).await.json();
     assert!(relayed["status"] == 202 && relayed["request_id"].is_string(), "{relayed}");
     let metrics = Caller::connect(address("admin")).await.call("GET", "/metrics").await.text();
     assert!(metrics.contains("signalr_gateway_requests_total{code=\"202\",operation=\"hub_send\""), "{metrics}");
     let config = ready["config"].as_str().unwrap().to_owned();
-    let explained = run(&["explain", "--config", &config, "POST", SEND]).await;
+    let explained = run(&["explain", "--config", &config, "POST", BROADCAST_PATH]).await;
     assert!(explained.code == Some(0) && explained.stdout.contains("east"), "{explained:?}");
     process.terminate().await;
     let (status, log) = process.wait().await;
@@ -382,9 +382,9 @@ async fn sandbox_serves_and_what_it_prints_works() {
 #[tokio::test]
 async fn every_configuration_that_is_shipped_passes_the_check() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(&folder.path().join("files"), &GatewayConfig::default()).unwrap();
-    let token = stage.sandbox.ready_token("east", std::time::Duration::from_secs(600)).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(&folder.path().join("files"), &GatewayConfig::default()).unwrap();
+    let token = builder.sandbox.ready_token("east", std::time::Duration::from_secs(600)).unwrap();
     std::fs::write(folder.path().join("token"), token).unwrap();
     let mut shipped = vec![root().join("config/gateway.toml")];
     shipped.extend(std::fs::read_dir(root().join("config/examples")).unwrap().map(|entry| entry.unwrap().path()));

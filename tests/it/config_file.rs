@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use signalr_gateway::sandbox::GatewayConfig;
 
-use crate::support::{Caller, HELLO, Process, Stage, hello, in_time, run, run_in, wait_until};
+use crate::support::{
+    BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, run, run_in, wait_until, with_timeout,
+};
 
 fn make_fifo(path: &Path) {
     assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -19,11 +21,11 @@ async fn until_it_was_looked_at_twice() {
 
 #[tokio::test]
 async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
     let process =
-        Process::start(&["run", "--config", config, "--set", "shutdown.delay=0s"], &[], stage.folder.path()).await;
+        Process::start(&["run", "--config", config, "--set", "shutdown.delay=0s"], &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     std::fs::remove_file(&files.config).unwrap();
     make_fifo(&files.config);
@@ -36,8 +38,8 @@ async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
     .await;
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     assert!(status["refused_reload"].as_str().unwrap().contains("is not a regular file"), "{status}");
-    Caller::connect(process.admin()).await.call("GET", "/livez").await.is(200);
-    Caller::connect(process.listener()).await.send(hello(), HELLO).await.is(202);
+    Caller::connect(process.admin()).await.call("GET", "/livez").await.assert_status(200);
+    Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
 
     // A folder, a file that is far too large, one that is no text: each is refused, and a good one is taken again.
     std::fs::remove_file(&files.config).unwrap();
@@ -68,20 +70,22 @@ async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
 
 #[tokio::test]
 async fn pipe_is_read_once_at_the_start_and_not_watched() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let text = std::fs::read(&files.config).unwrap();
-    let pipe = stage.folder.path().join("pipe.toml");
+    let pipe = builder.folder.path().join("pipe.toml");
     make_fifo(&pipe);
     let writer = {
         let pipe = pipe.clone();
         std::thread::spawn(move || std::fs::write(pipe, text).unwrap())
     };
     let arguments = ["run", "--config", pipe.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     writer.join().unwrap();
     until_it_was_looked_at_twice().await;
-    in_time("a probe", async { Caller::connect(process.admin()).await.call("GET", "/livez").await }).await.is(200);
+    with_timeout("a probe", async { Caller::connect(process.admin()).await.call("GET", "/livez").await })
+        .await
+        .assert_status(200);
     process.terminate().await;
     assert!(process.wait().await.0.success());
 }

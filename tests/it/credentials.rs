@@ -7,22 +7,22 @@ use signalr_gateway::sandbox::{
     Sandbox, TENANT_A, TENANT_B, TENANT_C, fingerprint,
 };
 
-use crate::support::{Caller, HELLO, Lab, Process, SEND, Stage, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, wait_until};
 
 /// Two routes, so that a caller chooses the endpoint by the hub.
 const BY_HUB: &str = "[[routes]]\nname = \"east\"\nmatch = { hub = \"east\" }\nendpoints = [\"east\"]\n\
                       [[routes]]\nname = \"west\"\nmatch = { hub = \"west\" }\nendpoints = [\"west\"]\n";
 
-async fn lab_with(east: CredentialChoice) -> Lab {
-    Lab::start(|plan| plan.config = plan.config.clone().with_credential("east", east)).await
+async fn harness_with(east: CredentialChoice) -> Harness {
+    Harness::start(|options| options.config = options.config.clone().with_credential("east", east)).await
 }
 
 /// Sends a message to `east` and returns what it came with. The endpoint has checked the signature, the audience, the
 /// tenant and the life of it, or it would not be a 202.
-async fn bearer_at_east(lab: &Lab) -> Authorization {
-    lab.forget_arrivals();
-    lab.hello().await.is(202);
-    let bearer = lab.arrival("east").authorization.unwrap();
+async fn bearer_at_east(harness: &Harness) -> Authorization {
+    harness.clear_arrivals();
+    harness.broadcast().await.assert_status(202);
+    let bearer = harness.arrival("east").authorization.unwrap();
     assert_eq!(bearer.scheme, "Bearer");
     bearer.as_ref().clone()
 }
@@ -35,16 +35,16 @@ fn app_in(sandbox: &Sandbox, tenant: &str) -> String {
 }
 
 #[track_caller]
-fn assert_is_app_in(lab: &Lab, bearer: &Authorization, tenant: &str) {
-    let object_id = app_in(&lab.sandbox, tenant);
+fn assert_is_app_in(harness: &Harness, bearer: &Authorization, tenant: &str) {
+    let object_id = app_in(&harness.sandbox, tenant);
     let seen = (bearer.claim("tid"), bearer.claim("oid"), bearer.claim("appid"));
     assert_eq!(seen, (Some(tenant), Some(&*object_id), Some(APP_CLIENT_ID)), "{bearer:?}");
 }
 
 /// The fields of the one token request that Entra was sent for a tenant.
-fn token_request(lab: &Lab, tenant: &str) -> std::collections::BTreeMap<String, String> {
+fn token_request(harness: &Harness, tenant: &str) -> std::collections::BTreeMap<String, String> {
     let path = format!("/{tenant}/oauth2/v2.0/token");
-    let entries = lab.sandbox.entra().journal().entries();
+    let entries = harness.sandbox.entra().journal().entries();
     let mut matching = entries.iter().filter(|entry| entry.path() == path);
     let request = matching.next().unwrap_or_else(|| panic!("nobody asked {path}"));
     assert!(matching.next().is_none(), "one token life, one request");
@@ -60,91 +60,95 @@ fn jwt_header(jwt: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn client_secret() {
-    let lab = lab_with(CredentialChoice::ClientSecret).await;
-    assert_is_app_in(&lab, &bearer_at_east(&lab).await, TENANT_B);
-    let form = token_request(&lab, TENANT_B);
+    let harness = harness_with(CredentialChoice::ClientSecret).await;
+    assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
+    let form = token_request(&harness, TENANT_B);
     assert_eq!(form["grant_type"], "client_credentials");
     assert_eq!(form["scope"], "https://signalr.azure.com/.default");
-    assert!(form["client_secret"] == lab.sandbox.client_secret().expose(), "the secret of the file");
+    assert!(form["client_secret"] == harness.sandbox.client_secret().expose(), "the secret of the file");
 }
 
 #[tokio::test]
 async fn client_secret_with_a_line_break_at_its_end_in_a_file_that_is_mended_later() {
-    let stage = Stage::start().await;
-    let secret = stage.sandbox.client_secret();
-    stage.sandbox.directory().edit(|directory| {
+    let builder = HarnessBuilder::start().await;
+    let secret = builder.sandbox.client_secret();
+    builder.sandbox.directory().edit(|directory| {
         let app = directory.application_mut(APP_CLIENT_ID).unwrap();
         app.secrets[0].value = signalr_gateway::sandbox::SecretText::new("not-yet-the-right-one");
     });
     // The file is written with the wrong secret; then the app gets the right one back.
-    let lab = stage
-        .gateway(|plan| {
-            plan.wait_until_ready = false;
-            plan.config = plan.config.clone().with_credential("west", CredentialChoice::TokenFile);
+    let harness = builder
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
+            options.config = options.config.clone().with_credential("west", CredentialChoice::TokenFile);
         })
         .await;
-    lab.hello().await.is(202);
-    lab.sandbox.directory().edit(|directory| {
+    harness.broadcast().await.assert_status(202);
+    harness.sandbox.directory().edit(|directory| {
         directory.application_mut(APP_CLIENT_ID).unwrap().secrets[0].value = secret.clone();
     });
-    std::fs::write(&lab.files.secret, format!("{}\r\n", secret.expose())).unwrap();
+    std::fs::write(&harness.files.secret, format!("{}\r\n", secret.expose())).unwrap();
     // Nothing tells the gateway but the file: the next acquisition reads it anew.
-    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
+    harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
     wait_until("a token of the new secret is in use", async || {
-        lab.forget_arrivals();
-        let _whatever = lab.hello().await;
-        (lab.credential("east").await["state"] == "ready").then_some(())
+        harness.clear_arrivals();
+        let _whatever = harness.broadcast().await;
+        (harness.credential("east").await["state"] == "ready").then_some(())
     })
     .await;
-    assert_is_app_in(&lab, &bearer_at_east(&lab).await, TENANT_B);
+    assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
 }
 
 #[tokio::test]
 async fn client_secret_from_the_environment() {
-    let stage = Stage::start().await;
-    let secret = stage.sandbox.client_secret().expose().to_owned();
-    let mut text = stage.sandbox.gateway_config(&signalr_gateway::sandbox::GatewayConfig::default());
+    let builder = HarnessBuilder::start().await;
+    let secret = builder.sandbox.client_secret().expose().to_owned();
+    let mut text = builder.sandbox.gateway_config(&signalr_gateway::sandbox::GatewayConfig::default());
     assert!(text.contains("{ file = \"client-secret\" }"));
     text = text.replace("{ file = \"client-secret\" }", "{ env = \"APP_SECRET\" }");
-    let files = stage.sandbox.write_files(stage.folder.path(), &signalr_gateway::sandbox::GatewayConfig::default());
+    let files = builder.sandbox.write_files(builder.folder.path(), &signalr_gateway::sandbox::GatewayConfig::default());
     let files = files.unwrap();
     std::fs::remove_file(&files.secret).unwrap();
     std::fs::write(&files.config, text).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap()];
-    let gateway = Process::start(&arguments, &[("APP_SECRET", &secret)], stage.folder.path()).await;
+    let gateway = Process::start(&arguments, &[("APP_SECRET", &secret)], builder.folder.path()).await;
     gateway.wait_until_credentials_are("ready").await;
-    Caller::connect(gateway.listener()).await.post(SEND, "application/json", HELLO).await.is(202);
+    Caller::connect(gateway.listener())
+        .await
+        .post(BROADCAST_PATH, "application/json", BROADCAST_BODY)
+        .await
+        .assert_status(202);
 }
 
 #[tokio::test]
 async fn client_certificate_signs_ps256_with_the_sha256_thumbprint() {
-    let lab = lab_with(CredentialChoice::ClientCertificate).await;
-    assert_is_app_in(&lab, &bearer_at_east(&lab).await, TENANT_B);
-    let header = jwt_header(&token_request(&lab, TENANT_B)["client_assertion"]);
+    let harness = harness_with(CredentialChoice::ClientCertificate).await;
+    assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
+    let header = jwt_header(&token_request(&harness, TENANT_B)["client_assertion"]);
     assert_eq!((&header["alg"], header["x5t#S256"].is_string()), (&"PS256".into(), true), "{header}");
     assert!(header["x5c"].is_null(), "{header}");
 }
 
 #[tokio::test]
 async fn client_certificate_signs_rs256_and_sends_its_chain_on_request() {
-    let lab = lab_with(CredentialChoice::ClientCertificateRs256).await;
-    assert_is_app_in(&lab, &bearer_at_east(&lab).await, TENANT_B);
-    let header = jwt_header(&token_request(&lab, TENANT_B)["client_assertion"]);
+    let harness = harness_with(CredentialChoice::ClientCertificateRs256).await;
+    assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
+    let header = jwt_header(&token_request(&harness, TENANT_B)["client_assertion"]);
     assert_eq!((&header["alg"], header["x5c"].is_array()), (&"RS256".into(), true), "{header}");
 }
 
 #[tokio::test]
 async fn federated_credential_by_the_managed_identity_of_the_apps_tenant() {
-    let lab = lab_with(CredentialChoice::FederatedIdentity).await;
-    assert_is_app_in(&lab, &bearer_at_east(&lab).await, TENANT_B);
-    let asked = lab.sandbox.imds().journal().entries();
+    let harness = harness_with(CredentialChoice::FederatedIdentity).await;
+    assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
+    let asked = harness.sandbox.imds().journal().entries();
     assert!(!asked.is_empty());
     for entry in &asked {
         assert_eq!(entry.header("metadata"), Some("true"), "{entry:?}");
         assert!(entry.target.contains(&format!("client_id={IDENTITY_CLIENT_ID}")), "{entry:?}");
         assert!(entry.target.contains("resource=api%3A%2F%2FAzureADTokenExchange"), "{entry:?}");
     }
-    let form = token_request(&lab, TENANT_B);
+    let form = token_request(&harness, TENANT_B);
     assert_eq!(form["client_assertion_type"], "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
     assert!(!form.contains_key("client_secret"));
 }
@@ -152,18 +156,18 @@ async fn federated_credential_by_the_managed_identity_of_the_apps_tenant() {
 #[tokio::test]
 async fn federated_credential_of_a_sovereign_cloud_asks_for_that_clouds_audience() {
     for audience in ["api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"] {
-        let stage = Stage::start().await;
+        let builder = HarnessBuilder::start().await;
         // Only that audience is trusted, so a token of another would be refused.
-        stage.sandbox.directory().edit(|directory| {
+        builder.sandbox.directory().edit(|directory| {
             let app = directory.application_mut(APP_CLIENT_ID).unwrap();
             app.federated.retain(|credential| credential.audience == audience);
         });
-        let lab = stage
-            .gateway(|plan| {
-                plan.set("credentials.west.assertion.audience", audience);
+        let harness = builder
+            .start_gateway(|options| {
+                options.set("credentials.west.assertion.audience", audience);
             })
             .await;
-        let asked = lab.sandbox.imds().journal().entries();
+        let asked = harness.sandbox.imds().journal().entries();
         let encoded = audience.replace(':', "%3A").replace('/', "%2F");
         assert!(asked.iter().all(|entry| entry.target.contains(&format!("resource={encoded}"))), "{asked:?}");
     }
@@ -171,19 +175,21 @@ async fn federated_credential_of_a_sovereign_cloud_asks_for_that_clouds_audience
 
 #[tokio::test]
 async fn federated_credential_by_a_token_file_that_is_rotated() {
-    let stage = Stage::start().await;
-    stage.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
-    let lab = stage
-        .gateway(|plan| plan.config = plan.config.clone().with_credential("east", CredentialChoice::FederatedFile))
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
+    let harness = builder
+        .start_gateway(|options| {
+            options.config = options.config.clone().with_credential("east", CredentialChoice::FederatedFile);
+        })
         .await;
-    let first = bearer_at_east(&lab).await;
-    assert_is_app_in(&lab, &first, TENANT_B);
+    let first = bearer_at_east(&harness).await;
+    assert_is_app_in(&harness, &first, TENANT_B);
 
-    let rotated = lab.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
-    std::fs::write(&lab.files.assertion, format!("{rotated}\n")).unwrap();
-    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
-    lab.hello().await.is(202);
-    let asked = lab.sandbox.entra().journal().entries();
+    let rotated = harness.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
+    std::fs::write(&harness.files.assertion, format!("{rotated}\n")).unwrap();
+    harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
+    harness.broadcast().await.assert_status(202);
+    let asked = harness.sandbox.entra().journal().entries();
     let last = asked.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
     let sent = last.iter().find(|(field, _)| field == "client_assertion").unwrap();
     assert!(sent.1 == rotated, "the file is read at each acquisition");
@@ -191,27 +197,31 @@ async fn federated_credential_by_a_token_file_that_is_rotated() {
 
 #[tokio::test]
 async fn managed_identity_of_the_endpoints_own_tenant() {
-    let lab = lab_with(CredentialChoice::ManagedIdentity).await;
-    let bearer = bearer_at_east(&lab).await;
+    let harness = harness_with(CredentialChoice::ManagedIdentity).await;
+    let bearer = bearer_at_east(&harness).await;
     assert_eq!((bearer.claim("tid"), bearer.claim("appid")), (Some(TENANT_B), Some(LOCAL_IDENTITY_CLIENT_ID)));
-    let entra = lab.sandbox.entra().journal().entries();
+    let entra = harness.sandbox.entra().journal().entries();
     assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "no exchange is needed: {entra:?}");
 }
 
 #[tokio::test]
 async fn managed_identity_of_app_service_takes_its_endpoint_from_the_environment() {
     for choice in [CredentialChoice::ManagedIdentity, CredentialChoice::FederatedIdentity] {
-        let stage = Stage::start().await;
+        let builder = HarnessBuilder::start().await;
         let config = signalr_gateway::sandbox::GatewayConfig::default().with_credential("east", choice);
-        let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
-        let (endpoint, header) = stage.sandbox.app_service_identity();
+        let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+        let (endpoint, header) = builder.sandbox.app_service_identity();
         let environment = [("IDENTITY_ENDPOINT", endpoint.as_str()), ("IDENTITY_HEADER", header.expose())];
         let arguments = ["run", "--config", files.config.to_str().unwrap()];
-        let gateway = Process::start(&arguments, &environment, stage.folder.path()).await;
+        let gateway = Process::start(&arguments, &environment, builder.folder.path()).await;
         gateway.wait_until_credentials_are("ready").await;
-        Caller::connect(gateway.listener()).await.post(SEND, "application/json", HELLO).await.is(202);
-        assert_eq!(stage.sandbox.imds().journal().received(), 0, "the host says who answers");
-        let asked = stage.sandbox.app_service().journal().entries();
+        Caller::connect(gateway.listener())
+            .await
+            .post(BROADCAST_PATH, "application/json", BROADCAST_BODY)
+            .await
+            .assert_status(202);
+        assert_eq!(builder.sandbox.imds().journal().received(), 0, "the host says who answers");
+        let asked = builder.sandbox.app_service().journal().entries();
         assert!(!asked.is_empty());
         assert!(asked.iter().all(|entry| entry.header("x-identity-header") == Some(header.expose())));
     }
@@ -219,72 +229,77 @@ async fn managed_identity_of_app_service_takes_its_endpoint_from_the_environment
 
 #[tokio::test]
 async fn access_key_signs_each_request_for_its_own_url() {
-    let lab = lab_with(CredentialChoice::AccessKey).await;
-    let bearer = bearer_at_east(&lab).await;
-    let east = lab.endpoint("east").url();
+    let harness = harness_with(CredentialChoice::AccessKey).await;
+    let bearer = bearer_at_east(&harness).await;
+    let east = harness.endpoint("east").url();
     assert_eq!(bearer.claim("aud"), Some(&*format!("{east}/api/hubs/chat/:send")));
-    lab.forget_arrivals();
-    lab.caller()
+    harness.clear_arrivals();
+    harness
+        .caller()
         .await
-        .post("/api/hubs/other/users/a%2Fb/:send?api-version=2024-12-01", "application/json", HELLO)
+        .post("/api/hubs/other/users/a%2Fb/:send?api-version=2024-12-01", "application/json", BROADCAST_BODY)
         .await
-        .is(202);
-    let bearer = lab.arrival("east").authorization.unwrap();
+        .assert_status(202);
+    let bearer = harness.arrival("east").authorization.unwrap();
     assert_eq!(bearer.claim("aud"), Some(&*format!("{east}/api/hubs/other/users/a%2Fb/:send")));
 }
 
 #[tokio::test]
 async fn token_file_is_read_again_when_it_changes() {
-    let lab = lab_with(CredentialChoice::TokenFile).await;
-    let first = bearer_at_east(&lab).await;
-    assert_is_app_in(&lab, &first, TENANT_B);
-    let rotated = lab.sandbox.ready_token("east", Duration::from_secs(1800)).unwrap();
+    let harness = harness_with(CredentialChoice::TokenFile).await;
+    let first = bearer_at_east(&harness).await;
+    assert_is_app_in(&harness, &first, TENANT_B);
+    let rotated = harness.sandbox.ready_token("east", Duration::from_secs(1800)).unwrap();
     // As a program does that wants no reader to see half of it.
-    let (path, half_done) = (lab.folder.path().join("east-token"), lab.folder.path().join("east-token.part"));
+    let (path, half_done) = (harness.folder.path().join("east-token"), harness.folder.path().join("east-token.part"));
     std::fs::write(&half_done, &rotated).unwrap();
     std::fs::rename(&half_done, &path).unwrap();
     wait_until("the new token is in use", async || {
-        (bearer_at_east(&lab).await.fingerprint == fingerprint(&rotated)).then_some(())
+        (bearer_at_east(&harness).await.fingerprint == fingerprint(&rotated)).then_some(())
     })
     .await;
-    let entra = lab.sandbox.entra().journal().entries();
+    let entra = harness.sandbox.entra().journal().entries();
     assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "{entra:?}");
 }
 
 #[tokio::test]
 async fn tenants_with_the_same_client_id_never_swap_tokens() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     // Short lives, so that refreshes of both go on while calls go to both.
-    stage.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(3));
-    let lab = stage
-        .gateway(|plan| {
-            let config = plan.config.clone().with_credential("west", CredentialChoice::ClientSecret);
-            plan.config = config;
-            plan.more(BY_HUB);
+    builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(3));
+    let harness = builder
+        .start_gateway(|options| {
+            let config = options.config.clone().with_credential("west", CredentialChoice::ClientSecret);
+            options.config = config;
+            options.append_toml(BY_HUB);
         })
         .await;
     let mut callers = Vec::new();
     for _ in 0..4 {
-        let mut caller = lab.caller().await;
+        let mut caller = harness.caller().await;
         callers.push(async move {
             let began = SystemTime::now();
             while began.elapsed().unwrap() < Duration::from_millis(3500) {
                 for hub in ["east", "west"] {
                     caller
-                        .post(&format!("/api/hubs/{hub}/:send?api-version=2022-11-01"), "application/json", HELLO)
+                        .post(
+                            &format!("/api/hubs/{hub}/:send?api-version=2022-11-01"),
+                            "application/json",
+                            BROADCAST_BODY,
+                        )
                         .await
-                        .is(202);
+                        .assert_status(202);
                 }
             }
         });
     }
     futures_util::future::join_all(callers).await;
     for (endpoint, tenant) in [("east", TENANT_B), ("west", TENANT_C)] {
-        let arrivals = lab.arrivals(endpoint);
+        let arrivals = harness.arrivals(endpoint);
         let mut tokens: Vec<_> = Vec::new();
         for arrival in &arrivals {
             let bearer = arrival.authorization.as_ref().unwrap();
-            assert_is_app_in(&lab, bearer, tenant);
+            assert_is_app_in(&harness, bearer, tenant);
             assert_eq!(arrival.path(), format!("/api/hubs/{endpoint}/:send"));
             tokens.push(bearer.fingerprint.clone());
         }
@@ -295,35 +310,38 @@ async fn tenants_with_the_same_client_id_never_swap_tokens() {
 
 #[tokio::test]
 async fn credentials_of_one_life_share_it_and_others_do_not_wait_for_one_that_is_stuck() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     let stuck = Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}"));
-    stage.sandbox.entra().faults().set(stuck);
-    let lab = stage
-        .gateway(|plan| {
-            plan.wait_until_ready = false;
-            plan.set("timeouts.request", "500ms").set("timeouts.try", "400ms");
-            plan.more(BY_HUB);
+    builder.sandbox.entra().faults().set(stuck);
+    let harness = builder
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
+            options.set("timeouts.request", "500ms").set("timeouts.try", "400ms");
+            options.append_toml(BY_HUB);
         })
         .await;
-    wait_until("east is ready", async || (lab.credential("east").await["state"] == "ready").then_some(())).await;
-    let mut caller = lab.caller().await;
+    wait_until("east is ready", async || (harness.credential("east").await["state"] == "ready").then_some(())).await;
+    let mut caller = harness.caller().await;
     caller
-        .post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", HELLO)
+        .post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", BROADCAST_BODY)
         .await
-        .is_refused(503, "token_unavailable");
-    caller.post("/api/hubs/east/:send?api-version=2022-11-01", "application/json", HELLO).await.is(202);
-    assert_eq!(lab.arrivals("west").len(), 0);
-    assert_eq!(lab.admin("/readyz").await.status, 200);
+        .assert_gateway_error(503, "token_unavailable");
+    caller
+        .post("/api/hubs/east/:send?api-version=2022-11-01", "application/json", BROADCAST_BODY)
+        .await
+        .assert_status(202);
+    assert_eq!(harness.arrivals("west").len(), 0);
+    assert_eq!(harness.admin("/readyz").await.status, 200);
 }
 
 #[tokio::test]
 async fn tenant_may_be_named_by_its_domain() {
-    let lab = Lab::start(|plan| {
-        plan.set("credentials.east.tenant", "fabrikam.onmicrosoft.com");
+    let harness = Harness::start(|options| {
+        options.set("credentials.east.tenant", "fabrikam.onmicrosoft.com");
     })
     .await;
-    assert_is_app_in(&lab, &bearer_at_east(&lab).await, TENANT_B);
-    assert_ne!(app_in(&lab.sandbox, TENANT_A), app_in(&lab.sandbox, TENANT_B));
-    let expires = lab.arrival("east").authorization.unwrap().claims["exp"].as_u64().unwrap();
+    assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
+    assert_ne!(app_in(&harness.sandbox, TENANT_A), app_in(&harness.sandbox, TENANT_B));
+    let expires = harness.arrival("east").authorization.unwrap().claims["exp"].as_u64().unwrap();
     assert!(expires > SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
 }

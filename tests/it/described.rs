@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Caller, HELLO, Process, SEND, in_time, run};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Process, run, with_timeout};
 
 fn shipped() -> String {
     format!("{}/config/sandbox.toml", env!("CARGO_MANIFEST_DIR"))
@@ -38,7 +38,7 @@ async fn described_sandbox_serves_with_a_gateway_in_front() {
     let entra = sandbox.ready["entra"].as_str().unwrap();
     assert!(entra.starts_with("https://localhost:"), "{entra}");
     let mut caller = Caller::connect(authority(&sandbox.ready, "gateway")).await;
-    assert_eq!(caller.post(SEND, "application/json", HELLO).await.status, 202);
+    assert_eq!(caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.status, 202);
     // Client tokens are for the URL that clients use.
     let token = caller.call("POST", "/api/hubs/chat/:generateToken?api-version=2024-12-01").await.json();
     assert!(token["token"].is_string(), "{token}");
@@ -67,7 +67,7 @@ async fn client(sandbox: &Process, user: &str) -> WebSocketStream<TcpStream> {
 }
 
 async fn record(socket: &mut WebSocketStream<TcpStream>) -> String {
-    let message = in_time("a record", socket.next()).await.unwrap().unwrap();
+    let message = with_timeout("a record", socket.next()).await.unwrap().unwrap();
     message.into_text().unwrap().to_string()
 }
 
@@ -112,11 +112,11 @@ async fn described_sandbox_serves_a_gateway_that_somebody_else_runs() {
     let own = tempfile::tempdir().unwrap();
     let gateway = Process::start(&["run", "--config", &config], &[], own.path()).await;
     let mut caller = Caller::connect(gateway.listener()).await;
-    assert_eq!(caller.post(SEND, "application/json", HELLO).await.status, 202);
+    assert_eq!(caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.status, 202);
     // The fault of the file happens once.
-    let slow = SEND.replace("chat", "slow");
-    assert_eq!(caller.post(&slow, "application/json", HELLO).await.status, 503);
-    assert_eq!(caller.post(&slow, "application/json", HELLO).await.status, 202);
+    let slow = BROADCAST_PATH.replace("chat", "slow");
+    assert_eq!(caller.post(&slow, "application/json", BROADCAST_BODY).await.status, 503);
+    assert_eq!(caller.post(&slow, "application/json", BROADCAST_BODY).await.status, 202);
 }
 
 #[tokio::test]

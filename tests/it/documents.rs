@@ -4,7 +4,7 @@ use std::path::Path;
 
 use http::header::CONTENT_TYPE;
 
-use crate::support::{ALL_OPERATIONS, Lab, Process, Stage, request};
+use crate::support::{ALL_OPERATIONS, Harness, HarnessBuilder, Process, request};
 
 fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
@@ -41,23 +41,23 @@ fn calls(text: &str) -> Vec<(String, String, String)> {
 
 #[tokio::test]
 async fn calls_of_the_readme_are_answered_as_it_says() {
-    let lab = Lab::start(|plan| {
-        plan.allow(&ALL_OPERATIONS);
+    let harness = Harness::start(|options| {
+        options.allow(&ALL_OPERATIONS);
     })
     .await;
     let mut statuses = Vec::new();
     for (method, target, body) in calls(&readme()) {
         let call = request(&method, &target).header(CONTENT_TYPE, "application/json");
-        statuses.push(lab.caller().await.send(call, body).await.status.as_u16());
+        statuses.push(harness.caller().await.send(call, body).await.status.as_u16());
     }
     assert_eq!(statuses, [202, 200, 202, 404]);
 }
 
 #[tokio::test]
 async fn sandbox_of_the_readme_starts_and_says_what_to_try() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     let arguments = ["sandbox", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     for key in ["gateway", "admin", "entra", "config", "ca"] {
         assert!(process.ready[key].is_string(), "{key} in {}", process.ready);
     }

@@ -10,24 +10,27 @@ use signalr_gateway::gateway::GatewayError;
 use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
 use tokio::net::TcpStream;
 
-use crate::support::{Caller, HELLO, Lab, Process, SEND, Stage, hello, in_time, wait_until};
+use crate::support::{
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, broadcast_request, wait_until,
+    with_timeout,
+};
 
 /// The real binary in front of a sandbox.
-async fn start_process(stage: &Stage, arguments: &[&str]) -> Process {
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+async fn start_process(builder: &HarnessBuilder, arguments: &[&str]) -> Process {
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let mut all = vec!["run", "--config", files.config.to_str().unwrap(), "--set", "process.workers=2"];
     all.extend_from_slice(arguments);
-    let process = Process::start(&all, &[], stage.folder.path()).await;
+    let process = Process::start(&all, &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     process
 }
 
 #[tokio::test]
 async fn sigterm_under_load_loses_no_request_that_was_accepted() {
-    let stage = Stage::start().await;
-    let east = &stage.sandbox.endpoint("east").unwrap().server;
+    let builder = HarnessBuilder::start().await;
+    let east = &builder.sandbox.endpoint("east").unwrap().server;
     east.faults().set(Fault::always(FaultKind::Delay { delay_ms: 20 }));
-    let process = start_process(&stage, &["--set", "shutdown.delay=500ms", "--set", "shutdown.timeout=10s"]).await;
+    let process = start_process(&builder, &["--set", "shutdown.delay=500ms", "--set", "shutdown.timeout=10s"]).await;
     let (listener, admin) = (process.listener(), process.admin());
     let is_terminated = Arc::new(AtomicBool::new(false));
     let mut callers = Vec::new();
@@ -46,9 +49,13 @@ async fn sigterm_under_load_loses_no_request_that_was_accepted() {
                     kept = Some(Caller::on(stream).await);
                 }
                 let id = format!("{number}-{}", accepted.len());
-                let answer = kept.as_mut().unwrap().try_send(hello().header("x-request-id", &id), HELLO).await;
+                let answer = kept
+                    .as_mut()
+                    .unwrap()
+                    .try_send(broadcast_request().header("x-request-id", &id), BROADCAST_BODY)
+                    .await;
                 let answer = answer.unwrap_or_else(|err| panic!("request {id} was lost: {err:?}"));
-                answer.is(202);
+                answer.assert_status(202);
                 if answer.header("connection") == Some("close") || number % 2 == 0 {
                     kept = None;
                 }
@@ -66,13 +73,17 @@ async fn sigterm_under_load_loses_no_request_that_was_accepted() {
     })
     .await;
     // Not ready, and yet who comes is served.
-    Caller::connect(listener).await.send(hello().header("x-request-id", "late"), HELLO).await.is(202);
+    Caller::connect(listener)
+        .await
+        .send(broadcast_request().header("x-request-id", "late"), BROADCAST_BODY)
+        .await
+        .assert_status(202);
     let (status, log) = process.wait().await;
     assert_eq!(status.code(), Some(0), "{log}");
 
     let mut accepted: BTreeSet<String> = ["late".to_owned()].into();
     for caller in callers {
-        accepted.extend(in_time("the end of a caller", caller).await.unwrap());
+        accepted.extend(with_timeout("the end of a caller", caller).await.unwrap());
     }
     assert!(accepted.len() > 100, "{}", accepted.len());
     let arrived = east.journal().entries().into_iter().filter(|entry| entry.path() != "/api/health");
@@ -83,36 +94,36 @@ async fn sigterm_under_load_loses_no_request_that_was_accepted() {
 
 #[tokio::test]
 async fn answer_in_flight_is_waited_for_and_idle_connections_are_not() {
-    let mut lab = Lab::start(|_| {}).await;
-    let mut idle = lab.caller().await;
-    idle.send(hello(), HELLO).await.is(202);
-    lab.forget_arrivals();
-    let east = lab.endpoint("east").server.clone();
+    let mut harness = Harness::start(|_| {}).await;
+    let mut idle = harness.caller().await;
+    idle.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    harness.clear_arrivals();
+    let east = harness.endpoint("east").server.clone();
     east.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 500 }));
-    let mut busy = lab.caller().await;
-    let request = tokio::spawn(async move { busy.send(hello(), HELLO).await });
+    let mut busy = harness.caller().await;
+    let request = tokio::spawn(async move { busy.send(broadcast_request(), BROADCAST_BODY).await });
     east.journal().wait_for(1, |entry| entry.path() != "/api/health").await;
-    lab.begin_shutdown();
-    wait_until("nobody is let in", async || TcpStream::connect(lab.listener("default")).await.err()).await;
+    harness.begin_shutdown();
+    wait_until("nobody is let in", async || TcpStream::connect(harness.listener("default")).await.err()).await;
     let answer = request.await.unwrap();
-    assert_eq!(answer.is(202).header("connection"), Some("close"));
-    lab.shutdown().await.unwrap();
+    assert_eq!(answer.assert_status(202).header("connection"), Some("close"));
+    harness.shutdown().await.unwrap();
     wait_until("the idle connection is closed", async || idle.is_closed().then_some(())).await;
 }
 
 #[tokio::test]
 async fn what_does_not_end_in_time_is_cut_off() {
-    let lab = Lab::start(|plan| {
-        plan.set("shutdown.timeout", "300ms");
+    let harness = Harness::start(|options| {
+        options.set("shutdown.timeout", "300ms");
     })
     .await;
-    let east = lab.endpoint("east").server.clone();
+    let east = harness.endpoint("east").server.clone();
     east.faults().set(Fault::times(1, FaultKind::Hang));
-    let mut caller = lab.caller().await;
-    let request = tokio::spawn(async move { caller.try_send(hello(), HELLO).await });
+    let mut caller = harness.caller().await;
+    let request = tokio::spawn(async move { caller.try_send(broadcast_request(), BROADCAST_BODY).await });
     east.journal().wait_for(1, |entry| entry.path() == "/api/hubs/chat/:send").await;
     let began = Instant::now();
-    let ended = lab.shutdown().await;
+    let ended = harness.shutdown().await;
     assert!(matches!(ended, Err(GatewayError::CutOff)), "{ended:?}");
     assert!(began.elapsed() >= Duration::from_millis(300), "it was given its time");
     assert!(request.await.unwrap().is_err());
@@ -120,13 +131,13 @@ async fn what_does_not_end_in_time_is_cut_off() {
 
 #[tokio::test]
 async fn deadline_of_the_drain_holds_in_the_real_binary() {
-    let stage = Stage::start().await;
-    let east = &stage.sandbox.endpoint("east").unwrap().server;
+    let builder = HarnessBuilder::start().await;
+    let east = &builder.sandbox.endpoint("east").unwrap().server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
-    let process = start_process(&stage, &["--set", "shutdown.delay=0s", "--set", "shutdown.timeout=300ms"]).await;
+    let process = start_process(&builder, &["--set", "shutdown.delay=0s", "--set", "shutdown.timeout=300ms"]).await;
     let mut caller = Caller::connect(process.listener()).await;
-    let request = tokio::spawn(async move { caller.try_send(hello(), HELLO).await });
-    east.journal().wait_for(1, |entry| entry.target == SEND).await;
+    let request = tokio::spawn(async move { caller.try_send(broadcast_request(), BROADCAST_BODY).await });
+    east.journal().wait_for(1, |entry| entry.target == BROADCAST_PATH).await;
     process.terminate().await;
     let (status, log) = process.wait().await;
     assert_eq!(status.code(), Some(0), "{log}");

@@ -10,13 +10,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::support::{ALL_OPERATIONS, AnsweringEndpoint, HELLO, Lab, SEND, Written, hello, request, wait_until};
+use crate::support::{
+    ALL_OPERATIONS, AnsweringEndpoint, BROADCAST_BODY, BROADCAST_PATH, Harness, ScriptedAnswer, broadcast_request,
+    request, wait_until,
+};
 
 /// A gateway with one worker, so one pool, in front of the endpoint.
-async fn lab(endpoint: &AnsweringEndpoint) -> Lab {
-    Lab::start(|plan| {
-        endpoint.stand_in("east", std::path::Path::new(""), plan);
-        plan.set("process.workers", "1").allow(&ALL_OPERATIONS);
+async fn harness(endpoint: &AnsweringEndpoint) -> Harness {
+    Harness::start(|options| {
+        endpoint.replace_endpoint("east", std::path::Path::new(""), options);
+        options.set("process.workers", "1").allow(&ALL_OPERATIONS);
     })
     .await
 }
@@ -26,24 +29,27 @@ fn accepted() -> Vec<Vec<u8>> {
 }
 
 /// Sends a call. What is returned cancels it: it resets the connection, or the stream of HTTP/2.
-async fn call(lab: &Lab, is_http2: bool) -> Box<dyn FnOnce()> {
-    let address = lab.listener("default");
+async fn call(harness: &Harness, is_http2: bool) -> Box<dyn FnOnce()> {
+    let address = harness.listener("default");
     if is_http2 {
         let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
         // Ends with the caller or the gateway.
         tokio::spawn(connection);
-        let request = request("POST", &format!("http://{address}{SEND}"));
-        let sending = tokio::spawn(sender.send_request(request.body(Full::<Bytes>::from(HELLO)).unwrap()));
+        let request = request("POST", &format!("http://{address}{BROADCAST_PATH}"));
+        let sending = tokio::spawn(sender.send_request(request.body(Full::<Bytes>::from(BROADCAST_BODY)).unwrap()));
         Box::new(move || {
             sending.abort();
             // The connection stays.
             std::mem::forget(sender);
         })
     } else {
-        let mut raw = lab.raw().await;
-        let head = format!("POST {SEND} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n", HELLO.len());
-        raw.write(head + HELLO).await;
+        let mut raw = harness.raw_connection().await;
+        let head = format!(
+            "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\n\r\n",
+            BROADCAST_BODY.len()
+        );
+        raw.write(head + BROADCAST_BODY).await;
         Box::new(|| raw.reset())
     }
 }
@@ -51,22 +57,23 @@ async fn call(lab: &Lab, is_http2: bool) -> Box<dyn FnOnce()> {
 #[tokio::test]
 async fn caller_that_goes_away_costs_no_connection_to_the_endpoint() {
     let endpoint = AnsweringEndpoint::start().await;
-    let lab = lab(&endpoint).await;
+    let harness = harness(&endpoint).await;
     let idle = async |count: f64| {
         wait_until("the connection is idle again", async || {
-            let idle = lab.metrics().await.sum("upstream_connections", &[("endpoint", "east"), ("state", "idle")]);
+            let idle = harness.metrics().await.sum("upstream_connections", &[("endpoint", "east"), ("state", "idle")]);
             ((idle - count).abs() < f64::EPSILON).then_some(())
         })
         .await;
     };
     for round in 0..10 {
         let after = Arc::new(Notify::new());
-        let written = endpoint.answers(Written { writes: accepted(), after: Some(Arc::clone(&after)), closes: false });
-        let cancel = call(&lab, round % 2 == 1).await;
+        let written =
+            endpoint.answers(ScriptedAnswer { writes: accepted(), after: Some(Arc::clone(&after)), closes: false });
+        let cancel = call(&harness, round % 2 == 1).await;
         wait_until("the endpoint has the request", async || (endpoint.heads().len() > round).then_some(())).await;
         cancel();
         wait_until("the gateway knows that the caller is gone", async || {
-            let gone = lab.metrics().await.sum("requests_total", &[("code", "499")]);
+            let gone = harness.metrics().await.sum("requests_total", &[("code", "499")]);
             (gone > f64::from(u32::try_from(round).unwrap()) + 0.5).then_some(())
         })
         .await;
@@ -80,18 +87,18 @@ async fn caller_that_goes_away_costs_no_connection_to_the_endpoint() {
 async fn list_that_is_edited_is_asked_for_without_a_content_coding() {
     const LIST: &str = "/api/hubs/chat/groups/g/connections?api-version=2024-12-01";
     let endpoint = AnsweringEndpoint::start().await;
-    let lab = lab(&endpoint).await;
+    let harness = harness(&endpoint).await;
     let answer = |lines: &str, body: &str| {
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{lines}content-length: {}", body.len());
-        Written { writes: vec![format!("{head}\r\n\r\n{body}").into_bytes()], ..Written::default() }
+        ScriptedAnswer { writes: vec![format!("{head}\r\n\r\n{body}").into_bytes()], ..ScriptedAnswer::default() }
     };
     let page = r#"{"value":[{"connectionId":"c"}],"nextLink":"http://east.invalid/next?continuationToken=t"}"#;
     let list = || request("GET", LIST).header(ACCEPT_ENCODING, "gzip, br;q=0.5");
 
     let _written = endpoint.answers(answer("content-encoding: identity\r\n", page));
-    let answered = lab.caller().await.send(list(), "").await;
-    let next = answered.is(200).json()["nextLink"].as_str().unwrap().to_owned();
+    let answered = harness.caller().await.send(list(), "").await;
+    let next = answered.assert_status(200).json()["nextLink"].as_str().unwrap().to_owned();
     assert!(next.starts_with("http://127.0.0.1:") && !next.contains("east.invalid"), "{next}");
     let head = endpoint.heads().remove(0);
     let codings: Vec<&str> = head.lines().filter(|line| line.starts_with("accept-encoding")).collect();
@@ -100,14 +107,14 @@ async fn list_that_is_edited_is_asked_for_without_a_content_coding() {
     for coding in ["gzip", "identity, GZIP", "br"] {
         let _written = endpoint.answers(answer(&format!("content-encoding: {coding}\r\n"), page));
         let _repeated = endpoint.answers(answer(&format!("content-encoding: {coding}\r\n"), page));
-        let refused = lab.caller().await.send(list(), "").await;
-        refused.is_refused(502, "upstream_broken");
+        let refused = harness.caller().await.send(list(), "").await;
+        refused.assert_gateway_error(502, "upstream_broken");
         assert!(!refused.text().contains("east.invalid"), "{refused:?}");
     }
 
     // What is not edited is the caller's to choose.
-    let _written = endpoint.answers(Written { writes: accepted(), ..Written::default() });
-    lab.caller().await.send(hello().header(ACCEPT_ENCODING, "gzip, br;q=0.5"), HELLO).await;
+    let _written = endpoint.answers(ScriptedAnswer { writes: accepted(), ..ScriptedAnswer::default() });
+    harness.caller().await.send(broadcast_request().header(ACCEPT_ENCODING, "gzip, br;q=0.5"), BROADCAST_BODY).await;
     let head = endpoint.heads().pop().unwrap();
     assert!(head.contains("accept-encoding: gzip, br;q=0.5"), "{head}");
 }

@@ -6,16 +6,16 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::support::{HELLO, Http2Endpoint, Lab, Reply, SEND, request, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, Http2Endpoint, Reply, request, wait_until};
 
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 
 /// A gateway whose endpoint `east` is this one; `west` is the sandbox's. One worker, so one connection.
-async fn lab(east: &Http2Endpoint) -> Lab {
+async fn harness(east: &Http2Endpoint) -> Harness {
     let url = format!("http://{}", east.address);
-    Lab::start(|plan| {
-        plan.set("endpoints.east.url", &url).set("endpoints.east.http_version", "2").set("process.workers", "1");
+    Harness::start(|options| {
+        options.set("endpoints.east.url", &url).set("endpoints.east.http_version", "2").set("process.workers", "1");
     })
     .await
 }
@@ -28,14 +28,14 @@ async fn message_that_was_refused_before_it_was_processed_is_sent_once_more() {
         Reply::GoAway { streams_before: 2, answered: false },
     ] {
         let east = Http2Endpoint::start().await;
-        let lab = lab(&east).await;
-        lab.hello().await.is(202);
-        lab.hello().await.is(202);
+        let harness = harness(&east).await;
+        harness.broadcast().await.assert_status(202);
+        harness.broadcast().await.assert_status(202);
         east.reply(&[refusal]);
-        lab.hello().await.is(202);
+        harness.broadcast().await.assert_status(202);
         let is_same = matches!(refusal, Reply::Reset(_));
         assert_eq!(east.requests(), [0, 0, 0, usize::from(!is_same)], "{refusal:?}");
-        assert!(lab.arrivals("west").is_empty(), "{refusal:?}");
+        assert!(harness.arrivals("west").is_empty(), "{refusal:?}");
     }
 }
 
@@ -43,17 +43,17 @@ async fn message_that_was_refused_before_it_was_processed_is_sent_once_more() {
 async fn message_that_is_refused_again_and_again_goes_to_the_next_endpoint() {
     for refusal in [Reply::Reset(REFUSED_STREAM), Reply::GoAway { streams_before: 1, answered: false }] {
         let east = Http2Endpoint::start().await;
-        let lab = lab(&east).await;
-        lab.hello().await.is(202);
+        let harness = harness(&east).await;
+        harness.broadcast().await.assert_status(202);
         east.reply(&[refusal; 2]);
-        lab.hello().await.is(202);
-        assert_eq!((east.requests().len(), lab.arrivals("west").len()), (3, 1), "{refusal:?}");
+        harness.broadcast().await.assert_status(202);
+        assert_eq!((east.requests().len(), harness.arrivals("west").len()), (3, 1), "{refusal:?}");
         // A first request on a new connection is no exception.
         let east = Http2Endpoint::start().await;
-        let lab = self::lab(&east).await;
+        let harness = self::harness(&east).await;
         east.reply(&[refusal; 2]);
-        lab.hello().await.is(202);
-        assert_eq!(lab.arrivals("west").len(), 1, "{refusal:?}");
+        harness.broadcast().await.assert_status(202);
+        assert_eq!(harness.arrivals("west").len(), 1, "{refusal:?}");
     }
 }
 
@@ -61,29 +61,30 @@ async fn message_that_is_refused_again_and_again_goes_to_the_next_endpoint() {
 async fn message_that_may_have_been_processed_is_sent_once() {
     for reply in [Reply::Reset(INTERNAL_ERROR), Reply::Reset(0)] {
         let east = Http2Endpoint::start().await;
-        let lab = lab(&east).await;
+        let harness = harness(&east).await;
         east.reply(&[reply]);
-        lab.hello().await.is_refused(502, "upstream_broken");
-        assert_eq!((east.requests().len(), lab.arrivals("west").len()), (1, 0), "{reply:?}");
+        harness.broadcast().await.assert_gateway_error(502, "upstream_broken");
+        assert_eq!((east.requests().len(), harness.arrivals("west").len()), (1, 0), "{reply:?}");
     }
 }
 
 #[tokio::test]
 async fn first_calls_share_one_connection() {
     let east = Http2Endpoint::start().await;
-    let lab = lab(&east).await;
-    futures_util::future::join_all((0..40).map(|_| async { lab.hello().await.is(202).status })).await;
+    let harness = harness(&east).await;
+    futures_util::future::join_all((0..40).map(|_| async { harness.broadcast().await.assert_status(202).status }))
+        .await;
     assert_eq!(east.requests(), [0; 40]);
-    let connects = lab.metrics().await.sum("upstream_connects_total", &[("endpoint", "east")]);
+    let connects = harness.metrics().await.sum("upstream_connects_total", &[("endpoint", "east")]);
     assert!((connects - 1.0).abs() < f64::EPSILON, "{connects} connects");
 }
 
 #[tokio::test]
 async fn health_is_probed_in_the_version_that_the_endpoint_speaks() {
     let east = Http2Endpoint::start().await;
-    let lab = lab(&east).await;
+    let harness = harness(&east).await;
     wait_until("a probe was answered", async || {
-        (lab.metrics().await.sum("endpoint_up", &[("endpoint", "east")]) > 0.5).then_some(())
+        (harness.metrics().await.sum("endpoint_up", &[("endpoint", "east")]) > 0.5).then_some(())
     })
     .await;
     assert_eq!(east.connections(), 0, "the probe counts as a call");
@@ -92,28 +93,28 @@ async fn health_is_probed_in_the_version_that_the_endpoint_speaks() {
 #[tokio::test]
 async fn connection_that_is_going_away_gets_no_more_requests() {
     let east = Http2Endpoint::start().await;
-    let lab = lab(&east).await;
+    let harness = harness(&east).await;
     east.reply(&[Reply::Accept, Reply::GoAway { streams_before: 0, answered: true }]);
     for _ in 0..4 {
-        lab.hello().await.is(202);
+        harness.broadcast().await.assert_status(202);
     }
     assert_eq!(east.requests(), [0, 0, 1, 1]);
     assert_eq!(east.connections(), 2);
-    assert!(lab.arrivals("west").is_empty());
+    assert!(harness.arrivals("west").is_empty());
 }
 
 #[tokio::test]
 async fn answer_with_an_empty_piece_in_its_middle_arrives_whole() {
     let east = Http2Endpoint::start().await;
-    let lab = lab(&east).await;
-    east.reply(&[Reply::EmptyPiece; 2]);
-    assert_eq!(lab.hello().await.is(202).text(), "before");
-    let stream = TcpStream::connect(lab.listener("default")).await.unwrap();
+    let harness = harness(&east).await;
+    east.reply(&[Reply::EmptyFrame; 2]);
+    assert_eq!(harness.broadcast().await.assert_status(202).text(), "before");
+    let stream = TcpStream::connect(harness.listener("default")).await.unwrap();
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     // Ends with the test's runtime.
     tokio::spawn(connection);
-    let call = request("POST", &format!("http://localhost{SEND}")).header("content-type", "application/json");
-    let answer = sender.send_request(call.body(Full::<bytes::Bytes>::from(HELLO)).unwrap()).await.unwrap();
+    let call = request("POST", &format!("http://localhost{BROADCAST_PATH}")).header("content-type", "application/json");
+    let answer = sender.send_request(call.body(Full::<bytes::Bytes>::from(BROADCAST_BODY)).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 202);
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "before");
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE};
 use signalr_gateway::sandbox::{Entry, Fault, FaultKind};
 
-use crate::support::{ALL_OPERATIONS, HELLO, Lab, SEND, Stage, hello, request};
+use crate::support::{
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, broadcast_request, request,
+};
 
 /// Every operation and every form of it that official clients send: method, target, name.
 const CALLS: [(&str, &str, &str); 47] = [
@@ -61,9 +63,9 @@ const CALLS: [(&str, &str, &str); 47] = [
 ];
 
 /// A laboratory in which everything is allowed.
-async fn open_lab() -> Lab {
-    Lab::start(|plan| {
-        plan.allow(&ALL_OPERATIONS);
+async fn open_harness() -> Harness {
+    Harness::start(|options| {
+        options.allow(&ALL_OPERATIONS);
     })
     .await
 }
@@ -87,53 +89,53 @@ fn assert_untouched(arrived: &Entry, method: &str, target: &str, content_type: O
 
 #[tokio::test]
 async fn every_operation_arrives_as_it_was_sent_and_its_answer_comes_back() {
-    let lab = open_lab().await;
-    let east = &lab.endpoint("east").server;
-    let mut caller = lab.caller().await;
+    let harness = open_harness().await;
+    let east = &harness.endpoint("east").server;
+    let mut caller = harness.caller().await;
     for (method, target, operation) in CALLS {
-        lab.forget_arrivals();
-        let counted = lab.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
+        harness.clear_arrivals();
+        let counted = harness.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
         // A few of them wait for a client's answer, or for clients that are not there: any answer of the endpoint's own
         // will do here, and a fault has it come at once.
         east.faults().set(Fault::times(1, FaultKind::json(200, r#"{"from":"east"}"#)));
         let (content_type, body) = match method {
-            "POST" => (Some("application/json"), HELLO),
+            "POST" => (Some("application/json"), BROADCAST_BODY),
             _ => (None, ""),
         };
         let builder = content_type
             .into_iter()
             .fold(request(method, target), |builder, content_type| builder.header(CONTENT_TYPE, content_type));
         let answer = caller.send(builder, body).await;
-        answer.is(200);
+        answer.assert_status(200);
         assert_eq!(answer.body.is_empty(), method == "HEAD", "{method} {target}");
         assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"), "{method} {target}");
-        assert_untouched(&lab.arrival("east"), method, target, content_type, body.as_bytes());
-        let counts = lab.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
+        assert_untouched(&harness.arrival("east"), method, target, content_type, body.as_bytes());
+        let counts = harness.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
         assert!(counts > counted, "{method} {target} is not counted as {operation}");
     }
 }
 
 #[tokio::test]
 async fn endpoint_can_be_spoken_to_in_http2_on_one_connection_of_each_worker() {
-    let lab = Lab::start(|plan| {
-        plan.set("endpoints.east.http_version", "2").set("process.workers", "1");
+    let harness = Harness::start(|options| {
+        options.set("endpoints.east.http_version", "2").set("process.workers", "1");
     })
     .await;
-    let authority = lab.endpoint("east").url().trim_start_matches("https://").trim_end_matches('/').to_owned();
+    let authority = harness.endpoint("east").url().trim_start_matches("https://").trim_end_matches('/').to_owned();
     let target = "/api/hubs/chat/users/a%2Fb/:send?excluded=x&excluded=y&api-version=2024-12-01";
     let calls = (0..20).map(|number| {
-        let lab = &lab;
+        let harness = &harness;
         async move {
             let body = format!(r#"{{"target":"news","arguments":["{}"]}}"#, number.to_string().repeat(20_000));
             let builder = request("POST", target).header(CONTENT_TYPE, "application/json");
-            lab.caller().await.send(builder, body).await.is(202);
+            harness.caller().await.send(builder, body).await.assert_status(202);
         }
     });
     // The first opens the connection that the others find.
-    lab.hello().await.is(202);
-    lab.forget_arrivals();
+    harness.broadcast().await.assert_status(202);
+    harness.clear_arrivals();
     futures_util::future::join_all(calls).await;
-    let arrived = lab.arrivals("east");
+    let arrived = harness.arrivals("east");
     assert_eq!(arrived.len(), 20);
     for entry in &arrived {
         assert_eq!((entry.target.as_str(), entry.host.as_str(), entry.complete), (target, authority.as_str(), true));
@@ -141,22 +143,22 @@ async fn endpoint_can_be_spoken_to_in_http2_on_one_connection_of_each_worker() {
         assert!(entry.authorization.is_some());
     }
     let connected = [("endpoint", "east"), ("result", "ok")];
-    let connections = lab.metrics().await.sum("upstream_connects_total", &connected);
+    let connections = harness.metrics().await.sum("upstream_connects_total", &connected);
     assert!((0.5..1.5).contains(&connections), "{connections} connections");
 
     // A stream that is broken off is told, since the message may have been received, and harms no other.
-    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::Reset));
-    lab.hello().await.is_refused(502, "upstream_broken");
-    lab.hello().await.is(202);
+    harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::Reset));
+    harness.broadcast().await.assert_gateway_error(502, "upstream_broken");
+    harness.broadcast().await.assert_status(202);
 }
 
 #[tokio::test]
 async fn each_operation_does_at_the_service_what_it_says() {
-    let lab = open_lab().await;
-    let hubs = &lab.endpoint("east").hubs;
+    let harness = open_harness().await;
+    let hubs = &harness.endpoint("east").hubs;
     let connection = hubs.connect("chat", Some("user/a"));
     let id = connection.id().to_owned();
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     for (method, target, status) in [
         ("PUT", format!("/api/hubs/chat/groups/g/connections/{id}?api-version=2024-12-01"), 200),
         ("HEAD", "/api/hubs/chat/groups/g?api-version=2024-12-01".to_owned(), 200),
@@ -166,14 +168,14 @@ async fn each_operation_does_at_the_service_what_it_says() {
         ("DELETE", format!("/api/hubs/chat/connections/{id}?api-version=2024-12-01"), 200),
         ("HEAD", format!("/api/hubs/chat/connections/{id}?api-version=2024-12-01"), 404),
     ] {
-        caller.call(method, &target).await.is(status);
+        caller.call(method, &target).await.assert_status(status);
     }
 }
 
 #[tokio::test]
 async fn path_and_query_bytes_are_not_touched() {
-    let lab = open_lab().await;
-    let mut caller = lab.caller().await;
+    let harness = open_harness().await;
+    let mut caller = harness.caller().await;
     for target in [
         "/api/hubs/Chat/users/user%2Fa/:send?api-version=2022-11-01",
         "/api/hubs/chat/users/user%2fa/:send?api-version=2022-11-01",
@@ -185,53 +187,53 @@ async fn path_and_query_bytes_are_not_touched() {
         "/api/hubs/chat/users/...%2F...%2F/:send?api-version=2022-11-01",
         "/api/hubs/chat/:send?",
     ] {
-        lab.forget_arrivals();
-        caller.post(target, "application/json", HELLO).await;
-        assert_untouched(&lab.arrival("east"), "POST", target, Some("application/json"), HELLO.as_bytes());
+        harness.clear_arrivals();
+        caller.post(target, "application/json", BROADCAST_BODY).await;
+        assert_untouched(&harness.arrival("east"), "POST", target, Some("application/json"), BROADCAST_BODY.as_bytes());
     }
 }
 
 #[tokio::test]
 async fn bodies_of_every_kind_pass_untouched() {
-    let lab = open_lab().await;
-    let mut caller = lab.caller().await;
+    let harness = open_harness().await;
+    let mut caller = harness.caller().await;
     // {"target": "hello", "arguments": [-1, h'00ff']}
     let messagepack = b"\x82\xa6target\xa5hello\xa9arguments\x92\xff\xc4\x02\x00\xff".to_vec();
     let binary: Vec<u8> = (0..=255).cycle().take(70_000).collect();
     for (content_type, body) in [
-        ("application/json; charset=utf-8", HELLO.as_bytes().to_vec()),
+        ("application/json; charset=utf-8", BROADCAST_BODY.as_bytes().to_vec()),
         ("application/x-msgpack", messagepack),
         ("application/octet-stream", binary),
         ("application/json", b"\xef\xbb\xbf not json \0 at all".to_vec()),
         ("application/json", Vec::new()),
     ] {
-        lab.forget_arrivals();
-        caller.post(SEND, content_type, body.clone()).await;
-        let arrived = lab.arrival("east");
-        assert_untouched(&arrived, "POST", SEND, Some(content_type), &body);
+        harness.clear_arrivals();
+        caller.post(BROADCAST_PATH, content_type, body.clone()).await;
+        let arrived = harness.arrival("east");
+        assert_untouched(&arrived, "POST", BROADCAST_PATH, Some(content_type), &body);
         assert_eq!(arrived.header("transfer-encoding"), None, "a known length stays known");
 
-        lab.forget_arrivals();
+        harness.clear_arrivals();
         let pieces = body.chunks(1000).map(Bytes::copy_from_slice).collect();
-        caller.send_chunked(request("POST", SEND).header(CONTENT_TYPE, content_type), pieces).await;
-        assert_untouched(&lab.arrival("east"), "POST", SEND, Some(content_type), &body);
+        caller.send_chunked(request("POST", BROADCAST_PATH).header(CONTENT_TYPE, content_type), pieces).await;
+        assert_untouched(&harness.arrival("east"), "POST", BROADCAST_PATH, Some(content_type), &body);
     }
 }
 
 #[tokio::test]
 async fn empty_body_keeps_its_declared_length() {
-    let lab = open_lab().await;
-    let mut raw = lab.raw().await;
+    let harness = open_harness().await;
+    let mut raw = harness.raw_connection().await;
     raw.write("POST /api/hubs/chat/:closeConnections?api-version=2024-12-01 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
-    raw.answer().await.unwrap().is(204);
+    raw.answer().await.unwrap().assert_status(204);
     // Without it, servers of Microsoft's answer 411.
-    assert_eq!(lab.arrival("east").header("content-length"), Some("0"));
+    assert_eq!(harness.arrival("east").header("content-length"), Some("0"));
 }
 
 #[tokio::test]
 async fn what_is_the_callers_own_and_what_is_about_the_connection_stays_here() {
-    let lab = open_lab().await;
-    let builder = hello()
+    let harness = open_harness().await;
+    let builder = broadcast_request()
         .header(AUTHORIZATION, "Bearer of-the-caller")
         .header(COOKIE, "session=1")
         .header("connection", "keep-alive, x-hop, te")
@@ -244,58 +246,61 @@ async fn what_is_the_callers_own_and_what_is_about_the_connection_stays_here() {
         .header("x-stays", "1")
         .header("x-stays", "2")
         .header("user-agent", "caller/1.0");
-    lab.caller().await.send(builder, HELLO).await.is(202);
-    let arrived = lab.arrival("east");
+    harness.caller().await.send(builder, BROADCAST_BODY).await.assert_status(202);
+    let arrived = harness.arrival("east");
     let mut names: Vec<&str> = arrived.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     let expected = ["content-length", "content-type", "host", "user-agent", "x-request-id", "x-stays", "x-stays"];
     assert_eq!(names, expected, "{arrived:#?}");
-    assert_eq!(arrived.host, lab.endpoint("east").server.address().to_string());
+    assert_eq!(arrived.host, harness.endpoint("east").server.address().to_string());
     assert_eq!(arrived.authorization.as_ref().unwrap().claim("aud"), Some("https://signalr.azure.com"));
 }
 
 #[tokio::test]
 async fn connection_header_cannot_take_away_what_the_gateway_sets() {
-    let lab = open_lab().await;
-    let builder = hello().header("connection", "authorization, host, content-length, content-type, x-request-id");
-    lab.caller().await.send(builder, HELLO).await.is(202);
-    let arrived = lab.arrival("east");
-    assert_untouched(&arrived, "POST", SEND, Some("application/json"), HELLO.as_bytes());
+    let harness = open_harness().await;
+    let builder =
+        broadcast_request().header("connection", "authorization, host, content-length, content-type, x-request-id");
+    harness.caller().await.send(builder, BROADCAST_BODY).await.assert_status(202);
+    let arrived = harness.arrival("east");
+    assert_untouched(&arrived, "POST", BROADCAST_PATH, Some("application/json"), BROADCAST_BODY.as_bytes());
     assert!(arrived.authorization.is_some() && arrived.header("x-request-id").is_some());
 }
 
 #[tokio::test]
 async fn request_ids_are_taken_over_or_made_and_traces_pass_on() {
-    let lab = open_lab().await;
-    let mut caller = lab.caller().await;
+    let harness = open_harness().await;
+    let mut caller = harness.caller().await;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let builder =
-        hello().header("x-request-id", "from-the-caller/1").header("traceparent", trace).header("tracestate", "a=b");
-    let answer = caller.send(builder, HELLO).await;
-    assert_eq!(answer.is(202).header("x-request-id"), Some("from-the-caller/1"));
-    let arrived = lab.arrival("east");
+    let builder = broadcast_request()
+        .header("x-request-id", "from-the-caller/1")
+        .header("traceparent", trace)
+        .header("tracestate", "a=b");
+    let answer = caller.send(builder, BROADCAST_BODY).await;
+    assert_eq!(answer.assert_status(202).header("x-request-id"), Some("from-the-caller/1"));
+    let arrived = harness.arrival("east");
     assert_eq!(arrived.header("x-request-id"), Some("from-the-caller/1"));
     assert_eq!((arrived.header("traceparent"), arrived.header("tracestate")), (Some(trace), Some("a=b")));
 
     for unfit in ["", "two words", "\"quoted\"", &"x".repeat(129)] {
-        lab.forget_arrivals();
-        let answer = caller.send(hello().header("x-request-id", unfit), HELLO).await;
-        let made = answer.is(202).header("x-request-id").unwrap();
+        harness.clear_arrivals();
+        let answer = caller.send(broadcast_request().header("x-request-id", unfit), BROADCAST_BODY).await;
+        let made = answer.assert_status(202).header("x-request-id").unwrap();
         assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
-        assert_eq!(lab.arrival("east").header("x-request-id"), Some(made));
+        assert_eq!(harness.arrival("east").header("x-request-id"), Some(made));
     }
 }
 
 #[tokio::test]
 async fn callers_address_is_told_upstream_only_when_configured() {
     for (configured, expected) in [("false", vec!["10.0.0.1"]), ("true", vec!["10.0.0.1", "127.0.0.1"])] {
-        let lab = Lab::start(|plan| {
-            plan.set("forwarding.client_address", configured);
+        let harness = Harness::start(|options| {
+            options.set("forwarding.client_address", configured);
         })
         .await;
-        let builder = hello().header("x-forwarded-for", "10.0.0.1");
-        lab.caller().await.send(builder, HELLO).await.is(202);
-        let arrived = lab.arrival("east");
+        let builder = broadcast_request().header("x-forwarded-for", "10.0.0.1");
+        harness.caller().await.send(builder, BROADCAST_BODY).await.assert_status(202);
+        let arrived = harness.arrival("east");
         let told: Vec<&str> =
             arrived.headers.iter().filter(|(name, _)| name == "x-forwarded-for").map(|(_, value)| &**value).collect();
         assert_eq!(told, expected);
@@ -304,9 +309,9 @@ async fn callers_address_is_told_upstream_only_when_configured() {
 
 #[tokio::test]
 async fn error_codes_of_the_service_survive_and_what_speaks_for_its_host_does_not() {
-    let lab = open_lab().await;
-    let answer = lab.call("HEAD", "/api/hubs/chat/connections/nobody?api-version=2024-12-01").await;
-    assert_eq!(answer.is(404).header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
+    let harness = open_harness().await;
+    let answer = harness.call("HEAD", "/api/hubs/chat/connections/nobody?api-version=2024-12-01").await;
+    assert_eq!(answer.assert_status(404).header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
 
     let headers = [
         ("x-ms-error-code", "Warning.User.NotExisted"),
@@ -326,18 +331,18 @@ async fn error_codes_of_the_service_survive_and_what_speaks_for_its_host_does_no
         content_type: Some("application/json".to_owned()),
         body: "{}".to_owned(),
     };
-    lab.endpoint("east").server.faults().set(Fault::times(1, fault));
+    harness.endpoint("east").server.faults().set(Fault::times(1, fault));
     // The caller knows the headers that may come and fails on others.
-    let answer = lab.hello().await;
-    assert_eq!(answer.is(404).header("x-ms-error-code"), Some("Warning.User.NotExisted"));
+    let answer = harness.broadcast().await;
+    assert_eq!(answer.assert_status(404).header("x-ms-error-code"), Some("Warning.User.NotExisted"));
     assert_eq!((answer.header("retry-after"), &*answer.text()), (Some("7"), "{}"));
     assert_eq!(answer.header("x-request-id").unwrap().len(), 32, "the gateway's own");
 }
 
 #[tokio::test]
 async fn links_to_the_endpoint_lead_back_to_the_gateway() {
-    let lab = open_lab().await;
-    let (gateway, east) = (lab.listener("default"), lab.endpoint("east").url());
+    let harness = open_harness().await;
+    let (gateway, east) = (harness.listener("default"), harness.endpoint("east").url());
     for (from_the_endpoint, at_the_caller) in [
         (format!("{east}/api/hubs/chat?x=1"), format!("http://{gateway}/api/hubs/chat?x=1")),
         ("/relative".to_owned(), "/relative".to_owned()),
@@ -350,36 +355,36 @@ async fn links_to_the_endpoint_lead_back_to_the_gateway() {
             content_type: None,
             body: String::new(),
         };
-        lab.endpoint("east").server.faults().set(Fault::times(1, fault));
-        assert_eq!(lab.hello().await.is(308).header("location"), Some(&*at_the_caller));
+        harness.endpoint("east").server.faults().set(Fault::times(1, fault));
+        assert_eq!(harness.broadcast().await.assert_status(308).header("location"), Some(&*at_the_caller));
     }
 }
 
 #[tokio::test]
 async fn answer_that_breaks_off_is_seen_to_break_off() {
-    let lab = open_lab().await;
-    let faults = lab.endpoint("east").server.faults();
+    let harness = open_harness().await;
+    let faults = harness.endpoint("east").server.faults();
     faults.set(Fault::times(1, FaultKind::BreakBody));
-    let broken = lab.caller().await.try_send(request("POST", SEND), HELLO).await;
+    let broken = harness.caller().await.try_send(request("POST", BROADCAST_PATH), BROADCAST_BODY).await;
     assert!(broken.is_err(), "{broken:?}");
-    lab.hello().await.is(202);
-    assert_eq!(lab.arrivals("east").len(), 2, "a message whose answer broke off is not sent again");
+    harness.broadcast().await.assert_status(202);
+    assert_eq!(harness.arrivals("east").len(), 2, "a message whose answer broke off is not sent again");
 }
 
 #[tokio::test]
 async fn health_is_answered_by_the_gateway_itself() {
-    let lab = open_lab().await;
+    let harness = open_harness().await;
     for (method, path) in [("GET", "/api/health"), ("HEAD", "/api/health"), ("GET", "/api/v1/health")] {
-        lab.call(method, path).await.is(200);
+        harness.call(method, path).await.assert_status(200);
     }
 
-    let stage = Stage::start().await;
-    stage.sandbox.entra().faults().refuse().await;
-    let lab = stage
-        .gateway(|plan| {
-            plan.wait_until_ready = false;
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.entra().faults().refuse().await;
+    let harness = builder
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
         })
         .await;
-    lab.call("GET", "/api/health").await.is_refused(503, "token_unavailable");
-    lab.call("HEAD", "/api/health").await.is_refused(503, "token_unavailable");
+    harness.call("GET", "/api/health").await.assert_gateway_error(503, "token_unavailable");
+    harness.call("HEAD", "/api/health").await.assert_gateway_error(503, "token_unavailable");
 }

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use crate::support::frames::{
     DATA, END_STREAM, Frames, Outcome, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, headers, pseudo,
 };
-use crate::support::{HELLO, Lab, SEND, hello, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, broadcast_request, wait_until};
 
 /// Error codes (RFC 9113, section 7).
 const NO_ERROR: u32 = 0;
@@ -14,34 +14,34 @@ const PROTOCOL_ERROR: u32 = 1;
 const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-async fn connect(lab: &Lab) -> Frames<TcpStream> {
-    Frames::connect(lab.listener("default"), &[]).await
+async fn connect(harness: &Harness) -> Frames<TcpStream> {
+    Frames::connect(harness.listener("default"), &[]).await
 }
 
 /// The fields of a broadcast, with more at the end.
 fn send<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    [&pseudo("POST", SEND), &[("content-type", "application/json")][..], more].concat()
+    [&pseudo("POST", BROADCAST_PATH), &[("content-type", "application/json")][..], more].concat()
 }
 
 /// A broadcast, with more fields, in two frames.
 fn message(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
-    [headers(stream, 0, &send(more)), frame(DATA, END_STREAM, stream, HELLO.as_bytes())].concat()
+    [headers(stream, 0, &send(more)), frame(DATA, END_STREAM, stream, BROADCAST_BODY.as_bytes())].concat()
 }
 
-async fn wait_until_nothing_is_in_flight(lab: &Lab) {
+async fn wait_until_nothing_is_in_flight(harness: &Harness) {
     wait_until("no request is in flight", async || {
-        (lab.metrics().await.sum("requests_in_flight", &[]) < 0.5).then_some(())
+        (harness.metrics().await.sum("requests_in_flight", &[]) < 0.5).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn malformed_requests_are_reset_and_nothing_of_them_is_sent() {
-    let lab = Lab::start(|_| {}).await;
-    let mut caller = connect(&lab).await;
-    let length = HELLO.len().to_string();
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = connect(&harness).await;
+    let length = BROADCAST_BODY.len().to_string();
     let with = |authority: &'static str| {
-        vec![(":method", "POST"), (":scheme", "http"), (":authority", authority), (":path", SEND)]
+        vec![(":method", "POST"), (":scheme", "http"), (":authority", authority), (":path", BROADCAST_PATH)]
     };
     // Each with the section of RFC 9113 that forbids it.
     let malformed: &[(&str, Vec<(&str, &str)>)] = &[
@@ -57,22 +57,26 @@ async fn malformed_requests_are_reset_and_nothing_of_them_is_sent() {
         ("8.2.2: transfer-encoding", send(&[("transfer-encoding", "chunked")])),
         ("8.2.2: upgrade", send(&[("upgrade", "websocket")])),
         ("8.2.2: te", send(&[("te", "gzip")])),
-        ("8.3: a pseudo-header after another field", send(&[(":path", SEND)])),
+        ("8.3: a pseudo-header after another field", send(&[(":path", BROADCAST_PATH)])),
         ("8.3.1: host is another", send(&[("host", "127.0.0.1")])),
         ("8.3.1: host has another port", send(&[("host", "localhost:1")])),
         ("8.3.1: host twice", send(&[("host", "localhost"), ("host", "localhost")])),
         ("8.3.1: user information", with("ann@localhost")),
-        ("8.3.1: no path", pseudo("POST", SEND)[..3].to_vec()),
-        ("8.3.1: no scheme", vec![(":method", "POST"), (":path", SEND)]),
+        ("8.3.1: no path", pseudo("POST", BROADCAST_PATH)[..3].to_vec()),
+        ("8.3.1: no scheme", vec![(":method", "POST"), (":path", BROADCAST_PATH)]),
     ];
     let mut streams = (1..).step_by(2);
     for ((what, fields), stream) in malformed.iter().zip(&mut streams) {
-        let body = frame(DATA, END_STREAM, stream, HELLO.as_bytes());
+        let body = frame(DATA, END_STREAM, stream, BROADCAST_BODY.as_bytes());
         caller.write(&[headers(stream, 0, fields), body].concat()).await;
         assert_eq!(caller.outcome(stream).await, Some(Outcome::Reset(PROTOCOL_ERROR)), "{what}");
     }
-    wait_until_nothing_is_in_flight(&lab).await;
-    assert!(lab.arrivals("east").is_empty() && lab.arrivals("west").is_empty(), "{:#?}", lab.arrivals("east"));
+    wait_until_nothing_is_in_flight(&harness).await;
+    assert!(
+        harness.arrivals("east").is_empty() && harness.arrivals("west").is_empty(),
+        "{:#?}",
+        harness.arrivals("east")
+    );
 
     // What is well formed, on the same connection.
     let well_formed: &[&[(&str, &str)]] =
@@ -81,49 +85,49 @@ async fn malformed_requests_are_reset_and_nothing_of_them_is_sent() {
         caller.write(&message(stream, more)).await;
         assert_eq!(caller.outcome(stream).await, Some(Outcome::Answer), "{more:?}");
     }
-    assert_eq!(lab.arrivals("east").len(), well_formed.len());
+    assert_eq!(harness.arrivals("east").len(), well_formed.len());
 }
 
 #[tokio::test]
 async fn declared_empty_body_may_end_in_a_frame_of_its_own() {
-    let lab = Lab::start(|_| {}).await;
-    let mut caller = connect(&lab).await;
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = connect(&harness).await;
     let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();
     caller.write(&[headers(1, 0, &fields), frame(DATA, END_STREAM, 1, b"")].concat()).await;
     assert_eq!(caller.outcome(1).await, Some(Outcome::Answer));
-    assert!(lab.arrival("east").body.unwrap_or_default().is_empty());
+    assert!(harness.arrival("east").body.unwrap_or_default().is_empty());
 }
 
 #[tokio::test]
 async fn reset_never_ends_a_message() {
-    let lab = Lab::start(|_| {}).await;
-    let mut caller = connect(&lab).await;
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = connect(&harness).await;
     for (stream, code) in (1..).step_by(2).zip([NO_ERROR, CANCEL, NO_ERROR, CANCEL, NO_ERROR, NO_ERROR]) {
         let head = headers(stream, 0, &send(&[]));
-        let part = frame(DATA, 0, stream, &HELLO.as_bytes()[..10]);
+        let part = frame(DATA, 0, stream, &BROADCAST_BODY.as_bytes()[..10]);
         caller.write(&[head, part].concat()).await;
         wait_until("the request is in flight", async || {
-            (lab.metrics().await.sum("requests_in_flight", &[]) > 0.5).then_some(())
+            (harness.metrics().await.sum("requests_in_flight", &[]) > 0.5).then_some(())
         })
         .await;
         caller.write(&frame(RST_STREAM, 0, stream, &code.to_be_bytes())).await;
-        wait_until_nothing_is_in_flight(&lab).await;
+        wait_until_nothing_is_in_flight(&harness).await;
     }
     // What was broken off is not among the requests that came whole.
     caller.write(&message(99, &[])).await;
     assert_eq!(caller.outcome(99).await, Some(Outcome::Answer));
-    let whole: Vec<_> = lab.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
+    let whole: Vec<_> = harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
     assert_eq!(whole.len(), 1, "{whole:#?}");
-    assert_eq!(whole[0].body.as_ref().unwrap(), HELLO.as_bytes());
+    assert_eq!(whole[0].body.as_ref().unwrap(), BROADCAST_BODY.as_bytes());
 }
 
 #[tokio::test]
 async fn caller_that_resets_its_streams_is_disconnected() {
-    let lab = Lab::start(|_| {}).await;
-    for endpoint in lab.sandbox.endpoints() {
+    let harness = Harness::start(|_| {}).await;
+    for endpoint in harness.sandbox.endpoints() {
         endpoint.server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
     }
-    let mut caller = connect(&lab).await;
+    let mut caller = connect(&harness).await;
     let mut streams = (1..).step_by(2);
     let mut code = None;
     for _ in 0..100 {
@@ -154,17 +158,17 @@ async fn caller_that_resets_its_streams_is_disconnected() {
         }
     }
     assert_eq!(code, Some(ENHANCE_YOUR_CALM));
-    wait_until_nothing_is_in_flight(&lab).await;
-    for endpoint in lab.sandbox.endpoints() {
+    wait_until_nothing_is_in_flight(&harness).await;
+    for endpoint in harness.sandbox.endpoints() {
         endpoint.server.faults().clear().await;
     }
-    lab.hello().await.is(202);
+    harness.broadcast().await.assert_status(202);
 }
 
 #[tokio::test]
 async fn caller_that_floods_is_disconnected_and_others_are_not() {
-    let lab = Lab::start(|_| {}).await;
-    let mut other = lab.caller().await;
+    let harness = Harness::start(|_| {}).await;
+    let mut other = harness.caller().await;
     let open = headers(1, 0, &send(&[]));
     let floods: [(&str, Vec<u8>); 6] = [
         ("PING", frame(PING, 0, 0, &[0; 8])),
@@ -175,10 +179,10 @@ async fn caller_that_floods_is_disconnected_and_others_are_not() {
         ("empty DATA", frame(DATA, 0, 1, &[])),
     ];
     for (what, flood) in floods {
-        let mut caller = connect(&lab).await;
+        let mut caller = connect(&harness).await;
         caller.write(&[open.clone(), flood.repeat(3000)].concat()).await;
         assert_eq!(caller.goaway().await, Some(ENHANCE_YOUR_CALM), "{what}");
-        other.send(hello(), HELLO).await.is(202);
+        other.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     }
-    wait_until_nothing_is_in_flight(&lab).await;
+    wait_until_nothing_is_in_flight(&harness).await;
 }

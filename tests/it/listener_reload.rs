@@ -11,7 +11,7 @@ use signalr_gateway::sandbox::{Files, GatewayConfig};
 use tokio::net::TcpStream;
 
 use crate::listeners::{by_http1, secured};
-use crate::support::{Caller, HELLO, Process, Stage, hello, request, wait_until};
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, request, wait_until};
 
 /// Calls of one listener go to `west`, all others to `east`: two tenants.
 fn tenants(listener: &str, bind: &str) -> String {
@@ -25,7 +25,7 @@ const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
 
 /// The real binary in front of a sandbox, with a configuration that changes.
 struct Changing {
-    stage: Stage,
+    builder: HarnessBuilder,
     files: Files,
     process: Process,
     reloads: f64,
@@ -33,8 +33,8 @@ struct Changing {
 
 impl Changing {
     async fn start(config: GatewayConfig) -> Self {
-        let stage = Stage::start().await;
-        let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
+        let builder = HarnessBuilder::start().await;
+        let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
         let arguments = [
             "run",
             "--config",
@@ -46,9 +46,9 @@ impl Changing {
             "--set",
             "process.workers=2",
         ];
-        let process = Process::start(&arguments, &[], stage.folder.path()).await;
+        let process = Process::start(&arguments, &[], builder.folder.path()).await;
         process.wait_until_credentials_are("ready").await;
-        Self { stage, files, process, reloads: 0.0 }
+        Self { builder, files, process, reloads: 0.0 }
     }
 
     /// Puts another configuration in force. The file is replaced by rename, so that it is never read half-written.
@@ -60,8 +60,8 @@ impl Changing {
     }
 
     fn write(&self, config: &GatewayConfig) {
-        let next = self.stage.folder.path().join("next.toml");
-        std::fs::write(&next, self.stage.sandbox.gateway_config(config)).unwrap();
+        let next = self.builder.folder.path().join("next.toml");
+        std::fs::write(&next, self.builder.sandbox.gateway_config(config)).unwrap();
         std::fs::rename(next, &self.files.config).unwrap();
     }
 
@@ -86,7 +86,7 @@ impl Changing {
 
     /// The hubs of the messages that an endpoint got.
     fn hubs_at(&self, endpoint: &str) -> Vec<String> {
-        let entries = self.stage.sandbox.endpoint(endpoint).unwrap().server.journal().entries();
+        let entries = self.builder.sandbox.endpoint(endpoint).unwrap().server.journal().entries();
         let hub = |target: &str| Some(target.strip_prefix("/api/hubs/")?.split('/').next()?.to_owned());
         entries.iter().filter_map(|entry| hub(&entry.target)).collect()
     }
@@ -115,14 +115,14 @@ async fn listener_that_is_added_takes_its_own_calls_and_no_others() {
     let mut changing = Changing::start(config(EAST)).await;
     let default = changing.process.listener();
     let mut before = Caller::connect(default).await;
-    before.send(to_hub("first"), HELLO).await.is(202);
+    before.send(to_hub("first"), BROADCAST_BODY).await.assert_status(202);
 
     changing.reload(&config(tenants("internal2", "127.0.0.1:0"))).await;
-    before.send(to_hub("old"), HELLO).await.is(202);
-    Caller::connect(default).await.send(to_hub("new"), HELLO).await.is(202);
+    before.send(to_hub("old"), BROADCAST_BODY).await.assert_status(202);
+    Caller::connect(default).await.send(to_hub("new"), BROADCAST_BODY).await.assert_status(202);
     let internal = changing.tcp_address("internal2").await;
     let mut inside = Caller::connect(internal).await;
-    inside.send(to_hub("internal"), HELLO).await.is(202);
+    inside.send(to_hub("internal"), BROADCAST_BODY).await.assert_status(202);
     assert_eq!(changing.hubs_at("east"), ["first", "old", "new"]);
     assert_eq!(changing.hubs_at("west"), ["internal"]);
 
@@ -130,14 +130,14 @@ async fn listener_that_is_added_takes_its_own_calls_and_no_others() {
     let bind = internal.to_string();
     changing.reload(&config(tenants("internal3", &bind))).await;
     assert_eq!(changing.tcp_address("internal3").await, internal);
-    Caller::connect(internal).await.send(to_hub("internal"), HELLO).await.is(202);
+    Caller::connect(internal).await.send(to_hub("internal"), BROADCAST_BODY).await.assert_status(202);
 
     // And it goes: its callers are not taken by the route for everybody else.
     changing.reload(&config(EAST)).await;
     is_refused(internal).await;
     wait_until("its connections are closed", async || inside.is_closed().then_some(())).await;
     assert_eq!(changing.address("internal3").await, None);
-    before.send(to_hub("last"), HELLO).await.is(202);
+    before.send(to_hub("last"), BROADCAST_BODY).await.assert_status(202);
     assert_eq!(changing.hubs_at("east"), ["first", "old", "new", "last"]);
     assert_eq!(changing.hubs_at("west"), ["internal", "internal"]);
     changing.process.terminate().await;
@@ -150,9 +150,9 @@ async fn listener_that_moves_does_not_give_its_old_socket_its_new_rules() {
     let tcp = changing.process.listener();
     let token = || request("POST", "/api/hubs/chat/:generateToken?api-version=2022-11-01");
     let mut before = Caller::connect(tcp).await;
-    before.send(token(), "").await.is_refused(403, "operation_not_allowed");
+    before.send(token(), "").await.assert_gateway_error(403, "operation_not_allowed");
 
-    let socket = changing.stage.folder.path().join("gateway.sock");
+    let socket = changing.builder.folder.path().join("gateway.sock");
     let moved = GatewayConfig {
         listen: format!("unix:{}", socket.display()),
         operations: vec!["messages".to_owned(), "credentials".to_owned()],
@@ -167,7 +167,7 @@ async fn listener_that_moves_does_not_give_its_old_socket_its_new_rules() {
             let mut refused = 0;
             while !stop.load(Ordering::Relaxed) {
                 match before.try_send(token(), "").await {
-                    Ok(answer) => drop(answer.is_refused(403, "operation_not_allowed")),
+                    Ok(answer) => drop(answer.assert_gateway_error(403, "operation_not_allowed")),
                     Err(_) => break,
                 }
                 refused += 1;
@@ -178,19 +178,19 @@ async fn listener_that_moves_does_not_give_its_old_socket_its_new_rules() {
     changing.reload(&moved).await;
     is_refused(tcp).await;
     let mut inside = Caller::connect_unix(&socket).await;
-    inside.send(token(), "").await.is(200);
+    inside.send(token(), "").await.assert_status(200);
     stop.store(true, Ordering::Relaxed);
     assert!(hammering.await.unwrap() > 0);
 
     // Another mode is another listener, too.
-    let text = changing.stage.sandbox.gateway_config(&moved);
+    let text = changing.builder.sandbox.gateway_config(&moved);
     let text = text.replace("[listeners.default]\n", "[listeners.default]\nmode = \"0600\"\n");
     std::fs::write(&changing.files.config, text).unwrap();
     changing.process.hang_up().await;
     changing.wait_for("success", 2.0).await;
     assert_eq!(mode(&socket), 0o600);
     wait_until("who came in under the old mode is gone", async || inside.is_closed().then_some(())).await;
-    Caller::connect_unix(&socket).await.send(token(), "").await.is(200);
+    Caller::connect_unix(&socket).await.send(token(), "").await.assert_status(200);
 
     changing.reloads = 2.0;
     changing.reload(&config(EAST)).await;
@@ -217,19 +217,27 @@ async fn listener_that_cannot_be_opened_refuses_the_whole_configuration() {
     assert!(status["refused_reload"].as_str().unwrap().contains("is in use by another program"), "{status}");
     assert_eq!(changing.address("also").await, None);
     assert_eq!(hash(changing.process.metrics().await), before);
-    Caller::connect(changing.process.listener()).await.send(hello(), HELLO).await.is(202);
+    Caller::connect(changing.process.listener())
+        .await
+        .send(broadcast_request(), BROADCAST_BODY)
+        .await
+        .assert_status(202);
 
     drop(busy);
     changing.reload(&config(tenants("busy", &bind))).await;
     assert_ne!(hash(changing.process.metrics().await), before);
-    Caller::connect(changing.tcp_address("busy").await).await.send(to_hub("west"), HELLO).await.is(202);
+    Caller::connect(changing.tcp_address("busy").await)
+        .await
+        .send(to_hub("west"), BROADCAST_BODY)
+        .await
+        .assert_status(202);
     assert_eq!(changing.hubs_at("west"), ["west"]);
 }
 
 #[tokio::test]
 async fn certificate_is_read_again_on_a_reload_and_tls_that_comes_or_goes_closes_the_old_connections() {
     let mut changing = Changing::start(config(EAST)).await;
-    let folder = changing.stage.folder.path().to_owned();
+    let folder = changing.builder.folder.path().to_owned();
     let write_certificate = |folder: &Path| {
         let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(folder.join("listener.pem"), issued.cert.pem()).unwrap();
@@ -241,7 +249,7 @@ async fn certificate_is_read_again_on_a_reload_and_tls_that_comes_or_goes_closes
     let tls = "tls = { certificate = \"listener.pem\", key = \"listener.key\" }\n";
     changing.reload(&config(&plain)).await;
     let mut by_plain = Caller::connect(address).await;
-    by_plain.send(hello(), HELLO).await.is(202);
+    by_plain.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
 
     changing.reload(&config(format!("{plain}{tls}"))).await;
     wait_until("plain connections are closed", async || by_plain.is_closed().then_some(())).await;
@@ -260,7 +268,11 @@ async fn certificate_is_read_again_on_a_reload_and_tls_that_comes_or_goes_closes
     std::fs::write(folder.join("listener.key"), "no key").unwrap();
     changing.process.hang_up().await;
     changing.wait_for("failure", 1.0).await;
-    Caller::connect(changing.process.listener()).await.send(hello(), HELLO).await.is(202);
+    Caller::connect(changing.process.listener())
+        .await
+        .send(broadcast_request(), BROADCAST_BODY)
+        .await
+        .assert_status(202);
 }
 
 /// Two tenants, callers on both listeners all the time, and reloads that add, rename, move and remove the listener of one and
@@ -277,7 +289,7 @@ async fn no_call_of_one_tenant_reaches_another_through_any_sequence_of_reloads()
         callers.push(tokio::spawn(async move {
             let mut caller = Caller::connect(default).await;
             while !is_over.load(Ordering::Relaxed) {
-                caller.send(to_hub("of_east"), HELLO).await.is(202);
+                caller.send(to_hub("of_east"), BROADCAST_BODY).await.assert_status(202);
             }
         }));
     }
@@ -292,8 +304,8 @@ async fn no_call_of_one_tenant_reaches_another_through_any_sequence_of_reloads()
                 let mut caller = Caller::on(stream).await;
                 // Until it is closed: its listener went, or was replaced by another.
                 while !is_over.load(Ordering::Relaxed) && !caller.is_closed() {
-                    let Ok(answer) = caller.try_send(to_hub("of_west"), HELLO).await else { break };
-                    answer.is(202);
+                    let Ok(answer) = caller.try_send(to_hub("of_west"), BROADCAST_BODY).await else { break };
+                    answer.assert_status(202);
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             }

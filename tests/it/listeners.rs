@@ -16,7 +16,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::support::frames::{PREFACE, SETTINGS, frame};
-use crate::support::{HELLO, Lab, Raw, SEND, Stage, hello, in_time};
+use crate::support::{
+    BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, RawConnection, broadcast_request, with_timeout,
+};
 
 /// The configuration of a listener `secure`, whose certificate is put into a folder.
 pub(crate) fn secure_listener(folder: &Path) -> String {
@@ -32,16 +34,16 @@ pub(crate) fn secure_listener(folder: &Path) -> String {
 }
 
 /// A gateway with a listener `secure` beside the plain one, and the folder with what its certificate is checked against.
-async fn with_tls(more: &[(&str, &str)]) -> (Lab, tempfile::TempDir) {
+async fn with_tls(more: &[(&str, &str)]) -> (Harness, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let toml = secure_listener(folder.path());
-    let lab = Stage::start().await.gateway(|plan| {
-        plan.more(&toml);
+    let harness = HarnessBuilder::start().await.start_gateway(|options| {
+        options.append_toml(&toml);
         for (key, value) in more {
-            plan.set(key, value);
+            options.set(key, value);
         }
     });
-    (lab.await, folder)
+    (harness.await, folder)
 }
 
 /// A TLS connection to the listener `secure`.
@@ -67,14 +69,14 @@ async fn handshake(
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    in_time("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
+    with_timeout("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
 }
 
 pub(crate) async fn by_http1(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> StatusCode {
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
-    let request = hello().header("host", "localhost").body(Full::<Bytes>::from(HELLO)).unwrap();
-    in_time("an answer", sender.send_request(request)).await.unwrap().status()
+    let request = broadcast_request().header("host", "localhost").body(Full::<Bytes>::from(BROADCAST_BODY)).unwrap();
+    with_timeout("an answer", sender.send_request(request)).await.unwrap().status()
 }
 
 /// Sends two at the same time, on one connection.
@@ -82,19 +84,19 @@ async fn by_http2(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> (
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
     let request = || {
-        let (mut head, ()) = hello().body(()).unwrap().into_parts();
-        head.uri = format!("https://localhost{SEND}").parse().unwrap();
-        http::Request::from_parts(head, Full::<Bytes>::from(HELLO))
+        let (mut head, ()) = broadcast_request().body(()).unwrap().into_parts();
+        head.uri = format!("https://localhost{BROADCAST_PATH}").parse().unwrap();
+        http::Request::from_parts(head, Full::<Bytes>::from(BROADCAST_BODY))
     };
     let (first, second) = (sender.send_request(request()), sender.send_request(request()));
-    let (first, second) = in_time("two answers", async { tokio::join!(first, second) }).await;
+    let (first, second) = with_timeout("two answers", async { tokio::join!(first, second) }).await;
     (first.unwrap().status(), second.unwrap().status())
 }
 
 #[tokio::test]
 async fn callers_speak_http1_or_http2_with_tls_and_without() {
-    let (lab, folder) = with_tls(&[]).await;
-    let (plain, secure) = (lab.listener("default"), lab.listener("secure"));
+    let (harness, folder) = with_tls(&[]).await;
+    let (plain, secure) = (harness.listener("default"), harness.listener("secure"));
     let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
     assert_eq!(by_http1(TcpStream::connect(plain).await.unwrap()).await, 202);
@@ -106,21 +108,21 @@ async fn callers_speak_http1_or_http2_with_tls_and_without() {
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(both[1]));
     assert_eq!(by_http1(stream).await, 202);
     assert_eq!(by_http1(secured(secure, folder.path(), &[]).await).await, 202, "without ALPN");
-    assert_eq!(lab.arrivals("east").len(), 7);
-    lab.shutdown().await.unwrap();
+    assert_eq!(harness.arrivals("east").len(), 7);
+    harness.shutdown().await.unwrap();
 }
 
 #[tokio::test]
 async fn negotiated_protocol_is_the_one_that_is_spoken() {
-    let (lab, folder) = with_tls(&[]).await;
-    let secure = lab.listener("secure");
-    let request = format!("GET {SEND} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let (harness, folder) = with_tls(&[]).await;
+    let secure = harness.listener("secure");
+    let request = format!("GET {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let preface = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     for (alpn, bytes) in [("h2", request.as_bytes()), ("http/1.1", &preface)] {
         let mut stream = secured(secure, folder.path(), &[alpn.as_bytes()]).await;
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
-        let _broken = in_time("the end of the connection", stream.read_to_end(&mut answer)).await;
+        let _broken = with_timeout("the end of the connection", stream.read_to_end(&mut answer)).await;
         let is_http1 = answer.starts_with(b"HTTP/1.1");
         let is_http2 = answer.get(3) == Some(&SETTINGS);
         assert!(if alpn == "h2" { !is_http1 } else { !is_http2 }, "{alpn}: {answer:?}");
@@ -128,51 +130,51 @@ async fn negotiated_protocol_is_the_one_that_is_spoken() {
     let mut config = client_config(&Trust::of(Some(&folder.path().join("listener.pem")))).unwrap();
     config.alpn_protocols = vec![b"spdy/3".to_vec()];
     let (tcp, name) = (TcpStream::connect(secure).await.unwrap(), ServerName::try_from("localhost").unwrap());
-    let refused = in_time("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await;
+    let refused = with_timeout("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await;
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("NoApplicationProtocol"), "{refused}");
-    lab.shutdown().await.unwrap();
+    harness.shutdown().await.unwrap();
 }
 
 #[tokio::test]
 async fn first_bytes_may_come_one_by_one() {
-    let lab = Lab::start(|_| {}).await;
+    let harness = Harness::start(|_| {}).await;
     let request = format!(
-        "POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{HELLO}",
-        HELLO.len()
+        "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BROADCAST_BODY}",
+        BROADCAST_BODY.len()
     );
-    let mut caller = lab.raw().await;
+    let mut caller = harness.raw_connection().await;
     for byte in request.as_bytes() {
         caller.write([*byte]).await;
         tokio::task::yield_now().await;
     }
-    caller.answer().await.unwrap().is(202);
+    caller.answer().await.unwrap().assert_status(202);
     // Whole requests on the same connection, two of them at once.
     caller.write(request.repeat(2)).await;
-    caller.answer().await.unwrap().is(202);
-    caller.answer().await.unwrap().is(202);
-    assert_eq!(lab.arrivals("east").len(), 3);
+    caller.answer().await.unwrap().assert_status(202);
+    caller.answer().await.unwrap().assert_status(202);
+    assert_eq!(harness.arrivals("east").len(), 3);
 
     // As far as the eleventh byte it could have been HTTP/2.
-    let mut caller = lab.raw().await;
+    let mut caller = harness.raw_connection().await;
     caller.write("PRI * HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(caller.answer().await.is_some_and(|answer| answer.status.is_client_error()));
-    lab.shutdown().await.unwrap();
+    harness.shutdown().await.unwrap();
 }
 
 #[tokio::test]
 async fn who_says_nothing_does_not_hold_up_the_end() {
     // Long enough for the test to fail if that is waited for.
-    let (lab, folder) = with_tls(&[("shutdown.timeout", "20s")]).await;
-    let (plain, secure) = (lab.listener("default"), lab.listener("secure"));
-    let silent = Raw::connect(plain).await;
-    let mut undecided = Raw::connect(plain).await;
+    let (harness, folder) = with_tls(&[("shutdown.timeout", "20s")]).await;
+    let (plain, secure) = (harness.listener("default"), harness.listener("secure"));
+    let silent = RawConnection::connect(plain).await;
+    let mut undecided = RawConnection::connect(plain).await;
     undecided.write("PRI * HTTP/2.0\r\n").await;
     let before_handshake = TcpStream::connect(secure).await.unwrap();
     let mut in_handshake = TcpStream::connect(secure).await.unwrap();
     // The head of a record of 512 bytes.
     in_handshake.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
     let after_handshake = secured(secure, folder.path(), &[b"h2"]).await;
-    lab.shutdown().await.unwrap();
+    harness.shutdown().await.unwrap();
     drop((silent, undecided, before_handshake, in_handshake, after_handshake));
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use signalr_gateway::sandbox::GatewayConfig;
 
-use crate::support::{Caller, HELLO, Process, Samples, Stage, hello, in_time, wait_until};
+use crate::support::{
+    BROADCAST_BODY, Caller, HarnessBuilder, Process, Samples, broadcast_request, wait_until, with_timeout,
+};
 
 /// More lines than wait to be written, as the binary has it.
 const FLOOD: usize = 4096 + 1000;
@@ -36,13 +38,13 @@ fn read(mut reader: UnixStream) -> String {
     log
 }
 
-async fn start(stage: &Stage, stderr: OwnedFd, more: &[&str]) -> Process {
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+async fn start(builder: &HarnessBuilder, stderr: OwnedFd, more: &[&str]) -> Process {
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let mut arguments = vec!["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
     for setting in more {
         arguments.extend(["--set", setting]);
     }
-    let process = Process::start_into(stderr, &arguments, stage.folder.path()).await;
+    let process = Process::start_into(stderr, &arguments, builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     process
 }
@@ -52,7 +54,7 @@ async fn flood(process: &Process, requests: usize) {
     let callers = (0..4).map(async |_| {
         let mut caller = Caller::connect(process.listener()).await;
         for _ in 0..requests.div_ceil(4) {
-            caller.call("GET", "/nowhere").await.is_refused(404, "unknown_path");
+            caller.call("GET", "/nowhere").await.assert_gateway_error(404, "unknown_path");
         }
     });
     futures_util::future::join_all(callers).await;
@@ -64,12 +66,12 @@ fn dropped(metrics: &Samples, reason: &str) -> f64 {
 
 #[tokio::test]
 async fn calls_probes_and_the_end_wait_for_no_reader_of_the_log() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     let (stderr, _unread) = full_stderr();
-    let process = start(&stage, stderr, &["logging.failures_per_second=0"]).await;
+    let process = start(&builder, stderr, &["logging.failures_per_second=0"]).await;
     flood(&process, FLOOD).await;
     let mut caller = Caller::connect(process.listener()).await;
-    caller.send(hello(), HELLO).await.is(202);
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     assert_eq!(Caller::connect(process.admin()).await.call("GET", "/livez").await.status, 200);
     let lost = dropped(&process.metrics().await, "slow_reader");
     assert!(lost >= 900.0, "{lost}");
@@ -82,9 +84,9 @@ async fn calls_probes_and_the_end_wait_for_no_reader_of_the_log() {
 
 #[tokio::test]
 async fn lines_that_were_dropped_are_told_of_once_the_log_is_read() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     let (stderr, reader) = full_stderr();
-    let process = start(&stage, stderr, &["logging.failures_per_second=0"]).await;
+    let process = start(&builder, stderr, &["logging.failures_per_second=0"]).await;
     flood(&process, FLOOD).await;
     let reading = tokio::task::spawn_blocking(move || read(reader));
     let lost = wait_until("lines were dropped", async || {
@@ -95,7 +97,7 @@ async fn lines_that_were_dropped_are_told_of_once_the_log_is_read() {
     flood(&process, 8).await;
     process.terminate().await;
     process.wait().await;
-    let log = in_time("the log", reading).await.unwrap();
+    let log = with_timeout("the log", reading).await.unwrap();
     let lines: Vec<Value> =
         log.trim_start_matches('.').lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: u64 = lines
@@ -111,24 +113,24 @@ async fn lines_that_were_dropped_are_told_of_once_the_log_is_read() {
 
 #[tokio::test]
 async fn what_fails_over_and_over_fills_no_log() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     let (stderr, reader) = UnixStream::pair().unwrap();
     let reading = tokio::task::spawn_blocking(move || read(reader));
-    let process = start(&stage, stderr.into(), &[]).await;
+    let process = start(&builder, stderr.into(), &[]).await;
     let began = Instant::now();
     flood(&process, 2000).await;
     let mut caller = Caller::connect(process.listener()).await;
     // Another kind has a rate of its own, and what succeeds always has its line.
-    let page = hello().header("origin", "null").header("x-request-id", "other");
-    caller.send(page, HELLO).await.is_refused(403, "origin_not_allowed");
+    let page = broadcast_request().header("origin", "null").header("x-request-id", "other");
+    caller.send(page, BROADCAST_BODY).await.assert_gateway_error(403, "origin_not_allowed");
     for _ in 0..150 {
-        caller.send(hello(), HELLO).await.is(202);
+        caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     }
     let seconds = began.elapsed().as_secs() + 1;
     let left_out = dropped(&process.metrics().await, "rate_limit");
     process.terminate().await;
     process.wait().await;
-    let log = in_time("the log", reading).await.unwrap();
+    let log = with_timeout("the log", reading).await.unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let count = |key: &str, value: &str| lines.iter().filter(|line| line[key] == value).count() as u64;
     let written = count("error.kind", "unknown_path");
@@ -145,5 +147,5 @@ async fn error_at_the_start_waits_for_no_reader() {
     let (stderr, _unread) = full_stderr();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_signalr-gateway"));
     command.args(["run", "--config", "/nowhere.toml"]).env_clear().stderr(stderr);
-    assert_eq!(in_time("the end", command.status()).await.unwrap().code(), Some(2));
+    assert_eq!(with_timeout("the end", command.status()).await.unwrap().code(), Some(2));
 }

@@ -1,13 +1,7 @@
-//! One integration binary: the whole gateway on port 0 against the sandbox, over real sockets. A file per behaviour
-//! area; `support` has the laboratory they work in. Nothing here looks into the gateway: callers, endpoints' journals
-//! and the admin listener tell everything.
+//! Integration tests: the whole gateway against the sandbox, over real sockets, one file per area. They observe the
+//! gateway only from outside: answers, the journals of the endpoints and the admin listener.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test ends where something is not as it says"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed expectation ends the test")]
 
 mod support;
 

@@ -10,7 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use signalr_gateway::sandbox::{CredentialChoice, Fault, FaultKind, GatewayConfig};
 
-use crate::support::{Caller, HELLO, Lab, Leaks, Process, SEND, Stage, run, wait_until};
+use crate::support::{
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Leaks, Process, run, wait_until,
+};
 
 /// As Entra makes them.
 const SECRET: &str = "Kx38Q~vT9.mRw2Lz-Yb7Hc4Nf6Jd1Gs5Pq0Xe8U";
@@ -69,8 +71,8 @@ fn mutations(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 #[tokio::test]
 async fn no_part_of_a_mangled_secret_is_shown_anywhere() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let good = std::fs::read_to_string(&files.certificate).unwrap();
     let key = good.split("PRIVATE KEY-----").nth(1).unwrap().trim_end_matches("-----END ");
     let mut leaks = Leaks::default();
@@ -117,8 +119,8 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
     })
     .await;
     for hub in ["secret", "certificate", "stderr", "access"] {
-        let target = SEND.replace("chat", hub);
-        let answer = Caller::connect(process.listener()).await.post(&target, "application/json", HELLO).await;
+        let target = BROADCAST_PATH.replace("chat", hub);
+        let answer = Caller::connect(process.listener()).await.post(&target, "application/json", BROADCAST_BODY).await;
         shown.push((format!("the answer for {hub}"), format!("{:?} {}", answer.headers, answer.text())));
     }
     for path in ["/", "/status", "/metrics", "/readyz"] {
@@ -156,8 +158,8 @@ async fn check(secret: &[u8], pem: &[u8]) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn check_says_what_is_wrong_with_a_secret_or_a_key_before_anything_starts() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let pem = std::fs::read_to_string(&files.certificate).unwrap();
     let (code, said) = check(SECRET.as_bytes(), pem.as_bytes()).await;
     assert_eq!((code, said.as_str()), (Some(0), ""));
@@ -180,9 +182,9 @@ async fn mangled_files_that_can_be_understood_are_and_a_pipe_is_refused() {
     // A byte order mark, line breaks written out.
     for choice in [CredentialChoice::ClientSecret, CredentialChoice::ClientCertificate, CredentialChoice::FederatedFile]
     {
-        let stage = Stage::start().await;
+        let builder = HarnessBuilder::start().await;
         let config = GatewayConfig::default().with_credential("east", choice);
-        let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
+        let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
         let pem = std::fs::read_to_string(&files.certificate).unwrap();
         std::fs::write(&files.certificate, format!("\u{feff}{}", pem.replace('\n', "\\n"))).unwrap();
         for path in [&files.secret, &files.assertion] {
@@ -190,7 +192,7 @@ async fn mangled_files_that_can_be_understood_are_and_a_pipe_is_refused() {
             std::fs::write(path, format!("\u{feff}{text}\r\n")).unwrap();
         }
         let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-        let process = Process::start(&arguments, &[], stage.folder.path()).await;
+        let process = Process::start(&arguments, &[], builder.folder.path()).await;
         process.wait_until_credentials_are("ready").await;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -204,15 +206,15 @@ async fn mangled_files_that_can_be_understood_are_and_a_pipe_is_refused() {
 
 #[tokio::test]
 async fn secrets_that_every_user_can_reach_are_warned_of_once() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
     for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o666, true)] {
         std::fs::set_permissions(&files.secret, std::fs::Permissions::from_mode(mode)).unwrap();
         let checked = run(&["check", "--config", files.config.to_str().unwrap()]).await;
         assert_eq!(checked.stderr.contains(&format!("has mode {mode:04o}")), warned, "{}", checked.stderr);
         assert_eq!(checked.code, Some(0));
-        let process = Process::start(&arguments, &[], stage.folder.path()).await;
+        let process = Process::start(&arguments, &[], builder.folder.path()).await;
         process.wait_until_credentials_are("ready").await;
         process.terminate().await;
         let log = process.wait().await.1;
@@ -222,10 +224,10 @@ async fn secrets_that_every_user_can_reach_are_warned_of_once() {
 
 #[tokio::test]
 async fn memory_with_tokens_in_it_is_never_dumped() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
     let core: Vec<&str> =
         limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().split_whitespace().collect();
@@ -248,17 +250,17 @@ async fn a_host_identitys_life_is_read_however_it_is_written() {
         (r#","expires_on":"soon""#, false),
         ("", false),
     ] {
-        let stage = Stage::start().await;
+        let builder = HarnessBuilder::start().await;
         let body = format!(r#"{{"access_token":"opaque-token"{fields}}}"#);
-        stage.sandbox.imds().faults().set(Fault::always(FaultKind::json(200, &body)));
-        let lab = stage
-            .gateway(|plan| {
-                plan.config = plan.config.clone().with_credential("east", CredentialChoice::ManagedIdentity);
-                plan.wait_until_ready = false;
+        builder.sandbox.imds().faults().set(Fault::always(FaultKind::json(200, &body)));
+        let harness = builder
+            .start_gateway(|options| {
+                options.config = options.config.clone().with_credential("east", CredentialChoice::ManagedIdentity);
+                options.wait_until_ready = false;
             })
             .await;
         let east = wait_until("it was tried", async || {
-            Some(lab.credential("east").await).filter(|east| east["state"] != "starting")
+            Some(harness.credential("east").await).filter(|east| east["state"] != "starting")
         })
         .await;
         assert_eq!(east["state"] == "ready", is_good, "{fields}: {east}");
@@ -267,7 +269,7 @@ async fn a_host_identitys_life_is_read_however_it_is_written() {
             assert!(said.contains("seconds") || said.contains("expires_"), "{fields}: {said}");
         }
     }
-    let lab = Lab::start(|plan| plan.wait_until_ready = false).await;
-    lab.sandbox.directory().edit(|directory| directory.tokens.expires_in = Some(serde_json::json!("3599")));
-    lab.wait_until_credentials_are("ready").await;
+    let harness = Harness::start(|options| options.wait_until_ready = false).await;
+    harness.sandbox.directory().edit(|directory| directory.tokens.expires_in = Some(serde_json::json!("3599")));
+    harness.wait_until_credentials_are("ready").await;
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
 
-use crate::support::{Caller, HELLO, Lab, Process, Raw, SEND, Samples, Stage, hello, request, wait_until};
+use crate::support::{
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, RawConnection, Samples,
+    broadcast_request, request, wait_until,
+};
 
 #[track_caller]
 fn assert_counted(samples: &Samples, name: &str, labels: &[(&str, &str)], expected: u32) {
@@ -15,16 +18,16 @@ fn assert_counted(samples: &Samples, name: &str, labels: &[(&str, &str)], expect
 
 #[tokio::test]
 async fn metrics_have_the_names_that_dashboards_rely_on() {
-    let lab = Lab::start(|_| {}).await;
+    let harness = Harness::start(|_| {}).await;
     // A bit of everything, since what has never happened is not shown.
-    lab.hello().await.is(202);
-    let faults = lab.endpoint("east").server.faults();
+    harness.broadcast().await.assert_status(202);
+    let faults = harness.endpoint("east").server.faults();
     faults.set(Fault::times(1, FaultKind::status(401)));
-    lab.hello().await.is(202);
+    harness.broadcast().await.assert_status(202);
     faults.set(Fault::times(1, FaultKind::Reset));
-    lab.hello().await.is_refused(502, "upstream_broken");
-    lab.call("GET", "/nowhere").await.is_refused(404, "unknown_path");
-    let text = lab.admin("/metrics").await.text();
+    harness.broadcast().await.assert_gateway_error(502, "upstream_broken");
+    harness.call("GET", "/nowhere").await.assert_gateway_error(404, "unknown_path");
+    let text = harness.admin("/metrics").await.text();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let names: Vec<&str> = types.filter(|line| line.starts_with("signalr_gateway_")).collect();
     insta::assert_snapshot!("metrics", names.join("\n"));
@@ -37,14 +40,14 @@ async fn metrics_have_the_names_that_dashboards_rely_on() {
 
 #[tokio::test]
 async fn requests_are_counted_by_what_became_of_them() {
-    let lab = Lab::start(|_| {}).await;
-    let mut caller = lab.caller().await;
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = harness.caller().await;
     for _ in 0..3 {
-        caller.send(hello(), HELLO).await.is(202);
+        caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     }
-    caller.call("HEAD", "/api/hubs/chat/groups/none?api-version=2024-12-01").await.is(404);
-    caller.call("GET", "/nowhere").await.is_refused(404, "unknown_path");
-    let metrics = lab.metrics().await;
+    caller.call("HEAD", "/api/hubs/chat/groups/none?api-version=2024-12-01").await.assert_status(404);
+    caller.call("GET", "/nowhere").await.assert_gateway_error(404, "unknown_path");
+    let metrics = harness.metrics().await;
     let sent = [("route", "default"), ("operation", "hub_send"), ("code", "202")];
     assert_counted(&metrics, "requests_total", &sent, 3);
     assert_counted(&metrics, "requests_total", &[("operation", "group_exists"), ("code", "404")], 1);
@@ -58,9 +61,9 @@ async fn requests_are_counted_by_what_became_of_them() {
 }
 
 /// Five hundred requests that differ in whatever a caller can choose.
-async fn send_whatever(lab: &Lab, seed: u64) {
+async fn send_whatever(harness: &Harness, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     for number in 0..500 {
         let word: String = (0..12).map(|_| random.alphabetic()).collect();
         let other: String = (0..8).map(|_| random.lowercase()).collect();
@@ -71,23 +74,23 @@ async fn send_whatever(lab: &Lab, seed: u64) {
             3 => request("GET", &format!("/{word}/{other}")),
             4 => request("POST", &format!("/api/hubs/{word}/{other}")),
             5 => request(&word.to_uppercase(), &format!("/api/hubs/{other}/:send")),
-            6 => request("POST", SEND).header("host", format!("{other}.example")),
-            7 => request("POST", SEND).header("x-request-id", &word).header("user-agent", &other),
-            8 => request("POST", SEND).header("content-type", format!("{other}/{word}")),
+            6 => request("POST", BROADCAST_PATH).header("host", format!("{other}.example")),
+            7 => request("POST", BROADCAST_PATH).header("x-request-id", &word).header("user-agent", &other),
+            8 => request("POST", BROADCAST_PATH).header("content-type", format!("{other}/{word}")),
             _ => request("PUT", &format!("/api/hubs/{word}/users/{other}/groups/{word}?ttl={number}")),
         };
-        let body = if builder.method_ref().unwrap() == "POST" { HELLO } else { "" };
+        let body = if builder.method_ref().unwrap() == "POST" { BROADCAST_BODY } else { "" };
         caller.send(builder, body).await;
     }
 }
 
 #[tokio::test]
 async fn number_of_series_does_not_grow_with_what_callers_send() {
-    let lab = Lab::start(|_| {}).await;
-    send_whatever(&lab, 1).await;
-    let before = lab.metrics().await;
-    send_whatever(&lab, 2).await;
-    let after = lab.metrics().await;
+    let harness = Harness::start(|_| {}).await;
+    send_whatever(&harness, 1).await;
+    let before = harness.metrics().await;
+    send_whatever(&harness, 2).await;
+    let after = harness.metrics().await;
     let new: BTreeSet<&str> = after.series().difference(&before.series()).copied().collect();
     assert!(new.is_empty(), "{new:?}");
     assert_eq!(after.count(), before.count());
@@ -96,24 +99,24 @@ async fn number_of_series_does_not_grow_with_what_callers_send() {
 
 #[tokio::test]
 async fn caller_that_goes_away_in_the_middle_is_counted_and_leaves_nothing_in_flight() {
-    let lab = Lab::start(|_| {}).await;
-    let east = &lab.endpoint("east").server;
+    let harness = Harness::start(|_| {}).await;
+    let east = &harness.endpoint("east").server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
-    let head = format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\n");
+    let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\n");
     // One waits for its answer, one is still sending.
-    let mut waiting = lab.raw().await;
-    waiting.write(format!("{head}content-length: {}\r\n\r\n{HELLO}", HELLO.len())).await;
-    east.journal().wait_for(1, |entry| entry.target == SEND).await;
-    let mut sending = lab.raw().await;
+    let mut waiting = harness.raw_connection().await;
+    waiting.write(format!("{head}content-length: {}\r\n\r\n{BROADCAST_BODY}", BROADCAST_BODY.len())).await;
+    east.journal().wait_for(1, |entry| entry.target == BROADCAST_PATH).await;
+    let mut sending = harness.raw_connection().await;
     sending.write(format!("{head}content-length: 10\r\n\r\nhello")).await;
     wait_until("both are in flight", async || {
-        ((lab.metrics().await.sum("requests_in_flight", &[]) - 2.0).abs() < 1e-9).then_some(())
+        ((harness.metrics().await.sum("requests_in_flight", &[]) - 2.0).abs() < 1e-9).then_some(())
     })
     .await;
     waiting.reset();
     sending.reset();
     let metrics = wait_until("none is in flight", async || {
-        let metrics = lab.metrics().await;
+        let metrics = harness.metrics().await;
         (metrics.sum("requests_in_flight", &[]).abs() < 1e-9).then_some(metrics)
     })
     .await;
@@ -122,7 +125,7 @@ async fn caller_that_goes_away_in_the_middle_is_counted_and_leaves_nothing_in_fl
     assert!((gone - 2.0).abs() < 1e-9, "{gone}");
     assert_counted(&metrics, "requests_total", &[], 2);
     wait_until("no connection is held for them", async || {
-        let metrics = lab.metrics().await;
+        let metrics = harness.metrics().await;
         (metrics.sum("upstream_connections", &[("endpoint", "east"), ("state", "active")]).abs() < 1e-9).then_some(())
     })
     .await;
@@ -130,15 +133,15 @@ async fn caller_that_goes_away_in_the_middle_is_counted_and_leaves_nothing_in_fl
 
 #[tokio::test]
 async fn upstream_connections_are_kept_and_counted() {
-    let lab = Lab::start(|plan| {
-        plan.set("process.workers", "1");
+    let harness = Harness::start(|options| {
+        options.set("process.workers", "1");
     })
     .await;
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     for _ in 0..10 {
-        caller.send(hello(), HELLO).await.is(202);
+        caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     }
-    let metrics = lab.metrics().await;
+    let metrics = harness.metrics().await;
     assert_counted(&metrics, "upstream_connects_total", &[("endpoint", "east"), ("result", "ok")], 1);
     assert_counted(&metrics, "upstream_connections", &[("endpoint", "east"), ("state", "idle")], 1);
     assert_counted(&metrics, "upstream_connections", &[("endpoint", "east"), ("state", "active")], 0);
@@ -146,8 +149,8 @@ async fn upstream_connections_are_kept_and_counted() {
 
 #[tokio::test]
 async fn openmetrics_and_gzip_are_given_to_who_asks() {
-    let lab = Lab::start(|_| {}).await;
-    let mut caller = Caller::connect(lab.admin_address()).await;
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = Caller::connect(harness.admin_address()).await;
     let plain = caller.call("GET", "/metrics").await;
     assert!(plain.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"), "{plain:?}");
     let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
@@ -173,52 +176,52 @@ async fn openmetrics_and_gzip_are_given_to_who_asks() {
 
 #[tokio::test]
 async fn liveness_readiness_and_status_say_what_is_so() {
-    let stage = Stage::start().await;
-    stage.sandbox.entra().faults().refuse().await;
-    let lab = stage
-        .gateway(|plan| {
-            plan.wait_until_ready = false;
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.entra().faults().refuse().await;
+    let harness = builder
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
         })
         .await;
-    assert_eq!(lab.admin("/livez").await.status, 200);
-    let not_ready = lab.admin("/readyz").await;
+    assert_eq!(harness.admin("/livez").await.status, 200);
+    let not_ready = harness.admin("/readyz").await;
     assert_eq!(not_ready.status, 503);
     assert!(not_ready.text().contains("/status"), "{not_ready:?}");
     let told = wait_until("the status tells the cause", async || {
-        lab.credential("east").await["last_error"].as_str().map(str::to_owned)
+        harness.credential("east").await["last_error"].as_str().map(str::to_owned)
     });
     assert!(told.await.contains("connect"), "the cause is named");
-    let dialled: u64 = lab.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().received()).sum();
-    lab.admin("/readyz").await;
-    lab.sandbox.entra().faults().clear().await;
-    wait_until("it is ready", async || (lab.admin("/readyz").await.status == 200).then_some(())).await;
-    assert!(lab.arrivals("east").is_empty() && dialled <= 2, "readiness dials no endpoint");
+    let dialled: u64 = harness.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().received()).sum();
+    harness.admin("/readyz").await;
+    harness.sandbox.entra().faults().clear().await;
+    wait_until("it is ready", async || (harness.admin("/readyz").await.status == 200).then_some(())).await;
+    assert!(harness.arrivals("east").is_empty() && dialled <= 2, "readiness dials no endpoint");
 
-    let status = lab.admin("/status").await;
+    let status = harness.admin("/status").await;
     assert_eq!(status.header("content-type"), Some("application/json"));
     let status = status.json();
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(status["listeners"][0]["address"], lab.listener("default").to_string());
-    assert_eq!(status["endpoints"][0]["url"], lab.endpoint("east").url());
+    assert_eq!(status["listeners"][0]["address"], harness.listener("default").to_string());
+    assert_eq!(status["endpoints"][0]["url"], harness.endpoint("east").url());
     assert_eq!(status["routes"][0]["endpoints"], serde_json::json!(["east", "west"]));
-    lab.wait_until_credentials_are("ready").await;
-    let token = lab.credential("east").await["token"].as_str().unwrap().to_owned();
-    lab.hello().await.is(202);
-    assert_eq!(lab.arrival("east").authorization.unwrap().fingerprint, token, "the name that logs know it by");
-    let page = lab.admin("/").await;
+    harness.wait_until_credentials_are("ready").await;
+    let token = harness.credential("east").await["token"].as_str().unwrap().to_owned();
+    harness.broadcast().await.assert_status(202);
+    assert_eq!(harness.arrival("east").authorization.unwrap().fingerprint, token, "the name that logs know it by");
+    let page = harness.admin("/").await;
     assert!(page.text().contains("ready") && page.text().contains(&token));
-    assert_eq!(lab.admin("/elsewhere").await.status, 404);
-    let post = Caller::connect(lab.admin_address()).await.call("POST", "/metrics").await;
+    assert_eq!(harness.admin("/elsewhere").await.status, 404);
+    let post = Caller::connect(harness.admin_address()).await.call("POST", "/metrics").await;
     assert_eq!((post.status.as_u16(), post.header("allow")), (405, Some("GET, HEAD")));
 }
 
 #[tokio::test]
 async fn admin_listener_keeps_browser_pages_out() {
-    let lab = Lab::start(|plan| {
-        plan.set("admin.allowed_hosts", "[\"scraper.internal\"]");
+    let harness = Harness::start(|options| {
+        options.set("admin.allowed_hosts", "[\"scraper.internal\"]");
     })
     .await;
-    let mut caller = Caller::connect(lab.admin_address()).await;
+    let mut caller = Caller::connect(harness.admin_address()).await;
     for path in ["/status", "/metrics", "/"] {
         for (name, value, expected) in [
             ("host", "evil.example", 403),
@@ -239,41 +242,44 @@ async fn admin_listener_keeps_browser_pages_out() {
     }
     for path in ["/livez", "/readyz"] {
         assert_eq!(caller.send(request("GET", path).header("host", "balancer.example"), "").await.status, 200);
-        let mut raw = Raw::connect(lab.admin_address()).await;
+        let mut raw = RawConnection::connect(harness.admin_address()).await;
         raw.write(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
         assert_eq!(raw.answer().await.unwrap().status, 200);
     }
-    let mut raw = Raw::connect(lab.admin_address()).await;
+    let mut raw = RawConnection::connect(harness.admin_address()).await;
     raw.write("GET /status HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n").await;
     assert_eq!(raw.answer().await.unwrap().status, 400);
 }
 
 #[tokio::test]
 async fn silent_connections_keep_no_probe_out() {
-    let lab = Lab::start(|_| {}).await;
-    let mut first = Raw::connect(lab.admin_address()).await;
+    let harness = Harness::start(|_| {}).await;
+    let mut first = RawConnection::connect(harness.admin_address()).await;
     first.write("GET /livez HTTP/1.1\r\n").await;
     let mut silent = Vec::new();
     for _ in 0..200 {
-        silent.push(Raw::connect(lab.admin_address()).await);
+        silent.push(RawConnection::connect(harness.admin_address()).await);
     }
-    assert_eq!(lab.admin("/livez").await.status, 200);
+    assert_eq!(harness.admin("/livez").await.status, 200);
     // The oldest made way.
     first.rest().await;
 }
 
 #[tokio::test]
 async fn each_request_leaves_one_line_of_json_that_names_no_one() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     let mut caller = Caller::connect(process.listener()).await;
     let target = "/api/hubs/chat/users/ann%40example.org/:send?api-version=2022-11-01";
     let builder = request("POST", target).header("content-type", "application/json").header("x-request-id", "id-1");
-    caller.send(builder, HELLO).await.is(202);
-    caller.send(request("GET", "/nowhere").header("x-request-id", "id-2"), "").await.is_refused(404, "unknown_path");
+    caller.send(builder, BROADCAST_BODY).await.assert_status(202);
+    caller
+        .send(request("GET", "/nowhere").header("x-request-id", "id-2"), "")
+        .await
+        .assert_gateway_error(404, "unknown_path");
     process.terminate().await;
     let (_, log) = process.wait().await;
     let lines: Vec<Value> =
@@ -296,7 +302,7 @@ async fn each_request_leaves_one_line_of_json_that_names_no_one() {
     ] {
         assert_eq!(good[field], value, "{good}");
     }
-    assert_eq!((&good["status"], &good["request_bytes"]), (&202.into(), &HELLO.len().into()));
+    assert_eq!((&good["status"], &good["request_bytes"]), (&202.into(), &BROADCAST_BODY.len().into()));
     assert!(good["duration_ms"].as_f64().unwrap() > 0.0 && good["timestamp"].is_string());
     let refused = line_of("id-2");
     assert_eq!((&refused["status"], &refused["error.kind"]), (&404.into(), &"unknown_path".into()), "{refused}");
@@ -306,15 +312,18 @@ async fn each_request_leaves_one_line_of_json_that_names_no_one() {
 
 #[tokio::test]
 async fn access_log_can_be_failures_alone() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
     let arguments = ["run", "--config", config, "--set", "logging.access=failures", "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     let mut caller = Caller::connect(process.listener()).await;
-    caller.send(hello().header("x-request-id", "good"), HELLO).await.is(202);
-    caller.send(request("GET", "/nowhere").header("x-request-id", "bad"), "").await.is_refused(404, "unknown_path");
+    caller.send(broadcast_request().header("x-request-id", "good"), BROADCAST_BODY).await.assert_status(202);
+    caller
+        .send(request("GET", "/nowhere").header("x-request-id", "bad"), "")
+        .await
+        .assert_gateway_error(404, "unknown_path");
     process.terminate().await;
     let (_, log) = process.wait().await;
     assert!(log.contains("\"request_id\":\"bad\"") && !log.contains("\"request_id\":\"good\""), "{log}");
@@ -322,18 +331,21 @@ async fn access_log_can_be_failures_alone() {
 
 #[tokio::test]
 async fn access_log_can_be_a_share_of_what_succeeds_and_all_that_fails() {
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
     let arguments = ["run", "--config", config, "--set", "logging.access_percent=50", "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     let mut caller = Caller::connect(process.listener()).await;
     for _ in 0..100 {
-        caller.send(hello().header("x-request-id", "good"), HELLO).await.is(202);
+        caller.send(broadcast_request().header("x-request-id", "good"), BROADCAST_BODY).await.assert_status(202);
     }
     for _ in 0..3 {
-        caller.send(request("GET", "/nowhere").header("x-request-id", "bad"), "").await.is_refused(404, "unknown_path");
+        caller
+            .send(request("GET", "/nowhere").header("x-request-id", "bad"), "")
+            .await
+            .assert_gateway_error(404, "unknown_path");
     }
     process.terminate().await;
     let (_, log) = process.wait().await;

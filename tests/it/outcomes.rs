@@ -6,20 +6,23 @@ use futures_util::future::join_all;
 use serde_json::json;
 use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
 
-use crate::support::{ALL_OPERATIONS, Caller, HELLO, Lab, Process, Raw, RawEndpoint, SEND, Stage, hello, wait_until};
+use crate::support::{
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, RawConnection,
+    RawEndpoint, broadcast_request, wait_until,
+};
 
-/// A lab whose circuits open at the first failure and stay open.
-async fn strict_lab(change: impl FnOnce(&mut crate::support::Plan)) -> Lab {
-    Lab::start(|plan| {
-        plan.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
-        plan.allow(&ALL_OPERATIONS);
-        change(plan);
+/// A harness whose circuits open at the first failure and stay open.
+async fn strict_harness(change: impl FnOnce(&mut crate::support::GatewayOptions)) -> Harness {
+    Harness::start(|options| {
+        options.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
+        options.allow(&ALL_OPERATIONS);
+        change(options);
     })
     .await
 }
 
-async fn is_closed(lab: &Lab, endpoint: &str) -> bool {
-    lab.metrics().await.sum("breaker_state", &[("endpoint", endpoint), ("state", "closed")]) > 0.5
+async fn is_closed(harness: &Harness, endpoint: &str) -> bool {
+    harness.metrics().await.sum("breaker_state", &[("endpoint", endpoint), ("state", "closed")]) > 0.5
 }
 
 /// What a server sends that waited for a request, or the rest of one, for too long.
@@ -30,83 +33,83 @@ const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
 const EXISTS: &str = "/api/hubs/chat/users/ann?api-version=2024-12-01";
 
 /// A gateway whose token requests to these tenants are not answered.
-async fn lab_without_tokens(tenants: &[&str]) -> Lab {
-    let stage = Stage::start().await;
+async fn harness_without_tokens(tenants: &[&str]) -> Harness {
+    let builder = HarnessBuilder::start().await;
     for tenant in tenants {
-        stage.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{tenant}")));
+        builder.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{tenant}")));
     }
-    let lab = stage
-        .gateway(|plan| {
-            plan.wait_until_ready = false;
-            plan.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
-            plan.set("timeouts.request", "3s").set("timeouts.try", "3s");
+    let harness = builder
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
+            options.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
+            options.set("timeouts.request", "3s").set("timeouts.try", "3s");
         })
         .await;
     let ready_tenants = 2 - tenants.len();
     wait_until("the other tenant's token is there", async || {
-        let status = lab.admin("/status").await.json();
+        let status = harness.admin("/status").await.json();
         let ready = status["credentials"].as_array()?.iter().filter(|one| one["state"] == "ready").count();
         (ready == ready_tenants).then_some(())
     })
     .await;
-    lab
+    harness
 }
 
 #[tokio::test]
 async fn token_that_hangs_leaves_time_for_the_next_endpoint_and_blames_none() {
-    let lab = lab_without_tokens(&[TENANT_B]).await;
+    let harness = harness_without_tokens(&[TENANT_B]).await;
     let began = Instant::now();
-    lab.hello().await.is(202);
+    harness.broadcast().await.assert_status(202);
     assert!(began.elapsed() < Duration::from_secs(3), "it had half of the time: {:?}", began.elapsed());
-    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (0, 1));
-    assert!(is_closed(&lab, "east").await && is_closed(&lab, "west").await);
+    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (0, 1));
+    assert!(is_closed(&harness, "east").await && is_closed(&harness, "west").await);
 }
 
 #[tokio::test]
 async fn tokens_that_hang_are_a_503_and_blame_no_endpoint() {
-    let lab = lab_without_tokens(&[TENANT_B, TENANT_C]).await;
-    lab.hello().await.is_refused(503, "token_unavailable");
-    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (0, 0));
-    assert!(is_closed(&lab, "east").await && is_closed(&lab, "west").await);
+    let harness = harness_without_tokens(&[TENANT_B, TENANT_C]).await;
+    harness.broadcast().await.assert_gateway_error(503, "token_unavailable");
+    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (0, 0));
+    assert!(is_closed(&harness, "east").await && is_closed(&harness, "west").await);
 }
 
 #[tokio::test]
 async fn slow_upload_is_not_the_endpoints_time() {
-    let lab = strict_lab(|plan| {
-        plan.set("timeouts.try", "250ms").set("timeouts.request", "2s");
+    let harness = strict_harness(|options| {
+        options.set("timeouts.try", "250ms").set("timeouts.request", "2s");
     })
     .await;
     let head = format!(
-        "POST {SEND} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     );
-    let (first, rest) = HELLO.split_at(10);
-    let mut raw = lab.raw().await;
+    let (first, rest) = BROADCAST_BODY.split_at(10);
+    let mut raw = harness.raw_connection().await;
     raw.write(&head).await.write(format!("{:x}\r\n{first}\r\n", first.len())).await;
     // Longer than an attempt may take.
     tokio::time::sleep(Duration::from_millis(700)).await;
     raw.write(format!("{:x}\r\n{rest}\r\n0\r\n\r\n", rest.len())).await;
-    raw.answer().await.unwrap().is(202);
-    assert!(lab.arrival("east").complete);
+    raw.answer().await.unwrap().assert_status(202);
+    assert!(harness.arrival("east").complete);
 
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     raw.write(&head).await.write(format!("{:x}\r\n{first}\r\n", first.len())).await;
-    raw.answer().await.unwrap().is_refused(408, "slow_request");
-    assert!(is_closed(&lab, "east").await);
-    lab.hello().await.is(202);
-    assert_eq!(lab.arrivals("west").len(), 0);
+    raw.answer().await.unwrap().assert_gateway_error(408, "slow_request");
+    assert!(is_closed(&harness, "east").await);
+    harness.broadcast().await.assert_status(202);
+    assert_eq!(harness.arrivals("west").len(), 0);
 }
 
 #[tokio::test]
 async fn endpoint_that_gives_up_a_slow_upload_is_not_at_fault() {
     let endpoint = RawEndpoint::start().await;
-    let lab = strict_lab(|plan| {
-        endpoint.stand_in("east", plan);
-        plan.more(EAST);
+    let harness = strict_harness(|options| {
+        endpoint.replace_endpoint("east", options);
+        options.append_toml(EAST);
     })
     .await;
     for answer in [IDLE_TIMEOUT, ""] {
-        let mut caller = lab.raw().await;
-        let head = format!("POST {SEND} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
+        let mut caller = harness.raw_connection().await;
+        let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
         caller.write(head).await.write("5\r\nhello\r\n").await;
         let (_head, mut connection) = endpoint.call().await;
         connection.read_to(b"hello\r\n").await.unwrap();
@@ -114,241 +117,259 @@ async fn endpoint_that_gives_up_a_slow_upload_is_not_at_fault() {
         drop(connection);
         let answered = caller.answer().await.unwrap();
         if answer.is_empty() {
-            answered.is_refused(502, "upstream_broken");
+            answered.assert_gateway_error(502, "upstream_broken");
         } else {
-            answered.is(408);
+            answered.assert_status(408);
         }
     }
-    assert!(is_closed(&lab, "east").await);
+    assert!(is_closed(&harness, "east").await);
 }
 
 #[tokio::test]
 async fn shortage_of_descriptors_here_is_not_the_endpoints_fault() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     let more = "[health]\nfailures = 1\nfailure_ratio = 0.001\npause = \"1h\"\n".to_owned();
     let config = GatewayConfig { more, ..GatewayConfig::default() };
-    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
-    let gateway = Process::start(&["run", "--config", files.config.to_str().unwrap()], &[], stage.folder.path()).await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    let gateway =
+        Process::start(&["run", "--config", files.config.to_str().unwrap()], &[], builder.folder.path()).await;
     gateway.wait_until_credentials_are("ready").await;
     // Its connection has been accepted before, and none to the endpoint is open.
     let mut caller = Caller::connect(gateway.listener()).await;
-    caller.call("GET", "/api/health").await.is(200);
-    gateway.may_open_files(false);
-    caller.post(SEND, "application/json", HELLO).await.is_refused(503, "overload");
-    gateway.may_open_files(true);
-    caller.post(SEND, "application/json", HELLO).await.is(202);
-    let journal = stage.sandbox.endpoint("east").unwrap().server.journal();
+    caller.call("GET", "/api/health").await.assert_status(200);
+    gateway.allow_open_files(false);
+    caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_gateway_error(503, "overload");
+    gateway.allow_open_files(true);
+    caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
+    let journal = builder.sandbox.endpoint("east").unwrap().server.journal();
     assert!(journal.entries().iter().any(|entry| entry.status == Some(202)), "the circuit of east opened");
 }
 
 #[tokio::test]
 async fn clients_that_do_not_answer_an_invocation_say_nothing_of_the_endpoint() {
-    let lab = strict_lab(|plan| {
-        plan.set("timeouts.try", "250ms");
+    let harness = strict_harness(|options| {
+        options.set("timeouts.try", "250ms");
     })
     .await;
     let invoke = "/api/hubs/chat/connections/c/:invoke?api-version=2024-12-01";
-    lab.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs/chat/connections"));
-    let answers =
-        join_all((0..50).map(|_| async { lab.caller().await.post(invoke, "application/json", HELLO).await })).await;
+    harness.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs/chat/connections"));
+    let answers = join_all(
+        (0..50).map(|_| async { harness.caller().await.post(invoke, "application/json", BROADCAST_BODY).await }),
+    )
+    .await;
     for answer in answers {
-        answer.is_refused(504, "deadline");
+        answer.assert_gateway_error(504, "deadline");
     }
-    assert!(is_closed(&lab, "east").await);
-    lab.hello().await.is(202);
-    assert_eq!(lab.arrivals("west").len(), 0);
+    assert!(is_closed(&harness, "east").await);
+    harness.broadcast().await.assert_status(202);
+    assert_eq!(harness.arrivals("west").len(), 0);
     // An endpoint that hangs otherwise is one that fails.
-    lab.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs/chat/:send"));
-    lab.hello().await.is_refused(504, "deadline");
-    assert!(!is_closed(&lab, "east").await);
+    harness.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs/chat/:send"));
+    harness.broadcast().await.assert_gateway_error(504, "deadline");
+    assert!(!is_closed(&harness, "east").await);
 }
 
 #[tokio::test]
 async fn calls_of_one_kind_that_are_throttled_leave_the_others_where_they_are() {
-    let lab = strict_lab(|_| {}).await;
+    let harness = strict_harness(|_| {}).await;
     let tokens = "/api/hubs/chat/:generateToken?userId=ann&api-version=2024-12-01";
     let throttled = FaultKind::status_after(429, Duration::from_secs(100));
-    lab.endpoint("east").server.faults().set(Fault::times(1, throttled).on_path("/api/hubs/chat/:generateToken"));
-    assert_eq!(lab.call("POST", tokens).await.is(429).header("retry-after"), Some("100"));
-    lab.hello().await.is(202);
-    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (2, 0), "messages stay at east");
-    lab.call("POST", tokens).await.is(200);
-    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (2, 1), "tokens come from west meanwhile");
-    assert!(is_closed(&lab, "east").await);
+    harness.endpoint("east").server.faults().set(Fault::times(1, throttled).on_path("/api/hubs/chat/:generateToken"));
+    assert_eq!(harness.call("POST", tokens).await.assert_status(429).header("retry-after"), Some("100"));
+    harness.broadcast().await.assert_status(202);
+    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 0), "messages stay at east");
+    harness.call("POST", tokens).await.assert_status(200);
+    assert_eq!(
+        (harness.arrivals("east").len(), harness.arrivals("west").len()),
+        (2, 1),
+        "tokens come from west meanwhile"
+    );
+    assert!(is_closed(&harness, "east").await);
 }
 
 #[tokio::test]
 async fn throttled_leg_is_named_as_such() {
-    let lab = strict_lab(|plan| {
-        plan.more(BOTH);
+    let harness = strict_harness(|options| {
+        options.append_toml(BOTH);
     })
     .await;
     let throttled = FaultKind::status_after(429, Duration::from_secs(100));
-    lab.endpoint("west").server.faults().set(Fault::times(1, throttled).on_path("/api/hubs"));
-    let partial = lab.hello().await;
+    harness.endpoint("west").server.faults().set(Fault::times(1, throttled).on_path("/api/hubs"));
+    let partial = harness.broadcast().await;
     assert_eq!(
-        partial.is_refused(502, "partial_delivery").json()["endpoints"],
+        partial.assert_gateway_error(502, "partial_delivery").json()["endpoints"],
         json!([
             { "endpoint": "east", "outcome": "accepted", "status": 202 },
             { "endpoint": "west", "outcome": "throttled", "status": 429 },
         ])
     );
     // While it is throttled it gets nothing of this kind, and all the rest.
-    assert_eq!(lab.hello().await.is_refused(502, "partial_delivery").json()["endpoints"][1]["outcome"], "not_sent");
-    lab.call("PUT", "/api/hubs/chat/users/ann/groups/g?api-version=2024-12-01").await.is(200);
-    assert_eq!(lab.arrivals("west").len(), 2);
+    assert_eq!(
+        harness.broadcast().await.assert_gateway_error(502, "partial_delivery").json()["endpoints"][1]["outcome"],
+        "not_sent"
+    );
+    harness.call("PUT", "/api/hubs/chat/users/ann/groups/g?api-version=2024-12-01").await.assert_status(200);
+    assert_eq!(harness.arrivals("west").len(), 2);
 }
 
 #[tokio::test]
 async fn repeat_that_cannot_connect_does_not_unsay_what_was_sent() {
     // A query that is broken off and repeated in vain.
     let endpoint = RawEndpoint::start().await;
-    let lab = strict_lab(|plan| {
-        endpoint.stand_in("east", plan);
-        plan.more(EAST).set("health.failures", "100");
+    let harness = strict_harness(|options| {
+        endpoint.replace_endpoint("east", options);
+        options.append_toml(EAST).set("health.failures", "100");
     })
     .await;
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     let asked = tokio::spawn(async move { caller.call("GET", EXISTS).await });
     let (_head, connection) = endpoint.call().await;
     drop(endpoint);
     drop(connection);
-    asked.await.unwrap().is_refused(502, "upstream_broken");
+    asked.await.unwrap().assert_gateway_error(502, "upstream_broken");
 
     // One that is not answered.
     let endpoint = RawEndpoint::start().await;
-    let lab = strict_lab(|plan| {
-        endpoint.stand_in("east", plan);
-        plan.more(EAST).set("health.failures", "100").set("timeouts.try", "250ms");
+    let harness = strict_harness(|options| {
+        endpoint.replace_endpoint("east", options);
+        options.append_toml(EAST).set("health.failures", "100").set("timeouts.try", "250ms");
     })
     .await;
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     let asked = tokio::spawn(async move { caller.call("GET", EXISTS).await });
     let (_head, _open) = endpoint.call().await;
     drop(endpoint);
-    asked.await.unwrap().is_refused(504, "deadline");
+    asked.await.unwrap().assert_gateway_error(504, "deadline");
 
     // A message that the SDK's policy repeats.
     let endpoint = RawEndpoint::start().await;
-    let lab = strict_lab(|plan| {
-        endpoint.stand_in("east", plan);
-        plan.more(EAST).set("health.failures", "100").set("retry.messages", "sdk");
+    let harness = strict_harness(|options| {
+        endpoint.replace_endpoint("east", options);
+        options.append_toml(EAST).set("health.failures", "100").set("retry.messages", "sdk");
     })
     .await;
-    let mut caller = lab.caller().await;
-    let asked = tokio::spawn(async move { caller.send(hello(), HELLO).await });
+    let mut caller = harness.caller().await;
+    let asked = tokio::spawn(async move { caller.send(broadcast_request(), BROADCAST_BODY).await });
     let (_head, mut connection) = endpoint.call().await;
-    connection.read_to(HELLO.as_bytes()).await.unwrap();
+    connection.read_to(BROADCAST_BODY.as_bytes()).await.unwrap();
     drop(endpoint);
     connection.write("HTTP/1.1 504 Gateway Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
     drop(connection);
-    asked.await.unwrap().is(504);
+    asked.await.unwrap().assert_status(504);
 }
 
 #[tokio::test]
 async fn delivery_that_nobody_accepted_is_no_partial_one() {
-    let lab = Lab::start(|plan| {
-        plan.more(BOTH).set("timeouts.try", "300ms").set("health.failures", "1000").allow(&ALL_OPERATIONS);
+    let harness = Harness::start(|options| {
+        options.append_toml(BOTH).set("timeouts.try", "300ms").set("health.failures", "1000").allow(&ALL_OPERATIONS);
     })
     .await;
-    let (east, west) = (lab.endpoint("east").server.faults(), lab.endpoint("west").server.faults());
+    let (east, west) = (harness.endpoint("east").server.faults(), harness.endpoint("west").server.faults());
     // It may have been received by one.
     east.set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
     west.set(Fault::times(1, FaultKind::status(500)).on_path("/api/hubs"));
-    lab.hello().await.is_refused(504, "deadline");
+    harness.broadcast().await.assert_gateway_error(504, "deadline");
     // One refused it, the other did not get it.
     east.refuse().await;
     west.set(Fault::times(1, FaultKind::status(500)).on_path("/api/hubs"));
-    lab.hello().await.is(500);
+    harness.broadcast().await.assert_status(500);
     west.set(Fault::times(1, FaultKind::status_after(429, Duration::ZERO)).on_path("/api/hubs"));
-    lab.hello().await.is(429);
+    harness.broadcast().await.assert_status(429);
     // One does not have it, and whether the other has it cannot be known.
-    lab.call("HEAD", EXISTS).await.is_refused(502, "upstream_broken");
+    harness.call("HEAD", EXISTS).await.assert_gateway_error(502, "upstream_broken");
     // Nobody got it.
     west.refuse().await;
-    lab.hello().await.is_refused(503, "endpoint_unavailable");
+    harness.broadcast().await.assert_gateway_error(503, "endpoint_unavailable");
 }
 
 #[tokio::test]
 async fn repeats_do_not_pay_into_the_budget_they_are_taken_from() {
-    let lab = Lab::start(|plan| {
-        plan.more(EAST).set("health.failures", "100000").set("process.workers", "1").set("retry.budget_percent", "20");
+    let harness = Harness::start(|options| {
+        options
+            .append_toml(EAST)
+            .set("health.failures", "100000")
+            .set("process.workers", "1")
+            .set("retry.budget_percent", "20");
     })
     .await;
-    lab.endpoint("east").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
+    harness.endpoint("east").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
     for _ in 0..100 {
-        lab.call("GET", EXISTS).await.is(500);
+        harness.call("GET", EXISTS).await.assert_status(500);
     }
     // Ten retries are saved up, and each call pays for a fifth of one.
-    let arrived = lab.arrivals("east").len();
+    let arrived = harness.arrivals("east").len();
     assert!((125..=131).contains(&arrived), "{arrived}");
 }
 
 #[tokio::test]
 async fn wait_for_a_place_at_the_listener_is_not_the_gateways_own_time() {
-    let lab = Lab::start(|plan| {
-        plan.more(BOTH).set("listeners.default.max_requests", "1").set("limits.queue_time", "10s");
+    let harness = Harness::start(|options| {
+        options.append_toml(BOTH).set("listeners.default.max_requests", "1").set("limits.queue_time", "10s");
     })
     .await;
-    let overhead = async || lab.metrics().await.sum("overhead_seconds_sum", &[]);
+    let overhead = async || harness.metrics().await.sum("overhead_seconds_sum", &[]);
     let before = overhead().await;
-    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 1500 }).on_path("/api/hubs"));
-    let answers = join_all((0..2).map(|_| lab.hello())).await;
+    harness
+        .endpoint("east")
+        .server
+        .faults()
+        .set(Fault::times(1, FaultKind::Delay { delay_ms: 1500 }).on_path("/api/hubs"));
+    let answers = join_all((0..2).map(|_| harness.broadcast())).await;
     for answer in answers {
-        answer.is(202);
+        answer.assert_status(202);
     }
     let spent = overhead().await - before;
     assert!(spent < 0.75, "{spent} s of overhead");
 }
 
 /// Accepts a message on a connection and keeps it.
-async fn accept(connection: &mut Raw) {
-    connection.read_to(HELLO.as_bytes()).await.unwrap();
+async fn accept(connection: &mut RawConnection) {
+    connection.read_to(BROADCAST_BODY.as_bytes()).await.unwrap();
     connection.write("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
 }
 
 #[tokio::test]
 async fn timeout_of_an_idle_connection_answers_no_request() {
     let endpoint = RawEndpoint::start().await;
-    let lab = strict_lab(|plan| {
-        endpoint.stand_in("east", plan);
-        plan.more(EAST).set("process.workers", "1");
+    let harness = strict_harness(|options| {
+        endpoint.replace_endpoint("east", options);
+        options.append_toml(EAST).set("process.workers", "1");
     })
     .await;
     // It comes before the next message.
-    let (first, mut kept) = tokio::join!(lab.hello(), async {
+    let (first, mut kept) = tokio::join!(harness.broadcast(), async {
         let (_head, mut connection) = endpoint.call().await;
         accept(&mut connection).await;
         connection
     });
-    first.is(202);
+    first.assert_status(202);
     kept.write(IDLE_TIMEOUT).await;
-    let (second, mut kept) = tokio::join!(lab.hello(), async {
+    let (second, mut kept) = tokio::join!(harness.broadcast(), async {
         let (_head, mut connection) = endpoint.call().await;
         accept(&mut connection).await;
         connection
     });
-    second.is(202);
+    second.assert_status(202);
     // It crosses the next message.
-    let (third, ()) = tokio::join!(lab.hello(), async {
+    let (third, ()) = tokio::join!(harness.broadcast(), async {
         kept.read_to(b"\r\n\r\n").await.unwrap();
         kept.write(IDLE_TIMEOUT).await;
         drop(kept);
         let (_head, mut connection) = endpoint.call().await;
         accept(&mut connection).await;
     });
-    third.is(202);
-    assert!(is_closed(&lab, "east").await);
+    third.assert_status(202);
+    assert!(is_closed(&harness, "east").await);
     // One that answers the first message of a connection is an answer.
     let endpoint = RawEndpoint::start().await;
-    let lab = strict_lab(|plan| {
-        endpoint.stand_in("east", plan);
-        plan.more(EAST);
+    let harness = strict_harness(|options| {
+        endpoint.replace_endpoint("east", options);
+        options.append_toml(EAST);
     })
     .await;
-    let (answer, ()) = tokio::join!(lab.hello(), async {
+    let (answer, ()) = tokio::join!(harness.broadcast(), async {
         let (_head, mut connection) = endpoint.call().await;
         connection.write(IDLE_TIMEOUT).await;
     });
-    answer.is(408);
+    answer.assert_status(408);
 }

@@ -3,25 +3,25 @@
 use futures_util::future::join_all;
 use signalr_gateway::sandbox::{Fault, FaultKind};
 
-use crate::support::{Answer, HELLO, Lab, hello, wait_until};
+use crate::support::{Answer, BROADCAST_BODY, Harness, broadcast_request, wait_until};
 
 /// One call on a connection of its own, so on whichever worker is free.
-async fn call(lab: &Lab) -> Answer {
-    lab.caller().await.send(hello(), HELLO).await
+async fn call(harness: &Harness) -> Answer {
+    harness.caller().await.send(broadcast_request(), BROADCAST_BODY).await
 }
 
-fn delay(lab: &Lab, endpoint: &str, delay_ms: u64) {
-    lab.endpoint(endpoint).server.faults().set(Fault::always(FaultKind::Delay { delay_ms }).on_path("/api/hubs"));
+fn delay(harness: &Harness, endpoint: &str, delay_ms: u64) {
+    harness.endpoint(endpoint).server.faults().set(Fault::always(FaultKind::Delay { delay_ms }).on_path("/api/hubs"));
 }
 
 /// Has so many calls hang at an endpoint, and returns when they do.
-async fn hold(lab: &Lab, endpoint: &str, calls: usize) -> Vec<tokio::task::JoinHandle<()>> {
-    let server = lab.endpoint(endpoint).server.clone();
+async fn hold(harness: &Harness, endpoint: &str, calls: usize) -> Vec<tokio::task::JoinHandle<()>> {
+    let server = harness.endpoint(endpoint).server.clone();
     server.faults().set(Fault::times(u32::try_from(calls).unwrap(), FaultKind::Hang).on_path("/api/hubs"));
     let mut held = Vec::new();
     for _ in 0..calls {
-        let mut caller = lab.caller().await;
-        held.push(tokio::spawn(async move { drop(caller.try_send(hello(), HELLO).await) }));
+        let mut caller = harness.caller().await;
+        held.push(tokio::spawn(async move { drop(caller.try_send(broadcast_request(), BROADCAST_BODY).await) }));
     }
     server.journal().wait_for(calls, |entry| entry.path() != "/api/health").await;
     held
@@ -29,106 +29,106 @@ async fn hold(lab: &Lab, endpoint: &str, calls: usize) -> Vec<tokio::task::JoinH
 
 #[tokio::test]
 async fn calls_beyond_the_limit_of_a_listener_are_a_503_and_were_not_sent() {
-    let lab = Lab::start(|plan| {
-        plan.set("listeners.default.max_requests", "3").set("limits.queue_time", "50ms");
+    let harness = Harness::start(|options| {
+        options.set("listeners.default.max_requests", "3").set("limits.queue_time", "50ms");
     })
     .await;
-    let held = hold(&lab, "east", 3).await;
-    let refused = call(&lab).await;
-    assert_eq!(refused.is_refused(503, "overload").header("retry-after"), Some("1"));
-    lab.call("GET", "/api/health").await.is(200);
-    let metrics = lab.metrics().await;
+    let held = hold(&harness, "east", 3).await;
+    let refused = call(&harness).await;
+    assert_eq!(refused.assert_gateway_error(503, "overload").header("retry-after"), Some("1"));
+    harness.call("GET", "/api/health").await.assert_status(200);
+    let metrics = harness.metrics().await;
     assert!(metrics.sum("listener_queue_total", &[("listener", "default"), ("outcome", "timed_out")]) > 0.5);
     // Callers that go away make room.
     held.iter().for_each(tokio::task::JoinHandle::abort);
-    wait_until("there is room again", async || (call(&lab).await.status == 202).then_some(())).await;
-    assert!(lab.arrivals("west").is_empty());
+    wait_until("there is room again", async || (call(&harness).await.status == 202).then_some(())).await;
+    assert!(harness.arrivals("west").is_empty());
 }
 
 #[tokio::test]
 async fn calls_within_the_queue_wait_and_are_served_and_those_beyond_are_not() {
-    let lab = Lab::start(|plan| {
-        plan.set("listeners.default.max_requests", "2").set("limits.queue", "4").set("limits.queue_time", "10s");
+    let harness = Harness::start(|options| {
+        options.set("listeners.default.max_requests", "2").set("limits.queue", "4").set("limits.queue_time", "10s");
     })
     .await;
-    delay(&lab, "east", 500);
-    let answers = join_all((0..12).map(|_| call(&lab))).await;
+    delay(&harness, "east", 500);
+    let answers = join_all((0..12).map(|_| call(&harness))).await;
     let served = answers.iter().filter(|answer| answer.status == 202).count();
     assert!((6..12).contains(&served), "{served} were served");
     for refused in answers.iter().filter(|answer| answer.status != 202) {
-        refused.is_refused(503, "overload");
+        refused.assert_gateway_error(503, "overload");
     }
-    assert_eq!(lab.arrivals("east").len(), served);
+    assert_eq!(harness.arrivals("east").len(), served);
 }
 
 #[tokio::test]
 async fn endpoint_with_its_hands_full_passes_calls_on_to_the_next() {
-    let lab = Lab::start(|plan| {
-        plan.set("endpoints.east.max_requests", "2").set("limits.queue_time", "50ms");
+    let harness = Harness::start(|options| {
+        options.set("endpoints.east.max_requests", "2").set("limits.queue_time", "50ms");
     })
     .await;
-    let held = hold(&lab, "east", 2).await;
-    call(&lab).await.is(202);
-    assert_eq!((lab.arrivals("east").len(), lab.arrivals("west").len()), (2, 1));
-    assert!(lab.metrics().await.sum("endpoint_queue_total", &[("endpoint", "east")]) > 0.5);
+    let held = hold(&harness, "east", 2).await;
+    call(&harness).await.assert_status(202);
+    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 1));
+    assert!(harness.metrics().await.sum("endpoint_queue_total", &[("endpoint", "east")]) > 0.5);
     // That is no fault of the endpoint: it is not taken out.
-    let breaker = lab.metrics().await.sum("breaker_state", &[("endpoint", "east"), ("state", "closed")]);
+    let breaker = harness.metrics().await.sum("breaker_state", &[("endpoint", "east"), ("state", "closed")]);
     assert!((breaker - 1.0).abs() < f64::EPSILON);
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
 async fn only_endpoint_with_its_hands_full_is_a_503() {
-    let lab = Lab::start(|plan| {
-        plan.set("endpoints.east.max_requests", "1").set("limits.queue_time", "50ms");
-        plan.more("[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n");
+    let harness = Harness::start(|options| {
+        options.set("endpoints.east.max_requests", "1").set("limits.queue_time", "50ms");
+        options.append_toml("[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n");
     })
     .await;
-    let held = hold(&lab, "east", 1).await;
-    call(&lab).await.is_refused(503, "overload");
-    assert_eq!(lab.arrivals("east").len(), 1);
+    let held = hold(&harness, "east", 1).await;
+    call(&harness).await.assert_gateway_error(503, "overload");
+    assert_eq!(harness.arrivals("east").len(), 1);
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
 async fn rate_of_a_route_holds_for_all_workers_and_no_other_route() {
-    let lab = Lab::start(|plan| {
-        plan.more(
+    let harness = Harness::start(|options| {
+        options.append_toml(
             "[[routes]]\nname = \"slow\"\nmatch = { hub = \"chat\" }\nrate = { per_second = 1, burst = 3 }\nendpoints = [\"east\"]\n\
              [[routes]]\nname = \"rest\"\nendpoints = [\"east\"]\n",
         );
     })
     .await;
-    let answers = join_all((0..20).map(|_| call(&lab))).await;
+    let answers = join_all((0..20).map(|_| call(&harness))).await;
     let served = answers.iter().filter(|answer| answer.status == 202).count();
     // Three at once, and one more for each second that this took.
     assert!((3..15).contains(&served), "{served} were served");
     for refused in answers.iter().filter(|answer| answer.status != 202) {
-        assert_eq!(refused.is_refused(429, "rate_limited").header("retry-after"), Some("1"));
+        assert_eq!(refused.assert_gateway_error(429, "rate_limited").header("retry-after"), Some("1"));
     }
-    assert_eq!(lab.arrivals("east").len(), served);
+    assert_eq!(harness.arrivals("east").len(), served);
     let other = "/api/hubs/other/:send?api-version=2022-11-01";
-    lab.caller().await.post(other, "application/json", HELLO).await.is(202);
-    assert!(lab.metrics().await.sum("rate_limited_total", &[("route", "slow")]) > 4.5);
+    harness.caller().await.post(other, "application/json", BROADCAST_BODY).await.assert_status(202);
+    assert!(harness.metrics().await.sum("rate_limited_total", &[("route", "slow")]) > 4.5);
 }
 
 #[tokio::test]
 async fn rate_of_a_network_holds_over_its_connections() {
-    let lab = Lab::start(|plan| {
-        plan.set("listeners.default.client_rate", "{ per_second = 1, burst = 2 }");
+    let harness = Harness::start(|options| {
+        options.set("listeners.default.client_rate", "{ per_second = 1, burst = 2 }");
     })
     .await;
-    let answers = join_all((0..10).map(|_| call(&lab))).await;
+    let answers = join_all((0..10).map(|_| call(&harness))).await;
     assert!(answers.iter().any(|answer| answer.status == 202));
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 202).collect();
     assert!(!refused.is_empty());
     for refused in refused {
-        refused.is_refused(429, "rate_limited");
+        refused.assert_gateway_error(429, "rate_limited");
     }
-    let counted = lab.metrics().await.sum("client_rate_limited_total", &[("listener", "default")]);
+    let counted = harness.metrics().await.sum("client_rate_limited_total", &[("listener", "default")]);
     assert!(counted > 0.5, "{counted}");
     // Probes are not calls.
     for _ in 0..5 {
-        lab.call("HEAD", "/api/health").await.is(200);
+        harness.call("HEAD", "/api/health").await.assert_status(200);
     }
 }

@@ -10,7 +10,7 @@ use signalr_gateway::sandbox::{
     SERVICE_CONNECTION, Server, TENANT_B, fingerprint,
 };
 
-use crate::support::{Caller, HELLO, Process, SEND, Stage, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, wait_until};
 
 /// Proxies that nobody may ask: what is at the other end would be told, and refuses to listen.
 const PROXIES: [(&str, &str); 4] = [
@@ -21,22 +21,26 @@ const PROXIES: [(&str, &str); 4] = [
 ];
 
 /// Writes the configuration of a credential for `east`.
-fn write(stage: &Stage, choice: CredentialChoice) -> Files {
+fn write(builder: &HarnessBuilder, choice: CredentialChoice) -> Files {
     let config = GatewayConfig::default().with_credential("east", choice);
-    stage.sandbox.write_files(stage.folder.path(), &config).unwrap()
+    builder.sandbox.write_files(builder.folder.path(), &config).unwrap()
 }
 
 /// Starts the gateway with an environment as the platform sets it.
-async fn start(stage: &Stage, files: &Files, environment: &[(&str, &str)]) -> Process {
+async fn start(builder: &HarnessBuilder, files: &Files, environment: &[(&str, &str)]) -> Process {
     let environment: Vec<_> = PROXIES.iter().chain(environment).copied().collect();
-    Process::start(&["run", "--config", files.config.to_str().unwrap()], &environment, stage.folder.path()).await
+    Process::start(&["run", "--config", files.config.to_str().unwrap()], &environment, builder.folder.path()).await
 }
 
 /// Sends a message to `east` and returns what it came with.
-async fn bearer_at_east(stage: &Stage, gateway: &Process) -> Authorization {
+async fn bearer_at_east(builder: &HarnessBuilder, gateway: &Process) -> Authorization {
     gateway.wait_until_credentials_are("ready").await;
-    Caller::connect(gateway.listener()).await.post(SEND, "application/json", HELLO).await.is(202);
-    let arrivals = stage.sandbox.endpoint("east").unwrap().server.journal().entries();
+    Caller::connect(gateway.listener())
+        .await
+        .post(BROADCAST_PATH, "application/json", BROADCAST_BODY)
+        .await
+        .assert_status(202);
+    let arrivals = builder.sandbox.endpoint("east").unwrap().server.journal().entries();
     let arrived = arrivals.into_iter().find(|entry| entry.path() != "/api/health").unwrap();
     arrived.authorization.unwrap().as_ref().clone()
 }
@@ -67,13 +71,13 @@ async fn last_error(gateway: &Process) -> String {
 
 #[tokio::test]
 async fn github_actions_hands_its_id_token_to_the_job() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::FederatedGithubActions);
-    let (url, token) = stage.sandbox.github_actions();
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::FederatedGithubActions);
+    let (url, token) = builder.sandbox.github_actions();
     let environment = [("ACTIONS_ID_TOKEN_REQUEST_URL", &*url), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token.expose())];
-    let gateway = start(&stage, &files, &environment).await;
-    assert_is_the_app(&bearer_at_east(&stage, &gateway).await);
-    let asked = question(stage.sandbox.providers());
+    let gateway = start(&builder, &files, &environment).await;
+    assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
+    let asked = question(builder.sandbox.providers());
     let bearer = asked.authorization.as_ref().unwrap();
     assert_eq!((asked.method.as_str(), &*bearer.fingerprint), ("GET", &*fingerprint(token.expose())));
     assert!(asked.target.ends_with("?api-version=2.0&audience=api%3A%2F%2FAzureADTokenExchange"), "{}", asked.target);
@@ -82,33 +86,33 @@ async fn github_actions_hands_its_id_token_to_the_job() {
 
 #[tokio::test]
 async fn a_job_of_github_that_has_ended_is_named_as_the_cause() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::FederatedGithubActions);
-    let (url, _) = stage.sandbox.github_actions();
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::FederatedGithubActions);
+    let (url, _) = builder.sandbox.github_actions();
     let environment = [("ACTIONS_ID_TOKEN_REQUEST_URL", &*url), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-another-job")];
-    let gateway = start(&stage, &files, &environment).await;
+    let gateway = start(&builder, &files, &environment).await;
     let error = last_error(&gateway).await;
     assert!(error.starts_with("the OIDC provider of GitHub Actions at 127.0.0.1:"), "{error}");
     assert!(error.contains(" answered 401") && error.ends_with("ends with the job that GitHub made it for"), "{error}");
-    assert_eq!(stage.sandbox.providers().journal().received(), 1, "waiting does not help");
+    assert_eq!(builder.sandbox.providers().journal().received(), 1, "waiting does not help");
     assert!(!error.contains("of-another-job"));
 }
 
 #[tokio::test]
 async fn azure_pipelines_hands_a_service_connections_token_to_the_job() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::FederatedAzurePipelines);
-    let (url, token) = stage.sandbox.azure_pipelines();
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::FederatedAzurePipelines);
+    let (url, token) = builder.sandbox.azure_pipelines();
     let environment = [("SYSTEM_OIDCREQUESTURI", &*url), ("SYSTEM_ACCESSTOKEN", token.expose())];
-    let gateway = start(&stage, &files, &environment).await;
-    assert_is_the_app(&bearer_at_east(&stage, &gateway).await);
-    let asked = question(stage.sandbox.providers());
+    let gateway = start(&builder, &files, &environment).await;
+    assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
+    let asked = question(builder.sandbox.providers());
     assert_eq!((asked.method.as_str(), asked.body_length), ("POST", 0));
     let query = format!("?api-version=7.1&serviceConnectionId={SERVICE_CONNECTION}");
     assert!(asked.target.ends_with(&query), "{}", asked.target);
     assert_eq!(asked.header("x-tfs-fedauthredirect"), Some("Suppress"));
 
-    let gateway = start(&stage, &files, &[environment[0], ("SYSTEM_ACCESSTOKEN", "wrong")]).await;
+    let gateway = start(&builder, &files, &[environment[0], ("SYSTEM_ACCESSTOKEN", "wrong")]).await;
     let error = last_error(&gateway).await;
     assert!(
         error.contains("Azure Pipelines") && error.contains("401") && error.contains("`service_connection`"),
@@ -120,16 +124,16 @@ async fn azure_pipelines_hands_a_service_connections_token_to_the_job() {
 #[tokio::test]
 async fn googles_metadata_server_hands_out_a_service_accounts_token() {
     for (account, format) in [("default", "standard"), ("gateway@contoso.iam.gserviceaccount.com", "full")] {
-        let stage = Stage::start().await;
-        let files = write(&stage, CredentialChoice::FederatedGcp);
+        let builder = HarnessBuilder::start().await;
+        let files = write(&builder, CredentialChoice::FederatedGcp);
         let text = std::fs::read_to_string(&files.config).unwrap();
         let source = "source = \"gcp_metadata\"";
         assert!(text.contains(source));
         let more = format!("{source}, service_account = \"{account}\", format = \"{format}\"");
         std::fs::write(&files.config, text.replace(source, &more)).unwrap();
-        let gateway = start(&stage, &files, &[]).await;
-        assert_is_the_app(&bearer_at_east(&stage, &gateway).await);
-        let asked = question(stage.sandbox.gcp_metadata());
+        let gateway = start(&builder, &files, &[]).await;
+        assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
+        let asked = question(builder.sandbox.gcp_metadata());
         assert_eq!(asked.header("metadata-flavor"), Some("Google"));
         let query = format!("/{account}/identity?audience=api%3A%2F%2FAzureADTokenExchange&format={format}");
         assert!(asked.target.ends_with(&query), "{}", asked.target);
@@ -138,25 +142,25 @@ async fn googles_metadata_server_hands_out_a_service_accounts_token() {
 
 #[tokio::test]
 async fn what_answers_in_place_of_googles_metadata_server_is_not_believed() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::FederatedGcp);
-    let token = stage.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
-    stage.sandbox.gcp_metadata().faults().set(Fault::always(FaultKind::body(200, "text/html", &token)));
-    let gateway = start(&stage, &files, &[]).await;
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::FederatedGcp);
+    let token = builder.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
+    builder.sandbox.gcp_metadata().faults().set(Fault::always(FaultKind::body(200, "text/html", &token)));
+    let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
     assert!(error.contains("something else answers in the metadata server's place"), "{error}");
-    let entra = stage.sandbox.entra().journal().entries();
+    let entra = builder.sandbox.entra().journal().entries();
     assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "it is presented to nobody");
 }
 
 #[tokio::test]
 async fn an_oauth2_server_hands_out_a_clients_token_either_way() {
     for choice in [CredentialChoice::FederatedOAuth2, CredentialChoice::FederatedOAuth2Post] {
-        let stage = Stage::start().await;
-        let files = write(&stage, choice);
-        let gateway = start(&stage, &files, &[]).await;
-        assert_is_the_app(&bearer_at_east(&stage, &gateway).await);
-        let asked = question(stage.sandbox.providers());
+        let builder = HarnessBuilder::start().await;
+        let files = write(&builder, choice);
+        let gateway = start(&builder, &files, &[]).await;
+        assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
+        let asked = question(builder.sandbox.providers());
         let form = asked.form();
         let field = |name: &str| form.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
         assert_eq!((asked.method.as_str(), field("grant_type")), ("POST", Some("client_credentials")));
@@ -172,50 +176,52 @@ async fn an_oauth2_server_hands_out_a_clients_token_either_way() {
 
 #[tokio::test]
 async fn a_secret_of_an_oauth2_client_is_followed_and_never_repeated() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::FederatedOAuth2);
-    let file = stage.folder.path().join("idp-secret");
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::FederatedOAuth2);
+    let file = builder.folder.path().join("idp-secret");
     let secret = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, "not-the-secret-of-the-client").unwrap();
-    let gateway = start(&stage, &files, &[]).await;
+    let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
     // The server repeats what it was sent.
     assert!(error.contains(&format!("No client '{OAUTH2_CLIENT_ID}' with secret '…'.")), "{error}");
     assert!(error.contains("401 invalid_client") && error.contains("check `client_id`, `secret`"), "{error}");
     // Nothing tells the gateway but the file.
     std::fs::write(&file, secret).unwrap();
-    assert_is_the_app(&bearer_at_east(&stage, &gateway).await);
+    assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
 }
 
 #[tokio::test]
 async fn an_opaque_token_is_not_presented_to_entra() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::FederatedOAuth2);
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::FederatedOAuth2);
     let text = std::fs::read_to_string(&files.config).unwrap();
     std::fs::write(&files.config, text.replace(", audience = \"api://AzureADTokenExchange\" }", " }")).unwrap();
-    let gateway = start(&stage, &files, &[]).await;
+    let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
     assert!(error.contains("not a JWT, and Entra takes no other assertion"), "{error}");
-    let entra = stage.sandbox.entra().journal().entries();
+    let entra = builder.sandbox.entra().journal().entries();
     assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)));
 }
 
 #[tokio::test]
 async fn a_program_prints_the_assertion_each_time_it_is_needed() {
-    let stage = Stage::start().await;
-    stage.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
-    let lab = stage
-        .gateway(|plan| plan.config = plan.config.clone().with_credential("east", CredentialChoice::FederatedCommand))
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
+    let harness = builder
+        .start_gateway(|options| {
+            options.config = options.config.clone().with_credential("east", CredentialChoice::FederatedCommand);
+        })
         .await;
-    lab.hello().await.is(202);
-    assert_is_the_app(&lab.arrival("east").authorization.unwrap());
-    let another = lab.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
+    harness.broadcast().await.assert_status(202);
+    assert_is_the_app(&harness.arrival("east").authorization.unwrap());
+    let another = harness.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
     // As JSON this time.
     let printed = serde_json::json!({ "token": another, "expires_at": "2100-01-01T00:00:00Z" }).to_string();
-    std::fs::write(&lab.files.assertion, printed).unwrap();
-    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
-    lab.hello().await.is(202);
-    let asked = lab.sandbox.entra().journal().entries();
+    std::fs::write(&harness.files.assertion, printed).unwrap();
+    harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
+    harness.broadcast().await.assert_status(202);
+    let asked = harness.sandbox.entra().journal().entries();
     let last = asked.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
     assert!(last.iter().any(|(field, value)| field == "client_assertion" && *value == another));
 }
@@ -228,11 +234,11 @@ fn program(path: &Path, script: &str) {
 
 #[tokio::test]
 async fn a_program_that_fails_is_shown_by_its_exit_code_and_its_words_without_tokens() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::FederatedCommand);
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::FederatedCommand);
     let script = "cat \"${0%/*}/assertion.jwt\" >&2; printf '\\n\\033[2Jnot signed in\\n' >&2; exit 5";
-    program(&stage.folder.path().join("get-assertion"), script);
-    let gateway = start(&stage, &files, &[]).await;
+    program(&builder.folder.path().join("get-assertion"), script);
+    let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
     assert!(error.contains("get-assertion failed with exit status: 5: "), "{error}");
     assert!(error.ends_with("not signed in") && !error.contains("eyJ") && !error.contains('\u{1b}'), "{error}");
@@ -240,18 +246,18 @@ async fn a_program_that_fails_is_shown_by_its_exit_code_and_its_words_without_to
 
 #[tokio::test]
 async fn a_program_that_hangs_delays_no_other_credential() {
-    let lab = Stage::start()
+    let harness = HarnessBuilder::start()
         .await
-        .gateway(|plan| {
-            plan.config = plan.config.clone().with_credential("east", CredentialChoice::FederatedCommand);
-            plan.wait_until_ready = false;
-            plan.set("credentials.east.assertion.argv", "[sleep, \"1000\"]");
-            plan.set("credentials.east.assertion.timeout", "300ms");
+        .start_gateway(|options| {
+            options.config = options.config.clone().with_credential("east", CredentialChoice::FederatedCommand);
+            options.wait_until_ready = false;
+            options.set("credentials.east.assertion.argv", "[sleep, \"1000\"]");
+            options.set("credentials.east.assertion.timeout", "300ms");
         })
         .await;
-    wait_until("west is ready", async || (lab.credential("west").await["state"] == "ready").then_some(())).await;
+    wait_until("west is ready", async || (harness.credential("west").await["state"] == "ready").then_some(())).await;
     let error = wait_until("the program was killed", async || {
-        let east = lab.credential("east").await;
+        let east = harness.credential("east").await;
         Some(east["last_error"].as_str()?.to_owned())
     })
     .await;
@@ -260,13 +266,13 @@ async fn a_program_that_hangs_delays_no_other_credential() {
 
 #[tokio::test]
 async fn workload_identity_is_what_the_pod_says() {
-    let stage = Stage::start().await;
-    let token = stage.folder.path().join("projected-token");
-    std::fs::write(&token, stage.sandbox.external_assertion(Duration::from_secs(600)).unwrap()).unwrap();
-    let lab = stage
-        .gateway(|plan| {
-            plan.config = plan.config.clone().with_credential("east", CredentialChoice::WorkloadIdentity);
-            plan.environment = [
+    let builder = HarnessBuilder::start().await;
+    let token = builder.folder.path().join("projected-token");
+    std::fs::write(&token, builder.sandbox.external_assertion(Duration::from_secs(600)).unwrap()).unwrap();
+    let harness = builder
+        .start_gateway(|options| {
+            options.config = options.config.clone().with_credential("east", CredentialChoice::WorkloadIdentity);
+            options.environment = [
                 ("AZURE_CLIENT_ID", APP_CLIENT_ID),
                 ("AZURE_TENANT_ID", "00000000-0000-4000-8000-000000000000"),
                 ("AZURE_FEDERATED_TOKEN_FILE", token.to_str().unwrap()),
@@ -276,13 +282,13 @@ async fn workload_identity_is_what_the_pod_says() {
             .into();
         })
         .await;
-    lab.hello().await.is(202);
-    assert_is_the_app(&lab.arrival("east").authorization.unwrap());
+    harness.broadcast().await.assert_status(202);
+    assert_is_the_app(&harness.arrival("east").authorization.unwrap());
 }
 
 /// An `az` that prints a token and writes down what it was asked.
-fn azure_cli(stage: &Stage, token: &str) -> String {
-    let folder = stage.folder.path().join("bin");
+fn azure_cli(builder: &HarnessBuilder, token: &str) -> String {
+    let folder = builder.folder.path().join("bin");
     std::fs::create_dir(&folder).unwrap();
     let expires = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
     let printed = serde_json::json!({
@@ -297,13 +303,13 @@ fn azure_cli(stage: &Stage, token: &str) -> String {
 
 #[tokio::test]
 async fn azure_cli_gives_the_token_of_whoever_is_signed_in() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::AzureCli);
-    let token = stage.sandbox.ready_token("east", Duration::from_secs(600)).unwrap();
-    let path = azure_cli(&stage, &token);
-    let gateway = start(&stage, &files, &[("PATH", &path), ("FOREIGN_SECRET", "x"), ("HOME", "/nowhere")]).await;
-    assert_eq!(bearer_at_east(&stage, &gateway).await.fingerprint, fingerprint(&token));
-    let read = |name: &str| std::fs::read_to_string(stage.folder.path().join("bin").join(name)).unwrap();
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::AzureCli);
+    let token = builder.sandbox.ready_token("east", Duration::from_secs(600)).unwrap();
+    let path = azure_cli(&builder, &token);
+    let gateway = start(&builder, &files, &[("PATH", &path), ("FOREIGN_SECRET", "x"), ("HOME", "/nowhere")]).await;
+    assert_eq!(bearer_at_east(&builder, &gateway).await.fingerprint, fingerprint(&token));
+    let read = |name: &str| std::fs::read_to_string(builder.folder.path().join("bin").join(name)).unwrap();
     let scope = "https://signalr.azure.com/.default";
     let asked = ["account", "get-access-token", "--output", "json", "--scope", scope, "--tenant", TENANT_B];
     assert_eq!(read("arguments").lines().collect::<Vec<_>>(), asked);
@@ -312,13 +318,13 @@ async fn azure_cli_gives_the_token_of_whoever_is_signed_in() {
 
 #[tokio::test]
 async fn azure_cli_that_nobody_is_signed_in_to_says_so() {
-    let stage = Stage::start().await;
-    let files = write(&stage, CredentialChoice::AzureCli);
-    let path = azure_cli(&stage, "unused");
+    let builder = HarnessBuilder::start().await;
+    let files = write(&builder, CredentialChoice::AzureCli);
+    let path = azure_cli(&builder, "unused");
     let said = "ERROR: Please run 'az login' to setup account.";
-    program(&stage.folder.path().join("bin/az"), &format!("echo \"{said}\" >&2; exit 1"));
-    let gateway = start(&stage, &files, &[("PATH", &path)]).await;
+    program(&builder.folder.path().join("bin/az"), &format!("echo \"{said}\" >&2; exit 1"));
+    let gateway = start(&builder, &files, &[("PATH", &path)]).await;
     assert_eq!(last_error(&gateway).await, format!("az failed with exit status: 1: {said}"));
-    let gateway = start(&stage, &files, &[("PATH", "/nowhere")]).await;
+    let gateway = start(&builder, &files, &[("PATH", "/nowhere")]).await;
     assert!(last_error(&gateway).await.starts_with("az cannot be started: check that it is installed"));
 }

@@ -5,21 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use signalr_gateway::sandbox::{Fault, FaultKind, Files, GatewayConfig};
 
-use crate::support::{Caller, HELLO, Process, Stage, hello, wait_until};
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, wait_until};
 
 /// The real binary in front of a sandbox, with its files.
-async fn start(stage: &Stage) -> (Process, Files) {
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+async fn start(builder: &HarnessBuilder) -> (Process, Files) {
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     (process, files)
 }
 
 /// Writes the configuration with more at its end.
-fn rewrite(stage: &Stage, files: &Files, more: &str) {
+fn rewrite(builder: &HarnessBuilder, files: &Files, more: &str) {
     let config = GatewayConfig { more: more.to_owned(), ..GatewayConfig::default() };
-    std::fs::write(&files.config, stage.sandbox.gateway_config(&config)).unwrap();
+    std::fs::write(&files.config, builder.sandbox.gateway_config(&config)).unwrap();
 }
 
 async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
@@ -31,13 +31,13 @@ async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
 
 #[tokio::test]
 async fn what_is_removed_leaves_the_metrics() {
-    let stage = Stage::start().await;
-    let (process, files) = start(&stage).await;
-    rewrite(&stage, &files, &route_to("west"));
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = start(&builder).await;
+    rewrite(&builder, &files, &route_to("west"));
     process.hang_up().await;
     wait_for_reloads(&process, "success", 1.0).await;
     let mut caller = Caller::connect(process.listener()).await;
-    caller.send(hello(), HELLO).await.is(202);
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let names_of_west = ["endpoint=\"west\"", "credential=\"west\"", "route=\"to-west\""];
     let series = async || {
         let metrics = process.metrics().await;
@@ -47,9 +47,9 @@ async fn what_is_removed_leaves_the_metrics() {
     assert!(names_of_west.len() < series().await.len());
 
     // A request of the old configuration that ends under the new one.
-    let west = &stage.sandbox.endpoint("west").unwrap().server;
+    let west = &builder.sandbox.endpoint("west").unwrap().server;
     west.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 500 }).on_path("/api/hubs"));
-    let late = tokio::spawn(async move { caller.send(hello(), HELLO).await });
+    let late = tokio::spawn(async move { caller.send(broadcast_request(), BROADCAST_BODY).await });
     west.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
     let text = std::fs::read_to_string(&files.config).unwrap();
     let is_kept = |table: &&str| !table.contains(".west]") && !table.starts_with("[[routes]]");
@@ -58,28 +58,28 @@ async fn what_is_removed_leaves_the_metrics() {
     process.hang_up().await;
     wait_for_reloads(&process, "success", 2.0).await;
     assert_eq!(series().await, Vec::<String>::new());
-    late.await.unwrap().is(202);
+    late.await.unwrap().assert_status(202);
     assert_eq!(series().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn repeat_is_known_after_a_reload() {
     let both = "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n";
-    let stage = Stage::start().await;
-    let (process, files) = start(&stage).await;
-    rewrite(&stage, &files, both);
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = start(&builder).await;
+    rewrite(&builder, &files, both);
     process.hang_up().await;
     wait_for_reloads(&process, "success", 1.0).await;
     let keyed = async || {
         let mut caller = Caller::connect(process.listener()).await;
-        caller.send(hello().header("idempotency-key", "one"), HELLO).await.is(202);
+        caller.send(broadcast_request().header("idempotency-key", "one"), BROADCAST_BODY).await.assert_status(202);
     };
     keyed().await;
-    rewrite(&stage, &files, &format!("{both}[limits]\nmax_body = \"512KiB\"\n"));
+    rewrite(&builder, &files, &format!("{both}[limits]\nmax_body = \"512KiB\"\n"));
     process.hang_up().await;
     wait_for_reloads(&process, "success", 2.0).await;
     keyed().await;
-    for endpoint in stage.sandbox.endpoints() {
+    for endpoint in builder.sandbox.endpoints() {
         let entries = endpoint.server.journal().entries();
         assert_eq!(entries.iter().filter(|entry| entry.target.contains(":send")).count(), 1, "{}", endpoint.name());
     }
@@ -87,15 +87,15 @@ async fn repeat_is_known_after_a_reload() {
 
 #[tokio::test]
 async fn what_was_counted_before_a_reload_is_seen_while_old_requests_go_on() {
-    let stage = Stage::start().await;
-    let (process, files) = start(&stage).await;
-    let east = &stage.sandbox.endpoint("east").unwrap().server;
-    Caller::connect(process.listener()).await.send(hello(), HELLO).await.is(202);
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = start(&builder).await;
+    let east = &builder.sandbox.endpoint("east").unwrap().server;
+    Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     east.faults().set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
     let mut caller = Caller::connect(process.listener()).await;
-    let hanging = tokio::spawn(async move { caller.try_send(hello(), HELLO).await });
+    let hanging = tokio::spawn(async move { caller.try_send(broadcast_request(), BROADCAST_BODY).await });
     east.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
-    rewrite(&stage, &files, &route_to("east"));
+    rewrite(&builder, &files, &route_to("east"));
     process.hang_up().await;
     wait_for_reloads(&process, "success", 1.0).await;
     let metrics = process.metrics().await;
@@ -112,18 +112,18 @@ fn route_to(endpoint: &str) -> String {
 
 #[tokio::test]
 async fn changed_file_is_taken_over_and_what_is_the_same_goes_on() {
-    let stage = Stage::start().await;
-    let (process, files) = start(&stage).await;
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = start(&builder).await;
     let mut caller = Caller::connect(process.listener()).await;
-    caller.send(hello(), HELLO).await.is(202);
-    let token_requests = || stage.sandbox.entra().journal().entries().len();
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    let token_requests = || builder.sandbox.entra().journal().entries().len();
     let before = token_requests();
 
     // Nobody says that the file has changed.
-    rewrite(&stage, &files, &route_to("west"));
+    rewrite(&builder, &files, &route_to("west"));
     wait_for_reloads(&process, "success", 1.0).await;
-    caller.send(hello(), HELLO).await.is(202);
-    let west = &stage.sandbox.endpoint("west").unwrap().server;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    let west = &builder.sandbox.endpoint("west").unwrap().server;
     west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
     assert_eq!(token_requests(), before, "tokens were asked for again");
     assert!(process.log().contains("route to-west added"), "{}", process.log());
@@ -133,18 +133,18 @@ async fn changed_file_is_taken_over_and_what_is_the_same_goes_on() {
 
 #[tokio::test]
 async fn bad_configuration_is_refused_and_shown_and_changes_nothing() {
-    let stage = Stage::start().await;
-    let (process, files) = start(&stage).await;
-    rewrite(&stage, &files, "[[routes]]\nname = \"r\"\nendpoints = [\"nowhere\"]\n");
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = start(&builder).await;
+    rewrite(&builder, &files, "[[routes]]\nname = \"r\"\nendpoints = [\"nowhere\"]\n");
     process.hang_up().await;
     wait_for_reloads(&process, "failure", 1.0).await;
-    Caller::connect(process.listener()).await.send(hello(), HELLO).await.is(202);
+    Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     let problem = status["refused_reload"].as_str().unwrap();
     assert!(problem.contains("there is no `nowhere` among the endpoints"), "{problem}");
     assert!((process.metrics().await.sum("config_last_reload_successful", &[])).abs() < f64::EPSILON);
 
-    rewrite(&stage, &files, "");
+    rewrite(&builder, &files, "");
     process.hang_up().await;
     wait_for_reloads(&process, "success", 1.0).await;
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
@@ -154,8 +154,8 @@ async fn bad_configuration_is_refused_and_shown_and_changes_nothing() {
 /// 100 reloads under load, every third one bad: not one failed request, and what did not change is not begun anew.
 #[tokio::test]
 async fn storm_of_reloads_fails_no_request() {
-    let stage = Stage::start().await;
-    let (process, files) = start(&stage).await;
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = start(&builder).await;
     let is_over = Arc::new(AtomicBool::new(false));
     let listener = process.listener();
     let callers: Vec<_> = (0..4)
@@ -165,7 +165,7 @@ async fn storm_of_reloads_fails_no_request() {
                 let mut caller = Caller::connect(listener).await;
                 let mut calls = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    caller.send(hello(), HELLO).await.is(202);
+                    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
                     calls += 1;
                 }
                 calls
@@ -175,9 +175,9 @@ async fn storm_of_reloads_fails_no_request() {
     let (mut good, mut bad) = (0.0, 0.0);
     for round in 0..100 {
         match round % 3 {
-            0 => rewrite(&stage, &files, &route_to("east")),
-            1 => rewrite(&stage, &files, &route_to("west")),
-            _ => rewrite(&stage, &files, "bogus = true\n"),
+            0 => rewrite(&builder, &files, &route_to("east")),
+            1 => rewrite(&builder, &files, &route_to("west")),
+            _ => rewrite(&builder, &files, "bogus = true\n"),
         }
         process.hang_up().await;
         if round % 3 == 2 {
@@ -194,7 +194,7 @@ async fn storm_of_reloads_fails_no_request() {
         calls += caller.await.expect("a request failed");
     }
     assert!(calls > 100, "only {calls} calls went through it");
-    for endpoint in stage.sandbox.endpoints() {
+    for endpoint in builder.sandbox.endpoints() {
         let entries = endpoint.server.journal().entries();
         let probes = entries.iter().filter(|entry| entry.path() == "/api/health").count();
         assert_eq!(probes, 1, "the probes of {} began anew", endpoint.name());

@@ -10,7 +10,7 @@ use signalr_gateway::sandbox::{
     GatewayConfig, SERVICE_CONNECTION, Sandbox, SecretText,
 };
 
-use crate::support::{Caller, HELLO, Lab, Process, SEND, Stage, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, wait_until};
 
 /// The life of what files are rotated to.
 const ANOTHER_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -72,31 +72,32 @@ fn unix_now() -> Duration {
 }
 
 /// A gateway, and an Entra that makes another token each time.
-async fn lab_with(choice: CredentialChoice) -> Lab {
-    let lab = Lab::start(|plan| plan.config = plan.config.clone().with_credential("east", choice)).await;
-    lab.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
-    lab
+async fn harness_with(choice: CredentialChoice) -> Harness {
+    let harness =
+        Harness::start(|options| options.config = options.config.clone().with_credential("east", choice)).await;
+    harness.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
+    harness
 }
 
 /// Sends a message to `east` and returns the name of the token that it came with.
-async fn token_at_east(lab: &Lab) -> String {
-    lab.forget_arrivals();
-    lab.hello().await.is(202);
-    lab.arrival("east").authorization.unwrap().fingerprint.clone()
+async fn token_at_east(harness: &Harness) -> String {
+    harness.clear_arrivals();
+    harness.broadcast().await.assert_status(202);
+    harness.arrival("east").authorization.unwrap().fingerprint.clone()
 }
 
 #[tokio::test]
 async fn rotated_file_is_used_at_the_next_acquisition() {
     for ByFile { choice, file, rotate, gauge } in BY_FILE {
-        let lab = lab_with(choice).await;
-        let first = token_at_east(&lab).await;
-        std::fs::write(file(&lab.files), rotate(&lab.sandbox)).unwrap();
+        let harness = harness_with(choice).await;
+        let first = token_at_east(&harness).await;
+        std::fs::write(file(&harness.files), rotate(&harness.sandbox)).unwrap();
         // The endpoint takes the token no longer, which is when the next is due.
-        lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
-        lab.hello().await.is(202);
-        assert_ne!(token_at_east(&lab).await, first, "{choice:?}");
+        harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
+        harness.broadcast().await.assert_status(202);
+        assert_ne!(token_at_east(&harness).await, first, "{choice:?}");
         if let Some(gauge) = gauge {
-            let ends = lab.metrics().await.sum(gauge, &[("credential", "east")]);
+            let ends = harness.metrics().await.sum(gauge, &[("credential", "east")]);
             let expected = (unix_now() + ANOTHER_LIFE).as_secs_f64();
             assert!((ends - expected).abs() < 60.0, "{gauge} {ends} is not {expected}");
         }
@@ -106,32 +107,34 @@ async fn rotated_file_is_used_at_the_next_acquisition() {
 #[tokio::test]
 async fn file_that_was_refused_for_good_is_tried_again_as_soon_as_it_changes() {
     for ByFile { choice, file, rotate, .. } in BY_FILE {
-        let lab = lab_with(choice).await;
-        let content = rotate(&lab.sandbox);
+        let harness = harness_with(choice).await;
+        let content = rotate(&harness.sandbox);
         // The endpoint takes the token no longer, and Entra takes the proof no longer.
-        lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
-        lab.hello().await.is(401);
+        harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
+        harness.broadcast().await.assert_status(401);
         wait_until("the old one is refused", async || {
-            lab.credential("east").await["last_error"].is_string().then_some(())
+            harness.credential("east").await["last_error"].is_string().then_some(())
         })
         .await;
-        std::fs::write(file(&lab.files), content).unwrap();
+        std::fs::write(file(&harness.files), content).unwrap();
         // Unless a file changes, nobody asks again for half a minute or more: longer than a test waits.
-        wait_until("the new one is in use", async || (lab.credential("east").await["state"] == "ready").then_some(()))
-            .await;
-        lab.hello().await.is(202);
+        wait_until("the new one is in use", async || {
+            (harness.credential("east").await["state"] == "ready").then_some(())
+        })
+        .await;
+        harness.broadcast().await.assert_status(202);
     }
 }
 
 /// The real binary with a client secret for `east`, and an Entra that makes another token each time.
-async fn process_with_secret(stage: &Stage) -> (Process, Files) {
+async fn process_with_secret(builder: &HarnessBuilder) -> (Process, Files) {
     let more = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n".to_owned();
     let config = GatewayConfig { more, ..GatewayConfig::default() };
     let config = config.with_credential("east", CredentialChoice::ClientSecret);
-    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
-    stage.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
+    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    builder.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     (process, files)
 }
@@ -152,33 +155,33 @@ async fn reload(process: &Process, files: &Files, from: &str, to: &str) {
 
 #[tokio::test]
 async fn credential_with_another_proof_goes_on_with_its_token_until_it_has_a_new_one() {
-    let stage = Stage::start().await;
-    let (process, files) = process_with_secret(&stage).await;
-    let hello = async || {
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = process_with_secret(&builder).await;
+    let broadcast = async || {
         let mut caller = Caller::connect(process.listener()).await;
-        caller.post(SEND, "application/json", HELLO).await.is(202);
-        let arrivals = stage.sandbox.endpoint("east").unwrap().server.journal().entries();
+        caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
+        let arrivals = builder.sandbox.endpoint("east").unwrap().server.journal().entries();
         let last = arrivals.into_iter().rfind(|entry| entry.path() != "/api/health").unwrap();
         last.authorization.unwrap().fingerprint.clone()
     };
-    let first = hello().await;
+    let first = broadcast().await;
     // Entra does not answer while the secret moves.
-    stage.sandbox.entra().faults().set(Fault::always(FaultKind::Hang));
-    std::fs::copy(&files.secret, stage.folder.path().join("moved")).unwrap();
+    builder.sandbox.entra().faults().set(Fault::always(FaultKind::Hang));
+    std::fs::copy(&files.secret, builder.folder.path().join("moved")).unwrap();
     reload(&process, &files, "\"client-secret\"", "\"moved\"").await;
-    assert_eq!(hello().await, first);
+    assert_eq!(broadcast().await, first);
     let expiry = process.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
     assert!(expiry > unix_now().as_secs_f64(), "the gauge is that of the token in service: {expiry}");
-    stage.sandbox.entra().faults().clear().await;
-    wait_until("the new proof has a token of its own", async || (hello().await != first).then_some(())).await;
+    builder.sandbox.entra().faults().clear().await;
+    wait_until("the new proof has a token of its own", async || (broadcast().await != first).then_some(())).await;
 }
 
 #[tokio::test]
 async fn another_identity_never_begins_with_the_token_of_the_one_before() {
     for (key, value) in [("tenant = ", SERVICE_CONNECTION), ("client_id = ", SERVICE_CONNECTION)] {
-        let stage = Stage::start().await;
-        let (process, files) = process_with_secret(&stage).await;
-        stage.sandbox.entra().faults().set(Fault::always(FaultKind::Reset));
+        let builder = HarnessBuilder::start().await;
+        let (process, files) = process_with_secret(&builder).await;
+        builder.sandbox.entra().faults().set(Fault::always(FaultKind::Reset));
         let text = std::fs::read_to_string(&files.config).unwrap();
         let of_east = text.split("[credentials.east]").nth(1).unwrap();
         let line = of_east.lines().find(|line| line.starts_with(key)).unwrap();
@@ -187,20 +190,23 @@ async fn another_identity_never_begins_with_the_token_of_the_one_before() {
         std::fs::write(&files.config, format!("{head}# another identity\n[credentials.east]{tail}")).unwrap();
         reload(&process, &files, "# another identity", "# the other identity").await;
         let mut caller = Caller::connect(process.listener()).await;
-        stage.sandbox.endpoint("east").unwrap().server.journal().clear();
-        caller.post(SEND, "application/json", HELLO).await.is_refused(503, "token_unavailable");
-        let arrivals = stage.sandbox.endpoint("east").unwrap().server.journal().entries();
+        builder.sandbox.endpoint("east").unwrap().server.journal().clear();
+        caller
+            .post(BROADCAST_PATH, "application/json", BROADCAST_BODY)
+            .await
+            .assert_gateway_error(503, "token_unavailable");
+        let arrivals = builder.sandbox.endpoint("east").unwrap().server.journal().entries();
         assert!(arrivals.iter().all(|entry| entry.authorization.is_none()), "{arrivals:#?}");
     }
 }
 
 #[tokio::test]
 async fn link_to_another_file_of_the_same_time_and_length_is_followed() {
-    let stage = Stage::start().await;
-    let folder = stage.folder.path();
+    let builder = HarnessBuilder::start().await;
+    let folder = builder.folder.path();
     let store = tempfile::tempdir().unwrap();
     let config = GatewayConfig::default().with_credential("east", CredentialChoice::TokenFile);
-    let files = stage.sandbox.write_files(folder, &config).unwrap();
+    let files = builder.sandbox.write_files(folder, &config).unwrap();
     let tokens = ["one", "two"].map(|name| store.path().join(name));
     for (path, letter) in tokens.iter().zip(["a", "b"]) {
         std::fs::write(path, letter.repeat(40)).unwrap();

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use serde_json::json;
 use signalr_gateway::sandbox::{APP_CLIENT_ID, Connection, Delivery, Fault, FaultKind, Role, TENANT_B};
 
-use crate::support::{ALL_OPERATIONS, Answer, Lab, Raw, wait_until};
+use crate::support::{ALL_OPERATIONS, Answer, Harness, RawConnection, wait_until};
 
 /// What the SDK makes of a connection string with `AccessKey=not-a-secret-0000000`.
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjEyMyJ9.eyJuYW1laWQiOiJob3N0XzEifQ.bm90LW91cnM";
@@ -64,7 +64,7 @@ fn frames() -> Vec<u8> {
 }
 
 /// Sends a call as the SDK does: content of unknown length, so chunked. No token if `token` is none, as health probes.
-async fn send(raw: &mut Raw, method: &str, target: &str, body: Body, token: Option<&str>) -> Answer {
+async fn send(raw: &mut RawConnection, method: &str, target: &str, body: Body, token: Option<&str>) -> Answer {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost:8080\r\n");
     if let Some(token) = token {
         write!(head, "Authorization: Bearer {token}\r\nAsrs-User-Agent: {AGENT}\r\n").unwrap();
@@ -88,13 +88,13 @@ async fn send(raw: &mut Raw, method: &str, target: &str, body: Body, token: Opti
 }
 
 /// A laboratory that lets everything pass, with `ann` connected to hub `chat` of `east`.
-async fn lab() -> (Lab, Connection) {
-    let lab = Lab::start(|plan| {
-        plan.allow(&ALL_OPERATIONS);
+async fn harness() -> (Harness, Connection) {
+    let harness = Harness::start(|options| {
+        options.allow(&ALL_OPERATIONS);
     })
     .await;
-    let ann = lab.endpoint("east").hubs.connect("chat", Some("user/ann"));
-    (lab, ann)
+    let ann = harness.endpoint("east").hubs.connect("chat", Some("user/ann"));
+    (harness, ann)
 }
 
 /// A call of the SDK and what it wants to see: a status, and `x-ms-error-code` where a 404 is expected.
@@ -161,13 +161,13 @@ const CALLS_OF_V1: &[Row] = &[
 
 /// Sends rows one after the other, and holds against them what arrives at the endpoint and what comes back.
 async fn walk(rows: &[Row]) {
-    let (lab, ann) = lab().await;
+    let (harness, ann) = harness().await;
     // As .NET's connection pool: one connection, kept.
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     for &(call, method, target, body, status, error_code) in rows {
         let target = target.replace('P', "/api/hubs/chat").replace("{c}", ann.id());
         let target = target.replace("?V", "?api-version=2022-06-01");
-        lab.forget_arrivals();
+        harness.clear_arrivals();
         let answer = send(&mut raw, method, &target, body, Some(TOKEN)).await;
         assert_eq!(
             (answer.status.as_u16(), answer.header("x-ms-error-code")),
@@ -175,16 +175,16 @@ async fn walk(rows: &[Row]) {
             "{call}: {answer:?}"
         );
         assert_eq!(answer.header("signalr-gateway-error"), None, "{call}");
-        let arrived = lab.arrival("east");
+        let arrived = harness.arrival("east");
         assert_eq!((arrived.method.as_str(), arrived.target.as_str()), (method, target.as_str()), "{call}");
         assert_eq!(arrived.header("content-type"), body.content_type(), "{call}");
         assert_eq!(arrived.body.as_deref(), Some(&*body.bytes()), "{call}");
         assert_eq!(arrived.header("asrs-user-agent"), Some(AGENT), "{call}");
-        assert_eq!(arrived.host, lab.endpoint("east").server.address().to_string(), "{call}");
+        assert_eq!(arrived.host, harness.endpoint("east").server.address().to_string(), "{call}");
         let authorization = arrived.authorization.as_ref().unwrap();
         assert_eq!(authorization.claim("tid"), Some(TENANT_B), "{call}: the token is the gateway's own");
     }
-    assert!(lab.arrivals("west").is_empty());
+    assert!(harness.arrivals("west").is_empty());
 }
 
 #[tokio::test]
@@ -199,18 +199,20 @@ async fn calls_of_old_versions_of_the_sdk_do_so_too() {
 
 #[tokio::test]
 async fn application_and_hub_are_escaped_as_the_sdk_does_and_stay_so() {
-    let (lab, _ann) = lab().await;
+    let (harness, _ann) = harness().await;
     let target = "/api/hubs/chat/users/user%2Fa/:send?application=app%60x&api-version=2022-06-01";
-    send(&mut lab.raw().await, "POST", target, Body::Json, Some(TOKEN)).await;
-    assert_eq!(lab.arrival("east").target, target);
+    send(&mut harness.raw_connection().await, "POST", target, Body::Json, Some(TOKEN)).await;
+    assert_eq!(harness.arrival("east").target, target);
 }
 
 #[tokio::test]
 async fn clients_get_what_the_sdk_sends_in_json_and_in_frames() {
-    let (lab, mut ann) = lab().await;
-    let mut raw = lab.raw().await;
+    let (harness, mut ann) = harness().await;
+    let mut raw = harness.raw_connection().await;
     for body in [Body::Json, Body::Frames] {
-        send(&mut raw, "POST", "/api/hubs/chat/:send?api-version=2022-06-01", body, Some(TOKEN)).await.is(202);
+        send(&mut raw, "POST", "/api/hubs/chat/:send?api-version=2022-06-01", body, Some(TOKEN))
+            .await
+            .assert_status(202);
         let Some(Delivery::Message(message)) = ann.try_recv() else { panic!("{body:?} was not delivered") };
         let invocation = message.invocation().unwrap();
         assert_eq!((&*invocation.target, &invocation.json_arguments()[0]), ("hello", &json!("world")), "{body:?}");
@@ -220,8 +222,8 @@ async fn clients_get_what_the_sdk_sends_in_json_and_in_frames() {
 /// Of later versions: invocations with an answer, streams, and lists.
 #[tokio::test]
 async fn newer_calls_of_the_sdk() {
-    let (lab, mut ann) = lab().await;
-    let mut raw = lab.raw().await;
+    let (harness, mut ann) = harness().await;
+    let mut raw = harness.raw_connection().await;
     let connection = format!("/api/hubs/chat/connections/{}", ann.id());
 
     let target = format!("{connection}/:invoke?api-version=2024-12-01");
@@ -229,32 +231,32 @@ async fn newer_calls_of_the_sdk() {
         let Some(Delivery::Invoke { id, .. }) = ann.recv().await else { panic!("the client was not asked") };
         assert!(ann.complete(&id, Ok("an answer".into())));
     });
-    assert_eq!(answer.is(200).json(), json!({ "result": "an answer" }));
+    assert_eq!(answer.assert_status(200).json(), json!({ "result": "an answer" }));
 
     for (call, body) in [(":send", Body::Item), (":complete?error=it%20broke", Body::None)] {
-        lab.forget_arrivals();
+        harness.clear_arrivals();
         let separator = if call.contains('?') { '&' } else { '?' };
         let target = format!("{connection}/streams/s1/{call}{separator}api-version=2024-12-01");
-        send(&mut raw, "POST", &target, body, Some(TOKEN)).await.is(202);
-        let arrived = lab.arrival("east");
+        send(&mut raw, "POST", &target, body, Some(TOKEN)).await.assert_status(202);
+        let arrived = harness.arrival("east");
         assert_eq!((arrived.target, arrived.body.as_deref()), (target, Some(&*body.bytes())));
     }
 }
 
 #[tokio::test]
 async fn list_goes_on_through_the_gateway_with_the_link_that_the_sdk_was_given() {
-    let (lab, _ann) = lab().await;
-    let hubs = &lab.endpoint("east").hubs;
+    let (harness, _ann) = harness().await;
+    let hubs = &harness.endpoint("east").hubs;
     let members: Vec<_> = (0..5).map(|_| hubs.connect("chat", Some("bob"))).collect();
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     for member in &members {
         let target = format!("/api/hubs/chat/groups/g/connections/{}?api-version=2024-12-01", member.id());
-        send(&mut raw, "PUT", &target, Body::None, Some(TOKEN)).await.is(200);
+        send(&mut raw, "PUT", &target, Body::None, Some(TOKEN)).await.assert_status(200);
     }
     let mut target = "/api/hubs/chat/groups/g/connections?api-version=2024-12-01&top=4&maxPageSize=3".to_owned();
     let mut found = Vec::new();
     loop {
-        let page = send(&mut raw, "GET", &target, Body::None, Some(TOKEN)).await.is(200).json();
+        let page = send(&mut raw, "GET", &target, Body::None, Some(TOKEN)).await.assert_status(200).json();
         found.push(page["value"].as_array().unwrap().len());
         let Some(link) = page["nextLink"].as_str() else { break };
         // The SDK asks for the link as it stands, so it has to be absolute and lead here.
@@ -266,55 +268,64 @@ async fn list_goes_on_through_the_gateway_with_the_link_that_the_sdk_was_given()
 
 #[tokio::test]
 async fn health_probes_need_no_token_and_go_no_further() {
-    let (lab, _ann) = lab().await;
-    let mut raw = lab.raw().await;
+    let (harness, _ann) = harness().await;
+    let mut raw = harness.raw_connection().await;
     for token in [None, Some(TOKEN)] {
         let answer = send(&mut raw, "HEAD", "/api/health?api-version=2022-06-01", Body::None, token).await;
-        assert_eq!(answer.is(200).body.len(), 0);
+        assert_eq!(answer.assert_status(200).body.len(), 0);
     }
-    assert!(lab.arrivals("east").is_empty());
+    assert!(harness.arrivals("east").is_empty());
 }
 
 #[tokio::test]
 async fn signing_keys_are_handed_out_where_the_listener_lets_them() {
     // Negotiate with an Entra identity: the SDK fetches a key to sign its clients' tokens with.
     let path = "/api/v1/auth/accessKey";
-    let lab = Lab::start(|_| {}).await;
-    send(&mut lab.raw().await, "GET", path, Body::None, Some(TOKEN)).await.is_refused(403, "operation_not_allowed");
+    let harness = Harness::start(|_| {}).await;
+    send(&mut harness.raw_connection().await, "GET", path, Body::None, Some(TOKEN))
+        .await
+        .assert_gateway_error(403, "operation_not_allowed");
 
-    let (lab, _ann) = lab_of_app_server().await;
+    let (harness, _ann) = harness_of_app_server().await;
     let key = wait_until("the role takes effect", async || {
-        let answer = send(&mut lab.raw().await, "GET", path, Body::None, Some(TOKEN)).await;
+        let answer = send(&mut harness.raw_connection().await, "GET", path, Body::None, Some(TOKEN)).await;
         (answer.status == 200).then(|| answer.json())
     })
     .await;
     assert!(["AccessKey", "KeyId"].iter().all(|name| key[name].as_str().is_some_and(|text| !text.is_empty())), "{key}");
 }
 
-async fn lab_of_app_server() -> (Lab, Connection) {
-    let (lab, ann) = lab().await;
-    lab.sandbox.directory().edit(|directory| {
+async fn harness_of_app_server() -> (Harness, Connection) {
+    let (harness, ann) = harness().await;
+    harness.sandbox.directory().edit(|directory| {
         let app = directory.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap();
         app.roles.push(("east".to_owned(), Role::AppServer));
     });
-    (lab, ann)
+    (harness, ann)
 }
 
 /// The SDK repeats what answers 500 and above, so the status has to say whether something was sent.
 #[tokio::test]
 async fn what_the_sdk_repeats_was_not_delivered() {
-    let (lab, mut ann) = lab().await;
+    let (harness, mut ann) = harness().await;
     let send_it = async || {
-        send(&mut lab.raw().await, "POST", "/api/hubs/chat/:send?api-version=2022-06-01", Body::Json, Some(TOKEN)).await
+        send(
+            &mut harness.raw_connection().await,
+            "POST",
+            "/api/hubs/chat/:send?api-version=2022-06-01",
+            Body::Json,
+            Some(TOKEN),
+        )
+        .await
     };
     for name in ["east", "west"] {
-        lab.endpoint(name).server.faults().refuse().await;
+        harness.endpoint(name).server.faults().refuse().await;
     }
-    send_it().await.is_refused(503, "endpoint_unavailable");
+    send_it().await.assert_gateway_error(503, "endpoint_unavailable");
     assert!(ann.try_recv().is_none());
     for name in ["east", "west"] {
-        lab.endpoint(name).server.faults().clear().await;
+        harness.endpoint(name).server.faults().clear().await;
     }
-    lab.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(429)));
+    harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(429)));
     assert_eq!(send_it().await.status, 429, "the service's own answer, which the SDK does not repeat");
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use signalr_gateway::sandbox::{APP_CLIENT_ID, CredentialChoice, Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
 
-use crate::support::{ALL_OPERATIONS, Answer, Caller, HELLO, Process, SEND, Stage, hello, request, run_in, wait_until};
+use crate::support::{
+    ALL_OPERATIONS, Answer, BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, broadcast_request,
+    request, run_in, wait_until,
+};
 
 /// What is looked for, under the name by which a failing test may mention it.
 struct Canaries(Vec<(String, String)>);
@@ -24,14 +27,14 @@ impl Canaries {
     }
 }
 
-fn canaries(stage: &Stage, folder: &std::path::Path) -> Canaries {
+fn canaries(builder: &HarnessBuilder, folder: &std::path::Path) -> Canaries {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     let mut found = vec![("the client secret".to_owned(), read("client-secret").unwrap())];
-    let (_, header) = stage.sandbox.app_service_identity();
+    let (_, header) = builder.sandbox.app_service_identity();
     found.push(("the secret of App Service".to_owned(), header.expose().to_owned()));
-    found.push(("GitHub's request token".to_owned(), stage.sandbox.github_actions().1.expose().to_owned()));
-    found.push(("a job's access token".to_owned(), stage.sandbox.azure_pipelines().1.expose().to_owned()));
-    found.push(("an OAuth 2.0 secret".to_owned(), stage.sandbox.oauth2_client().1.expose().to_owned()));
+    found.push(("GitHub's request token".to_owned(), builder.sandbox.github_actions().1.expose().to_owned()));
+    found.push(("a job's access token".to_owned(), builder.sandbox.azure_pipelines().1.expose().to_owned()));
+    found.push(("an OAuth 2.0 secret".to_owned(), builder.sandbox.oauth2_client().1.expose().to_owned()));
     for endpoint in ["east", "west"] {
         found.extend(read(&format!("{endpoint}-access-key")).map(|key| ("an access key".to_owned(), key)));
         found.extend(read(&format!("{endpoint}-token")).map(|token| ("a token file".to_owned(), token)));
@@ -51,13 +54,13 @@ fn canaries(stage: &Stage, folder: &std::path::Path) -> Canaries {
 }
 
 /// A life with everything that may go wrong.
-async fn live_through(stage: &Stage, process: &Process, shown: &mut Vec<(String, String)>) {
+async fn live_through(builder: &HarnessBuilder, process: &Process, shown: &mut Vec<(String, String)>) {
     let mut caller = Caller::connect(process.listener()).await;
     let mut note = |what: &str, answer: Answer| {
         shown.push((what.to_owned(), format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body))));
     };
     for hub in ["east", "west"] {
-        let faults = stage.sandbox.endpoint(hub).unwrap().server.faults();
+        let faults = builder.sandbox.endpoint(hub).unwrap().server.faults();
         let send = |id: &str| {
             request("POST", &format!("/api/hubs/{hub}/:send?api-version=2022-11-01"))
                 .header("content-type", "application/json")
@@ -65,19 +68,19 @@ async fn live_through(stage: &Stage, process: &Process, shown: &mut Vec<(String,
                 .header("cookie", "of-the-caller-canary")
                 .header("x-request-id", id)
         };
-        note("a good answer", caller.send(send("good"), HELLO).await);
+        note("a good answer", caller.send(send("good"), BROADCAST_BODY).await);
         faults.set(Fault::times(1, FaultKind::status(401)));
-        note("an answer after a refused token", caller.send(send("replaced"), HELLO).await);
+        note("an answer after a refused token", caller.send(send("replaced"), BROADCAST_BODY).await);
         faults.set(Fault::times(1, FaultKind::html(403)));
-        note("a 403", caller.send(send("forbidden"), HELLO).await);
+        note("a 403", caller.send(send("forbidden"), BROADCAST_BODY).await);
         faults.set(Fault::times(1, FaultKind::Reset));
-        note("a 502", caller.send(send("reset"), HELLO).await);
+        note("a 502", caller.send(send("reset"), BROADCAST_BODY).await);
         faults.refuse().await;
-        note("an unreachable endpoint", caller.send(send("refused"), HELLO).await);
+        note("an unreachable endpoint", caller.send(send("refused"), BROADCAST_BODY).await);
         faults.clear().await;
     }
-    note("an unknown path", caller.post("/of-the-caller", "text/plain", HELLO).await);
-    note("a foreign host", caller.send(hello().header("host", "evil.example"), HELLO).await);
+    note("an unknown path", caller.post("/of-the-caller", "text/plain", BROADCAST_BODY).await);
+    note("a foreign host", caller.send(broadcast_request().header("host", "evil.example"), BROADCAST_BODY).await);
     for path in ["/", "/status", "/metrics", "/readyz", "/livez"] {
         let answer = Caller::connect(process.admin()).await.call("GET", path).await;
         shown.push((path.to_owned(), answer.text()));
@@ -85,10 +88,10 @@ async fn live_through(stage: &Stage, process: &Process, shown: &mut Vec<(String,
 }
 
 /// What platforms put into the environment of a gateway that runs there, and where its `az` is.
-fn environment(stage: &Stage) -> Vec<(&'static str, String)> {
-    let folder = stage.folder.path();
+fn environment(builder: &HarnessBuilder) -> Vec<(&'static str, String)> {
+    let folder = builder.folder.path();
     let ((github, github_token), (pipelines, pipelines_token)) =
-        (stage.sandbox.github_actions(), stage.sandbox.azure_pipelines());
+        (builder.sandbox.github_actions(), builder.sandbox.azure_pipelines());
     vec![
         ("ACTIONS_ID_TOKEN_REQUEST_URL", github),
         ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", github_token.expose().to_owned()),
@@ -101,10 +104,10 @@ fn environment(stage: &Stage) -> Vec<(&'static str, String)> {
 }
 
 /// Writes an `az` that fails for all tries of an acquisition and then prints a token, each time with the token on stderr.
-fn write_azure_cli(stage: &Stage) {
+fn write_azure_cli(builder: &HarnessBuilder) {
     use std::os::unix::fs::PermissionsExt as _;
-    let folder = stage.folder.path();
-    std::fs::write(folder.join("az.token"), stage.sandbox.ready_token("east", Duration::from_secs(600)).unwrap())
+    let folder = builder.folder.path();
+    std::fs::write(folder.join("az.token"), builder.sandbox.ready_token("east", Duration::from_secs(600)).unwrap())
         .unwrap();
     let script = "#!/bin/sh\ntoken=$(cat \"$0.token\")\necho \"debug: $token\" >&2\n\
                   echo >> \"$0.ran\"; [ $(wc -l < \"$0.ran\") -gt 3 ] || exit 1\n\
@@ -130,7 +133,7 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
         (WorkloadIdentity, FederatedCommand),
         (AzureCli, FederatedGcp),
     ] {
-        let stage = Stage::start().await;
+        let builder = HarnessBuilder::start().await;
         let config = GatewayConfig {
             operations: ALL_OPERATIONS.map(str::to_owned).to_vec(),
             more: "[[routes]]\nname = \"east\"\nmatch = { hub = \"east\" }\nendpoints = [\"east\"]\n\
@@ -138,25 +141,25 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
                 .to_owned(),
             ..GatewayConfig::default().with_credential("east", east).with_credential("west", west)
         };
-        let folder = stage.folder.path();
-        let files = stage.sandbox.write_files(folder, &config).unwrap();
+        let folder = builder.folder.path();
+        let files = builder.sandbox.write_files(folder, &config).unwrap();
         // Entra refuses first, at length, and describes what it was sent.
         let description = r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1\r\nCorrelation ID: 2","error_codes":[7000215]}"#;
         // Not to whom nothing but time would help: a refusal is left alone for a minute unless a file changes.
         let tenant = if west == FederatedFile { TENANT_C } else { TENANT_B };
         let refused = Fault::times(1, FaultKind::json(401, description)).on_path(&format!("/{tenant}"));
-        stage.sandbox.entra().faults().set(refused);
-        for host in [stage.sandbox.imds(), stage.sandbox.providers(), stage.sandbox.gcp_metadata()] {
+        builder.sandbox.entra().faults().set(refused);
+        for host in [builder.sandbox.imds(), builder.sandbox.providers(), builder.sandbox.gcp_metadata()] {
             host.faults().set(Fault::times(1, FaultKind::status(500)));
         }
-        write_azure_cli(&stage);
-        let environment = environment(&stage);
+        write_azure_cli(&builder);
+        let environment = environment(&builder);
         let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let filter = "logging.filter=trace,azure_identity=trace,azure_core=trace,typespec_client_core=trace";
         let arguments =
             ["run", "--config", files.config.to_str().unwrap(), "--set", filter, "--set", "shutdown.delay=0s"];
         let process = Process::start(&arguments, &environment, folder).await;
-        let canaries = canaries(&stage, folder);
+        let canaries = canaries(&builder, folder);
         let mut shown = Vec::new();
         // Each file is written anew, which has it read again at once.
         wait_until("all credentials are ready", async || {
@@ -172,9 +175,9 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
             credentials.iter().all(|credential| credential["state"] == "ready").then_some(())
         })
         .await;
-        live_through(&stage, &process, &mut shown).await;
+        live_through(&builder, &process, &mut shown).await;
         let sent: usize =
-            stage.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().entries().len()).sum();
+            builder.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().entries().len()).sum();
         assert!(sent >= 8, "{sent}");
         let config = files.config.to_str().unwrap();
         for arguments in [vec!["doctor", "--config", config], vec!["token", "east", "--config", config]] {
@@ -194,22 +197,22 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
 
 #[tokio::test]
 async fn what_is_checked_and_refused_shows_no_secret() {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     let config = GatewayConfig::default().with_credential("east", CredentialChoice::AccessKey);
-    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
-    let canaries = canaries(&stage, stage.folder.path());
+    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    let canaries = canaries(&builder, builder.folder.path());
     let config = files.config.to_str().unwrap();
     for arguments in [
         vec!["check", "--config", config],
         vec!["check", "--config", config, "--json"],
-        vec!["explain", "--config", config, "POST", SEND],
+        vec!["explain", "--config", config, "POST", BROADCAST_PATH],
     ] {
         let finished = crate::support::run(&arguments).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
         canaries.assert_absent(&arguments.join(" "), &format!("{}{}", finished.stdout, finished.stderr));
     }
     // A secret pasted where it does not belong is not repeated.
-    let pasted = stage.sandbox.client_secret().expose().to_owned();
+    let pasted = builder.sandbox.client_secret().expose().to_owned();
     let text = std::fs::read_to_string(&files.config).unwrap();
     let text = text.replacen("key = { file = \"east-access-key\" }", &format!("key = \"{pasted}\""), 1);
     assert!(text.contains(&pasted));

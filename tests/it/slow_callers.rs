@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::frames::{
     DATA, END_STREAM, Frames, INITIAL_WINDOW_SIZE, Outcome, RST_STREAM, WINDOW_UPDATE, frame, headers, pseudo,
 };
-use crate::support::{Lab, Plan, in_time, wait_until};
+use crate::support::{GatewayOptions, Harness, wait_until, with_timeout};
 
 /// A call whose answer is streamed.
 const CHECK: &str = "/api/v1/hubs/chat/users/ann";
@@ -22,30 +22,30 @@ const LARGE: usize = 16 * 1024 * 1024;
 const CANCEL: u32 = 8;
 
 /// A gateway whose endpoints answer with a body of `length` bytes.
-async fn lab(length: usize, write_timeout: &str) -> Lab {
-    let lab = Lab::start(|plan: &mut Plan| {
-        plan.set("timeouts.write", write_timeout);
-        plan.set("listeners.default.max_requests", "3").set("limits.queue_time", "50ms");
+async fn harness(length: usize, write_timeout: &str) -> Harness {
+    let harness = Harness::start(|options: &mut GatewayOptions| {
+        options.set("timeouts.write", write_timeout);
+        options.set("listeners.default.max_requests", "3").set("limits.queue_time", "50ms");
     })
     .await;
-    for endpoint in lab.sandbox.endpoints() {
+    for endpoint in harness.sandbox.endpoints() {
         let answer = FaultKind::body(200, "text/plain", &"x".repeat(length));
         endpoint.server.faults().set(Fault::always(answer).on_path("/api/v1/hubs"));
     }
-    lab
+    harness
 }
 
 /// Waits until so many calls were received by the endpoint, which answers at once.
-async fn wait_until_calls_are_answered(lab: &Lab, calls: usize) {
-    wait_until("the calls have arrived", async || (lab.arrivals("east").len() >= calls).then_some(())).await;
+async fn wait_until_calls_are_answered(harness: &Harness, calls: usize) {
+    wait_until("the calls have arrived", async || (harness.arrivals("east").len() >= calls).then_some(())).await;
 }
 
-async fn wait_until_all_is_free(lab: &Lab) {
+async fn wait_until_all_is_free(harness: &Harness) {
     wait_until("no request is in flight", async || {
-        (lab.metrics().await.sum("requests_in_flight", &[]) < 0.5).then_some(())
+        (harness.metrics().await.sum("requests_in_flight", &[]) < 0.5).then_some(())
     })
     .await;
-    lab.caller().await.call("HEAD", CHECK).await.is(200);
+    harness.caller().await.call("HEAD", CHECK).await.assert_status(200);
 }
 
 /// A caller that sends a call and never reads. Its socket takes little.
@@ -54,7 +54,7 @@ async fn silent_http1(address: SocketAddr) -> TcpStream {
     socket.set_recv_buffer_size(4 * 1024).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     let request = format!("GET {CHECK} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    in_time("writing", stream.write_all(request.as_bytes())).await.unwrap();
+    with_timeout("writing", stream.write_all(request.as_bytes())).await.unwrap();
     stream
 }
 
@@ -74,13 +74,13 @@ fn streams() -> impl Iterator<Item = u32> {
 
 #[tokio::test]
 async fn http2_caller_that_grants_no_window_frees_its_calls() {
-    let lab = lab(100, "400ms").await;
-    let mut caller = silent_http2(lab.listener("default")).await;
+    let harness = harness(100, "400ms").await;
+    let mut caller = silent_http2(harness.listener("default")).await;
     for stream in streams() {
         let reset = caller.next_of(RST_STREAM, stream).await.unwrap();
         assert_eq!(reset.payload, CANCEL.to_be_bytes());
     }
-    wait_until_all_is_free(&lab).await;
+    wait_until_all_is_free(&harness).await;
     // The connection itself is well.
     caller.write(&headers(99, END_STREAM, &pseudo("HEAD", CHECK))).await;
     assert_eq!(caller.outcome(99).await, Some(Outcome::Answer));
@@ -88,8 +88,8 @@ async fn http2_caller_that_grants_no_window_frees_its_calls() {
 
 #[tokio::test]
 async fn http2_caller_that_takes_byte_after_byte_makes_no_progress() {
-    let lab = lab(1000, "400ms").await;
-    let mut caller = silent_http2(lab.listener("default")).await;
+    let harness = harness(1000, "400ms").await;
+    let mut caller = silent_http2(harness.listener("default")).await;
     let began = Instant::now();
     let (mut bytes, mut is_reset) = (0, false);
     while !is_reset {
@@ -106,49 +106,49 @@ async fn http2_caller_that_takes_byte_after_byte_makes_no_progress() {
         }
     }
     assert!((1..1000).contains(&bytes) && began.elapsed() < Duration::from_secs(10), "{bytes}");
-    wait_until_all_is_free(&lab).await;
+    wait_until_all_is_free(&harness).await;
 }
 
 #[tokio::test]
 async fn http1_caller_that_does_not_read_frees_its_call() {
-    let lab = lab(LARGE, "400ms").await;
+    let harness = harness(LARGE, "400ms").await;
     let mut callers = Vec::new();
     for _ in 0..MOST {
-        callers.push(silent_http1(lab.listener("default")).await);
+        callers.push(silent_http1(harness.listener("default")).await);
     }
-    wait_until_calls_are_answered(&lab, MOST).await;
+    wait_until_calls_are_answered(&harness, MOST).await;
     for mut caller in callers {
         // As far as the socket took it; then the connection was closed.
         let mut received = Vec::new();
-        wait_until_all_is_free(&lab).await;
-        let _reset = in_time("the end of the connection", caller.read_to_end(&mut received)).await;
+        wait_until_all_is_free(&harness).await;
+        let _reset = with_timeout("the end of the connection", caller.read_to_end(&mut received)).await;
         assert!(received.len() < LARGE, "{}", received.len());
     }
 }
 
 #[tokio::test]
 async fn http2_caller_whose_socket_takes_no_more_holds_nothing() {
-    let lab = lab(LARGE, "400ms").await;
+    let harness = harness(LARGE, "400ms").await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
-    let stream = socket.connect(lab.listener("default")).await.unwrap();
+    let stream = socket.connect(harness.listener("default")).await.unwrap();
     let most = (1 << 31) - 1;
     let mut caller = Frames::over(stream, &[(INITIAL_WINDOW_SIZE, most)]).await;
     caller.write(&frame(WINDOW_UPDATE, 0, 0, &(most - 65_535).to_be_bytes())).await;
     for stream in streams() {
         caller.write(&headers(stream, END_STREAM, &pseudo("GET", CHECK))).await;
     }
-    wait_until_calls_are_answered(&lab, MOST).await;
+    wait_until_calls_are_answered(&harness, MOST).await;
     // By the time of each stream or by that of the connection, whichever passes first: a connection whose streams were all reset
     // stays if its caller reads again.
-    wait_until_all_is_free(&lab).await;
+    wait_until_all_is_free(&harness).await;
 }
 
 #[tokio::test]
 async fn caller_that_reads_slowly_gets_all_of_its_answer() {
     // In all it takes longer than the write timeout.
-    let lab = lab(100 * 16 * 1024, "3s").await;
-    let mut caller = Frames::connect(lab.listener("default"), &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let harness = harness(100 * 16 * 1024, "3s").await;
+    let mut caller = Frames::connect(harness.listener("default"), &[(INITIAL_WINDOW_SIZE, 0)]).await;
     caller.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
     let (mut bytes, mut has_ended) = (0, false);
     while !has_ended {
@@ -165,32 +165,32 @@ async fn caller_that_reads_slowly_gets_all_of_its_answer() {
 
 #[tokio::test]
 async fn callers_that_do_not_read_do_not_hold_up_the_end() {
-    let lab = lab(LARGE, "400ms").await;
-    let address = lab.listener("default");
+    let harness = harness(LARGE, "400ms").await;
+    let address = harness.listener("default");
     let _http2 = silent_http2(address).await;
-    wait_until_all_is_free(&lab).await;
+    wait_until_all_is_free(&harness).await;
     let (first, second) = (silent_http1(address).await, silent_http1(address).await);
     // Those of before, the one that found all free, and these.
-    wait_until_calls_are_answered(&lab, MOST + 3).await;
+    wait_until_calls_are_answered(&harness, MOST + 3).await;
     let mut third = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     third.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
     assert_eq!(third.outcome(1).await, Some(Outcome::Answer));
     let began = Instant::now();
-    lab.shutdown().await.unwrap();
+    harness.shutdown().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop((first, second));
 }
 
 #[tokio::test]
 async fn callers_that_do_not_finish_do_not_hold_up_the_end() {
-    let lab = lab(10, "400ms").await;
-    let address = lab.listener("default");
+    let harness = harness(10, "400ms").await;
+    let address = harness.listener("default");
     // Half a head, at the start of a connection and after a request.
-    let mut first = lab.raw().await;
+    let mut first = harness.raw_connection().await;
     first.write("POST /api/hubs/chat/:send HTTP/1.1\r\nhost: local").await;
-    let mut second = lab.raw().await;
+    let mut second = harness.raw_connection().await;
     second.write(format!("HEAD {CHECK} HTTP/1.1\r\nhost: localhost\r\n\r\nPOST /api")).await;
-    second.answer_to("HEAD").await.unwrap().is(200);
+    second.answer_to("HEAD").await.unwrap().assert_status(200);
     // Nothing after a request; the PING of a graceful shutdown is not answered.
     let mut third = Frames::connect(address, &[]).await;
     third.write(&headers(1, END_STREAM, &pseudo("HEAD", CHECK))).await;
@@ -200,6 +200,6 @@ async fn callers_that_do_not_finish_do_not_hold_up_the_end() {
     let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();
     fourth.write(&headers(1, 0, &fields)).await;
     let began = Instant::now();
-    lab.shutdown().await.unwrap();
+    harness.shutdown().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
 }

@@ -12,7 +12,9 @@ use signalr_gateway::sandbox::{
 };
 use tokio::net::TcpListener;
 
-use crate::support::{Caller, HELLO, Lab, Process, SEND, Samples, Stage, in_time, wait_until};
+use crate::support::{
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, Samples, wait_until, with_timeout,
+};
 
 const BY_HUB: &str = "[[routes]]\nname = \"east\"\nmatch = { hub = \"chat\" }\nendpoints = [\"east\"]\n\
                       [[routes]]\nname = \"west\"\nendpoints = [\"west\"]\n";
@@ -115,11 +117,11 @@ const FALLS: &[Fall] = &[
     },
 ];
 
-async fn cold(sandbox: Stage, more: &str) -> Lab {
+async fn cold(sandbox: HarnessBuilder, more: &str) -> Harness {
     sandbox
-        .gateway(|plan| {
-            plan.wait_until_ready = false;
-            plan.set("process.workers", "1").more(more);
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
+            options.set("process.workers", "1").append_toml(more);
         })
         .await
 }
@@ -137,24 +139,24 @@ fn waits(metrics: &Samples) -> f64 {
 
 /// A cold start under a fault: callers are told to come back, people are told why.
 async fn cold_start(fall: &Fall) {
-    let stage = Stage::start().await;
-    (fall.begins)(&stage.sandbox);
-    let lab = cold(stage, EAST_ALONE).await;
-    let answer = lab.hello().await;
-    answer.is_refused(503, "token_unavailable");
+    let builder = HarnessBuilder::start().await;
+    (fall.begins)(&builder.sandbox);
+    let harness = cold(builder, EAST_ALONE).await;
+    let answer = harness.broadcast().await;
+    answer.assert_gateway_error(503, "token_unavailable");
     let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     // Entra's two hours are cut to five minutes, and nobody is invited to come back at once.
     assert!((1..=301).contains(&retry_after), "{}: {retry_after}", fall.what);
     for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1"] {
         assert!(!answer.text().contains(hidden), "{}: {}", fall.what, answer.text());
     }
-    let credential = lab.credential("east").await;
+    let credential = harness.credential("east").await;
     let told = credential["last_error"].as_str().unwrap_or_default();
     assert!(credential["state"] == "unavailable" && told.contains(fall.told), "{}: {credential}", fall.what);
     assert!(!told.chars().any(char::is_control), "{}: {told:?}", fall.what);
-    let counted = lab.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", fall.reason)]);
+    let counted = harness.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", fall.reason)]);
     assert!(counted >= 1.0, "{}: not counted as {}", fall.what, fall.reason);
-    assert!(lab.arrivals("east").is_empty(), "{}", fall.what);
+    assert!(harness.arrivals("east").is_empty(), "{}", fall.what);
 }
 
 #[tokio::test]
@@ -164,27 +166,27 @@ async fn each_fault_of_entra_at_a_cold_start_is_named_and_bounded() {
 
 /// A refresh that fails while the token lives: nobody notices.
 async fn refresh(fall: &Fall) {
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     // It is due after half of it, fails within two seconds more, and the token serves for four more.
-    stage.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(16));
-    let lab = stage
-        .gateway(|plan| {
-            plan.set("process.workers", "1").more(EAST_ALONE);
+    builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(16));
+    let harness = builder
+        .start_gateway(|options| {
+            options.set("process.workers", "1").append_toml(EAST_ALONE);
         })
         .await;
-    (fall.begins)(&lab.sandbox);
-    let mut caller = lab.caller().await;
-    let before = waits(&lab.metrics().await);
+    (fall.begins)(&harness.sandbox);
+    let mut caller = harness.caller().await;
+    let before = waits(&harness.metrics().await);
     wait_until("a refresh has failed", async || {
-        caller.post(SEND, "application/json", HELLO).await.is(202);
+        caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        (lab.credential("east").await["state"] == "stale").then_some(())
+        (harness.credential("east").await["state"] == "stale").then_some(())
     })
     .await;
-    caller.post(SEND, "application/json", HELLO).await.is(202);
-    let waited = waits(&lab.metrics().await) - before;
+    caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
+    let waited = waits(&harness.metrics().await) - before;
     assert!(waited.abs() < 0.1, "{}: {waited} requests waited although there was a token", fall.what);
-    assert_eq!(lab.admin("/readyz").await.status, 200);
+    assert_eq!(harness.admin("/readyz").await.status, 200);
 }
 
 #[tokio::test]
@@ -197,49 +199,49 @@ async fn no_request_waits_while_a_valid_token_exists_however_refreshes_fail() {
 
 #[tokio::test]
 async fn no_request_waits_for_a_refresh_that_hangs() {
-    let stage = Stage::start().await;
-    stage.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
-    let lab = stage
-        .gateway(|plan| {
-            plan.more(EAST_ALONE);
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
+    let harness = builder
+        .start_gateway(|options| {
+            options.append_toml(EAST_ALONE);
         })
         .await;
-    let (asked, before) = (token_requests(&lab.sandbox, TENANT_B), waits(&lab.metrics().await));
-    always(&lab.sandbox, FaultKind::Hang);
-    let mut caller = lab.caller().await;
+    let (asked, before) = (token_requests(&harness.sandbox, TENANT_B), waits(&harness.metrics().await));
+    always(&harness.sandbox, FaultKind::Hang);
+    let mut caller = harness.caller().await;
     wait_until("a refresh has begun", async || {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        (token_requests(&lab.sandbox, TENANT_B) > asked).then_some(())
+        (token_requests(&harness.sandbox, TENANT_B) > asked).then_some(())
     })
     .await;
     for _ in 0..100 {
-        caller.post(SEND, "application/json", HELLO).await.is(202);
+        caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
     }
-    let waited = waits(&lab.metrics().await) - before;
+    let waited = waits(&harness.metrics().await) - before;
     assert!(waited.abs() < 0.1, "{waited}");
 }
 
 #[tokio::test]
 async fn one_stuck_credential_adds_no_wait_to_the_others() {
-    let stage = Stage::start().await;
-    stage.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}")));
-    let lab = cold(stage, BY_HUB).await;
-    wait_until("east is ready", async || (lab.credential("east").await["state"] == "ready").then_some(())).await;
-    let before = waits(&lab.metrics().await);
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}")));
+    let harness = cold(builder, BY_HUB).await;
+    wait_until("east is ready", async || (harness.credential("east").await["state"] == "ready").then_some(())).await;
+    let before = waits(&harness.metrics().await);
     // One worker serves both: what waits for west must not stand in the way of east.
-    let mut stuck = lab.caller().await;
+    let mut stuck = harness.caller().await;
     let stuck = tokio::spawn(async move {
-        stuck.post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", HELLO).await
+        stuck.post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", BROADCAST_BODY).await
     });
     wait_until("it is in flight", async || {
-        ((lab.metrics().await.sum("requests_in_flight", &[]) - 1.0).abs() < 0.1).then_some(())
+        ((harness.metrics().await.sum("requests_in_flight", &[]) - 1.0).abs() < 0.1).then_some(())
     })
     .await;
-    let mut caller = lab.caller().await;
+    let mut caller = harness.caller().await;
     for _ in 0..200 {
-        caller.post(SEND, "application/json", HELLO).await.is(202);
+        caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
     }
-    let waited = waits(&lab.metrics().await) - before;
+    let waited = waits(&harness.metrics().await) - before;
     assert!(!stuck.is_finished() && waited.abs() < 0.1, "{waited} waits");
     stuck.abort();
 }
@@ -250,15 +252,16 @@ async fn thousand_callers_of_a_cold_gateway_share_one_acquisition() {
     // Without TLS to the endpoint, whose handshakes are not what is looked at and would take the longest.
     let mut settings = SandboxSettings::default();
     settings.endpoints.iter_mut().for_each(|endpoint| endpoint.tls = false);
-    let stage = Stage::with(settings).await;
-    always(&stage.sandbox, FaultKind::Delay { delay_ms: 1500 });
-    let lab = cold(stage, &format!("{EAST_ALONE}[timeouts]\nrequest = \"20s\"\ntry = \"20s\"\n")).await;
-    let callers = (0..1000).map(|_| async { lab.caller().await.post(SEND, "application/json", HELLO).await });
-    for answer in in_time("a thousand answers", join_all(callers)).await {
-        answer.is(202);
+    let builder = HarnessBuilder::with(settings).await;
+    always(&builder.sandbox, FaultKind::Delay { delay_ms: 1500 });
+    let harness = cold(builder, &format!("{EAST_ALONE}[timeouts]\nrequest = \"20s\"\ntry = \"20s\"\n")).await;
+    let callers = (0..1000)
+        .map(|_| async { harness.caller().await.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await });
+    for answer in with_timeout("a thousand answers", join_all(callers)).await {
+        answer.assert_status(202);
     }
-    assert_eq!(token_requests(&lab.sandbox, TENANT_B), 1);
-    assert_eq!(lab.arrivals("east").len(), 1000);
+    assert_eq!(token_requests(&harness.sandbox, TENANT_B), 1);
+    assert_eq!(harness.arrivals("east").len(), 1000);
 }
 
 /// Two thousand sockets and more are open at once in this process.
@@ -271,27 +274,28 @@ fn raise_file_limit() {
 #[tokio::test]
 async fn clock_ten_minutes_off_stops_no_secret_and_is_named_by_a_certificate() {
     for offset in [600, -600] {
-        let stage = Stage::start().await;
-        stage.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = offset);
-        let lab = cold(stage, EAST_ALONE).await;
-        wait_until("east is ready", async || (lab.credential("east").await["state"] == "ready").then_some(())).await;
-        let expires = lab.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
+        let builder = HarnessBuilder::start().await;
+        builder.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = offset);
+        let harness = cold(builder, EAST_ALONE).await;
+        wait_until("east is ready", async || (harness.credential("east").await["state"] == "ready").then_some(()))
+            .await;
+        let expires = harness.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         assert!((expires - now - 3599.0).abs() < 60.0, "counted by this host's clock: {}", expires - now);
     }
-    let stage = Stage::start().await;
-    stage.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = 660);
-    let lab = stage
-        .gateway(|plan| {
-            plan.wait_until_ready = false;
-            plan.config = plan.config.clone().with_credential("east", CredentialChoice::ClientCertificate);
-            plan.more(EAST_ALONE);
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = 660);
+    let harness = builder
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
+            options.config = options.config.clone().with_credential("east", CredentialChoice::ClientCertificate);
+            options.append_toml(EAST_ALONE);
         })
         .await;
-    lab.hello().await.is_refused(503, "token_unavailable");
-    let told = lab.credential("east").await["last_error"].as_str().unwrap().to_owned();
+    harness.broadcast().await.assert_gateway_error(503, "token_unavailable");
+    let told = harness.credential("east").await["last_error"].as_str().unwrap().to_owned();
     assert!(told.contains("AADSTS700024") && told.contains("check this host's clock"), "{told}");
-    let counted = lab.metrics().await.sum("token_errors_total", &[("reason", "assertion_expired")]);
+    let counted = harness.metrics().await.sum("token_errors_total", &[("reason", "assertion_expired")]);
     assert!((counted - 1.0).abs() < 0.1, "{counted}");
 }
 
@@ -301,15 +305,19 @@ async fn proxy_of_the_environment_sees_no_identity_request() {
     let address = format!("http://{}", proxy.local_addr().unwrap());
     let environment = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
     let environment = environment.map(|name| (name, address.as_str()));
-    let stage = Stage::start().await;
+    let builder = HarnessBuilder::start().await;
     // East asks Entra, west the metadata service as well.
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
-    let gateway = Process::start(&["run", "--config", config], &environment, stage.folder.path()).await;
+    let gateway = Process::start(&["run", "--config", config], &environment, builder.folder.path()).await;
     gateway.wait_until_credentials_are("ready").await;
-    Caller::connect(gateway.listener()).await.post(SEND, "application/json", HELLO).await.is(202);
-    assert!(stage.sandbox.imds().journal().received() > 0 && stage.sandbox.entra().journal().received() > 0);
+    Caller::connect(gateway.listener())
+        .await
+        .post(BROADCAST_PATH, "application/json", BROADCAST_BODY)
+        .await
+        .assert_status(202);
+    assert!(builder.sandbox.imds().journal().received() > 0 && builder.sandbox.entra().journal().received() > 0);
     let seen = tokio::time::timeout(Duration::from_millis(200), proxy.accept()).await;
     assert!(seen.is_err(), "the proxy was asked: {seen:?}");
-    assert!(token_requests(&stage.sandbox, TENANT_A) == 0);
+    assert!(token_requests(&builder.sandbox, TENANT_A) == 0);
 }

@@ -10,7 +10,7 @@ use signalr_gateway::sandbox::{
     APP_CLIENT_ID, ClientSecret, Fault, FaultKind, GatewayConfig, Sandbox, SecretText, TENANT_B,
 };
 
-use crate::support::{Caller, Process, Stage, wait_until};
+use crate::support::{Caller, HarnessBuilder, Process, wait_until};
 
 const EAST_ALONE: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
 
@@ -31,29 +31,29 @@ fn lines(process: &Process) -> Vec<Value> {
 
 #[tokio::test]
 async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
-    let stage = Stage::start().await;
-    let (right, later) = (stage.sandbox.client_secret(), SystemTime::now() + Duration::from_secs(3600));
+    let builder = HarnessBuilder::start().await;
+    let (right, later) = (builder.sandbox.client_secret(), SystemTime::now() + Duration::from_secs(3600));
     let config = GatewayConfig { more: EAST_ALONE.to_owned(), ..GatewayConfig::default() };
-    let files = stage.sandbox.write_files(stage.folder.path(), &config).unwrap();
-    secret(&stage.sandbox, |secret| secret.value = SecretText::new("another"));
+    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    secret(&builder.sandbox, |secret| secret.value = SecretText::new("another"));
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     let status = async || Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     // A file that is written anew is tried at once.
     let try_again = async |content: &str| {
-        let before = asked(&stage.sandbox);
+        let before = asked(&builder.sandbox);
         // In one step, so that nobody reads half of it.
         let half_done = files.secret.with_extension("part");
         std::fs::write(&half_done, content).unwrap();
         std::fs::set_permissions(&half_done, Permissions::from_mode(0o600)).unwrap();
         std::fs::rename(&half_done, &files.secret).unwrap();
-        wait_until("it was tried again", async || (asked(&stage.sandbox) > before).then_some(())).await;
+        wait_until("it was tried again", async || (asked(&builder.sandbox) > before).then_some(())).await;
     };
     wait_until("it was refused", async || (lines(&process).len() == 1).then_some(())).await;
     for attempt in 0..2 {
         try_again(&format!("wrong {attempt}")).await;
     }
-    secret(&stage.sandbox, |secret| {
+    secret(&builder.sandbox, |secret| {
         secret.value = right.clone();
         secret.expires = SystemTime::UNIX_EPOCH;
     });
@@ -68,7 +68,7 @@ async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
     let counted =
         process.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", "invalid_client")]);
     assert!(counted >= 4.0, "each one is counted: {counted}");
-    secret(&stage.sandbox, |secret| secret.expires = later);
+    secret(&builder.sandbox, |secret| secret.expires = later);
     try_again(right.expose()).await;
     wait_until("it is in service", async || (lines(&process).len() == 3).then_some(())).await;
     assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "what is mended is not shown");
@@ -121,16 +121,16 @@ async fn caller_is_told_who_must_act_and_no_id() {
         ),
     ];
     for (breaks, told) in cases {
-        let stage = Stage::start().await;
-        breaks(&stage.sandbox);
-        let lab = stage
-            .gateway(|plan| {
-                plan.wait_until_ready = false;
-                plan.more(EAST_ALONE);
+        let builder = HarnessBuilder::start().await;
+        breaks(&builder.sandbox);
+        let harness = builder
+            .start_gateway(|options| {
+                options.wait_until_ready = false;
+                options.append_toml(EAST_ALONE);
             })
             .await;
-        let answer = lab.hello().await;
-        answer.is_refused(503, "token_unavailable");
+        let answer = harness.broadcast().await;
+        answer.assert_gateway_error(503, "token_unavailable");
         assert!(answer.text().contains(told), "no `{told}` in {}", answer.text());
         for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1", "secret"] {
             assert!(!answer.text().contains(hidden), "{}", answer.text());

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::listeners::{secure_listener, secured};
-use crate::support::{HELLO, Lab, SEND, in_time, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, wait_until, with_timeout};
 use corpus::{Case, Outcome};
 use endpoint::{Arrival, RecordingEndpoint};
 
@@ -20,7 +20,7 @@ use endpoint::{Arrival, RecordingEndpoint};
 const AT_ONCE: usize = 24;
 
 struct Bench {
-    lab: Lab,
+    harness: Harness,
     endpoint: RecordingEndpoint,
     folder: tempfile::TempDir,
 }
@@ -31,19 +31,19 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let port = endpoint.address.port();
         let listener = secure_listener(folder.path());
-        let lab = Lab::start(|plan| {
+        let harness = Harness::start(|options| {
             // Whichever is tried, the same endpoint receives it.
-            plan.set("endpoints.east.url", &format!("http://127.0.0.1:{port}"));
-            plan.set("endpoints.west.url", &format!("http://localhost:{port}"));
-            plan.more(&listener);
+            options.set("endpoints.east.url", &format!("http://127.0.0.1:{port}"));
+            options.set("endpoints.west.url", &format!("http://localhost:{port}"));
+            options.append_toml(&listener);
         })
         .await;
-        Self { lab, endpoint, folder }
+        Self { harness, endpoint, folder }
     }
 
     /// Stops the gateway, so that whatever it had to send has arrived, and returns what arrived.
     async fn finish(self) -> Vec<Arrival> {
-        self.lab.shutdown().await.unwrap();
+        self.harness.shutdown().await.unwrap();
         wait_until("the endpoint's connections have ended", async || self.endpoint.has_ended().then_some(())).await;
         self.endpoint.arrivals()
     }
@@ -53,7 +53,7 @@ impl Bench {
 async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
     let mut read = Vec::new();
     // That it was refused in the middle of it is no error.
-    let _refused = in_time(&case.name, stream.write_all(&case.bytes)).await;
+    let _refused = with_timeout(&case.name, stream.write_all(&case.bytes)).await;
     let is_cut = case.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Broken | Outcome::Nothing));
     if is_cut {
         let _closed = stream.shutdown().await;
@@ -81,7 +81,7 @@ async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Re
         }
     }
     let _closed = stream.shutdown().await;
-    in_time(&case.name, async { while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {} }).await;
+    with_timeout(&case.name, async { while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {} }).await;
     let rest = String::from_utf8_lossy(&read);
     let may_answer = case.outcomes.contains(&Outcome::Broken);
     if rest.is_empty() || (may_answer && rest.starts_with("HTTP/1.1 400 ") && rest.matches("HTTP/1.").count() == 1) {
@@ -93,7 +93,7 @@ async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Re
 
 /// Reads one answer, interim ones left out. `None` if the connection ends before it does.
 async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_head: bool) -> Option<String> {
-    in_time("an answer", async {
+    with_timeout("an answer", async {
         loop {
             let end = loop {
                 match read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -170,8 +170,8 @@ impl Way {
 impl Bench {
     /// Sends a case. `None` if it cannot be sent so.
     async fn run(&self, case: &Case, way: Way) -> Option<Result<(), String>> {
-        let plain = async || TcpStream::connect(self.lab.listener("default")).await.unwrap();
-        let secure = async |alpn| secured(self.lab.listener("secure"), self.folder.path(), &[alpn]).await;
+        let plain = async || TcpStream::connect(self.harness.listener("default")).await.unwrap();
+        let secure = async |alpn| secured(self.harness.listener("secure"), self.folder.path(), &[alpn]).await;
         Some(match way {
             Way::Http1 => run(case, plain().await).await,
             Way::Http1Tls => run(case, secure(b"http/1.1").await).await,
@@ -210,8 +210,8 @@ async fn every_request_of_the_corpus_is_forwarded_whole_or_refused() {
 
 fn broadcast() -> String {
     format!(
-        "POST {SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{HELLO}",
-        HELLO.len()
+        "POST {BROADCAST_PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{BROADCAST_BODY}",
+        BROADCAST_BODY.len()
     )
 }
 
@@ -219,49 +219,49 @@ fn broadcast() -> String {
 async fn caller_that_ends_its_side_behind_a_request_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let listener = secure_listener(folder.path());
-    let lab = Lab::start(|plan| {
-        plan.more(&listener);
+    let harness = Harness::start(|options| {
+        options.append_toml(&listener);
     })
     .await;
-    let east = &lab.endpoint("east").server;
+    let east = &harness.endpoint("east").server;
     let delay = || Fault::times(1, FaultKind::Delay { delay_ms: 400 }).on_path("/api/hubs");
 
     // The answer comes long after the end was seen.
     east.faults().set(delay());
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     raw.write(broadcast()).await.finish().await;
-    raw.answer().await.expect("an answer").is(202);
+    raw.answer().await.expect("an answer").assert_status(202);
     assert!(raw.rest().await.is_empty());
 
     // As many as were sent.
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     raw.write(broadcast().repeat(3)).await.finish().await;
     for _ in 0..3 {
-        raw.answer().await.expect("an answer").is(202);
+        raw.answer().await.expect("an answer").assert_status(202);
     }
     assert!(raw.rest().await.is_empty());
 
     east.faults().set(delay());
-    let mut secure = secured(lab.listener("secure"), folder.path(), &[b"http/1.1"]).await;
+    let mut secure = secured(harness.listener("secure"), folder.path(), &[b"http/1.1"]).await;
     secure.write_all(broadcast().as_bytes()).await.unwrap();
     secure.shutdown().await.unwrap();
     let mut read = Vec::new();
     let answer = answer(&mut secure, &mut read, false).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
-    assert_eq!(lab.arrivals("east").len(), 5);
+    assert_eq!(harness.arrivals("east").len(), 5);
 }
 
 #[tokio::test]
 async fn call_whose_caller_has_closed_is_given_up_after_a_while() {
-    let lab = Lab::start(|_| {}).await;
-    let east = &lab.endpoint("east").server;
+    let harness = Harness::start(|_| {}).await;
+    let east = &harness.endpoint("east").server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
-    let mut raw = lab.raw().await;
+    let mut raw = harness.raw_connection().await;
     raw.write(broadcast()).await;
-    east.journal().wait_for(1, |entry| entry.target == SEND).await;
+    east.journal().wait_for(1, |entry| entry.target == BROADCAST_PATH).await;
     drop(raw);
     wait_until("nothing is in flight", async || {
-        let metrics = lab.metrics().await;
+        let metrics = harness.metrics().await;
         (metrics.sum("requests_total", &[("code", "499")]) > 0.0).then_some(())
     })
     .await;
@@ -269,29 +269,29 @@ async fn call_whose_caller_has_closed_is_given_up_after_a_while() {
 
 #[tokio::test]
 async fn refusals_before_the_parser_are_logged_and_counted_like_others() {
-    let lab = Lab::start(|_| {}).await;
+    let harness = Harness::start(|_| {}).await;
     for (request, status, kind) in [
         ("POST /api/hubs/chat/groups/a b/:send HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed"),
         ("POST /api/hubs/chat/:send HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "malformed"),
         ("PUT /api/v1/hubs/chat/users/ann/groups/g#1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "malformed"),
     ] {
-        let mut raw = lab.raw().await;
+        let mut raw = harness.raw_connection().await;
         raw.write(request).await;
         let answer = raw.answer().await.expect("an answer");
-        answer.is_refused(status, kind);
+        answer.assert_gateway_error(status, kind);
         assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
         assert!(raw.rest().await.is_empty());
     }
-    let metrics = lab.metrics().await;
+    let metrics = harness.metrics().await;
     assert!((metrics.sum("rejected_total", &[("reason", "malformed")]) - 3.0).abs() < 1e-9);
-    assert!(lab.arrivals("east").is_empty());
+    assert!(harness.arrivals("east").is_empty());
 }
 
 #[tokio::test]
 async fn broken_preface_is_not_answered_in_http1() {
-    let lab = Lab::start(|_| {}).await;
+    let harness = Harness::start(|_| {}).await;
     for preface in ["PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "PRI * HTTP/2.0\r\nHost: localhost\r\n\r\n"] {
-        let mut raw = lab.raw().await;
+        let mut raw = harness.raw_connection().await;
         raw.write(preface).await.finish().await;
         let rest = raw.rest().await;
         assert!(!rest.starts_with(b"HTTP/1"), "{}", String::from_utf8_lossy(&rest));

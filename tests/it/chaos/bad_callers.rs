@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::calls::{Call, Kind, Outcome, digest};
-use crate::support::{Raw, request};
+use crate::support::{RawConnection, request};
 
 /// The hubs that they send to: those of the endpoint that is well as well, whose calls must not suffer from them.
 const HUBS: [&str; 4] = ["both", "first", "weighted", "north"];
@@ -120,7 +120,7 @@ impl BadCaller {
 
     async fn break_off(&mut self, how: How) {
         let (call, body) = self.call();
-        let mut raw = Raw::connect(self.gateway).await;
+        let mut raw = RawConnection::connect(self.gateway).await;
         let cut = self.dice.usize(..body.len());
         let (sent, rest) = body.split_at(cut);
         let declared = head(&call, &format!("content-length: {}", body.len()));
@@ -173,7 +173,7 @@ impl BadCaller {
     }
 
     async fn read_nothing(&mut self) {
-        let mut raw = Raw::connect(self.gateway).await;
+        let mut raw = RawConnection::connect(self.gateway).await;
         for _ in 0..self.dice.usize(1..20) {
             let (call, body) = self.call();
             raw.write(head(&call, &format!("content-length: {}", body.len())) + &body).await;
@@ -185,7 +185,7 @@ impl BadCaller {
 
     async fn upload_slowly(&mut self) {
         let (call, body) = self.call();
-        let mut raw = Raw::connect(self.gateway).await;
+        let mut raw = RawConnection::connect(self.gateway).await;
         raw.write(head(&call, &format!("content-length: {}", body.len()))).await;
         for piece in body.as_bytes().chunks(body.len() / 8 + 1) {
             raw.write(piece).await;

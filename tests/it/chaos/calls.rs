@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use signalr_gateway::sandbox::{Connection, Delivery};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{Answer, Caller, Lab, request};
+use crate::support::{Answer, Caller, Harness, request};
 
 /// The hubs, and the endpoints that the route of each leads to.
 pub(super) const HUBS: [(&str, &[&str]); 5] = [
@@ -76,17 +76,22 @@ pub(super) struct Calls {
 }
 
 impl World {
-    pub(super) async fn new(lab: &Lab) -> Self {
+    pub(super) async fn new(harness: &Harness) -> Self {
         let mut clients = HashMap::new();
         for (hub, endpoints) in HUBS {
             for endpoint in endpoints {
-                let connection = lab.endpoint(endpoint).hubs.connect(hub, Some("ann"));
+                let connection = harness.endpoint(endpoint).hubs.connect(hub, Some("ann"));
                 clients.insert((hub, *endpoint), Client::new(connection));
                 let target = format!("/api/hubs/{hub}/users/ann/groups/g?api-version=2024-12-01");
-                lab.caller().await.send(request("PUT", &target).header("x-to", *endpoint), "").await.is(200);
+                harness
+                    .caller()
+                    .await
+                    .send(request("PUT", &target).header("x-to", *endpoint), "")
+                    .await
+                    .assert_status(200);
             }
         }
-        lab.forget_arrivals();
+        harness.clear_arrivals();
         Self(clients)
     }
 

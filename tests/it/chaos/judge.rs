@@ -7,7 +7,7 @@ use signalr_gateway::sandbox::{Entry, TENANT_B, TENANT_C};
 
 use super::bad_callers::Attempt;
 use super::calls::{Call, HUBS, Kind, Outcome, World};
-use crate::support::Lab;
+use crate::support::Harness;
 
 /// What came to pass in all epochs.
 #[derive(Debug, Default)]
@@ -40,8 +40,8 @@ struct Evidence {
 }
 
 impl Tally {
-    pub(super) async fn judge(&mut self, world: &World, lab: &Lab, outcomes: &[Outcome], attempts: &[Attempt]) {
-        let evidence = Evidence::collect(world, lab).await;
+    pub(super) async fn judge(&mut self, world: &World, harness: &Harness, outcomes: &[Outcome], attempts: &[Attempt]) {
+        let evidence = Evidence::collect(world, harness).await;
         evidence.tokens_stay_with_their_tenants();
         for attempt in attempts {
             self.attempts += 1;
@@ -54,7 +54,7 @@ impl Tally {
             self.accepted += usize::from(outcome.call.kind.is_message() && seen == "2xx");
             *self.outcomes.entry(seen).or_default() += 1;
         }
-        lab.forget_arrivals();
+        harness.clear_arrivals();
     }
 
     /// Whether enough has happened for the run to show something.
@@ -73,7 +73,7 @@ impl fmt::Display for Tally {
 }
 
 impl Evidence {
-    async fn collect(world: &World, lab: &Lab) -> Self {
+    async fn collect(world: &World, harness: &Harness) -> Self {
         let mut deliveries: HashMap<_, usize> = HashMap::new();
         for ((_, endpoint), ids) in world.arrived().await {
             for id in ids {
@@ -82,7 +82,7 @@ impl Evidence {
         }
         let mut entries: HashMap<_, Vec<Entry>> = HashMap::new();
         for endpoint in ["east", "west", "north"] {
-            for entry in lab.arrivals(endpoint) {
+            for entry in harness.arrivals(endpoint) {
                 let id = entry.header("x-request-id").unwrap_or_default().to_owned();
                 entries.entry((endpoint, id)).or_default().push(entry);
             }
@@ -132,7 +132,7 @@ impl Evidence {
         let Some(answer) = answer else { return not_of_north(call, "broke off".to_owned()) };
         let status = answer.status.as_u16();
         if answer.header("signalr-gateway-error").is_some() {
-            let (status, kind) = answer.refusal();
+            let (status, kind) = answer.gateway_error();
             if !OWN.contains(&(status, kind.as_str())) {
                 return Err(format!("{status} {kind} is not to be expected"));
             }

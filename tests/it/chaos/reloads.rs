@@ -12,7 +12,7 @@ use signalr_gateway::sandbox::{Entry, GatewayConfig, TENANT_B, TENANT_C};
 
 use super::calls::digest;
 use super::{number, say};
-use crate::support::{Answer, Caller, Process, Stage, in_time, request, wait_until};
+use crate::support::{Answer, Caller, HarnessBuilder, Process, request, wait_until, with_timeout};
 
 /// Where a caller's calls come in, and for whom they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +55,13 @@ async fn a_call_reaches_its_own_tenant_through_any_sequence_of_reloads() {
     let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
     say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
     let mut rng = Rng::with_seed(seed);
-    let stage = Stage::start().await;
-    let files = stage.sandbox.write_files(stage.folder.path(), &GatewayConfig::default()).unwrap();
-    let socket = stage.folder.path().join("internal.sock");
-    let base = stage.sandbox.gateway_config(&GatewayConfig::default());
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let socket = builder.folder.path().join("internal.sock");
+    let base = builder.sandbox.gateway_config(&GatewayConfig::default());
     std::fs::write(&files.config, configuration(&base, &socket, &mut rng)).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], stage.folder.path()).await;
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
 
     let is_over = Arc::new(AtomicBool::new(false));
@@ -111,9 +111,9 @@ async fn a_call_reaches_its_own_tenant_through_any_sequence_of_reloads() {
     is_over.store(true, Ordering::Relaxed);
     let mut called = Vec::new();
     for caller in callers {
-        called.extend(in_time("the end of a caller", caller).await.unwrap());
+        called.extend(with_timeout("the end of a caller", caller).await.unwrap());
     }
-    judge(&stage, &called);
+    judge(&builder, &called);
     let refused = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
     say(&format!("{} calls over {reloads} reloads, {refused} of them refused", called.len()));
     assert!(refused > 0.0 && called.len() > 100, "little happened");
@@ -176,9 +176,9 @@ fn invalid(base: &str, rng: &mut Rng) -> String {
     format!("{base}\n{wrong}")
 }
 
-fn judge(stage: &Stage, called: &[Called]) {
+fn judge(builder: &HarnessBuilder, called: &[Called]) {
     let mut entries: std::collections::HashMap<String, Vec<(&str, Entry)>> = std::collections::HashMap::new();
-    for endpoint in stage.sandbox.endpoints() {
+    for endpoint in builder.sandbox.endpoints() {
         let tenant = if endpoint.name() == "east" { TENANT_B } else { TENANT_C };
         for entry in endpoint.server.journal().entries() {
             let Some(authorization) = &entry.authorization else {
@@ -199,7 +199,7 @@ fn judge(stage: &Stage, called: &[Called]) {
         match &call.answer {
             Some(answer) if answer.status == 202 => assert_eq!(arrived.len(), 1, "{call:#?} did not arrive"),
             Some(answer) => {
-                let (status, kind) = answer.refusal();
+                let (status, kind) = answer.gateway_error();
                 let is_away = call.door.endpoint() == "west" && (status, kind.as_str()) == (404, "no_route");
                 assert!(is_away && arrived.is_empty(), "{call:#?} arrived as {arrived:#?}");
             }

@@ -1,4 +1,4 @@
-//! An endpoint that answers each request with bytes that a test chose, plain or over TLS.
+//! An endpoint that answers with bytes chosen by the test, with or without TLS.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,20 +11,20 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-use super::Plan;
+use super::GatewayOptions;
 
-/// What a request is answered with.
+/// The answer to one request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Written {
-    /// The bytes, write by write.
+pub(crate) struct ScriptedAnswer {
+    /// The bytes of each write.
     pub(crate) writes: Vec<Vec<u8>>,
-    /// Whether the connection is closed behind them.
+    /// Whether the connection is closed afterwards.
     pub(crate) closes: bool,
-    /// What is waited for before.
+    /// What to wait for before the first write.
     pub(crate) after: Option<Arc<Notify>>,
 }
 
-/// An endpoint; health probes are answered for it.
+/// An endpoint with scripted answers. Health probes are answered automatically.
 pub(crate) struct AnsweringEndpoint {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -33,9 +33,9 @@ pub(crate) struct AnsweringEndpoint {
 
 #[derive(Default)]
 struct Shared {
-    next: Mutex<VecDeque<(Written, oneshot::Sender<usize>)>>,
+    next: Mutex<VecDeque<(ScriptedAnswer, oneshot::Sender<usize>)>>,
     connections: Mutex<usize>,
-    /// Of requests that were received.
+    /// The heads of all requests but health probes.
     heads: Mutex<Vec<String>>,
 }
 
@@ -82,28 +82,28 @@ impl AnsweringEndpoint {
         Self { address, shared, certificate }
     }
 
-    /// Puts it in the place of an endpoint of the sandbox.
-    pub(crate) fn stand_in(&self, name: &str, folder: &Path, plan: &mut Plan) {
+    /// Configures the gateway to use this endpoint instead of one of the sandbox.
+    pub(crate) fn replace_endpoint(&self, name: &str, folder: &Path, options: &mut GatewayOptions) {
         let scheme = match &self.certificate {
             Some(pem) => {
                 let file = folder.join("answering-endpoint.pem");
                 std::fs::write(&file, pem).unwrap();
-                plan.set(&format!("endpoints.{name}.ca_file"), file.to_str().unwrap());
+                options.set(&format!("endpoints.{name}.ca_file"), file.to_str().unwrap());
                 "https"
             }
             None => "http",
         };
-        plan.set(&format!("endpoints.{name}.url"), &format!("{scheme}://{}", self.address));
+        options.set(&format!("endpoints.{name}.url"), &format!("{scheme}://{}", self.address));
     }
 
-    /// Adds what a further request is answered with. Returns the number of its connection, once all is written.
-    pub(crate) fn answers(&self, written: Written) -> oneshot::Receiver<usize> {
+    /// Queues an answer. The receiver gets the number of the connection once the answer is written.
+    pub(crate) fn answers(&self, written: ScriptedAnswer) -> oneshot::Receiver<usize> {
         let (done, number) = oneshot::channel();
         self.shared.next.lock().unwrap().push_back((written, done));
         number
     }
 
-    /// The heads of the requests that were received, health probes left out.
+    /// Returns the heads of the requests so far, without health probes.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.shared.heads.lock().unwrap().clone()
     }
@@ -131,7 +131,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
             after.notified().await;
         }
         for write in &written.writes {
-            // The gateway closes when it has read enough.
+            // The gateway may close before it has read everything.
             if stream.write_all(write).await.is_err() || stream.flush().await.is_err() {
                 break;
             }
@@ -140,7 +140,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
         if written.closes {
             let _closed = stream.shutdown().await;
         }
-        let _nobody_asks = done.send(number);
+        let _test_does_not_wait = done.send(number);
         if written.closes {
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! A caller: hyper over one connection, or raw bytes. It knows every header that an answer may have and fails on any
-//! other, so that nothing leaks unnoticed.
+//! Callers: hyper over one connection, or raw bytes. They fail on any response header that is not on a list, so that
+//! no header leaks unnoticed.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,9 +17,9 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::in_time;
+use super::with_timeout;
 
-/// What answers may carry. Anything else is a leak until somebody has thought about it.
+/// The headers that an answer may have.
 const KNOWN_HEADERS: [&str; 17] = [
     "allow",
     "cache-control",
@@ -40,7 +40,7 @@ const KNOWN_HEADERS: [&str; 17] = [
     "x-request-id",
 ];
 
-/// What came back.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -48,7 +48,7 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// A caller on one HTTP/1.1 connection, which it keeps.
+/// A caller on one persistent HTTP/1.1 connection.
 pub(crate) struct Caller {
     sender: SendRequest<UnsyncBoxBody<Bytes, std::io::Error>>,
     host: String,
@@ -59,7 +59,7 @@ impl Caller {
         Self::on(TcpStream::connect(address).await.unwrap()).await
     }
 
-    /// A caller on a connection that is there.
+    /// Returns a caller on an open connection.
     pub(crate) async fn on(stream: TcpStream) -> Self {
         let host = stream.peer_addr().unwrap().to_string();
         Self::over(stream, host).await
@@ -71,7 +71,7 @@ impl Caller {
 
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, host: String) -> Self {
         let mut client = http1::Builder::new();
-        // Some tests have answers with many header lines.
+        // Some tests send answers with many header lines.
         client.max_headers(2048);
         let (sender, connection) = client.handshake(TokioIo::new(stream)).await.unwrap();
         // Ends when the caller is dropped or the gateway closes.
@@ -87,19 +87,19 @@ impl Caller {
         self.send(request("POST", target).header(CONTENT_TYPE, content_type), body).await
     }
 
-    /// A body of known length.
+    /// Sends a request with a `Content-Length` body.
     pub(crate) async fn send(&mut self, request: http::request::Builder, body: impl Into<Bytes>) -> Answer {
         let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
         self.exchange(request, body).await.unwrap()
     }
 
-    /// A body of unknown length (chunked), in these pieces.
+    /// Sends a request with a chunked body.
     pub(crate) async fn send_chunked(&mut self, request: http::request::Builder, pieces: Vec<Bytes>) -> Answer {
         let pieces = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
         self.exchange(request, StreamBody::new(stream::iter(pieces)).boxed_unsync()).await.unwrap()
     }
 
-    /// As [`Caller::send`], for requests whose connection may break.
+    /// Sends a request like [`Caller::send`], and returns the error if the connection breaks.
     pub(crate) async fn try_send(
         &mut self,
         request: http::request::Builder,
@@ -121,11 +121,11 @@ impl Caller {
     ) -> hyper::Result<Answer> {
         let names_host = request.headers_ref().is_some_and(|headers| headers.contains_key(HOST));
         let request = if names_host { request } else { request.header(HOST, &self.host) };
-        in_time("an answer", async {
+        with_timeout("an answer", async {
             self.sender.ready().await?;
             let (head, body) = self.sender.send_request(request.body(body).unwrap()).await?.into_parts();
             let answer = Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() };
-            answer.has_known_headers();
+            answer.assert_known_headers();
             Ok(answer)
         })
         .await
@@ -149,9 +149,10 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|err| panic!("{err}: {self:?}"))
     }
 
-    /// The kind of an error of the gateway's own, whose form is checked: status, problem document, request id.
-    pub(crate) fn refusal(&self) -> (u16, String) {
-        let kind = self.header("signalr-gateway-error").unwrap_or_else(|| panic!("not the gateway's own: {self:?}"));
+    /// Returns status and kind of an error that the gateway itself answered with, after checking its problem document.
+    pub(crate) fn gateway_error(&self) -> (u16, String) {
+        let kind =
+            self.header("signalr-gateway-error").unwrap_or_else(|| panic!("not an error of the gateway: {self:?}"));
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         if !self.body.is_empty() {
             let problem = self.json();
@@ -163,22 +164,22 @@ impl Answer {
         (self.status.as_u16(), kind.to_owned())
     }
 
-    /// Asserts that it is an answer of the endpoint with this status.
+    /// Asserts that the answer comes from the endpoint, with this status.
     #[track_caller]
-    pub(crate) fn is(&self, status: u16) -> &Self {
+    pub(crate) fn assert_status(&self, status: u16) -> &Self {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         assert_eq!(self.header("signalr-gateway-error"), None, "{self:?}");
         self
     }
 
-    /// Asserts that the gateway refused it itself.
+    /// Asserts that the gateway itself answered, with this status and error kind.
     #[track_caller]
-    pub(crate) fn is_refused(&self, status: u16, kind: &str) -> &Self {
-        assert_eq!(self.refusal(), (status, kind.to_owned()), "{self:?}");
+    pub(crate) fn assert_gateway_error(&self, status: u16, kind: &str) -> &Self {
+        assert_eq!(self.gateway_error(), (status, kind.to_owned()), "{self:?}");
         self
     }
 
-    fn has_known_headers(&self) {
+    fn assert_known_headers(&self) {
         let unknown: Vec<&HeaderName> =
             self.headers.keys().filter(|name| !KNOWN_HEADERS.contains(&name.as_str())).collect();
         assert!(unknown.is_empty(), "headers {unknown:?} leak in {self:?}");
@@ -186,24 +187,24 @@ impl Answer {
 }
 
 /// A connection for bytes that no HTTP library would send.
-pub(crate) struct Raw {
+pub(crate) struct RawConnection {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
-impl Raw {
+impl RawConnection {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
     }
 
-    /// Takes a connection that is there.
+    /// Wraps an open connection.
     pub(crate) fn on(stream: TcpStream) -> Self {
         Self { stream, read: Vec::new() }
     }
 
-    /// Reads up to and including `end`, and returns it; `None` if the other side closes before.
+    /// Reads up to and including `end`. Returns `None` if the peer closes the connection first.
     pub(crate) async fn read_to(&mut self, end: &[u8]) -> Option<Vec<u8>> {
-        in_time("what the other side sends", async {
+        with_timeout("reading from the peer", async {
             loop {
                 if let Some(at) = find(&self.read, end) {
                     return Some(self.read.drain(..at + end.len()).collect());
@@ -216,34 +217,34 @@ impl Raw {
         .await
     }
 
-    /// Writes; that the other side has closed meanwhile is no error.
+    /// Writes, and ignores that the peer may have closed the connection.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        let _closed = in_time("writing", self.stream.write_all(bytes.as_ref())).await;
+        let _closed = with_timeout("writing", self.stream.write_all(bytes.as_ref())).await;
         self
     }
 
-    /// Says that nothing more is written.
+    /// Closes the writing half.
     pub(crate) async fn finish(&mut self) -> &mut Self {
         let _closed = self.stream.shutdown().await;
         self
     }
 
-    /// The next answer, if one comes before the connection ends.
+    /// Reads the next answer. Returns `None` if the connection ends first.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         self.answer_to("GET").await
     }
 
-    /// The next answer, to a request with this method: none to `HEAD` has a body.
+    /// Reads the answer to a request with this method; answers to `HEAD` have no body.
     pub(crate) async fn answer_to(&mut self, method: &str) -> Option<Answer> {
         match self.next_answer(method).await? {
             (answer, true) => Some(answer),
-            (answer, false) => panic!("the answer's body broke off: {answer:?}"),
+            (answer, false) => panic!("the answer's body is incomplete: {answer:?}"),
         }
     }
 
-    /// The next answer, and whether its body arrived whole; `None` if the connection ends before its head does.
+    /// Reads the next answer. Returns it and whether its body is complete, or `None` if the connection ends within the head.
     pub(crate) async fn next_answer(&mut self, method: &str) -> Option<(Answer, bool)> {
-        in_time("an answer", async {
+        with_timeout("an answer", async {
             let end = loop {
                 if let Some(at) = find(&self.read, b"\r\n\r\n") {
                     break at + 4;
@@ -259,22 +260,22 @@ impl Raw {
             while self.read.len() < length && self.read_some().await {}
             let arrived = length.min(self.read.len());
             let answer = Answer { body: self.read.drain(..arrived).collect::<Vec<u8>>().into(), ..answer };
-            answer.has_known_headers();
+            answer.assert_known_headers();
             Some((answer, arrived == length))
         })
         .await
     }
 
-    /// Waits until the gateway closes, and returns what came before.
+    /// Reads until the gateway closes the connection.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
-        in_time("the end of the connection", async {
+        with_timeout("the end of the connection", async {
             while self.read_some().await {}
             std::mem::take(&mut self.read)
         })
         .await
     }
 
-    /// Ends the connection in a reset, as a caller's crash does.
+    /// Resets the connection, as a crash of the caller would.
     pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }

@@ -1,11 +1,11 @@
-//! An HTTP/2 connection of raw frames, for what no HTTP library would send. Header fields are written without compression.
+//! Raw HTTP/2 frames, for what no HTTP library would send. Header fields are not compressed.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::in_time;
+use super::with_timeout;
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -23,7 +23,7 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// One frame.
+/// An HTTP/2 frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RawFrame {
     pub(crate) kind: u8,
@@ -39,7 +39,7 @@ pub(crate) struct Frames<S> {
 }
 
 impl Frames<TcpStream> {
-    /// Connects, and sends the preface and SETTINGS.
+    /// Connects and sends the connection preface and SETTINGS.
     pub(crate) async fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap(), settings).await
     }
@@ -54,12 +54,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         frames
     }
 
-    /// Writes; that the other side has closed is no error.
+    /// Writes, and ignores that the peer may have closed the connection.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        let _closed = in_time("writing", self.stream.write_all(bytes)).await;
+        let _closed = with_timeout("writing", self.stream.write_all(bytes)).await;
     }
 
-    /// The next frame; `None` at the end of the connection.
+    /// Reads the next frame. Returns `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<RawFrame> {
         loop {
             if let [a, b, c, kind, flags, s0, s1, s2, s3, payload @ ..] = &self.read[..] {
@@ -71,13 +71,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
                     return Some(next);
                 }
             }
-            if !in_time("a frame", self.stream.read_buf(&mut self.read)).await.is_ok_and(|count| count > 0) {
+            if !with_timeout("a frame", self.stream.read_buf(&mut self.read)).await.is_ok_and(|count| count > 0) {
                 return None;
             }
         }
     }
 
-    /// The next frame of a type on a stream.
+    /// Reads up to the next frame of a type on a stream.
     pub(crate) async fn next_of(&mut self, kind: u8, stream: u32) -> Option<RawFrame> {
         loop {
             let next = self.next().await?;
@@ -87,8 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// What comes on a stream first: the status of its answer, or the error code of its reset. `None` if the connection
-    /// ends.
+    /// Reads up to the answer or the reset of a stream. Returns `None` if the connection ends first.
     pub(crate) async fn outcome(&mut self, stream: u32) -> Option<Outcome> {
         loop {
             let next = self.next().await?;
@@ -102,31 +101,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// The error code of the GOAWAY that ends the connection.
+    /// Reads up to GOAWAY and returns its error code.
     pub(crate) async fn goaway(&mut self) -> Option<u32> {
         let payload = self.next_of(GOAWAY, 0).await?.payload;
         Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()))
     }
 }
 
-/// What comes on a stream first.
+/// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Answer,
     Reset(u32),
 }
 
-/// The bytes of a frame.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes()[..], payload].concat()
 }
 
-/// The bytes of a HEADERS frame.
+/// Encodes a HEADERS frame.
 pub(crate) fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
-        // A literal that is not indexed (RFC 7541, section 6.2.2), with lengths below 127.
+        // A literal without indexing (RFC 7541 section 6.2.2). Lengths below 127 take one byte.
         block.push(0);
         for text in [name, value] {
             assert!(text.len() < 127, "{text}");
@@ -137,7 +136,7 @@ pub(crate) fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8
     frame(HEADERS, flags | END_HEADERS, stream, &block)
 }
 
-/// The pseudo-headers of a call.
+/// Returns the pseudo-header fields of a request.
 pub(crate) fn pseudo<'a>(method: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![(":method", method), (":scheme", "http"), (":authority", "localhost"), (":path", path)]
 }

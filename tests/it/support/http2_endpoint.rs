@@ -1,4 +1,4 @@
-//! An endpoint that speaks HTTP/2 frame by frame, for what no HTTP library would do. It listens without TLS.
+//! An HTTP/2 endpoint that writes raw frames, for what no HTTP library would do. It listens without TLS.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,25 +7,25 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What is done with a request.
+/// How a request is answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reply {
-    /// 202, without a body.
+    /// 202 without a body.
     Accept,
-    /// 202, and a body in three pieces of which the second is empty and none is known to be the last.
-    EmptyPiece,
-    /// The stream is reset with this code.
+    /// 202 and a body of three DATA frames, the second of them empty, and `END_STREAM` in a fourth.
+    EmptyFrame,
+    /// `RST_STREAM` with this error code.
     Reset(u32),
-    /// The connection is going away; the last stream that is processed is this many streams before the request's own.
+    /// GOAWAY.
     GoAway {
-        /// 0 is the request's own.
+        /// How many streams before the request's own the last processed stream is.
         streams_before: u32,
-        /// Whether the request is answered all the same.
+        /// Whether the request is answered with 202 afterwards.
         answered: bool,
     },
 }
 
-/// An endpoint that accepts requests unless it was given other replies.
+/// An endpoint that answers 202 unless it has other replies.
 pub(crate) struct Http2Endpoint {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -34,7 +34,7 @@ pub(crate) struct Http2Endpoint {
 #[derive(Default)]
 struct Shared {
     replies: Mutex<VecDeque<Reply>>,
-    /// Of each request, health probes left out, the number of its connection.
+    /// The connection number of each request, without health probes.
     requests: Mutex<Vec<usize>>,
     connections: Mutex<usize>,
 }
@@ -55,17 +55,17 @@ impl Http2Endpoint {
         Self { address, shared }
     }
 
-    /// Gives the replies to the next requests.
+    /// Sets the replies to the next requests.
     pub(crate) fn reply(&self, replies: &[Reply]) {
         self.shared.replies.lock().unwrap().extend(replies);
     }
 
-    /// Returns the numbers of the connections that requests came on, in order, and forgets them.
+    /// Takes the connection numbers of the requests so far, in order.
     pub(crate) fn requests(&self) -> Vec<usize> {
         std::mem::take(&mut *self.shared.requests.lock().unwrap())
     }
 
-    /// Returns how many connections carried a request that was no health probe.
+    /// Returns how many connections carried a request other than a health probe.
     pub(crate) fn connections(&self) -> usize {
         *self.shared.connections.lock().unwrap()
     }
@@ -80,7 +80,7 @@ const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// `:status: 202`, as a literal that is not indexed (RFC 7541 section 6.2.2).
+/// `:status: 202` as a literal without indexing (RFC 7541 section 6.2.2).
 const ACCEPTED: &[u8] = b"\x08\x03202";
 
 async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
@@ -131,7 +131,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 async fn answer(stream: &mut TcpStream, id: u32, reply: Reply) -> std::io::Result<()> {
     let answered = match reply {
         Reply::Accept => true,
-        Reply::EmptyPiece => {
+        Reply::EmptyFrame => {
             write(stream, HEADERS, END_HEADERS, id, ACCEPTED).await?;
             for piece in [b"be" as &[u8], b"", b"fore"] {
                 write(stream, DATA, 0, id, piece).await?;
@@ -155,7 +155,7 @@ async fn answer(stream: &mut TcpStream, id: u32, reply: Reply) -> std::io::Resul
     Ok(())
 }
 
-/// Probes are the only `HEAD` requests; the method is sent as it is or in Huffman code (RFC 7541 appendix B).
+/// Whether a header block has the method `HEAD`, as text or Huffman-coded (RFC 7541 appendix B). Only health probes do.
 fn is_head(block: &[u8]) -> bool {
     const HUFFMAN: &[u8] = &[0xc7, 0x82, 0x1b, 0xff];
     let holds = |needle: &[u8]| block.windows(needle.len()).any(|window| window == needle);

@@ -1,4 +1,4 @@
-//! Whether a text gives away a secret: any 8 bytes of it in a row, as text, as decimal numbers, in hex or in base64.
+//! Finds parts of secrets in text: any 8 consecutive bytes, as text, decimal numbers, hex or base64.
 
 use std::collections::HashSet;
 
@@ -7,26 +7,26 @@ use base64::engine::general_purpose::STANDARD_NO_PAD_INDIFFERENT;
 
 const WINDOW: usize = 8;
 
-/// The parts of secrets that no text may have.
+/// The parts of secrets that no text may contain.
 #[derive(Default)]
 pub(crate) struct Leaks(HashSet<Vec<u8>>);
 
 impl Leaks {
-    /// Adds a secret. It must be random enough that 8 bytes of it stand nowhere by chance.
+    /// Adds a secret. It must be random enough that 8 of its bytes occur nowhere by chance.
     pub(crate) fn add(&mut self, secret: &[u8]) {
         self.0.extend(secret.windows(WINDOW).map(<[u8]>::to_vec));
     }
 
-    /// Returns the first part of a secret that a text gives away, and how.
+    /// Returns the first part of a secret in a text, and its encoding.
     pub(crate) fn find(&self, text: &str) -> Option<String> {
         let found = |how: &str, bytes: &[u8]| {
             let window = bytes.windows(WINDOW).find(|window| self.0.contains(*window))?;
             Some(format!("{:?} {how}", String::from_utf8_lossy(window)))
         };
         let decimal = decimal(text);
-        let spelt: String = text.chars().filter(|letter| !letter.is_whitespace() && *letter != '\0').collect();
+        let without_spaces: String = text.chars().filter(|letter| !letter.is_whitespace() && *letter != '\0').collect();
         let found_in_text = found("as text", text.as_bytes())
-            .or_else(|| found("spelt", spelt.as_bytes()))
+            .or_else(|| found("spaced out", without_spaces.as_bytes()))
             .or_else(|| found("as decimal numbers", &decimal));
         found_in_text
             .or_else(|| hex(text).iter().find_map(|bytes| found("in hex", bytes)))
@@ -34,13 +34,13 @@ impl Leaks {
     }
 }
 
-/// All numbers that are bytes, whatever stands between them. A larger one becomes a zero.
+/// Returns all decimal numbers of a text as bytes, 0 for those above 255.
 fn decimal(text: &str) -> Vec<u8> {
     let numbers = text.split(|letter: char| !letter.is_ascii_digit()).filter(|digits| !digits.is_empty());
     numbers.map(|digits| digits.parse().unwrap_or(0)).collect()
 }
 
-/// Runs of hex digits, with and without separators, at both alignments.
+/// Decodes runs of hex digits, with or without separators, at both alignments.
 fn hex(text: &str) -> Vec<Vec<u8>> {
     let bare = text.replace("0x", "").replace("\\x", "");
     let bare: String = bare.chars().filter(|letter| !" :,-_[]".contains(*letter)).collect();
@@ -52,7 +52,7 @@ fn hex(text: &str) -> Vec<Vec<u8>> {
     runs.flat_map(|run| [decode(run), decode(&run[1..])]).collect()
 }
 
-/// Runs of base64 of both alphabets, at all four alignments.
+/// Decodes runs of base64 in either alphabet, at all four alignments.
 fn base64(text: &str) -> Vec<Vec<u8>> {
     let standard = text.replace('-', "+").replace('_', "/");
     let is_base64 = |letter: char| letter.is_ascii_alphanumeric() || letter == '+' || letter == '/';
@@ -62,7 +62,7 @@ fn base64(text: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn every_form_of_a_secret_is_found() {
+fn finds_a_secret_in_every_encoding() {
     let mut leaks = Leaks::default();
     leaks.add(b"Abc8Q~dEfGhIjKl");
     for text in [

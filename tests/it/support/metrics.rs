@@ -1,8 +1,8 @@
-//! Reads Prometheus text. Knows no metric.
+//! Parses the Prometheus text format.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The samples of one scrape: `name{label="value",…}` and the number.
+/// The samples of one scrape, by series (`name{label="value",…}`).
 #[derive(Debug)]
 pub(crate) struct Samples(BTreeMap<String, f64>);
 
@@ -10,13 +10,13 @@ impl Samples {
     pub(crate) fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let samples = lines.map(|line| {
-            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
-            (series.to_owned(), value.parse().unwrap_or_else(|_invalid| panic!("no number: {line}")))
+            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line}"));
+            (series.to_owned(), value.parse().unwrap_or_else(|_invalid| panic!("not a number: {line}")))
         });
         Self(samples.collect())
     }
 
-    /// The sum of all series of a metric that have these labels.
+    /// Sums all series of a metric that have these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let wanted: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let matching = self.0.iter().filter(|(series, _)| {
@@ -26,12 +26,12 @@ impl Samples {
         matching.map(|(_, value)| value).sum()
     }
 
-    /// How many series there are.
+    /// Returns the number of series.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The names of all series.
+    /// Returns all series.
     pub(crate) fn series(&self) -> BTreeSet<&str> {
         self.0.keys().map(String::as_str).collect()
     }

@@ -1,4 +1,4 @@
-//! The real binary as a child process: started, watched, told to stop. Everything it writes is kept.
+//! The real binary as a child process. Everything it writes to stderr is kept.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,29 +11,29 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::metrics::Samples;
-use super::{Caller, in_time, wait_until};
+use super::{Caller, wait_until, with_timeout};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_signalr-gateway");
 
-/// What a program that ended said.
+/// The exit code and output of a program.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub(crate) struct ProgramOutput {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// Runs the binary to its end, with nothing in its environment that configures it.
-pub(crate) async fn run(arguments: &[&str]) -> Finished {
+/// Runs the binary to its end with an empty environment.
+pub(crate) async fn run(arguments: &[&str]) -> ProgramOutput {
     run_in(&[], arguments).await
 }
 
-/// Runs the binary to its end, with these variables alone.
-pub(crate) async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> Finished {
+/// Runs the binary to its end with only these variables.
+pub(crate) async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> ProgramOutput {
     let mut command = command(arguments);
     command.envs(environment.iter().copied());
-    let output = in_time("the program's end", command.output()).await.unwrap();
-    Finished {
+    let output = with_timeout("the program's end", command.output()).await.unwrap();
+    ProgramOutput {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
@@ -44,7 +44,7 @@ fn command(arguments: &[&str]) -> Command {
     prepare(Command::new(BINARY), arguments)
 }
 
-/// The binary under a limit of open files.
+/// Returns a command that runs the binary with a limit of open files.
 fn limited_command(open_files: u32, arguments: &[&str]) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &open_files.to_string(), BINARY]);
@@ -56,7 +56,7 @@ fn prepare(mut command: Command, arguments: &[&str]) -> Command {
     command
 }
 
-/// A running gateway. It is killed when this is dropped.
+/// A running gateway, killed on drop.
 pub(crate) struct Process {
     child: Child,
     /// The content of its ready file.
@@ -71,22 +71,22 @@ impl Process {
         Self::spawn(command(arguments), environment, folder, Stdio::piped()).await
     }
 
-    /// As [`Process::start`], with so many open files at most.
+    /// Starts like [`Process::start`], with a limit of open files.
     pub(crate) async fn start_limited(open_files: u32, arguments: &[&str], folder: &Path) -> Self {
         Self::spawn(limited_command(open_files, arguments), &[], folder, Stdio::piped()).await
     }
 
-    /// As [`Process::start`], with the caller's own stderr. Nothing of that is kept.
+    /// Starts like [`Process::start`], with the given stderr, which is not kept.
     pub(crate) async fn start_into(stderr: impl Into<Stdio>, arguments: &[&str], folder: &Path) -> Self {
         Self::spawn(command(arguments), &[], folder, stderr.into()).await
     }
 
     async fn spawn(mut command: Command, environment: &[(&str, &str)], folder: &Path, into: Stdio) -> Self {
         let ready_file = folder.join("ready.json");
-        let _there_was_none = std::fs::remove_file(&ready_file);
+        let _may_not_exist = std::fs::remove_file(&ready_file);
         command.arg("--ready-file").arg(&ready_file).envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(into).spawn().unwrap();
-        // It holds a copy of the caller's stderr.
+        // The command holds a copy of `stderr`, which would keep a pipe open.
         drop(command);
         let stderr = Arc::new(Mutex::new(String::new()));
         let reader = match child.stderr.take() {
@@ -103,12 +103,12 @@ impl Process {
         Self { child, ready, stderr, reader }
     }
 
-    /// Its id.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// The address of the listener `default`.
+    /// Returns the address of the listener `default`.
     pub(crate) fn listener(&self) -> SocketAddr {
         self.ready["listeners"]["default"].as_str().unwrap().parse().unwrap()
     }
@@ -125,18 +125,18 @@ impl Process {
         .await;
     }
 
-    /// Everything it wrote to stderr so far.
+    /// Returns what it wrote to stderr so far.
     pub(crate) fn log(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// Lets it open files, or no more of them; what is open stays open.
-    pub(crate) fn may_open_files(&self, may: bool) {
+    /// Allows or forbids opening further files. Open files stay open.
+    pub(crate) fn allow_open_files(&self, allowed: bool) {
         use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
         let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().unwrap()));
-        // It has the hard limit from here.
+        // The child inherited the hard limit of this process.
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        prlimit(id, Resource::Nofile, Rlimit { current: if may { maximum } else { Some(0) }, maximum }).unwrap();
+        prlimit(id, Resource::Nofile, Rlimit { current: if allowed { maximum } else { Some(0) }, maximum }).unwrap();
     }
 
     /// Sends SIGTERM.
@@ -155,13 +155,13 @@ impl Process {
     }
 
     pub(crate) async fn metrics(&self) -> Samples {
-        Samples::parse(&Caller::connect(self.admin()).await.call("GET", "/metrics").await.is(200).text())
+        Samples::parse(&Caller::connect(self.admin()).await.call("GET", "/metrics").await.assert_status(200).text())
     }
 
-    /// Waits for its end and returns how it ended and everything it wrote.
+    /// Waits for its end and returns the exit status and what it wrote to stderr.
     pub(crate) async fn wait(mut self) -> (ExitStatus, String) {
-        let status = in_time("the program's end", self.child.wait()).await.unwrap();
-        in_time("the end of its log", &mut self.reader).await.unwrap();
+        let status = with_timeout("the program's end", self.child.wait()).await.unwrap();
+        with_timeout("the end of the log", &mut self.reader).await.unwrap();
         (status, self.log())
     }
 }
@@ -170,7 +170,7 @@ async fn collect(mut from: impl AsyncRead + Unpin, into: Arc<Mutex<String>>) {
     let mut bytes = Vec::new();
     let mut whole = 0;
     while from.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
-        // Whole lines alone: a character may be cut in the middle.
+        // Only whole lines: the last character may be incomplete.
         let Some(line_end) = bytes.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= whole) else {
             continue;
         };

@@ -1,13 +1,13 @@
-//! An endpoint whose every byte a test reads and writes itself. Only health probes are answered for it.
+//! An endpoint whose bytes the test itself reads and writes. Health probes are answered automatically.
 
 use tokio::net::TcpListener;
 
-use super::{Plan, Raw, in_time};
+use super::{GatewayOptions, RawConnection, with_timeout};
 
-/// Answers a health probe and ends its connection.
+/// The answer to a health probe, which ends the connection.
 const PROBE_ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// An endpoint of raw bytes, without TLS.
+/// An endpoint without TLS that reads and writes raw bytes.
 pub(crate) struct RawEndpoint {
     listener: TcpListener,
 }
@@ -17,17 +17,17 @@ impl RawEndpoint {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
     }
 
-    /// Puts it in the place of an endpoint of the sandbox.
-    pub(crate) fn stand_in(&self, name: &str, plan: &mut Plan) {
-        plan.set(&format!("endpoints.{name}.url"), &format!("http://{}", self.listener.local_addr().unwrap()));
+    /// Configures the gateway to use this endpoint instead of one of the sandbox.
+    pub(crate) fn replace_endpoint(&self, name: &str, options: &mut GatewayOptions) {
+        options.set(&format!("endpoints.{name}.url"), &format!("http://{}", self.listener.local_addr().unwrap()));
     }
 
-    /// Waits for the next call on a new connection, and returns its head and the connection.
-    pub(crate) async fn call(&self) -> (String, Raw) {
-        in_time("a call at the raw endpoint", async {
+    /// Waits for a call on a new connection. Returns its head and the connection.
+    pub(crate) async fn call(&self) -> (String, RawConnection) {
+        with_timeout("a call at the raw endpoint", async {
             loop {
-                let mut connection = Raw::on(self.listener.accept().await.unwrap().0);
-                // A connection may end before its call: one that was tried and not needed, for instance.
+                let mut connection = RawConnection::on(self.listener.accept().await.unwrap().0);
+                // The gateway may close a connection unused, for example the slower of two address families.
                 let Some(head) = connection.read_to(b"\r\n\r\n").await else { continue };
                 let head = String::from_utf8(head).unwrap();
                 if !head.starts_with("HEAD /api/health") {

@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::corpus::{Case, Outcome};
-use crate::support::in_time;
+use crate::support::with_timeout;
 
 /// Headers that HTTP/2 does not have (RFC 9113 section 8.2.2), or that frame the body.
 const OF_HTTP1: [&str; 9] = [
@@ -72,7 +72,7 @@ pub(super) async fn run(
     // Ends with the sender.
     tokio::spawn(connection);
     let is_refused = matches!(case.outcomes.first(), Some(Outcome::Refused { .. }));
-    let answer = match in_time(&case.name, sender.send_request(request)).await {
+    let answer = match with_timeout(&case.name, sender.send_request(request)).await {
         Ok(answer) => answer,
         // What HTTP/2 itself calls malformed resets the stream.
         Err(_reset) if is_refused => return Ok(()),
@@ -86,6 +86,6 @@ pub(super) async fn run(
     let found = answer.headers().get("signalr-gateway-error").map(|kind| kind.to_str().unwrap());
     let is_expected = answer.status() == status && found == kind && answer.headers().contains_key("x-request-id");
     let head = format!("{:?} {:?}", answer.status(), answer.headers());
-    drop(in_time(&case.name, answer.into_body().collect()).await);
+    drop(with_timeout(&case.name, answer.into_body().collect()).await);
     if is_expected { Ok(()) } else { Err(format!("another answer: {head}")) }
 }

@@ -1,5 +1,5 @@
-//! A laboratory: a sandbox on the test's own runtime, and a gateway on threads of its own that meets it by the files
-//! an operator would write. Both end with it.
+//! A sandbox on the test's runtime and a gateway on its own threads, configured by the files that an operator would
+//! write. Dropping the harness stops both.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,27 +12,27 @@ use signalr_gateway::serve::BoundAddress;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::{Answer, Caller, HELLO, Raw, SEND, Samples, in_time, wait_until};
+use super::{Answer, BROADCAST_BODY, BROADCAST_PATH, Caller, RawConnection, Samples, wait_until, with_timeout};
 
-/// A sandbox whose gateway is still to come: for tests that change the world first.
-pub(crate) struct Stage {
+/// A sandbox whose gateway is not started yet, for tests that change the sandbox first.
+pub(crate) struct HarnessBuilder {
     pub(crate) sandbox: Sandbox,
     pub(crate) folder: TempDir,
 }
 
-/// What a gateway is started with.
-pub(crate) struct Plan {
+/// The options that a gateway is started with.
+pub(crate) struct GatewayOptions {
     /// The configuration file.
     pub(crate) config: GatewayConfig,
     /// The environment.
     pub(crate) environment: BTreeMap<String, String>,
-    /// Whether the laboratory is handed over when the gateway is ready, or when it listens.
+    /// Whether to wait until every credential has a token, or only until the gateway listens.
     pub(crate) wait_until_ready: bool,
     set: Vec<(String, String)>,
 }
 
 /// A sandbox and a gateway.
-pub(crate) struct Lab {
+pub(crate) struct Harness {
     pub(crate) sandbox: Sandbox,
     pub(crate) files: Files,
     pub(crate) folder: TempDir,
@@ -41,8 +41,8 @@ pub(crate) struct Lab {
     thread: Option<JoinHandle<Result<(), GatewayError>>>,
 }
 
-impl Plan {
-    /// Sets a key of the configuration, as `--set` does.
+impl GatewayOptions {
+    /// Sets a configuration key, as `--set` does.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.set.push((key.to_owned(), value.to_owned()));
         self
@@ -54,14 +54,14 @@ impl Plan {
         self
     }
 
-    /// Adds TOML at the end of the file.
-    pub(crate) fn more(&mut self, toml: &str) -> &mut Self {
+    /// Appends TOML to the configuration file.
+    pub(crate) fn append_toml(&mut self, toml: &str) -> &mut Self {
         self.config.more.push_str(toml);
         self
     }
 }
 
-impl Stage {
+impl HarnessBuilder {
     /// Starts a sandbox with `east` in tenant B and `west` in tenant C.
     pub(crate) async fn start() -> Self {
         Self::with(SandboxSettings::default()).await
@@ -71,19 +71,20 @@ impl Stage {
         Self { sandbox: Sandbox::start(settings).await.unwrap(), folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Starts a gateway in front of it.
-    pub(crate) async fn gateway(self, change: impl FnOnce(&mut Plan)) -> Lab {
-        let mut plan = Plan {
+    /// Starts a gateway in front of the sandbox.
+    pub(crate) async fn start_gateway(self, change: impl FnOnce(&mut GatewayOptions)) -> Harness {
+        let mut options = GatewayOptions {
             config: GatewayConfig::default(),
             environment: BTreeMap::new(),
             wait_until_ready: true,
             set: Vec::new(),
         };
-        plan.set("shutdown.delay", "0s").set("shutdown.timeout", "10s").set("process.workers", "2");
-        change(&mut plan);
+        options.set("shutdown.delay", "0s").set("shutdown.timeout", "10s").set("process.workers", "2");
+        change(&mut options);
         let Self { sandbox, folder } = self;
-        let files = sandbox.write_files(folder.path(), &plan.config).unwrap();
-        let sources = Sources { file: Some(files.config.clone()), environment: plan.environment, overrides: plan.set };
+        let files = sandbox.write_files(folder.path(), &options.config).unwrap();
+        let sources =
+            Sources { file: Some(files.config.clone()), environment: options.environment, overrides: options.set };
         let settings = config::load(&sources).unwrap_or_else(|err| panic!("{err}")).settings;
         let (stop, stopped) = oneshot::channel::<()>();
         let (announce, announced) = oneshot::channel();
@@ -92,7 +93,7 @@ impl Stage {
             runtime.block_on(async {
                 let gateway = Gateway::build(settings, runtime.handle()).await?;
                 let stopped = async {
-                    // A laboratory that is dropped says the same as one that is stopped.
+                    // Dropping the sender stops the gateway as well.
                     let _stopped_or_dropped = stopped.await;
                 };
                 gateway
@@ -102,52 +103,52 @@ impl Stage {
                     .await
             })
         });
-        let addresses = match in_time("the gateway's start", announced).await {
+        let addresses = match with_timeout("the gateway's start", announced).await {
             Ok(addresses) => addresses,
             Err(oneshot::error::RecvError { .. }) => panic!("the gateway did not start: {:?}", thread.join().unwrap()),
         };
-        let lab = Lab { sandbox, files, folder, addresses, stop: Some(stop), thread: Some(thread) };
-        if plan.wait_until_ready {
-            lab.wait_until_credentials_are("ready").await;
+        let harness = Harness { sandbox, files, folder, addresses, stop: Some(stop), thread: Some(thread) };
+        if options.wait_until_ready {
+            harness.wait_until_credentials_are("ready").await;
         }
-        lab
+        harness
     }
 }
 
-impl Lab {
-    pub(crate) async fn start(change: impl FnOnce(&mut Plan)) -> Self {
-        Stage::start().await.gateway(change).await
+impl Harness {
+    pub(crate) async fn start(change: impl FnOnce(&mut GatewayOptions)) -> Self {
+        HarnessBuilder::start().await.start_gateway(change).await
     }
 
-    /// The address of a listener.
+    /// Returns the address of a TCP listener.
     pub(crate) fn listener(&self, name: &str) -> SocketAddr {
         match self.addresses.listeners.iter().find(|(found, _)| found == name) {
             Some((_, BoundAddress::Tcp(address))) => *address,
-            other => panic!("{name} is no TCP listener: {other:?}"),
+            other => panic!("{name} is not a TCP listener: {other:?}"),
         }
     }
 
-    /// A caller on a connection of its own.
+    /// Opens a connection of its own and returns a caller on it.
     pub(crate) async fn caller(&self) -> Caller {
         Caller::connect(self.listener("default")).await
     }
 
-    /// A connection for raw bytes.
-    pub(crate) async fn raw(&self) -> Raw {
-        Raw::connect(self.listener("default")).await
+    /// Opens a connection for raw bytes.
+    pub(crate) async fn raw_connection(&self) -> RawConnection {
+        RawConnection::connect(self.listener("default")).await
     }
 
-    /// One request without a body, on a connection of its own.
+    /// Sends one request without a body, on a connection of its own.
     pub(crate) async fn call(&self, method: &str, target: &str) -> Answer {
         self.caller().await.call(method, target).await
     }
 
-    /// A broadcast to hub `chat`.
-    pub(crate) async fn hello(&self) -> Answer {
-        self.caller().await.post(SEND, "application/json", HELLO).await
+    /// Sends a broadcast to hub `chat`.
+    pub(crate) async fn broadcast(&self) -> Answer {
+        self.caller().await.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await
     }
 
-    /// What the admin listener answers.
+    /// Sends a GET request to the admin listener.
     pub(crate) async fn admin(&self, target: &str) -> Answer {
         Caller::connect(self.addresses.admin.unwrap()).await.call("GET", target).await
     }
@@ -156,12 +157,12 @@ impl Lab {
         self.addresses.admin.unwrap()
     }
 
-    /// The metrics, as they are now.
+    /// Scrapes the metrics.
     pub(crate) async fn metrics(&self) -> Samples {
         Samples::parse(&self.admin("/metrics").await.text())
     }
 
-    /// A credential on `/status`.
+    /// Returns a credential of `/status`.
     pub(crate) async fn credential(&self, name: &str) -> serde_json::Value {
         let status = self.admin("/status").await.json();
         let found = status["credentials"].as_array().unwrap().iter().find(|credential| credential["name"] == name);
@@ -180,27 +181,27 @@ impl Lab {
         self.sandbox.endpoint(name).unwrap()
     }
 
-    /// The calls that an endpoint received; the gateway's own health probes are left out.
+    /// Returns the calls that an endpoint received, without health probes.
     pub(crate) fn arrivals(&self, endpoint: &str) -> Vec<Entry> {
         let entries = self.endpoint(endpoint).server.journal().entries();
         entries.into_iter().filter(|entry| entry.path() != "/api/health").collect()
     }
 
-    /// The one call that an endpoint received.
+    /// Returns the only call that an endpoint received.
     pub(crate) fn arrival(&self, endpoint: &str) -> Entry {
         let mut arrivals = self.arrivals(endpoint);
         assert_eq!(arrivals.len(), 1, "{arrivals:#?}");
         arrivals.remove(0)
     }
 
-    /// Makes both endpoints forget what they received.
-    pub(crate) fn forget_arrivals(&self) {
+    /// Clears what all endpoints received.
+    pub(crate) fn clear_arrivals(&self) {
         for endpoint in self.sandbox.endpoints() {
             endpoint.server.journal().clear();
         }
     }
 
-    /// Tells the gateway to stop; it drains meanwhile.
+    /// Tells the gateway to stop. It starts to drain.
     pub(crate) fn begin_shutdown(&mut self) {
         drop(self.stop.take());
     }
