@@ -17,11 +17,11 @@ use tokio_util::either::Either;
 
 use super::balance::Accepted;
 use super::body::CallerBody;
-use super::http2::{self, FrameBudget, Http2};
+use super::caller_stream::{CallerStream, Source};
+use super::http2::{self, FrameBudget, FrameCounter, Http2};
 use super::inbound::Inbound;
 use super::open::{Connection, OpenConnections};
-use super::progress::Progress;
-use super::protocol::{Opened, Protocol};
+use super::protocol::Protocol;
 use super::socket::ByteStream;
 use super::{Handler, Peer, Phase, ServeSettings};
 use crate::write_batch::{Batched, WriteBatch};
@@ -114,21 +114,22 @@ impl<H: Handler> Connections<H> {
                 }
             }
         };
-        let (protocol, io) = match connection.unless_closing(Opened::read(io)).await {
-            Some(Ok(opened)) => opened,
+        let mut io = io;
+        let (protocol, first) = match connection.unless_closing(Protocol::detect(&mut io)).await {
+            Some(Ok(detected)) => detected,
             Some(Err(err)) => return tracing::debug!(error = %err, peer = ?address, "a caller's connection broke"),
             None => return,
         };
-        let io = Progress::new(io, &connection);
+        let source = Source::new(first, io);
         // What was negotiated counts. Each server refuses the other protocol's first bytes.
         match alpn.unwrap_or(protocol) {
-            Protocol::Http1 => self.serve_http1(io, peer, &connection).await,
+            Protocol::Http1 => self.serve_http1(source, peer, &connection).await,
             // In a box: it is larger, and every connection would have room for it.
-            Protocol::Http2 => Box::pin(self.serve_http2(io, peer, &connection)).await,
+            Protocol::Http2 => Box::pin(self.serve_http2(source, peer, &connection)).await,
         }
     }
 
-    async fn serve_http1(&self, io: Progress<Opened<Io>>, peer: Rc<Peer>, connection: &Rc<Connection>) {
+    async fn serve_http1(&self, source: Source<Io>, peer: Rc<Peer>, connection: &Rc<Connection>) {
         let service = service_fn(|mut request: Request<Incoming>| {
             if let Some(refusal) = connection.take_refusal() {
                 request.extensions_mut().insert(refusal);
@@ -147,13 +148,14 @@ impl<H: Handler> Connections<H> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let io = TokioIo::new(Inbound::new(io, Rc::clone(connection)));
+        let inbound = Inbound::new(Rc::clone(connection));
+        let io = TokioIo::new(CallerStream::new(source, inbound, connection));
         if let Err(err) = connection.drive(self.http1.serve_connection(io, service)).await {
             log_end(&err, &peer);
         }
     }
 
-    async fn serve_http2(&self, io: Progress<Opened<Io>>, peer: Rc<Peer>, connection: &Rc<Connection>) {
+    async fn serve_http2(&self, source: Source<Io>, peer: Rc<Peer>, connection: &Rc<Connection>) {
         let budget = FrameBudget::new();
         let start = |incoming| {
             let (handler, peer) = (Rc::clone(&self.handler), Rc::clone(&peer));
@@ -162,6 +164,7 @@ impl<H: Handler> Connections<H> {
             // Ends with the stream, and so with the connection.
             tokio::task::spawn_local(stream);
         };
+        let io = CallerStream::new(source, FrameCounter::new(&budget), connection);
         if let Err(err) = connection.drive(Http2::new(io, &self.http2, &budget, start)).await {
             log_end(&err, &peer);
         }

@@ -19,10 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::open::Graceful;
 
-pub(super) use frames::FrameBudget;
+pub(super) use frames::{FrameBudget, FrameCounter};
 pub(super) use stream::answer;
-
-use frames::Counted;
 
 /// Streams one connection may have open.
 const MAX_STREAMS: u32 = 256;
@@ -56,7 +54,7 @@ pub(super) fn builder(max_header_list: u32) -> Builder {
 
 /// A connection. It calls `start` with each accepted stream.
 pub(super) struct Http2<T: AsyncRead + AsyncWrite + Unpin, F> {
-    state: State<Counted<T>>,
+    state: State<T>,
     start: F,
     budget: Rc<FrameBudget>,
     is_shutting_down: bool,
@@ -81,7 +79,7 @@ pub(super) enum Http2Error {
 
 impl<T: AsyncRead + AsyncWrite + Unpin, F: FnMut(Incoming) + Unpin> Http2<T, F> {
     pub(super) fn new(io: T, builder: &Builder, budget: &Rc<FrameBudget>, start: F) -> Self {
-        let state = State::Handshaking(builder.handshake(Counted::new(io, budget)));
+        let state = State::Handshaking(builder.handshake(io));
         Self { state, start, budget: Rc::clone(budget), is_shutting_down: false, is_cut_off: false }
     }
 }

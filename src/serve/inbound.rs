@@ -28,9 +28,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
+use super::caller_stream::{ByteFilter, Source};
 use super::open::Connection;
 use framing::{Framing, Rest};
 use head::{HeadCheck, KnownHead};
@@ -48,9 +49,8 @@ const HALF_CLOSED_TIME: Duration = Duration::from_secs(5);
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// The caller's side of an HTTP/1.x connection.
-pub(super) struct Inbound<S> {
-    stream: S,
+/// The check of what is read from an HTTP/1.x connection.
+pub(super) struct Inbound {
     connection: Rc<Connection>,
     framing: Framing,
     known: KnownHead,
@@ -85,20 +85,20 @@ enum Next {
 /// Reads and drops what a refused caller sends.
 #[derive(Default)]
 struct Linger {
-    is_shut_down: bool,
     dropped: usize,
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Inbound<S> {
-    pub(super) fn new(stream: S, connection: Rc<Connection>) -> Self {
-        Self { stream, connection, framing: Framing::Head, known: KnownHead::default(), slow_path: None }
+impl Inbound {
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
+        Self { connection, framing: Framing::Head, known: KnownHead::default(), slow_path: None }
     }
 
     /// Takes back what may not be passed on of what was read behind `before`.
     #[cold]
-    fn take_back(
+    fn take_back<S: AsyncRead + Unpin>(
         &mut self,
+        source: &mut Source<S>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
         before: usize,
@@ -108,11 +108,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inbound<S> {
         let tail = into.filled().get(end..).unwrap_or_default();
         self.slow_path = Some(Box::new(SlowPath::new(Bytes::new(), tail, rest)));
         into.set_filled(end);
-        if passed > 0 { Poll::Ready(Ok(())) } else { self.poll_slow_path(cx, into) }
+        if passed > 0 { Poll::Ready(Ok(())) } else { self.poll_slow_path(source, cx, into) }
     }
 
     #[cold]
-    fn poll_slow_path(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_slow_path<S: AsyncRead + Unpin>(
+        &mut self,
+        source: &mut Source<S>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while let Some(slow_path) = &mut self.slow_path {
             if slow_path.ready.has_remaining() {
                 let length = slow_path.ready.len().min(into.remaining());
@@ -125,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inbound<S> {
             match &mut slow_path.next {
                 Next::Read => {
                     let before = into.filled().len();
-                    ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+                    ready!(Pin::new(&mut *source).poll_read(cx, into))?;
                     let read = into.filled().get(before..).unwrap_or_default();
                     if read.is_empty() {
                         if slow_path.is_refused_at_end(&mut self.framing, &mut self.known) {
@@ -152,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inbound<S> {
             }
         }
         // It is over.
-        Pin::new(self).poll_read(cx, into)
+        self.poll_read(source, cx, into)
     }
 
     /// Ends the caller's bytes: at once, or when what was begun is answered.
@@ -218,19 +223,6 @@ impl SlowPath {
         *self = Self::new(bytes.into(), &tail, rest);
     }
 
-    /// Shuts the connection down, and drops what a refused caller still sends.
-    #[cold]
-    fn poll_shutdown(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> Poll<io::Result<()>> {
-        match &mut self.next {
-            Next::Refused(linger) => linger.poll(cx, stream),
-            Next::Read | Next::Refuse(_) | Next::Break(_) | Next::End(_) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
     /// Whether what is read can be passed on where it is read again.
     fn is_over(&self) -> bool {
         self.ready.is_empty() && self.held.is_empty() && matches!(self.next, Next::Read)
@@ -238,20 +230,12 @@ impl SlowPath {
 }
 
 impl Linger {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> Poll<io::Result<()>> {
-        if !self.is_shut_down {
-            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
-            self.is_shut_down = true;
-        }
+    fn poll(&mut self, cx: &mut Context<'_>, source: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<()>> {
         let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_TIME)));
         while self.dropped < LINGER_BYTES && until.as_mut().poll(cx).is_pending() {
             let mut room = [0; 4096];
             let mut read = ReadBuf::new(&mut room);
-            ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+            ready!(Pin::new(&mut *source).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
                 break;
             }
@@ -261,53 +245,36 @@ impl Linger {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Inbound<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.slow_path.is_some() {
-            return this.poll_slow_path(cx, into);
+impl<S: AsyncRead + Unpin> ByteFilter<S> for Inbound {
+    #[inline]
+    fn poll_read(
+        &mut self,
+        source: &mut Source<S>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.slow_path.is_some() {
+            return self.poll_slow_path(source, cx, into);
         }
         let before = into.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
+        ready!(Pin::new(&mut *source).poll_read(cx, into))?;
         let read = into.filled().get(before..).unwrap_or_default();
         if read.is_empty() {
-            return this.poll_end(cx);
+            return self.poll_end(cx);
         }
-        let followed = this.framing.follow(read, &mut this.known);
+        let followed = self.framing.follow(read, &mut self.known);
         if matches!(followed.1, Rest::Nothing) {
             Poll::Ready(Ok(()))
         } else {
-            this.take_back(cx, into, before, followed)
+            self.take_back(source, cx, into, before, followed)
         }
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Inbound<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        match &mut this.slow_path {
-            Some(slow_path) => slow_path.poll_shutdown(cx, &mut this.stream),
-            None => Pin::new(&mut this.stream).poll_shutdown(cx),
+    /// Drops what a refused caller still sends.
+    fn poll_linger(&mut self, source: &mut Source<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.slow_path.as_deref_mut() {
+            Some(SlowPath { next: Next::Refused(linger), .. }) => linger.poll(cx, source),
+            _ => Poll::Ready(Ok(())),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,81 +33,35 @@ impl Protocol {
     pub(super) fn of_alpn(negotiated: Option<&[u8]>) -> Option<Self> {
         Some(if negotiated? == b"h2" { Self::Http2 } else { Self::Http1 })
     }
-}
 
-/// A connection whose first bytes have been looked at. They are read once more, together.
-pub(super) struct Opened<S> {
-    first: Vec<u8>,
-    stream: S,
-}
-
-impl<S: AsyncRead + Unpin> Opened<S> {
-    /// Waits for what tells the protocol. A connection that ends before that is HTTP/1.
+    /// Detects what the caller of a connection speaks. Returns the bytes that were read for it, too. A connection that ends
+    /// before it shows is HTTP/1.
     ///
     /// # Errors
     /// Those of the connection.
     ///
     /// # Cancel safety
     /// Not safe: what was read is lost with the connection.
-    pub(super) async fn read(mut stream: S) -> io::Result<(Protocol, Self)> {
+    pub(super) async fn detect(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Self, Vec<u8>)> {
         let mut first = Vec::new();
         let protocol = poll_fn(|cx| {
             loop {
                 let mut room = [MaybeUninit::uninit(); FIRST_READ];
                 let mut read = ReadBuf::uninit(&mut room);
-                ready!(Pin::new(&mut stream).poll_read(cx, &mut read))?;
+                ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
                 first.extend_from_slice(read.filled());
                 let known = first.iter().zip(PREFACE).take_while(|(read, expected)| read == expected).count();
                 let has_ended = read.filled().is_empty();
                 if known == PREFACE.len() || (known >= REQUEST_LINE && (has_ended || known < first.len())) {
-                    return Poll::Ready(io::Result::Ok(Protocol::Http2));
+                    return Poll::Ready(io::Result::Ok(Self::Http2));
                 }
                 if has_ended || known < first.len() {
-                    return Poll::Ready(Ok(Protocol::Http1));
+                    return Poll::Ready(Ok(Self::Http1));
                 }
             }
         });
         let protocol = protocol.await?;
-        Ok((protocol, Self { first, stream }))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.first.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, into);
-        }
-        let later = this.first.split_off(into.remaining().min(this.first.len()));
-        into.put_slice(&this.first);
-        this.first = later;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Ok((protocol, first))
     }
 }
 
@@ -117,17 +71,14 @@ mod tests {
 
     use super::*;
 
-    /// Has a caller send `bytes`, `at_once` of them at a time. Returns the protocol and how much is read first of all, which is
-    /// all that was looked at.
-    async fn opened(bytes: &[u8], at_once: usize) -> (Protocol, usize) {
-        let (mut caller, stream) = tokio::io::duplex(at_once);
+    /// Has a caller send `bytes`, `at_once` of them at a time. Returns the protocol and how many bytes were read to detect it.
+    async fn detected(bytes: &[u8], at_once: usize) -> (Protocol, usize) {
+        let (mut caller, mut stream) = tokio::io::duplex(at_once);
         let send = async move { caller.write_all(bytes).await.unwrap() };
         let read = async {
-            let (protocol, mut opened) = Opened::read(stream).await.unwrap();
-            let mut all = vec![0; 8 * 1024];
-            let first = opened.read(&mut all).await.unwrap();
-            all.truncate(first);
-            opened.read_to_end(&mut all).await.unwrap();
+            let (protocol, mut all) = Protocol::detect(&mut stream).await.unwrap();
+            let first = all.len();
+            stream.read_to_end(&mut all).await.unwrap();
             assert_eq!(all, bytes, "nothing is lost");
             (protocol, first)
         };
@@ -135,31 +86,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_bytes_tell() {
+    async fn the_first_bytes_show_the_protocol() {
         let request = b"POST /api/hubs/chat/:send HTTP/1.1\r\nHost: x\r\n\r\n";
-        assert_eq!(opened(request, 1024).await, (Protocol::Http1, request.len()), "read together");
-        assert_eq!(opened(request, 1).await, (Protocol::Http1, 2), "PO is enough to see that it is not PRI");
-        assert_eq!(opened(b"PRI * HTTP/1.1\r\n\r\n", 1).await, (Protocol::Http1, 12));
-        assert_eq!(opened(b"", 1).await, (Protocol::Http1, 0));
-        assert_eq!(opened(&PREFACE[..12], 64).await, (Protocol::Http1, 12), "it ended too early");
-        assert_eq!(opened(&PREFACE[..20], 64).await, (Protocol::Http2, 20), "a preface that broke off");
+        assert_eq!(detected(request, 1024).await, (Protocol::Http1, request.len()), "read together");
+        assert_eq!(detected(request, 1).await, (Protocol::Http1, 2), "PO is enough to see that it is not PRI");
+        assert_eq!(detected(b"PRI * HTTP/1.1\r\n\r\n", 1).await, (Protocol::Http1, 12));
+        assert_eq!(detected(b"", 1).await, (Protocol::Http1, 0));
+        assert_eq!(detected(&PREFACE[..12], 64).await, (Protocol::Http1, 12), "it ended too early");
+        assert_eq!(detected(&PREFACE[..20], 64).await, (Protocol::Http2, 20), "a preface that broke off");
         let broken = b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n";
-        assert_eq!(opened(broken, 1024).await, (Protocol::Http2, broken.len()), "no request of HTTP/1 begins so");
+        assert_eq!(detected(broken, 1024).await, (Protocol::Http2, broken.len()), "no request of HTTP/1 begins so");
         let settings = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
-        assert_eq!(opened(&settings, 1024).await, (Protocol::Http2, settings.len()));
-        assert_eq!(opened(&settings, 1).await, (Protocol::Http2, PREFACE.len()));
-    }
-
-    #[tokio::test]
-    async fn it_is_read_again_in_whatever_pieces() {
-        let (mut caller, stream) = tokio::io::duplex(64);
-        caller.write_all(b"GET / HTTP/1.1").await.unwrap();
-        let (_, mut opened) = Opened::read(stream).await.unwrap();
-        let (mut method, mut rest) = ([0; 3], [0; 64]);
-        opened.read_exact(&mut method).await.unwrap();
-        assert_eq!(&method, b"GET");
-        assert_eq!(opened.read(&mut rest).await.unwrap(), 11);
-        caller.write_all(b"!").await.unwrap();
-        assert_eq!(opened.read(&mut rest).await.unwrap(), 1);
+        assert_eq!(detected(&settings, 1024).await, (Protocol::Http2, settings.len()));
+        assert_eq!(detected(&settings, 1).await, (Protocol::Http2, PREFACE.len()));
     }
 }

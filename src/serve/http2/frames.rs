@@ -11,8 +11,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
+
+use super::super::caller_stream::{ByteFilter, Source};
 
 /// What comes before the first frame (RFC 9113, section 3.4).
 const PREFACE_LENGTH: usize = 24;
@@ -135,9 +137,8 @@ impl<const MOST: u32, const PER_SECOND: u32> Allowance<MOST, PER_SECOND> {
     }
 }
 
-/// A stream whose frames are counted as they are read.
-pub(super) struct Counted<S> {
-    stream: S,
+/// Counts the frames of a connection as they are read.
+pub(in crate::serve) struct FrameCounter {
     budget: Rc<FrameBudget>,
     /// The head of the next frame, as far as it was read.
     head: [u8; HEAD_LENGTH],
@@ -146,11 +147,10 @@ pub(super) struct Counted<S> {
     skip: usize,
 }
 
-impl<S> Counted<S> {
-    /// Takes a stream from which the connection preface was not read.
-    pub(super) fn new(stream: S, budget: &Rc<FrameBudget>) -> Self {
-        let (head, head_length) = ([0; HEAD_LENGTH], 0);
-        Self { stream, budget: Rc::clone(budget), head, head_length, skip: PREFACE_LENGTH }
+impl FrameCounter {
+    /// Makes the counter of a connection whose preface is still to be read.
+    pub(in crate::serve) fn new(budget: &Rc<FrameBudget>) -> Self {
+        Self { budget: Rc::clone(budget), head: [0; HEAD_LENGTH], head_length: 0, skip: PREFACE_LENGTH }
     }
 
     fn count(&mut self, mut bytes: &[u8]) {
@@ -178,51 +178,25 @@ impl<S> Counted<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.budget.is_exceeded() {
+impl<S: AsyncRead + Unpin> ByteFilter<S> for FrameCounter {
+    fn poll_read(
+        &mut self,
+        source: &mut Source<S>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.budget.is_exceeded() {
             // The connection is being closed; what the caller goes on sending is not read.
             return Poll::Pending;
         }
         let before = into.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, into);
-        this.count(into.filled().get(before..).unwrap_or_default());
+        let read = Pin::new(source).poll_read(cx, into);
+        self.count(into.filled().get(before..).unwrap_or_default());
         read
     }
-}
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(bytes)) = &written {
-            self.budget.wrote(*bytes);
-        }
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        if let Poll::Ready(Ok(bytes)) = &written {
-            self.budget.wrote(*bytes);
-        }
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn wrote(&self, bytes: usize) {
+        self.budget.wrote(bytes);
     }
 }
 
@@ -238,9 +212,9 @@ mod tests {
     /// Counts frames that are read in pieces of `at_once` bytes.
     fn count(frames: &[Vec<u8>], at_once: usize) -> Rc<FrameBudget> {
         let budget = FrameBudget::new();
-        let mut counted = Counted::new((), &budget);
+        let mut counter = FrameCounter::new(&budget);
         let bytes = [vec![b'P'; PREFACE_LENGTH], frames.concat()].concat();
-        bytes.chunks(at_once).for_each(|piece| counted.count(piece));
+        bytes.chunks(at_once).for_each(|piece| counter.count(piece));
         budget
     }
 

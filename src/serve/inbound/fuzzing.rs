@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use httparse::{EMPTY_HEADER, Header, Status};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
 use super::framing::{Framing, Rest};
 use super::head::{KnownHead, MAX_FIELDS};
 use super::{Inbound, Refusal, STAND_IN};
+use crate::serve::caller_stream::{ByteFilter as _, Source};
 use crate::serve::listeners::ListenerId;
 use crate::serve::open::OpenConnections;
 
@@ -60,11 +61,12 @@ enum End {
 /// Reads a connection to its end, in pieces of these sizes by turns and no more than `room` at once.
 fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room: usize) -> Judgement {
     let connection = connections.open(ListenerId::default());
-    let mut inbound = Inbound::new(Pieces { left: wire, sizes }, Rc::clone(&connection));
+    let mut source = Source::new(Vec::new(), Pieces { left: wire, sizes });
+    let mut inbound = Inbound::new(Rc::clone(&connection));
     let (mut passed, mut memory) = (Vec::new(), vec![0; room]);
     loop {
         let mut into = ReadBuf::new(&mut memory);
-        match Pin::new(&mut inbound).poll_read(&mut Context::from_waker(Waker::noop()), &mut into) {
+        match inbound.poll_read(&mut source, &mut Context::from_waker(Waker::noop()), &mut into) {
             Poll::Ready(Ok(())) if into.filled().is_empty() => return Judgement { passed, end: End::OfInput },
             Poll::Ready(Ok(())) => passed.extend_from_slice(into.filled()),
             Poll::Ready(Err(err)) => return Judgement { passed, end: End::Malformed(err.to_string()) },
@@ -160,20 +162,6 @@ impl AsyncRead for Pieces<'_> {
         let (piece, left) = self.left.split_at(size.min(self.left.len()).min(into.remaining()));
         into.put_slice(piece);
         self.left = left;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Pieces<'_> {
-    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }

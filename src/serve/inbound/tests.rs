@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::super::caller_stream::CallerStream;
 use super::super::listeners::ListenerId;
 use super::super::open::OpenConnections;
 use super::*;
@@ -201,7 +202,8 @@ async fn behind_check(bytes: &[u8], piece: usize) -> (String, usize) {
         }
         drop(caller.shutdown().await);
     };
-    let inbound = TokioIo::new(Inbound::new(io, Rc::clone(&connection)));
+    let filter = Inbound::new(Rc::clone(&connection));
+    let inbound = TokioIo::new(CallerStream::new(Source::new(Vec::new(), io), filter, &connection));
     let serve = http1::Builder::new().max_buf_size(80 * 1024).serve_connection(inbound, service);
     let mut text = Vec::new();
     let read = answers.read_to_end(&mut text);
