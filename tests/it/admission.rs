@@ -1,5 +1,4 @@
-//! Who and what may pass, over real connections: hosts, browsers, networks, operations, sizes, and framing that is
-//! refused, not repaired.
+//! Which requests are admitted, over real connections: hosts, browsers, networks, operations, sizes and framing.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -13,7 +12,7 @@ use crate::support::{
 
 const MIB: usize = 1024 * 1024;
 
-/// A laboratory with a listener `strict` beside the default one.
+/// A harness with a listener `strict` beside the default one.
 async fn strict_harness() -> Harness {
     Harness::start(|options| {
         options.append_toml(
@@ -30,7 +29,7 @@ fn assert_nothing_arrived(harness: &Harness) {
 }
 
 #[tokio::test]
-async fn only_configured_hosts_pass() {
+async fn refuses_hosts_that_are_not_configured() {
     let harness = strict_harness().await;
     let mut caller = Caller::connect(harness.listener("strict")).await;
     for (host, passes) in [
@@ -52,14 +51,14 @@ async fn only_configured_hosts_pass() {
             answer.assert_status(202);
         } else {
             answer.assert_gateway_error(403, "host_not_allowed");
-            assert!(answer.text().contains("allowed_hosts"), "the operator is told what to do: {}", answer.text());
+            assert!(answer.text().contains("allowed_hosts"), "names no key to change: {}", answer.text());
         }
     }
     assert_eq!(harness.arrivals("east").len(), 7);
 }
 
 #[tokio::test]
-async fn health_probes_pass_whatever_host_they_name() {
+async fn answers_health_probes_for_any_host() {
     let harness = strict_harness().await;
     for path in ["/api/health", "/api/v1/health"] {
         let mut caller = Caller::connect(harness.listener("strict")).await;
@@ -75,7 +74,7 @@ async fn health_probes_pass_whatever_host_they_name() {
 }
 
 #[tokio::test]
-async fn browser_pages_are_kept_out() {
+async fn refuses_requests_of_browser_pages() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = harness.caller().await;
     for (name, value, passes) in [
@@ -92,11 +91,11 @@ async fn browser_pages_are_kept_out() {
             answer.assert_gateway_error(403, "origin_not_allowed");
         }
     }
-    // A form needs no preflight; what shows it is its origin.
+    // A form is sent without a preflight; its `Origin` shows that it comes from a page.
     let form =
         request("POST", BROADCAST_PATH).header(CONTENT_TYPE, "text/plain").header("origin", "http://127.0.0.1:8080");
     caller.send(form, BROADCAST_BODY).await.assert_gateway_error(403, "origin_not_allowed");
-    // A preflight has no path of its own here, and gets no permission.
+    // The gateway grants no preflight.
     let preflight = request("OPTIONS", BROADCAST_PATH)
         .header("origin", "https://evil.example")
         .header("access-control-request-method", "POST");
@@ -105,11 +104,11 @@ async fn browser_pages_are_kept_out() {
 }
 
 #[tokio::test]
-async fn callers_of_other_networks_and_without_the_required_header_are_refused() {
+async fn refuses_callers_of_other_networks_or_without_the_required_header() {
     let harness = strict_harness().await;
     let mut elsewhere = Caller::connect(harness.listener("elsewhere")).await;
     elsewhere.send(broadcast_request(), BROADCAST_BODY).await.assert_gateway_error(403, "client_not_allowed");
-    // Whoever they say they are.
+    // Forwarding headers do not change the network of a caller.
     elsewhere
         .send(broadcast_request().header("x-forwarded-for", "10.0.0.1"), BROADCAST_BODY)
         .await
@@ -125,7 +124,7 @@ async fn callers_of_other_networks_and_without_the_required_header_are_refused()
 }
 
 #[tokio::test]
-async fn operations_are_opted_into() {
+async fn allows_only_configured_operations() {
     let harness = strict_harness().await;
     let mut default = harness.caller().await;
     for (method, target) in [
@@ -151,7 +150,7 @@ async fn operations_are_opted_into() {
 }
 
 #[tokio::test]
-async fn what_is_no_call_of_the_rest_api_goes_nowhere() {
+async fn refuses_requests_outside_the_rest_api() {
     let harness = Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
     })
@@ -194,11 +193,11 @@ async fn what_is_no_call_of_the_rest_api_goes_nowhere() {
         assert_eq!(answer.header("allow"), Some(allowed));
     }
     assert_nothing_arrived(&harness);
-    assert!(!caller.is_closed(), "refusals do not cost a connection");
+    assert!(!caller.is_closed(), "a refusal closed the connection");
 }
 
 #[tokio::test]
-async fn heads_up_to_the_limit_pass_and_larger_ones_are_a_431() {
+async fn answers_431_to_heads_above_the_limit() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = harness.caller().await;
     caller.send(broadcast_request().header("x-long", "x".repeat(12 * 1024)), BROADCAST_BODY).await.assert_status(202);
@@ -209,7 +208,7 @@ async fn heads_up_to_the_limit_pass_and_larger_ones_are_a_431() {
     let long_target = format!("{BROADCAST_PATH}&x={}", "x".repeat(17 * 1024));
     caller.post(&long_target, "application/json", BROADCAST_BODY).await.assert_gateway_error(431, "headers_too_large");
     assert_eq!(harness.arrivals("east").len(), 1);
-    // Near the limit, the token that is added decides: the endpoint never has to refuse.
+    // Near the limit, the length of the added token decides: the endpoint never has to refuse a head.
     for size in (12 * 1024..16 * 1024).step_by(200) {
         let answer = caller.send(broadcast_request().header("x-long", "x".repeat(size)), BROADCAST_BODY).await;
         if answer.status == 202 {
@@ -218,14 +217,14 @@ async fn heads_up_to_the_limit_pass_and_larger_ones_are_a_431() {
             answer.assert_gateway_error(431, "headers_too_large")
         };
     }
-    // Far larger ones are not even read.
+    // Far larger heads are not read completely.
     let mut raw = harness.raw_connection().await;
     raw.write("POST / HTTP/1.1\r\nhost: localhost\r\nx: ").await.write("x".repeat(MIB)).await;
     raw.answer().await.unwrap().assert_gateway_error(431, "headers_too_large");
 }
 
 #[tokio::test]
-async fn bodies_up_to_a_mebibyte_pass_and_a_byte_more_is_a_413() {
+async fn answers_413_to_bodies_above_one_mebibyte() {
     let harness = Harness::start(|_| {}).await;
     let octets = || request("POST", BROADCAST_PATH).header(CONTENT_TYPE, "application/octet-stream");
     let pieces = |size: usize| vec![b'x'; size].chunks(10_000).map(Bytes::copy_from_slice).collect::<Vec<_>>();
@@ -246,7 +245,7 @@ async fn bodies_up_to_a_mebibyte_pass_and_a_byte_more_is_a_413() {
     assert!(answer.text().contains("1048576"), "{}", answer.text());
     assert_goes_on_or_was_closed(&harness, caller).await;
 
-    // A caller that writes everything before it reads, and much more than the limit, still reads the answer.
+    // A caller that writes much more than the limit before it reads still receives the answer.
     let mut raw = harness.raw_connection().await;
     raw.write(format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 3 * MIB))
         .await;
@@ -254,13 +253,13 @@ async fn bodies_up_to_a_mebibyte_pass_and_a_byte_more_is_a_413() {
     raw.answer().await.expect("the answer was lost in a reset").assert_gateway_error(413, "body_too_large");
 }
 
-/// The requests that an endpoint took for whole ones. Others are there when a caller's body turns out to be unfit on its
-/// way.
+/// Returns the complete requests at an endpoint. It sees incomplete ones when a caller's body turns out to be
+/// malformed.
 fn whole_arrivals(harness: &Harness) -> Vec<Entry> {
     harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect()
 }
 
-/// After a refusal the connection takes the next request, or had been closed in order before it was sent.
+/// Asserts that the connection takes the next request, or was closed in order before it was sent.
 async fn assert_goes_on_or_was_closed(harness: &Harness, mut caller: Caller) {
     harness.clear_arrivals();
     match caller.try_send(broadcast_request(), BROADCAST_BODY).await {
@@ -275,7 +274,7 @@ async fn assert_goes_on_or_was_closed(harness: &Harness, mut caller: Caller) {
 }
 
 #[tokio::test]
-async fn limit_of_bodies_is_configured() {
+async fn body_limit_is_configurable() {
     let harness = Harness::start(|options| {
         options.set("limits.max_body", "100");
     })
@@ -288,7 +287,7 @@ async fn limit_of_bodies_is_configured() {
     harness.broadcast().await.assert_status(202);
 }
 
-/// What is wrong with the framing, and the bytes after the request line and `Host`.
+/// What is wrong with the framing, and the bytes that follow the request line and `Host`.
 const MALFORMED: [(&str, &str); 15] = [
     ("two lengths", "content-length: 5\r\ncontent-length: 6\r\n\r\nhello!"),
     ("a list of lengths", "content-length: 5, 6\r\n\r\nhello!"),
@@ -307,11 +306,11 @@ const MALFORMED: [(&str, &str); 15] = [
     ("a chunk size beyond all measure", "transfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\nhello\r\n0\r\n\r\n"),
 ];
 
-/// What an attacker hopes will be taken for a request of its own.
+/// A request that an attacker tries to smuggle.
 const SMUGGLED: &str = "POST /api/hubs/chat/:send?smuggled HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
 
 #[tokio::test]
-async fn malformed_framing_is_refused_and_nothing_is_smuggled_behind_it() {
+async fn refuses_malformed_framing_and_forwards_nothing_smuggled_in_it() {
     let harness = Harness::start(|_| {}).await;
     for (what, rest) in MALFORMED {
         let mut raw = harness.raw_connection().await;
@@ -334,10 +333,10 @@ async fn malformed_framing_is_refused_and_nothing_is_smuggled_behind_it() {
 }
 
 #[tokio::test]
-async fn requests_behind_each_other_stay_apart() {
+async fn keeps_pipelined_requests_apart() {
     let harness = Harness::start(|_| {}).await;
     let mut raw = harness.raw_connection().await;
-    // The first body looks like a request; the last chunk has an extension and a trailer.
+    // The first body looks like a request. The last chunk has an extension and a trailer.
     let first = format!(
         "POST {BROADCAST_PATH}&n=1 HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\n\r\n{SMUGGLED}",
         SMUGGLED.len()
@@ -361,7 +360,7 @@ async fn requests_behind_each_other_stay_apart() {
 }
 
 #[tokio::test]
-async fn absolute_targets_and_old_versions_cannot_reach_another_host() {
+async fn absolute_targets_and_http_1_0_cannot_reach_another_host() {
     let harness = Harness::start(|_| {}).await;
     let mut raw = harness.raw_connection().await;
     raw.write("POST http://evil.example/api/hubs/chat/:send HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
@@ -391,7 +390,7 @@ async fn absolute_targets_and_old_versions_cannot_reach_another_host() {
 }
 
 #[tokio::test]
-async fn body_that_does_not_come_is_a_408() {
+async fn answers_408_when_the_body_does_not_arrive() {
     let harness = Harness::start(|options| {
         options.set("timeouts.request", "400ms").set("timeouts.try", "300ms");
     })
@@ -403,7 +402,7 @@ async fn body_that_does_not_come_is_a_408() {
 }
 
 #[tokio::test]
-async fn body_that_breaks_off_reaches_no_endpoint_as_a_whole_one() {
+async fn body_that_breaks_off_reaches_no_endpoint_as_complete() {
     let harness = Harness::start(|_| {}).await;
     let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\n");
     for rest in ["content-length: 10\r\n\r\nhello", "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
@@ -417,7 +416,7 @@ async fn body_that_breaks_off_reaches_no_endpoint_as_a_whole_one() {
 }
 
 #[tokio::test]
-async fn unix_sockets_have_their_mode_and_serve() {
+async fn serves_on_unix_sockets_with_the_configured_mode() {
     use std::os::unix::fs::PermissionsExt;
     let builder = crate::support::HarnessBuilder::start().await;
     let path = builder.folder.path().join("gateway.sock");
@@ -431,7 +430,7 @@ async fn unix_sockets_have_their_mode_and_serve() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let mut caller = Caller::connect_unix(&path).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
-    // No browser gets here, so any host will do, as with Docker's socket.
+    // Browsers cannot reach a Unix socket, so any host is accepted, as at Docker's socket.
     for host in ["docker", "", "evil.example"] {
         caller.send(broadcast_request().header("host", host), BROADCAST_BODY).await.assert_status(202);
     }
@@ -446,11 +445,11 @@ async fn unix_sockets_have_their_mode_and_serve() {
     assert!(answer.starts_with(b"HTTP/1.0 202"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(harness.arrivals("east").len(), 5);
     harness.shutdown().await.unwrap();
-    assert!(!path.exists(), "it is removed in the end");
+    assert!(!path.exists(), "the socket was not removed");
 }
 
 #[tokio::test]
-async fn caller_that_asks_before_it_sends_is_answered() {
+async fn answers_expect_100_continue() {
     let harness = Harness::start(|_| {}).await;
     let mut raw: RawConnection = harness.raw_connection().await;
     raw.write(format!(

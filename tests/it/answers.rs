@@ -1,4 +1,4 @@
-//! A corpus of answers, byte for byte: what the gateway makes of each, and that the next request gets an answer of its own.
+//! Answers of endpoints, byte for byte: what the gateway makes of each, and that the next request gets its own answer.
 
 mod corpus;
 
@@ -9,17 +9,17 @@ use crate::support::{
     broadcast_request, request,
 };
 
-/// A call that is a `HEAD` request.
+/// A call with the method `HEAD`.
 const EXISTS: &str = "/api/hubs/chat/users/ann?api-version=2022-11-01";
 
-/// A gateway with one worker, so one pool, in front of the endpoint.
+/// Starts a gateway with one worker, hence one connection pool, in front of the endpoint.
 async fn harness(endpoint: &AnsweringEndpoint) -> Harness {
     let builder = HarnessBuilder::start().await;
     let folder = builder.folder.path().to_owned();
     builder
         .start_gateway(|options| {
             endpoint.replace_endpoint("east", &folder, options);
-            // Some of the answers are failures, and they are many.
+            // Many of the answers are failures, which would open the circuit.
             options.set("process.workers", "1").set("health.failures", "1000");
         })
         .await
@@ -32,7 +32,7 @@ async fn ask(harness: &Harness, case: &Case) -> hyper::Result<Answer> {
     }
 }
 
-/// Ways to cut an answer into writes.
+/// Returns several ways to split an answer into writes.
 fn cuts(case: &Case) -> Vec<Vec<Vec<u8>>> {
     let whole = vec![case.answer.clone()];
     let halves = case.answer.chunks(case.answer.len().div_ceil(2).max(1)).map(<[u8]>::to_vec).collect();
@@ -61,11 +61,11 @@ async fn check(harness: &Harness, endpoint: &AnsweringEndpoint, case: &Case, wri
             answer.assert_gateway_error(502, "upstream_broken");
             assert!(answer.text().contains("broke off without an answer"), "{what}: {answer:?}");
         }
-        // The head was passed on already.
+        // The head has been passed on before the fault.
         (Expected::Cut, Err(_)) => {}
         _ => panic!("{what}: {answer:?}"),
     }
-    let first = written.await.unwrap_or_else(|_| panic!("{what}: the endpoint was not asked"));
+    let first = written.await.unwrap_or_else(|_| panic!("{what}: no request at the endpoint"));
     let body = format!("the answer after {what}");
     let next = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let written = endpoint.answers(ScriptedAnswer { writes: vec![next.into()], ..ScriptedAnswer::default() });
@@ -74,7 +74,7 @@ async fn check(harness: &Harness, endpoint: &AnsweringEndpoint, case: &Case, wri
 }
 
 #[tokio::test]
-async fn answers_are_read_or_refused_as_the_rfcs_say_and_never_taken_for_anothers() {
+async fn reads_or_refuses_answers_as_the_rfcs_say_and_never_mixes_them_up() {
     let endpoint = AnsweringEndpoint::start().await;
     let harness = harness(&endpoint).await;
     let cases = corpus::all();
@@ -87,7 +87,7 @@ async fn answers_are_read_or_refused_as_the_rfcs_say_and_never_taken_for_another
 }
 
 #[tokio::test]
-async fn answers_over_tls_are_read_alike() {
+async fn reads_answers_over_tls_the_same_way() {
     let endpoint = AnsweringEndpoint::start_tls().await;
     let harness = harness(&endpoint).await;
     for case in corpus::all().iter().step_by(4) {
@@ -98,7 +98,7 @@ async fn answers_over_tls_are_read_alike() {
 }
 
 #[tokio::test]
-async fn answer_of_http_1_0_is_passed_on_in_the_gateways_own_version() {
+async fn passes_on_http_1_0_answers_as_http_1_1() {
     let endpoint = AnsweringEndpoint::start().await;
     let harness = harness(&endpoint).await;
     let _written = endpoint.answers(ScriptedAnswer {
@@ -115,7 +115,7 @@ async fn answer_of_http_1_0_is_passed_on_in_the_gateways_own_version() {
 }
 
 #[tokio::test]
-async fn endpoint_whose_answers_cannot_be_read_was_reached_and_stays_in_service() {
+async fn unreadable_answers_do_not_open_the_circuit_or_repeat_a_message() {
     let endpoint = AnsweringEndpoint::start().await;
     let harness = Harness::start(|options| endpoint.replace_endpoint("east", std::path::Path::new(""), options)).await;
     for _ in 0..12 {
@@ -128,18 +128,18 @@ async fn endpoint_whose_answers_cannot_be_read_was_reached_and_stays_in_service(
     }
     let metrics = harness.metrics().await;
     let closed = metrics.sum("breaker_state", &[("endpoint", "east"), ("state", "closed")]);
-    assert!((closed - 1.0).abs() < f64::EPSILON, "the circuit of the endpoint is not closed");
+    assert!((closed - 1.0).abs() < f64::EPSILON, "the circuit of the endpoint is open");
     assert!(metrics.sum("upstream_errors_total", &[("endpoint", "east"), ("reason", "protocol")]) > 11.5);
-    assert!(harness.arrivals("west").is_empty(), "a message was repeated");
+    assert!(harness.arrivals("west").is_empty(), "a message was sent twice");
 }
 
 #[tokio::test]
-async fn answer_that_was_meant_for_the_idle_connection_answers_no_request() {
+async fn answer_on_an_idle_connection_is_not_used_for_a_request() {
     let endpoint = AnsweringEndpoint::start().await;
     let harness = harness(&endpoint).await;
     let ok = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec();
     let timeout = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
-    // It comes while the connection is idle: the connection is discarded, though the request comes right behind it.
+    // It arrives while the connection is idle: the connection is closed, even though the next request follows at once.
     for _ in 0..20 {
         let written = endpoint.answers(ScriptedAnswer {
             writes: vec![ok.clone(), timeout.clone()],
@@ -152,7 +152,7 @@ async fn answer_that_was_meant_for_the_idle_connection_answers_no_request() {
         harness.broadcast().await.assert_status(202);
         assert_ne!(written.await.unwrap(), first);
     }
-    // It comes as the request is written on the kept connection: that cannot be told from an answer that comes at once.
+    // It arrives while the request is written on a reused connection, and cannot be told from an immediate answer.
     let written = endpoint.answers(ScriptedAnswer { writes: vec![ok.clone()], ..ScriptedAnswer::default() });
     harness.broadcast().await.assert_status(202);
     let first = written.await.unwrap();
@@ -162,12 +162,12 @@ async fn answer_that_was_meant_for_the_idle_connection_answers_no_request() {
     harness.broadcast().await.assert_status(202);
     assert_eq!(refused.await.unwrap(), first);
     assert_ne!(written.await.unwrap(), first);
-    // One that leaves the connection open is about the request.
+    // An answer that keeps the connection open belongs to the request.
     let open = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n".to_vec();
     let written = endpoint.answers(ScriptedAnswer { writes: vec![open], ..ScriptedAnswer::default() });
     harness.broadcast().await.assert_status(408);
     written.await.unwrap();
-    // So is one on a new connection.
+    // So does an answer on a new connection.
     let last = b"HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
     let written = endpoint.answers(ScriptedAnswer { writes: vec![last], closes: true, ..ScriptedAnswer::default() });
     harness.broadcast().await.assert_status(202);

@@ -1,11 +1,11 @@
-//! A message arrives whole or not at all: a body that broke off, is malformed or was cut never ends as a complete request at
-//! an endpoint, whatever is repeated.
+//! A message arrives completely or not at all: a body that breaks off or is malformed never ends as a complete request
+//! at an endpoint, in retries either.
 
 use signalr_gateway::sandbox::{Entry, Fault, FaultKind};
 
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, RawConnection, RawEndpoint, broadcast_request, request};
 
-/// The head of a broadcast whose body comes in chunks.
+/// Returns the head of a broadcast with a chunked body.
 fn chunked_head(mark: &str) -> String {
     format!(
         "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\nx-mark: {mark}\r\ncontent-type: application/json\r\n\
@@ -13,7 +13,7 @@ fn chunked_head(mark: &str) -> String {
     )
 }
 
-/// What follows the head, and whether the caller goes away after it.
+/// What follows the head, and whether the caller then disconnects.
 const BROKEN: [(&str, bool); 9] = [
     ("zz\r\n", false),
     ("+2\r\nhi\r\n0\r\n\r\n", false),
@@ -31,7 +31,7 @@ fn is_whole(entry: &Entry) -> bool {
 }
 
 #[tokio::test]
-async fn body_that_breaks_off_is_never_complete_at_an_endpoint() {
+async fn upload_that_breaks_off_is_never_complete_at_an_endpoint() {
     for (version, route) in [("1.1", "first"), ("2", "first"), ("1.1", "all")] {
         let harness = Harness::start(|options| {
             options.set("endpoints.east.http_version", version).set("retry.messages", "sdk");
@@ -44,7 +44,7 @@ async fn body_that_breaks_off_is_never_complete_at_an_endpoint() {
             for (tail, goes_away) in BROKEN {
                 let mut raw = harness.raw_connection().await;
                 if is_kept {
-                    // The worker that serves this connection then has one to the endpoint.
+                    // The worker of this connection then has a connection to the endpoint.
                     let length = BROADCAST_BODY.len();
                     raw.write(format!(
                         "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -55,7 +55,7 @@ async fn body_that_breaks_off_is_never_complete_at_an_endpoint() {
                     .await;
                     raw.answer().await.unwrap().assert_status(202);
                 }
-                // Together, the fault is known before anything was sent to the endpoint.
+                // In one write, the fault is known before anything is sent to the endpoint.
                 if is_together {
                     raw.write(chunked_head("broken") + tail).await;
                 } else {
@@ -85,13 +85,13 @@ async fn body_that_breaks_off_is_never_complete_at_an_endpoint() {
     }
 }
 
-/// One frame of HTTP/2, short enough for a length of one byte.
+/// Encodes an HTTP/2 frame whose length fits one byte.
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
     [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
-/// The frames that begin a call over HTTP/2: its head, and a part of its body.
+/// Returns the first frames of a call over HTTP/2: its head, and a part of its body.
 fn http2_call() -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let field = |(name, value): (&str, &str)| [vec![0], text(name), text(value)].concat();
@@ -108,7 +108,7 @@ fn http2_call() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn stream_that_a_caller_resets_is_never_complete_at_an_endpoint() {
+async fn upload_whose_stream_is_reset_is_never_complete_at_an_endpoint() {
     let endpoint = RawEndpoint::start().await;
     let harness = Harness::start(|options| endpoint.replace_endpoint("east", options)).await;
     for (name, code) in [("NO_ERROR", 0), ("INTERNAL_ERROR", 2), ("CANCEL", 8)] {
@@ -121,7 +121,7 @@ async fn stream_that_a_caller_resets_is_never_complete_at_an_endpoint() {
 }
 
 #[tokio::test]
-async fn rest_of_a_body_that_was_given_up_does_not_complete_it() {
+async fn late_rest_of_an_abandoned_body_does_not_complete_it() {
     for version in ["1.1", "2"] {
         let harness = Harness::start(|options| {
             options
@@ -141,7 +141,7 @@ async fn rest_of_a_body_that_was_given_up_does_not_complete_it() {
     }
 }
 
-/// Waits for a call whose body began with `hello`.
+/// Waits for a call whose body starts with `hello`.
 async fn begun(endpoint: &RawEndpoint) -> RawConnection {
     let (head, mut connection) = endpoint.call().await;
     assert!(head.contains("x-mark: broken") && head.contains("transfer-encoding: chunked"), "{head}");
@@ -149,9 +149,10 @@ async fn begun(endpoint: &RawEndpoint) -> RawConnection {
     connection
 }
 
-/// An endpoint that answers early, by 401 or by what the SDK's policy repeats, and a body that breaks in the repeat.
+/// The endpoint answers early, with 401 or with a status that the SDK's policy retries, and the body breaks off in the
+/// retry.
 #[tokio::test]
-async fn repeat_of_a_body_that_then_breaks_is_not_complete() {
+async fn body_that_breaks_off_during_a_retry_is_not_complete() {
     for answer in ["401 Unauthorized", "503 Service Unavailable"] {
         let endpoint = RawEndpoint::start().await;
         let harness = Harness::start(|options| {
@@ -172,9 +173,9 @@ async fn repeat_of_a_body_that_then_breaks_is_not_complete() {
     }
 }
 
-/// The body breaks while another token is waited for.
+/// The body breaks off while the gateway waits for another token.
 #[tokio::test]
-async fn replay_of_a_body_that_broke_meanwhile_is_not_complete() {
+async fn body_that_breaks_off_while_waiting_for_a_token_is_not_complete() {
     let endpoint = RawEndpoint::start().await;
     let harness = Harness::start(|options| endpoint.replace_endpoint("east", options)).await;
     let entra = harness.sandbox.entra();
@@ -184,14 +185,14 @@ async fn replay_of_a_body_that_broke_meanwhile_is_not_complete() {
     caller.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
     let mut first = begun(&endpoint).await;
     first.write("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
-    crate::support::wait_until("another token is asked for", async || {
+    crate::support::wait_until("another token is requested", async || {
         (entra.journal().received() > asked).then_some(())
     })
     .await;
     caller.write("zz\r\n").await;
     caller.answer().await.unwrap().assert_gateway_error(400, "body_broken");
     assert_eq!(String::from_utf8_lossy(&first.rest().await), "");
-    // Whatever came of the replay came before this call.
+    // Anything sent by the retry arrives before this call.
     let sent = tokio::spawn(async move {
         harness.caller().await.send(request("POST", BROADCAST_PATH).header("x-mark", "whole"), BROADCAST_BODY).await
     });

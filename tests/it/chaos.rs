@@ -1,13 +1,12 @@
-//! Faults of every kind at once, and what must hold all the same: what was answered 2xx has arrived exactly once at each
-//! endpoint it was meant for, nothing arrives twice, callers see no other failures than the documented ones, and an endpoint
-//! that is well does not notice. What a caller did not finish sending arrives nowhere as a whole call, and no endpoint sees
-//! another tenant's token.
+//! Random faults of every kind at once. Throughout: a message answered 2xx arrives exactly once at each endpoint of its
+//! route, no message arrives twice, callers see only documented errors, and an endpoint without faults is not affected.
+//! A call that its caller did not finish never arrives complete, and no endpoint receives another tenant's token.
 //!
-//! Two endpoints and Entra are refused, delayed, reset, throttled and restarted by dice, while callers send numbered calls to
-//! routes of every pick. A third endpoint, with a credential of its own, is left alone. The dice have a fixed seed; what the
-//! clock adds cannot be repeated.
+//! Random faults refuse, delay, reset, throttle and restart two endpoints and Entra, while callers send numbered calls
+//! to routes with every kind of choice. A third endpoint, with its own credential, has no faults. The random seed is
+//! fixed, but timing is not reproducible.
 //!
-//! `CHAOS_SECONDS` says how long it goes on (10 unless set), `CHAOS_SEED` rolls other dice.
+//! `CHAOS_SECONDS` is the duration (10 by default), `CHAOS_SEED` another random seed.
 
 mod bad_callers;
 mod calls;
@@ -67,17 +66,17 @@ match = { hub = "north" }
 endpoints = ["north"]
 "#;
 
-/// How many callers there are, each with one call at a time.
+/// The number of callers, each with one call at a time.
 const CALLERS: u64 = 10;
-/// How many there are that break off, do not read or are slow.
+/// The number of callers that break off, do not read or are slow.
 const BAD_CALLERS: u64 = 3;
-/// After so long everybody stops, the books are compared, and it begins anew: what is compared stays in memory.
+/// The length of an epoch. Results are kept in memory until they are checked at its end.
 const EPOCH: Duration = Duration::from_secs(5);
-/// How much longer than asked a run may take on a slow machine until every outcome that matters has occurred.
+/// How much longer a run may take on a slow machine until every relevant outcome has occurred.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_accepted_arrived_once_whatever_broke() {
+async fn accepted_messages_arrive_once_under_random_faults() {
     let seed = number("CHAOS_SEED").unwrap_or(5);
     let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
     say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
@@ -98,7 +97,7 @@ async fn what_was_accepted_arrived_once_whatever_broke() {
     assert!(tally.has_seen_enough(), "too little happened to show anything: {tally}");
 }
 
-/// Three endpoints, the third with TLS and tokens like the others, yet with nothing in common with them.
+/// Starts three endpoints. The third has TLS and tokens like the others, but shares nothing with them.
 async fn harness() -> Harness {
     let mut settings = SandboxSettings::default();
     let bind = settings.entra;
@@ -110,7 +109,7 @@ async fn harness() -> Harness {
         access_key: None,
     });
     let builder = HarnessBuilder::with(settings).await;
-    // Short enough that tokens are obtained again while Entra is in trouble.
+    // Short enough that tokens are refreshed while Entra has faults.
     builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
     builder
         .start_gateway(|options| {
@@ -122,7 +121,7 @@ async fn harness() -> Harness {
         .await
 }
 
-/// One epoch: callers call while faults come and go; then everything is well again and the last calls end.
+/// Runs one epoch: calls while faults come and go, then the last calls without faults.
 async fn run(harness: &Harness, world: &World, mut dice: fastrand::Rng, epoch: u64) -> (Vec<Outcome>, Vec<Attempt>) {
     let is_over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
@@ -153,8 +152,8 @@ async fn run(harness: &Harness, world: &World, mut dice: fastrand::Rng, epoch: u
         attempts.extend(broken);
         outcomes.extend(slow);
     }
-    // What they left behind ends by itself.
-    wait_until("no call is in work", async || {
+    // Abandoned calls end without further help.
+    wait_until("no call is in flight", async || {
         (harness.metrics().await.sum("requests_in_flight", &[]) == 0.0).then_some(())
     })
     .await;

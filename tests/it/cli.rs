@@ -1,5 +1,4 @@
-//! The command line of the real binary: what it prints where, its exit codes, and the files and commands that its
-//! documentation shows.
+//! The command line of the real binary: output, exit codes, and the files and commands in its documentation.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +16,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A configuration that a gateway could start with, in a folder of its own.
+/// Writes a valid configuration and returns its path.
 fn good_config(folder: &Path) -> String {
     let path = folder.join("gateway.toml");
     std::fs::write(folder.join("key"), "abcdefgh").unwrap();
@@ -29,7 +28,7 @@ fn good_config(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Asserts that a command ended as wrong usage does: one error on stderr, with its hint, that says what to do.
+/// Asserts that a command failed as with wrong usage: exit code 2, and one error on stderr with a hint.
 #[track_caller]
 fn assert_is_one_error(finished: &crate::support::ProgramOutput, parts: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
@@ -45,7 +44,7 @@ fn assert_is_one_error(finished: &crate::support::ProgramOutput, parts: &[&str])
 }
 
 #[tokio::test]
-async fn help_of_every_command() {
+async fn every_command_has_help() {
     let top = run(&["--help"]).await;
     assert_eq!((top.code, top.stderr.as_str()), (Some(0), ""));
     for command in COMMANDS {
@@ -59,7 +58,7 @@ async fn help_of_every_command() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_one_error_and_exit_code_2() {
+async fn wrong_usage_prints_one_error_and_exits_with_2() {
     let folder = tempfile::tempdir().unwrap();
     let config = good_config(folder.path());
     assert_is_one_error(&run(&["run", "--confg", &config]).await, &["--confg", "--config"]);
@@ -81,7 +80,7 @@ async fn wrong_usage_is_one_error_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn port_that_is_taken_is_one_error_and_exit_code_2() {
+async fn port_in_use_prints_one_error_and_exits_with_2() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -97,7 +96,7 @@ async fn port_that_is_taken_is_one_error_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn second_gateway_on_the_same_port_is_refused() {
+async fn refuses_to_start_on_the_port_of_another_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let config = good_config(folder.path());
     let first = Process::start(&["run", "--config", &config], &[], folder.path()).await;
@@ -106,7 +105,7 @@ async fn second_gateway_on_the_same_port_is_refused() {
 }
 
 #[tokio::test]
-async fn check_reports_everything_that_is_wrong_at_once() {
+async fn check_reports_all_problems_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("bad.toml");
     let text = "[listeners.default]\nbind = \"everywhere\"\noperatons = [\"messages\"]\n\
@@ -129,12 +128,12 @@ async fn check_reports_everything_that_is_wrong_at_once() {
     for problem in problems {
         assert!(problem["key"].is_string() && problem["fact"].is_string(), "{problem}");
     }
-    // What checks badly does not start either.
+    // A configuration that fails the check does not start either.
     assert_eq!(run(&["run", "--config", config]).await.code, Some(2));
 }
 
 #[tokio::test]
-async fn check_shows_what_is_in_force_and_where_it_came_from() {
+async fn check_shows_the_effective_configuration_and_its_sources() {
     let folder = tempfile::tempdir().unwrap();
     let config = good_config(folder.path());
     let finished = run(&["check", "--config", &config, "--set", "timeouts.request=12s"]).await;
@@ -149,7 +148,7 @@ async fn check_shows_what_is_in_force_and_where_it_came_from() {
 }
 
 #[tokio::test]
-async fn environment_is_between_file_and_flags() {
+async fn environment_overrides_the_file_and_flags_override_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     let config = good_config(folder.path());
     let environment = [("SIGNALR_GATEWAY_LIMITS__MAX_BODY", "100"), ("SIGNALR_GATEWAY_CONFIG", config.as_str())];
@@ -162,7 +161,7 @@ async fn environment_is_between_file_and_flags() {
 }
 
 #[tokio::test]
-async fn explain_says_where_a_call_goes_or_why_not() {
+async fn explain_shows_the_route_or_the_refusal_of_a_call() {
     let folder = tempfile::tempdir().unwrap();
     let config = good_config(folder.path());
     let explain = async |rest: &[&str]| {
@@ -193,7 +192,7 @@ async fn explain_says_where_a_call_goes_or_why_not() {
     }
 }
 
-/// A configuration with a route for each condition, and two endpoints.
+/// Writes a configuration with a route for each condition, and two endpoints.
 fn routed_config(folder: &Path) -> String {
     let path = good_config(folder);
     let more = r#"
@@ -251,7 +250,7 @@ endpoints = ["local", { name = "other", weight = 1000 }]
 }
 
 #[tokio::test]
-async fn explain_says_why_each_earlier_route_did_not_match() {
+async fn explain_shows_why_each_earlier_route_did_not_match() {
     let folder = tempfile::tempdir().unwrap();
     let config = routed_config(folder.path());
     let call = [
@@ -269,7 +268,7 @@ async fn explain_says_why_each_earlier_route_did_not_match() {
     insta::assert_snapshot!("explain", finished.stdout);
     let finished = run(&[&["explain", "--json", "--config", &config], &call[..]].concat()).await;
     insta::assert_snapshot!("explain_json", finished.stdout);
-    // What only one endpoint can give comes from a primary first, and from the one that was named alone.
+    // Operations that need one endpoint use a primary first, and one that is configured alone.
     for (header, endpoints) in
         [("x-none: 1", vec!["local", "other"]), ("signalr-gateway-endpoint: other", vec!["other"])]
     {
@@ -282,7 +281,7 @@ async fn explain_says_why_each_earlier_route_did_not_match() {
 }
 
 #[tokio::test]
-async fn connection_strings_become_a_configuration_that_checks() {
+async fn converts_connection_strings_to_a_valid_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let strings = "Azure:SignalR:ConnectionString:east:primary=Endpoint=https://e.service.signalr.net;AccessKey=hunter2;Version=1.0;\n\
@@ -298,7 +297,7 @@ async fn connection_strings_become_a_configuration_that_checks() {
     let checked = run_in(&secrets, &["check", "--config", &path("gateway.toml")]).await;
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
 
-    // With the secrets in files it needs nothing else.
+    // With the secrets in files, the configuration is complete.
     let arguments = ["check", "--connection-strings", &path("strings"), "--secrets", &path("secrets")];
     let printed = run(&arguments).await;
     assert_eq!(printed.code, Some(0), "{printed:?}");
@@ -310,7 +309,7 @@ async fn connection_strings_become_a_configuration_that_checks() {
     std::fs::write(path("gateway.toml"), &printed.stdout).unwrap();
     let checked = run(&["check", "--config", &path("gateway.toml")]).await;
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
-    // Secrets that are there are never written over.
+    // Existing secrets are never overwritten.
     assert_is_one_error(&run(&arguments).await, &["cannot write", "east"]);
 
     std::fs::write(path("strings"), "Endpoint=e.service.signalr.net;AccessKey=hunter2").unwrap();
@@ -322,7 +321,7 @@ async fn connection_strings_become_a_configuration_that_checks() {
 }
 
 #[tokio::test]
-async fn schema_and_completions_are_what_they_say() {
+async fn prints_the_schema_and_completions() {
     let schema: Value = serde_json::from_str(&run(&["schema"]).await.stdout).unwrap();
     assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));
     for key in ["listeners", "admin", "credentials", "endpoints", "routes", "limits", "timeouts", "logging"] {
@@ -336,7 +335,7 @@ async fn schema_and_completions_are_what_they_say() {
 }
 
 #[tokio::test]
-async fn health_asks_a_running_gateway() {
+async fn health_command_queries_a_running_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let config = good_config(folder.path());
     let process = Process::start(&["run", "--config", &config], &[], folder.path()).await;
@@ -352,7 +351,7 @@ async fn health_asks_a_running_gateway() {
 }
 
 #[tokio::test]
-async fn sandbox_serves_and_what_it_prints_works() {
+async fn sandbox_serves_at_the_addresses_it_prints() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["sandbox", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let process = Process::start(&arguments, &[], folder.path()).await;
@@ -376,11 +375,11 @@ async fn sandbox_serves_and_what_it_prints_works() {
     process.terminate().await;
     let (status, log) = process.wait().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(!Path::new(&config).exists(), "its folder goes with it");
+    assert!(!Path::new(&config).exists(), "its folder was not removed");
 }
 
 #[tokio::test]
-async fn every_configuration_that_is_shipped_passes_the_check() {
+async fn every_shipped_configuration_passes_the_check() {
     let folder = tempfile::tempdir().unwrap();
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(&folder.path().join("files"), &GatewayConfig::default()).unwrap();
@@ -391,7 +390,7 @@ async fn every_configuration_that_is_shipped_passes_the_check() {
     assert!(shipped.len() > 6);
     for path in shipped {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        // What the operator would have put in place: secrets under /run are files of the sandbox here, variables files.
+        // Provides what an operator would: files of the sandbox for secrets under /run, and values for variables.
         let text = std::fs::read_to_string(&path).unwrap();
         let text = text
             .replace("/run/secrets/certificate.pem", files.certificate.to_str().unwrap())
@@ -409,7 +408,7 @@ async fn every_configuration_that_is_shipped_passes_the_check() {
     }
 }
 
-/// What platforms put into the environment of who runs there.
+/// Variables that platforms set for programs that run there.
 const PLATFORM: [(&str, &str); 6] = [
     ("AZURE_CLIENT_ID", "11111111-1111-1111-1111-111111111111"),
     ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/secrets/azure/tokens/azure-identity-token"),

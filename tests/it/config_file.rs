@@ -1,5 +1,5 @@
-//! The file that a gateway is configured by, when it is not what it should be: a pipe, a folder, too large, half-written; and
-//! the variables around it. Probes and signals are answered whatever it is.
+//! Unusable configuration files (a pipe, a folder, too large, half-written) and unknown variables. Probes and signals
+//! are answered in every case.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,13 +14,13 @@ fn make_fifo(path: &Path) {
     assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Longer than two looks at the file.
-async fn until_it_was_looked_at_twice() {
+/// Longer than two polls of the file.
+async fn wait_for_two_polls() {
     tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
-async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
+async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signals() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
@@ -29,7 +29,7 @@ async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
     process.wait_until_credentials_are("ready").await;
     std::fs::remove_file(&files.config).unwrap();
     make_fifo(&files.config);
-    until_it_was_looked_at_twice().await;
+    wait_for_two_polls().await;
     process.hang_up().await;
     wait_until("the reload is refused", async || {
         let failures = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
@@ -41,7 +41,7 @@ async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
     Caller::connect(process.admin()).await.call("GET", "/livez").await.assert_status(200);
     Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
 
-    // A folder, a file that is far too large, one that is no text: each is refused, and a good one is taken again.
+    // A folder, a file that is far too large and one that is not text are each refused. A valid file is accepted again.
     std::fs::remove_file(&files.config).unwrap();
     let mut refused = 1.0;
     let folder = || std::fs::create_dir(&files.config).unwrap();
@@ -69,7 +69,7 @@ async fn configuration_that_becomes_a_pipe_stops_neither_probes_nor_signals() {
 }
 
 #[tokio::test]
-async fn pipe_is_read_once_at_the_start_and_not_watched() {
+async fn reads_a_configuration_pipe_once_and_does_not_watch_it() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let text = std::fs::read(&files.config).unwrap();
@@ -82,7 +82,7 @@ async fn pipe_is_read_once_at_the_start_and_not_watched() {
     let arguments = ["run", "--config", pipe.to_str().unwrap(), "--set", "shutdown.delay=0s"];
     let process = Process::start(&arguments, &[], builder.folder.path()).await;
     writer.join().unwrap();
-    until_it_was_looked_at_twice().await;
+    wait_for_two_polls().await;
     with_timeout("a probe", async { Caller::connect(process.admin()).await.call("GET", "/livez").await })
         .await
         .assert_status(200);
@@ -91,7 +91,7 @@ async fn pipe_is_read_once_at_the_start_and_not_watched() {
 }
 
 #[tokio::test]
-async fn file_that_cannot_be_one_is_refused_at_the_start() {
+async fn refuses_to_start_with_an_unusable_configuration_file() {
     let folder = tempfile::tempdir().unwrap();
     let large = folder.path().join("large.toml");
     std::fs::write(&large, vec![b'#'; 2 << 20]).unwrap();
@@ -105,7 +105,7 @@ async fn file_that_cannot_be_one_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn ready_file_that_cannot_be_written_ends_the_start() {
+async fn refuses_to_start_when_the_ready_file_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let (victim, link) = (folder.path().join("victim"), folder.path().join("link"));
     std::fs::write(&victim, "precious").unwrap();
@@ -122,7 +122,7 @@ async fn ready_file_that_cannot_be_written_ends_the_start() {
 }
 
 #[tokio::test]
-async fn variable_of_an_image_is_warned_of_and_ignored() {
+async fn warns_of_an_unknown_environment_variable_and_ignores_it() {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples/managed-identity.toml");
     let check = async |variable: (&str, &str)| run_in(&[variable], &["check", "--config", config]).await;
     let finished = check(("SIGNALR_GATEWAY_VERSION", "1.2")).await;

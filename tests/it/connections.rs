@@ -1,4 +1,4 @@
-//! More connections than may be open: no listener takes them from another, and an operator is always answered.
+//! More connections than allowed: no listener takes them from another, and operators are always answered.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn one_connection_at_a_time_is_enough_for_every_worker_and_listener() {
+async fn serves_every_listener_one_connection_at_a_time() {
     let harness = HarnessBuilder::start().await.start_gateway(|options| {
         options.set("limits.max_connections", "1");
         options.append_toml("[listeners.other]\nbind = \"127.0.0.1:0\"\n[listeners.third]\nbind = \"127.0.0.1:0\"\n");
@@ -29,7 +29,7 @@ async fn one_connection_at_a_time_is_enough_for_every_worker_and_listener() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_their_turn() {
+async fn connections_above_the_limit_wait() {
     let harness = Harness::start(|options| {
         options.set("limits.max_connections", "1");
         options.append_toml("[listeners.other]\nbind = \"127.0.0.1:0\"\n");
@@ -40,7 +40,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
     let other = harness.listener("other");
     let waiting =
         tokio::spawn(async move { Caller::connect(other).await.send(broadcast_request(), BROADCAST_BODY).await });
-    // Those who go away while they wait take nothing.
+    // Callers that disconnect while they wait do not count.
     for _ in 0..5 {
         drop(harness.raw_connection().await);
     }
@@ -49,7 +49,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
     drop(first);
     with_timeout("the one that waited", waiting).await.unwrap().assert_status(202);
     harness.broadcast().await.assert_status(202);
-    // Nor does one that still waits hold up the end.
+    // A connection that still waits does not delay shutdown.
     let mut last = harness.caller().await;
     last.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let _waiting = RawConnection::connect(other).await;
@@ -57,7 +57,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
 }
 
 #[tokio::test]
-async fn operator_is_answered_when_callers_take_all_descriptors_they_may() {
+async fn answers_operators_when_callers_use_all_their_descriptors() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
@@ -73,7 +73,7 @@ async fn operator_is_answered_when_callers_take_all_descriptors_they_may() {
     }
     drop(callers);
 
-    // One connection is enough, if each of its calls takes one to an endpoint.
+    // One caller connection is enough if each of its calls opens one to an endpoint.
     let east = &builder.sandbox.endpoint("east").unwrap().server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
     let mut caller = Frames::connect(process.listener(), &[]).await;

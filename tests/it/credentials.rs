@@ -1,4 +1,5 @@
-//! Every kind of credential, from its file to the token that the endpoint sees; and each endpoint sees its own alone.
+//! Every kind of credential, from its file to the token that the endpoint receives. Each endpoint receives only its
+//! own.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use signalr_gateway::sandbox::{
 
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, wait_until};
 
-/// Two routes, so that a caller chooses the endpoint by the hub.
+/// Two routes: the hub selects the endpoint.
 const BY_HUB: &str = "[[routes]]\nname = \"east\"\nmatch = { hub = \"east\" }\nendpoints = [\"east\"]\n\
                       [[routes]]\nname = \"west\"\nmatch = { hub = \"west\" }\nendpoints = [\"west\"]\n";
 
@@ -17,8 +18,8 @@ async fn harness_with(east: CredentialChoice) -> Harness {
     Harness::start(|options| options.config = options.config.clone().with_credential("east", east)).await
 }
 
-/// Sends a message to `east` and returns what it came with. The endpoint has checked the signature, the audience, the
-/// tenant and the life of it, or it would not be a 202.
+/// Sends a message to `east` and returns its bearer token. The endpoint checks signature, audience, tenant and lifetime
+/// before it answers 202.
 async fn bearer_at_east(harness: &Harness) -> Authorization {
     harness.clear_arrivals();
     harness.broadcast().await.assert_status(202);
@@ -27,7 +28,7 @@ async fn bearer_at_east(harness: &Harness) -> Authorization {
     bearer.as_ref().clone()
 }
 
-/// The object id of the app's enterprise application in a tenant.
+/// Returns the object id of the app's enterprise application in a tenant.
 fn app_in(sandbox: &Sandbox, tenant: &str) -> String {
     sandbox
         .directory()
@@ -41,17 +42,17 @@ fn assert_is_app_in(harness: &Harness, bearer: &Authorization, tenant: &str) {
     assert_eq!(seen, (Some(tenant), Some(&*object_id), Some(APP_CLIENT_ID)), "{bearer:?}");
 }
 
-/// The fields of the one token request that Entra was sent for a tenant.
+/// Returns the fields of the only token request to Entra for a tenant.
 fn token_request(harness: &Harness, tenant: &str) -> std::collections::BTreeMap<String, String> {
     let path = format!("/{tenant}/oauth2/v2.0/token");
     let entries = harness.sandbox.entra().journal().entries();
     let mut matching = entries.iter().filter(|entry| entry.path() == path);
-    let request = matching.next().unwrap_or_else(|| panic!("nobody asked {path}"));
+    let request = matching.next().unwrap_or_else(|| panic!("no request to {path}"));
     assert!(matching.next().is_none(), "one token life, one request");
     request.form().into_iter().collect()
 }
 
-/// The header of a JWT.
+/// Returns the header of a JWT.
 fn jwt_header(jwt: &str) -> serde_json::Value {
     use base64::Engine as _;
     let header = jwt.split('.').next().unwrap();
@@ -69,14 +70,14 @@ async fn client_secret() {
 }
 
 #[tokio::test]
-async fn client_secret_with_a_line_break_at_its_end_in_a_file_that_is_mended_later() {
+async fn retries_with_a_client_secret_file_that_is_corrected_later() {
     let builder = HarnessBuilder::start().await;
     let secret = builder.sandbox.client_secret();
     builder.sandbox.directory().edit(|directory| {
         let app = directory.application_mut(APP_CLIENT_ID).unwrap();
         app.secrets[0].value = signalr_gateway::sandbox::SecretText::new("not-yet-the-right-one");
     });
-    // The file is written with the wrong secret; then the app gets the right one back.
+    // The file has the wrong secret first, then the right one.
     let harness = builder
         .start_gateway(|options| {
             options.wait_until_ready = false;
@@ -88,7 +89,7 @@ async fn client_secret_with_a_line_break_at_its_end_in_a_file_that_is_mended_lat
         directory.application_mut(APP_CLIENT_ID).unwrap().secrets[0].value = secret.clone();
     });
     std::fs::write(&harness.files.secret, format!("{}\r\n", secret.expose())).unwrap();
-    // Nothing tells the gateway but the file: the next acquisition reads it anew.
+    // The next acquisition reads the file again.
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
     wait_until("a token of the new secret is in use", async || {
         harness.clear_arrivals();
@@ -100,7 +101,7 @@ async fn client_secret_with_a_line_break_at_its_end_in_a_file_that_is_mended_lat
 }
 
 #[tokio::test]
-async fn client_secret_from_the_environment() {
+async fn client_secret_is_read_from_the_environment() {
     let builder = HarnessBuilder::start().await;
     let secret = builder.sandbox.client_secret().expose().to_owned();
     let mut text = builder.sandbox.gateway_config(&signalr_gateway::sandbox::GatewayConfig::default());
@@ -138,7 +139,7 @@ async fn client_certificate_signs_rs256_and_sends_its_chain_on_request() {
 }
 
 #[tokio::test]
-async fn federated_credential_by_the_managed_identity_of_the_apps_tenant() {
+async fn federated_credential_uses_the_managed_identity_of_the_apps_tenant() {
     let harness = harness_with(CredentialChoice::FederatedIdentity).await;
     assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
     let asked = harness.sandbox.imds().journal().entries();
@@ -154,10 +155,10 @@ async fn federated_credential_by_the_managed_identity_of_the_apps_tenant() {
 }
 
 #[tokio::test]
-async fn federated_credential_of_a_sovereign_cloud_asks_for_that_clouds_audience() {
+async fn federated_credential_of_a_sovereign_cloud_requests_that_clouds_audience() {
     for audience in ["api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"] {
         let builder = HarnessBuilder::start().await;
-        // Only that audience is trusted, so a token of another would be refused.
+        // Only that audience is trusted, so any other assertion would be refused.
         builder.sandbox.directory().edit(|directory| {
             let app = directory.application_mut(APP_CLIENT_ID).unwrap();
             app.federated.retain(|credential| credential.audience == audience);
@@ -174,7 +175,7 @@ async fn federated_credential_of_a_sovereign_cloud_asks_for_that_clouds_audience
 }
 
 #[tokio::test]
-async fn federated_credential_by_a_token_file_that_is_rotated() {
+async fn federated_credential_follows_a_rotated_token_file() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
     let harness = builder
@@ -196,7 +197,7 @@ async fn federated_credential_by_a_token_file_that_is_rotated() {
 }
 
 #[tokio::test]
-async fn managed_identity_of_the_endpoints_own_tenant() {
+async fn managed_identity_of_the_endpoints_own_tenant_obtains_a_token() {
     let harness = harness_with(CredentialChoice::ManagedIdentity).await;
     let bearer = bearer_at_east(&harness).await;
     assert_eq!((bearer.claim("tid"), bearer.claim("appid")), (Some(TENANT_B), Some(LOCAL_IDENTITY_CLIENT_ID)));
@@ -205,7 +206,7 @@ async fn managed_identity_of_the_endpoints_own_tenant() {
 }
 
 #[tokio::test]
-async fn managed_identity_of_app_service_takes_its_endpoint_from_the_environment() {
+async fn managed_identity_of_app_service_is_found_through_the_environment() {
     for choice in [CredentialChoice::ManagedIdentity, CredentialChoice::FederatedIdentity] {
         let builder = HarnessBuilder::start().await;
         let config = signalr_gateway::sandbox::GatewayConfig::default().with_credential("east", choice);
@@ -228,7 +229,7 @@ async fn managed_identity_of_app_service_takes_its_endpoint_from_the_environment
 }
 
 #[tokio::test]
-async fn access_key_signs_each_request_for_its_own_url() {
+async fn access_key_signs_a_token_for_each_url() {
     let harness = harness_with(CredentialChoice::AccessKey).await;
     let bearer = bearer_at_east(&harness).await;
     let east = harness.endpoint("east").url();
@@ -250,7 +251,7 @@ async fn token_file_is_read_again_when_it_changes() {
     let first = bearer_at_east(&harness).await;
     assert_is_app_in(&harness, &first, TENANT_B);
     let rotated = harness.sandbox.ready_token("east", Duration::from_secs(1800)).unwrap();
-    // As a program does that wants no reader to see half of it.
+    // Replaces the file by rename, as programs do that write files atomically.
     let (path, half_done) = (harness.folder.path().join("east-token"), harness.folder.path().join("east-token.part"));
     std::fs::write(&half_done, &rotated).unwrap();
     std::fs::rename(&half_done, &path).unwrap();
@@ -263,9 +264,9 @@ async fn token_file_is_read_again_when_it_changes() {
 }
 
 #[tokio::test]
-async fn tenants_with_the_same_client_id_never_swap_tokens() {
+async fn tenants_with_the_same_client_id_never_receive_each_others_tokens() {
     let builder = HarnessBuilder::start().await;
-    // Short lives, so that refreshes of both go on while calls go to both.
+    // Short lifetimes, so that both are refreshed while calls go to both.
     builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(3));
     let harness = builder
         .start_gateway(|options| {
@@ -309,7 +310,7 @@ async fn tenants_with_the_same_client_id_never_swap_tokens() {
 }
 
 #[tokio::test]
-async fn credentials_of_one_life_share_it_and_others_do_not_wait_for_one_that_is_stuck() {
+async fn equal_credentials_share_a_token_and_others_do_not_wait_for_one_that_hangs() {
     let builder = HarnessBuilder::start().await;
     let stuck = Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}"));
     builder.sandbox.entra().faults().set(stuck);
@@ -335,7 +336,7 @@ async fn credentials_of_one_life_share_it_and_others_do_not_wait_for_one_that_is
 }
 
 #[tokio::test]
-async fn tenant_may_be_named_by_its_domain() {
+async fn tenant_can_be_given_by_domain() {
     let harness = Harness::start(|options| {
         options.set("credentials.east.tenant", "fabrikam.onmicrosoft.com");
     })

@@ -1,4 +1,4 @@
-//! A sandbox that a file describes, as a team would use it in its own tests: the real binary, with its own gateway in
+//! A sandbox with a description file, as a team would use it in its own tests: the real binary, with its own gateway in
 //! front or with one that the team runs.
 
 use std::path::Path;
@@ -24,7 +24,7 @@ fn authority(ready: &Value, key: &str) -> std::net::SocketAddr {
     authority.replace("localhost", "127.0.0.1").parse().unwrap()
 }
 
-/// Starts what the shipped file describes, a gateway in front of it.
+/// Starts the sandbox of the shipped description file, with a gateway in front of it.
 async fn start_shipped(folder: &Path) -> Process {
     let (files, free) = (path(folder, "files"), "127.0.0.1:0");
     let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--listen", free, "--admin", free];
@@ -32,17 +32,17 @@ async fn start_shipped(folder: &Path) -> Process {
 }
 
 #[tokio::test]
-async fn described_sandbox_serves_with_a_gateway_in_front() {
+async fn sandbox_of_a_description_file_serves_with_a_gateway_in_front() {
     let folder = tempfile::tempdir().unwrap();
     let sandbox = start_shipped(folder.path()).await;
     let entra = sandbox.ready["entra"].as_str().unwrap();
     assert!(entra.starts_with("https://localhost:"), "{entra}");
     let mut caller = Caller::connect(authority(&sandbox.ready, "gateway")).await;
     assert_eq!(caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.status, 202);
-    // Client tokens are for the URL that clients use.
+    // The audience of client tokens is the URL that clients use.
     let token = caller.call("POST", "/api/hubs/chat/:generateToken?api-version=2024-12-01").await.json();
     assert!(token["token"].is_string(), "{token}");
-    // What was written is kept for those who need it.
+    // The written files are kept for other programs.
     for (file, expected) in [("gateway-secret", "not-a-secret"), ("east-access-key", "not-an-access-key-of-anything")] {
         assert_eq!(std::fs::read_to_string(folder.path().join("files").join(file)).unwrap(), expected);
     }
@@ -52,7 +52,7 @@ async fn described_sandbox_serves_with_a_gateway_in_front() {
     assert!(folder.path().join("files/ca.pem").exists());
 }
 
-/// A WebSocket of a real client's making: where the service is and the token come from a negotiation.
+/// Connects a WebSocket client. URL and token come from a negotiation.
 async fn client(sandbox: &Process, user: &str) -> WebSocketStream<TcpStream> {
     let control = authority(&sandbox.ready, "control");
     let target = format!("/endpoints/east/negotiate?hub=chat&user={user}");
@@ -72,7 +72,7 @@ async fn record(socket: &mut WebSocketStream<TcpStream>) -> String {
 }
 
 #[tokio::test]
-async fn client_of_a_described_user_gets_what_is_sent_to_its_group() {
+async fn client_receives_messages_of_the_group_in_the_description_file() {
     let folder = tempfile::tempdir().unwrap();
     let sandbox = start_shipped(folder.path()).await;
     let (mut ann, mut stranger) = (client(&sandbox, "ann").await, client(&sandbox, "stranger").await);
@@ -84,16 +84,16 @@ async fn client_of_a_described_user_gets_what_is_sent_to_its_group() {
     }
     let sent = |number: u8| format!("{{\"type\":1,\"target\":\"t\",\"arguments\":[{number}]}}\u{1e}");
     let mut got = String::new();
-    // What waits comes in one frame.
+    // Queued records arrive in one frame.
     while got.len() < sent(0).len() * 3 {
         got += &record(&mut ann).await;
     }
     assert_eq!(got, [sent(1), sent(2), sent(3)].concat());
-    assert_eq!(record(&mut stranger).await, sent(3), "who is in no group gets what is for everybody");
+    assert_eq!(record(&mut stranger).await, sent(3), "a client in no group misses a broadcast");
 }
 
 #[tokio::test]
-async fn described_sandbox_serves_a_gateway_that_somebody_else_runs() {
+async fn sandbox_of_a_description_file_serves_a_separate_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let files = path(folder.path(), "files");
     let arguments = ["sandbox", "--config", &shipped(), "--files", &files, "--no-gateway"];
@@ -113,14 +113,14 @@ async fn described_sandbox_serves_a_gateway_that_somebody_else_runs() {
     let gateway = Process::start(&["run", "--config", &config], &[], own.path()).await;
     let mut caller = Caller::connect(gateway.listener()).await;
     assert_eq!(caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.status, 202);
-    // The fault of the file happens once.
+    // The fault of the description file occurs once.
     let slow = BROADCAST_PATH.replace("chat", "slow");
     assert_eq!(caller.post(&slow, "application/json", BROADCAST_BODY).await.status, 503);
     assert_eq!(caller.post(&slow, "application/json", BROADCAST_BODY).await.status, 202);
 }
 
 #[tokio::test]
-async fn description_that_is_wrong_is_told_whole_with_exit_code_2() {
+async fn reports_all_problems_of_a_description_file_and_exits_with_2() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("s.toml"), "[endpoints.east]\ntenant = \"a\"\nprot = 1\n").unwrap();
     let file = path(folder.path(), "s.toml");

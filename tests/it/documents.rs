@@ -1,4 +1,4 @@
-//! What the README says works as it says.
+//! Holds the README against the program.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
 }
 
-/// The text between the first of these marks and the next of those.
+/// Returns the text between the first `begin` and the next `end`.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
     text.split_once(begin)?.1.split_once(end).map(|(found, _)| found)
 }
 
 #[test]
-fn two_tenants_of_the_readme_are_a_configuration() {
+fn two_tenant_example_of_the_readme_is_a_valid_configuration() {
     let text = readme();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
@@ -28,7 +28,7 @@ fn two_tenants_of_the_readme_are_a_configuration() {
     assert_eq!(routes, ["northwind", "fabrikam"]);
 }
 
-/// A call as the README has callers type it: method, path and query, body.
+/// Returns the calls of a text: method, path with query, and body.
 fn calls(text: &str) -> Vec<(String, String, String)> {
     let calls = text.lines().filter(|line| line.starts_with("curl -") && line.contains("127.0.0.1:8080"));
     let call = |line: &str| {
@@ -40,7 +40,7 @@ fn calls(text: &str) -> Vec<(String, String, String)> {
 }
 
 #[tokio::test]
-async fn calls_of_the_readme_are_answered_as_it_says() {
+async fn calls_of_the_readme_get_the_answers_it_shows() {
     let harness = Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
     })
@@ -54,7 +54,7 @@ async fn calls_of_the_readme_are_answered_as_it_says() {
 }
 
 #[tokio::test]
-async fn sandbox_of_the_readme_starts_and_says_what_to_try() {
+async fn sandbox_command_of_the_readme_starts_and_prints_addresses() {
     let builder = HarnessBuilder::start().await;
     let arguments = ["sandbox", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let process = Process::start(&arguments, &[], builder.folder.path()).await;
@@ -67,14 +67,14 @@ async fn sandbox_of_the_readme_starts_and_says_what_to_try() {
 }
 
 #[test]
-fn memory_limit_of_the_pod_holds_what_its_configuration_allows() {
+fn memory_limit_of_the_pod_covers_what_its_configuration_allows() {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kubernetes");
     let deployment = std::fs::read_to_string(folder.join("deployment.yaml")).unwrap();
     let limit: usize = between(&deployment, "limits: { memory: ", "Mi }").unwrap().parse().unwrap();
     let toml = std::fs::read_to_string(folder.join("gateway.toml")).unwrap();
-    // The token is a file of the pod.
+    // The token is a file in the pod.
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), "x").unwrap();
     let toml = toml.replace("/var/run/secrets/azure/tokens/azure-identity-token", token.path().to_str().unwrap());
@@ -86,7 +86,7 @@ fn memory_limit_of_the_pod_holds_what_its_configuration_allows() {
         overrides: Vec::new(),
     };
     let settings = signalr_gateway::config::load(&sources).unwrap_or_else(|err| panic!("{err}")).settings;
-    // The table of the README.
+    // The numbers of the table in the README.
     let proxy = &settings.proxy;
     let connections = settings.serve.max_connections * (80 + 256) * KIB;
     let calls = settings.listeners.iter().map(|(_, admission)| admission.max_requests.unwrap()).sum::<usize>();
@@ -99,7 +99,7 @@ fn memory_limit_of_the_pod_holds_what_its_configuration_allows() {
 }
 
 #[test]
-fn every_kind_of_error_is_in_the_readme() {
+fn readme_lists_every_error_kind() {
     let text = readme();
     for kind in signalr_gateway::metrics::ErrorKind::ALL {
         assert!(text.contains(&format!("`{}`", kind.label())), "the README does not name {}", kind.label());

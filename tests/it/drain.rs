@@ -1,5 +1,5 @@
-//! Stopping: who was let in is served to the end, who comes is told in time, and what does not end is cut off when the
-//! time for it is over.
+//! Shutdown: accepted requests are served to the end, new ones are refused in time, and what does not end by the
+//! deadline is cut off.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::{
     with_timeout,
 };
 
-/// The real binary in front of a sandbox.
+/// Starts the real binary in front of a sandbox.
 async fn start_process(builder: &HarnessBuilder, arguments: &[&str]) -> Process {
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let mut all = vec!["run", "--config", files.config.to_str().unwrap(), "--set", "process.workers=2"];
@@ -26,7 +26,7 @@ async fn start_process(builder: &HarnessBuilder, arguments: &[&str]) -> Process 
 }
 
 #[tokio::test]
-async fn sigterm_under_load_loses_no_request_that_was_accepted() {
+async fn sigterm_under_load_loses_no_accepted_request() {
     let builder = HarnessBuilder::start().await;
     let east = &builder.sandbox.endpoint("east").unwrap().server;
     east.faults().set(Fault::always(FaultKind::Delay { delay_ms: 20 }));
@@ -38,12 +38,12 @@ async fn sigterm_under_load_loses_no_request_that_was_accepted() {
         let is_terminated = Arc::clone(&is_terminated);
         callers.push(tokio::spawn(async move {
             let mut accepted = Vec::new();
-            // Half of the callers keep their connection as long as they may, half take a new one each time.
+            // Half of the callers keep their connection as long as possible, half open a new one each time.
             let mut kept: Option<Caller> = None;
             loop {
                 if kept.as_ref().is_none_or(Caller::is_closed) {
                     let Ok(stream) = TcpStream::connect(listener).await else {
-                        assert!(is_terminated.load(Ordering::Relaxed), "refused before anybody stopped it");
+                        assert!(is_terminated.load(Ordering::Relaxed), "refused before shutdown");
                         return accepted;
                     };
                     kept = Some(Caller::on(stream).await);
@@ -63,16 +63,16 @@ async fn sigterm_under_load_loses_no_request_that_was_accepted() {
             }
         }));
     }
-    // Well under way.
+    // Enough calls to be under load.
     east.journal().wait_for(100, |entry| entry.path() != "/api/health").await;
     is_terminated.store(true, Ordering::Relaxed);
     process.terminate().await;
-    wait_until("it is not ready any more", async || {
+    wait_until("the gateway is not ready", async || {
         let answer = Caller::connect(admin).await.call("GET", "/readyz").await;
         (answer.status == 503).then(|| assert!(answer.text().contains("stopping"), "{answer:?}"))
     })
     .await;
-    // Not ready, and yet who comes is served.
+    // It is not ready, and still serves new connections.
     Caller::connect(listener)
         .await
         .send(broadcast_request().header("x-request-id", "late"), BROADCAST_BODY)
@@ -93,7 +93,7 @@ async fn sigterm_under_load_loses_no_request_that_was_accepted() {
 }
 
 #[tokio::test]
-async fn answer_in_flight_is_waited_for_and_idle_connections_are_not() {
+async fn drain_waits_for_answers_in_flight_and_closes_idle_connections() {
     let mut harness = Harness::start(|_| {}).await;
     let mut idle = harness.caller().await;
     idle.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
@@ -104,7 +104,8 @@ async fn answer_in_flight_is_waited_for_and_idle_connections_are_not() {
     let request = tokio::spawn(async move { busy.send(broadcast_request(), BROADCAST_BODY).await });
     east.journal().wait_for(1, |entry| entry.path() != "/api/health").await;
     harness.begin_shutdown();
-    wait_until("nobody is let in", async || TcpStream::connect(harness.listener("default")).await.err()).await;
+    wait_until("new connections are refused", async || TcpStream::connect(harness.listener("default")).await.err())
+        .await;
     let answer = request.await.unwrap();
     assert_eq!(answer.assert_status(202).header("connection"), Some("close"));
     harness.shutdown().await.unwrap();
@@ -112,7 +113,7 @@ async fn answer_in_flight_is_waited_for_and_idle_connections_are_not() {
 }
 
 #[tokio::test]
-async fn what_does_not_end_in_time_is_cut_off() {
+async fn drain_cuts_off_requests_at_the_deadline() {
     let harness = Harness::start(|options| {
         options.set("shutdown.timeout", "300ms");
     })
@@ -125,12 +126,12 @@ async fn what_does_not_end_in_time_is_cut_off() {
     let began = Instant::now();
     let ended = harness.shutdown().await;
     assert!(matches!(ended, Err(GatewayError::CutOff)), "{ended:?}");
-    assert!(began.elapsed() >= Duration::from_millis(300), "it was given its time");
+    assert!(began.elapsed() >= Duration::from_millis(300), "it was cut off before the deadline");
     assert!(request.await.unwrap().is_err());
 }
 
 #[tokio::test]
-async fn deadline_of_the_drain_holds_in_the_real_binary() {
+async fn drain_deadline_holds_in_the_real_binary() {
     let builder = HarnessBuilder::start().await;
     let east = &builder.sandbox.endpoint("east").unwrap().server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
@@ -141,6 +142,6 @@ async fn deadline_of_the_drain_holds_in_the_real_binary() {
     process.terminate().await;
     let (status, log) = process.wait().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("cut off"), "the operator is told: {log}");
+    assert!(log.contains("cut off"), "not logged: {log}");
     assert!(request.await.unwrap().is_err());
 }

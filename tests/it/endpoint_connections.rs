@@ -1,4 +1,4 @@
-//! What becomes of connections to endpoints when callers cancel, and of bodies that are edited on their way.
+//! Connections to endpoints when callers cancel, and bodies that the gateway rewrites.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::support::{
     request, wait_until,
 };
 
-/// A gateway with one worker, so one pool, in front of the endpoint.
+/// Starts a gateway with one worker, hence one connection pool, in front of the endpoint.
 async fn harness(endpoint: &AnsweringEndpoint) -> Harness {
     Harness::start(|options| {
         endpoint.replace_endpoint("east", std::path::Path::new(""), options);
@@ -28,7 +28,7 @@ fn accepted() -> Vec<Vec<u8>> {
     vec![b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec()]
 }
 
-/// Sends a call. What is returned cancels it: it resets the connection, or the stream of HTTP/2.
+/// Sends a call and returns a function that cancels it by a reset of the connection, or of the HTTP/2 stream.
 async fn call(harness: &Harness, is_http2: bool) -> Box<dyn FnOnce()> {
     let address = harness.listener("default");
     if is_http2 {
@@ -40,7 +40,7 @@ async fn call(harness: &Harness, is_http2: bool) -> Box<dyn FnOnce()> {
         let sending = tokio::spawn(sender.send_request(request.body(Full::<Bytes>::from(BROADCAST_BODY)).unwrap()));
         Box::new(move || {
             sending.abort();
-            // The connection stays.
+            // The connection stays open.
             std::mem::forget(sender);
         })
     } else {
@@ -55,7 +55,7 @@ async fn call(harness: &Harness, is_http2: bool) -> Box<dyn FnOnce()> {
 }
 
 #[tokio::test]
-async fn caller_that_goes_away_costs_no_connection_to_the_endpoint() {
+async fn caller_that_disconnects_does_not_close_the_connection_to_the_endpoint() {
     let endpoint = AnsweringEndpoint::start().await;
     let harness = harness(&endpoint).await;
     let idle = async |count: f64| {
@@ -72,19 +72,19 @@ async fn caller_that_goes_away_costs_no_connection_to_the_endpoint() {
         let cancel = call(&harness, round % 2 == 1).await;
         wait_until("the endpoint has the request", async || (endpoint.heads().len() > round).then_some(())).await;
         cancel();
-        wait_until("the gateway knows that the caller is gone", async || {
+        wait_until("the gateway notices that the caller disconnected", async || {
             let gone = harness.metrics().await.sum("requests_total", &[("code", "499")]);
             (gone > f64::from(u32::try_from(round).unwrap()) + 0.5).then_some(())
         })
         .await;
         after.notify_one();
-        assert_eq!(written.await.unwrap(), 1, "round {round} had a connection of its own");
+        assert_eq!(written.await.unwrap(), 1, "round {round} opened another connection");
         idle(1.0).await;
     }
 }
 
 #[tokio::test]
-async fn list_that_is_edited_is_asked_for_without_a_content_coding() {
+async fn requests_lists_that_it_rewrites_without_content_coding() {
     const LIST: &str = "/api/hubs/chat/groups/g/connections?api-version=2024-12-01";
     let endpoint = AnsweringEndpoint::start().await;
     let harness = harness(&endpoint).await;
@@ -112,7 +112,7 @@ async fn list_that_is_edited_is_asked_for_without_a_content_coding() {
         assert!(!refused.text().contains("east.invalid"), "{refused:?}");
     }
 
-    // What is not edited is the caller's to choose.
+    // For bodies that are not rewritten, the caller chooses the coding.
     let _written = endpoint.answers(ScriptedAnswer { writes: accepted(), ..ScriptedAnswer::default() });
     harness.caller().await.send(broadcast_request().header(ACCEPT_ENCODING, "gzip, br;q=0.5"), BROADCAST_BODY).await;
     let head = endpoint.heads().pop().unwrap();

@@ -1,5 +1,5 @@
-//! Endpoints that are spoken to in HTTP/2: what they refuse to process is sent elsewhere or once more, and what they may have
-//! processed is not.
+//! Endpoints over HTTP/2: requests that they refuse to process are retried, and requests that they may have processed
+//! are not.
 
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
@@ -11,7 +11,7 @@ use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, Http2Endpoint, Rep
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 
-/// A gateway whose endpoint `east` is this one; `west` is the sandbox's. One worker, so one connection.
+/// Starts a gateway with this endpoint as `east` and the sandbox's `west`. One worker, so one connection.
 async fn harness(east: &Http2Endpoint) -> Harness {
     let url = format!("http://{}", east.address);
     Harness::start(|options| {
@@ -21,7 +21,7 @@ async fn harness(east: &Http2Endpoint) -> Harness {
 }
 
 #[tokio::test]
-async fn message_that_was_refused_before_it_was_processed_is_sent_once_more() {
+async fn retries_a_message_that_the_endpoint_refused_to_process() {
     for refusal in [
         Reply::Reset(REFUSED_STREAM),
         Reply::GoAway { streams_before: 1, answered: false },
@@ -40,7 +40,7 @@ async fn message_that_was_refused_before_it_was_processed_is_sent_once_more() {
 }
 
 #[tokio::test]
-async fn message_that_is_refused_again_and_again_goes_to_the_next_endpoint() {
+async fn sends_a_message_to_the_next_endpoint_after_repeated_refusals() {
     for refusal in [Reply::Reset(REFUSED_STREAM), Reply::GoAway { streams_before: 1, answered: false }] {
         let east = Http2Endpoint::start().await;
         let harness = harness(&east).await;
@@ -48,7 +48,7 @@ async fn message_that_is_refused_again_and_again_goes_to_the_next_endpoint() {
         east.reply(&[refusal; 2]);
         harness.broadcast().await.assert_status(202);
         assert_eq!((east.requests().len(), harness.arrivals("west").len()), (3, 1), "{refusal:?}");
-        // A first request on a new connection is no exception.
+        // The same holds for the first request on a connection.
         let east = Http2Endpoint::start().await;
         let harness = self::harness(&east).await;
         east.reply(&[refusal; 2]);
@@ -58,7 +58,7 @@ async fn message_that_is_refused_again_and_again_goes_to_the_next_endpoint() {
 }
 
 #[tokio::test]
-async fn message_that_may_have_been_processed_is_sent_once() {
+async fn does_not_retry_a_message_that_may_have_been_processed() {
     for reply in [Reply::Reset(INTERNAL_ERROR), Reply::Reset(0)] {
         let east = Http2Endpoint::start().await;
         let harness = harness(&east).await;
@@ -69,7 +69,7 @@ async fn message_that_may_have_been_processed_is_sent_once() {
 }
 
 #[tokio::test]
-async fn first_calls_share_one_connection() {
+async fn concurrent_first_calls_share_one_connection() {
     let east = Http2Endpoint::start().await;
     let harness = harness(&east).await;
     futures_util::future::join_all((0..40).map(|_| async { harness.broadcast().await.assert_status(202).status }))
@@ -80,7 +80,7 @@ async fn first_calls_share_one_connection() {
 }
 
 #[tokio::test]
-async fn health_is_probed_in_the_version_that_the_endpoint_speaks() {
+async fn probes_health_over_http2_at_an_http2_endpoint() {
     let east = Http2Endpoint::start().await;
     let harness = harness(&east).await;
     wait_until("a probe was answered", async || {
@@ -91,7 +91,7 @@ async fn health_is_probed_in_the_version_that_the_endpoint_speaks() {
 }
 
 #[tokio::test]
-async fn connection_that_is_going_away_gets_no_more_requests() {
+async fn sends_no_request_on_a_connection_after_goaway() {
     let east = Http2Endpoint::start().await;
     let harness = harness(&east).await;
     east.reply(&[Reply::Accept, Reply::GoAway { streams_before: 0, answered: true }]);
@@ -104,7 +104,7 @@ async fn connection_that_is_going_away_gets_no_more_requests() {
 }
 
 #[tokio::test]
-async fn answer_with_an_empty_piece_in_its_middle_arrives_whole() {
+async fn passes_on_an_answer_with_an_empty_data_frame_completely() {
     let east = Http2Endpoint::start().await;
     let harness = harness(&east).await;
     east.reply(&[Reply::EmptyFrame; 2]);

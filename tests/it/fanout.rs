@@ -1,4 +1,4 @@
-//! One call to several endpoints, and one answer from them.
+//! Calls to several endpoints, merged into one answer.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use signalr_gateway::sandbox::{Fault, FaultKind};
 
 use crate::support::{ALL_OPERATIONS, Answer, BROADCAST_BODY, Harness, broadcast_request, request};
 
-/// Sends every call to both endpoints.
+/// Starts a gateway that sends every call to both endpoints.
 async fn harness(policy: &str) -> Harness {
     let harness = Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
@@ -22,20 +22,20 @@ async fn harness(policy: &str) -> Harness {
 }
 
 #[tokio::test]
-async fn message_reaches_the_clients_of_every_endpoint_once() {
+async fn fan_out_delivers_a_message_once_to_clients_of_every_endpoint() {
     let harness = harness("all").await;
     let mut clients: Vec<_> =
         ["east", "west"].map(|name| harness.endpoint(name).hubs.connect("chat", Some("ann"))).into_iter().collect();
     harness.broadcast().await.assert_status(202);
     for client in &mut clients {
-        assert!(client.try_recv().is_some(), "a client got nothing");
-        assert!(client.try_recv().is_none(), "a client got it twice");
+        assert!(client.try_recv().is_some(), "a client received nothing");
+        assert!(client.try_recv().is_none(), "a client received the message twice");
     }
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 1));
 }
 
 #[tokio::test]
-async fn partial_delivery_names_each_endpoints_outcome() {
+async fn partial_delivery_lists_the_outcome_of_each_endpoint() {
     let harness = harness("all").await;
     harness.endpoint("west").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
     let answer = harness.broadcast().await;
@@ -47,20 +47,20 @@ async fn partial_delivery_names_each_endpoints_outcome() {
             { "endpoint": "west", "outcome": "refused", "status": 500 },
         ])
     );
-    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 1), "a message was repeated");
+    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 1), "a message was sent twice");
     let partial = harness.metrics().await.sum("fanout_partial_total", &[("route", "both")]);
     assert!((partial - 1.0).abs() < f64::EPSILON);
 }
 
 #[tokio::test]
-async fn one_endpoint_is_enough_under_any() {
+async fn one_accepting_endpoint_is_enough_for_policy_any() {
     let harness = harness("any").await;
     harness.endpoint("west").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
     harness.broadcast().await.assert_status(202);
 }
 
 #[tokio::test]
-async fn any_yes_is_yes_and_nowhere_is_a_404_with_the_services_code() {
+async fn existence_check_is_true_if_any_endpoint_says_so_and_otherwise_404() {
     let harness = harness("all").await;
     let _client = harness.endpoint("west").hubs.connect("chat", Some("ann"));
     harness.call("HEAD", "/api/hubs/chat/users/ann?api-version=2024-12-01").await.assert_status(200);
@@ -73,7 +73,7 @@ async fn any_yes_is_yes_and_nowhere_is_a_404_with_the_services_code() {
 }
 
 #[tokio::test]
-async fn lists_go_on_from_endpoint_to_endpoint_through_the_gateway() {
+async fn lists_continue_from_endpoint_to_endpoint() {
     let harness = harness("all").await;
     let mut clients = Vec::new();
     for (endpoint, count) in [("east", 3), ("west", 2)] {
@@ -105,14 +105,14 @@ async fn lists_go_on_from_endpoint_to_endpoint_through_the_gateway() {
 }
 
 #[tokio::test]
-async fn client_tokens_come_from_one_endpoint() {
+async fn requests_client_tokens_from_one_endpoint() {
     let harness = harness("all").await;
     harness.call("POST", "/api/hubs/chat/:generateToken?userId=ann&api-version=2024-12-01").await.assert_status(200);
     assert_eq!(harness.arrivals("east").len() + harness.arrivals("west").len(), 1);
 }
 
 #[tokio::test]
-async fn body_reaches_every_endpoint_as_it_came() {
+async fn fan_out_sends_the_unchanged_body_to_every_endpoint() {
     let harness = harness("all").await;
     let pieces = (0..10).map(|_| bytes::Bytes::from(vec![b' '; 4096])).chain([BROADCAST_BODY.into()]).collect();
     harness
@@ -128,14 +128,14 @@ async fn body_reaches_every_endpoint_as_it_came() {
 
 const KEY: &str = "8e03978e-40d5-43dd-bc93-6894a57f9324";
 
-/// A broadcast that may be repeated.
+/// Sends a broadcast with an idempotency key.
 async fn keyed(harness: &Harness, key: &str, body: &'static str) -> Answer {
     let head = broadcast_request().header("idempotency-key", key);
     harness.caller().await.send(head, body).await
 }
 
 #[tokio::test]
-async fn repeat_under_one_key_goes_only_to_those_that_did_not_accept() {
+async fn repeat_with_the_same_key_goes_only_to_endpoints_that_did_not_accept() {
     let harness = harness("all").await;
     let west = &harness.endpoint("west").server;
     west.faults().set(Fault::times(2, FaultKind::status(500)).on_path("/api/hubs"));
@@ -145,16 +145,19 @@ async fn repeat_under_one_key_goes_only_to_those_that_did_not_accept() {
     keyed(&harness, KEY, BROADCAST_BODY).await.assert_status(202);
     keyed(&harness, KEY, BROADCAST_BODY).await.assert_status(202);
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 3));
-    assert!(harness.arrivals("west").iter().all(|entry| entry.header("idempotency-key").is_none()), "the key leaves");
+    assert!(
+        harness.arrivals("west").iter().all(|entry| entry.header("idempotency-key").is_none()),
+        "the key was forwarded"
+    );
     let repeats = harness.metrics().await.sum("fanout_repeats_total", &[("route", "both")]);
     assert!((repeats - 3.0).abs() < f64::EPSILON, "{repeats}");
-    // Another key is another call.
+    // Another key means another call.
     keyed(&harness, "another", BROADCAST_BODY).await.assert_status(202);
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 4));
 }
 
 #[tokio::test]
-async fn key_of_another_call_and_what_is_no_key_are_refused() {
+async fn refuses_invalid_keys_and_keys_of_another_call() {
     let harness = harness("all").await;
     keyed(&harness, KEY, BROADCAST_BODY).await.assert_status(202);
     keyed(&harness, KEY, r#"{"target":"other","arguments":[]}"#).await.assert_gateway_error(400, "malformed");
@@ -167,11 +170,11 @@ async fn key_of_another_call_and_what_is_no_key_are_refused() {
 }
 
 #[tokio::test]
-async fn repeat_that_comes_while_the_first_is_under_way_waits_for_it() {
+async fn repeat_waits_for_the_first_call_in_flight() {
     let harness = harness("all").await;
     let west = &harness.endpoint("west").server;
     west.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 300 }).on_path("/api/hubs"));
-    // On connections of their own, so on workers of their own.
+    // Separate connections, so that they are on different workers.
     let answers = futures_util::future::join_all((0..6).map(|_| keyed(&harness, KEY, BROADCAST_BODY))).await;
     for answer in answers {
         answer.assert_status(202);
@@ -180,7 +183,7 @@ async fn repeat_that_comes_while_the_first_is_under_way_waits_for_it() {
 }
 
 #[tokio::test]
-async fn repeat_of_a_caller_that_gave_up_goes_on_where_it_was() {
+async fn repeat_after_a_disconnect_continues_with_the_remaining_endpoints() {
     let harness = harness("all").await;
     let west = &harness.endpoint("west").server;
     west.faults().set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
@@ -192,7 +195,7 @@ async fn repeat_of_a_caller_that_gave_up_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn keys_are_forgotten_in_time() {
+async fn keys_expire() {
     let harness = Harness::start(|options| {
         options.append_toml("[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n");
         options.set("idempotency.keep", "100ms");
@@ -205,17 +208,17 @@ async fn keys_are_forgotten_in_time() {
 }
 
 #[tokio::test]
-async fn first_yes_is_not_held_up_by_an_endpoint_that_hangs() {
+async fn existence_check_does_not_wait_for_an_endpoint_that_hangs() {
     let harness = harness("all").await;
     let _client = harness.endpoint("east").hubs.connect("chat", Some("ann"));
     harness.endpoint("west").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
-    // An attempt may take ten seconds.
+    // An attempt times out after ten seconds.
     let asked = harness.call("HEAD", "/api/hubs/chat/users/ann?api-version=2024-12-01");
     tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap().assert_status(200);
 }
 
 #[tokio::test]
-async fn while_every_endpoint_is_out_it_is_the_routes_choice_whether_they_are_tried() {
+async fn route_decides_whether_to_try_endpoints_when_every_circuit_is_open() {
     for (choice, is_tried) in [("send", true), ("fail", false)] {
         let harness = Harness::start(|options| {
             options.append_toml(&format!(
@@ -245,7 +248,7 @@ async fn while_every_endpoint_is_out_it_is_the_routes_choice_whether_they_are_tr
 }
 
 #[tokio::test]
-async fn lists_of_one_endpoint_and_of_several_end_where_the_caller_said() {
+async fn lists_end_at_the_callers_maximum() {
     let harness = harness("all").await;
     let mut clients = Vec::new();
     for endpoint in ["east", "west"] {

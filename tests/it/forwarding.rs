@@ -1,5 +1,4 @@
-//! What goes upstream is what the caller sent, but for what belongs to the connection or to the caller alone; and the
-//! same on the way back.
+//! Requests and answers pass unchanged, except for what belongs to the connection or to the caller.
 
 use std::fmt::Write;
 
@@ -11,7 +10,7 @@ use crate::support::{
     ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, broadcast_request, request,
 };
 
-/// Every operation and every form of it that official clients send: method, target, name.
+/// Every operation in every form that official clients send: method, target, operation name.
 const CALLS: [(&str, &str, &str); 47] = [
     ("GET", "/api/auth/accessKey?api-version=2024-12-01", "access_key"),
     ("POST", "/api/hubs/chat/:send?api-version=2022-06-01", "hub_send"),
@@ -62,7 +61,7 @@ const CALLS: [(&str, &str, &str); 47] = [
     ("PUT", "/api/v1/hubs/chat/users/u/groups/g", "user_add_to_group"),
 ];
 
-/// A laboratory in which everything is allowed.
+/// A harness that allows all operations.
 async fn open_harness() -> Harness {
     Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
@@ -70,7 +69,7 @@ async fn open_harness() -> Harness {
     .await
 }
 
-/// What stands in the journal of a body.
+/// Returns the digest of a body as the journal has it.
 fn sha256(body: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
     digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
@@ -88,15 +87,14 @@ fn assert_untouched(arrived: &Entry, method: &str, target: &str, content_type: O
 }
 
 #[tokio::test]
-async fn every_operation_arrives_as_it_was_sent_and_its_answer_comes_back() {
+async fn forwards_every_operation_unchanged_and_returns_its_answer() {
     let harness = open_harness().await;
     let east = &harness.endpoint("east").server;
     let mut caller = harness.caller().await;
     for (method, target, operation) in CALLS {
         harness.clear_arrivals();
         let counted = harness.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
-        // A few of them wait for a client's answer, or for clients that are not there: any answer of the endpoint's own
-        // will do here, and a fault has it come at once.
+        // A few operations wait for clients that do not exist here. A fault makes the endpoint answer them at once.
         east.faults().set(Fault::times(1, FaultKind::json(200, r#"{"from":"east"}"#)));
         let (content_type, body) = match method {
             "POST" => (Some("application/json"), BROADCAST_BODY),
@@ -116,7 +114,7 @@ async fn every_operation_arrives_as_it_was_sent_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
-async fn endpoint_can_be_spoken_to_in_http2_on_one_connection_of_each_worker() {
+async fn uses_one_http2_connection_per_worker() {
     let harness = Harness::start(|options| {
         options.set("endpoints.east.http_version", "2").set("process.workers", "1");
     })
@@ -131,7 +129,7 @@ async fn endpoint_can_be_spoken_to_in_http2_on_one_connection_of_each_worker() {
             harness.caller().await.send(builder, body).await.assert_status(202);
         }
     });
-    // The first opens the connection that the others find.
+    // The first call opens the connection that the others use.
     harness.broadcast().await.assert_status(202);
     harness.clear_arrivals();
     futures_util::future::join_all(calls).await;
@@ -139,21 +137,21 @@ async fn endpoint_can_be_spoken_to_in_http2_on_one_connection_of_each_worker() {
     assert_eq!(arrived.len(), 20);
     for entry in &arrived {
         assert_eq!((entry.target.as_str(), entry.host.as_str(), entry.complete), (target, authority.as_str(), true));
-        assert_eq!(entry.header("host"), None, "HTTP/2 has no such header");
+        assert_eq!(entry.header("host"), None, "HTTP/2 requests have no Host header");
         assert!(entry.authorization.is_some());
     }
     let connected = [("endpoint", "east"), ("result", "ok")];
     let connections = harness.metrics().await.sum("upstream_connects_total", &connected);
     assert!((0.5..1.5).contains(&connections), "{connections} connections");
 
-    // A stream that is broken off is told, since the message may have been received, and harms no other.
+    // A reset stream fails its own call only, because the message may have been received.
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::Reset));
     harness.broadcast().await.assert_gateway_error(502, "upstream_broken");
     harness.broadcast().await.assert_status(202);
 }
 
 #[tokio::test]
-async fn each_operation_does_at_the_service_what_it_says() {
+async fn each_operation_has_its_effect_at_the_service() {
     let harness = open_harness().await;
     let hubs = &harness.endpoint("east").hubs;
     let connection = hubs.connect("chat", Some("user/a"));
@@ -173,7 +171,7 @@ async fn each_operation_does_at_the_service_what_it_says() {
 }
 
 #[tokio::test]
-async fn path_and_query_bytes_are_not_touched() {
+async fn forwards_path_and_query_byte_for_byte() {
     let harness = open_harness().await;
     let mut caller = harness.caller().await;
     for target in [
@@ -194,7 +192,7 @@ async fn path_and_query_bytes_are_not_touched() {
 }
 
 #[tokio::test]
-async fn bodies_of_every_kind_pass_untouched() {
+async fn forwards_bodies_of_every_content_type_unchanged() {
     let harness = open_harness().await;
     let mut caller = harness.caller().await;
     // {"target": "hello", "arguments": [-1, h'00ff']}
@@ -211,7 +209,7 @@ async fn bodies_of_every_kind_pass_untouched() {
         caller.post(BROADCAST_PATH, content_type, body.clone()).await;
         let arrived = harness.arrival("east");
         assert_untouched(&arrived, "POST", BROADCAST_PATH, Some(content_type), &body);
-        assert_eq!(arrived.header("transfer-encoding"), None, "a known length stays known");
+        assert_eq!(arrived.header("transfer-encoding"), None, "Content-Length became chunked");
 
         harness.clear_arrivals();
         let pieces = body.chunks(1000).map(Bytes::copy_from_slice).collect();
@@ -221,17 +219,17 @@ async fn bodies_of_every_kind_pass_untouched() {
 }
 
 #[tokio::test]
-async fn empty_body_keeps_its_declared_length() {
+async fn forwards_content_length_0_of_an_empty_body() {
     let harness = open_harness().await;
     let mut raw = harness.raw_connection().await;
     raw.write("POST /api/hubs/chat/:closeConnections?api-version=2024-12-01 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
     raw.answer().await.unwrap().assert_status(204);
-    // Without it, servers of Microsoft's answer 411.
+    // Without it, Microsoft's servers answer 411.
     assert_eq!(harness.arrival("east").header("content-length"), Some("0"));
 }
 
 #[tokio::test]
-async fn what_is_the_callers_own_and_what_is_about_the_connection_stays_here() {
+async fn removes_connection_headers_and_headers_about_the_caller() {
     let harness = open_harness().await;
     let builder = broadcast_request()
         .header(AUTHORIZATION, "Bearer of-the-caller")
@@ -257,7 +255,7 @@ async fn what_is_the_callers_own_and_what_is_about_the_connection_stays_here() {
 }
 
 #[tokio::test]
-async fn connection_header_cannot_take_away_what_the_gateway_sets() {
+async fn connection_header_cannot_remove_headers_set_by_the_gateway() {
     let harness = open_harness().await;
     let builder =
         broadcast_request().header("connection", "authorization, host, content-length, content-type, x-request-id");
@@ -268,7 +266,7 @@ async fn connection_header_cannot_take_away_what_the_gateway_sets() {
 }
 
 #[tokio::test]
-async fn request_ids_are_taken_over_or_made_and_traces_pass_on() {
+async fn keeps_or_creates_request_ids_and_forwards_trace_headers() {
     let harness = open_harness().await;
     let mut caller = harness.caller().await;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -292,7 +290,7 @@ async fn request_ids_are_taken_over_or_made_and_traces_pass_on() {
 }
 
 #[tokio::test]
-async fn callers_address_is_told_upstream_only_when_configured() {
+async fn forwards_the_callers_address_only_when_configured() {
     for (configured, expected) in [("false", vec!["10.0.0.1"]), ("true", vec!["10.0.0.1", "127.0.0.1"])] {
         let harness = Harness::start(|options| {
             options.set("forwarding.client_address", configured);
@@ -308,7 +306,7 @@ async fn callers_address_is_told_upstream_only_when_configured() {
 }
 
 #[tokio::test]
-async fn error_codes_of_the_service_survive_and_what_speaks_for_its_host_does_not() {
+async fn keeps_error_codes_of_the_service_and_removes_headers_about_its_host() {
     let harness = open_harness().await;
     let answer = harness.call("HEAD", "/api/hubs/chat/connections/nobody?api-version=2024-12-01").await;
     assert_eq!(answer.assert_status(404).header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
@@ -332,15 +330,15 @@ async fn error_codes_of_the_service_survive_and_what_speaks_for_its_host_does_no
         body: "{}".to_owned(),
     };
     harness.endpoint("east").server.faults().set(Fault::times(1, fault));
-    // The caller knows the headers that may come and fails on others.
+    // The caller fails on headers that are not on its list.
     let answer = harness.broadcast().await;
     assert_eq!(answer.assert_status(404).header("x-ms-error-code"), Some("Warning.User.NotExisted"));
     assert_eq!((answer.header("retry-after"), &*answer.text()), (Some("7"), "{}"));
-    assert_eq!(answer.header("x-request-id").unwrap().len(), 32, "the gateway's own");
+    assert_eq!(answer.header("x-request-id").unwrap().len(), 32, "not a request id of the gateway");
 }
 
 #[tokio::test]
-async fn links_to_the_endpoint_lead_back_to_the_gateway() {
+async fn rewrites_links_of_the_endpoint_to_the_gateway() {
     let harness = open_harness().await;
     let (gateway, east) = (harness.listener("default"), harness.endpoint("east").url());
     for (from_the_endpoint, at_the_caller) in [
@@ -361,18 +359,18 @@ async fn links_to_the_endpoint_lead_back_to_the_gateway() {
 }
 
 #[tokio::test]
-async fn answer_that_breaks_off_is_seen_to_break_off() {
+async fn caller_sees_that_an_answer_broke_off() {
     let harness = open_harness().await;
     let faults = harness.endpoint("east").server.faults();
     faults.set(Fault::times(1, FaultKind::BreakBody));
     let broken = harness.caller().await.try_send(request("POST", BROADCAST_PATH), BROADCAST_BODY).await;
     assert!(broken.is_err(), "{broken:?}");
     harness.broadcast().await.assert_status(202);
-    assert_eq!(harness.arrivals("east").len(), 2, "a message whose answer broke off is not sent again");
+    assert_eq!(harness.arrivals("east").len(), 2, "a message whose answer broke off was sent again");
 }
 
 #[tokio::test]
-async fn health_is_answered_by_the_gateway_itself() {
+async fn gateway_answers_health_itself() {
     let harness = open_harness().await;
     for (method, path) in [("GET", "/api/health"), ("HEAD", "/api/health"), ("GET", "/api/v1/health")] {
         harness.call(method, path).await.assert_status(200);

@@ -1,4 +1,4 @@
-//! HTTP/2 by callers, frame by frame: what is malformed is refused, and a flood ends the connection alone.
+//! HTTP/2 from callers, frame by frame: malformed requests are refused, and a flood ends only its own connection.
 
 use signalr_gateway::sandbox::{Fault, FaultKind};
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use crate::support::frames::{
 };
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, broadcast_request, wait_until};
 
-/// Error codes (RFC 9113, section 7).
+/// Error codes (RFC 9113 section 7).
 const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 const CANCEL: u32 = 8;
@@ -18,12 +18,12 @@ async fn connect(harness: &Harness) -> Frames<TcpStream> {
     Frames::connect(harness.listener("default"), &[]).await
 }
 
-/// The fields of a broadcast, with more at the end.
+/// Returns the fields of a broadcast, with `more` at the end.
 fn send<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     [&pseudo("POST", BROADCAST_PATH), &[("content-type", "application/json")][..], more].concat()
 }
 
-/// A broadcast, with more fields, in two frames.
+/// Encodes a broadcast in two frames, with `more` fields.
 fn message(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
     [headers(stream, 0, &send(more)), frame(DATA, END_STREAM, stream, BROADCAST_BODY.as_bytes())].concat()
 }
@@ -36,14 +36,14 @@ async fn wait_until_nothing_is_in_flight(harness: &Harness) {
 }
 
 #[tokio::test]
-async fn malformed_requests_are_reset_and_nothing_of_them_is_sent() {
+async fn resets_malformed_requests_and_sends_nothing_of_them() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = connect(&harness).await;
     let length = BROADCAST_BODY.len().to_string();
     let with = |authority: &'static str| {
         vec![(":method", "POST"), (":scheme", "http"), (":authority", authority), (":path", BROADCAST_PATH)]
     };
-    // Each with the section of RFC 9113 that forbids it.
+    // Each name starts with the section of RFC 9113 that forbids the request.
     let malformed: &[(&str, Vec<(&str, &str)>)] = &[
         ("8.1.1: content-length is zero", send(&[("content-length", "0")])),
         ("8.1.1: content-length is too small", send(&[("content-length", "2")])),
@@ -78,7 +78,7 @@ async fn malformed_requests_are_reset_and_nothing_of_them_is_sent() {
         harness.arrivals("east")
     );
 
-    // What is well formed, on the same connection.
+    // A well-formed request on the same connection.
     let well_formed: &[&[(&str, &str)]] =
         &[&[], &[("content-length", &length)], &[("host", "LOCALHOST:80")], &[("te", "trailers")]];
     for (more, stream) in well_formed.iter().zip(&mut streams) {
@@ -89,7 +89,7 @@ async fn malformed_requests_are_reset_and_nothing_of_them_is_sent() {
 }
 
 #[tokio::test]
-async fn declared_empty_body_may_end_in_a_frame_of_its_own() {
+async fn accepts_an_empty_body_that_ends_in_its_own_frame() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = connect(&harness).await;
     let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();
@@ -99,7 +99,7 @@ async fn declared_empty_body_may_end_in_a_frame_of_its_own() {
 }
 
 #[tokio::test]
-async fn reset_never_ends_a_message() {
+async fn reset_never_completes_a_message() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = connect(&harness).await;
     for (stream, code) in (1..).step_by(2).zip([NO_ERROR, CANCEL, NO_ERROR, CANCEL, NO_ERROR, NO_ERROR]) {
@@ -113,7 +113,7 @@ async fn reset_never_ends_a_message() {
         caller.write(&frame(RST_STREAM, 0, stream, &code.to_be_bytes())).await;
         wait_until_nothing_is_in_flight(&harness).await;
     }
-    // What was broken off is not among the requests that came whole.
+    // The reset message is not among the complete requests.
     caller.write(&message(99, &[])).await;
     assert_eq!(caller.outcome(99).await, Some(Outcome::Answer));
     let whole: Vec<_> = harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
@@ -122,7 +122,7 @@ async fn reset_never_ends_a_message() {
 }
 
 #[tokio::test]
-async fn caller_that_resets_its_streams_is_disconnected() {
+async fn disconnects_a_caller_that_keeps_resetting_streams() {
     let harness = Harness::start(|_| {}).await;
     for endpoint in harness.sandbox.endpoints() {
         endpoint.server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
@@ -133,7 +133,7 @@ async fn caller_that_resets_its_streams_is_disconnected() {
     for _ in 0..100 {
         let batch: Vec<u32> = streams.by_ref().take(20).collect();
         let requests: Vec<u8> = batch.iter().flat_map(|stream| headers(*stream, END_STREAM, &send(&[]))).collect();
-        // The answer to PING says that the streams were accepted.
+        // The answer to PING shows that the streams were accepted.
         caller.write(&[requests, frame(PING, 0, 0, &[7; 8])].concat()).await;
         if caller.next_of(PING, 0).await.is_none() {
             break;
@@ -166,7 +166,7 @@ async fn caller_that_resets_its_streams_is_disconnected() {
 }
 
 #[tokio::test]
-async fn caller_that_floods_is_disconnected_and_others_are_not() {
+async fn disconnects_only_the_caller_that_floods() {
     let harness = Harness::start(|_| {}).await;
     let mut other = harness.caller().await;
     let open = headers(1, 0, &send(&[]));

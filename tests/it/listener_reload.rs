@@ -1,5 +1,5 @@
-//! Listeners that come, move, change and go while the gateway serves: each is judged by its own rules at every moment, and no
-//! call reaches an endpoint that the configuration in force does not name for its listener.
+//! Listeners that are added, moved, changed and removed while the gateway serves. Each call is judged by the rules of
+//! its own listener, and reaches only endpoints that the current configuration names for it.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::listeners::{by_http1, secured};
 use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, request, wait_until};
 
-/// Calls of one listener go to `west`, all others to `east`: two tenants.
+/// Returns routes that send calls of one listener to `west` and all others to `east`, of another tenant.
 fn tenants(listener: &str, bind: &str) -> String {
     format!(
         "[listeners.{listener}]\nbind = \"{bind}\"\n\
@@ -23,7 +23,7 @@ fn tenants(listener: &str, bind: &str) -> String {
 
 const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
 
-/// The real binary in front of a sandbox, with a configuration that changes.
+/// The real binary in front of a sandbox, with a configuration that the test changes.
 struct Changing {
     builder: HarnessBuilder,
     files: Files,
@@ -51,7 +51,7 @@ impl Changing {
         Self { builder, files, process, reloads: 0.0 }
     }
 
-    /// Puts another configuration in force. The file is replaced by rename, so that it is never read half-written.
+    /// Reloads with another configuration. Replaces the file by rename, so that it is never read half-written.
     async fn reload(&mut self, config: &GatewayConfig) {
         self.write(config);
         self.process.hang_up().await;
@@ -72,7 +72,7 @@ impl Changing {
         .await;
     }
 
-    /// Where a listener is, by `/status`.
+    /// Returns the address of a listener on `/status`.
     async fn address(&self, name: &str) -> Option<String> {
         let status = Caller::connect(self.process.admin()).await.call("GET", "/status").await.json();
         let listeners = status["listeners"].as_array().unwrap().clone();
@@ -84,7 +84,7 @@ impl Changing {
         self.address(name).await.unwrap().parse().unwrap()
     }
 
-    /// The hubs of the messages that an endpoint got.
+    /// Returns the hubs of the messages at an endpoint.
     fn hubs_at(&self, endpoint: &str) -> Vec<String> {
         let entries = self.builder.sandbox.endpoint(endpoint).unwrap().server.journal().entries();
         let hub = |target: &str| Some(target.strip_prefix("/api/hubs/")?.split('/').next()?.to_owned());
@@ -96,22 +96,22 @@ fn config(more: impl Into<String>) -> GatewayConfig {
     GatewayConfig { more: more.into(), ..GatewayConfig::default() }
 }
 
-/// A broadcast to a hub.
+/// Builds a broadcast to a hub.
 fn to_hub(hub: &str) -> http::request::Builder {
     request("POST", &format!("/api/hubs/{hub}/:send?api-version=2022-11-01")).header("content-type", "application/json")
 }
 
-/// An address that was free a moment ago.
+/// Returns an address that was free a moment ago.
 fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 async fn is_refused(address: SocketAddr) {
-    wait_until("nobody listens there", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+    wait_until("nothing listens there", async || TcpStream::connect(address).await.is_err().then_some(())).await;
 }
 
 #[tokio::test]
-async fn listener_that_is_added_takes_its_own_calls_and_no_others() {
+async fn added_listener_serves_only_its_own_calls() {
     let mut changing = Changing::start(config(EAST)).await;
     let default = changing.process.listener();
     let mut before = Caller::connect(default).await;
@@ -126,13 +126,13 @@ async fn listener_that_is_added_takes_its_own_calls_and_no_others() {
     assert_eq!(changing.hubs_at("east"), ["first", "old", "new"]);
     assert_eq!(changing.hubs_at("west"), ["internal"]);
 
-    // Another name at the same address is another listener, which the socket is handed to.
+    // A new name at the same address is a new listener, which takes over the socket.
     let bind = internal.to_string();
     changing.reload(&config(tenants("internal3", &bind))).await;
     assert_eq!(changing.tcp_address("internal3").await, internal);
     Caller::connect(internal).await.send(to_hub("internal"), BROADCAST_BODY).await.assert_status(202);
 
-    // And it goes: its callers are not taken by the route for everybody else.
+    // After its removal, the route for all listeners does not take its calls.
     changing.reload(&config(EAST)).await;
     is_refused(internal).await;
     wait_until("its connections are closed", async || inside.is_closed().then_some(())).await;
@@ -145,7 +145,7 @@ async fn listener_that_is_added_takes_its_own_calls_and_no_others() {
 }
 
 #[tokio::test]
-async fn listener_that_moves_does_not_give_its_old_socket_its_new_rules() {
+async fn moved_listener_does_not_apply_new_rules_to_its_old_socket() {
     let mut changing = Changing::start(config(EAST)).await;
     let tcp = changing.process.listener();
     let token = || request("POST", "/api/hubs/chat/:generateToken?api-version=2022-11-01");
@@ -159,7 +159,7 @@ async fn listener_that_moves_does_not_give_its_old_socket_its_new_rules() {
         more: format!("{EAST}[listeners.other]\nbind = \"127.0.0.1:0\"\n"),
         ..GatewayConfig::default()
     };
-    // Until its connections are closed, they have the rules that they came in by.
+    // Until its connections are closed, they keep the rules under which they were accepted.
     let stop = Arc::new(AtomicBool::new(false));
     let hammering = tokio::spawn({
         let stop = Arc::clone(&stop);
@@ -182,14 +182,14 @@ async fn listener_that_moves_does_not_give_its_old_socket_its_new_rules() {
     stop.store(true, Ordering::Relaxed);
     assert!(hammering.await.unwrap() > 0);
 
-    // Another mode is another listener, too.
+    // A new mode also makes a new listener.
     let text = changing.builder.sandbox.gateway_config(&moved);
     let text = text.replace("[listeners.default]\n", "[listeners.default]\nmode = \"0600\"\n");
     std::fs::write(&changing.files.config, text).unwrap();
     changing.process.hang_up().await;
     changing.wait_for("success", 2.0).await;
     assert_eq!(mode(&socket), 0o600);
-    wait_until("who came in under the old mode is gone", async || inside.is_closed().then_some(())).await;
+    wait_until("connections accepted under the old mode are closed", async || inside.is_closed().then_some(())).await;
     Caller::connect_unix(&socket).await.send(token(), "").await.assert_status(200);
 
     changing.reloads = 2.0;
@@ -202,7 +202,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn listener_that_cannot_be_opened_refuses_the_whole_configuration() {
+async fn refuses_a_configuration_with_a_listener_that_cannot_be_opened() {
     let mut changing = Changing::start(config(EAST)).await;
     let hash = |metrics: crate::support::Samples| {
         metrics.series().iter().find(|series| series.contains("config_hash_info")).map(|series| (*series).to_owned())
@@ -235,7 +235,7 @@ async fn listener_that_cannot_be_opened_refuses_the_whole_configuration() {
 }
 
 #[tokio::test]
-async fn certificate_is_read_again_on_a_reload_and_tls_that_comes_or_goes_closes_the_old_connections() {
+async fn reload_reads_the_certificate_again_and_switching_tls_closes_old_connections() {
     let mut changing = Changing::start(config(EAST)).await;
     let folder = changing.builder.folder.path().to_owned();
     let write_certificate = |folder: &Path| {
@@ -258,12 +258,12 @@ async fn certificate_is_read_again_on_a_reload_and_tls_that_comes_or_goes_closes
     let kept = secured(address, &folder, &[]).await;
     write_certificate(&folder);
     changing.reload(&config(format!("{plain}{tls}"))).await;
-    wait_until("the new certificate is shown", async || {
-        // Checked against the new file.
+    wait_until("the new certificate is served", async || {
+        // Verified against the new file.
         crate::listeners::try_secured(address, &folder).await.ok()
     })
     .await;
-    assert_eq!(by_http1(kept).await, 202, "another certificate is no other listener");
+    assert_eq!(by_http1(kept).await, 202, "a new certificate closed the connection");
 
     std::fs::write(folder.join("listener.key"), "no key").unwrap();
     changing.process.hang_up().await;
@@ -275,10 +275,10 @@ async fn certificate_is_read_again_on_a_reload_and_tls_that_comes_or_goes_closes
         .assert_status(202);
 }
 
-/// Two tenants, callers on both listeners all the time, and reloads that add, rename, move and remove the listener of one and
-/// the route that is bound to it.
+/// Two tenants, constant calls on both listeners, and reloads that add, rename, move and remove the listener of one
+/// tenant and its route.
 #[tokio::test]
-async fn no_call_of_one_tenant_reaches_another_through_any_sequence_of_reloads() {
+async fn no_call_reaches_another_tenant_through_any_sequence_of_reloads() {
     let mut changing = Changing::start(config(EAST)).await;
     let (one, other) = (free_address(), free_address());
     let is_over = Arc::new(AtomicBool::new(false));
@@ -302,7 +302,7 @@ async fn no_call_of_one_tenant_reaches_another_through_any_sequence_of_reloads()
                     continue;
                 };
                 let mut caller = Caller::on(stream).await;
-                // Until it is closed: its listener went, or was replaced by another.
+                // Until the connection is closed because its listener was removed or replaced.
                 while !is_over.load(Ordering::Relaxed) && !caller.is_closed() {
                     let Ok(answer) = caller.try_send(to_hub("of_west"), BROADCAST_BODY).await else { break };
                     answer.assert_status(202);
@@ -317,7 +317,7 @@ async fn no_call_of_one_tenant_reaches_another_through_any_sequence_of_reloads()
             1 => tenants("renamed", &one.to_string()),
             2 => tenants("renamed", &other.to_string()),
             3 => EAST.to_owned(),
-            // A bad one changes nothing.
+            // An invalid configuration changes nothing.
             4 => tenants("second", &one.to_string()).replace("endpoints = [\"west\"]", "endpoints = [\"nowhere\"]"),
             _ => tenants("second", &other.to_string()),
         };

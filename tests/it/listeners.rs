@@ -1,4 +1,4 @@
-//! Where callers come in: what they may speak, with TLS and without, and that those who say nothing hold nothing up.
+//! Listeners: protocols with and without TLS, and silent callers.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::support::{
     BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, RawConnection, broadcast_request, with_timeout,
 };
 
-/// The configuration of a listener `secure`, whose certificate is put into a folder.
+/// Returns the configuration of a TLS listener `secure` and writes its certificate into a folder.
 pub(crate) fn secure_listener(folder: &Path) -> String {
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, key) = (folder.join("listener.pem"), folder.join("listener.key"));
@@ -33,7 +33,7 @@ pub(crate) fn secure_listener(folder: &Path) -> String {
     )
 }
 
-/// A gateway with a listener `secure` beside the plain one, and the folder with what its certificate is checked against.
+/// Starts a gateway with a TLS listener `secure` beside the plain one. Returns it and the folder of its certificate.
 async fn with_tls(more: &[(&str, &str)]) -> (Harness, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let toml = secure_listener(folder.path());
@@ -46,7 +46,7 @@ async fn with_tls(more: &[(&str, &str)]) -> (Harness, tempfile::TempDir) {
     (harness.await, folder)
 }
 
-/// A TLS connection to the listener `secure`.
+/// Opens a TLS connection to the listener `secure`.
 pub(crate) async fn secured(
     address: SocketAddr,
     folder: &Path,
@@ -55,7 +55,7 @@ pub(crate) async fn secured(
     handshake(address, folder, alpn).await.unwrap()
 }
 
-/// Whether the listener shows the certificate of the folder.
+/// Returns whether the listener serves the certificate of the folder.
 pub(crate) async fn try_secured(address: SocketAddr, folder: &Path) -> std::io::Result<()> {
     handshake(address, folder, &[]).await.map(drop)
 }
@@ -79,7 +79,7 @@ pub(crate) async fn by_http1(io: impl AsyncRead + AsyncWrite + Send + Unpin + 's
     with_timeout("an answer", sender.send_request(request)).await.unwrap().status()
 }
 
-/// Sends two at the same time, on one connection.
+/// Sends two calls at the same time on one connection.
 async fn by_http2(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> (StatusCode, StatusCode) {
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
@@ -94,7 +94,7 @@ async fn by_http2(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> (
 }
 
 #[tokio::test]
-async fn callers_speak_http1_or_http2_with_tls_and_without() {
+async fn serves_http1_and_http2_with_and_without_tls() {
     let (harness, folder) = with_tls(&[]).await;
     let (plain, secure) = (harness.listener("default"), harness.listener("secure"));
     let both: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -113,7 +113,7 @@ async fn callers_speak_http1_or_http2_with_tls_and_without() {
 }
 
 #[tokio::test]
-async fn negotiated_protocol_is_the_one_that_is_spoken() {
+async fn speaks_the_negotiated_protocol() {
     let (harness, folder) = with_tls(&[]).await;
     let secure = harness.listener("secure");
     let request = format!("GET {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -137,7 +137,7 @@ async fn negotiated_protocol_is_the_one_that_is_spoken() {
 }
 
 #[tokio::test]
-async fn first_bytes_may_come_one_by_one() {
+async fn accepts_first_bytes_one_at_a_time() {
     let harness = Harness::start(|_| {}).await;
     let request = format!(
         "POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{BROADCAST_BODY}",
@@ -149,13 +149,13 @@ async fn first_bytes_may_come_one_by_one() {
         tokio::task::yield_now().await;
     }
     caller.answer().await.unwrap().assert_status(202);
-    // Whole requests on the same connection, two of them at once.
+    // Complete requests on the same connection, two of them pipelined.
     caller.write(request.repeat(2)).await;
     caller.answer().await.unwrap().assert_status(202);
     caller.answer().await.unwrap().assert_status(202);
     assert_eq!(harness.arrivals("east").len(), 3);
 
-    // As far as the eleventh byte it could have been HTTP/2.
+    // The first ten bytes are those of the HTTP/2 preface.
     let mut caller = harness.raw_connection().await;
     caller.write("PRI * HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(caller.answer().await.is_some_and(|answer| answer.status.is_client_error()));
@@ -163,8 +163,8 @@ async fn first_bytes_may_come_one_by_one() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_does_not_hold_up_the_end() {
-    // Long enough for the test to fail if that is waited for.
+async fn silent_callers_do_not_delay_shutdown() {
+    // Long enough for the test to fail if shutdown waits for them.
     let (harness, folder) = with_tls(&[("shutdown.timeout", "20s")]).await;
     let (plain, secure) = (harness.listener("default"), harness.listener("secure"));
     let silent = RawConnection::connect(plain).await;
@@ -172,7 +172,7 @@ async fn who_says_nothing_does_not_hold_up_the_end() {
     undecided.write("PRI * HTTP/2.0\r\n").await;
     let before_handshake = TcpStream::connect(secure).await.unwrap();
     let mut in_handshake = TcpStream::connect(secure).await.unwrap();
-    // The head of a record of 512 bytes.
+    // The header of a TLS record of 512 bytes.
     in_handshake.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
     let after_handshake = secured(secure, folder.path(), &[b"h2"]).await;
     harness.shutdown().await.unwrap();

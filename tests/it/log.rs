@@ -1,4 +1,4 @@
-//! The log of the real binary: nobody who reads it slowly, and no caller who fails on purpose, holds anything up.
+//! The log of the real binary: neither a slow reader of it nor callers that fail on purpose delay anything.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,10 +12,10 @@ use crate::support::{
     BROADCAST_BODY, Caller, HarnessBuilder, Process, Samples, broadcast_request, wait_until, with_timeout,
 };
 
-/// More lines than wait to be written, as the binary has it.
+/// More lines than the queue of the log holds.
 const FLOOD: usize = 4096 + 1000;
 
-/// Returns a stderr that nobody reads, full already, and its other end.
+/// Returns a stderr whose buffer is full, and the end to read it from.
 fn full_stderr() -> (OwnedFd, UnixStream) {
     let (mut stderr, reader) = UnixStream::pair().unwrap();
     stderr.set_nonblocking(true).unwrap();
@@ -31,7 +31,7 @@ fn full_stderr() -> (OwnedFd, UnixStream) {
     (stderr.into(), reader)
 }
 
-/// Reads to the end, which is when nobody has the other end any more.
+/// Reads until all copies of the other end are closed.
 fn read(mut reader: UnixStream) -> String {
     let mut log = String::new();
     reader.read_to_string(&mut log).unwrap();
@@ -49,7 +49,7 @@ async fn start(builder: &HarnessBuilder, stderr: OwnedFd, more: &[&str]) -> Proc
     process
 }
 
-/// Sends requests that are refused, each with a line of its own.
+/// Sends requests that are refused and logged.
 async fn flood(process: &Process, requests: usize) {
     let callers = (0..4).map(async |_| {
         let mut caller = Caller::connect(process.listener()).await;
@@ -65,7 +65,7 @@ fn dropped(metrics: &Samples, reason: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn calls_probes_and_the_end_wait_for_no_reader_of_the_log() {
+async fn calls_probes_and_shutdown_do_not_wait_for_the_reader_of_the_log() {
     let builder = HarnessBuilder::start().await;
     let (stderr, _unread) = full_stderr();
     let process = start(&builder, stderr, &["logging.failures_per_second=0"]).await;
@@ -83,7 +83,7 @@ async fn calls_probes_and_the_end_wait_for_no_reader_of_the_log() {
 }
 
 #[tokio::test]
-async fn lines_that_were_dropped_are_told_of_once_the_log_is_read() {
+async fn reports_dropped_lines_once_the_log_is_read_again() {
     let builder = HarnessBuilder::start().await;
     let (stderr, reader) = full_stderr();
     let process = start(&builder, stderr, &["logging.failures_per_second=0"]).await;
@@ -93,7 +93,7 @@ async fn lines_that_were_dropped_are_told_of_once_the_log_is_read() {
         Some(dropped(&process.metrics().await, "slow_reader")).filter(|lost| *lost > 0.0)
     });
     let lost = lost.await;
-    // They flow again, one with each of these.
+    // Lines are written again, one with each of these requests.
     flood(&process, 8).await;
     process.terminate().await;
     process.wait().await;
@@ -105,14 +105,14 @@ async fn lines_that_were_dropped_are_told_of_once_the_log_is_read() {
         .filter(|line| line["message"] == "log lines were dropped: stderr was not read fast enough")
         .map(|line| line["lines"].as_u64().unwrap())
         .sum();
-    // The scrape may have missed the last.
+    // Lines may have been dropped after the scrape.
     assert!(told >= format!("{lost}").parse().unwrap(), "{told} of {lost}");
     let requests = lines.iter().filter(|line| line["message"] == "request").count();
     assert!(requests as u64 + told >= (FLOOD + 8) as u64, "each is written or counted: {requests} and {told}");
 }
 
 #[tokio::test]
-async fn what_fails_over_and_over_fills_no_log() {
+async fn limits_the_rate_of_log_lines_about_failures() {
     let builder = HarnessBuilder::start().await;
     let (stderr, reader) = UnixStream::pair().unwrap();
     let reading = tokio::task::spawn_blocking(move || read(reader));
@@ -120,7 +120,7 @@ async fn what_fails_over_and_over_fills_no_log() {
     let began = Instant::now();
     flood(&process, 2000).await;
     let mut caller = Caller::connect(process.listener()).await;
-    // Another kind has a rate of its own, and what succeeds always has its line.
+    // Each error kind has its own rate limit, and successes are always logged.
     let page = broadcast_request().header("origin", "null").header("x-request-id", "other");
     caller.send(page, BROADCAST_BODY).await.assert_gateway_error(403, "origin_not_allowed");
     for _ in 0..150 {
@@ -143,7 +143,7 @@ async fn what_fails_over_and_over_fills_no_log() {
 }
 
 #[tokio::test]
-async fn error_at_the_start_waits_for_no_reader() {
+async fn startup_error_does_not_wait_for_the_reader_of_the_log() {
     let (stderr, _unread) = full_stderr();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_signalr-gateway"));
     command.args(["run", "--config", "/nowhere.toml"]).env_clear().stderr(stderr);

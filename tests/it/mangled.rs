@@ -1,5 +1,5 @@
-//! Secrets in files that people and tools mangled: what the real binary says of them, at the noisiest level, gives no part
-//! of them away, and names the file and what to do.
+//! Malformed secret files: what the real binary prints about them at the most verbose level contains no part of a
+//! secret, and names the file and the remedy.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,10 +14,10 @@ use crate::support::{
     BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Leaks, Process, run, wait_until,
 };
 
-/// As Entra makes them.
+/// A client secret in Entra's format.
 const SECRET: &str = "Kx38Q~vT9.mRw2Lz-Yb7Hc4Nf6Jd1Gs5Pq0Xe8U";
 
-/// A configuration with a credential of every kind that reads a file, each for an endpoint that is not there.
+/// Writes a configuration with every kind of credential that reads a file, each for an endpoint that does not exist.
 fn config(folder: &Path, pem: &Path, secret: &Path) -> PathBuf {
     let (pem, secret) = (pem.display(), secret.display());
     let app = "tenant = \"11111111-2222-3333-4444-555555555555\"\nclient_id = \"11111111-2222-3333-4444-555555555556\"\n\
@@ -65,12 +65,12 @@ fn mutations(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("doubled and quoted", format!("\"{secret}{secret}\"").into()),
         ("in base64", STANDARD.encode(secret).into()),
         ("UTF-16", utf16),
-        ("with a byte that is no text", garbage),
+        ("with a byte that is not UTF-8", garbage),
     ]
 }
 
 #[tokio::test]
-async fn no_part_of_a_mangled_secret_is_shown_anywhere() {
+async fn shows_no_part_of_a_malformed_secret() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let good = std::fs::read_to_string(&files.certificate).unwrap();
@@ -82,11 +82,11 @@ async fn no_part_of_a_mangled_secret_is_shown_anywhere() {
     leaks.add(&STANDARD.decode(&body).unwrap());
     let tried = mutations(&good).into_iter().zip(mutations(SECRET));
     let tried = tried.map(|((mutation, pem), (_, secret))| assert_hidden(mutation, pem, secret, &leaks));
-    // A few at a time: each runs eight processes.
+    // A few at a time, because each runs eight processes.
     futures_util::stream::iter(tried).buffer_unordered(3).collect::<Vec<()>>().await;
 }
 
-/// Shows a key and a secret to everything that the binary has.
+/// Runs every command with a key and a secret, and asserts that no output contains a part of them.
 async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Leaks) {
     let folder = tempfile::tempdir().unwrap();
     let paths = [folder.path().join("client.pem"), folder.path().join("client-secret")];
@@ -133,7 +133,7 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
     }
 }
 
-/// Runs `check` on a client secret and a certificate, and returns its exit code and what it says.
+/// Runs `check` with a client secret and a certificate. Returns its exit code and output.
 async fn check(secret: &[u8], pem: &[u8]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let paths = [folder.path().join("client.pem"), folder.path().join("client-secret")];
@@ -142,7 +142,7 @@ async fn check(secret: &[u8], pem: &[u8]) -> (Option<i32>, String) {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
     let text = std::fs::read_to_string(config(folder.path(), &paths[0], &paths[1])).unwrap();
-    // The others are about the same files.
+    // The other problems are about the same files.
     let wanted = |table: &&str| {
         ["[credentials.secret]", "[endpoints.secret]", "[credentials.certificate]", "[endpoints.certificate]"]
             .iter()
@@ -157,7 +157,7 @@ async fn check(secret: &[u8], pem: &[u8]) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn check_says_what_is_wrong_with_a_secret_or_a_key_before_anything_starts() {
+async fn check_reports_what_is_wrong_with_a_secret_or_key() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let pem = std::fs::read_to_string(&files.certificate).unwrap();
@@ -178,8 +178,8 @@ async fn check_says_what_is_wrong_with_a_secret_or_a_key_before_anything_starts(
 }
 
 #[tokio::test]
-async fn mangled_files_that_can_be_understood_are_and_a_pipe_is_refused() {
-    // A byte order mark, line breaks written out.
+async fn accepts_recoverable_secret_files_and_refuses_a_pipe() {
+    // A byte order mark, and line breaks as `\n`.
     for choice in [CredentialChoice::ClientSecret, CredentialChoice::ClientCertificate, CredentialChoice::FederatedFile]
     {
         let builder = HarnessBuilder::start().await;
@@ -205,7 +205,7 @@ async fn mangled_files_that_can_be_understood_are_and_a_pipe_is_refused() {
 }
 
 #[tokio::test]
-async fn secrets_that_every_user_can_reach_are_warned_of_once() {
+async fn warns_once_of_secrets_that_every_user_can_read() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
@@ -223,7 +223,7 @@ async fn secrets_that_every_user_can_reach_are_warned_of_once() {
 }
 
 #[tokio::test]
-async fn memory_with_tokens_in_it_is_never_dumped() {
+async fn process_memory_is_never_dumped() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
@@ -232,7 +232,7 @@ async fn memory_with_tokens_in_it_is_never_dumped() {
     let core: Vec<&str> =
         limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().split_whitespace().collect();
     assert_eq!(&core[4..6], ["0", "0"], "{limits}");
-    // What cannot be dumped belongs to root in /proc, and still reads its own.
+    // The /proc files of a process that is not dumpable belong to root, and it can still read its own.
     let environment = std::fs::metadata(format!("/proc/{}/environ", process.id())).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&environment), 0);
     let metrics = Caller::connect(process.admin()).await.call("GET", "/metrics").await.text();
@@ -242,7 +242,7 @@ async fn memory_with_tokens_in_it_is_never_dumped() {
 }
 
 #[tokio::test]
-async fn a_host_identitys_life_is_read_however_it_is_written() {
+async fn reads_the_lifetime_of_a_managed_identity_token_in_every_format() {
     for (fields, is_good) in [
         (r#","expires_on":"2099-01-15T08:00:00Z","expires_in":"3599""#, false),
         (r#","expires_in":3599"#, true),

@@ -1,4 +1,4 @@
-//! Memory that callers take by large bodies: it is bounded, given back, and not taken from others' calls.
+//! Memory for large bodies: it is bounded, released, and does not delay other calls.
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -15,7 +15,7 @@ use crate::support::{BROADCAST_PATH, Caller, Harness, RawConnection, broadcast_r
 
 const KIB: usize = 1024;
 
-/// A message of so many bytes.
+/// Returns a message of `size` bytes.
 fn message(size: usize) -> String {
     let (head, tail) = (r#"{"target":"hello","arguments":[""#, r#""]}"#);
     format!("{head}{}{tail}", "x".repeat(size - head.len() - tail.len()))
@@ -29,11 +29,11 @@ async fn not_kept(harness: &Harness) -> f64 {
     harness.metrics().await.sum("request_bodies_not_kept_total", &[])
 }
 
-async fn wait_until_memory_is_given_back(harness: &Harness) {
-    wait_until("the memory is given back", async || (memory(harness).await < 0.5).then_some(())).await;
+async fn wait_until_memory_is_released(harness: &Harness) {
+    wait_until("the memory is released", async || (memory(harness).await < 0.5).then_some(())).await;
 }
 
-/// Sends a message of 1,020 KiB but for its last bytes, which takes a budget of 1 MiB. Returns what is still to be sent.
+/// Sends a message of 1,020 KiB except for its last bytes, which uses up a budget of 1 MiB. Returns the rest.
 async fn take_everything(harness: &Harness) -> (RawConnection, String) {
     let mut caller = harness.raw_connection().await;
     let body = message(1020 * KIB);
@@ -49,7 +49,7 @@ async fn take_everything(harness: &Harness) -> (RawConnection, String) {
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_budget_pass_and_only_cannot_be_sent_again() {
+async fn bodies_above_the_memory_budget_pass_but_cannot_be_retried() {
     let harness = Harness::start(|options| {
         options.set("limits.body_memory", "1MiB").set("limits.queue_time", "50ms");
         options.append_toml(
@@ -62,7 +62,7 @@ async fn bodies_beyond_the_budget_pass_and_only_cannot_be_sent_again() {
     let mut caller = harness.caller().await;
     caller.send(broadcast_request(), message(200 * KIB)).await.assert_status(202);
     assert!((not_kept(&harness).await - 1.0).abs() < 0.5);
-    // A refused token leaves nothing that could be sent again. Small bodies are always kept.
+    // After a refused token, the large body cannot be sent again. Small bodies are always kept.
     let refuse_one = |endpoint: &str| {
         let fault = Fault::times(1, FaultKind::status(401)).on_path("/api/hubs");
         harness.endpoint(endpoint).server.faults().set(fault);
@@ -74,7 +74,7 @@ async fn bodies_beyond_the_budget_pass_and_only_cannot_be_sent_again() {
     caller.send(west, message(10 * KIB)).await.assert_status(202);
     slow.write(rest).await;
     slow.answer().await.unwrap().assert_status(202);
-    wait_until_memory_is_given_back(&harness).await;
+    wait_until_memory_is_released(&harness).await;
     assert!((not_kept(&harness).await - 2.0).abs() < 0.5);
     harness.caller().await.send(broadcast_request(), message(200 * KIB)).await.assert_status(202);
     assert!((not_kept(&harness).await - 2.0).abs() < 0.5, "it was kept");
@@ -82,7 +82,7 @@ async fn bodies_beyond_the_budget_pass_and_only_cannot_be_sent_again() {
 }
 
 #[tokio::test]
-async fn call_to_several_endpoints_waits_for_memory_and_is_refused_before_anything_is_sent() {
+async fn fan_out_waits_for_memory_and_is_refused_before_anything_is_sent() {
     let harness = Harness::start(|options| {
         options.set("limits.body_memory", "1MiB").set("limits.queue_time", "50ms");
         options.append_toml(
@@ -103,7 +103,7 @@ async fn call_to_several_endpoints_waits_for_memory_and_is_refused_before_anythi
     harness.caller().await.post(target, "application/json", message(10 * KIB)).await.assert_status(202);
     slow.write(rest).await;
     slow.answer().await.unwrap().assert_status(202);
-    wait_until_memory_is_given_back(&harness).await;
+    wait_until_memory_is_released(&harness).await;
     Caller::connect(harness.listener("default"))
         .await
         .post(target, "application/json", message(200 * KIB))
@@ -114,7 +114,7 @@ async fn call_to_several_endpoints_waits_for_memory_and_is_refused_before_anythi
 }
 
 #[tokio::test]
-async fn uploads_of_one_http2_connection_take_no_more_than_the_budget() {
+async fn uploads_of_one_http2_connection_stay_within_the_memory_budget() {
     const UPLOADS: usize = 24;
     let harness = Harness::start(|options| {
         options.set("limits.body_memory", "4MiB");
@@ -149,14 +149,14 @@ async fn uploads_of_one_http2_connection_take_no_more_than_the_budget() {
     wait_until("some are not kept", async || (not_kept(&harness).await > 10.0).then_some(())).await;
     let most = memory(&harness).await;
     assert!(most <= 4.2 * 1024.0 * 1024.0, "{most}");
-    // All of them end well, and small calls were never in the way.
+    // All uploads succeed, and small calls are not delayed.
     harness.broadcast().await.assert_status(202);
     for pieces in uploads {
         pieces.send(Bytes::copy_from_slice(rest.as_bytes())).await.unwrap();
     }
     let answers = with_timeout("the answers", join_all(answers)).await;
     assert!(answers.iter().all(|answer| matches!(answer, Ok(status) if *status == 202)), "{answers:?}");
-    wait_until_memory_is_given_back(&harness).await;
+    wait_until_memory_is_released(&harness).await;
     let complete = harness.arrivals("east").iter().filter(|entry| entry.complete).count();
     assert_eq!(complete, UPLOADS + 1);
     harness.shutdown().await.unwrap();

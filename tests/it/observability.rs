@@ -1,4 +1,4 @@
-//! What an operator sees: metrics of bounded number, one log line for each request, liveness, readiness and status.
+//! What operators see: a bounded number of metric series, one log line per request, liveness, readiness and status.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ fn assert_counted(samples: &Samples, name: &str, labels: &[(&str, &str)], expect
 #[tokio::test]
 async fn metrics_have_the_names_that_dashboards_rely_on() {
     let harness = Harness::start(|_| {}).await;
-    // A bit of everything, since what has never happened is not shown.
+    // One call of each outcome, because series appear with their first value.
     harness.broadcast().await.assert_status(202);
     let faults = harness.endpoint("east").server.faults();
     faults.set(Fault::times(1, FaultKind::status(401)));
@@ -39,7 +39,7 @@ async fn metrics_have_the_names_that_dashboards_rely_on() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_what_became_of_them() {
+async fn counts_requests_by_outcome() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = harness.caller().await;
     for _ in 0..3 {
@@ -60,8 +60,8 @@ async fn requests_are_counted_by_what_became_of_them() {
     assert_counted(&metrics, "draining", &[], 0);
 }
 
-/// Five hundred requests that differ in whatever a caller can choose.
-async fn send_whatever(harness: &Harness, seed: u64) {
+/// Sends five hundred requests that differ in everything a caller can choose.
+async fn send_varied_requests(harness: &Harness, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut caller = harness.caller().await;
     for number in 0..500 {
@@ -85,11 +85,11 @@ async fn send_whatever(harness: &Harness, seed: u64) {
 }
 
 #[tokio::test]
-async fn number_of_series_does_not_grow_with_what_callers_send() {
+async fn callers_cannot_add_metric_series() {
     let harness = Harness::start(|_| {}).await;
-    send_whatever(&harness, 1).await;
+    send_varied_requests(&harness, 1).await;
     let before = harness.metrics().await;
-    send_whatever(&harness, 2).await;
+    send_varied_requests(&harness, 2).await;
     let after = harness.metrics().await;
     let new: BTreeSet<&str> = after.series().difference(&before.series()).copied().collect();
     assert!(new.is_empty(), "{new:?}");
@@ -98,12 +98,12 @@ async fn number_of_series_does_not_grow_with_what_callers_send() {
 }
 
 #[tokio::test]
-async fn caller_that_goes_away_in_the_middle_is_counted_and_leaves_nothing_in_flight() {
+async fn counts_a_disconnected_caller_and_returns_gauges_to_zero() {
     let harness = Harness::start(|_| {}).await;
     let east = &harness.endpoint("east").server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
     let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\n");
-    // One waits for its answer, one is still sending.
+    // One call waits for its answer, one is still being sent.
     let mut waiting = harness.raw_connection().await;
     waiting.write(format!("{head}content-length: {}\r\n\r\n{BROADCAST_BODY}", BROADCAST_BODY.len())).await;
     east.journal().wait_for(1, |entry| entry.target == BROADCAST_PATH).await;
@@ -124,7 +124,7 @@ async fn caller_that_goes_away_in_the_middle_is_counted_and_leaves_nothing_in_fl
         metrics.sum("requests_total", &[("code", "499")]) + metrics.sum("rejected_total", &[("reason", "body_broken")]);
     assert!((gone - 2.0).abs() < 1e-9, "{gone}");
     assert_counted(&metrics, "requests_total", &[], 2);
-    wait_until("no connection is held for them", async || {
+    wait_until("their connections are closed", async || {
         let metrics = harness.metrics().await;
         (metrics.sum("upstream_connections", &[("endpoint", "east"), ("state", "active")]).abs() < 1e-9).then_some(())
     })
@@ -132,7 +132,7 @@ async fn caller_that_goes_away_in_the_middle_is_counted_and_leaves_nothing_in_fl
 }
 
 #[tokio::test]
-async fn upstream_connections_are_kept_and_counted() {
+async fn keeps_upstream_connections_and_counts_them() {
     let harness = Harness::start(|options| {
         options.set("process.workers", "1");
     })
@@ -148,7 +148,7 @@ async fn upstream_connections_are_kept_and_counted() {
 }
 
 #[tokio::test]
-async fn openmetrics_and_gzip_are_given_to_who_asks() {
+async fn serves_openmetrics_and_gzip_on_request() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = Caller::connect(harness.admin_address()).await;
     let plain = caller.call("GET", "/metrics").await;
@@ -175,7 +175,7 @@ async fn openmetrics_and_gzip_are_given_to_who_asks() {
 }
 
 #[tokio::test]
-async fn liveness_readiness_and_status_say_what_is_so() {
+async fn liveness_readiness_and_status_report_the_state() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.entra().faults().refuse().await;
     let harness = builder
@@ -187,7 +187,7 @@ async fn liveness_readiness_and_status_say_what_is_so() {
     let not_ready = harness.admin("/readyz").await;
     assert_eq!(not_ready.status, 503);
     assert!(not_ready.text().contains("/status"), "{not_ready:?}");
-    let told = wait_until("the status tells the cause", async || {
+    let told = wait_until("/status shows the cause", async || {
         harness.credential("east").await["last_error"].as_str().map(str::to_owned)
     });
     assert!(told.await.contains("connect"), "the cause is named");
@@ -195,7 +195,7 @@ async fn liveness_readiness_and_status_say_what_is_so() {
     harness.admin("/readyz").await;
     harness.sandbox.entra().faults().clear().await;
     wait_until("it is ready", async || (harness.admin("/readyz").await.status == 200).then_some(())).await;
-    assert!(harness.arrivals("east").is_empty() && dialled <= 2, "readiness dials no endpoint");
+    assert!(harness.arrivals("east").is_empty() && dialled <= 2, "readiness must not connect to an endpoint");
 
     let status = harness.admin("/status").await;
     assert_eq!(status.header("content-type"), Some("application/json"));
@@ -216,7 +216,7 @@ async fn liveness_readiness_and_status_say_what_is_so() {
 }
 
 #[tokio::test]
-async fn admin_listener_keeps_browser_pages_out() {
+async fn admin_listener_refuses_requests_of_browser_pages() {
     let harness = Harness::start(|options| {
         options.set("admin.allowed_hosts", "[\"scraper.internal\"]");
     })
@@ -252,7 +252,7 @@ async fn admin_listener_keeps_browser_pages_out() {
 }
 
 #[tokio::test]
-async fn silent_connections_keep_no_probe_out() {
+async fn silent_connections_do_not_block_probes() {
     let harness = Harness::start(|_| {}).await;
     let mut first = RawConnection::connect(harness.admin_address()).await;
     first.write("GET /livez HTTP/1.1\r\n").await;
@@ -261,12 +261,12 @@ async fn silent_connections_keep_no_probe_out() {
         silent.push(RawConnection::connect(harness.admin_address()).await);
     }
     assert_eq!(harness.admin("/livez").await.status, 200);
-    // The oldest made way.
+    // The oldest connection was closed.
     first.rest().await;
 }
 
 #[tokio::test]
-async fn each_request_leaves_one_line_of_json_that_names_no_one() {
+async fn logs_one_json_line_per_request_without_names_of_users() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
@@ -311,7 +311,7 @@ async fn each_request_leaves_one_line_of_json_that_names_no_one() {
 }
 
 #[tokio::test]
-async fn access_log_can_be_failures_alone() {
+async fn access_log_can_be_limited_to_failures() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
@@ -330,7 +330,7 @@ async fn access_log_can_be_failures_alone() {
 }
 
 #[tokio::test]
-async fn access_log_can_be_a_share_of_what_succeeds_and_all_that_fails() {
+async fn access_log_can_sample_successes_and_keep_all_failures() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
@@ -351,6 +351,6 @@ async fn access_log_can_be_a_share_of_what_succeeds_and_all_that_fails() {
     let (_, log) = process.wait().await;
     let lines_of = |id: &str| log.matches(&format!("\"request_id\":\"{id}\"")).count();
     assert_eq!(lines_of("bad"), 3);
-    // By the dice none or all of a hundred come up once in 10^30 runs.
+    // With random sampling, none or all of a hundred are logged once in 10^30 runs.
     assert!((1..100).contains(&lines_of("good")), "{}", lines_of("good"));
 }

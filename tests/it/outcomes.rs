@@ -1,4 +1,4 @@
-//! Who is to blame for a call that failed, and what its caller is told of what was sent.
+//! Failed calls: which side is blamed, and what the caller learns about what was sent.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::{
     RawEndpoint, broadcast_request, wait_until,
 };
 
-/// A harness whose circuits open at the first failure and stay open.
+/// Starts a gateway whose circuits open at the first failure and stay open.
 async fn strict_harness(change: impl FnOnce(&mut crate::support::GatewayOptions)) -> Harness {
     Harness::start(|options| {
         options.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
@@ -25,14 +25,14 @@ async fn is_closed(harness: &Harness, endpoint: &str) -> bool {
     harness.metrics().await.sum("breaker_state", &[("endpoint", endpoint), ("state", "closed")]) > 0.5
 }
 
-/// What a server sends that waited for a request, or the rest of one, for too long.
+/// The answer of a server that waited too long for a request, or for the rest of one.
 const IDLE_TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const BOTH: &str = "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n";
 const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
 const EXISTS: &str = "/api/hubs/chat/users/ann?api-version=2024-12-01";
 
-/// A gateway whose token requests to these tenants are not answered.
+/// Starts a gateway whose token requests to these tenants are not answered.
 async fn harness_without_tokens(tenants: &[&str]) -> Harness {
     let builder = HarnessBuilder::start().await;
     for tenant in tenants {
@@ -46,7 +46,7 @@ async fn harness_without_tokens(tenants: &[&str]) -> Harness {
         })
         .await;
     let ready_tenants = 2 - tenants.len();
-    wait_until("the other tenant's token is there", async || {
+    wait_until("the other tenant has a token", async || {
         let status = harness.admin("/status").await.json();
         let ready = status["credentials"].as_array()?.iter().filter(|one| one["state"] == "ready").count();
         (ready == ready_tenants).then_some(())
@@ -56,7 +56,7 @@ async fn harness_without_tokens(tenants: &[&str]) -> Harness {
 }
 
 #[tokio::test]
-async fn token_that_hangs_leaves_time_for_the_next_endpoint_and_blames_none() {
+async fn hanging_token_request_leaves_time_for_the_next_endpoint() {
     let harness = harness_without_tokens(&[TENANT_B]).await;
     let began = Instant::now();
     harness.broadcast().await.assert_status(202);
@@ -66,7 +66,7 @@ async fn token_that_hangs_leaves_time_for_the_next_endpoint_and_blames_none() {
 }
 
 #[tokio::test]
-async fn tokens_that_hang_are_a_503_and_blame_no_endpoint() {
+async fn hanging_token_requests_answer_503_and_open_no_circuit() {
     let harness = harness_without_tokens(&[TENANT_B, TENANT_C]).await;
     harness.broadcast().await.assert_gateway_error(503, "token_unavailable");
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (0, 0));
@@ -74,7 +74,7 @@ async fn tokens_that_hang_are_a_503_and_blame_no_endpoint() {
 }
 
 #[tokio::test]
-async fn slow_upload_is_not_the_endpoints_time() {
+async fn slow_upload_does_not_count_as_endpoint_time() {
     let harness = strict_harness(|options| {
         options.set("timeouts.try", "250ms").set("timeouts.request", "2s");
     })
@@ -85,7 +85,7 @@ async fn slow_upload_is_not_the_endpoints_time() {
     let (first, rest) = BROADCAST_BODY.split_at(10);
     let mut raw = harness.raw_connection().await;
     raw.write(&head).await.write(format!("{:x}\r\n{first}\r\n", first.len())).await;
-    // Longer than an attempt may take.
+    // Longer than the timeout of an attempt.
     tokio::time::sleep(Duration::from_millis(700)).await;
     raw.write(format!("{:x}\r\n{rest}\r\n0\r\n\r\n", rest.len())).await;
     raw.answer().await.unwrap().assert_status(202);
@@ -100,7 +100,7 @@ async fn slow_upload_is_not_the_endpoints_time() {
 }
 
 #[tokio::test]
-async fn endpoint_that_gives_up_a_slow_upload_is_not_at_fault() {
+async fn endpoint_that_aborts_a_slow_upload_is_not_at_fault() {
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);
@@ -126,7 +126,7 @@ async fn endpoint_that_gives_up_a_slow_upload_is_not_at_fault() {
 }
 
 #[tokio::test]
-async fn shortage_of_descriptors_here_is_not_the_endpoints_fault() {
+async fn running_out_of_descriptors_opens_no_circuit() {
     let builder = HarnessBuilder::start().await;
     let more = "[health]\nfailures = 1\nfailure_ratio = 0.001\npause = \"1h\"\n".to_owned();
     let config = GatewayConfig { more, ..GatewayConfig::default() };
@@ -134,7 +134,7 @@ async fn shortage_of_descriptors_here_is_not_the_endpoints_fault() {
     let gateway =
         Process::start(&["run", "--config", files.config.to_str().unwrap()], &[], builder.folder.path()).await;
     gateway.wait_until_credentials_are("ready").await;
-    // Its connection has been accepted before, and none to the endpoint is open.
+    // The caller's connection is open, and none to the endpoint.
     let mut caller = Caller::connect(gateway.listener()).await;
     caller.call("GET", "/api/health").await.assert_status(200);
     gateway.allow_open_files(false);
@@ -146,7 +146,7 @@ async fn shortage_of_descriptors_here_is_not_the_endpoints_fault() {
 }
 
 #[tokio::test]
-async fn clients_that_do_not_answer_an_invocation_say_nothing_of_the_endpoint() {
+async fn unanswered_client_invocations_open_no_circuit() {
     let harness = strict_harness(|options| {
         options.set("timeouts.try", "250ms");
     })
@@ -163,14 +163,14 @@ async fn clients_that_do_not_answer_an_invocation_say_nothing_of_the_endpoint() 
     assert!(is_closed(&harness, "east").await);
     harness.broadcast().await.assert_status(202);
     assert_eq!(harness.arrivals("west").len(), 0);
-    // An endpoint that hangs otherwise is one that fails.
+    // Any other hang counts as a failure of the endpoint.
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs/chat/:send"));
     harness.broadcast().await.assert_gateway_error(504, "deadline");
     assert!(!is_closed(&harness, "east").await);
 }
 
 #[tokio::test]
-async fn calls_of_one_kind_that_are_throttled_leave_the_others_where_they_are() {
+async fn throttling_of_one_operation_does_not_move_others_to_another_endpoint() {
     let harness = strict_harness(|_| {}).await;
     let tokens = "/api/hubs/chat/:generateToken?userId=ann&api-version=2024-12-01";
     let throttled = FaultKind::status_after(429, Duration::from_secs(100));
@@ -188,7 +188,7 @@ async fn calls_of_one_kind_that_are_throttled_leave_the_others_where_they_are() 
 }
 
 #[tokio::test]
-async fn throttled_leg_is_named_as_such() {
+async fn fan_out_reports_a_throttled_leg() {
     let harness = strict_harness(|options| {
         options.append_toml(BOTH);
     })
@@ -203,7 +203,7 @@ async fn throttled_leg_is_named_as_such() {
             { "endpoint": "west", "outcome": "throttled", "status": 429 },
         ])
     );
-    // While it is throttled it gets nothing of this kind, and all the rest.
+    // While it is throttled it receives no calls of this operation, and all others.
     assert_eq!(
         harness.broadcast().await.assert_gateway_error(502, "partial_delivery").json()["endpoints"][1]["outcome"],
         "not_sent"
@@ -213,8 +213,8 @@ async fn throttled_leg_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn repeat_that_cannot_connect_does_not_unsay_what_was_sent() {
-    // A query that is broken off and repeated in vain.
+async fn failed_retry_still_reports_that_something_was_sent() {
+    // A query that breaks off, whose retry fails.
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);
@@ -228,7 +228,7 @@ async fn repeat_that_cannot_connect_does_not_unsay_what_was_sent() {
     drop(connection);
     asked.await.unwrap().assert_gateway_error(502, "upstream_broken");
 
-    // One that is not answered.
+    // A query that is not answered.
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);
@@ -241,7 +241,7 @@ async fn repeat_that_cannot_connect_does_not_unsay_what_was_sent() {
     drop(endpoint);
     asked.await.unwrap().assert_gateway_error(504, "deadline");
 
-    // A message that the SDK's policy repeats.
+    // A message that the SDK's policy retries.
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);
@@ -259,31 +259,31 @@ async fn repeat_that_cannot_connect_does_not_unsay_what_was_sent() {
 }
 
 #[tokio::test]
-async fn delivery_that_nobody_accepted_is_no_partial_one() {
+async fn delivery_accepted_by_no_endpoint_is_not_partial() {
     let harness = Harness::start(|options| {
         options.append_toml(BOTH).set("timeouts.try", "300ms").set("health.failures", "1000").allow(&ALL_OPERATIONS);
     })
     .await;
     let (east, west) = (harness.endpoint("east").server.faults(), harness.endpoint("west").server.faults());
-    // It may have been received by one.
+    // One endpoint may have received it.
     east.set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
     west.set(Fault::times(1, FaultKind::status(500)).on_path("/api/hubs"));
     harness.broadcast().await.assert_gateway_error(504, "deadline");
-    // One refused it, the other did not get it.
+    // One endpoint refused it, the other did not receive it.
     east.refuse().await;
     west.set(Fault::times(1, FaultKind::status(500)).on_path("/api/hubs"));
     harness.broadcast().await.assert_status(500);
     west.set(Fault::times(1, FaultKind::status_after(429, Duration::ZERO)).on_path("/api/hubs"));
     harness.broadcast().await.assert_status(429);
-    // One does not have it, and whether the other has it cannot be known.
+    // One endpoint did not receive it, and the other may have.
     harness.call("HEAD", EXISTS).await.assert_gateway_error(502, "upstream_broken");
-    // Nobody got it.
+    // No endpoint received it.
     west.refuse().await;
     harness.broadcast().await.assert_gateway_error(503, "endpoint_unavailable");
 }
 
 #[tokio::test]
-async fn repeats_do_not_pay_into_the_budget_they_are_taken_from() {
+async fn retries_do_not_refill_the_retry_budget() {
     let harness = Harness::start(|options| {
         options
             .append_toml(EAST)
@@ -296,13 +296,13 @@ async fn repeats_do_not_pay_into_the_budget_they_are_taken_from() {
     for _ in 0..100 {
         harness.call("GET", EXISTS).await.assert_status(500);
     }
-    // Ten retries are saved up, and each call pays for a fifth of one.
+    // The budget holds ten retries, and each call adds a fifth of one.
     let arrived = harness.arrivals("east").len();
     assert!((125..=131).contains(&arrived), "{arrived}");
 }
 
 #[tokio::test]
-async fn wait_for_a_place_at_the_listener_is_not_the_gateways_own_time() {
+async fn waiting_for_the_listeners_concurrency_limit_is_not_gateway_time() {
     let harness = Harness::start(|options| {
         options.append_toml(BOTH).set("listeners.default.max_requests", "1").set("limits.queue_time", "10s");
     })
@@ -322,21 +322,21 @@ async fn wait_for_a_place_at_the_listener_is_not_the_gateways_own_time() {
     assert!(spent < 0.75, "{spent} s of overhead");
 }
 
-/// Accepts a message on a connection and keeps it.
+/// Answers 202 to a message and keeps the connection open.
 async fn accept(connection: &mut RawConnection) {
     connection.read_to(BROADCAST_BODY.as_bytes()).await.unwrap();
     connection.write("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
 }
 
 #[tokio::test]
-async fn timeout_of_an_idle_connection_answers_no_request() {
+async fn endpoints_408_on_an_idle_connection_is_not_used_for_a_request() {
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);
         options.append_toml(EAST).set("process.workers", "1");
     })
     .await;
-    // It comes before the next message.
+    // The 408 arrives before the next message.
     let (first, mut kept) = tokio::join!(harness.broadcast(), async {
         let (_head, mut connection) = endpoint.call().await;
         accept(&mut connection).await;
@@ -350,7 +350,7 @@ async fn timeout_of_an_idle_connection_answers_no_request() {
         connection
     });
     second.assert_status(202);
-    // It crosses the next message.
+    // The 408 crosses the next message.
     let (third, ()) = tokio::join!(harness.broadcast(), async {
         kept.read_to(b"\r\n\r\n").await.unwrap();
         kept.write(IDLE_TIMEOUT).await;
@@ -360,7 +360,7 @@ async fn timeout_of_an_idle_connection_answers_no_request() {
     });
     third.assert_status(202);
     assert!(is_closed(&harness, "east").await);
-    // One that answers the first message of a connection is an answer.
+    // A 408 to the first message of a connection answers it.
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);

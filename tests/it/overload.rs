@@ -1,11 +1,12 @@
-//! More calls than may be: some wait a while, the rest is turned away, nothing is sent of it, and who is served is served.
+//! More calls than the limits allow: some wait, the others are refused before anything is sent, and those in flight are
+//! not affected.
 
 use futures_util::future::join_all;
 use signalr_gateway::sandbox::{Fault, FaultKind};
 
 use crate::support::{Answer, BROADCAST_BODY, Harness, broadcast_request, wait_until};
 
-/// One call on a connection of its own, so on whichever worker is free.
+/// Sends one call on its own connection, so that any free worker takes it.
 async fn call(harness: &Harness) -> Answer {
     harness.caller().await.send(broadcast_request(), BROADCAST_BODY).await
 }
@@ -14,7 +15,7 @@ fn delay(harness: &Harness, endpoint: &str, delay_ms: u64) {
     harness.endpoint(endpoint).server.faults().set(Fault::always(FaultKind::Delay { delay_ms }).on_path("/api/hubs"));
 }
 
-/// Has so many calls hang at an endpoint, and returns when they do.
+/// Starts calls that hang at an endpoint, and returns once they do.
 async fn hold(harness: &Harness, endpoint: &str, calls: usize) -> Vec<tokio::task::JoinHandle<()>> {
     let server = harness.endpoint(endpoint).server.clone();
     server.faults().set(Fault::times(u32::try_from(calls).unwrap(), FaultKind::Hang).on_path("/api/hubs"));
@@ -28,7 +29,7 @@ async fn hold(harness: &Harness, endpoint: &str, calls: usize) -> Vec<tokio::tas
 }
 
 #[tokio::test]
-async fn calls_beyond_the_limit_of_a_listener_are_a_503_and_were_not_sent() {
+async fn answers_503_to_calls_above_the_listeners_limit_without_sending_them() {
     let harness = Harness::start(|options| {
         options.set("listeners.default.max_requests", "3").set("limits.queue_time", "50ms");
     })
@@ -39,14 +40,14 @@ async fn calls_beyond_the_limit_of_a_listener_are_a_503_and_were_not_sent() {
     harness.call("GET", "/api/health").await.assert_status(200);
     let metrics = harness.metrics().await;
     assert!(metrics.sum("listener_queue_total", &[("listener", "default"), ("outcome", "timed_out")]) > 0.5);
-    // Callers that go away make room.
+    // Callers that disconnect free their permits.
     held.iter().for_each(tokio::task::JoinHandle::abort);
-    wait_until("there is room again", async || (call(&harness).await.status == 202).then_some(())).await;
+    wait_until("a permit is free again", async || (call(&harness).await.status == 202).then_some(())).await;
     assert!(harness.arrivals("west").is_empty());
 }
 
 #[tokio::test]
-async fn calls_within_the_queue_wait_and_are_served_and_those_beyond_are_not() {
+async fn queues_calls_up_to_the_queue_limit() {
     let harness = Harness::start(|options| {
         options.set("listeners.default.max_requests", "2").set("limits.queue", "4").set("limits.queue_time", "10s");
     })
@@ -62,7 +63,7 @@ async fn calls_within_the_queue_wait_and_are_served_and_those_beyond_are_not() {
 }
 
 #[tokio::test]
-async fn endpoint_with_its_hands_full_passes_calls_on_to_the_next() {
+async fn uses_the_next_endpoint_when_one_is_at_its_limit() {
     let harness = Harness::start(|options| {
         options.set("endpoints.east.max_requests", "2").set("limits.queue_time", "50ms");
     })
@@ -71,14 +72,14 @@ async fn endpoint_with_its_hands_full_passes_calls_on_to_the_next() {
     call(&harness).await.assert_status(202);
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 1));
     assert!(harness.metrics().await.sum("endpoint_queue_total", &[("endpoint", "east")]) > 0.5);
-    // That is no fault of the endpoint: it is not taken out.
+    // The endpoint did not fail: its circuit stays closed.
     let breaker = harness.metrics().await.sum("breaker_state", &[("endpoint", "east"), ("state", "closed")]);
     assert!((breaker - 1.0).abs() < f64::EPSILON);
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
-async fn only_endpoint_with_its_hands_full_is_a_503() {
+async fn answers_503_when_the_only_endpoint_is_at_its_limit() {
     let harness = Harness::start(|options| {
         options.set("endpoints.east.max_requests", "1").set("limits.queue_time", "50ms");
         options.append_toml("[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n");
@@ -91,7 +92,7 @@ async fn only_endpoint_with_its_hands_full_is_a_503() {
 }
 
 #[tokio::test]
-async fn rate_of_a_route_holds_for_all_workers_and_no_other_route() {
+async fn rate_limit_of_a_route_spans_workers_and_spares_other_routes() {
     let harness = Harness::start(|options| {
         options.append_toml(
             "[[routes]]\nname = \"slow\"\nmatch = { hub = \"chat\" }\nrate = { per_second = 1, burst = 3 }\nendpoints = [\"east\"]\n\
@@ -101,7 +102,7 @@ async fn rate_of_a_route_holds_for_all_workers_and_no_other_route() {
     .await;
     let answers = join_all((0..20).map(|_| call(&harness))).await;
     let served = answers.iter().filter(|answer| answer.status == 202).count();
-    // Three at once, and one more for each second that this took.
+    // A burst of three, and one more for each second that passed.
     assert!((3..15).contains(&served), "{served} were served");
     for refused in answers.iter().filter(|answer| answer.status != 202) {
         assert_eq!(refused.assert_gateway_error(429, "rate_limited").header("retry-after"), Some("1"));
@@ -113,7 +114,7 @@ async fn rate_of_a_route_holds_for_all_workers_and_no_other_route() {
 }
 
 #[tokio::test]
-async fn rate_of_a_network_holds_over_its_connections() {
+async fn rate_limit_of_a_network_spans_its_connections() {
     let harness = Harness::start(|options| {
         options.set("listeners.default.client_rate", "{ per_second = 1, burst = 2 }");
     })
@@ -127,7 +128,7 @@ async fn rate_of_a_network_holds_over_its_connections() {
     }
     let counted = harness.metrics().await.sum("client_rate_limited_total", &[("listener", "default")]);
     assert!(counted > 0.5, "{counted}");
-    // Probes are not calls.
+    // Health probes are not counted.
     for _ in 0..5 {
         harness.call("HEAD", "/api/health").await.assert_status(200);
     }

@@ -1,5 +1,5 @@
-//! Identities of other platforms, from what the platform provides to the token that the endpoint sees: the requests that
-//! are made, the tokens that come of them, and what is said when there is none.
+//! Identities of other platforms, from the platform's provider to the token that the endpoint receives, and the errors
+//! without one.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use signalr_gateway::sandbox::{
 
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, wait_until};
 
-/// Proxies that nobody may ask: what is at the other end would be told, and refuses to listen.
+/// Proxy variables that must be ignored: nothing listens at their address.
 const PROXIES: [(&str, &str); 4] = [
     ("HTTP_PROXY", "http://127.0.0.1:9"),
     ("http_proxy", "http://127.0.0.1:9"),
@@ -20,19 +20,19 @@ const PROXIES: [(&str, &str); 4] = [
     ("ALL_PROXY", "http://127.0.0.1:9"),
 ];
 
-/// Writes the configuration of a credential for `east`.
+/// Writes a configuration with this credential for `east`.
 fn write(builder: &HarnessBuilder, choice: CredentialChoice) -> Files {
     let config = GatewayConfig::default().with_credential("east", choice);
     builder.sandbox.write_files(builder.folder.path(), &config).unwrap()
 }
 
-/// Starts the gateway with an environment as the platform sets it.
+/// Starts the gateway with the environment of a platform.
 async fn start(builder: &HarnessBuilder, files: &Files, environment: &[(&str, &str)]) -> Process {
     let environment: Vec<_> = PROXIES.iter().chain(environment).copied().collect();
     Process::start(&["run", "--config", files.config.to_str().unwrap()], &environment, builder.folder.path()).await
 }
 
-/// Sends a message to `east` and returns what it came with.
+/// Sends a message to `east` and returns its bearer token.
 async fn bearer_at_east(builder: &HarnessBuilder, gateway: &Process) -> Authorization {
     gateway.wait_until_credentials_are("ready").await;
     Caller::connect(gateway.listener())
@@ -51,16 +51,16 @@ fn assert_is_the_app(bearer: &Authorization) {
     assert_eq!(seen, (Some(TENANT_B), Some(APP_CLIENT_ID)), "{bearer:?}");
 }
 
-/// The one question that a provider was asked.
+/// Returns the only request that a provider received.
 fn question(provider: &Server) -> Entry {
     let mut asked = provider.journal().entries();
     assert_eq!(asked.len(), 1, "{asked:#?}");
     asked.remove(0)
 }
 
-/// What `/status` says went wrong with `east`.
+/// Returns the last error of `east` on `/status`.
 async fn last_error(gateway: &Process) -> String {
-    wait_until("something has gone wrong", async || {
+    wait_until("/status shows an error", async || {
         let status = Caller::connect(gateway.admin()).await.call("GET", "/status").await.json();
         let credentials = status["credentials"].as_array()?.clone();
         let east = credentials.into_iter().find(|credential| credential["name"] == "east")?;
@@ -70,7 +70,7 @@ async fn last_error(gateway: &Process) -> String {
 }
 
 #[tokio::test]
-async fn github_actions_hands_its_id_token_to_the_job() {
+async fn obtains_a_token_with_the_id_token_of_github_actions() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::FederatedGithubActions);
     let (url, token) = builder.sandbox.github_actions();
@@ -85,7 +85,7 @@ async fn github_actions_hands_its_id_token_to_the_job() {
 }
 
 #[tokio::test]
-async fn a_job_of_github_that_has_ended_is_named_as_the_cause() {
+async fn reports_a_github_job_that_has_ended() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::FederatedGithubActions);
     let (url, _) = builder.sandbox.github_actions();
@@ -99,7 +99,7 @@ async fn a_job_of_github_that_has_ended_is_named_as_the_cause() {
 }
 
 #[tokio::test]
-async fn azure_pipelines_hands_a_service_connections_token_to_the_job() {
+async fn obtains_a_token_with_a_service_connection_of_azure_pipelines() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::FederatedAzurePipelines);
     let (url, token) = builder.sandbox.azure_pipelines();
@@ -118,11 +118,11 @@ async fn azure_pipelines_hands_a_service_connections_token_to_the_job() {
         error.contains("Azure Pipelines") && error.contains("401") && error.contains("`service_connection`"),
         "{error}"
     );
-    assert!(error.contains("TF400813"), "what it said is told: {error}");
+    assert!(error.contains("TF400813"), "the provider's message is missing: {error}");
 }
 
 #[tokio::test]
-async fn googles_metadata_server_hands_out_a_service_accounts_token() {
+async fn obtains_a_token_with_a_google_service_account() {
     for (account, format) in [("default", "standard"), ("gateway@contoso.iam.gserviceaccount.com", "full")] {
         let builder = HarnessBuilder::start().await;
         let files = write(&builder, CredentialChoice::FederatedGcp);
@@ -141,7 +141,7 @@ async fn googles_metadata_server_hands_out_a_service_accounts_token() {
 }
 
 #[tokio::test]
-async fn what_answers_in_place_of_googles_metadata_server_is_not_believed() {
+async fn rejects_an_impostor_of_the_google_metadata_server() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::FederatedGcp);
     let token = builder.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
@@ -150,11 +150,11 @@ async fn what_answers_in_place_of_googles_metadata_server_is_not_believed() {
     let error = last_error(&gateway).await;
     assert!(error.contains("something else answers in the metadata server's place"), "{error}");
     let entra = builder.sandbox.entra().journal().entries();
-    assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "it is presented to nobody");
+    assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "the token was sent to Entra");
 }
 
 #[tokio::test]
-async fn an_oauth2_server_hands_out_a_clients_token_either_way() {
+async fn obtains_an_assertion_from_an_oauth2_server_with_either_client_authentication() {
     for choice in [CredentialChoice::FederatedOAuth2, CredentialChoice::FederatedOAuth2Post] {
         let builder = HarnessBuilder::start().await;
         let files = write(&builder, choice);
@@ -175,7 +175,7 @@ async fn an_oauth2_server_hands_out_a_clients_token_either_way() {
 }
 
 #[tokio::test]
-async fn a_secret_of_an_oauth2_client_is_followed_and_never_repeated() {
+async fn follows_the_secret_file_of_an_oauth2_client_and_never_shows_it() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::FederatedOAuth2);
     let file = builder.folder.path().join("idp-secret");
@@ -183,16 +183,16 @@ async fn a_secret_of_an_oauth2_client_is_followed_and_never_repeated() {
     std::fs::write(&file, "not-the-secret-of-the-client").unwrap();
     let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
-    // The server repeats what it was sent.
+    // The server repeats the request in its answer.
     assert!(error.contains(&format!("No client '{OAUTH2_CLIENT_ID}' with secret '…'.")), "{error}");
     assert!(error.contains("401 invalid_client") && error.contains("check `client_id`, `secret`"), "{error}");
-    // Nothing tells the gateway but the file.
+    // The gateway learns of the change only from the file.
     std::fs::write(&file, secret).unwrap();
     assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
 }
 
 #[tokio::test]
-async fn an_opaque_token_is_not_presented_to_entra() {
+async fn does_not_present_an_opaque_token_to_entra() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::FederatedOAuth2);
     let text = std::fs::read_to_string(&files.config).unwrap();
@@ -205,7 +205,7 @@ async fn an_opaque_token_is_not_presented_to_entra() {
 }
 
 #[tokio::test]
-async fn a_program_prints_the_assertion_each_time_it_is_needed() {
+async fn runs_the_assertion_command_for_each_acquisition() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
     let harness = builder
@@ -216,7 +216,7 @@ async fn a_program_prints_the_assertion_each_time_it_is_needed() {
     harness.broadcast().await.assert_status(202);
     assert_is_the_app(&harness.arrival("east").authorization.unwrap());
     let another = harness.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
-    // As JSON this time.
+    // The output can also be JSON.
     let printed = serde_json::json!({ "token": another, "expires_at": "2100-01-01T00:00:00Z" }).to_string();
     std::fs::write(&harness.files.assertion, printed).unwrap();
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
@@ -226,14 +226,14 @@ async fn a_program_prints_the_assertion_each_time_it_is_needed() {
     assert!(last.iter().any(|(field, value)| field == "client_assertion" && *value == another));
 }
 
-/// Writes a program.
+/// Writes an executable script.
 fn program(path: &Path, script: &str) {
     std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[tokio::test]
-async fn a_program_that_fails_is_shown_by_its_exit_code_and_its_words_without_tokens() {
+async fn reports_exit_code_and_stderr_of_a_failed_command_without_tokens() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::FederatedCommand);
     let script = "cat \"${0%/*}/assertion.jwt\" >&2; printf '\\n\\033[2Jnot signed in\\n' >&2; exit 5";
@@ -245,7 +245,7 @@ async fn a_program_that_fails_is_shown_by_its_exit_code_and_its_words_without_to
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_delays_no_other_credential() {
+async fn hanging_assertion_command_delays_no_other_credential() {
     let harness = HarnessBuilder::start()
         .await
         .start_gateway(|options| {
@@ -265,7 +265,7 @@ async fn a_program_that_hangs_delays_no_other_credential() {
 }
 
 #[tokio::test]
-async fn workload_identity_is_what_the_pod_says() {
+async fn workload_identity_is_read_from_the_pods_environment() {
     let builder = HarnessBuilder::start().await;
     let token = builder.folder.path().join("projected-token");
     std::fs::write(&token, builder.sandbox.external_assertion(Duration::from_secs(600)).unwrap()).unwrap();
@@ -286,7 +286,7 @@ async fn workload_identity_is_what_the_pod_says() {
     assert_is_the_app(&harness.arrival("east").authorization.unwrap());
 }
 
-/// An `az` that prints a token and writes down what it was asked.
+/// Writes an `az` that prints a token and records its arguments.
 fn azure_cli(builder: &HarnessBuilder, token: &str) -> String {
     let folder = builder.folder.path().join("bin");
     std::fs::create_dir(&folder).unwrap();
@@ -302,7 +302,7 @@ fn azure_cli(builder: &HarnessBuilder, token: &str) -> String {
 }
 
 #[tokio::test]
-async fn azure_cli_gives_the_token_of_whoever_is_signed_in() {
+async fn obtains_a_token_from_azure_cli() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::AzureCli);
     let token = builder.sandbox.ready_token("east", Duration::from_secs(600)).unwrap();
@@ -317,7 +317,7 @@ async fn azure_cli_gives_the_token_of_whoever_is_signed_in() {
 }
 
 #[tokio::test]
-async fn azure_cli_that_nobody_is_signed_in_to_says_so() {
+async fn reports_that_azure_cli_is_not_signed_in() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::AzureCli);
     let path = azure_cli(&builder, "unused");

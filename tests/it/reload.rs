@@ -1,4 +1,4 @@
-//! Another configuration while it serves: what changed is in force, what is the same goes on, what is bad changes nothing.
+//! Reloads: changes take effect, unchanged parts keep running, and an invalid configuration changes nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use signalr_gateway::sandbox::{Fault, FaultKind, Files, GatewayConfig};
 
 use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, wait_until};
 
-/// The real binary in front of a sandbox, with its files.
+/// Starts the real binary in front of a sandbox.
 async fn start(builder: &HarnessBuilder) -> (Process, Files) {
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
@@ -16,7 +16,7 @@ async fn start(builder: &HarnessBuilder) -> (Process, Files) {
     (process, files)
 }
 
-/// Writes the configuration with more at its end.
+/// Writes the configuration with `more` at its end.
 fn rewrite(builder: &HarnessBuilder, files: &Files, more: &str) {
     let config = GatewayConfig { more: more.to_owned(), ..GatewayConfig::default() };
     std::fs::write(&files.config, builder.sandbox.gateway_config(&config)).unwrap();
@@ -30,7 +30,7 @@ async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
 }
 
 #[tokio::test]
-async fn what_is_removed_leaves_the_metrics() {
+async fn reload_removes_metrics_of_removed_endpoints() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
     rewrite(&builder, &files, &route_to("west"));
@@ -46,7 +46,7 @@ async fn what_is_removed_leaves_the_metrics() {
     };
     assert!(names_of_west.len() < series().await.len());
 
-    // A request of the old configuration that ends under the new one.
+    // A request that starts under the old configuration and ends under the new one.
     let west = &builder.sandbox.endpoint("west").unwrap().server;
     west.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 500 }).on_path("/api/hubs"));
     let late = tokio::spawn(async move { caller.send(broadcast_request(), BROADCAST_BODY).await });
@@ -63,7 +63,7 @@ async fn what_is_removed_leaves_the_metrics() {
 }
 
 #[tokio::test]
-async fn repeat_is_known_after_a_reload() {
+async fn idempotency_keys_survive_a_reload() {
     let both = "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n";
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
@@ -86,7 +86,7 @@ async fn repeat_is_known_after_a_reload() {
 }
 
 #[tokio::test]
-async fn what_was_counted_before_a_reload_is_seen_while_old_requests_go_on() {
+async fn counts_from_before_a_reload_stay_visible_while_old_requests_run() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
     let east = &builder.sandbox.endpoint("east").unwrap().server;
@@ -111,7 +111,7 @@ fn route_to(endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn changed_file_is_taken_over_and_what_is_the_same_goes_on() {
+async fn reload_applies_a_changed_file_and_keeps_unchanged_parts() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
     let mut caller = Caller::connect(process.listener()).await;
@@ -119,7 +119,7 @@ async fn changed_file_is_taken_over_and_what_is_the_same_goes_on() {
     let token_requests = || builder.sandbox.entra().journal().entries().len();
     let before = token_requests();
 
-    // Nobody says that the file has changed.
+    // The gateway notices the change without a signal.
     rewrite(&builder, &files, &route_to("west"));
     wait_for_reloads(&process, "success", 1.0).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
@@ -132,7 +132,7 @@ async fn changed_file_is_taken_over_and_what_is_the_same_goes_on() {
 }
 
 #[tokio::test]
-async fn bad_configuration_is_refused_and_shown_and_changes_nothing() {
+async fn invalid_configuration_is_reported_and_changes_nothing() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
     rewrite(&builder, &files, "[[routes]]\nname = \"r\"\nendpoints = [\"nowhere\"]\n");
@@ -151,9 +151,9 @@ async fn bad_configuration_is_refused_and_shown_and_changes_nothing() {
     assert_eq!(status.get("refused_reload"), None);
 }
 
-/// 100 reloads under load, every third one bad: not one failed request, and what did not change is not begun anew.
+/// 100 reloads under load, every third one invalid: no request fails, and unchanged parts keep running.
 #[tokio::test]
-async fn storm_of_reloads_fails_no_request() {
+async fn many_reloads_under_load_fail_no_request() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
     let is_over = Arc::new(AtomicBool::new(false));

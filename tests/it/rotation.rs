@@ -1,5 +1,5 @@
-//! Secrets, certificates and assertions in files that somebody replaces: used at the next acquisition, and at once when
-//! what was there before is refused for good.
+//! Secrets, certificates and assertions in files that are replaced: they are used at the next acquisition, and at once
+//! after the previous ones were refused.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,16 +12,16 @@ use signalr_gateway::sandbox::{
 
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, wait_until};
 
-/// The life of what files are rotated to.
+/// How long the replacement is valid.
 const ANOTHER_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A credential by what lies in a file.
+/// A credential that reads a file.
 struct ByFile {
     choice: CredentialChoice,
     file: fn(&Files) -> &Path,
-    /// What the directory accepts from now on, as the file has it.
+    /// Registers the replacement with the directory, and returns the content of the file.
     rotate: fn(&Sandbox) -> String,
-    /// The gauge that says when it ends.
+    /// The gauge of its expiry.
     gauge: Option<&'static str>,
 }
 
@@ -71,7 +71,7 @@ fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// A gateway, and an Entra that makes another token each time.
+/// Starts a gateway, and an Entra that issues a different token each time.
 async fn harness_with(choice: CredentialChoice) -> Harness {
     let harness =
         Harness::start(|options| options.config = options.config.clone().with_credential("east", choice)).await;
@@ -79,7 +79,7 @@ async fn harness_with(choice: CredentialChoice) -> Harness {
     harness
 }
 
-/// Sends a message to `east` and returns the name of the token that it came with.
+/// Sends a message to `east` and returns the fingerprint of its token.
 async fn token_at_east(harness: &Harness) -> String {
     harness.clear_arrivals();
     harness.broadcast().await.assert_status(202);
@@ -87,12 +87,12 @@ async fn token_at_east(harness: &Harness) -> String {
 }
 
 #[tokio::test]
-async fn rotated_file_is_used_at_the_next_acquisition() {
+async fn uses_a_rotated_file_at_the_next_acquisition() {
     for ByFile { choice, file, rotate, gauge } in BY_FILE {
         let harness = harness_with(choice).await;
         let first = token_at_east(&harness).await;
         std::fs::write(file(&harness.files), rotate(&harness.sandbox)).unwrap();
-        // The endpoint takes the token no longer, which is when the next is due.
+        // The endpoint refuses the token, which starts the next acquisition.
         harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
         harness.broadcast().await.assert_status(202);
         assert_ne!(token_at_east(&harness).await, first, "{choice:?}");
@@ -105,20 +105,20 @@ async fn rotated_file_is_used_at_the_next_acquisition() {
 }
 
 #[tokio::test]
-async fn file_that_was_refused_for_good_is_tried_again_as_soon_as_it_changes() {
+async fn retries_a_rejected_file_as_soon_as_it_changes() {
     for ByFile { choice, file, rotate, .. } in BY_FILE {
         let harness = harness_with(choice).await;
         let content = rotate(&harness.sandbox);
-        // The endpoint takes the token no longer, and Entra takes the proof no longer.
+        // The endpoint refuses the token, and Entra refuses the old file.
         harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
         harness.broadcast().await.assert_status(401);
-        wait_until("the old one is refused", async || {
+        wait_until("the old file is refused", async || {
             harness.credential("east").await["last_error"].is_string().then_some(())
         })
         .await;
         std::fs::write(file(&harness.files), content).unwrap();
-        // Unless a file changes, nobody asks again for half a minute or more: longer than a test waits.
-        wait_until("the new one is in use", async || {
+        // Without a change of the file, the next attempt would be half a minute later, longer than a test waits.
+        wait_until("the new file is in use", async || {
             (harness.credential("east").await["state"] == "ready").then_some(())
         })
         .await;
@@ -126,7 +126,7 @@ async fn file_that_was_refused_for_good_is_tried_again_as_soon_as_it_changes() {
     }
 }
 
-/// The real binary with a client secret for `east`, and an Entra that makes another token each time.
+/// Starts the real binary with a client secret for `east`, and an Entra that issues a different token each time.
 async fn process_with_secret(builder: &HarnessBuilder) -> (Process, Files) {
     let more = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n".to_owned();
     let config = GatewayConfig { more, ..GatewayConfig::default() };
@@ -139,7 +139,7 @@ async fn process_with_secret(builder: &HarnessBuilder) -> (Process, Files) {
     (process, files)
 }
 
-/// Changes the configuration and waits until it is in force.
+/// Changes the configuration and waits for the reload.
 async fn reload(process: &Process, files: &Files, from: &str, to: &str) {
     let before = process.metrics().await.sum("config_reloads_total", &[("result", "success")]);
     let text = std::fs::read_to_string(&files.config).unwrap();
@@ -154,7 +154,7 @@ async fn reload(process: &Process, files: &Files, from: &str, to: &str) {
 }
 
 #[tokio::test]
-async fn credential_with_another_proof_goes_on_with_its_token_until_it_has_a_new_one() {
+async fn credential_with_a_new_secret_keeps_its_token_until_it_has_another() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = process_with_secret(&builder).await;
     let broadcast = async || {
@@ -165,7 +165,7 @@ async fn credential_with_another_proof_goes_on_with_its_token_until_it_has_a_new
         last.authorization.unwrap().fingerprint.clone()
     };
     let first = broadcast().await;
-    // Entra does not answer while the secret moves.
+    // Entra does not answer during the reload.
     builder.sandbox.entra().faults().set(Fault::always(FaultKind::Hang));
     std::fs::copy(&files.secret, builder.folder.path().join("moved")).unwrap();
     reload(&process, &files, "\"client-secret\"", "\"moved\"").await;
@@ -173,11 +173,11 @@ async fn credential_with_another_proof_goes_on_with_its_token_until_it_has_a_new
     let expiry = process.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
     assert!(expiry > unix_now().as_secs_f64(), "the gauge is that of the token in service: {expiry}");
     builder.sandbox.entra().faults().clear().await;
-    wait_until("the new proof has a token of its own", async || (broadcast().await != first).then_some(())).await;
+    wait_until("a token was obtained with the new secret", async || (broadcast().await != first).then_some(())).await;
 }
 
 #[tokio::test]
-async fn another_identity_never_begins_with_the_token_of_the_one_before() {
+async fn new_identity_never_uses_the_token_of_the_previous_one() {
     for (key, value) in [("tenant = ", SERVICE_CONNECTION), ("client_id = ", SERVICE_CONNECTION)] {
         let builder = HarnessBuilder::start().await;
         let (process, files) = process_with_secret(&builder).await;
@@ -201,7 +201,7 @@ async fn another_identity_never_begins_with_the_token_of_the_one_before() {
 }
 
 #[tokio::test]
-async fn link_to_another_file_of_the_same_time_and_length_is_followed() {
+async fn notices_a_symbolic_link_to_another_file_of_equal_time_and_length() {
     let builder = HarnessBuilder::start().await;
     let folder = builder.folder.path();
     let store = tempfile::tempdir().unwrap();
@@ -226,7 +226,7 @@ async fn link_to_another_file_of_the_same_time_and_length_is_followed() {
         let east = status["credentials"].as_array()?.iter().find(|credential| credential["name"] == "east")?.clone();
         east["token"].as_str().map(str::to_owned)
     };
-    let first = wait_until("the first token is in service", fingerprint).await;
+    let first = wait_until("the first token is in use", fingerprint).await;
     switch(&tokens[1]);
-    wait_until("the other is", async || fingerprint().await.filter(|other| *other != first)).await;
+    wait_until("the other token is in use", async || fingerprint().await.filter(|other| *other != first)).await;
 }

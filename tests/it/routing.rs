@@ -1,4 +1,4 @@
-//! Where calls go: the conditions of routes, and what happens when an endpoint does not do its part.
+//! Routing: the conditions of routes, and what happens when an endpoint fails.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use signalr_gateway::sandbox::{Fault, FaultKind};
 
 use crate::support::{BROADCAST_BODY, Caller, Harness, broadcast_request, request};
 
-/// Lets every call go to `west` that matches, and all others to `east`.
+/// Starts a gateway that sends matching calls to `west` and all others to `east`.
 async fn harness_where_west_takes(conditions: &str) -> Harness {
     Harness::start(|options| {
         options.append_toml(&format!(
@@ -111,7 +111,7 @@ async fn headers_and_listeners_choose_the_route() {
 }
 
 #[tokio::test]
-async fn call_that_no_route_takes_is_a_404_and_goes_nowhere() {
+async fn answers_404_when_no_route_matches() {
     let harness = Harness::start(|options| {
         options.append_toml("[[routes]]\nname = \"chat\"\nmatch = { hub = \"chat\" }\nendpoints = [\"east\"]\n");
     })
@@ -121,7 +121,7 @@ async fn call_that_no_route_takes_is_a_404_and_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn weights_share_calls_out() {
+async fn weights_distribute_calls() {
     let harness = Harness::start(|options| {
         options.append_toml(
             "[[routes]]\nname = \"shared\"\npick = \"weighted\"\n\
@@ -135,12 +135,12 @@ async fn weights_share_calls_out() {
     }
     let (east, west) = (harness.arrivals("east").len(), harness.arrivals("west").len());
     assert_eq!(east + west, 300);
-    // 60 are expected; beyond these bounds once in a million million runs.
+    // 60 are expected; the bounds are exceeded once in 10^12 runs.
     assert!((15..=125).contains(&east), "{east} of 300 went to east, whose share is a fifth");
 }
 
 #[tokio::test]
-async fn what_is_about_the_same_group_goes_to_the_same_endpoint_and_moves_only_while_that_is_gone() {
+async fn hash_keeps_a_group_at_one_endpoint_while_it_is_available() {
     let harness = Harness::start(|options| {
         options.set("process.workers", "2").append_toml(
             "[[routes]]\nname = \"spread\"\npick = \"hash\"\nhash_by = \"group\"\nendpoints = [\"east\", \"west\"]\n",
@@ -171,7 +171,7 @@ async fn what_is_about_the_same_group_goes_to_the_same_endpoint_and_moves_only_w
 }
 
 #[tokio::test]
-async fn caller_names_the_endpoint_where_the_route_lets_it() {
+async fn caller_selects_the_endpoint_if_the_route_allows_it() {
     let route = |name: &str, pick: &str, header: bool| {
         format!(
             "[[routes]]\nname = \"{name}\"\nmatch = {{ hub = \"{name}\" }}\npick = \"{pick}\"\n\
@@ -198,7 +198,7 @@ async fn caller_names_the_endpoint_where_the_route_lets_it() {
         assert_eq!((east, west), (0, 1), "{hub}");
         assert_eq!(harness.arrival("west").header("signalr-gateway-endpoint"), None);
     }
-    // No other endpoint stands in for the one that was named.
+    // No other endpoint replaces the named one.
     harness.endpoint("west").server.faults().refuse().await;
     let (answer, east, west) = send("open", "west").await;
     answer.assert_gateway_error(503, "endpoint_unavailable");
@@ -209,14 +209,14 @@ async fn caller_names_the_endpoint_where_the_route_lets_it() {
         assert!(answer.text().contains("signalr-gateway-endpoint"), "{}", answer.text());
         assert_eq!((east, west), (0, 0), "{hub} {endpoint}");
     }
-    // Names that callers make up are no label of any metric.
+    // Names that callers make up do not become labels of metrics.
     assert!(!harness.admin("/metrics").await.text().contains("north"));
 }
 
 #[tokio::test]
-async fn next_endpoint_takes_what_could_not_be_sent() {
+async fn retries_on_the_next_endpoint_when_nothing_was_sent() {
     let harness = Harness::start(|_| {}).await;
-    // Once with connections that were kept and are cut, then with none.
+    // First with kept connections that are cut, then without connections.
     harness.broadcast().await.assert_status(202);
     harness.endpoint("east").server.faults().refuse().await;
     harness.clear_arrivals();
@@ -227,7 +227,7 @@ async fn next_endpoint_takes_what_could_not_be_sent() {
 }
 
 #[tokio::test]
-async fn body_is_whole_at_the_next_endpoint() {
+async fn retries_with_the_complete_body_on_the_next_endpoint() {
     let harness = Harness::start(|_| {}).await;
     harness.endpoint("east").server.faults().refuse().await;
     let long = vec![b'x'; 500_000];
@@ -237,7 +237,7 @@ async fn body_is_whole_at_the_next_endpoint() {
 }
 
 #[tokio::test]
-async fn all_endpoints_out_of_reach_is_a_503_that_may_be_repeated() {
+async fn answers_503_when_no_endpoint_can_be_reached() {
     let harness = Harness::start(|_| {}).await;
     for endpoint in ["east", "west"] {
         harness.endpoint(endpoint).server.faults().refuse().await;
@@ -249,7 +249,7 @@ async fn all_endpoints_out_of_reach_is_a_503_that_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn message_that_may_have_arrived_is_never_sent_again() {
+async fn never_resends_a_message_that_may_have_arrived() {
     for (fault, arrives) in [(FaultKind::Reset, 1), (FaultKind::LoseAnswer, 1)] {
         for is_first_on_its_connection in [true, false] {
             let harness = Harness::start(|options| {
@@ -268,7 +268,7 @@ async fn message_that_may_have_arrived_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn message_that_the_service_failed_to_take_is_not_sent_again() {
+async fn does_not_resend_a_message_after_a_5xx() {
     for status in [408, 429, 500, 502, 503, 504] {
         let harness = Harness::start(|_| {}).await;
         harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(status)));
@@ -278,7 +278,7 @@ async fn message_that_the_service_failed_to_take_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn endpoint_that_does_not_answer_in_time_is_a_504() {
+async fn answers_504_when_the_endpoint_does_not_answer_in_time() {
     let harness = Harness::start(|options| {
         options.set("timeouts.try", "300ms").set("timeouts.request", "600ms");
     })
@@ -294,7 +294,7 @@ async fn endpoint_that_does_not_answer_in_time_is_a_504() {
 async fn message_answered_202_arrived_exactly_once() {
     let harness = Harness::start(|_| {}).await;
     let faults = harness.endpoint("east").server.faults();
-    // Every way of not answering, between good answers.
+    // Every way of failing to answer, between successful answers.
     for kind in
         [FaultKind::Reset, FaultKind::LoseAnswer, FaultKind::status(503), FaultKind::status(401), FaultKind::BreakBody]
     {

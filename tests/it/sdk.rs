@@ -1,5 +1,5 @@
-//! The .NET Management SDK as a caller, transient transport: every REST call of it as it leaves the SDK, byte by byte, at a
-//! gateway that its connection string names as `ServerEndpoint`. Headers are those of .NET's `HttpClient` in their order; the
+//! The .NET Management SDK as a caller, in transient transport mode: each of its REST calls byte for byte, to a gateway
+//! that its connection string names as `ServerEndpoint`. Headers are those of .NET's `HttpClient` in their order; the
 //! token is signed with a made-up key.
 //!
 //! Source: `Azure/azure-signalr`: `Management/RestApiProvider.cs`, `RestHubLifetimeManager.cs`, `RestClient.cs`,
@@ -12,21 +12,21 @@ use signalr_gateway::sandbox::{APP_CLIENT_ID, Connection, Delivery, Fault, Fault
 
 use crate::support::{ALL_OPERATIONS, Answer, Harness, RawConnection, wait_until};
 
-/// What the SDK makes of a connection string with `AccessKey=not-a-secret-0000000`.
+/// The SDK's token for a connection string with `AccessKey=not-a-secret-0000000`.
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjEyMyJ9.eyJuYW1laWQiOiJob3N0XzEifQ.bm90LW91cnM";
 const AGENT: &str = "Microsoft.Azure.SignalR.Management/1.25.1 (.NET 8.0.6; Linux; X64)";
-/// Property names begin with capitals.
+/// A message with capitalised property names.
 const JSON: &str = r#"{"Target":"hello","Arguments":["world",{"deep":[1,2.5,null]}]}"#;
 
-/// What a call carries.
+/// The body of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
     None,
     /// `application/json; charset=utf-8`.
     Json,
-    /// A bare JSON value, for items of streams.
+    /// A bare JSON value, as an item of a stream.
     Item,
-    /// `application/octet-stream`: what an app sends that has added hub protocols.
+    /// `application/octet-stream`: sent by apps that add hub protocols.
     Frames,
 }
 
@@ -49,7 +49,7 @@ impl Body {
     }
 }
 
-/// A `MessagePack` map from hub protocols to frames of theirs, `hello("world")` in each.
+/// Returns a `MessagePack` map from hub protocols to frames with `hello("world")`.
 fn frames() -> Vec<u8> {
     let json = b"{\"type\":1,\"target\":\"hello\",\"arguments\":[\"world\"]}\x1e";
     let invocation = b"\x96\x01\x80\xc0\xa5hello\x91\xa5world\x90";
@@ -63,7 +63,7 @@ fn frames() -> Vec<u8> {
     frames
 }
 
-/// Sends a call as the SDK does: content of unknown length, so chunked. No token if `token` is none, as health probes.
+/// Sends a call as the SDK does, with a chunked body because its length is unknown. Health probes have no token.
 async fn send(raw: &mut RawConnection, method: &str, target: &str, body: Body, token: Option<&str>) -> Answer {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost:8080\r\n");
     if let Some(token) = token {
@@ -75,7 +75,7 @@ async fn send(raw: &mut RawConnection, method: &str, target: &str, body: Body, t
     }
     raw.write(head + "\r\n").await;
     if content_type.is_some() {
-        // The content writes itself in pieces, and each becomes a chunk.
+        // Each write of the content becomes a chunk.
         for piece in body.bytes().chunks(40) {
             let mut chunk = format!("{:X}\r\n", piece.len()).into_bytes();
             chunk.extend_from_slice(piece);
@@ -87,7 +87,7 @@ async fn send(raw: &mut RawConnection, method: &str, target: &str, body: Body, t
     raw.answer_to(method).await.unwrap()
 }
 
-/// A laboratory that lets everything pass, with `ann` connected to hub `chat` of `east`.
+/// Starts a gateway that allows all operations, with `ann` connected to hub `chat` of `east`.
 async fn harness() -> (Harness, Connection) {
     let harness = Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
@@ -97,23 +97,23 @@ async fn harness() -> (Harness, Connection) {
     (harness, ann)
 }
 
-/// A call of the SDK and what it wants to see: a status, and `x-ms-error-code` where a 404 is expected.
+/// A call of the SDK and the answer that it expects: a status, and `x-ms-error-code` with a 404.
 type Row = (&'static str, &'static str, &'static str, Body, u16, Option<&'static str>);
 
-/// SDK 1.18.3 to 1.25.1, in an order in which each finds what it needs. `{c}` is ann's connection.
+/// Calls of SDK 1.18.3 to 1.25.1, in an order in which each finds what it needs. `{c}` is ann's connection.
 const CALLS_OF_2022: &[Row] = &[
     ("Clients.All", "POST", "P/:send?V", Body::Json, 202, None),
     ("Clients.All, binary", "POST", "P/:send?V", Body::Frames, 202, None),
     ("Clients.AllExcept", "POST", "P/:send?V&excluded=x&excluded=y%2Fz", Body::Json, 202, None),
     ("Clients.User", "POST", "P/users/user%2Fann/:send?V", Body::Json, 202, None),
-    ("Clients.User, nobody there", "POST", "P/users/nobody/:send?V", Body::Json, 202, None),
+    ("Clients.User, not connected", "POST", "P/users/nobody/:send?V", Body::Json, 202, None),
     ("Clients.Group", "POST", "P/groups/g%20%C3%A9/:send?V", Body::Json, 202, None),
     ("Clients.GroupExcept", "POST", "P/groups/g/:send?V&excluded={c}", Body::Json, 202, None),
     ("Clients.Client", "POST", "P/connections/{c}/:send?V", Body::Json, 202, None),
     ("Clients.Client, binary", "POST", "P/connections/{c}/:send?V", Body::Frames, 202, None),
     ("Groups.AddToGroup", "PUT", "P/groups/g/connections/{c}?V", Body::None, 200, None),
     (
-        "Groups.AddToGroup, nobody there",
+        "Groups.AddToGroup, not connected",
         "PUT",
         "P/groups/g/connections/gone?V",
         Body::None,
@@ -144,7 +144,7 @@ const CALLS_OF_2022: &[Row] = &[
     ("ConnectionExists, not", "HEAD", "P/connections/{c}?V", Body::None, 404, Some("Warning.Connection.NotExisted")),
 ];
 
-/// SDK 1.18.1 and older: v1 paths, no api-version, an application's name in front of the hub's.
+/// Calls of SDK 1.18.1 and older: v1 paths, no api-version, the application's name before the hub's.
 const CALLS_OF_V1: &[Row] = &[
     ("Clients.All", "POST", "/api/v1/hubs/chat", Body::Json, 202, None),
     ("Clients.AllExcept", "POST", "/api/v1/hubs/chat?excluded=x&excluded=y", Body::Json, 202, None),
@@ -159,10 +159,10 @@ const CALLS_OF_V1: &[Row] = &[
     ("UserGroups.RemoveAll", "DELETE", "/api/v1/hubs/chat/users/user%2Fann/groups", Body::None, 200, None),
 ];
 
-/// Sends rows one after the other, and holds against them what arrives at the endpoint and what comes back.
+/// Sends calls one after the other, and checks what the endpoint receives and what it answers.
 async fn walk(rows: &[Row]) {
     let (harness, ann) = harness().await;
-    // As .NET's connection pool: one connection, kept.
+    // One persistent connection, as in .NET's connection pool.
     let mut raw = harness.raw_connection().await;
     for &(call, method, target, body, status, error_code) in rows {
         let target = target.replace('P', "/api/hubs/chat").replace("{c}", ann.id());
@@ -188,17 +188,17 @@ async fn walk(rows: &[Row]) {
 }
 
 #[tokio::test]
-async fn calls_of_the_sdk_arrive_as_they_are_and_come_back_as_it_wants_them() {
+async fn calls_of_the_sdk_are_forwarded_unchanged_and_answered_as_it_expects() {
     walk(CALLS_OF_2022).await;
 }
 
 #[tokio::test]
-async fn calls_of_old_versions_of_the_sdk_do_so_too() {
+async fn calls_of_old_sdk_versions_are_forwarded_unchanged_and_answered_as_they_expect() {
     walk(CALLS_OF_V1).await;
 }
 
 #[tokio::test]
-async fn application_and_hub_are_escaped_as_the_sdk_does_and_stay_so() {
+async fn keeps_the_sdks_escaping_of_application_and_hub() {
     let (harness, _ann) = harness().await;
     let target = "/api/hubs/chat/users/user%2Fa/:send?application=app%60x&api-version=2022-06-01";
     send(&mut harness.raw_connection().await, "POST", target, Body::Json, Some(TOKEN)).await;
@@ -206,7 +206,7 @@ async fn application_and_hub_are_escaped_as_the_sdk_does_and_stay_so() {
 }
 
 #[tokio::test]
-async fn clients_get_what_the_sdk_sends_in_json_and_in_frames() {
+async fn clients_receive_json_and_hub_protocol_messages_of_the_sdk() {
     let (harness, mut ann) = harness().await;
     let mut raw = harness.raw_connection().await;
     for body in [Body::Json, Body::Frames] {
@@ -219,16 +219,16 @@ async fn clients_get_what_the_sdk_sends_in_json_and_in_frames() {
     }
 }
 
-/// Of later versions: invocations with an answer, streams, and lists.
+/// Later versions add client invocations, streams and lists.
 #[tokio::test]
-async fn newer_calls_of_the_sdk() {
+async fn calls_of_new_sdk_versions_work() {
     let (harness, mut ann) = harness().await;
     let mut raw = harness.raw_connection().await;
     let connection = format!("/api/hubs/chat/connections/{}", ann.id());
 
     let target = format!("{connection}/:invoke?api-version=2024-12-01");
     let (answer, ()) = tokio::join!(send(&mut raw, "POST", &target, Body::Json, Some(TOKEN)), async {
-        let Some(Delivery::Invoke { id, .. }) = ann.recv().await else { panic!("the client was not asked") };
+        let Some(Delivery::Invoke { id, .. }) = ann.recv().await else { panic!("the client was not invoked") };
         assert!(ann.complete(&id, Ok("an answer".into())));
     });
     assert_eq!(answer.assert_status(200).json(), json!({ "result": "an answer" }));
@@ -244,7 +244,7 @@ async fn newer_calls_of_the_sdk() {
 }
 
 #[tokio::test]
-async fn list_goes_on_through_the_gateway_with_the_link_that_the_sdk_was_given() {
+async fn sdk_continues_a_list_through_the_gateway() {
     let (harness, _ann) = harness().await;
     let hubs = &harness.endpoint("east").hubs;
     let members: Vec<_> = (0..5).map(|_| hubs.connect("chat", Some("bob"))).collect();
@@ -259,7 +259,7 @@ async fn list_goes_on_through_the_gateway_with_the_link_that_the_sdk_was_given()
         let page = send(&mut raw, "GET", &target, Body::None, Some(TOKEN)).await.assert_status(200).json();
         found.push(page["value"].as_array().unwrap().len());
         let Some(link) = page["nextLink"].as_str() else { break };
-        // The SDK asks for the link as it stands, so it has to be absolute and lead here.
+        // The SDK requests the link unchanged, so it must be absolute and lead to the gateway.
         target =
             link.strip_prefix("http://localhost:8080").unwrap_or_else(|| panic!("{link} leads elsewhere")).to_owned();
     }
@@ -267,7 +267,7 @@ async fn list_goes_on_through_the_gateway_with_the_link_that_the_sdk_was_given()
 }
 
 #[tokio::test]
-async fn health_probes_need_no_token_and_go_no_further() {
+async fn answers_health_probes_of_the_sdk_without_a_token() {
     let (harness, _ann) = harness().await;
     let mut raw = harness.raw_connection().await;
     for token in [None, Some(TOKEN)] {
@@ -278,8 +278,8 @@ async fn health_probes_need_no_token_and_go_no_further() {
 }
 
 #[tokio::test]
-async fn signing_keys_are_handed_out_where_the_listener_lets_them() {
-    // Negotiate with an Entra identity: the SDK fetches a key to sign its clients' tokens with.
+async fn serves_signing_keys_if_the_listener_allows_it() {
+    // With an Entra identity, the SDK fetches a key to sign its clients' tokens.
     let path = "/api/v1/auth/accessKey";
     let harness = Harness::start(|_| {}).await;
     send(&mut harness.raw_connection().await, "GET", path, Body::None, Some(TOKEN))
@@ -304,9 +304,9 @@ async fn harness_of_app_server() -> (Harness, Connection) {
     (harness, ann)
 }
 
-/// The SDK repeats what answers 500 and above, so the status has to say whether something was sent.
+/// The SDK retries statuses of 500 and above, so the status must tell whether something was sent.
 #[tokio::test]
-async fn what_the_sdk_repeats_was_not_delivered() {
+async fn statuses_that_the_sdk_retries_mean_nothing_was_delivered() {
     let (harness, mut ann) = harness().await;
     let send_it = async || {
         send(

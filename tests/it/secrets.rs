@@ -1,4 +1,4 @@
-//! The canary: what must never be shown is looked for in everything that the gateway shows, at the noisiest level.
+//! Searches everything that the gateway shows, at the most verbose level, for secrets.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::support::{
     request, run_in, wait_until,
 };
 
-/// What is looked for, under the name by which a failing test may mention it.
+/// The secrets to search for, by a name that a failing test may print.
 struct Canaries(Vec<(String, String)>);
 
 impl Canaries {
-    /// Fails if a text holds one of them, or anything like a token.
+    /// Asserts that a text contains no secret and nothing that looks like a token.
     #[track_caller]
     fn assert_absent(&self, place: &str, text: &str) {
         for (name, secret) in &self.0 {
             assert!(!text.contains(secret.as_str()), "{name} is shown by {place}");
         }
-        // Every JWT begins so: it is `{"` in base64url.
+        // Every JWT begins with this: `{"` in base64url.
         let token = text.match_indices("eyJ").find(|(at, _)| {
             text[at + 3..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)).count() > 16
         });
@@ -41,7 +41,7 @@ fn canaries(builder: &HarnessBuilder, folder: &std::path::Path) -> Canaries {
     }
     for (name, file) in [("the assertion", "assertion.jwt"), ("the token of the Azure CLI", "az.token")] {
         let Some(token) = read(file) else { continue };
-        // Its end alone would be enough to say that it was shown.
+        // Its end alone is enough to recognise it.
         found.push((format!("the signature of {name}"), token.rsplit('.').next().unwrap().to_owned()));
         found.push((format!("the end of {name}"), token[token.len() - 40..].to_owned()));
     }
@@ -53,7 +53,7 @@ fn canaries(builder: &HarnessBuilder, folder: &std::path::Path) -> Canaries {
     Canaries(found)
 }
 
-/// A life with everything that may go wrong.
+/// Causes every kind of failure.
 async fn live_through(builder: &HarnessBuilder, process: &Process, shown: &mut Vec<(String, String)>) {
     let mut caller = Caller::connect(process.listener()).await;
     let mut note = |what: &str, answer: Answer| {
@@ -87,7 +87,7 @@ async fn live_through(builder: &HarnessBuilder, process: &Process, shown: &mut V
     }
 }
 
-/// What platforms put into the environment of a gateway that runs there, and where its `az` is.
+/// Returns the variables that platforms set, and the path of `az`.
 fn environment(builder: &HarnessBuilder) -> Vec<(&'static str, String)> {
     let folder = builder.folder.path();
     let ((github, github_token), (pipelines, pipelines_token)) =
@@ -103,7 +103,7 @@ fn environment(builder: &HarnessBuilder) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Writes an `az` that fails for all tries of an acquisition and then prints a token, each time with the token on stderr.
+/// Writes an `az` that fails during a whole acquisition and then prints a token. It always prints the token on stderr.
 fn write_azure_cli(builder: &HarnessBuilder) {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = builder.folder.path();
@@ -117,7 +117,7 @@ fn write_azure_cli(builder: &HarnessBuilder) {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_shown_anywhere_whatever_happens() {
+async fn shows_no_secret_whatever_happens() {
     use CredentialChoice::{
         AccessKey, AzureCli, ClientCertificate, ClientCertificateRs256, ClientSecret, FederatedAzurePipelines,
         FederatedCommand, FederatedFile, FederatedGcp, FederatedGithubActions, FederatedIdentity, FederatedOAuth2,
@@ -143,9 +143,9 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
         };
         let folder = builder.folder.path();
         let files = builder.sandbox.write_files(folder, &config).unwrap();
-        // Entra refuses first, at length, and describes what it was sent.
+        // Entra refuses first, with a long description of the request.
         let description = r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1\r\nCorrelation ID: 2","error_codes":[7000215]}"#;
-        // Not to whom nothing but time would help: a refusal is left alone for a minute unless a file changes.
+        // Not for credentials without a file: they are retried only after a minute.
         let tenant = if west == FederatedFile { TENANT_C } else { TENANT_B };
         let refused = Fault::times(1, FaultKind::json(401, description)).on_path(&format!("/{tenant}"));
         builder.sandbox.entra().faults().set(refused);
@@ -161,7 +161,7 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
         let process = Process::start(&arguments, &environment, folder).await;
         let canaries = canaries(&builder, folder);
         let mut shown = Vec::new();
-        // Each file is written anew, which has it read again at once.
+        // Rewriting the files makes the gateway read them at once.
         wait_until("all credentials are ready", async || {
             let followed = ["idp-secret"].map(|name| folder.join(name));
             for file in [&files.secret, &files.certificate, &files.assertion].into_iter().chain(&followed) {
@@ -196,7 +196,7 @@ async fn nothing_secret_is_shown_anywhere_whatever_happens() {
 }
 
 #[tokio::test]
-async fn what_is_checked_and_refused_shows_no_secret() {
+async fn check_shows_no_secret() {
     let builder = HarnessBuilder::start().await;
     let config = GatewayConfig::default().with_credential("east", CredentialChoice::AccessKey);
     let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
@@ -211,7 +211,7 @@ async fn what_is_checked_and_refused_shows_no_secret() {
         assert_eq!(finished.code, Some(0), "{finished:?}");
         canaries.assert_absent(&arguments.join(" "), &format!("{}{}", finished.stdout, finished.stderr));
     }
-    // A secret pasted where it does not belong is not repeated.
+    // A secret in the wrong key is not repeated.
     let pasted = builder.sandbox.client_secret().expose().to_owned();
     let text = std::fs::read_to_string(&files.config).unwrap();
     let text = text.replacen("key = { file = \"east-access-key\" }", &format!("key = \"{pasted}\""), 1);

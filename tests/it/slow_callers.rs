@@ -1,4 +1,4 @@
-//! Callers that do not read their answers: after a time the call frees what it holds, and nothing waits for them.
+//! Callers that do not read their answers: their calls are ended after a time, and nothing waits for them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use crate::support::frames::{
 };
 use crate::support::{GatewayOptions, Harness, wait_until, with_timeout};
 
-/// A call whose answer is streamed.
+/// A call with a streamed answer.
 const CHECK: &str = "/api/v1/hubs/chat/users/ann";
-/// How many calls the listener takes at once.
+/// The listener's limit of concurrent calls.
 const MOST: usize = 3;
-/// More than a socket takes while its other end does not read.
+/// More than a socket buffers while the peer does not read.
 const LARGE: usize = 16 * 1024 * 1024;
 /// The error code CANCEL.
 const CANCEL: u32 = 8;
 
-/// A gateway whose endpoints answer with a body of `length` bytes.
+/// Starts a gateway whose endpoints answer with a body of `length` bytes.
 async fn harness(length: usize, write_timeout: &str) -> Harness {
     let harness = Harness::start(|options: &mut GatewayOptions| {
         options.set("timeouts.write", write_timeout);
@@ -35,7 +35,7 @@ async fn harness(length: usize, write_timeout: &str) -> Harness {
     harness
 }
 
-/// Waits until so many calls were received by the endpoint, which answers at once.
+/// Waits until the endpoint, which answers at once, has received `calls` calls.
 async fn wait_until_calls_are_answered(harness: &Harness, calls: usize) {
     wait_until("the calls have arrived", async || (harness.arrivals("east").len() >= calls).then_some(())).await;
 }
@@ -48,7 +48,7 @@ async fn wait_until_all_is_free(harness: &Harness) {
     harness.caller().await.call("HEAD", CHECK).await.assert_status(200);
 }
 
-/// A caller that sends a call and never reads. Its socket takes little.
+/// Connects a caller that sends a call and never reads. Its receive buffer is small.
 async fn silent_http1(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
@@ -58,7 +58,8 @@ async fn silent_http1(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A caller that grants no window and sends as many calls as the listener takes. They are being answered.
+/// Connects a caller that grants no window and sends as many calls as the listener allows. Waits until they are
+/// answered.
 async fn silent_http2(address: SocketAddr) -> Frames<TcpStream> {
     let mut caller = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     for stream in streams() {
@@ -73,7 +74,7 @@ fn streams() -> impl Iterator<Item = u32> {
 }
 
 #[tokio::test]
-async fn http2_caller_that_grants_no_window_frees_its_calls() {
+async fn http2_caller_that_grants_no_window_does_not_hold_its_calls() {
     let harness = harness(100, "400ms").await;
     let mut caller = silent_http2(harness.listener("default")).await;
     for stream in streams() {
@@ -81,13 +82,13 @@ async fn http2_caller_that_grants_no_window_frees_its_calls() {
         assert_eq!(reset.payload, CANCEL.to_be_bytes());
     }
     wait_until_all_is_free(&harness).await;
-    // The connection itself is well.
+    // The connection itself works.
     caller.write(&headers(99, END_STREAM, &pseudo("HEAD", CHECK))).await;
     assert_eq!(caller.outcome(99).await, Some(Outcome::Answer));
 }
 
 #[tokio::test]
-async fn http2_caller_that_takes_byte_after_byte_makes_no_progress() {
+async fn http2_caller_that_reads_single_bytes_makes_no_progress() {
     let harness = harness(1000, "400ms").await;
     let mut caller = silent_http2(harness.listener("default")).await;
     let began = Instant::now();
@@ -110,7 +111,7 @@ async fn http2_caller_that_takes_byte_after_byte_makes_no_progress() {
 }
 
 #[tokio::test]
-async fn http1_caller_that_does_not_read_frees_its_call() {
+async fn http1_caller_that_does_not_read_does_not_hold_its_call() {
     let harness = harness(LARGE, "400ms").await;
     let mut callers = Vec::new();
     for _ in 0..MOST {
@@ -118,7 +119,7 @@ async fn http1_caller_that_does_not_read_frees_its_call() {
     }
     wait_until_calls_are_answered(&harness, MOST).await;
     for mut caller in callers {
-        // As far as the socket took it; then the connection was closed.
+        // The part that the socket buffered; then the connection was closed.
         let mut received = Vec::new();
         wait_until_all_is_free(&harness).await;
         let _reset = with_timeout("the end of the connection", caller.read_to_end(&mut received)).await;
@@ -127,7 +128,7 @@ async fn http1_caller_that_does_not_read_frees_its_call() {
 }
 
 #[tokio::test]
-async fn http2_caller_whose_socket_takes_no_more_holds_nothing() {
+async fn http2_caller_with_a_full_socket_does_not_hold_its_calls() {
     let harness = harness(LARGE, "400ms").await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
@@ -139,14 +140,14 @@ async fn http2_caller_whose_socket_takes_no_more_holds_nothing() {
         caller.write(&headers(stream, END_STREAM, &pseudo("GET", CHECK))).await;
     }
     wait_until_calls_are_answered(&harness, MOST).await;
-    // By the time of each stream or by that of the connection, whichever passes first: a connection whose streams were all reset
-    // stays if its caller reads again.
+    // Either the timeout of the streams or that of the connection passes first. A connection whose streams were all
+    // reset stays open if its caller reads again.
     wait_until_all_is_free(&harness).await;
 }
 
 #[tokio::test]
-async fn caller_that_reads_slowly_gets_all_of_its_answer() {
-    // In all it takes longer than the write timeout.
+async fn slow_reader_receives_the_complete_answer() {
+    // In total it takes longer than the write timeout.
     let harness = harness(100 * 16 * 1024, "3s").await;
     let mut caller = Frames::connect(harness.listener("default"), &[(INITIAL_WINDOW_SIZE, 0)]).await;
     caller.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
@@ -164,13 +165,13 @@ async fn caller_that_reads_slowly_gets_all_of_its_answer() {
 }
 
 #[tokio::test]
-async fn callers_that_do_not_read_do_not_hold_up_the_end() {
+async fn callers_that_do_not_read_do_not_delay_shutdown() {
     let harness = harness(LARGE, "400ms").await;
     let address = harness.listener("default");
     let _http2 = silent_http2(address).await;
     wait_until_all_is_free(&harness).await;
     let (first, second) = (silent_http1(address).await, silent_http1(address).await);
-    // Those of before, the one that found all free, and these.
+    // Earlier calls, the one that succeeded, and these.
     wait_until_calls_are_answered(&harness, MOST + 3).await;
     let mut third = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     third.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
@@ -182,7 +183,7 @@ async fn callers_that_do_not_read_do_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn callers_that_do_not_finish_do_not_hold_up_the_end() {
+async fn callers_that_do_not_finish_a_request_do_not_delay_shutdown() {
     let harness = harness(10, "400ms").await;
     let address = harness.listener("default");
     // Half a head, at the start of a connection and after a request.
@@ -191,11 +192,11 @@ async fn callers_that_do_not_finish_do_not_hold_up_the_end() {
     let mut second = harness.raw_connection().await;
     second.write(format!("HEAD {CHECK} HTTP/1.1\r\nhost: localhost\r\n\r\nPOST /api")).await;
     second.answer_to("HEAD").await.unwrap().assert_status(200);
-    // Nothing after a request; the PING of a graceful shutdown is not answered.
+    // Nothing after a request; the caller does not answer the PING of a graceful shutdown.
     let mut third = Frames::connect(address, &[]).await;
     third.write(&headers(1, END_STREAM, &pseudo("HEAD", CHECK))).await;
     assert_eq!(third.outcome(1).await, Some(Outcome::Answer));
-    // A declared empty body whose stream does not end.
+    // `Content-Length: 0` and a stream that does not end.
     let mut fourth = Frames::connect(address, &[]).await;
     let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();
     fourth.write(&headers(1, 0, &fields)).await;

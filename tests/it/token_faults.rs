@@ -1,5 +1,5 @@
-//! Entra's faults on real sockets: what each is called, what it costs callers (nothing while a token lives), and what never
-//! happens however Entra behaves.
+//! Faults of Entra on real sockets: how each is reported, that callers notice nothing while a token is valid, and what
+//! must never happen.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use crate::support::{
 const BY_HUB: &str = "[[routes]]\nname = \"east\"\nmatch = { hub = \"chat\" }\nendpoints = [\"east\"]\n\
                       [[routes]]\nname = \"west\"\nendpoints = [\"west\"]\n";
 
-/// A description with everything in it that could start a line or drive a terminal.
+/// A description with every character that could start a line or control a terminal.
 const NASTY: &str = r#"{"error":"invalid_client","error_codes":[7000215],"correlation_id":"c-1\r\nx",
     "error_description":"AADSTS7000215: Invalid client secret.\r\n\u001b[31mred\u0000\u0007\t\"quoted\" \u0027x\u0027\r\nTrace ID: 1"}"#;
 
-/// What Entra does, and what it is called.
+/// A fault of Entra and how it is reported.
 struct Fall {
     what: &'static str,
     begins: fn(&Sandbox),
     /// The label of `token_errors_total`.
     reason: &'static str,
-    /// A part of what `/status` says.
+    /// A part of the error on `/status`.
     told: &'static str,
 }
 
@@ -104,7 +104,7 @@ const FALLS: &[Fall] = &[
         told: "9223372036854775807 seconds",
     },
     Fall {
-        what: "a life that is no whole number",
+        what: "a lifetime that is not an integer",
         begins: |sandbox| lifetime(sandbox, json!(1e300)),
         reason: "malformed",
         told: "its `expires_in` is neither a number of seconds nor a date",
@@ -137,7 +137,7 @@ fn waits(metrics: &Samples) -> f64 {
     metrics.sum("token_wait_seconds_count", &[])
 }
 
-/// A cold start under a fault: callers are told to come back, people are told why.
+/// Checks a cold start under a fault: callers get `Retry-After`, operators get the cause.
 async fn cold_start(fall: &Fall) {
     let builder = HarnessBuilder::start().await;
     (fall.begins)(&builder.sandbox);
@@ -145,7 +145,7 @@ async fn cold_start(fall: &Fall) {
     let answer = harness.broadcast().await;
     answer.assert_gateway_error(503, "token_unavailable");
     let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-    // Entra's two hours are cut to five minutes, and nobody is invited to come back at once.
+    // Entra's two hours are limited to five minutes, and `Retry-After` is never 0.
     assert!((1..=301).contains(&retry_after), "{}: {retry_after}", fall.what);
     for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1"] {
         assert!(!answer.text().contains(hidden), "{}: {}", fall.what, answer.text());
@@ -160,14 +160,14 @@ async fn cold_start(fall: &Fall) {
 }
 
 #[tokio::test]
-async fn each_fault_of_entra_at_a_cold_start_is_named_and_bounded() {
+async fn reports_each_fault_of_entra_at_a_cold_start() {
     futures_util::stream::iter(FALLS).for_each_concurrent(4, cold_start).await;
 }
 
-/// A refresh that fails while the token lives: nobody notices.
+/// Checks that callers notice nothing of a refresh that fails while the token is valid.
 async fn refresh(fall: &Fall) {
     let builder = HarnessBuilder::start().await;
-    // It is due after half of it, fails within two seconds more, and the token serves for four more.
+    // The refresh is due after half of the lifetime and fails within two seconds; the token is valid for four more.
     builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(16));
     let harness = builder
         .start_gateway(|options| {
@@ -190,7 +190,7 @@ async fn refresh(fall: &Fall) {
 }
 
 #[tokio::test]
-async fn no_request_waits_while_a_valid_token_exists_however_refreshes_fail() {
+async fn no_request_waits_for_a_failing_refresh_while_a_token_is_valid() {
     let wanted = ["503, a page", "an empty object with 200", "throttled for two hours", "a refusal full of escapes"];
     let falls: Vec<&Fall> = FALLS.iter().filter(|fall| wanted.contains(&fall.what)).collect();
     assert_eq!(falls.len(), wanted.len());
@@ -222,18 +222,18 @@ async fn no_request_waits_for_a_refresh_that_hangs() {
 }
 
 #[tokio::test]
-async fn one_stuck_credential_adds_no_wait_to_the_others() {
+async fn hanging_credential_does_not_delay_others() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}")));
     let harness = cold(builder, BY_HUB).await;
     wait_until("east is ready", async || (harness.credential("east").await["state"] == "ready").then_some(())).await;
     let before = waits(&harness.metrics().await);
-    // One worker serves both: what waits for west must not stand in the way of east.
+    // One worker serves both: calls that wait for west must not delay those to east.
     let mut stuck = harness.caller().await;
     let stuck = tokio::spawn(async move {
         stuck.post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", BROADCAST_BODY).await
     });
-    wait_until("it is in flight", async || {
+    wait_until("the call is in flight", async || {
         ((harness.metrics().await.sum("requests_in_flight", &[]) - 1.0).abs() < 0.1).then_some(())
     })
     .await;
@@ -247,9 +247,9 @@ async fn one_stuck_credential_adds_no_wait_to_the_others() {
 }
 
 #[tokio::test]
-async fn thousand_callers_of_a_cold_gateway_share_one_acquisition() {
+async fn thousand_callers_at_a_cold_start_share_one_acquisition() {
     raise_file_limit();
-    // Without TLS to the endpoint, whose handshakes are not what is looked at and would take the longest.
+    // Without TLS to the endpoint, because the handshakes would take most of the time.
     let mut settings = SandboxSettings::default();
     settings.endpoints.iter_mut().for_each(|endpoint| endpoint.tls = false);
     let builder = HarnessBuilder::with(settings).await;
@@ -264,7 +264,7 @@ async fn thousand_callers_of_a_cold_gateway_share_one_acquisition() {
     assert_eq!(harness.arrivals("east").len(), 1000);
 }
 
-/// Two thousand sockets and more are open at once in this process.
+/// This process has more than two thousand sockets open at once.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -272,7 +272,7 @@ fn raise_file_limit() {
 }
 
 #[tokio::test]
-async fn clock_ten_minutes_off_stops_no_secret_and_is_named_by_a_certificate() {
+async fn clock_skew_is_reported_for_certificates_and_does_not_stop_secrets() {
     for offset in [600, -600] {
         let builder = HarnessBuilder::start().await;
         builder.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = offset);
@@ -300,13 +300,13 @@ async fn clock_ten_minutes_off_stops_no_secret_and_is_named_by_a_certificate() {
 }
 
 #[tokio::test]
-async fn proxy_of_the_environment_sees_no_identity_request() {
+async fn identity_requests_ignore_proxy_variables() {
     let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", proxy.local_addr().unwrap());
     let environment = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
     let environment = environment.map(|name| (name, address.as_str()));
     let builder = HarnessBuilder::start().await;
-    // East asks Entra, west the metadata service as well.
+    // East uses Entra, west the metadata service as well.
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
     let gateway = Process::start(&["run", "--config", config], &environment, builder.folder.path()).await;

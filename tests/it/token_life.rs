@@ -1,5 +1,5 @@
-//! A token's life under bad weather: what was obtained serves until it expires, nothing expired is ever sent, and what
-//! the endpoint refuses is replaced once.
+//! The lifetime of tokens: a valid token is used until it expires, no expired token is sent, and a token that the
+//! endpoint refuses is replaced once.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -9,14 +9,14 @@ use signalr_gateway::sandbox::{Entry, Fault, FaultKind, Sandbox, TENANT_B};
 
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, request, wait_until};
 
-/// The gateway has one endpoint to go to, so that nothing is made good by another.
+/// One endpoint only, so that no other hides a failure.
 const EAST_ALONE: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
 
 fn live_for(sandbox: &Sandbox, seconds: u64) {
     sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(seconds));
 }
 
-/// Asserts that each request came with a token that had not expired when it had arrived.
+/// Asserts that each request arrived with a token that had not expired.
 fn assert_none_expired(arrivals: &[Entry]) {
     for arrival in arrivals {
         let expires = arrival.authorization.as_ref().unwrap().claims["exp"].as_u64().unwrap();
@@ -34,9 +34,9 @@ async fn harness_of_east_alone(builder: HarnessBuilder) -> Harness {
 }
 
 #[tokio::test]
-async fn outage_of_entra_costs_no_request_while_tokens_live() {
+async fn entra_outage_fails_no_request_while_tokens_are_valid() {
     let builder = HarnessBuilder::start().await;
-    // The refresh is due after half of it, and fails while the token lives.
+    // The refresh is due after half of the lifetime, and fails while the token is valid.
     live_for(&builder.sandbox, 16);
     let harness = harness_of_east_alone(builder).await;
     harness.sandbox.entra().faults().refuse().await;
@@ -56,7 +56,7 @@ async fn outage_of_entra_costs_no_request_while_tokens_live() {
 }
 
 #[tokio::test]
-async fn failing_refresh_leaves_the_token_in_service_and_says_so() {
+async fn failing_refresh_keeps_the_token_and_is_reported() {
     let builder = HarnessBuilder::start().await;
     live_for(&builder.sandbox, 12);
     let harness = harness_of_east_alone(builder).await;
@@ -74,7 +74,7 @@ async fn failing_refresh_leaves_the_token_in_service_and_says_so() {
 }
 
 #[tokio::test]
-async fn expired_token_never_leaves_and_service_comes_back_with_entra() {
+async fn expired_token_is_never_sent_and_service_recovers_with_entra() {
     let builder = HarnessBuilder::start().await;
     live_for(&builder.sandbox, 3);
     let harness = harness_of_east_alone(builder).await;
@@ -91,7 +91,7 @@ async fn expired_token_never_leaves_and_service_comes_back_with_entra() {
     let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=300).contains(&retry_after), "{retry_after}");
     assert!(refused.text().contains("nothing was sent"), "{}", refused.text());
-    wait_until("it is not ready", async || (harness.admin("/readyz").await.status == 503).then_some(())).await;
+    wait_until("the gateway is not ready", async || (harness.admin("/readyz").await.status == 503).then_some(())).await;
     assert_eq!(harness.arrivals("east").len(), served, "what was refused was not sent");
 
     harness.sandbox.entra().faults().clear().await;
@@ -106,7 +106,7 @@ async fn expired_token_never_leaves_and_service_comes_back_with_entra() {
 }
 
 #[tokio::test]
-async fn short_tokens_under_load_are_refreshed_in_time() {
+async fn refreshes_short_lived_tokens_in_time_under_load() {
     let builder = HarnessBuilder::start().await;
     live_for(&builder.sandbox, 3);
     let harness = harness_of_east_alone(builder).await;
@@ -135,7 +135,7 @@ async fn short_tokens_under_load_are_refreshed_in_time() {
 }
 
 #[tokio::test]
-async fn nobody_has_a_token_and_all_are_told_when_to_come_back() {
+async fn answers_503_with_retry_after_without_a_token() {
     let builder = HarnessBuilder::start().await;
     let after = FaultKind::status_after(429, Duration::from_secs(17));
     builder.sandbox.entra().faults().set(Fault::always(after));
@@ -156,12 +156,12 @@ async fn nobody_has_a_token_and_all_are_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn refused_token_is_replaced_and_the_request_sent_once_more_whole() {
+async fn replaces_a_refused_token_and_resends_the_complete_request() {
     let harness = harness_of_east_alone(HarnessBuilder::start().await).await;
     let faults = harness.endpoint("east").server.faults();
     let long: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     let mut caller = harness.caller().await;
-    // What a 401 asks for is done every five seconds at most, so each form of body has a laboratory's first.
+    // A 401 starts an acquisition every five seconds at most, so each form of body has its own harness.
     faults.set(Fault::times(1, FaultKind::status(401)));
     let pieces = long.chunks(10_000).map(Bytes::copy_from_slice).collect();
     let builder = request("POST", BROADCAST_PATH).header(CONTENT_TYPE, "application/octet-stream");
@@ -180,12 +180,12 @@ async fn refused_token_is_replaced_and_the_request_sent_once_more_whole() {
 }
 
 #[tokio::test]
-async fn second_refusal_is_the_callers_answer() {
+async fn passes_on_a_second_401() {
     let harness = harness_of_east_alone(HarnessBuilder::start().await).await;
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::status(401)));
     harness.broadcast().await.assert_status(401);
     assert_eq!(harness.arrivals("east").len(), 2);
-    // More refusals in a row do not bring Entra more requests.
+    // Further refusals cause no further requests to Entra.
     let asked = harness.sandbox.entra().journal().received();
     for _ in 0..20 {
         harness.broadcast().await.assert_status(401);
@@ -195,7 +195,7 @@ async fn second_refusal_is_the_callers_answer() {
 }
 
 #[tokio::test]
-async fn refusal_is_passed_on_when_entra_has_nothing_but_the_same_token() {
+async fn passes_on_a_401_when_entra_returns_the_same_token() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| directory.tokens.repeat = true);
     let harness = harness_of_east_alone(builder).await;
@@ -207,7 +207,7 @@ async fn refusal_is_passed_on_when_entra_has_nothing_but_the_same_token() {
 }
 
 #[tokio::test]
-async fn missing_role_is_not_mistaken_for_a_bad_token() {
+async fn passes_on_a_403_without_replacing_the_token() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| {
         let app = signalr_gateway::sandbox::APP_CLIENT_ID;
@@ -220,7 +220,7 @@ async fn missing_role_is_not_mistaken_for_a_bad_token() {
 }
 
 #[tokio::test]
-async fn token_with_no_life_left_is_not_used() {
+async fn does_not_use_a_token_that_is_already_expired() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| directory.tokens.expires_in = Some(0.into()));
     let harness = builder

@@ -1,5 +1,5 @@
-//! What people are told of a token that is refused: the log once for each change of state, the status page, a metric by
-//! cause, and callers without an id, but with who must act.
+//! How a refused token is reported: one log line per change of state, the status page, a metric by cause, and an answer
+//! to callers that names who must act and no ids.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +22,7 @@ fn asked(sandbox: &Sandbox) -> usize {
     sandbox.entra().journal().entries().iter().filter(|entry| entry.path().contains(TENANT_B)).count()
 }
 
-/// What the log says of east's token.
+/// Returns the log lines about east's token.
 fn lines(process: &Process) -> Vec<Value> {
     let log = process.log();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -30,7 +30,7 @@ fn lines(process: &Process) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
+async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
     let builder = HarnessBuilder::start().await;
     let (right, later) = (builder.sandbox.client_secret(), SystemTime::now() + Duration::from_secs(3600));
     let config = GatewayConfig { more: EAST_ALONE.to_owned(), ..GatewayConfig::default() };
@@ -39,17 +39,17 @@ async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
     let process = Process::start(&arguments, &[], builder.folder.path()).await;
     let status = async || Caller::connect(process.admin()).await.call("GET", "/status").await.json();
-    // A file that is written anew is tried at once.
+    // A file that changes is used at once.
     let try_again = async |content: &str| {
         let before = asked(&builder.sandbox);
-        // In one step, so that nobody reads half of it.
+        // By rename, so that the gateway never reads half of it.
         let half_done = files.secret.with_extension("part");
         std::fs::write(&half_done, content).unwrap();
         std::fs::set_permissions(&half_done, Permissions::from_mode(0o600)).unwrap();
         std::fs::rename(&half_done, &files.secret).unwrap();
-        wait_until("it was tried again", async || (asked(&builder.sandbox) > before).then_some(())).await;
+        wait_until("the token was requested again", async || (asked(&builder.sandbox) > before).then_some(())).await;
     };
-    wait_until("it was refused", async || (lines(&process).len() == 1).then_some(())).await;
+    wait_until("the refusal was logged", async || (lines(&process).len() == 1).then_some(())).await;
     for attempt in 0..2 {
         try_again(&format!("wrong {attempt}")).await;
     }
@@ -58,7 +58,7 @@ async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
         secret.expires = SystemTime::UNIX_EPOCH;
     });
     try_again(right.expose()).await;
-    wait_until("the other cause was told", async || (lines(&process).len() == 2).then_some(())).await;
+    wait_until("the other cause was logged", async || (lines(&process).len() == 2).then_some(())).await;
     let shown = status().await["credentials"][0].clone();
     assert_eq!(shown["state"], "unavailable", "{shown}");
     let told = shown["last_error"].as_str().unwrap();
@@ -70,7 +70,7 @@ async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
     assert!(counted >= 4.0, "each one is counted: {counted}");
     secret(&builder.sandbox, |secret| secret.expires = later);
     try_again(right.expose()).await;
-    wait_until("it is in service", async || (lines(&process).len() == 3).then_some(())).await;
+    wait_until("the token in use was logged", async || (lines(&process).len() == 3).then_some(())).await;
     assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "what is mended is not shown");
 
     let lines = lines(&process);
@@ -85,11 +85,11 @@ async fn refusal_is_logged_once_for_each_change_with_cause_and_remedy() {
     }
 }
 
-/// What is broken, and who is said to act.
+/// What is broken, and who must act.
 type Case = (fn(&Sandbox), &'static str);
 
 #[tokio::test]
-async fn caller_is_told_who_must_act_and_no_id() {
+async fn tells_callers_who_must_act_without_ids() {
     let cases: [Case; 5] = [
         (
             |sandbox| secret(sandbox, |secret| secret.expires = SystemTime::UNIX_EPOCH),

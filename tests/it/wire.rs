@@ -1,6 +1,6 @@
-//! What comes in over HTTP is judged as it came: a corpus of requests, byte for byte (`wire/requests.txt`), over HTTP/1.1, and
-//! over HTTP/2 what has a counterpart there, with TLS and without. The bytes that an endpoint received are the oracle: what is refused leaves no request there, and what is
-//! forwarded exactly one, framed by the gateway.
+//! A corpus of requests, byte for byte (`wire/requests.txt`), over HTTP/1.1, and over HTTP/2 where they have a
+//! counterpart, with and without TLS. The bytes at the endpoint decide: it receives nothing of a refused request, and
+//! exactly one request, framed by the gateway, of a forwarded one.
 
 mod corpus;
 mod endpoint;
@@ -16,7 +16,7 @@ use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, wait_until, with_t
 use corpus::{Case, Outcome};
 use endpoint::{Arrival, RecordingEndpoint};
 
-/// How many cases are under way at the same time.
+/// How many cases run at the same time.
 const AT_ONCE: usize = 24;
 
 struct Bench {
@@ -32,7 +32,7 @@ impl Bench {
         let port = endpoint.address.port();
         let listener = secure_listener(folder.path());
         let harness = Harness::start(|options| {
-            // Whichever is tried, the same endpoint receives it.
+            // Both names lead to the same endpoint.
             options.set("endpoints.east.url", &format!("http://127.0.0.1:{port}"));
             options.set("endpoints.west.url", &format!("http://localhost:{port}"));
             options.append_toml(&listener);
@@ -41,7 +41,7 @@ impl Bench {
         Self { harness, endpoint, folder }
     }
 
-    /// Stops the gateway, so that whatever it had to send has arrived, and returns what arrived.
+    /// Stops the gateway, so that everything it sent has arrived. Returns what the endpoint received.
     async fn finish(self) -> Vec<Arrival> {
         self.harness.shutdown().await.unwrap();
         wait_until("the endpoint's connections have ended", async || self.endpoint.has_ended().then_some(())).await;
@@ -49,10 +49,10 @@ impl Bench {
     }
 }
 
-/// Sends a case and holds the answers against it. Returns what is wrong.
+/// Sends a case and checks the answers. Returns what is wrong.
 async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
     let mut read = Vec::new();
-    // That it was refused in the middle of it is no error.
+    // The gateway may refuse the request before it is written completely.
     let _refused = with_timeout(&case.name, stream.write_all(&case.bytes)).await;
     let is_cut = case.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Broken | Outcome::Nothing));
     if is_cut {
@@ -91,7 +91,7 @@ async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Re
     }
 }
 
-/// Reads one answer, interim ones left out. `None` if the connection ends before it does.
+/// Reads the next final answer. Returns `None` if the connection ends first.
 async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_head: bool) -> Option<String> {
     with_timeout("an answer", async {
         loop {
@@ -119,7 +119,7 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_he
     .await
 }
 
-/// Holds what reached the endpoint against a case.
+/// Checks what the endpoint received of a case.
 fn judge(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
     let whole: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.is_whole).collect();
     let forwarded = case.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Forwarded { .. }));
@@ -156,7 +156,7 @@ enum Way {
 impl Way {
     const ALL: [Self; 4] = [Self::Http1, Self::Http1Tls, Self::Http2, Self::Http2Tls];
 
-    /// What the hubs of its cases begin with.
+    /// Returns the prefix of the hubs of its cases.
     fn prefix(self) -> &'static str {
         match self {
             Self::Http1 => "tcp",
@@ -168,7 +168,7 @@ impl Way {
 }
 
 impl Bench {
-    /// Sends a case. `None` if it cannot be sent so.
+    /// Sends a case. Returns `None` if it cannot be sent this way.
     async fn run(&self, case: &Case, way: Way) -> Option<Result<(), String>> {
         let plain = async || TcpStream::connect(self.harness.listener("default")).await.unwrap();
         let secure = async |alpn| secured(self.harness.listener("secure"), self.folder.path(), &[alpn]).await;
@@ -182,7 +182,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn every_request_of_the_corpus_is_forwarded_whole_or_refused() {
+async fn forwards_every_request_of_the_corpus_completely_or_refuses_it() {
     let cases = corpus::read();
     assert!(cases.len() >= 400, "{}", cases.len());
     let bench = Bench::start().await;
@@ -205,7 +205,7 @@ async fn every_request_of_the_corpus_is_forwarded_whole_or_refused() {
         }
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(strange.is_empty(), "something arrived that is of no case: {strange:#?}");
+    assert!(strange.is_empty(), "requests at the endpoint that belong to no case: {strange:#?}");
 }
 
 fn broadcast() -> String {
@@ -216,7 +216,7 @@ fn broadcast() -> String {
 }
 
 #[tokio::test]
-async fn caller_that_ends_its_side_behind_a_request_is_answered() {
+async fn answers_a_caller_that_closed_its_writing_half() {
     let folder = tempfile::tempdir().unwrap();
     let listener = secure_listener(folder.path());
     let harness = Harness::start(|options| {
@@ -226,14 +226,14 @@ async fn caller_that_ends_its_side_behind_a_request_is_answered() {
     let east = &harness.endpoint("east").server;
     let delay = || Fault::times(1, FaultKind::Delay { delay_ms: 400 }).on_path("/api/hubs");
 
-    // The answer comes long after the end was seen.
+    // The endpoint answers long after the caller closed its writing half.
     east.faults().set(delay());
     let mut raw = harness.raw_connection().await;
     raw.write(broadcast()).await.finish().await;
     raw.answer().await.expect("an answer").assert_status(202);
     assert!(raw.rest().await.is_empty());
 
-    // As many as were sent.
+    // As many answers as requests.
     let mut raw = harness.raw_connection().await;
     raw.write(broadcast().repeat(3)).await.finish().await;
     for _ in 0..3 {
@@ -252,7 +252,7 @@ async fn caller_that_ends_its_side_behind_a_request_is_answered() {
 }
 
 #[tokio::test]
-async fn call_whose_caller_has_closed_is_given_up_after_a_while() {
+async fn abandons_a_call_after_its_caller_closed() {
     let harness = Harness::start(|_| {}).await;
     let east = &harness.endpoint("east").server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
@@ -268,7 +268,7 @@ async fn call_whose_caller_has_closed_is_given_up_after_a_while() {
 }
 
 #[tokio::test]
-async fn refusals_before_the_parser_are_logged_and_counted_like_others() {
+async fn logs_and_counts_refusals_before_parsing() {
     let harness = Harness::start(|_| {}).await;
     for (request, status, kind) in [
         ("POST /api/hubs/chat/groups/a b/:send HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed"),
@@ -288,7 +288,7 @@ async fn refusals_before_the_parser_are_logged_and_counted_like_others() {
 }
 
 #[tokio::test]
-async fn broken_preface_is_not_answered_in_http1() {
+async fn does_not_answer_a_broken_http2_preface_in_http1() {
     let harness = Harness::start(|_| {}).await;
     for preface in ["PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "PRI * HTTP/2.0\r\nHost: localhost\r\n\r\n"] {
         let mut raw = harness.raw_connection().await;

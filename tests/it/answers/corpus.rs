@@ -1,28 +1,28 @@
-//! The answers: bytes, the section that says what they mean, and what is expected of the gateway.
+//! The corpus of answers: their bytes, the section of the RFC that they are about, and what the gateway must do.
 
-/// One answer.
+/// An answer of an endpoint.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// What says what is expected: sections of RFC 9110 ("semantics") and RFC 9112 ("syntax").
+    /// The sections of RFC 9110 ("semantics") and RFC 9112 ("syntax") that define the expected outcome.
     pub(super) source: &'static str,
     pub(super) method: &'static str,
     pub(super) answer: Vec<u8>,
-    /// Whether the endpoint closes the connection behind it.
+    /// Whether the endpoint closes the connection afterwards.
     pub(super) closes: bool,
     pub(super) expected: Expected,
-    /// Whether the connection carries the next request.
+    /// Whether the gateway reuses the connection.
     pub(super) is_kept: bool,
 }
 
-/// What callers get.
+/// What the caller receives.
 pub(super) enum Expected {
-    /// The endpoint's answer, and these headers; `None` for one that must not be there.
+    /// The endpoint's answer, with these headers; `None` for a header that must be absent.
     Read { status: u16, body: Vec<u8>, headers: &'static [(&'static str, Option<&'static str>)] },
-    /// 502: it cannot be read.
+    /// 502, because the answer is unreadable.
     Unreadable,
-    /// As unreadable, or cut off when the head was passed on before the fault came.
+    /// 502, or an incomplete answer if the head was passed on before the fault.
     Cut,
-    /// 502: there was no answer.
+    /// 502, because there was no answer.
     BrokenOff,
 }
 
@@ -33,7 +33,7 @@ fn case(name: &'static str, source: &'static str, answer: impl Into<Vec<u8>>, ex
     Case { name, source, method: "POST", answer: answer.into(), closes: false, expected, is_kept }
 }
 
-/// An answer that is read: 200 with this body, unless said otherwise.
+/// Returns a readable answer: 200 with this body, unless changed.
 fn read(name: &'static str, source: &'static str, answer: impl Into<Vec<u8>>, body: &str) -> Case {
     case(name, source, answer, Read { status: 200, body: body.into(), headers: &[] })
 }
@@ -42,7 +42,7 @@ fn unreadable(name: &'static str, source: &'static str, answer: impl Into<Vec<u8
     case(name, source, answer, Unreadable)
 }
 
-/// An answer whose body is faulty behind a head that is not.
+/// Returns an answer with a valid head and a malformed body.
 fn cut(name: &'static str, source: &'static str, answer: impl Into<Vec<u8>>) -> Case {
     case(name, source, answer, Cut)
 }
@@ -75,7 +75,7 @@ impl Case {
     }
 }
 
-/// A head with these lines, and what is behind it.
+/// Returns a 200 head with these lines, followed by `rest`.
 fn ok(lines: &str, rest: &str) -> String {
     format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n{rest}")
 }
@@ -84,7 +84,7 @@ fn chunked(rest: &str) -> String {
     ok("transfer-encoding: chunked", rest)
 }
 
-/// Every answer of the corpus.
+/// Returns all answers of the corpus.
 pub(super) fn all() -> Vec<Case> {
     [status_lines(), versions(), interim(), header_lines(), hop_by_hop(), lengths(), codings(), chunks(), bodies()]
         .into_iter()

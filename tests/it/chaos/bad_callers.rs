@@ -1,4 +1,4 @@
-//! Callers that do not finish, do not read or take their time, over HTTP/1.1 and HTTP/2.
+//! Callers that do not finish their requests, do not read, or are slow, over HTTP/1.1 and HTTP/2.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,34 +20,34 @@ use tokio::time::sleep;
 use super::calls::{Call, Kind, Outcome, digest};
 use crate::support::{RawConnection, request};
 
-/// The hubs that they send to: those of the endpoint that is well as well, whose calls must not suffer from them.
+/// Their hubs, including that of the endpoint without faults, whose calls must not be affected.
 const HUBS: [&str; 4] = ["both", "first", "weighted", "north"];
 
-/// A call whose answer nobody waited for, or that did not arrive whole at the gateway.
+/// A call whose caller did not wait for the answer or did not send it completely.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) call: Call,
     pub(super) how: How,
-    /// The status of the answer, where one came.
+    /// The status of the answer, if there was one.
     pub(super) status: Option<u16>,
 }
 
-/// What a caller does wrong.
+/// How a caller misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// Closes before the declared length was sent.
+    /// Closes before it has sent the declared length.
     TooShort,
     /// Closes between two chunks, or within one.
     CutChunks,
-    /// Sends a chunk size that is no number.
+    /// Sends a chunk size that is not a number.
     BadChunkSize,
-    /// Sends everything and resets the connection at once.
+    /// Sends the complete request and resets the connection at once.
     ResetsConnection,
-    /// Ends an HTTP/2 stream in the middle of its body.
+    /// Resets an HTTP/2 stream in the middle of its body.
     CutsStream,
-    /// Sends everything and resets the HTTP/2 stream.
+    /// Sends the complete request and resets the HTTP/2 stream.
     ResetsStream,
-    /// Sends many calls and reads no answer.
+    /// Sends many calls and reads no answers.
     NeverReads,
 }
 
@@ -62,13 +62,13 @@ impl How {
         Self::NeverReads,
     ];
 
-    /// Whether the gateway was sent the whole call.
+    /// Whether the caller sends the complete call.
     pub(super) fn is_whole(self) -> bool {
         matches!(self, Self::ResetsConnection | Self::ResetsStream | Self::NeverReads)
     }
 }
 
-/// One of them.
+/// A misbehaving caller.
 pub(super) struct BadCaller {
     dice: Rng,
     name: String,
@@ -85,7 +85,8 @@ impl BadCaller {
         Self { dice, name, gateway, count: 0, attempts: Vec::new(), outcomes: Vec::new() }
     }
 
-    /// Calls until it is over. The outcomes are those of slow calls, which are whole and read their answers.
+    /// Sends calls until `is_over`. The outcomes are those of slow calls, which are complete and whose answers are
+    /// read.
     pub(super) async fn make(mut self, is_over: Arc<AtomicBool>) -> (Vec<Attempt>, Vec<Outcome>) {
         let mut streams = connect(self.gateway).await;
         while !is_over.load(Ordering::Relaxed) {
@@ -138,7 +139,7 @@ impl BadCaller {
             0 => raw.reset(),
             _ if how == How::ResetsConnection => raw.reset(),
             1 => drop(raw),
-            // Half of the connection is still there for the answer.
+            // The caller can still read the answer.
             _ => status = raw.finish().await.next_answer("POST").await.map(|(answer, _)| answer.status.as_u16()),
         }
         self.attempts.push(Attempt { call, how, status });
@@ -191,7 +192,7 @@ impl BadCaller {
             raw.write(piece).await;
             sleep(Duration::from_millis(self.dice.u64(..150))).await;
         }
-        // An endpoint that breaks off its answer breaks off the caller's.
+        // If the endpoint breaks off its answer, so does the gateway.
         let answer = raw.next_answer("POST").await.and_then(|(answer, is_whole)| is_whole.then_some(answer));
         self.outcomes.push(Outcome { call, answer });
     }

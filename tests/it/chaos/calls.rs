@@ -1,4 +1,4 @@
-//! What callers send, numbered, and what they are told.
+//! The numbered calls of callers, and their answers.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::support::{Answer, Caller, Harness, request};
 
-/// The hubs, and the endpoints that the route of each leads to.
+/// The hubs, and the endpoints of each hub's route.
 pub(super) const HUBS: [(&str, &[&str]); 5] = [
     ("both", &["east", "west"]),
     ("any", &["east", "west"]),
@@ -21,17 +21,17 @@ pub(super) const HUBS: [(&str, &[&str]); 5] = [
     ("north", &["north"]),
 ];
 
-/// One client for each hub at each of its endpoints: user `ann`, in group `g`. Every message but those to single connections
-/// is for it.
+/// One client for each hub at each of its endpoints: user `ann` in group `g`. It receives every message except those to
+/// single connections.
 pub(super) struct World(HashMap<(&'static str, &'static str), Client>);
 
-/// A client that reads all the time: what it leaves unread for long, the service ends it for.
+/// A client that reads continuously, because the service disconnects slow readers.
 struct Client {
     id: String,
     asks: mpsc::Sender<oneshot::Sender<Vec<String>>>,
 }
 
-/// What a call asks for.
+/// The operation of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Broadcast,
@@ -47,7 +47,7 @@ pub(super) enum Kind {
 
 #[derive(Clone, Debug)]
 pub(super) struct Call {
-    /// In the body and in `x-request-id`.
+    /// The id, in the body and in `x-request-id`.
     pub(super) id: String,
     pub(super) hub: &'static str,
     pub(super) kind: Kind,
@@ -58,17 +58,17 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) call: Call,
-    /// The answer, or nothing where it broke off on its way.
+    /// The answer, or `None` if it broke off.
     pub(super) answer: Option<Answer>,
 }
 
-/// The SHA-256 of a body, as journals write it.
+/// Returns the SHA-256 of a body in the format of the journals.
 pub(super) fn digest(body: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
     digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// One caller's calls.
+/// The calls of one caller.
 pub(super) struct Calls {
     dice: Rng,
     name: String,
@@ -95,7 +95,7 @@ impl World {
         Self(clients)
     }
 
-    /// The ids of the messages that arrived at each client since the last look.
+    /// Takes the ids of the messages that each client received.
     pub(super) async fn arrived(&self) -> HashMap<(&'static str, &'static str), Vec<String>> {
         let mut arrived = HashMap::new();
         for (place, client) in &self.0 {
@@ -112,7 +112,7 @@ impl Client {
         tokio::spawn(async move {
             let mut ids = Vec::new();
             loop {
-                // What is asked is answered when nothing waits any more.
+                // Answers a request for the ids once nothing is queued.
                 tokio::select! {
                     biased;
                     delivery = connection.recv() => {
@@ -153,7 +153,7 @@ impl Calls {
         Self { dice, name, connections }
     }
 
-    /// Calls until it is over.
+    /// Sends calls until `is_over`.
     pub(super) async fn make(mut self, gateway: SocketAddr, is_over: Arc<AtomicBool>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut caller = Caller::connect(gateway).await;
@@ -177,7 +177,7 @@ impl Calls {
             0..4 => Kind::Broadcast,
             4 => Kind::ToUser,
             5 => Kind::ToGroup,
-            // Where one endpoint is chosen, it may not be the connection's.
+            // A route that chooses one endpoint may choose another than that of the connection.
             6 if hub == "both" => Kind::ToConnection(if self.dice.bool() { "east" } else { "west" }),
             6 if hub == "north" => Kind::ToConnection("north"),
             6 | 7 => Kind::UserExists,
@@ -207,7 +207,7 @@ impl Calls {
             Kind::Leave => ("DELETE", "users/bob/groups/h".to_owned()),
         };
         let body = if call.kind.is_message() {
-            // Some do not fit the buffers of a socket.
+            // Some bodies are larger than the buffers of a socket.
             let more = if self.dice.u8(..40) == 0 { 300_000 } else { 10 };
             format!("{{\"target\":\"t\",\"arguments\":[\"{}\",\"{}\"]}}", call.id, "x".repeat(more))
         } else {

@@ -1,17 +1,17 @@
-//! What goes wrong, by dice.
+//! Random faults.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use signalr_gateway::sandbox::{Fault, FaultKind, Sandbox, Server};
 
-/// The servers that are in trouble.
+/// Returns the servers that have faults.
 fn victims(sandbox: &Sandbox) -> [&Server; 4] {
     let endpoint = |name| &sandbox.endpoint(name).unwrap().server;
     [endpoint("east"), endpoint("west"), sandbox.entra(), sandbox.imds()]
 }
 
-/// A while in which some servers are in trouble, and then not any more.
+/// Gives some servers faults for a while, then clears them.
 pub(super) async fn round(sandbox: &Sandbox, dice: &mut Rng) {
     let [east, west, entra, imds] = victims(sandbox);
     for endpoint in [east, west] {
@@ -34,7 +34,7 @@ pub(super) async fn round(sandbox: &Sandbox, dice: &mut Rng) {
     }
     tokio::time::sleep(Duration::from_millis(dice.u64(100..700))).await;
     clear(sandbox).await;
-    // A restart that is over before anybody's patience is.
+    // A restart that ends before any timeout.
     if dice.u8(..4) == 0 {
         let endpoint = if dice.bool() { east } else { west };
         endpoint.faults().refuse().await;
@@ -58,7 +58,7 @@ fn of_endpoint(dice: &mut Rng) -> Fault {
     };
     let kind = match dice.u8(..14) {
         0 => FaultKind::Delay { delay_ms: dice.u64(1..200) },
-        // Whoever it happens to waits long, so it happens to few.
+        // Rare, because each occurrence makes a caller wait long.
         1 => return Fault::times(1, FaultKind::Hang),
         2 => FaultKind::Reset,
         3 => FaultKind::ResetBeforeBody,

@@ -1,4 +1,4 @@
-//! Holds what callers were told against what arrived.
+//! Compares the answers to callers with what arrived.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -9,18 +9,18 @@ use super::bad_callers::Attempt;
 use super::calls::{Call, HUBS, Kind, Outcome, World};
 use crate::support::Harness;
 
-/// What came to pass in all epochs.
+/// The results of all epochs.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     calls: usize,
     messages: usize,
     accepted: usize,
     attempts: usize,
-    /// By what callers saw.
+    /// Counts by outcome.
     outcomes: BTreeMap<String, usize>,
 }
 
-/// Failures of the gateway's own that faults of endpoints and Entra may bring about.
+/// Errors of the gateway that faults of endpoints and Entra may cause.
 const OWN: [(u16, &str); 5] = [
     (502, "upstream_broken"),
     (502, "partial_delivery"),
@@ -28,14 +28,14 @@ const OWN: [(u16, &str); 5] = [
     (503, "token_unavailable"),
     (504, "deadline"),
 ];
-/// What the endpoints were told to answer.
+/// Statuses that faults make endpoints answer.
 const THEIRS: [u16; 6] = [401, 408, 429, 500, 502, 503];
 
-/// What one epoch left behind.
+/// What endpoints and clients received in one epoch.
 struct Evidence {
-    /// How often a message arrived, by endpoint and id.
+    /// How often each message arrived, by endpoint and id.
     deliveries: HashMap<(&'static str, String), usize>,
-    /// What an endpoint received, by endpoint and id.
+    /// The requests that arrived, by endpoint and id.
     entries: HashMap<(&'static str, String), Vec<Entry>>,
 }
 
@@ -57,7 +57,7 @@ impl Tally {
         harness.clear_arrivals();
     }
 
-    /// Whether enough has happened for the run to show something.
+    /// Whether every relevant outcome has occurred.
     pub(super) fn has_seen_enough(&self) -> bool {
         self.accepted > 100
             && ["502 partial_delivery", "404 not there"].iter().all(|kind| self.outcomes.contains_key(*kind))
@@ -90,7 +90,7 @@ impl Evidence {
         Self { deliveries, entries }
     }
 
-    /// Every endpoint has received the tokens of its own tenant, and those of no other: `north` has its access key.
+    /// Asserts that every endpoint received only tokens of its own tenant. `north` has an access key.
     fn tokens_stay_with_their_tenants(&self) {
         for ((endpoint, id), entries) in &self.entries {
             let tenant = match *endpoint {
@@ -107,7 +107,8 @@ impl Evidence {
         }
     }
 
-    /// What was not sent whole is at no endpoint a whole call, and is not accepted; the rest arrives once at most.
+    /// Checks that an incomplete call is complete at no endpoint and is not accepted, and that a complete one arrived
+    /// at most once.
     fn judge_attempt(&self, Attempt { call, how, status }: &Attempt) -> Result<(), String> {
         let endpoints = HUBS.iter().find(|(hub, _)| *hub == call.hub).unwrap().1;
         if how.is_whole() {
@@ -125,7 +126,7 @@ impl Evidence {
         }
     }
 
-    /// Says what the caller saw, or what must not be.
+    /// Returns what the caller saw, or an error if that contradicts what arrived.
     fn judge(&self, Outcome { call, answer }: &Outcome) -> Result<String, String> {
         let endpoints = HUBS.iter().find(|(hub, _)| *hub == call.hub).unwrap().1;
         self.never_twice(call, endpoints)?;
@@ -159,13 +160,13 @@ impl Evidence {
         self.deliveries.get(&(endpoint, call.id.clone())).copied().unwrap_or(0)
     }
 
-    /// What an endpoint received of a call, but for what it refused for its token.
+    /// Returns the requests of a call at an endpoint, without those refused for their token.
     fn attempts(&self, endpoint: &'static str, call: &Call) -> Vec<&Entry> {
         let entries = self.entries.get(&(endpoint, call.id.clone()));
         entries.into_iter().flatten().filter(|entry| entry.status != Some(401)).collect()
     }
 
-    /// A message comes to an endpoint once at most, whatever became of it, and to no endpoint that its route does not have.
+    /// Checks that a message arrived at most once at each endpoint of its route, and at no other.
     fn never_twice(&self, call: &Call, endpoints: &[&'static str]) -> Result<(), String> {
         for endpoint in ["east", "west", "north"] {
             let (attempts, deliveries) = (self.attempts(endpoint, call), self.deliveries(endpoint, call));
@@ -211,7 +212,7 @@ impl Evidence {
     }
 }
 
-/// The endpoint that is well serves every call.
+/// The endpoint without faults must serve every call.
 fn not_of_north(call: &Call, seen: String) -> Result<String, String> {
-    if call.hub == "north" { Err(format!("{seen} at the endpoint that is well")) } else { Ok(seen) }
+    if call.hub == "north" { Err(format!("{seen} at the endpoint without faults")) } else { Ok(seen) }
 }

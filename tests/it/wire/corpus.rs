@@ -1,18 +1,18 @@
-//! Reads `requests.txt`, whose head says how it is written.
+//! Parses `requests.txt`. Its head describes the format.
 
 /// One case.
 #[derive(Clone)]
 pub(super) struct Case {
-    /// RFC, section and name.
+    /// The RFC, its section and a name.
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
     pub(super) outcomes: Vec<Outcome>,
-    /// The hub that is its own, in place of `chat`: it tells whose a request is that arrives.
+    /// Its own hub instead of `chat`, which identifies its requests at the endpoint.
     pub(super) hub: String,
     number: usize,
 }
 
-/// What becomes of a request.
+/// The expected outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Forwarded { target: Option<String>, body: Option<Vec<u8>>, without: Option<String> },
@@ -40,7 +40,7 @@ impl Outcome {
             "end" => Self::End,
             "202" => {
                 let (mut target, mut body, mut without) = (None, None, None);
-                // A body may have spaces in it.
+                // A body may contain spaces.
                 let rest = text.strip_prefix("202").unwrap().trim();
                 let (options, given) =
                     rest.split_once("body=").map_or((rest, None), |(before, body)| (before, Some(body)));
@@ -61,7 +61,7 @@ impl Outcome {
 }
 
 impl Case {
-    /// Returns it with a hub of its own.
+    /// Returns the case with its own hub.
     pub(super) fn numbered(&self, prefix: &str) -> Self {
         let hub = format!("{prefix}{:04}", self.number);
         let renamed = |text: &[u8]| replace(text, b"/hubs/chat", format!("/hubs/{hub}").as_bytes());
@@ -75,7 +75,7 @@ impl Case {
         case
     }
 
-    /// The target as it was sent.
+    /// Returns the target that is sent.
     pub(super) fn target(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes).into_owned();
         text.trim_start().split(' ').nth(1).unwrap().to_owned()
@@ -103,7 +103,7 @@ pub(super) fn read() -> Vec<Case> {
     cases
 }
 
-/// The bytes that a line stands for.
+/// Returns the bytes of a line.
 fn bytes(line: &str) -> Vec<u8> {
     let (text, end) = match line.strip_suffix('\\') {
         Some(text) if !text.ends_with('\\') => (text, ""),
@@ -114,7 +114,7 @@ fn bytes(line: &str) -> Vec<u8> {
     bytes
 }
 
-/// Replaces what stands in braces.
+/// Expands the expressions in braces.
 fn expanded(text: &str) -> String {
     let Some((before, rest)) = text.split_once('{') else { return text.to_owned() };
     let Some((what, after)) = rest.split_once('}') else { return text.to_owned() };

@@ -1,5 +1,5 @@
-//! An endpoint that records what reaches it, byte for byte, and reads it by the letter: a request counts as whole only if any
-//! server would take it for one.
+//! An endpoint that records requests byte for byte and parses them strictly: a request is complete only if every server
+//! would accept it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What arrived: a request, or the part of one that came before the connection ended.
+/// A request, or the part of one that arrived before the connection ended.
 #[derive(Clone, Debug)]
 pub(super) struct Arrival {
     head: String,
@@ -21,7 +21,7 @@ impl Arrival {
         self.head.contains(&format!("/hubs/{hub}"))
     }
 
-    /// The value of a header.
+    /// Returns the value of a header.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (found, value) = line.split_once(": ")?;
@@ -65,7 +65,7 @@ impl RecordingEndpoint {
         *self.shared.connections.lock().unwrap() == 0
     }
 
-    /// What arrived; the gateway's health probes are left out.
+    /// Returns what arrived, without health probes.
     pub(super) fn arrivals(&self) -> Vec<Arrival> {
         let arrivals = self.shared.arrivals.lock().unwrap();
         arrivals.iter().filter(|arrival| !arrival.head.contains(" /api/health")).cloned().collect()
@@ -97,7 +97,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) {
     }
 }
 
-/// The request at the front, if it is whole, and where it ends.
+/// Parses the first request. Returns it and its length, or `None` if it is incomplete.
 fn request(bytes: &[u8]) -> Option<(Arrival, usize)> {
     let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
@@ -125,7 +125,7 @@ fn request(bytes: &[u8]) -> Option<(Arrival, usize)> {
     Some((Arrival { head, target, body, is_whole: true }, head_end + length))
 }
 
-/// The data of chunks, and where they end.
+/// Decodes a chunked body. Returns its data and encoded length, or `None` if it is incomplete.
 fn chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut data, mut at) = (Vec::new(), 0);
     loop {

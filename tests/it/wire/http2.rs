@@ -1,5 +1,5 @@
-//! The cases of the corpus that mean something in HTTP/2, sent by it: paths, hosts, headers and bodies. What is about lines and
-//! framing has no counterpart there.
+//! Sends the cases of the corpus over HTTP/2: paths, hosts, headers and bodies. Cases about lines and framing have no
+//! counterpart there.
 
 use bytes::Bytes;
 use http::Request;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::corpus::{Case, Outcome};
 use crate::support::with_timeout;
 
-/// Headers that HTTP/2 does not have (RFC 9113 section 8.2.2), or that frame the body.
+/// Headers that HTTP/2 forbids (RFC 9113 section 8.2.2), or that frame the body.
 const OF_HTTP1: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -24,7 +24,7 @@ const OF_HTTP1: [&str; 9] = [
     "expect",
 ];
 
-/// Makes the request of a case, if HTTP/2 has such a request.
+/// Returns the request of a case, if HTTP/2 can express it.
 pub(super) fn request(case: &Case) -> Option<Request<Full<Bytes>>> {
     let is_of_size = case.name.starts_with("6585") || case.name.ends_with("33 letters");
     if case.outcomes.len() != 1 || is_of_size {
@@ -61,7 +61,7 @@ pub(super) fn request(case: &Case) -> Option<Request<Full<Bytes>>> {
     (is_framed && is_whole && lengths <= 1).then_some(request)
 }
 
-/// Sends a case and holds the answer against it. Returns what is wrong.
+/// Sends a case and checks the answer. Returns what is wrong.
 pub(super) async fn run(
     case: &Case,
     request: Request<Full<Bytes>>,
@@ -74,7 +74,7 @@ pub(super) async fn run(
     let is_refused = matches!(case.outcomes.first(), Some(Outcome::Refused { .. }));
     let answer = match with_timeout(&case.name, sender.send_request(request)).await {
         Ok(answer) => answer,
-        // What HTTP/2 itself calls malformed resets the stream.
+        // A request that is malformed in HTTP/2 itself resets the stream.
         Err(_reset) if is_refused => return Ok(()),
         Err(err) => return Err(err.to_string()),
     };
