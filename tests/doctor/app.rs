@@ -1,5 +1,4 @@
-//! Rows about the app registration, its enterprise application, its secret and certificate, and what the configuration says of
-//! them.
+//! Rows about the app registration, its enterprise application, its secret and certificate, and their configuration.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +33,7 @@ pub(super) const ROWS: &[Row] = {
             "credentials.east.cloud",
         ),
         row(
-            "the client id is nobody's",
+            "the client id does not exist",
             By::ClientSecret,
             |b| b.rewrite(APP_CLIENT_ID, "0a990000-0000-4000-8000-0000000000ff"),
             Step::EnterpriseApplication,
@@ -66,7 +65,7 @@ pub(super) const ROWS: &[Row] = {
             "app registration itself is disabled",
         ),
         row(
-            "the app is gone from its own tenant",
+            "the app was deleted from its own tenant",
             By::ClientSecret,
             |b| edit(b, |d| d.applications.clear()),
             Step::EnterpriseApplication,
@@ -144,7 +143,7 @@ pub(super) const ROWS: &[Row] = {
             "openssl x509 -in",
         ),
         row(
-            "the certificate's file is no PEM",
+            "the certificate's file is not PEM",
             By::ClientCertificate,
             |b| std::fs::write(&b.files.certificate, [0x30, 0x82, 1, 2]).unwrap(),
             Step::Proof,
@@ -197,7 +196,7 @@ pub(super) const ROWS: &[Row] = {
             "openssl x509 -in",
         ),
         row(
-            "the certificate was renewed on this host alone",
+            "the certificate was renewed on this host only",
             By::ClientCertificate,
             |b| b.write_certificate(&ClientCertificate::generate_another(Duration::from_secs(3600)).unwrap()),
             Step::AppProof,

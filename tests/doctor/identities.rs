@@ -1,4 +1,4 @@
-//! Rows about identities that stand in for a secret: federated credentials, assertions, managed identities.
+//! Rows about identities that replace a secret: federated credentials, assertions, managed identities.
 
 use std::time::SystemTime;
 
@@ -9,18 +9,18 @@ use signalr_gateway::sandbox::{
     LOCAL_IDENTITY_CLIENT_ID, TENANT_A, TENANT_C,
 };
 
-use super::bench::Bench;
+use super::setup::Setup;
 use super::table::{Row, edit, row};
 
-/// Writes an assertion of the external issuer that differs in one claim.
-fn assert_with(bench: &Bench, claim: &str, value: serde_json::Value) {
+/// Writes an assertion of the external issuer with one changed claim.
+fn assert_with(setup: &Setup, claim: &str, value: serde_json::Value) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let mut claims = json!({
         "iss": EXTERNAL_ISSUER, "sub": EXTERNAL_SUBJECT, "aud": "api://AzureADTokenExchange",
         "iat": now, "nbf": now, "exp": now + 3600,
     });
     claims[claim] = value;
-    std::fs::write(&bench.files.assertion, bench.sandbox.external_token(&claims).unwrap()).unwrap();
+    std::fs::write(&setup.files.assertion, setup.sandbox.external_token(&claims).unwrap()).unwrap();
 }
 
 pub(super) const ROWS: &[Row] = {
@@ -94,7 +94,7 @@ pub(super) const ROWS: &[Row] = {
             "federated-credential create --id 0a990000",
         ),
         row(
-            "the subject differs by case alone",
+            "the subject differs only in case",
             By::FederatedFile,
             |b| {
                 edit(b, |d| {
@@ -165,7 +165,7 @@ pub(super) const ROWS: &[Row] = {
             "az vm identity assign",
         ),
         row(
-            "this is not a host of Azure",
+            "the host is not in Azure",
             By::FederatedIdentity,
             |b| {
                 let imds = b.sandbox.imds().url();
@@ -200,7 +200,7 @@ pub(super) const ROWS: &[Row] = {
             "user-assigned managed identity",
         ),
         row(
-            "the identity is asked for an audience that nobody has",
+            "the requested audience does not exist",
             By::FederatedIdentity,
             |b| b.rewrite("api://AzureADTokenExchange\"", "api://Other\""),
             Step::Configuration,

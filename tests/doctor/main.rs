@@ -1,11 +1,11 @@
-//! The doctor against the sandbox: each test breaks one step of the cross-tenant set-up, and the doctor names that step and
-//! no other, with what mends it.
+//! `doctor` against the sandbox: each row breaks one step of the cross-tenant setup, and the doctor must report that
+//! step, no other, and how to repair it.
 #![cfg(feature = "sandbox")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where something is not as it says")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed expectation ends the test")]
 
 mod app;
-mod bench;
 mod command;
 mod identities;
 mod service;
+mod setup;
 mod table;

@@ -1,4 +1,4 @@
-//! Rows about the ways to Entra and to the endpoint, and about what the endpoint's tenant allows.
+//! Rows about the connections to Entra and to the endpoint, and about what the endpoint's tenant allows.
 
 use std::time::Duration;
 
@@ -170,7 +170,7 @@ pub(super) const ROWS: &[Row] = {
             "az signalr list",
         ),
         row(
-            "the resource is closed to the REST API alone",
+            "the resource's network rules exclude only the REST API",
             By::ClientSecret,
             |b| {
                 let closed = Fault::always(FaultKind::html(403)).on_path("/api/hubs");
@@ -180,14 +180,14 @@ pub(super) const ROWS: &[Row] = {
             "--allow RESTAPI",
         ),
         row(
-            "the endpoint is not well",
+            "the endpoint is unhealthy",
             By::ClientSecret,
             |b| b.sandbox.endpoint("east").unwrap().server.faults().set(Fault::always(FaultKind::status(500))),
             Step::EndpointNetwork,
             "public network",
         ),
         row(
-            "the host is not a SignalR resource's",
+            "the host is not a SignalR resource",
             By::ClientSecret,
             |b| {
                 let (east, entra) = (b.sandbox.endpoint("east").unwrap().url(), b.sandbox.entra().url());
@@ -197,7 +197,7 @@ pub(super) const ROWS: &[Row] = {
             "endpoints.east.url",
         ),
         row(
-            "the host says yes to everything",
+            "the host answers 200 to everything",
             By::ClientSecret,
             |b| b.sandbox.endpoint("east").unwrap().server.faults().set(Fault::always(FaultKind::status(200))),
             Step::Configuration,

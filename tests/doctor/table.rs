@@ -1,4 +1,5 @@
-//! The table: what is broken, by which credential it shows, the step that the doctor must name, and what must mend it.
+//! Runs all rows: what is broken, the credential that shows it, the step that the doctor must report, and a part of the
+//! remediation.
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -8,18 +9,18 @@ use signalr_gateway::sandbox::{
     APP_CLIENT_ID, CredentialChoice, Directory, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, Fault, FaultKind, TENANT_B,
 };
 
-use super::bench::Bench;
+use super::setup::Setup;
 use super::{app, identities, service};
 
-type Break = fn(&mut Bench);
+type Break = fn(&mut Setup);
 
 pub(super) struct Row {
     what: &'static str,
     by: CredentialChoice,
     breaks: Break,
     step: SetupStep,
-    /// A part of what mends it.
-    mend: &'static str,
+    /// A part of the remediation.
+    remediation: &'static str,
 }
 
 pub(super) const fn row(
@@ -27,54 +28,54 @@ pub(super) const fn row(
     by: CredentialChoice,
     breaks: Break,
     step: SetupStep,
-    mend: &'static str,
+    remediation: &'static str,
 ) -> Row {
-    Row { what, by, breaks, step, mend }
+    Row { what, by, breaks, step, remediation }
 }
 
-pub(super) fn edit(bench: &Bench, change: impl FnOnce(&mut Directory)) {
-    bench.sandbox.directory().edit(change);
+pub(super) fn edit(setup: &Setup, change: impl FnOnce(&mut Directory)) {
+    setup.sandbox.directory().edit(change);
 }
 
-/// All that is said of what mends it.
-fn mends(broken: &Broken) -> String {
+/// Returns the whole remediation as text.
+fn remediation_text(broken: &Broken) -> String {
     let lines = broken.mend.iter().flat_map(|mend| [mend.note.clone(), mend.command.clone().unwrap_or_default()]);
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Breaks one thing and returns what is wrong with what the doctor says of it.
-async fn try_out(row: &Row) -> Option<String> {
-    let mut bench = Bench::new(row.by).await;
-    (row.breaks)(&mut bench);
-    let finding = bench.examine().await;
+/// Breaks one thing. Returns what is wrong with the doctor's report.
+async fn check_row(row: &Row) -> Option<String> {
+    let mut setup = Setup::new(row.by).await;
+    (row.breaks)(&mut setup);
+    let finding = setup.examine().await;
     match &finding.broken {
         None => Some(format!("{}: nothing is broken: {finding:#?}", row.what)),
         Some(broken) if broken.step != row.step => {
             Some(format!("{}: {} in place of {}: {}", row.what, broken.step, row.step, broken.came_back))
         }
         Some(broken) if broken.came_back.is_empty() || broken.tried.is_empty() => {
-            Some(format!("{}: says too little: {broken:#?}", row.what))
+            Some(format!("{}: incomplete report: {broken:#?}", row.what))
         }
-        Some(broken) if !mends(broken).contains(row.mend) => {
-            Some(format!("{}: no `{}` in what mends it:\n{}", row.what, row.mend, mends(broken)))
+        Some(broken) if !remediation_text(broken).contains(row.remediation) => {
+            Some(format!("{}: no `{}` in the remediation:\n{}", row.what, row.remediation, remediation_text(broken)))
         }
         Some(_) => None,
     }
 }
 
 #[tokio::test]
-async fn names_the_broken_step_and_what_mends_it() {
+async fn reports_the_broken_step_and_its_remediation() {
     let rows: Vec<&Row> = app::ROWS.iter().chain(identities::ROWS).chain(service::ROWS).collect();
     assert!(rows.len() >= 60);
     let total = rows.len();
-    // Side by side, since most of the time is spent on waiting between tries.
-    let wrong = futures_util::stream::iter(rows).map(try_out).buffer_unordered(8);
+    // Concurrently, because most of the time is spent waiting between attempts.
+    let wrong = futures_util::stream::iter(rows).map(check_row).buffer_unordered(8);
     let wrong: Vec<String> = wrong.filter_map(async |wrong| wrong).collect().await;
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), total, wrong.join("\n"));
 }
 
 #[tokio::test]
-async fn finds_nothing_broken_in_a_whole_set_up() {
+async fn finds_nothing_broken_in_a_correct_setup() {
     for by in [
         CredentialChoice::ClientSecret,
         CredentialChoice::ClientCertificate,
@@ -87,18 +88,18 @@ async fn finds_nothing_broken_in_a_whole_set_up() {
         CredentialChoice::AccessKey,
         CredentialChoice::TokenFile,
     ] {
-        let finding = Bench::new(by).await.examine().await;
+        let finding = Setup::new(by).await.examine().await;
         assert!(finding.broken.is_none(), "{by:?}: {finding:#?}");
         assert!(finding.checks.len() >= 3, "{by:?}: {finding:#?}");
     }
 }
 
 #[tokio::test]
-async fn the_command_is_filled_in_with_what_was_presented() {
-    let bench = Bench::new(CredentialChoice::FederatedFile).await;
-    edit(&bench, |directory| directory.application_mut(APP_CLIENT_ID).unwrap().federated.clear());
-    let broken = bench.examine().await.broken.unwrap();
-    let command = mends(&broken);
+async fn remediation_command_contains_the_presented_values() {
+    let setup = Setup::new(CredentialChoice::FederatedFile).await;
+    edit(&setup, |directory| directory.application_mut(APP_CLIENT_ID).unwrap().federated.clear());
+    let broken = setup.examine().await.broken.unwrap();
+    let command = remediation_text(&broken);
     for part in [APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, "api://AzureADTokenExchange"] {
         assert!(command.contains(part), "{command}");
     }
@@ -106,33 +107,33 @@ async fn the_command_is_filled_in_with_what_was_presented() {
 }
 
 #[tokio::test]
-async fn a_missing_role_is_assigned_to_the_object_id_of_the_token() {
-    let bench = Bench::new(CredentialChoice::ClientSecret).await;
-    let object_id = bench.sandbox.directory().edit(|directory| {
+async fn missing_role_is_assigned_to_the_tokens_object_id() {
+    let setup = Setup::new(CredentialChoice::ClientSecret).await;
+    let object_id = setup.sandbox.directory().edit(|directory| {
         let principal = directory.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap();
         principal.roles.clear();
         principal.object_id.clone()
     });
-    let broken = bench.examine().await.broken.unwrap();
+    let broken = setup.examine().await.broken.unwrap();
     let command = broken.mend[0].command.clone().unwrap();
     assert!(command.starts_with("az role assignment create") && command.contains(&object_id), "{command}");
 }
 
 #[tokio::test]
-async fn an_entra_that_hangs_is_named_in_time() {
-    let bench = Bench::new(CredentialChoice::ClientSecret).await;
-    bench.sandbox.entra().faults().set(Fault::always(FaultKind::Hang));
-    // The bench gives the doctor fifteen seconds.
-    let broken = bench.examine().await.broken.unwrap();
+async fn reports_a_hanging_entra_in_time() {
+    let setup = Setup::new(CredentialChoice::ClientSecret).await;
+    setup.sandbox.entra().faults().set(Fault::always(FaultKind::Hang));
+    // `examine` times out after fifteen seconds.
+    let broken = setup.examine().await.broken.unwrap();
     assert_eq!(broken.step, SetupStep::IdentityEndpoint, "{broken:#?}");
 }
 
 #[tokio::test]
-async fn claims_move_no_cursor_though_nobody_has_verified_them() {
-    let bench = Bench::new(CredentialChoice::TokenFile).await;
+async fn escapes_control_characters_of_unverified_claims() {
+    let setup = Setup::new(CredentialChoice::TokenFile).await;
     let claims = json!({ "iss": "a\u{1b}[2Jb", "exp": 4_000_000_000_u64 });
-    std::fs::write(bench.file("east-token"), bench.sandbox.external_token(&claims).unwrap()).unwrap();
-    let finding = bench.examine().await;
+    std::fs::write(setup.file("east-token"), setup.sandbox.external_token(&claims).unwrap()).unwrap();
+    let finding = setup.examine().await;
     let shown = finding.checks.iter().find(|check| check.what == "iss").unwrap();
     assert_eq!(shown.result, "a [2Jb");
 }

@@ -1,4 +1,4 @@
-//! A sandbox with one endpoint under examination, and what a row of the table may break.
+//! A sandbox with one endpoint that `doctor` examines, and helpers to break it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use signalr_gateway::gateway::Settings;
 use signalr_gateway::metrics::Metrics;
 use signalr_gateway::sandbox::{ClientCertificate, CredentialChoice, Files, GatewayConfig, Sandbox, SandboxSettings};
 
-/// What a row may break: the directory, the servers, the files and the configuration.
-pub(crate) struct Bench {
+/// A setup that a row may break: the directory, the servers, the files and the configuration.
+pub(crate) struct Setup {
     pub(crate) sandbox: Sandbox,
     pub(crate) files: Files,
-    /// What the configuration said while everything was whole.
+    /// The settings before anything was broken.
     before: Settings,
     _folder: tempfile::TempDir,
 }
 
-impl Bench {
-    /// A whole set-up whose endpoint `east` has the given credential.
+impl Setup {
+    /// Starts a correct setup whose endpoint `east` has the given credential.
     pub(crate) async fn new(choice: CredentialChoice) -> Self {
         let sandbox = Sandbox::start(SandboxSettings::default()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -29,35 +29,35 @@ impl Bench {
         Self { sandbox, files, before, _folder: folder }
     }
 
-    /// Changes the text of the configuration file.
+    /// Replaces text of the configuration file.
     pub(crate) fn rewrite(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(&self.files.config).unwrap();
         assert!(text.contains(from), "the configuration has no {from}:\n{text}");
         std::fs::write(&self.files.config, text.replace(from, to)).unwrap();
     }
 
-    /// Changes the first place of it alone.
+    /// Replaces the first occurrence of a text of the configuration file.
     pub(crate) fn rewrite_first(&self, from: &str, to: &str) {
         let text = std::fs::read_to_string(&self.files.config).unwrap();
         assert!(text.contains(from), "the configuration has no {from}:\n{text}");
         std::fs::write(&self.files.config, text.replacen(from, to, 1)).unwrap();
     }
 
-    /// Puts another certificate and key into the file.
+    /// Writes another certificate and key into the file.
     pub(crate) fn write_certificate(&self, certificate: &ClientCertificate) {
         let pem = format!("{}{}", certificate.certificate_pem(), certificate.key_pem());
         std::fs::write(&self.files.certificate, pem).unwrap();
     }
 
-    /// A file beside the configuration.
+    /// Returns the path of a file beside the configuration.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.files.config.with_file_name(name)
     }
 
-    /// Lets the doctor look at `east`.
+    /// Examines `east`.
     pub(crate) async fn examine(&self) -> Finding {
-        // A file that is gone stops the configuration from loading, which names it. What a row takes away went away
-        // after that: the doctor finds the credential that cannot read it.
+        // The configuration does not load when a file is missing. Use the earlier settings then, as if the file was
+        // removed later.
         let mut settings = load(&self.files).unwrap_or_else(|_gone| self.before.clone());
         settings.endpoints.retain(|endpoint| endpoint.name.as_str() == "east");
         settings.credentials.retain(|credential| credential.name.as_str() == "east");
