@@ -1,8 +1,8 @@
-//! What one call costs end to end: a caller on a kept connection, the gateway with one worker, an upstream beside it.
+//! Costs of one call end to end: a caller on a persistent connection, the gateway with one worker, an upstream.
 //!
-//! Catches: anything that makes the path of a request longer, such as another system call, a task that must be woken, a
-//! timer, a copy of the body. It is a round trip over loopback, so most of the time is the kernel's; compare it with the
-//! call that goes straight to the upstream.
+//! Catches anything that lengthens the request path, such as another system call, a task that must be woken, a timer,
+//! or a copy of the body. It is a round trip over loopback, so most of the time is spent in the kernel; compare it with
+//! the call that goes directly to the upstream.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -24,7 +24,7 @@ use signalr_gateway::serve::BoundAddress;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-/// Something that serves on a thread of its own until it is dropped.
+/// A server on its own thread, stopped on drop.
 struct Server {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -32,7 +32,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts a thread with a runtime and waits until it says where it serves.
+    /// Starts a thread with a runtime and waits for the server's address.
     fn start(serve: impl AsyncFnOnce(oneshot::Sender<SocketAddr>, oneshot::Receiver<()>) + Send + 'static) -> Self {
         let (serving, address) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
@@ -84,7 +84,7 @@ async fn upstream(serving: oneshot::Sender<SocketAddr>, stopped: oneshot::Receiv
     }
 }
 
-/// Writes a configuration file and starts a gateway by it, as an operator would.
+/// Writes a configuration file and starts a gateway with it.
 fn gateway(folder: &Path, upstream: SocketAddr) -> Server {
     std::fs::write(folder.join("token"), "x".repeat(1500)).expect("the token is written");
     let text = format!(
@@ -107,7 +107,7 @@ fn gateway(folder: &Path, upstream: SocketAddr) -> Server {
     })
 }
 
-/// A caller with one kept connection.
+/// A caller with one persistent connection.
 struct Caller {
     stream: TcpStream,
     request: Vec<u8>,
@@ -128,7 +128,7 @@ impl Caller {
         Self { stream, request, answer: vec![0; 4096] }
     }
 
-    /// Sends a call and reads its answer, which comes in one piece.
+    /// Sends a call and reads its answer, which arrives in one read.
     fn call(&mut self) {
         self.stream.write_all(&self.request).expect("the request is sent");
         let length = self.stream.read(&mut self.answer).expect("an answer");
@@ -147,7 +147,7 @@ fn forward(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| bencher.iter(|| caller.call()));
     }
     group.finish();
-    // Before the upstream goes.
+    // Drop the gateway before the upstream.
     drop(gateway);
 }
 

@@ -1,7 +1,7 @@
-//! What it costs to read which operation a request is.
+//! Costs of parsing the operation of a request.
 //!
-//! Catches: an allocation on the way (names are borrowed, and decoded only where a route asks for them), and a search
-//! through the operations that grows with their number. Every request pays this before it is routed.
+//! Catches an allocation (names are borrowed, and decoded only where a route needs them) and a search whose cost grows
+//! with the number of operations. Every request pays this before it is routed.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
 use signalr_gateway::signalr::Call;
 
-/// From the shortest path to the longest; the last has a name that must be checked for its escapes.
+/// From the shortest path to the longest. The last has a name with escapes.
 const CALLS: [(&str, Method, &str); 4] = [
     ("hub_send", Method::POST, "/api/hubs/chat/:send"),
     ("user_send_v1", Method::POST, "/api/v1/hubs/chat/users/5f0b3c1e"),

@@ -1,7 +1,7 @@
-//! What it costs to hold a request's headers against the rules and to rewrite them, both ways.
+//! Costs of checking a request's headers against the admission rules, and of rewriting headers in both directions.
 //!
-//! Catches: a copy of a header's value (they are reference counts), names that are hashed where a comparison would do,
-//! and admission rules that grow with what is configured. Every request pays all three.
+//! Catches copies of header values (they are reference-counted), hashing of names where a comparison is enough, and
+//! admission rules whose cost grows with the configuration. Every request pays all three.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -16,7 +16,7 @@ use signalr_gateway::route::Constraint;
 use signalr_gateway::serve::{ListenerId, Peer};
 use signalr_gateway::signalr::OperationSet;
 
-/// What the Management SDK sends with a broadcast.
+/// Returns the head of a broadcast of the Management SDK.
 fn request() -> Parts {
     let request = Request::post("/api/hubs/chat/:send?api-version=2022-11-01")
         .header("host", "signalr-gateway.messaging.svc.cluster.local:8080")
@@ -29,7 +29,7 @@ fn request() -> Parts {
     request.body(()).expect("a request").into_parts().0
 }
 
-/// What the service answers to it.
+/// Returns the headers of the service's answer.
 fn answer() -> HeaderMap {
     let lines = [
         ("content-length", "0"),

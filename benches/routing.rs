@@ -1,8 +1,8 @@
-//! What it costs to find the route of a call among 1, 20 and 200 routes, and to choose among its endpoints.
+//! Costs of finding the route of a call among 1, 20 and 200 routes, and of choosing among its endpoints.
 //!
-//! Catches: a table that is walked where it should be looked up. Routes that name their hubs must cost the same at 200 as
-//! at 20; those with patterns are walked, and must stay cheap per route.
-//! Spreading by hash must stay within some hundred nanoseconds, and allocate nothing.
+//! Catches a linear search where a lookup is possible. Routes that name their hubs must cost the same at 200 as at 20;
+//! routes with patterns are searched, and must stay cheap per route. Choosing by hash must take a few hundred
+//! nanoseconds at most and must not allocate.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -19,7 +19,7 @@ use signalr_gateway::signalr::Call;
 
 const COUNTS: [usize; 3] = [1, 20, 200];
 
-/// A table of `count` routes, each for one hub. `hub` writes the hub of a route from its number.
+/// Builds a table of `count` routes, each for one hub. `hub` returns the hub of a route from its number.
 fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
     let endpoint = EndpointName::new("east");
     let route = |number| RouteSettings {
@@ -47,7 +47,7 @@ fn routing(criterion: &mut Criterion) {
     ] {
         for count in COUNTS {
             let table = table(count, hub);
-            // The last route is the dearest to find.
+            // The last route is the most expensive to find.
             let path = format!("/api/hubs/{}/:send", hub(count - 1).replace('*', "room"));
             let call = Call::parse(&Method::POST, &path, None).expect("the path is a call");
             let input = RouteInput {

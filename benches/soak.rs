@@ -1,12 +1,12 @@
-//! Would catch a sandbox that loses, doubles or reorders messages under load, that grows while it runs, or whose fan-out
-//! became slow: many clients of one hub, each connected by a WebSocket of its own, and broadcasts through the gateway.
+//! Many WebSocket clients of one hub, and broadcasts through the gateway. Catches a sandbox that loses, duplicates or
+//! reorders messages under load, that grows while it runs, or whose fan-out became slow.
 //!
-//! `cargo bench --bench soak`. The sandbox is the real program in a process of its own, so what is said of its memory and
-//! CPU is its own. Clients do as little as can be: on a small machine they take CPU from what is measured. Several callers
-//! send, each one call after the other: what one call takes, on a machine that has other work, does not bound the rate.
-//! `SOAK_CLIENTS`, `SOAK_RATE` (broadcasts a second), `SOAK_SECONDS` and `SOAK_TLS=1` change what is asked for.
+//! Run it with `cargo bench --bench soak`. The sandbox is the real program in its own process, so its memory and CPU
+//! are reported separately. Clients do as little as possible, because on a small machine they take CPU from the
+//! sandbox. Several callers send, one call after the other each, so that the duration of a call does not limit the
+//! rate. `SOAK_CLIENTS`, `SOAK_RATE` (broadcasts per second), `SOAK_SECONDS` and `SOAK_TLS=1` change the load.
 
-#![expect(clippy::print_stdout, reason = "what it measured is for whoever runs it")]
+#![expect(clippy::print_stdout, reason = "prints its measurements")]
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,13 +29,13 @@ const BEFORE_NUMBERS: &[u8] = b"{\"type\":1,\"target\":\"tick\",\"arguments\":["
 const RECORD_SEPARATOR: u8 = 0x1E;
 const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
 
-/// How often it is told what has become of it so far.
+/// The interval of reports.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// How many callers send, each with numbers of its own. Chosen: at 200 broadcasts a second a call may take 40 ms.
+/// The number of callers. Chosen: at 200 broadcasts a second, a call may take 40 ms.
 const CALLERS: usize = 8;
 
-/// What is asked for.
+/// The load.
 #[derive(Clone, Copy)]
 struct Plan {
     clients: u64,
@@ -44,20 +44,20 @@ struct Plan {
     tls: bool,
 }
 
-/// What callers have sent, and what all clients have seen.
+/// What callers have sent, and what all clients have received.
 #[derive(Default)]
 struct Seen {
     sent: AtomicU64,
     connected: AtomicU64,
     delivered: AtomicU64,
-    /// Numbers of a caller that were passed over.
+    /// Numbers of a caller that were skipped.
     lost: AtomicU64,
-    /// Numbers that came again, or after a later one of the same caller.
+    /// Numbers that were repeated, or arrived after a later one of the same caller.
     doubled: AtomicU64,
     closed: AtomicU64,
 }
 
-/// The sandbox's process. It is killed when this is dropped.
+/// The sandbox's process, killed on drop.
 struct Sandbox {
     child: Child,
     ready: serde_json::Value,
@@ -88,7 +88,7 @@ impl Sandbox {
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // Its log has a line for each broadcast.
+            // The log has a line for each broadcast.
             .stderr(Stdio::null())
             .spawn()?;
         let mut sandbox = Self { child, ready: serde_json::Value::Null };
@@ -109,7 +109,7 @@ impl Sandbox {
         Ok(url.split_once("://").ok_or("a URL has no scheme")?.1.parse()?)
     }
 
-    /// Resident memory, in MiB.
+    /// Returns the resident memory in MiB.
     fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -121,7 +121,7 @@ impl Sandbox {
     }
 }
 
-/// CPU time of a process, in seconds, of a clock with 100 ticks.
+/// Returns the CPU time of a process in seconds, from a clock with 100 ticks per second.
 fn cpu(process: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -136,7 +136,7 @@ impl Drop for Sandbox {
 }
 
 fn main() -> Result<(), Failure> {
-    // `cargo test --benches` and the like only want to see that it starts.
+    // `cargo test --benches` only checks that it starts.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
@@ -200,7 +200,7 @@ async fn soak(plan: Plan, sandbox: &Sandbox, folder: &Path) -> Result<(), Failur
                     (sent * plan.clients).saturating_sub(delivered),
                     sandbox.memory()
                 );
-                // It keeps what it received, up to a bound. Without that, what grows is a leak.
+                // The sandbox keeps received requests up to a limit. Clear them, so that any growth is a leak.
                 let (status, _) = control.call("DELETE", "/sandbox/journal?server=east", "").await?;
                 if status != 204 {
                     return Err(format!("clearing the journal was answered {status}").into());
@@ -235,7 +235,7 @@ async fn soak(plan: Plan, sandbox: &Sandbox, folder: &Path) -> Result<(), Failur
     if is_whole { Ok(()) } else { Err("something was lost or doubled".into()) }
 }
 
-/// One caller: sends its numbers 0, 1, 2 and so on, at its share of the rate, and catches up when it is late.
+/// Runs one caller: sends its numbers 0, 1, 2 and so on at its share of the rate, and catches up when it is late.
 async fn broadcast(mut caller: Caller, number: usize, plan: Plan, seen: Arc<Seen>) -> Result<(), Failure> {
     let (start, share) = (Instant::now(), Duration::from_secs(1) / u32::try_from(plan.rate)?);
     let mut clock =
@@ -255,7 +255,7 @@ async fn broadcast(mut caller: Caller, number: usize, plan: Plan, seen: Arc<Seen
     Ok(())
 }
 
-/// One client: connects, shakes hands, and holds what comes to be 0, 1, 2 and so on of each caller.
+/// Runs one client: connects, and checks that the numbers of each caller arrive as 0, 1, 2 and so on.
 async fn client(mut stream: impl AsyncRead + AsyncWrite + Unpin, token: String, seen: Arc<Seen>) {
     if listen(&mut stream, &token, &seen).await.is_err() {
         seen.closed.fetch_add(1, Ordering::Relaxed);
@@ -283,7 +283,7 @@ async fn listen(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), token: &str,
     loop {
         let mut at = 0;
         while let Some((payload, end)) = frame(&buffer, at) {
-            // Records that wait for a client come in one frame.
+            // Queued records arrive in one frame.
             payload.split(|byte| *byte == RECORD_SEPARATOR).for_each(|record| take(record, &mut next, seen));
             at = end;
         }
@@ -296,7 +296,7 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io
     if stream.read_buf(buffer).await? == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// The payload of the frame at `at`, and where it ends.
+/// Returns the payload of the frame at `at`, and where it ends.
 fn frame(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let (start, length) = match bytes.get(at + 1)? {
         126 => (at + 4, usize::from(u16::from_be_bytes(bytes.get(at + 2..at + 4)?.try_into().ok()?))),
@@ -328,7 +328,7 @@ fn number(digits: &[u8]) -> u64 {
     digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit.saturating_sub(b'0')))
 }
 
-/// A caller, one call after the other.
+/// A caller that sends one call after the other.
 struct Caller(TcpStream);
 
 impl Caller {

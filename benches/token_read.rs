@@ -1,7 +1,7 @@
-//! What it costs a worker to read the bearer in service, alone and while another worker reads it too.
+//! Costs of reading the current bearer, alone and while another worker reads it too.
 //!
-//! Catches: a lock or a contended counter on the way to the token. The second thread reads as fast as it can, which no
-//! real load does; the reference count of the shared header value shows here, a lock would show tenfold.
+//! Catches a lock or a contended counter on the way to the token. The second thread reads as fast as it can, unlike any
+//! real load; the reference count of the shared header value is visible here, and a lock would cost ten times as much.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -18,7 +18,7 @@ use signalr_gateway::metrics::Metrics;
 const URL: RequestUrl<'_> =
     RequestUrl { origin: "https://contoso-east.service.signalr.net", path: "/api/hubs/chat/:send" };
 
-/// Has each of `threads` threads read `reads` bearers, and returns how long the slowest took.
+/// Makes each of `threads` threads read `reads` bearers, and returns the time of the slowest.
 fn read(source: &dyn BearerSource, threads: usize, reads: u64) -> Duration {
     let start = Barrier::new(threads);
     let read = || {

@@ -1,5 +1,6 @@
 // The browser build of the official JavaScript client, unmodified, in Chromium: on a page of another origin, with
-// credentials, over every transport and hub protocol, straight to the endpoint and by way of an application's negotiation.
+// credentials, over every transport and hub protocol, directly at the endpoint and after negotiation with an
+// application.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -20,7 +21,7 @@ after(async () => {
   site.close();
 });
 
-// Connects in the page; what arrives is in its `got`, and why the connection closed in its `ended`.
+// Connects in the page. Received messages are in `got`, and why the connection closed in `ended`.
 async function connected(url, transport, protocol, bearer) {
   const { page, context } = await open();
   await page.goto(`http://127.0.0.1:${site.address().port}/`);
@@ -42,7 +43,7 @@ async function connected(url, transport, protocol, bearer) {
 
 for (const transport of ["WebSockets", "ServerSentEvents", "LongPolling"]) {
   for (const protocol of ["json", "messagepack"]) {
-    // Server-sent events are text.
+    // Server-sent events carry text only.
     if (transport === "ServerSentEvents" && protocol === "messagepack") continue;
 
     test(`Chromium, ${transport}, ${protocol}: messages arrive once, in order and whole; calls are answered; a close says why`, async () => {
@@ -71,7 +72,8 @@ test("Chromium: an endpoint without TLS, for browsers that do not trust the sand
   await context.close();
 });
 
-// The gateway takes client tokens from the first endpoint; what an application of west would give stands in for it.
+// The gateway requests client tokens from the first endpoint only, so the test provides those of an application of
+// west.
 async function westToken(hub) {
   const answer = await fetch(`${where.control}/endpoints/west/negotiate?hub=${hub}`, { method: "POST" });
   return (await answer.json()).accessToken;

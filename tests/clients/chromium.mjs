@@ -1,8 +1,8 @@
-// Debian's Chromium, headless, for the tests that need a browser.
+// Debian's Chromium, headless, for tests that need a browser.
 
 import { chromium } from "playwright-core";
 
-// Certificates are not checked: nobody has told this browser of the sandbox's authority.
+// Certificates are not checked, because this browser does not trust the sandbox's CA.
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--ignore-certificate-errors"],
@@ -10,7 +10,7 @@ const browser = await chromium.launch({
 
 export const close = () => browser.close();
 
-// A page with nothing in it but what the test puts there; whatever goes wrong in it is kept in `errors`.
+// An empty page for a test to fill. Its errors are collected in `errors`.
 export async function open(options = {}) {
   const context = await browser.newContext(options);
   const page = await context.newPage();

@@ -1,5 +1,5 @@
-// The official JavaScript client, unmodified, in node: every transport and hub protocol, against a sandbox, with what
-// it receives sent by REST through the gateway. `run` starts the sandbox and says where it is.
+// The official JavaScript client, unmodified, in node: every transport and hub protocol, against a sandbox. Messages
+// are sent by REST through the gateway. `run` starts the sandbox and provides its addresses.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -26,7 +26,7 @@ const transports = [["WebSockets", HttpTransportType.WebSockets], ["ServerSentEv
 
 for (const [transportName, transport] of transports) {
   for (const [protocolName, Protocol] of protocols) {
-    // Server-sent events are text.
+    // Server-sent events carry text only.
     if (transportName === "ServerSentEvents" && protocolName === "messagepack") continue;
 
     test(`${transportName}, ${protocolName}: every audience gets each message once and in order`, async () => {
@@ -93,7 +93,7 @@ async function untilGone(hub, id) {
   while ((await rest("HEAD", `${hub}/connections/${id}`)).status !== 404) assert.ok(Date.now() < deadline);
 }
 
-test("a client that skips the negotiation is a connection of its own", async () => {
+test("a client that skips negotiation opens a separate connection", async () => {
   const hub = freshHub();
   const { connection, got } = await connect(hub, "ann", { skipNegotiation: true });
   await send(`${hub}/users/ann/:send`, "t", 1);
@@ -101,7 +101,7 @@ test("a client that skips the negotiation is a connection of its own", async () 
   await connection.stop();
 });
 
-test("a client that is told to comes back by itself, as a new connection of its user", async () => {
+test("a client reconnects when asked to, as a new connection of its user", async () => {
   const hub = freshHub();
   const { connection, got } = await connect(hub, "ann", { reconnect: true });
   const before = connection.connectionId;
@@ -126,7 +126,7 @@ test("connections of a group are listed, page by page", async () => {
   await Promise.all(clients.map(({ connection }) => connection.stop()));
 });
 
-test("a token of another hub opens nothing", async () => {
+test("a token of another hub is refused", async () => {
   const stolen = await token(freshHub(), "ann");
   const answer = await fetch(`${where.endpoints.east}/client/negotiate?hub=${freshHub()}&negotiateVersion=1`, {
     method: "POST",

@@ -1,4 +1,4 @@
-"""pysignalr and signalrcore, unmodified, against a sandbox: what is sent by REST through the gateway arrives."""
+"""pysignalr and signalrcore, unmodified, against a sandbox: they receive what REST calls through the gateway send."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 WHERE = json.load(open(os.environ["SANDBOX"]))
-# Read by every TLS context that is made from now on; signalrcore makes one while it is imported.
+# Every TLS context created later reads this; signalrcore creates one when it is imported.
 os.environ["SSL_CERT_FILE"] = WHERE["ca"]
 
 from pysignalr.client import SignalRClient  # noqa: E402
@@ -17,7 +17,7 @@ from pysignalr.protocol.messagepack import MessagepackProtocol  # noqa: E402
 from signalrcore.hub_connection_builder import HubConnectionBuilder  # noqa: E402
 from signalrcore.protocol.messagepack_protocol import MessagePackHubProtocol  # noqa: E402
 
-# Python has integers of any size: what is larger than a double can hold must arrive whole.
+# Python's integers have any size, so numbers larger than a double can represent must arrive unchanged.
 ARGUMENTS = [18446744073709551615, -9223372036854775808, 1.5, None, True, "grüße 💡", {"b": [1], "a": None}]
 
 

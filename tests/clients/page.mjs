@@ -1,4 +1,4 @@
-// The sandbox's page in Chromium, as a person uses it.
+// The sandbox's page in Chromium, used like a person would.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -14,7 +14,7 @@ after(close);
 const arrived = (page, endpoint) => page.getByRole("log", { name: `Arrived on ${endpoint}` });
 const lane = (page, endpoint) => page.getByRole("region", { name: endpoint });
 
-// The page, connected to both endpoints.
+// Opens the page, connected to both endpoints.
 async function watch(options, user = "you") {
   const hub = freshHub();
   const opened = await open(options);
@@ -35,14 +35,14 @@ test("a broadcast sent by REST through the gateway appears on both endpoints, on
     await arrived(page, endpoint).getByText("hello").waitFor();
     assert.equal(await arrived(page, endpoint).getByText('"world", {"a":[1.5,null]}').count(), 1);
   }
-  // Numbers that a browser cannot hold are shown as they came.
+  // Numbers that JavaScript cannot represent are shown unchanged.
   await rest("POST", `${hub}/:send`, '{"target":"long","arguments":[18446744073709551615]}');
   await arrived(page, "west").getByText("18446744073709551615").waitFor();
   assert.deepEqual(errors, []);
   await context.close();
 });
 
-test("who is connected is shown, with users and groups, and who has left is not", async () => {
+test("the page shows connected clients with users and groups, and removes those that disconnect", async () => {
   const { page, hub, context } = await watch({}, "ann");
   const other = await watch();
   await other.page.goto(`${where.page}?hub=${hub}&user=ben`);
@@ -56,7 +56,7 @@ test("who is connected is shown, with users and groups, and who has left is not"
   await context.close();
 });
 
-test("hubs that are there are offered", async () => {
+test("the page offers existing hubs", async () => {
   const { page, hub, context } = await watch();
   await page.reload();
   const offered = page.locator("#hubs option");
@@ -67,7 +67,7 @@ test("hubs that are there are offered", async () => {
   await context.close();
 });
 
-test("the form is used by keyboard alone, says what the gateway answered and where it arrived", async () => {
+test("the form works by keyboard alone, and shows the gateway's answer and where the message arrived", async () => {
   const { page, hub, context, errors } = await watch();
   const focused = () => page.evaluate(() => {
     const { activeElement: at } = document;
@@ -108,7 +108,7 @@ test("the form is used by keyboard alone, says what the gateway answered and whe
   await context.close();
 });
 
-test("what the gateway refuses is told with its kind, and what is no JSON is not sent", async () => {
+test("the form shows the error kind of a refused call, and does not send invalid JSON", async () => {
   const { page, context } = await watch();
   const result = page.getByRole("status", { name: "The gateway's answer" });
   const argumentsField = page.getByLabel("Arguments");
@@ -137,13 +137,13 @@ test("without a gateway in front, the page says so and shows how to send by anot
   await page.getByText("no gateway in front").waitFor();
   assert.equal(await page.getByRole("button", { name: /^Send|^Add/ }).count(), 0);
   assert.match(await page.getByRole("region", { name: "The same call in a terminal" }).textContent(), /^curl -i -X POST 'http:\/\/YOUR-GATEWAY\/api\//);
-  // Enter in a field sends a form that has no button, too.
+  // Enter in a field also submits a form without a button.
   await page.getByLabel("Method").press("Enter");
   assert.equal(await page.getByRole("status", { name: "The gateway's answer" }).count(), 0);
   await context.close();
 });
 
-test("when the sandbox is gone, nobody is shown as connected", async () => {
+test("the page shows no connected clients once the sandbox has stopped", async () => {
   const { page, context } = await watch();
   const people = page.getByRole("list", { name: "Connected to east" });
   await people.getByText("this page").waitFor();
@@ -152,7 +152,7 @@ test("when the sandbox is gone, nobody is shown as connected", async () => {
   await context.close();
 });
 
-test("a close is told with its reason, and the page comes back", async () => {
+test("the page shows the reason of a close and reconnects", async () => {
   const { page, hub, context } = await watch();
   assert.equal((await rest("POST", `${hub}/:closeConnections?reason=enough`)).status, 204);
   for (const endpoint of ENDPOINTS) {
@@ -164,9 +164,9 @@ test("a close is told with its reason, and the page comes back", async () => {
   await context.close();
 });
 
-test("a page of another origin cannot send by way of the sandbox", async () => {
+test("a page of another origin cannot send through the sandbox", async () => {
   const { page, context } = await open();
-  // A name that is this host, but another origin than the page's.
+  // A name of this host, but another origin than that of the page.
   await page.goto(where.page.replace("127.0.0.1", "localhost"));
   const answered = await page.evaluate((url) => fetch(url, {
     method: "POST",

@@ -1,5 +1,5 @@
-// Stateful reconnect with the official JavaScript client, unmodified: what runs between it and the sandbox is cut, and
-// nothing is lost or doubled.
+// Stateful reconnect with the official JavaScript client, unmodified: connections to the sandbox are cut, and no
+// message is lost or duplicated.
 
 import assert from "node:assert/strict";
 import { connect, createServer } from "node:net";
@@ -8,7 +8,7 @@ import { HubConnectionBuilder, HubConnectionState, JsonHubProtocol, LogLevel } f
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
 import { freshHub, rest, send, until, where } from "./support.mjs";
 
-// A proxy of TCP connections to the sandbox's listener without TLS, which can cut those that are WebSockets.
+// A TCP proxy to the sandbox's listener without TLS that can cut WebSocket connections.
 async function proxy() {
   const target = new URL(where.control);
   const pairs = new Set();
@@ -23,7 +23,7 @@ async function proxy() {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     origin: `http://127.0.0.1:${server.address().port}`,
-    // Both ends learn of it, or the client alone: to the service the connection looks alive.
+    // Closes both ends, or only the client's: then the service still sees the connection as open.
     cut(clientAlone) {
       const cut = [...pairs].filter(({ isWebSocket }) => isWebSocket);
       for (const { client, service } of cut) {
@@ -66,7 +66,7 @@ for (const [name, Protocol] of [["json", JsonHubProtocol], ["messagepack", Messa
         await send(`${hub}/:send`, "t", number);
         if (number % 40 === 20) {
           cuts += between.cut(clientAlone);
-          // What the client says while it is cut off goes out once, too.
+          // What the client sends while it is disconnected is also delivered once.
           failures.push(connection.invoke("anything").then(() => "answered", (error) => error.message));
           const answer = await rest("POST", `${hub}/connections/${id}/:invoke`, { target: "count", arguments: [] });
           assert.deepEqual([answer.status, await answer.json()], [200, { result: cuts }]);
@@ -77,7 +77,7 @@ for (const [name, Protocol] of [["json", JsonHubProtocol], ["messagepack", Messa
       assert.deepEqual(got, Array.from({ length: 200 }, (_, number) => number));
       for (const failure of await Promise.all(failures)) assert.match(failure, /no upstream/);
       assert.deepEqual([connection.state, connection.connectionId, calls], [HubConnectionState.Connected, id, 5]);
-      // The same connection all along: once, and gone when it leaves.
+      // It stays the same connection: listed once, and removed when it disconnects.
       const seen = async () => (await (await fetch(`${where.control}/sandbox/connections?hub=${hub}`)).json()).east.count;
       assert.equal(await seen(), 1);
       await connection.stop();
@@ -87,7 +87,7 @@ for (const [name, Protocol] of [["json", JsonHubProtocol], ["messagepack", Messa
   }
 }
 
-test("what piles up while a client is away is bounded by the client's acknowledgements, and arrives whole", async () => {
+test("messages buffered for a disconnected client are bounded by its acknowledgements, and all arrive", async () => {
   const hub = freshHub();
   const between = await proxy();
   const connection = new HubConnectionBuilder()

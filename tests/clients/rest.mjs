@@ -1,5 +1,5 @@
-// What callers can do by REST to clients that are connected, seen by the official JavaScript client: streams, frames that
-// the caller made, commands, groups with an end, the old paths, closes, lists and numbers.
+// The effects of REST calls on connected clients, seen by the official JavaScript client: streams, frames made by the
+// caller, client invocations, groups with an expiry, the old paths, closes, lists and numbers.
 
 import assert from "node:assert/strict";
 import test, { after } from "node:test";
@@ -10,10 +10,10 @@ import { freshHub, rest, send, until, where } from "./support.mjs";
 
 const protocols = [["json", JsonHubProtocol], ["messagepack", MessagePackHubProtocol]];
 const open = [];
-// Also when a test fails.
+// Runs also when a test fails.
 after(() => Promise.all(open.map((connection) => connection.stop())));
 
-// A client by way of an application's negotiation; `got` is what it received, `ended` why it closed.
+// A client after negotiation with an application. `got` has what it received, `ended` why it closed.
 async function connect(hub, user, { endpoint = "east", Protocol = JsonHubProtocol } = {}) {
   const connection = new HubConnectionBuilder()
     .withUrl(`${where.control}/endpoints/${endpoint}?hub=${hub}&user=${user}`)
@@ -30,7 +30,7 @@ async function connect(hub, user, { endpoint = "east", Protocol = JsonHubProtoco
 
 const ok = async (answer, status) => assert.equal((await answer).status, status);
 let ends = 0;
-// What came since the last time. A message to all ends it, so that what did not come before that does not come.
+// Returns what arrived since the last call. A final broadcast marks the end, so that missing messages are noticed.
 async function settle(hub, ...clients) {
   const end = `end ${++ends}`;
   await send(`${hub}/:send`, "t", end);
@@ -49,7 +49,7 @@ for (const [name, Protocol] of protocols) {
       error: (error) => streamed.push(error.message),
     });
     const item = (stream, value, query = "") => rest("POST", `${hub}/connections/${id}/streams/${stream}/:send${query}`, JSON.stringify(value));
-    // The client numbers what it asks for from 0.
+    // The client numbers its invocations from 0.
     subscribe();
     await ok(item(0, 1), 202);
     await ok(item(0, { a: ["grüße 💡", null] }), 202);
@@ -76,7 +76,7 @@ for (const [name, Protocol] of protocols) {
 
   test(`${name}: integers of 64 bits and any text stay whole`, async () => {
     const hub = freshHub();
-    // What the client makes of a large integer is a matter of its language: text shows what came over the wire.
+    // JavaScript cannot represent large integers, so the raw text is compared.
     const { connection } = await connect(hub, "ann", { Protocol });
     const raw = [];
     const { transport } = connection.connection;
@@ -125,14 +125,14 @@ for (const [name, Protocol] of protocols) {
       return [answer.status, (await answer.json()).result];
     };
     for (const value of [0, -1.5, "grüße 💡", true, null, [1, [2]], { a: { b: [] } }]) assert.deepEqual(await invoke("echo", value), [200, value]);
-    // A method without a result is an error, says this client.
+    // This client reports a method without a result as an error.
     assert.equal((await invoke("nothing"))[0], 400);
-    // Nobody is called that is not there.
+    // An invocation of a client that is not connected fails.
     await ok(rest("POST", `${hub}/connections/nobody/:invoke`, { target: "echo", arguments: [] }), 404);
   });
 }
 
-test("a user's place in a group ends with its time, or with the connections it has now", async () => {
+test("a user's membership of a group ends when it expires, or with its current connections", async () => {
   const hub = freshHub();
   const early = await connect(hub, "ann");
   await ok(rest("PUT", `${hub}/users/ann/groups/short?ttl=1`), 200);
@@ -150,7 +150,7 @@ test("a user's place in a group ends with its time, or with the connections it h
   assert.deepEqual(await settle(hub, early.client), [[]]);
 });
 
-test("the paths of the first version do the same", async () => {
+test("the v1 paths have the same effects", async () => {
   const hub = freshHub();
   const ann = await connect(hub, "ann");
   const ben = await connect(hub, "ben");
@@ -171,7 +171,7 @@ test("the paths of the first version do the same", async () => {
   assert.match(ben.client.ended, /v1/);
 });
 
-test("connections of a hub, a group and a user are closed with a reason, but for the excluded", async () => {
+test("connections of a hub, a group and a user are closed with a reason, except the excluded ones", async () => {
   for (const [where, excluded] of [["", 1], ["groups/g/", 1], ["users/ann/", 0]]) {
     const hub = freshHub();
     const clients = [await connect(hub, "ann"), await connect(hub, "ann", { endpoint: "west" }), await connect(hub, "ben")];
@@ -185,7 +185,7 @@ test("connections of a hub, a group and a user are closed with a reason, but for
   }
 });
 
-test("excluded connections hear nothing, of a hub and of a group", async () => {
+test("excluded connections receive nothing from a hub or a group", async () => {
   const hub = freshHub();
   const clients = await Promise.all(["ann", "ben", "cleo"].map((user) => connect(hub, user)));
   const [ann, ben] = clients;

@@ -1,4 +1,4 @@
-// What the tests share: where the sandbox is, and calls of the gateway in front of it. `run` starts it and says so.
+// Shared by the tests: where the sandbox is, and calls through the gateway. `run` starts the sandbox.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -7,10 +7,10 @@ export const where = JSON.parse(readFileSync(process.env.SANDBOX, "utf8"));
 const VERSION = "api-version=2024-12-01";
 let hubs = 0;
 
-// Each test has a hub of its own, so that none hears another.
+// Each test has its own hub, so that none receives the messages of another.
 export const freshHub = () => `hub${process.pid}x${++hubs}`;
 
-// A call through the gateway. A body that is text goes out as it is, any other as JSON.
+// Sends a call through the gateway. A text body is sent unchanged, any other as JSON.
 export async function rest(method, path, body, contentType = "application/json") {
   const separator = path.includes("?") ? "&" : "?";
   return fetch(`${where.gateway}/api/hubs/${path}${separator}${VERSION}`, {

@@ -1,5 +1,5 @@
-//! The least that a proxy on hyper can do: one thread, the caller's request with another bearer, another `Host` and
-//! `X-Forwarded-For`, kept connections. No routes, limits, deadlines, retries, counts or logs.
+//! A minimal proxy on hyper: one thread, the caller's request with another bearer, another `Host` and
+//! `X-Forwarded-For`, and persistent connections. No routes, limits, deadlines, retries, metrics or logs.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use crate::{Options, Result};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Where requests go.
+/// The upstream.
 struct Upstream {
     address: SocketAddr,
     host: HeaderValue,
@@ -56,7 +56,7 @@ pub(crate) async fn serve(options: &Options) -> Result<()> {
         let (upstream, peer) = (Rc::clone(&upstream), HeaderValue::try_from(peer.ip().to_string())?);
         tokio::task::spawn_local(async move {
             let service = service_fn(move |request| forward(Rc::clone(&upstream), request, peer.clone()));
-            // A caller that goes away ends it.
+            // Ends when the caller disconnects.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -78,7 +78,7 @@ async fn forward(
         None => upstream.connect().await.expect("the upstream of a bench is there"),
     };
     let response = sender.send_request(request).await.expect("the upstream of a bench answers");
-    // The answers of this bench are empty, so the connection is free.
+    // The answers of this benchmark are empty, so the connection can be reused.
     if sender.is_ready() || hyper::body::Body::is_end_stream(response.body()) {
         upstream.idle.borrow_mut().push(sender);
     }

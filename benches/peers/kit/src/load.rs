@@ -1,8 +1,8 @@
-//! Closed-loop load: each connection sends the next request when it has the answer to the last.
+//! Closed-loop load: each connection sends the next request when it has received the last answer.
 //!
-//! `load --address A --connections N --body BYTES --warmup SECONDS --seconds SECONDS --processes PID,PID` prints one line of
-//! JSON. The CPU time of the processes is read at both ends of the very window whose answers are counted; that is the point
-//! of doing it here.
+//! `load --address A --connections N --body BYTES --warmup SECONDS --seconds SECONDS --processes PID,PID` prints one
+//! line of JSON. It reads the CPU time of the processes at the start and end of exactly the window in which answers are
+//! counted.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -15,12 +15,12 @@ use tokio::net::TcpStream;
 
 use crate::{Options, Result, wire};
 
-/// What the connections count while the window is open.
+/// The counts of the measurement window.
 #[derive(Default)]
 struct Counts {
     is_open: Cell<bool>,
     errors: Cell<u64>,
-    /// Why the first error came about.
+    /// The cause of the first error.
     reason: RefCell<Option<String>>,
     /// In microseconds.
     latencies: RefCell<Vec<u32>>,
@@ -116,7 +116,7 @@ fn cpu_nanoseconds(processes: &[&str]) -> Result<u64> {
     let mut total = 0;
     for process in processes {
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-            // A thread may end between the two reads; then it counts for nothing.
+            // A thread that ends between the two reads is not counted.
             let Ok(times) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
             total += times.split(' ').next().unwrap_or_default().parse::<u64>()?;
         }

@@ -1,5 +1,5 @@
-//! `peers-kit upstream`, `peers-kit load` and `peers-kit bare`: see their files. All end when their standard input is closed, so none
-//! outlives the script that started it.
+//! `peers-kit upstream`, `peers-kit load` and `peers-kit bare`. All end when their standard input is closed, so that
+//! none outlives the script that started it.
 
 mod bare;
 mod load;
@@ -64,7 +64,7 @@ fn run() -> Result<()> {
             () = wire::stdin_closed() => Ok(()),
         }
     })?;
-    // Reading standard input holds a thread that a runtime would wait for.
+    // Dropping the runtime would wait for the thread that reads standard input.
     runtime.shutdown_background();
     Ok(())
 }

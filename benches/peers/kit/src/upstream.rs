@@ -1,5 +1,5 @@
-//! An upstream that stands in for Azure SignalR: answers 202 without a body to a request that a gateway has got right, and
-//! 400 with the reason to any other. Plain on one port, TLS 1.3 on another, with a certificate made for this run.
+//! An upstream in the role of Azure SignalR: answers 202 without a body to a correctly forwarded request, and 400 with
+//! the reason to any other. Plain HTTP on one port, TLS 1.3 on another, with a new certificate.
 //!
 //! `upstream --folder F --bearer TOKEN` writes `F/ca.pem` and prints one line of JSON with both addresses.
 
@@ -24,7 +24,7 @@ struct Expected {
 }
 
 impl Expected {
-    /// Returns the length of the body and what is wrong with the head, if anything is.
+    /// Returns the length of the body, and what is wrong with the head, if anything.
     fn check(&self, request: &httparse::Request<'_, '_>) -> Result<(usize, Option<&'static str>)> {
         let length = wire::body_length(request.headers)?;
         let only = |name| {
@@ -44,7 +44,7 @@ impl Expected {
     }
 }
 
-/// Serves until it is dropped.
+/// Serves until dropped.
 pub async fn serve(options: &Options) -> Result<()> {
     let tls = acceptor(Path::new(options.text("folder")?))?;
     let authorization = format!("Bearer {}", options.text("bearer")?);
@@ -107,7 +107,7 @@ async fn answer_all(mut stream: impl AsyncRead + AsyncWrite + Unpin, rules: &Exp
     }
 }
 
-/// Makes a CA and a certificate for `localhost`, and writes the CA's where proxies are pointed at.
+/// Makes a CA and a certificate for `localhost`, and writes the CA's certificate for the proxies.
 fn acceptor(folder: &Path) -> Result<TlsAcceptor> {
     let mut authority = rcgen::CertificateParams::new(Vec::new())?;
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

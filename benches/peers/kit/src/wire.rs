@@ -1,15 +1,15 @@
-//! As much HTTP/1.1 as both ends need: a head, and a body that has a length.
+//! The subset of HTTP/1.1 that both ends need: a head, and a body with `Content-Length`.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::Result;
 
-/// More than any head here has.
+/// More headers than any head here has.
 const HEADERS: usize = 64;
 
-/// Reads until `parse` finds a whole head at the front, and returns what it made of it and how long the head is. `None`
-/// when the other side closed between messages.
+/// Reads until `parse` finds a complete head. Returns its result and the length of the head, or `None` if the peer
+/// closed between messages.
 pub async fn head<T>(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
@@ -35,7 +35,7 @@ pub async fn fill(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, 
     Ok(())
 }
 
-/// Room for the headers of one message.
+/// Storage for the headers of one message.
 pub fn headers<'a>() -> [httparse::Header<'a>; HEADERS] {
     [httparse::EMPTY_HEADER; HEADERS]
 }
@@ -45,13 +45,13 @@ pub fn values<'a>(headers: &'a [httparse::Header<'a>], name: &'a str) -> impl It
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// Returns the length of a body. A message without `Content-Length` is not one of ours.
+/// Returns the length of a body. All messages here have `Content-Length`.
 pub fn body_length(headers: &[httparse::Header<'_>]) -> Result<usize> {
     let length = values(headers, "content-length").next().ok_or("a message without Content-Length")?;
     Ok(std::str::from_utf8(length)?.trim().parse()?)
 }
 
-/// Is done when nobody holds the other end of standard input.
+/// Ends when standard input is closed.
 pub async fn stdin_closed() {
     let mut stdin = tokio::io::stdin();
     while !matches!(stdin.read(&mut [0; 64]).await, Ok(0) | Err(_)) {}
