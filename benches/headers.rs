@@ -11,7 +11,8 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use signalr_gateway::credential::Bearer;
-use signalr_gateway::proxy::{Admission, AdmissionSettings, CallHead, headers};
+use signalr_gateway::delivery::{CallHead, headers};
+use signalr_gateway::proxy::{Admission, AdmissionSettings};
 use signalr_gateway::route::Constraint;
 use signalr_gateway::serve::{ListenerId, Peer};
 use signalr_gateway::signalr::OperationSet;
@@ -70,7 +71,7 @@ fn rules(criterion: &mut Criterion) {
     group.bench_function("to_upstream", |bencher| {
         bencher.iter(|| {
             wire.clear();
-            headers::to_upstream(black_box(&head), &host, &bearer, &mut |name, value| {
+            black_box(&head).write_upstream(&host, &bearer, &mut |name, value| {
                 wire.extend_from_slice(name.as_str().as_bytes());
                 wire.extend_from_slice(value.as_bytes());
             });

@@ -4,7 +4,7 @@
 //! Built for tests and with `--cfg fuzzing` alone. The programs that call it are in `tests/fuzz/parsers`, and so are the inputs
 //! that each target has been run over; the tests run them all again.
 
-use crate::{config, credential, diagnosis, endpoint, proxy, serve, signalr};
+use crate::{config, credential, delivery, diagnosis, endpoint, proxy, serve, signalr};
 
 /// A target: takes any bytes.
 pub type Target = fn(&[u8]);
@@ -14,9 +14,9 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("answer", endpoint::fuzzing::answer),
     ("chunks", endpoint::fuzzing::chunks),
     ("grammar", signalr::fuzzing::grammar),
-    ("headers", proxy::fuzzing::headers),
+    ("headers", delivery::fuzzing::headers),
     ("idempotency_key", proxy::fuzzing::idempotency_key),
-    ("retry_after", proxy::fuzzing::retry_after),
+    ("retry_after", delivery::fuzzing::retry_after),
     ("requests", serve::fuzzing::requests),
     ("configuration", config::fuzzing::configuration),
     ("connection_string", config::fuzzing::connection_string),

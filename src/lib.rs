@@ -9,7 +9,7 @@
 //! # The walk of a request
 //!
 //! 1. [`serve`] accepts the connection (TCP, Unix, TLS) on one of the workers and calls the handler with the peer.
-//! 2. [`proxy`]: `WorkerProxy` takes the head in and opens the request's books (in-flight gauge, start time, request id);
+//! 2. [`proxy`]: `WorkerProxy` takes the head in and opens the request's record (in-flight gauge, start time, request id);
 //!    `handle` lets it be answered and turns an error into an answer marked as the gateway's own. The response body
 //!    carries the books, so duration, gauge and the one log line close when the body ends *or is dropped*.
 //! 3. `plan` is what needs no waiting, one line per step: admit → [`signalr::Operation`] → [`route`] picks. `carry_out` is
@@ -37,7 +37,8 @@
 //! endpoint          →  credential, descriptors, metrics, write_batch, tls
 //! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, write_batch
-//! proxy             →  route, endpoint, credential, signalr, serve, limits, metrics, write_batch
+//! delivery          →  route, endpoint, credential, signalr, serve, limits, metrics, write_batch
+//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, metrics, write_batch
 //! admin             →  serve, metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
 //! gateway           →  all above
@@ -59,6 +60,8 @@ pub mod signalr;
 pub mod serve;
 
 pub mod proxy;
+
+pub mod delivery;
 
 pub mod limits;
 

@@ -9,9 +9,9 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
 use super::{ConfigOptions, Outcome, print, usage};
+use crate::delivery::MessageRetry;
 use crate::endpoint::EndpointName;
 use crate::gateway::{Decision, Destination, Rehearsal, Rehearsed, Settings};
-use crate::proxy::MessageRetry;
 use crate::route::{HashKey, Pick};
 use crate::signalr::{Operation, Policy};
 
@@ -129,7 +129,8 @@ impl Explanation<'_> {
 
     /// Says what is sent again.
     fn retry(&self) -> &'static str {
-        match (self.decision.operation.is_some_and(Operation::is_message), self.settings.proxy.retry.messages) {
+        match (self.decision.operation.is_some_and(Operation::is_message), self.settings.proxy.delivery.retry.messages)
+        {
             (true, MessageRetry::Never) => {
                 "message: sent again only if nothing was sent, and once with another token after a 401"
             }

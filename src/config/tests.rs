@@ -419,7 +419,7 @@ fn origins_of_endpoints() {
 #[test]
 fn an_attempt_is_no_longer_than_its_request_unless_somebody_says_so() {
     let loaded = load_text(&format!("{}[timeouts]\nrequest = \"3s\"\n", minimal())).unwrap();
-    assert_eq!(loaded.settings.proxy.try_timeout, std::time::Duration::from_secs(3));
+    assert_eq!(loaded.settings.proxy.delivery.try_timeout, std::time::Duration::from_secs(3));
     let shown = loaded.effective.iter().find(|effective| effective.key == "timeouts.try").unwrap();
     assert_eq!(shown.value, "3s");
 }

@@ -8,9 +8,10 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::Settings;
+use crate::delivery::CallHead;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
-use crate::proxy::{Admission, CallHead, ProxyError};
+use crate::proxy::{Admission, ProxyError};
 use crate::route::{Choice, DeliveryMode, MismatchDetail, Pick, RouteName, Table, TableError};
 use crate::serve::{Bind, ListenerId, Peer};
 use crate::signalr::{Call, FanOutKind, Operation};
@@ -112,7 +113,7 @@ impl<'s> Rehearsal<'s> {
     /// [`TableError`] if a route names what does not exist; configuration excludes it.
     pub fn new(settings: &'s Settings) -> Result<Self, TableError> {
         let proxy = &settings.proxy;
-        let admission = |admission| Admission::new(admission, proxy.max_header_bytes, proxy.max_body_bytes);
+        let admission = |admission| Admission::new(admission, proxy.delivery.max_header_bytes, proxy.max_body_bytes);
         let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let listeners: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
         Ok(Self {
@@ -133,8 +134,8 @@ impl<'s> Rehearsal<'s> {
 
     fn destination(&self, call: &Rehearsed, decision: &mut Decision) -> Result<Destination, ProxyError> {
         let Rehearsed { request, listener, client } = call;
-        let (settings, _) = self.settings.listeners.get(*listener).ok_or(ProxyError::Internal)?;
-        let admission = self.admissions.get(*listener).ok_or(ProxyError::Internal)?;
+        let (settings, _) = self.settings.listeners.get(*listener).ok_or(ProxyError::INTERNAL)?;
+        let admission = self.admissions.get(*listener).ok_or(ProxyError::INTERNAL)?;
         let client = match settings.bind {
             Bind::Tcp(_) => Some(client.unwrap_or(Ipv4Addr::LOCALHOST.into()).to_canonical()),
             Bind::Unix { .. } => None,

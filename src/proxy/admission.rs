@@ -4,8 +4,9 @@
 //! Unix socket, so `Host` is not checked there.
 
 use super::error::ProxyError;
-use super::headers::MAX_CONNECTION_NAMES;
-use super::{AdmissionSettings, CallHead};
+use super::settings::AdmissionSettings;
+use crate::delivery::headers::MAX_CONNECTION_NAMES;
+use crate::delivery::{CallHead, DeliveryError};
 use crate::serve::{Peer, is_allowed_host, is_valid_host, page_header};
 use crate::signalr::{Call, Operation};
 
@@ -36,19 +37,19 @@ impl Admission {
         self.admit_client(peer)?;
         let size = head.bytes();
         if size > self.max_header_bytes {
-            return Err(ProxyError::HeadersTooLarge { size, limit: self.max_header_bytes });
+            return Err(DeliveryError::HeadersTooLarge { size, limit: self.max_header_bytes }.into());
         }
-        if head.glance.connection_names > MAX_CONNECTION_NAMES {
+        if head.summary().connection_names > MAX_CONNECTION_NAMES {
             return Err(ProxyError::Malformed("Connection names more headers than anybody needs"));
         }
-        if head.glance.hosts > 1 {
+        if head.summary().hosts > 1 {
             return Err(ProxyError::Malformed("there is more than one Host header"));
         }
         self.admit_host(peer, head).or_else(|err| unless_health(head, err))?;
         admit_origin(head)?;
         self.admit_required_header(head).or_else(|err| unless_health(head, err))?;
-        if head.glance.content_length.is_some_and(|length| length > self.max_body_bytes) {
-            return Err(ProxyError::BodyTooLarge { limit: self.max_body_bytes });
+        if head.summary().content_length.is_some_and(|length| length > self.max_body_bytes) {
+            return Err(DeliveryError::BodyTooLarge { limit: self.max_body_bytes }.into());
         }
         Ok(())
     }
@@ -84,7 +85,7 @@ impl Admission {
 
     fn admit_required_header(&self, head: &CallHead) -> Result<(), ProxyError> {
         let Some((name, value)) = &self.settings.required_header else { return Ok(()) };
-        if head.headers.get_all(name).iter().any(|found| found == value) {
+        if head.headers().get_all(name).iter().any(|found| found == value) {
             return Ok(());
         }
         Err(ProxyError::HeaderRequired { header: name.clone() })
@@ -95,7 +96,7 @@ impl Admission {
 /// and the answer gives nothing away.
 #[cold]
 fn unless_health(head: &CallHead, err: ProxyError) -> Result<(), ProxyError> {
-    let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
+    let call = Call::parse(head.method(), head.uri().path(), head.uri().query());
     if call.is_ok_and(|call| call.operation == Operation::Health) { Ok(()) } else { Err(err) }
 }
 
@@ -111,10 +112,10 @@ fn unknown_host(host: &str) -> ProxyError {
 }
 
 fn admit_origin(head: &CallHead) -> Result<(), ProxyError> {
-    if !head.glance.is_by_browser {
+    if !head.summary().is_by_browser {
         return Ok(());
     }
-    page_header(&head.headers).map_or(Ok(()), |header| Err(ProxyError::OriginNotAllowed { header }))
+    page_header(head.headers()).map_or(Ok(()), |header| Err(ProxyError::OriginNotAllowed { header }))
 }
 
 /// What a caller sent, fit for an error text.
@@ -231,12 +232,12 @@ mod tests {
         let too_long = "x".repeat(17 * 1024);
         assert!(matches!(
             admit(&[("host", "localhost"), ("x-long", &too_long)]),
-            Err(ProxyError::HeadersTooLarge { limit: 16384, .. })
+            Err(ProxyError::Delivery(DeliveryError::HeadersTooLarge { limit: 16384, .. }))
         ));
         assert!(admit(&[("host", "localhost"), ("content-length", "1024")]).is_ok());
         assert!(matches!(
             admit(&[("host", "localhost"), ("content-length", "1025")]),
-            Err(ProxyError::BodyTooLarge { limit: 1024 })
+            Err(ProxyError::Delivery(DeliveryError::BodyTooLarge { limit: 1024 }))
         ));
     }
 

@@ -1,70 +1,8 @@
 //! Properties of what is read of header lines, for the fuzzer.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, Uri};
-
-use super::headers::{to_downstream, to_upstream};
-use super::idempotency::{AnotherCall, CallKey, Fingerprint, IdempotencySettings, IdempotencyStore, Network, key};
-use super::{CallHead, outcome};
-use crate::credential::Bearer;
-
-/// What no header line may carry from one side to the other.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// Carries header lines both ways. Checks that what belongs to a connection stays on it, that callers' credentials stay here, that
-/// there is one host and one bearer, and that all else passes as it came.
-pub(crate) fn headers(data: &[u8]) {
-    let Ok(bearer) = Bearer::new("bearer-of-the-endpoint") else { return };
-    let mut parts = Request::new(()).into_parts().0;
-    parts.headers = data.split(|byte| *byte == b'\n').filter_map(line).collect();
-    let came = parts.headers.clone();
-    let own_id = HeaderValue::from_static("made");
-    let head = CallHead::new(parts, || own_id.clone(), None);
-    let host = HeaderValue::from_static("east.example");
-    let mut sent = HeaderMap::new();
-    to_upstream(&head, &host, &bearer, &mut |name, value| {
-        sent.append(name.clone(), value.clone());
-    });
-    check_hop_by_hop(&sent);
-    let one = |name: &HeaderName| sent.get_all(name).iter().collect::<Vec<_>>();
-    assert_eq!(one(&HOST), [&host], "another host");
-    assert_eq!(one(&AUTHORIZATION), [bearer.header()], "another bearer");
-    assert!(!sent.contains_key(COOKIE), "a cookie leaves");
-    assert_eq!(sent.get_all("x-request-id").iter().count(), 1, "not one request id");
-    assert!(!sent.contains_key("content-length") && !sent.contains_key("expect"), "framing of the caller's leaves");
-    for (name, value) in &sent {
-        let is_ours = *name == HOST || *name == AUTHORIZATION || name.as_str() == "x-request-id";
-        assert!(is_ours || came.get_all(name).iter().any(|sent| sent == value), "{name}: {value:?} comes from nowhere");
-    }
-
-    let mut answered = came.clone();
-    to_downstream(&mut answered, &own_id, "https://east.example", || Some("http://gateway.example".to_owned()));
-    check_hop_by_hop(&answered);
-    assert!(!answered.contains_key("signalr-gateway-error"), "an endpoint speaks as the gateway");
-    assert_eq!(answered.get_all("x-request-id").iter().collect::<Vec<_>>(), [&own_id]);
-    if let Some(named) = came.get(CONNECTION).and_then(|named| named.to_str().ok()) {
-        let relied_on = ["host", "content-length", "content-type", "x-request-id"];
-        for name in named.split(',').map(str::trim).filter_map(|name| name.parse::<HeaderName>().ok()) {
-            assert!(
-                relied_on.contains(&name.as_str()) || !answered.contains_key(&name),
-                "{name} belongs to a connection"
-            );
-        }
-    }
-}
+use super::idempotency_key::idempotency_key as key;
 
 /// Reads the `Idempotency-Key` lines of a request: `value \n value`. Checks that only one that is text is a key, as it came, and
 /// that the key stands for one call of one listener.
@@ -80,46 +18,5 @@ pub(crate) fn idempotency_key(data: &[u8]) {
     assert_eq!(matches!(read, Ok(Some(_))), is_key, "{came:?}");
     let Ok(Some(key)) = read else { return };
     assert_eq!([key.as_bytes()], came[..]);
-
-    let store = IdempotencyStore::default();
-    let settings = IdempotencySettings { keep: Duration::from_secs(60), keys: 1 };
-    let call = |listener, key, body| {
-        let fingerprint = Fingerprint::of(&Method::POST, &Uri::from_static("/"), body);
-        store.call(CallKey { listener, network: Network::Local, key }, fingerprint, settings)
-    };
-    let (Ok(first), Ok(elsewhere)) = (call("inside", key, b"a"), call("outside", key, b"b")) else {
-        panic!("{key:?} is known before it came");
-    };
-    assert!(
-        call("inside", key, b"a").is_ok_and(|again| Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&elsewhere, &again))
-    );
-    assert_eq!(call("inside", key, b"c").err(), Some(AnotherCall));
-    assert!(call("inside", &format!("{key} "), b"c").is_ok(), "another key is the same");
-}
-
-/// Reads the `Retry-After` of an endpoint. Checks that it is as many seconds as it says, or up to a date that there is.
-pub(crate) fn retry_after(data: &[u8]) {
-    let Ok(value) = HeaderValue::from_bytes(data) else { return };
-    let pause = outcome::retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]));
-    // A sign does no harm.
-    let digits = std::str::from_utf8(data.strip_prefix(b"+").unwrap_or(data))
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    if let Some(seconds) = digits.and_then(|digits| digits.parse().ok()) {
-        assert_eq!(pause, Some(Duration::from_secs(seconds)));
-    } else if let Some(pause) = pause {
-        assert!(digits.is_none(), "{pause:?} of a number that does not fit");
-        assert!(SystemTime::now().checked_add(pause).is_some(), "{pause:?} goes beyond all dates");
-    }
-}
-
-fn check_hop_by_hop(headers: &HeaderMap) {
-    let found = headers.keys().find(|name| HOP_BY_HOP.contains(&name.as_str()));
-    assert!(found.is_none(), "{found:?} belongs to a connection");
-}
-
-fn line(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
-    Some((name, HeaderValue::from_bytes(line.get(colon + 1..)?.trim_ascii()).ok()?))
+    crate::delivery::fuzzing::idempotency_store(key);
 }

@@ -3,13 +3,8 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 
-/// The id of a request, in and out.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The longest id that is taken over from a caller.
-const LONGEST: usize = 128;
 /// Hex digits of an id: 128 random bits, as W3C trace ids have.
 const DIGITS: usize = 32;
 /// How many ids are made at once. They share one allocation.
@@ -49,13 +44,6 @@ fn hex(number: u32) -> [u8; 8] {
     (nibbles + 0x3030_3030_3030_3030 + above_nine * u64::from(b'a' - b'0' - 10)).to_ne_bytes()
 }
 
-/// Returns the caller's id if it can be taken over: it is plain ASCII and not too long.
-pub(super) fn of_caller(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get(REQUEST_ID)?;
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
-    ((1..=LONGEST).contains(&id.len()) && id.as_bytes().iter().all(is_plain)).then(|| id.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -78,15 +66,5 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(made[..], expected, "{number:x}");
         }
-    }
-
-    #[test]
-    fn only_plain_ids_are_taken_over() {
-        for (id, taken) in [("abc-123", true), ("", false), ("a b", false), ("a\"b", false)] {
-            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(id))]);
-            assert_eq!(of_caller(&headers).is_some(), taken, "{id:?}");
-        }
-        let long = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::try_from("x".repeat(129)).unwrap())]);
-        assert_eq!(of_caller(&long), None);
     }
 }

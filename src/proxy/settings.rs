@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::{IdempotencySettings, RetrySettings};
-use crate::limits::{ClientRateSettings, QueueSettings};
+use crate::delivery::DeliverySettings;
+use crate::limits::ClientRateSettings;
 use crate::route::Constraint;
 use crate::signalr::OperationSet;
 
@@ -38,18 +38,10 @@ pub struct ProxySettings {
     /// The memory that request bodies may take together while they are kept for sending them again, in bytes. The first 16 KiB
     /// of each are not counted.
     pub body_memory: u64,
-    /// The largest request head (request line, headers and the bearer that is added), in bytes. The service's own limit is 16 KiB.
-    pub max_header_bytes: usize,
     /// How long a request may take in all, until the answer's head; an answer's body gets the same time again.
     pub request_timeout: Duration,
-    /// How long one attempt may take, until the answer's head. Waits for the caller's upload do not count.
-    pub try_timeout: Duration,
-    /// Where calls wait that find no place at a listener or an endpoint.
-    pub queue: QueueSettings,
-    /// How attempts are repeated.
-    pub retry: RetrySettings,
-    /// How long calls that carry an `Idempotency-Key` are remembered.
-    pub idempotency: IdempotencySettings,
+    /// How calls are delivered.
+    pub delivery: DeliverySettings,
     /// Whether the caller's address is appended to `X-Forwarded-For` upstream.
     pub forward_client_address: bool,
     /// What the access log holds.

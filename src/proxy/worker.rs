@@ -8,13 +8,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 
-use super::exchange::Exchange;
-use super::upstream::Upstream;
-use super::{BodyMemory, CallHead, Proxy, RequestBody, ResponseBody, Snapshot};
-use crate::endpoint::Endpoint;
-use crate::metrics::{ConnectionGauge, Metrics, Names, WorkerMetrics};
+use super::pipeline::Proxy;
+use super::response_body::ResponseBody;
+use super::snapshot::Snapshot;
+use crate::metrics::{ConnectionGauge, Metrics, WorkerMetrics};
 use crate::serve::{CallerBody, Handler, ListenerId, Peer};
-use crate::signalr::Operation;
 use crate::write_batch::WriteBatch;
 
 /// A worker's handler. Made on the worker's thread, inside its runtime.
@@ -62,14 +60,14 @@ impl Held {
     fn current(&self) -> Rc<Proxy> {
         let latest = self.latest.load();
         let current = Rc::clone(&self.current.borrow());
-        if Arc::ptr_eq(&latest, &current.snapshot) { current } else { self.adopt(Arc::clone(&latest), &current) }
+        if Arc::ptr_eq(&latest, current.snapshot()) { current } else { self.adopt(Arc::clone(&latest), &current) }
     }
 
     /// Returns this worker's part of the configuration by which calls of a listener are judged: the one in force, or, while
     /// the connections of a closed listener end, the last one that had it. Never the rules of another listener.
     fn of(&self, listener: ListenerId) -> Rc<Proxy> {
         let current = self.current();
-        if current.snapshot.place_of(listener).is_some() { current } else { self.former(listener).unwrap_or(current) }
+        if current.snapshot().index_of(listener).is_some() { current } else { self.former(listener).unwrap_or(current) }
     }
 
     #[cold]
@@ -81,13 +79,12 @@ impl Held {
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
         let next = Rc::new(Proxy::new(latest, &self.metrics, &self.write_batch, Some(current)));
-        current.upstreams.iter().for_each(Upstream::retire);
-        let gauges = current.upstreams.iter().map(|upstream| upstream.pool.gauge().clone()).collect();
+        let (metrics, gauges) = current.retire();
         // Those that are through are also let go of where nobody scrapes.
         self.retired.borrow_mut().retain(Retired::flush);
-        self.retired.borrow_mut().push(Retired { metrics: Rc::downgrade(&current.metrics), gauges });
-        let is_gone = |listener: &&ListenerId| next.snapshot.place_of(**listener).is_none();
-        let gone = current.snapshot.listeners.iter().filter(is_gone);
+        self.retired.borrow_mut().push(Retired { metrics, gauges });
+        let is_gone = |listener: &&ListenerId| next.snapshot().index_of(**listener).is_none();
+        let gone = current.snapshot().listeners.iter().filter(is_gone);
         self.former.borrow_mut().extend(gone.map(|listener| (*listener, Rc::clone(current))));
         self.current.replace(Rc::clone(&next));
         next
@@ -121,16 +118,7 @@ impl Handler for WorkerProxy {
         peer: &Rc<Peer>,
         request: Request<CallerBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
-        let proxy = self.0.of(peer.listener);
-        let (head, incoming) = request.into_parts();
-        let version = head.version;
-        let client = peer.forwarded_for.as_ref().filter(|_| proxy.snapshot.settings.forward_client_address);
-        let head = CallHead::new(head, || proxy.request_ids.next(), client.cloned());
-        let settings = &proxy.snapshot.settings;
-        let exchange = Exchange::open(&proxy.metrics, settings.access_log, settings.request_timeout, head);
-        let body = RequestBody::new(incoming, version, settings.max_body_bytes, &proxy.body_memory);
-        // In a box: it moves from hand to hand, and idle connections would keep room for it.
-        Box::pin(proxy.handle(Rc::clone(peer), exchange, body))
+        self.0.of(peer.listener).take_in(peer, request)
     }
 
     /// Goes over to the configuration that has the listener, so that it is known should the listener go before its first call.
@@ -148,43 +136,5 @@ impl Handler for WorkerProxy {
 impl fmt::Debug for WorkerProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerProxy").field("current", &self.0.current).finish_non_exhaustive()
-    }
-}
-
-impl Proxy {
-    /// Makes a worker's part of a snapshot. Endpoints that are the same as before keep their connections and retry budgets.
-    fn new(snapshot: Arc<Snapshot>, metrics: &Metrics, write_batch: &WriteBatch, before: Option<&Self>) -> Self {
-        let names = Names {
-            routes: snapshot.routes.routes().iter().map(|route| route.name().to_string()).collect(),
-            endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
-            operations: Operation::ALL.map(Operation::name).to_vec(),
-        };
-        let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
-        let body_memory = Rc::new(BodyMemory {
-            used: metrics.body_memory().clone(),
-            not_kept: metrics.bodies_not_kept().clone(),
-            limit: snapshot.settings.body_memory,
-        });
-        let metrics = Rc::new(WorkerMetrics::new(metrics, names));
-        let spare = before.map_or_else(Rc::default, |before| Rc::clone(&before.spare));
-        let share = snapshot.settings.retry.budget;
-        let upstream = |(place, endpoint): (usize, &Arc<Endpoint>)| {
-            let mut known = before.iter().flat_map(|before| &before.upstreams);
-            match known.find(|known| Arc::ptr_eq(known.endpoint(), endpoint)) {
-                Some(known) => {
-                    known.budget.set_share(share);
-                    known.moved_to(place)
-                }
-                None => Upstream::new(place, endpoint, share, &metrics, write_batch, &spare),
-            }
-        };
-        let upstreams = snapshot.endpoints.iter().enumerate().map(upstream).collect();
-        let (timer, request_ids) = Default::default();
-        Self { snapshot, upstreams, spare, body_memory, timer, request_ids, metrics, route_names }
-    }
-
-    fn flush(&self) {
-        self.metrics.flush();
-        self.upstreams.iter().for_each(Upstream::flush);
     }
 }

@@ -90,9 +90,9 @@ fn memory_limit_of_the_pod_covers_what_its_configuration_allows() {
     let proxy = &settings.proxy;
     let connections = settings.serve.max_connections * (80 + 256) * KIB;
     let calls = settings.listeners.iter().map(|(_, admission)| admission.max_requests.unwrap()).sum::<usize>();
-    let calls = calls * (80 * KIB + 2 * proxy.max_header_bytes + (128 + 64) * KIB);
+    let calls = calls * (80 * KIB + 2 * proxy.delivery.max_header_bytes + (128 + 64) * KIB);
     let bodies = usize::try_from(proxy.body_memory).unwrap();
-    let keys = proxy.idempotency.keys * 2 * KIB;
+    let keys = proxy.delivery.idempotency.keys * 2 * KIB;
     let most = connections + calls + bodies + keys + 15 * MIB;
     assert!(most <= limit * MIB, "{} MiB", most / MIB);
     assert!(readme().contains("HTTP/2 another 256 KiB window"));

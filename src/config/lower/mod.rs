@@ -21,10 +21,11 @@ use figment::value::Value;
 use super::file::{AccessFile, ConfigFile, FormatFile, IdempotencyFile, LoggingFile, MessageRetryFile, RetryFile};
 use super::problem::{Origin, Problem, did_you_mean};
 use super::sources::Merged;
+use crate::delivery::{DeliverySettings, IdempotencySettings, MessageRetry, RetrySettings};
 use crate::files::{self, FileError};
 use crate::gateway::{LogFormat, LoggingSettings, Settings, short_hash};
 use crate::limits::QueueSettings;
-use crate::proxy::{AccessLog, IdempotencySettings, MessageRetry, ProxySettings, RetrySettings};
+use crate::proxy::{AccessLog, ProxySettings};
 use crate::redact;
 use crate::serve::ServeSettings;
 
@@ -289,15 +290,17 @@ fn proxy(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
     ProxySettings {
         max_body_bytes,
         body_memory,
-        max_header_bytes: usize::try_from(max_header).unwrap_or(usize::MAX),
         request_timeout,
-        try_timeout,
-        queue: QueueSettings {
-            length: limits.queue as usize,
-            time: context.duration(&key(&["limits", "queue_time"]), &limits.queue_time),
+        delivery: DeliverySettings {
+            max_header_bytes: usize::try_from(max_header).unwrap_or(usize::MAX),
+            try_timeout,
+            queue: QueueSettings {
+                length: limits.queue as usize,
+                time: context.duration(&key(&["limits", "queue_time"]), &limits.queue_time),
+            },
+            retry: retry(file, context),
+            idempotency: idempotency(&file.idempotency, context),
         },
-        retry: retry(file, context),
-        idempotency: idempotency(&file.idempotency, context),
         forward_client_address: file.forwarding.client_address,
         access_log: access_log(file, context),
     }

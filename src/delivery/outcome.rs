@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
-use super::ProxyError;
 use super::body::Answer;
-use super::retry::is_transient;
+use super::error::DeliveryError;
 use crate::endpoint::Permit;
 use crate::signalr::{LegOutcome, Operation};
 
@@ -61,7 +60,7 @@ pub(super) struct AttemptOutcome {
     pub(super) ending: Ending,
     /// When it ended.
     pub(super) ended: Instant,
-    pub(super) result: Result<Response<Answer>, ProxyError>,
+    pub(super) result: Result<Response<Answer>, DeliveryError>,
 }
 
 impl Ending {
@@ -95,13 +94,13 @@ impl AttemptOutcome {
 
     /// The endpoint did not answer.
     #[cold]
-    pub(super) fn failed(sent: Sent, fault: Fault, err: ProxyError) -> Self {
+    pub(super) fn failed(sent: Sent, fault: Fault, err: DeliveryError) -> Self {
         Self { ending: Ending { sent, fault, status: None }, ended: Instant::now(), result: Err(err) }
     }
 
     /// Nothing was sent.
     #[cold]
-    pub(super) fn unsent(fault: Fault, err: ProxyError) -> Self {
+    pub(super) fn unsent(fault: Fault, err: DeliveryError) -> Self {
         Self::failed(Sent::Nothing, fault, err)
     }
 
@@ -164,6 +163,11 @@ impl AttemptOutcome {
     }
 }
 
+/// Whether a status may be gone next time.
+pub(super) fn is_transient(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+}
+
 /// Reads `Retry-After`: seconds, or a date.
 ///
 /// Source: RFC 9110 section 10.2.3.
@@ -208,7 +212,7 @@ mod tests {
         use Fault::{Caller, Client, Endpoint, Gateway, Nobody, Token};
         for fault in [Nobody, Caller, Token, Gateway, Endpoint, Client] {
             for sent in [Sent::Nothing, Sent::NotProcessed, Sent::Perhaps] {
-                let is_out = takes_out(|| AttemptOutcome::failed(sent, fault, ProxyError::Internal));
+                let is_out = takes_out(|| AttemptOutcome::failed(sent, fault, DeliveryError::Internal));
                 assert_eq!(is_out, fault == Endpoint, "{fault:?} {sent:?}");
             }
         }
@@ -247,13 +251,13 @@ mod tests {
             (Sent::Perhaps, LegOutcome::NoAnswer),
             (Sent::Processed, LegOutcome::NoAnswer),
         ] {
-            assert_eq!(AttemptOutcome::failed(sent, Fault::Endpoint, ProxyError::Internal).leg(), leg, "{sent:?}");
+            assert_eq!(AttemptOutcome::failed(sent, Fault::Endpoint, DeliveryError::Internal).leg(), leg, "{sent:?}");
         }
     }
 
     #[test]
     fn what_was_sent_before_is_not_forgotten() {
-        let unsent = || AttemptOutcome::unsent(Fault::Endpoint, ProxyError::Internal);
+        let unsent = || AttemptOutcome::unsent(Fault::Endpoint, DeliveryError::Internal);
         assert!(unsent().ending.moves_on() && unsent().after(Sent::NotProcessed).ending.moves_on());
         assert!(!unsent().after(Sent::Perhaps).ending.moves_on());
         assert_eq!(unsent().after(Sent::Perhaps).leg(), LegOutcome::NoAnswer);

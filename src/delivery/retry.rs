@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::outcome::{Ending, Fault, Sent};
+use super::outcome::{Ending, Fault, Sent, is_transient};
 use crate::signalr::Operation;
 
 /// The first pause before an attempt is repeated.
@@ -80,11 +80,6 @@ pub(super) fn judge(operation: Operation, ending: Ending, messages: MessageRetry
         (true, true) if !as_the_sdk_does => Verdict::NotSafe,
         (true, _) => Verdict::Again,
     }
-}
-
-/// Whether a status may be gone next time.
-pub(super) fn is_transient(status: StatusCode) -> bool {
-    status == StatusCode::REQUEST_TIMEOUT || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
 }
 
 /// Returns the pause before attempt `number` (the first retry is 1): doubling, with full jitter, so that callers that

@@ -14,13 +14,13 @@ const STEP: u64 = 64 * 1024;
 
 /// The memory that all bodies may take together, as one worker sees it.
 #[derive(Debug)]
-pub(in crate::proxy) struct BodyMemory {
+pub struct BodyMemory {
     /// What is taken. Shared by all workers.
-    pub(in crate::proxy) used: IntGauge,
+    pub used: IntGauge,
     /// Bodies that were not kept, since there was nothing left.
-    pub(in crate::proxy) not_kept: IntCounter,
+    pub not_kept: IntCounter,
     /// In bytes. Two workers that look at the same time may exceed it by a step each.
-    pub(in crate::proxy) limit: u64,
+    pub limit: u64,
 }
 
 /// The memory that one body takes. It is given back when this is dropped.

@@ -8,29 +8,30 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{AccessLog, CallHead};
+use super::settings::AccessLog;
+use crate::delivery::{CallHead, CallState};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
-use crate::metrics::{ErrorKind, InFlight, RequestRecord, WorkerMetrics};
+use crate::metrics::{self, ErrorKind, InFlight, WorkerMetrics};
+use crate::serve::Refusal;
 use crate::signalr::{Call, Operation};
 
 /// The books of one request, and the head that it came with: one piece of memory for all that is kept of it.
-pub(super) struct Exchange {
+pub(super) struct RequestRecord {
     metrics: Rc<WorkerMetrics>,
     access_log: AccessLog,
     _in_flight: InFlight,
     started: Instant,
-    deadline: RequestDeadline,
-    head: CallHead,
+    /// Why the server did not pass on the caller's own head; the head is a stand-in then.
+    refusal: Option<Refusal>,
+    call: CallState,
     hub: Cell<Option<Box<str>>>,
     operation: Cell<Option<Operation>>,
     route: Cell<Option<(usize, Rc<str>)>>,
-    endpoint: Cell<Option<Rc<str>>>,
     /// `None` until there is an answer.
     status: Option<StatusCode>,
     error: Option<ErrorKind>,
     cause: Option<String>,
     broke_off: bool,
-    waited: Cell<Duration>,
     request_bytes: u64,
     response_bytes: u64,
     closed: bool,
@@ -38,13 +39,14 @@ pub(super) struct Exchange {
     permit: Cell<Option<ConcurrencyPermit>>,
 }
 
-impl Exchange {
+impl RequestRecord {
     /// Begins the record of a request, which may take as long as `time` until the head of its answer.
     pub(super) fn open(
         metrics: &Rc<WorkerMetrics>,
         access_log: AccessLog,
         time: Duration,
         head: CallHead,
+        refusal: Option<Refusal>,
     ) -> Box<Self> {
         let started = Instant::now();
         Box::new(Self {
@@ -52,17 +54,15 @@ impl Exchange {
             metrics: Rc::clone(metrics),
             access_log,
             started,
-            deadline: RequestDeadline::new(started, time),
-            head,
+            refusal,
+            call: CallState::new(head, RequestDeadline::new(started, time)),
             hub: Cell::default(),
             operation: Cell::default(),
             route: Cell::default(),
-            endpoint: Cell::default(),
             status: None,
             error: None,
             cause: None,
             broke_off: false,
-            waited: Cell::default(),
             request_bytes: 0,
             response_bytes: 0,
             closed: false,
@@ -70,27 +70,23 @@ impl Exchange {
         })
     }
 
-    /// Returns when the request's time is over.
-    pub(super) fn deadline(&self) -> RequestDeadline {
-        self.deadline
+    /// Returns what delivery reads of the request, and where it notes what it does.
+    pub(super) fn call(&self) -> &CallState {
+        &self.call
     }
 
-    /// Returns what is left of the request's time.
-    pub(super) fn remaining(&self) -> Duration {
-        self.deadline.remaining(Instant::now())
+    /// Returns why the server did not pass on the caller's own head.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
-    pub(super) fn head(&self) -> &CallHead {
-        &self.head
-    }
-
-    /// Takes the caller's headers, which nobody needs any more once there is an answer.
+    /// Takes the caller's headers, which are not needed once there is an answer.
     pub(super) fn take_headers(&mut self) -> HeaderMap {
-        std::mem::take(&mut self.head.headers)
+        self.call.take_headers()
     }
 
     pub(super) fn request_id(&self) -> &HeaderValue {
-        &self.head.own.request_id
+        self.call.head().request_id()
     }
 
     pub(super) fn is_call(&self, call: &Call<'_>) {
@@ -102,26 +98,6 @@ impl Exchange {
 
     pub(super) fn takes_route(&self, place: usize, name: &Rc<str>) {
         self.route.set(Some((place, Rc::clone(name))));
-    }
-
-    pub(super) fn tries_endpoint(&self, name: &Rc<str>) {
-        self.endpoint.set(Some(Rc::clone(name)));
-    }
-
-    /// Notes time that was not the gateway's own.
-    pub(super) fn waited(&self, time: Duration) {
-        self.waited.set(self.waited.get() + time);
-    }
-
-    /// Returns the time noted so far that was not the gateway's own.
-    pub(super) fn waited_so_far(&self) -> Duration {
-        self.waited.get()
-    }
-
-    /// Notes that `time` in all was not the gateway's own, for waits that ran side by side: each of them was noted as if it
-    /// had been alone.
-    pub(super) fn waited_in_all(&self, time: Duration) {
-        self.waited.set(time);
     }
 
     /// Keeps the permit of the listener until the answer has ended.
@@ -165,12 +141,12 @@ impl Exchange {
         // A request whose future was dropped has no answer: the caller went away.
         let code = self.status.map_or(CALLER_GONE, |status| status.as_u16());
         let duration = self.started.elapsed();
-        self.metrics.request_ended(&RequestRecord {
+        self.metrics.request_ended(&metrics::RequestRecord {
             route: self.route.get_mut().as_ref().map(|(place, _)| *place),
             operation: self.operation.get().map(Operation::index),
             code,
             duration,
-            waited: self.waited.get(),
+            waited: self.call.waited(),
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
@@ -188,13 +164,13 @@ impl Exchange {
     }
 
     fn log(&mut self, code: u16, duration: Duration, has_failed: bool) {
-        let (hub, route, endpoint) = (self.hub.take(), self.route.take(), self.endpoint.take());
+        let (hub, route, endpoint) = (self.hub.take(), self.route.take(), self.call.take_endpoint());
         macro_rules! log {
             ($name:expr) => {
                 tracing::info!(
                     name: $name,
                     target: ACCESS_LOG,
-                    method = self.head.method.as_str(),
+                    method = self.call.head().method().as_str(),
                     operation = self.operation.get().map(Operation::name),
                     hub = hub.as_deref(),
                     route = route.as_ref().map(|(_, name)| &**name),
@@ -228,14 +204,14 @@ pub const FAILED_REQUEST: &str = "failed request";
 /// What is recorded of a request whose caller went away before its answer: nginx's word for it.
 const CALLER_GONE: u16 = 499;
 
-impl Drop for Exchange {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-impl fmt::Debug for Exchange {
+impl fmt::Debug for RequestRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange").field("request_id", self.request_id()).finish_non_exhaustive()
+        f.debug_struct("RequestRecord").field("request_id", self.request_id()).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! Which endpoints of a route are tried, and in which order. Decides nothing about when the next one's turn is.
 
-use super::Proxy;
 use super::upstream::Upstream;
 use crate::endpoint::{CallClass, EndpointRole, Permit};
 use crate::route::{Choice, Order, WhenUnavailable};
@@ -9,7 +8,7 @@ use crate::signalr::{FanOutKind, Operation};
 /// The endpoints of a route that are worth trying, one after the other. For what only one endpoint can give, primaries come
 /// before secondaries, as in the Management SDK.
 pub(super) struct Candidates<'a> {
-    proxy: &'a Proxy,
+    upstreams: &'a [Upstream],
     choice: &'a Choice<'a>,
     order: Order<'a>,
     /// The role that is looked for; `None` if it does not matter.
@@ -19,10 +18,10 @@ pub(super) struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(proxy: &'a Proxy, choice: &'a Choice<'a>, operation: Operation) -> Self {
+    pub(super) fn new(upstreams: &'a [Upstream], choice: &'a Choice<'a>, operation: Operation) -> Self {
         let role = (operation.fan_out_kind() == FanOutKind::SingleEndpoint).then_some(EndpointRole::Primary);
         let class = CallClass::new(operation.class().index());
-        Self { proxy, choice, order: choice.order(), role, class, has_tried: false }
+        Self { upstreams, choice, order: choice.order(), role, class, has_tried: false }
     }
 
     /// Returns how many endpoints may still come: at most as many.
@@ -31,9 +30,9 @@ impl<'a> Candidates<'a> {
     }
 
     fn healthy(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
-        let (proxy, role, class) = (self.proxy, self.role, self.class);
-        self.order.by_ref().find_map(|place| {
-            let upstream = proxy.upstreams.get(place)?;
+        let (upstreams, role, class) = (self.upstreams, self.role, self.class);
+        self.order.by_ref().find_map(|index| {
+            let upstream = upstreams.get(index)?;
             let endpoint = upstream.endpoint();
             if role.is_some_and(|role| role != endpoint.settings().role) {
                 return None;
@@ -60,7 +59,7 @@ impl<'a> Iterator for Candidates<'a> {
         }
         // All are out, and the route would rather try than fail.
         self.order = self.choice.order();
-        let upstream = self.proxy.upstreams.get(self.order.next()?)?;
+        let upstream = self.upstreams.get(self.order.next()?)?;
         Some((upstream, upstream.endpoint().health().enter_anyway(self.class)))
     }
 }

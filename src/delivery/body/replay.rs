@@ -8,7 +8,7 @@ const SMALL: usize = 8 * 1024;
 
 /// The pieces of a body that were handed out, and how far they were handed out again.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct ReplayBuffer {
     /// The first, which is all there is of most bodies, needs no memory of its own.
     first: Option<Bytes>,
     /// Those after the first.
@@ -21,7 +21,7 @@ pub(super) struct Kept {
     forgotten: usize,
 }
 
-impl Kept {
+impl ReplayBuffer {
     /// Keeps a whole body, all of which was handed out.
     pub(super) fn of(whole: Bytes) -> Self {
         let first = (!whole.is_empty()).then_some(whole);
@@ -110,14 +110,14 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn read_again(kept: &mut Kept) -> Vec<u8> {
+    fn read_again(kept: &mut ReplayBuffer) -> Vec<u8> {
         kept.rewind();
         std::iter::from_fn(|| kept.again()).flatten().collect()
     }
 
     #[test]
     fn pieces_of_any_size_come_again_in_order() {
-        let mut kept = Kept::default();
+        let mut kept = ReplayBuffer::default();
         let mut sent = Vec::new();
         for (number, size) in [1, 1, SMALL, 3, SMALL - 1, 5, SMALL + 1, 1].into_iter().enumerate() {
             let piece = Bytes::from(vec![u8::try_from(number).unwrap(); size]);
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_still_counts_as_handed_out() {
-        let mut kept = Kept::default();
+        let mut kept = ReplayBuffer::default();
         assert!(kept.is_whole());
         for size in [3, SMALL + 1, 2] {
             kept.keep(&Bytes::from(vec![7; size]));
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn body_in_single_bytes_costs_about_its_size() {
-        let mut kept = Kept::default();
+        let mut kept = ReplayBuffer::default();
         let buffer = Bytes::from(vec![7; 1024 * 1024]);
         for at in 0..buffer.len() {
             kept.keep(&buffer.slice(at..=at));

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Response, Uri};
+use http::{HeaderValue, Response};
 
 use super::body::{Answer, RequestBody};
-use super::exchange::Exchange;
+use super::call::PlannedCall;
+use super::error::DeliveryError;
+use super::headers;
 use super::outcome::{Fault, Sent};
-use super::{CallHead, ProxyError, headers};
 use crate::credential::Bearer;
 use crate::endpoint::{
     BrokenOff, ConnectError, EachLine, Endpoint, Lease, Pool, Processing, RequestHead, SendError, Sending,
@@ -19,47 +20,29 @@ use crate::limits::{DeadlineTimer, RequestDeadline};
 use crate::metrics::UpstreamErrorReason;
 use crate::signalr::Operation;
 
-/// A request that is ready to go to any endpoint, any number of times.
-#[derive(Clone, Copy)]
-pub(super) struct Outgoing<'a> {
-    pub(super) operation: Operation,
-    /// The caller's, or another that takes its place.
-    pub(super) uri: &'a Uri,
-    pub(super) body: &'a RequestBody,
-    /// Whether the answer's body is edited here, so that it must not be encoded.
-    pub(super) is_edited: bool,
-    /// Its books. The head is there, too.
-    pub(super) exchange: &'a Exchange,
-}
-
-impl<'a> Outgoing<'a> {
-    pub(super) fn new(operation: Operation, body: &'a RequestBody, exchange: &'a Exchange) -> Self {
-        Self { operation, uri: &exchange.head().uri, body, is_edited: false, exchange }
-    }
-
-    pub(super) fn head(&self) -> &'a CallHead {
-        self.exchange.head()
-    }
-
-    /// Puts it on a connection to an endpoint, with that endpoint's own bearer and in no other way.
-    fn send_over(&self, lease: Lease<RequestBody>, endpoint: &Endpoint, bearer: &Bearer) -> Sending<RequestBody> {
-        let target = self.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let head = self.head();
-        let lines = |line: &mut EachLine<'_>| {
-            if self.is_edited {
-                headers::to_upstream(head, endpoint.host(), bearer, &mut |name, value| {
-                    if *name != ACCEPT_ENCODING {
-                        line(name, value);
-                    }
-                });
-                line(&ACCEPT_ENCODING, &HeaderValue::from_static("identity"));
-            } else {
-                headers::to_upstream(head, endpoint.host(), bearer, line);
-            }
-        };
-        let head = RequestHead { method: &head.method, target, lines: &lines, unwanted: headers::is_unwanted };
-        lease.send(&head, self.body.rewound())
-    }
+/// Writes a call onto a connection to an endpoint, with the endpoint's own bearer.
+fn send_over(
+    call: &PlannedCall<'_>,
+    lease: Lease<RequestBody>,
+    endpoint: &Endpoint,
+    bearer: &Bearer,
+) -> Sending<RequestBody> {
+    let target = call.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let head = call.head();
+    let lines = |line: &mut EachLine<'_>| {
+        if call.is_edited {
+            head.write_upstream(endpoint.host(), bearer, &mut |name, value| {
+                if *name != ACCEPT_ENCODING {
+                    line(name, value);
+                }
+            });
+            line(&ACCEPT_ENCODING, &HeaderValue::from_static("identity"));
+        } else {
+            head.write_upstream(endpoint.host(), bearer, line);
+        }
+    };
+    let head = RequestHead { method: &head.method, target, lines: &lines, unwanted: headers::is_unwanted };
+    lease.send(&head, call.body.rewound())
 }
 
 /// The time that an attempt may take.
@@ -127,25 +110,25 @@ impl Failure {
     }
 
     /// Returns what was sent, who is at fault, and the error. What the caller did is not considered.
-    pub(super) fn explained(self, operation: Operation, time: &AttemptTime) -> (Sent, Fault, ProxyError) {
+    pub(super) fn explained(self, operation: Operation, time: &AttemptTime) -> (Sent, Fault, DeliveryError) {
         match self {
             Self::Connect(err) if err.is_shortage_here() => {
-                (Sent::Nothing, Fault::Gateway, ProxyError::Shortage(err.into()))
+                (Sent::Nothing, Fault::Gateway, DeliveryError::Shortage(err.into()))
             }
             // It was not tried; the attempts that were say what there is to say of the endpoint.
             Self::Connect(err @ ConnectError::Queue(_)) => {
-                (Sent::Nothing, Fault::Nobody, ProxyError::EndpointUnavailable(err.into()))
+                (Sent::Nothing, Fault::Nobody, DeliveryError::EndpointUnavailable(err.into()))
             }
-            Self::Connect(err) => (Sent::Nothing, Fault::Endpoint, ProxyError::EndpointUnavailable(err.into())),
-            Self::Unsent(err) => (Sent::Nothing, Fault::Endpoint, ProxyError::EndpointUnavailable(err.into())),
+            Self::Connect(err) => (Sent::Nothing, Fault::Endpoint, DeliveryError::EndpointUnavailable(err.into())),
+            Self::Unsent(err) => (Sent::Nothing, Fault::Endpoint, DeliveryError::EndpointUnavailable(err.into())),
             Self::NotProcessed(err) => {
-                (Sent::NotProcessed, Fault::Endpoint, ProxyError::EndpointUnavailable(err.into()))
+                (Sent::NotProcessed, Fault::Endpoint, DeliveryError::EndpointUnavailable(err.into()))
             }
             // It was received, and answered in a way that this gateway does not read: no failure of the endpoint.
             Self::Broken(err) if err.is_unreadable() => {
-                (Sent::Perhaps, Fault::Nobody, ProxyError::AnswerUnreadable(err.into()))
+                (Sent::Perhaps, Fault::Nobody, DeliveryError::AnswerUnreadable(err.into()))
             }
-            Self::Broken(err) => (Sent::Perhaps, Fault::Endpoint, ProxyError::UpstreamBroken(err)),
+            Self::Broken(err) => (Sent::Perhaps, Fault::Endpoint, DeliveryError::UpstreamBroken(err)),
             Self::Deadline { sent, waited } => {
                 // Of an attempt, an endpoint may have had less: a token, a queue or a slow upload took the rest of the request's
                 // time.
@@ -156,9 +139,9 @@ impl Failure {
                 };
                 if sent {
                     let limit = if waited < time.limit { time.request.limit() } else { time.limit };
-                    (Sent::Perhaps, fault, ProxyError::Deadline { limit })
+                    (Sent::Perhaps, fault, DeliveryError::Deadline { limit })
                 } else {
-                    (Sent::Nothing, fault, ProxyError::EndpointUnavailable("no connection in time".into()))
+                    (Sent::Nothing, fault, DeliveryError::EndpointUnavailable("no connection in time".into()))
                 }
             }
         }
@@ -171,7 +154,7 @@ impl Failure {
 /// process more requests on it; then nothing was done, and one fresh connection is tried.
 pub(super) async fn send(
     pool: &Pool<RequestBody>,
-    outgoing: &Outgoing<'_>,
+    call: &PlannedCall<'_>,
     bearer: &Bearer,
     timer: &DeadlineTimer,
     time: &AttemptTime,
@@ -181,17 +164,17 @@ pub(super) async fn send(
         let lease = pool.lease(time.began).await.map_err(Failure::Connect)?;
         let reused = lease.is_reused();
         sent.set(true);
-        let once_more = match outgoing.send_over(lease, pool.endpoint(), bearer).await {
+        let once_more = match send_over(call, lease, pool.endpoint(), bearer).await {
             Ok(response) => return Ok(response.map(Answer::new)),
             // In a box, since it is rare: every request's future would have room for it.
-            Err(err) if err.is_safe_to_repeat() && reused && outgoing.body.failure().is_none() => {
-                Box::pin(send_over_a_fresh_connection(pool, outgoing, bearer, &sent))
+            Err(err) if err.is_safe_to_repeat() && reused && call.body.failure().is_none() => {
+                Box::pin(send_over_a_fresh_connection(pool, call, bearer, &sent))
             }
             Err(err) => return Err(err.into()),
         };
         once_more.await
     };
-    let caller = |now| if sent.get() { outgoing.body.waited_for_caller(now) } else { Duration::ZERO };
+    let caller = |now| if sent.get() { call.body.waited_for_caller(now) } else { Duration::ZERO };
     let extend = |now| time.extended(now, caller(now));
     let result = timer.until(time.deadline(), extend, attempt).await;
     result.unwrap_or_else(|| {
@@ -202,14 +185,14 @@ pub(super) async fn send(
 
 async fn send_over_a_fresh_connection(
     pool: &Pool<RequestBody>,
-    outgoing: &Outgoing<'_>,
+    call: &PlannedCall<'_>,
     bearer: &Bearer,
     sent: &Cell<bool>,
 ) -> Result<Response<Answer>, Failure> {
     sent.set(false);
     let lease = pool.connect().await.map_err(Failure::Connect)?;
     sent.set(true);
-    let response = outgoing.send_over(lease, pool.endpoint(), bearer).await?;
+    let response = send_over(call, lease, pool.endpoint(), bearer).await?;
     Ok(response.map(Answer::new))
 }
 

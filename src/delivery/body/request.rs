@@ -14,11 +14,13 @@ use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
-use super::UNWANTED_TIME;
-use super::kept::Kept;
 use super::memory::{BodyMemory, FREE, HeldMemory};
-use crate::proxy::error::ProxyError;
+use super::replay::ReplayBuffer;
+use crate::delivery::error::DeliveryError;
 use crate::serve::{CallerBody, CallerBodyError};
+
+/// How long it may take to read a body that nobody wants.
+const UNWANTED_TIME: Duration = Duration::from_secs(2);
 
 /// The most that is read of a body that nobody wants, so that its sender can read the answer first.
 const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
@@ -30,13 +32,13 @@ const LARGEST_PIECE: u64 = 80 * 1024;
 const MEMORY_LOOK: Duration = Duration::from_millis(10);
 
 /// The answer when there is no memory to keep a body that has to be kept. Nothing that an endpoint would act upon was sent.
-const NO_MEMORY: ProxyError = ProxyError::Overload { retry_after: Duration::from_secs(1) };
+const NO_MEMORY: DeliveryError = DeliveryError::Overload { retry_after: Duration::from_secs(1) };
 
 /// A caller's body on its way upstream. It counts, holds the limit and keeps what it handed out (at most the limit), so
 /// that a request that was refused can be sent again, while all bodies together leave memory for it. Clones share it; only the one that was made last by
 /// [`RequestBody::rewound`] is read, since an endpoint that refused early may still be asking for the rest.
 #[derive(Clone)]
-pub(in crate::proxy) struct RequestBody {
+pub struct RequestBody {
     source: Source,
     attempt: u32,
 }
@@ -61,7 +63,7 @@ struct Upload {
     is_http2: bool,
     limit: u64,
     received: u64,
-    kept: Kept,
+    kept: ReplayBuffer,
     memory: HeldMemory,
     keeping: Keeping,
     /// Whether `incoming` has ended.
@@ -95,7 +97,7 @@ enum Failure {
 
 /// Why an upload stopped. What is told to callers is made of [`RequestBody::failure`].
 #[derive(Debug, thiserror::Error)]
-pub(in crate::proxy) enum UploadError {
+pub enum UploadError {
     #[error("the body is larger than the limit")]
     TooLarge,
     #[error("there is no memory to keep the body")]
@@ -112,7 +114,7 @@ pub(in crate::proxy) enum UploadError {
 
 impl RequestBody {
     /// Takes the body of a request that came over `version`.
-    pub(in crate::proxy) fn new(incoming: CallerBody, version: Version, limit: u64, memory: &Rc<BodyMemory>) -> Self {
+    pub fn new(incoming: CallerBody, version: Version, limit: u64, memory: &Rc<BodyMemory>) -> Self {
         if incoming.is_end_stream() {
             return Self::nothing();
         }
@@ -124,7 +126,7 @@ impl RequestBody {
             is_http2: version == Version::HTTP_2,
             limit,
             received: 0,
-            kept: Kept::default(),
+            kept: ReplayBuffer::default(),
             memory: HeldMemory::new(memory),
             keeping: Keeping::WhilePossible,
             ended: false,
@@ -136,13 +138,13 @@ impl RequestBody {
     }
 
     /// A body that has nothing in it.
-    pub(in crate::proxy) fn nothing() -> Self {
+    pub(in crate::delivery) fn nothing() -> Self {
         Self { source: Source::Nothing, attempt: 0 }
     }
 
     /// Returns the body from its first byte, for another attempt. Those handed out before end in an error, and so does this
     /// one if the body has failed.
-    pub(in crate::proxy) fn rewound(&self) -> Self {
+    pub(in crate::delivery) fn rewound(&self) -> Self {
         let Source::Upload(upload) = &self.source else { return self.clone() };
         let attempt = {
             let mut upload = upload.borrow_mut();
@@ -162,8 +164,8 @@ impl RequestBody {
     /// most for the memory that it takes.
     ///
     /// # Errors
-    /// What the caller did wrong; [`ProxyError::Overload`] when there is no memory.
-    pub(in crate::proxy) async fn collected(&self, patience: Duration) -> Result<Self, ProxyError> {
+    /// What the caller did wrong; [`DeliveryError::Overload`] when there is no memory.
+    pub(in crate::delivery) async fn collected(&self, patience: Duration) -> Result<Self, DeliveryError> {
         if let Some(upload) = self.upload() {
             upload.borrow_mut().keeping = Keeping::Always;
             let declared = upload.borrow().declared.unwrap_or_default();
@@ -171,7 +173,7 @@ impl RequestBody {
         }
         let mut body = self.rewound();
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            frame.map_err(|_told_below| self.failure().unwrap_or(ProxyError::BodyBroken))?;
+            frame.map_err(|_told_below| self.failure().unwrap_or(DeliveryError::BodyBroken))?;
             if let Some(upload) = self.upload() {
                 let next = upload.borrow().bytes_with_next_piece();
                 hold_in_time(upload, next, patience).await?;
@@ -180,7 +182,7 @@ impl RequestBody {
         let Some(upload) = self.upload() else { return Ok(self.clone()) };
         let mut upload = upload.borrow_mut();
         let whole = std::mem::take(&mut upload.kept).whole();
-        upload.kept = Kept::of(whole.clone());
+        upload.kept = ReplayBuffer::of(whole.clone());
         if whole.is_empty() {
             return Ok(Self::nothing());
         }
@@ -188,7 +190,7 @@ impl RequestBody {
     }
 
     /// Returns what [`RequestBody::collected`] has read.
-    pub(in crate::proxy) fn whole(&self) -> &[u8] {
+    pub(in crate::delivery) fn whole(&self) -> &[u8] {
         match &self.source {
             Source::Whole(Some(bytes)) => bytes,
             Source::Nothing | Source::Whole(None) | Source::Upload(_) => &[],
@@ -203,15 +205,15 @@ impl RequestBody {
     }
 
     /// Returns the number of bytes the caller has sent.
-    pub(in crate::proxy) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.upload().map_or(0, |upload| upload.borrow().received)
     }
 
     /// Checks that the body can be sent from its first byte.
     ///
     /// # Errors
-    /// What the caller did wrong; [`ProxyError::Overload`] when a part was handed out and not kept.
-    pub(in crate::proxy) fn can_be_sent(&self) -> Result<(), ProxyError> {
+    /// What the caller did wrong; [`DeliveryError::Overload`] when a part was handed out and not kept.
+    pub(in crate::delivery) fn can_be_sent(&self) -> Result<(), DeliveryError> {
         if let Some(upload) = self.upload()
             && !upload.borrow().kept.is_whole()
         {
@@ -221,22 +223,22 @@ impl RequestBody {
     }
 
     /// Returns what the caller did wrong, if that is why an attempt failed.
-    pub(in crate::proxy) fn failure(&self) -> Option<ProxyError> {
+    pub(in crate::delivery) fn failure(&self) -> Option<DeliveryError> {
         let upload = self.upload()?.borrow();
         Some(match upload.failure? {
-            Failure::TooLarge => ProxyError::BodyTooLarge { limit: upload.limit },
-            Failure::Broken => ProxyError::BodyBroken,
+            Failure::TooLarge => DeliveryError::BodyTooLarge { limit: upload.limit },
+            Failure::Broken => DeliveryError::BodyBroken,
             Failure::NotKept => NO_MEMORY,
         })
     }
 
     /// Whether the caller still owes a part of the body and the endpoint has had all that came.
-    pub(in crate::proxy) fn is_waiting_for_caller(&self) -> bool {
+    pub(in crate::delivery) fn is_waiting_for_caller(&self) -> bool {
         self.upload().is_some_and(|upload| upload.borrow().waits_since.is_some())
     }
 
     /// Returns how long the latest attempt has waited for the caller while the endpoint had all that came.
-    pub(in crate::proxy) fn waited_for_caller(&self, now: Instant) -> Duration {
+    pub(in crate::delivery) fn waited_for_caller(&self, now: Instant) -> Duration {
         self.upload().map_or(Duration::ZERO, |upload| {
             let upload = upload.borrow();
             let goes_on = upload.waits_since.map(|since| now.saturating_duration_since(since));
@@ -245,7 +247,7 @@ impl RequestBody {
     }
 
     /// Gives back the memory of a large body: the request will not be sent again.
-    pub(in crate::proxy) fn forget(&self) {
+    pub fn forget(&self) {
         if let Some(upload) = self.upload() {
             let upload = &mut *upload.borrow_mut();
             // An endpoint may answer while it still reads what is sent again.
@@ -260,7 +262,7 @@ impl RequestBody {
     /// Reads on for a while and forgets what comes. Closing at once would reset the connection, and the caller, still
     /// writing, would never see the answer. Attempts that still read the body end in an error: what is forgotten here would be
     /// missing there.
-    pub(in crate::proxy) fn discard(self) {
+    pub fn discard(self) {
         let Source::Upload(upload) = self.source else { return };
         {
             let mut upload = upload.borrow_mut();
@@ -317,7 +319,7 @@ impl Upload {
 }
 
 /// Waits until there is memory for a body of so many bytes in all.
-async fn hold_in_time(upload: &RefCell<Upload>, bytes: u64, patience: Duration) -> Result<(), ProxyError> {
+async fn hold_in_time(upload: &RefCell<Upload>, bytes: u64, patience: Duration) -> Result<(), DeliveryError> {
     let until = Instant::now() + patience;
     while !upload.borrow_mut().memory.hold(bytes) {
         if Instant::now() >= until {

@@ -14,15 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use http::{HeaderMap, HeaderName, StatusCode};
-
-use super::ProxyError;
-
-/// Names a call, so that it can be repeated.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// The longest key. The draft recommends UUIDs, which have 36 characters.
-const LONGEST_KEY: usize = 255;
+use http::StatusCode;
 
 /// How long and how many keys are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +27,23 @@ pub struct IdempotencySettings {
 
 /// A key, who sent it, and where. The same key at another listener is another one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CallKey<'a> {
-    pub(super) listener: &'a str,
-    pub(super) network: Network,
-    pub(super) key: &'a str,
+pub struct CallKey<'a> {
+    /// The listener's configured name.
+    pub listener: &'a str,
+    /// The network of the caller.
+    pub network: Network,
+    /// The key.
+    pub key: &'a str,
 }
 
 /// A network of callers: a /24 of IPv4, a /64 of IPv6, or everybody who calls through a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Network {
+pub enum Network {
+    /// A Unix socket.
     Local,
+    /// The first three bytes of an IPv4 address.
     V4(u32),
+    /// The first eight bytes of an IPv6 address.
     V6(u64),
 }
 
@@ -103,7 +101,7 @@ pub(super) struct AnotherCall;
 
 impl Network {
     /// Returns the network of a caller; callers on a Unix socket have no address.
-    pub(super) fn of(client: Option<IpAddr>) -> Self {
+    pub fn of(client: Option<IpAddr>) -> Self {
         match client.map(|client| client.to_canonical()) {
             None => Self::Local,
             Some(IpAddr::V4(address)) => Self::V4(address.to_bits() >> 8),
@@ -229,20 +227,6 @@ impl Remembered {
     /// Whether anybody but the store has the call. Nobody gets it without the store's lock.
     fn is_under_way(&self) -> bool {
         Arc::strong_count(&self.call) > 1
-    }
-}
-
-/// Returns the key of a request, if it has one.
-///
-/// # Errors
-/// [`ProxyError::Malformed`] when it cannot be one.
-pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, ProxyError> {
-    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(key) = keys.next() else { return Ok(None) };
-    let key = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
-    match (key, keys.next()) {
-        (Some(key), None) => Ok(Some(key)),
-        _ => Err(ProxyError::Malformed("a request has one Idempotency-Key, of 1 to 255 visible ASCII characters")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! An answer's body on its way to the caller, and what it is before it is known to go there.
+//! An answer's body on its way to the caller.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, Sleep};
 
-use super::RequestBody;
+use super::record::RequestRecord;
+use crate::delivery::{Answer, RequestBody};
 use crate::endpoint::{BrokenOff, Download};
-use crate::proxy::error::ProxyError;
-use crate::proxy::exchange::Exchange;
 
-/// An answer's body on its way to the caller. It carries the request's books, which close when it ends or is dropped.
+/// An answer's body on its way to the caller. It carries the request's record, which is finished when the body ends or is dropped.
 #[derive(Debug)]
 pub struct ResponseBody {
     content: Content,
-    exchange: Option<Box<Exchange>>,
+    record: Option<Box<RequestRecord>>,
 }
 
 #[derive(Debug)]
@@ -56,67 +54,25 @@ pub enum DownloadError {
 
 impl ResponseBody {
     /// A body of the gateway's own.
-    pub(in crate::proxy) fn whole(bytes: Bytes, exchange: Box<Exchange>) -> Self {
+    pub(super) fn whole(bytes: Bytes, record: Box<RequestRecord>) -> Self {
         let content = if bytes.is_empty() { Content::Nothing } else { Content::Whole(Some(bytes)) };
-        Self { content, exchange: Some(exchange) }
+        Self { content, record: Some(record) }
     }
 
     /// An endpoint's body, which may take `time` to end. An endpoint may answer before it has had all of the caller's body;
     /// what is left of `upload` then is read and forgotten.
-    pub(in crate::proxy) fn streamed(
-        answer: Answer,
-        time: Duration,
-        upload: RequestBody,
-        exchange: Box<Exchange>,
-    ) -> Self {
+    pub(super) fn streamed(answer: Answer, time: Duration, upload: RequestBody, record: Box<RequestRecord>) -> Self {
         let content = match answer {
             Answer::Streamed(download) => {
                 let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + time));
                 let timed = Timed { download, deadline, upload: Some(upload) };
-                return Self { content: Content::Streamed(Box::new(timed)), exchange: Some(exchange) };
+                return Self { content: Content::Streamed(Box::new(timed)), record: Some(record) };
             }
             Answer::Empty => Content::Nothing,
             Answer::Whole(bytes) => Content::Whole(Some(bytes)),
         };
         upload.discard();
-        Self { content, exchange: Some(exchange) }
-    }
-}
-
-/// The body of an endpoint's answer, as it comes from an attempt.
-pub(in crate::proxy) enum Answer {
-    /// There is none; the connection is back in its pool.
-    Empty,
-    /// It was read already; the connection is back in its pool.
-    Whole(Bytes),
-    /// It is still to be read from its connection.
-    Streamed(Download<RequestBody>),
-}
-
-impl Answer {
-    pub(in crate::proxy) fn new(download: Download<RequestBody>) -> Self {
-        if download.is_end_stream() { Self::Empty } else { Self::Streamed(download) }
-    }
-
-    /// Drops an answer that is not needed. Its connection reads it to the end if it is small, and is used again.
-    pub(in crate::proxy) fn discard(self) {
-        drop(self);
-    }
-
-    /// Reads an answer to its end: `most` bytes, within `time`.
-    ///
-    /// # Errors
-    /// The endpoint broke off, took too long or sent more.
-    pub(in crate::proxy) async fn collected(self, most: usize, time: Duration) -> Result<Bytes, ProxyError> {
-        let download = match self {
-            Self::Empty => return Ok(Bytes::new()),
-            Self::Whole(bytes) => return Ok(bytes),
-            Self::Streamed(download) => download,
-        };
-        let collected = Limited::new(download, most).collect();
-        let collected =
-            tokio::time::timeout(time, collected).await.map_err(|_late| ProxyError::Deadline { limit: time })?;
-        Ok(collected.map_err(ProxyError::AnswerBroken)?.to_bytes())
+        Self { content, record: Some(record) }
     }
 }
 
@@ -131,13 +87,13 @@ impl Body for ResponseBody {
             Content::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Content::Streamed(timed) => ready!(timed.poll_frame(cx)),
         };
-        match (&frame, &mut this.exchange) {
-            (Some(Ok(frame)), Some(exchange)) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
-            (Some(Err(_)), Some(exchange)) => exchange.broke_off(),
+        match (&frame, &mut this.record) {
+            (Some(Ok(frame)), Some(record)) => record.sent(frame.data_ref().map_or(0, Bytes::len)),
+            (Some(Err(_)), Some(record)) => record.broke_off(),
             (Some(_), None) => {}
-            (None, exchange) => {
-                if let Some(exchange) = exchange.take() {
-                    exchange.finish();
+            (None, record) => {
+                if let Some(record) = record.take() {
+                    record.finish();
                 }
             }
         }
@@ -163,12 +119,12 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Some(mut exchange) = self.exchange.take() {
+        if let Some(mut record) = self.record.take() {
             // hyper drops a body whose last byte it has without asking for the end.
             if !self.is_end_stream() {
-                exchange.broke_off();
+                record.broke_off();
             }
-            exchange.finish();
+            record.finish();
         }
     }
 }

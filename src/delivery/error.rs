@@ -1,0 +1,212 @@
+//! Why a planned call has no answer: the error's kind, its status and what the caller reads.
+//!
+//! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The causes
+//! are for the log.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::credential::{Actor, TokenUnavailable};
+use crate::endpoint::BrokenOff;
+use crate::metrics::ErrorKind;
+
+/// Why a planned call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The continuation token names an endpoint outside of the route.
+    #[error("the continuation token names an endpoint that the route does not have")]
+    UnknownContinuation,
+    /// The idempotency key belongs to another call.
+    #[error("the Idempotency-Key stands for another call; take a new key for each call")]
+    KeyReused,
+    /// The caller was too slow.
+    #[error("the request body did not arrive in time; send it without pauses")]
+    SlowRequest,
+    /// The caller broke off.
+    #[error("the request body broke off")]
+    BodyBroken,
+    /// The body is too large.
+    #[error("the request body is larger than {limit} bytes, which is the most the gateway takes; send less at once")]
+    BodyTooLarge {
+        /// The largest body that is accepted, in bytes.
+        limit: u64,
+    },
+    /// The head is too large.
+    #[error("the request's headers have {size} bytes or more; with the token that is added, {limit} are the most")]
+    HeadersTooLarge {
+        /// The size of the head, in bytes.
+        size: usize,
+        /// The largest head that is accepted, in bytes.
+        limit: usize,
+    },
+    /// There is no valid token.
+    #[error(
+        "the gateway has no valid token for the SignalR endpoint; nothing was sent. Try again later: {}. The cause is in \
+         the gateway's log and on its status page",
+        .0.as_ref().map_or(Actor::Nobody, |unavailable| unavailable.who_acts)
+    )]
+    TokenUnavailable(#[source] Option<TokenUnavailable>),
+    /// No endpoint could be reached, or none took the request.
+    #[error(
+        "no SignalR endpoint of the route could be reached or took the call; nothing was processed, so it is safe to try again"
+    )]
+    EndpointUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The circuit of every endpoint of the route is open, and the route is configured to fail then.
+    #[error(
+        "every SignalR endpoint of the route is out of service or has asked for a pause; nothing was sent, so it is safe to \
+         try again"
+    )]
+    CircuitsOpen {
+        /// When the first of them is tried again.
+        retry_after: Duration,
+    },
+    /// A concurrency limit is reached, or there is no memory for the body.
+    #[error("the gateway has as many calls in work as it may; nothing was sent, so it is safe to try again")]
+    Overload {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// This host lacks what a connection needs.
+    #[error(
+        "the gateway is short of file descriptors or memory; nothing was sent, so it is safe to try again. Its operator \
+         finds the cause in its log"
+    )]
+    Shortage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The endpoint broke off.
+    #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
+    UpstreamBroken(#[source] BrokenOff),
+    /// The endpoint was reached, and sent an answer that cannot be read.
+    #[error(
+        "the SignalR endpoint sent an answer that cannot be read; the request was received. The cause is in the gateway's log"
+    )]
+    AnswerUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Of several endpoints, some could not be reached, and the answers of the others do not settle the call.
+    #[error(
+        "some SignalR endpoints could not be reached, and the others do not have what the call is about; try again to learn \
+         whether those have it"
+    )]
+    SomeUnreached,
+    /// The body of an answer that the gateway reads itself broke off or was too long.
+    #[error("the SignalR endpoint's answer broke off or was too long")]
+    AnswerBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Some endpoints of a fan-out accepted the call and others did not.
+    #[error(
+        "some SignalR endpoints accepted the call and others did not; repeating it would reach those that accepted \
+         once more, unless both calls carry the same Idempotency-Key"
+    )]
+    PartialDelivery {
+        /// The outcome of each leg.
+        endpoints: Vec<EndpointOutcome>,
+    },
+    /// The deadline passed.
+    #[error("the SignalR endpoint did not answer within {}; the request may have been received", humantime::format_duration(*.limit))]
+    Deadline {
+        /// The deadline that passed.
+        limit: Duration,
+    },
+    /// A fault of the gateway.
+    #[error("the gateway failed to handle the request; its operator finds the cause in its log")]
+    Internal,
+}
+
+/// The outcome of one leg of a fan-out, for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointOutcome {
+    /// The endpoint's configured name.
+    pub endpoint: String,
+    /// The leg's outcome in words.
+    pub outcome: &'static str,
+    /// The endpoint's status, if it answered.
+    pub status: Option<u16>,
+}
+
+impl DeliveryError {
+    /// Returns the metric label.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownContinuation | Self::KeyReused => ErrorKind::Malformed,
+            Self::SlowRequest => ErrorKind::SlowRequest,
+            Self::BodyBroken => ErrorKind::BodyBroken,
+            Self::BodyTooLarge { .. } => ErrorKind::BodyTooLarge,
+            Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
+            Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
+            Self::EndpointUnavailable(_) | Self::CircuitsOpen { .. } => ErrorKind::EndpointUnavailable,
+            Self::Overload { .. } | Self::Shortage(_) => ErrorKind::Overload,
+            Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) | Self::SomeUnreached => {
+                ErrorKind::UpstreamBroken
+            }
+            Self::PartialDelivery { .. } => ErrorKind::PartialDelivery,
+            Self::Deadline { .. } => ErrorKind::Deadline,
+            Self::Internal => ErrorKind::Internal,
+        }
+    }
+
+    /// Returns the status. 503 means that nothing was sent upstream, or that no endpoint processed what was.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownContinuation | Self::KeyReused | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UpstreamBroken(_)
+            | Self::AnswerUnreadable(_)
+            | Self::AnswerBroken(_)
+            | Self::SomeUnreached
+            | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
+            Self::TokenUnavailable(_)
+            | Self::EndpointUnavailable(_)
+            | Self::CircuitsOpen { .. }
+            | Self::Overload { .. }
+            | Self::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Returns a short title.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::UnknownContinuation | Self::KeyReused => "Malformed request",
+            Self::SlowRequest => "Request too slow",
+            Self::BodyBroken => "Request broke off",
+            Self::BodyTooLarge { .. } => "Body too large",
+            Self::HeadersTooLarge { .. } => "Headers too large",
+            Self::TokenUnavailable(_) => "No token for the endpoint",
+            Self::EndpointUnavailable(_) => "Endpoint not reachable",
+            Self::CircuitsOpen { .. } => "All endpoints out of service",
+            Self::Overload { .. } => "Too many calls at once",
+            Self::Shortage(_) => "Gateway short of resources",
+            Self::SomeUnreached => "Some endpoints not reachable",
+            Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint broke off",
+            Self::AnswerUnreadable(_) => "Unreadable answer",
+            Self::PartialDelivery { .. } => "Partial delivery",
+            Self::Deadline { .. } => "Endpoint did not answer in time",
+            Self::Internal => "Gateway fault",
+        }
+    }
+
+    /// Returns when it is worth trying again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TokenUnavailable(Some(unavailable)) => Some(unavailable.retry_after),
+            Self::CircuitsOpen { retry_after } | Self::Overload { retry_after } => Some(*retry_after),
+            Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::Shortage(_) => {
+                Some(Duration::from_secs(1))
+            }
+            Self::UnknownContinuation
+            | Self::KeyReused
+            | Self::SlowRequest
+            | Self::BodyBroken
+            | Self::BodyTooLarge { .. }
+            | Self::HeadersTooLarge { .. }
+            | Self::UpstreamBroken(_)
+            | Self::AnswerUnreadable(_)
+            | Self::AnswerBroken(_)
+            | Self::SomeUnreached
+            | Self::PartialDelivery { .. }
+            | Self::Deadline { .. }
+            | Self::Internal => None,
+        }
+    }
+}

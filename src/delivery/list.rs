@@ -1,0 +1,155 @@
+//! The list of connections in a group, over one endpoint or several, page by page.
+//!
+//! A page's `nextLink` is absolute and points at the endpoint; it is turned towards the gateway, and its continuation
+//! token says which endpoint the next page comes from. Pages are asked for without a content coding, since they are edited. So a list stays on the endpoint it began with, and over several
+//! endpoints goes on with the next one when the one before has no more. `top` counts down as the list goes.
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::Value;
+
+use super::body::Answer;
+use super::call::PlannedCall;
+use super::error::DeliveryError;
+use super::single::{deliver, deliver_to};
+use super::upstream::Upstream;
+use super::worker::WorkerDelivery;
+use crate::route::{Choice, DeliveryMode, WhenUnavailable};
+
+/// The largest page that is read. A page has 200 entries at most, each of two ids.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// The cause of a refusal.
+const ENCODED: &str = "the page of the list has a content coding, which was not asked for; its link cannot be edited";
+/// Opens the gateway's own continuation tokens: `~endpoint~token`.
+const MARK: char = '~';
+
+/// Gets one page of a list. `gateway` is the origin under which the caller reached us.
+pub(super) async fn list<'a>(
+    worker: &'a WorkerDelivery,
+    choice: &'a Choice<'a>,
+    call: &PlannedCall<'_>,
+    gateway: Option<String>,
+) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
+    let query = call.uri.query().unwrap_or_default();
+    let given = query_value(query, "continuationToken").unwrap_or_default();
+    let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
+    let upstreams = || choice.endpoint_indexes().filter_map(|index| worker.upstreams.get(index));
+    let (upstream, upstream_token) = match resumed {
+        Some((name, token)) => {
+            let unknown = DeliveryError::UnknownContinuation;
+            (Some(upstreams().find(|upstream| *upstream.name == *name).ok_or(unknown)?), token)
+        }
+        None if matches!(choice.delivery_mode(), DeliveryMode::All(_)) => (upstreams().next(), &*given),
+        None => (None, &*given),
+    };
+    let resumed_at;
+    let mut page_request = PlannedCall { is_edited: true, ..*call };
+    if resumed.is_some() {
+        resumed_at = with_query(call.uri, &[("continuationToken", upstream_token)])?;
+        page_request.uri = &resumed_at;
+    }
+    let (upstream, response) = match upstream {
+        Some(upstream) => {
+            let anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
+            (upstream, deliver_to(worker, upstream, anyway, &page_request).await.result?)
+        }
+        None => deliver(worker, choice, &page_request).await?,
+    };
+    if response.status() != StatusCode::OK {
+        return Ok((upstream, response));
+    }
+    let (mut head, answer) = response.into_parts();
+    if is_encoded(&head.headers) {
+        answer.discard();
+        return Err(DeliveryError::AnswerUnreadable(ENCODED.into()));
+    }
+    let bytes = answer.collected(MAX_PAGE_BYTES, call.state.deadline()).await?;
+    let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else {
+        // Not a page; the caller may make something of it.
+        return Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))));
+    };
+    let next = next_token(worker, choice, upstream, &page);
+    let left = left_of_top(query, &page);
+    let link = next.filter(|_| left != Some(0)).and_then(|token| {
+        let mut query = vec![("continuationToken", token)];
+        query.extend(left.map(|left| ("top", left.to_string())));
+        let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        Some(format!("{}{}", gateway.as_deref()?, with_query(call.uri, &query).ok()?))
+    });
+    let changed = match (page.as_object_mut(), link) {
+        (Some(page), Some(link)) => page.insert("nextLink".to_owned(), Value::String(link)).or(Some(Value::Null)),
+        (Some(page), None) => page.remove("nextLink"),
+        (None, _) => None,
+    };
+    // A page that stays as it is goes on as it came.
+    let bytes = if changed.is_some() { page.to_string().into() } else { bytes };
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))))
+}
+
+/// Returns the token of the page after this one: the same endpoint's next, or the next endpoint's first.
+fn next_token(worker: &WorkerDelivery, choice: &Choice<'_>, upstream: &Upstream, page: &Value) -> Option<String> {
+    let token = |upstream: &Upstream, token: &str| Some(format!("{MARK}{}{MARK}{token}", upstream.name));
+    if let Some(link) = page.get("nextLink").and_then(Value::as_str) {
+        let query = link.split_once('?').map_or("", |(_, query)| query);
+        return token(upstream, &query_value(query, "continuationToken").unwrap_or_default());
+    }
+    if !matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
+        return None;
+    }
+    let mut indexes = choice.endpoint_indexes();
+    indexes.find(|index| *index == upstream.index)?;
+    token(worker.upstreams.get(indexes.next()?)?, "")
+}
+
+/// Whether a body has a content coding, though none was asked for.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings = codings.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// Returns how many entries the caller still wants after this page, if it said how many it wants.
+fn left_of_top(query: &str, page: &Value) -> Option<u64> {
+    let top: u64 = query_value(query, "top")?.parse().ok()?;
+    let had = page.get("value").and_then(Value::as_array).map_or(0, Vec::len);
+    Some(top.saturating_sub(had as u64))
+}
+
+fn query_value(query: &str, key: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| name.eq_ignore_ascii_case(key))?;
+    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+}
+
+/// Replaces parameters of a query, whatever their case; an empty value removes one. The others stay as they came.
+fn with_query(uri: &Uri, replaced: &[(&str, &str)]) -> Result<Uri, DeliveryError> {
+    let is_kept = |pair: &&str| {
+        let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
+        !pair.is_empty() && !replaced.iter().any(|(name, _)| name.eq_ignore_ascii_case(key))
+    };
+    let kept = uri.query().unwrap_or_default().split('&').filter(is_kept).map(str::to_owned);
+    let added = replaced.iter().filter(|(_, value)| !value.is_empty());
+    let added = added.map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+    let query: Vec<String> = kept.chain(added).collect();
+    let target = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), query.join("&")) };
+    target.parse().map_err(|_impossible| DeliveryError::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_replaced_whatever_their_case_and_others_stay_as_they_came() {
+        for (target, replaced, expected) in [
+            ("/p?a=%2F&top=5&TOP=6", &[("top", "3")][..], "/p?a=%2F&top=3"),
+            ("/p?continuationtoken=x&b", &[("continuationToken", "")][..], "/p?b"),
+            ("/p?continuationToken=x", &[("continuationToken", "")][..], "/p"),
+            ("/p", &[("continuationToken", "~east~c 2")][..], "/p?continuationToken=%7Eeast%7Ec%202"),
+        ] {
+            assert_eq!(with_query(&target.parse().unwrap(), replaced).unwrap().to_string(), expected);
+        }
+    }
+}

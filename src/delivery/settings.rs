@@ -1,0 +1,22 @@
+//! What delivery is built from, decided. No serde, no I/O.
+
+use std::time::Duration;
+
+use super::idempotency::IdempotencySettings;
+use super::retry::RetrySettings;
+use crate::limits::QueueSettings;
+
+/// How calls are delivered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeliverySettings {
+    /// The largest request head (request line, headers and the bearer that is added), in bytes. The service's own limit is 16 KiB.
+    pub max_header_bytes: usize,
+    /// How long one attempt may take until the head of its answer. Waits for the caller's upload do not count.
+    pub try_timeout: Duration,
+    /// The queue of calls beyond a concurrency limit.
+    pub queue: QueueSettings,
+    /// How attempts are retried.
+    pub retry: RetrySettings,
+    /// How long calls that carry an `Idempotency-Key` are remembered.
+    pub idempotency: IdempotencySettings,
+}

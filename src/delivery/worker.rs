@@ -1,0 +1,92 @@
+//! What one worker delivers calls with under one configuration.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::idempotency::IdempotencyStore;
+use super::settings::DeliverySettings;
+use super::upstream::Upstream;
+use crate::endpoint::{Endpoint, SpareMemory};
+use crate::limits::{DeadlineTimer, Limits};
+use crate::metrics::{ConnectionGauge, WorkerMetrics};
+use crate::write_batch::WriteBatch;
+
+/// One worker's endpoints, and what all deliveries of the worker share.
+#[derive(Debug)]
+pub struct WorkerDelivery {
+    pub(super) settings: DeliverySettings,
+    /// In configured order.
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) idempotency: Arc<IdempotencyStore>,
+    pub(super) timer: DeadlineTimer,
+    pub(super) metrics: Rc<WorkerMetrics>,
+    spare: Rc<SpareMemory>,
+}
+
+/// What all workers share of one configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliveryParts<'a> {
+    /// How calls are delivered.
+    pub settings: DeliverySettings,
+    /// The endpoints, in configured order.
+    pub endpoints: &'a [Arc<Endpoint>],
+    /// The limits, among them those of the endpoints.
+    pub limits: &'a Limits,
+    /// The calls that carried an idempotency key.
+    pub idempotency: &'a Arc<IdempotencyStore>,
+}
+
+impl WorkerDelivery {
+    /// Creates a worker's delivery. Endpoints that are the same as `before` keep their connections and retry budgets.
+    pub fn new(
+        parts: DeliveryParts<'_>,
+        metrics: &Rc<WorkerMetrics>,
+        write_batch: &WriteBatch,
+        before: Option<&Self>,
+    ) -> Self {
+        let DeliveryParts { settings, endpoints, limits, idempotency } = parts;
+        let spare = before.map_or_else(Rc::default, |before| Rc::clone(&before.spare));
+        let share = settings.retry.budget;
+        let upstream = |(index, endpoint): (usize, &Arc<Endpoint>)| {
+            let mut known = before.iter().flat_map(|before| &before.upstreams);
+            let upstream = match known.find(|known| Arc::ptr_eq(known.endpoint(), endpoint)) {
+                Some(known) => {
+                    known.budget.set_share(share);
+                    known.moved_to(index)
+                }
+                None => Upstream::new(index, endpoint, share, metrics, write_batch, &spare),
+            };
+            upstream.limited(limits.of_endpoint(index))
+        };
+        Self {
+            settings,
+            upstreams: endpoints.iter().enumerate().map(upstream).collect(),
+            idempotency: Arc::clone(idempotency),
+            timer: DeadlineTimer::default(),
+            metrics: Rc::clone(metrics),
+            spare,
+        }
+    }
+
+    /// Keeps the memory of headers for the next answer.
+    pub fn recycle(&self, headers: HeaderMap) {
+        self.spare.keep_map(headers);
+    }
+
+    /// Hands the counts of the endpoints over to the metrics that all workers share.
+    pub fn flush(&self) {
+        self.upstreams.iter().for_each(Upstream::flush);
+    }
+
+    /// Ends what the metrics show of endpoints that no later configuration has.
+    pub fn retire(&self) {
+        self.upstreams.iter().for_each(Upstream::retire);
+    }
+
+    /// Returns the gauges of the endpoints' connections.
+    pub fn connection_gauges(&self) -> Vec<ConnectionGauge> {
+        self.upstreams.iter().map(|upstream| upstream.connection_gauge().clone()).collect()
+    }
+}

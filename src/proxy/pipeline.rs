@@ -1,0 +1,283 @@
+//! What happens to a request, top to bottom: [`Proxy::take_in`], then `handle`, then `plan`, then `carry_out`.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::{Request, Response};
+
+use super::admission::Admission;
+use super::error::ProxyError;
+use super::idempotency_key::idempotency_key;
+use super::record::RequestRecord;
+use super::request_id::RequestIds;
+use super::response_body::ResponseBody;
+use super::snapshot::Snapshot;
+use crate::credential::{RequestUrl, in_one_line};
+use crate::delivery::{
+    self, Answer, BodyMemory, CallHead, CallKey, DeliveryError, DeliveryParts, Network, PlannedCall, RequestBody,
+    WorkerDelivery, headers,
+};
+use crate::endpoint::Endpoint;
+use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
+use crate::metrics::{ConnectionGauge, Metrics, Names, WorkerMetrics};
+use crate::route::{Choice, DeliveryMode};
+use crate::serve::{CallerBody, Peer, is_valid_host};
+use crate::signalr::{Call, FanOutKind, Operation};
+use crate::write_batch::WriteBatch;
+
+/// What is to be done for a request.
+enum Plan<'a> {
+    /// It asks for the gateway's own health.
+    Health,
+    /// It goes to endpoints.
+    Forward {
+        operation: Operation,
+        choice: Choice<'a>,
+        /// The key under which the call may be repeated.
+        key: Option<CallKey<'a>>,
+    },
+}
+
+/// One worker's part of a [`Snapshot`].
+#[derive(Debug)]
+pub(super) struct Proxy {
+    snapshot: Arc<Snapshot>,
+    delivery: WorkerDelivery,
+    body_memory: Rc<BodyMemory>,
+    request_ids: RequestIds,
+    metrics: Rc<WorkerMetrics>,
+    /// The routes' names, as the log wants them.
+    route_names: Vec<Rc<str>>,
+}
+
+impl Proxy {
+    /// Makes a worker's part of a snapshot. Endpoints that are the same as before keep their connections and retry budgets.
+    pub(super) fn new(
+        snapshot: Arc<Snapshot>,
+        metrics: &Metrics,
+        write_batch: &WriteBatch,
+        before: Option<&Self>,
+    ) -> Self {
+        let names = Names {
+            routes: snapshot.routes.routes().iter().map(|route| route.name().to_string()).collect(),
+            endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
+            operations: Operation::ALL.map(Operation::name).to_vec(),
+        };
+        let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
+        let body_memory = Rc::new(BodyMemory {
+            used: metrics.body_memory().clone(),
+            not_kept: metrics.bodies_not_kept().clone(),
+            limit: snapshot.settings.body_memory,
+        });
+        let metrics = Rc::new(WorkerMetrics::new(metrics, names));
+        let parts = DeliveryParts {
+            settings: snapshot.settings.delivery,
+            endpoints: &snapshot.endpoints,
+            limits: &snapshot.limits,
+            idempotency: &snapshot.idempotency,
+        };
+        let delivery = WorkerDelivery::new(parts, &metrics, write_batch, before.map(|before| &before.delivery));
+        let request_ids = RequestIds::default();
+        Self { snapshot, delivery, body_memory, request_ids, metrics, route_names }
+    }
+
+    /// Hands its counts over to the metrics that all workers share.
+    pub(super) fn flush(&self) {
+        self.metrics.flush();
+        self.delivery.flush();
+    }
+
+    /// Returns the configuration that it belongs to.
+    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Ends what the metrics show of this configuration alone. Returns the counts that go on while its requests do.
+    pub(super) fn retire(&self) -> (Weak<WorkerMetrics>, Vec<ConnectionGauge>) {
+        self.delivery.retire();
+        (Rc::downgrade(&self.metrics), self.delivery.connection_gauges())
+    }
+
+    /// Opens the record of a request and answers it. Boxed: idle connections would otherwise keep room for the future.
+    pub(super) fn take_in(
+        self: Rc<Self>,
+        peer: &Rc<Peer>,
+        request: Request<CallerBody>,
+    ) -> Pin<Box<impl Future<Output = Response<ResponseBody>> + use<>>> {
+        let (head, incoming) = request.into_parts();
+        let (version, refusal) = (head.version, head.extensions.get().copied());
+        let settings = &self.snapshot.settings;
+        let client = peer.forwarded_for.as_ref().filter(|_| settings.forward_client_address);
+        let head = CallHead::new(head, || self.request_ids.next(), client.cloned());
+        let record = RequestRecord::open(&self.metrics, settings.access_log, settings.request_timeout, head, refusal);
+        let body = RequestBody::new(incoming, version, settings.max_body_bytes, &self.body_memory);
+        Box::pin(self.handle(Rc::clone(peer), record, body))
+    }
+
+    /// Answers a request. Never fails: an error becomes an answer that is marked as the gateway's own.
+    ///
+    /// What needs no waiting is done in one go and put down in a [`Plan`]: whatever is alive while a future waits is room in
+    /// it, for each request that is on its way.
+    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    fn handle(
+        self: Rc<Self>,
+        peer: Rc<Peer>,
+        mut record: Box<RequestRecord>,
+        body: RequestBody,
+    ) -> impl Future<Output = Response<ResponseBody>> {
+        async move {
+            let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&peer, &record))) {
+                Ok(Ok(plan)) => plan,
+                Ok(Err(err)) => return refuse(&err, record, body),
+                Err(_panic) => return refuse(&ProxyError::INTERNAL, record, body),
+            };
+            let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &record)).catch_unwind().await;
+            match result.unwrap_or_else(|_panic| Err(ProxyError::INTERNAL)) {
+                Ok(response) => {
+                    body.forget();
+                    record.received(body.received());
+                    record.answers(response.status());
+                    self.delivery.recycle(record.take_headers());
+                    let time = self.snapshot.settings.request_timeout;
+                    response.map(|answer| ResponseBody::streamed(answer, time, body, record))
+                }
+                Err(err) => refuse(&err, record, body),
+            }
+        }
+    }
+
+    /// The pipeline, up to where something has to be waited for.
+    fn plan<'a>(&'a self, peer: &Peer, record: &'a RequestRecord) -> Result<Plan<'a>, ProxyError> {
+        let head = record.call().head();
+        if let Some(refusal) = record.refusal() {
+            return Err(ProxyError::refused(refusal, self.snapshot.settings.delivery.max_header_bytes));
+        }
+        // Who and what may pass.
+        let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
+        let admission = self.snapshot.admissions.get(listener).ok_or(ProxyError::INTERNAL)?;
+        admission.admit(peer, head)?;
+
+        // Which operation it is.
+        let call = Call::parse(head.method(), head.uri().path(), head.uri().query())?;
+        let operation = call.operation;
+        record.is_call(&call);
+        admission.admit_operation(operation)?;
+        if operation == Operation::Health {
+            return Ok(Plan::Health);
+        }
+
+        // Where it goes.
+        let client = peer.address.map(|address| address.ip().to_canonical());
+        self.check_client_rate(listener, admission, client)?;
+        let input = head.route_input(&call, listener, client);
+        let (index, route) = self.snapshot.routes.pick(&input).ok_or(ProxyError::NoRoute)?;
+        if let Some(name) = self.route_names.get(index) {
+            record.takes_route(index, name);
+        }
+        let choice = Choice::new(route, &input)?;
+        self.check_route_rate(index)?;
+        let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
+            idempotency_key(head.headers())?
+        } else {
+            None
+        };
+        let key = key.filter(|_| operation.fan_out_kind() == FanOutKind::Deliver);
+        let key = key.map(|key| CallKey { listener: admission.listener(), network: Network::of(client), key });
+        Ok(Plan::Forward { operation, choice, key })
+    }
+
+    /// The pipeline's other half: as whom a request goes, and going.
+    async fn carry_out(
+        &self,
+        peer: &Peer,
+        plan: &Plan<'_>,
+        body: &RequestBody,
+        record: &RequestRecord,
+    ) -> Result<Response<Answer>, ProxyError> {
+        let Plan::Forward { operation, choice, key } = plan else { return self.health(record) };
+        let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
+        if let Some(permit) = self.listener_permit(listener, record).await? {
+            record.holds(permit);
+        }
+        let head = record.call().head();
+        let call = PlannedCall::new(*operation, body, record.call());
+        let gateway = || Some(gateway_origin(peer, head));
+        let (upstream, mut response) = delivery::deliver(&self.delivery, choice, *key, &call, gateway).await?;
+        headers::to_downstream(response.headers_mut(), head.request_id(), upstream.endpoint().origin(), gateway);
+        Ok(response)
+    }
+
+    /// Checks a call against the rate of its caller's network.
+    fn check_client_rate(
+        &self,
+        listener: usize,
+        admission: &Admission,
+        client: Option<IpAddr>,
+    ) -> Result<(), ProxyError> {
+        self.snapshot.limits.check_client_rate(listener, client).map_err(|RateExceeded { retry_after }| {
+            self.metrics.client_rate_limited(admission.listener());
+            ProxyError::RateLimited { of: "its network", retry_after }
+        })
+    }
+
+    /// Checks a call against the rate of its route.
+    fn check_route_rate(&self, route: usize) -> Result<(), ProxyError> {
+        self.snapshot.limits.check_route_rate(route).map_err(|RateExceeded { retry_after }| {
+            self.metrics.rate_limited(self.route_names.get(route).map_or("_other", |name| name));
+            ProxyError::RateLimited { of: "its route", retry_after }
+        })
+    }
+
+    /// Gets a call the permit of its listener, if the listener has a concurrency limit.
+    async fn listener_permit(
+        &self,
+        listener: usize,
+        record: &RequestRecord,
+    ) -> Result<Option<ConcurrencyPermit>, ProxyError> {
+        let Some(limit) = self.snapshot.limits.of_listener(listener) else { return Ok(None) };
+        if let Some(permit) = limit.try_acquire() {
+            return Ok(Some(permit));
+        }
+        // Boxed because it is rare: locals held across an await enlarge every request's future.
+        let queued = Box::pin(limit.acquire(self.snapshot.settings.delivery.queue, record.call().deadline())).await;
+        record.call().add_wait(queued.waited);
+        let name = self.snapshot.admissions.get(listener).map_or("_other", Admission::listener);
+        self.metrics.queued_at_listener(name, queued.outcome);
+        queued.permit.map(Some).ok_or_else(|| DeliveryError::Overload { retry_after: Queued::RETRY_AFTER }.into())
+    }
+
+    /// Answers a health probe: 200 while a call could be served.
+    fn health(&self, record: &RequestRecord) -> Result<Response<Answer>, ProxyError> {
+        let url = |endpoint: &Arc<Endpoint>| {
+            endpoint.bearer().ready(RequestUrl { origin: endpoint.origin(), path: "/" }).is_some()
+        };
+        if !self.snapshot.endpoints.iter().any(url) {
+            return Err(DeliveryError::TokenUnavailable(None).into());
+        }
+        let mut response = Response::new(Answer::Empty);
+        response.headers_mut().insert(headers::REQUEST_ID, record.request_id().clone());
+        Ok(response)
+    }
+}
+
+/// Answers with an error of the gateway's own.
+fn refuse(err: &ProxyError, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
+    record.received(body.received());
+    body.discard();
+    let mut response = err.to_response(record.request_id());
+    response.headers_mut().insert(headers::REQUEST_ID, record.request_id().clone());
+    record.answers(response.status());
+    record.fails(err.kind(), std::error::Error::source(err).map(in_one_line));
+    response.map(|text| ResponseBody::whole(text, record))
+}
+
+/// Returns the origin under which the caller reached us, for links in answers. Callers on a Unix socket may name no host, and
+/// then any will do.
+fn gateway_origin(peer: &Peer, head: &CallHead) -> String {
+    let host = head.host().filter(|host| is_valid_host(host)).unwrap_or("localhost");
+    format!("{}://{host}", if peer.is_tls { "https" } else { "http" })
+}

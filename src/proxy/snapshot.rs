@@ -1,0 +1,87 @@
+//! A configuration in force.
+
+use std::sync::Arc;
+
+use super::admission::Admission;
+use super::settings::{AdmissionSettings, ProxySettings};
+use crate::delivery::IdempotencyStore;
+use crate::endpoint::Endpoint;
+use crate::limits::{EndpointLimits, Limits, ListenerLimits, RouteLimits};
+use crate::route::{Route, Table};
+use crate::serve::ListenerId;
+
+/// One configuration in force, shared by all workers.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(super) settings: ProxySettings,
+    /// In configured order.
+    pub(super) listeners: Vec<ListenerId>,
+    /// By listener.
+    pub(super) admissions: Vec<Admission>,
+    pub(super) routes: Table,
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    pub(super) limits: Limits,
+    pub(super) idempotency: Arc<IdempotencyStore>,
+}
+
+impl Snapshot {
+    /// Puts a configuration together. The routes refer to endpoints and listeners by their places here. What is remembered of
+    /// calls and limits that did not change are taken over from the one `before`. Has no effect on anything else.
+    pub fn new(
+        settings: ProxySettings,
+        listeners: Vec<(ListenerId, AdmissionSettings)>,
+        routes: Table,
+        endpoints: Vec<Arc<Endpoint>>,
+        before: Option<&Self>,
+    ) -> Self {
+        let (listeners, admissions): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
+        let admission =
+            |admission| Admission::new(admission, settings.delivery.max_header_bytes, settings.max_body_bytes);
+        let limits = limits(&admissions, routes.routes(), &endpoints, before);
+        let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
+        Self {
+            listeners,
+            admissions: admissions.into_iter().map(admission).collect(),
+            settings,
+            routes,
+            endpoints,
+            limits,
+            idempotency,
+        }
+    }
+
+    /// Returns a listener's index; `None` if this configuration does not have it.
+    pub(super) fn index_of(&self, listener: ListenerId) -> Option<usize> {
+        self.listeners.iter().position(|known| *known == listener)
+    }
+
+    /// Returns the endpoints, in configured order.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Returns the routes.
+    pub fn routes(&self) -> &Table {
+        &self.routes
+    }
+}
+
+/// Creates the rates and concurrency limits of a configuration.
+fn limits(
+    listeners: &[AdmissionSettings],
+    routes: &[Route],
+    endpoints: &[Arc<Endpoint>],
+    before: Option<&Snapshot>,
+) -> Limits {
+    let listeners = listeners.iter().map(|listener| ListenerLimits {
+        name: &listener.listener,
+        max_requests: listener.max_requests,
+        client_rate: listener.client_rate,
+    });
+    let routes = routes.iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() });
+    let endpoints = endpoints.iter().map(|endpoint| EndpointLimits {
+        name: endpoint.name().as_str(),
+        max_requests: endpoint.settings().max_requests,
+    });
+    Limits::new(listeners, routes, endpoints, before.map(|before| &before.limits))
+}
