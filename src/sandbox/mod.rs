@@ -13,21 +13,20 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use tokio::task::JoinSet;
 
-mod certificates;
 mod client;
 mod control;
+mod crypto;
 mod description;
 mod directory;
 mod entra;
 mod error;
 mod gateway_config;
 mod identity;
-mod keys;
 mod page;
 mod server;
 mod settings;
@@ -36,8 +35,9 @@ mod signalr;
 #[cfg(test)]
 mod tests;
 
-pub use certificates::ClientCertificate;
 pub use client::ClientTimes;
+pub use crypto::certificates::ClientCertificate;
+pub use crypto::keys::PublicKey;
 pub use description::{Description, FileError};
 pub use directory::model::{
     Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
@@ -52,7 +52,6 @@ pub use directory::world::World;
 pub use error::SandboxError;
 pub use gateway_config::config::{CredentialChoice, GatewayConfig, GatewayCredential};
 pub use gateway_config::files::{Files, WorldFiles};
-pub use keys::PublicKey;
 pub use server::faults::{Fault, FaultKind, Faults};
 pub use server::journal::{Authorization, Entry, Journal, fingerprint};
 pub use server::listen::Server;
@@ -62,14 +61,14 @@ pub use signalr::endpoint::Endpoint;
 pub use signalr::hub::Hubs;
 pub use signalr::message::{Content, Invocation, Message, Packed};
 
-use certificates::CertificateAuthority;
 use client::Clients;
 use control::{Control, Front};
+use crypto::certificates::CertificateAuthority;
+use crypto::ids::unique;
+use crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 use entra::service::Entra;
-use entra::token::unique;
 use identity::managed_identity::{AppService, IdentityIssuer, Imds};
 use identity::providers::{GcpMetadata, ProviderSecrets, Providers};
-use keys::{Claims, RsaKey};
 use server::listen::Port;
 use signalr::endpoint::EndpointService;
 
@@ -316,15 +315,15 @@ impl Sandbox {
     }
 
     fn assertion(&self, issuer: &str, subject: &str, audience: &str, life: Duration) -> Result<String, SandboxError> {
-        let now = unix_seconds(SystemTime::now());
-        let expires = now.saturating_add(i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
+        let now = SystemTime::now();
+        let issued = unix_seconds(now);
         self.external_token(&json!({
             "iss": issuer,
             "sub": subject,
             "aud": audience,
-            "iat": now,
-            "nbf": now,
-            "exp": expires,
+            "iat": issued,
+            "nbf": issued,
+            "exp": expiry(now, life),
         }))
     }
 
@@ -340,28 +339,4 @@ impl Sandbox {
     const fn entra_key(&self) -> &'static RsaKey {
         self.key
     }
-}
-
-/// A point in time in seconds since 1970.
-fn unix_seconds(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-}
-
-/// A new random GUID (version 4).
-fn guid() -> String {
-    let (high, low) = (fastrand::u64(..), fastrand::u64(..));
-    format!(
-        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        (high >> 16) & 0xffff,
-        high & 0xfff,
-        0x8000 | (low >> 48 & 0x3fff),
-        low & 0xffff_ffff_ffff,
-    )
-}
-
-/// Whether a text is a GUID.
-fn is_guid(text: &str) -> bool {
-    let groups: Vec<usize> = text.split('-').map(str::len).collect();
-    groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
 }

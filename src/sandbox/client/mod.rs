@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::entra::token::unique;
-use super::keys;
+use super::crypto::ids::unique;
+use super::crypto::keys;
 use super::server::exchange::{Received, Reply};
 use super::signalr::endpoint::Endpoint;
 use super::signalr::parameters;

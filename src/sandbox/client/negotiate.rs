@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Clients, Negotiated, State, Visitor, newcomer};
-use crate::sandbox::entra::token::unique;
+use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::server::exchange::{Received, Reply};
 use crate::sandbox::signalr::endpoint::Endpoint;
 use crate::sandbox::signalr::parameters;

@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
     /// A GUID that must be there.
     pub(super) fn guid(&self, key: &'static str) -> String {
         let guid = self.needed(key);
-        if !guid.is_empty() && !super::super::is_guid(&guid) {
+        if !guid.is_empty() && !crate::sandbox::crypto::ids::is_guid(&guid) {
             self.problem(key, &format!("`{guid}` is not a GUID"));
         }
         guid

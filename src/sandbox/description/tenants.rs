@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::reader::Reader;
+use crate::sandbox::crypto::keys::{PublicKey, RsaKey};
 use crate::sandbox::directory::model::{
     Application, ClientSecret, Directory, ExternalIssuer, FederatedCredential, ManagedIdentity, Resource, SecretText,
     ServicePrincipal, Tenant, TokenPolicy,
@@ -15,7 +16,6 @@ use crate::sandbox::directory::roles::Role;
 use crate::sandbox::directory::scenario::object_id;
 use crate::sandbox::directory::world::{Trust, World, WorldContent, WorldFile};
 use crate::sandbox::entra::token::EXCHANGE_AUDIENCES;
-use crate::sandbox::keys::{PublicKey, RsaKey};
 
 /// How long a secret is good for if not said.
 const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
@@ -131,7 +131,7 @@ pub(super) fn assertion_file(issuer: &str) -> String {
 fn secret(table: &Reader<'_>) -> ClientSecret {
     ClientSecret {
         value: SecretText::new(table.needed("value")),
-        id: table.text("id").unwrap_or_else(super::super::guid),
+        id: table.text("id").unwrap_or_else(crate::sandbox::crypto::ids::guid),
         expires: SystemTime::now() + table.duration("expires_in").unwrap_or(SECRET_LIFE),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use super::roles::Role;
-use crate::sandbox::keys::PublicKey;
+use crate::sandbox::crypto::keys::PublicKey;
 
 /// Everything the directory holds. Lists are small and searched from the front.
 #[derive(Clone, Debug)]

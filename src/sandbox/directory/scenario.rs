@@ -20,9 +20,10 @@ use super::model::{
 };
 use super::roles::Role;
 use crate::sandbox::SandboxError;
-use crate::sandbox::certificates::ClientCertificate;
-use crate::sandbox::entra::token::{EXCHANGE_AUDIENCES, exchange_issuer, unique};
-use crate::sandbox::keys::RsaKey;
+use crate::sandbox::crypto::certificates::ClientCertificate;
+use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::keys::RsaKey;
+use crate::sandbox::entra::token::{EXCHANGE_AUDIENCES, exchange_issuer};
 use crate::sandbox::settings::EndpointSettings;
 
 /// Tenant A: where the app registration and its managed identity live.

@@ -10,10 +10,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::refusal::Refusal;
 use super::token;
-use crate::sandbox::certificates::{thumbprint_sha1, thumbprint_sha256};
+use crate::sandbox::crypto::certificates::{thumbprint_sha1, thumbprint_sha256};
+use crate::sandbox::crypto::keys::{self, Claims, RsaKey, unix_seconds};
 use crate::sandbox::directory::model::{Application, Directory};
-use crate::sandbox::keys::{self, Claims, RsaKey};
-use crate::sandbox::unix_seconds;
 
 /// How far the client's clock may be off, in seconds.
 const SKEW_SECS: i64 = 300;
@@ -159,7 +158,7 @@ fn check_federated(
         let Some(external) = external else {
             return Err(Refusal::assertion_invalid("The keys of the issuer could not be fetched."));
         };
-        verify_signature(assertion, external.keys.iter().map(crate::sandbox::keys::PublicKey::verifying))?;
+        verify_signature(assertion, external.keys.iter().map(crate::sandbox::crypto::keys::PublicKey::verifying))?;
     }
     check_time(request, claims).map(drop)
 }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::sandbox::guid;
+use crate::sandbox::crypto::ids::guid;
+use crate::sandbox::crypto::keys::unix_seconds;
 
 /// A refused token request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +176,7 @@ impl Refusal {
         let message = format!(
             "Client assertion is not within its valid time range. Current time: {}, assertion valid from {from}, \
              expiry time of assertion {}.",
-            timestamp(crate::sandbox::unix_seconds(now)),
+            timestamp(unix_seconds(now)),
             timestamp(expires),
         );
         Self::invalid_client(700_024, message)
@@ -276,7 +277,7 @@ impl Refusal {
     ///
     /// Source: the sample answer in Microsoft's documentation of the client credentials flow.
     pub(super) fn body(&self, ids: &AnswerIds, authority: &str, now: SystemTime) -> Value {
-        let at = timestamp(crate::sandbox::unix_seconds(now));
+        let at = timestamp(unix_seconds(now));
         let mut body = json!({
             "error": self.error,
             "error_description": self.description(ids, &at),

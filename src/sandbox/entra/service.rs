@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::assertion::{self, UsedIds};
 use super::refusal::{AnswerIds, Refusal};
 use super::token::{self, ProvedBy, Subject};
+use crate::sandbox::crypto::ids::is_guid;
+use crate::sandbox::crypto::keys::RsaKey;
 use crate::sandbox::directory::model::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
-use crate::sandbox::keys::RsaKey;
 use crate::sandbox::server::exchange::{Received, Reply, Service};
-use crate::sandbox::{is_guid, unix_seconds};
 
 /// The one assertion type of RFC 7523.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -261,9 +261,4 @@ fn answer(directory: &Directory, issued: &Issued) -> Value {
         fields.insert(String::from("refresh_in"), Value::from(refresh_in.as_secs()));
     }
     body
-}
-
-/// The expiry of a token made now, in seconds since 1970.
-pub(crate) fn expiry(now: SystemTime, lifetime: Duration) -> i64 {
-    unix_seconds(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
 }

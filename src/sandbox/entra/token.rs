@@ -3,13 +3,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::sandbox::keys::{Claims, RsaKey};
-use crate::sandbox::unix_seconds;
+use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 
 /// The application id of the SignalR resource provider, the same in every tenant.
 pub(crate) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d";
@@ -105,12 +102,11 @@ pub(crate) fn exchange_issuer(authority: &str, tenant: &str) -> String {
 
 fn common_claims(subject: &Subject<'_>, now: SystemTime, lifetime: Duration) -> Claims {
     let issued = unix_seconds(now);
-    let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
     let Value::Object(claims) = json!({
         "aud": subject.audience,
         "iat": issued - BACKDATED_SECS,
         "nbf": issued - BACKDATED_SECS,
-        "exp": issued.saturating_add(lifetime),
+        "exp": expiry(now, lifetime),
         "idtyp": "app",
         "oid": subject.object_id,
         "sub": subject.object_id,
@@ -120,14 +116,4 @@ fn common_claims(subject: &Subject<'_>, now: SystemTime, lifetime: Duration) -> 
         return Claims::new();
     };
     claims
-}
-
-/// 16 random bytes as text of 22 characters.
-pub(crate) fn unique() -> String {
-    let mut bytes = [0_u8; 16];
-    // Only an exhausted entropy source fails here; the id is then not unique, and nothing else.
-    if rand::fill(&mut bytes).is_err() {
-        fastrand::fill(&mut bytes);
-    }
-    URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -9,13 +9,12 @@ use std::time::SystemTime;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::sandbox::crypto::ids::guid;
+use crate::sandbox::crypto::keys::{RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{Directory, DirectoryHandle, ManagedIdentity};
-use crate::sandbox::entra::service::{clock, expiry};
+use crate::sandbox::entra::service::clock;
 use crate::sandbox::entra::token::{self, ProvedBy, Subject};
-use crate::sandbox::guid;
-use crate::sandbox::keys::RsaKey;
 use crate::sandbox::server::exchange::{Received, Reply, Service};
-use crate::sandbox::unix_seconds;
 
 /// What makes the tokens of managed identities.
 #[derive(Clone)]

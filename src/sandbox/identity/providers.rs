@@ -21,15 +21,15 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCA
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::SecretText;
 use crate::sandbox::directory::scenario::{
     GCP_ISSUER, GCP_SUBJECT, GITHUB_ISSUER, GITHUB_SUBJECT, OAUTH2_CLIENT_ID, OAUTH2_ISSUER, PIPELINES_ISSUER,
     PIPELINES_SUBJECT, SERVICE_CONNECTION,
 };
-use crate::sandbox::entra::token::{EXCHANGE_AUDIENCES, unique};
-use crate::sandbox::keys::{Claims, RsaKey};
+use crate::sandbox::entra::token::EXCHANGE_AUDIENCES;
 use crate::sandbox::server::exchange::{Received, Reply, Service};
-use crate::sandbox::unix_seconds;
 
 /// The path that GitHub's request URL has here.
 pub(crate) const GITHUB_PATH: &str = "/github/token";
@@ -266,9 +266,10 @@ fn sign(
     life: Duration,
     more: &Value,
 ) -> jsonwebtoken::errors::Result<String> {
-    let now = unix_seconds(SystemTime::now());
-    let expires = now.saturating_add(i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
-    let claims = json!({ "iss": iss, "sub": sub, "aud": aud, "iat": now, "nbf": now, "exp": expires, "jti": unique() });
+    let now = SystemTime::now();
+    let (issued, expires) = (unix_seconds(now), expiry(now, life));
+    let claims =
+        json!({ "iss": iss, "sub": sub, "aud": aud, "iat": issued, "nbf": issued, "exp": expires, "jti": unique() });
     let mut claims = claims.as_object().cloned().unwrap_or_else(Claims::new);
     claims.extend(more.as_object().cloned().unwrap_or_default());
     key.sign(&claims)

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::exchange::bearer_of;
-use crate::sandbox::keys;
+use crate::sandbox::crypto::keys;
 
 /// How many entries are kept.
 const MAX_ENTRIES: usize = 100_000;

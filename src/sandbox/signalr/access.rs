@@ -8,12 +8,12 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::keys::{self, Claims, RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{Directory, SecretText};
-use crate::sandbox::entra::token::{SIGNALR_PROVIDER, unique};
-use crate::sandbox::keys::{self, Claims, RsaKey};
+use crate::sandbox::entra::token::SIGNALR_PROVIDER;
 use crate::sandbox::server::exchange::Received;
 use crate::sandbox::server::journal::fingerprint;
-use crate::sandbox::unix_seconds;
 
 /// How long a temporary access key is good for. Source: description of the data action `auth/accessKey/action`.
 const TEMPORARY_KEY_LIFE: Duration = Duration::from_secs(90 * 60);
@@ -94,7 +94,7 @@ impl AccessKeys {
         now: SystemTime,
     ) -> jsonwebtoken::errors::Result<String> {
         let issued = unix_seconds(now);
-        let expires = issued.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
+        let expires = expiry(now, lifetime);
         let mut claims = json!({ "aud": audience, "iat": issued, "nbf": issued, "exp": expires });
         if let (Some(user), Some(fields)) = (user, claims.as_object_mut()) {
             fields.insert(String::from("nameid"), Value::from(user));

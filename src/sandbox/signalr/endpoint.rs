@@ -15,8 +15,8 @@ use super::parameters;
 use super::problem::{Form, Problem};
 use super::rest;
 use crate::sandbox::client::{self, Clients};
+use crate::sandbox::crypto::keys::RsaKey;
 use crate::sandbox::directory::model::{DirectoryHandle, SecretText};
-use crate::sandbox::keys::RsaKey;
 use crate::sandbox::server::exchange::{Received, Reply, Service};
 use crate::sandbox::server::listen::Server;
 

@@ -12,7 +12,7 @@ use super::connection::{Close, Connection, Delivery, connection};
 use super::filter::Filter;
 use super::message::Message;
 use super::roster::{Audience, Page, Roster, Seen, Stay};
-use crate::sandbox::entra::token::unique;
+use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::settings::HubSettings;
 
 /// The hubs of one endpoint, made when first needed.

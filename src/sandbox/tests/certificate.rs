@@ -6,8 +6,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 use super::*;
-use crate::sandbox::certificates::{thumbprint_sha1, thumbprint_sha256};
-use crate::sandbox::{ClientCertificate, TENANT_A, unix_seconds};
+use crate::sandbox::crypto::certificates::{thumbprint_sha1, thumbprint_sha256};
+use crate::sandbox::crypto::keys::unix_seconds;
+use crate::sandbox::{ClientCertificate, TENANT_A};
 
 /// The claims of a good assertion.
 fn claims(sandbox: &Sandbox) -> Value {
@@ -44,7 +45,7 @@ async fn both_algorithms_and_both_thumbprints_are_accepted() {
         let answer = ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         let token = answer.json()["access_token"].as_str().unwrap().to_owned();
-        assert_eq!(crate::sandbox::keys::read(&token).unwrap().1["appidacr"], "2");
+        assert_eq!(crate::sandbox::crypto::keys::read(&token).unwrap().1["appidacr"], "2");
     }
 }
 

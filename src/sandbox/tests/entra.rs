@@ -11,7 +11,7 @@ async fn a_secret_gets_a_token_of_the_tenant_asked() {
     let body = answer.json();
     assert_eq!((&body["token_type"], &body["expires_in"]), (&"Bearer".into(), &3599.into()));
     assert_eq!(body.get("refresh_in"), None);
-    let (header, claims) = crate::sandbox::keys::read(body["access_token"].as_str().unwrap()).unwrap();
+    let (header, claims) = crate::sandbox::crypto::keys::read(body["access_token"].as_str().unwrap()).unwrap();
     assert_eq!(header.alg, jsonwebtoken::Algorithm::RS256);
     assert_eq!(claims["tid"], TENANT_B);
     assert_eq!(claims["iss"], format!("https://sts.windows.net/{TENANT_B}/"));
@@ -33,7 +33,7 @@ async fn one_app_gets_other_tokens_in_other_tenants() {
     let mut seen = Vec::new();
     for tenant in [TENANT_B, TENANT_C, "northwind.onmicrosoft.com"] {
         let answer = ask_token(&sandbox, tenant, &secret_form(&sandbox)).await.json();
-        let (_, claims) = crate::sandbox::keys::read(answer["access_token"].as_str().unwrap()).unwrap();
+        let (_, claims) = crate::sandbox::crypto::keys::read(answer["access_token"].as_str().unwrap()).unwrap();
         seen.push((claims["tid"].clone(), claims["oid"].clone()));
     }
     assert_ne!(seen[0], seen[1]);
@@ -178,9 +178,9 @@ async fn the_published_keys_verify_the_tokens() {
     let verifying =
         jsonwebtoken::DecodingKey::from_rsa_components(key["n"].as_str().unwrap(), key["e"].as_str().unwrap());
     let token = token(&sandbox).await;
-    let verified = crate::sandbox::keys::verify(&token, &verifying.unwrap(), &[jsonwebtoken::Algorithm::RS256]);
+    let verified = crate::sandbox::crypto::keys::verify(&token, &verifying.unwrap(), &[jsonwebtoken::Algorithm::RS256]);
     assert!(verified.is_some());
-    assert_eq!(crate::sandbox::keys::read(&token).unwrap().0.kid.as_deref(), key["kid"].as_str());
+    assert_eq!(crate::sandbox::crypto::keys::read(&token).unwrap().0.kid.as_deref(), key["kid"].as_str());
 }
 
 #[tokio::test]

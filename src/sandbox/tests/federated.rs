@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::*;
-use crate::sandbox::{EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, TENANT_A, unix_seconds};
+use crate::sandbox::crypto::keys::unix_seconds;
+use crate::sandbox::{EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, TENANT_A};
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 

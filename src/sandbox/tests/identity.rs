@@ -30,7 +30,7 @@ async fn an_identity_is_found_by_each_of_its_names() {
         assert_eq!(body["client_id"], IDENTITY_CLIENT_ID);
         // Text, as the real one writes them.
         assert!(body["expires_on"].as_str().unwrap().parse::<u64>().is_ok());
-        let (_, claims) = crate::sandbox::keys::read(body["access_token"].as_str().unwrap()).unwrap();
+        let (_, claims) = crate::sandbox::crypto::keys::read(body["access_token"].as_str().unwrap()).unwrap();
         assert_eq!((&claims["tid"], &claims["oid"]), (&TENANT_A.into(), &IDENTITY_OBJECT_ID.into()));
     }
     let system = imds(&sandbox, RESOURCE).await.json();

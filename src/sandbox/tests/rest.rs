@@ -101,7 +101,7 @@ async fn an_access_key_signs_while_local_auth_is_on() {
     let sandbox = start().await;
     let endpoint = east(&sandbox).clone();
     let sign = |audience: &str| {
-        let now = crate::sandbox::unix_seconds(std::time::SystemTime::now());
+        let now = crate::sandbox::crypto::keys::unix_seconds(std::time::SystemTime::now());
         let key = jsonwebtoken::EncodingKey::from_secret(endpoint.access_key().expose().as_bytes());
         let claims = json!({ "aud": audience, "iat": now, "exp": now + 60 });
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
@@ -136,7 +136,7 @@ async fn a_temporary_key_signs_without_local_auth() {
     let key = rest(&sandbox, "GET", "/api/v1/auth/accessKey").await.send().await.json();
     let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
     header.kid = key["KeyId"].as_str().map(str::to_owned);
-    let now = crate::sandbox::unix_seconds(std::time::SystemTime::now());
+    let now = crate::sandbox::crypto::keys::unix_seconds(std::time::SystemTime::now());
     let claims = json!({ "aud": format!("{}{SEND}", east(&sandbox).url()), "exp": now + 60 });
     let signing = jsonwebtoken::EncodingKey::from_secret(key["AccessKey"].as_str().unwrap().as_bytes());
     let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();

@@ -12,11 +12,11 @@ use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::SandboxError;
 use super::keys::RsaKey;
+use crate::sandbox::SandboxError;
 
 /// The certificate authority of one sandbox. Nobody trusts it who was not given its certificate.
-pub(super) struct CertificateAuthority {
+pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
@@ -30,7 +30,7 @@ pub struct ClientCertificate {
 
 impl CertificateAuthority {
     /// Makes a new authority.
-    pub(super) fn generate() -> Result<Self, SandboxError> {
+    pub(crate) fn generate() -> Result<Self, SandboxError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "signalr-gateway sandbox CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -41,13 +41,13 @@ impl CertificateAuthority {
     }
 
     /// The authority's certificate in PEM.
-    pub(super) fn pem(&self) -> &str {
+    pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 
     /// A TLS acceptor whose certificate is good for `localhost`, 127.0.0.1, `::1` and another host. HTTP/2 and HTTP/1.1
     /// by ALPN.
-    pub(super) fn acceptor(&self, host: Option<&str>) -> Result<TlsAcceptor, SandboxError> {
+    pub(crate) fn acceptor(&self, host: Option<&str>) -> Result<TlsAcceptor, SandboxError> {
         let names = ["localhost", "127.0.0.1", "::1"].into_iter().chain(host);
         let mut params = CertificateParams::new(names.map(String::from).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, "signalr-gateway sandbox");
@@ -67,7 +67,7 @@ impl CertificateAuthority {
 
 impl ClientCertificate {
     /// Makes a self-signed certificate over the process's client key, valid from `not_before` to `not_after`.
-    pub(super) fn generate(not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
+    pub(crate) fn generate(not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
         Self::of(RsaKey::certificate()?, not_before, not_after)
     }
 
@@ -116,11 +116,11 @@ impl std::fmt::Debug for ClientCertificate {
 }
 
 /// The `x5t#S256` of a certificate (RFC 7515 section 4.1.8).
-pub(super) fn thumbprint_sha256(der: &[u8]) -> String {
+pub(crate) fn thumbprint_sha256(der: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, der))
 }
 
 /// The `x5t` of a certificate (RFC 7515 section 4.1.7).
-pub(super) fn thumbprint_sha1(der: &[u8]) -> String {
+pub(crate) fn thumbprint_sha1(der: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, der))
 }

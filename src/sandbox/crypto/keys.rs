@@ -4,6 +4,7 @@
 //! all sandboxes in it. They are throwaway keys of an emulator: nothing outside the process trusts them.
 
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -12,17 +13,17 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Map, Value, json};
 
-use super::SandboxError;
+use crate::sandbox::SandboxError;
 
 /// The claims of a JWT.
-pub(super) type Claims = Map<String, Value>;
+pub(crate) type Claims = Map<String, Value>;
 
 static ENTRA: OnceLock<RsaKey> = OnceLock::new();
 static EXTERNAL: OnceLock<RsaKey> = OnceLock::new();
 static CERTIFICATE: OnceLock<RsaKey> = OnceLock::new();
 
 /// An RSA key pair that signs JWTs.
-pub(super) struct RsaKey {
+pub(crate) struct RsaKey {
     pair: rcgen::KeyPair,
     id: String,
     public: PublicKey,
@@ -40,22 +41,22 @@ pub struct PublicKey {
 
 impl RsaKey {
     /// The key that Entra signs its tokens with.
-    pub(super) fn entra() -> Result<&'static Self, SandboxError> {
+    pub(crate) fn entra() -> Result<&'static Self, SandboxError> {
         once(&ENTRA)
     }
 
     /// The key of the identity provider outside Entra.
-    pub(super) fn external() -> Result<&'static Self, SandboxError> {
+    pub(crate) fn external() -> Result<&'static Self, SandboxError> {
         once(&EXTERNAL)
     }
 
     /// The key of the client certificate.
-    pub(super) fn certificate() -> Result<&'static Self, SandboxError> {
+    pub(crate) fn certificate() -> Result<&'static Self, SandboxError> {
         once(&CERTIFICATE)
     }
 
     /// Makes a new key of 2048 bits.
-    pub(super) fn generate() -> Result<Self, SandboxError> {
+    pub(crate) fn generate() -> Result<Self, SandboxError> {
         let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
         let signing = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes())?;
         let jwk = Jwk::from_encoding_key(&signing, Algorithm::RS256)?;
@@ -69,31 +70,31 @@ impl RsaKey {
     }
 
     /// The pair, for a certificate of this key.
-    pub(super) const fn pair(&self) -> &rcgen::KeyPair {
+    pub(crate) const fn pair(&self) -> &rcgen::KeyPair {
         &self.pair
     }
 
     /// The public half.
-    pub(super) const fn public(&self) -> &PublicKey {
+    pub(crate) const fn public(&self) -> &PublicKey {
         &self.public
     }
 
     /// Signs `claims` with RS256 and this key's id in the header, as Entra and most identity providers do.
-    pub(super) fn sign(&self, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
+    pub(crate) fn sign(&self, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
         let mut header = Header::new(Algorithm::RS256);
         header.kid = Some(self.id.clone());
         self.sign_with(&header, claims)
     }
 
     /// Signs `claims` under `header`, which names the algorithm.
-    pub(super) fn sign_with(&self, header: &Header, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
+    pub(crate) fn sign_with(&self, header: &Header, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
         jsonwebtoken::encode(header, claims, &self.signing)
     }
 }
 
 impl PublicKey {
     /// Reads a member of a key set. `None` if it is no RSA key, or has no id.
-    pub(super) fn from_jwk(jwk: &Value) -> Option<Self> {
+    pub(crate) fn from_jwk(jwk: &Value) -> Option<Self> {
         let field = |name: &str| jwk.get(name)?.as_str().map(str::to_owned);
         let (id, modulus, exponent) = (field("kid")?, field("n")?, field("e")?);
         let verifying = DecodingKey::from_rsa_components(&modulus, &exponent).ok()?;
@@ -106,12 +107,12 @@ impl PublicKey {
     }
 
     /// The key as a member of a key set (RFC 7517).
-    pub(super) fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         json!({ "kty": "RSA", "use": "sig", "kid": self.id, "x5t": self.id, "n": self.modulus, "e": self.exponent })
     }
 
     /// The key that signatures are checked with.
-    pub(super) const fn verifying(&self) -> &DecodingKey {
+    pub(crate) const fn verifying(&self) -> &DecodingKey {
         &self.verifying
     }
 }
@@ -124,7 +125,7 @@ impl std::fmt::Debug for RsaKey {
 
 /// Checks the signature of `token` alone, not its claims, and returns them. `None` if the signature is wrong, made
 /// with another algorithm, or the text is no JWT.
-pub(super) fn verify(token: &str, key: &DecodingKey, algorithms: &[Algorithm]) -> Option<Claims> {
+pub(crate) fn verify(token: &str, key: &DecodingKey, algorithms: &[Algorithm]) -> Option<Claims> {
     let validation = Validation {
         algorithms: algorithms.to_vec(),
         required_spec_claims: std::collections::HashSet::new(),
@@ -136,24 +137,34 @@ pub(super) fn verify(token: &str, key: &DecodingKey, algorithms: &[Algorithm]) -
 }
 
 /// Reads a JWT without believing it. `None` if the text is no JWT, or names no signature algorithm that exists.
-pub(super) fn read(token: &str) -> Option<(Header, Claims)> {
+pub(crate) fn read(token: &str) -> Option<(Header, Claims)> {
     let data = jsonwebtoken::dangerous::insecure_decode::<Claims>(token).ok()?;
     Some((data.header, data.claims))
 }
 
 /// A claim that is text.
-pub(super) fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
 
 /// A claim that is a point in time, in seconds since 1970. Fractions are cut off.
-pub(super) fn seconds(claims: &Claims, name: &str) -> Option<i64> {
+pub(crate) fn seconds(claims: &Claims, name: &str) -> Option<i64> {
     let value = claims.get(name)?;
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a date in seconds is far below the limit, and a cast saturates"
     )]
     value.as_i64().or_else(|| value.as_f64().map(|fractional| fractional as i64))
+}
+
+/// Returns a point in time in seconds since 1970: a `NumericDate` (RFC 7519 section 2).
+pub(crate) fn unix_seconds(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Returns the expiry of a token issued now, in seconds since 1970.
+pub(crate) fn expiry(now: SystemTime, lifetime: Duration) -> i64 {
+    unix_seconds(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn once(cell: &'static OnceLock<RsaKey>) -> Result<&'static RsaKey, SandboxError> {

@@ -1,0 +1,34 @@
+//! Random identifiers and secrets.
+
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Returns 16 random bytes as text of 22 characters.
+pub(crate) fn unique() -> String {
+    let mut bytes = [0_u8; 16];
+    // Only an exhausted entropy source fails here. The fallback suffices: nothing outside an emulator relies on it.
+    if rand::fill(&mut bytes).is_err() {
+        fastrand::fill(&mut bytes);
+    }
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Returns a new random GUID (version 4).
+pub(crate) fn guid() -> String {
+    let (high, low) = (fastrand::u64(..), fastrand::u64(..));
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        0x8000 | (low >> 48 & 0x3fff),
+        low & 0xffff_ffff_ffff,
+    )
+}
+
+/// Whether a text is a GUID.
+pub(crate) fn is_guid(text: &str) -> bool {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
+}
