@@ -13,7 +13,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::keys::RsaKey;
-use crate::sandbox::SandboxError;
+use crate::sandbox::error::SandboxError;
 
 /// The certificate authority of one sandbox. Nobody trusts it who was not given its certificate.
 pub(crate) struct CertificateAuthority {

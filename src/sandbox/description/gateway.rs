@@ -7,7 +7,8 @@ use super::reader::Reader;
 use super::tenants::{Names, assertion_file, refer, secret_file};
 use crate::sandbox::directory::model::{Application, Directory, Resource};
 use crate::sandbox::directory::world::World;
-use crate::sandbox::gateway_config::config::{GatewayConfig, GatewayCredential};
+use crate::sandbox::gateway_config::config::GatewayConfig;
+use crate::sandbox::gateway_config::credential::GatewayCredential;
 
 const KINDS: [&str; 7] = [
     "client_secret",

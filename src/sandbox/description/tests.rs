@@ -65,7 +65,7 @@ fn endpoints_alone_are_enough() {
     assert_eq!(description.gateway.listen, "127.0.0.1:8080");
     assert_eq!(
         description.gateway.credentials,
-        [(String::from("only"), crate::sandbox::gateway_config::config::GatewayCredential::AccessKey)]
+        [(String::from("only"), crate::sandbox::gateway_config::credential::GatewayCredential::AccessKey)]
     );
 }
 

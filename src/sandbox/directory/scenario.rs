@@ -19,11 +19,11 @@ use super::model::{
     ServicePrincipal, Tenant, TokenPolicy,
 };
 use super::roles::Role;
-use crate::sandbox::SandboxError;
 use crate::sandbox::crypto::certificates::ClientCertificate;
 use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::crypto::keys::RsaKey;
 use crate::sandbox::entra::token::{EXCHANGE_AUDIENCES, exchange_issuer};
+use crate::sandbox::error::SandboxError;
 use crate::sandbox::settings::EndpointSettings;
 
 /// Tenant A: where the app registration and its managed identity live.

@@ -1,19 +1,16 @@
-//! The files of a sandbox: the gateway's configuration and everything that it names. Knows nothing of what is in them.
+//! The files of a sandbox: the gateway's configuration and everything that it names. Knows none of their contents.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::config::{CredentialChoice, GatewayConfig, GatewayCredential, access_key_file, token_file};
-use crate::sandbox::directory::world::WorldContent;
-use crate::sandbox::{Sandbox, SandboxError};
-
-/// How long a written assertion and a written token are good for.
-const WRITTEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+use crate::sandbox::error::SandboxError;
 
 /// The name of the program that prints an assertion.
-pub(crate) const PROGRAM: &str = "get-assertion";
+pub(crate) const ASSERTION_COMMAND: &str = "get-assertion";
+
+/// The program, which prints the assertion file beside it.
+pub(crate) const ASSERTION_SCRIPT: &str = "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n";
 
 /// The files that were written.
 #[derive(Clone, Debug)]
@@ -39,100 +36,29 @@ pub struct WorldFiles {
     pub ca: PathBuf,
 }
 
-impl Sandbox {
-    /// Writes `gateway.toml` and everything it names into a folder, which is made if need be. Secrets can be read by
-    /// their owner alone.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn write_files(&self, folder: &Path, config: &GatewayConfig) -> Result<Files, SandboxError> {
-        let write = Writer::new(folder)?;
-        let certificate = self.client_certificate();
-        self.write_credentials(&write, config)?;
-        Ok(Files {
-            ca: write.public_file("ca.pem", self.ca_pem())?,
-            secret: write.file("client-secret", self.client_secret().expose())?,
-            certificate: write
-                .file("client.pem", &format!("{}{}", certificate.certificate_pem(), certificate.key_pem()))?,
-            assertion: write.file("assertion.jwt", &self.external_assertion(WRITTEN_LIFE)?)?,
-            config: write.file("gateway.toml", &self.gateway_config(config))?,
-        })
-    }
-
-    /// As [`Self::write_files`], for a sandbox with a [`World`](crate::sandbox::World) of its own. Without a gateway's
-    /// configuration there is none in the answer.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn write_world(&self, folder: &Path, config: Option<&GatewayConfig>) -> Result<WorldFiles, SandboxError> {
-        let write = Writer::new(folder)?;
-        for file in &self.files {
-            let content = match &file.content {
-                WorldContent::Secret(secret) => secret.expose().to_owned(),
-                WorldContent::Assertion { issuer, subject, audience } => {
-                    self.assertion(issuer, subject, audience, WRITTEN_LIFE)?
-                }
-            };
-            write.file(&file.name, &content)?;
-        }
-        for endpoint in self.endpoints() {
-            write.file(&access_key_file(endpoint.name()), endpoint.access_key().expose())?;
-        }
-        let ca = write.public_file("ca.pem", self.ca_pem())?;
-        let Some(config) = config else { return Ok(WorldFiles { config: None, ca }) };
-        self.write_credentials(&write, config)?;
-        Ok(WorldFiles { config: Some(write.file("gateway.toml", &self.gateway_config(config))?), ca })
-    }
-
-    fn write_credentials(&self, write: &Writer<'_>, config: &GatewayConfig) -> Result<(), SandboxError> {
-        for endpoint in self.endpoints() {
-            let name = endpoint.name();
-            match config.credential(name) {
-                GatewayCredential::AccessKey => {
-                    drop(write.file(&access_key_file(name), endpoint.access_key().expose())?);
-                }
-                GatewayCredential::Token { client_id } => {
-                    drop(write.file(&token_file(name), &self.token_of(&client_id, name, WRITTEN_LIFE)?)?);
-                }
-                GatewayCredential::Secret { .. }
-                | GatewayCredential::Certificate { .. }
-                | GatewayCredential::FederatedIdentity { .. }
-                | GatewayCredential::FederatedFile { .. }
-                | GatewayCredential::ManagedIdentity { .. } => {}
-                GatewayCredential::Platform(choice) => self.write_platform(write, choice)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn write_platform(&self, write: &Writer<'_>, choice: CredentialChoice) -> Result<(), SandboxError> {
-        if matches!(choice, CredentialChoice::FederatedOAuth2 | CredentialChoice::FederatedOAuth2Post) {
-            write.file("idp-secret", self.oauth2_client().1.expose())?;
-        }
-        if choice == CredentialChoice::FederatedCommand {
-            write.write(PROGRAM, "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n", 0o700)?;
-        }
-        Ok(())
-    }
-}
-
 /// Writes files into one folder.
-struct Writer<'a>(&'a Path);
+pub(crate) struct FileWriter<'a>(&'a Path);
 
-impl<'a> Writer<'a> {
-    fn new(folder: &'a Path) -> Result<Self, SandboxError> {
+impl<'a> FileWriter<'a> {
+    /// Creates the folder if it does not exist.
+    pub(crate) fn new(folder: &'a Path) -> Result<Self, SandboxError> {
         fs::create_dir_all(folder).map_err(|source| SandboxError::Write { path: folder.to_owned(), source })?;
         Ok(Self(folder))
     }
 
     /// A file for its owner alone.
-    fn file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
+    pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
         self.write(name, content, 0o600)
     }
 
     /// A file for everybody: clients in other containers run as other users.
-    fn public_file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
+    pub(crate) fn public_file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
         self.write(name, content, 0o644)
+    }
+
+    /// Writes a program for its owner alone.
+    pub(crate) fn executable(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
+        self.write(name, content, 0o700)
     }
 
     fn write(&self, name: &str, content: &str, mode: u32) -> Result<PathBuf, SandboxError> {

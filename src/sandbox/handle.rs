@@ -1,0 +1,299 @@
+//! The handle of a running sandbox: its servers, its directory, the tokens it can sign, and the files of a gateway that
+//! uses it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::control::Front;
+use super::crypto::certificates::ClientCertificate;
+use super::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
+use super::directory::model::{DirectoryHandle, SecretText};
+use super::directory::scenario::{APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT};
+use super::directory::world::WorldContent;
+use super::entra::token::{self, EXCHANGE_AUDIENCES, ProvedBy, Subject};
+use super::error::SandboxError;
+use super::gateway_config::config::{ConfiguredEndpoint, GatewayConfig};
+use super::gateway_config::credential::{CredentialChoice, GatewayCredential, Urls, access_key_file, token_file};
+use super::gateway_config::files::{ASSERTION_COMMAND, ASSERTION_SCRIPT, FileWriter, Files, WorldFiles};
+use super::identity::providers;
+use super::server::listen::Server;
+use super::settings::SandboxSettings;
+use super::signalr::endpoint::Endpoint;
+use super::start::{self, Parts};
+
+/// The lifetime of the assertions and tokens that are written to files.
+const WRITTEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// A running sandbox. Everything stops when it is dropped.
+#[derive(Debug)]
+pub struct Sandbox {
+    parts: Parts,
+}
+
+impl Sandbox {
+    /// Binds all listeners and serves them in tasks of the calling runtime. The first sandbox of a process generates RSA
+    /// keys, which blocks the calling thread for some tenths of a second.
+    ///
+    /// # Errors
+    /// If an address cannot be bound, a name is used twice, or a key or certificate cannot be made.
+    #[expect(clippy::unused_async, reason = "must be called on a runtime, which an async function makes plain")]
+    pub async fn start(settings: SandboxSettings) -> Result<Self, SandboxError> {
+        Ok(Self { parts: start::start(settings)? })
+    }
+
+    /// Stops every server and waits until all of them have stopped.
+    ///
+    /// # Cancel safety
+    /// Safe: every server stops even if the future is dropped.
+    pub async fn shutdown(mut self) {
+        self.parts.tasks.shutdown().await;
+    }
+
+    /// Returns the server of Entra. Its token endpoint is `/{tenant}/oauth2/v2.0/token`.
+    pub const fn entra(&self) -> &Server {
+        &self.parts.entra
+    }
+
+    /// Returns the server of the instance metadata service, which emulates `http://169.254.169.254`.
+    pub const fn imds(&self) -> &Server {
+        &self.parts.imds
+    }
+
+    /// Returns the server of App Service's identity endpoint.
+    pub const fn app_service(&self) -> &Server {
+        &self.parts.app_service
+    }
+
+    /// Returns the values of `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` that App Service sets.
+    pub fn app_service_identity(&self) -> (String, SecretText) {
+        (format!("{}/msi/token", self.parts.app_service.url()), self.parts.app_service_secret.clone())
+    }
+
+    /// Returns the server of the identity providers outside Entra: GitHub Actions, Azure Pipelines and an OAuth 2.0
+    /// authorization server.
+    pub const fn providers(&self) -> &Server {
+        &self.parts.providers
+    }
+
+    /// Returns the values of `ACTIONS_ID_TOKEN_REQUEST_URL` and `ACTIONS_ID_TOKEN_REQUEST_TOKEN` that GitHub sets.
+    pub fn github_actions(&self) -> (String, SecretText) {
+        let url = format!("{}{}?api-version=2.0", self.parts.providers.url(), providers::GITHUB_PATH);
+        (url, self.parts.provider_secrets.github.clone())
+    }
+
+    /// Returns the values of `SYSTEM_OIDCREQUESTURI` and `System.AccessToken` that Azure Pipelines sets.
+    pub fn azure_pipelines(&self) -> (String, SecretText) {
+        let url = format!("{}{}", self.parts.providers.url(), providers::PIPELINES_PATH);
+        (url, self.parts.provider_secrets.pipelines.clone())
+    }
+
+    /// Returns the URL of the OAuth 2.0 token endpoint and the secret of its client
+    /// [`OAUTH2_CLIENT_ID`](super::OAUTH2_CLIENT_ID).
+    pub fn oauth2_client(&self) -> (String, SecretText) {
+        let url = format!("{}{}", self.parts.providers.url(), providers::OAUTH2_PATH);
+        (url, self.parts.provider_secrets.oauth2.clone())
+    }
+
+    /// Returns Google Cloud's metadata server, which emulates `http://metadata.google.internal`.
+    pub const fn gcp_metadata(&self) -> &Server {
+        &self.parts.gcp_metadata
+    }
+
+    /// Returns the control listener, whose root is the web page.
+    pub const fn control(&self) -> &Server {
+        &self.parts.control
+    }
+
+    /// Sets the address of the gateway that the page sends through, and that of its admin listener. Only the first call
+    /// has an effect.
+    pub fn introduce_gateway(&self, gateway: SocketAddr, admin: Option<SocketAddr>) {
+        let _ = self.parts.front.set(Front { gateway, admin });
+    }
+
+    /// Returns the SignalR endpoint with this name.
+    pub fn endpoint(&self, name: &str) -> Option<&Endpoint> {
+        self.parts.endpoints.iter().find(|endpoint| endpoint.name() == name)
+    }
+
+    /// Returns the SignalR endpoints, in the order of the settings.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.parts.endpoints
+    }
+
+    /// Returns the directory, which can be changed at any time.
+    pub const fn directory(&self) -> &DirectoryHandle {
+        &self.parts.directory
+    }
+
+    /// Returns the certificate of the authority that signed the listeners' certificates, in PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.parts.ca_pem
+    }
+
+    /// Returns the client certificate that is registered on the app registration.
+    pub const fn client_certificate(&self) -> &ClientCertificate {
+        &self.parts.certificate
+    }
+
+    /// Returns the first client secret of the app registration, or an empty one if it has none.
+    pub fn client_secret(&self) -> SecretText {
+        let secret = self.parts.directory.read(|directory| {
+            let application = directory.application(APP_CLIENT_ID)?;
+            application.secrets.first().map(|secret| secret.value.clone())
+        });
+        secret.unwrap_or_else(|| SecretText::new(""))
+    }
+
+    /// Returns an access token for an endpoint as Entra would issue it to the app registration, valid for `lifetime`.
+    ///
+    /// # Errors
+    /// If there is no such endpoint, or its tenant has no service principal of the app registration.
+    pub fn ready_token(&self, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
+        self.access_token(APP_CLIENT_ID, endpoint, lifetime)
+    }
+
+    /// Returns an assertion of the external issuer that the app registration trusts, valid for `lifetime`.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn external_assertion(&self, lifetime: Duration) -> Result<String, SandboxError> {
+        self.assertion(EXTERNAL_ISSUER, EXTERNAL_SUBJECT, EXCHANGE_AUDIENCES[0], lifetime)
+    }
+
+    /// Signs a token with any claims as the external issuer.
+    ///
+    /// # Errors
+    /// If the claims are not an object or cannot be signed.
+    pub fn external_token(&self, claims: &Value) -> Result<String, SandboxError> {
+        let claims = claims.as_object().cloned().unwrap_or_else(Claims::new);
+        Ok(RsaKey::external()?.sign(&claims)?)
+    }
+
+    /// Returns the configuration of a gateway for this sandbox. It names files relative to its own folder; see
+    /// [`Self::write_files`].
+    pub fn gateway_config(&self, config: &GatewayConfig) -> String {
+        let endpoints: Vec<ConfiguredEndpoint> = self.endpoints().iter().map(|e| self.configured(e)).collect();
+        let urls = Urls {
+            entra: self.entra().url(),
+            imds: self.imds().url(),
+            gcp_metadata: self.gcp_metadata().url(),
+            oauth2: self.oauth2_client().0,
+        };
+        config.toml(&endpoints, &urls)
+    }
+
+    /// Writes `gateway.toml` and every file it names into a folder, which is created if it does not exist. Only the owner
+    /// can read the secrets.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_files(&self, folder: &Path, config: &GatewayConfig) -> Result<Files, SandboxError> {
+        let writer = FileWriter::new(folder)?;
+        let certificate = self.client_certificate();
+        self.write_credentials(&writer, config)?;
+        Ok(Files {
+            ca: writer.public_file("ca.pem", self.ca_pem())?,
+            secret: writer.file("client-secret", self.client_secret().expose())?,
+            certificate: writer
+                .file("client.pem", &format!("{}{}", certificate.certificate_pem(), certificate.key_pem()))?,
+            assertion: writer.file("assertion.jwt", &self.external_assertion(WRITTEN_LIFETIME)?)?,
+            config: writer.file("gateway.toml", &self.gateway_config(config))?,
+        })
+    }
+
+    /// Writes the files of a sandbox that was started with a [`World`](super::World). Without `config` it writes no
+    /// configuration of a gateway.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write_world(&self, folder: &Path, config: Option<&GatewayConfig>) -> Result<WorldFiles, SandboxError> {
+        let writer = FileWriter::new(folder)?;
+        for file in &self.parts.files {
+            let content = match &file.content {
+                WorldContent::Secret(secret) => secret.expose().to_owned(),
+                WorldContent::Assertion { issuer, subject, audience } => {
+                    self.assertion(issuer, subject, audience, WRITTEN_LIFETIME)?
+                }
+            };
+            writer.file(&file.name, &content)?;
+        }
+        for endpoint in self.endpoints() {
+            writer.file(&access_key_file(endpoint.name()), endpoint.access_key().expose())?;
+        }
+        let ca = writer.public_file("ca.pem", self.ca_pem())?;
+        let Some(config) = config else { return Ok(WorldFiles { config: None, ca }) };
+        self.write_credentials(&writer, config)?;
+        Ok(WorldFiles { config: Some(writer.file("gateway.toml", &self.gateway_config(config))?), ca })
+    }
+
+    fn write_credentials(&self, writer: &FileWriter<'_>, config: &GatewayConfig) -> Result<(), SandboxError> {
+        for endpoint in self.endpoints() {
+            let name = endpoint.name();
+            match config.credential(name) {
+                GatewayCredential::AccessKey => {
+                    drop(writer.file(&access_key_file(name), endpoint.access_key().expose())?);
+                }
+                GatewayCredential::Token { client_id } => {
+                    let token = self.access_token(&client_id, name, WRITTEN_LIFETIME)?;
+                    drop(writer.file(&token_file(name), &token)?);
+                }
+                GatewayCredential::Secret { .. }
+                | GatewayCredential::Certificate { .. }
+                | GatewayCredential::FederatedIdentity { .. }
+                | GatewayCredential::FederatedFile { .. }
+                | GatewayCredential::ManagedIdentity { .. } => {}
+                GatewayCredential::Platform(choice) => self.write_platform(writer, choice)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_platform(&self, writer: &FileWriter<'_>, choice: CredentialChoice) -> Result<(), SandboxError> {
+        if matches!(choice, CredentialChoice::FederatedOAuth2 | CredentialChoice::FederatedOAuth2Post) {
+            writer.file("idp-secret", self.oauth2_client().1.expose())?;
+        }
+        if choice == CredentialChoice::FederatedCommand {
+            writer.executable(ASSERTION_COMMAND, ASSERTION_SCRIPT)?;
+        }
+        Ok(())
+    }
+
+    fn configured(&self, endpoint: &Endpoint) -> ConfiguredEndpoint {
+        let name = endpoint.name().to_owned();
+        let tenant = self.directory().read(|directory| directory.resource(&name).map(|r| r.tenant.clone()));
+        ConfiguredEndpoint { name, url: endpoint.url(), tenant: tenant.unwrap_or_default() }
+    }
+
+    fn access_token(&self, client_id: &str, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
+        let no_client = || SandboxError::NoClient { endpoint: endpoint.to_owned() };
+        let found = self.directory().read(|directory| {
+            let tenant = directory.tenant(&directory.resource(endpoint)?.tenant)?;
+            Some((tenant.id.clone(), tenant.service_principal(client_id)?.object_id.clone()))
+        });
+        let (tenant, object_id) = found.ok_or_else(no_client)?;
+        let subject = Subject {
+            tenant: &tenant,
+            client_id,
+            object_id: &object_id,
+            audience: "https://signalr.azure.com",
+            proved_by: ProvedBy::Secret,
+        };
+        Ok(token::access_token(&subject, SystemTime::now(), lifetime, self.parts.key)?)
+    }
+
+    fn assertion(&self, issuer: &str, subject: &str, audience: &str, life: Duration) -> Result<String, SandboxError> {
+        let now = SystemTime::now();
+        let issued = unix_seconds(now);
+        self.external_token(&json!({
+            "iss": issuer,
+            "sub": subject,
+            "aud": audience,
+            "iat": issued,
+            "nbf": issued,
+            "exp": expiry(now, life),
+        }))
+    }
+}

@@ -1,0 +1,146 @@
+//! Starts a sandbox: binds every listener, fills the directory and serves each server in a task.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::task::JoinSet;
+
+use super::client::Clients;
+use super::control::{Control, Front};
+use super::crypto::certificates::{CertificateAuthority, ClientCertificate};
+use super::crypto::ids::unique;
+use super::crypto::keys::RsaKey;
+use super::directory::model::{DirectoryHandle, SecretText};
+use super::directory::scenario;
+use super::directory::world::WorldFile;
+use super::entra::service::Entra;
+use super::error::SandboxError;
+use super::identity::managed_identity::{AppService, IdentityIssuer, Imds};
+use super::identity::providers::{GcpMetadata, ProviderSecrets, Providers};
+use super::server::listen::{Port, Server};
+use super::settings::{self, SandboxSettings};
+use super::signalr::endpoint::{Endpoint, EndpointService};
+
+/// The parts of a running sandbox. Its servers stop when `tasks` is dropped.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) tasks: JoinSet<()>,
+    pub(super) ca_pem: String,
+    pub(super) certificate: ClientCertificate,
+    pub(super) directory: DirectoryHandle,
+    pub(super) entra: Server,
+    pub(super) imds: Server,
+    pub(super) app_service: Server,
+    pub(super) app_service_secret: SecretText,
+    pub(super) providers: Server,
+    pub(super) provider_secrets: ProviderSecrets,
+    pub(super) gcp_metadata: Server,
+    pub(super) control: Server,
+    pub(super) front: Arc<OnceLock<Front>>,
+    pub(super) endpoints: Arc<[Endpoint]>,
+    pub(super) key: &'static RsaKey,
+    /// The files that a [`World`](super::World) adds to those of every sandbox.
+    pub(super) files: Vec<WorldFile>,
+}
+
+/// Binds all listeners and serves them in tasks of the calling runtime.
+///
+/// # Errors
+/// If an address cannot be bound, a name is used twice, or a key or certificate cannot be made.
+pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
+    let key = RsaKey::entra()?;
+    let ca = CertificateAuthority::generate()?;
+    let now = SystemTime::now();
+    let certificate =
+        ClientCertificate::generate(now - Duration::from_secs(3600), now + Duration::from_secs(365 * 24 * 3600))?;
+    let mut tasks = JoinSet::new();
+    let mut names = std::collections::HashSet::new();
+    let public_host = settings.public_host.as_deref();
+    let mut bind = |name: &str, address: SocketAddr, tls: bool, show_bodies: bool| {
+        if !names.insert(name.to_owned()) {
+            return Err(SandboxError::Name { name: name.to_owned() });
+        }
+        let port = Port::bind(address);
+        let port = port.map_err(|source| SandboxError::Bind { server: name.to_owned(), address, source })?;
+        let origin = settings::origin(tls, public_host, port.address());
+        Ok((Server::new(name, port.address(), origin, show_bodies), port))
+    };
+    // Forms with secrets go to Entra; its bodies are for tests in this process, not for HTTP.
+    let (entra, entra_port) = bind("entra", settings.entra, true, false)?;
+    let (imds, imds_port) = bind("imds", settings.imds, false, true)?;
+    let (app_service, app_service_port) = bind("app_service", settings.app_service, false, true)?;
+    let (providers, providers_port) = bind("providers", settings.providers, true, false)?;
+    let (gcp_metadata, gcp_metadata_port) = bind("gcp_metadata", settings.gcp_metadata, false, true)?;
+    let (control, control_port) = bind("control", settings.control, false, true)?;
+
+    let directory = match &settings.world {
+        Some(world) => world.directory(&entra.url()),
+        None => directory::scenario::directory(&entra.url(), &settings.endpoints, &certificate)?,
+    };
+    let directory = DirectoryHandle::new(directory);
+    let mut endpoints = Vec::with_capacity(settings.endpoints.len());
+    let mut services = Vec::with_capacity(settings.endpoints.len());
+    for of_endpoint in &settings.endpoints {
+        let (server, port) = bind(&of_endpoint.name, of_endpoint.bind, of_endpoint.tls, true)?;
+        let endpoint = Endpoint::new(server.clone(), of_endpoint.access_key.clone(), public_host);
+        let tls = if of_endpoint.tls { Some(ca.acceptor(public_host)?) } else { None };
+        let clients = Clients::new(endpoint.clone(), settings.client_times);
+        let service = EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
+        let service = Arc::new(service);
+        tasks.spawn(server.serve(port, tls, Arc::clone(&service)));
+        endpoints.push(endpoint);
+        services.push(service);
+    }
+    let endpoints: Arc<[Endpoint]> = endpoints.into();
+    for hub in &settings.hubs {
+        for endpoint in endpoints.iter().filter(|endpoint| hub.endpoints.iter().any(|on| on == endpoint.name())) {
+            endpoint.hubs.prepare(hub, Instant::now());
+        }
+    }
+
+    let service = Entra::new(entra.url(), directory.clone(), key);
+    tasks.spawn(entra.clone().serve(entra_port, Some(ca.acceptor(public_host)?), Arc::new(service)));
+    let issuer = IdentityIssuer { authority: entra.url(), directory: directory.clone(), key };
+    tasks.spawn(imds.clone().serve(imds_port, None, Arc::new(Imds(issuer.clone()))));
+    let secret = unique();
+    let service = AppService { issuer, secret: secret.clone() };
+    tasks.spawn(app_service.clone().serve(app_service_port, None, Arc::new(service)));
+    let (external, provider_secrets) = (RsaKey::external()?, ProviderSecrets::generate());
+    let service = Providers { secrets: provider_secrets.clone(), key: external };
+    tasks.spawn(providers.clone().serve(providers_port, Some(ca.acceptor(public_host)?), Arc::new(service)));
+    let service = GcpMetadata { key: external };
+    tasks.spawn(gcp_metadata.clone().serve(gcp_metadata_port, None, Arc::new(service)));
+    let servers =
+        [&entra, &imds, &app_service, &providers, &gcp_metadata].into_iter().chain(endpoints.iter().map(|e| &e.server));
+    let servers: Arc<[Server]> = servers.cloned().collect();
+    for (server, fault) in &settings.faults {
+        if let Some(server) = servers.iter().find(|other| other.name() == server) {
+            server.faults().set(fault.clone());
+        }
+    }
+    let public_host = settings.public_host.clone();
+    let front = Arc::new(OnceLock::new());
+    let service =
+        Control { servers, endpoints: services, directory: directory.clone(), front: Arc::clone(&front), public_host };
+    tasks.spawn(control.clone().serve(control_port, None, Arc::new(service)));
+
+    Ok(Parts {
+        tasks,
+        ca_pem: ca.pem().to_owned(),
+        certificate,
+        directory,
+        entra,
+        imds,
+        app_service,
+        app_service_secret: SecretText::new(secret),
+        providers,
+        provider_secrets,
+        gcp_metadata,
+        control,
+        front,
+        endpoints,
+        key,
+        files: settings.world.map(|world| world.files).unwrap_or_default(),
+    })
+}
