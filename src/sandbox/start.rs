@@ -11,7 +11,7 @@ use super::control::{Control, Front};
 use super::crypto::certificates::{CertificateAuthority, ClientCertificate};
 use super::crypto::ids::unique;
 use super::crypto::keys::RsaKey;
-use super::directory::model::{DirectoryHandle, SecretText};
+use super::directory::model::{DirectoryHandle, Resource, SecretText};
 use super::directory::scenario;
 use super::directory::world::WorldFile;
 use super::entra::service::Entra;
@@ -19,7 +19,7 @@ use super::error::SandboxError;
 use super::identity::managed_identity::{AppService, IdentityIssuer, Imds};
 use super::identity::providers::{GcpMetadata, ProviderSecrets, Providers};
 use super::server::listen::{Port, Server};
-use super::settings::{self, SandboxSettings};
+use super::settings::{self, EndpointSettings, SandboxSettings};
 use super::signalr::endpoint::{Endpoint, EndpointService};
 
 /// The parts of a running sandbox. Its servers stop when `tasks` is dropped.
@@ -76,7 +76,7 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
 
     let directory = match &settings.world {
         Some(world) => world.directory(&entra.url()),
-        None => directory::scenario::directory(&entra.url(), &settings.endpoints, &certificate)?,
+        None => scenario::directory(&entra.url(), settings.endpoints.iter().map(resource).collect(), &certificate)?,
     };
     let directory = DirectoryHandle::new(directory);
     let mut endpoints = Vec::with_capacity(settings.endpoints.len());
@@ -95,7 +95,7 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let endpoints: Arc<[Endpoint]> = endpoints.into();
     for hub in &settings.hubs {
         for endpoint in endpoints.iter().filter(|endpoint| hub.endpoints.iter().any(|on| on == endpoint.name())) {
-            endpoint.hubs.prepare(hub, Instant::now());
+            endpoint.hubs.prepare(&hub.name, &hub.users, Instant::now());
         }
     }
 
@@ -143,4 +143,9 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
         key,
         files: settings.world.map(|world| world.files).unwrap_or_default(),
     })
+}
+
+/// Returns the resource of an endpoint, open to every network and to access keys.
+fn resource(endpoint: &EndpointSettings) -> Resource {
+    Resource { name: endpoint.name.clone(), tenant: endpoint.tenant.clone(), local_auth: true, public_network: true }
 }

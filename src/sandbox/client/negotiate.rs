@@ -26,7 +26,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// Answers in place of an application: where the service is, below `base`, and a token for it.
 ///
 /// Source: TransportProtocols.md, the redirecting answer to a negotiation.
-pub(in crate::sandbox) fn for_application(endpoint: &Endpoint, request: &Received, base: &str) -> Reply {
+pub(crate) fn for_application(endpoint: &Endpoint, request: &Received, base: &str) -> Reply {
     if request.method != Method::POST {
         return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
     }

@@ -9,13 +9,12 @@ use rustls_pki_types::pem::PemObject;
 use super::reader::Reader;
 use crate::sandbox::crypto::keys::{PublicKey, RsaKey};
 use crate::sandbox::directory::model::{
-    Application, ClientSecret, Directory, ExternalIssuer, FederatedCredential, ManagedIdentity, Resource, SecretText,
-    ServicePrincipal, Tenant, TokenPolicy,
+    Application, ClientSecret, Directory, EXCHANGE_AUDIENCES, ExternalIssuer, FederatedCredential, ManagedIdentity,
+    Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
 };
 use crate::sandbox::directory::roles::Role;
 use crate::sandbox::directory::scenario::object_id;
 use crate::sandbox::directory::world::{Trust, World, WorldContent, WorldFile};
-use crate::sandbox::entra::token::EXCHANGE_AUDIENCES;
 
 /// How long a secret is good for if not said.
 const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);

@@ -9,6 +9,13 @@ use std::time::{Duration, SystemTime};
 use super::roles::Role;
 use crate::sandbox::crypto::keys::PublicKey;
 
+/// The application id of the SignalR resource provider, the same in every tenant.
+pub(crate) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d";
+
+/// The audiences under which an Entra token may be exchanged for another, one for each cloud.
+pub(crate) const EXCHANGE_AUDIENCES: [&str; 3] =
+    ["api://AzureADTokenExchange", "api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"];
+
 /// Everything the directory holds. Lists are small and searched from the front.
 #[derive(Clone, Debug)]
 pub struct Directory {
@@ -228,6 +235,14 @@ impl Directory {
     }
 }
 
+impl TokenPolicy {
+    /// Returns the time by Entra's clock.
+    pub(crate) fn now(&self) -> SystemTime {
+        let distance = Duration::from_secs(self.clock_offset_secs.unsigned_abs());
+        if self.clock_offset_secs < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
+    }
+}
+
 impl Tenant {
     /// A tenant with nothing in it but the SignalR resource provider.
     pub fn new(id: &str, domain: &str) -> Self {
@@ -275,6 +290,11 @@ impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
     }
+}
+
+/// The issuer of a tenant's v2 tokens.
+pub(crate) fn v2_issuer(authority: &str, tenant: &str) -> String {
+    format!("{authority}/{tenant}/v2.0")
 }
 
 impl Default for TokenPolicy {

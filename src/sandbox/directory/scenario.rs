@@ -15,16 +15,14 @@
 use std::time::{Duration, SystemTime};
 
 use super::model::{
-    Application, ClientSecret, Directory, ExternalIssuer, FederatedCredential, ManagedIdentity, Resource, SecretText,
-    ServicePrincipal, Tenant, TokenPolicy,
+    Application, ClientSecret, Directory, EXCHANGE_AUDIENCES, ExternalIssuer, FederatedCredential, ManagedIdentity,
+    Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy, v2_issuer,
 };
 use super::roles::Role;
 use crate::sandbox::crypto::certificates::ClientCertificate;
 use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::crypto::keys::RsaKey;
-use crate::sandbox::entra::token::{EXCHANGE_AUDIENCES, exchange_issuer};
 use crate::sandbox::error::SandboxError;
-use crate::sandbox::settings::EndpointSettings;
 
 /// Tenant A: where the app registration and its managed identity live.
 pub const TENANT_A: &str = "aaaaaaaa-0000-4000-8000-00000000000a";
@@ -70,10 +68,10 @@ const DOMAINS: [(&str, &str); 3] = [
 /// How long the app registration's secret is good for: longer than any sandbox runs.
 const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// Fills a directory for an authority and its resources.
+/// Fills a directory for an authority and these resources.
 pub(crate) fn directory(
     authority: &str,
-    resources: &[EndpointSettings],
+    resources: Vec<Resource>,
     certificate: &ClientCertificate,
 ) -> Result<Directory, SandboxError> {
     let mut tenants: Vec<Tenant> = DOMAINS.iter().map(|(id, domain)| Tenant::new(id, domain)).collect();
@@ -83,7 +81,7 @@ pub(crate) fn directory(
         }
     }
     for tenant in &mut tenants {
-        let roles = roles_in(&tenant.id, resources);
+        let roles = roles_in(&tenant.id, &resources);
         tenant.service_principals.push(principal(&tenant.id, APP_CLIENT_ID, roles));
     }
     let managed_identities = vec![
@@ -101,7 +99,7 @@ pub(crate) fn directory(
         },
     ];
     for identity in &managed_identities {
-        let roles = roles_in(&identity.tenant, resources);
+        let roles = roles_in(&identity.tenant, &resources);
         if let Some(tenant) = tenants.iter_mut().find(|tenant| tenant.id == identity.tenant) {
             let object_id = identity.object_id.clone();
             tenant
@@ -112,24 +110,18 @@ pub(crate) fn directory(
     let key = RsaKey::external()?.public();
     let external_issuers = [EXTERNAL_ISSUER, GITHUB_ISSUER, PIPELINES_ISSUER, GCP_ISSUER, OAUTH2_ISSUER]
         .map(|issuer| ExternalIssuer { issuer: issuer.to_owned(), keys: vec![key.clone()] });
-    let resources = resources.iter().map(|resource| Resource {
-        name: resource.name.clone(),
-        tenant: resource.tenant.clone(),
-        local_auth: true,
-        public_network: true,
-    });
     Ok(Directory {
         tenants,
         applications: vec![application(authority, certificate)],
         managed_identities,
         external_issuers: external_issuers.into(),
-        resources: resources.collect(),
+        resources,
         tokens: TokenPolicy::default(),
     })
 }
 
 fn application(authority: &str, certificate: &ClientCertificate) -> Application {
-    let home = exchange_issuer(authority, TENANT_A);
+    let home = v2_issuer(authority, TENANT_A);
     let of_every_cloud = [
         (home.as_str(), IDENTITY_OBJECT_ID),
         (EXTERNAL_ISSUER, EXTERNAL_SUBJECT),
@@ -188,7 +180,7 @@ fn resource_group(resource: &str) -> String {
     format!("/subscriptions/5b500000-0000-4000-8000-000000000001/resourceGroups/sandbox/providers/{resource}")
 }
 
-fn roles_in(tenant: &str, resources: &[EndpointSettings]) -> Vec<(String, Role)> {
+fn roles_in(tenant: &str, resources: &[Resource]) -> Vec<(String, Role)> {
     let own = resources.iter().filter(|resource| resource.tenant == tenant);
     own.map(|resource| (resource.name.clone(), Role::RestApiOwner)).collect()
 }

@@ -1,8 +1,7 @@
 //! A directory as somebody described it, before Entra has an address: what it takes to fill the directory once it has,
 //! and the files that go with it. Pure data; how it was written down, it does not know.
 
-use super::model::{Directory, FederatedCredential, SecretText};
-use crate::sandbox::entra::token::exchange_issuer;
+use super::model::{Directory, FederatedCredential, SecretText, v2_issuer};
 
 /// What stands in the directory, in place of the ready-made scenario.
 #[derive(Clone, Debug)]
@@ -49,7 +48,7 @@ impl World {
             let identity = directory.managed_identities.iter().find(|identity| identity.client_id == trust.identity);
             let Some(identity) = identity else { continue };
             let credential = FederatedCredential {
-                issuer: exchange_issuer(authority, &identity.tenant),
+                issuer: v2_issuer(authority, &identity.tenant),
                 subject: identity.object_id.clone(),
                 audience: trust.audience.clone(),
             };

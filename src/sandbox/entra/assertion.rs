@@ -9,10 +9,9 @@ use serde_json::Value;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::refusal::Refusal;
-use super::token;
 use crate::sandbox::crypto::certificates::{thumbprint_sha1, thumbprint_sha256};
 use crate::sandbox::crypto::keys::{self, Claims, RsaKey, unix_seconds};
-use crate::sandbox::directory::model::{Application, Directory};
+use crate::sandbox::directory::model::{Application, Directory, v2_issuer};
 
 /// How far the client's clock may be off, in seconds.
 const SKEW_SECS: i64 = 300;
@@ -143,7 +142,7 @@ fn check_federated(
         return Err(Refusal::version_1_issuer(issuer));
     }
     match_credential(application, issuer, subject, audience)?;
-    let own = request.directory.tenants.iter().find(|t| token::exchange_issuer(request.authority, &t.id) == issuer);
+    let own = request.directory.tenants.iter().find(|t| v2_issuer(request.authority, &t.id) == issuer);
     if let Some(tenant) = own {
         verify_signature(assertion, [request.entra.public().verifying()])?;
         let client_id = keys::text(claims, "azp").unwrap_or_default();

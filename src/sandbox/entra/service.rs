@@ -53,7 +53,7 @@ impl Entra {
 
     fn token(&self, tenant: &str, request: &Received) -> Reply {
         let directory = self.directory.snapshot();
-        let now = clock(&directory);
+        let now = directory.tokens.now();
         let form = Form(form_urlencoded::parse(&request.body).into_owned().collect());
         let ids = AnswerIds::new(request.header("client-request-id"));
         let reply = match self.issue(&directory, tenant, &form, now) {
@@ -191,13 +191,6 @@ impl Form {
     fn required(&self, name: &str) -> Result<&str, Refusal> {
         self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing_parameter(name))
     }
-}
-
-/// Entra's clock.
-pub(crate) fn clock(directory: &Directory) -> SystemTime {
-    let offset = directory.tokens.clock_offset_secs;
-    let distance = Duration::from_secs(offset.unsigned_abs());
-    if offset < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
 }
 
 fn find_tenant<'a>(directory: &'a Directory, named: &str, client_id: &str) -> Result<&'a Tenant, Refusal> {

@@ -7,16 +7,10 @@ use serde_json::{Value, json};
 
 use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
-
-/// The application id of the SignalR resource provider, the same in every tenant.
-pub(crate) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d";
+use crate::sandbox::directory::model::{SIGNALR_PROVIDER, v2_issuer};
 
 /// How long before its issue a token is valid, in seconds: what Entra's own tokens show.
 const BACKDATED_SECS: i64 = 300;
-
-/// The audiences under which an Entra token may be exchanged for another, one for each cloud.
-pub(crate) const EXCHANGE_AUDIENCES: [&str; 3] =
-    ["api://AzureADTokenExchange", "api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"];
 
 /// How a client proved that it is itself: the value of the claim `appidacr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,15 +83,10 @@ pub(crate) fn exchange_token(
     claims.extend([
         (String::from("azp"), Value::from(subject.client_id)),
         (String::from("azpacr"), Value::from("2")),
-        (String::from("iss"), Value::from(exchange_issuer(authority, subject.tenant))),
+        (String::from("iss"), Value::from(v2_issuer(authority, subject.tenant))),
         (String::from("ver"), Value::from("2.0")),
     ]);
     key.sign(&claims)
-}
-
-/// The issuer of a tenant's v2 tokens.
-pub(crate) fn exchange_issuer(authority: &str, tenant: &str) -> String {
-    format!("{authority}/{tenant}/v2.0")
 }
 
 fn common_claims(subject: &Subject<'_>, now: SystemTime, lifetime: Duration) -> Claims {

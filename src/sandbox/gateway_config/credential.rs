@@ -1,10 +1,10 @@
 //! The credentials with which a gateway calls the endpoints of a sandbox, as tables of its configuration.
 
 use super::files::ASSERTION_COMMAND;
+use crate::sandbox::directory::model::EXCHANGE_AUDIENCES;
 use crate::sandbox::directory::scenario::{
     APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
 };
-use crate::sandbox::entra::token::EXCHANGE_AUDIENCES;
 
 /// How the gateway is to prove itself to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use crate::sandbox::crypto::ids::guid;
 use crate::sandbox::crypto::keys::{RsaKey, expiry, unix_seconds};
-use crate::sandbox::directory::model::{Directory, DirectoryHandle, ManagedIdentity};
-use crate::sandbox::entra::service::clock;
+use crate::sandbox::directory::model::{Directory, DirectoryHandle, EXCHANGE_AUDIENCES, ManagedIdentity};
 use crate::sandbox::entra::token::{self, ProvedBy, Subject};
 use crate::sandbox::server::exchange::{Received, Reply, Service};
 
@@ -63,7 +62,7 @@ impl IdentityIssuer {
         let resource = resource.ok_or(Refused::NoResource)?;
         let directory = self.directory.snapshot();
         let identity = find_identity(&directory, request).ok_or(Refused::NoIdentity)?;
-        let now = clock(&directory);
+        let now = directory.tokens.now();
         let lifetime = directory.tokens.identity_lifetime;
         let subject = Subject {
             tenant: &identity.tenant,
@@ -73,7 +72,7 @@ impl IdentityIssuer {
             proved_by: ProvedBy::Assertion,
         };
         let provider = directory.tenant(&identity.tenant).is_some_and(|tenant| tenant.signalr_provider);
-        let token = if token::EXCHANGE_AUDIENCES.contains(&resource.as_str()) {
+        let token = if EXCHANGE_AUDIENCES.contains(&resource.as_str()) {
             token::exchange_token(&subject, &self.authority, now, lifetime, self.key)
         } else if token::is_signalr(&resource) && provider {
             token::access_token(&subject, now, lifetime, self.key)

@@ -23,12 +23,11 @@ use serde_json::{Value, json};
 
 use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
-use crate::sandbox::directory::model::SecretText;
+use crate::sandbox::directory::model::{EXCHANGE_AUDIENCES, SecretText};
 use crate::sandbox::directory::scenario::{
     GCP_ISSUER, GCP_SUBJECT, GITHUB_ISSUER, GITHUB_SUBJECT, OAUTH2_CLIENT_ID, OAUTH2_ISSUER, PIPELINES_ISSUER,
     PIPELINES_SUBJECT, SERVICE_CONNECTION,
 };
-use crate::sandbox::entra::token::EXCHANGE_AUDIENCES;
 use crate::sandbox::server::exchange::{Received, Reply, Service};
 
 /// The path that GitHub's request URL has here.

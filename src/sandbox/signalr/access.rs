@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::crypto::keys::{self, Claims, RsaKey, expiry, unix_seconds};
-use crate::sandbox::directory::model::{Directory, SecretText};
-use crate::sandbox::entra::token::SIGNALR_PROVIDER;
+use crate::sandbox::directory::model::{Directory, SIGNALR_PROVIDER, SecretText};
 use crate::sandbox::server::exchange::Received;
 use crate::sandbox::server::journal::fingerprint;
 

@@ -13,7 +13,6 @@ use super::filter::Filter;
 use super::message::Message;
 use super::roster::{Audience, Page, Roster, Seen, Stay};
 use crate::sandbox::crypto::ids::unique;
-use crate::sandbox::settings::HubSettings;
 
 /// The hubs of one endpoint, made when first needed.
 #[derive(Debug, Default)]
@@ -59,9 +58,9 @@ impl Hubs {
     }
 
     /// Makes a hub, with users in groups before any of them connects.
-    pub(crate) fn prepare(&self, settings: &HubSettings, now: Instant) {
-        let hub = self.hub(&settings.name);
-        for (user, groups) in &settings.users {
+    pub(crate) fn prepare(&self, name: &str, users: &[(String, Vec<String>)], now: Instant) {
+        let hub = self.hub(name);
+        for (user, groups) in users {
             for group in groups {
                 hub.user_join(user, group, Stay::Lasting, now);
             }
