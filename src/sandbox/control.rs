@@ -28,15 +28,15 @@ use serde_json::{Value, json};
 
 use super::client::{self, negotiate};
 use super::directory::model::DirectoryHandle;
+use super::endpoint_service::EndpointService;
 use super::page::{self, relay};
 use super::server::exchange::{self, Received, Reply, Service};
 use super::server::faults::Fault;
 use super::server::listen::Server;
-use super::signalr::endpoint::EndpointService;
-use super::signalr::roster::Seen;
+use super::signalr::membership::ConnectionInfo;
 
-/// How many connections of a hub are told of.
-const MAX_SEEN: usize = 100;
+/// The number of connections of a hub that are listed.
+const MAX_SHOWN: usize = 100;
 
 /// The control listener's service.
 pub(super) struct Control {
@@ -184,10 +184,11 @@ impl Control {
     fn connections(&self, request: &Received) -> Reply {
         let hub = request.query_value("hub").unwrap_or_default();
         let now = Instant::now();
-        let seen = |Seen { id, user, groups }: Seen| json!({ "id": id, "user": user, "groups": groups });
+        let shown =
+            |ConnectionInfo { id, user, groups }: ConnectionInfo| json!({ "id": id, "user": user, "groups": groups });
         let endpoints = self.endpoints.iter().map(|service| {
-            let (count, first) = service.endpoint.hubs.existing(&hub).first(MAX_SEEN, now);
-            let connections: Vec<Value> = first.into_iter().map(seen).collect();
+            let (count, first) = service.endpoint.hubs.existing(&hub).first(MAX_SHOWN, now);
+            let connections: Vec<Value> = first.into_iter().map(shown).collect();
             (service.endpoint.name().to_owned(), json!({ "count": count, "connections": connections }))
         });
         Reply::json(StatusCode::OK, &endpoints.collect::<serde_json::Map<_, _>>().into())

@@ -14,13 +14,14 @@ use super::crypto::keys::RsaKey;
 use super::directory::model::{DirectoryHandle, Resource, SecretText};
 use super::directory::scenario;
 use super::directory::world::WorldFile;
+use super::endpoint_service::EndpointService;
 use super::entra::service::Entra;
 use super::error::SandboxError;
 use super::identity::managed_identity::{AppService, IdentityIssuer, Imds};
 use super::identity::providers::{GcpMetadata, ProviderSecrets, Providers};
 use super::server::listen::{Port, Server};
 use super::settings::{self, EndpointSettings, SandboxSettings};
-use super::signalr::endpoint::{Endpoint, EndpointService};
+use super::signalr::endpoint::Endpoint;
 
 /// The parts of a running sandbox. Its servers stop when `tasks` is dropped.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use super::ClientTimes;
 use super::hub_protocol::{Decoder, Handshake, Protocol, ProtocolError, Record, handshake_answer};
 use super::replay::Replay;
-use crate::sandbox::signalr::connection::{Close, Connection, Delivery};
+use crate::sandbox::signalr::connection::Connection;
+use crate::sandbox::signalr::delivery::{Close, Delivery};
 use crate::sandbox::signalr::hub::Hub;
 
 /// What a client is told that calls the hub: there is no server behind it.
@@ -134,7 +135,7 @@ pub(super) async fn run(
         Ok(None) => return,
         Ok(Some(Ok(Handshake { protocol, version }))) => {
             // In the hub before it is told so: what a client sends by REST on the news must find it.
-            let connection = hub.connect_as(&who.id, who.user.as_deref(), std::time::Instant::now());
+            let connection = Connection::open_as(&hub, &who.id, who.user.as_deref(), std::time::Instant::now());
             let links = links.filter(|_| version >= STATEFUL_VERSION);
             let stateful = links.map(|links| Stateful { replay: Replay::default(), links, full_since: None });
             let (last_sent, last_heard) = (Instant::now(), Instant::now());

@@ -2,8 +2,8 @@
 
 use super::reader::Reader;
 use crate::sandbox::settings::HubSettings;
+use crate::sandbox::signalr::membership::MAX_UNLIMITED_GROUPS;
 use crate::sandbox::signalr::parameters;
-use crate::sandbox::signalr::roster::MAX_LASTING_GROUPS;
 
 /// What a hub may be called.
 const RULE: &str = "a hub's name begins with a letter and has up to 128 letters, digits or _ ` , . [ ]";
@@ -48,10 +48,12 @@ fn users(table: &Reader<'_>) -> Vec<(String, Vec<String>)> {
             let rule = "has 1 to 1024 characters, not only white space, and no line feed";
             table.problem(user, &format!("the name of a group {rule}: {group:?} is none"));
         }
-        if groups.len() > MAX_LASTING_GROUPS {
+        if groups.len() > MAX_UNLIMITED_GROUPS {
             let count = groups.len();
-            table
-                .problem(user, &format!("a user can be in {MAX_LASTING_GROUPS} groups without an end, not in {count}"));
+            table.problem(
+                user,
+                &format!("a user can be in {MAX_UNLIMITED_GROUPS} groups without an end, not in {count}"),
+            );
         }
         users.push((user.to_owned(), groups.into_iter().map(str::to_owned).collect()));
     }

@@ -49,7 +49,7 @@ impl Filter {
     }
 
     /// Whether a connection passes.
-    pub(crate) fn passes(&self, connection: &str, user: Option<&str>, groups: &[&str]) -> bool {
+    pub(crate) fn matches(&self, connection: &str, user: Option<&str>, groups: &[&str]) -> bool {
         let value = |operand: &Operand| match operand {
             Operand::UserId => user.map(str::to_owned),
             Operand::ConnectionId => Some(connection.to_owned()),
@@ -61,9 +61,9 @@ impl Filter {
             _ => false,
         };
         match self {
-            Self::Or(left, right) => left.passes(connection, user, groups) || right.passes(connection, user, groups),
-            Self::And(left, right) => left.passes(connection, user, groups) && right.passes(connection, user, groups),
-            Self::Not(inner) => !inner.passes(connection, user, groups),
+            Self::Or(left, right) => left.matches(connection, user, groups) || right.matches(connection, user, groups),
+            Self::And(left, right) => left.matches(connection, user, groups) && right.matches(connection, user, groups),
+            Self::Not(inner) => !inner.matches(connection, user, groups),
             Self::Equal(left, right) => value(left) == value(right),
             Self::NotEqual(left, right) => value(left) != value(right),
             Self::StartsWith(left, right) => both(left, right, |text, start| text.starts_with(start)),
@@ -230,10 +230,10 @@ mod tests {
             ("userId eq 'it''s'", false),
         ];
         for (text, expected) in rows {
-            assert_eq!(Filter::parse(text).unwrap().passes("c1", Some("listener-1"), &["g"]), expected, "{text}");
+            assert_eq!(Filter::parse(text).unwrap().matches("c1", Some("listener-1"), &["g"]), expected, "{text}");
         }
-        assert!(Filter::parse("userId eq null").unwrap().passes("c1", None, &[]));
-        assert!(!Filter::parse("startswith(userId, '')").unwrap().passes("c1", None, &[]));
+        assert!(Filter::parse("userId eq null").unwrap().matches("c1", None, &[]));
+        assert!(!Filter::parse("startswith(userId, '')").unwrap().matches("c1", None, &[]));
     }
 
     #[test]

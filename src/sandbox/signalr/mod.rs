@@ -2,12 +2,17 @@
 
 pub(super) mod access;
 pub(super) mod connection;
+pub(super) mod delivery;
 pub(super) mod endpoint;
-pub(super) mod filter;
+mod filter;
 pub(super) mod hub;
+pub(super) mod hubs;
+pub(super) mod membership;
 pub(super) mod message;
 pub(super) mod operation;
 pub(super) mod parameters;
 pub(super) mod problem;
 pub(super) mod rest;
-pub(super) mod roster;
+
+#[cfg(test)]
+mod tests;

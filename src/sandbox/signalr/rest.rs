@@ -12,15 +12,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rmpv::Value;
 use serde_json::json;
 
-use super::connection::{Close, Delivery};
+use super::delivery::{Close, Delivery};
 use super::endpoint::Endpoint;
 use super::filter::Filter;
 use super::hub::{Command, Hub};
+use super::membership::{Audience, GroupTtl};
 use super::message::{self, Content, Invocation, Message, PayloadError};
 use super::operation::HubOperation;
 use super::parameters;
 use super::problem::{ERROR_CODE, Form, Problem};
-use super::roster::{Audience, Stay};
 use crate::sandbox::server::exchange::{Received, Reply};
 
 /// How long a call waits for the client's answer. The service's own limit is not documented; this is the SDK's usual
@@ -75,7 +75,7 @@ impl HubCall<'_> {
             }
             Op::ConnectionInvoke { connection } => self.invoke(&hub, parameters::connection(&connection)?, now).await,
             Op::ConnectionLeaveAllGroups { connection } => {
-                let there = hub.leave_all(parameters::connection(&connection)?);
+                let there = hub.remove_connection_from_all(parameters::connection(&connection)?);
                 Ok(done(StatusCode::OK).verdict(if there { "left all groups" } else { "no such connection" }))
             }
             Op::StreamSend { connection, stream } => self.stream_send(&hub, &connection, &stream, now),
@@ -90,10 +90,10 @@ impl HubCall<'_> {
             }
             Op::GroupListConnections { group } => self.list(&hub, parameters::group(&group)?, now),
             Op::GroupAddConnection { group, connection } => {
-                membership(hub.join(parameters::connection(&connection)?, parameters::group(&group)?))
+                membership(hub.add_connection(parameters::connection(&connection)?, parameters::group(&group)?))
             }
             Op::GroupRemoveConnection { group, connection } => {
-                membership(hub.leave(parameters::connection(&connection)?, parameters::group(&group)?))
+                membership(hub.remove_connection(parameters::connection(&connection)?, parameters::group(&group)?))
             }
             Op::UserExists { user } => {
                 let there = hub.exists(Audience::User(parameters::user(&user)?), now);
@@ -102,7 +102,7 @@ impl HubCall<'_> {
             Op::UserSend { user } => self.send(&hub, Audience::User(parameters::user(&user)?), now),
             Op::UserCloseConnections { user } => Ok(self.close(&hub, Audience::User(parameters::user(&user)?), now)),
             Op::UserLeaveAllGroups { user } => {
-                hub.user_leave_all(parameters::user(&user)?);
+                hub.remove_user_from_all(parameters::user(&user)?);
                 Ok(Reply::empty(self.choose(StatusCode::OK, StatusCode::NO_CONTENT)))
             }
             Op::UserInGroup { user, group } => {
@@ -110,11 +110,11 @@ impl HubCall<'_> {
                 Ok(existence(there, "Info.User.NotInGroup"))
             }
             Op::UserAddToGroup { user, group } => {
-                hub.user_join(parameters::user(&user)?, parameters::group(&group)?, self.stay()?, now);
+                hub.add_user(parameters::user(&user)?, parameters::group(&group)?, self.group_ttl()?, now);
                 Ok(done(self.choose(StatusCode::ACCEPTED, StatusCode::OK)))
             }
             Op::UserRemoveFromGroup { user, group } => {
-                hub.user_leave(parameters::user(&user)?, parameters::group(&group)?);
+                hub.remove_user(parameters::user(&user)?, parameters::group(&group)?);
                 Ok(Reply::empty(self.choose(StatusCode::ACCEPTED, StatusCode::NO_CONTENT)))
             }
         }
@@ -142,8 +142,8 @@ impl HubCall<'_> {
         if message.invocation().is_none() {
             return Err(Problem::Invalid("payload", String::from("The frames call no method of a client.")));
         }
-        let mut call = hub.invoke(connection, message, now).ok_or(GONE)?;
-        match tokio::time::timeout(INVOKE_TIME, call.answer()).await {
+        let mut pending = hub.invoke(connection, message, now).ok_or(GONE)?;
+        match tokio::time::timeout(INVOKE_TIME, pending.completion()).await {
             Ok(Some(Ok(value))) => {
                 Ok(Reply::json(StatusCode::OK, &json!({ "result": message::to_json(&value) })).verdict("answered"))
             }
@@ -244,11 +244,11 @@ impl HubCall<'_> {
         Close { reason: self.request.query_value("reason"), allow_reconnect: true }
     }
 
-    fn stay(&self) -> Result<Stay, Problem> {
+    fn group_ttl(&self) -> Result<GroupTtl, Problem> {
         Ok(match parameters::number(self.request, "ttl", 0..=MAX_INT32)? {
-            None => Stay::Lasting,
-            Some(0) => Stay::ConnectedNow,
-            Some(seconds) => Stay::For(Duration::from_secs(u64::from(seconds))),
+            None => GroupTtl::Unlimited,
+            Some(0) => GroupTtl::CurrentConnections,
+            Some(seconds) => GroupTtl::Limited(Duration::from_secs(u64::from(seconds))),
         })
     }
 

@@ -26,7 +26,6 @@ mod entra;
 mod faults;
 mod federated;
 mod groups;
-mod hub;
 mod identity;
 mod page;
 mod provider;

@@ -92,7 +92,7 @@ async fn an_application_s_negotiation_sends_clients_on_to_the_same_endpoint() {
 async fn who_is_connected_is_told_with_users_and_groups() {
     let sandbox = start().await;
     let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
-    east(&sandbox).hubs.hub("chat").join(ann.id(), "g");
+    east(&sandbox).hubs.hub("chat").add_connection(ann.id(), "g");
     let target = "/sandbox/connections?hub=CHAT";
     let told = call(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
     let east = json!({ "count": 1, "connections": [{ "id": ann.id(), "user": "ann", "groups": ["g"] }] });

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use rmpv::Value;
 use serde::Deserialize;
 
-use crate::sandbox::signalr::connection::{Close, Delivery};
+use crate::sandbox::signalr::delivery::{Close, Delivery};
 use crate::sandbox::signalr::message::{Content, Invocation, Message, RECORD_SEPARATOR};
 
 mod json;

@@ -1,0 +1,127 @@
+//! What answers at the address of an endpoint: the REST API, and negotiation and transports for clients.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::json;
+
+use super::client::{self, Clients};
+use super::crypto::keys::RsaKey;
+use super::directory::model::DirectoryHandle;
+use super::server::exchange::{Received, Reply, Service};
+use super::signalr::access::{self, Target};
+use super::signalr::endpoint::Endpoint;
+use super::signalr::operation::{self, Operation};
+use super::signalr::parameters;
+use super::signalr::problem::{Form, Problem};
+use super::signalr::rest;
+
+/// The largest body of a request, in bytes. Source: the service's documented limits (1 MB).
+const MAX_BODY: usize = 1024 * 1024;
+
+/// The largest header of a request, in bytes. Source: as above (16 KB).
+const MAX_HEADER: usize = 16 * 1024;
+
+/// The longest request target, in bytes. Source: the service's troubleshooting guide (12 K).
+const MAX_TARGET: usize = 12 * 1024;
+
+/// Answers every request of one endpoint.
+pub(super) struct EndpointService {
+    pub(super) endpoint: Endpoint,
+    pub(super) clients: Arc<Clients>,
+    pub(super) directory: DirectoryHandle,
+    pub(super) entra: &'static RsaKey,
+}
+
+impl Service for EndpointService {
+    const MAX_BODY: usize = MAX_BODY;
+
+    fn write_time(&self) -> Duration {
+        self.clients.times().write
+    }
+
+    fn common_headers(&self, request: &Received) -> HeaderMap {
+        if client::is_client_path(&request.path) { client::cross_origin(request) } else { HeaderMap::new() }
+    }
+
+    async fn answer(&self, request: Received) -> Reply {
+        if client::is_client_path(&request.path) {
+            if !self.endpoint.has_host(&request.host) {
+                return Problem::WrongHost(request.host).reply(Form::V1);
+            }
+            return self.answer_client(request).await;
+        }
+        let form = if request.path.starts_with("/api/v1/") { Form::V1 } else { Form::Current };
+        let reply = self.try_answer(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
+        if request.method == Method::HEAD {
+            // The journal has the verdict of the body that is left out.
+            return Reply { body: Bytes::new(), ..reply };
+        }
+        reply
+    }
+}
+
+impl EndpointService {
+    /// Answers a client that reached the endpoint directly or through the control listener.
+    pub(super) async fn answer_client(&self, request: Received) -> Reply {
+        if let Err(problem) = check_size(&request) {
+            return problem.reply(Form::V1);
+        }
+        let resource = self.directory.read(|directory| {
+            directory.resource(self.endpoint.name()).map(|resource| (resource.public_network, resource.local_auth))
+        });
+        let Some((true, local_auth)) = resource else {
+            return Problem::NetworkClosed.reply(Form::V1);
+        };
+        self.clients.answer(request, local_auth).await
+    }
+
+    /// Answers a REST call. Checks in the service's order: network rules, operation, token, role, parameters.
+    async fn try_answer(&self, request: &Received, form: Form) -> Result<Reply, Problem> {
+        check_size(request)?;
+        if !self.endpoint.has_host(&request.host) {
+            return Err(Problem::WrongHost(request.host.clone()));
+        }
+        let directory = self.directory.snapshot();
+        let name = self.endpoint.name();
+        if directory.resource(name).is_some_and(|resource| !resource.public_network) {
+            return Err(Problem::NetworkClosed);
+        }
+        let call = operation::parse(&request.method, &request.path).map_err(Problem::NoCall)?;
+        let Some(action) = call.operation.data_action() else {
+            return Ok(Reply::empty(StatusCode::OK).verdict("healthy"));
+        };
+        let origin = self.endpoint.url();
+        let target = Target { directory: &directory, resource: name, origin: &origin, entra: self.entra };
+        let now = SystemTime::now();
+        let caller = access::authenticate(request, &target, self.endpoint.keys(), now)?;
+        if !access::is_allowed(&caller, action, &target) {
+            return Err(Problem::Forbidden(action));
+        }
+        if !call.v1 {
+            parameters::check_version(request)?;
+        }
+        match call.operation {
+            Operation::Health => Ok(Reply::empty(StatusCode::OK)),
+            Operation::AccessKey => {
+                let (id, key) = self.endpoint.keys().issue_temporary(now);
+                Ok(Reply::json(StatusCode::OK, &json!({ "AccessKey": key, "KeyId": id })).verdict("key issued"))
+            }
+            Operation::Hub(hub, operation) => {
+                let call = rest::HubCall { endpoint: &self.endpoint, request, form, hub: &hub };
+                call.carry_out(operation, now).await
+            }
+        }
+    }
+}
+
+fn check_size(request: &Received) -> Result<(), Problem> {
+    if request.path.len() + request.query.len() > MAX_TARGET {
+        return Err(Problem::TargetTooLong);
+    }
+    // A field is `name: value` and CRLF.
+    let header: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if header > MAX_HEADER { Err(Problem::HeaderTooLarge) } else { Ok(()) }
+}

@@ -1,0 +1,49 @@
+//! The hubs of one endpoint by their names, which are compared without case.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::connection::Connection;
+use super::hub::Hub;
+use super::membership::GroupTtl;
+
+/// The hubs of one endpoint. A hub is created on first use.
+#[derive(Debug, Default)]
+pub struct Hubs(Mutex<HashMap<String, Arc<Hub>>>);
+
+impl Hubs {
+    /// Returns the hub with this name, and creates it if it does not exist.
+    pub(crate) fn hub(&self, name: &str) -> Arc<Hub> {
+        Arc::clone(self.hubs().entry(name.to_ascii_lowercase()).or_default())
+    }
+
+    /// Returns the hub with this name. If it does not exist, returns an empty hub and does not store it.
+    pub(crate) fn existing(&self, name: &str) -> Arc<Hub> {
+        self.hubs().get(&name.to_ascii_lowercase()).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// Creates a hub and adds users to groups before any of them connects.
+    pub(crate) fn prepare(&self, name: &str, users: &[(String, Vec<String>)], now: Instant) {
+        let hub = self.hub(name);
+        for (user, groups) in users {
+            for group in groups {
+                hub.add_user(user, group, GroupTtl::Unlimited, now);
+            }
+        }
+    }
+
+    /// Connects a client to a hub, as `user` if it has one.
+    pub fn connect(&self, hub: &str, user: Option<&str>) -> Connection {
+        Connection::open(&self.hub(hub), user, Instant::now())
+    }
+
+    /// Returns how many connections each hub has.
+    pub fn connection_counts(&self) -> BTreeMap<String, usize> {
+        self.hubs().iter().map(|(name, hub)| (name.clone(), hub.connection_count())).collect()
+    }
+
+    fn hubs(&self) -> MutexGuard<'_, HashMap<String, Arc<Hub>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
