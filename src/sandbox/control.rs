@@ -26,7 +26,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{self, negotiate};
+use super::client::requests::is_client_path;
+use super::client::{cors, negotiate};
 use super::directory::model::DirectoryHandle;
 use super::endpoint_service::EndpointService;
 use super::page::{self, relay};
@@ -73,7 +74,7 @@ impl Service for Control {
 
     fn common_headers(&self, request: &Received) -> HeaderMap {
         match at_endpoint(&request.path) {
-            Some((_, path)) if client::is_client_path(path) => client::cross_origin(request),
+            Some((_, path)) if is_client_path(path) => cors::response_headers(request),
             Some(_) | None => HeaderMap::new(),
         }
     }
@@ -104,7 +105,7 @@ async fn answer_endpoint(service: &EndpointService, mut request: Received) -> Re
     let name = service.endpoint.name();
     let inner = request.path.split_off("/endpoints/".len() + name.len());
     request.path = inner;
-    if client::is_client_path(&request.path) {
+    if is_client_path(&request.path) {
         return service.answer_client(request).await;
     }
     if request.path != "/negotiate" {

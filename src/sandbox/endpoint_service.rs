@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
-use super::client::{self, Clients};
+use super::client::registry::Clients;
+use super::client::requests::is_client_path;
+use super::client::{cors, requests};
 use super::crypto::keys::RsaKey;
 use super::directory::model::DirectoryHandle;
 use super::server::exchange::{Received, Reply, Service};
@@ -43,11 +45,11 @@ impl Service for EndpointService {
     }
 
     fn common_headers(&self, request: &Received) -> HeaderMap {
-        if client::is_client_path(&request.path) { client::cross_origin(request) } else { HeaderMap::new() }
+        if is_client_path(&request.path) { cors::response_headers(request) } else { HeaderMap::new() }
     }
 
     async fn answer(&self, request: Received) -> Reply {
-        if client::is_client_path(&request.path) {
+        if is_client_path(&request.path) {
             if !self.endpoint.has_host(&request.host) {
                 return Problem::WrongHost(request.host).reply(Form::V1);
             }
@@ -75,7 +77,7 @@ impl EndpointService {
         let Some((true, local_auth)) = resource else {
             return Problem::NetworkClosed.reply(Form::V1);
         };
-        self.clients.answer(request, local_auth).await
+        requests::answer(&self.clients, request, local_auth).await
     }
 
     /// Answers a REST call. Checks in the service's order: network rules, operation, token, role, parameters.

@@ -31,7 +31,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub use client::ClientTimes;
+pub use client::times::ClientTimes;
 pub use crypto::certificates::ClientCertificate;
 pub use crypto::keys::PublicKey;
 pub use description::{Description, FileError};

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::client::ClientTimes;
+use super::client::times::ClientTimes;
 use super::directory::model::SecretText;
 use super::directory::scenario::{TENANT_B, TENANT_C};
 use super::directory::world::World;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 
-use super::client::Clients;
+use super::client::registry::Clients;
 use super::control::{Control, Front};
 use super::crypto::certificates::{CertificateAuthority, ClientCertificate};
 use super::crypto::ids::unique;

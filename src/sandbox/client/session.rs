@@ -1,5 +1,5 @@
-//! One client's session: handshake, records both ways, pings and the close, over whatever transport moves the bytes.
-//! Knows no HTTP.
+//! The session of one client: the handshake, records in both directions, pings and the close, over any transport. Knows no
+//! HTTP.
 
 use std::sync::Arc;
 
@@ -7,67 +7,69 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
-use super::ClientTimes;
-use super::hub_protocol::{Decoder, Handshake, Protocol, ProtocolError, Record, handshake_answer};
+use super::hub_protocol::decoder::{Decoder, Handshake, count_numbered};
+use super::hub_protocol::protocol::{Protocol, handshake_response};
+use super::hub_protocol::record::{ProtocolError, Record};
 use super::replay::Replay;
+use super::times::ClientTimes;
 use crate::sandbox::signalr::connection::Connection;
 use crate::sandbox::signalr::delivery::{Close, Delivery};
 use crate::sandbox::signalr::hub::Hub;
 
-/// What a client is told that calls the hub: there is no server behind it.
-const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream: nobody answers calls of clients";
+/// The error of every invocation of a hub method: in serverless mode, only an upstream could answer.
+const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream that could answer invocations of clients";
 
-/// What a client is told that asked for stateful reconnect and does not do its part.
-const NOT_ACKNOWLEDGED: &str = "the client does not acknowledge what it is sent";
+/// The reason for closing a client with stateful reconnect that sends no acknowledgements.
+const NOT_ACKNOWLEDGED: &str = "the client does not acknowledge what it receives";
 
-/// From which version of the hub protocol on a client can take up a session. Source: HubProtocol.md.
+/// The lowest version of the hub protocol with stateful reconnect. Source: HubProtocol.md.
 const STATEFUL_VERSION: u64 = 2;
 
-/// Who a client is.
+/// The identity of a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Who {
-    /// The connection id, by which the REST API names it.
+pub(super) struct Identity {
+    /// The connection id that the REST API uses.
     pub(super) id: String,
     /// The user, if its token names one.
     pub(super) user: Option<String>,
 }
 
-/// A piece of what a client is sent: one or more whole records.
+/// One or more whole records for a client.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     /// The records.
     pub(super) bytes: Bytes,
-    /// Whether they are bytes rather than text.
+    /// Whether the records are binary.
     pub(super) binary: bool,
 }
 
 /// The session's end of a transport.
 pub(super) struct Link {
-    /// What the client sends, in any pieces; it ends when the client is gone.
+    /// The client's bytes, in any chunks. The channel closes when the client disconnects.
     pub(super) inbound: mpsc::Receiver<Bytes>,
-    /// What the client is sent. Dropping it ends the transport in order.
+    /// The frames for the client. Dropping the sender closes the transport in an orderly way.
     pub(super) outbound: mpsc::Sender<Frame>,
-    /// Whether pings are sent and expected.
+    /// Whether both sides send pings.
     pub(super) keep_alive: bool,
 }
 
-/// The client is gone, or does not read.
-struct Gone;
+/// The client disconnected, or does not read.
+struct Disconnected;
 
-/// How large a piece becomes, in bytes, before records that wait are left for the next one.
-const MAX_PIECE: usize = 16 * 1024;
+/// The size of a batch, in bytes, above which no further record is added.
+const MAX_BATCH: usize = 16 * 1024;
 
 /// Records that are sent together.
 #[derive(Default)]
-enum Piece {
+enum Batch {
     #[default]
     Empty,
-    /// One alone stays where its other receivers have it.
+    /// A single record shares its memory with the other receivers.
     One(Bytes),
     Several(BytesMut),
 }
 
-impl Piece {
+impl Batch {
     fn add(&mut self, record: Bytes) {
         *self = match std::mem::take(self) {
             Self::Empty => Self::One(record),
@@ -109,49 +111,49 @@ struct Session {
     decoder: Decoder,
     times: ClientTimes,
     last_sent: Instant,
-    last_heard: Instant,
+    last_received: Instant,
     stateful: Option<Stateful>,
 }
 
-/// What a session has that outlives its transport.
+/// The state of a session that outlives its transport.
 struct Stateful {
     replay: Replay,
-    /// Transports that take the place of the one before.
+    /// Replacements of the transport.
     links: mpsc::Receiver<Link>,
-    /// Since when nothing more is sent, because the client has not acknowledged what it was sent.
+    /// The time since which deliveries are paused because the client has not acknowledged enough records.
     full_since: Option<Instant>,
 }
 
-/// Runs a session to its end. With `links`, it outlives its transport if the client is of a version that can take it up.
+/// Runs a session until it ends. With `links`, it outlives its transport if the protocol version allows it.
 pub(super) async fn run(
     hub: Arc<Hub>,
-    who: Who,
+    identity: Identity,
     mut link: Link,
     links: Option<mpsc::Receiver<Link>>,
     times: ClientTimes,
 ) {
     let mut decoder = Decoder::default();
-    let error = match timeout(times.handshake, shake_hands(&mut link, &mut decoder)).await {
+    let error = match timeout(times.handshake, receive_handshake(&mut link, &mut decoder)).await {
         Ok(None) => return,
         Ok(Some(Ok(Handshake { protocol, version }))) => {
-            // In the hub before it is told so: what a client sends by REST on the news must find it.
-            let connection = Connection::open_as(&hub, &who.id, who.user.as_deref(), std::time::Instant::now());
+            // The connection joins the hub before the handshake response: a REST call that follows the response must find it.
+            let connection =
+                Connection::open_as(&hub, &identity.id, identity.user.as_deref(), std::time::Instant::now());
             let links = links.filter(|_| version >= STATEFUL_VERSION);
             let stateful = links.map(|links| Stateful { replay: Replay::default(), links, full_since: None });
-            let (last_sent, last_heard) = (Instant::now(), Instant::now());
-            // However it ends, dropping the session is what is left to do.
-            Session { connection, link, protocol, decoder, times, last_sent, last_heard, stateful }.talk().await;
+            let (last_sent, last_received) = (Instant::now(), Instant::now());
+            Session { connection, link, protocol, decoder, times, last_sent, last_received, stateful }.run().await;
             return;
         }
         Ok(Some(Err(error))) => error.to_string(),
-        Err(_) => format!("no handshake came within {} seconds", times.handshake.as_secs()),
+        Err(_) => format!("no handshake arrived within {} seconds", times.handshake.as_secs()),
     };
-    let answer = Frame { bytes: handshake_answer(Some(&error)), binary: false };
-    let _ = timeout(times.write, link.outbound.send(answer)).await;
+    let response = Frame { bytes: handshake_response(Some(&error)), binary: false };
+    let _ = timeout(times.write, link.outbound.send(response)).await;
 }
 
-/// Waits for the handshake. `None` if the client goes away before.
-async fn shake_hands(link: &mut Link, decoder: &mut Decoder) -> Option<Result<Handshake, ProtocolError>> {
+/// Waits for the handshake. Returns `None` if the client disconnects first.
+async fn receive_handshake(link: &mut Link, decoder: &mut Decoder) -> Option<Result<Handshake, ProtocolError>> {
     loop {
         match decoder.handshake() {
             Ok(Some(handshake)) => return Some(Ok(handshake)),
@@ -163,71 +165,74 @@ async fn shake_hands(link: &mut Link, decoder: &mut Decoder) -> Option<Result<Ha
 }
 
 impl Session {
-    async fn talk(&mut self) {
-        // One coarse clock for pings and silence: a timer for each delivery would cost more than the delivery.
+    async fn run(&mut self) {
+        // One coarse interval for pings and timeouts: a timer for each delivery would cost more than the delivery.
         let mut clock = interval(self.times.keep_alive / 5);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = self.greet().await;
         loop {
             next = match next {
                 Ok(Next::End) => return,
-                Ok(Next::GoOn) => self.go_on(&mut clock).await,
-                Err(Gone) => self.wait_for_return().await,
+                Ok(Next::Continue) => self.step(&mut clock).await,
+                Err(Disconnected) => self.wait_for_transport().await,
             };
         }
     }
 
-    async fn greet(&mut self) -> Result<Next, Gone> {
-        self.send(handshake_answer(None)).await?;
-        // Records may have come along with the handshake.
-        self.listen(&[]).await
+    /// Sends the handshake response.
+    async fn greet(&mut self) -> Result<Next, Disconnected> {
+        self.send(handshake_response(None)).await?;
+        // Records may have arrived with the handshake.
+        self.receive(&[]).await
     }
 
-    async fn go_on(&mut self, clock: &mut Interval) -> Result<Next, Gone> {
+    /// Waits for one event and handles it.
+    async fn step(&mut self, clock: &mut Interval) -> Result<Next, Disconnected> {
         let is_full = self.is_full();
         tokio::select! {
-            received = self.link.inbound.recv() => self.listen(&received.ok_or(Gone)?).await,
-            delivery = self.connection.recv(), if !is_full => self.deliver(delivery.ok_or(Gone)?).await,
-            _ = clock.tick(), if self.link.keep_alive => self.look_at_the_clock().await,
-            link = another(&mut self.stateful) => self.take_up(link).await,
+            received = self.link.inbound.recv() => self.receive(&received.ok_or(Disconnected)?).await,
+            delivery = self.connection.recv(), if !is_full => self.deliver(delivery.ok_or(Disconnected)?).await,
+            _ = clock.tick(), if self.link.keep_alive => self.check_timeouts().await,
+            link = next_link(&mut self.stateful) => self.replace_transport(link).await,
         }
     }
 
-    /// Waits for a client that has lost its transport, if it asked for that.
-    async fn wait_for_return(&mut self) -> Result<Next, Gone> {
+    /// Waits for a replacement of the broken transport, if the session has stateful reconnect.
+    async fn wait_for_transport(&mut self) -> Result<Next, Disconnected> {
         if self.stateful.is_none() {
             return Ok(Next::End);
         }
-        match timeout(self.times.away, another(&mut self.stateful)).await {
-            Ok(link) => self.take_up(link).await,
+        match timeout(self.times.away, next_link(&mut self.stateful)).await {
+            Ok(link) => self.replace_transport(link).await,
             Err(_) => Ok(Next::End),
         }
     }
 
-    /// Goes on over another transport: says with which record, and sends again what the client may have missed.
-    async fn take_up(&mut self, link: Link) -> Result<Next, Gone> {
+    /// Continues on another transport: sends the number of the first record, and resends the unacknowledged ones.
+    async fn replace_transport(&mut self, link: Link) -> Result<Next, Disconnected> {
         self.link = link;
         self.decoder = Decoder::default();
-        self.last_heard = Instant::now();
+        self.last_received = Instant::now();
         let Some(stateful) = &mut self.stateful else { return Ok(Next::End) };
         stateful.full_since = None;
-        let (first, records) = stateful.replay.again();
+        let (first, records) = stateful.replay.resend();
         self.send(self.protocol.sequence(first)).await?;
         for record in records {
             self.send(record).await?;
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    async fn listen(&mut self, bytes: &[u8]) -> Result<Next, Gone> {
-        self.last_heard = Instant::now();
+    /// Handles the records in the client's bytes.
+    async fn receive(&mut self, bytes: &[u8]) -> Result<Next, Disconnected> {
+        self.last_received = Instant::now();
         self.decoder.push(bytes);
         let mut numbered = false;
         loop {
             match self.decoder.next(self.protocol) {
                 Ok(Some(record)) => {
                     numbered |= record.is_numbered();
-                    if self.hear(record).await?.is_end() {
+                    if self.handle(record).await?.is_end() {
                         return Ok(Next::End);
                     }
                 }
@@ -236,21 +241,21 @@ impl Session {
             }
         }
         if let (true, Some(stateful)) = (numbered, &self.stateful) {
-            self.send(self.protocol.ack(stateful.replay.heard())).await?;
+            self.send(self.protocol.ack(stateful.replay.received())).await?;
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    async fn hear(&mut self, record: Record) -> Result<Next, Gone> {
+    async fn handle(&mut self, record: Record) -> Result<Next, Disconnected> {
         if let Some(Stateful { replay, full_since, .. }) = &mut self.stateful {
             if let Record::Sequence(number) = record {
                 return match replay.begin(number) {
-                    Ok(()) => Ok(Next::GoOn),
+                    Ok(()) => Ok(Next::Continue),
                     Err(gap) => self.end(gap.to_string()).await,
                 };
             }
-            if replay.awaits_sequence() || (record.is_numbered() && !replay.is_news()) {
-                return Ok(Next::GoOn);
+            if replay.awaits_sequence() || (record.is_numbered() && !replay.is_new()) {
+                return Ok(Next::Continue);
             }
             if let Record::Ack(number) = record
                 && replay.acknowledge(number)
@@ -259,72 +264,77 @@ impl Session {
             }
         }
         match record {
-            Record::Call { id: Some(id) } => return self.tell(self.protocol.call_failed(&id, NO_UPSTREAM)).await,
+            Record::Invocation { id: Some(id) } => {
+                return self.send_response(self.protocol.failure(&id, NO_UPSTREAM)).await;
+            }
             Record::Completion { id, result } => drop(self.connection.complete(&id, result)),
             Record::Close => return Ok(Next::End),
-            Record::Call { id: None } | Record::Stream | Record::Ack(_) | Record::Sequence(_) | Record::Other => {}
+            Record::Invocation { id: None } | Record::Stream | Record::Ack(_) | Record::Sequence(_) | Record::Other => {
+            }
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    /// Sends a delivery, and with it the others that wait: under load, a client then costs a write for each look at it
-    /// and not for each message.
-    async fn deliver(&mut self, first: Delivery) -> Result<Next, Gone> {
-        let mut piece = Piece::default();
+    /// Sends a delivery together with the others in the queue. Under load, a client then costs one write per batch instead of
+    /// one per message.
+    async fn deliver(&mut self, first: Delivery) -> Result<Next, Disconnected> {
+        let mut batch = Batch::default();
         let mut next = Some(first);
         while let Some(delivery) = next {
             if let Delivery::Close(close) = delivery {
-                self.send_some(piece).await?;
+                self.send_batch(batch).await?;
                 return self.close(&close).await;
             }
             if let Some(record) = self.protocol.delivery(&delivery) {
                 self.keep(&record);
-                piece.add(record);
+                batch.add(record);
             }
-            let is_full = piece.len() >= MAX_PIECE || self.is_full();
+            let is_full = batch.len() >= MAX_BATCH || self.is_full();
             next = if is_full { None } else { self.connection.try_recv() };
         }
-        self.send_some(piece).await?;
-        Ok(Next::GoOn)
+        self.send_batch(batch).await?;
+        Ok(Next::Continue)
     }
 
-    /// Sends what a client may come back for, which is kept until it has it.
-    async fn tell(&mut self, record: Bytes) -> Result<Next, Gone> {
+    /// Sends a response to the client, and ends the session if too many records are unacknowledged.
+    async fn send_response(&mut self, record: Bytes) -> Result<Next, Disconnected> {
         self.keep(&record);
         self.send(record).await?;
         if self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_overdue()) {
             return self.end(String::from(NOT_ACKNOWLEDGED)).await;
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
+    /// Keeps a record until the client acknowledges it.
     fn keep(&mut self, record: &Bytes) {
         if let Some(stateful) = &mut self.stateful {
-            stateful.replay.keep(record.clone(), self.protocol.numbered_in(record));
+            stateful.replay.keep(record.clone(), count_numbered(self.protocol, record));
         }
     }
 
-    /// What a client may still have to be sent again is bounded; the rest waits in the hub, where it is, too.
+    /// Whether deliveries are paused: the unacknowledged records are bounded, like the hub's queue behind them.
     fn is_full(&self) -> bool {
         self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_full())
     }
 
-    async fn send_some(&mut self, piece: Piece) -> Result<(), Gone> {
-        match piece.bytes() {
+    async fn send_batch(&mut self, batch: Batch) -> Result<(), Disconnected> {
+        match batch.bytes() {
             Some(bytes) => self.send(bytes).await,
             None => Ok(()),
         }
     }
 
-    /// The last word: a client that does not get it finds no session when it comes back.
-    async fn close(&mut self, close: &Close) -> Result<Next, Gone> {
+    /// Sends the close and ends the session. It is not kept: a client that misses it finds no session when it reconnects.
+    async fn close(&mut self, close: &Close) -> Result<Next, Disconnected> {
         let _ = self.send(self.protocol.close(close)).await;
         Ok(Next::End)
     }
 
-    async fn look_at_the_clock(&mut self) -> Result<Next, Gone> {
-        if self.last_heard.elapsed() >= self.times.silence {
-            return self.end(format!("nothing was heard of the client for {:?}", self.times.silence)).await;
+    /// Sends a ping if the session is idle, and ends it if the client has exceeded a timeout.
+    async fn check_timeouts(&mut self) -> Result<Next, Disconnected> {
+        if self.last_received.elapsed() >= self.times.silence {
+            return self.end(format!("the client sent nothing for {:?}", self.times.silence)).await;
         }
         let is_full = self.is_full();
         if let Some(Stateful { full_since, .. }) = &mut self.stateful {
@@ -337,30 +347,30 @@ impl Session {
         if self.last_sent.elapsed() >= self.times.keep_alive {
             self.send(self.protocol.ping()).await?;
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    async fn end(&mut self, reason: String) -> Result<Next, Gone> {
+    async fn end(&mut self, reason: String) -> Result<Next, Disconnected> {
         self.close(&Close { reason: Some(reason), allow_reconnect: false }).await
     }
 
-    async fn send(&mut self, bytes: Bytes) -> Result<(), Gone> {
+    async fn send(&mut self, bytes: Bytes) -> Result<(), Disconnected> {
         self.last_sent = Instant::now();
         let frame = Frame { bytes, binary: self.protocol.is_binary() };
         let frame = match self.link.outbound.try_send(frame) {
             Ok(()) => return Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Disconnected),
             Err(mpsc::error::TrySendError::Full(frame)) => frame,
         };
         match timeout(self.times.write, self.link.outbound.send(frame)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
+            Ok(Err(_)) | Err(_) => Err(Disconnected),
         }
     }
 }
 
-/// Another transport for the session. Never, if it does not outlive its own.
-async fn another(stateful: &mut Option<Stateful>) -> Link {
+/// Waits for a replacement of the transport: for ever, if the session has no stateful reconnect.
+async fn next_link(stateful: &mut Option<Stateful>) -> Link {
     if let Some(link) = match stateful {
         Some(stateful) => stateful.links.recv().await,
         None => None,
@@ -370,10 +380,10 @@ async fn another(stateful: &mut Option<Stateful>) -> Link {
     std::future::pending().await
 }
 
-/// Whether a session goes on.
+/// Whether a session continues.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
-    GoOn,
+    Continue,
     End,
 }
 

@@ -1,12 +1,10 @@
-//! A session over a WebSocket. Moves bytes and knows no records.
+//! The WebSocket transport.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use http::StatusCode;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -18,140 +16,124 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::hub_protocol::MAX_RECORD;
-use super::session::{Frame, Link, Who};
-use super::{Clients, Ends, Refusal, State, Visitor, link, newcomer};
+use super::hub_protocol::record::MAX_RECORD;
+use super::registry::{Admission, Clients, Refusal, Registration, State, TransportEnds, find, link, new_identity};
+use super::session::{Frame, Identity, Link};
 use crate::sandbox::server::exchange::{Received, Reply};
 
-/// The largest frame or message that is read, in bytes: several records in one are allowed, without end they are not.
+/// The largest frame or message that is read, in bytes. A message may hold several records.
 const MAX_MESSAGE: usize = 4 * MAX_RECORD;
 
 /// How long a client may take to answer a close.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// The session that a WebSocket is for.
+/// The session that a WebSocket belongs to.
 enum Session {
-    /// One of its own.
-    New { hub: String, who: Who, open: Open },
-    /// One that may go on over another WebSocket, known by its id until it ends.
-    Stateful { hub: String, who: Who, open: Open },
-    /// One that goes on.
-    Old { others: mpsc::Sender<Link> },
+    /// A session that ends with the WebSocket.
+    New { hub: String, identity: Identity, registration: Registration },
+    /// A new session that other WebSockets can take over, known by its id until it ends.
+    Stateful { hub: String, identity: Identity, registration: Registration },
+    /// A session that takes over this WebSocket.
+    Existing { replacements: mpsc::Sender<Link> },
 }
 
-/// A connection that is open, or about to be, as long as this lives; then its id is forgotten, if it was negotiated.
-struct Open {
-    clients: Arc<Clients>,
-    id: Option<String>,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some(id) = &self.id {
-            self.clients.forget(id);
-        }
+/// Handles a GET that asks for a WebSocket: for a negotiated connection, or for a new one if the query has no id.
+pub(super) fn open(clients: &Arc<Clients>, request: &mut Received, admission: Admission) -> Result<Reply, Refusal> {
+    let bad = Refusal::bad_request;
+    let is_websocket = request.header(UPGRADE).is_some_and(|name| name.eq_ignore_ascii_case("websocket"));
+    let key = request.header(SEC_WEBSOCKET_KEY).filter(|_| is_websocket).map(str::to_owned);
+    let key = key.ok_or_else(|| bad("the only supported upgrade is WebSocket"))?;
+    if request.header(SEC_WEBSOCKET_VERSION) != Some("13") {
+        return Err(bad("the version of WebSocket is not 13"));
     }
-}
-
-impl Clients {
-    /// A GET that asks for a WebSocket: of a negotiated connection, or of a new one if it names none.
-    pub(super) fn open_websocket(self: &Arc<Self>, request: &mut Received, visitor: Visitor) -> Result<Reply, Refusal> {
-        let bad = |reason| Refusal(StatusCode::BAD_REQUEST, Cow::Borrowed(reason));
-        let is_websocket = request.header(UPGRADE).is_some_and(|name| name.eq_ignore_ascii_case("websocket"));
-        let key = request.header(SEC_WEBSOCKET_KEY).filter(|_| is_websocket).map(str::to_owned);
-        let key = key.ok_or_else(|| bad("only a WebSocket is upgraded to"))?;
-        if request.header(SEC_WEBSOCKET_VERSION) != Some("13") {
-            return Err(bad("the version of WebSocket is not 13"));
-        }
-        let upgrade = request.upgrade.take().ok_or_else(|| bad("the connection cannot be upgraded"))?;
-        let (session, verdict) = self.session_of(request.query_value("id"), visitor)?;
-        let clients = Arc::clone(self);
-        let run = async move {
-            let Ok(upgraded) = upgrade.await else { return };
-            let mut config = WebSocketConfig::default();
-            config = config.read_buffer_size(4096).write_buffer_size(16 * 1024);
-            config = config.max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-            let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            // Held while the socket is open.
-            let Some((_open, (inbound, outbound))) = clients.enter(session).await else { return };
-            let (mut sink, stream) = socket.split();
-            let time = clients.times.write;
-            let refused = {
-                let (reading, writing) = (read(stream, inbound), write(&mut sink, outbound, time));
-                tokio::pin!(reading, writing);
-                tokio::select! {
-                    refused = &mut reading => refused,
-                    () = &mut writing => {
-                        drop(timeout(CLOSE_TIME, reading).await);
-                        None
-                    }
+    let upgrade = request.upgrade.take().ok_or_else(|| bad("the connection cannot be upgraded"))?;
+    let (session, verdict) = session_of(clients, request.query_value("id"), admission)?;
+    let clients = Arc::clone(clients);
+    let run = async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let mut config = WebSocketConfig::default();
+        config = config.read_buffer_size(4096).write_buffer_size(16 * 1024);
+        config = config.max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        // The registration lives as long as the socket.
+        let Some((_registration, (inbound, outbound))) = enter(&clients, session).await else { return };
+        let (mut sink, stream) = socket.split();
+        let time = clients.times().write;
+        let violation = {
+            let (reading, writing) = (read(stream, inbound), write(&mut sink, outbound, time));
+            tokio::pin!(reading, writing);
+            tokio::select! {
+                violation = &mut reading => violation,
+                () = &mut writing => {
+                    drop(timeout(CLOSE_TIME, reading).await);
+                    None
                 }
-            };
-            if let Some(close) = refused {
-                let _ = timeout(time, sink.send(Message::Close(Some(close)))).await;
             }
         };
-        Ok(Reply::switching(Box::pin(run))
-            .header(CONNECTION, "upgrade")
-            .header(UPGRADE, "websocket")
-            .header(SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
-            .verdict(verdict))
-    }
+        if let Some(close) = violation {
+            let _ = timeout(time, sink.send(Message::Close(Some(close)))).await;
+        }
+    };
+    Ok(Reply::switching(Box::pin(run))
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
+        .verdict(verdict))
 }
 
-impl Clients {
-    /// The session that a WebSocket belongs to, and what the journal says of it.
-    fn session_of(self: &Arc<Self>, id: Option<String>, visitor: Visitor) -> Result<(Session, String), Refusal> {
-        let hub = visitor.hub.clone();
-        let open = |id| Open { clients: Arc::clone(self), id };
-        let Some(id) = id else {
-            let who = newcomer(visitor.user);
-            let verdict = format!("WebSocket {}", who.id);
-            return Ok((Session::New { hub, who, open: open(None) }, verdict));
-        };
-        let mut negotiated = self.negotiated();
-        let found = Self::find(&mut negotiated, &id, &visitor)?;
-        let who = found.who.clone();
-        let verdict = format!("WebSocket {}", who.id);
-        let session = match &found.state {
-            State::Waiting { stateful: false, .. } => {
-                found.state = State::WebSocket { others: None };
-                Session::New { hub, who, open: open(Some(id)) }
-            }
-            State::Waiting { stateful: true, .. } => {
-                found.state = State::WebSocket { others: None };
-                Session::Stateful { hub, who, open: open(Some(id)) }
-            }
-            State::WebSocket { others: Some(others) } => Session::Old { others: others.clone() },
-            State::WebSocket { others: None } | State::Posting { .. } => return Err(Refusal::OPEN),
-        };
-        Ok((session, verdict))
-    }
+/// Returns the session that a WebSocket belongs to, and the journal's verdict.
+fn session_of(clients: &Arc<Clients>, id: Option<String>, admission: Admission) -> Result<(Session, String), Refusal> {
+    let hub = admission.hub.clone();
+    let registration = |id| Registration::new(clients, id);
+    let Some(id) = id else {
+        let identity = new_identity(admission.user);
+        let verdict = format!("WebSocket {}", identity.id);
+        return Ok((Session::New { hub, identity, registration: registration(None) }, verdict));
+    };
+    let mut negotiated = clients.negotiated();
+    let found = find(&mut negotiated, &id, &admission)?;
+    let identity = found.identity.clone();
+    let verdict = format!("WebSocket {}", identity.id);
+    let session = match &found.state {
+        State::Waiting { stateful: false, .. } => {
+            found.state = State::WebSocket { replacements: None };
+            Session::New { hub, identity, registration: registration(Some(id)) }
+        }
+        State::Waiting { stateful: true, .. } => {
+            found.state = State::WebSocket { replacements: None };
+            Session::Stateful { hub, identity, registration: registration(Some(id)) }
+        }
+        State::WebSocket { replacements: Some(replacements) } => {
+            Session::Existing { replacements: replacements.clone() }
+        }
+        State::WebSocket { replacements: None } | State::Posting { .. } => return Err(Refusal::OPEN),
+    };
+    Ok((session, verdict))
+}
 
-    /// Starts a session, or takes up one that has lost its transport. `None` if that has ended meanwhile.
-    async fn enter(self: &Arc<Self>, session: Session) -> Option<(Open, Ends)> {
-        match session {
-            Session::New { hub, who, open } => Some((open, self.start(&hub, who, true))),
-            Session::Stateful { hub, who, mut open } => {
-                // From here on, it is open as long as its session is.
-                let id = open.id.take()?;
-                let (others, ends) = self.start_stateful(&hub, who, id.clone());
-                if let Some(found) = self.negotiated().get_mut(&id) {
-                    found.state = State::WebSocket { others: Some(others) };
-                }
-                Some((open, ends))
+/// Starts a session, or hands this transport to an existing one. Returns `None` if that one has ended in the meantime.
+async fn enter(clients: &Arc<Clients>, session: Session) -> Option<(Registration, TransportEnds)> {
+    match session {
+        Session::New { hub, identity, registration } => Some((registration, clients.start(&hub, identity, true))),
+        Session::Stateful { hub, identity, mut registration } => {
+            // From here on, the id lives as long as the session, not the socket.
+            let id = registration.release()?;
+            let (replacements, ends) = clients.start_stateful(&hub, identity, id.clone());
+            if let Some(found) = clients.negotiated().get_mut(&id) {
+                found.state = State::WebSocket { replacements: Some(replacements) };
             }
-            Session::Old { others } => {
-                let (link, ends) = link(true);
-                others.send(link).await.ok()?;
-                Some((Open { clients: Arc::clone(self), id: None }, ends))
-            }
+            Some((registration, ends))
+        }
+        Session::Existing { replacements } => {
+            let (link, ends) = link(true);
+            replacements.send(link).await.ok()?;
+            Some((Registration::new(clients, None), ends))
         }
     }
 }
 
-/// Passes on what comes, until the client closes or breaks off. After the session's end, what comes is dropped. Returns
-/// how to close on a client that broke the rules of WebSocket.
+/// Passes the client's bytes to the session until the client closes or disconnects. Returns the close frame for a client
+/// that violated the WebSocket protocol.
 async fn read(
     mut socket: impl Stream<Item = Result<Message, Error>> + Unpin,
     session: mpsc::Sender<Bytes>,
@@ -162,31 +144,31 @@ async fn read(
             Ok(Message::Text(text)) => Bytes::from(text),
             Ok(Message::Binary(bytes)) => bytes,
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => continue,
-            Err(err) => return refusal_of(&err),
+            Err(err) => return violation_close(&err),
         };
         let _ = session.send(bytes).await;
     }
 }
 
-/// The close for what a client did wrong. `None` if it is gone.
+/// Returns the close frame for a protocol violation, or `None` if the client is gone.
 ///
 /// Source: RFC 6455 section 7.4.1.
-fn refusal_of(err: &Error) -> Option<CloseFrame> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is a connection that broke")]
+fn violation_close(err: &Error) -> Option<CloseFrame> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other error is a broken connection")]
     let code = match err {
         Error::Capacity(_) => CloseCode::Size,
         Error::Utf8(_) => CloseCode::Invalid,
-        // It ended without a close: there is nobody to tell.
+        // The client is gone without a close frame.
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
         Error::Protocol(_) => CloseCode::Protocol,
         _ => return None,
     };
-    // A close has room for 123 bytes.
+    // The reason of a close frame has at most 123 bytes.
     let reason: String = err.to_string().chars().filter(char::is_ascii).take(123).collect();
     Some(CloseFrame { code, reason: reason.into() })
 }
 
-/// Sends what the session says, several frames at once if they wait, and closes at its end.
+/// Sends the session's frames, flushing once for all that are ready, and closes the WebSocket when the session ends.
 async fn write<E>(
     mut socket: impl Sink<Message, Error = E> + Unpin,
     mut session: mpsc::Receiver<Frame>,
@@ -213,6 +195,6 @@ fn message(frame: Frame) -> Message {
     if frame.binary {
         return Message::Binary(frame.bytes);
     }
-    // What a session says as text is text.
+    // Text frames of a session are valid UTF-8.
     Utf8Bytes::try_from(frame.bytes).map_or_else(|_| Message::Binary(Bytes::new()), Message::Text)
 }

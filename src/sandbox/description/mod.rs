@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use crate::sandbox::client::ClientTimes;
+use crate::sandbox::client::times::ClientTimes;
 use crate::sandbox::gateway_config::config::GatewayConfig;
 use crate::sandbox::server::faults::Fault;
 use crate::sandbox::settings::{EndpointSettings, SandboxSettings};

@@ -15,7 +15,7 @@ use crate::sandbox::{ClientTimes, Fault, FaultKind};
 
 /// The last record of a client that asked for stateful reconnect and does not do its part.
 const NOT_ACKNOWLEDGED: &str =
-    "{\"type\":7,\"error\":\"the client does not acknowledge what it is sent\",\"allowReconnect\":false}\u{1e}";
+    "{\"type\":7,\"error\":\"the client does not acknowledge what it receives\",\"allowReconnect\":false}\u{1e}";
 
 /// What a socket is sent until it is closed, and the code of the close; `None` if the connection just ended.
 async fn last_words(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
@@ -67,10 +67,10 @@ async fn a_connection_that_is_never_told_that_it_is_open_is_forgotten() {
 async fn a_handshake_that_cannot_be_is_told_and_closed() {
     let sandbox = start().await;
     for (handshake, expected) in [
-        ("{\"protocol\":\"xml\",\"version\":1}\u{1e}".to_owned(), "'xml' is not spoken here"),
+        ("{\"protocol\":\"xml\",\"version\":1}\u{1e}".to_owned(), "'xml' is not supported"),
         ("{\"protocol\":\"json\",\"version\":9}\u{1e}".to_owned(), "version 9 of the hub protocol"),
-        ("GET / HTTP/1.1\r\n\u{1e}".to_owned(), "the first record is no handshake"),
-        ("{}\u{1e}".to_owned(), "the first record is no handshake"),
+        ("GET / HTTP/1.1\r\n\u{1e}".to_owned(), "the first record is not a handshake"),
+        ("{}\u{1e}".to_owned(), "the first record is not a handshake"),
         (" ".repeat(2 * 1024 * 1024), "a record is larger than"),
     ] {
         let mut socket = silent(&sandbox).await;
@@ -90,11 +90,11 @@ async fn what_is_no_messagepack_closes_that_client_alone() {
     // The last is an array in an array and so on, ten thousand deep.
     let deep = [&[0x90 | 0x80, 0xce, 0][..], &[0x91; 9_999], &[0x90]].concat();
     let bodies = [
-        (vec![0xff; 6], "its length takes more than five bytes"),
+        (vec![0xff; 6], "the length has more than five bytes"),
         (vec![0xff, 0xff, 0xff, 0xff, 0x7f], "a record is larger than"),
-        (vec![0x02, 0xc1, 0xc1], "a record is not understood"),
-        (vec![0x01, 0xa0], "it is no array"),
-        ([&[0x90, 0x4e][..], &deep[3..]].concat(), "a record is not understood"),
+        (vec![0x02, 0xc1, 0xc1], "a record is invalid"),
+        (vec![0x01, 0xa0], "not an array"),
+        ([&[0x90, 0x4e][..], &deep[3..]].concat(), "a record is invalid"),
     ];
     for (body, expected) in bodies {
         let mut bad = silent(&sandbox).await;
@@ -115,9 +115,9 @@ async fn json_without_end_or_bottom_closes_that_client_alone() {
     let sandbox = start().await;
     let mut good = connected(&sandbox).await;
     for (record, expected) in [
-        (format!("{}{}\u{1e}", "[".repeat(10_000), "]".repeat(10_000)), "a record is not understood"),
+        (format!("{}{}\u{1e}", "[".repeat(10_000), "]".repeat(10_000)), "a record is invalid"),
         ("{\"type\":3}\u{1e}".to_owned(), "a completion has no 'invocationId'"),
-        ("\u{1e}".to_owned(), "a record is not understood"),
+        ("\u{1e}".to_owned(), "a record is invalid"),
     ] {
         let mut bad = connected(&sandbox).await;
         bad.send(Message::text(record)).await.unwrap();

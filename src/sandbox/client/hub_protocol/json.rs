@@ -1,11 +1,11 @@
-//! Records as JSON. Knows nothing of how they are put together or sent.
+//! Records as JSON.
 
 use bytes::Bytes;
 use rmpv::Value;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::{Outgoing, ProtocolError, Record};
+use super::record::{Outgoing, ProtocolError, Record};
 use crate::sandbox::signalr::message::{Json, RECORD_SEPARATOR};
 
 impl Serialize for Outgoing<'_> {
@@ -54,7 +54,7 @@ impl Serialize for Outgoing<'_> {
 }
 
 pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
-    // Text keys and no I/O: nothing here can fail.
+    // Serializing text keys to memory cannot fail.
     let mut record = serde_json::to_vec(&outgoing).unwrap_or_default();
     record.push(RECORD_SEPARATOR);
     record.into()
@@ -62,17 +62,17 @@ pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
 
 pub(super) fn decode(record: &[u8]) -> Result<Record, ProtocolError> {
     let value: Value =
-        serde_json::from_slice(record).map_err(|err| ProtocolError::Malformed(format!("no JSON: {err}")))?;
+        serde_json::from_slice(record).map_err(|err| ProtocolError::Malformed(format!("not JSON: {err}")))?;
     let field = |name: &str| {
         let fields = value.as_map()?;
         fields.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
     };
     let malformed = |what: &str| ProtocolError::Malformed(what.to_owned());
-    let kind = field("type").and_then(Value::as_u64).ok_or_else(|| malformed("it has no 'type'"))?;
+    let kind = field("type").and_then(Value::as_u64).ok_or_else(|| malformed("'type' is missing"))?;
     let id = || field("invocationId").and_then(Value::as_str).map(str::to_owned);
-    let number = || field("sequenceId").and_then(Value::as_u64).ok_or_else(|| malformed("it has no 'sequenceId'"));
+    let number = || field("sequenceId").and_then(Value::as_u64).ok_or_else(|| malformed("'sequenceId' is missing"));
     Ok(match kind {
-        1 => Record::Call { id: id() },
+        1 => Record::Invocation { id: id() },
         3 => {
             let id = id().ok_or_else(|| malformed("a completion has no 'invocationId'"))?;
             let error = field("error").and_then(Value::as_str).map(str::to_owned);

@@ -1,13 +1,13 @@
-//! Records as `MessagePack`: an array for each, preceded by its length in seven bits a byte, the lowest first. Knows
-//! nothing of how they are sent.
+//! Records as `MessagePack`: each is an array, preceded by its length as a variable-length integer of seven bits a byte,
+//! lowest bits first.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rmpv::Value;
 
-use super::{Outgoing, ProtocolError, Record};
+use super::record::{Outgoing, ProtocolError, Record};
 use crate::sandbox::signalr::message::MAX_DEPTH;
 
-/// The longest length, in bytes. Source: HubProtocol.md.
+/// The longest length prefix, in bytes. Source: HubProtocol.md.
 const MAX_PREFIX: usize = 5;
 
 pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
@@ -42,12 +42,12 @@ pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
     record.freeze()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "seven bits")]
+#[expect(clippy::cast_possible_truncation, reason = "the mask leaves seven bits")]
 const fn low_bits(number: usize) -> u8 {
     (number & 0x7F) as u8
 }
 
-/// How long the length itself is, and what it says. `None` if it is not whole yet.
+/// Decodes the length prefix: its own size, and the size of the record. Returns `None` if it is incomplete.
 pub(super) fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
     let mut length = 0;
     for (index, byte) in bytes.iter().take(MAX_PREFIX).enumerate() {
@@ -59,28 +59,28 @@ pub(super) fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, ProtocolErr
     if bytes.len() < MAX_PREFIX {
         Ok(None)
     } else {
-        Err(ProtocolError::Malformed(String::from("its length takes more than five bytes")))
+        Err(ProtocolError::Malformed(String::from("the length has more than five bytes")))
     }
 }
 
 pub(super) fn decode(mut record: &[u8]) -> Result<Record, ProtocolError> {
     let malformed = |what: &str| ProtocolError::Malformed(what.to_owned());
     let value = rmpv::decode::read_value_with_max_depth(&mut record, MAX_DEPTH)
-        .map_err(|err| ProtocolError::Malformed(format!("no MessagePack: {err}")))?;
-    let fields = value.as_array().ok_or_else(|| malformed("it is no array"))?;
+        .map_err(|err| ProtocolError::Malformed(format!("not MessagePack: {err}")))?;
+    let fields = value.as_array().ok_or_else(|| malformed("not an array"))?;
     let field = |index: usize| fields.get(index);
-    let kind = field(0).and_then(Value::as_u64).ok_or_else(|| malformed("it has no type"))?;
+    let kind = field(0).and_then(Value::as_u64).ok_or_else(|| malformed("the type is missing"))?;
     let id = || field(2).and_then(Value::as_str).map(str::to_owned);
-    let number = || field(1).and_then(Value::as_u64).ok_or_else(|| malformed("it has no sequence id"));
+    let number = || field(1).and_then(Value::as_u64).ok_or_else(|| malformed("the sequence id is missing"));
     Ok(match kind {
-        1 => Record::Call { id: id() },
+        1 => Record::Invocation { id: id() },
         3 => {
             let id = id().ok_or_else(|| malformed("a completion has no invocation id"))?;
             let result = match field(3).and_then(Value::as_u64) {
                 Some(1) => Err(field(4).and_then(Value::as_str).unwrap_or_default().to_owned()),
                 Some(2) => Ok(Value::Nil),
                 Some(3) => Ok(field(4).cloned().unwrap_or(Value::Nil)),
-                _ => return Err(malformed("a completion is of no known kind")),
+                _ => return Err(malformed("a completion has an unknown result kind")),
             };
             Record::Completion { id, result }
         }

@@ -1,8 +1,15 @@
-//! Records byte by byte.
+//! The bytes of records.
 
 use std::sync::Arc;
 
-use super::*;
+use rmpv::Value;
+
+use super::decoder::{Decoder, Handshake, count_numbered};
+use super::messagepack;
+use super::protocol::Protocol;
+use super::record::{MAX_RECORD, ProtocolError, Record};
+use crate::sandbox::signalr::delivery::{Close, Delivery};
+use crate::sandbox::signalr::message::{Content, Invocation, Message};
 
 fn message(json: &str) -> Delivery {
     let value = serde_json::from_str(json).unwrap();
@@ -16,7 +23,7 @@ fn decode(protocol: Protocol, bytes: &[u8]) -> Result<Option<Record>, ProtocolEr
 }
 
 #[test]
-fn json_keeps_key_order_numbers_and_every_character() {
+fn json_preserves_key_order_numbers_and_characters() {
     let sent = r#"{"target":"t","arguments":[{"z":1,"a":1.0},18446744073709551615,"\u001e 💡\u0000"]}"#;
     let record = Protocol::Json.delivery(&message(sent)).unwrap();
     let expected = r#"{"type":1,"target":"t","arguments":[{"z":1,"a":1.0},18446744073709551615,"\u001e 💡\u0000"]}"#;
@@ -24,7 +31,7 @@ fn json_keeps_key_order_numbers_and_every_character() {
 }
 
 #[test]
-fn messagepack_keeps_every_numbers_kind_and_width() {
+fn messagepack_preserves_the_kind_and_width_of_numbers() {
     let sent = r#"{"target":"t","arguments":[5,300,-1,1.0,18446744073709551615,-9223372036854775808]}"#;
     let record = Protocol::MessagePack.delivery(&message(sent)).unwrap();
     let expected = [
@@ -38,23 +45,23 @@ fn messagepack_keeps_every_numbers_kind_and_width() {
 }
 
 #[test]
-fn a_long_messagepack_record_has_a_long_length() {
+fn encodes_the_length_of_a_long_messagepack_record_in_several_bytes() {
     let sent = format!(r#"{{"target":"t","arguments":["{}"]}}"#, "a".repeat(300));
     let record = Protocol::MessagePack.delivery(&message(&sent)).unwrap();
     assert_eq!(messagepack::length(&record).unwrap(), Some((2, record.len() - 2)));
 }
 
 #[test]
-fn what_is_nested_deeply_is_read_and_numbered_in_both_protocols() {
+fn counts_deeply_nested_records_in_both_protocols() {
     let nested = format!("{}\"a\"{}", "[".repeat(120), "]".repeat(120));
     let message = message(&format!("{{\"target\":\"t\",\"arguments\":{nested}}}"));
     for protocol in [Protocol::Json, Protocol::MessagePack] {
-        assert_eq!(protocol.numbered_in(&protocol.delivery(&message).unwrap()), 1, "{protocol:?}");
+        assert_eq!(count_numbered(protocol, &protocol.delivery(&message).unwrap()), 1, "{protocol:?}");
     }
 }
 
 #[test]
-fn pings_and_closes_are_as_the_protocol_says() {
+fn encodes_pings_and_closes() {
     assert_eq!(Protocol::MessagePack.ping(), [2, 0x91, 6].as_slice());
     assert_eq!(Protocol::Json.ping(), "{\"type\":6}\u{1e}");
     let close = Delivery::Close(Close { reason: Some(String::from("x")), allow_reconnect: true });
@@ -63,7 +70,7 @@ fn pings_and_closes_are_as_the_protocol_says() {
 }
 
 #[test]
-fn records_that_follow_a_handshake_or_one_that_came_byte_by_byte_are_found() {
+fn decodes_records_that_follow_a_handshake_in_the_same_bytes() {
     let mut decoder = Decoder::default();
     for byte in b"{\"protocol\":\"json\",\"version\":1}" {
         decoder.push(&[*byte]);
@@ -79,7 +86,7 @@ fn records_that_follow_a_handshake_or_one_that_came_byte_by_byte_are_found() {
 }
 
 #[test]
-fn records_are_read_from_any_pieces() {
+fn decodes_records_that_arrive_byte_by_byte() {
     let json = b"{\"type\":6}\x1e{\"type\":3,\"invocationId\":\"a\",\"result\":[1]}\x1e".to_vec();
     let packed = [&[2, 0x91, 6][..], &[8, 0x95, 3, 0x80, 0xa1, b'a', 3, 0x91, 1]].concat();
     for (protocol, bytes) in [(Protocol::Json, json), (Protocol::MessagePack, packed)] {
@@ -95,24 +102,27 @@ fn records_are_read_from_any_pieces() {
 }
 
 #[test]
-fn every_version_up_to_the_second_is_accepted() {
-    let shake = |text: &str| {
+fn accepts_every_version_up_to_the_highest() {
+    let decode_handshake = |text: &str| {
         let mut decoder = Decoder::default();
         decoder.push(text.as_bytes());
         decoder.handshake()
     };
     for version in 0..=2 {
-        let asked = format!("{{\"protocol\":\"messagepack\",\"version\":{version}}}\u{1e}");
-        assert_eq!(shake(&asked), Ok(Some(Handshake { protocol: Protocol::MessagePack, version })));
+        let handshake = format!("{{\"protocol\":\"messagepack\",\"version\":{version}}}\u{1e}");
+        assert_eq!(decode_handshake(&handshake), Ok(Some(Handshake { protocol: Protocol::MessagePack, version })));
     }
-    assert_eq!(shake("{\"protocol\":\"json\",\"version\":3}\u{1e}"), Err(ProtocolError::Version(3)));
-    assert_eq!(shake("{\"protocol\":\"xml\",\"version\":1}\u{1e}"), Err(ProtocolError::Protocol("xml".into())));
-    assert_eq!(shake("{\"protocol\":\"json\""), Ok(None));
-    assert!(matches!(shake("hello\u{1e}"), Err(ProtocolError::Handshake(_))));
+    assert_eq!(decode_handshake("{\"protocol\":\"json\",\"version\":3}\u{1e}"), Err(ProtocolError::Version(3)));
+    assert_eq!(
+        decode_handshake("{\"protocol\":\"xml\",\"version\":1}\u{1e}"),
+        Err(ProtocolError::Protocol("xml".into()))
+    );
+    assert_eq!(decode_handshake("{\"protocol\":\"json\""), Ok(None));
+    assert!(matches!(decode_handshake("hello\u{1e}"), Err(ProtocolError::Handshake(_))));
 }
 
 #[test]
-fn what_is_no_record_is_refused() {
+fn rejects_invalid_records() {
     let large = vec![b' '; MAX_RECORD + 1];
     assert_eq!(decode(Protocol::Json, &large), Err(ProtocolError::TooLarge));
     assert_eq!(decode(Protocol::MessagePack, &[0xff, 0xff, 0xff, 0x01]), Err(ProtocolError::TooLarge));
