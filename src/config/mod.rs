@@ -67,7 +67,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// [`ConfigError`] with every problem of every source.
 pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, ConfigError> {
     let merged = sources.merge(text)?;
-    let Checked { root, spoiled, mut problems, warnings: left_out } = structure::check(&merged, &schema());
+    let Checked { root, invalid, mut problems, warnings: left_out } = structure::check(&merged, &schema());
     let file: ConfigFile = root.deserialize().map_err(|err| {
         // What does not fit is gone, so this is a fault of ours; the report so far is still the better help. What the
         // library says is left out: it quotes values, which may be secrets.
@@ -75,7 +75,7 @@ pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, Conf
         let last = Problem { key: err.path.join("."), fact, origin: None, fix: None };
         ConfigError { problems: problems.iter().cloned().chain([last]).collect() }
     })?;
-    let mut context = lower::Context::new(&merged, spoiled, &sources.environment, sources.folder());
+    let mut context = lower::Context::new(&merged, invalid, &sources.environment, sources.folder());
     let (settings, tests) = lower::lower(&file, &mut context);
     problems.append(&mut context.problems);
     if problems.is_empty() {

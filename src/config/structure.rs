@@ -14,7 +14,7 @@ pub(super) struct Checked {
     /// The values that fit, and stand-ins.
     pub(super) root: Value,
     /// Where something did not fit: what stands there now is nobody's wish, so nothing is to be said about it.
-    pub(super) spoiled: Vec<Vec<String>>,
+    pub(super) invalid: Vec<Vec<String>>,
     /// What did not fit.
     pub(super) problems: Vec<Problem>,
     /// What was left out without being a problem.
@@ -28,13 +28,13 @@ pub(super) fn check(merged: &Merged, schema: &Schema) -> Checked {
         schema,
         definitions: schema.get("$defs"),
         kinds: Vec::new(),
-        spoiled: Vec::new(),
+        invalid: Vec::new(),
         problems: Vec::new(),
         warnings: Vec::new(),
     };
     let mut root = merged.root.clone();
     walk.visit(schema, &mut root, &mut Vec::new());
-    Checked { root, spoiled: walk.spoiled, problems: walk.problems, warnings: walk.warnings }
+    Checked { root, invalid: walk.invalid, problems: walk.problems, warnings: walk.warnings }
 }
 
 struct Walk<'a> {
@@ -43,7 +43,7 @@ struct Walk<'a> {
     definitions: Option<&'a Schema>,
     /// The kinds that the next table could have been of, its own among them.
     kinds: Vec<(&'a str, &'a Schema)>,
-    spoiled: Vec<Vec<String>>,
+    invalid: Vec<Vec<String>>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
             let Some(schema) = known.get(key).filter(|_| !dict.contains_key(key)) else { continue };
             path.push(key.to_owned());
             if gone.iter().any(|gone| gone == key) {
-                self.spoiled.push(path.clone());
+                self.invalid.push(path.clone());
             } else {
                 self.problem(path, whole, "is missing".to_owned(), description(schema));
             }
@@ -261,7 +261,7 @@ impl<'a> Walk<'a> {
         let is_of_credential = path.first().is_some_and(|table| table == "credentials");
         let fact = if is_of_credential { redact::message(&fact) } else { fact };
         self.problems.push(Problem { key: path.join("."), fact, origin, fix });
-        self.spoiled.push(path.to_vec());
+        self.invalid.push(path.to_vec());
         Fit::Not
     }
 

@@ -1,7 +1,7 @@
 //! What holds together and is worth a warning all the same: listeners that let too many callers do too much, routes that
 //! take less than they seem to. Sees the whole configuration, after every part of it was lowered.
 
-use super::{Context, key};
+use super::context::{Context, key};
 use crate::config::file::{ConfigFile, OneOrMany, RouteFile};
 use crate::gateway::Settings;
 use crate::serve::Bind;

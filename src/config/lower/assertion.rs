@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::identity::{managed_identity, secret_source};
-use super::values::PlainHttp;
-use super::{Context, Key, below, is_content};
+use super::context::{Context, Key, below};
+use super::identity::{managed_identity, secret_source, token_file};
+use super::values::{self, PlainHttp};
 use crate::config::file::{
     AssertionFile, ClientAuthenticationFile, CloudFile, GcpFormatFile, OAuth2TokenFile, SecretFile,
 };
@@ -73,7 +73,7 @@ pub(super) fn lower(
                 context.problem(&below(at, "service_account"), fact, Some(fix));
             }
             let endpoint = metadata_endpoint.as_deref().unwrap_or(GCP_METADATA);
-            let endpoint = context.origin(&below(at, "metadata_endpoint"), endpoint, PlainHttp::OnHost);
+            let endpoint = values::origin(&below(at, "metadata_endpoint"), endpoint, PlainHttp::OnHost, context);
             Some(AssertionSettings::GcpMetadata {
                 audience: lower_audience(&below(at, "audience"), audience.as_deref(), cloud, context),
                 service_account: service_account.to_owned(),
@@ -86,15 +86,6 @@ pub(super) fn lower(
             command(at, argv, environment.as_deref(), timeout.as_deref(), context).map(AssertionSettings::Command)
         }
     }
-}
-
-/// Reads the path of a file that holds a token. It may be mounted later than the gateway starts, so it need not be there.
-pub(super) fn token_file(key: &Key, path: &Path, context: &mut Context<'_>) -> PathBuf {
-    if is_content(path) {
-        let fix = "write the path of the file that it stands in".to_owned();
-        context.problem(key, "is a token, must be the path of a file", Some(fix));
-    }
-    context.path(key, path)
 }
 
 fn azure_pipelines(
@@ -190,7 +181,7 @@ fn lower_url(key: &Key, text: &str, context: &mut Context<'_>) -> Option<String>
         context.problem(key, "is not a URL", Some(fix));
         return None;
     };
-    context.origin(key, &format!("{scheme}://{authority}"), PlainHttp::Loopback)?;
+    values::origin(key, &format!("{scheme}://{authority}"), PlainHttp::Loopback, context)?;
     Some(text.to_owned())
 }
 
@@ -203,7 +194,7 @@ fn command(
 ) -> Option<CommandSettings> {
     let argv_key = below(at, "argv");
     let timeout_key = below(at, "timeout");
-    let timeout = context.duration(&timeout_key, timeout.unwrap_or(COMMAND_TIMEOUT));
+    let timeout = values::duration(&timeout_key, timeout.unwrap_or(COMMAND_TIMEOUT), context);
     if timeout > MAX_COMMAND_TIMEOUT {
         let fix =
             "let a timer run a slower program, and name the file that it writes with `source = \"file\"`".to_owned();
@@ -231,13 +222,16 @@ fn command(
         }
         return None;
     };
-    let program =
-        if program.contains('/') { context.existing(&argv_key, Path::new(program)) } else { PathBuf::from(program) };
+    let program = if program.contains('/') {
+        values::existing_file(&argv_key, Path::new(program), context)
+    } else {
+        PathBuf::from(program)
+    };
     Some(CommandSettings { program, arguments: arguments.to_vec(), environment, timeout })
 }
 
 fn lower_ca(at: &Key, ca_file: Option<&Path>, context: &mut Context<'_>) -> Option<PathBuf> {
-    ca_file.map(|path| context.existing(&below(at, "ca_file"), path))
+    ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context))
 }
 
 /// Checks a variable that the platform sets: the process never gets another environment than it has now.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::identity::{managed_identity, secret_source};
-use super::values::PlainHttp;
-use super::{Context, Key, assertion, below, key};
+use super::assertion;
+use super::context::{Context, Key, below, key};
+use super::identity::{managed_identity, secret_source, token_file};
+use super::values::{self, PlainHttp};
 use crate::config::file::{AlgorithmFile, CloudFile, ConfigFile, CredentialFile};
 use crate::config::identifier::is_guid;
 use crate::credential::{
@@ -44,7 +45,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
     let mut credentials = Vec::with_capacity(file.credentials.len());
     for (name, credential) in &file.credentials {
         let at = key(&["credentials", name]);
-        context.is_name(&at, name);
+        values::check_name(&at, name, context);
         let kind = lower_one(&at, credential, context);
         let object_id = lower_object_id(&at, credential, context);
         let is_used = file.endpoints.values().any(|endpoint| endpoint.credential == *name);
@@ -84,7 +85,7 @@ fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Opti
             secret_source(&below(at, "key"), key, context).map(|key| CredentialKind::AccessKey { key })
         }
         CredentialFile::TokenFile { path } => {
-            Some(CredentialKind::TokenFile { path: context.existing(&below(at, "path"), path) })
+            Some(CredentialKind::TokenFile { path: values::existing_file(&below(at, "path"), path, context) })
         }
     }
 }
@@ -158,8 +159,8 @@ fn proof(at: &Key, file: &CredentialFile, cloud: Option<CloudFile>, context: &mu
         }
         CredentialFile::ClientCertificate { certificate, key, algorithm, send_chain, .. } => {
             Some(Proof::Certificate(CertificateSettings {
-                certificate: context.existing(&below(at, "certificate"), certificate),
-                key: key.as_ref().map(|key| context.existing(&below(at, "key"), key)),
+                certificate: values::existing_file(&below(at, "certificate"), certificate, context),
+                key: key.as_ref().map(|key| values::existing_file(&below(at, "key"), key, context)),
                 algorithm: match algorithm {
                     AlgorithmFile::Ps256 => AssertionAlgorithm::Ps256,
                     AlgorithmFile::Rs256 => AssertionAlgorithm::Rs256,
@@ -174,7 +175,7 @@ fn proof(at: &Key, file: &CredentialFile, cloud: Option<CloudFile>, context: &mu
         CredentialFile::WorkloadIdentity { path, .. } => {
             let key = below(at, "path");
             let path = if let Some(path) = path {
-                assertion::token_file(&key, path, context)
+                token_file(&key, path, context)
             } else {
                 let found = context.environment.get(TOKEN_FILE_VARIABLE).filter(|text| !text.is_empty());
                 is_there(&key, found.map(String::as_str), TOKEN_FILE_VARIABLE, context);
@@ -221,7 +222,7 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
         (CloudFile::UsGovernment, _) => Some(Cloud::UsGovernment),
         (CloudFile::China, _) => Some(Cloud::China),
         (CloudFile::Custom, Some(authority)) => {
-            let origin = context.origin(&below(at, "authority"), authority, PlainHttp::Never);
+            let origin = values::origin(&below(at, "authority"), authority, PlainHttp::Never, context);
             origin.map(|origin| Cloud::Custom { authority: origin.to_string() })
         }
         (CloudFile::Custom, None) => {
@@ -234,7 +235,7 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
         let fix = "add cloud = \"custom\", or remove it".to_owned();
         context.problem(&below(at, "authority"), "is only for cloud = \"custom\"", Some(fix));
     }
-    let ca_file = app.ca_file.map(|path| context.existing(&below(at, "ca_file"), path));
+    let ca_file = app.ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context));
     let scope = lower_scope(&below(at, "scope"), app.scope, context);
     Some(CredentialKind::App(AppSettings {
         authority: AuthoritySettings { cloud: cloud?, ca_file },

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::values::PlainHttp;
-use super::{Context, key};
+use super::context::{Context, key};
+use super::values::{self, PlainHttp};
 use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 use crate::credential::CredentialName;
 use crate::endpoint::{
@@ -42,7 +42,7 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
         let fact = format!("is {}, must be above 0 and at most 1", file.failure_ratio);
         context.problem(&key(&["health", "failure_ratio"]), fact, None);
     }
-    let window = context.duration(&key(&["health", "window"]), &file.window);
+    let window = values::duration(&key(&["health", "window"]), &file.window, context);
     if !window.is_zero() && window < SHORTEST_WINDOW {
         context.problem(
             &key(&["health", "window"]),
@@ -55,8 +55,8 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
         // Without a ratio nothing is built of it.
         failure_ratio: ratio.unwrap_or(FailureRatio::ALL),
         window,
-        pause: context.duration(&key(&["health", "pause"]), &file.pause),
-        probe_interval: context.duration(&key(&["health", "probe_interval"]), &file.probe_interval),
+        pause: values::duration(&key(&["health", "pause"]), &file.pause, context),
+        probe_interval: values::duration(&key(&["health", "probe_interval"]), &file.probe_interval, context),
     }
 }
 
@@ -71,13 +71,13 @@ fn lower_one(
         path.extend(key(tail));
         path
     };
-    context.is_name(&at(&[]), name);
-    context.refers_to(&at(&["credential"]), "credentials", &file.credential);
-    let origin = context.origin(&at(&["url"]), &file.url, PlainHttp::Loopback);
-    let ca_file = file.ca_file.as_ref().map(|path| context.existing(&at(&["ca_file"]), path));
+    values::check_name(&at(&[]), name, context);
+    values::check_reference(&at(&["credential"]), "credentials", &file.credential, context);
+    let origin = values::origin(&at(&["url"]), &file.url, PlainHttp::Loopback, context);
+    let ca_file = file.ca_file.as_ref().map(|path| values::existing_file(&at(&["ca_file"]), path, context));
     let connect_timeout = file.connect_timeout.as_deref().unwrap_or(DEFAULT_CONNECT_TIMEOUT);
-    let connect_timeout = context.duration(&at(&["connect_timeout"]), connect_timeout);
-    let idle_timeout = context.duration(&at(&["pool", "idle_timeout"]), &file.pool.idle_timeout);
+    let connect_timeout = values::duration(&at(&["connect_timeout"]), connect_timeout, context);
+    let idle_timeout = values::duration(&at(&["pool", "idle_timeout"]), &file.pool.idle_timeout, context);
     Some(EndpointSettings {
         name: EndpointName::new(name),
         origin: origin?,
@@ -92,7 +92,7 @@ fn lower_one(
             HttpVersionFile::Http1 => HttpVersion::Http1,
             HttpVersionFile::Http2 => HttpVersion::Http2,
         },
-        max_requests: context.max_requests(&at(&["max_requests"]), file.max_requests),
+        max_requests: values::max_requests(&at(&["max_requests"]), file.max_requests, context),
         pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
         health,
     })

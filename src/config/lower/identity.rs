@@ -1,7 +1,9 @@
-//! What credentials and assertions are both made from: managed identities and secrets.
+//! What credentials and the assertions of federated ones share: managed identities, and where secrets and tokens are read.
 
-use super::values::PlainHttp;
-use super::{Context, Key, below};
+use std::path::{Path, PathBuf};
+
+use super::context::{Context, Key, below};
+use super::values::{self, PlainHttp, is_content};
 use crate::config::file::SecretFile;
 use crate::config::identifier::is_guid;
 use crate::credential::{ManagedIdentity, ManagedIdentitySettings, SecretSource};
@@ -30,14 +32,14 @@ pub(super) fn managed_identity(
     };
     let imds_endpoint = match imds_endpoint {
         None => None,
-        Some(text) => Some(context.origin(&below(at, "imds_endpoint"), text, PlainHttp::OnHost)?.to_string()),
+        Some(text) => Some(values::origin(&below(at, "imds_endpoint"), text, PlainHttp::OnHost, context)?.to_string()),
     };
     Some(ManagedIdentitySettings { id, imds_endpoint })
 }
 
 pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<'_>) -> Option<SecretSource> {
     match (&file.file, &file.env) {
-        (Some(path), None) => Some(SecretSource::File(context.existing(key, path))),
+        (Some(path), None) => Some(SecretSource::File(values::existing_file(key, path, context))),
         (None, Some(name)) => {
             if context.environment.get(name).is_none_or(String::is_empty) {
                 // What does not look like the name of a variable may be the secret itself.
@@ -54,4 +56,13 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
             None
         }
     }
+}
+
+/// Reads the path of a file that holds a token. It may be mounted later than the gateway starts, so it need not be there.
+pub(super) fn token_file(key: &Key, path: &Path, context: &mut Context<'_>) -> PathBuf {
+    if is_content(path) {
+        let fix = "write the path of the file that it stands in".to_owned();
+        context.problem(key, "is a token, must be the path of a file", Some(fix));
+    }
+    context.path(key, path)
 }

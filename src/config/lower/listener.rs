@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{Context, key};
+use super::context::{Context, key};
+use super::values;
 use crate::admin::AdminSettings;
 use crate::config::file::{AdminFile, ConfigFile, ListenerFile};
 use crate::config::problem::did_you_mean;
@@ -82,19 +83,19 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         path.extend(key(tail));
         path
     };
-    context.is_name(&at(&[]), name);
+    values::check_name(&at(&[]), name, context);
     let settings = ListenerSettings {
         name: name.to_owned(),
         bind: bind(file, &at(&["bind"]), &at(&["mode"]), context),
         tls: file.tls.as_ref().map(|tls| ListenerTlsSettings {
-            certificate: context.existing(&at(&["tls", "certificate"]), &tls.certificate),
-            key: context.existing(&at(&["tls", "key"]), &tls.key),
+            certificate: values::existing_file(&at(&["tls", "certificate"]), &tls.certificate, context),
+            key: values::existing_file(&at(&["tls", "key"]), &tls.key, context),
         }),
     };
     let required_header = file.required_header.as_ref().and_then(|header| {
-        let name = context.header_name(&at(&["required_header", "name"]), &header.name);
+        let name = values::header_name(&at(&["required_header", "name"]), &header.name, context);
         let value_key = at(&["required_header", "value"]);
-        let mut value = context.header_value(&value_key, &header.value)?;
+        let mut value = values::header_value(&value_key, &header.value, context)?;
         if value.is_empty() {
             context.problem(&value_key, "is empty", Some("write the value that callers must send".to_owned()));
         }
@@ -110,12 +111,12 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
                 context.problem(&at(tail), format!("is {prefix}, must be {longest} at most"), None);
             }
         }
-        let rate = context.rate(&key(&["listeners", name, "client_rate"]), file.per_second, file.burst)?;
+        let rate = values::rate(&key(&["listeners", name, "client_rate"]), file.per_second, file.burst, context)?;
         Some(ClientRateSettings { rate, ipv4_prefix: file.ipv4_prefix, ipv6_prefix: file.ipv6_prefix })
     });
     let admission = AdmissionSettings {
         listener: name.to_owned(),
-        max_requests: context.max_requests(&at(&["max_requests"]), file.max_requests),
+        max_requests: values::max_requests(&at(&["max_requests"]), file.max_requests, context),
         client_rate,
         allowed_hosts: file
             .allowed_hosts
@@ -128,7 +129,7 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         },
         clients: match file.clients.as_slice() {
             [] => Constraint::Any,
-            networks => context.networks(&at(&["clients"]), networks),
+            networks => values::networks(&at(&["clients"]), networks, context),
         },
         required_header,
     };

@@ -1,7 +1,8 @@
 //! Routes.
 
+use super::context::{Context, Key, find, key};
 use super::listener::operations;
-use super::{Context, Key, key};
+use super::values;
 use crate::config::file::{
     ConfigFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, PolicyFile,
     RouteEndpointFile, RouteFile, WhenUnavailableFile,
@@ -64,7 +65,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
 
 /// Returns how many routes were written, those that were refused too.
 fn find_routes(context: &Context<'_>) -> usize {
-    let routes = super::find(&context.merged.root, &key(&["routes"]));
+    let routes = find(&context.merged.root, &key(&["routes"]));
     routes.and_then(|routes| routes.as_array()).map_or(0, <[_]>::len)
 }
 
@@ -74,7 +75,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         path.extend(key(tail));
         path
     };
-    context.is_name(&at(&["name"]), &file.name);
+    values::check_name(&at(&["name"]), &file.name, context);
     if file.endpoints.is_empty() {
         context.problem(&at(&["endpoints"]), "is empty: the route leads nowhere", None);
     }
@@ -85,7 +86,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
             RouteEndpointFile::Name(name) => (name, 1),
             RouteEndpointFile::Weighted(weighted) => (&weighted.name, weighted.weight),
         };
-        context.refers_to(&key, "endpoints", name);
+        values::check_reference(&key, "endpoints", name, context);
         if !(1..=MAX_WEIGHT).contains(&weight) {
             let fix = "to take an endpoint out, remove it".to_owned();
             context.problem(&key, format!("the weight is {weight}, must be 1 to {MAX_WEIGHT}"), Some(fix));
@@ -125,7 +126,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
             WhenUnavailableFile::Send => WhenUnavailable::Send,
             WhenUnavailableFile::Fail => WhenUnavailable::Fail,
         },
-        rate: file.rate.as_ref().and_then(|rate| context.rate(&at(&["rate"]), rate.per_second, rate.burst)),
+        rate: file.rate.as_ref().and_then(|rate| values::rate(&at(&["rate"]), rate.per_second, rate.burst, context)),
         endpoints,
     }
 }
@@ -137,7 +138,9 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
         Some(HashByFile::Name(HashNameFile::Group)) => HashKey::Group,
         Some(HashByFile::Name(HashNameFile::User)) => HashKey::User,
         Some(HashByFile::Name(HashNameFile::Connection)) => HashKey::Connection,
-        Some(HashByFile::Header(by)) => context.header_name(key, &by.header).map_or(HashKey::Hub, HashKey::Header),
+        Some(HashByFile::Header(by)) => {
+            values::header_name(key, &by.header, context).map_or(HashKey::Hub, HashKey::Header)
+        }
     };
     if !matches!(file.pick, PickFile::Hash) {
         if file.hash_by.is_some() {
@@ -205,12 +208,12 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     for listener in listeners.allowed().unwrap_or_default() {
         // Without any, there is the one called `default`.
         if !(listener == "default" && context.names("listeners").is_empty()) {
-            context.refers_to(&at("listener"), "listeners", listener);
+            values::check_reference(&at("listener"), "listeners", listener, context);
         }
     }
     let header = |header: &HeaderMatchFile, context: &mut Context<'_>| {
-        let name = context.header_name(&at("header"), &header.name)?;
-        let value = header.value.as_ref().map(|value| context.header_value(&at("header"), value));
+        let name = values::header_name(&at("header"), &header.name, context)?;
+        let value = header.value.as_ref().map(|value| values::header_value(&at("header"), value, context));
         match value {
             None => Some(HeaderMatch { name, value: None }),
             Some(value) => Some(HeaderMatch { name, value: Some(value?) }),
@@ -227,7 +230,7 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
         listeners,
         clients: match clients {
             Constraint::Any => Constraint::Any,
-            Constraint::OneOf(texts) => context.networks(&at("client"), &texts),
+            Constraint::OneOf(texts) => values::networks(&at("client"), &texts, context),
         },
     }
 }

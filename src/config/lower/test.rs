@@ -3,7 +3,8 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Context, Key, key};
+use super::context::{Context, Key, key};
+use super::values;
 use crate::config::file::{ConfigFile, OneOrMany, TestFile};
 use crate::config::problem::did_you_mean;
 use crate::gateway::{Decision, Destination, Rehearsal, Rehearsed, Settings, error_kinds};
@@ -52,12 +53,12 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
         }
     }
     for endpoint in endpoints.unwrap_or_default() {
-        context.refers_to(&below("endpoints"), "endpoints", endpoint);
+        values::check_reference(&below("endpoints"), "endpoints", endpoint, context);
     }
     if let Some(listener) = &file.listener
         && !(listener == "default" && context.names("listeners").is_empty())
     {
-        context.refers_to(&below("listener"), "listeners", listener);
+        values::check_reference(&below("listener"), "listeners", listener, context);
     }
     let headers = headers(file, &below("headers"), context);
     let client = file.client.as_ref().and_then(|client| {
@@ -90,7 +91,9 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
 fn headers(file: &TestFile, key: &[String], context: &mut Context<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::with_capacity(file.headers.len());
     for (name, value) in &file.headers {
-        if let (Some(name), Some(value)) = (context.header_name(key, name), context.header_value(key, value)) {
+        if let (Some(name), Some(value)) =
+            (values::header_name(key, name, context), values::header_value(key, value, context))
+        {
             headers.push((name, value));
         }
     }

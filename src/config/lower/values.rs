@@ -2,153 +2,234 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::Context;
+use super::context::Context;
 use crate::config::file::SizeFile;
+use crate::config::problem::did_you_mean;
 use crate::endpoint::Origin;
+use crate::files::{self, FileError};
 use crate::limits::RateSettings;
 use crate::route::Constraint;
 
+/// Longer deadlines are mistakes.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Calls per second that no gateway serves.
 const MAX_RATE: u32 = 1_000_000;
 
-impl Context<'_> {
-    /// Reads a number of bytes from 1 to `most`.
-    pub(super) fn size(&mut self, key: &[String], size: &SizeFile, most: u64) -> u64 {
-        let bytes = match size {
-            SizeFile::Bytes(bytes) => Some(*bytes),
-            SizeFile::Text(text) => parse_size(text),
-        };
-        match bytes {
-            Some(bytes) if (1..=most).contains(&bytes) => return bytes,
-            Some(bytes) => self.problem(key, format!("is {bytes} bytes, must be 1 to {most}"), None),
-            None => {
-                let fix = "write a number of bytes, or a number with `KiB` or `MiB`".to_owned();
-                self.problem(key, "is not a size", Some(fix));
+/// Returns the path of a file that must be there. Does not look at what is in it.
+pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'_>) -> PathBuf {
+    if is_content(path) {
+        let fix = "put it into a file of its own and write the file's path".to_owned();
+        context.problem(key, "is the content of a file, must be its path", Some(fix));
+        return path.to_owned();
+    }
+    let path = context.path(key, path);
+    let shown = path.display();
+    match files::exists(&path) {
+        Err(FileError::Unreadable { source, .. }) => {
+            context.problem(key, format!("the file {shown} cannot be read: {source}"), None);
+        }
+        Err(FileError::NotAFile { kind, .. }) => {
+            context.problem(key, format!("{shown} is {kind}, must be a file"), None);
+        }
+        Err(err) => context.problem(key, err.to_string(), None),
+        Ok(None) => context.problem(key, format!("the file {shown} is empty"), None),
+        Ok(Some(())) => {}
+    }
+    path
+}
+
+/// Checks that `name` is one of a table's names.
+pub(super) fn check_reference(key: &[String], table: &str, name: &str, context: &mut Context<'_>) {
+    let names = context.names(table);
+    if !names.iter().any(|known| known == name) {
+        let fix = did_you_mean(name, names.iter().map(String::as_str))
+            .unwrap_or_else(|| format!("define it as [{table}.{name}], or name one that exists"));
+        context.problem(key, format!("there is no `{name}` among the {table}"), Some(fix));
+    }
+}
+
+/// Checks a name that becomes a metric label.
+pub(super) fn check_name(key: &[String], name: &str, context: &mut Context<'_>) {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    // Labels that begin with `_` are the gateway's own, such as `_none`.
+    if name.is_empty() || name.len() > 64 || name.starts_with('_') || !name.bytes().all(is_plain) {
+        let fix = "names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`".to_owned();
+        context.problem(key, format!("`{name}` is not a name"), Some(fix));
+    }
+}
+
+/// Reads a duration that must not be zero.
+pub(super) fn duration(key: &[String], text: &str, context: &mut Context<'_>) -> Duration {
+    let duration = duration_or_zero(key, text, context);
+    if duration.is_zero() && humantime::parse_duration(text).is_ok() {
+        context.problem(key, "must be longer than nothing", None);
+    }
+    duration
+}
+
+pub(super) fn duration_or_zero(key: &[String], text: &str, context: &mut Context<'_>) -> Duration {
+    let fix = || Some("write a number and a unit, such as `500ms`, `10s` or `2m`".to_owned());
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > MAX_DURATION => {
+            context.problem(key, format!("`{text}` is longer than a day"), fix());
+            MAX_DURATION
+        }
+        Ok(duration) => duration,
+        Err(_unreadable) => {
+            context.problem(key, format!("`{text}` is not a duration"), fix());
+            Duration::ZERO
+        }
+    }
+}
+
+/// Reads a number of bytes from 1 to `most`.
+pub(super) fn size(key: &[String], size: &SizeFile, most: u64, context: &mut Context<'_>) -> u64 {
+    let bytes = match size {
+        SizeFile::Bytes(bytes) => Some(*bytes),
+        SizeFile::Text(text) => parse_size(text),
+    };
+    match bytes {
+        Some(bytes) if (1..=most).contains(&bytes) => return bytes,
+        Some(bytes) => context.problem(key, format!("is {bytes} bytes, must be 1 to {most}"), None),
+        None => {
+            let fix = "write a number of bytes, or a number with `KiB` or `MiB`".to_owned();
+            context.problem(key, "is not a size", Some(fix));
+        }
+    }
+    most
+}
+
+/// Reads `scheme://host[:port]`. `plain_http` says where `http` may go. What is not a plain origin is not shown: it
+/// may be a connection string, or have a password in it.
+pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context: &mut Context<'_>) -> Option<Origin> {
+    if is_connection_string(text) {
+        let fix = "write the part after `Endpoint=`, and take the access key out of this configuration: put it into \
+                   a file and name that in a credential of kind `access_key`";
+        context.problem(key, "is a connection string, must be a URL", Some(fix.to_owned()));
+        return None;
+    }
+    let fix = || Some("write `https://host` or `https://host:port`".to_owned());
+    let Some((scheme, authority)) = text.split_once("://") else {
+        context.problem(key, "is not a URL", fix());
+        return None;
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.contains(['@', '/', '?', '#']) {
+        let fix = "write the scheme, the host and at most a port: no user, path or query".to_owned();
+        context.problem(key, "has more than an origin", Some(fix));
+        return None;
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        // The last colon of an IPv6 address without a port.
+        Some((_, rest)) if rest.ends_with(']') => (authority, None),
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let Some(host) = parse_host(host) else {
+        context.problem(key, format!("`{host}` is not a host"), fix());
+        return None;
+    };
+    let tls = match scheme.to_ascii_lowercase().as_str() {
+        "https" => true,
+        "http" => false,
+        _ => {
+            context.problem(key, "the scheme must be https", None);
+            return None;
+        }
+    };
+    if !tls && !plain_http.allows(&host) {
+        let fix = match plain_http {
+            PlainHttp::Never => "write https://; the identity library refuses anything else".to_owned(),
+            PlainHttp::Loopback | PlainHttp::OnHost => {
+                "write https://: a bearer token must not cross a network in the clear".to_owned()
             }
-        }
-        most
-    }
-
-    /// Reads `scheme://host[:port]`. `plain_http` says where `http` may go. What is not a plain origin is not shown: it
-    /// may be a connection string, or have a password in it.
-    pub(super) fn origin(&mut self, key: &[String], text: &str, plain_http: PlainHttp) -> Option<Origin> {
-        if is_connection_string(text) {
-            let fix = "write the part after `Endpoint=`, and take the access key out of this configuration: put it into \
-                       a file and name that in a credential of kind `access_key`";
-            self.problem(key, "is a connection string, must be a URL", Some(fix.to_owned()));
-            return None;
-        }
-        let fix = || Some("write `https://host` or `https://host:port`".to_owned());
-        let Some((scheme, authority)) = text.split_once("://") else {
-            self.problem(key, "is not a URL", fix());
-            return None;
         };
-        let authority = authority.strip_suffix('/').unwrap_or(authority);
-        if authority.contains(['@', '/', '?', '#']) {
-            let fix = "write the scheme, the host and at most a port: no user, path or query".to_owned();
-            self.problem(key, "has more than an origin", Some(fix));
-            return None;
-        }
-        let (host, port) = match authority.rsplit_once(':') {
-            // The last colon of an IPv6 address without a port.
-            Some((_, rest)) if rest.ends_with(']') => (authority, None),
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        };
-        let Some(host) = parse_host(host) else {
-            self.problem(key, format!("`{host}` is not a host"), fix());
-            return None;
-        };
-        let tls = match scheme.to_ascii_lowercase().as_str() {
-            "https" => true,
-            "http" => false,
-            _ => {
-                self.problem(key, "the scheme must be https", None);
-                return None;
+        let fact = match plain_http {
+            PlainHttp::Never => "the scheme is http".to_owned(),
+            PlainHttp::Loopback | PlainHttp::OnHost => {
+                format!("the scheme is http and `{host}` is not this host")
             }
         };
-        if !tls && !plain_http.allows(&host) {
-            let fix = match plain_http {
-                PlainHttp::Never => "write https://; the identity library refuses anything else".to_owned(),
-                PlainHttp::Loopback | PlainHttp::OnHost => {
-                    "write https://: a bearer token must not cross a network in the clear".to_owned()
-                }
-            };
-            let fact = match plain_http {
-                PlainHttp::Never => "the scheme is http".to_owned(),
-                PlainHttp::Loopback | PlainHttp::OnHost => {
-                    format!("the scheme is http and `{host}` is not this host")
-                }
-            };
-            self.problem(key, fact, Some(fix));
-            return None;
-        }
-        let port = match port {
-            None => Some(if tls { 443 } else { 80 }),
-            Some(port) => port.parse().ok().filter(|port: &u16| *port != 0),
-        };
-        let Some(port) = port else {
-            self.problem(key, "the port must be 1 to 65535", fix());
-            return None;
-        };
-        Some(Origin { tls, host, port })
+        context.problem(key, fact, Some(fix));
+        return None;
     }
+    let port = match port {
+        None => Some(if tls { 443 } else { 80 }),
+        Some(port) => port.parse().ok().filter(|port: &u16| *port != 0),
+    };
+    let Some(port) = port else {
+        context.problem(key, "the port must be 1 to 65535", fix());
+        return None;
+    };
+    Some(Origin { tls, host, port })
+}
 
-    /// Reads how many calls may pass.
-    pub(super) fn rate(&mut self, key: &[String], per_second: u32, burst: Option<u32>) -> Option<RateSettings> {
-        let mut number = |name: &str, number: u32| {
-            let found = NonZeroU32::new(number).filter(|number| number.get() <= MAX_RATE);
-            if found.is_none() {
-                let key: Vec<String> = key.iter().cloned().chain([name.to_owned()]).collect();
-                self.problem(&key, format!("is {number}, must be 1 to {MAX_RATE}"), None);
-            }
-            found
-        };
-        let (per_second, burst) =
-            (number("per_second", per_second), number("burst", burst.unwrap_or(per_second.max(1))));
-        Some(RateSettings { per_second: per_second?, burst: burst? })
-    }
-
-    /// Reads how many calls may be in work at once.
-    pub(super) fn max_requests(&mut self, key: &[String], number: Option<u32>) -> Option<usize> {
-        if number == Some(0) {
-            self.problem(key, "is 0, so no call could ever pass", Some("remove it for no limit".to_owned()));
+/// Reads how many calls may pass.
+pub(super) fn rate(
+    key: &[String],
+    per_second: u32,
+    burst: Option<u32>,
+    context: &mut Context<'_>,
+) -> Option<RateSettings> {
+    let mut number = |name: &str, number: u32| {
+        let found = NonZeroU32::new(number).filter(|number| number.get() <= MAX_RATE);
+        if found.is_none() {
+            let key: Vec<String> = key.iter().cloned().chain([name.to_owned()]).collect();
+            context.problem(&key, format!("is {number}, must be 1 to {MAX_RATE}"), None);
         }
-        number.map(|number| number.max(1) as usize)
-    }
+        found
+    };
+    let (per_second, burst) = (number("per_second", per_second), number("burst", burst.unwrap_or(per_second.max(1))));
+    Some(RateSettings { per_second: per_second?, burst: burst? })
+}
 
-    pub(super) fn networks(&mut self, key: &[String], texts: &[String]) -> Constraint<IpNet> {
-        let mut networks = Vec::with_capacity(texts.len());
-        for text in texts {
-            let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-            if network.is_none() {
-                let fix = "write an address or a network, such as `10.0.0.0/8`".to_owned();
-                self.problem(key, format!("`{text}` is not a network"), Some(fix));
-            }
-            networks.extend(network);
-        }
-        Constraint::OneOf(networks)
+/// Reads how many calls may be in work at once.
+pub(super) fn max_requests(key: &[String], number: Option<u32>, context: &mut Context<'_>) -> Option<usize> {
+    if number == Some(0) {
+        context.problem(key, "is 0, so no call could ever pass", Some("remove it for no limit".to_owned()));
     }
+    number.map(|number| number.max(1) as usize)
+}
 
-    pub(super) fn header_name(&mut self, key: &[String], text: &str) -> Option<HeaderName> {
-        let name = text.parse().ok();
-        if name.is_none() {
-            self.problem(key, format!("`{text}` is not a header name"), None);
+pub(super) fn networks(key: &[String], texts: &[String], context: &mut Context<'_>) -> Constraint<IpNet> {
+    let mut networks = Vec::with_capacity(texts.len());
+    for text in texts {
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        if network.is_none() {
+            let fix = "write an address or a network, such as `10.0.0.0/8`".to_owned();
+            context.problem(key, format!("`{text}` is not a network"), Some(fix));
         }
-        name
+        networks.extend(network);
     }
+    Constraint::OneOf(networks)
+}
 
-    pub(super) fn header_value(&mut self, key: &[String], text: &str) -> Option<HeaderValue> {
-        let value = text.parse().ok();
-        if value.is_none() {
-            self.problem(key, "is not a header value: it has control characters", None);
-        }
-        value
+pub(super) fn header_name(key: &[String], text: &str, context: &mut Context<'_>) -> Option<HeaderName> {
+    let name = text.parse().ok();
+    if name.is_none() {
+        context.problem(key, format!("`{text}` is not a header name"), None);
     }
+    name
+}
+
+pub(super) fn header_value(key: &[String], text: &str, context: &mut Context<'_>) -> Option<HeaderValue> {
+    let value = text.parse().ok();
+    if value.is_none() {
+        context.problem(key, "is not a header value: it has control characters", None);
+    }
+    value
+}
+
+/// Whether a path is what should stand in a file: a key or certificate in PEM, or a token. It must not be shown then.
+pub(super) fn is_content(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.contains(['\n', '\r']) || text.contains("-----BEGIN") || text.starts_with("eyJ")
 }
 
 /// Where plain HTTP may go.

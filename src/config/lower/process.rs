@@ -1,0 +1,50 @@
+//! The process: workers, caller connections, shutdown, logs.
+
+use super::context::{Context, key};
+use super::values;
+use crate::config::file::{ConfigFile, FormatFile};
+use crate::gateway::{LogFormat, LoggingSettings};
+use crate::serve::ServeSettings;
+
+/// The most workers that make sense on any machine.
+const MAX_WORKERS: u32 = 1024;
+
+pub(super) fn lower_serve(file: &ConfigFile, context: &mut Context<'_>) -> ServeSettings {
+    if file.limits.max_connections == 0 {
+        context.problem(&key(&["limits", "max_connections"]), "is 0, must be 1 or more", None);
+    }
+    if file.process.workers > MAX_WORKERS {
+        let fact = format!("is {}, must be {MAX_WORKERS} at most", file.process.workers);
+        context.problem(&key(&["process", "workers"]), fact, Some("0 means one per core".to_owned()));
+    }
+    ServeSettings {
+        workers: file.process.workers as usize,
+        max_connections: file.limits.max_connections as usize,
+        header_read_timeout: values::duration(&key(&["timeouts", "idle"]), &file.timeouts.idle, context),
+        write_timeout: values::duration(&key(&["timeouts", "write"]), &file.timeouts.write, context),
+        drain_delay: values::duration_or_zero(&key(&["shutdown", "delay"]), &file.shutdown.delay, context),
+        drain_timeout: values::duration(&key(&["shutdown", "timeout"]), &file.shutdown.timeout, context),
+    }
+}
+
+pub(super) fn lower_logging(file: &ConfigFile, context: &mut Context<'_>) -> LoggingSettings {
+    let logging = &file.logging;
+    if let Err(err) = logging.filter.parse::<tracing_subscriber::filter::targets::Targets>() {
+        let fix =
+            "write a level (`error`, `warn`, `info`, `debug`, `trace`) or `info,signalr_gateway=debug`".to_owned();
+        context.problem(
+            &key(&["logging", "filter"]),
+            format!("`{}` is not a filter: {err}", logging.filter),
+            Some(fix),
+        );
+    }
+    LoggingSettings {
+        filter: logging.filter.clone(),
+        format: match logging.format {
+            FormatFile::Auto => LogFormat::Auto,
+            FormatFile::Text => LogFormat::Text,
+            FormatFile::Json => LogFormat::Json,
+        },
+        failures_per_second: logging.failures_per_second,
+    }
+}

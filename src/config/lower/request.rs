@@ -1,0 +1,113 @@
+//! What happens to every request: limits, deadlines, retries, idempotency keys, the log line.
+
+use super::context::{Context, key};
+use super::values;
+use crate::config::file::{AccessFile, ConfigFile, IdempotencyFile, LoggingFile, MessageRetryFile, RetryFile};
+use crate::config::problem::Origin;
+use crate::delivery::{DeliverySettings, IdempotencySettings, MessageRetry, RetrySettings};
+use crate::limits::QueueSettings;
+use crate::proxy::{AccessLog, ProxySettings};
+
+/// What the connection's read buffer leaves room for.
+const MAX_HEADER: u64 = 64 * 1024;
+/// Source: Azure SignalR Service, REST API reference: a message has 1 MB at most.
+const SERVICE_MAX_BODY: u64 = 1024 * 1024;
+/// A request body is kept until it is answered, so this bounds memory.
+const MAX_BODY: u64 = 64 * 1024 * 1024;
+/// More than any machine has.
+const MAX_BODY_MEMORY: u64 = 1 << 40;
+/// More than anybody would wait for.
+const MAX_ATTEMPTS: u32 = 10;
+/// Bounds memory.
+const MAX_KEYS: u32 = 1_000_000;
+
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettings {
+    let (limits, timeouts) = (&file.limits, &file.timeouts);
+    let (request_key, try_key) = (key(&["timeouts", "request"]), key(&["timeouts", "try"]));
+    let request_timeout = values::duration(&request_key, &timeouts.request, context);
+    let mut try_timeout = values::duration(&try_key, &timeouts.attempt, context);
+    if try_timeout > request_timeout && !request_timeout.is_zero() && !context.is_invalid(&request_key) {
+        if context.origin_of(&try_key) == Some(Origin::Default) {
+            try_timeout = request_timeout;
+            context.decided.push((try_key.join("."), timeouts.request.clone().into()));
+        } else {
+            let fact = format!("`{}` is longer than timeouts.request (`{}`)", timeouts.attempt, timeouts.request);
+            context.problem(&try_key, fact, Some("an attempt is part of a request".to_owned()));
+        }
+    }
+    let max_header = values::size(&key(&["limits", "max_header"]), &limits.max_header, MAX_HEADER, context);
+    let max_body_bytes = values::size(&key(&["limits", "max_body"]), &limits.max_body, MAX_BODY, context);
+    if max_body_bytes > SERVICE_MAX_BODY {
+        context.warning(&key(&["limits", "max_body"]), "the service itself refuses bodies over 1 MiB", None);
+    }
+    let body_memory = values::size(&key(&["limits", "body_memory"]), &limits.body_memory, MAX_BODY_MEMORY, context);
+    if body_memory < max_body_bytes {
+        let fact = format!("is {body_memory} bytes, must be at least limits.max_body ({max_body_bytes})");
+        context.problem(
+            &key(&["limits", "body_memory"]),
+            fact,
+            Some("else the largest body could never be kept".to_owned()),
+        );
+    }
+    ProxySettings {
+        max_body_bytes,
+        body_memory,
+        request_timeout,
+        delivery: DeliverySettings {
+            max_header_bytes: usize::try_from(max_header).unwrap_or(usize::MAX),
+            try_timeout,
+            queue: QueueSettings {
+                length: limits.queue as usize,
+                time: values::duration(&key(&["limits", "queue_time"]), &limits.queue_time, context),
+            },
+            retry: retry(file, context),
+            idempotency: idempotency(&file.idempotency, context),
+        },
+        forward_client_address: file.forwarding.client_address,
+        access_log: access_log(file, context),
+    }
+}
+
+fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {
+    let LoggingFile { access, access_percent, .. } = file.logging;
+    if access_percent > 100 {
+        let fact = format!("is {access_percent}, must be 100 at most");
+        context.problem(&key(&["logging", "access_percent"]), fact, Some("100 logs each request".to_owned()));
+    }
+    match access {
+        AccessFile::All => AccessLog::Sampled { percent: access_percent },
+        AccessFile::Failures => AccessLog::Failures,
+        AccessFile::Off => AccessLog::Off,
+    }
+}
+
+fn idempotency(file: &IdempotencyFile, context: &mut Context<'_>) -> IdempotencySettings {
+    if !(1..=MAX_KEYS).contains(&file.keys) {
+        let fact = format!("is {}, must be 1 to {MAX_KEYS}", file.keys);
+        context.problem(&key(&["idempotency", "keys"]), fact, None);
+    }
+    IdempotencySettings {
+        keep: values::duration(&key(&["idempotency", "keep"]), &file.keep, context),
+        keys: file.keys as usize,
+    }
+}
+
+fn retry(file: &ConfigFile, context: &mut Context<'_>) -> RetrySettings {
+    let RetryFile { messages, attempts, budget_percent } = file.retry;
+    if !(1..=MAX_ATTEMPTS).contains(&attempts) {
+        let fix = "1 means that nothing is repeated".to_owned();
+        context.problem(&key(&["retry", "attempts"]), format!("is {attempts}, must be 1 to {MAX_ATTEMPTS}"), Some(fix));
+    }
+    if budget_percent > 100 {
+        context.problem(&key(&["retry", "budget_percent"]), format!("is {budget_percent}, must be 100 at most"), None);
+    }
+    RetrySettings {
+        messages: match messages {
+            MessageRetryFile::Never => MessageRetry::Never,
+            MessageRetryFile::Sdk => MessageRetry::Sdk,
+        },
+        attempts,
+        // At most 100, so exact.
+        budget: f32::from(u16::try_from(budget_percent).unwrap_or(u16::MAX)) / 100.0,
+    }
+}
