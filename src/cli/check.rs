@@ -1,6 +1,6 @@
 //! `check`: everything `run` does up to the first network I/O.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -53,16 +53,19 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 })
             })
             .collect();
-        let warnings: Vec<_> = loaded.warnings.iter().chain(&remarks).map(problem).collect();
-        let found: Vec<_> = problems.iter().map(problem).collect();
+        let warnings: Vec<_> = loaded.warnings.iter().map(problem).chain(remarks.iter().map(finding)).collect();
+        let found: Vec<_> = problems.iter().map(finding).collect();
         let (hash, ok) = (&loaded.settings.hash, problems.is_empty());
         print(format_args!(
             "{:#}",
             json!({ "ok": ok, "hash": hash, "settings": effective, "warnings": warnings, "problems": found })
         ))?;
     } else {
-        for warning in loaded.warnings.iter().chain(&remarks) {
+        for warning in &loaded.warnings {
             eprint(format_args!("warning: {warning}"));
+        }
+        for remark in &remarks {
+            eprint(format_args!("warning: {remark}"));
         }
         for problem in &problems {
             eprint(format_args!("error: {problem}"));
@@ -82,8 +85,20 @@ pub(super) fn problems_to_json(err: &ConfigError) -> anyhow::Result<Outcome> {
 /// What is wrong with the files that credentials are read from. `run` starts all the same and reads them again when they
 /// change; until then, calls that need such a credential are answered 503.
 struct Findings {
-    problems: Vec<Problem>,
-    remarks: Vec<Problem>,
+    problems: Vec<Finding>,
+    remarks: Vec<Finding>,
+}
+
+/// A finding about a file. Its text says what to do.
+struct Finding {
+    key: String,
+    fact: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.fact)
+    }
 }
 
 /// Builds what `run` would build, reads what it would read, and drops it.
@@ -99,13 +114,13 @@ fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
                 Endpoint::build(endpoint, bearer, metrics.endpoints()).map_err(usage)?;
             }
         }
-        let of_listener = |fact| Problem { key: "listeners".to_owned(), fact, origin: None, fix: None };
+        let of_listener = |fact| Finding { key: "listeners".to_owned(), fact };
         let mut findings =
             Findings { problems: Vec::new(), remarks: of_listeners.into_iter().map(of_listener).collect() };
         for credential in &settings.credentials {
             let Some(Inspection { problem, remarks }) = credentials.inspect(&credential.name).await else { continue };
             let key = format!("credentials.{}", credential.name);
-            let finding = |fact| Problem { key: key.clone(), fact, origin: None, fix: None };
+            let finding = |fact| Finding { key: key.clone(), fact };
             findings.problems.extend(problem.map(|problem| finding(in_one_line(&problem))));
             findings.remarks.extend(remarks.into_iter().map(finding));
         }
@@ -120,6 +135,10 @@ fn problem(problem: &Problem) -> serde_json::Value {
         "origin": problem.origin.as_ref().map(ToString::to_string),
         "hint": problem.fix,
     })
+}
+
+fn finding(Finding { key, fact }: &Finding) -> serde_json::Value {
+    json!({ "key": key, "fact": fact, "origin": null, "hint": null })
 }
 
 fn table(loaded: &Loaded, is_ready: bool) -> String {

@@ -99,6 +99,11 @@ const SECRETS: [&str; 2] = ["accesskey", "clientsecret"];
 /// Those that say as whom to call.
 const IDENTITY: [&str; 6] = ["accesskey", "clientid", "tenantid", "clientsecret", "clientcert", "clientcertpath"];
 
+const AS_IN_PORTAL: &str = "copy the connection string from the resource's page in the Azure portal";
+const COPY_FROM_APP: &str = "copy it from the app registration's page in the Azure portal";
+const CUT_SECRET: &str = "if it belongs to the secret, which a connection string cannot carry with a `;` in it, put the secret \
+                          into a file and name that in the configuration; remove it otherwise";
+
 /// Whether a key is one of a connection string.
 pub(super) fn is_key(text: &str) -> bool {
     KEYS.iter().any(|key| key.eq_ignore_ascii_case(text.trim()))
@@ -119,29 +124,45 @@ fn shown(key: &str) -> String {
     }
 }
 
-/// Reads a connection string, or says everything that is wrong with it. Shows no value: any could be the secret.
-pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<String>> {
+/// A problem of a connection string. Shows no value: any could be the secret.
+#[derive(Debug)]
+pub(super) struct Fault {
+    /// What is the case.
+    pub(super) fact: String,
+    /// What to do.
+    pub(super) fix: String,
+}
+
+impl Fault {
+    fn new(fact: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { fact: fact.into(), fix: fix.into() }
+    }
+}
+
+/// Parses a connection string, or returns every problem that it has.
+pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<Fault>> {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let parts = split(text, &mut problems, &mut warnings);
     let (endpoint, port) = (parts.get("endpoint"), port(&parts, &mut problems));
     let endpoint = match endpoint.map(|endpoint| Url::parse(endpoint, port)) {
         Some(Some(endpoint)) => Some(endpoint),
         Some(None) => {
-            problems.push("`Endpoint` is not `https://host`, with a port at most".to_owned());
+            problems.push(Fault::new("`Endpoint` is not `https://host`, with a port at most", AS_IN_PORTAL));
             None
         }
         None => {
-            problems.push("`Endpoint` is missing".to_owned());
+            problems.push(Fault::new("`Endpoint` is missing", AS_IN_PORTAL));
             None
         }
     };
     let server = parts.get("serverendpoint").map(|server| Url::parse(server, None));
     if matches!(server, Some(None)) {
-        problems
-            .push("`ServerEndpoint` is not `https://host`, with a port at most: paths are not taken here".to_owned());
+        let fact = "`ServerEndpoint` is not `https://host`, with a port at most";
+        problems.push(Fault::new(fact, "remove the path, which an endpoint's URL cannot have here"));
     }
     if parts.get("version").is_some_and(|version| !is_version(version)) {
-        problems.push("`Version` is not 1.0 or another version that begins with `1.`".to_owned());
+        let fact = "`Version` is not 1.0 or another version that begins with `1.`";
+        problems.push(Fault::new(fact, "write Version=1.0, or remove it"));
     }
     let mut notes = notes(&parts);
     let auth = auth(&parts, &mut problems, &mut notes);
@@ -150,9 +171,8 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<String>> {
     if let Some(url) = &url
         && !url.is_safe()
     {
-        problems.push(
-            "the URL is http and its host is not this one: a token must not cross a network in the clear".to_owned(),
-        );
+        let fact = "the URL is http and its host is not this one";
+        problems.push(Fault::new(fact, "write https://: a token must not cross a network in the clear"));
     }
     match (endpoint, url, auth) {
         (Some(endpoint), Some(url), Some(auth)) if problems.is_empty() => {
@@ -162,34 +182,30 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<String>> {
     }
 }
 
-fn split<'a>(text: &'a str, problems: &mut Vec<String>, warnings: &mut Vec<String>) -> Parts<'a> {
+fn split<'a>(text: &'a str, problems: &mut Vec<Fault>, warnings: &mut Vec<String>) -> Parts<'a> {
     let mut parts: Vec<(String, &str)> = Vec::new();
     // The secret that what follows may belong to.
     let mut secret: Option<String> = None;
     for (index, part) in text.split(';').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty()) {
         let number = index + 1;
-        let may_belong = secret.as_ref().map(|secret| {
-            format!(
-                " and follows `{secret}`: if it belongs to the secret, which no connection string can carry with a `;` in it, put \
-                 the secret into a file and name that in the configuration; remove it otherwise"
-            )
-        });
+        let follows_secret = secret.as_ref().map(|secret| format!(" and follows `{secret}`"));
         let Some((key, value)) = part.split_once('=') else {
-            problems.push(format!("part {number} has no `=`{}", may_belong.unwrap_or_default()));
+            let fix = if follows_secret.is_some() { CUT_SECRET } else { "write KEY=VALUE, or remove it" };
+            problems.push(Fault::new(format!("part {number} has no `=`{}", follows_secret.unwrap_or_default()), fix));
             continue;
         };
         let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
         let name = shown(&key);
         if !is_key(&key) {
-            let fact = format!("part {number}, `{name}`, is no key of a connection string");
-            match may_belong {
-                Some(may_belong) => problems.push(fact + &may_belong),
+            let fact = format!("part {number}, `{name}`, is not a key of a connection string");
+            match follows_secret {
+                Some(follows_secret) => problems.push(Fault::new(fact + &follows_secret, CUT_SECRET)),
                 None => warnings.push(fact + " and is left out"),
             }
             continue;
         }
         if parts.iter().any(|(known, _)| *known == key) {
-            problems.push(format!("`{name}` stands there twice"));
+            problems.push(Fault::new(format!("`{name}` is there twice"), "keep one of them"));
         }
         if value.is_empty() {
             warnings.push(format!("`{name}` is empty and is left out"));
@@ -226,11 +242,11 @@ fn left_out(parts: &Parts<'_>, auth: &Auth) -> Vec<String> {
     left_out
 }
 
-fn port(parts: &Parts<'_>, problems: &mut Vec<String>) -> Option<u16> {
+fn port(parts: &Parts<'_>, problems: &mut Vec<Fault>) -> Option<u16> {
     let port = parts.get("port")?;
     let parsed = port.parse().ok().filter(|port| *port != 0);
     if parsed.is_none() {
-        problems.push("`Port` is not 1 to 65535".to_owned());
+        problems.push(Fault::new("`Port` is not 1 to 65535", "write a port number, or remove it"));
     }
     parsed
 }
@@ -253,11 +269,11 @@ fn notes(parts: &Parts<'_>) -> Vec<String> {
     notes
 }
 
-fn auth(parts: &Parts<'_>, problems: &mut Vec<String>, notes: &mut Vec<String>) -> Option<Auth> {
-    let id = |key: &str, problems: &mut Vec<String>, shown: &str| {
+fn auth(parts: &Parts<'_>, problems: &mut Vec<Fault>, notes: &mut Vec<String>) -> Option<Auth> {
+    let id = |key: &str, problems: &mut Vec<Fault>, shown: &str| {
         let id = parts.get(key)?;
         if !(is_guid(id) || (key == "tenantid" && is_domain(id))) {
-            problems.push(format!("`{shown}` is not a GUID"));
+            problems.push(Fault::new(format!("`{shown}` is not a GUID"), COPY_FROM_APP));
         }
         Some(id.to_owned())
     };
@@ -287,7 +303,8 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<String>, notes: &mut Vec<String>) 
                 let known = "azure, azure.msi and azure.app";
                 let why = if other.is_empty() { "and there is no `AuthType`" } else { "and the `AuthType` is none of" };
                 let known = if other.is_empty() { String::new() } else { format!(" {known}") };
-                problems.push(format!("`AccessKey` is missing, {why}{known}"));
+                let fix = "add the AccessKey, or AuthType=azure.msi or azure.app for a token";
+                problems.push(Fault::new(format!("`AccessKey` is missing, {why}{known}"), fix));
             }
             key.map(|key| Auth::AccessKey(Secret::new(key.to_owned())))
         }
@@ -296,13 +313,13 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<String>, notes: &mut Vec<String>) 
 
 fn app(
     parts: &Parts<'_>,
-    problems: &mut Vec<String>,
-    id: impl Fn(&str, &mut Vec<String>, &str) -> Option<String>,
+    problems: &mut Vec<Fault>,
+    id: impl Fn(&str, &mut Vec<Fault>, &str) -> Option<String>,
 ) -> Option<Auth> {
     let mut needed = |key: &str, shown: &str| {
         let found = id(key, problems, shown);
         if found.is_none() {
-            problems.push(format!("`{shown}` is missing, which an app needs"));
+            problems.push(Fault::new(format!("`{shown}` is missing, which an app needs"), COPY_FROM_APP));
         }
         found
     };
@@ -312,7 +329,8 @@ fn app(
         (Some(secret), _) => Some(Proof::Secret(Secret::new(secret.to_owned()))),
         (None, Some(path)) => Some(Proof::Certificate(path.to_owned())),
         (None, None) => {
-            problems.push("`ClientSecret` or `clientCert` is missing, which an app needs".to_owned());
+            let fact = "`ClientSecret` or `clientCert` is missing, which an app needs";
+            problems.push(Fault::new(fact, "add the app's secret, or the path of its certificate"));
             None
         }
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::connection_string::{Auth, ConnectionString, Proof, is_key, parse};
+use super::connection_string::{Auth, ConnectionString, Fault, Proof, is_key, parse};
 use super::problem::{ConfigError, Origin, Problem};
 use crate::credential::Secret;
 
@@ -44,9 +44,9 @@ struct Endpoint {
 /// # Errors
 /// [`ConfigError`] with everything that is wrong with any of them.
 pub fn from_connection_strings(text: &str, place: &Path, folder: Option<&Path>) -> Result<Conversion, ConfigError> {
-    let problem = |key: &str, fact: String, line| {
+    let problem = |key: &str, fact: String, fix: String, line| {
         let origin = Some(Origin::File(place.to_owned(), line));
-        Problem { key: key.to_owned(), fact, origin, fix: None }
+        Problem { key: key.to_owned(), fact, origin, fix }
     };
     let text = text.trim_start_matches('\u{feff}');
     let json: Option<serde_json::Value> =
@@ -55,20 +55,24 @@ pub fn from_connection_strings(text: &str, place: &Path, folder: Option<&Path>) 
     match &json {
         Some(json) => in_json(json, String::new(), &mut found),
         None if text.trim_start().starts_with('{') => {
-            let fact = "is not valid JSON; comments are not".to_owned();
-            return Err(ConfigError::one(problem("", fact, None)));
+            let fact = "is not valid JSON".to_owned();
+            let fix = "correct it; JSON has no comments and no comma after the last entry".to_owned();
+            return Err(ConfigError::one(problem("", fact, fix, None)));
         }
         None => found.extend(in_lines(text)),
     }
     if found.is_empty() {
         let fact = "has no connection string, such as `Endpoint=https://…;AccessKey=…;Version=1.0;`".to_owned();
-        return Err(ConfigError::one(problem("", fact, None)));
+        let fix = "write one a line, as NAME=VALUE, or give an appsettings.json".to_owned();
+        return Err(ConfigError::one(problem("", fact, fix, None)));
     }
     let mut problems = Vec::new();
     let (mut endpoints, mut names) = (Vec::new(), BTreeSet::new());
     for Found { key, text, line } in &found {
         match parse(text) {
-            Err(facts) => problems.extend(facts.into_iter().map(|fact| problem(key, fact, *line))),
+            Err(faults) => {
+                problems.extend(faults.into_iter().map(|Fault { fact, fix }| problem(key, fact, fix, *line)))
+            }
             Ok(read) => {
                 let (name, is_secondary) = name_of(key, &read.host);
                 let name = unique(&name, &mut names);

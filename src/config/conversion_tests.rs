@@ -165,21 +165,36 @@ fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
     assert_eq!(
         report,
         "the configuration has 15 problems
-`AccessKey` stands there twice (strings:1)
+`AccessKey` is there twice (strings:1)
+  hint: keep one of them
 one: part 4 has no `=` (strings:2)
+  hint: write KEY=VALUE, or remove it
 one: `Port` is not 1 to 65535 (strings:2)
+  hint: write a port number, or remove it
 one: `Endpoint` is not `https://host`, with a port at most (strings:2)
+  hint: copy the connection string from the resource's page in the Azure portal
 one: `Version` is not 1.0 or another version that begins with `1.` (strings:2)
+  hint: write Version=1.0, or remove it
 one: `AccessKey` is missing, and there is no `AuthType` (strings:2)
+  hint: add the AccessKey, or AuthType=azure.msi or azure.app for a token
 two: `TenantId` is missing, which an app needs (strings:3)
+  hint: copy it from the app registration's page in the Azure portal
 two: `ClientId` is not a GUID (strings:3)
+  hint: copy it from the app registration's page in the Azure portal
 two: `ClientSecret` or `clientCert` is missing, which an app needs (strings:3)
-three: `ServerEndpoint` is not `https://host`, with a port at most: paths are not taken here (strings:4)
+  hint: add the app's secret, or the path of its certificate
+three: `ServerEndpoint` is not `https://host`, with a port at most (strings:4)
+  hint: remove the path, which an endpoint's URL cannot have here
 three: `ClientId` is not a GUID (strings:4)
-three: the URL is http and its host is not this one: a token must not cross a network in the clear (strings:4)
+  hint: copy it from the app registration's page in the Azure portal
+three: the URL is http and its host is not this one (strings:4)
+  hint: write https://: a token must not cross a network in the clear
 `Endpoint` is missing (strings:5)
+  hint: copy the connection string from the resource's page in the Azure portal
 four: `AccessKey` is missing, and the `AuthType` is none of azure, azure.msi and azure.app (strings:6)
-four: the URL is http and its host is not this one: a token must not cross a network in the clear (strings:6)"
+  hint: add the AccessKey, or AuthType=azure.msi or azure.app for a token
+four: the URL is http and its host is not this one (strings:6)
+  hint: write https://: a token must not cross a network in the clear"
     );
     assert!(!report.contains("hunter"), "{report}");
     for nothing in ["", "# nothing\n", "{}"] {
@@ -205,9 +220,9 @@ fn nothing_is_left_out_in_silence_and_a_secret_is_never_cut() {
     for (text, warning) in [
         (
             "Endpoint=https://a.example;Foo=x;AccessKey=k",
-            "part 2, `foo`, is no key of a connection string and is left out",
+            "part 2, `foo`, is not a key of a connection string and is left out",
         ),
-        ("Endpoint=https://a.example;F\u{1c}o=x;AccessKey=k", "part 2, `f…`, is no key"),
+        ("Endpoint=https://a.example;F\u{1c}o=x;AccessKey=k", "part 2, `f…`, is not a key"),
         ("Endpoint=https://a.example;AccessKey=\"k\"", "`AccessKey` begins with a quote"),
         ("Endpoint=https://a.example;Port=;AccessKey=k", "`Port` is empty and is left out"),
         (

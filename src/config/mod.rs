@@ -72,7 +72,9 @@ pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, Conf
         // What does not fit is gone, so this is a fault of ours; the report so far is still the better help. What the
         // library says is left out: it quotes values, which may be secrets.
         let fact = "cannot be read".to_owned();
-        let last = Problem { key: err.path.join("."), fact, origin: None, fix: None };
+        let fix =
+            "check the value against `signalr-gateway schema`, and report this as a bug of signalr-gateway".to_owned();
+        let last = Problem { key: err.path.join("."), fact, origin: None, fix };
         ConfigError { problems: problems.iter().cloned().chain([last]).collect() }
     })?;
     let mut context = lower::Context::new(&merged, invalid, &sources.environment, sources.folder());
@@ -138,9 +140,5 @@ fn collect(merged: &Merged, value: &Value, path: &mut Vec<String>, leaves: &mut 
     }
 }
 
-#[cfg(test)]
-mod advice_tests;
-#[cfg(test)]
-mod rehearsal_tests;
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,8 @@ pub struct Problem {
     pub fact: String,
     /// Where it stands; `None` if nothing stands anywhere.
     pub origin: Option<Origin>,
-    /// What to do, where the fact does not say it.
-    pub fix: Option<String>,
+    /// What to do.
+    pub fix: String,
 }
 
 /// Where a value comes from.
@@ -51,10 +51,7 @@ impl fmt::Display for Problem {
         if let Some(origin) = &self.origin {
             write!(f, " ({origin})")?;
         }
-        if let Some(fix) = &self.fix {
-            write!(f, "\n  hint: {fix}")?;
-        }
-        Ok(())
+        write!(f, "\n  hint: {}", self.fix)
     }
 }
 

@@ -83,7 +83,7 @@ impl Sources {
         let Some(path) = &self.file else { return Ok(None) };
         let shown = path.display();
         let problem = |fact: String, fix: &str| {
-            ConfigError::one(Problem { key: String::new(), fact, origin: None, fix: Some(fix.to_owned()) })
+            ConfigError::one(Problem { key: String::new(), fact, origin: None, fix: fix.to_owned() })
         };
         let path_fix = "give the path of a TOML file with --config";
         let unreadable =
@@ -192,7 +192,8 @@ fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigEr
     let message = redact::prose(&err.message().replace('\n', "; "), &redact::Sent::default());
     let fact = format!("the file is not valid TOML: {message}");
     let line = err.span().and_then(|span| line_of(text, span.start));
-    ConfigError::one(Problem { key: String::new(), fact, origin: Some(Origin::File(path.to_owned(), line)), fix: None })
+    let (origin, fix) = (Some(Origin::File(path.to_owned(), line)), "correct the line".to_owned());
+    ConfigError::one(Problem { key: String::new(), fact, origin, fix })
 }
 
 fn line_of(text: &str, offset: usize) -> Option<usize> {

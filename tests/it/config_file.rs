@@ -128,7 +128,7 @@ async fn warns_of_an_unknown_environment_variable_and_ignores_it() {
     let finished = check(("SIGNALR_GATEWAY_VERSION", "1.2")).await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(
-        finished.stderr.contains("SIGNALR_GATEWAY_VERSION: is no key of the configuration and is ignored"),
+        finished.stderr.contains("SIGNALR_GATEWAY_VERSION: is not a configuration key and is ignored"),
         "{finished:?}"
     );
     let finished = check(("SIGNALR_GATEWAY_FORWARDING__CLIENT_ADDRESS", "True")).await;

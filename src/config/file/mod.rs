@@ -4,6 +4,7 @@
 mod credential;
 mod endpoint;
 mod listener;
+mod one_or_many;
 mod process;
 mod request;
 mod route;
@@ -19,6 +20,7 @@ pub(crate) use credential::{
 };
 pub(crate) use endpoint::{EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 pub(crate) use listener::{AdminFile, ListenerFile};
+pub(crate) use one_or_many::OneOrMany;
 pub(crate) use process::{AccessFile, FormatFile, LoggingFile, ProcessFile, ShutdownFile};
 pub(crate) use request::{
     ForwardingFile, IdempotencyFile, LimitsFile, MessageRetryFile, RetryFile, SizeFile, TimeoutsFile,
@@ -67,23 +69,4 @@ pub(crate) struct ConfigFile {
     pub(crate) process: ProcessFile,
     /// Logs, which go to stderr.
     pub(crate) logging: LoggingFile,
-}
-
-/// One value, or a list of them.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum OneOrMany<T> {
-    /// One.
-    One(T),
-    /// A list.
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    pub(crate) fn as_slice(&self) -> &[T] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
 }

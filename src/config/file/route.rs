@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OneOrMany;
+use super::one_or_many::OneOrMany;
 
 /// A route.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]

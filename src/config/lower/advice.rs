@@ -30,7 +30,7 @@ fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
             let fix = "name the networks of its callers in `clients`, or allow them on a listener of their own at \
                        127.0.0.1 or a Unix socket"
                 .to_owned();
-            context.warning(&key(&["listeners", &listener.name, "operations"]), fact, Some(fix));
+            context.warning(&key(&["listeners", &listener.name, "operations"]), fact, fix);
         }
     }
 }
@@ -50,13 +50,12 @@ fn routes_without_execute(file: &ConfigFile, settings: &Settings, context: &mut 
         let names = route.matches.operation.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
         if names.iter().any(|name| name == "messages") && !is_decided {
             let fix =
-                "write operation = [\"messages\", \"execute\"], or name `execute` in the route that is to take it"
-                    .to_owned();
-            context.warning(&at, "`messages` no longer has `:execute`, so this route does not take it", Some(fix));
+                "write operation = [\"messages\", \"execute\"], or name `execute` in the route that is to take it";
+            context.warning(&at, "`messages` no longer has `:execute`, so this route does not take it", fix);
         }
         if operations(route) == OperationSet::EXECUTE && !is_let_in {
-            let fix = "add `execute` to the `operations` of a listener".to_owned();
-            context.warning(&at, "no listener allows `execute`, so this route takes no call", Some(fix));
+            let fix = "add `execute` to the `operations` of a listener";
+            context.warning(&at, "no listener allows `execute`, so this route takes no call", fix);
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn lower(
                     "add client_id, object_id or resource_id: only a user-assigned identity can be trusted by an app \
                            registration"
                         .to_owned();
-                context.problem(at, "names no managed identity", Some(fix));
+                context.problem(at, "names no managed identity", fix);
             }
             let audience = lower_audience(&below(at, "audience"), audience.as_deref(), cloud, context);
             Some(AssertionSettings::ManagedIdentity { identity, audience })
@@ -68,9 +68,9 @@ pub(super) fn lower(
             let service_account = service_account.as_deref().unwrap_or("default");
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@.-_".contains(&byte);
             if service_account.is_empty() || !service_account.bytes().all(is_plain) {
-                let fix = "write its e-mail address, or leave it out for the default one".to_owned();
+                let fix = "write its e-mail address, or leave it out for the default one";
                 let fact = format!("`{service_account}` is not a service account");
-                context.problem(&below(at, "service_account"), fact, Some(fix));
+                context.problem(&below(at, "service_account"), fact, fix);
             }
             let endpoint = metadata_endpoint.as_deref().unwrap_or(GCP_METADATA);
             let endpoint = values::origin(&below(at, "metadata_endpoint"), endpoint, PlainHttp::OnHost, context);
@@ -96,8 +96,8 @@ fn azure_pipelines(
     context: &mut Context<'_>,
 ) -> Option<AssertionSettings> {
     if !is_guid(service_connection) {
-        let fix = "copy it from the address of the service connection's page: …?resourceId=".to_owned();
-        context.problem(&below(at, "service_connection"), "is not a GUID", Some(fix));
+        let fix = "copy it from the address of the service connection's page: …?resourceId=";
+        context.problem(&below(at, "service_connection"), "is not a GUID", fix);
     }
     is_set(at, "SYSTEM_OIDCREQUESTURI", "run the gateway as a step of a job of Azure Pipelines", context);
     let access_token = if let Some(file) = access_token {
@@ -135,7 +135,7 @@ fn oauth2(at: &Key, file: &AssertionFile, context: &mut Context<'_>) -> Option<O
     let parameters = lower_parameters(&below(at, "parameters"), parameters, context);
     let ca_file = lower_ca(at, ca_file.as_deref(), context);
     if client_id.is_empty() {
-        context.problem(&below(at, "client_id"), "is empty", None);
+        context.problem(&below(at, "client_id"), "is empty", "write the client id that the provider knows");
     }
     Some(OAuth2Settings {
         token_url: token_url?,
@@ -162,8 +162,8 @@ fn lower_parameters(
     context: &mut Context<'_>,
 ) -> Vec<(String, String)> {
     for name in parameters.keys().filter(|name| OWN_PARAMETERS.contains(&name.as_str())) {
-        let fix = "it has a key of its own, or is the gateway's to say".to_owned();
-        context.problem(&below(at, name), "is not one of the extra parameters", Some(fix));
+        let fix = "it has a key of its own, or is the gateway's to say";
+        context.problem(&below(at, name), "is not one of the extra parameters", fix);
     }
     for (name, value) in parameters {
         let shown = redact::parameter(name, value);
@@ -177,8 +177,8 @@ fn lower_url(key: &Key, text: &str, context: &mut Context<'_>) -> Option<String>
     let uri = text.parse::<Uri>().ok().filter(|_| !text.contains(['#', '@']));
     let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
     let Some((scheme, authority)) = parts else {
-        let fix = "write `https://host/path`: no user and no fragment".to_owned();
-        context.problem(key, "is not a URL", Some(fix));
+        let fix = "write `https://host/path`: no user and no fragment";
+        context.problem(key, "is not a URL", fix);
         return None;
     };
     values::origin(key, &format!("{scheme}://{authority}"), PlainHttp::Loopback, context)?;
@@ -196,10 +196,9 @@ fn command(
     let timeout_key = below(at, "timeout");
     let timeout = values::duration(&timeout_key, timeout.unwrap_or(COMMAND_TIMEOUT), context);
     if timeout > MAX_COMMAND_TIMEOUT {
-        let fix =
-            "let a timer run a slower program, and name the file that it writes with `source = \"file\"`".to_owned();
+        let fix = "let a timer run a slower program, and name the file that it writes with `source = \"file\"`";
         let fact = format!("is longer than {}", humantime::format_duration(MAX_COMMAND_TIMEOUT));
-        context.problem(&timeout_key, fact, Some(fix));
+        context.problem(&timeout_key, fact, fix);
     }
     let environment: Vec<String> = match environment {
         Some(names) => names.to_vec(),
@@ -208,17 +207,16 @@ fn command(
     for name in &environment {
         if name.is_empty() || name.contains(['=', '\0']) {
             // Not shown: it may be a value, which may be secret.
-            let fix = "write the names alone; the values are the gateway's own".to_owned();
-            context.problem(&below(at, "environment"), "has something that is no name of a variable", Some(fix));
+            let fix = "write the names alone; the values are the gateway's own";
+            context.problem(&below(at, "environment"), "has something that is no name of a variable", fix);
         }
     }
     let shown = redact::arguments(argv);
     context.decided.push((argv_key.join("."), shown.into()));
     let Some((program, arguments)) = argv.split_first().filter(|(program, _)| !program.is_empty()) else {
         if !context.is_incomplete(&argv_key) {
-            let fix = "write the program and its arguments, each by itself: [\"get-token\", \"--audience\", \"…\"]"
-                .to_owned();
-            context.problem(&argv_key, "names no program", Some(fix));
+            let fix = "write the program and its arguments, each by itself: [\"get-token\", \"--audience\", \"…\"]";
+            context.problem(&argv_key, "names no program", fix);
         }
         return None;
     };
@@ -237,18 +235,18 @@ fn lower_ca(at: &Key, ca_file: Option<&Path>, context: &mut Context<'_>) -> Opti
 /// Checks a variable that the platform sets: the process never gets another environment than it has now.
 fn is_set(at: &Key, variable: &str, fix: &str, context: &mut Context<'_>) {
     if context.environment.get(variable).is_none_or(String::is_empty) {
-        context.problem(at, format!("the environment variable {variable} is not set or empty"), Some(fix.to_owned()));
+        context.problem(at, format!("the environment variable {variable} is not set or empty"), fix);
     }
 }
 
 fn lower_audience(key: &Key, audience: Option<&str>, cloud: CloudFile, context: &mut Context<'_>) -> String {
     let audience = audience.unwrap_or(exchange_audience(cloud));
     if audience.is_empty() {
-        context.problem(key, "is empty", Some(format!("remove it for {}", exchange_audience(cloud))));
+        context.problem(key, "is empty", format!("remove it for {}", exchange_audience(cloud)));
     }
     if audience.ends_with("/.default") {
-        let fix = "remove `/.default`: it is added where it is needed".to_owned();
-        context.problem(key, format!("`{audience}` is a scope, not an audience"), Some(fix));
+        let fix = "remove `/.default`: it is added where it is needed";
+        context.problem(key, format!("`{audience}` is a scope, not an audience"), fix);
     }
     audience.to_owned()
 }

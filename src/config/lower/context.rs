@@ -57,23 +57,23 @@ impl<'a> Context<'a> {
         })
     }
 
-    fn note(&self, key: &[String], fact: impl Into<String>, fix: Option<String>) -> Problem {
+    fn note(&self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) -> Problem {
         let mut fact = fact.into();
         // People put a secret where its id or its place belongs.
         if key.first().is_some_and(|table| table == "credentials") {
             fact = redact::message(&fact);
         }
-        Problem { key: key.join("."), fact, origin: self.origin_of(key), fix }
+        Problem { key: key.join("."), fact, origin: self.origin_of(key), fix: fix.into() }
     }
 
-    pub(super) fn problem(&mut self, key: &[String], fact: impl Into<String>, fix: Option<String>) {
+    pub(super) fn problem(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
         if !self.is_invalid(key) {
             let problem = self.note(key, fact, fix);
             self.problems.push(problem);
         }
     }
 
-    pub(super) fn warning(&mut self, key: &[String], fact: impl Into<String>, fix: Option<String>) {
+    pub(super) fn warning(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
         let warning = self.note(key, fact, fix);
         self.warnings.push(warning);
     }

@@ -40,7 +40,7 @@ struct App<'f> {
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<CredentialSettings> {
     if file.credentials.len() > MAX_CREDENTIALS {
         let fact = format!("{} credentials, {MAX_CREDENTIALS} are the most", file.credentials.len());
-        context.problem(&key(&["credentials"]), fact, None);
+        context.problem(&key(&["credentials"]), fact, "remove some, or run several gateways");
     }
     let mut credentials = Vec::with_capacity(file.credentials.len());
     for (name, credential) in &file.credentials {
@@ -53,7 +53,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
             let name = CredentialName::new(name);
             credentials.extend(kind.map(|kind| CredentialSettings { name, kind, object_id }));
         } else {
-            let fix = Some("name it in an endpoint, or remove it".to_owned());
+            let fix = "name it in an endpoint, or remove it";
             context.warning(&at, "no endpoint uses this credential, so no token is asked for with it", fix);
         }
     }
@@ -104,9 +104,8 @@ fn lower_object_id(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -
         }
     };
     if !is_guid(&object_id) {
-        let fix =
-            "copy it from `az ad sp show --id CLIENT_ID --query id`, signed in to the endpoint's tenant".to_owned();
-        context.problem(&below(at, "object_id"), format!("`{object_id}` is not a GUID"), Some(fix));
+        let fix = "copy it from `az ad sp show --id CLIENT_ID --query id`, signed in to the endpoint's tenant";
+        context.problem(&below(at, "object_id"), format!("`{object_id}` is not a GUID"), fix);
     }
     Some(object_id)
 }
@@ -195,7 +194,7 @@ fn is_there(key: &Key, found: Option<&str>, variable: &str, context: &mut Contex
     if found.is_none() {
         let fix =
             "label the pod `azure.workload.identity/use: \"true\"` and annotate its service account, or write it here";
-        context.problem(key, format!("is missing, and {variable} is not set"), Some(fix.to_owned()));
+        context.problem(key, format!("is missing, and {variable} is not set"), fix);
     }
 }
 
@@ -215,7 +214,7 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
         let fix =
             "copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555";
         // Not shown: people mix it up with the secret beside it.
-        context.problem(&below(at, "client_id"), "is not a GUID", Some(fix.to_owned()));
+        context.problem(&below(at, "client_id"), "is not a GUID", fix);
     }
     let cloud = match (app.cloud, app.authority) {
         (CloudFile::Public, _) => Some(Cloud::Public),
@@ -226,14 +225,14 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
             origin.map(|origin| Cloud::Custom { authority: origin.to_string() })
         }
         (CloudFile::Custom, None) => {
-            let fix = "add authority = \"https://host\"".to_owned();
-            context.problem(&below(at, "authority"), "is missing, and the cloud is custom", Some(fix));
+            let fix = "add authority = \"https://host\"";
+            context.problem(&below(at, "authority"), "is missing, and the cloud is custom", fix);
             None
         }
     };
     if app.authority.is_some() && app.cloud != CloudFile::Custom {
-        let fix = "add cloud = \"custom\", or remove it".to_owned();
-        context.problem(&below(at, "authority"), "is only for cloud = \"custom\"", Some(fix));
+        let fix = "add cloud = \"custom\", or remove it";
+        context.problem(&below(at, "authority"), "is only for cloud = \"custom\"", fix);
     }
     let ca_file = app.ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context));
     let scope = lower_scope(&below(at, "scope"), app.scope, context);
@@ -248,16 +247,16 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
 
 fn lower_tenant(key: &Key, tenant: &str, context: &mut Context<'_>) -> Option<String> {
     if ["common", "organizations", "consumers"].contains(&tenant.to_ascii_lowercase().as_str()) {
-        let fix = "name the tenant that the SignalR resource lives in (tenant B), by GUID or domain".to_owned();
-        context.problem(key, format!("`{tenant}` is not one tenant, and an app cannot sign in to it"), Some(fix));
+        let fix = "name the tenant that the SignalR resource lives in (tenant B), by GUID or domain";
+        context.problem(key, format!("`{tenant}` is not one tenant, and an app cannot sign in to it"), fix);
         return None;
     }
     // A GUID, or a domain, which has a dot. The identity library takes the same characters.
     let is_plain = tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
     let is_domain = is_plain && tenant.contains('.') && !tenant.starts_with('-');
     if !is_guid(tenant) && !is_domain {
-        let fix = "write the tenant's GUID or one of its domains, such as contoso.onmicrosoft.com".to_owned();
-        context.problem(key, format!("`{tenant}` is neither a GUID nor a domain"), Some(fix));
+        let fix = "write the tenant's GUID or one of its domains, such as contoso.onmicrosoft.com";
+        context.problem(key, format!("`{tenant}` is neither a GUID nor a domain"), fix);
         return None;
     }
     Some(tenant.to_owned())
@@ -268,7 +267,7 @@ fn lower_scope(key: &Key, scope: Option<&str>, context: &mut Context<'_>) -> Str
     let is_one_resource = scope.strip_suffix("/.default").is_some_and(|resource| !resource.is_empty());
     if !is_one_resource || scope.contains(char::is_whitespace) || scope.starts_with('-') {
         let fix = format!("write one resource and `/.default`, such as {DEFAULT_SCOPE}");
-        context.problem(key, format!("`{scope}` is not a scope that an app can ask for"), Some(fix));
+        context.problem(key, format!("`{scope}` is not a scope that an app can ask for"), fix);
     }
     scope.to_owned()
 }

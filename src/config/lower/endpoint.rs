@@ -24,10 +24,11 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Endpoin
         } else {
             "give a configuration with --config FILE"
         };
-        context.problem(&key(&["endpoints"]), "there is no endpoint", Some(fix.to_owned()));
+        context.problem(&key(&["endpoints"]), "there is no endpoint", fix);
     }
     if names.len() > MAX_ENDPOINTS {
-        context.problem(&key(&["endpoints"]), format!("{} endpoints, {MAX_ENDPOINTS} are the most", names.len()), None);
+        let fact = format!("{} endpoints, {MAX_ENDPOINTS} are the most", names.len());
+        context.problem(&key(&["endpoints"]), fact, "remove some, or run several gateways");
     }
     let health = health(&file.health, context);
     file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, health, context)).collect()
@@ -35,19 +36,19 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Endpoin
 
 fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     if file.failures == 0 {
-        context.problem(&key(&["health", "failures"]), "is 0, must be 1 or more", None);
+        context.problem(&key(&["health", "failures"]), "is 0, must be 1 or more", "write 1 or more");
     }
     let ratio = FailureRatio::new(file.failure_ratio);
     if ratio.is_none() {
         let fact = format!("is {}, must be above 0 and at most 1", file.failure_ratio);
-        context.problem(&key(&["health", "failure_ratio"]), fact, None);
+        context.problem(&key(&["health", "failure_ratio"]), fact, "write a fraction, such as 0.5");
     }
     let window = values::duration(&key(&["health", "window"]), &file.window, context);
     if !window.is_zero() && window < SHORTEST_WINDOW {
         context.problem(
             &key(&["health", "window"]),
             format!("`{}` is too short, `1s` is the least", file.window),
-            None,
+            "write `1s` or longer",
         );
     }
     HealthSettings {

@@ -16,7 +16,11 @@ pub(super) fn managed_identity(
 ) -> Option<ManagedIdentitySettings> {
     for (name, id) in [("client_id", client_id), ("object_id", object_id)] {
         if let Some(id) = id.filter(|id| !is_guid(id)) {
-            context.problem(&below(at, name), format!("`{id}` is not a GUID"), None);
+            context.problem(
+                &below(at, name),
+                format!("`{id}` is not a GUID"),
+                "copy it from the identity's page in the Azure portal",
+            );
         }
     }
     let id = match (client_id, object_id, resource_id) {
@@ -25,8 +29,8 @@ pub(super) fn managed_identity(
         (None, Some(id), None) => ManagedIdentity::ObjectId(id.to_owned()),
         (None, None, Some(id)) => ManagedIdentity::ResourceId(id.to_owned()),
         _ => {
-            let fix = "keep one of client_id, object_id and resource_id".to_owned();
-            context.problem(at, "names a managed identity in more than one way", Some(fix));
+            let fix = "keep one of client_id, object_id and resource_id";
+            context.problem(at, "names a managed identity in more than one way", fix);
             return None;
         }
     };
@@ -45,14 +49,18 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
                 // What does not look like the name of a variable may be the secret itself.
                 let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
                 let shown = if name.bytes().all(is_name) { name } else { "that `env` names" };
-                context.problem(key, format!("the environment variable {shown} is not set or empty"), None);
+                context.problem(
+                    key,
+                    format!("the environment variable {shown} is not set or empty"),
+                    "set it where the gateway starts",
+                );
             }
             Some(SecretSource::Env(name.clone()))
         }
         (None, None) if context.is_incomplete(key) => None,
         (None, None) | (Some(_), Some(_)) => {
-            let fix = "write either { file = \"/path\" } or { env = \"NAME\" }".to_owned();
-            context.problem(key, "does not say where the secret is", Some(fix));
+            let fix = "write either { file = \"/path\" } or { env = \"NAME\" }";
+            context.problem(key, "does not say where the secret is", fix);
             None
         }
     }
@@ -61,8 +69,8 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
 /// Reads the path of a file that holds a token. It may be mounted later than the gateway starts, so it need not be there.
 pub(super) fn token_file(key: &Key, path: &Path, context: &mut Context<'_>) -> PathBuf {
     if is_content(path) {
-        let fix = "write the path of the file that it stands in".to_owned();
-        context.problem(key, "is a token, must be the path of a file", Some(fix));
+        let fix = "write the path of the file that it stands in";
+        context.problem(key, "is a token, must be the path of a file", fix);
     }
     context.path(key, path)
 }

@@ -39,8 +39,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
         let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| earlier.bind.overlaps(&listener.bind);
         if let Some((earlier, _)) = listeners.iter().take(place).find(same) {
             let fact = format!("listens where listener `{}` does", earlier.name);
-            let fix = "give each listener an address or a port of its own".to_owned();
-            context.problem(&key(&["listeners", &listener.name, "bind"]), fact, Some(fix));
+            let fix = "give each listener an address or a port of its own";
+            context.problem(&key(&["listeners", &listener.name, "bind"]), fact, fix);
         }
     }
     listeners
@@ -56,13 +56,13 @@ pub(super) fn lower_admin(
     }
     let at = key(&["admin", "bind"]);
     let Some(address) = parse_address(&file.bind) else {
-        let fix = "write `address:port`, such as `127.0.0.1:9090`, or `off`".to_owned();
-        context.problem(&at, format!("`{}` is not an address", file.bind), Some(fix));
+        let fix = "write `address:port`, such as `127.0.0.1:9090`, or `off`";
+        context.problem(&at, format!("`{}` is not an address", file.bind), fix);
         return None;
     };
     if let Some((listener, _)) = listeners.iter().find(|(listener, _)| listener.bind.overlaps(&Bind::Tcp(address))) {
-        let fix = "give the admin listener an address or a port of its own".to_owned();
-        context.problem(&at, format!("listens where listener `{}` does", listener.name), Some(fix));
+        let fix = "give the admin listener an address or a port of its own";
+        context.problem(&at, format!("listens where listener `{}` does", listener.name), fix);
     }
     let at = key(&["admin", "allowed_hosts"]);
     let allowed_hosts = file.allowed_hosts.iter().map(|host| allowed_host(host, &at, context)).collect();
@@ -97,7 +97,7 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         let value_key = at(&["required_header", "value"]);
         let mut value = values::header_value(&value_key, &header.value, context)?;
         if value.is_empty() {
-            context.problem(&value_key, "is empty", Some("write the value that callers must send".to_owned()));
+            context.problem(&value_key, "is empty", "write the value that callers must send");
         }
         // Who knows it may call: neither logs nor `check` show it.
         value.set_sensitive(true);
@@ -108,7 +108,8 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         let at = |tail: &str| at(&["client_rate", tail]);
         for (tail, prefix, longest) in [("ipv4_prefix", file.ipv4_prefix, 32), ("ipv6_prefix", file.ipv6_prefix, 128)] {
             if prefix > longest {
-                context.problem(&at(tail), format!("is {prefix}, must be {longest} at most"), None);
+                let fix = format!("write a prefix length from 0 to {longest}");
+                context.problem(&at(tail), format!("is {prefix}, must be {longest} at most"), fix);
             }
         }
         let rate = values::rate(&key(&["listeners", name, "client_rate"]), file.per_second, file.burst, context)?;
@@ -140,8 +141,8 @@ fn bind(file: &ListenerFile, bind_key: &[String], mode_key: &[String], context: 
     let mode = file.mode.as_ref().map(|mode| {
         let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
         if parsed.is_none() {
-            let fix = "write them in octal, such as `0660`".to_owned();
-            context.problem(mode_key, format!("`{mode}` are not permission bits"), Some(fix));
+            let fix = "write them in octal, such as `0660`";
+            context.problem(mode_key, format!("`{mode}` are not permission bits"), fix);
         }
         parsed.unwrap_or(DEFAULT_MODE)
     });
@@ -149,11 +150,11 @@ fn bind(file: &ListenerFile, bind_key: &[String], mode_key: &[String], context: 
         return Bind::Unix { path: context.path(bind_key, path.as_ref()), mode: mode.unwrap_or(DEFAULT_MODE) };
     }
     if mode.is_some() {
-        context.problem(mode_key, "only a Unix socket has permission bits", Some("remove it".to_owned()));
+        context.problem(mode_key, "only a Unix socket has permission bits", "remove it");
     }
     let address = parse_address(&file.bind).unwrap_or_else(|| {
-        let fix = "write `address:port`, such as `127.0.0.1:8080` or `[::]:8080`, or `unix:/path`".to_owned();
-        context.problem(bind_key, format!("`{}` is not an address", file.bind), Some(fix));
+        let fix = "write `address:port`, such as `127.0.0.1:8080` or `[::]:8080`, or `unix:/path`";
+        context.problem(bind_key, format!("`{}` is not an address", file.bind), fix);
         SocketAddr::from(([127, 0, 0, 1], 0))
     });
     Bind::Tcp(address)
@@ -163,9 +164,8 @@ fn allowed_host(host: &str, key: &[String], context: &mut Context<'_>) -> String
     let name = host.strip_prefix("*.").unwrap_or(host);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_plain) {
-        let fix =
-            "write a name without scheme and port, such as `gateway.internal` or `*.svc.cluster.local`".to_owned();
-        context.problem(key, format!("`{host}` is not a host name"), Some(fix));
+        let fix = "write a name without scheme and port, such as `gateway.internal` or `*.svc.cluster.local`";
+        context.problem(key, format!("`{host}` is not a host name"), fix);
     }
     // With or without the trailing dot, the name is the same.
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
@@ -174,7 +174,7 @@ fn allowed_host(host: &str, key: &[String], context: &mut Context<'_>) -> String
 /// Reads names of operations and of sets of them.
 pub(super) fn operations(names: &[String], key: &[String], context: &mut Context<'_>) -> OperationSet {
     if names.is_empty() {
-        context.problem(key, "is empty, so no call could ever pass", Some("remove it for the default".to_owned()));
+        context.problem(key, "is empty, so no call could ever pass", "remove it for the default");
     }
     names.iter().fold(OperationSet::EMPTY, |all, name| {
         let set = OperationSet::from_name(name);
@@ -183,7 +183,7 @@ pub(super) fn operations(names: &[String], key: &[String], context: &mut Context
             let known: Vec<&str> = sets.chain(Operation::ALL.map(Operation::name)).collect();
             let fix = did_you_mean(name, known.iter().copied())
                 .unwrap_or_else(|| "sets: messages, execute, groups, queries, close, credentials".to_owned());
-            context.problem(key, format!("`{name}` is not an operation"), Some(fix));
+            context.problem(key, format!("`{name}` is not an operation"), fix);
         }
         all.union(set.unwrap_or_default())
     })

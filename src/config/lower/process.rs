@@ -11,11 +11,11 @@ const MAX_WORKERS: u32 = 1024;
 
 pub(super) fn lower_serve(file: &ConfigFile, context: &mut Context<'_>) -> ServeSettings {
     if file.limits.max_connections == 0 {
-        context.problem(&key(&["limits", "max_connections"]), "is 0, must be 1 or more", None);
+        context.problem(&key(&["limits", "max_connections"]), "is 0, must be 1 or more", "write 1 or more");
     }
     if file.process.workers > MAX_WORKERS {
         let fact = format!("is {}, must be {MAX_WORKERS} at most", file.process.workers);
-        context.problem(&key(&["process", "workers"]), fact, Some("0 means one per core".to_owned()));
+        context.problem(&key(&["process", "workers"]), fact, "0 means one per core");
     }
     ServeSettings {
         workers: file.process.workers as usize,
@@ -30,13 +30,8 @@ pub(super) fn lower_serve(file: &ConfigFile, context: &mut Context<'_>) -> Serve
 pub(super) fn lower_logging(file: &ConfigFile, context: &mut Context<'_>) -> LoggingSettings {
     let logging = &file.logging;
     if let Err(err) = logging.filter.parse::<tracing_subscriber::filter::targets::Targets>() {
-        let fix =
-            "write a level (`error`, `warn`, `info`, `debug`, `trace`) or `info,signalr_gateway=debug`".to_owned();
-        context.problem(
-            &key(&["logging", "filter"]),
-            format!("`{}` is not a filter: {err}", logging.filter),
-            Some(fix),
-        );
+        let fix = "write a level (`error`, `warn`, `info`, `debug`, `trace`) or `info,signalr_gateway=debug`";
+        context.problem(&key(&["logging", "filter"]), format!("`{}` is not a filter: {err}", logging.filter), fix);
     }
     LoggingSettings {
         filter: logging.filter.clone(),

@@ -32,22 +32,22 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
             context.decided.push((try_key.join("."), timeouts.request.clone().into()));
         } else {
             let fact = format!("`{}` is longer than timeouts.request (`{}`)", timeouts.attempt, timeouts.request);
-            context.problem(&try_key, fact, Some("an attempt is part of a request".to_owned()));
+            context.problem(&try_key, fact, "an attempt is part of a request");
         }
     }
     let max_header = values::size(&key(&["limits", "max_header"]), &limits.max_header, MAX_HEADER, context);
     let max_body_bytes = values::size(&key(&["limits", "max_body"]), &limits.max_body, MAX_BODY, context);
     if max_body_bytes > SERVICE_MAX_BODY {
-        context.warning(&key(&["limits", "max_body"]), "the service itself refuses bodies over 1 MiB", None);
+        context.warning(
+            &key(&["limits", "max_body"]),
+            "the service itself refuses bodies over 1 MiB",
+            "write 1MiB or less",
+        );
     }
     let body_memory = values::size(&key(&["limits", "body_memory"]), &limits.body_memory, MAX_BODY_MEMORY, context);
     if body_memory < max_body_bytes {
         let fact = format!("is {body_memory} bytes, must be at least limits.max_body ({max_body_bytes})");
-        context.problem(
-            &key(&["limits", "body_memory"]),
-            fact,
-            Some("else the largest body could never be kept".to_owned()),
-        );
+        context.problem(&key(&["limits", "body_memory"]), fact, "else the largest body could never be kept");
     }
     ProxySettings {
         max_body_bytes,
@@ -72,7 +72,7 @@ fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {
     let LoggingFile { access, access_percent, .. } = file.logging;
     if access_percent > 100 {
         let fact = format!("is {access_percent}, must be 100 at most");
-        context.problem(&key(&["logging", "access_percent"]), fact, Some("100 logs each request".to_owned()));
+        context.problem(&key(&["logging", "access_percent"]), fact, "100 logs each request");
     }
     match access {
         AccessFile::All => AccessLog::Sampled { percent: access_percent },
@@ -84,7 +84,7 @@ fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {
 fn idempotency(file: &IdempotencyFile, context: &mut Context<'_>) -> IdempotencySettings {
     if !(1..=MAX_KEYS).contains(&file.keys) {
         let fact = format!("is {}, must be 1 to {MAX_KEYS}", file.keys);
-        context.problem(&key(&["idempotency", "keys"]), fact, None);
+        context.problem(&key(&["idempotency", "keys"]), fact, format!("write a number from 1 to {MAX_KEYS}"));
     }
     IdempotencySettings {
         keep: values::duration(&key(&["idempotency", "keep"]), &file.keep, context),
@@ -95,11 +95,15 @@ fn idempotency(file: &IdempotencyFile, context: &mut Context<'_>) -> Idempotency
 fn retry(file: &ConfigFile, context: &mut Context<'_>) -> RetrySettings {
     let RetryFile { messages, attempts, budget_percent } = file.retry;
     if !(1..=MAX_ATTEMPTS).contains(&attempts) {
-        let fix = "1 means that nothing is repeated".to_owned();
-        context.problem(&key(&["retry", "attempts"]), format!("is {attempts}, must be 1 to {MAX_ATTEMPTS}"), Some(fix));
+        let fix = "1 means that nothing is repeated";
+        context.problem(&key(&["retry", "attempts"]), format!("is {attempts}, must be 1 to {MAX_ATTEMPTS}"), fix);
     }
     if budget_percent > 100 {
-        context.problem(&key(&["retry", "budget_percent"]), format!("is {budget_percent}, must be 100 at most"), None);
+        context.problem(
+            &key(&["retry", "budget_percent"]),
+            format!("is {budget_percent}, must be 100 at most"),
+            "write a percentage from 0 to 100",
+        );
     }
     RetrySettings {
         messages: match messages {

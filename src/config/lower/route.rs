@@ -35,7 +35,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
         }];
     }
     if file.routes.len() > MAX_ROUTES {
-        context.problem(&key(&["routes"]), format!("{} routes, {MAX_ROUTES} are the most", file.routes.len()), None);
+        let fact = format!("{} routes, {MAX_ROUTES} are the most", file.routes.len());
+        context.problem(&key(&["routes"]), fact, "remove some, or run several gateways");
     }
     let routes: Vec<_> =
         file.routes.iter().enumerate().map(|(place, route)| lower_one(place, route, context)).collect();
@@ -43,7 +44,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
         let earlier = || routes.iter().take(place);
         let at = |tail: &str| key(&["routes", &place.to_string(), tail]);
         if earlier().any(|earlier| earlier.name == route.name) {
-            context.problem(&at("name"), format!("there is another route called `{}`", route.name), None);
+            let fact = format!("there is another route called `{}`", route.name);
+            context.problem(&at("name"), fact, "give each route a name of its own");
         }
         let takes_all = |place: usize, file: &RouteFile| {
             file.matches.is_empty() && !context.is_incomplete(&key(&["routes", &place.to_string(), "match"]))
@@ -51,12 +53,12 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
         let all = file.routes.iter().take(place).enumerate().find(|(place, file)| takes_all(*place, file));
         if let Some((_, all)) = all {
             let fact = format!("`{}` can never match: `{}` before it takes every call", route.name, all.name);
-            context.problem(&at("match"), fact, Some(format!("move `{}` to the end", all.name)));
+            context.problem(&at("match"), fact, format!("move `{}` to the end", all.name));
         }
     }
     for endpoint in file.endpoints.keys() {
         if !routes.iter().flat_map(|route| &route.endpoints).any(|named| named.endpoint.as_str() == endpoint) {
-            let fix = Some("name it in a route, or remove it".to_owned());
+            let fix = "name it in a route, or remove it";
             context.warning(&key(&["endpoints", endpoint]), "no route leads to this endpoint", fix);
         }
     }
@@ -77,7 +79,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     };
     values::check_name(&at(&["name"]), &file.name, context);
     if file.endpoints.is_empty() {
-        context.problem(&at(&["endpoints"]), "is empty: the route leads nowhere", None);
+        context.problem(&at(&["endpoints"]), "is empty: the route leads nowhere", "name at least one endpoint");
     }
     let mut endpoints: Vec<RouteEndpoint> = Vec::with_capacity(file.endpoints.len());
     for (index, endpoint) in file.endpoints.iter().enumerate() {
@@ -88,22 +90,22 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         };
         values::check_reference(&key, "endpoints", name, context);
         if !(1..=MAX_WEIGHT).contains(&weight) {
-            let fix = "to take an endpoint out, remove it".to_owned();
-            context.problem(&key, format!("the weight is {weight}, must be 1 to {MAX_WEIGHT}"), Some(fix));
+            let fix = "to take an endpoint out, remove it";
+            context.problem(&key, format!("the weight is {weight}, must be 1 to {MAX_WEIGHT}"), fix);
         }
         let endpoint = EndpointName::new(name);
         if endpoints.iter().any(|earlier| earlier.endpoint == endpoint) {
-            context.problem(&key, format!("`{name}` stands in this route twice"), None);
+            context.problem(&key, format!("`{name}` is in this route twice"), "remove one of them");
         }
         endpoints.push(RouteEndpoint { endpoint, weight });
     }
     if file.policy.is_some() && !matches!(file.pick, PickFile::All) {
-        context.problem(&at(&["policy"]), "is only for pick = \"all\"", Some("remove it".to_owned()));
+        context.problem(&at(&["policy"]), "is only for pick = \"all\"", "remove it");
     }
     let is_weighted = |endpoint: &RouteEndpointFile| matches!(endpoint, RouteEndpointFile::Weighted(weighted) if weighted.weight != 1);
     let weights_count = matches!(file.pick, PickFile::Weighted | PickFile::Hash);
     if !weights_count && file.endpoints.iter().any(is_weighted) {
-        let fix = Some("write pick = \"weighted\" or \"hash\", or remove the weights".to_owned());
+        let fix = "write pick = \"weighted\" or \"hash\", or remove the weights";
         context.warning(&at(&["endpoints"]), "weights count only under pick = \"weighted\" and \"hash\"", fix);
     }
     let matches = matches(&file.matches, &at(&["match"]), context);
@@ -144,7 +146,7 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
     };
     if !matches!(file.pick, PickFile::Hash) {
         if file.hash_by.is_some() {
-            context.problem(key, "is only for pick = \"hash\"", Some("remove it".to_owned()));
+            context.problem(key, "is only for pick = \"hash\"", "remove it");
         }
         return found;
     }
@@ -159,16 +161,16 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
     };
     let mut taken = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Health).filter(takes);
     if !taken.clone().any(|operation| found.applies_to(operation)) {
-        let fix = "spread them by something that they have, or by the hub".to_owned();
-        context.problem(key, "none of the operations that the route takes has it", Some(fix));
+        let fix = "spread them by something that they have, or by the hub";
+        context.problem(key, "none of the operations that the route takes has it", fix);
     } else if found != HashKey::Hub
         && let Some(operation) = taken.find(|operation| !found.applies_to(*operation))
     {
         let fact = format!(
             "some operations that the route takes, such as `{operation}`, do not have it: they are spread by their hub"
         );
-        let fix = "give them a route of their own where that matters".to_owned();
-        context.warning(key, fact, Some(fix));
+        let fix = "give them a route of their own where that matters";
+        context.warning(key, fact, fix);
     }
     found
 }
@@ -176,16 +178,12 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
 fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> MatchSettings {
     let at = |name: &str| -> Key { route.iter().cloned().chain([name.to_owned()]).collect() };
     if file.header.as_ref().is_some_and(|headers| headers.as_slice().is_empty()) {
-        context.problem(&at("header"), "is empty", Some("remove it to match any".to_owned()));
+        context.problem(&at("header"), "is empty", "remove it to match any");
     }
     let mut texts = |name: &str, texts: &Option<OneOrMany<String>>| -> Constraint<String> {
         let Some(texts) = texts.as_ref().map(OneOrMany::as_slice) else { return Constraint::Any };
         if texts.is_empty() || texts.iter().any(String::is_empty) {
-            context.problem(
-                &at(name),
-                "is empty, so no call could ever match",
-                Some("remove it to match any".to_owned()),
-            );
+            context.problem(&at(name), "is empty, so no call could ever match", "remove it to match any");
         }
         Constraint::OneOf(texts.to_vec())
     };
@@ -201,8 +199,8 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let clients = texts("client", &file.client);
     for text in file.hub.as_ref().map(OneOrMany::as_slice).unwrap_or_default() {
         if !text.bytes().all(|byte| byte == b'*' || Name::is_of_hub(byte)) {
-            let fix = "hub names have letters, digits and _`,.[] alone; `*` stands for anything".to_owned();
-            context.problem(&at("hub"), format!("`{text}` can never match"), Some(fix));
+            let fix = "hub names have letters, digits and _`,.[] alone; `*` stands for anything";
+            context.problem(&at("hub"), format!("`{text}` can never match"), fix);
         }
     }
     for listener in listeners.allowed().unwrap_or_default() {

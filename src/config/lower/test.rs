@@ -31,24 +31,25 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
     let endpoints = file.endpoints.as_ref().map(OneOrMany::as_slice);
     match (&file.refused, file.route.is_some() || endpoints.is_some()) {
         (None, false) => {
-            let fix = "add `route`, `endpoints` or `refused`".to_owned();
-            context.problem(at, "expects nothing", Some(fix));
+            let fix = "add `route`, `endpoints` or `refused`";
+            context.problem(at, "expects nothing", fix);
         }
         (Some(_), true) => {
-            let fix = "a call that is refused goes nowhere: keep one of them".to_owned();
-            context.problem(&below("refused"), "stands beside `route` or `endpoints`", Some(fix));
+            let fix = "a call that is refused goes nowhere: keep one of them";
+            context.problem(&below("refused"), "stands beside `route` or `endpoints`", fix);
         }
         (Some(kind), false) if !error_kinds().any(|known| known == kind) => {
             let fix = did_you_mean(kind, error_kinds())
                 .unwrap_or_else(|| "kinds: no_route, operation_not_allowed, …".to_owned());
-            context.problem(&below("refused"), format!("`{kind}` is not a kind of error"), Some(fix));
+            context.problem(&below("refused"), format!("`{kind}` is not a kind of error"), fix);
         }
         (None, true) | (Some(_), false) => {}
     }
     if let Some(route) = file.route.as_ref().filter(|_| !context.is_incomplete(&key(&["routes"]))) {
         let routes = context.route_names();
         if !routes.iter().any(|known| known == route) {
-            let fix = did_you_mean(route, routes.iter().map(String::as_str));
+            let fix = did_you_mean(route, routes.iter().map(String::as_str))
+                .unwrap_or_else(|| format!("name one of {}", list(routes.iter().map(String::as_str))));
             context.problem(&below("route"), format!("there is no route called `{route}`"), fix);
         }
     }
@@ -64,7 +65,11 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
     let client = file.client.as_ref().and_then(|client| {
         let address = client.parse().ok();
         if address.is_none() {
-            context.problem(&below("client"), format!("`{client}` is not an IP address"), None);
+            context.problem(
+                &below("client"),
+                format!("`{client}` is not an IP address"),
+                "write an address, such as `10.0.0.1`",
+            );
         }
         address
     });
@@ -72,7 +77,7 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
     let mut call = match call {
         Ok(call) => call,
         Err(err) => {
-            context.problem(at, err.to_string(), Some("write them as `explain` takes them".to_owned()));
+            context.problem(at, err.to_string(), "write them as `explain` takes them");
             return None;
         }
     };
@@ -107,7 +112,9 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
     }
     let rehearsal = match Rehearsal::new(settings) {
         Ok(rehearsal) => rehearsal,
-        Err(err) => return context.problem(&key(&["routes"]), err.to_string(), None),
+        Err(err) => {
+            return context.problem(&key(&["routes"]), err.to_string(), "name endpoints and listeners that exist");
+        }
     };
     for test in tests {
         let mut call = test.call.clone();
@@ -126,6 +133,7 @@ impl Test {
         let mut fails = |name: &str, expected: String, fix: Option<String>| {
             let key: Key = self.key.iter().cloned().chain([name.to_owned()]).collect();
             let fact = format!("`{}`: expected {expected}, got {}", self.title, told(decision));
+            let fix = fix.unwrap_or_else(|| "correct the routes, or what the test expects".to_owned());
             context.problem(&key, fact, fix);
         };
         if let Some(kind) = &self.refused {

@@ -24,23 +24,26 @@ const MAX_RATE: u32 = 1_000_000;
 /// Returns the path of a file that must be there. Does not look at what is in it.
 pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'_>) -> PathBuf {
     if is_content(path) {
-        let fix = "put it into a file of its own and write the file's path".to_owned();
-        context.problem(key, "is the content of a file, must be its path", Some(fix));
+        let fix = "put it into a file of its own and write the file's path";
+        context.problem(key, "is the content of a file, must be its path", fix);
         return path.to_owned();
     }
     let path = context.path(key, path);
     let shown = path.display();
-    match files::exists(&path) {
-        Err(FileError::Unreadable { source, .. }) => {
-            context.problem(key, format!("the file {shown} cannot be read: {source}"), None);
-        }
+    let fact_and_fix = match files::exists(&path) {
+        Err(FileError::Unreadable { source, .. }) => (
+            format!("the file {shown} cannot be read: {source}"),
+            "check that it exists and that the gateway's user may read it",
+        ),
         Err(FileError::NotAFile { kind, .. }) => {
-            context.problem(key, format!("{shown} is {kind}, must be a file"), None);
+            (format!("{shown} is {kind}, must be a file"), "write the path of a regular file")
         }
-        Err(err) => context.problem(key, err.to_string(), None),
-        Ok(None) => context.problem(key, format!("the file {shown} is empty"), None),
-        Ok(Some(())) => {}
-    }
+        Err(err) => (err.to_string(), "write the path of a file that the gateway can read at any time"),
+        Ok(None) => (format!("the file {shown} is empty"), "write its content, or the path of another file"),
+        Ok(Some(())) => return path,
+    };
+    let (fact, fix) = fact_and_fix;
+    context.problem(key, fact, fix);
     path
 }
 
@@ -50,7 +53,7 @@ pub(super) fn check_reference(key: &[String], table: &str, name: &str, context: 
     if !names.iter().any(|known| known == name) {
         let fix = did_you_mean(name, names.iter().map(String::as_str))
             .unwrap_or_else(|| format!("define it as [{table}.{name}], or name one that exists"));
-        context.problem(key, format!("there is no `{name}` among the {table}"), Some(fix));
+        context.problem(key, format!("there is no `{name}` among the {table}"), fix);
     }
 }
 
@@ -59,8 +62,8 @@ pub(super) fn check_name(key: &[String], name: &str, context: &mut Context<'_>) 
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     // Labels that begin with `_` are the gateway's own, such as `_none`.
     if name.is_empty() || name.len() > 64 || name.starts_with('_') || !name.bytes().all(is_plain) {
-        let fix = "names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`".to_owned();
-        context.problem(key, format!("`{name}` is not a name"), Some(fix));
+        let fix = "names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`";
+        context.problem(key, format!("`{name}` is not a name"), fix);
     }
 }
 
@@ -68,13 +71,13 @@ pub(super) fn check_name(key: &[String], name: &str, context: &mut Context<'_>) 
 pub(super) fn duration(key: &[String], text: &str, context: &mut Context<'_>) -> Duration {
     let duration = duration_or_zero(key, text, context);
     if duration.is_zero() && humantime::parse_duration(text).is_ok() {
-        context.problem(key, "must be longer than nothing", None);
+        context.problem(key, "is zero, must be longer", "write a number above 0 and a unit, such as `10s`");
     }
     duration
 }
 
 pub(super) fn duration_or_zero(key: &[String], text: &str, context: &mut Context<'_>) -> Duration {
-    let fix = || Some("write a number and a unit, such as `500ms`, `10s` or `2m`".to_owned());
+    let fix = || "write a number and a unit, such as `500ms`, `10s` or `2m`";
     match humantime::parse_duration(text) {
         Ok(duration) if duration > MAX_DURATION => {
             context.problem(key, format!("`{text}` is longer than a day"), fix());
@@ -96,10 +99,12 @@ pub(super) fn size(key: &[String], size: &SizeFile, most: u64, context: &mut Con
     };
     match bytes {
         Some(bytes) if (1..=most).contains(&bytes) => return bytes,
-        Some(bytes) => context.problem(key, format!("is {bytes} bytes, must be 1 to {most}"), None),
+        Some(bytes) => {
+            context.problem(key, format!("is {bytes} bytes, must be 1 to {most}"), format!("write 1 to {most} bytes"));
+        }
         None => {
-            let fix = "write a number of bytes, or a number with `KiB` or `MiB`".to_owned();
-            context.problem(key, "is not a size", Some(fix));
+            let fix = "write a number of bytes, or a number with `KiB` or `MiB`";
+            context.problem(key, "is not a size", fix);
         }
     }
     most
@@ -111,18 +116,18 @@ pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context:
     if is_connection_string(text) {
         let fix = "write the part after `Endpoint=`, and take the access key out of this configuration: put it into \
                    a file and name that in a credential of kind `access_key`";
-        context.problem(key, "is a connection string, must be a URL", Some(fix.to_owned()));
+        context.problem(key, "is a connection string, must be a URL", fix);
         return None;
     }
-    let fix = || Some("write `https://host` or `https://host:port`".to_owned());
+    let fix = || "write `https://host` or `https://host:port`";
     let Some((scheme, authority)) = text.split_once("://") else {
         context.problem(key, "is not a URL", fix());
         return None;
     };
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     if authority.contains(['@', '/', '?', '#']) {
-        let fix = "write the scheme, the host and at most a port: no user, path or query".to_owned();
-        context.problem(key, "has more than an origin", Some(fix));
+        let fix = "write the scheme, the host and at most a port: no user, path or query";
+        context.problem(key, "has more than an origin", fix);
         return None;
     }
     let (host, port) = match authority.rsplit_once(':') {
@@ -139,7 +144,7 @@ pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context:
         "https" => true,
         "http" => false,
         _ => {
-            context.problem(key, "the scheme must be https", None);
+            context.problem(key, "the scheme must be https", fix());
             return None;
         }
     };
@@ -156,7 +161,7 @@ pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context:
                 format!("the scheme is http and `{host}` is not this host")
             }
         };
-        context.problem(key, fact, Some(fix));
+        context.problem(key, fact, fix);
         return None;
     }
     let port = match port {
@@ -181,7 +186,8 @@ pub(super) fn rate(
         let found = NonZeroU32::new(number).filter(|number| number.get() <= MAX_RATE);
         if found.is_none() {
             let key: Vec<String> = key.iter().cloned().chain([name.to_owned()]).collect();
-            context.problem(&key, format!("is {number}, must be 1 to {MAX_RATE}"), None);
+            let fix = format!("write a number from 1 to {MAX_RATE}, or remove the table for no limit");
+            context.problem(&key, format!("is {number}, must be 1 to {MAX_RATE}"), fix);
         }
         found
     };
@@ -192,7 +198,7 @@ pub(super) fn rate(
 /// Reads how many calls may be in work at once.
 pub(super) fn max_requests(key: &[String], number: Option<u32>, context: &mut Context<'_>) -> Option<usize> {
     if number == Some(0) {
-        context.problem(key, "is 0, so no call could ever pass", Some("remove it for no limit".to_owned()));
+        context.problem(key, "is 0, so no call could ever pass", "remove it for no limit");
     }
     number.map(|number| number.max(1) as usize)
 }
@@ -202,8 +208,8 @@ pub(super) fn networks(key: &[String], texts: &[String], context: &mut Context<'
     for text in texts {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         if network.is_none() {
-            let fix = "write an address or a network, such as `10.0.0.0/8`".to_owned();
-            context.problem(key, format!("`{text}` is not a network"), Some(fix));
+            let fix = "write an address or a network, such as `10.0.0.0/8`";
+            context.problem(key, format!("`{text}` is not a network"), fix);
         }
         networks.extend(network);
     }
@@ -213,7 +219,8 @@ pub(super) fn networks(key: &[String], texts: &[String], context: &mut Context<'
 pub(super) fn header_name(key: &[String], text: &str, context: &mut Context<'_>) -> Option<HeaderName> {
     let name = text.parse().ok();
     if name.is_none() {
-        context.problem(key, format!("`{text}` is not a header name"), None);
+        let fix = "write letters, digits and `-`, such as `x-region`";
+        context.problem(key, format!("`{text}` is not a header name"), fix);
     }
     name
 }
@@ -221,7 +228,7 @@ pub(super) fn header_name(key: &[String], text: &str, context: &mut Context<'_>)
 pub(super) fn header_value(key: &[String], text: &str, context: &mut Context<'_>) -> Option<HeaderValue> {
     let value = text.parse().ok();
     if value.is_none() {
-        context.problem(key, "is not a header value: it has control characters", None);
+        context.problem(key, "is not a header value: it has control characters", "remove them");
     }
     value
 }

@@ -134,12 +134,15 @@ route = "chat"
         report,
         "the configuration has 5 problems
 tests.0.endpoints: `chat goes east`: expected endpoints `east`, got route `chat` to `west`, `east` (gateway.toml:48)
+  hint: correct the routes, or what the test expects
 tests.1.route: `POST /api/hubs/chats/:send`: expected route `chat`, got route `inside` to `east`, `west` (gateway.toml:52)
   hint: `chat` does not take it: hub is `chats`, not `chat`
 tests.2.route: `GET /api/hubs/nobody/users/u`: expected route `shared`, got 404 `no_route`: no route of the gateway takes this call; have the operator add one (gateway.toml:56)
   hint: `shared` does not take it: hub is `nobody`, not `shared`
 tests.3.refused: `POST /api/hubs/chat/:send`: expected to be refused as `no_route`, got route `chat` to `west`, `east` (gateway.toml:59)
-tests.4.route: `HEAD /api/health`: expected route `chat`, got an answer of the gateway itself (gateway.toml:63)"
+  hint: correct the routes, or what the test expects
+tests.4.route: `HEAD /api/health`: expected route `chat`, got an answer of the gateway itself (gateway.toml:63)
+  hint: correct the routes, or what the test expects"
     );
 }
 

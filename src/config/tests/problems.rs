@@ -1,0 +1,283 @@
+//! The problems that `check` reports, and what each says to do.
+
+use super::*;
+
+#[test]
+fn everything_wrong_is_told_at_once_with_its_place_and_a_hint() {
+    let text = report(
+        r#"
+[limits]
+max_boddy = "2MiB"
+max_connections = "many"
+
+[credentials.fabrikam]
+kind = "client_secret"
+tenant = "common"
+client_id = "me"
+secret = "hunter2"
+
+[endpoints.east]
+url = "http://east.service.signalr.net"
+credential = "fabrikam"
+conect_timeout = "1s"
+
+[endpoints.west]
+url = "https://west.service.signalr.net/path"
+credential = "fabricam"
+ca_file = "missing.pem"
+
+[[routes]]
+name = "chat"
+endpoints = ["eats"]
+"#,
+    );
+    assert_eq!(
+        text,
+        "the configuration has 11 problems
+limits.max_boddy: unknown key (gateway.toml:3)
+  hint: did you mean `max_body`?
+limits.max_connections: is text, must be a whole number (gateway.toml:4)
+  hint: set it to a whole number: the most connections of callers at once; more wait to be accepted
+credentials.fabrikam.tenant: `common` is not one tenant, and an app cannot sign in to it (gateway.toml:8)
+  hint: name the tenant that the SignalR resource lives in (tenant B), by GUID or domain
+credentials.fabrikam.client_id: is not a GUID (gateway.toml:9)
+  hint: copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555
+credentials.fabrikam.secret: is text, must be a table (gateway.toml:10)
+  hint: a secret does not belong in the configuration: put it into a file and write { file = \"/path\" }, or into a variable and write { env = \"NAME\" }
+endpoints.east.url: the scheme is http and `east.service.signalr.net` is not this host (gateway.toml:13)
+  hint: write https://: a bearer token must not cross a network in the clear
+endpoints.east.conect_timeout: unknown key (gateway.toml:15)
+  hint: did you mean `connect_timeout`?
+endpoints.west.url: has more than an origin (gateway.toml:18)
+  hint: write the scheme, the host and at most a port: no user, path or query
+endpoints.west.credential: there is no `fabricam` among the credentials (gateway.toml:19)
+  hint: did you mean `fabrikam`?
+endpoints.west.ca_file: the file missing.pem cannot be read: No such file or directory (os error 2) (gateway.toml:20)
+  hint: check that it exists and that the gateway's user may read it
+routes.0.endpoints.0: there is no `eats` among the endpoints (gateway.toml:24)
+  hint: did you mean `east`?"
+    );
+}
+
+/// One mistake on top of a configuration that works, and a part of what must be said of it.
+#[test]
+fn single_mistakes() {
+    for (change, expected) in [
+        (("client_secret", "client_sekret"), "credentials.fabrikam.kind: `client_sekret` is not one of"),
+        (("client_secret", "client_sekret"), "did you mean `client_secret`?"),
+        (("kind = \"client_secret\"\n", ""), "credentials.fabrikam.kind: is missing"),
+        (("contoso.onmicrosoft.com", "organizations"), "`organizations` is not one tenant"),
+        (("contoso.onmicrosoft.com", "contoso"), "neither a GUID nor a domain"),
+        ((GUID, "my-app"), "credentials.fabrikam.client_id: is not a GUID"),
+        (("tenant = \"contoso.onmicrosoft.com\"\n", ""), "credentials.fabrikam.tenant: is missing (gateway.toml:2)"),
+        (("{ file = \"secret\" }", "{ file = \"gone\" }"), "gone cannot be read"),
+        (("{ file = \"secret\" }", "{ env = \"GONE\" }"), "the environment variable GONE is not set or empty"),
+        (("{ file = \"secret\" }", "{ }"), "does not say where the secret is"),
+        (("https://east", "ftp://east"), "the scheme must be https"),
+        (("[endpoints.east]", "[endpoints.\"ea st\"]"), "`ea st` is not a name"),
+        (("[endpoints.east]", "[[routes]]\nname='r'\nendpoints=[]\n[endpoints.east]"), "the route leads nowhere"),
+        (
+            (
+                "[endpoints.east]",
+                "[[routes]]\nname='a'\nendpoints=['east']\n[[routes]]\nname='b'\nendpoints=['east']\n[endpoints.east]",
+            ),
+            "routes.1.match: `b` can never match: `a` before it takes every call (gateway.toml:",
+        ),
+        (
+            (
+                "[endpoints.east]",
+                "[[routes]]\nname='a'\nmatch={operation='mesages'}\nendpoints=['east']\n[endpoints.east]",
+            ),
+            "did you mean `messages`?",
+        ),
+        (
+            ("[endpoints.east]", "[[routes]]\nname='a'\nmatch={hub='chat-*'}\nendpoints=['east']\n[endpoints.east]"),
+            "routes.0.match.hub: `chat-*` can never match",
+        ),
+        (
+            ("[endpoints.east]", "[[routes]]\nname='a'\nhash_by='hub'\nendpoints=['east']\n[endpoints.east]"),
+            "routes.0.hash_by: is only for pick = \"hash\" (gateway.toml:",
+        ),
+        (
+            (
+                "[endpoints.east]",
+                "[[routes]]\nname='a'\npick='hash'\nhash_by='grup'\nendpoints=['east']\n[endpoints.east]",
+            ),
+            "did you mean `group`?",
+        ),
+        (
+            (
+                "[endpoints.east]",
+                "[[routes]]\nname='a'\npick='hash'\nhash_by='user'\nmatch={operation='hub_send'}\nendpoints=['east']\n[endpoints.east]",
+            ),
+            "routes.0.hash_by: none of the operations that the route takes has it",
+        ),
+        (("[endpoints.east]", "[listeners.a]\nbind='here'\n[endpoints.east]"), "`here` is not an address"),
+        (
+            ("[endpoints.east]", "[listeners.a]\nbind='127.0.0.1:1'\nclients=['10.0.0.0/99']\n[endpoints.east]"),
+            "not a network",
+        ),
+        (("[endpoints.east]", "[timeouts]\ntry='1m'\n[endpoints.east]"), "is longer than timeouts.request"),
+        (("[endpoints.east]", "[timeouts]\nrequest='soon'\n[endpoints.east]"), "`soon` is not a duration"),
+        (("[endpoints.east]", "[timeouts]\nidle='0s'\n[endpoints.east]"), "is zero, must be longer"),
+        (("[endpoints.east]", "[limits]\nmax_body='1GB'\n[endpoints.east]"), "is not a size"),
+        (("[endpoints.east]", "[limits]\nmax_body=true\n[endpoints.east]"), "is true or false, must be"),
+        (("[endpoints.east]", "[logging]\nfilter='loud=very'\n[endpoints.east]"), "is not a filter"),
+        (("[endpoints.east]", "[endpoints.east"), "not valid TOML"),
+    ] {
+        let text = minimal().replace(change.0, change.1);
+        let report = report(&text);
+        assert!(report.contains(expected), "{change:?}:\n{report}");
+    }
+}
+
+/// One wrong key must not hide the next: what is missing or of a wrong type is stood in for, and only that.
+#[test]
+fn a_wrong_key_hides_none_of_its_neighbours() {
+    let text = report(
+        r#"
+[credentials.a]
+kind = "federated"
+client_id = 7
+scope = "two scopes"
+assertion = { source = "carrier_pigeon" }
+
+[credentials.b]
+kind = "client_secret"
+tenant = "consumers"
+certificate = "certificate.pem"
+
+[credentials.c]
+kind = "managed_identity"
+client_id = 7
+imds_endpoint = "http://10.0.0.1"
+
+[endpoints.east]
+url = 5
+credential = "c"
+ca_file = "."
+
+[endpoints.west]
+credential = "d"
+pool = { max_idle_per_worker = -1, idle_timeout = "400d" }
+
+[[routes]]
+name = "one"
+match = "chat"
+endpoints = [7, "eastt", { name = "west", weight = 0 }]
+
+[[routes]]
+match = { operation = ["mesages"], user = "" }
+endpoints = ["east", "east"]
+
+[[routes]]
+name = "_two"
+endpoints = "east"
+"#,
+    );
+    assert_eq!(
+        text,
+        "the configuration has 26 problems
+credentials.a.tenant: is missing (gateway.toml:2)
+  hint: add it: the tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain
+credentials.a.client_id: is a number, must be text (gateway.toml:4)
+  hint: set it to text: the app registration's client id
+credentials.a.scope: `two scopes` is not a scope that an app can ask for (gateway.toml:5)
+  hint: write one resource and `/.default`, such as https://signalr.azure.com/.default
+credentials.a.assertion.source: `carrier_pigeon` is not one of `managed_identity`, `file`, `github_actions`, `azure_pipelines`, `gcp_metadata`, `oauth2`, `command` (gateway.toml:6)
+  hint: set it to one of these
+credentials.b.client_id: is missing (gateway.toml:8)
+  hint: add it: the app registration's client id
+credentials.b.secret: is missing (gateway.toml:8)
+  hint: add it: where the secret is read from, each time it is used
+credentials.b.tenant: `consumers` is not one tenant, and an app cannot sign in to it (gateway.toml:10)
+  hint: name the tenant that the SignalR resource lives in (tenant B), by GUID or domain
+credentials.b.certificate: unknown key (gateway.toml:11)
+  hint: it is a key of `client_certificate`
+credentials.c.client_id: is a number, must be text (gateway.toml:15)
+  hint: set it to text: the client id of a user-assigned identity. Without any id, the system-assigned one
+credentials.c.imds_endpoint: the scheme is http and `10.0.0.1` is not this host (gateway.toml:16)
+  hint: write https://: a bearer token must not cross a network in the clear
+endpoints.east.url: is a number, must be text (gateway.toml:19)
+  hint: set it to text: `https://host[:port]` of the SignalR resource
+endpoints.east.ca_file: . is a folder, must be a file (gateway.toml:21)
+  hint: write the path of a regular file
+endpoints.west.url: is missing (gateway.toml:23)
+  hint: add it: `https://host[:port]` of the SignalR resource
+endpoints.west.credential: there is no `d` among the credentials (gateway.toml:24)
+  hint: define it as [credentials.d], or name one that exists
+endpoints.west.pool.idle_timeout: `400d` is longer than a day (gateway.toml:25)
+  hint: write a number and a unit, such as `500ms`, `10s` or `2m`
+endpoints.west.pool.max_idle_per_worker: is a negative number, must be a whole number (gateway.toml:25)
+  hint: set it to a whole number: the most idle connections that each worker keeps
+routes.0.match: is text, must be a table (gateway.toml:29)
+  hint: set it to a table: the conditions of a route
+routes.0.endpoints.0: is a number, must be text or a table (gateway.toml:30)
+  hint: set it to text or a table: an endpoint of a route
+routes.0.endpoints.1: there is no `eastt` among the endpoints (gateway.toml:30)
+  hint: did you mean `east`?
+routes.0.endpoints.2: the weight is 0, must be 1 to 1000000 (gateway.toml:30)
+  hint: to take an endpoint out, remove it
+routes.1.name: is missing (gateway.toml:32)
+  hint: add it: the route's name, for metrics and logs
+routes.1.match.operation: `mesages` is not an operation (gateway.toml:33)
+  hint: did you mean `messages`?
+routes.1.match.user: is empty, so no call could ever match (gateway.toml:33)
+  hint: remove it to match any
+routes.1.endpoints.1: `east` is in this route twice (gateway.toml:34)
+  hint: remove one of them
+routes.2.name: `_two` is not a name (gateway.toml:37)
+  hint: names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`
+routes.2.endpoints: is text, must be a list (gateway.toml:38)
+  hint: set it to a list: the endpoints: names, or `{ name = …, weight = … }`"
+    );
+}
+
+#[test]
+fn without_any_configuration_it_says_how_to_begin() {
+    let err = load(&Sources::default()).unwrap_err();
+    assert_eq!(err.to_string(), "endpoints: there is no endpoint\n  hint: give a configuration with --config FILE");
+    let missing = Sources { file: Some("/nowhere/gateway.toml".into()), ..Sources::default() };
+    assert!(load(&missing).unwrap_err().to_string().contains("/nowhere/gateway.toml cannot be read"));
+}
+
+/// One mistake in an assertion, and a part of what must be said of it.
+#[test]
+fn single_mistakes_in_assertions() {
+    let oauth2 =
+        "source = 'oauth2', token_url = 'https://idp.example/token', client_id = 'a', secret = { file = 'secret' }";
+    let command = "source = 'command', argv = ['get-token']";
+    for (assertion, expected) in [
+        ("source = 'github_actions'".to_owned(), "variable ACTIONS_ID_TOKEN_REQUEST_URL is not set or empty"),
+        ("source = 'github_actions'".to_owned(), "`permissions: id-token: write`"),
+        (
+            format!("source = 'azure_pipelines', service_connection = '{GUID}'"),
+            "variable SYSTEM_ACCESSTOKEN is not set or empty",
+        ),
+        ("source = 'azure_pipelines', service_connection = 'prod'".to_owned(), "service_connection: is not a GUID"),
+        ("source = 'gcp_metadata', service_account = 'a/b'".to_owned(), "`a/b` is not a service account"),
+        (
+            "source = 'gcp_metadata', metadata_endpoint = 'http://10.0.0.1'".to_owned(),
+            "metadata_endpoint: the scheme is http and `10.0.0.1` is not this host",
+        ),
+        ("source = 'gcp_metadata', audience = 'x/.default'".to_owned(), "is a scope, not an audience"),
+        ("source = 'gcp_metadata', audience = ''".to_owned(), "audience: is empty"),
+        (oauth2.replace("https", "http"), "token_url: the scheme is http and `idp.example` is not this host"),
+        (oauth2.replace("idp.example", "me:hunter2@idp.example"), "token_url: is not a URL"),
+        (oauth2.replace("https://idp.example/token", "token"), "token_url: is not a URL"),
+        (oauth2.replace("'a'", "''"), "client_id: is empty"),
+        (format!("{oauth2}, parameters = {{ scope = 'x' }}"), "scope: is not one of the extra parameters"),
+        (format!("{oauth2}, authentication = 'digest'"), "`digest` is not one of `basic`, `post`"),
+        (command.replace("'get-token'", ""), "argv: names no program"),
+        (command.replace("get-token", "./gone"), "gone cannot be read"),
+        (format!("{command}, timeout = '1m'"), "timeout: is longer than 12s"),
+        (format!("{command}, environment = ['KEY=hunter2']"), "environment: has something that is no name"),
+    ] {
+        let secret = "kind = \"client_secret\"";
+        let text = minimal().replace(secret, "kind = \"federated\"").replace("secret = { file = \"secret\" }", "");
+        let text = text.replace("[endpoints", &format!("assertion = {{ {assertion} }}\n[endpoints"));
+        let report = report(&text);
+        assert!(report.contains(expected), "{assertion}:\n{report}");
+        assert!(!report.contains("hunter2"), "{assertion}:\n{report}");
+    }
+}

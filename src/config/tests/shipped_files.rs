@@ -1,0 +1,96 @@
+//! The reference configuration is complete, and every example is valid.
+
+use super::*;
+
+/// Collects the keys of a schema, each kind of a tagged table included.
+fn keys_of(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Object(object) => {
+            if let Some(properties) = object.get("properties").and_then(|properties| properties.as_object()) {
+                found.extend(properties.keys().cloned());
+            }
+            object.values().for_each(|value| keys_of(value, found));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys_of(item, found)),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_reference_configuration_holds_and_names_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/gateway.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut keys = BTreeSet::new();
+    keys_of(&schema(), &mut keys);
+    for key in &keys {
+        let is_there = text.lines().any(|line| {
+            let line = line.trim_start_matches(['#', ' ']);
+            line.starts_with(&format!("{key} ="))
+                || line.contains(&format!("[{key}"))
+                || line.contains(&format!("{{ {key} ="))
+                || line.contains(&format!(", {key} ="))
+        });
+        assert!(is_there, "config/gateway.toml does not show `{key}`");
+    }
+    let environment = BTreeMap::from([("FABRIKAM_SECRET".to_owned(), "x".to_owned())]);
+    let loaded = load(&Sources { file: Some(path), environment, overrides: Vec::new() });
+    assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+}
+
+#[test]
+fn every_example_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut environment: BTreeMap<_, _> = text
+            .split("env = \"")
+            .skip(1)
+            .filter_map(|rest| Some((rest.split('"').next()?.to_owned(), "x".to_owned())))
+            .collect();
+        environment.extend(PLATFORM.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        // Files that only an operator has.
+        let dir = tempfile::tempdir().unwrap();
+        let mut local = text.clone();
+        let paths = text.split("= \"/").skip(1).filter_map(|rest| rest.split('"').next());
+        for file in paths.filter(|path| !path.starts_with("api/")) {
+            let stand_in = dir.path().join(file.replace('/', "-"));
+            std::fs::write(&stand_in, "x").unwrap();
+            local = local.replace(&format!("/{file}\""), &format!("{}\"", stand_in.display()));
+        }
+        let config = dir.path().join("gateway.toml");
+        std::fs::write(&config, local).unwrap();
+        let loaded = load(&Sources { file: Some(config), environment, overrides: Vec::new() });
+        assert!(loaded.is_ok(), "{}: {}", path.display(), loaded.unwrap_err());
+        count += 1;
+    }
+    assert!(count >= 14, "only {count} examples");
+}
+
+#[test]
+fn the_deployed_configuration_holds() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kubernetes/gateway.toml");
+    let loaded = load(&Sources { file: Some(path), ..Sources::default() }).unwrap_or_else(|err| panic!("{err}"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn alerts_watch_metrics_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = std::fs::read_to_string(root.join("src/metrics.rs")).unwrap();
+    for entry in std::fs::read_dir(root.join("src/metrics")).unwrap() {
+        sources.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    let alerts = std::fs::read_to_string(root.join("config/prometheus/alerts.yaml")).unwrap();
+    let names = alerts.split("signalr_gateway_").skip(1).map(|rest| {
+        let name = rest.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_').next().unwrap();
+        name.trim_end_matches("_bucket").trim_end_matches("_count")
+    });
+    for name in names {
+        assert!(sources.contains(&format!("\"{name}\"")), "no metric is called {name}");
+    }
+}

@@ -1,0 +1,98 @@
+//! Precedence of the sources, and what environment variables may be called.
+
+use super::*;
+
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let dir = folder(&format!("{}\n[limits]\nmax_body = \"2MiB\"\n", minimal()));
+    let mut sources = sources(dir.path(), &[("SIGNALR_GATEWAY_LIMITS__MAX_BODY", "3MiB")]);
+    assert_eq!(load(&sources).unwrap().settings.proxy.max_body_bytes, 3 << 20);
+    sources.overrides.push(("limits.max_body".into(), "4096".into()));
+    let loaded = load(&sources).unwrap();
+    assert_eq!(loaded.settings.proxy.max_body_bytes, 4096);
+    let effective = loaded.effective.iter().find(|effective| effective.key == "limits.max_body").unwrap();
+    assert_eq!(effective.origin, Some(Origin::Flag("--set limits.max_body".into())));
+}
+
+#[test]
+fn variables_take_numbers_lists_and_truth_where_the_key_does() {
+    let dir = folder(&minimal());
+    let environment = [
+        ("SIGNALR_GATEWAY_LIMITS__MAX_CONNECTIONS", "7"),
+        ("SIGNALR_GATEWAY_FORWARDING__CLIENT_ADDRESS", "true"),
+        ("SIGNALR_GATEWAY_LISTENERS__DEFAULT__BIND", "127.0.0.1:0"),
+        ("SIGNALR_GATEWAY_LISTENERS__DEFAULT__ALLOWED_HOSTS", "[gw.internal]"),
+        ("SIGNALR_GATEWAY_CONFIG", "/etc/gateway.toml"),
+    ];
+    let settings = load(&sources(dir.path(), &environment)).unwrap().settings;
+    assert_eq!(settings.serve.max_connections, 7);
+    assert!(settings.proxy.forward_client_address);
+    assert_eq!(settings.listeners[0].1.allowed_hosts, ["gw.internal"]);
+}
+
+#[test]
+fn a_stray_variable_is_named_with_the_key_it_may_have_meant() {
+    let dir = folder(&minimal());
+    let err = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_LIMITS__MAX_BODI", "1")])).unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "limits.max_bodi: unknown key (environment variable SIGNALR_GATEWAY_LIMITS__MAX_BODI)\n  hint: did you mean `SIGNALR_GATEWAY_LIMITS__MAX_BODY`?"
+    );
+}
+
+#[test]
+fn a_variable_with_too_few_underscores_is_told_the_whole_name() {
+    let dir = folder(&minimal());
+    for (variable, meant) in [
+        ("SIGNALR_GATEWAY_LIMITS_MAX_BODY", "SIGNALR_GATEWAY_LIMITS__MAX_BODY"),
+        ("SIGNALR_GATEWAY_ENDPOINTS_EAST_URL", "SIGNALR_GATEWAY_ENDPOINTS__EAST__URL"),
+        ("SIGNALR_GATEWAY_CREDENTIALS_FABRIKAM_TENANT", "SIGNALR_GATEWAY_CREDENTIALS__FABRIKAM__TENANT"),
+        ("SIGNALR_GATEWAY_LOG", "SIGNALR_GATEWAY_LOGGING__FILTER"),
+    ] {
+        let err = load(&sources(dir.path(), &[(variable, "1")])).unwrap_err().to_string();
+        assert!(err.contains(&format!("unknown key (environment variable {variable})")), "{err}");
+        if variable != "SIGNALR_GATEWAY_LOG" {
+            assert!(err.ends_with(&format!("did you mean `{meant}`?")), "{err}");
+        }
+    }
+}
+
+#[test]
+fn variables_find_names_whatever_their_case_and_hyphens() {
+    let dir = folder(&minimal().replace("[endpoints.east]", "[endpoints.West-Europe]"));
+    let variable = ("SIGNALR_GATEWAY_ENDPOINTS__WEST_EUROPE__CONNECT_TIMEOUT", "7s");
+    let settings = load(&sources(dir.path(), &[variable])).unwrap().settings;
+    assert_eq!(settings.endpoints.len(), 1);
+    assert_eq!(settings.endpoints[0].connect_timeout, std::time::Duration::from_secs(7));
+}
+
+/// Kubernetes describes each service of a namespace to its pods; one called `signalr-gateway` has our prefix.
+#[test]
+fn what_kubernetes_says_of_services_is_no_setting() {
+    let dir = folder(&minimal());
+    let links = [
+        ("SIGNALR_GATEWAY_SERVICE_HOST", "10.0.0.11"),
+        ("SIGNALR_GATEWAY_SERVICE_PORT", "80"),
+        ("SIGNALR_GATEWAY_SERVICE_PORT_HTTP", "80"),
+        ("SIGNALR_GATEWAY_PORT", "tcp://10.0.0.11:80"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP", "tcp://10.0.0.11:80"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP_PROTO", "tcp"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP_PORT", "80"),
+        ("SIGNALR_GATEWAY_PORT_80_TCP_ADDR", "10.0.0.11"),
+        ("SIGNALR_GATEWAY_ADMIN_SERVICE_HOST", "10.0.0.12"),
+    ];
+    load(&sources(dir.path(), &links)).unwrap();
+    // Who means to set a port is told that there is no such key.
+    let loaded = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_PORT", "8080")])).unwrap();
+    assert!(loaded.warnings[0].to_string().contains("SIGNALR_GATEWAY_PORT: is not a configuration key"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file_only_in_the_file() {
+    let dir = folder(&minimal());
+    let variable = ("SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE", "Cargo.toml");
+    let loaded = load(&sources(dir.path(), &[variable])).unwrap();
+    assert_eq!(loaded.settings.endpoints[0].ca_file.as_deref(), Some(Path::new("Cargo.toml")));
+    let report = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE", "ca.pem")])).unwrap_err();
+    assert!(report.to_string().contains("(environment variable SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE)"), "{report}");
+}
