@@ -84,7 +84,11 @@ fn what_kubernetes_says_of_services_is_no_setting() {
     load(&sources(dir.path(), &links)).unwrap();
     // Who means to set a port is told that there is no such key.
     let loaded = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_PORT", "8080")])).unwrap();
-    assert!(loaded.warnings[0].to_string().contains("SIGNALR_GATEWAY_PORT: is not a configuration key"), "{:?}", loaded.warnings);
+    assert!(
+        loaded.warnings[0].to_string().contains("SIGNALR_GATEWAY_PORT: is not a configuration key"),
+        "{:?}",
+        loaded.warnings
+    );
 }
 
 #[test]
