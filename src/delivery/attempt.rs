@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 
-use super::body::Answer;
+use super::body::{Answer, BodyFailure};
 use super::call::{CallState, PlannedCall};
 use super::error::DeliveryError;
 use super::forward::{self, AttemptTime, Failure};
@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::limits::{ConcurrencyPermit, Queued};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
 
-/// An attempt whose answer is there, with the bearer that it carried.
+/// An answer, and the bearer that its request carried.
 struct Answered {
     response: Response<Answer>,
     bearer: Bearer,
@@ -26,36 +26,31 @@ struct Answered {
 
 impl Answered {
     fn outcome(self, call: &PlannedCall<'_>) -> AttemptOutcome {
-        let mut outcome = AttemptOutcome::answered(call.operation, self.response, self.ended);
-        // An endpoint that does not wait any longer for the rest of an upload does not wait for itself.
-        if outcome.ending.status == Some(StatusCode::REQUEST_TIMEOUT) && call.body.is_waiting_for_caller() {
-            outcome.ending.fault = Fault::Caller;
-        }
-        outcome
+        let waits_for_caller = call.body.is_waiting_for_caller();
+        AttemptOutcome::answered(call.operation, self.response, self.ended, waits_for_caller)
     }
 }
 
-/// Sends a request to one endpoint: once, and once more with another token if the first was refused (401). A
-/// refused request was not processed, so sending it again cannot double it. `others` is how many endpoints may be tried
-/// after this one.
-pub(super) async fn try_endpoint(
+/// Sends a request to one endpoint, and once more with another token if the first was refused (401). A refused request was not
+/// processed, so it cannot take effect twice. `others` is the number of endpoints that may be tried afterwards.
+pub(super) async fn attempt(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
     others: usize,
 ) -> AttemptOutcome {
-    // Kept until the head of the answer is there.
+    // Held until the head of the answer arrives.
     let _permit = match endpoint_permit(worker, upstream, call.state).await {
         Ok(permit) => permit,
         Err(full) => return AttemptOutcome::unsent(Fault::Gateway, full),
     };
     let refused = {
-        let answered = match try_once(worker, upstream, call, others).await {
+        let answered = match send_once(worker, upstream, call, others).await {
             Ok(answered) => answered,
             Err(outcome) => return *outcome,
         };
         match answered.response.status() {
-            StatusCode::UNAUTHORIZED => Box::pin(try_with_another(worker, upstream, call, answered)),
+            StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, answered)),
             status => {
                 if status == StatusCode::FORBIDDEN {
                     worker.metrics.unauthorized(upstream.index, status.as_u16(), UnauthorizedAction::Kept);
@@ -67,7 +62,7 @@ pub(super) async fn try_endpoint(
     refused.await
 }
 
-/// Gets an attempt the permit of its endpoint, if the endpoint has a concurrency limit.
+/// Returns the permit of the endpoint's concurrency limit, if it has one.
 async fn endpoint_permit(
     worker: &WorkerDelivery,
     upstream: &Upstream,
@@ -84,9 +79,8 @@ async fn endpoint_permit(
     queued.permit.map(Some).ok_or(DeliveryError::Overload { retry_after: Queued::RETRY_AFTER })
 }
 
-/// Gets another token in place of the one that was refused, and sends the request with it. Without one, the refusal is
-/// the answer.
-async fn try_with_another(
+/// Replaces the token that was refused and sends the request with the new one. The refusal is the answer if there is no other token.
+async fn send_with_another_token(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
@@ -95,14 +89,14 @@ async fn try_with_another(
     let index = upstream.index;
     let count = |status: StatusCode, action| worker.metrics.unauthorized(index, status.as_u16(), action);
     let status = refusal.response.status();
-    if !replace(upstream.endpoint(), &refusal.bearer, call.state).await {
+    if !replace_token(upstream.endpoint(), &refusal.bearer, call.state).await {
         count(status, UnauthorizedAction::Kept);
         return refusal.outcome(call);
     }
     count(status, UnauthorizedAction::Replaced);
     worker.metrics.retry(index, RetryOutcome::Retried);
     refusal.response.into_body().discard();
-    match try_once(worker, upstream, call, 0).await {
+    match send_once(worker, upstream, call, 0).await {
         Ok(answered) => {
             if matches!(answered.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                 count(answered.response.status(), UnauthorizedAction::Kept);
@@ -113,8 +107,9 @@ async fn try_with_another(
     }
 }
 
-/// Sends a request to one endpoint, with the token that is in service. What did not get an answer is in a box: it is rare.
-async fn try_once(
+/// Sends a request to one endpoint with the current token. An outcome without an answer is boxed: it is rare, and would enlarge every
+/// request's future.
+async fn send_once(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
@@ -130,13 +125,13 @@ async fn try_once(
     };
     let began = Instant::now();
     let request = call.state.deadline();
-    may_send(worker, call, &bearer, request.remaining(began))?;
+    check_sendable(worker, call, &bearer, request.remaining(began))?;
     let time = AttemptTime { began, limit: worker.settings.try_timeout, request };
     let result = forward::send(&upstream.pool, call, &bearer, &worker.timer, &time).await;
     let ended = Instant::now();
     let duration = ended.saturating_duration_since(began);
     call.state.add_wait(duration);
-    let response = result.map_err(|failure| explain(worker, upstream.index, call, failure, &time))?;
+    let response = result.map_err(|failure| failed(worker, upstream, call, failure, &time))?;
     worker.metrics.upstream_answered(UpstreamRecord {
         endpoint: upstream.index,
         operation: call.operation.index(),
@@ -146,8 +141,7 @@ async fn try_once(
     Ok(Answered { response, bearer, ended })
 }
 
-/// Returns a bearer for an endpoint that has none ready. Where `others` may be tried after it, it is waited for a share of
-/// the request's time alone, so that there is time for them.
+/// Waits until an endpoint has a bearer. With `others` to try afterwards, it waits for a share of the request's time only.
 async fn wait_for_bearer(
     worker: &WorkerDelivery,
     endpoint: &Endpoint,
@@ -172,31 +166,33 @@ async fn wait_for_bearer(
     }
 }
 
-/// Checks that a request may be sent with the bearer that it would carry.
-fn may_send(
+/// Checks that a request can be sent with this bearer: its head is small enough, its body complete and its deadline not passed.
+fn check_sendable(
     worker: &WorkerDelivery,
     call: &PlannedCall<'_>,
     bearer: &Bearer,
     left: Duration,
 ) -> Result<(), Box<AttemptOutcome>> {
-    if let Err(err) = fits(worker, call, bearer).and_then(|()| call.body.can_be_sent()) {
-        return Err(Box::new(AttemptOutcome::unsent(fault_of_body(&err), err)));
+    // The proxy checked the head without the bearer. The endpoint's own limit includes it.
+    let (size, limit) = (call.head().bytes() + bearer.header().len(), worker.settings.max_header_bytes);
+    if size > limit {
+        return Err(unsent(Fault::Caller, DeliveryError::HeadersTooLarge { size, limit }));
     }
+    call.body.check_sendable().map_err(|failure: BodyFailure| unsent(failure.into(), failure.into()))?;
     if left.is_zero() {
         let err = DeliveryError::EndpointUnavailable("the request's time was over before it could be sent".into());
-        return Err(Box::new(AttemptOutcome::unsent(Fault::Nobody, err)));
+        return Err(unsent(Fault::Nobody, err));
     }
     Ok(())
 }
 
-/// Holds the head against the limit once more, now with the bearer: the endpoint would refuse it.
-fn fits(worker: &WorkerDelivery, call: &PlannedCall<'_>, bearer: &Bearer) -> Result<(), DeliveryError> {
-    let (size, limit) = (call.head().bytes() + bearer.header().len(), worker.settings.max_header_bytes);
-    if size > limit { Err(DeliveryError::HeadersTooLarge { size, limit }) } else { Ok(()) }
+#[cold]
+fn unsent(fault: Fault, err: DeliveryError) -> Box<AttemptOutcome> {
+    Box::new(AttemptOutcome::unsent(fault, err))
 }
 
-/// Gets another token in place of one that was refused. Returns whether there is one.
-async fn replace(endpoint: &Endpoint, refused: &Bearer, state: &CallState) -> bool {
+/// Gets a new token in place of one that was refused. Returns whether there is one.
+async fn replace_token(endpoint: &Endpoint, refused: &Bearer, state: &CallState) -> bool {
     let began = Instant::now();
     let time = state.remaining();
     let replaced = tokio::time::timeout(time, endpoint.bearer().replace(refused.fingerprint())).await;
@@ -216,34 +212,18 @@ async fn replace(endpoint: &Endpoint, refused: &Bearer, state: &CallState) -> bo
     }
 }
 
-/// Turns a failed attempt into its outcome, and counts it.
+/// Returns the outcome of an attempt without an answer, and counts it.
 #[cold]
-fn explain(
+fn failed(
     worker: &WorkerDelivery,
-    index: usize,
+    upstream: &Upstream,
     call: &PlannedCall<'_>,
     failure: Failure,
     time: &AttemptTime,
 ) -> Box<AttemptOutcome> {
-    let is_late = matches!(failure, Failure::Deadline { sent: true, .. });
-    let fault_of_request = match call.body.failure() {
-        None if is_late && call.body.is_waiting_for_caller() => Some(DeliveryError::SlowRequest),
-        failure => failure,
-    };
-    if let Some(err) = fault_of_request {
-        // The endpoint may have received a part of it, and cannot take that for the whole.
-        return Box::new(AttemptOutcome::failed(Sent::NotProcessed, fault_of_body(&err), err));
+    let (outcome, reason) = failure.outcome(call.operation, call.body, time);
+    if let Some(reason) = reason {
+        worker.metrics.upstream_failed(upstream.index, reason);
     }
-    worker.metrics.upstream_failed(index, failure.reason(time));
-    let (sent, mut fault, err) = failure.explained(call.operation, time);
-    if sent == Sent::Perhaps && call.body.is_waiting_for_caller() {
-        // It may have waited for the rest of the upload for too long.
-        fault = Fault::Nobody;
-    }
-    Box::new(AttemptOutcome::failed(sent, fault, err))
-}
-
-/// Returns whose fault it is that a request cannot be sent whole: the caller's, unless there was no memory to keep it.
-fn fault_of_body(err: &DeliveryError) -> Fault {
-    if matches!(err, DeliveryError::Overload { .. }) { Fault::Gateway } else { Fault::Caller }
+    Box::new(outcome)
 }

@@ -7,4 +7,5 @@ mod request;
 
 pub use answer::Answer;
 pub use memory::BodyMemory;
+pub(super) use request::BodyFailure;
 pub use request::RequestBody;

@@ -46,8 +46,8 @@ impl CallState {
         self.deadline.remaining(Instant::now())
     }
 
-    /// Notes the endpoint that the call is sent to next.
-    pub(super) fn tries_endpoint(&self, name: &Rc<str>) {
+    /// Sets the endpoint that the log names.
+    pub(super) fn set_endpoint(&self, name: &Rc<str>) {
         self.endpoint.set(Some(Rc::clone(name)));
     }
 

@@ -1,17 +1,17 @@
-//! Which endpoints of a route are tried, and in which order. Decides nothing about when the next one's turn is.
+//! Which endpoints of a route are tried, and in which order. Does not decide when to try the next.
 
 use super::upstream::Upstream;
 use crate::endpoint::{CallClass, EndpointRole, Permit};
 use crate::route::{Choice, Order, WhenUnavailable};
 use crate::signalr::{FanOutKind, Operation};
 
-/// The endpoints of a route that are worth trying, one after the other. For what only one endpoint can give, primaries come
-/// before secondaries, as in the Management SDK.
+/// Iterates over the endpoints of a route whose circuits are closed. Operations that any single endpoint can answer try primaries
+/// before secondaries, like the Management SDK.
 pub(super) struct Candidates<'a> {
     upstreams: &'a [Upstream],
     choice: &'a Choice<'a>,
     order: Order<'a>,
-    /// The role that is looked for; `None` if it does not matter.
+    /// The role that endpoints must have; any if `None`.
     role: Option<EndpointRole>,
     class: CallClass,
     has_tried: bool,
@@ -24,12 +24,12 @@ impl<'a> Candidates<'a> {
         Self { upstreams, choice, order: choice.order(), role, class, has_tried: false }
     }
 
-    /// Returns how many endpoints may still come: at most as many.
+    /// Returns an upper bound of the number of endpoints that follow.
     pub(super) fn left(&self) -> usize {
         self.order.left()
     }
 
-    fn healthy(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
+    fn next_closed(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
         let (upstreams, role, class) = (self.upstreams, self.role, self.class);
         self.order.by_ref().find_map(|index| {
             let upstream = upstreams.get(index)?;
@@ -46,18 +46,18 @@ impl<'a> Iterator for Candidates<'a> {
     type Item = (&'a Upstream, Permit<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut healthy = self.healthy();
-        if healthy.is_none() && self.role == Some(EndpointRole::Primary) {
+        let mut found = self.next_closed();
+        if found.is_none() && self.role == Some(EndpointRole::Primary) {
             self.role = Some(EndpointRole::Secondary);
             self.order = self.choice.order();
-            healthy = self.healthy();
+            found = self.next_closed();
         }
         let sends_anyway = !self.has_tried && self.choice.route().when_unavailable() == WhenUnavailable::Send;
         self.has_tried = true;
-        if healthy.is_some() || !sends_anyway {
-            return healthy;
+        if found.is_some() || !sends_anyway {
+            return found;
         }
-        // All are out, and the route would rather try than fail.
+        // All circuits are open, and the route is configured to send anyway.
         self.order = self.choice.order();
         let upstream = self.upstreams.get(self.order.next()?)?;
         Some((upstream, upstream.endpoint().health().enter_anyway(self.class)))

@@ -1,5 +1,5 @@
-//! One call to several endpoints, and one answer from them. What the answers come to is said by
-//! [`crate::signalr::merge_delivery`] and [`crate::signalr::merge_first_success`].
+//! Fan-out: one call to every endpoint of a route, and one answer. [`crate::signalr::merge_delivery`] and
+//! [`crate::signalr::merge_first_success`] say which.
 //!
 //! A delivery that carries an `Idempotency-Key` goes only to the endpoints that have not accepted it under that key.
 
@@ -14,7 +14,7 @@ use http::{Response, StatusCode};
 use super::body::{Answer, RequestBody};
 use super::call::PlannedCall;
 use super::error::{DeliveryError, EndpointOutcome};
-use super::idempotency::{AnotherCall, CallKey, Fingerprint, RepeatableCall};
+use super::idempotency::{CallKey, Fingerprint, KeyReused, KeyedCall};
 use super::outcome::AttemptOutcome;
 use super::single::deliver_to;
 use super::upstream::Upstream;
@@ -23,11 +23,10 @@ use crate::endpoint::CallClass;
 use crate::route::{Choice, Route, WhenUnavailable};
 use crate::signalr::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
 
-/// How long the other endpoints have after the first yes to a question, so that their connections need not be closed.
+/// How long the other legs may go on after the first success, where one suffices. Most end in time, and their connections are reused.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
-/// Sends a call to every endpoint of a route, side by side, and merges the answers. Returns the endpoint whose
-/// answer it is, too.
+/// Sends a call to every endpoint of a route at the same time and merges the answers. Returns the endpoint whose answer it is, too.
 pub(super) async fn fan_out<'a>(
     worker: &'a WorkerDelivery,
     choice: Choice<'_>,
@@ -37,14 +36,14 @@ pub(super) async fn fan_out<'a>(
 ) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
     let PlannedCall { operation, state, .. } = *call;
     let route = choice.route().name().as_str();
-    // All legs read the one buffer, so none waits for another.
+    // All legs read one buffer, so no leg waits for another.
     let (waited_before, began) = (state.waited(), Instant::now());
     let patience = worker.settings.queue.time;
     let body = tokio::time::timeout(state.remaining(), call.body.collected(patience)).await;
     let body = body.map_err(|_late| DeliveryError::SlowRequest)??;
-    let repeatable = key.map(|key| repeatable(worker, key, call, &body)).transpose()?;
-    let accepted = match &repeatable {
-        // Whoever is sending it now is waited for.
+    let keyed = key.map(|key| keyed_call(worker, key, call, &body)).transpose()?;
+    let accepted = match &keyed {
+        // Waits while another request sends the same call.
         Some(call) => match tokio::time::timeout(state.remaining(), call.accepted.lock()).await {
             Ok(accepted) => Some(RefCell::new(accepted)),
             Err(_late) => return Err(DeliveryError::Deadline { limit: state.deadline().limit() }),
@@ -52,42 +51,42 @@ pub(super) async fn fan_out<'a>(
         None => None,
     };
     let upstreams: Vec<&Upstream> = choice.endpoint_indexes().filter_map(|index| worker.upstreams.get(index)).collect();
-    let earlier = |upstream: &&Upstream| {
+    let accepted_before = |upstream: &&Upstream| {
         let endpoint = upstream.endpoint();
         accepted.as_ref()?.borrow().by(endpoint.name().as_str(), endpoint.origin())
     };
-    let earlier: Vec<Option<StatusCode>> = upstreams.iter().map(earlier).collect();
+    let earlier: Vec<Option<StatusCode>> = upstreams.iter().map(accepted_before).collect();
     if earlier.iter().any(Option::is_some) {
         worker.metrics.fan_out_repeated(route);
     }
-    let anyway = sends_anyway(choice.route(), &upstreams, CallClass::new(operation.class().index()));
+    let send_anyway = sends_anyway(choice.route(), &upstreams, CallClass::new(operation.class().index()));
     let legs = upstreams.iter().zip(&earlier).map(|(&upstream, &earlier)| {
         let call = PlannedCall { body: &body, ..*call };
         let accepted = accepted.as_ref();
         async move {
             if let Some(status) = earlier {
-                return AttemptOutcome::answered(operation, accepted_earlier(status), began);
+                return AttemptOutcome::answered(operation, accepted_earlier(status), began, false);
             }
-            let outcome = deliver_to(worker, upstream, anyway, &call).await;
-            if let (Some(accepted), Ok(response)) = (accepted, &outcome.result)
-                && response.status().is_success()
+            let outcome = deliver_to(worker, upstream, send_anyway, &call).await;
+            if let (Some(accepted), LegOutcome::Accepted, Some(status)) =
+                (accepted, outcome.leg(), outcome.ending.status)
             {
-                // At once: the others may take long, and the caller may be gone by then.
+                // Recorded now: the other legs may take long, and the request may be cancelled before they end.
                 let endpoint = upstream.endpoint();
-                accepted.borrow_mut().note(endpoint.name().as_str(), endpoint.origin(), response.status());
+                accepted.borrow_mut().record(endpoint.name().as_str(), endpoint.origin(), status);
             }
             outcome
         }
     });
-    let first_yes_suffices = operation.fan_out_kind() == FanOutKind::FirstSuccess;
-    let mut results = gather(legs, first_yes_suffices).await;
-    // Side by side, so what passed on the clock is what was waited.
+    let first_success_suffices = operation.fan_out_kind() == FanOutKind::FirstSuccess;
+    let mut results = gather(legs, first_success_suffices).await;
+    // The legs overlap, so the wait is the time that passed.
     state.set_waited(waited_before + began.elapsed());
 
     let legs: Vec<LegOutcome> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
     for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {
         if result.is_some() && earlier.is_none() {
-            worker.metrics.fan_out_leg(route, words(*leg));
+            worker.metrics.fan_out_leg(route, label(*leg));
         }
     }
     let merged = match operation.fan_out_kind() {
@@ -108,25 +107,25 @@ pub(super) async fn fan_out<'a>(
     let chosen_outcome = results.get_mut(chosen).and_then(Option::take);
     results.into_iter().flatten().for_each(AttemptOutcome::discard);
     let upstream = upstreams.get(chosen).copied().ok_or(DeliveryError::Internal)?;
-    // A leg that was given up may have been received.
+    // The endpoint of a leg that was cancelled may have received the call.
     let limit = state.deadline().limit();
     let result = chosen_outcome.map_or(Err(DeliveryError::Deadline { limit }), |outcome| outcome.result);
     result.map(|response| (upstream, response))
 }
 
-/// Returns what is known of a call by its key.
-fn repeatable(
+/// Returns the record of a call with this key.
+fn keyed_call(
     worker: &WorkerDelivery,
     key: CallKey<'_>,
     call: &PlannedCall<'_>,
     body: &RequestBody,
-) -> Result<Arc<RepeatableCall>, DeliveryError> {
+) -> Result<Arc<KeyedCall>, DeliveryError> {
     let fingerprint = Fingerprint::of(&call.head().method, call.uri, body.whole());
     let call = worker.idempotency.call(key, fingerprint, worker.settings.idempotency);
-    call.map_err(|AnotherCall| DeliveryError::KeyReused)
+    call.map_err(|KeyReused| DeliveryError::KeyReused)
 }
 
-/// Whether endpoints are tried though they are out: when all of them are, and the route would rather try than fail.
+/// Whether endpoints are tried despite their open circuits: all circuits are open, and the route is configured to send anyway.
 fn sends_anyway(route: &Route, upstreams: &[&Upstream], class: CallClass) -> bool {
     let is_in = |upstream: &&Upstream| upstream.endpoint().health().is_in(class);
     route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(is_in)
@@ -142,38 +141,38 @@ fn outcomes(
         if let Some(outcome) = result {
             outcome.discard();
         }
-        EndpointOutcome { endpoint: upstream.name.to_string(), outcome: words(*leg), status }
+        EndpointOutcome { endpoint: upstream.name.to_string(), outcome: label(*leg), status }
     };
     upstreams.iter().zip(legs).zip(results).map(outcome).collect()
 }
 
-/// Stands for what an endpoint answered when the call was sent before.
+/// Returns an answer with the status with which an endpoint accepted the call before.
 fn accepted_earlier(status: StatusCode) -> Response<Answer> {
     let mut response = Response::new(Answer::Empty);
     *response.status_mut() = status;
     response
 }
 
-/// Runs legs side by side and returns their results in order. Where the first yes suffices, legs that have not ended a moment
-/// after it are given up: one endpoint that hangs must not hold up what another has answered.
+/// Runs legs at the same time and returns their outcomes in order. Where the first success suffices, legs that have not ended shortly
+/// after it are cancelled: an endpoint that hangs must not delay the answer of another.
 async fn gather<L: Future<Output = AttemptOutcome>>(
     legs: impl ExactSizeIterator<Item = L>,
-    first_yes_suffices: bool,
+    first_success_suffices: bool,
 ) -> Vec<Option<AttemptOutcome>> {
     let mut results: Vec<Option<AttemptOutcome>> = (0..legs.len()).map(|_| None).collect();
-    let mut under_way: FuturesUnordered<_> =
+    let mut running: FuturesUnordered<_> =
         legs.enumerate().map(|(number, leg)| async move { (number, leg.await) }).collect();
-    let mut patience: Option<Instant> = None;
+    let mut cancel_at: Option<Instant> = None;
     loop {
-        let next = under_way.next();
-        let ended = match patience {
+        let next = running.next();
+        let ended = match cancel_at {
             None => next.await,
             Some(until) => tokio::time::timeout_at(until.into(), next).await.unwrap_or(None),
         };
         let Some((number, outcome)) = ended else { return results };
-        let is_yes = outcome.leg() == LegOutcome::Accepted;
-        if first_yes_suffices && is_yes && patience.is_none() {
-            patience = Some(Instant::now() + STRAGGLERS);
+        let is_success = outcome.leg() == LegOutcome::Accepted;
+        if first_success_suffices && is_success && cancel_at.is_none() {
+            cancel_at = Some(Instant::now() + STRAGGLERS);
         }
         if let Some(slot) = results.get_mut(number) {
             *slot = Some(outcome);
@@ -181,13 +180,13 @@ async fn gather<L: Future<Output = AttemptOutcome>>(
     }
 }
 
-/// Returns what a leg came to; one that was given up had no answer.
+/// Returns the outcome of a leg. One that was cancelled has no answer.
 fn leg_of(outcome: Option<&AttemptOutcome>) -> LegOutcome {
     outcome.map_or(LegOutcome::NoAnswer, AttemptOutcome::leg)
 }
 
-/// The words for a leg, on the wire and as metric label.
-const fn words(leg: LegOutcome) -> &'static str {
+/// Returns the name of an outcome, in answers and as metric label.
+const fn label(leg: LegOutcome) -> &'static str {
     match leg {
         LegOutcome::Accepted => "accepted",
         LegOutcome::NotFound => "not_there",

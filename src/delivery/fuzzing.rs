@@ -1,4 +1,4 @@
-//! Properties of what is read of header lines, for the fuzzer.
+//! Properties of header rules, idempotency keys and `Retry-After`, for the fuzzer.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,11 +8,11 @@ use http::{HeaderValue, Method, Request, Uri};
 
 use super::head::CallHead;
 use super::headers::to_downstream;
-use super::idempotency::{AnotherCall, CallKey, Fingerprint, IdempotencySettings, IdempotencyStore, Network};
+use super::idempotency::{CallKey, Fingerprint, IdempotencySettings, IdempotencyStore, KeyReused, Network};
 use super::outcome;
 use crate::credential::Bearer;
 
-/// What no header line may carry from one side to the other.
+/// Headers that must not pass in either direction.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -25,8 +25,8 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Carries header lines both ways. Checks that what belongs to a connection stays on it, that callers' credentials stay here, that
-/// there is one host and one bearer, and that all else passes as it came.
+/// Forwards header lines in both directions. Checks that hop-by-hop headers and the caller's credentials do not pass, that there is one
+/// host and one bearer, and that everything else passes unchanged.
 pub(crate) fn headers(data: &[u8]) {
     let Ok(bearer) = Bearer::new("bearer-of-the-endpoint") else { return };
     let mut parts = Request::new(()).into_parts().0;
@@ -45,7 +45,7 @@ pub(crate) fn headers(data: &[u8]) {
     assert_eq!(one(&AUTHORIZATION), [bearer.header()], "another bearer");
     assert!(!sent.contains_key(COOKIE), "a cookie leaves");
     assert_eq!(sent.get_all("x-request-id").iter().count(), 1, "not one request id");
-    assert!(!sent.contains_key("content-length") && !sent.contains_key("expect"), "framing of the caller's leaves");
+    assert!(!sent.contains_key("content-length") && !sent.contains_key("expect"), "the caller's framing leaves");
     for (name, value) in &sent {
         let is_ours = *name == HOST || *name == AUTHORIZATION || name.as_str() == "x-request-id";
         assert!(is_ours || came.get_all(name).iter().any(|sent| sent == value), "{name}: {value:?} comes from nowhere");
@@ -54,7 +54,7 @@ pub(crate) fn headers(data: &[u8]) {
     let mut answered = came.clone();
     to_downstream(&mut answered, &own_id, "https://east.example", || Some("http://gateway.example".to_owned()));
     check_hop_by_hop(&answered);
-    assert!(!answered.contains_key("signalr-gateway-error"), "an endpoint speaks as the gateway");
+    assert!(!answered.contains_key("signalr-gateway-error"), "an endpoint marks its answer as the gateway's");
     assert_eq!(answered.get_all("x-request-id").iter().collect::<Vec<_>>(), [&own_id]);
     if let Some(named) = came.get(CONNECTION).and_then(|named| named.to_str().ok()) {
         let relied_on = ["host", "content-length", "content-type", "x-request-id"];
@@ -67,7 +67,7 @@ pub(crate) fn headers(data: &[u8]) {
     }
 }
 
-/// Checks that a key stands for one call of one listener.
+/// Checks that a key belongs to one call of one listener.
 pub(crate) fn idempotency_store(key: &str) {
     let store = IdempotencyStore::default();
     let settings = IdempotencySettings { keep: Duration::from_secs(60), keys: 1 };
@@ -76,20 +76,20 @@ pub(crate) fn idempotency_store(key: &str) {
         store.call(CallKey { listener, network: Network::Local, key }, fingerprint, settings)
     };
     let (Ok(first), Ok(elsewhere)) = (call("inside", key, b"a"), call("outside", key, b"b")) else {
-        panic!("{key:?} is known before it came");
+        panic!("{key:?} is known before its first use");
     };
     assert!(
         call("inside", key, b"a").is_ok_and(|again| Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&elsewhere, &again))
     );
-    assert_eq!(call("inside", key, b"c").err(), Some(AnotherCall));
-    assert!(call("inside", &format!("{key} "), b"c").is_ok(), "another key is the same");
+    assert_eq!(call("inside", key, b"c").err(), Some(KeyReused));
+    assert!(call("inside", &format!("{key} "), b"c").is_ok(), "two keys are taken for one");
 }
 
-/// Reads the `Retry-After` of an endpoint. Checks that it is as many seconds as it says, or up to a date that there is.
+/// Parses the `Retry-After` of an endpoint. Checks that seconds are returned as written, and dates as the time until then.
 pub(crate) fn retry_after(data: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(data) else { return };
     let pause = outcome::retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]));
-    // A sign does no harm.
+    // The parser accepts a leading `+`.
     let digits = std::str::from_utf8(data.strip_prefix(b"+").unwrap_or(data))
         .ok()
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));

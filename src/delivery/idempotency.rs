@@ -1,11 +1,11 @@
-//! Calls that carry an `Idempotency-Key`: which endpoints have accepted them already, so that a repeat goes only to the
-//! others. Knows no HTTP and no operations.
+//! Remembers calls that carry an `Idempotency-Key` and the endpoints that accepted them, so that a repeated call goes only to the
+//! others. Knows no operations.
 //!
-//! Shared by all workers, since a repeat may arrive on another connection, or from another host of the same service. Only
-//! calls with a key get here, so a lock will do. Memory is bounded by number and age; see [`Calls`] for whose keys make way.
+//! All workers share the store, since a call may be repeated on another connection or from another host of the same service. Only
+//! calls with a key use it, so a mutex suffices. Number and age of the keys bound its memory; [`Calls`] says which keys are evicted.
 //!
-//! Source: draft-ietf-httpapi-idempotency-key-header-06. Where it has a server refuse a repeat while the first is under way
-//! (409), the gateway has it wait: the caller most likely gave up waiting and would only have to come once more.
+//! Source: draft-ietf-httpapi-idempotency-key-header-06. The draft has a server refuse a repeated call while the first is in progress
+//! (409). The gateway lets it wait instead: most likely the caller timed out and would have to repeat the call once more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -19,13 +19,13 @@ use http::StatusCode;
 /// How long and how many keys are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencySettings {
-    /// How long, from when a key was first seen.
+    /// How long a key is remembered after it was first seen.
     pub keep: Duration,
-    /// The most keys.
+    /// The most keys that are remembered.
     pub keys: usize,
 }
 
-/// A key, who sent it, and where. The same key at another listener is another one.
+/// A key and the listener that it was sent to: another listener has its own keys. The network says whose share of the store it takes.
 #[derive(Clone, Copy, Debug)]
 pub struct CallKey<'a> {
     /// The listener's configured name.
@@ -36,7 +36,7 @@ pub struct CallKey<'a> {
     pub key: &'a str,
 }
 
-/// A network of callers: a /24 of IPv4, a /64 of IPv6, or everybody who calls through a Unix socket.
+/// A network of callers: a /24 of IPv4, a /64 of IPv6, or all callers on Unix sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Network {
     /// A Unix socket.
@@ -47,21 +47,21 @@ pub enum Network {
     V6(u64),
 }
 
-/// The calls that may be repeated.
+/// The calls that carried a key.
 #[derive(Default)]
 pub struct IdempotencyStore(Mutex<Calls>);
 
-/// Keys are numbered in the order in which they arrive.
+/// Keys, numbered in the order in which they arrived.
 ///
-/// When there are too many, the network that has the most loses its oldest. So each network is assured an equal share of the
-/// store, whatever others send, and may use what others leave. A key whose call is under way stays: forgetting it could send
-/// the call twice. Such keys may exceed the number for a while; there are no more of them than calls in work.
+/// When the store is full, the network with the most keys loses its oldest one. So each network is guaranteed an equal share of the
+/// store and may use what others leave. A key whose call is in progress is never evicted: the call could be sent twice. Such keys may
+/// exceed the limit for a while; there are no more of them than calls in progress.
 #[derive(Default)]
 struct Calls {
     by_name: HashMap<Arc<Name>, Remembered>,
     by_age: BTreeMap<u64, Arc<Name>>,
     by_network: HashMap<Network, BTreeSet<u64>>,
-    /// How many keys each network has.
+    /// The number of keys of each network.
     sizes: BTreeSet<(usize, Network)>,
     next: u64,
 }
@@ -76,36 +76,36 @@ struct Remembered {
     number: u64,
     first_seen: Instant,
     network: Network,
-    call: Arc<RepeatableCall>,
+    call: Arc<KeyedCall>,
 }
 
-/// A call that may be repeated. One attempt at a time holds what was accepted.
+/// A call that carried a key.
 #[derive(Debug)]
-pub(super) struct RepeatableCall {
+pub(super) struct KeyedCall {
     fingerprint: Fingerprint,
-    /// Whoever holds this is sending the call. It stays right when an attempt is dropped half-way.
+    /// Locked by the request that sends the call. Remains correct when that request is cancelled.
     pub(super) accepted: tokio::sync::Mutex<Accepted>,
 }
 
-/// The endpoints that accepted a call, by name and origin, and their statuses.
+/// The endpoints that accepted a call: name, origin and status.
 #[derive(Debug, Default)]
 pub(super) struct Accepted(Vec<(Box<str>, Box<str>, StatusCode)>);
 
-/// What makes two calls the same: method, target and body.
+/// The hash of method, target and body. Calls with the same fingerprint are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
 
-/// The key stands for another call.
+/// The key was used for another call.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct AnotherCall;
+pub(super) struct KeyReused;
 
 impl Network {
-    /// Returns the network of a caller; callers on a Unix socket have no address.
+    /// Returns the network of a caller. Callers on a Unix socket have no address.
     pub fn of(client: Option<IpAddr>) -> Self {
         match client.map(|client| client.to_canonical()) {
             None => Self::Local,
             Some(IpAddr::V4(address)) => Self::V4(address.to_bits() >> 8),
-            // The upper half, so it fits.
+            // Never fails: the upper 64 bits.
             Some(IpAddr::V6(address)) => Self::V6(u64::try_from(address.to_bits() >> 64).unwrap_or_default()),
         }
     }
@@ -116,7 +116,7 @@ impl Fingerprint {
         let mut context = Context::new(&SHA256);
         for part in [method.as_str(), target.path(), target.query().unwrap_or_default()] {
             context.update(part.as_bytes());
-            // Stands in none of them.
+            // A separator that none of them contains.
             context.update(b"\n");
         }
         context.update(body);
@@ -133,40 +133,40 @@ impl Accepted {
         found.map(|(_, _, status)| *status)
     }
 
-    pub(super) fn note(&mut self, endpoint: &str, origin: &str, status: StatusCode) {
+    pub(super) fn record(&mut self, endpoint: &str, origin: &str, status: StatusCode) {
         self.0.push((endpoint.into(), origin.into(), status));
     }
 }
 
 impl IdempotencyStore {
-    /// Returns the call of a key, remembered from now on or since before. It is under way until what this returns is dropped.
+    /// Returns the call of a key, which is remembered from then on. The call is in progress until the last returned `Arc` is dropped.
     pub(super) fn call(
         &self,
         key: CallKey<'_>,
         fingerprint: Fingerprint,
         settings: IdempotencySettings,
-    ) -> Result<Arc<RepeatableCall>, AnotherCall> {
+    ) -> Result<Arc<KeyedCall>, KeyReused> {
         let name = Name { listener: key.listener.into(), key: key.key.into() };
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        calls.forget_expired(now, settings.keep);
+        calls.evict_expired(now, settings.keep);
         if let Some(known) = calls.by_name.get(&name) {
             let call = &known.call;
-            return if call.fingerprint == fingerprint { Ok(Arc::clone(call)) } else { Err(AnotherCall) };
+            return if call.fingerprint == fingerprint { Ok(Arc::clone(call)) } else { Err(KeyReused) };
         }
         while calls.by_name.len() >= settings.keys {
-            if !calls.make_room(key.network) {
+            if !calls.evict_one(key.network) {
                 break;
             }
         }
-        let call = Arc::new(RepeatableCall { fingerprint, accepted: tokio::sync::Mutex::default() });
+        let call = Arc::new(KeyedCall { fingerprint, accepted: tokio::sync::Mutex::default() });
         calls.insert(name, key.network, now, Arc::clone(&call));
         Ok(call)
     }
 }
 
 impl Calls {
-    fn insert(&mut self, name: Name, network: Network, first_seen: Instant, call: Arc<RepeatableCall>) {
+    fn insert(&mut self, name: Name, network: Network, first_seen: Instant, call: Arc<KeyedCall>) {
         let (name, number) = (Arc::new(name), self.next);
         self.next += 1;
         self.by_age.insert(number, Arc::clone(&name));
@@ -192,40 +192,40 @@ impl Calls {
         }
     }
 
-    fn forget_expired(&mut self, now: Instant, keep: Duration) {
+    fn evict_expired(&mut self, now: Instant, keep: Duration) {
         let is_over = |known: &Remembered| now.saturating_duration_since(known.first_seen) >= keep;
         let known = self.by_age.values().filter_map(|name| self.by_name.get(name));
-        let over = known.take_while(|known| is_over(known)).filter(|known| !known.is_under_way());
+        let over = known.take_while(|known| is_over(known)).filter(|known| !known.is_in_progress());
         for number in over.map(|known| known.number).collect::<Vec<_>>() {
             self.remove(number);
         }
     }
 
-    /// Forgets one key for another of this network. Returns whether there was one that may be forgotten.
-    fn make_room(&mut self, network: Network) -> bool {
+    /// Evicts one key to make room for one of this network. Returns whether a key could be evicted.
+    fn evict_one(&mut self, network: Network) -> bool {
         let own = self.by_network.get(&network).map_or(0, BTreeSet::len);
-        // With one more, a network that has as many as the largest would have the most.
+        // With one more key, a network that is tied for the most would have the most.
         let largest_first = self.sizes.iter().rev().take_while(|(size, _)| *size > own).map(|(_, network)| *network);
-        let oldest = largest_first.chain([network]).find_map(|network| self.oldest_at_rest(network));
+        let oldest = largest_first.chain([network]).find_map(|network| self.oldest_idle(network));
         if let Some(number) = oldest {
             self.remove(number);
         }
         oldest.is_some()
     }
 
-    fn oldest_at_rest(&self, network: Network) -> Option<u64> {
+    fn oldest_idle(&self, network: Network) -> Option<u64> {
         let known = |number: &u64| self.by_name.get(self.by_age.get(number)?);
         self.by_network
             .get(&network)?
             .iter()
             .copied()
-            .find(|number| known(number).is_some_and(|known| !known.is_under_way()))
+            .find(|number| known(number).is_some_and(|known| !known.is_in_progress()))
     }
 }
 
 impl Remembered {
-    /// Whether anybody but the store has the call. Nobody gets it without the store's lock.
-    fn is_under_way(&self) -> bool {
+    /// Whether a request holds the call. Requests get it only under the store's lock.
+    fn is_in_progress(&self) -> bool {
         Arc::strong_count(&self.call) > 1
     }
 }
@@ -259,15 +259,15 @@ mod tests {
     const SETTINGS: IdempotencySettings = IdempotencySettings { keep: Duration::from_secs(60), keys: 10 };
 
     #[tokio::test]
-    async fn a_key_stands_for_one_call() {
+    async fn key_belongs_to_one_call() {
         let store = IdempotencyStore::default();
         let call = |key, body| store.call(from(1, key), fingerprint(body), SETTINGS);
-        call("k1", "a").unwrap().accepted.lock().await.note("east", "https://e", StatusCode::ACCEPTED);
+        call("k1", "a").unwrap().accepted.lock().await.record("east", "https://e", StatusCode::ACCEPTED);
         let again = call("k1", "a").unwrap();
         assert_eq!(again.accepted.lock().await.by("east", "https://e"), Some(StatusCode::ACCEPTED));
         assert_eq!(again.accepted.lock().await.by("east", "https://elsewhere"), None);
-        assert_eq!(call("k1", "b").err(), Some(AnotherCall));
-        // A repeat may come from another host.
+        assert_eq!(call("k1", "b").err(), Some(KeyReused));
+        // A call may be repeated from another host.
         let elsewhere = store.call(from(2, "k1"), fingerprint("a"), SETTINGS).unwrap();
         assert_eq!(elsewhere.accepted.lock().await.by("east", "https://e"), Some(StatusCode::ACCEPTED));
     }
@@ -276,14 +276,14 @@ mod tests {
     async fn listeners_share_no_keys() {
         let store = IdempotencyStore::default();
         let first = store.call(from(1, "k"), fingerprint("a"), SETTINGS).unwrap();
-        first.accepted.lock().await.note("east", "https://e", StatusCode::ACCEPTED);
+        first.accepted.lock().await.record("east", "https://e", StatusCode::ACCEPTED);
         let elsewhere = CallKey { listener: "outside", ..from(1, "k") };
         let other = store.call(elsewhere, fingerprint("b"), SETTINGS).unwrap();
         assert_eq!(other.accepted.lock().await.by("east", "https://e"), None);
     }
 
     #[test]
-    fn a_key_is_forgotten_in_time() {
+    fn key_expires() {
         let store = IdempotencyStore::default();
         let settings = IdempotencySettings { keep: Duration::ZERO, keys: 10 };
         for body in ["a", "b", "c"] {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn network_that_stores_too_much_loses_its_own_oldest() {
+    fn network_with_most_keys_loses_its_oldest() {
         let store = IdempotencyStore::default();
         let call = |key: CallKey<'_>| drop(store.call(key, fingerprint("a"), SETTINGS).unwrap());
         for key in ["quiet1", "quiet2", "quiet3"] {
@@ -307,7 +307,7 @@ mod tests {
         for key in ["quiet1", "quiet2", "quiet3"] {
             assert!(is_known(&store, from(1, key)), "{key}");
         }
-        // The quiet one still gets its share: half of the store.
+        // The quiet network is guaranteed its share: half of the store.
         call(from(1, "quiet4"));
         call(from(1, "quiet5"));
         assert!(is_known(&store, from(1, "quiet1")) && is_known(&store, from(1, "quiet5")));
@@ -317,19 +317,19 @@ mod tests {
     }
 
     #[test]
-    fn a_key_whose_call_is_under_way_stays() {
+    fn key_of_a_call_in_progress_is_not_evicted() {
         let store = IdempotencyStore::default();
         let call = |key: &str| store.call(from(1, key), fingerprint("a"), SETTINGS).unwrap();
-        let under_way = call("first");
+        let in_progress = call("first");
         (0..100).for_each(|number| drop(call(&format!("k{number}"))));
         assert!(is_known(&store, from(1, "first")));
         let expired = IdempotencySettings { keep: Duration::ZERO, keys: 10 };
         drop(store.call(from(1, "another"), fingerprint("a"), expired).unwrap());
         assert!(is_known(&store, from(1, "first")));
-        drop(under_way);
+        drop(in_progress);
         drop(store.call(from(1, "one more"), fingerprint("a"), expired).unwrap());
         assert!(!is_known(&store, from(1, "first")));
-        // All of them may be under way.
+        // All of them may be in progress.
         let many: Vec<_> = (0..50).map(|number| call(&format!("w{number}"))).collect();
         assert_eq!(store.0.lock().unwrap().by_name.len(), many.len());
         drop(many);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_the_same_by_method_target_and_body() {
+    fn fingerprint_covers_method_target_and_body() {
         let of = |method, target: &str, body: &str| Fingerprint::of(&method, &target.parse().unwrap(), body.as_bytes());
         let all = [
             of(Method::POST, "/a?b", "c"),

@@ -1,8 +1,9 @@
-//! The list of connections in a group, over one endpoint or several, page by page.
+//! The connections of a group, listed page by page over one endpoint or several.
 //!
-//! A page's `nextLink` is absolute and points at the endpoint; it is turned towards the gateway, and its continuation
-//! token says which endpoint the next page comes from. Pages are asked for without a content coding, since they are edited. So a list stays on the endpoint it began with, and over several
-//! endpoints goes on with the next one when the one before has no more. `top` counts down as the list goes.
+//! A page's `nextLink` is absolute and points to the endpoint. The gateway rewrites it to its own origin, and its continuation token
+//! then names the endpoint of the next page. A list stays on the endpoint where it began; over several endpoints it continues with
+//! the next one when a page is the last of the one before. Pages are requested without a content coding because they are edited.
+//! `top` counts down from page to page.
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
@@ -15,16 +16,16 @@ use super::error::DeliveryError;
 use super::single::{deliver, deliver_to};
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
+use crate::metrics::UpstreamErrorReason;
 use crate::route::{Choice, DeliveryMode, WhenUnavailable};
 
-/// The largest page that is read. A page has 200 entries at most, each of two ids.
+/// The largest page that is read, in bytes. A page has at most 200 entries of two ids each.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
-/// The cause of a refusal.
-const ENCODED: &str = "the page of the list has a content coding, which was not asked for; its link cannot be edited";
-/// Opens the gateway's own continuation tokens: `~endpoint~token`.
+const ENCODED: &str = "the page of the list has a content coding that was not requested; its link cannot be rewritten";
+/// Marks the gateway's own continuation tokens: `~endpoint~token`.
 const MARK: char = '~';
 
-/// Gets one page of a list. `gateway` is the origin under which the caller reached us.
+/// Returns one page of a list, and its endpoint. `gateway` is the origin by which the caller reached the gateway.
 pub(super) async fn list<'a>(
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
@@ -51,8 +52,8 @@ pub(super) async fn list<'a>(
     }
     let (upstream, response) = match upstream {
         Some(upstream) => {
-            let anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
-            (upstream, deliver_to(worker, upstream, anyway, &page_request).await.result?)
+            let send_anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
+            (upstream, deliver_to(worker, upstream, send_anyway, &page_request).await.result?)
         }
         None => deliver(worker, choice, &page_request).await?,
     };
@@ -64,9 +65,15 @@ pub(super) async fn list<'a>(
         answer.discard();
         return Err(DeliveryError::AnswerUnreadable(ENCODED.into()));
     }
-    let bytes = answer.collected(MAX_PAGE_BYTES, call.state.deadline()).await?;
+    let bytes = match answer.collected(MAX_PAGE_BYTES, call.state.deadline()).await {
+        Ok(bytes) => bytes,
+        Err(err) => {
+            worker.metrics.upstream_failed(upstream.index, UpstreamErrorReason::Body);
+            return Err(err);
+        }
+    };
     let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else {
-        // Not a page; the caller may make something of it.
+        // Not a page: it is forwarded unchanged.
         return Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))));
     };
     let next = next_token(worker, choice, upstream, &page);
@@ -82,13 +89,13 @@ pub(super) async fn list<'a>(
         (Some(page), None) => page.remove("nextLink"),
         (None, _) => None,
     };
-    // A page that stays as it is goes on as it came.
+    // A page without changes keeps its bytes.
     let bytes = if changed.is_some() { page.to_string().into() } else { bytes };
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))))
 }
 
-/// Returns the token of the page after this one: the same endpoint's next, or the next endpoint's first.
+/// Returns the continuation token of the next page: of the same endpoint, or the first of the next endpoint.
 fn next_token(worker: &WorkerDelivery, choice: &Choice<'_>, upstream: &Upstream, page: &Value) -> Option<String> {
     let token = |upstream: &Upstream, token: &str| Some(format!("{MARK}{}{MARK}{token}", upstream.name));
     if let Some(link) = page.get("nextLink").and_then(Value::as_str) {
@@ -103,18 +110,18 @@ fn next_token(worker: &WorkerDelivery, choice: &Choice<'_>, upstream: &Upstream,
     token(worker.upstreams.get(indexes.next()?)?, "")
 }
 
-/// Whether a body has a content coding, though none was asked for.
+/// Whether a body has a content coding.
 fn is_encoded(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(CONTENT_ENCODING).iter();
     let mut codings = codings.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
-/// Returns how many entries the caller still wants after this page, if it said how many it wants.
+/// Returns how many of the `top` entries are left after this page, if the caller set `top`.
 fn left_of_top(query: &str, page: &Value) -> Option<u64> {
     let top: u64 = query_value(query, "top")?.parse().ok()?;
-    let had = page.get("value").and_then(Value::as_array).map_or(0, Vec::len);
-    Some(top.saturating_sub(had as u64))
+    let count = page.get("value").and_then(Value::as_array).map_or(0, Vec::len);
+    Some(top.saturating_sub(count as u64))
 }
 
 fn query_value(query: &str, key: &str) -> Option<String> {
@@ -123,7 +130,7 @@ fn query_value(query: &str, key: &str) -> Option<String> {
     Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
-/// Replaces parameters of a query, whatever their case; an empty value removes one. The others stay as they came.
+/// Replaces parameters of a query, in any case; an empty value removes the parameter. The others stay unchanged.
 fn with_query(uri: &Uri, replaced: &[(&str, &str)]) -> Result<Uri, DeliveryError> {
     let is_kept = |pair: &&str| {
         let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
@@ -142,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_replaced_whatever_their_case_and_others_stay_as_they_came() {
+    fn parameters_are_replaced_in_any_case_and_others_stay_unchanged() {
         for (target, replaced, expected) in [
             ("/p?a=%2F&top=5&TOP=6", &[("top", "3")][..], "/p?a=%2F&top=3"),
             ("/p?continuationtoken=x&b", &[("continuationToken", "")][..], "/p?b"),

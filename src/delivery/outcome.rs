@@ -1,48 +1,50 @@
-//! What became of one attempt at an endpoint. Whether it is repeated, what the endpoint's health and the metrics note, the
-//! caller's status and a leg's part of a fan-out are derived from it and from nothing else.
+//! The outcome of one attempt at an endpoint: what was sent, who was at fault, and the answer or error.
+//!
+//! Retries, failover, the endpoint's health, the retry budget, metrics and the merge of a fan-out derive from it, each by an
+//! exhaustive match, and from nothing else.
 
 use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
-use super::body::Answer;
+use super::body::{Answer, BodyFailure};
 use super::error::DeliveryError;
 use crate::endpoint::Permit;
 use crate::signalr::{LegOutcome, Operation};
 
-/// The pause that an endpoint gets for calls of a class when it answers 429 without `Retry-After`.
+/// How long an endpoint that answers 429 without `Retry-After` gets no calls of the same class.
 const COOL_DOWN: Duration = Duration::from_secs(1);
-/// Distinguishes "it does not exist" from "there is no such path".
+/// An answer with this header says that something does not exist; one without says that the path does not.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
-/// What an endpoint may have received of a request, the least first.
+/// What an endpoint may have received of a request, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sent {
     /// Nothing.
     Nothing,
-    /// Something, and the endpoint states that it did not process it.
+    /// At least a part, which the endpoint surely did not process: it says so, or the body was never whole.
     NotProcessed,
-    /// Something may have been received.
+    /// It may have received and processed the request.
     Perhaps,
-    /// It was answered.
+    /// It answered.
     Processed,
 }
 
 /// Who was at fault or slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Nobody, or it cannot be said who.
+    /// Nobody, or it is unknown who.
     Nobody,
-    /// The caller: its request is at fault, or its upload was slow.
+    /// The caller: its request is wrong, or its upload was slow.
     Caller,
     /// The credential: there was no token.
     Token,
-    /// The gateway: too many calls, or this host is short of something.
+    /// The gateway: a limit is reached, or this host lacks a resource.
     Gateway,
     /// The endpoint.
     Endpoint,
-    /// A client of the hub, whose answer the endpoint waited for.
+    /// A client of the hub whose reply the endpoint waited for.
     Client,
 }
 
@@ -55,7 +57,7 @@ pub(super) struct Ending {
     pub(super) status: Option<StatusCode>,
 }
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 pub(super) struct AttemptOutcome {
     pub(super) ending: Ending,
     /// When it ended.
@@ -63,9 +65,18 @@ pub(super) struct AttemptOutcome {
     pub(super) result: Result<Response<Answer>, DeliveryError>,
 }
 
+impl From<BodyFailure> for Fault {
+    fn from(failure: BodyFailure) -> Self {
+        match failure {
+            BodyFailure::TooLarge { .. } | BodyFailure::Broken => Self::Caller,
+            BodyFailure::NotKept => Self::Gateway,
+        }
+    }
+}
+
 impl Ending {
-    /// Whether another endpoint may take the request: nothing was processed, and what was in the way is not the request itself.
-    pub(super) fn moves_on(self) -> bool {
+    /// Whether another endpoint may take the request: nothing was processed, and the request itself is not at fault.
+    pub(super) fn may_fail_over(self) -> bool {
         match (self.sent, self.fault) {
             (Sent::Nothing, Fault::Nobody | Fault::Token | Fault::Gateway | Fault::Endpoint | Fault::Client) => true,
             (Sent::NotProcessed, Fault::Nobody | Fault::Token | Fault::Gateway | Fault::Endpoint | Fault::Client) => {
@@ -74,37 +85,59 @@ impl Ending {
             (Sent::Nothing | Sent::NotProcessed, Fault::Caller) | (Sent::Perhaps | Sent::Processed, _) => false,
         }
     }
+
+    /// Whether a retry takes one from the endpoint's budget. Attempts that sent nothing put no load on the endpoint.
+    pub(super) fn costs_budget(self) -> bool {
+        match self.sent {
+            Sent::Nothing => false,
+            Sent::NotProcessed | Sent::Perhaps | Sent::Processed => true,
+        }
+    }
 }
 
 impl AttemptOutcome {
-    /// The endpoint answered.
-    pub(super) fn answered(operation: Operation, response: Response<Answer>, ended: Instant) -> Self {
+    /// Returns the outcome of an attempt that the endpoint answered. `waits_for_caller` says whether it still waited for the
+    /// caller's body.
+    pub(super) fn answered(
+        operation: Operation,
+        response: Response<Answer>,
+        ended: Instant,
+        waits_for_caller: bool,
+    ) -> Self {
         let status = response.status();
-        let is_up_to_client =
-            operation.waits_for_client() && matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT);
-        let fault = match is_transient(status) {
-            false => Fault::Nobody,
-            true if is_up_to_client => Fault::Client,
-            true => Fault::Endpoint,
+        let fault = match (is_transient(status), status) {
+            (false, _) => Fault::Nobody,
+            (true, StatusCode::REQUEST_TIMEOUT) if waits_for_caller => Fault::Caller,
+            (true, StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT) if operation.waits_for_client() => {
+                Fault::Client
+            }
+            (true, _) => Fault::Endpoint,
         };
-        // RFC 9110 section 15.5.2: it lacks valid credentials, so it was not applied.
+        // RFC 9110 section 15.5.2: the request lacked valid credentials, so it was not applied.
         let sent = if status == StatusCode::UNAUTHORIZED { Sent::NotProcessed } else { Sent::Processed };
         Self { ending: Ending { sent, fault, status: Some(status) }, ended, result: Ok(response) }
     }
 
-    /// The endpoint did not answer.
+    /// Returns the outcome of an attempt without an answer.
     #[cold]
     pub(super) fn failed(sent: Sent, fault: Fault, err: DeliveryError) -> Self {
+        debug_assert!(agree(sent, &err), "{err} after {sent:?}");
         Self { ending: Ending { sent, fault, status: None }, ended: Instant::now(), result: Err(err) }
     }
 
-    /// Nothing was sent.
+    /// Returns the outcome of an attempt that sent nothing.
     #[cold]
     pub(super) fn unsent(fault: Fault, err: DeliveryError) -> Self {
         Self::failed(Sent::Nothing, fault, err)
     }
 
-    /// The same, after an attempt of which an endpoint had received as much as `before`.
+    /// Returns the outcome of an attempt whose body failed. The endpoint may have received a part, never the whole.
+    #[cold]
+    pub(super) fn body_failed(failure: BodyFailure) -> Self {
+        Self::failed(Sent::NotProcessed, failure.into(), failure.into())
+    }
+
+    /// Returns the same outcome after an earlier request of which the endpoint received as much as `before`.
     pub(super) fn after(mut self, before: Sent) -> Self {
         self.ending.sent = self.ending.sent.max(before);
         self
@@ -113,6 +146,14 @@ impl AttemptOutcome {
     /// Returns the pause that the endpoint asked for.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         self.result.as_ref().ok().and_then(|response| retry_after(response.headers()))
+    }
+
+    /// Whether a retry with this outcome replaces an earlier one: its endpoint received at least as much. A body that failed was
+    /// not whole in any attempt.
+    pub(super) fn replaces(&self, earlier: Ending) -> bool {
+        let is_body_incomplete =
+            matches!(self.result, Err(DeliveryError::BodyBroken | DeliveryError::BodyTooLarge { .. }));
+        self.ending.sent >= earlier.sent || is_body_incomplete
     }
 
     /// Reports to the endpoint's health what the attempt says about it. Returns how it ended.
@@ -141,7 +182,7 @@ impl AttemptOutcome {
         self.ending
     }
 
-    /// Returns what the attempt comes to as a leg of a fan-out.
+    /// Returns the outcome of the attempt as a leg of a fan-out.
     pub(super) fn leg(&self) -> LegOutcome {
         match (&self.result, self.ending.sent) {
             (Ok(response), _) => match response.status() {
@@ -155,7 +196,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// Lets the endpoint's connection be used again.
+    /// Drops the answer so that the endpoint's connection can be used again.
     pub(super) fn discard(self) {
         if let Ok(response) = self.result {
             response.into_body().discard();
@@ -163,12 +204,20 @@ impl AttemptOutcome {
     }
 }
 
-/// Whether a status may be gone next time.
+/// Whether the status of an error tells the truth about what was sent: 503 only if nothing was processed.
+fn agree(sent: Sent, err: &DeliveryError) -> bool {
+    match sent {
+        Sent::Nothing | Sent::NotProcessed => true,
+        Sent::Perhaps | Sent::Processed => err.status() != StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// Whether a later attempt may get another status.
 pub(super) fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::REQUEST_TIMEOUT || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
 }
 
-/// Reads `Retry-After`: seconds, or a date.
+/// Parses `Retry-After`: seconds, or a date.
 ///
 /// Source: RFC 9110 section 10.2.3.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -191,11 +240,11 @@ mod tests {
     fn answered(operation: Operation, status: u16) -> AttemptOutcome {
         let mut response = Response::new(Answer::Empty);
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
-        AttemptOutcome::answered(operation, response, Instant::now())
+        AttemptOutcome::answered(operation, response, Instant::now(), false)
     }
 
-    /// Whether an outcome, seen again and again, takes its endpoint out.
-    fn takes_out(outcome: impl Fn() -> AttemptOutcome) -> bool {
+    /// Whether the repeated report of an outcome opens the endpoint's circuit.
+    fn opens_circuit(outcome: impl Fn() -> AttemptOutcome) -> bool {
         let second = Duration::from_secs(1);
         let failure_ratio = FailureRatio::ALL;
         let settings =
@@ -208,12 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_the_endpoints_fault_takes_it_out() {
+    fn only_faults_of_the_endpoint_open_its_circuit() {
         use Fault::{Caller, Client, Endpoint, Gateway, Nobody, Token};
         for fault in [Nobody, Caller, Token, Gateway, Endpoint, Client] {
             for sent in [Sent::Nothing, Sent::NotProcessed, Sent::Perhaps] {
-                let is_out = takes_out(|| AttemptOutcome::failed(sent, fault, DeliveryError::Internal));
-                assert_eq!(is_out, fault == Endpoint, "{fault:?} {sent:?}");
+                let is_open = opens_circuit(|| AttemptOutcome::failed(sent, fault, DeliveryError::Internal));
+                assert_eq!(is_open, fault == Endpoint, "{fault:?} {sent:?}");
             }
         }
         for operation in Operation::ALL {
@@ -228,13 +277,13 @@ mod tests {
                 (503, true),
                 (504, !operation.waits_for_client()),
             ] {
-                assert_eq!(takes_out(|| answered(operation, status)), expected, "{operation} {status}");
+                assert_eq!(opens_circuit(|| answered(operation, status)), expected, "{operation} {status}");
             }
         }
     }
 
     #[test]
-    fn legs_say_what_was_sent() {
+    fn legs_tell_what_was_sent() {
         for (status, leg) in [
             (200, LegOutcome::Accepted),
             (202, LegOutcome::Accepted),
@@ -256,10 +305,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_is_not_forgotten() {
+    fn outcome_includes_what_an_earlier_request_sent() {
         let unsent = || AttemptOutcome::unsent(Fault::Endpoint, DeliveryError::Internal);
-        assert!(unsent().ending.moves_on() && unsent().after(Sent::NotProcessed).ending.moves_on());
-        assert!(!unsent().after(Sent::Perhaps).ending.moves_on());
+        assert!(unsent().ending.may_fail_over() && unsent().after(Sent::NotProcessed).ending.may_fail_over());
+        assert!(!unsent().after(Sent::Perhaps).ending.may_fail_over());
         assert_eq!(unsent().after(Sent::Perhaps).leg(), LegOutcome::NoAnswer);
+    }
+
+    #[test]
+    fn timeouts_of_an_endpoint_that_waits_for_the_caller_are_the_callers_fault() {
+        for (status, waits_for_caller, fault) in [
+            (408, true, Fault::Caller),
+            (408, false, Fault::Endpoint),
+            (504, true, Fault::Endpoint),
+            (202, true, Fault::Nobody),
+        ] {
+            let mut response = Response::new(Answer::Empty);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let outcome = AttemptOutcome::answered(Operation::HubSend, response, Instant::now(), waits_for_caller);
+            assert_eq!(outcome.ending.fault, fault, "{status}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::body::RequestBody;
-use super::retry::Budget;
+use super::retry::RetryBudget;
 use crate::endpoint::{Endpoint, Pool, SpareMemory};
 use crate::limits::ConcurrencyLimit;
 use crate::metrics::{ConnectionGauge, RetryBudgetShare, WorkerMetrics};
@@ -20,7 +20,7 @@ pub struct Upstream {
     pub(super) pool: Pool<RequestBody>,
     /// Shared by all workers; `None` if the endpoint has no limit.
     pub(super) limit: Option<Arc<ConcurrencyLimit>>,
-    pub(super) budget: Rc<Budget>,
+    pub(super) budget: Rc<RetryBudget>,
     budget_gauge: Rc<RetryBudgetShare>,
 }
 
@@ -40,7 +40,7 @@ impl Upstream {
             name: endpoint.name().as_str().into(),
             pool,
             limit: None,
-            budget: Rc::new(Budget::new(share)),
+            budget: Rc::new(RetryBudget::new(share)),
             budget_gauge: Rc::new(metrics.retry_budget(index)),
         }
     }
@@ -60,15 +60,20 @@ impl Upstream {
         self.pool.endpoint()
     }
 
+    /// Returns its index in the configuration.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Returns the gauge of its connections.
     pub(super) fn connection_gauge(&self) -> &ConnectionGauge {
         self.pool.gauge()
     }
 
-    /// Hands its counts over to the metrics that all workers share.
+    /// Flushes its counts to the metrics that all workers share.
     pub(super) fn flush(&self) {
         self.pool.gauge().flush();
-        self.budget_gauge.set(self.budget.left());
+        self.budget_gauge.set(self.budget.level());
     }
 
     /// Sets its budget to zero in the metrics, unless another configuration also has the endpoint.

@@ -1,4 +1,4 @@
-//! What one worker delivers calls with under one configuration.
+//! One worker's state for deliveries under one configuration.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::limits::{DeadlineTimer, Limits};
 use crate::metrics::{ConnectionGauge, WorkerMetrics};
 use crate::write_batch::WriteBatch;
 
-/// One worker's endpoints, and what all deliveries of the worker share.
+/// One worker's state for deliveries under one configuration.
 #[derive(Debug)]
 pub struct WorkerDelivery {
     pub(super) settings: DeliverySettings,
@@ -75,12 +75,12 @@ impl WorkerDelivery {
         self.spare.keep_map(headers);
     }
 
-    /// Hands the counts of the endpoints over to the metrics that all workers share.
+    /// Flushes the counts of the endpoints to the metrics that all workers share.
     pub fn flush(&self) {
         self.upstreams.iter().for_each(Upstream::flush);
     }
 
-    /// Ends what the metrics show of endpoints that no later configuration has.
+    /// Removes endpoints that no later configuration has from the metrics.
     pub fn retire(&self) {
         self.upstreams.iter().for_each(Upstream::retire);
     }

@@ -1,7 +1,7 @@
-//! Who and what may pass a listener. Looks at the head of a request alone.
+//! Admission: which requests a listener accepts, by their head alone.
 //!
-//! The gateway lends its credentials to whoever reaches it, so what must be kept out is a browser page. A page cannot reach a
-//! Unix socket, so `Host` is not checked there.
+//! The gateway lends its credentials to everyone who reaches it, so it must keep browser pages out. A page cannot reach a Unix socket,
+//! so `Host` is not checked there.
 
 use super::error::ProxyError;
 use super::settings::AdmissionSettings;
@@ -19,7 +19,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Makes the rules. The limits are the gateway's, in bytes.
+    /// Returns the rules of a listener. The limits are the gateway's, in bytes.
     pub fn new(settings: AdmissionSettings, max_header_bytes: usize, max_body_bytes: u64) -> Self {
         Self { settings, max_header_bytes, max_body_bytes }
     }
@@ -29,10 +29,10 @@ impl Admission {
         &self.settings.listener
     }
 
-    /// Lets a request pass by its head, before anybody asks which operation it is.
+    /// Checks the head of a request, before its operation is known.
     ///
     /// # Errors
-    /// [`ProxyError`] says what stands in the way.
+    /// [`ProxyError`] says which rule it breaks.
     pub fn admit(&self, peer: &Peer, head: &CallHead) -> Result<(), ProxyError> {
         self.admit_client(peer)?;
         let size = head.bytes();
@@ -40,7 +40,7 @@ impl Admission {
             return Err(DeliveryError::HeadersTooLarge { size, limit: self.max_header_bytes }.into());
         }
         if head.summary().connection_names > MAX_CONNECTION_NAMES {
-            return Err(ProxyError::Malformed("Connection names more headers than anybody needs"));
+            return Err(ProxyError::Malformed("the Connection header names too many headers"));
         }
         if head.summary().hosts > 1 {
             return Err(ProxyError::Malformed("there is more than one Host header"));
@@ -54,12 +54,12 @@ impl Admission {
         Ok(())
     }
 
-    /// Lets an operation pass.
+    /// Checks an operation.
     ///
     /// # Errors
     /// [`ProxyError::OperationNotAllowed`].
     pub fn admit_operation(&self, operation: Operation) -> Result<(), ProxyError> {
-        // Health says nothing about the service: the gateway answers it.
+        // The gateway answers health probes itself.
         if operation == Operation::Health || self.settings.operations.contains(operation) {
             Ok(())
         } else {
@@ -69,7 +69,7 @@ impl Admission {
 
     fn admit_client(&self, peer: &Peer) -> Result<(), ProxyError> {
         let Some(networks) = self.settings.clients.allowed() else { return Ok(()) };
-        // Who may open a Unix socket is up to its mode.
+        // The file mode of a Unix socket restricts its callers.
         let Some(address) = peer.address.map(|address| address.ip().to_canonical()) else { return Ok(()) };
         let is_inside = networks.iter().any(|network| network.contains(&address));
         if is_inside { Ok(()) } else { Err(ProxyError::ClientNotAllowed) }
@@ -92,15 +92,15 @@ impl Admission {
     }
 }
 
-/// Forgives an error of the head where the call is a health probe. Load balancers can set neither `Host` nor other headers,
-/// and the answer gives nothing away.
+/// Ignores an error if the call is a health probe. Load balancers can set neither `Host` nor other headers, and the answer reveals
+/// nothing.
 #[cold]
 fn unless_health(head: &CallHead, err: ProxyError) -> Result<(), ProxyError> {
     let call = Call::parse(head.method(), head.uri().path(), head.uri().query());
     if call.is_ok_and(|call| call.operation == Operation::Health) { Ok(()) } else { Err(err) }
 }
 
-/// Returns why a host that is on no list is refused.
+/// Returns the error of a host that is not allowed.
 #[cold]
 fn unknown_host(host: &str) -> ProxyError {
     // An empty one is valid (RFC 9112 section 3.2).
@@ -118,7 +118,7 @@ fn admit_origin(head: &CallHead) -> Result<(), ProxyError> {
     page_header(head.headers()).map_or(Ok(()), |header| Err(ProxyError::OriginNotAllowed { header }))
 }
 
-/// What a caller sent, fit for an error text.
+/// Returns the printable part of what a caller sent, for an error message.
 fn printable(text: &str) -> String {
     text.chars().take(100).filter(char::is_ascii_graphic).collect()
 }
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_addresses_localhost_and_configured_names() {
+    fn addresses_localhost_and_configured_names_are_allowed_hosts() {
         for (host, allowed) in
             [("10.1.2.3:80", true), ("gateway.internal.", true), ("evil.example", false), ("", false)]
         {
@@ -170,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_exactly_one_host() {
+    fn requests_need_exactly_one_host() {
         assert!(matches!(admit(&[]), Err(ProxyError::Malformed(_))));
         assert!(matches!(admit(&[("host", "localhost"), ("host", "localhost")]), Err(ProxyError::Malformed(_))));
     }
 
     #[test]
-    fn hosts_that_are_none_are_malformed() {
+    fn invalid_hosts_are_malformed() {
         for (host, is_malformed) in
             [("a b", true), ("user@localhost", true), ("evil.example/", true), ("", false), ("evil.example:80", false)]
         {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_sockets_take_any_host() {
+    fn unix_sockets_accept_any_host() {
         for hosts in [&["docker"][..], &[""], &[], &["evil.example"]] {
             let request =
                 hosts.iter().fold(Request::post("/api/hubs/h/:send"), |request, host| request.header("host", *host));
@@ -205,8 +205,8 @@ mod tests {
             assert!(admit_from(inside, Request::get(path)).is_ok());
             assert!(admit_from(inside, Request::get(path).header("host", "balancer.example")).is_ok());
             let page = Request::get(path).header("host", "evil.example").header("origin", "https://evil.example");
-            assert!(admit_from(inside, page).is_err(), "pages stay out");
-            assert!(admit_from(Some("192.168.0.1:1"), Request::get(path)).is_err(), "and so do other networks");
+            assert!(admit_from(inside, page).is_err(), "a page is refused");
+            assert!(admit_from(Some("192.168.0.1:1"), Request::get(path)).is_err(), "another network is refused");
         }
         assert!(
             admit_from(inside, Request::get("/api/hubs/h/connections/c").header("host", "balancer.example")).is_err()
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_refused_by_what_is_declared() {
+    fn too_large_heads_and_declared_bodies_are_refused() {
         let too_long = "x".repeat(17 * 1024);
         assert!(matches!(
             admit(&[("host", "localhost"), ("x-long", &too_long)]),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_of_other_networks_are_refused_even_as_mapped_addresses() {
+    fn callers_of_other_networks_are_refused_even_with_mapped_addresses() {
         let admit = |address: &str| {
             let peer = Peer {
                 listener: ListenerId::default(),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_opted_into_and_health_always_passes() {
+    fn only_configured_operations_and_health_are_allowed() {
         let admission = admission();
         assert!(admission.admit_operation(Operation::HubSend).is_ok());
         assert!(admission.admit_operation(Operation::Health).is_ok());

@@ -1,11 +1,11 @@
-//! Properties of what is read of header lines, for the fuzzer.
+//! Properties of the `Idempotency-Key` parser, for the fuzzer.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::idempotency_key::idempotency_key as key;
 
-/// Reads the `Idempotency-Key` lines of a request: `value \n value`. Checks that only one that is text is a key, as it came, and
-/// that the key stands for one call of one listener.
+/// Parses the `Idempotency-Key` lines of a request: `value \n value`. Checks that only a single printable line is a key, that it is not
+/// changed, and that it belongs to one call of one listener.
 pub(crate) fn idempotency_key(data: &[u8]) {
     let name = HeaderName::from_static("idempotency-key");
     let values = data.split(|byte| *byte == b'\n').filter_map(|value| HeaderValue::from_bytes(value.trim_ascii()).ok());

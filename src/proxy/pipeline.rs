@@ -1,4 +1,4 @@
-//! What happens to a request, top to bottom: [`Proxy::take_in`], then `handle`, then `plan`, then `carry_out`.
+//! The steps of a request, top to bottom: [`Proxy::take_in`], `handle`, `plan`, `carry_out`.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -29,15 +29,15 @@ use crate::serve::{CallerBody, Peer, is_valid_host};
 use crate::signalr::{Call, FanOutKind, Operation};
 use crate::write_batch::WriteBatch;
 
-/// What is to be done for a request.
+/// The plan for a request.
 enum Plan<'a> {
-    /// It asks for the gateway's own health.
+    /// The gateway answers a health probe.
     Health,
-    /// It goes to endpoints.
+    /// Endpoints answer.
     Forward {
         operation: Operation,
         choice: Choice<'a>,
-        /// The key under which the call may be repeated.
+        /// The call's idempotency key.
         key: Option<CallKey<'a>>,
     },
 }
@@ -50,12 +50,12 @@ pub(super) struct Proxy {
     body_memory: Rc<BodyMemory>,
     request_ids: RequestIds,
     metrics: Rc<WorkerMetrics>,
-    /// The routes' names, as the log wants them.
+    /// The routes' names, shared with records.
     route_names: Vec<Rc<str>>,
 }
 
 impl Proxy {
-    /// Makes a worker's part of a snapshot. Endpoints that are the same as before keep their connections and retry budgets.
+    /// Creates a worker's part of a snapshot. Endpoints that are the same as in `before` keep their connections and retry budgets.
     pub(super) fn new(
         snapshot: Arc<Snapshot>,
         metrics: &Metrics,
@@ -85,24 +85,24 @@ impl Proxy {
         Self { snapshot, delivery, body_memory, request_ids, metrics, route_names }
     }
 
-    /// Hands its counts over to the metrics that all workers share.
+    /// Flushes its counts to the metrics that all workers share.
     pub(super) fn flush(&self) {
         self.metrics.flush();
         self.delivery.flush();
     }
 
-    /// Returns the configuration that it belongs to.
+    /// Returns the configuration.
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// Ends what the metrics show of this configuration alone. Returns the counts that go on while its requests do.
+    /// Removes what only this configuration shows in the metrics. Returns the counts of its requests that are still in flight.
     pub(super) fn retire(&self) -> (Weak<WorkerMetrics>, Vec<ConnectionGauge>) {
         self.delivery.retire();
         (Rc::downgrade(&self.metrics), self.delivery.connection_gauges())
     }
 
-    /// Opens the record of a request and answers it. Boxed: idle connections would otherwise keep room for the future.
+    /// Opens the record of a request and answers it. Boxed: each idle connection would otherwise reserve memory for the future.
     pub(super) fn take_in(
         self: Rc<Self>,
         peer: &Rc<Peer>,
@@ -118,11 +118,10 @@ impl Proxy {
         Box::pin(self.handle(Rc::clone(peer), record, body))
     }
 
-    /// Answers a request. Never fails: an error becomes an answer that is marked as the gateway's own.
+    /// Answers a request. An error becomes an answer that is marked as the gateway's own.
     ///
-    /// What needs no waiting is done in one go and put down in a [`Plan`]: whatever is alive while a future waits is room in
-    /// it, for each request that is on its way.
-    #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+    /// `plan` does everything that needs no await: locals held across an await enlarge every request's future.
+    #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
     fn handle(
         self: Rc<Self>,
         peer: Rc<Peer>,
@@ -138,9 +137,9 @@ impl Proxy {
             let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &record)).catch_unwind().await;
             match result.unwrap_or_else(|_panic| Err(ProxyError::INTERNAL)) {
                 Ok(response) => {
-                    body.forget();
-                    record.received(body.received());
-                    record.answers(response.status());
+                    body.release();
+                    record.set_request_bytes(body.received());
+                    record.set_status(response.status());
                     self.delivery.recycle(record.take_headers());
                     let time = self.snapshot.settings.request_timeout;
                     response.map(|answer| ResponseBody::streamed(answer, time, body, record))
@@ -150,33 +149,33 @@ impl Proxy {
         }
     }
 
-    /// The pipeline, up to where something has to be waited for.
+    /// Plans a request: every step that needs no await.
     fn plan<'a>(&'a self, peer: &Peer, record: &'a RequestRecord) -> Result<Plan<'a>, ProxyError> {
         let head = record.call().head();
         if let Some(refusal) = record.refusal() {
             return Err(ProxyError::refused(refusal, self.snapshot.settings.delivery.max_header_bytes));
         }
-        // Who and what may pass.
+        // Admission.
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
         let admission = self.snapshot.admissions.get(listener).ok_or(ProxyError::INTERNAL)?;
         admission.admit(peer, head)?;
 
-        // Which operation it is.
+        // Operation.
         let call = Call::parse(head.method(), head.uri().path(), head.uri().query())?;
         let operation = call.operation;
-        record.is_call(&call);
+        record.set_call(&call);
         admission.admit_operation(operation)?;
         if operation == Operation::Health {
             return Ok(Plan::Health);
         }
 
-        // Where it goes.
+        // Route.
         let client = peer.address.map(|address| address.ip().to_canonical());
         self.check_client_rate(listener, admission, client)?;
         let input = head.route_input(&call, listener, client);
         let (index, route) = self.snapshot.routes.pick(&input).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(index) {
-            record.takes_route(index, name);
+            record.set_route(index, name);
         }
         let choice = Choice::new(route, &input)?;
         self.check_route_rate(index)?;
@@ -190,7 +189,7 @@ impl Proxy {
         Ok(Plan::Forward { operation, choice, key })
     }
 
-    /// The pipeline's other half: as whom a request goes, and going.
+    /// Carries a plan out.
     async fn carry_out(
         &self,
         peer: &Peer,
@@ -201,12 +200,13 @@ impl Proxy {
         let Plan::Forward { operation, choice, key } = plan else { return self.health(record) };
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
         if let Some(permit) = self.listener_permit(listener, record).await? {
-            record.holds(permit);
+            record.hold(permit);
         }
         let head = record.call().head();
         let call = PlannedCall::new(*operation, body, record.call());
         let gateway = || Some(gateway_origin(peer, head));
         let (upstream, mut response) = delivery::deliver(&self.delivery, choice, *key, &call, gateway).await?;
+        record.set_endpoint(upstream.index());
         headers::to_downstream(response.headers_mut(), head.request_id(), upstream.endpoint().origin(), gateway);
         Ok(response)
     }
@@ -232,7 +232,7 @@ impl Proxy {
         })
     }
 
-    /// Gets a call the permit of its listener, if the listener has a concurrency limit.
+    /// Returns the permit of the listener's concurrency limit, if it has one.
     async fn listener_permit(
         &self,
         listener: usize,
@@ -250,12 +250,12 @@ impl Proxy {
         queued.permit.map(Some).ok_or_else(|| DeliveryError::Overload { retry_after: Queued::RETRY_AFTER }.into())
     }
 
-    /// Answers a health probe: 200 while a call could be served.
+    /// Answers a health probe: 200 while at least one endpoint has a token.
     fn health(&self, record: &RequestRecord) -> Result<Response<Answer>, ProxyError> {
-        let url = |endpoint: &Arc<Endpoint>| {
+        let has_token = |endpoint: &Arc<Endpoint>| {
             endpoint.bearer().ready(RequestUrl { origin: endpoint.origin(), path: "/" }).is_some()
         };
-        if !self.snapshot.endpoints.iter().any(url) {
+        if !self.snapshot.endpoints.iter().any(has_token) {
             return Err(DeliveryError::TokenUnavailable(None).into());
         }
         let mut response = Response::new(Answer::Empty);
@@ -266,17 +266,17 @@ impl Proxy {
 
 /// Answers with an error of the gateway's own.
 fn refuse(err: &ProxyError, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
-    record.received(body.received());
+    record.set_request_bytes(body.received());
     body.discard();
     let mut response = err.to_response(record.request_id());
     response.headers_mut().insert(headers::REQUEST_ID, record.request_id().clone());
-    record.answers(response.status());
-    record.fails(err.kind(), std::error::Error::source(err).map(in_one_line));
+    record.set_status(response.status());
+    record.set_error(err.kind(), std::error::Error::source(err).map(in_one_line));
     response.map(|text| ResponseBody::whole(text, record))
 }
 
-/// Returns the origin under which the caller reached us, for links in answers. Callers on a Unix socket may name no host, and
-/// then any will do.
+/// Returns the origin by which the caller reached the gateway, for links in answers. A caller on a Unix socket may send no host; links
+/// then name `localhost`.
 fn gateway_origin(peer: &Peer, head: &CallHead) -> String {
     let host = head.host().filter(|host| is_valid_host(host)).unwrap_or("localhost");
     format!("{}://{host}", if peer.is_tls { "https" } else { "http" })

@@ -1,5 +1,4 @@
-//! The books of one request: when it began, what became of it. They close when the answer's body ends or is dropped,
-//! however that comes about, and then the metrics and the one log line are written.
+//! The record of one request: its metrics and its log line, both written when the answer's body ends or is dropped.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,22 +10,32 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::settings::AccessLog;
 use crate::delivery::{CallHead, CallState};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
-use crate::metrics::{self, ErrorKind, InFlight, WorkerMetrics};
+use crate::metrics::{self, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
 use crate::serve::Refusal;
 use crate::signalr::{Call, Operation};
 
-/// The books of one request, and the head that it came with: one piece of memory for all that is kept of it.
+/// The target of access log lines.
+pub const ACCESS_LOG: &str = "signalr_gateway::access";
+/// The name of the log events of failed requests.
+pub const FAILED_REQUEST: &str = "failed request";
+
+/// The status recorded for a request whose caller left before its answer. From nginx.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The record of one request. It holds the head too, so that a request needs one allocation for both.
 pub(super) struct RequestRecord {
     metrics: Rc<WorkerMetrics>,
     access_log: AccessLog,
     _in_flight: InFlight,
     started: Instant,
-    /// Why the server did not pass on the caller's own head; the head is a stand-in then.
+    /// Why the server refused the caller's head; the head in `call` is a stand-in then.
     refusal: Option<Refusal>,
     call: CallState,
     hub: Cell<Option<Box<str>>>,
     operation: Cell<Option<Operation>>,
     route: Cell<Option<(usize, Rc<str>)>>,
+    /// The index of the endpoint that answered.
+    endpoint: Cell<Option<usize>>,
     /// `None` until there is an answer.
     status: Option<StatusCode>,
     error: Option<ErrorKind>,
@@ -34,13 +43,13 @@ pub(super) struct RequestRecord {
     broke_off: bool,
     request_bytes: u64,
     response_bytes: u64,
-    closed: bool,
+    is_closed: bool,
     /// The permit of the listener's concurrency limit, if it has one.
     permit: Cell<Option<ConcurrencyPermit>>,
 }
 
 impl RequestRecord {
-    /// Begins the record of a request, which may take as long as `time` until the head of its answer.
+    /// Opens the record of a request that may take `time` until the head of its answer.
     pub(super) fn open(
         metrics: &Rc<WorkerMetrics>,
         access_log: AccessLog,
@@ -59,23 +68,24 @@ impl RequestRecord {
             hub: Cell::default(),
             operation: Cell::default(),
             route: Cell::default(),
+            endpoint: Cell::default(),
             status: None,
             error: None,
             cause: None,
             broke_off: false,
             request_bytes: 0,
             response_bytes: 0,
-            closed: false,
+            is_closed: false,
             permit: Cell::default(),
         })
     }
 
-    /// Returns what delivery reads of the request, and where it notes what it does.
+    /// Returns the part of the record that delivery reads and writes.
     pub(super) fn call(&self) -> &CallState {
         &self.call
     }
 
-    /// Returns why the server did not pass on the caller's own head.
+    /// Returns why the server refused the caller's head, if it did.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
@@ -89,60 +99,72 @@ impl RequestRecord {
         self.call.head().request_id()
     }
 
-    pub(super) fn is_call(&self, call: &Call<'_>) {
+    pub(super) fn set_call(&self, call: &Call<'_>) {
         self.operation.set(Some(call.operation));
         if self.access_log != AccessLog::Off {
             self.hub.set(call.hub.map(|hub| hub.decoded().into()));
         }
     }
 
-    pub(super) fn takes_route(&self, place: usize, name: &Rc<str>) {
-        self.route.set(Some((place, Rc::clone(name))));
+    pub(super) fn set_route(&self, index: usize, name: &Rc<str>) {
+        self.route.set(Some((index, Rc::clone(name))));
     }
 
-    /// Keeps the permit of the listener until the answer has ended.
-    pub(super) fn holds(&self, permit: ConcurrencyPermit) {
+    pub(super) fn set_endpoint(&self, index: usize) {
+        self.endpoint.set(Some(index));
+    }
+
+    /// Holds the listener's permit until the answer has ended.
+    pub(super) fn hold(&self, permit: ConcurrencyPermit) {
         self.permit.set(Some(permit));
     }
 
-    pub(super) fn received(&mut self, bytes: u64) {
+    pub(super) fn set_request_bytes(&mut self, bytes: u64) {
         self.request_bytes = bytes;
     }
 
-    pub(super) fn sent(&mut self, bytes: usize) {
+    pub(super) fn add_response_bytes(&mut self, bytes: usize) {
         self.response_bytes += bytes as u64;
     }
 
-    pub(super) fn answers(&mut self, status: StatusCode) {
+    pub(super) fn set_status(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
-    /// Notes an error of the gateway's own; `cause` is for the log alone.
-    pub(super) fn fails(&mut self, kind: ErrorKind, cause: Option<String>) {
+    /// Records an error that the gateway answers itself. Only the log shows `cause`.
+    pub(super) fn set_error(&mut self, kind: ErrorKind, cause: Option<String>) {
         self.error = Some(kind);
         self.cause = cause;
         self.metrics.rejected(kind);
     }
 
-    /// Notes that the answer did not reach its end.
-    pub(super) fn broke_off(&mut self) {
+    /// Records that the answer ended early.
+    pub(super) fn set_broke_off(&mut self) {
         self.broke_off = true;
     }
 
-    /// Closes the books.
+    /// Counts an answer whose body the endpoint broke off.
+    #[cold]
+    pub(super) fn count_broken_answer(&self) {
+        if let Some(endpoint) = self.endpoint.get() {
+            self.metrics.upstream_failed(endpoint, UpstreamErrorReason::Body);
+        }
+    }
+
+    /// Closes the record.
     pub(super) fn finish(mut self: Box<Self>) {
         self.close();
     }
 
     fn close(&mut self) {
-        if std::mem::replace(&mut self.closed, true) {
+        if std::mem::replace(&mut self.is_closed, true) {
             return;
         }
-        // A request whose future was dropped has no answer: the caller went away.
-        let code = self.status.map_or(CALLER_GONE, |status| status.as_u16());
+        // A request whose future was dropped has no answer: the caller left.
+        let code = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let duration = self.started.elapsed();
         self.metrics.request_ended(&metrics::RequestRecord {
-            route: self.route.get_mut().as_ref().map(|(place, _)| *place),
+            route: self.route.get_mut().as_ref().map(|(index, _)| *index),
             operation: self.operation.get().map(Operation::index),
             code,
             duration,
@@ -155,7 +177,7 @@ impl RequestRecord {
             AccessLog::Off => false,
             _ if has_failed => true,
             AccessLog::Failures => false,
-            // No dice for the usual case.
+            // Skips the RNG at 100 %.
             AccessLog::Sampled { percent } => percent >= 100 || fastrand::u8(..100) < percent,
         };
         if is_logged {
@@ -187,7 +209,7 @@ impl RequestRecord {
                 )
             };
         }
-        // Two names, so that failures can be told apart without a look at the fields.
+        // Two names: the log limits failed requests without reading the fields.
         if has_failed {
             log!(FAILED_REQUEST);
         } else {
@@ -195,14 +217,6 @@ impl RequestRecord {
         }
     }
 }
-
-/// The target of the lines about requests.
-pub const ACCESS_LOG: &str = "signalr_gateway::access";
-/// The name of the events that are about requests that failed.
-pub const FAILED_REQUEST: &str = "failed request";
-
-/// What is recorded of a request whose caller went away before its answer: nginx's word for it.
-const CALLER_GONE: u16 = 499;
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {

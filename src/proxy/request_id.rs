@@ -1,21 +1,21 @@
-//! The ids of requests.
+//! Request ids that the gateway makes.
 
 use std::cell::RefCell;
 
 use bytes::Bytes;
 use http::HeaderValue;
 
-/// Hex digits of an id: 128 random bits, as W3C trace ids have.
+/// Hex digits of an id: 128 random bits, like W3C trace ids.
 const DIGITS: usize = 32;
-/// How many ids are made at once. They share one allocation.
+/// How many ids share one allocation.
 const BLOCK: usize = 32;
 
-/// One worker's ids, made in advance.
+/// A worker's supply of ids.
 #[derive(Debug, Default)]
 pub(super) struct RequestIds(RefCell<Bytes>);
 
 impl RequestIds {
-    /// Returns an id that was not used before.
+    /// Returns a new id.
     pub(super) fn next(&self) -> HeaderValue {
         let mut block = self.0.borrow_mut();
         if block.len() < DIGITS {
@@ -34,7 +34,7 @@ fn random_digits(count: usize) -> Bytes {
     digits.into()
 }
 
-/// Returns the hex digits of a number, in some order. All eight are made at once, each in a byte of its own.
+/// Returns the hex digits of a number in unspecified order. Computes all eight at once, one per byte.
 fn hex(number: u32) -> [u8; 8] {
     let mut nibbles = u64::from(number);
     nibbles = (nibbles | (nibbles << 16)) & 0x0000_ffff_0000_ffff;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_hex_and_never_come_twice() {
+    fn ids_are_hex_and_unique() {
         let ids = RequestIds::default();
         let made: HashSet<HeaderValue> = (0..10 * BLOCK).map(|_| ids.next()).collect();
         assert_eq!(made.len(), 10 * BLOCK);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_are_those_of_the_number() {
+    fn hex_returns_the_digits_of_the_number() {
         for number in [0, 0x0123_4567, 0x89ab_cdef, u32::MAX, fastrand::u32(..)] {
             let (mut made, mut expected) = (hex(number), format!("{number:08x}").into_bytes());
             made.sort_unstable();

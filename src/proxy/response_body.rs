@@ -22,17 +22,17 @@ pub struct ResponseBody {
 
 #[derive(Debug)]
 enum Content {
-    Nothing,
+    Empty,
     Whole(Option<Bytes>),
     Streamed(Box<Timed>),
 }
 
-/// An endpoint's body and the time it has to end.
+/// An endpoint's body and its deadline.
 struct Timed {
     download: Download<RequestBody>,
     deadline: Pin<Box<Sleep>>,
-    /// The caller's body, of which it may still be sending the rest.
-    upload: Option<RequestBody>,
+    /// The caller's body. The endpoint may answer before the caller has sent all of it.
+    request_body: Option<RequestBody>,
 }
 
 impl fmt::Debug for Timed {
@@ -41,7 +41,7 @@ impl fmt::Debug for Timed {
     }
 }
 
-/// Why an answer's body stopped.
+/// Why an answer's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The endpoint broke off.
@@ -53,25 +53,29 @@ pub enum DownloadError {
 }
 
 impl ResponseBody {
-    /// A body of the gateway's own.
+    /// Returns a body of the gateway's own.
     pub(super) fn whole(bytes: Bytes, record: Box<RequestRecord>) -> Self {
-        let content = if bytes.is_empty() { Content::Nothing } else { Content::Whole(Some(bytes)) };
+        let content = if bytes.is_empty() { Content::Empty } else { Content::Whole(Some(bytes)) };
         Self { content, record: Some(record) }
     }
 
-    /// An endpoint's body, which may take `time` to end. An endpoint may answer before it has had all of the caller's body;
-    /// what is left of `upload` then is read and forgotten.
-    pub(super) fn streamed(answer: Answer, time: Duration, upload: RequestBody, record: Box<RequestRecord>) -> Self {
+    /// Returns an endpoint's body, which may take `time`. The rest of `request_body` is read and dropped once the answer has ended.
+    pub(super) fn streamed(
+        answer: Answer,
+        time: Duration,
+        request_body: RequestBody,
+        record: Box<RequestRecord>,
+    ) -> Self {
         let content = match answer {
             Answer::Streamed(download) => {
                 let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + time));
-                let timed = Timed { download, deadline, upload: Some(upload) };
+                let timed = Timed { download, deadline, request_body: Some(request_body) };
                 return Self { content: Content::Streamed(Box::new(timed)), record: Some(record) };
             }
-            Answer::Empty => Content::Nothing,
+            Answer::Empty => Content::Empty,
             Answer::Whole(bytes) => Content::Whole(Some(bytes)),
         };
-        upload.discard();
+        request_body.discard();
         Self { content, record: Some(record) }
     }
 }
@@ -83,13 +87,20 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         let this = &mut *self;
         let frame = match &mut this.content {
-            Content::Nothing => None,
+            Content::Empty => None,
             Content::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Content::Streamed(timed) => ready!(timed.poll_frame(cx)),
         };
         match (&frame, &mut this.record) {
-            (Some(Ok(frame)), Some(record)) => record.sent(frame.data_ref().map_or(0, Bytes::len)),
-            (Some(Err(_)), Some(record)) => record.broke_off(),
+            (Some(Ok(frame)), Some(record)) => record.add_response_bytes(frame.data_ref().map_or(0, Bytes::len)),
+            (Some(Err(err)), Some(record)) => {
+                record.set_broke_off();
+                match err {
+                    DownloadError::Broken(_) => record.count_broken_answer(),
+                    // Either side may be the slow one.
+                    DownloadError::Deadline => {}
+                }
+            }
             (Some(_), None) => {}
             (None, record) => {
                 if let Some(record) = record.take() {
@@ -102,7 +113,7 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Nothing | Content::Whole(None) => true,
+            Content::Empty | Content::Whole(None) => true,
             Content::Whole(Some(_)) => false,
             Content::Streamed(timed) => timed.download.is_end_stream(),
         }
@@ -110,7 +121,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Nothing | Content::Whole(None) => SizeHint::with_exact(0),
+            Content::Empty | Content::Whole(None) => SizeHint::with_exact(0),
             Content::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Content::Streamed(timed) => timed.download.size_hint(),
         }
@@ -120,9 +131,9 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
-            // hyper drops a body whose last byte it has without asking for the end.
+            // hyper drops a body after its last byte without polling for the end.
             if !self.is_end_stream() {
-                record.broke_off();
+                record.set_broke_off();
             }
             record.finish();
         }
@@ -133,8 +144,8 @@ impl Timed {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadError>>> {
         match Pin::new(&mut self.download).poll_frame(cx) {
             Poll::Ready(frame) => {
-                if let Some(upload) = self.upload.take_if(|_| self.download.is_end_stream()) {
-                    upload.discard();
+                if let Some(request_body) = self.request_body.take_if(|_| self.download.is_end_stream()) {
+                    request_body.discard();
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(DownloadError::Broken)))
             }

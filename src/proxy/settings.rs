@@ -1,4 +1,4 @@
-//! What the pipeline is built from, decided. No serde, no I/O.
+//! The settings of the proxy. No serde, no I/O.
 
 use std::time::Duration;
 
@@ -10,53 +10,52 @@ use crate::limits::ClientRateSettings;
 use crate::route::Constraint;
 use crate::signalr::OperationSet;
 
-/// Who and what may pass one listener.
+/// Which requests one listener accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionSettings {
     /// The listener's configured name.
     pub listener: String,
-    /// Host names that `Host` may carry, in lower case, without port; `*.example.com` stands for any name below. IP
-    /// addresses and `localhost` always pass: a page that rebinds a name cannot show those.
+    /// Allowed values of `Host`, in lower case, without port; `*.example.com` matches every name below. IP addresses and `localhost` are
+    /// always allowed: DNS rebinding cannot produce them.
     pub allowed_hosts: Vec<String>,
-    /// The operations callers may use.
+    /// The allowed operations.
     pub operations: OperationSet,
-    /// Networks callers may come from; any if empty. Callers on a Unix socket always pass.
+    /// The networks of allowed callers. Callers on a Unix socket are always allowed.
     pub clients: Constraint<IpNet>,
-    /// A header every call must carry.
+    /// A header that every call must carry.
     pub required_header: Option<(HeaderName, HeaderValue)>,
-    /// The most calls that may be in work at once; no limit if `None`.
+    /// The most calls in progress at once; no limit if `None`.
     pub max_requests: Option<usize>,
-    /// How many calls may come from each network of callers; no limit if `None`.
+    /// The rate of each network of callers; no limit if `None`.
     pub client_rate: Option<ClientRateSettings>,
 }
 
-/// Limits, deadlines and header rules of the pipeline, the same for all listeners.
+/// Limits, deadlines and logging, the same for all listeners.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProxySettings {
     /// The largest request body, in bytes. The service's own limit is 1 MiB.
     pub max_body_bytes: u64,
-    /// The memory that request bodies may take together while they are kept for sending them again, in bytes. The first 16 KiB
-    /// of each are not counted.
+    /// The memory for request bodies that are kept so that they can be sent again, in bytes. The first 16 KiB of each are not counted.
     pub body_memory: u64,
-    /// How long a request may take in all, until the answer's head; an answer's body gets the same time again.
+    /// How long a request may take until the head of its answer. The answer's body may take as long again.
     pub request_timeout: Duration,
     /// How calls are delivered.
     pub delivery: DeliverySettings,
     /// Whether the caller's address is appended to `X-Forwarded-For` upstream.
     pub forward_client_address: bool,
-    /// What the access log holds.
+    /// Which requests the access log contains.
     pub access_log: AccessLog,
 }
 
-/// Which requests get a log line.
+/// Which requests the access log contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLog {
-    /// Requests that failed, and so many percent of the others.
+    /// Failed requests, and a share of the others.
     Sampled {
-        /// 100 for each request.
+        /// The share of the others, in percent.
         percent: u8,
     },
-    /// Requests answered 400 and above, and those that broke off.
+    /// Failed requests only: status 400 and above, or an answer that ended early.
     Failures,
     /// None.
     Off,

@@ -1,4 +1,4 @@
-//! A configuration in force.
+//! A configuration, as all workers share it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::limits::{EndpointLimits, Limits, ListenerLimits, RouteLimits};
 use crate::route::{Route, Table};
 use crate::serve::ListenerId;
 
-/// One configuration in force, shared by all workers.
+/// One configuration, shared by all workers.
 #[derive(Debug)]
 pub struct Snapshot {
     pub(super) settings: ProxySettings,
@@ -25,8 +25,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Puts a configuration together. The routes refer to endpoints and listeners by their places here. What is remembered of
-    /// calls and limits that did not change are taken over from the one `before`. Has no effect on anything else.
+    /// Returns a configuration. The routes refer to endpoints and listeners by their indexes here. Remembered calls, and limits that did
+    /// not change, are taken over from `before`. Has no other effect.
     pub fn new(
         settings: ProxySettings,
         listeners: Vec<(ListenerId, AdmissionSettings)>,

@@ -1,4 +1,4 @@
-//! A worker's handler: it follows the configuration in force and hands its counts over when asked.
+//! A worker's request handler. It follows the configuration in force and flushes the worker's counts on request.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,56 +15,57 @@ use crate::metrics::{ConnectionGauge, Metrics, WorkerMetrics};
 use crate::serve::{CallerBody, Handler, ListenerId, Peer};
 use crate::write_batch::WriteBatch;
 
-/// A worker's handler. Made on the worker's thread, inside its runtime.
-pub struct WorkerProxy(Rc<Held>);
+/// A worker's request handler. Created on the worker's thread, inside its runtime.
+pub struct WorkerProxy(Rc<Configurations>);
 
-/// What a worker holds of configurations.
-struct Held {
+/// The configurations that a worker uses.
+struct Configurations {
     latest: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
     write_batch: WriteBatch,
     current: RefCell<Rc<Proxy>>,
-    /// By listener that the configuration in force does not have: the last one that had it, for the connections it has left.
+    /// For each closed listener with open connections: the last configuration that had it.
     former: RefCell<Vec<(ListenerId, Rc<Proxy>)>>,
-    /// Configurations that are not in force any more, while requests that began under them have not ended.
+    /// Replaced configurations whose requests are still in flight.
     retired: RefCell<Vec<Retired>>,
 }
 
-/// The counts of a configuration that is not in force any more.
+/// The counts of a replaced configuration.
 struct Retired {
     metrics: Weak<WorkerMetrics>,
     gauges: Vec<ConnectionGauge>,
 }
 
 impl WorkerProxy {
-    /// Makes the handler of one worker, which follows what `latest` holds. Writes to endpoints go through `write_batch`.
+    /// Creates the handler of one worker. It follows the configuration in `latest`. Writes to endpoints go through `write_batch`.
     pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, write_batch: &WriteBatch) -> Self {
         let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, write_batch, None)));
         let mut flush_requests = metrics.register_worker();
         let (former, retired) = Default::default();
-        let held = Rc::new(Held { latest, metrics, write_batch: write_batch.clone(), current, former, retired });
-        let flushed = Rc::clone(&held);
+        let configurations =
+            Rc::new(Configurations { latest, metrics, write_batch: write_batch.clone(), current, former, retired });
+        let flushed = Rc::clone(&configurations);
         // Ends with the worker.
         tokio::task::spawn_local(async move {
             while let Some(done) = flush_requests.recv().await {
                 flushed.flush();
-                let _nobody_waits_any_more = done.send(());
+                let _receiver_is_gone = done.send(());
             }
         });
-        Self(held)
+        Self(configurations)
     }
 }
 
-impl Held {
-    /// Returns this worker's part of the configuration in force. A request keeps the one it began with.
+impl Configurations {
+    /// Returns this worker's part of the configuration in force. A request keeps the one that it began with.
     fn current(&self) -> Rc<Proxy> {
         let latest = self.latest.load();
         let current = Rc::clone(&self.current.borrow());
         if Arc::ptr_eq(&latest, current.snapshot()) { current } else { self.adopt(Arc::clone(&latest), &current) }
     }
 
-    /// Returns this worker's part of the configuration by which calls of a listener are judged: the one in force, or, while
-    /// the connections of a closed listener end, the last one that had it. Never the rules of another listener.
+    /// Returns this worker's part of the configuration for calls of a listener: the one in force, or the last one that had the listener
+    /// while connections of a closed listener end. Never applies the rules of another listener.
     fn of(&self, listener: ListenerId) -> Rc<Proxy> {
         let current = self.current();
         if current.snapshot().index_of(listener).is_some() { current } else { self.former(listener).unwrap_or(current) }
@@ -80,7 +81,7 @@ impl Held {
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
         let next = Rc::new(Proxy::new(latest, &self.metrics, &self.write_batch, Some(current)));
         let (metrics, gauges) = current.retire();
-        // Those that are through are also let go of where nobody scrapes.
+        // Also drops configurations without requests where nothing scrapes the metrics.
         self.retired.borrow_mut().retain(Retired::flush);
         self.retired.borrow_mut().push(Retired { metrics, gauges });
         let is_gone = |listener: &&ListenerId| next.snapshot().index_of(**listener).is_none();
@@ -90,8 +91,8 @@ impl Held {
         next
     }
 
-    /// Hands over what was counted under the configuration in force and those before it. A worker that had no request since
-    /// a reload goes over to it here.
+    /// Flushes the counts of the configuration in force and of the replaced ones. A worker without requests since a reload adopts the new
+    /// configuration here.
     fn flush(&self) {
         self.current().flush();
         self.retired.borrow_mut().retain(Retired::flush);
@@ -99,7 +100,7 @@ impl Held {
 }
 
 impl Retired {
-    /// Returns whether anybody may still be counting.
+    /// Flushes the counts. Returns whether requests may still be in flight.
     fn flush(&self) -> bool {
         self.gauges.iter().for_each(ConnectionGauge::flush);
         let metrics = self.metrics.upgrade();
@@ -121,13 +122,13 @@ impl Handler for WorkerProxy {
         self.0.of(peer.listener).take_in(peer, request)
     }
 
-    /// Goes over to the configuration that has the listener, so that it is known should the listener go before its first call.
+    /// Adopts the configuration that has the listener, so that it is known even if the listener closes before its first call.
     fn listeners_changed(&self) {
         self.0.current();
     }
 
     fn listener_ended(&self, listener: ListenerId) {
-        // A worker that had no call since would note it as gone only now.
+        // A worker without calls since then adopts the configuration without the listener only now.
         self.0.current();
         self.0.former.borrow_mut().retain(|(gone, _)| *gone != listener);
     }

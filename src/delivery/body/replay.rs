@@ -1,36 +1,36 @@
-//! What was handed out of a caller's body, kept so that it can be handed out again.
+//! The part of a caller's body that was sent, kept so that it can be sent again.
 
 use bytes::Bytes;
 
-/// Pieces below this size are copied together. A piece as it was read keeps the whole read buffer it lies in, so a caller
-/// that sends single bytes would otherwise make a body cost many times its size.
+/// Pieces below this size are copied into one buffer. A piece keeps the whole read buffer that it is part of, so a body sent in
+/// single bytes would otherwise take many times its size.
 const SMALL: usize = 8 * 1024;
 
-/// The pieces of a body that were handed out, and how far they were handed out again.
+/// The pieces of a body that were read, and the position of the current reader.
 #[derive(Debug, Default)]
 pub(super) struct ReplayBuffer {
-    /// The first, which is all there is of most bodies, needs no memory of its own.
+    /// The first piece, stored inline: most bodies have no other.
     first: Option<Bytes>,
-    /// Those after the first.
+    /// The other pieces.
     more: Vec<Bytes>,
-    /// Small pieces behind the last of those, copied together. All of it was handed out.
+    /// Small pieces after those, copied together. The reader has read all of them.
     small: Vec<u8>,
-    /// How many pieces come before the one that is handed out next.
+    /// The index of the piece that the reader reads next.
     next: usize,
-    /// How many bytes were handed out before those that are kept, if any; they cannot be handed out again.
-    forgotten: usize,
+    /// How many bytes before the first piece were read and dropped.
+    dropped: usize,
 }
 
 impl ReplayBuffer {
-    /// Keeps a whole body, all of which was handed out.
+    /// Returns a buffer with a whole body, read to its end.
     pub(super) fn of(whole: Bytes) -> Self {
         let first = (!whole.is_empty()).then_some(whole);
         Self { next: usize::from(first.is_some()), first, ..Self::default() }
     }
 
-    /// Keeps a piece that is being handed out for the first time, after everything before it.
-    pub(super) fn keep(&mut self, piece: &Bytes) {
-        // Most bodies are one small piece, which need not be copied.
+    /// Appends a piece, which the reader reads at the same time.
+    pub(super) fn push(&mut self, piece: &Bytes) {
+        // Most bodies are one small piece. It is not copied.
         if self.first.is_none() {
             self.first = Some(piece.clone());
         } else if piece.len() >= SMALL {
@@ -45,43 +45,43 @@ impl ReplayBuffer {
         self.next = self.count();
     }
 
-    /// Forgets what was handed out, this many bytes more included.
-    pub(super) fn forget(&mut self, more: usize) {
-        let handed_out: usize = self.pieces().map(Bytes::len).sum();
-        *self = Self { forgotten: self.forgotten + handed_out + self.small.len() + more, ..Self::default() };
+    /// Drops all pieces, and `more` bytes that were read after them.
+    pub(super) fn clear(&mut self, more: usize) {
+        let pieces: usize = self.pieces().map(Bytes::len).sum();
+        *self = Self { dropped: self.dropped + pieces + self.small.len() + more, ..Self::default() };
     }
 
-    /// Whether all that was handed out can be handed out again.
-    pub(super) fn is_whole(&self) -> bool {
-        self.forgotten == 0
+    /// Whether nothing was dropped.
+    pub(super) fn is_complete(&self) -> bool {
+        self.dropped == 0
     }
 
-    /// Begins anew: the first piece is handed out next.
+    /// Moves the reader to the first piece.
     pub(super) fn rewind(&mut self) {
         self.close_small();
         self.next = 0;
     }
 
-    /// Hands out the next piece again; `None` when what comes next was never handed out.
-    pub(super) fn again(&mut self) -> Option<Bytes> {
+    /// Returns the next piece; `None` if the reader is at the end.
+    pub(super) fn next_piece(&mut self) -> Option<Bytes> {
         let piece = self.pieces().nth(self.next)?.clone();
         self.next += 1;
         Some(piece)
     }
 
-    /// Whether all that is kept was handed out to the one that reads now.
+    /// Whether the reader has read every piece.
     pub(super) fn is_at_end(&self) -> bool {
         self.next == self.count()
     }
 
-    /// Returns how many bytes were handed out to the one that reads now.
-    pub(super) fn handed_out(&self) -> usize {
+    /// Returns how many bytes the reader has read.
+    pub(super) fn position(&self) -> usize {
         let pieces: usize = self.pieces().take(self.next).map(Bytes::len).sum();
-        self.forgotten + pieces + self.small.len()
+        self.dropped + pieces + self.small.len()
     }
 
-    /// Returns all of it in one piece.
-    pub(super) fn whole(mut self) -> Bytes {
+    /// Returns all pieces as one.
+    pub(super) fn into_whole(mut self) -> Bytes {
         self.close_small();
         if self.more.is_empty() {
             return self.first.unwrap_or_default();
@@ -110,52 +110,52 @@ impl ReplayBuffer {
 mod tests {
     use super::*;
 
-    fn read_again(kept: &mut ReplayBuffer) -> Vec<u8> {
-        kept.rewind();
-        std::iter::from_fn(|| kept.again()).flatten().collect()
+    fn read_again(buffer: &mut ReplayBuffer) -> Vec<u8> {
+        buffer.rewind();
+        std::iter::from_fn(|| buffer.next_piece()).flatten().collect()
     }
 
     #[test]
-    fn pieces_of_any_size_come_again_in_order() {
-        let mut kept = ReplayBuffer::default();
+    fn pieces_of_any_size_are_read_again_in_order() {
+        let mut replay = ReplayBuffer::default();
         let mut sent = Vec::new();
         for (number, size) in [1, 1, SMALL, 3, SMALL - 1, 5, SMALL + 1, 1].into_iter().enumerate() {
             let piece = Bytes::from(vec![u8::try_from(number).unwrap(); size]);
-            kept.keep(&piece);
+            replay.push(&piece);
             sent.extend_from_slice(&piece);
-            assert_eq!(kept.handed_out(), sent.len());
-            assert!(kept.is_at_end());
+            assert_eq!(replay.position(), sent.len());
+            assert!(replay.is_at_end());
             if number % 3 == 2 {
-                assert_eq!(read_again(&mut kept), sent);
+                assert_eq!(read_again(&mut replay), sent);
             }
         }
-        assert_eq!(read_again(&mut kept), sent);
-        assert_eq!(kept.whole(), sent);
+        assert_eq!(read_again(&mut replay), sent);
+        assert_eq!(replay.into_whole(), sent);
     }
 
     #[test]
-    fn what_was_forgotten_still_counts_as_handed_out() {
-        let mut kept = ReplayBuffer::default();
-        assert!(kept.is_whole());
+    fn what_was_dropped_still_counts_as_handed_out() {
+        let mut replay = ReplayBuffer::default();
+        assert!(replay.is_complete());
         for size in [3, SMALL + 1, 2] {
-            kept.keep(&Bytes::from(vec![7; size]));
+            replay.push(&Bytes::from(vec![7; size]));
         }
-        kept.forget(10);
-        assert!(!kept.is_whole() && kept.is_at_end());
-        assert_eq!(kept.handed_out(), 3 + SMALL + 1 + 2 + 10);
-        kept.forget(5);
-        assert_eq!(kept.handed_out(), 3 + SMALL + 1 + 2 + 15);
+        replay.clear(10);
+        assert!(!replay.is_complete() && replay.is_at_end());
+        assert_eq!(replay.position(), 3 + SMALL + 1 + 2 + 10);
+        replay.clear(5);
+        assert_eq!(replay.position(), 3 + SMALL + 1 + 2 + 15);
     }
 
     #[test]
-    fn body_in_single_bytes_costs_about_its_size() {
-        let mut kept = ReplayBuffer::default();
+    fn body_in_single_bytes_takes_about_its_size() {
+        let mut replay = ReplayBuffer::default();
         let buffer = Bytes::from(vec![7; 1024 * 1024]);
         for at in 0..buffer.len() {
-            kept.keep(&buffer.slice(at..=at));
+            replay.push(&buffer.slice(at..=at));
         }
-        assert!(kept.count() <= 2 + buffer.len() / SMALL, "{} pieces", kept.count());
-        assert!(kept.small.capacity() <= 2 * SMALL);
-        assert_eq!(kept.whole(), buffer);
+        assert!(replay.count() <= 2 + buffer.len() / SMALL, "{} pieces", replay.count());
+        assert!(replay.small.capacity() <= 2 * SMALL);
+        assert_eq!(replay.into_whole(), buffer);
     }
 }

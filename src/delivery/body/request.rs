@@ -1,7 +1,7 @@
-//! A caller's body on its way upstream. Decides nothing about when it is sent again.
+//! A caller's body on its way upstream. Does not decide when it is sent again.
 //!
-//! A body that failed stays failed for every reader: it never looks empty or complete, so no endpoint takes a part of a
-//! message for a whole one.
+//! A body that failed stays failed for every reader. It never looks empty or complete, so no endpoint mistakes a part of a message
+//! for the whole.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,24 +19,23 @@ use super::replay::ReplayBuffer;
 use crate::delivery::error::DeliveryError;
 use crate::serve::{CallerBody, CallerBodyError};
 
-/// How long it may take to read a body that nobody wants.
-const UNWANTED_TIME: Duration = Duration::from_secs(2);
+/// How long the rest of a discarded body is read.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-/// The most that is read of a body that nobody wants, so that its sender can read the answer first.
-const UNWANTED_BYTES: u64 = 4 * 1024 * 1024;
+/// How much of a discarded body is read, in bytes, so that its sender gets to read the answer.
+const DISCARD_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The most that is read of a body at once.
-const LARGEST_PIECE: u64 = 80 * 1024;
+/// The largest piece that one read returns, in bytes.
+const MAX_PIECE: u64 = 80 * 1024;
 
-/// How often it is looked whether there is memory again.
-const MEMORY_LOOK: Duration = Duration::from_millis(10);
+/// How often a body that waits for memory tries again.
+const MEMORY_POLL: Duration = Duration::from_millis(10);
 
-/// The answer when there is no memory to keep a body that has to be kept. Nothing that an endpoint would act upon was sent.
-const NO_MEMORY: DeliveryError = DeliveryError::Overload { retry_after: Duration::from_secs(1) };
-
-/// A caller's body on its way upstream. It counts, holds the limit and keeps what it handed out (at most the limit), so
-/// that a request that was refused can be sent again, while all bodies together leave memory for it. Clones share it; only the one that was made last by
-/// [`RequestBody::rewound`] is read, since an endpoint that refused early may still be asking for the rest.
+/// A caller's body on its way upstream. It enforces the size limit and keeps what was sent, so that a refused request can be sent
+/// again, as far as the memory budget of all bodies allows.
+///
+/// Clones share the body. Only the latest one returned by [`RequestBody::rewound`] can be read: an endpoint that refused early may
+/// still be reading an earlier one.
 #[derive(Clone)]
 pub struct RequestBody {
     source: Source,
@@ -45,59 +44,73 @@ pub struct RequestBody {
 
 #[derive(Clone)]
 enum Source {
-    /// There is none.
-    Nothing,
-    /// It has all been read; `None` once it was handed out.
+    /// An empty body.
+    Empty,
+    /// A body that was read as a whole; `None` once it was sent.
     Whole(Option<Bytes>),
-    /// It comes from the caller.
-    Upload(Rc<RefCell<Upload>>),
+    /// A body that the caller is sending.
+    Streamed(Rc<RefCell<Stream>>),
 }
 
-struct Upload {
-    /// The attempt that may read.
+struct Stream {
+    /// The number of the attempt that may read.
     attempt: u32,
     incoming: CallerBody,
-    /// The length that was declared, if one was.
+    /// The declared length, if there is one.
     declared: Option<u64>,
-    /// Whether the caller sends it over HTTP/2.
+    /// Whether the caller sends over HTTP/2.
     is_http2: bool,
     limit: u64,
     received: u64,
-    kept: ReplayBuffer,
+    replay: ReplayBuffer,
     memory: HeldMemory,
-    keeping: Keeping,
+    retention: Retention,
     /// Whether `incoming` has ended.
     ended: bool,
-    /// Since when the caller is waited for: the attempt has taken all that came.
+    /// When the current wait for the caller began; `None` if the endpoint has not yet taken everything that arrived.
     waits_since: Option<Instant>,
-    /// How long the attempt has waited for the caller, up to the wait that goes on.
+    /// The sum of the earlier waits of this attempt.
     waited: Duration,
-    /// Why no more of it can be read. Never taken back.
-    failure: Option<Failure>,
+    /// Why no more of it can be read. Never reset.
+    failure: Option<BodyFailure>,
 }
 
-/// Whether what is handed out is kept.
+/// Whether the parts that were sent are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keeping {
-    /// While there is memory for it.
+enum Retention {
+    /// While the memory budget allows it.
     WhilePossible,
-    /// It is of no use otherwise.
+    /// Always; without memory the body fails.
     Always,
-    /// It will not be sent again.
+    /// No longer; the body will not be sent again.
     Never,
 }
 
+/// Why a body cannot be sent whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
-    TooLarge,
+pub(in crate::delivery) enum BodyFailure {
+    /// The caller sends more than `limit` bytes.
+    TooLarge { limit: u64 },
+    /// The caller broke off.
     Broken,
-    /// There was no memory to keep it.
+    /// There is no memory to keep it, or a part was sent and not kept.
     NotKept,
 }
 
-/// Why an upload stopped. What is told to callers is made of [`RequestBody::failure`].
+impl From<BodyFailure> for DeliveryError {
+    fn from(failure: BodyFailure) -> Self {
+        match failure {
+            BodyFailure::TooLarge { limit } => Self::BodyTooLarge { limit },
+            BodyFailure::Broken => Self::BodyBroken,
+            // Nothing that an endpoint would act upon was sent.
+            BodyFailure::NotKept => Self::Overload { retry_after: Duration::from_secs(1) },
+        }
+    }
+}
+
+/// Why reading a body stopped. Errors for callers come from [`RequestBody::failure`] instead.
 #[derive(Debug, thiserror::Error)]
-pub enum UploadError {
+pub enum BodyError {
     #[error("the body is larger than the limit")]
     TooLarge,
     #[error("there is no memory to keep the body")]
@@ -113,282 +126,276 @@ pub enum UploadError {
 }
 
 impl RequestBody {
-    /// Takes the body of a request that came over `version`.
+    /// Returns the body of a request that came over `version` and may have `limit` bytes.
     pub fn new(incoming: CallerBody, version: Version, limit: u64, memory: &Rc<BodyMemory>) -> Self {
         if incoming.is_end_stream() {
-            return Self::nothing();
+            return Self::empty();
         }
         let declared = incoming.size_hint().exact();
-        let upload = Upload {
+        let stream = Stream {
             attempt: 0,
             incoming,
             declared,
             is_http2: version == Version::HTTP_2,
             limit,
             received: 0,
-            kept: ReplayBuffer::default(),
+            replay: ReplayBuffer::default(),
             memory: HeldMemory::new(memory),
-            keeping: Keeping::WhilePossible,
+            retention: Retention::WhilePossible,
             ended: false,
             waits_since: None,
             waited: Duration::ZERO,
             failure: None,
         };
-        Self { source: Source::Upload(Rc::new(RefCell::new(upload))), attempt: 0 }
+        Self { source: Source::Streamed(Rc::new(RefCell::new(stream))), attempt: 0 }
     }
 
-    /// A body that has nothing in it.
-    pub(in crate::delivery) fn nothing() -> Self {
-        Self { source: Source::Nothing, attempt: 0 }
+    /// Returns a body without content.
+    fn empty() -> Self {
+        Self { source: Source::Empty, attempt: 0 }
     }
 
-    /// Returns the body from its first byte, for another attempt. Those handed out before end in an error, and so does this
-    /// one if the body has failed.
+    /// Returns the body from its first byte, for the next attempt. Earlier ones return an error from then on, and so does this one
+    /// if the body has failed.
     pub(in crate::delivery) fn rewound(&self) -> Self {
-        let Source::Upload(upload) = &self.source else { return self.clone() };
+        let Source::Streamed(stream) = &self.source else { return self.clone() };
         let attempt = {
-            let mut upload = upload.borrow_mut();
-            if !upload.kept.is_whole() {
-                upload.failure.get_or_insert(Failure::NotKept);
+            let mut stream = stream.borrow_mut();
+            if !stream.replay.is_complete() {
+                stream.failure.get_or_insert(BodyFailure::NotKept);
             }
-            upload.kept.rewind();
-            upload.attempt += 1;
-            upload.waits_since = None;
-            upload.waited = Duration::ZERO;
-            upload.attempt
+            stream.replay.rewind();
+            stream.attempt += 1;
+            stream.waits_since = None;
+            stream.waited = Duration::ZERO;
+            stream.attempt
         };
-        Self { source: Source::Upload(Rc::clone(upload)), attempt }
+        Self { source: Source::Streamed(Rc::clone(stream)), attempt }
     }
 
-    /// Reads the body to its end and returns it as one that any number of attempts may read side by side. Waits `patience` at
-    /// most for the memory that it takes.
+    /// Reads the body to its end and returns one that any number of attempts may read at the same time. Waits at most `patience` for
+    /// the memory that it takes.
     ///
     /// # Errors
-    /// What the caller did wrong; [`DeliveryError::Overload`] when there is no memory.
-    pub(in crate::delivery) async fn collected(&self, patience: Duration) -> Result<Self, DeliveryError> {
-        if let Some(upload) = self.upload() {
-            upload.borrow_mut().keeping = Keeping::Always;
-            let declared = upload.borrow().declared.unwrap_or_default();
-            hold_in_time(upload, declared, patience).await?;
+    /// [`BodyFailure`] says why it cannot be sent whole.
+    pub(in crate::delivery) async fn collected(&self, patience: Duration) -> Result<Self, BodyFailure> {
+        if let Some(stream) = self.stream() {
+            stream.borrow_mut().retention = Retention::Always;
+            let declared = stream.borrow().declared.unwrap_or_default();
+            reserve_within(stream, declared, patience).await?;
         }
         let mut body = self.rewound();
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            frame.map_err(|_told_below| self.failure().unwrap_or(DeliveryError::BodyBroken))?;
-            if let Some(upload) = self.upload() {
-                let next = upload.borrow().bytes_with_next_piece();
-                hold_in_time(upload, next, patience).await?;
+            frame.map_err(|_see_failure| self.failure().unwrap_or(BodyFailure::Broken))?;
+            if let Some(stream) = self.stream() {
+                let next = stream.borrow().size_after_next_piece();
+                reserve_within(stream, next, patience).await?;
             }
         }
-        let Some(upload) = self.upload() else { return Ok(self.clone()) };
-        let mut upload = upload.borrow_mut();
-        let whole = std::mem::take(&mut upload.kept).whole();
-        upload.kept = ReplayBuffer::of(whole.clone());
+        let Some(stream) = self.stream() else { return Ok(self.clone()) };
+        let mut stream = stream.borrow_mut();
+        let whole = std::mem::take(&mut stream.replay).into_whole();
+        stream.replay = ReplayBuffer::of(whole.clone());
         if whole.is_empty() {
-            return Ok(Self::nothing());
+            return Ok(Self::empty());
         }
         Ok(Self { source: Source::Whole(Some(whole)), attempt: 0 })
     }
 
-    /// Returns what [`RequestBody::collected`] has read.
+    /// Returns the content of a body that [`RequestBody::collected`] returned.
     pub(in crate::delivery) fn whole(&self) -> &[u8] {
         match &self.source {
             Source::Whole(Some(bytes)) => bytes,
-            Source::Nothing | Source::Whole(None) | Source::Upload(_) => &[],
+            Source::Empty | Source::Whole(None) | Source::Streamed(_) => &[],
         }
     }
 
-    fn upload(&self) -> Option<&Rc<RefCell<Upload>>> {
+    fn stream(&self) -> Option<&Rc<RefCell<Stream>>> {
         match &self.source {
-            Source::Upload(upload) => Some(upload),
-            Source::Nothing | Source::Whole(_) => None,
+            Source::Streamed(stream) => Some(stream),
+            Source::Empty | Source::Whole(_) => None,
         }
     }
 
     /// Returns the number of bytes the caller has sent.
     pub fn received(&self) -> u64 {
-        self.upload().map_or(0, |upload| upload.borrow().received)
+        self.stream().map_or(0, |stream| stream.borrow().received)
     }
 
     /// Checks that the body can be sent from its first byte.
     ///
     /// # Errors
-    /// What the caller did wrong; [`DeliveryError::Overload`] when a part was handed out and not kept.
-    pub(in crate::delivery) fn can_be_sent(&self) -> Result<(), DeliveryError> {
-        if let Some(upload) = self.upload()
-            && !upload.borrow().kept.is_whole()
+    /// [`BodyFailure`] says why it cannot.
+    pub(in crate::delivery) fn check_sendable(&self) -> Result<(), BodyFailure> {
+        if let Some(stream) = self.stream()
+            && !stream.borrow().replay.is_complete()
         {
-            upload.borrow_mut().failure.get_or_insert(Failure::NotKept);
+            stream.borrow_mut().failure.get_or_insert(BodyFailure::NotKept);
         }
         self.failure().map_or(Ok(()), Err)
     }
 
-    /// Returns what the caller did wrong, if that is why an attempt failed.
-    pub(in crate::delivery) fn failure(&self) -> Option<DeliveryError> {
-        let upload = self.upload()?.borrow();
-        Some(match upload.failure? {
-            Failure::TooLarge => DeliveryError::BodyTooLarge { limit: upload.limit },
-            Failure::Broken => DeliveryError::BodyBroken,
-            Failure::NotKept => NO_MEMORY,
-        })
+    /// Returns why the body cannot be sent whole, if it failed.
+    pub(in crate::delivery) fn failure(&self) -> Option<BodyFailure> {
+        self.stream()?.borrow().failure
     }
 
-    /// Whether the caller still owes a part of the body and the endpoint has had all that came.
+    /// Whether the endpoint has taken everything that arrived, and the caller has not sent the rest.
     pub(in crate::delivery) fn is_waiting_for_caller(&self) -> bool {
-        self.upload().is_some_and(|upload| upload.borrow().waits_since.is_some())
+        self.stream().is_some_and(|stream| stream.borrow().waits_since.is_some())
     }
 
-    /// Returns how long the latest attempt has waited for the caller while the endpoint had all that came.
+    /// Returns how long the current attempt has waited for the caller in all.
     pub(in crate::delivery) fn waited_for_caller(&self, now: Instant) -> Duration {
-        self.upload().map_or(Duration::ZERO, |upload| {
-            let upload = upload.borrow();
-            let goes_on = upload.waits_since.map(|since| now.saturating_duration_since(since));
-            upload.waited + goes_on.unwrap_or_default()
+        self.stream().map_or(Duration::ZERO, |stream| {
+            let stream = stream.borrow();
+            let current = stream.waits_since.map(|since| now.saturating_duration_since(since));
+            stream.waited + current.unwrap_or_default()
         })
     }
 
-    /// Gives back the memory of a large body: the request will not be sent again.
-    pub fn forget(&self) {
-        if let Some(upload) = self.upload() {
-            let upload = &mut *upload.borrow_mut();
-            // An endpoint may answer while it still reads what is sent again.
-            if upload.memory.is_counted() && upload.kept.is_at_end() {
-                upload.keeping = Keeping::Never;
-                upload.kept.forget(0);
-                upload.memory.release();
+    /// Returns the memory of a large body to the budget: the request will not be sent again.
+    pub fn release(&self) {
+        if let Some(stream) = self.stream() {
+            let stream = &mut *stream.borrow_mut();
+            // An endpoint may answer while it still reads a replayed body.
+            if stream.memory.is_counted() && stream.replay.is_at_end() {
+                stream.retention = Retention::Never;
+                stream.replay.clear(0);
+                stream.memory.release();
             }
         }
     }
 
-    /// Reads on for a while and forgets what comes. Closing at once would reset the connection, and the caller, still
-    /// writing, would never see the answer. Attempts that still read the body end in an error: what is forgotten here would be
-    /// missing there.
+    /// Reads the rest of the body for a while and drops it. Closing at once would reset the connection, and the caller, still writing,
+    /// would never see the answer. Attempts that still read the body get an error: the dropped bytes would be missing there.
     pub fn discard(self) {
-        let Source::Upload(upload) = self.source else { return };
+        let Source::Streamed(stream) = self.source else { return };
         {
-            let mut upload = upload.borrow_mut();
-            if upload.ended || upload.failure == Some(Failure::Broken) {
+            let mut stream = stream.borrow_mut();
+            if stream.ended || stream.failure == Some(BodyFailure::Broken) {
                 return;
             }
-            upload.attempt += 1;
-            upload.kept.forget(0);
-            upload.memory.release();
+            stream.attempt += 1;
+            stream.replay.clear(0);
+            stream.memory.release();
         }
-        // Ends by its own limits, or with the worker.
-        tokio::task::spawn_local(tokio::time::timeout(UNWANTED_TIME, async move {
-            let mut unwanted = 0;
-            while unwanted < UNWANTED_BYTES {
-                let frame = std::future::poll_fn(|cx| Pin::new(&mut upload.borrow_mut().incoming).poll_frame(cx)).await;
+        // Ends at its limits, or with the worker.
+        tokio::task::spawn_local(tokio::time::timeout(DISCARD_TIME, async move {
+            let mut discarded = 0;
+            while discarded < DISCARD_BYTES {
+                let frame = std::future::poll_fn(|cx| Pin::new(&mut stream.borrow_mut().incoming).poll_frame(cx)).await;
                 let Some(Ok(frame)) = frame else { return };
-                unwanted += frame.data_ref().map_or(0, |data| data.len() as u64);
+                discarded += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
         }));
     }
 }
 
-impl Upload {
-    /// Whether the caller has not sent all of the body, though no more comes.
+impl Stream {
+    /// Whether the body ended before the caller sent all of it.
     ///
-    /// hyper ends the body of an HTTP/2 stream that its caller resets with `NO_ERROR` as if it were complete.
+    /// hyper reports a clean end when a caller resets an HTTP/2 stream with `NO_ERROR`.
     fn ends_early(&self) -> bool {
         let is_cut = self.is_http2 && !self.incoming.is_end_stream();
         is_cut || self.declared.is_some_and(|declared| declared != self.received)
     }
 
-    /// Returns how large the body will have become with one piece more, if its length was not declared and it is not small.
-    fn bytes_with_next_piece(&self) -> u64 {
+    /// Returns the size of the body after the next piece, or 0 if its length was declared or it is small.
+    fn size_after_next_piece(&self) -> u64 {
         let is_large = self.declared.is_none() && self.received > FREE / 2;
-        if is_large { self.received.saturating_add(LARGEST_PIECE).min(self.limit) } else { 0 }
+        if is_large { self.received.saturating_add(MAX_PIECE).min(self.limit) } else { 0 }
     }
 
-    /// Lets a piece pass that is not kept. Returns whether the body is of use then.
+    /// Handles a piece that is sent without being kept. Returns whether the body can go on.
     #[cold]
-    fn goes_on_unkept(&mut self, length: usize) -> bool {
-        match self.keeping {
-            Keeping::Always => {
-                self.failure = Some(Failure::NotKept);
+    fn send_unkept(&mut self, length: usize) -> bool {
+        match self.retention {
+            Retention::Always => {
+                self.failure = Some(BodyFailure::NotKept);
                 return false;
             }
-            Keeping::WhilePossible => self.memory.not_kept(),
-            Keeping::Never => {}
+            Retention::WhilePossible => self.memory.count_not_kept(),
+            Retention::Never => {}
         }
-        self.keeping = Keeping::Never;
-        self.kept.forget(length);
+        self.retention = Retention::Never;
+        self.replay.clear(length);
         self.memory.release();
         true
     }
 }
 
-/// Waits until there is memory for a body of so many bytes in all.
-async fn hold_in_time(upload: &RefCell<Upload>, bytes: u64, patience: Duration) -> Result<(), DeliveryError> {
+/// Waits until the memory budget covers a body of `bytes`.
+async fn reserve_within(stream: &RefCell<Stream>, bytes: u64, patience: Duration) -> Result<(), BodyFailure> {
     let until = Instant::now() + patience;
-    while !upload.borrow_mut().memory.hold(bytes) {
+    while !stream.borrow_mut().memory.reserve(bytes) {
         if Instant::now() >= until {
-            return Err(NO_MEMORY);
+            return Err(BodyFailure::NotKept);
         }
-        // Nobody wakes those who wait: calls to several endpoints with large bodies are few.
-        tokio::time::sleep(MEMORY_LOOK).await;
+        // Polling suffices: fan-outs with large bodies are rare.
+        tokio::time::sleep(MEMORY_POLL).await;
     }
     Ok(())
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = UploadError;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let upload = match &mut this.source {
-            Source::Nothing => return Poll::Ready(None),
+        let stream = match &mut this.source {
+            Source::Empty => return Poll::Ready(None),
             Source::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Upload(upload) => upload,
+            Source::Streamed(stream) => stream,
         };
-        let upload = &mut *upload.borrow_mut();
-        if this.attempt != upload.attempt {
-            return Poll::Ready(Some(Err(UploadError::Superseded)));
+        let stream = &mut *stream.borrow_mut();
+        if this.attempt != stream.attempt {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if upload.failure.is_some() {
-            return Poll::Ready(Some(Err(UploadError::FailedBefore)));
+        if stream.failure.is_some() {
+            return Poll::Ready(Some(Err(BodyError::FailedBefore)));
         }
-        if let Some(piece) = upload.kept.again() {
+        if let Some(piece) = stream.replay.next_piece() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut upload.incoming).poll_frame(cx) else {
-                upload.waits_since.get_or_insert_with(Instant::now);
+            let Poll::Ready(frame) = Pin::new(&mut stream.incoming).poll_frame(cx) else {
+                stream.waits_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             };
-            if let Some(since) = upload.waits_since.take() {
-                upload.waited += since.elapsed();
+            if let Some(since) = stream.waits_since.take() {
+                stream.waited += since.elapsed();
             }
             let data = match frame {
-                None if upload.ends_early() => {
-                    upload.failure = Some(Failure::Broken);
-                    return Poll::Ready(Some(Err(UploadError::Truncated)));
+                None if stream.ends_early() => {
+                    stream.failure = Some(BodyFailure::Broken);
+                    return Poll::Ready(Some(Err(BodyError::Truncated)));
                 }
                 None => {
-                    upload.ended = true;
+                    stream.ended = true;
                     return Poll::Ready(None);
                 }
                 Some(Err(err)) => {
-                    upload.failure = Some(Failure::Broken);
-                    return Poll::Ready(Some(Err(UploadError::Broken(err))));
+                    stream.failure = Some(BodyFailure::Broken);
+                    return Poll::Ready(Some(Err(BodyError::Broken(err))));
                 }
-                // Trailers are about the caller's framing, which ends here.
+                // Trailers are not forwarded.
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => data,
                     Ok(_) | Err(_) => continue,
                 },
             };
-            upload.received += data.len() as u64;
-            if upload.received > upload.limit {
-                upload.failure = Some(Failure::TooLarge);
-                return Poll::Ready(Some(Err(UploadError::TooLarge)));
+            stream.received += data.len() as u64;
+            if stream.received > stream.limit {
+                stream.failure = Some(BodyFailure::TooLarge { limit: stream.limit });
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
             }
-            upload.ended = upload.incoming.is_end_stream();
-            if upload.keeping != Keeping::Never && upload.memory.hold(upload.received) {
-                upload.kept.keep(&data);
-            } else if !upload.goes_on_unkept(data.len()) {
-                return Poll::Ready(Some(Err(UploadError::NotKept)));
+            stream.ended = stream.incoming.is_end_stream();
+            if stream.retention != Retention::Never && stream.memory.reserve(stream.received) {
+                stream.replay.push(&data);
+            } else if !stream.send_unkept(data.len()) {
+                return Poll::Ready(Some(Err(BodyError::NotKept)));
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -396,24 +403,24 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Nothing => true,
+            Source::Empty => true,
             Source::Whole(bytes) => bytes.is_none(),
-            Source::Upload(upload) => {
-                let upload = upload.borrow();
-                upload.ended && upload.failure.is_none() && upload.kept.is_at_end()
+            Source::Streamed(stream) => {
+                let stream = stream.borrow();
+                stream.ended && stream.failure.is_none() && stream.replay.is_at_end()
             }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Nothing => SizeHint::with_exact(0),
+            Source::Empty => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Source::Upload(upload) => {
-                let upload = upload.borrow();
-                let handed_out = upload.kept.handed_out();
-                upload.declared.filter(|_| upload.failure.is_none()).map_or_else(SizeHint::default, |declared| {
-                    SizeHint::with_exact(declared.saturating_sub(handed_out as u64))
+            Source::Streamed(stream) => {
+                let stream = stream.borrow();
+                let sent = stream.replay.position();
+                stream.declared.filter(|_| stream.failure.is_none()).map_or_else(SizeHint::default, |declared| {
+                    SizeHint::with_exact(declared.saturating_sub(sent as u64))
                 })
             }
         }
