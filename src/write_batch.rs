@@ -15,7 +15,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 
 /// The largest write that is batched, in bytes. Larger ones are written directly: copying them costs more than it saves.
 const MAX_BATCHED_WRITE: usize = 8 * 1024;
@@ -168,6 +169,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Batched<S> {
         if self.shared.batched.get() > 0 {
             self.batch.0.flush_all();
         }
+    }
+}
+
+impl Batched<TcpStream> {
+    /// Whether the runtime has seen that the socket can be read, or is closed. Makes no system call.
+    pub fn is_readable(&self) -> bool {
+        self.shared.stream.borrow().try_io(Interest::READABLE, || Ok(())).is_ok()
     }
 }
 

@@ -16,3 +16,16 @@ pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {
         Socket::Right(secured) => secured.get_ref().0.written(),
     }
 }
+
+/// Whether something may be read from a socket. Makes no system call: it asks for what the runtime has seen of TCP, and for
+/// what TLS has already decrypted.
+pub(super) fn may_have_input(socket: &mut Socket<Batched<TcpStream>>) -> bool {
+    match socket {
+        Socket::Left(plain) => plain.is_readable(),
+        Socket::Right(secured) => {
+            let (tcp, tls) = secured.get_mut();
+            let is_silent = |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
+            tcp.is_readable() || !tls.process_new_packets().is_ok_and(is_silent)
+        }
+    }
+}

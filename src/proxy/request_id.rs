@@ -27,9 +27,10 @@ impl RequestIds {
 }
 
 fn random_digits(count: usize) -> Bytes {
+    let mut random = fastrand::Rng::new();
     let mut digits = Vec::with_capacity(count);
     while digits.len() < count {
-        digits.extend_from_slice(&hex(fastrand::u32(..)));
+        digits.extend_from_slice(&hex(random.u32(..)));
     }
     digits.into()
 }

@@ -53,8 +53,10 @@ fn is_address_or_localhost(name: &str) -> bool {
 
 /// Cuts the port off a `Host` value. A colon inside brackets belongs to an IPv6 address.
 fn without_port(host: &str) -> &str {
-    let name = host.trim_end_matches(|last: char| last.is_ascii_digit());
-    name.strip_suffix(':').unwrap_or(host)
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
 }
 
 #[cfg(test)]

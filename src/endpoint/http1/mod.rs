@@ -132,9 +132,12 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         }
     }
 
-    /// Whether a request may be begun: the endpoint has not closed it, nor sent what nobody asked for. Tells what is known
-    /// by now, without a system call if nothing has come.
+    /// Whether a request may be begun: the endpoint has neither closed the connection nor sent anything that was not asked
+    /// for. Makes no system call unless the runtime has seen that there is something to read.
     pub(super) fn is_usable(&mut self) -> bool {
+        if !socket::may_have_input(&mut self.socket) {
+            return true;
+        }
         let mut room = [MaybeUninit::uninit(); 1];
         let mut nobody = Context::from_waker(Waker::noop());
         Pin::new(&mut self.socket).poll_read(&mut nobody, &mut ReadBuf::uninit(&mut room)).is_pending()
