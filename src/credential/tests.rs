@@ -3,23 +3,24 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use prometheus::{Encoder as _, Registry, TextEncoder};
+use prometheus::{Encoder as _, TextEncoder};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::*;
+use crate::metrics::MetricRegistry;
 
 const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
 
 struct Gateway {
-    registry: Registry,
+    registry: MetricRegistry,
     credentials: Credentials,
 }
 
 fn gateway(settings: &[CredentialSettings]) -> Gateway {
-    let registry = Registry::new();
-    let metrics = TokenMetrics::register(&registry).unwrap();
+    let mut registry = MetricRegistry::default();
+    let metrics = TokenMetrics::register(&mut registry).unwrap();
     let credentials = Credentials::build(settings, &metrics, &Handle::current()).unwrap();
     Gateway { registry, credentials }
 }
@@ -31,7 +32,7 @@ impl Gateway {
 
     fn metrics(&self) -> String {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).unwrap();
+        TextEncoder::new().encode(&self.registry.gather(None), &mut text).unwrap();
         String::from_utf8(text).unwrap()
     }
 }
@@ -173,7 +174,7 @@ async fn every_credential_that_cannot_work_is_named_at_once() {
         app("plain", "tenant-b", custom("http://login.example"), Some(&ca)),
         app("ca", "tenant-b", Cloud::Public, Some(&folder.path().join("missing.pem"))),
     ];
-    let metrics = TokenMetrics::register(&Registry::new()).unwrap();
+    let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
     let err = Credentials::build(&settings, &metrics, &Handle::current()).unwrap_err();
     let names: Vec<_> = err.problems.iter().map(|(names, _)| names[0].as_str()).collect();
     assert_eq!(names, ["tenant", "plain", "ca"]);

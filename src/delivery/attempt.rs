@@ -15,7 +15,7 @@ use super::worker::WorkerDelivery;
 use crate::credential::{Bearer, RequestUrl, in_one_line};
 use crate::endpoint::Endpoint;
 use crate::limits::{ConcurrencyPermit, Queued};
-use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamRecord};
+use crate::metrics::{AnsweredAttempt, RetryOutcome, UnauthorizedAction};
 
 /// An answer, and the bearer that its request carried.
 struct Answered {
@@ -132,7 +132,7 @@ async fn send_once(
     let duration = ended.saturating_duration_since(began);
     call.state.add_wait(duration);
     let response = result.map_err(|failure| failed(worker, upstream, call, failure, &time))?;
-    worker.metrics.upstream_answered(UpstreamRecord {
+    worker.metrics.upstream_answered(AnsweredAttempt {
         endpoint: upstream.index,
         operation: call.operation.index(),
         code: response.status().as_u16(),

@@ -1,12 +1,11 @@
-//! What is known of the endpoints' health. Changes are rare, so these are shared gauges.
+//! Metrics of the endpoints' health. They change rarely, so all threads set them directly.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{GaugeVec, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, IntGaugeVec};
 
 use super::labels::BreakerState;
-use super::stale::Vector;
-use super::{opts, register};
+use super::registry::MetricRegistry;
 
 /// Metrics of the endpoints' health. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -21,38 +20,35 @@ impl EndpointMetrics {
     ///
     /// # Errors
     /// If one of them is registered already.
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let state = opts("breaker_state", "The state of an endpoint's circuit breaker: 1 for the one it is in.");
-        let up = opts("endpoint_up", "Whether the last probe of /api/health was answered.");
-        let cool_down = opts(
-            "endpoint_cooldown_until_timestamp_seconds",
-            "Until when an endpoint asked not to be called (Retry-After); 0 if it did not.",
-        );
+    pub(super) fn register(registry: &mut MetricRegistry) -> prometheus::Result<Self> {
         Ok(Self {
-            breaker: register(registry, IntGaugeVec::new(state, &["endpoint", "state"])?)?,
-            up: register(registry, IntGaugeVec::new(up, &["endpoint"])?)?,
-            cool_down: register(registry, GaugeVec::new(cool_down, &["endpoint"])?)?,
+            breaker: registry.gauges(
+                "breaker_state",
+                "The state of an endpoint's circuit breaker: 1 for the one it is in.",
+                &["endpoint", "state"],
+            )?,
+            up: registry.gauges("endpoint_up", "Whether the last probe of /api/health was answered.", &["endpoint"])?,
+            cool_down: registry.float_gauges(
+                "endpoint_cooldown_until_timestamp_seconds",
+                "Until when an endpoint asked not to be called (Retry-After); 0 if it did not.",
+                &["endpoint"],
+            )?,
         })
     }
 
-    /// Returns the metrics that have series for configured names.
-    pub(super) fn vectors(&self) -> [Box<dyn Vector>; 3] {
-        [Box::new(self.breaker.clone()), Box::new(self.up.clone()), Box::new(self.cool_down.clone())]
-    }
-
-    /// Says in which state an endpoint's breaker is.
+    /// Sets the state of an endpoint's circuit breaker.
     pub fn breaker(&self, endpoint: &str, state: BreakerState) {
         for one in BreakerState::ALL {
             self.breaker.with_label_values(&[endpoint, one.label()]).set(i64::from(*one == state));
         }
     }
 
-    /// Says whether the last probe was answered.
+    /// Sets whether the last probe was answered.
     pub fn up(&self, endpoint: &str, up: bool) {
         self.up.with_label_values(&[endpoint]).set(i64::from(up));
     }
 
-    /// Says until when an endpoint asked not to be called.
+    /// Sets until when an endpoint asked not to be called.
     pub fn cool_down(&self, endpoint: &str, until: Option<SystemTime>) {
         let until = until.and_then(|until| until.duration_since(UNIX_EPOCH).ok());
         self.cool_down.with_label_values(&[endpoint]).set(until.map_or(0.0, |until| until.as_secs_f64()));

@@ -1,4 +1,4 @@
-//! The two text formats of a scrape.
+//! The text formats of a scrape.
 
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
@@ -30,7 +30,7 @@ impl Exposition {
         }
     }
 
-    /// Writes metric families.
+    /// Encodes metric families.
     pub(super) fn encode(self, families: &[MetricFamily]) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(families, &mut text)?;
@@ -41,8 +41,8 @@ impl Exposition {
     }
 }
 
-/// Turns Prometheus text into OpenMetrics. For what we have the two differ in three things: a counter's family is named
-/// without `_total`, its samples with it, and the end is marked.
+/// Converts Prometheus text to OpenMetrics. For the metrics used here the two differ in two ways: the metadata of a counter
+/// names it without `_total`, and the text ends with `# EOF`.
 ///
 /// Source: OpenMetrics 1.0.0, sections "Counter" and "Overall structure".
 fn to_open_metrics(text: &str, families: &[MetricFamily]) -> String {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_metrics_names_counters_without_total_and_ends() {
+    fn open_metrics_text_names_counters_without_total_and_has_an_end() {
         let registry = Registry::new();
         let counter = IntCounter::new("calls_total", "Calls.").unwrap();
         counter.inc();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_text_is_what_is_not_asked_otherwise() {
+    fn prometheus_text_is_the_default_format() {
         for (accept, expected) in [
             (None, Exposition::Prometheus),
             (Some("*/*"), Exposition::Prometheus),

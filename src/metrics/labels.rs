@@ -1,6 +1,6 @@
-//! The closed enums whose names label metrics. Each is a short list on purpose: callers cannot add to it.
+//! Closed enums whose values label metrics. Callers cannot add values, so the number of series is bounded.
 
-/// Declares an enum whose variants have a label each.
+/// Declares an enum with a label for each variant.
 macro_rules! label_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $label:literal,)+ }) => {
         $(#[$meta])*
@@ -20,51 +20,51 @@ macro_rules! label_enum {
 }
 
 label_enum! {
-    /// Why the gateway answered a request itself with an error. Also the value of the `signalr-gateway-error` header.
+    /// Why the gateway answered a request itself with an error. Also sent in the header `signalr-gateway-error`.
     ErrorKind {
-        /// The request is not well-formed HTTP or names something that cannot be.
+        /// The request is not well-formed HTTP, or a name in its path is not valid.
         Malformed = "malformed",
         /// `Host` is not one of the allowed names.
         HostNotAllowed = "host_not_allowed",
-        /// A browser page of another origin sent it.
+        /// A browser page of another origin sent the request.
         OriginNotAllowed = "origin_not_allowed",
         /// The caller's address is in none of the allowed networks.
         ClientNotAllowed = "client_not_allowed",
-        /// The listener does not let this operation pass.
+        /// The listener does not allow the operation.
         OperationNotAllowed = "operation_not_allowed",
-        /// The path is not one of the SignalR REST API.
+        /// The path is not part of the SignalR REST API.
         UnknownPath = "unknown_path",
-        /// No route takes the call.
+        /// No route matches the call.
         NoRoute = "no_route",
-        /// The path does not take this method.
+        /// The path does not support the method.
         MethodNotAllowed = "method_not_allowed",
-        /// The caller was too slow in sending the request.
+        /// The caller sent the request too slowly.
         SlowRequest = "slow_request",
         /// The header that the listener requires is missing.
         HeaderRequired = "header_required",
-        /// The caller broke off while sending the body.
+        /// The caller stopped before the end of the body.
         BodyBroken = "body_broken",
         /// The body is larger than `limits.max_body`.
         BodyTooLarge = "body_too_large",
         /// The head is larger than `limits.max_header`.
         HeadersTooLarge = "headers_too_large",
-        /// The endpoint broke off after something was sent to it.
+        /// The connection to the endpoint ended after something was sent.
         UpstreamBroken = "upstream_broken",
-        /// Some endpoints of a fan-out accepted the call and others did not.
+        /// Some endpoints of a fan-out accepted the call, others did not.
         PartialDelivery = "partial_delivery",
         /// There is no valid token for the endpoint.
         TokenUnavailable = "token_unavailable",
         /// No endpoint of the route could be reached; nothing was sent.
         EndpointUnavailable = "endpoint_unavailable",
-        /// As many calls are in work as may be.
+        /// A concurrency limit is reached.
         Overload = "overload",
-        /// There are more calls than a rate allows.
+        /// A rate limit is exceeded.
         RateLimited = "rate_limited",
         /// The gateway is stopping.
         Draining = "draining",
         /// The endpoint did not answer within the deadline.
         Deadline = "deadline",
-        /// A fault of the gateway itself.
+        /// An error of the gateway itself.
         Internal = "internal",
     }
 }
@@ -72,53 +72,53 @@ label_enum! {
 label_enum! {
     /// Why an attempt at an endpoint failed.
     UpstreamErrorReason {
-        /// The endpoint's name did not resolve, or not in time.
+        /// The endpoint's host name did not resolve in time.
         Dns = "dns",
-        /// The connection was refused or unreachable.
+        /// The endpoint refused the connection or was unreachable.
         Connect = "connect",
         /// The TLS handshake failed.
         Tls = "tls",
-        /// The connection was not there within `connect_timeout`.
+        /// Connecting took longer than `connect_timeout`.
         ConnectTimeout = "timeout_connect",
-        /// The answer's head was not there within `timeouts.try`.
+        /// The head of the answer took longer than `timeouts.try`.
         TryTimeout = "timeout_try",
-        /// The deadline of the whole request passed.
+        /// The deadline of the request passed.
         RequestTimeout = "timeout_total",
-        /// A kept connection ended before the request was written to it.
+        /// A pooled connection was closed before the request was written to it.
         ResetBeforeSend = "reset_before_send",
-        /// The connection ended after something was written.
+        /// The connection ended after part of the request was written.
         ResetAfterSend = "reset_after_send",
-        /// This host was short of file descriptors or memory.
+        /// This host ran out of file descriptors or memory.
         Local = "local",
-        /// The endpoint sent an answer that cannot be read.
+        /// The endpoint sent an answer that is not valid HTTP.
         Protocol = "protocol",
-        /// The answer's body broke off.
+        /// The connection ended before the end of the answer's body.
         Body = "body",
     }
 }
 
 label_enum! {
-    /// What became of a call that found no place at once.
+    /// What happened to a call that found a concurrency limit reached.
     QueueOutcome {
-        /// It got one in time.
+        /// It was admitted within the time it may wait.
         Entered = "entered",
-        /// It waited in vain.
+        /// It waited and was not admitted in time.
         TimedOut = "timed_out",
-        /// As many waited as may.
+        /// The queue was full.
         Full = "full",
     }
 }
 
 label_enum! {
-    /// What became of a wish to send a request again.
+    /// A decision about sending a failed request again.
     RetryOutcome {
-        /// It was sent again.
+        /// Sent again.
         Retried = "retried",
-        /// The endpoint had too many retries already.
+        /// Not sent: the retry budget of the endpoint is used up.
         Budget = "budget",
-        /// It may have been received, so it was not.
+        /// Not sent: the endpoint may have received the request.
         NotSafe = "not_safe",
-        /// The deadline left no time.
+        /// Not sent: the deadline left no time.
         Deadline = "deadline",
     }
 }
@@ -126,9 +126,9 @@ label_enum! {
 label_enum! {
     /// What an upstream 401 or 403 did to the token.
     UnauthorizedAction {
-        /// The token was taken out of service and another obtained.
+        /// The token was discarded and another was obtained.
         Replaced = "replaced",
-        /// The token stayed.
+        /// The token was kept.
         Kept = "kept",
     }
 }
@@ -140,27 +140,27 @@ label_enum! {
         Closed = "closed",
         /// Calls go elsewhere.
         Open = "open",
-        /// One call finds out whether the endpoint is back.
+        /// One trial call decides whether the circuit closes.
         HalfOpen = "half_open",
     }
 }
 
 label_enum! {
-    /// What a kept connection is doing.
+    /// The state of a pooled connection.
     ConnectionState {
-        /// Carrying a request.
+        /// It carries a request.
         Active = "active",
-        /// Waiting for one.
+        /// It waits for a request.
         Idle = "idle",
     }
 }
 
 label_enum! {
-    /// The leg of an acquisition that a token request belongs to.
+    /// The stage of a token acquisition.
     TokenStage {
-        /// Getting the client assertion (managed identity, file, external identity provider).
+        /// Obtaining the client assertion (managed identity, file, external identity provider).
         Assertion = "assertion",
-        /// Getting the endpoint's token.
+        /// Obtaining the endpoint's token.
         Exchange = "exchange",
     }
 }
@@ -168,11 +168,11 @@ label_enum! {
 label_enum! {
     /// How a token request ended.
     TokenOutcome {
-        /// A usable token came back.
+        /// It returned a usable token.
         Ok = "ok",
-        /// It failed in a way that may pass by itself.
+        /// It failed, but may succeed later without a change.
         Transient = "transient",
-        /// It was refused in a way that somebody must mend.
+        /// It was refused and will be until somebody changes the set-up.
         Permanent = "permanent",
     }
 }
@@ -188,11 +188,11 @@ label_enum! {
         UnknownApp = "unknown_app",
         /// The federated credential, resource or policy does not allow it.
         Refused = "refused",
-        /// Too many requests.
+        /// The identity endpoint received too many requests.
         Throttled = "throttled",
         /// No answer: name resolution, connection, TLS, timeout, or a 5xx.
         Network = "network",
-        /// An answer that is not a usable token answer.
+        /// The answer is not a valid token response.
         Malformed = "malformed",
         /// A secret, certificate or assertion on this host could not be read or used.
         Local = "local",
@@ -226,7 +226,7 @@ const CODES: [(u16, &str); 29] = [
     (415, "415"),
     (429, "429"),
     (431, "431"),
-    // nginx's word for a caller that went away before its answer.
+    // nginx's status for a caller that closed its connection before the answer.
     (499, "499"),
     (500, "500"),
     (501, "501"),
@@ -238,7 +238,7 @@ const CODES: [(u16, &str); 29] = [
 /// The number of different status labels.
 pub(super) const CODE_COUNT: usize = CODES.len() + 1;
 
-/// Returns a status's place among the labels.
+/// Returns the index of a status among the labels.
 pub(super) fn code_index(code: u16) -> usize {
     CODES.binary_search_by_key(&code, |(known, _)| *known).unwrap_or(CODES.len())
 }

@@ -1,19 +1,19 @@
-//! Lines that are missing from the log. The log is the process's and not one gateway's, so its counts are the process's, too.
+//! Counts of lines that are missing from the log. All gateways of a process share its log and so these counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus::{IntCounterVec, Registry};
+use prometheus::IntCounterVec;
 
-use super::{opts, register};
+use super::registry::MetricRegistry;
 
 /// Why a line is missing from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostLine {
-    /// Whoever reads stderr was too slow, and as many lines as may were waiting.
+    /// The reader of stderr was too slow and the buffer was full.
     SlowReader,
-    /// Too many lines of its kind had been written just before.
+    /// Lines of the same kind had reached their rate limit.
     RateLimit,
-    /// Stderr could not be written to.
+    /// Writing to stderr failed.
     WriteError,
 }
 
@@ -44,7 +44,7 @@ impl LostLine {
         self.count().fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// Returns how many lines were lost for this reason since the process started.
+    /// Returns how many lines the process has lost for this reason.
     pub fn total(self) -> u64 {
         self.count().load(Ordering::Relaxed)
     }
@@ -55,12 +55,11 @@ impl LostLine {
 pub(super) struct LogMetrics(IntCounterVec);
 
 impl LogMetrics {
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let opts = opts("log_lines_dropped_total", "Lines that are missing from the log.");
-        register(registry, IntCounterVec::new(opts, &["reason"])?).map(Self)
+    pub(super) fn register(registry: &mut MetricRegistry) -> prometheus::Result<Self> {
+        registry.counters("log_lines_dropped_total", "Lines that are missing from the log.", &["reason"]).map(Self)
     }
 
-    /// Takes the process's counts over.
+    /// Raises the counters to the process's counts.
     pub(super) fn refresh(&self) {
         for reason in LostLine::ALL {
             let counter = self.0.with_label_values(&[reason.label()]);

@@ -1,12 +1,13 @@
-//! What is counted of token acquisitions. Knows credentials by their configured names alone.
+//! Metrics of token acquisition, by the configured names of credentials.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Registry};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
-use super::opts;
-use super::stale::Vector;
+use super::registry::MetricRegistry;
+
+const TOKEN_REQUEST_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Metrics of the credentials. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -25,67 +26,45 @@ impl TokenMetrics {
     ///
     /// # Errors
     /// If one of them is registered already.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let metrics = Self {
-            requests: IntCounterVec::new(
-                opts("token_requests_total", "Token requests to identity endpoints, when they end."),
+    pub fn register(registry: &mut MetricRegistry) -> prometheus::Result<Self> {
+        Ok(Self {
+            requests: registry.counters(
+                "token_requests_total",
+                "Token requests to identity endpoints, when they end.",
                 &["credential", "stage", "result"],
             )?,
-            errors: IntCounterVec::new(
-                opts("token_errors_total", "Failed token requests by cause."),
+            errors: registry.counters(
+                "token_errors_total",
+                "Failed token requests by cause.",
                 &["credential", "reason"],
             )?,
-            duration: HistogramVec::new(
-                HistogramOpts::from(opts(
-                    "token_request_duration_seconds",
-                    "How long token requests to identity endpoints took.",
-                ))
-                .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
-                &["stage"],
+            duration: registry.histograms(
+                "token_request_duration_seconds",
+                "How long token requests to identity endpoints took.",
+                "stage",
+                &TOKEN_REQUEST_BUCKETS,
             )?,
-            expiry: GaugeVec::new(
-                opts(
-                    "token_expiry_timestamp_seconds",
-                    "When the token in service expires; 0 before the first one, +Inf for what does not expire.",
-                ),
+            expiry: registry.float_gauges(
+                "token_expiry_timestamp_seconds",
+                "When the token in use expires; 0 before the first one, +Inf for what does not expire.",
                 &["credential"],
             )?,
-            last_success: GaugeVec::new(
-                opts("token_last_success_timestamp_seconds", "When a token was last obtained; 0 if never."),
+            last_success: registry.float_gauges(
+                "token_last_success_timestamp_seconds",
+                "When a token was last obtained; 0 if never.",
                 &["credential"],
             )?,
-            certificate: GaugeVec::new(
-                opts("credential_not_after_timestamp_seconds", "When the credential's client certificate ends."),
+            certificate: registry.float_gauges(
+                "credential_not_after_timestamp_seconds",
+                "When the credential's client certificate ends.",
                 &["credential"],
             )?,
-            assertion_file: GaugeVec::new(
-                opts(
-                    "assertion_file_expiry_timestamp_seconds",
-                    "When the assertion that was last read from the credential's file expires.",
-                ),
+            assertion_file: registry.float_gauges(
+                "assertion_file_expiry_timestamp_seconds",
+                "When the assertion that was last read from the credential's file expires.",
                 &["credential"],
             )?,
-        };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.errors.clone()))?;
-        registry.register(Box::new(metrics.duration.clone()))?;
-        registry.register(Box::new(metrics.expiry.clone()))?;
-        registry.register(Box::new(metrics.last_success.clone()))?;
-        registry.register(Box::new(metrics.certificate.clone()))?;
-        registry.register(Box::new(metrics.assertion_file.clone()))?;
-        Ok(metrics)
-    }
-
-    /// Returns the metrics that have series for configured names.
-    pub(super) fn vectors(&self) -> [Box<dyn Vector>; 6] {
-        [
-            Box::new(self.requests.clone()),
-            Box::new(self.errors.clone()),
-            Box::new(self.expiry.clone()),
-            Box::new(self.last_success.clone()),
-            Box::new(self.certificate.clone()),
-            Box::new(self.assertion_file.clone()),
-        ]
+        })
     }
 
     /// Counts a token request that ended.
@@ -99,8 +78,8 @@ impl TokenMetrics {
         self.errors.with_label_values(&[credential, reason.label()]).inc();
     }
 
-    /// Says which token is in service: when it was obtained and when it expires, if it does. Before the first one, call
-    /// it with `None`, so that the series are there from the start.
+    /// Sets when the token in use was obtained and when it expires, if ever. `None` stands for no token yet and creates the
+    /// series.
     pub fn in_service(&self, credential: &str, token: Option<(SystemTime, Option<SystemTime>)>) {
         let (obtained, expires) =
             token.map_or((0.0, 0.0), |(obtained, expires)| (unix(obtained), expires.map_or(f64::INFINITY, unix)));
@@ -108,12 +87,12 @@ impl TokenMetrics {
         self.expiry.with_label_values(&[credential]).set(expires);
     }
 
-    /// Says when the credential's client certificate ends.
+    /// Sets when the credential's client certificate ends.
     pub fn certificate_ends(&self, credential: &str, at: SystemTime) {
         self.certificate.with_label_values(&[credential]).set(unix(at));
     }
 
-    /// Says when the assertion that was read from the credential's file expires.
+    /// Sets when the assertion that was read from the credential's file expires.
     pub fn assertion_file_ends(&self, credential: &str, at: SystemTime) {
         self.assertion_file.with_label_values(&[credential]).set(unix(at));
     }

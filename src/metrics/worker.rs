@@ -1,22 +1,24 @@
-//! One worker's counts. Not shared: plain cells that are handed over to the shared metrics on demand.
+//! The counts of one worker, in thread-local memory. They are flushed to the shared metrics on request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 use prometheus::local::{LocalHistogram, LocalIntCounter};
-use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge};
+use prometheus::{Gauge, HistogramVec, IntCounterVec};
 
+use super::connections::ConnectionGauge;
 use super::labels::{
     CODE_COUNT, ConnectionState, ErrorKind, QueueOutcome, RetryOutcome, UnauthorizedAction, UpstreamErrorReason,
+    code_index, code_label,
 };
-use super::labels::{code_index, code_label};
+use super::local::{GaugeShare, Lazy};
 use super::{Metrics, SharedMetrics};
 
-/// The configured names that label a worker's series. Records name them by place.
+/// The names that label a worker's series. What is recorded refers to them by index.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct LabelNames {
     /// The routes.
     pub routes: Vec<String>,
     /// The endpoints.
@@ -27,16 +29,16 @@ pub struct Names {
 
 /// What is recorded of a request when its answer has ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestRecord {
-    /// The route's place in [`Names::routes`]; `None` if no route was chosen.
+pub struct CompletedRequest {
+    /// The route's index in [`LabelNames::routes`]; `None` if no route was chosen.
     pub route: Option<usize>,
-    /// The operation's place in [`Names::operations`]; `None` if the request was none.
+    /// The operation's index in [`LabelNames::operations`]; `None` if the request had none.
     pub operation: Option<usize>,
     /// The status sent to the caller.
     pub code: u16,
     /// From the head of the request to the end of the answer.
     pub duration: Duration,
-    /// The part of it that was spent waiting for endpoints and tokens.
+    /// The part of `duration` that was spent waiting for endpoints and tokens.
     pub waited: Duration,
     /// Bytes of the request body that were read.
     pub request_bytes: u64,
@@ -46,22 +48,22 @@ pub struct RequestRecord {
 
 /// What is recorded of an attempt that an endpoint answered.
 #[derive(Clone, Copy, Debug)]
-pub struct UpstreamRecord {
-    /// The endpoint's place in [`Names::endpoints`].
+pub struct AnsweredAttempt {
+    /// The endpoint's index in [`LabelNames::endpoints`].
     pub endpoint: usize,
-    /// The operation's place in [`Names::operations`].
+    /// The operation's index in [`LabelNames::operations`].
     pub operation: usize,
     /// The endpoint's status.
     pub code: u16,
-    /// From sending to the head of the answer.
+    /// From sending the request to the head of the answer.
     pub duration: Duration,
 }
 
-/// One worker's counts under one configuration. Dropping it hands over what is left.
+/// The counts of one worker under one configuration. Dropping it flushes them.
 pub struct WorkerMetrics {
     shared: SharedMetrics,
-    names: Names,
-    in_flight: Delta,
+    names: LabelNames,
+    in_flight: GaugeShare,
     overhead: LocalHistogram,
     request_body: LocalHistogram,
     response_body: LocalHistogram,
@@ -76,46 +78,14 @@ pub struct WorkerMetrics {
 
 type CodeCounters = Box<[Option<LocalIntCounter>; CODE_COUNT]>;
 
-/// Handles that are resolved when first needed, since most combinations never occur.
-struct Lazy<T>(RefCell<Vec<Option<T>>>);
-
-impl<T> Lazy<T> {
-    fn new(places: usize) -> Self {
-        Self(RefCell::new((0..places).map(|_| None).collect()))
-    }
-
-    fn with(&self, place: usize, resolve: impl FnOnce() -> T, use_it: impl FnOnce(&mut T)) {
-        if let Some(slot) = self.0.borrow_mut().get_mut(place) {
-            use_it(slot.get_or_insert_with(resolve));
-        }
-    }
-
-    fn for_each(&self, mut act: impl FnMut(&T)) {
-        self.0.borrow().iter().flatten().for_each(&mut act);
-    }
-}
-
-/// A worker's share of a gauge, and how much of it the shared gauge knows.
-#[derive(Default)]
-struct Delta {
-    value: Cell<i64>,
-    handed_over: Cell<i64>,
-}
-
-impl Delta {
-    fn flush(&self, gauge: &IntGauge) {
-        gauge.add(self.value.get() - self.handed_over.replace(self.value.get()));
-    }
-}
-
 impl WorkerMetrics {
     /// Makes a worker's counts for a configuration.
-    pub fn new(metrics: &Metrics, names: Names) -> Self {
+    pub fn new(metrics: &Metrics, names: LabelNames) -> Self {
         let shared = metrics.shared.clone();
-        // The last place of each is for "no route" and "no operation".
+        // The last index of each dimension stands for "no route" or "no operation".
         let operations = names.operations.len() + 1;
         Self {
-            in_flight: Delta::default(),
+            in_flight: GaugeShare::default(),
             overhead: shared.overhead.local(),
             request_body: shared.request_body.local(),
             response_body: shared.response_body.local(),
@@ -131,103 +101,103 @@ impl WorkerMetrics {
 
     /// Counts a request in flight until the guard is dropped.
     pub fn request_started(self: &Rc<Self>) -> InFlight {
-        self.in_flight.value.set(self.in_flight.value.get() + 1);
+        self.in_flight.add(1);
         InFlight(Rc::clone(self))
     }
 
     /// Records a request whose answer has ended.
-    pub fn request_ended(&self, record: &RequestRecord) {
-        let operation = record.operation.unwrap_or(self.names.operations.len());
-        let route = record.route.unwrap_or(self.names.routes.len());
-        let place = route * (self.names.operations.len() + 1) + operation;
+    pub fn request_ended(&self, request: &CompletedRequest) {
+        let operation = request.operation.unwrap_or(self.names.operations.len());
+        let route = request.route.unwrap_or(self.names.routes.len());
+        let index = route * (self.names.operations.len() + 1) + operation;
         let route = self.names.routes.get(route).map_or("_none", String::as_str);
-        count(&self.requests, place, &self.shared.requests, [route, self.operation(operation)], record.code);
-        let duration = record.duration.as_secs_f64();
+        count(&self.requests, index, &self.shared.requests, [route, self.operation(operation)], request.code);
+        let duration = request.duration.as_secs_f64();
         self.observe(&self.request_duration, operation, &self.shared.request_duration, duration, |metrics| {
             metrics.operation(operation)
         });
-        self.overhead.observe(record.duration.saturating_sub(record.waited).as_secs_f64());
-        self.request_body.observe(bytes(record.request_bytes));
-        self.response_body.observe(bytes(record.response_bytes));
+        self.overhead.observe(request.duration.saturating_sub(request.waited).as_secs_f64());
+        self.request_body.observe(bytes(request.request_bytes));
+        self.response_body.observe(bytes(request.response_bytes));
     }
 
-    /// Records a request that the gateway answered itself with an error.
+    /// Counts a request that the gateway answered itself with an error.
     pub fn rejected(&self, kind: ErrorKind) {
         self.shared.rejected.with_label_values(&[kind.label()]).inc();
     }
 
     /// Records an attempt that an endpoint answered.
-    pub fn upstream_answered(&self, record: UpstreamRecord) {
-        let place = record.endpoint * (self.names.operations.len() + 1) + record.operation;
-        let labels = [self.endpoint(record.endpoint), self.operation(record.operation)];
-        count(&self.upstream_requests, place, &self.shared.upstream_requests, labels, record.code);
-        let duration = record.duration.as_secs_f64();
-        self.observe(&self.upstream_duration, record.endpoint, &self.shared.upstream_duration, duration, |metrics| {
-            metrics.endpoint(record.endpoint)
+    pub fn upstream_answered(&self, attempt: AnsweredAttempt) {
+        let index = attempt.endpoint * (self.names.operations.len() + 1) + attempt.operation;
+        let labels = [self.endpoint(attempt.endpoint), self.operation(attempt.operation)];
+        count(&self.upstream_requests, index, &self.shared.upstream_requests, labels, attempt.code);
+        let duration = attempt.duration.as_secs_f64();
+        self.observe(&self.upstream_duration, attempt.endpoint, &self.shared.upstream_duration, duration, |metrics| {
+            metrics.endpoint(attempt.endpoint)
         });
     }
 
-    /// Records an attempt that ended without an answer.
+    /// Counts an attempt that ended without an answer.
     pub fn upstream_failed(&self, endpoint: usize, reason: UpstreamErrorReason) {
         self.shared.upstream_errors.with_label_values(&[self.endpoint(endpoint), reason.label()]).inc();
     }
 
-    /// Records a connection that was tried.
+    /// Counts an attempt to connect.
     pub fn upstream_connected(&self, endpoint: usize, ok: bool) {
         let result = if ok { "ok" } else { "error" };
         self.shared.upstream_connects.with_label_values(&[self.endpoint(endpoint), result]).inc();
     }
 
-    /// Returns the share of an endpoint's retry budget that one worker has.
+    /// Returns this worker's share in the gauge of an endpoint's retry budget.
     pub fn retry_budget(&self, endpoint: usize) -> RetryBudgetShare {
         RetryBudgetShare {
-            all: self.shared.retry_saved.with_label_values(&[self.endpoint(endpoint)]),
-            told: Cell::new(0.0),
+            sum: self.shared.retry_budget_sum.with_label_values(&[self.endpoint(endpoint)]),
+            added: Cell::new(0.0),
         }
     }
 
-    /// Records a decision about sending a failed attempt again.
+    /// Counts a decision about sending a failed attempt again.
     pub fn retry(&self, endpoint: usize, outcome: RetryOutcome) {
         self.shared.retries.with_label_values(&[self.endpoint(endpoint), outcome.label()]).inc();
     }
 
-    /// Records what a 401 or 403 of an endpoint did to the token.
+    /// Counts a 401 or 403 of an endpoint and what it did to the token.
     pub fn unauthorized(&self, endpoint: usize, code: u16, action: UnauthorizedAction) {
         let labels = [self.endpoint(endpoint), code_label(code), action.label()];
         self.shared.unauthorized.with_label_values(&labels).inc();
     }
 
-    /// Records what a call to several endpoints came to at one of them. `outcome` is one of a few words.
+    /// Counts the outcome of one endpoint's part of a call to several. `outcome` is one of a few words.
     pub fn fan_out_leg(&self, route: &str, outcome: &'static str) {
         self.shared.fan_out_legs.with_label_values(&[route, outcome]).inc();
     }
 
-    /// Records a call to several endpoints that some accepted and others did not.
+    /// Counts a call to several endpoints that some accepted and others did not.
     pub fn fan_out_partial(&self, route: &str) {
         self.shared.fan_out_partial.with_label_values(&[route]).inc();
     }
 
-    /// Records a repeat of a call to several endpoints that some had accepted already.
+    /// Counts a repeat of a call to several endpoints that some had accepted before.
     pub fn fan_out_repeated(&self, route: &str) {
         self.shared.fan_out_repeated.with_label_values(&[route]).inc();
     }
 
-    /// Records what became of a call that found no place at its listener at once.
+    /// Counts a call that found `max_requests` of its listener reached.
     pub fn queued_at_listener(&self, listener: &str, outcome: QueueOutcome) {
         self.shared.listener_queue.with_label_values(&[listener, outcome.label()]).inc();
     }
 
-    /// Records what became of an attempt that found no place at its endpoint at once.
+    /// Counts an attempt that found `max_requests` of its endpoint reached.
     pub fn queued_at_endpoint(&self, endpoint: usize, outcome: QueueOutcome) {
         self.shared.endpoint_queue.with_label_values(&[self.endpoint(endpoint), outcome.label()]).inc();
     }
 
-    /// Records a call beyond the rate of its route.
+    /// Counts a call beyond the rate of its route.
     pub fn rate_limited(&self, route: &str) {
         self.shared.rate_limited.with_label_values(&[route]).inc();
     }
 
-    /// Records a call beyond the rate of its caller's network.
+    /// Counts a call beyond the rate of its caller's network.
     pub fn client_rate_limited(&self, listener: &str) {
         self.shared.client_rate_limited.with_label_values(&[listener]).inc();
     }
@@ -237,21 +207,15 @@ impl WorkerMetrics {
         self.token_wait.observe(waited.as_secs_f64());
     }
 
-    /// Returns the gauge of one endpoint's connections. It counts when they open, move and close.
+    /// Returns this worker's share in the gauge of an endpoint's connections.
     pub fn connections(&self, endpoint: usize) -> ConnectionGauge {
         let gauge = |state: ConnectionState| {
             self.shared.upstream_connections.with_label_values(&[self.endpoint(endpoint), state.label()])
         };
-        let inner = Connections {
-            active: Delta::default(),
-            idle: Delta::default(),
-            shared_active: gauge(ConnectionState::Active),
-            shared_idle: gauge(ConnectionState::Idle),
-        };
-        ConnectionGauge(Rc::new(inner))
+        ConnectionGauge::new(gauge(ConnectionState::Active), gauge(ConnectionState::Idle))
     }
 
-    /// Hands the counts over to the shared metrics.
+    /// Flushes the counts to the shared metrics.
     pub fn flush(&self) {
         self.in_flight.flush(&self.shared.in_flight);
         for histogram in [&self.overhead, &self.request_body, &self.response_body, &self.token_wait] {
@@ -267,27 +231,27 @@ impl WorkerMetrics {
     fn observe<'a>(
         &'a self,
         histograms: &Lazy<LocalHistogram>,
-        place: usize,
+        index: usize,
         shared: &HistogramVec,
         value: f64,
         label: impl FnOnce(&'a Self) -> &'a str,
     ) {
         let resolve = || shared.with_label_values(&[label(self)]).local();
-        histograms.with(place, resolve, |histogram| histogram.observe(value));
+        histograms.with(index, resolve, |histogram| histogram.observe(value));
     }
 
-    fn operation(&self, place: usize) -> &'static str {
-        self.names.operations.get(place).copied().unwrap_or("_other")
+    fn operation(&self, index: usize) -> &'static str {
+        self.names.operations.get(index).copied().unwrap_or("_other")
     }
 
-    fn endpoint(&self, place: usize) -> &str {
-        self.names.endpoints.get(place).map_or("_other", String::as_str)
+    fn endpoint(&self, index: usize) -> &str {
+        self.names.endpoints.get(index).map_or("_other", String::as_str)
     }
 }
 
-fn count(counters: &Lazy<CodeCounters>, place: usize, shared: &IntCounterVec, labels: [&str; 2], code: u16) {
+fn count(counters: &Lazy<CodeCounters>, index: usize, shared: &IntCounterVec, labels: [&str; 2], code: u16) {
     counters.with(
-        place,
+        index,
         || Box::new([const { None }; CODE_COUNT]),
         |codes| {
             let Some(slot) = codes.get_mut(code_index(code)) else { return };
@@ -304,7 +268,7 @@ fn bytes(count: u64) -> f64 {
 
 impl Drop for WorkerMetrics {
     fn drop(&mut self) {
-        // Requests in flight hold a reference, so none is counted here.
+        // Each request in flight holds a reference to this, so none is counted by now.
         self.flush();
     }
 }
@@ -315,17 +279,17 @@ impl fmt::Debug for WorkerMetrics {
     }
 }
 
-/// A worker's part in the gauge of an endpoint's retry budget, taken back when it is dropped.
+/// A worker's share in the gauge of an endpoint's retry budget. Dropping it removes the share.
 #[derive(Debug)]
 pub struct RetryBudgetShare {
-    all: Gauge,
-    told: Cell<f64>,
+    sum: Gauge,
+    added: Cell<f64>,
 }
 
 impl RetryBudgetShare {
-    /// Says what is left of the worker's own budget, from 0 to 1.
+    /// Sets what is left of the worker's own budget, from 0 to 1.
     pub fn set(&self, left: f64) {
-        self.all.add(left - self.told.replace(left));
+        self.sum.add(left - self.added.replace(left));
     }
 }
 
@@ -335,80 +299,12 @@ impl Drop for RetryBudgetShare {
     }
 }
 
-/// Counts a request as in flight until it is dropped, however that comes about.
+/// Counts a request as in flight until it is dropped, also when the request is cancelled or panics.
 #[derive(Debug)]
 pub struct InFlight(Rc<WorkerMetrics>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.value.set(self.0.in_flight.value.get() - 1);
-    }
-}
-
-/// One worker's connections to one endpoint. Cloning shares it.
-#[derive(Clone)]
-pub struct ConnectionGauge(Rc<Connections>);
-
-struct Connections {
-    active: Delta,
-    idle: Delta,
-    shared_active: IntGauge,
-    shared_idle: IntGauge,
-}
-
-impl ConnectionGauge {
-    /// Counts a connection in `state` until the guard is dropped.
-    pub fn count(&self, state: ConnectionState) -> ConnectionCount {
-        self.add(state, 1);
-        ConnectionCount { gauge: self.clone(), state }
-    }
-
-    /// Hands the counts over to the shared gauges.
-    pub fn flush(&self) {
-        self.0.active.flush(&self.0.shared_active);
-        self.0.idle.flush(&self.0.shared_idle);
-    }
-
-    fn add(&self, state: ConnectionState, change: i64) {
-        let delta = match state {
-            ConnectionState::Active => &self.0.active,
-            ConnectionState::Idle => &self.0.idle,
-        };
-        delta.value.set(delta.value.get() + change);
-    }
-}
-
-impl Drop for Connections {
-    fn drop(&mut self) {
-        self.active.flush(&self.shared_active);
-        self.idle.flush(&self.shared_idle);
-    }
-}
-
-impl fmt::Debug for ConnectionGauge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConnectionGauge(active {}, idle {})", self.0.active.value.get(), self.0.idle.value.get())
-    }
-}
-
-/// A connection, counted in its state until it is dropped.
-#[derive(Debug)]
-pub struct ConnectionCount {
-    gauge: ConnectionGauge,
-    state: ConnectionState,
-}
-
-impl ConnectionCount {
-    /// Counts the connection in another state.
-    pub fn set(&mut self, state: ConnectionState) {
-        self.gauge.add(self.state, -1);
-        self.gauge.add(state, 1);
-        self.state = state;
-    }
-}
-
-impl Drop for ConnectionCount {
-    fn drop(&mut self) {
-        self.gauge.add(self.state, -1);
+        self.0.in_flight.add(-1);
     }
 }

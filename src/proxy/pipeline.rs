@@ -23,7 +23,7 @@ use crate::delivery::{
 };
 use crate::endpoint::Endpoint;
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
-use crate::metrics::{ConnectionGauge, Metrics, Names, WorkerMetrics};
+use crate::metrics::{ConnectionGauge, LabelNames, Metrics, WorkerMetrics};
 use crate::route::{Choice, DeliveryMode};
 use crate::serve::{CallerBody, Peer, is_valid_host};
 use crate::signalr::{Call, FanOutKind, Operation};
@@ -62,7 +62,7 @@ impl Proxy {
         write_batch: &WriteBatch,
         before: Option<&Self>,
     ) -> Self {
-        let names = Names {
+        let names = LabelNames {
             routes: snapshot.routes.routes().iter().map(|route| route.name().to_string()).collect(),
             endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
             operations: Operation::ALL.map(Operation::name).to_vec(),

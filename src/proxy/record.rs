@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::settings::AccessLog;
 use crate::delivery::{CallHead, CallState};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
-use crate::metrics::{self, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
+use crate::metrics::{CompletedRequest, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
 use crate::serve::Refusal;
 use crate::signalr::{Call, Operation};
 
@@ -163,7 +163,7 @@ impl RequestRecord {
         // A request whose future was dropped has no answer: the caller left.
         let code = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let duration = self.started.elapsed();
-        self.metrics.request_ended(&metrics::RequestRecord {
+        self.metrics.request_ended(&CompletedRequest {
             route: self.route.get_mut().as_ref().map(|(index, _)| *index),
             operation: self.operation.get().map(Operation::index),
             code,

@@ -89,7 +89,6 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("diagnosis", 7),
     ("endpoint", 12),
     ("gateway", 4),
-    ("metrics", 4),
     ("sandbox", 26),
     ("serve", 10),
 ];

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use http::StatusCode;
-use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::time::{Instant, advance, sleep};
 
@@ -18,7 +17,7 @@ use crate::credential::legs::Legs;
 use crate::credential::lifetime::Lifetime;
 use crate::credential::refusal::TokenHttpError;
 use crate::credential::settings::CredentialName;
-use crate::metrics::TokenMetrics;
+use crate::metrics::{MetricRegistry, TokenMetrics};
 
 const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
 const HOUR: Duration = Duration::from_secs(3600);
@@ -109,7 +108,7 @@ impl Scene {
 
     fn with_files(steps: impl IntoIterator<Item = Step>, files: Files) -> Self {
         let script = Arc::new(Script { steps: Mutex::new(steps.into_iter().collect()), files, ..Script::default() });
-        let metrics = TokenMetrics::register(&Registry::new()).unwrap();
+        let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
         let (state, (publish, view)) = (Arc::<TokenState>::default(), watch::channel(View::default()));
         let acquirer: Arc<dyn Acquire> = Arc::<Script>::clone(&script);
         let names = vec![CredentialName::new("fabrikam")];

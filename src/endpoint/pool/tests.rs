@@ -11,7 +11,7 @@ use crate::credential::{CredentialName, NoBearer};
 use crate::endpoint::http1::tests::in_time;
 use crate::endpoint::http1::{EachLine, RequestHead};
 use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin};
-use crate::metrics::{Metrics, Names};
+use crate::metrics::{LabelNames, Metrics};
 
 type TestPool = Pool<Full<bytes::Bytes>>;
 
@@ -77,7 +77,7 @@ async fn pool(server: &Server, settings: PoolSettings) -> TestPool {
     };
     let metrics = Metrics::new().unwrap();
     let endpoint = Endpoint::build(&settings, Arc::new(NoBearer), metrics.endpoints()).unwrap();
-    let names = Names { routes: vec![], endpoints: vec!["east".into()], operations: vec![] };
+    let names = LabelNames { routes: vec![], endpoints: vec!["east".into()], operations: vec![] };
     let metrics = Rc::new(WorkerMetrics::new(&metrics, names));
     Pool::new(Arc::new(endpoint), metrics, 0, WriteBatch::start(), Rc::default())
 }

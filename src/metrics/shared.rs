@@ -1,0 +1,173 @@
+//! Metrics of requests, attempts and connections. Every worker adds to them.
+
+use prometheus::core::Collector;
+use prometheus::proto::LabelPair;
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::registry::{DURATION_BUCKETS, MetricRegistry};
+
+const OVERHEAD_BUCKETS: [f64; 10] = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 2.5e-2, 0.1, 0.25];
+const BYTE_BUCKETS: [f64; 7] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
+
+/// Metrics that all workers share. Cloning shares them.
+#[derive(Clone, Debug)]
+pub(super) struct SharedMetrics {
+    pub(super) requests: IntCounterVec,
+    pub(super) request_duration: HistogramVec,
+    pub(super) overhead: Histogram,
+    pub(super) in_flight: IntGauge,
+    pub(super) request_body: Histogram,
+    pub(super) response_body: Histogram,
+    pub(super) rejected: IntCounterVec,
+    pub(super) upstream_requests: IntCounterVec,
+    pub(super) upstream_duration: HistogramVec,
+    pub(super) upstream_errors: IntCounterVec,
+    pub(super) upstream_connections: IntGaugeVec,
+    pub(super) upstream_connects: IntCounterVec,
+    pub(super) retries: IntCounterVec,
+    pub(super) token_wait: Histogram,
+    pub(super) unauthorized: IntCounterVec,
+    pub(super) fan_out_legs: IntCounterVec,
+    pub(super) fan_out_partial: IntCounterVec,
+    pub(super) fan_out_repeated: IntCounterVec,
+    pub(super) listener_queue: IntCounterVec,
+    pub(super) endpoint_queue: IntCounterVec,
+    pub(super) rate_limited: IntCounterVec,
+    pub(super) client_rate_limited: IntCounterVec,
+    /// The sum of what is left of the workers' retry budgets. `retry_budget` exposes the mean.
+    pub(super) retry_budget_sum: GaugeVec,
+    pub(super) retry_budget: GaugeVec,
+}
+
+impl SharedMetrics {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// If one of them is registered already.
+    pub(super) fn register(registry: &mut MetricRegistry) -> prometheus::Result<Self> {
+        Ok(Self {
+            requests: registry.counters(
+                "requests_total",
+                "Requests answered to callers, when their answer ended.",
+                &["route", "operation", "code"],
+            )?,
+            request_duration: registry.histograms(
+                "request_duration_seconds",
+                "From the head of a request to the end of its answer.",
+                "operation",
+                &DURATION_BUCKETS,
+            )?,
+            overhead: registry.histogram(
+                "overhead_seconds",
+                "The gateway's own share of a request: its duration without upstream and token waits.",
+                &OVERHEAD_BUCKETS,
+            )?,
+            in_flight: registry.gauge("requests_in_flight", "Requests whose answer has not ended.")?,
+            request_body: registry.histogram(
+                "request_body_bytes",
+                "Request bodies, as far as they were read.",
+                &BYTE_BUCKETS,
+            )?,
+            response_body: registry.histogram(
+                "response_body_bytes",
+                "Response bodies, as far as they were sent.",
+                &BYTE_BUCKETS,
+            )?,
+            rejected: registry.counters(
+                "rejected_total",
+                "Requests that the gateway answered itself with an error.",
+                &["reason"],
+            )?,
+            upstream_requests: registry.counters(
+                "upstream_requests_total",
+                "Answers of endpoints, one for each attempt.",
+                &["endpoint", "operation", "code"],
+            )?,
+            upstream_duration: registry.histograms(
+                "upstream_duration_seconds",
+                "From sending an attempt to the head of its answer.",
+                "endpoint",
+                &DURATION_BUCKETS,
+            )?,
+            upstream_errors: registry.counters(
+                "upstream_errors_total",
+                "Attempts that ended without an answer.",
+                &["endpoint", "reason"],
+            )?,
+            upstream_connections: registry.gauges(
+                "upstream_connections",
+                "Open connections to endpoints.",
+                &["endpoint", "state"],
+            )?,
+            upstream_connects: registry.counters(
+                "upstream_connects_total",
+                "Connections to endpoints that were tried.",
+                &["endpoint", "result"],
+            )?,
+            retries: registry.counters(
+                "retries_total",
+                "Decisions about sending a failed attempt again.",
+                &["endpoint", "outcome"],
+            )?,
+            token_wait: registry.histogram(
+                "token_wait_seconds",
+                "Time that requests waited for a token; only those that had to wait are observed.",
+                &DURATION_BUCKETS,
+            )?,
+            unauthorized: registry.counters(
+                "upstream_unauthorized_total",
+                "Answers 401 and 403 of endpoints, and what became of the token.",
+                &["endpoint", "code", "action"],
+            )?,
+            fan_out_legs: registry.counters(
+                "fanout_legs_total",
+                "Outcomes of calls to several endpoints, one for each endpoint.",
+                &["route", "outcome"],
+            )?,
+            fan_out_partial: registry.counters(
+                "fanout_partial_total",
+                "Calls to several endpoints that some accepted and others did not.",
+                &["route"],
+            )?,
+            fan_out_repeated: registry.counters(
+                "fanout_repeats_total",
+                "Calls to several endpoints that were repeated under their Idempotency-Key after some had accepted them.",
+                &["route"],
+            )?,
+            listener_queue: registry.counters(
+                "listener_queue_total",
+                "Calls that found max_requests of their listener reached, by outcome.",
+                &["listener", "outcome"],
+            )?,
+            endpoint_queue: registry.counters(
+                "endpoint_queue_total",
+                "Attempts that found max_requests of their endpoint reached, by outcome.",
+                &["endpoint", "outcome"],
+            )?,
+            rate_limited: registry.counters("rate_limited_total", "Calls beyond the rate of their route.", &["route"])?,
+            client_rate_limited: registry.counters(
+                "client_rate_limited_total",
+                "Calls beyond the rate of their caller's network.",
+                &["listener"],
+            )?,
+            retry_budget_sum: registry.hidden_gauges("retry_budget_sum", &["endpoint"])?,
+            retry_budget: registry.float_gauges(
+                "retry_budget_ratio",
+                "What is left of an endpoint's retry budget, 0 to 1.",
+                &["endpoint"],
+            )?,
+        })
+    }
+
+    /// Sets the exposed retry budgets. Each worker has a budget of its own for an endpoint; their mean is exposed.
+    #[expect(clippy::cast_precision_loss, reason = "there are no more workers than cores")]
+    pub(super) fn refresh_retry_budgets(&self, workers: usize) {
+        for family in self.retry_budget_sum.collect() {
+            for metric in family.get_metric() {
+                let endpoint: Vec<&str> = metric.get_label().iter().map(LabelPair::value).collect();
+                let mean = metric.get_gauge().get_value() / workers.max(1) as f64;
+                self.retry_budget.with_label_values(&endpoint).set(mean);
+            }
+        }
+    }
+}
