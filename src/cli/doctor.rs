@@ -1,4 +1,4 @@
-//! `doctor`: which step of the cross-tenant set-up is broken, and what mends it.
+//! `doctor`: finds the broken step of the cross-tenant set-up and prints the remediation.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::check::problems_to_json;
 use super::{ConfigOptions, Outcome, eprint, print, usage};
-use crate::diagnosis::{self, Broken, Check, Finding, Progress, Verdict};
+use crate::diagnosis::{self, BrokenStep, Check, Finding, Progress, Verdict};
 use crate::metrics::Metrics;
 
 #[derive(Debug, Args)]
@@ -50,19 +50,19 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     };
     let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, progress);
     let findings = block_on(Box::pin(examination))?;
-    let good = findings.iter().all(|finding| finding.broken.is_none());
+    let all_passed = findings.iter().all(|finding| finding.broken.is_none());
     if options.json {
         let endpoints: Vec<Value> = findings.iter().map(to_json).collect();
-        print(format_args!("{:#}", json!({ "ok": good, "endpoints": endpoints })))?;
+        print(format_args!("{:#}", json!({ "ok": all_passed, "endpoints": endpoints })))?;
     } else {
         let text: Vec<String> = findings.iter().map(to_text).collect();
         print(format_args!("{}", text.join("\n").trim_end()))?;
     }
-    Ok(if good { Outcome::Good } else { Outcome::ProblemFound })
+    Ok(if all_passed { Outcome::Good } else { Outcome::ProblemFound })
 }
 
-/// Runs something on a runtime of its own and leaves behind what cannot be broken off: a resolver or a file system that
-/// hangs would otherwise hold the process for as long as it likes.
+/// Runs a future on a new runtime and does not wait for blocking calls afterwards: a resolver or file system that hangs must not
+/// keep the process alive.
 pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = super::run::control_runtime()?;
     let outcome = runtime.block_on(future);
@@ -82,7 +82,10 @@ fn progress_line(progress: Progress<'_>) -> String {
 }
 
 fn summary(finding: &Finding) -> String {
-    finding.broken.as_ref().map_or_else(|| "everything holds".to_owned(), |broken| format!("broken at {}", broken.step))
+    finding
+        .broken
+        .as_ref()
+        .map_or_else(|| "all checks passed".to_owned(), |broken| format!("broken at {}", broken.step))
 }
 
 fn to_text(finding: &Finding) -> String {
@@ -93,11 +96,11 @@ fn to_text(finding: &Finding) -> String {
         finding.credential,
         summary(finding)
     );
-    head + &links_to_text(finding)
+    head + &checks_to_text(finding)
 }
 
-/// What was tried, in order, and the broken link with what mends it.
-pub(super) fn links_to_text(finding: &Finding) -> String {
+/// Formats the checks in order, and the broken step with its remediation.
+pub(super) fn checks_to_text(finding: &Finding) -> String {
     let mut text = String::new();
     let mut line = |label: &str, content: &str| {
         // Writing to a string cannot fail.
@@ -118,11 +121,11 @@ pub(super) fn links_to_text(finding: &Finding) -> String {
     if let Some(description) = &broken.description {
         line("Entra", description);
     }
-    for mend in &broken.mend {
-        if !mend.note.is_empty() {
-            line("mend", &mend.note);
+    for remediation in &broken.remediation {
+        if !remediation.note.is_empty() {
+            line("fix", &remediation.note);
         }
-        if let Some(command) = &mend.command {
+        if let Some(command) = &remediation.command {
             line("", &format!("$ {command}"));
         }
     }
@@ -162,9 +165,9 @@ fn check_to_json(check: &Check) -> Value {
     json!({ "what": check.what, "result": check.result, "expected": check.expected, "verdict": verdict })
 }
 
-fn broken_to_json(broken: &Broken) -> Value {
-    let mend: Vec<Value> =
-        broken.mend.iter().map(|mend| json!({ "note": mend.note, "command": mend.command })).collect();
+fn broken_to_json(broken: &BrokenStep) -> Value {
+    let steps = broken.remediation.iter();
+    let remediation: Vec<Value> = steps.map(|step| json!({ "note": step.note, "command": step.command })).collect();
     json!({
         "step": { "number": broken.step.number(), "name": broken.step.name(), "title": broken.step.title() },
         "tried": broken.tried,
@@ -173,7 +176,7 @@ fn broken_to_json(broken: &Broken) -> Value {
         "codes": broken.codes,
         "correlation_id": broken.correlation_id,
         "trace_id": broken.trace_id,
-        "mend": mend,
+        "mend": remediation,
         "delay": broken.delay,
     })
 }

@@ -3,7 +3,7 @@
 
 use clap::Args;
 
-use super::doctor::{block_on, links_to_text, no_such_endpoint};
+use super::doctor::{block_on, checks_to_text, no_such_endpoint};
 use super::{ConfigOptions, Outcome, eprint, print, usage};
 use crate::diagnosis;
 use crate::metrics::Metrics;
@@ -34,7 +34,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         (None, None) => "the access key signs each request: there is no token to show".to_owned(),
     };
     let text =
-        format!("endpoint {}, credential {}: {outcome}\n{}", endpoint.name, credential.name, links_to_text(&finding));
+        format!("endpoint {}, credential {}: {outcome}\n{}", endpoint.name, credential.name, checks_to_text(&finding));
     if options.raw {
         eprint(format_args!("{}", text.trim_end()));
         let Some(bearer) = &acquisition.bearer else { return Ok(Outcome::ProblemFound) };

@@ -1,5 +1,4 @@
-//! The chain of one endpoint: what its credential's acquisition found, then each link to the endpoint, tried when those
-//! before it held.
+//! The checks of one endpoint: those of its credential's acquisition, then the lower row of the chain, up to the first failure.
 
 use std::sync::Arc;
 
@@ -9,25 +8,25 @@ use http::{HeaderName, Method, Request, Response};
 use http_body_util::Empty;
 use tokio::time::timeout;
 
-use super::acquisition::{Acquisition, Link};
-use super::mend::{self, Known};
-use super::reach::Server;
-use super::verdict::{self, Read};
-use super::{Broken, Check, ENDPOINT_TIME, Finding, Progress};
+use super::acquisition::{Acquisition, Failure};
+use super::cause::{self, ReadAnswer};
+use super::connectivity::{SERVER_TIMEOUT, Server};
+use super::finding::{BrokenStep, Check, Finding, Progress};
+use super::remediation::{self, Facts};
 use crate::credential::{Bearer, CredentialSettings, Credentials, NoBearer, RequestUrl, SetupStep, in_one_line};
 use crate::endpoint::{Endpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::tls::Trust;
 
-/// Tells which thing a 404 is about: without it the answer is not from a SignalR resource.
+/// Names what a 404 is about. A 404 without it is not from a SignalR resource.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 const HEALTH: &str = "/api/health";
-/// Asks for a user who does not exist, in a hub that need not: changes nothing, and answers 404 to whoever may ask.
+/// Whether a user exists who does not, in a hub that need not exist: changes nothing, and answers 404 to an authorised caller.
 const READ: &str = "/api/hubs/signalr_gateway_doctor/users/signalr-gateway-doctor";
 const VERSION: &str = "?api-version=2022-06-01";
 
-/// One endpoint under examination.
+/// The examination of one endpoint.
 pub(super) struct Chain<'a, P> {
     endpoint: &'a EndpointSettings,
     credential: &'a CredentialSettings,
@@ -36,24 +35,24 @@ pub(super) struct Chain<'a, P> {
     progress: P,
 }
 
-/// The finding about an endpoint whose credential is not configured.
+/// Returns the finding about an endpoint whose credential is not configured.
 pub(super) fn no_credential(endpoint: &EndpointSettings) -> Finding {
     let problem = format!("the configuration has no credential `{}`", endpoint.credential);
-    let link = Link::new(SetupStep::Configuration, "find the credential", problem);
-    finding(endpoint, Vec::new(), Some(mend::without_credential(link)))
+    let failure = Failure::new(SetupStep::Configuration, "find the credential", problem);
+    finding(endpoint, Vec::new(), Some(remediation::without_credential(failure)))
 }
 
-/// The finding about an endpoint that was left alone.
+/// Returns the finding about an endpoint that was not contacted.
 pub(super) fn without_endpoint(
     endpoint: &EndpointSettings,
     credential: &CredentialSettings,
     acquisition: &Acquisition,
 ) -> Finding {
     let chain = Chain::new(endpoint, credential, acquisition, |_: Progress<'_>| ());
-    chain.ended(acquisition.broken.clone())
+    chain.finish(acquisition.failure.clone())
 }
 
-fn finding(endpoint: &EndpointSettings, checks: Vec<Check>, broken: Option<Broken>) -> Finding {
+fn finding(endpoint: &EndpointSettings, checks: Vec<Check>, broken: Option<BrokenStep>) -> Finding {
     Finding {
         endpoint: endpoint.name.to_string(),
         url: endpoint.origin.to_string(),
@@ -73,126 +72,125 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         Self { endpoint, credential, acquisition, checks: acquisition.checks.clone(), progress }
     }
 
-    /// Follows the chain to its end or its first broken link.
+    /// Runs the checks up to the last or the first failure.
     pub(super) async fn run(mut self, metrics: &Metrics) -> Finding {
-        let broken = match &self.acquisition.broken {
-            Some(link) => Some(link.clone()),
-            None => self.links(metrics).await.err().map(|link| *link),
+        let failure = match &self.acquisition.failure {
+            Some(failure) => Some(failure.clone()),
+            None => self.check_endpoint(metrics).await.err().map(|failure| *failure),
         };
-        self.ended(broken)
+        self.finish(failure)
     }
 
-    fn ended(self, link: Option<Link>) -> Finding {
-        let known = Known {
+    fn finish(self, failure: Option<Failure>) -> Finding {
+        let facts = Facts {
             credential: self.credential,
             endpoint: self.endpoint,
             assertion: self.acquisition.assertion.as_ref(),
             object_id: self.acquisition.object_id.as_deref(),
         };
-        let broken = link.map(|link| mend::fill_in(link, &known));
+        let broken = failure.map(|failure| remediation::of(failure, &facts));
         finding(self.endpoint, self.checks, broken)
     }
 
-    async fn links(&mut self, metrics: &Metrics) -> Result<(), Box<Link>> {
-        self.way().await?;
+    async fn check_endpoint(&mut self, metrics: &Metrics) -> Result<(), Box<Failure>> {
+        self.check_connectivity().await?;
         let endpoint = Endpoint::build(self.endpoint, Arc::new(NoBearer), metrics.endpoints())
-            .map_err(|err| Box::new(Link::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err))))?;
-        self.health(&endpoint).await?;
-        self.read(&endpoint, metrics).await
+            .map_err(|err| Box::new(Failure::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err))))?;
+        self.check_health(&endpoint).await?;
+        self.check_read(&endpoint, metrics).await
     }
 
-    /// Tries name resolution, TCP and TLS each by itself.
-    async fn way(&mut self) -> Result<(), Box<Link>> {
+    async fn check_connectivity(&mut self) -> Result<(), Box<Failure>> {
         let origin = &self.endpoint.origin;
-        self.trying(&format!("the way to {origin}"));
+        self.report(&format!("connect to {origin}"));
         let trust = origin.tls.then(|| Trust::of(self.endpoint.ca_file.as_deref()));
         let server = Server { host: origin.host.clone(), port: origin.port, trust };
-        let way = server.try_way(ENDPOINT_TIME).await;
-        self.checks.extend(way.held);
-        match way.end {
+        let connectivity = server.test(SERVER_TIMEOUT).await;
+        self.checks.extend(connectivity.passed);
+        match connectivity.failure {
             None => Ok(()),
-            Some(end) => {
-                let link = Link::new(SetupStep::EndpointNetwork, end.tried, end.came_back);
-                Err(Box::new(Link { part: Some(end.part), ..link }))
+            Some(failed) => {
+                let failure = Failure::new(SetupStep::EndpointNetwork, failed.tried, failed.came_back);
+                Err(Box::new(Failure { layer: Some(failed.layer), ..failure }))
             }
         }
     }
 
-    /// Asks without a token.
-    async fn health(&mut self, endpoint: &Endpoint) -> Result<(), Box<Link>> {
+    /// Requests `/api/health`, without a token.
+    async fn check_health(&mut self, endpoint: &Endpoint) -> Result<(), Box<Failure>> {
         let tried = format!("GET {}{HEALTH}", endpoint.origin());
-        let answer = self.ask(endpoint, &tried, Method::GET, HEALTH, None).await?;
-        match verdict::of_health(answer.status()) {
+        let answer = self.request(endpoint, &tried, Method::GET, HEALTH, None).await?;
+        match cause::of_health(answer.status()) {
             None => {
-                self.checks.push(Check::held(tried, answer.status().to_string()));
+                self.checks.push(Check::passed(tried, answer.status().to_string()));
                 Ok(())
             }
-            Some((blame, meaning)) => {
-                Err(Box::new(Link::new(blame, tried, format!("{meaning} ({})", answer.status()))))
+            Some((cause, meaning)) => {
+                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({})", answer.status()))))
             }
         }
     }
 
-    /// Asks with the bearer for something that does not exist.
-    async fn read(&mut self, endpoint: &Endpoint, metrics: &Metrics) -> Result<(), Box<Link>> {
+    /// Requests [`READ`], with the bearer.
+    async fn check_read(&mut self, endpoint: &Endpoint, metrics: &Metrics) -> Result<(), Box<Failure>> {
         let tried = format!("HEAD {}{READ}", endpoint.origin());
         let bearer = match &self.acquisition.bearer {
             Some(bearer) => Some(bearer.clone()),
-            None => self.signed(endpoint.origin(), metrics).await,
+            None => self.sign(endpoint.origin(), metrics).await,
         };
         let Some(bearer) = bearer else {
-            return Err(Box::new(Link::new(SetupStep::Proof, tried, "there is no bearer to send")));
+            return Err(Box::new(Failure::new(SetupStep::Proof, tried, "there is no bearer to send")));
         };
-        let answer = self.ask(endpoint, &tried, Method::HEAD, READ, Some(&bearer)).await?;
-        let read = Read {
+        let answer = self.request(endpoint, &tried, Method::HEAD, READ, Some(&bearer)).await?;
+        let read = ReadAnswer {
             status: answer.status(),
             error_code: header(&answer, &ERROR_CODE),
-            is_of_front: header(&answer, &SERVER).is_some_and(|server| server.contains("nginx"))
+            is_from_front_end: header(&answer, &SERVER).is_some_and(|server| server.contains("nginx"))
                 || header(&answer, &CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html")),
         };
-        match verdict::of_read(&read, &self.credential.kind) {
+        match cause::of_read(&read, &self.credential.kind) {
             None => {
                 let code = read.error_code.map(|code| format!(" {code}")).unwrap_or_default();
                 let result = format!("{}{code}: the call is authorised", answer.status());
-                self.checks.push(Check::held(tried, result));
+                self.checks.push(Check::passed(tried, result));
                 Ok(())
             }
-            Some((blame, meaning)) => {
+            Some((cause, meaning)) => {
                 let challenge = header(&answer, &WWW_AUTHENTICATE);
                 let challenge = challenge.map(|challenge| format!(", {challenge}")).unwrap_or_default();
-                Err(Box::new(Link::new(blame, tried, format!("{meaning} ({}{challenge})", answer.status()))))
+                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({}{challenge})", answer.status()))))
             }
         }
     }
 
-    /// The bearer of an access key, which signs each request.
-    async fn signed(&self, origin: &str, metrics: &Metrics) -> Option<Bearer> {
+    /// Signs [`READ`] with an access key.
+    async fn sign(&self, origin: &str, metrics: &Metrics) -> Option<Bearer> {
         let one = std::slice::from_ref(self.credential);
         let credentials = Credentials::build(one, metrics.token(), &tokio::runtime::Handle::current()).ok()?;
         let source = credentials.get(&self.credential.name)?;
-        timeout(ENDPOINT_TIME, source.acquire()).await.ok()?.ok()?;
+        timeout(SERVER_TIMEOUT, source.acquire()).await.ok()?.ok()?;
         source.ready(RequestUrl { origin, path: READ })
     }
 
-    async fn ask(
+    async fn request(
         &self,
         endpoint: &Endpoint,
         tried: &str,
         method: Method,
         path: &str,
         bearer: Option<&Bearer>,
-    ) -> Result<Response<Bytes>, Box<Link>> {
-        self.trying(tried);
+    ) -> Result<Response<Bytes>, Box<Failure>> {
+        self.report(tried);
         let mut request = Request::builder().method(method).uri(format!("{path}{VERSION}"));
         if let Some(bearer) = bearer {
             request = request.header(AUTHORIZATION, bearer.header());
         }
-        let no_answer = |problem: String| Box::new(Link::new(SetupStep::EndpointNetwork, tried, problem));
+        let no_answer = |problem: String| Box::new(Failure::new(SetupStep::EndpointNetwork, tried, problem));
         let request = request.body(Empty::new()).map_err(|err| no_answer(err.to_string()))?;
-        endpoint.ask(request, ENDPOINT_TIME).await.map_err(|err| no_answer(in_one_line(&err)))
+        endpoint.ask(request, SERVER_TIMEOUT).await.map_err(|err| no_answer(in_one_line(&err)))
     }
 
-    fn trying(&self, what: &str) {
+    fn report(&self, what: &str) {
         (self.progress)(Progress::Trying { endpoint: self.endpoint.name.as_str(), what });
     }
 }

@@ -1,18 +1,18 @@
-//! A token's claims beside what the configuration expects. Claims are not verified and may be missing: Microsoft may
-//! make tokens of its own services opaque at any time.
+//! Compares a token's claims with the configuration. The claims are not verified, and there may be none: Microsoft may make
+//! the tokens of its own services opaque at any time.
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::{Check, Verdict};
+use super::finding::{Check, Verdict};
 pub(super) use crate::credential::token_expiry as expiry;
 use crate::credential::{Claims, CredentialKind, CredentialSettings, ManagedIdentity, one_line};
 
-/// How far clocks may differ before it is said. Chosen: assertions are made five minutes early.
+/// The clock skew from which it is reported. Chosen: assertions are valid from five minutes before they are made.
 const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
 
-/// What the configuration says of the tokens that a credential obtains.
+/// What the configuration expects of the tokens of a credential.
 #[derive(Default)]
 struct Expected<'a> {
     tenant: Option<&'a str>,
@@ -26,7 +26,7 @@ impl<'a> Expected<'a> {
         let object_id = settings.object_id.as_deref();
         match &settings.kind {
             CredentialKind::App(app) => Self {
-                // A domain stands for a tenant id that is not known here.
+                // The tenant id of a domain is not known here.
                 tenant: Some(app.tenant.as_str()).filter(|tenant| is_guid(tenant)),
                 scope: Some(&app.scope),
                 client_id: Some(&app.client_id),
@@ -49,14 +49,14 @@ impl<'a> Expected<'a> {
     }
 }
 
-/// Holds the claims of a token against the credential that it was obtained by. Each check is named by its claim.
+/// Compares the claims of a token with the credential that obtained it. Returns one check for each claim, under its name.
 pub(super) fn check_claims(claims: &Claims, settings: &CredentialSettings, now: SystemTime) -> Vec<Check> {
     let expected = Expected::of(settings);
     let resource = expected.scope.map(|scope| scope.trim_end_matches("/.default").trim_end_matches('/'));
     let app = claims.get("appid").or_else(|| claims.get("azp"));
     let checks = [
         compare("tid", claims.get("tid"), expected.tenant, Verdict::Wrong),
-        // Entra writes it with or without a slash, or as the id of SignalR's own application.
+        // Entra writes the audience with or without a slash, or as the id of SignalR's own application.
         compare("aud", claims.get("aud"), resource, Verdict::Odd),
         compare("appid", app, expected.client_id, Verdict::Wrong),
         compare("oid", claims.get("oid"), expected.object_id, Verdict::Wrong),
@@ -65,7 +65,8 @@ pub(super) fn check_claims(claims: &Claims, settings: &CredentialSettings, now: 
     checks.into_iter().flatten().chain(expiry(claims).map(|expires| life_left(expires, now))).collect()
 }
 
-/// `differing` is the verdict on another value than the expected one. `None` when there is nothing to show.
+/// Compares a claim with its expected value; `differing` is the verdict if they differ. Returns `None` if the claim is missing
+/// and nothing is expected.
 fn compare(claim: &str, found: Option<&Value>, expected: Option<&str>, differing: Verdict) -> Option<Check> {
     let (result, verdict) = match (found.map(text), expected) {
         (None, None) => return None,
@@ -79,7 +80,7 @@ fn compare(claim: &str, found: Option<&Value>, expected: Option<&str>, differing
     Some(Check { what: claim.to_owned(), result, expected: expected.map(str::to_owned), verdict })
 }
 
-/// Nobody has verified it, and it goes to a terminal.
+/// Formats a claim in one line without control characters: claims are not verified and are printed to terminals.
 pub(super) fn text(value: &Value) -> String {
     let values = value.as_array().map_or_else(|| vec![value], |values| values.iter().collect());
     let values = values.into_iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
@@ -95,7 +96,7 @@ fn life_left(expires: SystemTime, now: SystemTime) -> Check {
     Check { what: "exp".to_owned(), result, expected: None, verdict }
 }
 
-/// Compares an identity endpoint's clock with this host's, by its `Date` (RFC 9110 section 6.6.1), which has whole seconds.
+/// Compares the clock of an identity endpoint, taken from `Date` (RFC 9110 section 6.6.1), with this host's.
 pub(super) fn compare_clocks(theirs: SystemTime, ours: SystemTime) -> Check {
     let (result, verdict) = match noteworthy_skew(theirs, ours) {
         Some(skew) => (skew, Verdict::Odd),
@@ -104,7 +105,7 @@ pub(super) fn compare_clocks(theirs: SystemTime, ours: SystemTime) -> Check {
     Check { what: "compare clocks".to_owned(), result, expected: None, verdict }
 }
 
-/// Says how far an identity endpoint's clock is from this host's, if that is worth saying.
+/// Describes the skew between the clocks of an identity endpoint and this host, if it is above the threshold.
 pub(super) fn noteworthy_skew(theirs: SystemTime, ours: SystemTime) -> Option<String> {
     let (apart, direction) = match ours.duration_since(theirs) {
         Ok(ahead) => (ahead, "ahead of"),
@@ -118,7 +119,7 @@ fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 
-/// Whether a text is a GUID.
+/// Returns whether a text is a GUID.
 pub(super) fn is_guid(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
     groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
@@ -163,11 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn holds_a_token_against_what_is_configured() {
+    fn compares_a_token_with_the_configuration() {
         let good = json!({ "tid": TENANT, "aud": "https://signalr.azure.com/", "appid": CLIENT, "oid": OBJECT, "exp": NOW + 60 });
         let all = seen(app(TENANT), Some(OBJECT), &good);
         assert!(all.len() == 5 && all.iter().all(|(_, verdict)| *verdict == Verdict::Good), "{all:?}");
-        // Of a domain it is not known which tenant it is.
+        // The tenant id of a domain is not known.
         assert_eq!(of(&seen(app("contoso.onmicrosoft.com"), None, &good), "tid"), Some(&Verdict::Shown));
         for (claim, other, verdict) in [
             ("tid", json!("another"), Verdict::Wrong),
@@ -182,7 +183,7 @@ mod tests {
             assert_eq!(of(&seen(app(TENANT), Some(OBJECT), &claims), claim), Some(&verdict), "{claims}");
         }
         let bare = seen(app(TENANT), Some(OBJECT), &json!({}));
-        assert_eq!(of(&bare, "tid"), Some(&Verdict::Odd), "what is expected and not there is said: {bare:?}");
+        assert_eq!(of(&bare, "tid"), Some(&Verdict::Odd), "a missing claim is reported if it is expected: {bare:?}");
         let second_version = json!({ "azp": CLIENT, "aud": ["https://signalr.azure.com"] });
         let second_version = seen(app(TENANT), None, &second_version);
         assert_eq!(of(&second_version, "appid"), Some(&Verdict::Good), "{second_version:?}");
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_managed_identity_is_known_by_the_id_it_is_asked_for() {
+    fn token_of_a_managed_identity_must_carry_the_configured_client_id() {
         let kind = CredentialKind::ManagedIdentity {
             identity: ManagedIdentitySettings { id: ManagedIdentity::ClientId(CLIENT.to_owned()), imds_endpoint: None },
             scope: "https://signalr.azure.com/.default".to_owned(),
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_that_no_calendar_has_is_not_shown() {
+    fn expiry_out_of_range_is_not_shown() {
         for odd in [json!("soon"), json!(-1), json!(1e300), json!(253_402_300_800_u64)] {
             assert_eq!(of(&seen(app(TENANT), None, &json!({ "exp": odd })), "exp"), None, "{odd}");
         }

@@ -1,4 +1,4 @@
-//! Properties of what is shown of a token, for the fuzzer.
+//! Fuzz target for the claims of a token.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::credential::{
     SecretSource,
 };
 
-/// Checks claims, which anybody may have written, against a credential. Checks that they are shown in one line each.
+/// Compares arbitrary claims with a credential and asserts that each is formatted in one line without control characters.
 pub(crate) fn claims(data: &[u8]) {
     let Ok(claims) = serde_json::from_slice::<Claims>(data) else { return };
     let app = AppSettings {
@@ -22,6 +22,6 @@ pub(crate) fn claims(data: &[u8]) {
     let settings = CredentialSettings { name: CredentialName::new("x"), kind: CredentialKind::App(app), object_id };
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     for check in check_claims(&claims, &settings, now) {
-        assert!(!check.result.chars().any(char::is_control), "{:?} is not in one line", check.result);
+        assert!(!check.result.chars().any(char::is_control), "{:?} has control characters", check.result);
     }
 }

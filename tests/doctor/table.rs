@@ -4,7 +4,7 @@
 use futures_util::StreamExt as _;
 use serde_json::json;
 use signalr_gateway::credential::SetupStep;
-use signalr_gateway::diagnosis::Broken;
+use signalr_gateway::diagnosis::BrokenStep;
 use signalr_gateway::sandbox::{
     APP_CLIENT_ID, CredentialChoice, Directory, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, Fault, FaultKind, TENANT_B,
 };
@@ -38,8 +38,9 @@ pub(super) fn edit(setup: &Setup, change: impl FnOnce(&mut Directory)) {
 }
 
 /// Returns the whole remediation as text.
-fn remediation_text(broken: &Broken) -> String {
-    let lines = broken.mend.iter().flat_map(|mend| [mend.note.clone(), mend.command.clone().unwrap_or_default()]);
+fn remediation_text(broken: &BrokenStep) -> String {
+    let lines =
+        broken.remediation.iter().flat_map(|step| [step.note.clone(), step.command.clone().unwrap_or_default()]);
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -115,7 +116,7 @@ async fn missing_role_is_assigned_to_the_tokens_object_id() {
         principal.object_id.clone()
     });
     let broken = setup.examine().await.broken.unwrap();
-    let command = broken.mend[0].command.clone().unwrap();
+    let command = broken.remediation[0].command.clone().unwrap();
     assert!(command.starts_with("az role assignment create") && command.contains(&object_id), "{command}");
 }
 

@@ -1,5 +1,5 @@
-//! The way to a server in its parts, each tried by itself: name resolution, TCP, TLS. Sends nothing that HTTP knows, and
-//! uses no proxy, since the gateway uses none.
+//! Tests the connection to a server layer by layer: name resolution, TCP, TLS. Sends no HTTP and uses no proxy, since the
+//! gateway uses none.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,93 +13,100 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::parse_x509_certificate;
 
-use super::Check;
+use super::finding::Check;
 use crate::credential::one_line;
 use crate::tls::{self, Trust};
 
-/// A server, and how it is to prove who it is.
+/// How long connecting to a server may take, and how long each request to an endpoint. With the credential before them,
+/// connecting, the health check and the read stay below fifteen seconds.
+pub(super) const SERVER_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// A server and the certificates to trust.
 pub(super) struct Server {
     /// A name, or an IP address without brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// Whom to trust; `None` where it speaks no TLS.
+    /// The certificates to trust; `None` if the server does not use TLS.
     pub(super) trust: Option<Trust>,
 }
 
-/// How far one came.
-pub(super) struct Way {
-    /// The parts that held.
-    pub(super) held: Vec<Check>,
-    /// The part that did not.
-    pub(super) end: Option<DeadEnd>,
+/// The result of testing a connection.
+pub(super) struct Connectivity {
+    /// The layers that work.
+    pub(super) passed: Vec<Check>,
+    /// The first layer that does not.
+    pub(super) failure: Option<FailedLayer>,
 }
 
-/// Where a way ends before it should.
-pub(super) struct DeadEnd {
-    pub(super) part: Part,
+/// The layer at which connecting failed.
+pub(super) struct FailedLayer {
+    pub(super) layer: Layer,
     pub(super) tried: String,
     pub(super) came_back: String,
 }
 
-/// A part of the way.
+/// A layer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Layer {
+    /// Name resolution.
     Name,
+    /// TCP.
     Connection,
+    /// TLS.
     Tls,
 }
 
 impl Server {
-    /// Takes a URL's origin apart: `https://host[:port]`.
+    /// Parses the origin of a URL: `https://host[:port]`.
     pub(super) fn of_https(origin: &str, trust: Trust) -> Option<Self> {
         let uri: http::Uri = origin.parse().ok()?;
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
         Some(Self { host, port: uri.port_u16().unwrap_or(443), trust: Some(trust) })
     }
 
-    /// Goes as far as it can within the time.
+    /// Tests the layers in order, up to the first failure or the end of the time.
     ///
     /// # Cancel safety
-    /// Safe: what was opened is closed.
-    pub(super) async fn try_way(&self, within: Duration) -> Way {
-        let (mut held, mut now) = (Vec::new(), (Part::Name, String::new()));
-        let outcome = tokio::time::timeout(within, self.parts(&mut held, &mut now)).await;
+    /// Safe: connections are closed.
+    pub(super) async fn test(&self, within: Duration) -> Connectivity {
+        let (mut passed, mut current) = (Vec::new(), (Layer::Name, String::new()));
+        let outcome = tokio::time::timeout(within, self.test_layers(&mut passed, &mut current)).await;
         let came_back = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(problem)) => Some(problem),
-            Err(_elapsed) => Some(format!("nothing came within {}", humantime::format_duration(within))),
+            Err(_elapsed) => Some(format!("no answer within {}", humantime::format_duration(within))),
         };
-        let (part, tried) = now;
-        Way { held, end: came_back.map(|came_back| DeadEnd { part, tried, came_back }) }
+        let (layer, tried) = current;
+        Connectivity { passed, failure: came_back.map(|came_back| FailedLayer { layer, tried, came_back }) }
     }
 
-    /// `now` is what is being tried, so that it is known when the time is over.
-    async fn parts(&self, held: &mut Vec<Check>, now: &mut (Part, String)) -> Result<(), String> {
-        *now = (Part::Name, format!("resolve {}", self.host));
+    /// Stores what is being tried in `current`, where it remains if this is cancelled.
+    async fn test_layers(&self, passed: &mut Vec<Check>, current: &mut (Layer, String)) -> Result<(), String> {
+        *current = (Layer::Name, format!("resolve {}", self.host));
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|err| err.to_string())?;
         let found: Vec<SocketAddr> = found.collect();
         let shown: Vec<String> = found.iter().map(|at| format!("{} ({})", at.ip(), network_of(at.ip()))).collect();
-        held.push(Check::held(&now.1, shown.join(", ")));
+        passed.push(Check::passed(&current.1, shown.join(", ")));
 
-        *now = (Part::Connection, format!("connect to {}:{}", self.host, self.port));
+        *current = (Layer::Connection, format!("connect to {}:{}", self.host, self.port));
         let (at, stream) = connect(&found).await?;
-        held.push(Check::held(&now.1, format!("{} accepts", at.ip())));
+        passed.push(Check::passed(&current.1, format!("{} accepts", at.ip())));
 
         let Some(trust) = &self.trust else { return Ok(()) };
-        *now = (Part::Tls, format!("TLS with {}", self.host));
-        let session = self.secure(stream, trust).await?;
-        held.push(Check::held(&now.1, certificate_of(&session)));
+        *current = (Layer::Tls, format!("TLS with {}", self.host));
+        let session = self.handshake(stream, trust).await?;
+        passed.push(Check::passed(&current.1, describe_session(&session)));
         Ok(())
     }
 
-    async fn secure(&self, stream: TcpStream, trust: &Trust) -> Result<TlsStream<TcpStream>, String> {
+    async fn handshake(&self, stream: TcpStream, trust: &Trust) -> Result<TlsStream<TcpStream>, String> {
         let config = tls::client_config(trust).map_err(|err| err.to_string())?;
         let name = ServerName::try_from(self.host.clone()).map_err(|err| err.to_string())?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|err| one_line(&err.to_string()))
     }
 }
 
-/// Connects to all addresses side by side; the first that accepts is as good as any.
+/// Connects to all addresses concurrently and returns the first connection.
 async fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), String> {
     let mut tries: FuturesUnordered<_> =
         addresses.iter().map(async |address| (*address, TcpStream::connect(address).await)).collect();
@@ -113,8 +120,8 @@ async fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), St
     if refused.is_empty() { Err("the name has no address".to_owned()) } else { Err(refused.join(", ")) }
 }
 
-/// Who vouches for the server: whoever inspects TLS on the way shows here.
-fn certificate_of(session: &TlsStream<TcpStream>) -> String {
+/// Formats the TLS version and the issuer of the server's certificate. A proxy that inspects TLS shows as the issuer.
+fn describe_session(session: &TlsStream<TcpStream>) -> String {
     let (_, connection) = session.get_ref();
     let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
@@ -129,7 +136,7 @@ fn certificate_of(session: &TlsStream<TcpStream>) -> String {
     one_line(&format!("{version}, certificate issued by {}, ends {ends}", leaf.issuer()))
 }
 
-/// Says what kind of network an address is of. Source: RFC 1918, RFC 4193, RFC 6598 (shared address space).
+/// Classifies an address. Source: RFC 1918, RFC 4193, RFC 6598 (shared address space).
 fn network_of(ip: IpAddr) -> &'static str {
     match ip.to_canonical() {
         ip if ip.is_loopback() => "this host",
@@ -145,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_networks_apart() {
+    fn classifies_addresses_by_network() {
         for (ip, network) in [
             ("127.0.0.1", "this host"),
             ("::1", "this host"),
@@ -163,28 +170,29 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_origin_of_an_authority() {
+    fn parses_the_origin_of_an_authority() {
         let server = |origin| Server::of_https(origin, Trust::System).map(|server| (server.host, server.port));
         assert_eq!(server("https://login.example"), Some(("login.example".to_owned(), 443)));
         assert_eq!(server("https://[::1]:8443"), Some(("::1".to_owned(), 8443)));
     }
 
     #[tokio::test]
-    async fn says_which_part_of_the_way_is_missing() {
+    async fn reports_the_layer_that_fails() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let open = silent.local_addr().unwrap().port();
-        for (host, port, part, held) in [
-            ("nowhere.invalid", 443, Part::Name, 0),
-            ("127.0.0.1", closed, Part::Connection, 1),
-            // Accepted by the system, never answered: the handshake is what hangs.
-            ("127.0.0.1", open, Part::Tls, 2),
+        for (host, port, layer, passed) in [
+            ("nowhere.invalid", 443, Layer::Name, 0),
+            ("127.0.0.1", closed, Layer::Connection, 1),
+            // The system accepts the connection and nothing answers, so the handshake hangs.
+            ("127.0.0.1", open, Layer::Tls, 2),
         ] {
             let server = Server { host: host.to_owned(), port, trust: Some(Trust::Nobody) };
-            let way = server.try_way(Duration::from_millis(300)).await;
-            let end = way.end.unwrap();
-            // A resolver may be slow to say no; that it is the name is known all the same.
-            assert_eq!((end.part, way.held.len()), (part, held), "{host}: {}", end.came_back);
+            let connectivity = server.test(Duration::from_millis(300)).await;
+            let failure = connectivity.failure.unwrap();
+            // A slow resolver may hit the timeout; the layer is the name all the same.
+            let found = (failure.layer, connectivity.passed.len());
+            assert_eq!(found, (layer, passed), "{host}: {}", failure.came_back);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which step of the set-up a failure is about, and which keys of the configuration. Pure; asks nobody.
+//! Maps a failure to the step of the set-up that caused it, and to configuration keys. Pure.
 
 use http::StatusCode;
 
@@ -8,33 +8,33 @@ use crate::credential::{
 };
 use crate::metrics::TokenStage;
 
-/// The scope that is right in every tenant that has SignalR.
+/// The scope that is valid in every tenant with SignalR.
 const SIGNALR_SCOPE: &str = "https://signalr.azure.com/.default";
 
-/// What is to blame.
+/// The cause of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Blame {
+pub(super) struct Cause {
     pub(super) step: SetupStep,
-    /// The keys to look at, if it is the configuration: `tenant`, `assertion.audience`, `url`.
+    /// The configuration keys that may be wrong, such as `tenant`, `assertion.audience` or `url`. Empty for other steps.
     pub(super) keys: Vec<&'static str>,
 }
 
-impl From<SetupStep> for Blame {
+impl From<SetupStep> for Cause {
     fn from(step: SetupStep) -> Self {
         Self { step, keys: Vec::new() }
     }
 }
 
-/// The configuration is to blame.
-fn configured(keys: &[&'static str]) -> Blame {
-    Blame { step: SetupStep::Configuration, keys: keys.to_vec() }
+/// Returns the configuration as the cause, with the keys that may be wrong.
+fn configuration(keys: &[&'static str]) -> Cause {
+    Cause { step: SetupStep::Configuration, keys: keys.to_vec() }
 }
 
-/// Says which step a failed acquisition is about.
-pub(super) fn of_acquisition(error: &CredentialError, legs: &[Leg], kind: &CredentialKind) -> Blame {
+/// Returns the cause of a failed acquisition.
+pub(super) fn of_acquisition(error: &CredentialError, legs: &[Leg], kind: &CredentialKind) -> Cause {
     match error {
         CredentialError::Answer(answer) => of_answer(answer, kind),
-        CredentialError::NoAnswer { endpoint, .. } => of_silence(endpoint.kind).into(),
+        CredentialError::NoAnswer { endpoint, .. } => of_no_answer(endpoint.kind).into(),
         CredentialError::Unreadable(_)
         | CredentialError::Certificate(_)
         | CredentialError::Command(_)
@@ -44,15 +44,15 @@ pub(super) fn of_acquisition(error: &CredentialError, legs: &[Leg], kind: &Crede
         | CredentialError::NotAToken(_)
         | CredentialError::NoLifeLeft
         | CredentialError::Deadline(_)
-        | CredentialError::Panicked => under_way(legs, kind).into(),
+        | CredentialError::Panicked => unfinished_step(legs, kind).into(),
     }
 }
 
-/// What an acquisition was at when it was broken off: the last leg that failed, or the one after the last that ended.
-fn under_way(legs: &[Leg], kind: &CredentialKind) -> SetupStep {
+/// Returns the step at which an acquisition was cancelled: that of the last leg if it failed, else that of the leg after it.
+fn unfinished_step(legs: &[Leg], kind: &CredentialKind) -> SetupStep {
     let last = legs.last();
     if let Some(Leg { outcome: LegOutcome::Failed { .. }, endpoint: Some(endpoint), .. }) = last {
-        return of_silence(endpoint.kind);
+        return of_no_answer(endpoint.kind);
     }
     let has_proof = last.is_some_and(|leg| leg.stage == TokenStage::Assertion);
     match kind {
@@ -68,7 +68,7 @@ fn under_way(legs: &[Leg], kind: &CredentialKind) -> SetupStep {
     }
 }
 
-fn of_silence(kind: IdentityEndpointKind) -> SetupStep {
+fn of_no_answer(kind: IdentityEndpointKind) -> SetupStep {
     match kind {
         IdentityEndpointKind::Entra => SetupStep::IdentityEndpoint,
         IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => SetupStep::HostIdentity,
@@ -76,29 +76,30 @@ fn of_silence(kind: IdentityEndpointKind) -> SetupStep {
     }
 }
 
-fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> Blame {
+fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> Cause {
     let remedy = answer.codes.iter().find_map(|code| remedy(*code));
     let known = remedy.map(|remedy| remedy.step);
     if let IdentityEndpointKind::Provider(_) = answer.endpoint.kind {
         return SetupStep::Proof.into();
     }
     if answer.endpoint.kind != IdentityEndpointKind::Entra {
-        // The host's endpoint hands on Entra's refusal of a resource: the audience or scope that was configured.
+        // The host's endpoint returns Entra's error if the configured audience or scope is unknown.
         let key = if matches!(kind, CredentialKind::App(_)) { "assertion.audience" } else { "scope" };
         let wrong_audience = known == Some(SetupStep::ResourceProvider);
-        return if wrong_audience { configured(&[key]) } else { SetupStep::HostIdentity.into() };
+        return if wrong_audience { configuration(&[key]) } else { SetupStep::HostIdentity.into() };
     }
     if answer.unusable.is_some() {
         return SetupStep::IdentityEndpoint.into();
     }
     match (known, answer.status.as_u16(), answer.error.as_deref()) {
         (Some(SetupStep::ResourceProvider), ..) if scope(kind).is_some_and(|scope| scope != SIGNALR_SCOPE) => {
-            configured(&["scope"])
+            configuration(&["scope"])
         }
         (Some(SetupStep::Configuration), ..) => {
-            configured(&remedy.map(|remedy| remedy.keys().collect::<Vec<_>>()).unwrap_or_default())
+            configuration(&remedy.map(|remedy| remedy.keys().collect::<Vec<_>>()).unwrap_or_default())
         }
-        // A certificate's assertion is made here: Entra calls a broken one by the numbers of another identity's.
+        // The gateway signs the assertion of a certificate. If it is invalid, Entra answers with the codes for federated
+        // credentials.
         (Some(SetupStep::Federation), ..) if !answer.federated => SetupStep::AppProof.into(),
         (Some(step), ..) => step.into(),
         (None, 429, _) => SetupStep::TenantPolicy.into(),
@@ -109,7 +110,7 @@ fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> Blame {
         (None, _, Some("invalid_client")) => SetupStep::AppProof.into(),
         (None, _, Some("unauthorized_client")) => SetupStep::EnterpriseApplication.into(),
         (None, _, Some("invalid_resource")) => SetupStep::ResourceProvider.into(),
-        (None, _, Some("invalid_scope")) => configured(&["scope"]),
+        (None, _, Some("invalid_scope")) => configuration(&["scope"]),
         (None, _, Some("invalid_request")) => SetupStep::Configuration.into(),
         (None, _, Some(_)) => SetupStep::TenantPolicy.into(),
     }
@@ -123,72 +124,72 @@ fn scope(kind: &CredentialKind) -> Option<&str> {
     }
 }
 
-/// Says what a wrong claim is about.
-pub(super) fn of_claim(claim: &str) -> Blame {
+/// Returns the cause of a claim that is not as expected.
+pub(super) fn of_claim(claim: &str) -> Cause {
     match claim {
         "exp" => SetupStep::Proof.into(),
-        "tid" => configured(&["tenant"]),
-        "appid" => configured(&["client_id"]),
-        "oid" => configured(&["object_id"]),
+        "tid" => configuration(&["tenant"]),
+        "appid" => configuration(&["client_id"]),
+        "oid" => configuration(&["object_id"]),
         _ => SetupStep::Configuration.into(),
     }
 }
 
-/// What an endpoint's answer to `/api/health` is about; `None` if it is well.
-pub(super) fn of_health(status: StatusCode) -> Option<(Blame, &'static str)> {
+/// Returns the cause of an endpoint's answer to `/api/health` and its meaning; `None` if the endpoint is healthy.
+pub(super) fn of_health(status: StatusCode) -> Option<(Cause, &'static str)> {
     match status.as_u16() {
         200..300 => None,
-        403 => Some((SetupStep::EndpointNetwork.into(), "the endpoint's network rules do not let this host in")),
-        404 => Some((configured(&["url"]), NO_RESOURCE)),
-        _ => Some((SetupStep::EndpointNetwork.into(), UNWELL)),
+        403 => Some((SetupStep::EndpointNetwork.into(), "the endpoint's network rules do not allow this host")),
+        404 => Some((configuration(&["url"]), NO_RESOURCE)),
+        _ => Some((SetupStep::EndpointNetwork.into(), UNHEALTHY)),
     }
 }
 
 const NO_RESOURCE: &str = "there is no SignalR resource under this host name";
-const UNWELL: &str = "the endpoint is not well, or something stands between it and this host";
+const UNHEALTHY: &str = "the endpoint is not healthy, or another server answers in its place";
 
-/// What an endpoint says to a question with a bearer.
-pub(super) struct Read<'a> {
+/// An endpoint's answer to a request with a bearer.
+pub(super) struct ReadAnswer<'a> {
     pub(super) status: StatusCode,
-    /// `x-ms-error-code`: without it the answer is not from a SignalR resource.
+    /// `x-ms-error-code`. A 404 without it is not from a SignalR resource.
     pub(super) error_code: Option<&'a str>,
-    /// Whether a front module answered in the resource's place.
-    pub(super) is_of_front: bool,
+    /// Whether a front end answered in place of the resource.
+    pub(super) is_from_front_end: bool,
 }
 
-/// What an endpoint's answer to a question with a bearer is about; `None` if the caller is authorised.
-pub(super) fn of_read(read: &Read<'_>, kind: &CredentialKind) -> Option<(Blame, &'static str)> {
+/// Returns the cause of an endpoint's answer to a request with a bearer and its meaning; `None` if the caller is authorised.
+pub(super) fn of_read(read: &ReadAnswer<'_>, kind: &CredentialKind) -> Option<(Cause, &'static str)> {
     match (read.status.as_u16(), kind) {
         (404, _) if read.error_code.is_some() => None,
-        // There is no such user, so whatever says that there is answers anything.
-        (200..300 | 404, _) => Some((configured(&["url"]), NO_RESOURCE)),
+        // The user does not exist, so a server that confirms it is not a SignalR resource.
+        (200..300 | 404, _) => Some((configuration(&["url"]), NO_RESOURCE)),
         (401, CredentialKind::AccessKey { .. }) => Some((
             SetupStep::Access.into(),
             "the access key is not one of this resource, or the resource has access keys disabled",
         )),
         (401, CredentialKind::TokenFile { .. }) => Some((
             SetupStep::Proof.into(),
-            "the endpoint does not accept the token in the file: it has ended or is not for it",
+            "the endpoint does not accept the token in the file: it has expired or is for another resource",
         )),
         (401, CredentialKind::App(_) | CredentialKind::AzureCli { .. }) => Some((
-            configured(&["tenant", "url"]),
-            "the endpoint does not accept tokens of this tenant: it lives in another, or `url` is another resource's",
+            configuration(&["tenant", "url"]),
+            "the endpoint does not accept tokens of this tenant: the resource is in another tenant, or `url` is that of another resource",
         )),
         (401, CredentialKind::ManagedIdentity { .. }) => Some((
-            configured(&["url"]),
-            "the endpoint does not accept tokens of this identity's tenant: it lives in another",
+            configuration(&["url"]),
+            "the endpoint does not accept tokens of this identity's tenant: the resource is in another",
         )),
-        // A denial by network rules comes from a front module with a page of its own, unlike one for want of a role.
-        // Source: the Management SDK, which tells the two apart by the page.
-        (403, _) if read.is_of_front => Some((
+        // A denial by network rules is an HTML page of the front end, a denial for lack of a role is not.
+        // Source: the Management SDK, which distinguishes the two by the page.
+        (403, _) if read.is_from_front_end => Some((
             SetupStep::EndpointNetwork.into(),
-            "the endpoint's network rules do not let this host use the REST API",
+            "the endpoint's network rules do not allow this host to use the REST API",
         )),
         (403, _) => Some((
             SetupStep::Access.into(),
-            "the token is good, but there is no role on the resource that allows the call",
+            "the token is valid, but no role assignment on the resource allows the call",
         )),
-        _ => Some((SetupStep::EndpointNetwork.into(), UNWELL)),
+        _ => Some((SetupStep::EndpointNetwork.into(), UNHEALTHY)),
     }
 }
 
@@ -198,17 +199,17 @@ mod tests {
     use crate::credential::{REMEDIES, SecretSource};
 
     #[test]
-    fn a_refusal_of_the_configuration_names_the_keys_to_look_at() {
+    fn every_remedy_of_the_configuration_names_keys() {
         for remedy in REMEDIES.iter().filter(|remedy| remedy.step == SetupStep::Configuration) {
             assert!(remedy.keys().next().is_some(), "{:?}: {}", remedy.codes, remedy.action);
         }
     }
 
     #[test]
-    fn a_denial_of_a_front_module_is_not_a_missing_role() {
+    fn denial_by_the_front_end_is_not_a_missing_role() {
         let kind = CredentialKind::AccessKey { key: SecretSource::Env("X".to_owned()) };
-        let step = |is_of_front| {
-            let read = Read { status: StatusCode::FORBIDDEN, error_code: None, is_of_front };
+        let step = |is_from_front_end| {
+            let read = ReadAnswer { status: StatusCode::FORBIDDEN, error_code: None, is_from_front_end };
             of_read(&read, &kind).unwrap().0.step
         };
         assert_eq!((step(true), step(false)), (SetupStep::EndpointNetwork, SetupStep::Access));

@@ -1,0 +1,119 @@
+//! What an examination reports: the checks of each endpoint, the broken step and its remediation.
+
+use crate::credential::SetupStep;
+
+/// The findings about one endpoint.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The endpoint's configured name.
+    pub endpoint: String,
+    /// The endpoint's URL.
+    pub url: String,
+    /// The configured name of the endpoint's credential.
+    pub credential: String,
+    /// The checks that passed, in order.
+    pub checks: Vec<Check>,
+    /// The first broken step, if any. Later steps are not examined.
+    pub broken: Option<BrokenStep>,
+}
+
+/// One check and its result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was tried, or the name of a claim.
+    pub what: String,
+    /// The result, or the claim's value.
+    pub result: String,
+    /// The value that the configuration expects, if it expects one.
+    pub expected: Option<String>,
+    /// Whether the result is as expected.
+    pub verdict: Verdict,
+}
+
+/// Whether the result of a check is as expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As expected.
+    Good,
+    /// Nothing is expected; shown for information.
+    Shown,
+    /// Not as expected, but it may work.
+    Odd,
+    /// Not as expected, and it cannot work.
+    Wrong,
+}
+
+impl Check {
+    /// Makes a check that passed.
+    pub(super) fn passed(what: impl Into<String>, result: impl Into<String>) -> Self {
+        Self { what: what.into(), result: result.into(), expected: None, verdict: Verdict::Good }
+    }
+
+    /// Makes a check with a result that may work although it is not as expected.
+    pub(super) fn odd(what: impl Into<String>, result: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Odd, ..Self::passed(what, result) }
+    }
+
+    /// Makes a check of which nothing is expected.
+    pub(super) fn shown(what: impl Into<String>, result: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Shown, ..Self::passed(what, result) }
+    }
+}
+
+/// The first step that does not work, with its remediation.
+#[derive(Clone, Debug)]
+pub struct BrokenStep {
+    /// The step of the set-up.
+    pub step: SetupStep,
+    /// What was tried.
+    pub tried: String,
+    /// The answer or error.
+    pub came_back: String,
+    /// Entra's own description, if Entra refused.
+    pub description: Option<String>,
+    /// Entra's error codes (AADSTS numbers), if Entra refused.
+    pub codes: Vec<u32>,
+    /// The id under which Microsoft's support finds the request.
+    pub correlation_id: Option<String>,
+    /// The id of Entra's answer.
+    pub trace_id: Option<String>,
+    /// What to do, in order.
+    pub remediation: Vec<Remediation>,
+    /// How long a change takes to come into effect, where that is more than a moment.
+    pub delay: Option<&'static str>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remediation {
+    /// What to do, where and as whom. Empty if the command continues the one before.
+    pub note: String,
+    /// The command, with the known ids filled in. Unknown values are placeholders in `<` and `>`.
+    pub command: Option<String>,
+}
+
+impl Remediation {
+    /// Makes a remediation without a command.
+    pub(super) fn note(note: impl Into<String>) -> Self {
+        Self { note: note.into(), command: None }
+    }
+
+    /// Makes a remediation with a command.
+    pub(super) fn command(note: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { note: note.into(), command: Some(command.into()) }
+    }
+}
+
+/// Progress of an examination.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// An endpoint's next check has started.
+    Trying {
+        /// The endpoint's configured name.
+        endpoint: &'a str,
+        /// What is tried.
+        what: &'a str,
+    },
+    /// The examination of an endpoint has ended.
+    Ended(&'a Finding),
+}

@@ -1,0 +1,181 @@
+//! Remediation in Entra: the app registration in its home tenant, the enterprise application and the policies in the endpoint's
+//! tenant.
+
+use super::facts::{Facts, quoted, quoted_path};
+use crate::credential::{Claims, Proof, remedy};
+use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::finding::Remediation;
+
+pub(super) fn app(facts: &Facts<'_>) -> Vec<Remediation> {
+    let client_id = facts.client_id();
+    vec![
+        Remediation::command(
+            "as an administrator of the app's own tenant: make it multi-tenant",
+            make_multi_tenant(client_id),
+        ),
+        Remediation::command(
+            "and make it a confidential client",
+            format!("az ad app update --id {client_id} --is-fallback-public-client false"),
+        ),
+    ]
+}
+
+pub(super) fn app_proof(facts: &Facts<'_>) -> Vec<Remediation> {
+    let client_id = facts.client_id();
+    let Some(Proof::Certificate(certificate)) = facts.app().map(|app| &app.proof) else {
+        return vec![
+            Remediation::command(
+                "in the app's own tenant: list its secrets (`hint` is the beginning of the value) and when they expire",
+                format!(
+                    "az ad app credential list --id {client_id} --query \"[].{{hint: hint, ends: endDateTime}}\" -o table"
+                ),
+            ),
+            Remediation::command(
+                "create another, and put its value, not its id, where the configuration says",
+                format!("az ad app credential reset --id {client_id} --append --query password -o tsv"),
+            ),
+        ];
+    };
+    let path = quoted_path(&certificate.certificate);
+    vec![
+        Remediation::command(
+            "print the thumbprint of the certificate in use",
+            format!("openssl x509 -in {path} -noout -fingerprint -sha1"),
+        ),
+        Remediation::command(
+            "in the app's own tenant: list the thumbprints that it accepts",
+            format!("az ad app credential list --id {client_id} --cert --query \"[].customKeyIdentifier\" -o tsv"),
+        ),
+        // The file may hold the private key too.
+        Remediation::command(
+            "if it is not among them: upload the certificate, without its key",
+            format!(
+                "openssl x509 -in {path} -out certificate-only.pem && az ad app credential reset --id {client_id} --append \
+                 --cert @certificate-only.pem"
+            ),
+        ),
+    ]
+}
+
+pub(super) fn federation(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    let has = |codes: &[u32]| failure.codes.iter().any(|code| codes.contains(code));
+    if has(&[700_236]) {
+        return vec![
+            Remediation::note(
+                "use a managed identity of the app registration's own tenant: no federated credential can help",
+            ),
+            Remediation::command(
+                "signed in to that tenant: create one, and assign it to this host",
+                "az identity create --resource-group <group> --name signalr-gateway",
+            ),
+        ];
+    }
+    if has(&[700_222, 700_226, 700_227, 700_229]) {
+        let action = failure.codes.iter().find_map(|code| remedy(*code)).map_or("", |remedy| remedy.action);
+        return vec![Remediation::command(
+            format!("{action}; its client id, for `assertion.client_id`"),
+            "az identity list --query \"[].{name: name, client_id: clientId, principal_id: principalId}\" -o table",
+        )];
+    }
+    let client_id = facts.client_id();
+    vec![
+        Remediation::command(
+            "in the app's own tenant: list the issuers, subjects and audiences that the app registration trusts; each must match \
+             exactly",
+            format!(
+                "az ad app federated-credential list --id {client_id} --query \"[].{{issuer: issuer, subject: subject, \
+                 audience: audiences[0]}}\" -o table"
+            ),
+        ),
+        Remediation::command(
+            "as its owner: trust the assertion that was presented",
+            create_federated_credential(client_id, facts.assertion),
+        ),
+    ]
+}
+
+pub(super) fn enterprise_application(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    let client_id = facts.client_id();
+    // AADSTS7000112 and 70001: the application is disabled.
+    if failure.codes.iter().any(|code| [7_000_112, 70001].contains(code)) {
+        return vec![
+            Remediation::command("in the endpoint's tenant, as an administrator: enable sign-in", facts.sign_in()),
+            Remediation::command("", format!("az ad sp update --id {client_id} --set accountEnabled=true")),
+            Remediation::note(
+                "if it is enabled there: the app registration itself is disabled, and an administrator of its own tenant must \
+                 enable it",
+            ),
+        ];
+    }
+    vec![
+        Remediation::command(
+            "in the endpoint's tenant, as an administrator: create the enterprise application",
+            facts.sign_in(),
+        ),
+        Remediation::command("", format!("az ad sp create --id {client_id}")),
+        Remediation::command(
+            "if that reports that the app is unknown: in the app's own tenant, allow other tenants to use it",
+            make_multi_tenant(client_id),
+        ),
+        Remediation::note(format!("or correct `{}` or `{}`", facts.path("client_id"), facts.path("tenant"))),
+    ]
+}
+
+pub(super) fn tenant_policy(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    if failure.is_throttled {
+        return vec![Remediation::note(
+            "wait, and find out what else requests tokens with this app or in this tenant without caching them",
+        )];
+    }
+    vec![
+        Remediation::command("in the endpoint's tenant, as an administrator", facts.sign_in()),
+        Remediation::command(
+            "the sign-in log of the enterprise application names the policy",
+            format!(
+                "az rest --url \"https://graph.microsoft.com/beta/auditLogs/signIns?\\$filter=signInEventTypes/any(t:t eq \
+                 'servicePrincipal') and appId eq '{}'&\\$top=1\"",
+                facts.client_id()
+            ),
+        ),
+    ]
+}
+
+pub(super) fn resource_provider() -> Vec<Remediation> {
+    vec![Remediation::command(
+        "in a subscription of the endpoint's tenant: register SignalR",
+        "az provider register --namespace Microsoft.SignalRService --subscription <subscription>",
+    )]
+}
+
+fn create_federated_credential(client_id: &str, assertion: Option<&Claims>) -> String {
+    let claim = |name: &str| {
+        let value = assertion.and_then(|claims| claims.get(name));
+        let value = value.and_then(|value| value.as_array().map_or(Some(value), |values| values.first()));
+        value.and_then(|value| value.as_str()).map_or_else(|| format!("<{name} of the assertion>"), str::to_owned)
+    };
+    let parameters = serde_json::json!({
+        "name": "signalr-gateway",
+        "issuer": claim("iss"),
+        "subject": claim("sub"),
+        "audiences": [claim("aud")],
+    });
+    let parameters = quoted(&parameters.to_string());
+    format!("az ad app federated-credential create --id {client_id} --parameters {parameters}")
+}
+
+fn make_multi_tenant(client_id: &str) -> String {
+    format!("az ad app update --id {client_id} --sign-in-audience AzureADMultipleOrgs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_stay_one_word_of_a_command() {
+        let claims = serde_json::json!({ "iss": "https://i", "sub": "a'; rm -rf ~ #\u{1b}[2J", "aud": ["x", "y"] });
+        let command = create_federated_credential("id", claims.as_object());
+        assert!(command.contains(r"a'\''; rm") && !command.contains('\u{1b}'), "{command}");
+        assert!(command.contains(r#""audiences":["x"]"#), "{command}");
+    }
+}

@@ -1,0 +1,72 @@
+//! What is known when a step is broken, as the parts of commands.
+
+use std::path::Path;
+
+use crate::credential::{AppSettings, Claims, CredentialKind, CredentialSettings};
+use crate::endpoint::EndpointSettings;
+
+/// What is known when a step is broken.
+pub(in crate::diagnosis) struct Facts<'a> {
+    pub(in crate::diagnosis) credential: &'a CredentialSettings,
+    pub(in crate::diagnosis) endpoint: &'a EndpointSettings,
+    /// The claims of the assertion that was presented, if any.
+    pub(in crate::diagnosis) assertion: Option<&'a Claims>,
+    /// The caller's object id in the endpoint's tenant, from the configuration or from the token.
+    pub(in crate::diagnosis) object_id: Option<&'a str>,
+}
+
+impl Facts<'_> {
+    pub(super) fn app(&self) -> Option<&AppSettings> {
+        if let CredentialKind::App(app) = &self.credential.kind { Some(app) } else { None }
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        self.app().map_or("<client id>", |app| &app.client_id)
+    }
+
+    pub(super) fn tenant(&self) -> &str {
+        self.app().map_or("<tenant of the endpoint>", |app| &app.tenant)
+    }
+
+    /// Returns the command that prints a property of the SignalR resource.
+    pub(super) fn resource(&self, property: &str) -> String {
+        let host = &self.endpoint.origin.host;
+        format!("az signalr list --query \"[?hostName=='{host}'].{property}\" -o tsv")
+    }
+
+    /// Returns the full path of a configuration key of this credential or endpoint.
+    pub(super) fn path(&self, key: &str) -> String {
+        match key {
+            "url" => format!("endpoints.{}.url", self.endpoint.name),
+            key => format!("credentials.{}.{key}", self.credential.name),
+        }
+    }
+
+    /// Returns the command that signs in to the endpoint's tenant.
+    pub(super) fn sign_in(&self) -> String {
+        format!("az login --tenant {} --allow-no-subscriptions", self.tenant())
+    }
+}
+
+/// Quotes a word for a POSIX shell.
+pub(super) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Quotes a path for a POSIX shell if it needs quotes.
+pub(super) fn quoted_path(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if path.chars().all(is_plain) { path } else { quoted(&path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_paths_for_a_shell() {
+        assert_eq!(quoted_path("/run/it's here.pem".as_ref()), r"'/run/it'\''s here.pem'");
+        assert_eq!(quoted_path("/run/x.pem".as_ref()), "/run/x.pem");
+    }
+}

@@ -1,0 +1,140 @@
+//! Remediation on this host: the configuration, the proof and the host's identity.
+
+use super::facts::{Facts, quoted_path};
+use crate::credential::{AppSettings, AssertionSettings, CredentialKind, Proof};
+use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::finding::Remediation;
+
+pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    if failure.cause.keys.is_empty() {
+        return vec![Remediation::command(
+            "see the values in force and where each comes from",
+            "signalr-gateway check --config <file>",
+        )];
+    }
+    failure.cause.keys.iter().map(|key| correct(key, facts)).collect()
+}
+
+/// Returns what a key must be and the command that prints the right value.
+fn correct(key: &str, facts: &Facts<'_>) -> Remediation {
+    let path = facts.path(key);
+    let client_id = facts.client_id();
+    match key {
+        "tenant" => Remediation::command(
+            format!(
+                "correct `{path}`, now {}: the tenant of the SignalR resource. Signed in there, this prints it",
+                facts.tenant()
+            ),
+            "az account show --query tenantId -o tsv",
+        ),
+        "cloud" | "authority" => Remediation::command(
+            format!("correct `{path}`: the cloud of both tenants and the resource. Signed in there, this prints it"),
+            "az cloud show --query name -o tsv",
+        ),
+        "client_id" => Remediation::command(
+            format!(
+                "correct `{path}`, now {client_id}: that of the app registration. Signed in to its tenant, this lists them"
+            ),
+            "az ad app list --show-mine --query \"[].{name: displayName, client_id: appId}\" -o table",
+        ),
+        "object_id" => Remediation::command(
+            format!(
+                "correct `{path}`: that of the enterprise application. Signed in to the endpoint's tenant, this prints it"
+            ),
+            format!("az ad sp show --id {client_id} --query id -o tsv"),
+        ),
+        "url" => Remediation::command(
+            format!("correct `{path}`, now {}. Signed in to its tenant, this lists them", facts.endpoint.origin),
+            "az signalr list --query \"[].{name: name, host: hostName}\" -o table",
+        ),
+        "scope" => Remediation::note(format!(
+            "remove `{path}`: https://signalr.azure.com/.default is the default, in every cloud"
+        )),
+        "assertion.audience" => Remediation::note(format!("remove `{path}`: the audience of the cloud is the default")),
+        _ => Remediation::note(format!("correct `{path}`")),
+    }
+}
+
+pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    let mut remediation = match &facts.credential.kind {
+        CredentialKind::App(AppSettings { proof: Proof::Certificate(certificate), .. }) => vec![
+            Remediation::note(
+                "make the certificate and its key readable by the process, and renew the certificate if it has expired",
+            ),
+            Remediation::command(
+                "see its dates",
+                format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
+            ),
+        ],
+        CredentialKind::App(AppSettings { proof: Proof::Federated(source), .. }) => {
+            vec![Remediation::note(assertion(source))]
+        }
+        CredentialKind::AzureCli { tenant, .. } => vec![
+            Remediation::command(
+                "sign in to the endpoint's tenant, as the user that runs the gateway",
+                format!("az login --tenant {tenant}"),
+            ),
+            Remediation::note("the `az` that the gateway finds in PATH must be version 2.54.0 or newer"),
+        ],
+        CredentialKind::TokenFile { path } => vec![Remediation::command(
+            "make sure that the program that writes the file runs and requests a token of this endpoint's tenant",
+            format!("ls -l {}", quoted_path(path)),
+        )],
+        CredentialKind::App(AppSettings { proof: Proof::Secret(_), .. }) | CredentialKind::AccessKey { .. } => {
+            vec![Remediation::note("put the secret where the configuration says, readable by the process")]
+        }
+        CredentialKind::ManagedIdentity { .. } => Vec::new(),
+    };
+    // AADSTS700024 and 500133: the assertion is not valid yet or has expired.
+    let is_clock = failure.codes.iter().any(|code| [700_024, 500_133].contains(code)) || failure.tried == "claim exp";
+    if is_clock || remediation.is_empty() {
+        remediation.push(Remediation::command("set this host's clock and keep it synchronised", "timedatectl status"));
+    }
+    remediation
+}
+
+/// Returns what to do if the assertion of another identity cannot be obtained.
+fn assertion(source: &AssertionSettings) -> &'static str {
+    match source {
+        AssertionSettings::File { .. } => "make sure that the assertion's file exists, is readable and is kept fresh",
+        AssertionSettings::ManagedIdentity { .. } => "make sure that the host returns a token of the identity",
+        AssertionSettings::GithubActions { .. } => {
+            "run the gateway as a step of a job with `permissions: id-token: write`, and stop it with the job: the request token \
+             expires with it"
+        }
+        AssertionSettings::AzurePipelines { .. } => {
+            "run the gateway as a step of the job, pass it the access token (`env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)`), \
+             and allow the pipeline to use the service connection"
+        }
+        AssertionSettings::GcpMetadata { .. } => {
+            "run the gateway on Google Cloud with the service account attached, and allow it to reach metadata.google.internal \
+             without a proxy"
+        }
+        AssertionSettings::OAuth2(_) => {
+            "make the authorization server return a JWT to this client: check `token_url`, `client_id`, `secret`, `scope`, \
+             `audience` and `token` of the assertion"
+        }
+        AssertionSettings::Command(_) => {
+            "run the program by hand as the gateway's user, with only the variables in `environment`, until it prints a JWT and \
+             nothing else"
+        }
+    }
+}
+
+pub(super) fn host_identity(failure: &Failure) -> Vec<Remediation> {
+    if failure.is_unusable_answer {
+        return vec![Remediation::note(
+            "find out what answers in place of the host's identity endpoint (`imds_endpoint`, IDENTITY_ENDPOINT): its answer must \
+             be a JSON object with `access_token`, and `expires_on` or `expires_in`",
+        )];
+    }
+    vec![
+        Remediation::note(
+            "run the gateway on an Azure host that has the identity, and allow it to reach 169.254.169.254 without a proxy",
+        ),
+        Remediation::command(
+            "assign the identity to the host (virtual machine; App Service: az webapp identity assign)",
+            "az vm identity assign --resource-group <group> --name <virtual machine> --identities <resource id of the identity>",
+        ),
+    ]
+}

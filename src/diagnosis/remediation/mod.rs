@@ -1,0 +1,103 @@
+//! The remediation of a broken step: instructions and `az` commands with the configured ids filled in. Runs nothing.
+//!
+//! `host.rs` has the steps on this host, `entra.rs` those in the two tenants, `network.rs` connections; `facts.rs` fills in
+//! commands.
+
+mod entra;
+mod facts;
+mod host;
+mod network;
+
+pub(super) use facts::Facts;
+
+use super::acquisition::Failure;
+use super::finding::{BrokenStep, Remediation};
+use crate::credential::{CredentialKind, SetupStep};
+
+/// Adds the remediation to a failure.
+pub(super) fn of(failure: Failure, facts: &Facts<'_>) -> BrokenStep {
+    let remediation = remediation(&failure, facts);
+    broken_step(failure, remediation)
+}
+
+/// Adds the remediation to the failure of an endpoint whose credential is not configured.
+pub(super) fn without_credential(failure: Failure) -> BrokenStep {
+    broken_step(failure, vec![Remediation::note("name a credential that is configured")])
+}
+
+fn broken_step(failure: Failure, remediation: Vec<Remediation>) -> BrokenStep {
+    BrokenStep {
+        step: failure.cause.step,
+        delay: delay(failure.cause.step),
+        tried: failure.tried,
+        came_back: failure.came_back,
+        description: failure.description,
+        codes: failure.codes,
+        correlation_id: failure.correlation_id,
+        trace_id: failure.trace_id,
+        remediation,
+    }
+}
+
+/// Returns how long a change takes to come into effect. Source: Microsoft's pages on role assignments of SignalR (up to 30
+/// minutes) and on workload identity federation (minutes).
+fn delay(step: SetupStep) -> Option<&'static str> {
+    match step {
+        SetupStep::Access => Some("a new role assignment takes up to 30 minutes to come into effect"),
+        SetupStep::Federation => Some("a new federated credential takes some minutes to come into effect"),
+        SetupStep::EnterpriseApplication => Some("a new enterprise application takes some minutes to come into effect"),
+        SetupStep::AppProof => Some("a new secret or certificate takes a minute or two to come into effect"),
+        SetupStep::Configuration
+        | SetupStep::Proof
+        | SetupStep::HostIdentity
+        | SetupStep::IdentityEndpoint
+        | SetupStep::App
+        | SetupStep::TenantPolicy
+        | SetupStep::ResourceProvider
+        | SetupStep::EndpointNetwork => None,
+    }
+}
+
+fn remediation(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    match failure.cause.step {
+        SetupStep::Configuration => host::configuration(failure, facts),
+        SetupStep::Proof => host::proof(failure, facts),
+        SetupStep::HostIdentity => host::host_identity(failure),
+        SetupStep::IdentityEndpoint => network::identity_endpoint(failure, facts),
+        SetupStep::App => entra::app(facts),
+        SetupStep::AppProof => entra::app_proof(facts),
+        SetupStep::Federation => entra::federation(failure, facts),
+        SetupStep::EnterpriseApplication => entra::enterprise_application(failure, facts),
+        SetupStep::TenantPolicy => entra::tenant_policy(failure, facts),
+        SetupStep::ResourceProvider => entra::resource_provider(),
+        SetupStep::EndpointNetwork => network::endpoint_network(failure, facts),
+        SetupStep::Access => access(facts),
+    }
+}
+
+fn access(facts: &Facts<'_>) -> Vec<Remediation> {
+    if matches!(facts.credential.kind, CredentialKind::AccessKey { .. }) {
+        return vec![
+            Remediation::command(
+                "see whether access keys of the resource are disabled",
+                facts.resource("disableLocalAuth"),
+            ),
+            Remediation::command(
+                "if it prints false: use a key of the resource",
+                format!("az signalr key list --query primaryKey -o tsv --ids $({})", facts.resource("id")),
+            ),
+            Remediation::note("if it prints true: use a credential of another kind"),
+        ];
+    }
+    let principal =
+        if matches!(facts.credential.kind, CredentialKind::AzureCli { .. }) { "User" } else { "ServicePrincipal" };
+    let object_id = facts.object_id.unwrap_or("<object id of the enterprise application>");
+    vec![Remediation::command(
+        "as an owner of the resource, in its tenant: assign the role to the object id in the token",
+        format!(
+            "az role assignment create --assignee-object-id {object_id} --assignee-principal-type {principal} \
+             --role \"SignalR REST API Owner\" --scope $({})",
+            facts.resource("id")
+        ),
+    )]
+}
