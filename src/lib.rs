@@ -9,13 +9,13 @@
 //! # The walk of a request
 //!
 //! 1. [`serve`] accepts the connection (TCP, Unix, TLS) on one of the workers and calls the handler with the peer.
-//! 2. [`proxy`]: `WorkerProxy` takes the head in and opens the request's record (in-flight gauge, start time, request id);
-//!    `handle` lets it be answered and turns an error into an answer marked as the gateway's own. The response body
-//!    carries the books, so duration, gauge and the one log line close when the body ends *or is dropped*.
-//! 3. `plan` is what needs no waiting, one line per step: admit → [`signalr::Operation`] → [`route`] picks. `carry_out` is
-//!    the rest: [`credential`] bearer → forward → headers back.
-//! 4. `forward` writes the caller's headers, as they may pass, straight onto one of the [`endpoint`]'s connections. It
-//!    streams the body and keeps what it sent, so that a refused request (401) can be sent once more.
+//! 2. [`proxy`] opens the request's record (in-flight gauge, start time, request id) and plans the request, one line per
+//!    step: admission → [`signalr::Operation`] → [`route`]. Errors become answers that are marked as the gateway's own. The
+//!    body of the answer carries the record, which is closed when the body ends *or is dropped*.
+//! 3. [`delivery`] carries the plan out: an endpoint of the route, the bearer of its [`credential`], failover and retries; a
+//!    fan-out does so for every endpoint. It answers, or says what was sent.
+//! 4. `delivery::forward` writes the caller's headers that may pass to a connection of the [`endpoint`]. It streams the body
+//!    and keeps what it sent, so that a refused request (401) can be sent again.
 //! 5. [`write_batch`] batches the small writes of a worker, to callers and endpoints, until the end of the scheduler tick.
 //!
 //! # Three lives of a thing

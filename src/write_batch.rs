@@ -1,9 +1,9 @@
 //! Batches one worker's small writes until the end of the scheduler tick.
 //!
-//! One wake-up makes many connections of a worker ready. Writing to each as soon as its request is read wakes the peer once per
-//! write; the peer handles that one message and sleeps again while the worker reads the next. One batch wakes it once for
-//! many messages. With peers on the same host this saves a tenth of the CPU time of a busy worker. The first
-//! [`IMMEDIATE_WRITES`] of a tick are not delayed.
+//! One wake-up makes many connections of a worker ready. Writing to each as soon as its request is read wakes the peer
+//! once per write; the peer handles that one message and sleeps again while the worker reads the next. One batch wakes
+//! it once for many messages. With peers on the same host this saves a tenth of the CPU time of a busy worker. The
+//! first [`IMMEDIATE_WRITES`] of a tick are not delayed.
 //!
 //! Single-threaded: a batch belongs to one worker and needs no locks.
 
@@ -18,10 +18,11 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The largest write that is batched, in bytes. Larger ones are written directly: copying them costs more than it saves.
+/// The largest write that is batched, in bytes. Larger ones are written directly: copying them costs more than it
+/// saves.
 const MAX_BATCHED_WRITE: usize = 8 * 1024;
-/// How many writes of each tick bypass the batch, so that an idle worker adds no latency. Measured at half load: the median
-/// latency falls by 24 us.
+/// How many writes of each tick bypass the batch, so that an idle worker adds no latency. Measured at half load: the
+/// median latency falls by 24 us.
 const IMMEDIATE_WRITES: u32 = 4;
 /// The size of a full batch, in bytes. Chosen: about sixty ordinary requests and answers.
 const MAX_BATCH: usize = 128 * 1024;
@@ -122,8 +123,8 @@ impl Inner {
 
 /// A connection whose small writes are batched.
 ///
-/// A batched write reports success at once, like a write into the kernel's buffer. If it fails later, the next call on the
-/// connection returns the error.
+/// A batched write reports success at once, like a write into the kernel's buffer. If it fails later, the next call on
+/// the connection returns the error.
 pub struct Batched<S> {
     shared: Rc<Shared<S>>,
     batch: WriteBatch,

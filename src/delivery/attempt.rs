@@ -1,5 +1,5 @@
-//! One attempt at one endpoint: its permit, its token, the request, and the request once more with another token if the first
-//! was refused.
+//! One attempt at one endpoint: its permit, its token, the request, and the request once more with another token if the
+//! first was refused.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,8 @@ impl Answered {
     }
 }
 
-/// Sends a request to one endpoint, and once more with another token if the first was refused (401). A refused request was not
-/// processed, so it cannot take effect twice. `others` is the number of endpoints that may be tried afterwards.
+/// Sends a request to one endpoint, and once more with another token if the first was refused (401). A refused request
+/// was not processed, so it cannot take effect twice. `others` is the number of endpoints that may be tried afterwards.
 pub(super) async fn attempt(
     worker: &WorkerDelivery,
     upstream: &Upstream,
@@ -79,7 +79,8 @@ async fn endpoint_permit(
     queued.permit.map(Some).ok_or(DeliveryError::Overload { retry_after: Queued::RETRY_AFTER })
 }
 
-/// Replaces the token that was refused and sends the request with the new one. The refusal is the answer if there is no other token.
+/// Replaces the token that was refused and sends the request with the new one. The refusal is the answer if there is no
+/// other token.
 async fn send_with_another_token(
     worker: &WorkerDelivery,
     upstream: &Upstream,
@@ -107,8 +108,8 @@ async fn send_with_another_token(
     }
 }
 
-/// Sends a request to one endpoint with the current token. An outcome without an answer is boxed: it is rare, and would enlarge every
-/// request's future.
+/// Sends a request to one endpoint with the current token. An outcome without an answer is boxed: it is rare, and would
+/// enlarge every request's future.
 async fn send_once(
     worker: &WorkerDelivery,
     upstream: &Upstream,
@@ -141,7 +142,8 @@ async fn send_once(
     Ok(Answered { response, bearer, ended })
 }
 
-/// Waits until an endpoint has a bearer. With `others` to try afterwards, it waits for a share of the request's time only.
+/// Waits until an endpoint has a bearer. With `others` to try afterwards, it waits for a share of the request's time
+/// only.
 async fn wait_for_bearer(
     worker: &WorkerDelivery,
     endpoint: &Endpoint,
@@ -166,7 +168,8 @@ async fn wait_for_bearer(
     }
 }
 
-/// Checks that a request can be sent with this bearer: its head is small enough, its body complete and its deadline not passed.
+/// Checks that a request can be sent with this bearer: its head is small enough, its body complete and its deadline not
+/// passed.
 fn check_sendable(
     worker: &WorkerDelivery,
     call: &PlannedCall<'_>,

@@ -66,7 +66,8 @@ impl CallState {
         self.waited.get()
     }
 
-    /// Sets the time that the gateway spent waiting for others, after waits that overlapped: each of them was added in full.
+    /// Sets the time that the gateway spent waiting for others, after waits that overlapped: each of them was added in
+    /// full.
     pub(super) fn set_waited(&self, time: Duration) {
         self.waited.set(time);
     }

@@ -1,14 +1,15 @@
 //! Which endpoints of a route are tried, and in which order. Does not decide when to try the next.
 
 use super::upstream::Upstream;
+use super::worker::WorkerDelivery;
 use crate::endpoint::{CallClass, EndpointRole, Permit};
 use crate::route::{Choice, Order, WhenUnavailable};
 use crate::signalr::{FanOutKind, Operation};
 
-/// Iterates over the endpoints of a route whose circuits are closed. Operations that any single endpoint can answer try primaries
-/// before secondaries, like the Management SDK.
+/// Iterates over the endpoints of a route whose circuits are closed. Operations that any single endpoint can answer try
+/// primaries before secondaries, like the Management SDK.
 pub(super) struct Candidates<'a> {
-    upstreams: &'a [Upstream],
+    worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
     order: Order<'a>,
     /// The role that endpoints must have; any if `None`.
@@ -18,10 +19,10 @@ pub(super) struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(upstreams: &'a [Upstream], choice: &'a Choice<'a>, operation: Operation) -> Self {
+    pub(super) fn new(worker: &'a WorkerDelivery, choice: &'a Choice<'a>, operation: Operation) -> Self {
         let role = (operation.fan_out_kind() == FanOutKind::SingleEndpoint).then_some(EndpointRole::Primary);
         let class = CallClass::new(operation.class().index());
-        Self { upstreams, choice, order: choice.order(), role, class, has_tried: false }
+        Self { worker, choice, order: choice.order(), role, class, has_tried: false }
     }
 
     /// Returns an upper bound of the number of endpoints that follow.
@@ -30,9 +31,9 @@ impl<'a> Candidates<'a> {
     }
 
     fn next_closed(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
-        let (upstreams, role, class) = (self.upstreams, self.role, self.class);
+        let (worker, role, class) = (self.worker, self.role, self.class);
         self.order.by_ref().find_map(|index| {
-            let upstream = upstreams.get(index)?;
+            let upstream = worker.upstreams.get(index)?;
             let endpoint = upstream.endpoint();
             if role.is_some_and(|role| role != endpoint.settings().role) {
                 return None;
@@ -59,7 +60,7 @@ impl<'a> Iterator for Candidates<'a> {
         }
         // All circuits are open, and the route is configured to send anyway.
         self.order = self.choice.order();
-        let upstream = self.upstreams.get(self.order.next()?)?;
+        let upstream = self.worker.upstreams.get(self.order.next()?)?;
         Some((upstream, upstream.endpoint().health().enter_anyway(self.class)))
     }
 }

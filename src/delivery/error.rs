@@ -1,7 +1,7 @@
-//! Why a planned call has no answer: the error's kind, its status and what the caller reads.
+//! Why a planned call has no answer: the error's kind, its status and the text for the caller.
 //!
-//! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The causes
-//! are for the log.
+//! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The
+//! causes are for the log.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub enum DeliveryError {
     #[error("the continuation token names an endpoint that the route does not have")]
     UnknownContinuation,
     /// The idempotency key belongs to another call.
-    #[error("the Idempotency-Key stands for another call; take a new key for each call")]
+    #[error("the Idempotency-Key was used for another call; use a new key for each call")]
     KeyReused,
     /// The caller was too slow.
     #[error("the request body did not arrive in time; send it without pauses")]
@@ -27,13 +27,15 @@ pub enum DeliveryError {
     #[error("the request body broke off")]
     BodyBroken,
     /// The body is too large.
-    #[error("the request body is larger than {limit} bytes, which is the most the gateway takes; send less at once")]
+    #[error("the request body is larger than {limit} bytes, the limit of the gateway; send less at once")]
     BodyTooLarge {
         /// The largest body that is accepted, in bytes.
         limit: u64,
     },
     /// The head is too large.
-    #[error("the request's headers have {size} bytes or more; with the token that is added, {limit} are the most")]
+    #[error(
+        "the request's headers have {size} bytes or more; the limit is {limit} bytes, including the token that is added"
+    )]
     HeadersTooLarge {
         /// The size of the head, in bytes.
         size: usize,
@@ -47,24 +49,24 @@ pub enum DeliveryError {
         .0.as_ref().map_or(Actor::Nobody, |unavailable| unavailable.who_acts)
     )]
     TokenUnavailable(#[source] Option<TokenUnavailable>),
-    /// No endpoint could be reached, or none took the request.
+    /// No endpoint could be reached, or none accepted the request.
     #[error(
-        "no SignalR endpoint of the route could be reached or took the call; nothing was processed, so it is safe to try again"
+        "no SignalR endpoint of the route could be reached or accepted the call; nothing was processed, so it is safe to try again"
     )]
     EndpointUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The circuit of every endpoint of the route is open, and the route is configured to fail then.
     #[error(
-        "every SignalR endpoint of the route is out of service or has asked for a pause; nothing was sent, so it is safe to \
-         try again"
+        "every SignalR endpoint of the route has failed too often or asked for a pause; nothing was sent, so it is safe to try \
+         again"
     )]
     CircuitsOpen {
         /// When the first of them is tried again.
         retry_after: Duration,
     },
     /// A concurrency limit is reached, or there is no memory for the body.
-    #[error("the gateway has as many calls in work as it may; nothing was sent, so it is safe to try again")]
+    #[error("the gateway has reached its limit of calls in progress; nothing was sent, so it is safe to try again")]
     Overload {
-        /// When it is worth trying again.
+        /// When the caller may try again.
         retry_after: Duration,
     },
     /// This host lacks what a connection needs.
@@ -83,8 +85,8 @@ pub enum DeliveryError {
     AnswerUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Of several endpoints, some could not be reached, and the answers of the others do not settle the call.
     #[error(
-        "some SignalR endpoints could not be reached, and the others do not have what the call is about; try again to learn \
-         whether those have it"
+        "some SignalR endpoints could not be reached, and the others do not have what the call names; try again to learn whether \
+         those have it"
     )]
     SomeUnreached,
     /// The body of an answer that the gateway reads itself broke off or was too long.
@@ -186,7 +188,7 @@ impl DeliveryError {
         }
     }
 
-    /// Returns when it is worth trying again, where that is known.
+    /// Returns when the caller may try again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TokenUnavailable(Some(unavailable)) => Some(unavailable.retry_after),

@@ -23,10 +23,12 @@ use crate::endpoint::CallClass;
 use crate::route::{Choice, Route, WhenUnavailable};
 use crate::signalr::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
 
-/// How long the other legs may go on after the first success, where one suffices. Most end in time, and their connections are reused.
+/// How long the other legs may go on after the first success, where one suffices. Most end in time, and their
+/// connections are reused.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
-/// Sends a call to every endpoint of a route at the same time and merges the answers. Returns the endpoint whose answer it is, too.
+/// Sends a call to every endpoint of a route at the same time and merges the answers. Returns the endpoint whose answer
+/// it is, too.
 pub(super) async fn fan_out<'a>(
     worker: &'a WorkerDelivery,
     choice: Choice<'_>,
@@ -125,7 +127,8 @@ fn keyed_call(
     call.map_err(|KeyReused| DeliveryError::KeyReused)
 }
 
-/// Whether endpoints are tried despite their open circuits: all circuits are open, and the route is configured to send anyway.
+/// Whether endpoints are tried despite their open circuits: all circuits are open, and the route is configured to send
+/// anyway.
 fn sends_anyway(route: &Route, upstreams: &[&Upstream], class: CallClass) -> bool {
     let is_in = |upstream: &&Upstream| upstream.endpoint().health().is_in(class);
     route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(is_in)
@@ -153,8 +156,8 @@ fn accepted_earlier(status: StatusCode) -> Response<Answer> {
     response
 }
 
-/// Runs legs at the same time and returns their outcomes in order. Where the first success suffices, legs that have not ended shortly
-/// after it are cancelled: an endpoint that hangs must not delay the answer of another.
+/// Runs legs at the same time and returns their outcomes in order. Where the first success suffices, legs that have not
+/// ended shortly after it are cancelled: an endpoint that hangs must not delay the answer of another.
 async fn gather<L: Future<Output = AttemptOutcome>>(
     legs: impl ExactSizeIterator<Item = L>,
     first_success_suffices: bool,

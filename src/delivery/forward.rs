@@ -95,7 +95,8 @@ impl Failure {
         (AttemptOutcome::failed(sent, fault, err), Some(reason))
     }
 
-    /// Returns what was sent, who is at fault, the error and its metric label, as if the caller's body had been complete.
+    /// Returns what was sent, who is at fault, the error and its metric label, as if the caller's body had been
+    /// complete.
     fn judge(self, operation: Operation, time: &AttemptTime) -> (Sent, Fault, DeliveryError, UpstreamErrorReason) {
         use UpstreamErrorReason::{
             ConnectTimeout, Local, Protocol, RequestTimeout, ResetAfterSend, ResetBeforeSend, TryTimeout,
@@ -160,8 +161,8 @@ impl From<SendError> for Failure {
 
 /// Sends a call to an endpoint and waits for the head of its answer, as long as `time` allows.
 ///
-/// A pooled connection may turn out to be closed, or the endpoint may refuse more requests on it. Then nothing was processed, and
-/// one fresh connection is tried.
+/// A pooled connection may turn out to be closed, or the endpoint may refuse more requests on it. Then nothing was
+/// processed, and one fresh connection is tried.
 pub(super) async fn send(
     pool: &Pool<RequestBody>,
     call: &PlannedCall<'_>,

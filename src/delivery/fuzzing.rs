@@ -25,13 +25,13 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Forwards header lines in both directions. Checks that hop-by-hop headers and the caller's credentials do not pass, that there is one
-/// host and one bearer, and that everything else passes unchanged.
+/// Forwards header lines in both directions. Checks that hop-by-hop headers and the caller's credentials do not pass,
+/// that there is one host and one bearer, and that everything else passes unchanged.
 pub(crate) fn headers(data: &[u8]) {
     let Ok(bearer) = Bearer::new("bearer-of-the-endpoint") else { return };
     let mut parts = Request::new(()).into_parts().0;
     parts.headers = data.split(|byte| *byte == b'\n').filter_map(line).collect();
-    let came = parts.headers.clone();
+    let received = parts.headers.clone();
     let own_id = HeaderValue::from_static("made");
     let head = CallHead::new(parts, || own_id.clone(), None);
     let host = HeaderValue::from_static("east.example");
@@ -48,15 +48,18 @@ pub(crate) fn headers(data: &[u8]) {
     assert!(!sent.contains_key("content-length") && !sent.contains_key("expect"), "the caller's framing leaves");
     for (name, value) in &sent {
         let is_ours = *name == HOST || *name == AUTHORIZATION || name.as_str() == "x-request-id";
-        assert!(is_ours || came.get_all(name).iter().any(|sent| sent == value), "{name}: {value:?} comes from nowhere");
+        assert!(
+            is_ours || received.get_all(name).iter().any(|sent| sent == value),
+            "{name}: {value:?} was not received"
+        );
     }
 
-    let mut answered = came.clone();
+    let mut answered = received.clone();
     to_downstream(&mut answered, &own_id, "https://east.example", || Some("http://gateway.example".to_owned()));
     check_hop_by_hop(&answered);
     assert!(!answered.contains_key("signalr-gateway-error"), "an endpoint marks its answer as the gateway's");
     assert_eq!(answered.get_all("x-request-id").iter().collect::<Vec<_>>(), [&own_id]);
-    if let Some(named) = came.get(CONNECTION).and_then(|named| named.to_str().ok()) {
+    if let Some(named) = received.get(CONNECTION).and_then(|named| named.to_str().ok()) {
         let relied_on = ["host", "content-length", "content-type", "x-request-id"];
         for name in named.split(',').map(str::trim).filter_map(|name| name.parse::<HeaderName>().ok()) {
             assert!(
@@ -82,10 +85,11 @@ pub(crate) fn idempotency_store(key: &str) {
         call("inside", key, b"a").is_ok_and(|again| Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&elsewhere, &again))
     );
     assert_eq!(call("inside", key, b"c").err(), Some(KeyReused));
-    assert!(call("inside", &format!("{key} "), b"c").is_ok(), "two keys are taken for one");
+    assert!(call("inside", &format!("{key} "), b"c").is_ok(), "two keys are treated as one");
 }
 
-/// Parses the `Retry-After` of an endpoint. Checks that seconds are returned as written, and dates as the time until then.
+/// Parses the `Retry-After` of an endpoint. Checks that seconds are returned as written, and dates as the time until
+/// then.
 pub(crate) fn retry_after(data: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(data) else { return };
     let pause = outcome::retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]));
@@ -97,7 +101,7 @@ pub(crate) fn retry_after(data: &[u8]) {
         assert_eq!(pause, Some(Duration::from_secs(seconds)));
     } else if let Some(pause) = pause {
         assert!(digits.is_none(), "{pause:?} of a number that does not fit");
-        assert!(SystemTime::now().checked_add(pause).is_some(), "{pause:?} goes beyond all dates");
+        assert!(SystemTime::now().checked_add(pause).is_some(), "{pause:?} is beyond all dates");
     }
 }
 

@@ -41,8 +41,8 @@ pub struct CallHead {
 }
 
 impl CallHead {
-    /// Takes in a head. The request id is the caller's if it is valid; otherwise `make_id` makes one. `client` is the caller's
-    /// address, if it is forwarded to endpoints.
+    /// Takes in a head. The request id is the caller's if it is valid; otherwise `make_id` makes one. `client` is the
+    /// caller's address, if it is forwarded to endpoints.
     pub fn new(head: Parts, make_id: impl FnOnce() -> HeaderValue, client: Option<HeaderValue>) -> Self {
         let Parts { method, uri, headers, .. } = head;
         let summary = HeaderSummary::of(&headers);
@@ -105,8 +105,8 @@ impl CallHead {
         authority.or_else(|| self.headers.get(HOST)?.to_str().ok())
     }
 
-    /// Calls `line` with each header that goes to an endpoint: the endpoint's host and bearer, the caller's headers that may
-    /// pass, and the gateway's own. Headers that frame the body are not among them.
+    /// Calls `line` with each header that goes to an endpoint: the endpoint's host and bearer, the caller's headers
+    /// that may pass, and the gateway's own. Headers that frame the body are not among them.
     pub fn write_upstream(&self, host: &HeaderValue, bearer: &Bearer, line: &mut EachLine<'_>) {
         let Self { headers, summary, .. } = self;
         line(&HOST_LINE, host);

@@ -1,5 +1,5 @@
-//! Header rules in both directions, pure: headers of one connection stay on it, and the caller's credentials are not forwarded.
-//! Everything else passes unchanged.
+//! Header rules in both directions, pure: headers of one connection stay on it, and the caller's credentials are not
+//! forwarded. Everything else passes unchanged.
 
 use http::HeaderValue;
 use http::header::{
@@ -35,9 +35,9 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a request header is not forwarded. The gateway's own server answers `expect`; the endpoint header and the idempotency
-/// key are for the gateway. A header that names another method or path could make an endpoint, or something before it, do other
-/// than what was admitted.
+/// Whether a request header is not forwarded. The gateway's own server answers `expect`; the endpoint header and the
+/// idempotency key are for the gateway. A header that names another method or path could make an endpoint, or something
+/// before it, do other than what was admitted.
 pub(super) fn is_withheld_upstream(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || *name == ENDPOINT_HEADER
@@ -57,7 +57,8 @@ pub(super) fn is_withheld_upstream(name: &HeaderName) -> bool {
 /// The most headers that `Connection` may name. Each of them is compared with every header; real callers name a few.
 pub const MAX_CONNECTION_NAMES: usize = 32;
 
-/// What one pass over a request's headers finds. Every further pass, and every lookup by name, costs about as much again.
+/// What one pass over a request's headers finds. Every further pass, and every lookup by name, costs about as much
+/// again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeaderSummary {
     /// The size of the header lines on the wire, in bytes.
@@ -104,8 +105,8 @@ impl HeaderSummary {
     }
 }
 
-/// Whether an answer's header is not forwarded: it is about the connection, is meant for the endpoint's own host, or marks the
-/// gateway's own answers.
+/// Whether an answer's header is not forwarded: it is about the connection, is meant for the endpoint's own host, or
+/// marks the gateway's own answers.
 fn is_withheld_downstream(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || *name == ERROR_HEADER
@@ -127,8 +128,8 @@ pub(super) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     named.filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID].contains(name)).collect()
 }
 
-/// Prepares an endpoint's headers for the caller. Links to the endpoint are rewritten to the origin that `gateway` returns: the
-/// one by which the caller reached the gateway. `gateway` is called only if there is such a link.
+/// Prepares an endpoint's headers for the caller. Links to the endpoint are rewritten to the origin that `gateway`
+/// returns: the one by which the caller reached the gateway. `gateway` is called only if there is such a link.
 pub fn to_downstream(
     headers: &mut HeaderMap,
     request_id: &HeaderValue,

@@ -1,11 +1,13 @@
-//! Remembers calls that carry an `Idempotency-Key` and the endpoints that accepted them, so that a repeated call goes only to the
-//! others. Knows no operations.
+//! Remembers calls that carry an `Idempotency-Key` and the endpoints that accepted them, so that a repeated call goes
+//! only to the others. Knows no operations.
 //!
-//! All workers share the store, since a call may be repeated on another connection or from another host of the same service. Only
-//! calls with a key use it, so a mutex suffices. Number and age of the keys bound its memory; [`Calls`] says which keys are evicted.
+//! All workers share the store, since a call may be repeated on another connection or from another host of the same
+//! service. Only calls with a key use it, so a mutex suffices. Number and age of the keys bound its memory; [`Calls`]
+//! says which keys are evicted.
 //!
-//! Source: draft-ietf-httpapi-idempotency-key-header-06. The draft has a server refuse a repeated call while the first is in progress
-//! (409). The gateway lets it wait instead: most likely the caller timed out and would have to repeat the call once more.
+//! Source: draft-ietf-httpapi-idempotency-key-header-06. The draft has a server refuse a repeated call while the first
+//! is in progress (409). The gateway lets it wait instead: most likely the caller timed out and would have to repeat
+//! the call once more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -25,7 +27,8 @@ pub struct IdempotencySettings {
     pub keys: usize,
 }
 
-/// A key and the listener that it was sent to: another listener has its own keys. The network says whose share of the store it takes.
+/// A key and the listener that it was sent to: another listener has its own keys. The network says whose share of the
+/// store it takes.
 #[derive(Clone, Copy, Debug)]
 pub struct CallKey<'a> {
     /// The listener's configured name.
@@ -53,9 +56,9 @@ pub struct IdempotencyStore(Mutex<Calls>);
 
 /// Keys, numbered in the order in which they arrived.
 ///
-/// When the store is full, the network with the most keys loses its oldest one. So each network is guaranteed an equal share of the
-/// store and may use what others leave. A key whose call is in progress is never evicted: the call could be sent twice. Such keys may
-/// exceed the limit for a while; there are no more of them than calls in progress.
+/// When the store is full, the network with the most keys loses its oldest one. So each network is guaranteed an equal
+/// share of the store and may use what others leave. A key whose call is in progress is never evicted: the call could
+/// be sent twice. Such keys may exceed the limit for a while; there are no more of them than calls in progress.
 #[derive(Default)]
 struct Calls {
     by_name: HashMap<Arc<Name>, Remembered>,
@@ -139,7 +142,8 @@ impl Accepted {
 }
 
 impl IdempotencyStore {
-    /// Returns the call of a key, which is remembered from then on. The call is in progress until the last returned `Arc` is dropped.
+    /// Returns the call of a key, which is remembered from then on. The call is in progress until the last returned
+    /// `Arc` is dropped.
     pub(super) fn call(
         &self,
         key: CallKey<'_>,

@@ -1,9 +1,9 @@
 //! The connections of a group, listed page by page over one endpoint or several.
 //!
-//! A page's `nextLink` is absolute and points to the endpoint. The gateway rewrites it to its own origin, and its continuation token
-//! then names the endpoint of the next page. A list stays on the endpoint where it began; over several endpoints it continues with
-//! the next one when a page is the last of the one before. Pages are requested without a content coding because they are edited.
-//! `top` counts down from page to page.
+//! A page's `nextLink` is absolute and points to the endpoint. The gateway rewrites it to its own origin, and its
+//! continuation token then names the endpoint of the next page. A list stays on the endpoint where it began; over
+//! several endpoints it continues with the next one when a page is the last of the one before. Pages are requested
+//! without a content coding because they are edited. `top` counts down from page to page.
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};

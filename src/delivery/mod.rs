@@ -1,8 +1,8 @@
-//! Delivers planned calls: carries a call to the endpoints of its route and returns the answer, or a typed failure that says
-//! what was sent.
+//! Delivers planned calls to the endpoints of their route. Returns the answer, or a typed failure that says what was
+//! sent.
 //!
-//! Reading order: [`deliver`] → `fan_out` and `list` → `single` → `attempt` → `forward`. Knows no listener and no admission; of
-//! [`crate::serve`] it knows the type of the caller's body alone.
+//! Reading order: [`deliver`], `fan_out` and `list`, `single`, `attempt`, `forward`. Knows no listener and no
+//! admission. From [`crate::serve`] it imports only the type of the caller's body and the name of a header.
 
 mod attempt;
 mod body;
@@ -24,6 +24,7 @@ mod single;
 mod upstream;
 mod worker;
 
+use futures_util::future::Either;
 use http::Response;
 
 pub use body::{Answer, BodyMemory, RequestBody};
@@ -40,29 +41,30 @@ pub use worker::{DeliveryParts, WorkerDelivery};
 use crate::route::{Choice, DeliveryMode};
 use crate::signalr::FanOutKind;
 
-/// Delivers a call. Returns the endpoint that answered, too. `key` is the call's idempotency key; `gateway` returns the origin
-/// under which the caller reached the gateway.
+/// Delivers a call. Resolves to the answer and the endpoint that sent it. `key` is the call's idempotency key;
+/// `gateway` returns the origin by which the caller reached the gateway.
 ///
 /// # Errors
 /// [`DeliveryError`] says what was sent and who is at fault.
 ///
 /// # Cancel safety
 /// The call may have been sent.
-pub async fn deliver<'a>(
+pub fn deliver<'a>(
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
-    key: Option<CallKey<'_>>,
-    call: &PlannedCall<'_>,
+    key: Option<CallKey<'a>>,
+    call: &'a PlannedCall<'a>,
     gateway: impl FnOnce() -> Option<String>,
-) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
-    // Fan-outs and lists are rare, so they are boxed: locals held across an await enlarge every request's future.
+) -> impl Future<Output = Result<(&'a Upstream, Response<Answer>), DeliveryError>> {
+    // Not an async fn, which would store the arguments twice. Fan-outs and lists are rare, so they are boxed: what an
+    // await holds enlarges every request's future.
     match (choice.delivery_mode(), call.operation.fan_out_kind()) {
-        (_, FanOutKind::List) => Box::pin(list::list(worker, choice, call, gateway())).await,
+        (_, FanOutKind::List) => Either::Left(Either::Left(Box::pin(list::list(worker, choice, call, gateway())))),
         (DeliveryMode::All(policy), FanOutKind::Deliver | FanOutKind::FirstSuccess) => {
-            Box::pin(fan_out::fan_out(worker, *choice, policy, key, call)).await
+            Either::Left(Either::Right(Box::pin(fan_out::fan_out(worker, *choice, policy, key, call))))
         }
         (DeliveryMode::All(_), FanOutKind::SingleEndpoint) | (DeliveryMode::One, _) => {
-            single::deliver(worker, choice, call).await
+            Either::Right(single::deliver(worker, choice, call))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The outcome of one attempt at an endpoint: what was sent, who was at fault, and the answer or error.
 //!
-//! Retries, failover, the endpoint's health, the retry budget, metrics and the merge of a fan-out derive from it, each by an
-//! exhaustive match, and from nothing else.
+//! Retries, failover, the endpoint's health, the retry budget, metrics and the merge of a fan-out derive from it, each
+//! by an exhaustive match, and from nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -96,8 +96,8 @@ impl Ending {
 }
 
 impl AttemptOutcome {
-    /// Returns the outcome of an attempt that the endpoint answered. `waits_for_caller` says whether it still waited for the
-    /// caller's body.
+    /// Returns the outcome of an attempt that the endpoint answered. `waits_for_caller` says whether it still waited
+    /// for the caller's body.
     pub(super) fn answered(
         operation: Operation,
         response: Response<Answer>,
@@ -148,8 +148,8 @@ impl AttemptOutcome {
         self.result.as_ref().ok().and_then(|response| retry_after(response.headers()))
     }
 
-    /// Whether a retry with this outcome replaces an earlier one: its endpoint received at least as much. A body that failed was
-    /// not whole in any attempt.
+    /// Whether a retry with this outcome replaces an earlier one: its endpoint received at least as much. A body that
+    /// failed was not whole in any attempt.
     pub(super) fn replaces(&self, earlier: Ending) -> bool {
         let is_body_incomplete =
             matches!(self.result, Err(DeliveryError::BodyBroken | DeliveryError::BodyTooLarge { .. }));

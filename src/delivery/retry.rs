@@ -81,15 +81,15 @@ pub(super) fn decide(operation: Operation, ending: Ending, messages: MessageRetr
     }
 }
 
-/// Returns the pause before retry `number`, from 1: exponential backoff with full jitter, which spreads calls that failed at the same
-/// time.
+/// Returns the pause before retry `number`, from 1: exponential backoff with full jitter, which spreads calls that
+/// failed at the same time.
 pub(super) fn backoff(number: u32) -> Duration {
     let most = FIRST_BACKOFF.saturating_mul(1 << number.saturating_sub(1).min(16)).min(MAX_BACKOFF);
     most.mul_f32(fastrand::f32())
 }
 
-/// One worker's retry budget for one endpoint: each request deposits a share of a retry, each retry withdraws one. It bounds the load
-/// that retries add when an endpoint is down to that share.
+/// One worker's retry budget for one endpoint: each request deposits a share of a retry, each retry withdraws one. It
+/// bounds the load that retries add when an endpoint is down to that share.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
     balance: Cell<f32>,

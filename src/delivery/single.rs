@@ -18,13 +18,14 @@ use crate::metrics::RetryOutcome;
 use crate::route::Choice;
 use crate::signalr::Operation;
 
-/// Returns the answer of one of a route's endpoints, and that endpoint. Tries the next endpoint at once while nothing was processed.
+/// Returns the answer of one of a route's endpoints, and that endpoint. Tries the next endpoint at once while nothing
+/// was processed.
 pub(super) async fn deliver<'a>(
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
     call: &PlannedCall<'_>,
 ) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
-    let mut candidates = Candidates::new(&worker.upstreams, choice, call.operation);
+    let mut candidates = Candidates::new(worker, choice, call.operation);
     let Some(mut candidate) = candidates.next() else { return Err(circuits_open(worker, choice, call.operation)) };
     loop {
         let (upstream, permit) = candidate;
@@ -78,8 +79,8 @@ fn decide(worker: &WorkerDelivery, operation: Operation, ending: Ending) -> Retr
     retry::decide(operation, ending, worker.settings.retry.messages)
 }
 
-/// Retries at one endpoint after a pause, within the number of attempts, the endpoint's budget and the request's deadline. Callers
-/// box it: it is rare, and locals held across an await enlarge every request's future.
+/// Retries at one endpoint after a pause, within the number of attempts, the endpoint's budget and the request's
+/// deadline. Callers box it: it is rare, and locals held across an await enlarge every request's future.
 ///
 /// Returns the outcome of the last attempt, or of an earlier one of which the endpoint may have received more.
 async fn retry_at(
@@ -128,7 +129,8 @@ async fn retry_at(
     }
 }
 
-/// Returns the pause before the next attempt, or why there is none: the metric label, or `None` if the attempts are used up.
+/// Returns the pause before the next attempt, or why there is none: the metric label, or `None` if the attempts are
+/// used up.
 fn pause(
     worker: &WorkerDelivery,
     upstream: &Upstream,

@@ -1,5 +1,5 @@
-//! How many calls may be in progress at once, at a listener or at an endpoint. Calls beyond the limit wait in a short queue
-//! and fail when it is full or the wait is too long.
+//! How many calls may be in progress at once, at a listener or at an endpoint. Calls beyond the limit wait in a short
+//! queue and fail when it is full or the wait is too long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! How many calls per second a route takes, and how many from one network of callers.
 //!
-//! All workers share a rate. It is one number that is replaced atomically (GCRA, by the `governor` crate): no lock, no task,
-//! no timer.
+//! All workers share a rate. It is one number that is replaced atomically (GCRA, by the `governor` crate): no lock, no
+//! task, no timer.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -15,8 +15,8 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{NotUntil, Quota, RateLimiter};
 use ipnet::IpNet;
 
-/// The number of hash slots for the rates of networks. It bounds memory however many networks send; networks that collide
-/// share one rate. With a hundred busy networks, one in 160 collides.
+/// The number of hash slots for the rates of networks. It bounds memory however many networks send; networks that
+/// collide share one rate. With a hundred busy networks, one in 160 collides.
 const SLOTS: usize = 16_384;
 
 /// The rate at which calls may pass.

@@ -37,8 +37,8 @@ struct Entry {
 }
 
 impl DeadlineTimer {
-    /// Drives a future until it ends or the deadline passes. Returns `None` for a deadline that passed, up to about 10 ms
-    /// late. `extend` may then return a later deadline, which replaces the first.
+    /// Drives a future until it ends or the deadline passes. Returns `None` for a deadline that passed, up to about 10
+    /// ms late. `extend` may then return a later deadline, which replaces the first.
     ///
     /// # Cancel safety
     /// That of the future.

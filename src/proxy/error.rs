@@ -1,7 +1,7 @@
-//! Every error that the gateway answers itself: its kind, its status and what the caller reads.
+//! Every error that the gateway answers itself: its kind, its status and the text for the caller.
 //!
-//! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The causes
-//! are for the log.
+//! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The
+//! causes are for the log.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub enum ProxyError {
     #[error("{0}")]
     Malformed(&'static str),
     /// The body has a transfer coding that is not known.
-    #[error("the body has a transfer coding other than chunked, which the gateway does not take; send it without")]
+    #[error("the body has a transfer coding other than chunked, which the gateway does not support; send it without")]
     UnknownCoding,
     /// `Host` is not allowed.
     #[error(
@@ -48,14 +48,14 @@ pub enum ProxyError {
     /// Not a SignalR REST path.
     #[error("the path is not one of the Azure SignalR REST API, such as /api/hubs/chat/:send")]
     UnknownPath,
-    /// The path does not take the method.
+    /// The path does not support the method.
     #[error("this path takes {allowed}")]
     MethodNotAllowed {
-        /// The methods it takes.
+        /// The supported methods.
         allowed: &'static str,
     },
     /// No route matches the call.
-    #[error("no route of the gateway takes this call; have the operator add one")]
+    #[error("no route of the gateway matches this call; have the operator add one")]
     NoRoute,
     /// The caller named an endpoint that it may not select.
     #[error(
@@ -70,14 +70,14 @@ pub enum ProxyError {
         header: HeaderName,
     },
     /// The head has too many header lines.
-    #[error("the request has more than {limit} header lines, which is the most the gateway takes")]
+    #[error("the request has more than {limit} header lines, the limit of the gateway; send fewer")]
     TooManyHeaders {
         /// The most header lines that are accepted.
         limit: usize,
     },
     /// There are more calls than the rate allows.
     #[error(
-        "there are more calls of {of} than its rate allows; nothing was sent. Try again later, or have the operator raise it"
+        "there are more calls of {of} than its rate allows; nothing was sent. Try again later, or have the operator raise the rate"
     )]
     RateLimited {
         /// What the rate belongs to.
@@ -97,7 +97,8 @@ impl ProxyError {
     /// A fault of the gateway.
     pub const INTERNAL: Self = Self::Delivery(DeliveryError::Internal);
 
-    /// Returns the error of a head that was refused before it was parsed. `limit` is the most bytes that a head may have.
+    /// Returns the error of a head that was refused before it was parsed. `limit` is the most bytes that a head may
+    /// have.
     #[cold]
     pub(super) fn refused(refusal: Refusal, limit: usize) -> Self {
         match refusal {
@@ -166,7 +167,7 @@ impl ProxyError {
         }
     }
 
-    /// Returns when it is worth trying again, where that is known.
+    /// Returns when the caller may try again, where that is known.
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } => Some(*retry_after),

@@ -6,7 +6,8 @@ use super::error::ProxyError;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The longest key. The draft (draft-ietf-httpapi-idempotency-key-header-06) recommends UUIDs, which have 36 characters.
+/// The longest key. The draft (draft-ietf-httpapi-idempotency-key-header-06) recommends UUIDs, which have 36
+/// characters.
 const MAX_LENGTH: usize = 255;
 
 /// Returns the key of a request, if it has one.

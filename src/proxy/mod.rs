@@ -1,7 +1,7 @@
-//! Takes requests in: the record of each, admission, the plan, headers in both directions, and the answers of errors.
+//! Accepts requests: opens the record of each, admits it, plans it, and answers errors.
 //!
-//! One [`Snapshot`] is a configuration in force, shared by all workers. Each worker has a `Proxy` of it, with connection
-//! pools and counts of its own. Reading order: [`WorkerProxy`] → `pipeline` → [`crate::delivery`].
+//! One [`Snapshot`] is a configuration in force, shared by all workers. Each worker has a `Proxy` of it, with
+//! connection pools and counts of its own. Reading order: [`WorkerProxy`] → `pipeline` → [`crate::delivery`].
 
 mod admission;
 mod error;

@@ -55,7 +55,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Creates a worker's part of a snapshot. Endpoints that are the same as in `before` keep their connections and retry budgets.
+    /// Creates a worker's part of a snapshot. Endpoints that are the same as in `before` keep their connections and
+    /// retry budgets.
     pub(super) fn new(
         snapshot: Arc<Snapshot>,
         metrics: &Metrics,
@@ -96,13 +97,15 @@ impl Proxy {
         &self.snapshot
     }
 
-    /// Removes what only this configuration shows in the metrics. Returns the counts of its requests that are still in flight.
+    /// Removes what only this configuration shows in the metrics. Returns the counts of its requests that are still in
+    /// flight.
     pub(super) fn retire(&self) -> (Weak<WorkerMetrics>, Vec<ConnectionGauge>) {
         self.delivery.retire();
         (Rc::downgrade(&self.metrics), self.delivery.connection_gauges())
     }
 
-    /// Opens the record of a request and answers it. Boxed: each idle connection would otherwise reserve memory for the future.
+    /// Opens the record of a request and answers it. Boxed: each idle connection would otherwise reserve memory for the
+    /// future.
     pub(super) fn take_in(
         self: Rc<Self>,
         peer: &Rc<Peer>,
@@ -275,8 +278,8 @@ fn refuse(err: &ProxyError, mut record: Box<RequestRecord>, body: RequestBody) -
     response.map(|text| ResponseBody::whole(text, record))
 }
 
-/// Returns the origin by which the caller reached the gateway, for links in answers. A caller on a Unix socket may send no host; links
-/// then name `localhost`.
+/// Returns the origin by which the caller reached the gateway, for links in answers. A caller on a Unix socket may send
+/// no host; links then name `localhost`.
 fn gateway_origin(peer: &Peer, head: &CallHead) -> String {
     let host = head.host().filter(|host| is_valid_host(host)).unwrap_or("localhost");
     format!("{}://{host}", if peer.is_tls { "https" } else { "http" })

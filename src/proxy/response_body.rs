@@ -13,7 +13,8 @@ use super::record::RequestRecord;
 use crate::delivery::{Answer, RequestBody};
 use crate::endpoint::{BrokenOff, Download};
 
-/// An answer's body on its way to the caller. It carries the request's record, which is finished when the body ends or is dropped.
+/// An answer's body on its way to the caller. It carries the request's record, which is finished when the body ends or
+/// is dropped.
 #[derive(Debug)]
 pub struct ResponseBody {
     content: Content,
@@ -59,7 +60,8 @@ impl ResponseBody {
         Self { content, record: Some(record) }
     }
 
-    /// Returns an endpoint's body, which may take `time`. The rest of `request_body` is read and dropped once the answer has ended.
+    /// Returns an endpoint's body, which may take `time`. The rest of `request_body` is read and dropped once the
+    /// answer has ended.
     pub(super) fn streamed(
         answer: Answer,
         time: Duration,

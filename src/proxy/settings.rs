@@ -15,8 +15,8 @@ use crate::signalr::OperationSet;
 pub struct AdmissionSettings {
     /// The listener's configured name.
     pub listener: String,
-    /// Allowed values of `Host`, in lower case, without port; `*.example.com` matches every name below. IP addresses and `localhost` are
-    /// always allowed: DNS rebinding cannot produce them.
+    /// Allowed values of `Host`, in lower case, without port; `*.example.com` matches every name below. IP addresses
+    /// and `localhost` are always allowed: DNS rebinding cannot produce them.
     pub allowed_hosts: Vec<String>,
     /// The allowed operations.
     pub operations: OperationSet,
@@ -35,7 +35,8 @@ pub struct AdmissionSettings {
 pub struct ProxySettings {
     /// The largest request body, in bytes. The service's own limit is 1 MiB.
     pub max_body_bytes: u64,
-    /// The memory for request bodies that are kept so that they can be sent again, in bytes. The first 16 KiB of each are not counted.
+    /// The memory for request bodies that are kept so that they can be sent again, in bytes. The first 16 KiB of each
+    /// are not counted.
     pub body_memory: u64,
     /// How long a request may take until the head of its answer. The answer's body may take as long again.
     pub request_timeout: Duration,

@@ -25,8 +25,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Returns a configuration. The routes refer to endpoints and listeners by their indexes here. Remembered calls, and limits that did
-    /// not change, are taken over from `before`. Has no other effect.
+    /// Returns a configuration. The routes refer to endpoints and listeners by their indexes here. Remembered calls,
+    /// and limits that did not change, are taken over from `before`. Has no other effect.
     pub fn new(
         settings: ProxySettings,
         listeners: Vec<(ListenerId, AdmissionSettings)>,

@@ -37,7 +37,8 @@ struct Retired {
 }
 
 impl WorkerProxy {
-    /// Creates the handler of one worker. It follows the configuration in `latest`. Writes to endpoints go through `write_batch`.
+    /// Creates the handler of one worker. It follows the configuration in `latest`. Writes to endpoints go through
+    /// `write_batch`.
     pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, write_batch: &WriteBatch) -> Self {
         let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, write_batch, None)));
         let mut flush_requests = metrics.register_worker();
@@ -64,8 +65,8 @@ impl Configurations {
         if Arc::ptr_eq(&latest, current.snapshot()) { current } else { self.adopt(Arc::clone(&latest), &current) }
     }
 
-    /// Returns this worker's part of the configuration for calls of a listener: the one in force, or the last one that had the listener
-    /// while connections of a closed listener end. Never applies the rules of another listener.
+    /// Returns this worker's part of the configuration for calls of a listener: the one in force, or the last one that
+    /// had the listener while connections of a closed listener end. Never applies the rules of another listener.
     fn of(&self, listener: ListenerId) -> Rc<Proxy> {
         let current = self.current();
         if current.snapshot().index_of(listener).is_some() { current } else { self.former(listener).unwrap_or(current) }
@@ -91,8 +92,8 @@ impl Configurations {
         next
     }
 
-    /// Flushes the counts of the configuration in force and of the replaced ones. A worker without requests since a reload adopts the new
-    /// configuration here.
+    /// Flushes the counts of the configuration in force and of the replaced ones. A worker without requests since a
+    /// reload adopts the new configuration here.
     fn flush(&self) {
         self.current().flush();
         self.retired.borrow_mut().retain(Retired::flush);
@@ -122,7 +123,8 @@ impl Handler for WorkerProxy {
         self.0.of(peer.listener).take_in(peer, request)
     }
 
-    /// Adopts the configuration that has the listener, so that it is known even if the listener closes before its first call.
+    /// Adopts the configuration that has the listener, so that it is known even if the listener closes before its first
+    /// call.
     fn listeners_changed(&self) {
         self.0.current();
     }

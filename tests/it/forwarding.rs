@@ -367,6 +367,8 @@ async fn caller_sees_that_an_answer_broke_off() {
     assert!(broken.is_err(), "{broken:?}");
     harness.broadcast().await.assert_status(202);
     assert_eq!(harness.arrivals("east").len(), 2, "a message whose answer broke off was sent again");
+    let broken = harness.metrics().await.sum("upstream_errors_total", &[("endpoint", "east"), ("reason", "body")]);
+    assert!((broken - 1.0).abs() < 0.5, "{broken}");
 }
 
 #[tokio::test]

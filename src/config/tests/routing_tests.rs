@@ -137,7 +137,7 @@ tests.0.endpoints: `chat goes east`: expected endpoints `east`, got route `chat`
   hint: correct the routes, or what the test expects
 tests.1.route: `POST /api/hubs/chats/:send`: expected route `chat`, got route `inside` to `east`, `west` (gateway.toml:52)
   hint: `chat` does not take it: hub is `chats`, not `chat`
-tests.2.route: `GET /api/hubs/nobody/users/u`: expected route `shared`, got 404 `no_route`: no route of the gateway takes this call; have the operator add one (gateway.toml:56)
+tests.2.route: `GET /api/hubs/nobody/users/u`: expected route `shared`, got 404 `no_route`: no route of the gateway matches this call; have the operator add one (gateway.toml:56)
   hint: `shared` does not take it: hub is `nobody`, not `shared`
 tests.3.refused: `POST /api/hubs/chat/:send`: expected to be refused as `no_route`, got route `chat` to `west`, `east` (gateway.toml:59)
   hint: correct the routes, or what the test expects

@@ -1,16 +1,17 @@
 //! The memory budget of request bodies that are kept so that they can be sent again. All workers share it.
 //!
-//! The first [`FREE`] bytes of each body are not counted: most bodies are smaller, and cores then share nothing. When the budget
-//! is used up, a body is still forwarded, but no longer kept.
+//! The first [`FREE`] bytes of each body are not counted: most bodies are smaller, and cores then share nothing. When
+//! the budget is used up, a body is still forwarded, but no longer kept.
 
 use std::rc::Rc;
 
 use prometheus::{IntCounter, IntGauge};
 
-/// The part of each body that is not counted, in bytes. Chosen: most messages have a few KiB, and a call's head and state take
-/// as much.
+/// The part of each body that is not counted, in bytes. Chosen: most messages have a few KiB, and a call's head and
+/// state take as much.
 pub(super) const FREE: u64 = 16 * 1024;
-/// The granularity of the budget beyond that, in bytes. Chosen: 16 steps for the largest body, and about one read per step.
+/// The granularity of the budget beyond that, in bytes. Chosen: 16 steps for the largest body, and about one read per
+/// step.
 const STEP: u64 = 64 * 1024;
 
 /// The memory budget of all bodies.

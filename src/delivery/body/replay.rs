@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-/// Pieces below this size are copied into one buffer. A piece keeps the whole read buffer that it is part of, so a body sent in
-/// single bytes would otherwise take many times its size.
+/// Pieces below this size are copied into one buffer. A piece keeps the whole read buffer that it is part of, so a body
+/// sent in single bytes would otherwise take many times its size.
 const SMALL: usize = 8 * 1024;
 
 /// The pieces of a body that were read, and the position of the current reader.

@@ -1,7 +1,7 @@
 //! A caller's body on its way upstream. Does not decide when it is sent again.
 //!
-//! A body that failed stays failed for every reader. It never looks empty or complete, so no endpoint mistakes a part of a message
-//! for the whole.
+//! A body that failed stays failed for every reader. It never looks empty or complete, so no endpoint mistakes a part
+//! of a message for the whole.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -31,11 +31,11 @@ const MAX_PIECE: u64 = 80 * 1024;
 /// How often a body that waits for memory tries again.
 const MEMORY_POLL: Duration = Duration::from_millis(10);
 
-/// A caller's body on its way upstream. It enforces the size limit and keeps what was sent, so that a refused request can be sent
-/// again, as far as the memory budget of all bodies allows.
+/// A caller's body on its way upstream. It enforces the size limit and keeps what was sent, so that a refused request
+/// can be sent again, as far as the memory budget of all bodies allows.
 ///
-/// Clones share the body. Only the latest one returned by [`RequestBody::rewound`] can be read: an endpoint that refused early may
-/// still be reading an earlier one.
+/// Clones share the body. Only the latest one returned by [`RequestBody::rewound`] can be read: an endpoint that
+/// refused early may still be reading an earlier one.
 #[derive(Clone)]
 pub struct RequestBody {
     source: Source,
@@ -155,8 +155,8 @@ impl RequestBody {
         Self { source: Source::Empty, attempt: 0 }
     }
 
-    /// Returns the body from its first byte, for the next attempt. Earlier ones return an error from then on, and so does this one
-    /// if the body has failed.
+    /// Returns the body from its first byte, for the next attempt. Earlier ones return an error from then on, and so
+    /// does this one if the body has failed.
     pub(in crate::delivery) fn rewound(&self) -> Self {
         let Source::Streamed(stream) = &self.source else { return self.clone() };
         let attempt = {
@@ -173,8 +173,8 @@ impl RequestBody {
         Self { source: Source::Streamed(Rc::clone(stream)), attempt }
     }
 
-    /// Reads the body to its end and returns one that any number of attempts may read at the same time. Waits at most `patience` for
-    /// the memory that it takes.
+    /// Reads the body to its end and returns one that any number of attempts may read at the same time. Waits at most
+    /// `patience` for the memory that it takes.
     ///
     /// # Errors
     /// [`BodyFailure`] says why it cannot be sent whole.
@@ -267,8 +267,9 @@ impl RequestBody {
         }
     }
 
-    /// Reads the rest of the body for a while and drops it. Closing at once would reset the connection, and the caller, still writing,
-    /// would never see the answer. Attempts that still read the body get an error: the dropped bytes would be missing there.
+    /// Reads the rest of the body for a while and drops it. Closing at once would reset the connection, and the caller,
+    /// still writing, would never see the answer. Attempts that still read the body get an error: the dropped bytes
+    /// would be missing there.
     pub fn discard(self) {
         let Source::Streamed(stream) = self.source else { return };
         {
