@@ -2,10 +2,7 @@
 //! where each value came from.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use figment::providers::Serialized;
@@ -15,14 +12,13 @@ use toml_edit::{Array, ArrayOfTables, ImDocument, Item, Table, TableLike};
 
 use super::file::ConfigFile;
 use super::problem::{ConfigError, Origin, Problem};
+use crate::files::{self, FileError, MAX_FILE_BYTES};
 use crate::redact;
 
 /// The prefix of configuration variables.
 pub const PREFIX: &str = "SIGNALR_GATEWAY_";
 /// Variables with the prefix that are not keys of the file.
 const NOT_KEYS: [&str; 1] = ["SIGNALR_GATEWAY_CONFIG"];
-/// The most that is read of the file. Chosen: the most routes there may be, written out at length, are a quarter of it.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Where a configuration is read from.
 #[derive(Clone, Debug, Default)]
@@ -62,52 +58,33 @@ impl Sources {
         })
     }
 
-    /// Reads the file, if there is one, for the first time. It may be a pipe, which is waited for.
+    /// Reads the file for the first time, if there is one. Waits for the writer if it is a pipe.
     ///
     /// # Errors
     /// [`ConfigError`] when it cannot be read.
     pub fn read(&self) -> Result<Option<String>, ConfigError> {
-        self.read_by(OpenOptions::new().read(true), true)
+        let Some(path) = &self.file else { return Ok(None) };
+        let text = files::read_blocking_or_pipe(path).map_err(|err| unreadable(path, err))?;
+        Ok(Some(text.text.expose().to_owned()))
     }
 
-    /// Reads the file again. Only a regular file can say something new, and opening anything else could wait for ever.
+    /// Reads the file again. Only a regular file can have new content, and opening anything else could block forever.
     ///
     /// # Errors
     /// [`ConfigError`] when it cannot be read.
     pub fn read_again(&self) -> Result<Option<String>, ConfigError> {
-        let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-        self.read_by(OpenOptions::new().read(true).custom_flags(nonblocking), false)
-    }
-
-    fn read_by(&self, open: &OpenOptions, may_be_pipe: bool) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
-        let shown = path.display();
-        let problem = |fact: String, fix: &str| {
-            ConfigError::one(Problem { key: String::new(), fact, origin: None, fix: fix.to_owned() })
-        };
-        let path_fix = "give the path of a TOML file with --config";
-        let unreadable =
-            |err: io::Error| problem(format!("the configuration file {shown} cannot be read: {err}"), path_fix);
-        let file = open.open(path).map_err(unreadable)?;
-        let kind = file.metadata().map_err(unreadable)?.file_type();
-        if kind.is_dir() {
-            return Err(problem(format!("{shown} is a folder, must be the configuration file"), path_fix));
-        }
-        if !kind.is_file() && !may_be_pipe {
-            let fact =
-                format!("the configuration {shown} is not a regular file, so it was read once and cannot be reloaded");
-            return Err(problem(fact, "put it into a file, or restart the gateway"));
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(problem(format!("{shown} is larger than {MAX_FILE_BYTES} bytes"), path_fix));
-        }
-        match String::from_utf8(bytes) {
-            // Some editors put a byte order mark first.
-            Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
-            Err(_) => Err(problem(format!("{shown} is not UTF-8 text"), path_fix)),
-        }
+        let text = files::read_blocking(path).map_err(|err| match err {
+            FileError::NotAFile { kind, .. } if kind != "a folder" => {
+                let shown = path.display();
+                let fact = format!(
+                    "the configuration {shown} is not a regular file but {kind}, which was read once and cannot be reloaded"
+                );
+                file_problem(fact, "put it into a regular file, or restart the gateway")
+            }
+            err => unreadable(path, err),
+        })?;
+        Ok(Some(text.text.expose().to_owned()))
     }
 
     /// Merges the sources; `text` is what the file says.
@@ -185,6 +162,32 @@ fn scalar(value: &toml_edit::Value) -> Value {
         toml_edit::Value::Array(array) => Value::from(array.iter().map(scalar).collect::<Vec<_>>()),
         toml_edit::Value::InlineTable(table) => Value::from(dict(table)),
     }
+}
+
+/// Returns the problem of a configuration file that cannot be read.
+fn unreadable(path: &Path, err: FileError) -> ConfigError {
+    let shown = path.display();
+    let fix = "give the path of a TOML file with --config";
+    match err {
+        FileError::Unreadable { source, .. } => {
+            file_problem(format!("the configuration file {shown} cannot be read: {source}"), fix)
+        }
+        FileError::NotAFile { kind, .. } => {
+            file_problem(format!("{shown} is {kind}, must be the configuration file"), fix)
+        }
+        FileError::TooLarge { .. } => file_problem(format!("{shown} is larger than {MAX_FILE_BYTES} bytes"), fix),
+        FileError::NotText { .. } => file_problem(format!("{shown} is not UTF-8 text"), fix),
+        FileError::Utf16 { .. } => file_problem(
+            format!("{shown} is UTF-16, must be UTF-8"),
+            "save it as UTF-8 in your editor, or with `iconv`",
+        ),
+        err @ FileError::Hangs { .. } => file_problem(err.to_string(), fix),
+    }
+}
+
+/// Returns a problem of the file as a whole. The fact names the file.
+fn file_problem(fact: String, fix: &str) -> ConfigError {
+    ConfigError::one(Problem { key: String::new(), fact, origin: None, fix: fix.to_owned() })
 }
 
 fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigError {

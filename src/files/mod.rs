@@ -11,7 +11,7 @@ mod remark;
 mod secret;
 mod stamp;
 
-pub use read::{FileError, MAX_FILE_BYTES, TextFile, exists, read, read_in_time};
+pub use read::{FileError, MAX_FILE_BYTES, TextFile, exists, read, read_blocking, read_blocking_or_pipe, read_in_time};
 pub use remark::{Remark, remarks_on_secret};
 pub use secret::Secret;
 pub use stamp::{Stamp, stamps};

@@ -103,7 +103,7 @@ pub async fn read(path: &Path) -> Result<TextFile, FileError> {
     let file = path.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
         let _slot = slot;
-        read_now(&file)
+        read_blocking(&file)
     });
     match tokio::time::timeout(TIME, reading).await {
         Ok(Ok(outcome)) => outcome,
@@ -118,7 +118,7 @@ pub async fn read(path: &Path) -> Result<TextFile, FileError> {
 /// As [`read`].
 pub fn read_in_time(path: &Path) -> Result<TextFile, FileError> {
     let file = path.to_owned();
-    in_time(move || read_now(&file)).unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
+    in_time(move || read_blocking(&file)).unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
 }
 
 /// Looks whether a file is there, may be read and has something in it.
@@ -161,25 +161,53 @@ impl Drop for Slot {
     }
 }
 
+/// Reads a regular file on the calling thread, for as long as its file system takes.
+///
+/// # Errors
+/// As [`read`], without a limit of time.
+pub fn read_blocking(path: &Path) -> Result<TextFile, FileError> {
+    let (file, metadata) = open(path)?;
+    read_to_end(path, file, metadata)
+}
+
+/// As [`read_blocking`], but reads a pipe as well, and waits for its writer.
+///
+/// # Errors
+/// As [`read`], without a limit of time.
+pub fn read_blocking_or_pipe(path: &Path) -> Result<TextFile, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(FileError::NotAFile { path: path.to_owned(), kind: kind_of(&metadata) });
+    }
+    read_to_end(path, file, metadata)
+}
+
 fn open(path: &Path) -> Result<(File, Metadata), FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
     // Opening a FIFO waits for a writer otherwise.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_file() {
+        return Ok((file, metadata));
+    }
+    Err(FileError::NotAFile { path: path.to_owned(), kind: kind_of(&metadata) })
+}
+
+/// Returns what a path leads to that is not a regular file.
+fn kind_of(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
-    let kind = match () {
-        () if kind.is_file() => return Ok((file, metadata)),
+    match () {
         () if kind.is_dir() => "a folder",
         () if kind.is_fifo() => "a pipe",
         () if kind.is_char_device() || kind.is_block_device() => "a device",
-        () => "no file",
-    };
-    Err(FileError::NotAFile { path: path.to_owned(), kind })
+        () => "a special file",
+    }
 }
 
-fn read_now(path: &Path) -> Result<TextFile, FileError> {
-    let (file, metadata) = open(path)?;
+fn read_to_end(path: &Path, file: File, metadata: Metadata) -> Result<TextFile, FileError> {
     // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
     let expected = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(MAX_FILE_BYTES) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected));

@@ -46,9 +46,14 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
     let mut refused = 1.0;
     let folder = || std::fs::create_dir(&files.config).unwrap();
     let large = || std::fs::write(&files.config, vec![b'#'; 2 << 20]).unwrap();
-    let binary = || std::fs::write(&files.config, b"\xff\xfe[\x00").unwrap();
-    let kinds: [(&str, &dyn Fn()); 3] =
-        [("is a folder", &folder), ("is larger than", &large), ("is not UTF-8 text", &binary)];
+    let binary = || std::fs::write(&files.config, b"\xff[\x00").unwrap();
+    let utf16 = || std::fs::write(&files.config, b"\xff\xfe[\x00").unwrap();
+    let kinds: [(&str, &dyn Fn()); 4] = [
+        ("is a folder", &folder),
+        ("is larger than", &large),
+        ("is not UTF-8 text", &binary),
+        ("is UTF-16, must be UTF-8", &utf16),
+    ];
     for (expected, make) in kinds {
         make();
         process.hang_up().await;
