@@ -7,9 +7,10 @@ use clap::Args;
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::doctor::block_on;
-use super::{ConfigOptions, Outcome, eprint, print, usage};
-use crate::config::{ConfigError, Loaded, Problem};
+use super::options::ConfigOptions;
+use super::output::{Outcome, eprint, print, problem_to_json, problems_to_json, usage};
+use super::runtime::block_on;
+use crate::config::Loaded;
 use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
@@ -53,8 +54,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 })
             })
             .collect();
-        let warnings: Vec<_> = loaded.warnings.iter().map(problem).chain(remarks.iter().map(finding)).collect();
-        let found: Vec<_> = problems.iter().map(finding).collect();
+        let warnings: Vec<_> =
+            loaded.warnings.iter().map(problem_to_json).chain(remarks.iter().map(finding_to_json)).collect();
+        let found: Vec<_> = problems.iter().map(finding_to_json).collect();
         let (hash, ok) = (&loaded.settings.hash, problems.is_empty());
         print(format_args!(
             "{:#}",
@@ -73,13 +75,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         print(format_args!("{}", table(&loaded, problems.is_empty())))?;
     }
     Ok(if problems.is_empty() { Outcome::Good } else { Outcome::ProblemFound })
-}
-
-/// Prints what is wrong with a configuration for programs, and ends as a wrong configuration does.
-pub(super) fn problems_to_json(err: &ConfigError) -> anyhow::Result<Outcome> {
-    let problems: Vec<_> = err.problems.iter().map(problem).collect();
-    print(format_args!("{:#}", json!({ "ok": false, "problems": problems })))?;
-    Err(usage(anyhow::anyhow!("the configuration has {} problems", problems.len())))
 }
 
 /// What is wrong with the files that credentials are read from. `run` starts all the same and reads them again when they
@@ -128,16 +123,7 @@ fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
     })?
 }
 
-fn problem(problem: &Problem) -> serde_json::Value {
-    json!({
-        "key": problem.key,
-        "fact": problem.fact,
-        "origin": problem.origin.as_ref().map(ToString::to_string),
-        "hint": problem.fix,
-    })
-}
-
-fn finding(Finding { key, fact }: &Finding) -> serde_json::Value {
+fn finding_to_json(Finding { key, fact }: &Finding) -> serde_json::Value {
     json!({ "key": key, "fact": fact, "origin": null, "hint": null })
 }
 

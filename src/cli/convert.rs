@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::{Outcome, eprint, print, usage};
+use super::output::{Outcome, eprint, print, usage};
 use crate::config::from_connection_strings;
 use crate::credential::Secret;
 

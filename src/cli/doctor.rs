@@ -7,8 +7,9 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::check::problems_to_json;
-use super::{ConfigOptions, Outcome, eprint, print, usage};
+use super::options::ConfigOptions;
+use super::output::{Outcome, eprint, print, problems_to_json, usage};
+use super::runtime::block_on;
 use crate::diagnosis::{self, BrokenStep, Check, Finding, Progress, Verdict};
 use crate::metrics::Metrics;
 
@@ -59,15 +60,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         print(format_args!("{}", text.join("\n").trim_end()))?;
     }
     Ok(if all_passed { Outcome::Good } else { Outcome::ProblemFound })
-}
-
-/// Runs a future on a new runtime and does not wait for blocking calls afterwards: a resolver or file system that hangs must not
-/// keep the process alive.
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    let runtime = super::run::control_runtime()?;
-    let outcome = runtime.block_on(future);
-    runtime.shutdown_background();
-    Ok(outcome)
 }
 
 pub(super) fn no_such_endpoint(wanted: &str) -> anyhow::Error {

@@ -8,10 +8,11 @@ use clap::Args;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
-use super::{ConfigOptions, Outcome, print, usage};
+use super::options::ConfigOptions;
+use super::output::{Outcome, print, usage};
 use crate::delivery::MessageRetry;
 use crate::endpoint::EndpointName;
-use crate::gateway::{Decision, Destination, Rehearsal, Rehearsed, Settings};
+use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings};
 use crate::route::{HashKey, Pick};
 use crate::signalr::{Operation, Policy};
 
@@ -46,7 +47,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let settings = options.config.load()?.settings;
-    let mut call = Rehearsed::new(&options.method, &options.url, &options.headers).map_err(usage)?;
+    let mut call = DryRunCall::new(&options.method, &options.url, &options.headers).map_err(usage)?;
     call.client = options.client;
     let names: Vec<&str> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
     if let Some(wanted) = &options.listener {
@@ -54,7 +55,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             usage(anyhow!("there is no listener `{wanted}`; the configuration has {}", names.join(", ")))
         })?;
     }
-    let decision = Rehearsal::new(&settings).map_err(usage)?.decide(&call);
+    let decision = DryRun::new(&settings).map_err(usage)?.decide(&call);
     let listener = names.get(call.listener).copied().unwrap_or_default();
     let explanation = Explanation { settings: &settings, listener, decision: &decision };
     if options.json {

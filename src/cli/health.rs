@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::Args;
 
-use super::Outcome;
+use super::output::Outcome;
 
 /// How long connecting, and the answer, may take.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand. Data goes to stdout, everything else to stderr.
 //!
-//! Exit codes: 0 good, 1 a problem was found, 2 wrong usage or configuration.
+//! Exit codes: 0 success, 1 a problem was found, 2 wrong usage or configuration.
 
 mod check;
 mod convert;
@@ -9,22 +9,22 @@ mod explain;
 mod health;
 mod logging;
 mod memory;
+mod options;
+mod output;
 mod reload;
 mod run;
+mod runtime;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod token;
-mod written;
+mod write_file;
 
-use std::fmt;
-use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{ConfigError, Loaded, Sources};
+use crate::config::ConfigError;
+use output::{Outcome, Usage, eprint, print};
 
 /// A reverse proxy that lets internal services call Azure SignalR in any tenant without handling auth.
 #[derive(Debug, Parser)]
@@ -42,7 +42,7 @@ enum Command {
     Check(check::Options),
     /// Say where a call would go, or why it would be refused. Sends nothing.
     Explain(explain::Options),
-    /// Examine each endpoint's cross-tenant set-up, name the first broken step and what mends it. Changes nothing.
+    /// Examine each endpoint's cross-tenant set-up, name the first broken step and how to fix it. Changes nothing.
     Doctor(doctor::Options),
     /// Obtain a token by an endpoint's credential and show each leg and claim.
     Token(token::Options),
@@ -58,63 +58,6 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-}
-
-/// Where the configuration comes from.
-#[derive(Clone, Debug, Args)]
-struct ConfigOptions {
-    /// The configuration file (TOML).
-    #[arg(long, short, value_name = "FILE", env = "SIGNALR_GATEWAY_CONFIG")]
-    config: Option<PathBuf>,
-    /// Set one key over file and environment, such as `limits.max_body=2MiB`. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    overrides: Vec<(String, String)>,
-}
-
-impl ConfigOptions {
-    fn load(&self) -> Result<Loaded, ConfigError> {
-        crate::config::load(&self.sources())
-    }
-
-    /// Loads it, and returns what the file said, too.
-    fn load_with_text(&self) -> Result<(Option<String>, Loaded), ConfigError> {
-        let sources = self.sources();
-        let text = sources.read()?;
-        Ok((text.clone(), crate::config::load_read(&sources, text)?))
-    }
-
-    fn sources(&self) -> Sources {
-        Sources::of_process(self.config.clone(), self.overrides.clone())
-    }
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// What a command found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Good,
-    ProblemFound,
-}
-
-/// Marks an error as wrong usage or configuration: exit code 2.
-#[derive(Debug)]
-struct Usage(anyhow::Error);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
-/// Turns an error into one of usage or configuration.
-fn usage(err: impl Into<anyhow::Error>) -> anyhow::Error {
-    Usage(err.into()).into()
 }
 
 /// Parses the command line and runs the command.
@@ -158,10 +101,10 @@ impl Command {
     }
 }
 
-/// Prints what clap says of the command line: help in full, an error in one line with what to do.
+/// Prints what clap reports: help in full, an error in one line with what to do.
 fn usage_error(err: &clap::Error) -> ExitCode {
     if !err.use_stderr() {
-        let _nobody_reads = err.print();
+        let _reader_gone = err.print();
         return ExitCode::SUCCESS;
     }
     if err.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -172,19 +115,19 @@ fn usage_error(err: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Makes one line of clap's paragraphs, and names the help that is nearest to the mistake.
+/// Joins clap's paragraphs into one line, and names the help of the command that was called.
 fn in_one_line(text: &str) -> String {
-    let (said, usage) = text.split_once("\n\nUsage: ").unwrap_or((text, ""));
+    let (message, usage) = text.split_once("\n\nUsage: ").unwrap_or((text, ""));
     let lines =
-        said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+        message.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let mut line = String::new();
-    for said in lines {
+    for part in lines {
         let ends_in_colon = line.ends_with(':');
         let separator = if ends_in_colon { " " } else { "; " };
         if !line.is_empty() {
             line.push_str(separator);
         }
-        line.push_str(said);
+        line.push_str(part);
     }
     let is_name = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
     let command: Vec<&str> =
@@ -193,28 +136,12 @@ fn in_one_line(text: &str) -> String {
     format!("{line}; see `{command} --help`")
 }
 
-/// Writes data to stdout. A reader that went away (`| head`) is no error.
-fn print(text: fmt::Arguments<'_>) -> anyhow::Result<Outcome> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => Err(err).context("cannot write to stdout"),
-        Ok(()) | Err(_) => Ok(Outcome::Good),
-    }
-}
-
-/// Writes a message to stderr, unless nobody reads it. There is nobody to tell if that fails.
-fn eprint(text: fmt::Arguments<'_>) {
-    let text = text.to_string();
-    logging::within(logging::LAST_LINES, move || {
-        let _nowhere_to_say_so = writeln!(std::io::stderr().lock(), "{text}");
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_command_line_is_told_in_one_line_with_what_to_do() {
+    fn reports_a_wrong_command_line_in_one_line_with_what_to_do() {
         for (arguments, expected) in [
             (
                 vec!["run", "--confg", "x"],
@@ -238,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_definition_of_the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 }

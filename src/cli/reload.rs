@@ -8,9 +8,9 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::ConfigOptions;
+use super::options::ConfigOptions;
 use crate::config::load_read;
-use crate::gateway::{Reload, aside};
+use crate::gateway::{Reload, run_detached};
 
 /// How often the file is read. It is small, and reading it sees every way of replacing it: in place, by rename, by the
 /// symbolic links of a Kubernetes volume.
@@ -36,7 +36,8 @@ async fn keep_watching(
             () = tokio::time::sleep(INTERVAL) => false,
         };
         let (options, before) = (options.clone(), seen.clone());
-        let look = aside("reading the configuration", move || look(&options, before.as_ref(), is_asked_for), || {});
+        let look =
+            run_detached("reading the configuration", move || look(&options, before.as_ref(), is_asked_for), || {});
         let reload = match look.await {
             Ok(None) => continue,
             Ok(Some((text, reload))) => {

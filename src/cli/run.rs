@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{ConfigOptions, Outcome, logging, reload, usage, written};
+use super::options::ConfigOptions;
+use super::output::{Outcome, usage};
+use super::runtime::control_runtime;
+use super::{logging, reload, write_file};
 use crate::gateway::{Addresses, Gateway, GatewayError, Reload, Settings};
 
 #[derive(Debug, Args)]
@@ -23,7 +25,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if let Some(file) = &options.ready_file {
-        written::check(file).context("--ready-file").map_err(usage)?;
+        write_file::check(file).context("--ready-file").map_err(usage)?;
     }
     let (text, loaded) = options.config.load_with_text()?;
     logging::init(&loaded.settings.logging)?;
@@ -44,13 +46,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     served.map(|()| Outcome::Good)
 }
 
-/// Makes the runtime for what is not on the path of requests. It cannot leave this thread, which spares the program the
-/// runtime of many threads and, for it, the C library's mathematics: half a megabyte of an idle process.
-pub(super) fn control_runtime() -> anyhow::Result<LocalRuntime> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    runtime.context("cannot start the control runtime")
-}
-
 /// Builds and serves a gateway until a signal comes. `serving` is called once callers are accepted.
 pub(super) async fn serve(
     settings: Settings,
@@ -59,7 +54,7 @@ pub(super) async fn serve(
 ) -> anyhow::Result<()> {
     let gateway = Gateway::build(settings, &tokio::runtime::Handle::current()).await.map_err(usage)?;
     let gateway = match reloads {
-        Some(reloads) => gateway.following(reloads),
+        Some(reloads) => gateway.with_reloads(reloads),
         None => gateway,
     };
     let shutdown = shutdown_signal()?;
@@ -120,7 +115,7 @@ pub(super) fn write_ready_file(path: &Path, content: &serde_json::Value) -> anyh
     let thread = std::thread::Builder::new().name("ready-file".to_owned());
     // Detached: it does not hold up the end of the process.
     let started = thread.spawn(move || {
-        if let Err(err) = written::write(&path, text.as_bytes()) {
+        if let Err(err) = write_file::write(&path, text.as_bytes()) {
             tracing::error!(error = format!("{err:#}"), "the ready file was not written");
         }
     });

@@ -8,8 +8,10 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::run::{control_runtime, serve, shutdown_signal, write_ready_file};
-use super::{Outcome, logging, print, usage, written};
+use super::output::{Outcome, print, usage};
+use super::run::{serve, shutdown_signal, write_ready_file};
+use super::runtime::control_runtime;
+use super::{logging, write_file};
 use crate::config::{Sources, load};
 use crate::gateway::Addresses;
 use crate::sandbox::{Description, GatewayConfig, Sandbox, SandboxSettings, WorldFiles};
@@ -60,7 +62,7 @@ struct Plan {
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if let Some(file) = &options.ready_file {
-        written::check(file).context("--ready-file").map_err(usage)?;
+        write_file::check(file).context("--ready-file").map_err(usage)?;
     }
     let plan = Plan::of(options)?;
     let temporary = if options.files.is_none() { Some(Folder::make()?) } else { None };

@@ -3,8 +3,10 @@
 
 use clap::Args;
 
-use super::doctor::{block_on, checks_to_text, no_such_endpoint};
-use super::{ConfigOptions, Outcome, eprint, print, usage};
+use super::doctor::{checks_to_text, no_such_endpoint};
+use super::options::ConfigOptions;
+use super::output::{Outcome, eprint, print, usage};
+use super::runtime::block_on;
 use crate::diagnosis;
 use crate::metrics::Metrics;
 

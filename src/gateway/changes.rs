@@ -1,8 +1,8 @@
-//! What one configuration changes about another, for the log.
+//! The differences between two configurations, for the log.
 
-use super::Settings;
+use super::settings::Settings;
 
-/// Says what changed, one line each.
+/// Returns the differences, one line each.
 pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     let mut changes = Vec::new();
     named("credential", &old.credentials, &new.credentials, |one| one.name.as_str(), &mut changes);
@@ -11,7 +11,7 @@ pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     named("listener", &old.listeners, &new.listeners, |(listener, _)| &listener.name, &mut changes);
     let order = |settings: &Settings| -> Vec<_> { settings.routes.iter().map(|route| route.name.clone()).collect() };
     if changes.iter().all(|change| !change.starts_with("route")) && order(old) != order(new) {
-        changes.push("the order of the routes changed".to_owned());
+        changes.push("order of the routes changed".to_owned());
     }
     if old.proxy != new.proxy {
         changes.push("limits, timeouts, retry, forwarding or logging.access changed".to_owned());

@@ -1,33 +1,39 @@
-//! The part of a gateway that follows the configuration while it serves, in two phases: [`Live::prepare`] makes the parts of
-//! another configuration and has no effect if it fails, [`Live::commit`] puts them in force and cannot fail.
+//! The configuration in force, and how another one replaces it, in two phases.
+//!
+//! [`Live::prepare`] builds the parts of a new configuration and has no effect outside of them: it sets no metric, starts
+//! no task and follows no file. [`Prepared::warm_up`] then obtains the tokens of new credentials, and [`Live::commit`]
+//! registers the parts and swaps them in; neither can fail.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
 
-use super::aside::aside;
 use super::changes::changes;
+use super::detached::run_detached;
+use super::error::GatewayError;
 use super::parts::{Parts, Prepared};
-use super::{Addresses, GatewayError, Settings};
+use super::settings::Settings;
 use crate::admin::{Admin, EndpointView, RouteView, View};
-use crate::credential::{CredentialSettings, CredentialState, Credentials, in_one_line};
+use crate::credential::{CredentialSettings, in_one_line};
 use crate::endpoint::{Endpoint, EndpointRole, Probes};
 use crate::metrics::{KnownNames, Metrics};
 use crate::proxy::Snapshot;
 use crate::route::RouteSettings;
-use crate::serve::{BoundListeners, ListenerId, ListenerPlan};
+use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan};
 
-/// How long a new configuration waits for the first tokens of new credentials before it is in force: so long, calls go on
-/// under the one before instead of waiting. Chosen: most token requests take less than a second, a stuck one delays a reload
-/// no longer than this.
-const WARM_UP: Duration = Duration::from_secs(5);
-/// How often it is looked whether they are there.
-const WARM_UP_LOOK: Duration = Duration::from_millis(20);
+/// Where a gateway can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The listeners by name, in configured order.
+    pub listeners: Vec<(String, BoundAddress)>,
+    /// The admin listener, unless it is off.
+    pub admin: Option<SocketAddr>,
+}
 
-/// What follows the configuration.
+/// The configuration in force.
 #[derive(Debug)]
 pub(super) struct Live {
     parts: Parts,
@@ -41,7 +47,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Builds everything. Sends nothing. `listeners` are the ids of the settings' listeners, in order.
+    /// Builds the parts that the gateway starts with. `listeners` are the ids of the settings' listeners, in order.
     pub(super) fn build(settings: Settings, listeners: &[ListenerId], control: &Handle) -> Result<Self, GatewayError> {
         let metrics = Arc::new(Metrics::new()?);
         let parts = Parts::first(settings, listeners, &metrics, control)?;
@@ -66,13 +72,13 @@ impl Live {
         &self.metrics
     }
 
-    /// Returns what workers follow.
+    /// Returns the snapshot that workers read at each request.
     pub(super) fn latest(&self) -> Arc<ArcSwap<Snapshot>> {
         Arc::clone(&self.latest)
     }
 
-    /// Begins to obtain tokens and to probe, and returns what the admin listener shows.
-    pub(super) fn open(&mut self, addresses: &Addresses) -> Arc<Admin> {
+    /// Starts to obtain tokens and to probe endpoints. Returns what the admin listener shows.
+    pub(super) fn start(&mut self, addresses: &Addresses) -> Arc<Admin> {
         self.addresses = addresses.clone();
         self.parts.credentials.start();
         self.probes.follow(self.parts.snapshot.endpoints());
@@ -81,37 +87,32 @@ impl Live {
         Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
     }
 
-    /// Makes the parts of another configuration, and waits a while for the tokens that it needs. What is in force stays as it
-    /// is until [`Live::commit`].
+    /// Builds the parts of a new configuration, on a thread of its own. The one in force is not affected.
     ///
     /// # Errors
-    /// What is wrong with it, in one line.
+    /// Why it cannot be built, in one line.
     ///
     /// # Cancel safety
-    /// Safe: nothing is in force.
+    /// Safe: what was built is dropped.
     pub(super) async fn prepare(
         &self,
         settings: Settings,
         listeners: ListenerPlan,
-        say_slow: impl FnOnce(),
+        on_slow: impl FnOnce(),
     ) -> Result<Prepared, String> {
         let (before, metrics, control) = (self.parts.clone(), Arc::clone(&self.metrics), self.control.clone());
         let build = move || before.next(settings, listeners, &metrics, &control);
-        let prepared = aside("reading what the configuration names", build, say_slow).await;
-        let prepared = prepared.map_err(|lost| lost.to_string())?.map_err(|err| in_one_line(&err))?;
-        // From here on nothing fails. The tasks of credentials that are new begin; the others run already.
-        prepared.parts.credentials.start();
-        warm_up(&prepared.parts.settings, &prepared.parts.credentials).await;
-        Ok(prepared)
+        let prepared = run_detached("reading the files that the configuration names", build, on_slow).await;
+        prepared.map_err(|failed| failed.to_string())?.map_err(|err| in_one_line(&err))
     }
 
-    /// Puts a configuration in force, and returns the listeners that the server is to go over to.
+    /// Puts a prepared configuration in force. Returns the listeners that the server must change to.
     pub(super) fn commit(&mut self, prepared: Prepared, admin: &Admin) -> BoundListeners {
         let Prepared { parts, listeners, after_restart } = prepared;
         for change in changes(&self.parts.settings, &parts.settings) {
             tracing::info!(change, "the configuration changed");
         }
-        // Before any connection of a new listener is accepted.
+        // First, so that workers know a new listener before its first connection.
         self.latest.store(Arc::clone(&parts.snapshot));
         self.probes.follow(parts.snapshot.endpoints());
         self.parts = parts;
@@ -124,16 +125,16 @@ impl Live {
         tracing::info!(hash, "the configuration was reloaded");
         if !self.after_restart.is_empty() {
             let keys = self.after_restart.join(", ");
-            tracing::warn!(keys, "part of the new configuration is in force only after a restart");
+            tracing::warn!(keys, "part of the new configuration takes effect only after a restart");
         }
         admin.show(self.view());
         listeners
     }
 
-    /// Notes that a configuration was refused. The one in force stays.
+    /// Records that a configuration was refused. The one in force stays.
     pub(super) fn refuse(&self, problem: String, admin: &Admin) {
         self.metrics.reloaded(false);
-        tracing::error!(problem, "the new configuration was refused; the one before stays in force");
+        tracing::error!(problem, "the new configuration was refused; the previous one stays in force");
         admin.refused(problem);
     }
 
@@ -172,25 +173,13 @@ impl Live {
     }
 }
 
-/// Returns the names that may label series.
+/// Returns the names that may label metric series.
 fn names(settings: &Settings) -> KnownNames {
     KnownNames {
         routes: settings.routes.iter().map(|route| route.name.to_string()).collect(),
         endpoints: settings.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect(),
         credentials: settings.credentials.iter().map(|credential| credential.name.to_string()).collect(),
         listeners: settings.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
-    }
-}
-
-/// Waits until no credential is without an outcome of its first acquisition, or for [`WARM_UP`].
-async fn warm_up(settings: &Settings, credentials: &Credentials) {
-    let end = Instant::now() + WARM_UP;
-    let is_starting = |credential: &CredentialSettings| {
-        let source = credentials.get(&credential.name);
-        source.is_some_and(|source| source.status().state == CredentialState::Starting)
-    };
-    while settings.credentials.iter().any(is_starting) && Instant::now() < end {
-        sleep(WARM_UP_LOOK).await;
     }
 }
 

@@ -1,19 +1,20 @@
-//! That a configuration which is only prepared, or refused, changes nothing that is in force; and what one in force says of
-//! itself.
+//! A configuration that is only prepared, or refused, changes nothing; a committed one replaces the one in force.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use super::*;
 use crate::config::{Sources, load};
-use crate::credential::CredentialKind;
+use crate::credential::{CredentialKind, CredentialState};
 use crate::endpoint::CallClass;
 use crate::metrics::Exposition;
 use crate::serve::ListenerPlan;
 
 const LISTENERS: &str = "[listeners.default]\nbind = \"127.0.0.1:0\"\n";
 
-/// Two endpoints with access keys, so that nothing is asked of a network but by probes, which find nobody.
+/// Two endpoints with access keys. Only their probes use the network, and nothing listens there.
 fn settings(folder: &Path, listeners: &str, more: &str) -> Settings {
     let file = folder.join("gateway.toml");
     let endpoint = |name: &str| {
@@ -41,9 +42,9 @@ impl Fixture {
         let settings = settings(folder.path(), LISTENERS, "");
         let ids = ListenerPlan::first(&settings.listener_settings()).ids();
         let mut live = Live::build(settings, &ids, &Handle::current()).unwrap();
-        let admin = live.open(&Addresses { listeners: Vec::new(), admin: None });
+        let admin = live.start(&Addresses { listeners: Vec::new(), admin: None });
         let fixture = Self { folder, live, admin };
-        // The first probes and keys, after which nothing happens by itself for seconds.
+        // After the first probes and keys, no metric changes for seconds.
         let keys = "token_last_success_timestamp_seconds{credential=";
         loop {
             let metrics = fixture.metrics().await;
@@ -61,7 +62,7 @@ impl Fixture {
         self.live.prepare(settings, plan, || {}).await
     }
 
-    /// The metrics without those that count reloads and the process's own.
+    /// Returns the metrics, without those of reloads and of the process.
     async fn metrics(&self) -> String {
         let text = self.live.metrics().exposition(Exposition::Prometheus).await.unwrap();
         let text = String::from_utf8(text).unwrap();
@@ -74,9 +75,9 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn refused_configuration_leaves_every_metric_and_what_is_in_force_as_it_was() {
+async fn refused_configuration_changes_no_metric_and_no_snapshot() {
     let fixture = Fixture::new().await;
-    // What a new endpoint or credential of the same name would reset.
+    // An open circuit, which a new endpoint of the same name would reset.
     let east = Arc::clone(&fixture.live.parts.snapshot.endpoints()[0]);
     while east.health().is_closed() {
         if let Some(permit) = east.health().enter(CallClass::new(0)) {
@@ -103,7 +104,7 @@ async fn refused_configuration_leaves_every_metric_and_what_is_in_force_as_it_wa
 }
 
 #[tokio::test]
-async fn what_is_prepared_is_in_force_only_once_it_is_committed() {
+async fn prepared_configuration_is_in_force_only_once_it_is_committed() {
     let mut fixture = Fixture::new().await;
     let latest = fixture.live.latest();
     let before = latest.load_full();
@@ -119,13 +120,13 @@ async fn what_is_prepared_is_in_force_only_once_it_is_committed() {
     assert_eq!(listeners.addresses().len(), 1);
     let after = latest.load_full();
     assert!(!Arc::ptr_eq(&before, &after));
-    assert!(!Arc::ptr_eq(&before.endpoints()[0], &after.endpoints()[0]), "changed");
-    assert!(Arc::ptr_eq(&before.endpoints()[1], &after.endpoints()[1]), "the same");
+    assert!(!Arc::ptr_eq(&before.endpoints()[0], &after.endpoints()[0]), "a changed endpoint is new");
+    assert!(Arc::ptr_eq(&before.endpoints()[1], &after.endpoints()[1]), "an unchanged endpoint is shared");
     assert!(fixture.metrics().await.contains("config_hash_info{hash=\"00000001\"} 1"));
 }
 
 #[tokio::test]
-async fn hash_names_what_is_in_force_while_parts_wait_for_a_restart() {
+async fn hash_identifies_what_is_in_force_while_keys_wait_for_a_restart() {
     let mut fixture = Fixture::new().await;
     let first = fixture.live.settings().hash.clone();
     let more = "logging.filter = \"warn\"\nshutdown.delay = \"7s\"\n";
@@ -138,7 +139,7 @@ async fn hash_names_what_is_in_force_while_parts_wait_for_a_restart() {
     assert_eq!(fixture.live.view().after_restart, ["shutdown", "logging.filter, logging.format"]);
     assert_eq!(fixture.live.view().config_hash, in_force.hash);
 
-    // The same again is no change, and the first one again waits for nothing.
+    // The same configuration again changes nothing; after the first one again, nothing waits for a restart.
     let hash = in_force.hash.clone();
     let prepared = fixture.prepare(wanted).await.unwrap();
     fixture.live.commit(prepared, &fixture.admin);
@@ -146,4 +147,24 @@ async fn hash_names_what_is_in_force_while_parts_wait_for_a_restart() {
     let prepared = fixture.prepare(settings(fixture.folder.path(), LISTENERS, "")).await.unwrap();
     fixture.live.commit(prepared, &fixture.admin);
     assert_eq!((fixture.live.settings().hash.as_str(), fixture.live.view().after_restart), (first.as_str(), vec![]));
+}
+
+#[tokio::test]
+async fn preparing_sets_no_metric_and_starts_no_task_until_the_warm_up() {
+    let fixture = Fixture::new().await;
+    let metrics = fixture.metrics().await;
+    let mut next = settings(fixture.folder.path(), LISTENERS, "");
+    std::fs::write(fixture.folder.path().join("other"), "other").unwrap();
+    let kind = CredentialKind::TokenFile { path: fixture.folder.path().join("other") };
+    let name = next.credentials[0].name.clone();
+    next.credentials[0].kind = kind;
+    next.endpoints[0].connect_timeout = Duration::from_millis(1);
+    let prepared = fixture.prepare(next).await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    let state = || prepared.parts.credentials.get(&name).unwrap().status().state;
+    assert_eq!(state(), CredentialState::Starting);
+    assert_eq!(fixture.metrics().await, metrics);
+
+    prepared.warm_up().await;
+    assert_ne!(state(), CredentialState::Starting);
 }

@@ -1,19 +1,31 @@
-//! The running parts of one configuration, made without any effect on what is in force: nothing is counted, no task is
-//! started, nothing is accepted. A configuration that is refused leaves no trace.
+//! The running parts of one configuration.
+//!
+//! Building them has no effect outside of them: it sets no metric, starts no task and accepts no connection, so a
+//! configuration that is refused leaves no trace.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
-use super::{GatewayError, Settings};
-use crate::credential::Credentials;
+use super::error::GatewayError;
+use super::settings::{Settings, short_hash};
+use crate::credential::{CredentialSettings, CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::proxy::Snapshot;
 use crate::route::Table;
 use crate::serve::{BoundListeners, ListenerId, ListenerPlan, ServeSettings};
 
-/// The parts of one configuration, but for its sockets.
+/// How long [`Prepared::warm_up`] waits for the first tokens of new credentials. Calls are served under the old
+/// configuration meanwhile. Chosen: most token requests take less than a second, and a stuck one must not delay a reload for
+/// longer.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// How often it checks for them.
+const WARM_UP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The parts of one configuration, without its sockets.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
     pub(super) settings: Settings,
@@ -21,17 +33,17 @@ pub(super) struct Parts {
     pub(super) snapshot: Arc<Snapshot>,
 }
 
-/// The parts of another configuration, with its sockets, ready to be put in force.
+/// The parts and sockets of a new configuration, ready to be committed.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) parts: Parts,
     pub(super) listeners: BoundListeners,
-    /// Which keys of the configuration wait for a restart.
+    /// The changed keys that take effect only after a restart.
     pub(super) after_restart: Vec<&'static str>,
 }
 
 impl Parts {
-    /// Makes the parts that a gateway starts with. `listeners` are the ids of the settings' listeners, in order.
+    /// Builds the parts that a gateway starts with. `listeners` are the ids of the settings' listeners, in order.
     pub(super) fn first(
         settings: Settings,
         listeners: &[ListenerId],
@@ -43,8 +55,8 @@ impl Parts {
         Ok(Self { settings, credentials: Arc::new(credentials), snapshot: Arc::new(snapshot) })
     }
 
-    /// Makes the parts of another configuration, and takes over those that are the same. Reads files, so not for the control
-    /// runtime's own thread. Binds last, when nothing else can fail.
+    /// Builds the parts of a new configuration, and shares those that are unchanged. Reads files, which may block. Binds
+    /// sockets last, when nothing else can fail.
     pub(super) fn next(
         &self,
         mut settings: Settings,
@@ -61,8 +73,25 @@ impl Parts {
     }
 }
 
-/// Takes over what only a restart changes, and returns the keys where that differs from what is configured. The hash names
-/// what is in force, so it changes with them.
+impl Prepared {
+    /// Starts the tasks of new credentials, and waits until each has obtained its first token or failed, for five seconds at
+    /// most.
+    pub(super) async fn warm_up(&self) {
+        let Parts { settings, credentials, .. } = &self.parts;
+        credentials.start();
+        let end = Instant::now() + WARM_UP;
+        let is_starting = |credential: &CredentialSettings| {
+            let source = credentials.get(&credential.name);
+            source.is_some_and(|source| source.status().state == CredentialState::Starting)
+        };
+        while settings.credentials.iter().any(is_starting) && Instant::now() < end {
+            sleep(WARM_UP_INTERVAL).await;
+        }
+    }
+}
+
+/// Keeps the settings that only a restart changes, and returns the keys whose new values are not in force. The hash
+/// identifies what is in force, so it changes with them.
 fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
     let mut keys = Vec::new();
     if new.admin != old.admin {
@@ -70,14 +99,14 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
         new.admin.clone_from(&old.admin);
     }
     if new.serve != old.serve {
-        let (now, wanted) = (&old.serve, &new.serve);
-        if now.workers != wanted.workers {
+        let (now, next) = (&old.serve, &new.serve);
+        if now.workers != next.workers {
             keys.push("process.workers");
         }
-        if now.max_connections != wanted.max_connections {
+        if now.max_connections != next.max_connections {
             keys.push("limits.max_connections");
         }
-        if now.drain_delay != wanted.drain_delay || now.drain_timeout != wanted.drain_timeout {
+        if now.drain_delay != next.drain_delay || now.drain_timeout != next.drain_timeout {
             keys.push("shutdown");
         }
         let rest = ServeSettings {
@@ -85,7 +114,7 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
             max_connections: now.max_connections,
             drain_delay: now.drain_delay,
             drain_timeout: now.drain_timeout,
-            ..wanted.clone()
+            ..next.clone()
         };
         if rest != *now {
             keys.push("timeouts");
@@ -98,12 +127,12 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
     }
     if !keys.is_empty() {
         let Settings { admin, serve, logging, hash, .. } = &new;
-        new.hash = super::short_hash(&format!("{hash} {admin:?} {serve:?} {logging:?}"));
+        new.hash = short_hash(&format!("{hash} {admin:?} {serve:?} {logging:?}"));
     }
     keys
 }
 
-/// Makes what workers follow. Endpoints that are the same as before are taken over, with their connections and health.
+/// Builds the snapshot that workers read. Unchanged endpoints are shared, with their connections and health.
 fn snapshot(
     settings: &Settings,
     listeners: &[ListenerId],

@@ -83,7 +83,11 @@ fn modules_import_what_the_map_allows_and_nothing_else() {
 /// How many files of a top-level module are still in circles. Temporary: a number may only fall, and an entry goes with
 /// its last circle.
 const KNOWN_CIRCLES: &[(&str, usize)] =
+<<<<<<< HEAD
     &[("cli", 10), ("config", 11), ("credential", 7), ("endpoint", 12), ("gateway", 4), ("sandbox", 26), ("serve", 10)];
+=======
+    &[("credential", 7), ("diagnosis", 7), ("endpoint", 12), ("sandbox", 26), ("serve", 10)];
+>>>>>>> 23bfc00 (architecture: no file of config, gateway and cli is in a circle)
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
@@ -109,7 +113,7 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 /// Types whose methods are still in several files. Temporary: an entry goes when its type has them in one.
-const KNOWN_SCATTERED: &[&str] = &["Clients", "Context", "Endpoint", "Sandbox"];
+const KNOWN_SCATTERED: &[&str] = &["Clients", "Endpoint", "Sandbox"];
 
 #[test]
 fn each_type_has_its_methods_in_one_file() {

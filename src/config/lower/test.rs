@@ -7,14 +7,14 @@ use super::context::{Context, Key, key};
 use super::values;
 use crate::config::file::{ConfigFile, OneOrMany, TestFile};
 use crate::config::problem::did_you_mean;
-use crate::gateway::{Decision, Destination, Rehearsal, Rehearsed, Settings, error_kinds};
+use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings, error_kinds};
 
 /// A test that can be run.
 pub(in crate::config) struct Test {
     key: Key,
     /// What it is called in the report.
     title: String,
-    call: Rehearsed,
+    call: DryRunCall,
     listener: Option<String>,
     route: Option<String>,
     endpoints: Option<Vec<String>>,
@@ -73,7 +73,7 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
         }
         address
     });
-    let call = Rehearsed::new(&file.method, &file.url, &headers);
+    let call = DryRunCall::new(&file.method, &file.url, &headers);
     let mut call = match call {
         Ok(call) => call,
         Err(err) => {
@@ -110,8 +110,8 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
     if tests.is_empty() {
         return;
     }
-    let rehearsal = match Rehearsal::new(settings) {
-        Ok(rehearsal) => rehearsal,
+    let dry_run = match DryRun::new(settings) {
+        Ok(dry_run) => dry_run,
         Err(err) => {
             return context.problem(&key(&["routes"]), err.to_string(), "name endpoints and listeners that exist");
         }
@@ -124,7 +124,7 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
             let Some(index) = listeners.position(|(known, _)| known.name == *name) else { continue };
             call.listener = index;
         }
-        test.judge(&rehearsal.decide(&call), context);
+        test.judge(&dry_run.decide(&call), context);
     }
 }
 

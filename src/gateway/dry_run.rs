@@ -1,5 +1,7 @@
-//! Where a call would go by these settings, without sending it: the pipeline's own decisions in their order, up to the
-//! first that needs a network. `explain` shows what comes out, and the configuration's own tests are held against it.
+//! Decides where a call would go, without sending it.
+//!
+//! Runs the decisions of the request pipeline in their order, up to the first that needs the network. `explain` prints the
+//! decision, and the configuration's own tests are checked against it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -7,7 +9,7 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
-use super::Settings;
+use super::settings::Settings;
 use crate::delivery::CallHead;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
@@ -16,17 +18,17 @@ use crate::route::{Choice, DeliveryMode, MismatchDetail, Pick, RouteName, Table,
 use crate::serve::{Bind, ListenerId, Peer};
 use crate::signalr::{Call, FanOutKind, Operation};
 
-/// A call that is only rehearsed.
+/// A call to decide about.
 #[derive(Clone, Debug)]
-pub struct Rehearsed {
+pub struct DryRunCall {
     request: Parts,
-    /// The place of the listener that it comes in by.
+    /// The index of the listener that it arrives at.
     pub listener: usize,
-    /// The caller's address; this host's unless it is set. A Unix socket has none.
+    /// The caller's address. Default: loopback. A Unix socket has none.
     pub client: Option<IpAddr>,
 }
 
-/// Why something is not a call that could be rehearsed.
+/// Why something is not a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotARequest {
     /// Not a method.
@@ -37,8 +39,8 @@ pub enum NotARequest {
     Url,
 }
 
-impl Rehearsed {
-    /// Makes a call to the first listener. `url` may be a path and query alone.
+impl DryRunCall {
+    /// Makes a call that arrives at the first listener. `url` may be a path and query alone.
     ///
     /// # Errors
     /// [`NotARequest`].
@@ -60,16 +62,16 @@ impl Rehearsed {
     }
 }
 
-/// What would become of a call.
+/// What the gateway would do with a call.
 #[derive(Debug)]
 pub struct Decision {
-    /// Which operation it is, once that is known.
+    /// Its operation, if the pipeline got that far.
     pub operation: Option<Operation>,
-    /// The names in it: `hub`, `group`, `user`, `connection`.
+    /// The names in its path: `hub`, `group`, `user`, `connection`.
     pub names: Vec<(&'static str, String)>,
-    /// The routes before the one that takes it, and why each of them does not.
+    /// The routes before the matching one, and why each does not match.
     pub passed_over: Vec<(RouteName, MismatchDetail)>,
-    /// The route that takes it.
+    /// The route that matches.
     pub route: Option<RouteName>,
     /// Where it goes, or why it is refused.
     pub outcome: Result<Destination, ProxyError>,
@@ -78,39 +80,39 @@ pub struct Decision {
 /// Where a call goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// The gateway answers it itself.
+    /// The gateway answers itself.
     Gateway,
     /// To endpoints.
     Endpoints {
-        /// The route's `pick`.
+        /// The `pick` of the route.
         pick: Pick,
         /// Whether the caller named the endpoint.
         is_named: bool,
-        /// Which, and with which weight. In the order in which they are tried unless `in_any_order`.
+        /// The endpoints and their weights, in the order in which they are tried unless `in_any_order`.
         endpoints: Vec<(EndpointName, u32)>,
-        /// Whether they have no order: all of them get it, or one at random.
+        /// Whether they have no order: the call goes to all of them, or to one at random.
         in_any_order: bool,
     },
 }
 
-/// The settings, ready for rehearsals.
+/// Settings that decide about calls.
 #[derive(Debug)]
-pub struct Rehearsal<'s> {
+pub struct DryRun<'s> {
     settings: &'s Settings,
     admissions: Vec<Admission>,
     table: Table,
 }
 
-/// Returns the kinds of errors that callers may be answered with.
+/// Returns the error kinds that callers can get.
 pub fn error_kinds() -> impl Iterator<Item = &'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.label())
 }
 
-impl<'s> Rehearsal<'s> {
-    /// Gets ready.
+impl<'s> DryRun<'s> {
+    /// Builds what the decisions need.
     ///
     /// # Errors
-    /// [`TableError`] if a route names what does not exist; configuration excludes it.
+    /// [`TableError`] if a route names an endpoint or listener that does not exist.
     pub fn new(settings: &'s Settings) -> Result<Self, TableError> {
         let proxy = &settings.proxy;
         let admission = |admission| Admission::new(admission, proxy.delivery.max_header_bytes, proxy.max_body_bytes);
@@ -124,7 +126,7 @@ impl<'s> Rehearsal<'s> {
     }
 
     /// Decides about a call.
-    pub fn decide(&self, call: &Rehearsed) -> Decision {
+    pub fn decide(&self, call: &DryRunCall) -> Decision {
         let outcome = Ok(Destination::Gateway);
         let mut decision =
             Decision { operation: None, names: Vec::new(), passed_over: Vec::new(), route: None, outcome };
@@ -132,8 +134,8 @@ impl<'s> Rehearsal<'s> {
         decision
     }
 
-    fn destination(&self, call: &Rehearsed, decision: &mut Decision) -> Result<Destination, ProxyError> {
-        let Rehearsed { request, listener, client } = call;
+    fn destination(&self, call: &DryRunCall, decision: &mut Decision) -> Result<Destination, ProxyError> {
+        let DryRunCall { request, listener, client } = call;
         let (settings, _) = self.settings.listeners.get(*listener).ok_or(ProxyError::INTERNAL)?;
         let admission = self.admissions.get(*listener).ok_or(ProxyError::INTERNAL)?;
         let client = match settings.bind {
@@ -143,7 +145,7 @@ impl<'s> Rehearsal<'s> {
         let address = client.map(|client| SocketAddr::new(client, 0));
         let peer =
             Peer { listener: ListenerId::default(), address, is_tls: settings.tls.is_some(), forwarded_for: None };
-        let head = CallHead::new(request.clone(), || HeaderValue::from_static("rehearsed"), None);
+        let head = CallHead::new(request.clone(), || HeaderValue::from_static("dry-run"), None);
         admission.admit(&peer, &head)?;
 
         let call = Call::parse(&request.method, request.uri.path(), request.uri.query())?;
@@ -158,7 +160,7 @@ impl<'s> Rehearsal<'s> {
 
         let input = head.route_input(&call, *listener, client);
         let picked = self.table.pick(&input);
-        let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(place, _)| place));
+        let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(index, _)| index));
         let why = |route: &crate::route::Route| {
             Some((route.name().clone(), MismatchDetail::find(route, &input, &settings.name)?))
         };
@@ -168,27 +170,27 @@ impl<'s> Rehearsal<'s> {
         Ok(self.endpoints(&Choice::new(route, &input)?, call.operation.fan_out_kind()))
     }
 
-    fn endpoints(&self, choice: &Choice<'_>, together: FanOutKind) -> Destination {
+    fn endpoints(&self, choice: &Choice<'_>, fan_out: FanOutKind) -> Destination {
         let goes_to_all = matches!(choice.delivery_mode(), DeliveryMode::All(_))
-            && matches!(together, FanOutKind::Deliver | FanOutKind::FirstSuccess);
+            && matches!(fan_out, FanOutKind::Deliver | FanOutKind::FirstSuccess);
         let is_random = *choice.route().pick() == Pick::Weighted && !choice.is_named_by_caller();
-        let mut places: Vec<usize> =
+        let mut indexes: Vec<usize> =
             if goes_to_all || is_random { choice.endpoint_indexes().collect() } else { choice.order().collect() };
-        let endpoint = |place: usize| self.settings.endpoints.get(place);
-        if together == FanOutKind::SingleEndpoint {
-            // What only one endpoint can give comes from a primary first.
-            places.sort_by_key(|place| endpoint(*place).is_some_and(|found| found.role == EndpointRole::Secondary));
+        let endpoint = |index: usize| self.settings.endpoints.get(index);
+        if fan_out == FanOutKind::SingleEndpoint {
+            // Client tokens come from a primary first.
+            indexes.sort_by_key(|index| endpoint(*index).is_some_and(|found| found.role == EndpointRole::Secondary));
         }
-        let weight = |place: usize| {
+        let weight = |index: usize| {
             let mut targets = choice.route().targets().iter();
             targets
-                .find(|target| target.endpoint_index() == place)
+                .find(|target| target.endpoint_index() == index)
                 .map(|target| (target.name().clone(), target.weight()))
         };
         Destination::Endpoints {
             pick: choice.route().pick().clone(),
             is_named: choice.is_named_by_caller(),
-            endpoints: places.into_iter().filter_map(weight).collect(),
+            endpoints: indexes.into_iter().filter_map(weight).collect(),
             in_any_order: goes_to_all || is_random,
         }
     }

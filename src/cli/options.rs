@@ -1,0 +1,40 @@
+//! Where a command reads its configuration from.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{ConfigError, Loaded, Sources};
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ConfigOptions {
+    /// The configuration file (TOML).
+    #[arg(long, short, value_name = "FILE", env = "SIGNALR_GATEWAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Set one key over file and environment, such as `limits.max_body=2MiB`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    overrides: Vec<(String, String)>,
+}
+
+impl ConfigOptions {
+    pub(super) fn load(&self) -> Result<Loaded, ConfigError> {
+        crate::config::load(&self.sources())
+    }
+
+    /// Loads the configuration, and returns the text of the file as well.
+    pub(super) fn load_with_text(&self) -> Result<(Option<String>, Loaded), ConfigError> {
+        let sources = self.sources();
+        let text = sources.read()?;
+        Ok((text.clone(), crate::config::load_read(&sources, text)?))
+    }
+
+    pub(super) fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), self.overrides.clone())
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

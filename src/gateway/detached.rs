@@ -1,0 +1,73 @@
+//! Blocking work that may never end, such as reading a file on a mount that hangs, on a thread of its own, so that the
+//! control runtime keeps answering probes and signals.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// When work counts as slow. Chosen: a disk that spins up takes less.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// Work panicked, or its thread could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} failed: its thread panicked or could not be started")]
+pub struct WorkFailed {
+    what: &'static str,
+}
+
+/// Runs `work` on a thread of its own and waits for it. Calls `on_slow` once if that takes longer than five seconds. At
+/// most one thread can be stuck as long as the caller starts the next work only when this one has ended.
+///
+/// # Errors
+/// [`WorkFailed`] if the work panics or cannot be started.
+///
+/// # Cancel safety
+/// Safe: the work continues and its result is dropped. It does not delay the end of the process.
+pub async fn run_detached<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+    on_slow: impl FnOnce(),
+) -> Result<T, WorkFailed> {
+    let (sender, mut result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("detached".to_owned());
+    // Detached: the end of a runtime waits for the threads of its own blocking pool.
+    let started = thread.spawn(move || {
+        let _receiver_gone = sender.send(work());
+    });
+    let failed = |_| WorkFailed { what };
+    drop(started.map_err(|_not_started| WorkFailed { what })?);
+    if let Ok(result) = tokio::time::timeout(SLOW, &mut result).await {
+        return result.map_err(failed);
+    }
+    tracing::warn!(after_secs = SLOW.as_secs(), "{what} is slow: a file system may hang; the gateway keeps serving");
+    on_slow();
+    result.await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_work_is_reported_once_and_its_result_still_arrives() {
+        let (release, hangs) = std::sync::mpsc::channel::<u32>();
+        let mut reports = 0;
+        let work = run_detached(
+            "a test",
+            move || hangs.recv().unwrap(),
+            || {
+                reports += 1;
+                release.send(7).unwrap();
+            },
+        );
+        assert_eq!(work.await.unwrap(), 7);
+        assert_eq!(reports, 1);
+    }
+
+    #[tokio::test]
+    async fn panicking_work_is_an_error() {
+        let work = run_detached("a test", || std::panic::resume_unwind(Box::new(())), || {});
+        let failed = work.await.map(|(): ()| ());
+        assert!(failed.unwrap_err().to_string().starts_with("a test failed"));
+    }
+}

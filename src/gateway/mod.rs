@@ -1,0 +1,146 @@
+//! Builds a gateway from its settings, runs it, and replaces its configuration while it runs.
+//!
+//! [`Gateway::build`] builds every part and binds the sockets; [`Gateway::serve`] accepts callers until shutdown. A reload
+//! has two phases: it prepares the parts of the new configuration, which has no effect on the one in force, and commits
+//! them, which cannot fail. This is the only module that knows every part.
+
+mod changes;
+mod detached;
+mod dry_run;
+mod error;
+mod live;
+mod parts;
+mod settings;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::proxy::WorkerProxy;
+use crate::serve::{Bound, ListenerPlan};
+
+use live::Live;
+
+pub use detached::{WorkFailed, run_detached};
+pub use dry_run::{Decision, Destination, DryRun, DryRunCall, NotARequest, error_kinds};
+pub use error::GatewayError;
+pub use live::Addresses;
+pub use settings::{LogFormat, LoggingSettings, Settings, short_hash};
+
+/// A gateway whose parts are built and whose sockets are bound. It has sent nothing yet.
+#[derive(Debug)]
+pub struct Gateway {
+    live: Live,
+    bound: Bound,
+    admin: Option<TcpListener>,
+    reloads: mpsc::Receiver<Reload>,
+}
+
+/// The next configuration, or why it is invalid.
+pub type Reload = Result<Settings, String>;
+
+impl Gateway {
+    /// Builds every part and binds every socket. Sends nothing. `control` is the runtime of everything that is not on the
+    /// path of requests: token acquisitions and the admin listener. It needs time and I/O, and must be driven until
+    /// [`Gateway::serve`] ends.
+    ///
+    /// # Errors
+    /// [`GatewayError`] for the first part that cannot be built.
+    pub async fn build(settings: Settings, control: &Handle) -> Result<Self, GatewayError> {
+        let listeners = ListenerPlan::first(&settings.listener_settings());
+        let live = Live::build(settings, &listeners.ids(), control)?;
+        let settings = live.settings();
+        let bound = Bound::bind(listeners, &settings.serve)?;
+        let admin = match settings.admin.as_ref().map(|admin| admin.bind) {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await;
+                Some(listener.map_err(|source| GatewayError::BindAdmin { address, source })?)
+            }
+            None => None,
+        };
+        let (_closed, reloads) = mpsc::channel(1);
+        Ok(Self { live, bound, admin, reloads })
+    }
+
+    /// Sets where new configurations come from while it serves.
+    #[must_use]
+    pub fn with_reloads(mut self, reloads: mpsc::Receiver<Reload>) -> Self {
+        self.reloads = reloads;
+        self
+    }
+
+    /// Returns the addresses that it is bound to.
+    pub fn addresses(&self) -> Addresses {
+        let names = self.live.settings().listeners.iter().map(|(listener, _)| listener.name.clone());
+        Addresses {
+            listeners: names.zip(self.bound.addresses()).collect(),
+            admin: self.admin.as_ref().and_then(|admin| admin.local_addr().ok()),
+        }
+    }
+
+    /// Serves until `shutdown` completes, then drains. Calls `on_serving` once callers are accepted. Each configuration
+    /// that arrives meanwhile replaces the one in force, unless it cannot be built.
+    ///
+    /// # Errors
+    /// [`GatewayError::Workers`] if it cannot start, [`GatewayError::CutOff`] if requests had to be cut off.
+    ///
+    /// # Cancel safety
+    /// Not safe: dropping the future cuts requests off.
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()>,
+        on_serving: impl FnOnce(&Addresses),
+    ) -> Result<(), GatewayError> {
+        let addresses = self.addresses();
+        let Self { mut live, bound, admin: admin_listener, mut reloads } = self;
+        let admin = live.start(&addresses);
+        let _admin_server =
+            admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
+        let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
+        let accept_errors = metrics.accept_errors().clone();
+        let mut running = bound
+            .serve(
+                move |write_batch| WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), write_batch),
+                &accept_errors,
+            )
+            .map_err(GatewayError::Workers)?;
+        on_serving(&addresses);
+
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let prepared = async {
+                let Some(reload) = reloads.recv().await else { return std::future::pending().await };
+                let settings = reload?;
+                let plan = running.plan(&settings.listener_settings());
+                let on_slow = || admin.refused("the files that it names are still being read".to_owned());
+                let prepared = live.prepare(settings, plan, on_slow).await?;
+                prepared.warm_up().await;
+                Ok(prepared)
+            };
+            let prepared = tokio::select! {
+                () = &mut shutdown => break,
+                prepared = prepared => prepared,
+            };
+            match prepared {
+                Ok(prepared) => running.replace_listeners(live.commit(prepared, &admin)),
+                Err(problem) => live.refuse(problem, &admin),
+            }
+        }
+        tracing::info!("stopping: no longer ready, then draining");
+        admin.drain();
+        let all_ended = running.drain().await;
+        if all_ended { Ok(()) } else { Err(GatewayError::CutOff) }
+    }
+}
+
+/// Aborts a task when it is dropped.
+#[derive(Debug)]
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
