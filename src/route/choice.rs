@@ -1,15 +1,16 @@
-//! What a route chooses for one call: its endpoints, and the order in which they are tried. Knows nothing of their health.
+//! The endpoints that a route chooses for one call and the order in which they are tried. Does not know their health.
 
 use http::{HeaderMap, HeaderName};
 
 use super::Pick;
 use super::hash::Score;
 use super::table::{Route, RouteInput, Target};
+use crate::signalr::Policy;
 
-/// The header by which a caller may name one of a route's endpoints, where the route lets it. Never goes upstream.
+/// The header in which a caller may name one of a route's endpoints, if the route has `endpoint_header`. It is not forwarded.
 pub const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-endpoint");
 
-/// A caller named an endpoint that it may not choose: the route does not have it, or does not let callers choose.
+/// The caller named an endpoint that the route does not have, or the route does not let callers name one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the header {ENDPOINT_HEADER} names no endpoint that callers of this route may choose")]
 pub struct EndpointNotSelectable;
@@ -18,23 +19,23 @@ pub struct EndpointNotSelectable;
 #[derive(Clone, Copy, Debug)]
 pub struct Choice<'a> {
     route: &'a Route,
-    /// The hash of what the call is spread by; 0 unless the route spreads calls.
+    /// The hash of the call's key; 0 unless the route picks by hash.
     key: u64,
-    /// The endpoint that the caller named: no other will do.
+    /// The endpoint that the caller named. No other may be used.
     named: Option<&'a Target>,
 }
 
-/// How the endpoints of a choice are used.
+/// Whether a call goes to one endpoint or to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryMode {
-    /// One of them, the next only when nothing could be sent.
+    /// One endpoint; the next one only if nothing could be sent.
     One,
-    /// All of them, and one answer.
-    All(crate::signalr::Policy),
+    /// All endpoints, whose answers are merged.
+    All(Policy),
 }
 
 impl<'a> Choice<'a> {
-    /// Makes the choice of `route`.
+    /// Chooses among the endpoints of `route`, which matches the call.
     ///
     /// # Errors
     /// [`EndpointNotSelectable`] if the caller named an endpoint that it may not choose.
@@ -52,7 +53,7 @@ impl<'a> Choice<'a> {
         self.route
     }
 
-    /// Says whether one endpoint is used or all are.
+    /// Returns whether the call goes to one endpoint or to all.
     pub fn delivery_mode(&self) -> DeliveryMode {
         match (self.route.pick(), self.named) {
             (Pick::All(policy), None) => DeliveryMode::All(*policy),
@@ -60,34 +61,30 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Whether the caller named the endpoint.
+    /// Returns whether the caller named the endpoint.
     pub fn is_named_by_caller(&self) -> bool {
         self.named.is_some()
     }
 
-    /// Returns the places of the endpoints that may be used, in configured order.
+    /// Returns the indexes of the endpoints that may be used, in configured order.
     pub fn endpoint_indexes(&self) -> impl Iterator<Item = usize> + 'a {
         let named = self.named.map(Target::endpoint_index);
         let all = self.route.targets().iter().map(Target::endpoint_index);
-        all.filter(move |place| named.is_none_or(|named| named == *place))
+        all.filter(move |index| named.is_none_or(|named| named == *index))
     }
 
     /// Returns the endpoints in the order in which they are tried.
     pub fn order(&self) -> Order<'a> {
-        let tried = match self.named {
-            None => 0,
-            Some(named) => {
-                let places = self.route.targets().iter().enumerate();
-                places
-                    .filter(|(_, target)| target.endpoint_index() != named.endpoint_index())
-                    .fold(0, |bits, (place, _)| bits | 1 << place)
-            }
-        };
-        Order { choice: *self, tried }
+        let excluded = self.named.map_or(0, |named| {
+            let others = self.route.targets().iter().enumerate();
+            let others = others.filter(|(_, target)| target.endpoint_index() != named.endpoint_index());
+            others.fold(0, |bits, (index, _)| bits | 1 << index)
+        });
+        Order { choice: *self, returned: excluded }
     }
 }
 
-/// Finds the endpoint that the caller named, if it did.
+/// Returns the endpoint that the caller named, if any.
 fn named<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>, EndpointNotSelectable> {
     let mut values = headers.get_all(&ENDPOINT_HEADER).iter();
     let Some(name) = values.next() else { return Ok(None) };
@@ -96,44 +93,43 @@ fn named<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>
     target.map(Some).ok_or(EndpointNotSelectable)
 }
 
-/// The endpoints of a choice, one after the other: the next is asked for only when nothing could be sent to those
-/// before. Allocates nothing.
+/// The endpoints of a choice in the order in which they are tried. Does not allocate.
 #[derive(Debug)]
 pub struct Order<'a> {
     choice: Choice<'a>,
-    /// A bit for each endpoint that was handed out, by its place in the route. Configuration allows 32.
-    tried: u32,
+    /// A bit for each target that was returned, by its index in the route. The configuration allows 32 targets.
+    returned: u32,
 }
 
 impl Order<'_> {
-    /// Returns how many endpoints are left.
+    /// Returns the number of endpoints that are left.
     pub fn left(&self) -> usize {
         let targets = self.choice.route.targets().len();
-        targets.saturating_sub(self.tried.count_ones() as usize)
+        targets.saturating_sub(self.returned.count_ones() as usize)
     }
 }
 
 impl Iterator for Order<'_> {
-    /// The place of an endpoint.
+    /// The index of an endpoint.
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let tried = self.tried;
-        let mut left = self.choice.route.targets().iter().enumerate().filter(|(place, _)| tried & (1 << place) == 0);
-        let (place, target) = match self.choice.route.pick() {
+        let returned = self.returned;
+        let mut left = self.choice.route.targets().iter().enumerate().filter(|(index, _)| returned & (1 << index) == 0);
+        let (index, target) = match self.choice.route.pick() {
             Pick::First | Pick::All(_) => left.next()?,
-            Pick::Weighted => by_lot(left)?,
+            Pick::Weighted => random(left)?,
             Pick::Hash(_) => best(left, self.choice.key)?,
         };
-        self.tried |= 1 << place;
+        self.returned |= 1 << index;
         Some(target.endpoint_index())
     }
 }
 
-/// Picks at random by weight.
-fn by_lot<'a>(mut left: impl Iterator<Item = (usize, &'a Target)> + Clone) -> Option<(usize, &'a Target)> {
+/// Returns one target at random, by weight.
+fn random<'a>(mut left: impl Iterator<Item = (usize, &'a Target)> + Clone) -> Option<(usize, &'a Target)> {
     let total: u32 = left.clone().map(|(_, target)| target.weight()).sum();
-    // `total` is 0 when none is left.
+    // `total` is 0 if no target is left.
     let mut ticket = if total == 0 { 0 } else { fastrand::u32(..total) };
     left.find(|(_, target)| match ticket.checked_sub(target.weight()) {
         Some(rest) => {
@@ -144,7 +140,7 @@ fn by_lot<'a>(mut left: impl Iterator<Item = (usize, &'a Target)> + Clone) -> Op
     })
 }
 
-/// Picks the endpoint with the best score for a key.
+/// Returns the target with the best score for a key.
 fn best<'a>(left: impl Iterator<Item = (usize, &'a Target)>, key: u64) -> Option<(usize, &'a Target)> {
     let scored = left.map(|found| (Score::of(found.1.seed(), key, found.1.weight()), found));
     scored.reduce(|best, next| if next.0.beats(best.0) { next } else { best }).map(|(_, found)| found)

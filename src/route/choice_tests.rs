@@ -1,5 +1,4 @@
-//! The order of endpoints by each way of picking; that hashing moves only what it must, and keeps to weights; what a
-//! caller may name.
+//! The order of endpoints for each `pick`, the stability and weights of hashing, and the endpoints that a caller may name.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +10,7 @@ use crate::endpoint::EndpointName;
 use crate::route::{HashKey, MatchSettings, RouteEndpoint, RouteName, RouteSettings, Table, WhenUnavailable};
 use crate::signalr::{Call, Policy};
 
-/// A table with one route; places of endpoints are those in `endpoints`.
+/// Builds a table with one route whose endpoint indexes are those in `endpoints`.
 fn table(pick: Pick, endpoints: &[(String, u32)], endpoint_header: bool) -> Table {
     let named = |(name, weight): &(String, u32)| RouteEndpoint { endpoint: EndpointName::new(name), weight: *weight };
     let settings = RouteSettings {
@@ -31,7 +30,7 @@ fn endpoints(weights: &[(&str, u32)]) -> Vec<(String, u32)> {
     weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
 }
 
-/// The order of a table's one route for a call.
+/// Returns the order of endpoints for a call.
 fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usize>, EndpointNotSelectable> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&Method::POST, path, query).unwrap();
@@ -55,7 +54,7 @@ fn first_keeps_the_configured_order() {
 }
 
 #[test]
-fn weighted_follows_the_weights_and_offers_each_endpoint_once() {
+fn weighted_follows_the_weights_and_returns_each_endpoint_once() {
     fastrand::seed(7);
     let table = table(Pick::Weighted, &endpoints(&[("east", 1), ("west", 3)]), false);
     let mut firsts = [0; 2];
@@ -68,14 +67,14 @@ fn weighted_follows_the_weights_and_offers_each_endpoint_once() {
     assert!((900..1100).contains(&firsts[0]), "{firsts:?}");
 }
 
-/// Written down once, by another implementation of XXH64: a change moves every operator's groups.
+/// The expected orders were computed with another implementation of XXH64. A change would move the groups of every deployment.
 #[test]
-fn keys_stay_where_they_are_from_version_to_version() {
+fn keys_keep_their_endpoints_from_version_to_version() {
     let names = endpoints(&[("east", 1), ("west", 1), ("north", 1), ("south", 1)]);
     let heavy = endpoints(&[("east", 1), ("west", 2), ("north", 5), ("south", 10)]);
     let walk = |endpoints: &[(String, u32)]| -> Vec<String> {
         let table = table(Pick::Hash(HashKey::Group), endpoints, false);
-        let letter = |place: &usize| endpoints[*place].0.chars().next().unwrap();
+        let letter = |index: &usize| endpoints[*index].0.chars().next().unwrap();
         (0..8).map(|number| order(&table, &group(number)).iter().map(letter).collect()).collect()
     };
     assert_eq!(walk(&names), EQUAL);
@@ -86,7 +85,7 @@ const EQUAL: [&str; 8] = ["enws", "swen", "esnw", "ewns", "wesn", "snew", "snew"
 const HEAVY: [&str; 8] = ["senw", "swne", "esnw", "nswe", "swne", "snew", "snew", "nswe"];
 
 #[test]
-fn calls_about_the_same_go_the_same_way_and_what_lacks_the_key_goes_by_its_hub() {
+fn calls_with_the_same_key_have_the_same_order_and_calls_without_it_use_their_hub() {
     let names: Vec<_> = (0..32).map(|number| (format!("endpoint-{number}"), 1)).collect();
     let by = |key| table(Pick::Hash(key), &names, false);
     for (key, same, other) in [
@@ -121,7 +120,7 @@ fn calls_about_the_same_go_the_same_way_and_what_lacks_the_key_goes_by_its_hub()
 }
 
 #[test]
-fn operations_have_what_their_calls_have() {
+fn names_in_the_table_of_operations_are_those_in_the_paths() {
     for (method, target) in [
         (Method::GET, "/api/auth/accessKey"),
         (Method::POST, "/api/hubs/h/:send"),
@@ -158,7 +157,7 @@ fn operations_have_what_their_calls_have() {
 }
 
 #[test]
-fn caller_gets_the_endpoint_that_it_names_and_no_other() {
+fn caller_gets_only_the_endpoint_that_it_names() {
     let names = endpoints(&[("east", 1), ("west", 1), ("north", 1)]);
     let named = |name| HeaderMap::from_iter([(ENDPOINT_HEADER, HeaderValue::from_static(name))]);
     for pick in [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Hub), Pick::All(Policy::All)] {
@@ -190,7 +189,7 @@ fn some_endpoints() -> impl Strategy<Value = Vec<(String, u32)>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// So whichever endpoints are out, a call finds one that is not.
+    /// So a call finds an available endpoint if there is one.
     #[test]
     fn every_order_has_every_endpoint_once(endpoints in some_endpoints(), key: u64, way in 0..4_usize) {
         let ways = [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Group), Pick::All(Policy::All)];
@@ -199,28 +198,28 @@ proptest! {
         prop_assert_eq!(order, (0..endpoints.len()).collect::<Vec<_>>());
     }
 
-    /// Taking an endpoint away moves its own keys, each to the endpoint that was next for it, and no others.
+    /// Removing an endpoint moves only its own keys, each to the endpoint that was next in its order.
     #[test]
-    fn taking_an_endpoint_away_moves_only_its_share(endpoints in some_endpoints(), gone: prop::sample::Index, from: u64) {
-        let gone = gone.index(endpoints.len());
+    fn removing_an_endpoint_moves_only_its_keys(endpoints in some_endpoints(), removed: prop::sample::Index, from: u64) {
+        let removed = removed.index(endpoints.len());
         let mut fewer = endpoints.clone();
-        fewer.remove(gone);
+        fewer.remove(removed);
         let before = table(Pick::Hash(HashKey::Group), &endpoints, false);
         let after = table(Pick::Hash(HashKey::Group), &fewer, false);
         for number in 0..200 {
             let target = group(from.wrapping_add(number));
             let name = |endpoints: &[(String, u32)], order: &[usize]| -> Vec<String> {
-                order.iter().map(|place| endpoints[*place].0.clone()).collect()
+                order.iter().map(|index| endpoints[*index].0.clone()).collect()
             };
             let mut expected = name(&endpoints, &order(&before, &target));
-            expected.retain(|name| *name != endpoints[gone].0);
+            expected.retain(|name| *name != endpoints[removed].0);
             prop_assert_eq!(name(&fewer, &order(&after, &target)), expected);
         }
     }
 
-    /// More weight for one endpoint takes keys from others, and never moves any between them.
+    /// More weight for one endpoint moves keys to it and none between the others.
     #[test]
-    fn more_weight_only_draws_keys_towards_it(endpoints in some_endpoints(), heavier: prop::sample::Index, from: u64) {
+    fn more_weight_only_moves_keys_to_that_endpoint(endpoints in some_endpoints(), heavier: prop::sample::Index, from: u64) {
         let heavier = heavier.index(endpoints.len());
         let mut changed = endpoints.clone();
         changed[heavier].1 *= 3;
@@ -233,10 +232,10 @@ proptest! {
         }
     }
 
-    /// Shares come out by weight: 1000 keys, within six standard deviations.
+    /// 1000 keys, within six standard deviations.
     #[test]
-    fn shares_are_by_weight(endpoints in some_endpoints(), from: u64, by_lot: bool) {
-        let pick = if by_lot { Pick::Weighted } else { Pick::Hash(HashKey::Group) };
+    fn shares_are_by_weight(endpoints in some_endpoints(), from: u64, is_random: bool) {
+        let pick = if is_random { Pick::Weighted } else { Pick::Hash(HashKey::Group) };
         let table = table(pick, &endpoints, false);
         let mut shares = vec![0_u32; endpoints.len()];
         for number in 0..1000 {

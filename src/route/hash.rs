@@ -1,8 +1,8 @@
-//! Spreading calls by what they are about: rendezvous hashing (highest random weight). Every endpoint scores each key on
-//! its own, and the best score wins, so taking an endpoint away moves its own keys and no others.
+//! Rendezvous hashing (highest random weight). Each endpoint has a score for each key, and the best score wins, so removing an
+//! endpoint moves only its own keys.
 //!
-//! The hash is XXH64, an algorithm with a published definition, over the bytes of names: which endpoint a key leads to is
-//! the same in every version and on every machine, and replicas agree without talking to each other.
+//! The hash is XXH64, which has a published definition, over the bytes of names. A key has the same endpoint in every version
+//! and on every machine, so replicas agree without communication.
 //!
 //! Source: Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates" (1998); for weights, Schindelhauer and
 //! Schomaker, "Weighted Distributed Hash Tables" (2005); <https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md>.
@@ -14,11 +14,10 @@ use twox_hash::XxHash64;
 
 use crate::signalr::{Call, Name, NameKind, Operation};
 
-/// What calls are spread by. A call that does not have it is spread by its hub; one without a hub always goes the same
-/// way.
+/// The key by which calls are hashed. A call without the key is hashed by its hub; calls without a hub share one hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashKey {
-    /// The hub, without case.
+    /// The hub, compared without case.
     Hub,
     /// The group.
     Group,
@@ -42,7 +41,7 @@ impl HashKey {
         }
     }
 
-    /// Hashes what a call has of it. Allocates nothing.
+    /// Returns the hash of a call's key. Does not allocate.
     pub(super) fn hash(&self, call: &Call<'_>, headers: &HeaderMap) -> u64 {
         let own = match self {
             Self::Hub => None,
@@ -62,50 +61,50 @@ fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
     hasher.finish()
 }
 
-/// Hashes an endpoint's name: what tells its scores from those of others.
+/// Returns the hash of an endpoint's name, which makes its scores differ from those of others.
 pub(super) fn seed(endpoint: &str) -> u64 {
     XxHash64::oneshot(0, endpoint.as_bytes())
 }
 
-/// What an endpoint makes of a key. Scores compare by how good they are.
+/// The score of an endpoint for a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Score {
-    /// The distance from the best there could be.
+    /// The negative logarithm of the hash; less is better.
     distance: u64,
     weight: u32,
 }
 
 impl Score {
-    /// Returns the score of the endpoint with this `seed`.
+    /// Returns the score of the endpoint with this `seed` for a key.
     pub(super) fn of(seed: u64, key: u64, weight: u32) -> Self {
         Self { distance: negative_log2(XxHash64::oneshot(seed, &key.to_le_bytes())), weight }
     }
 
-    /// Whether it is better than the other: less distance for its weight. Exact, so that no rounding decides: 39 bits of
-    /// distance times 20 of weight.
+    /// Returns whether this score is better than the other: less distance in proportion to its weight. The products are exact:
+    /// 39 bits of distance times 20 bits of weight.
     pub(super) fn beats(self, other: Self) -> bool {
         self.distance.saturating_mul(other.weight.into()) < other.distance.saturating_mul(self.weight.into())
     }
 }
 
-/// Returns −log₂ of a number seen as a fraction of 2⁶⁴, with 32 binary places. Over all numbers it is distributed
-/// exponentially, and of such distances divided by weights each is the least as often as its weight says.
+/// Returns −log₂ of `number` / 2⁶⁴ as a fixed-point number with 32 fractional bits. For uniform numbers it is distributed
+/// exponentially, so after division by the weights each endpoint has the least distance in proportion to its weight.
 ///
-/// In whole numbers, since the floating-point logarithm may differ from machine to machine: after taking off the power of
-/// two, each squaring of what is left gives one more binary place.
+/// Uses integers only, since floating-point logarithms differ between machines. After normalisation to [1, 2), each squaring
+/// yields one more fractional bit.
 fn negative_log2(number: u64) -> u64 {
     let number = number.max(1);
     let zeros = number.leading_zeros();
-    // A number of [1, 2), with 63 binary places.
+    // A number in [1, 2) with 63 fractional bits.
     let mut rest = u128::from(number << zeros);
-    let mut places = 0_u64;
+    let mut fraction = 0_u64;
     for _ in 0..32 {
         rest = (rest * rest) >> 63;
         let is_two_or_more = rest >> 64;
         rest >>= is_two_or_more;
-        places = (places << 1) | u64::from(is_two_or_more == 1);
+        fraction = (fraction << 1) | u64::from(is_two_or_more == 1);
     }
-    ((u64::from(zeros) + 1) << 32) - places
+    ((u64::from(zeros) + 1) << 32) - fraction
 }
 
 #[cfg(test)]
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logarithms_are_those_of_the_textbook() {
+    fn logarithm_agrees_with_the_floating_point_one() {
         assert_eq!(negative_log2(1 << 63), 1 << 32);
         assert_eq!(negative_log2(1), 64 << 32);
         assert_eq!(negative_log2(0), 64 << 32);
@@ -126,9 +125,9 @@ mod tests {
         }
     }
 
-    /// As the reference implementation computes it: `xxh64("", 0)`, `xxh64("abc", 0)`.
+    /// The values of the reference implementation: `xxh64("", 0)`, `xxh64("abc", 0)`.
     #[test]
-    fn hash_is_the_published_one() {
+    fn hash_is_xxh64() {
         assert_eq!(hash(std::iter::empty()), 0xef46_db37_51d8_e999);
         assert_eq!(hash(b"abc".iter().copied()), 0x44bc_2cf5_ad77_0999);
         assert_eq!(seed("abc"), hash(b"abc".iter().copied()));

@@ -1,4 +1,4 @@
-//! Why a route did not take a call, in words: the condition that was not met, what it wants, and what the call has.
+//! Explains why a route does not match a call: the condition, what it expects and what the call has.
 
 use std::fmt::{self, Display};
 
@@ -13,9 +13,9 @@ use crate::signalr::{Name, OperationClass, OperationSet};
 pub struct MismatchDetail {
     /// Which condition.
     pub condition: Mismatch,
-    /// What the route wants, as the operator wrote it: any of these.
+    /// The values that the route accepts, as configured.
     pub wanted: Vec<String>,
-    /// What the call has; `None` if it has no such thing.
+    /// The call's value; `None` if it has none.
     pub found: Option<String>,
 }
 
@@ -75,10 +75,10 @@ impl Display for MismatchDetail {
         let Self { condition, wanted, found } = self;
         match found {
             Some(found) => write!(f, "{condition} is `{found}`, not ")?,
-            None => write!(f, "it has no {condition}, the route wants ")?,
+            None => write!(f, "the call has no {condition}, the route expects ")?,
         }
-        for (place, wanted) in wanted.iter().enumerate() {
-            let separator = if place == 0 { "" } else { " or " };
+        for (index, wanted) in wanted.iter().enumerate() {
+            let separator = if index == 0 { "" } else { " or " };
             write!(f, "{separator}`{wanted}`")?;
         }
         Ok(())
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_sets_of_operations_are_named_as_sets() {
+    fn complete_classes_of_operations_are_named_as_classes() {
         let set = |name| OperationSet::from_name(name).unwrap_or_default();
         assert_eq!(operations(set("messages").union(set("user_exists"))), ["messages", "user_exists"]);
         assert_eq!(operations(set("hub_send")), ["hub_send"]);

@@ -1,4 +1,4 @@
-//! Which endpoints a call goes to, and in which order. Pure: it is shown the call and says what it decided.
+//! Chooses the endpoints of a call and their order. Pure; knows no health.
 
 mod choice;
 mod hash;

@@ -1,8 +1,8 @@
-//! `*` patterns over names.
+//! Patterns with `*` for names.
 
 use std::fmt;
 
-/// A name, or a pattern in which `*` stands for any run of characters (an empty one too).
+/// A name, or a pattern in which `*` matches any number of characters, including none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
@@ -10,17 +10,17 @@ pub struct Pattern {
     is_exact: bool,
 }
 
-/// Whether letters of different case are different.
+/// Whether case is significant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// `Chat` and `chat` are two names (groups, users).
+    /// `Chat` and `chat` are different names (groups, users).
     Sensitive,
-    /// `Chat` and `chat` are one name (hubs, applications). ASCII letters alone: hub names have no others.
+    /// `Chat` and `chat` are the same name (hubs, applications). Only ASCII letters are folded: hub names have no others.
     Insensitive,
 }
 
 impl Pattern {
-    /// Makes a pattern of what the operator wrote.
+    /// Parses a configured name or pattern.
     pub fn new(text: &str, case: Case) -> Self {
         let text = match case {
             Case::Sensitive => text.to_owned(),
@@ -30,12 +30,12 @@ impl Pattern {
         Self { text, case, is_exact }
     }
 
-    /// Returns the one name this matches, in lower case where case does not count; `None` if it has a `*`.
+    /// Returns the only name that matches, in lower case if case is not significant; `None` if there is a `*`.
     pub fn exact(&self) -> Option<&str> {
         self.is_exact.then_some(&self.text)
     }
 
-    /// Whether `name` matches. Takes time in proportion to both lengths at most, whatever the pattern.
+    /// Returns whether `name` matches. The time is at most proportional to the product of both lengths.
     pub fn matches(&self, name: &str) -> bool {
         let same = |pattern: u8, byte: u8| match self.case {
             Case::Sensitive => pattern == byte,
@@ -48,8 +48,8 @@ impl Pattern {
         if self.is_exact {
             return equal(self.text.as_bytes(), name);
         }
-        // The first and the last piece are anchored; those between are found greedily from the left, which is
-        // enough since `*` is the only wildcard.
+        // The first and the last piece are anchored. Those between are matched greedily from the left, which is sufficient
+        // since `*` is the only wildcard.
         let mut pieces = self.text.as_bytes().split(|byte| *byte == b'*');
         let first = pieces.next().unwrap_or_default();
         let last = pieces.next_back().unwrap_or_default();
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matches_as_a_person_would_expect() {
+    fn star_matches_any_number_of_characters() {
         for (pattern, name, expected) in [
             ("chat", "chat", true),
             ("chat", "chats", false),
@@ -103,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn case_counts_only_where_it_should() {
+    fn case_is_significant_only_if_configured() {
         assert!(Pattern::new("Chat*", Case::Insensitive).matches("cHATroom"));
         assert!(!Pattern::new("Chat*", Case::Sensitive).matches("chatroom"));
     }
 
-    /// The textbook recursion, slow and plainly right.
+    /// The textbook recursion: slow and obviously correct.
     fn reference(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, None) => true,
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_textbook(pattern in "[ab*]{0,8}", name in "[ab]{0,10}") {
+        fn agrees_with_the_reference(pattern in "[ab*]{0,8}", name in "[ab]{0,10}") {
             let ours = Pattern::new(&pattern, Case::Sensitive).matches(&name);
             prop_assert_eq!(ours, reference(pattern.as_bytes(), name.as_bytes()));
         }

@@ -1,4 +1,4 @@
-//! What the routing table is built from, decided. No serde, no I/O.
+//! Settings of the routing table. No serde, no I/O.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::signalr::{OperationSet, Policy};
 pub struct RouteName(Arc<str>);
 
 impl RouteName {
-    /// Wraps a name that configuration has checked.
+    /// Wraps a name that the configuration has validated.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
 
-    /// Returns the name as the operator wrote it.
+    /// Returns the name as configured.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -34,20 +34,20 @@ impl fmt::Display for RouteName {
     }
 }
 
-/// One rule: which calls it takes and where they go.
+/// One route: the calls that match and where they go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSettings {
     /// The configured name.
     pub name: RouteName,
-    /// What a call must look like. Every condition that is set must hold.
+    /// The conditions. A call matches if all of them hold.
     pub matches: MatchSettings,
-    /// How one of the endpoints is chosen.
+    /// How endpoints are chosen.
     pub pick: Pick,
-    /// What happens while every endpoint is out.
+    /// What happens while no endpoint is available.
     pub when_unavailable: WhenUnavailable,
-    /// Whether a caller may name one of the endpoints by [`super::ENDPOINT_HEADER`].
+    /// Whether callers may name one of the endpoints in [`super::ENDPOINT_HEADER`].
     pub endpoint_header: bool,
-    /// How many calls it takes; no limit if `None`.
+    /// The rate limit; `None` for no limit.
     pub rate: Option<RateSettings>,
     /// The endpoints, in configured order. Never empty.
     pub endpoints: Vec<RouteEndpoint>,
@@ -56,28 +56,27 @@ pub struct RouteSettings {
 /// An endpoint of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteEndpoint {
-    /// Which endpoint.
+    /// The endpoint.
     pub endpoint: EndpointName,
-    /// Its share under [`Pick::Weighted`] and [`Pick::Hash`], relative to the others; at least 1.
+    /// Its share under [`Pick::Weighted`] and [`Pick::Hash`], relative to the other endpoints; at least 1.
     pub weight: u32,
 }
 
 /// How a route chooses among its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// In configured order: the next one only when nothing could be sent to those before.
+    /// In configured order: the next one only if nothing could be sent to those before.
     First,
-    /// At random by weight; the others, by weight too, when nothing could be sent.
+    /// At random by weight; the next ones too, if nothing could be sent.
     Weighted,
-    /// By what the call is about: the same goes to the same endpoint, to the others, in an order of its own, when nothing
-    /// could be sent. Shares are by weight.
+    /// By the hash of a key: calls with the same key try the endpoints in the same order. Shares are by weight.
     Hash(HashKey),
-    /// All of them, and one answer. What only one endpoint can do (client tokens) goes to one, primaries first.
+    /// All of them, whose answers are merged. Operations for one endpoint only (client tokens) go to one, primaries first.
     All(Policy),
 }
 
 impl Pick {
-    /// Returns the word of the configuration.
+    /// Returns the value in the configuration.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::First => "first",
@@ -88,21 +87,21 @@ impl Pick {
     }
 }
 
-/// What a route does while every one of its endpoints is out.
+/// What a route does while none of its endpoints is available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenUnavailable {
-    /// It tries the first all the same: the breaker may be wrong, and a caller had better see the endpoint's own error.
+    /// It sends to the first endpoint all the same: its circuit may be open without need, and the endpoint's own error says more
+    /// than the gateway's.
     #[default]
     Send,
-    /// It fails at once, so that callers do not wait.
+    /// It fails immediately, so that callers do not wait.
     Fail,
 }
 
-/// What a name or an address may be. A list that was filtered until nothing was left matches nothing: only
-/// [`Constraint::Any`], which is written out, matches everything.
+/// The values that a condition accepts. An empty list matches nothing; only [`Constraint::Any`] matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Constraint<T> {
-    /// Anything, nothing at all included.
+    /// Any value, or none.
     #[default]
     Any,
     /// One of these.
@@ -110,12 +109,12 @@ pub enum Constraint<T> {
 }
 
 impl<T> Constraint<T> {
-    /// Whether it is [`Constraint::Any`].
+    /// Returns whether any value is accepted.
     pub fn is_any(&self) -> bool {
         matches!(self, Self::Any)
     }
 
-    /// Returns what is allowed; `None` if anything is.
+    /// Returns the accepted values; `None` if any value is.
     pub fn allowed(&self) -> Option<&[T]> {
         match self {
             Self::Any => None,
@@ -123,19 +122,19 @@ impl<T> Constraint<T> {
         }
     }
 
-    /// Whether anything is allowed, or `is_it` says so of one that is.
-    pub fn allows(&self, is_it: impl FnMut(&T) -> bool) -> bool {
-        self.allowed().is_none_or(|allowed| allowed.iter().any(is_it))
+    /// Returns whether any value is accepted or `matches` holds for one of those that are.
+    pub fn allows(&self, matches: impl FnMut(&T) -> bool) -> bool {
+        self.allowed().is_none_or(|allowed| allowed.iter().any(matches))
     }
 
-    /// Translates what is allowed, or fails with the first that cannot be.
+    /// Converts the accepted values.
     ///
     /// # Errors
-    /// Those of `translate`.
-    pub(super) fn try_map<U, E>(&self, translate: impl FnMut(&T) -> Result<U, E>) -> Result<Constraint<U>, E> {
+    /// The first error of `convert`.
+    pub(super) fn try_map<U, E>(&self, convert: impl FnMut(&T) -> Result<U, E>) -> Result<Constraint<U>, E> {
         Ok(match self {
             Self::Any => Constraint::Any,
-            Self::OneOf(allowed) => Constraint::OneOf(allowed.iter().map(translate).collect::<Result<_, _>>()?),
+            Self::OneOf(allowed) => Constraint::OneOf(allowed.iter().map(convert).collect::<Result<_, _>>()?),
         })
     }
 }
@@ -143,35 +142,35 @@ impl<T> Constraint<T> {
 /// The conditions of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatchSettings {
-    /// Hub names or `*` patterns; compared without case, as the service does.
+    /// Names of hubs or `*` patterns. Compared without case, as the service does.
     pub hubs: Constraint<Pattern>,
-    /// Operations; any if `None`.
+    /// Operations; `None` for any.
     pub operations: Option<OperationSet>,
-    /// Group names or `*` patterns; with case, percent-decoded once.
+    /// Names of groups or `*` patterns. Compared with case, after percent-decoding once.
     pub groups: Constraint<Pattern>,
-    /// User ids or `*` patterns; with case, percent-decoded once.
+    /// Ids of users or `*` patterns. Compared with case, after percent-decoding once.
     pub users: Constraint<Pattern>,
-    /// Values or `*` patterns of the `application` query parameter; without case.
+    /// Values of the query parameter `application` or `*` patterns. Compared without case.
     pub applications: Constraint<Pattern>,
-    /// Headers that must all be there.
+    /// Headers. The call must have all of them.
     pub headers: Vec<HeaderMatch>,
-    /// Names of the listeners that the call may have come in by.
+    /// Names of the listeners that may receive the call.
     pub listeners: Constraint<String>,
-    /// Networks that the caller's address may be in. A call over a Unix socket has none and matches no network.
+    /// Networks of the caller's address. A call over a Unix socket has no address and matches no network.
     pub clients: Constraint<IpNet>,
 }
 
-/// A header a call must carry.
+/// A header that a call must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// The header's name.
     pub name: HeaderName,
-    /// The value one of its lines must have; any value if `None`.
+    /// The value that one of its lines must have; `None` for any value.
     pub value: Option<HeaderValue>,
 }
 
 impl HeaderMatch {
-    /// Whether headers have it.
+    /// Returns whether the headers meet the condition.
     pub(super) fn holds(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(&self.name).iter();
         values.any(|found| self.value.as_ref().is_none_or(|value| found == value))

@@ -1,6 +1,6 @@
-//! The routing table: the first route whose conditions all hold takes the call.
+//! The routing table. A call takes the first route whose conditions all hold.
 //!
-//! Routes that name hubs exactly are found by the hub, so two hundred of them cost no more than a few.
+//! Routes that name hubs exactly are indexed by hub, so two hundred of them cost no more than a few.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,39 +14,39 @@ use crate::endpoint::EndpointName;
 use crate::limits::RateSettings;
 use crate::signalr::{Call, Name};
 
-/// What a route is shown of a request.
+/// The properties of a request that routes match.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteInput<'a> {
     /// The call.
     pub call: &'a Call<'a>,
     /// The request's headers.
     pub headers: &'a HeaderMap,
-    /// Whether [`ENDPOINT_HEADER`](super::ENDPOINT_HEADER) may be among them: it is looked for only then.
+    /// Whether [`ENDPOINT_HEADER`](super::ENDPOINT_HEADER) may be among the headers. If not, the search is skipped.
     pub may_have_endpoint_header: bool,
-    /// The place of the listener it came in by.
+    /// The index of the listener that received the request.
     pub listener: usize,
     /// The caller's address; `None` on a Unix socket.
     pub client: Option<IpAddr>,
 }
 
-/// The condition of a route that a call does not meet.
+/// A condition of a route that a call does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// Another hub, or none.
+    /// The hub differs, or there is none.
     Hub,
-    /// Another operation.
+    /// The operation differs.
     Operation,
-    /// Another group, or none.
+    /// The group differs, or there is none.
     Group,
-    /// Another user, or none.
+    /// The user differs, or there is none.
     User,
-    /// Another application, or none.
+    /// The application differs, or there is none.
     Application,
     /// A header is missing or has another value.
     Header,
-    /// Another listener.
+    /// The listener differs.
     Listener,
-    /// Another network, or a Unix socket.
+    /// The caller's address is in another network, or the call came over a Unix socket.
     Client,
 }
 
@@ -65,12 +65,12 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// One route, with its names resolved to places.
+/// One route, with its names resolved to indexes.
 #[derive(Debug)]
 pub struct Route {
     name: RouteName,
     matches: MatchSettings,
-    /// The places of the listeners that may be used.
+    /// The indexes of the listeners that may receive the call.
     listeners: Constraint<usize>,
     pick: Pick,
     when_unavailable: WhenUnavailable,
@@ -83,7 +83,7 @@ pub struct Route {
 #[derive(Debug)]
 pub struct Target {
     name: EndpointName,
-    place: usize,
+    endpoint_index: usize,
     weight: u32,
     seed: u64,
 }
@@ -94,9 +94,9 @@ impl Target {
         &self.name
     }
 
-    /// Returns its place among all endpoints.
+    /// Returns its index among all endpoints.
     pub fn endpoint_index(&self) -> usize {
-        self.place
+        self.endpoint_index
     }
 
     /// Returns its weight.
@@ -115,7 +115,7 @@ impl Route {
         &self.name
     }
 
-    /// Returns how an endpoint is chosen.
+    /// Returns how endpoints are chosen.
     pub fn pick(&self) -> &Pick {
         &self.pick
     }
@@ -125,17 +125,17 @@ impl Route {
         &self.matches
     }
 
-    /// Whether callers may name one of the endpoints.
+    /// Returns whether callers may name one of the endpoints.
     pub fn endpoint_header(&self) -> bool {
         self.endpoint_header
     }
 
-    /// Returns how many calls it takes, if that is limited.
+    /// Returns the rate limit, if there is one.
     pub fn rate(&self) -> Option<RateSettings> {
         self.rate
     }
 
-    /// Returns what happens while every endpoint is out.
+    /// Returns what happens while no endpoint is available.
     pub fn when_unavailable(&self) -> WhenUnavailable {
         self.when_unavailable
     }
@@ -145,7 +145,7 @@ impl Route {
         &self.targets
     }
 
-    /// Says which condition the call does not meet, if any.
+    /// Returns the first condition that the call does not meet, if any.
     pub fn mismatch(&self, input: &RouteInput<'_>) -> Option<Mismatch> {
         let RouteInput { call, headers, listener, client, .. } = input;
         let rules = &self.matches;
@@ -177,26 +177,26 @@ impl Route {
     }
 }
 
-/// Whether the name is allowed. It is decoded only when it is needed.
+/// Returns whether the name is accepted. Decodes it only if needed.
 fn named<'a>(allowed: &Constraint<Pattern>, name: impl FnOnce() -> Option<Cow<'a, str>>) -> bool {
     let Some(patterns) = allowed.allowed() else { return true };
     name().is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(&name)))
 }
 
-/// Why there is no routing table. Configuration has checked every name; a table that was built of part of them could send
-/// a call to another tenant.
+/// A name that does not resolve. The configuration has checked every name, but a table built from only some of them could send a
+/// call to another tenant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
-    /// A route is for a listener that does not exist.
-    #[error("route `{route}` is for the listener `{listener}`, which does not exist")]
+    /// A route names a listener that does not exist.
+    #[error("route `{route}` names the listener `{listener}`, which does not exist")]
     NoListener {
         /// The route.
         route: RouteName,
         /// The name.
         listener: String,
     },
-    /// A route leads to an endpoint that does not exist.
-    #[error("route `{route}` leads to the endpoint `{endpoint}`, which does not exist")]
+    /// A route names an endpoint that does not exist.
+    #[error("route `{route}` names the endpoint `{endpoint}`, which does not exist")]
     NoEndpoint {
         /// The route.
         route: RouteName,
@@ -204,7 +204,7 @@ pub enum TableError {
         endpoint: EndpointName,
     },
     /// A route has no endpoints.
-    #[error("route `{0}` leads nowhere")]
+    #[error("route `{0}` has no endpoints")]
     NoTarget(RouteName),
 }
 
@@ -212,17 +212,17 @@ pub enum TableError {
 #[derive(Debug)]
 pub struct Table {
     routes: Vec<Route>,
-    /// By hub in lower case: the routes that may take its calls, in order.
+    /// The routes that may match calls of a hub, in order, by the hub in lower case.
     by_hub: HashMap<String, Vec<usize>>,
-    /// The routes that may take calls of any other hub, or of none.
+    /// The routes that may match calls of any other hub or of none, in order.
     others: Vec<usize>,
 }
 
 impl Table {
-    /// Builds the table. `endpoints` and `listeners` are the names whose places the routes refer to.
+    /// Builds the table. Routes refer to `endpoints` and `listeners` by index.
     ///
     /// # Errors
-    /// [`TableError`] for the first name that is not among them.
+    /// [`TableError`] for the first name that does not resolve.
     pub fn build(
         settings: &[RouteSettings],
         endpoints: &[EndpointName],
@@ -232,7 +232,7 @@ impl Table {
             let endpoint = |wanted: &super::RouteEndpoint| {
                 let (name, seed) = (wanted.endpoint.clone(), hash::seed(wanted.endpoint.as_str()));
                 match endpoints.iter().position(|known| *known == name) {
-                    Some(place) => Ok(Target { name, place, weight: wanted.weight, seed }),
+                    Some(endpoint_index) => Ok(Target { name, endpoint_index, weight: wanted.weight, seed }),
                     None => Err(TableError::NoEndpoint { route: route.name.clone(), endpoint: name }),
                 }
             };
@@ -258,37 +258,37 @@ impl Table {
             })
         };
         let routes: Vec<Route> = settings.iter().map(resolve).collect::<Result<_, _>>()?;
-        // A pattern may take any hub, and so may a route without a condition.
+        // Patterns and routes without a hub condition may match any hub.
         let exact_hubs = |route: &Route| -> Option<Vec<String>> {
             let hubs = route.matches.hubs.allowed()?;
             hubs.iter().map(|hub| hub.exact().map(str::to_owned)).collect()
         };
         let mut by_hub: HashMap<String, Vec<usize>> = HashMap::new();
         for hub in routes.iter().filter_map(exact_hubs).flatten() {
-            let may_take = |(_, route): &(usize, &Route)| exact_hubs(route).is_none_or(|hubs| hubs.contains(&hub));
-            let places = routes.iter().enumerate().filter(may_take).map(|(place, _)| place).collect();
-            by_hub.insert(hub, places);
+            let may_match = |(_, route): &(usize, &Route)| exact_hubs(route).is_none_or(|hubs| hubs.contains(&hub));
+            let indexes = routes.iter().enumerate().filter(may_match).map(|(index, _)| index).collect();
+            by_hub.insert(hub, indexes);
         }
         let others = routes
             .iter()
             .enumerate()
             .filter(|(_, route)| exact_hubs(route).is_none())
-            .map(|(place, _)| place)
+            .map(|(index, _)| index)
             .collect();
         Ok(Self { routes, by_hub, others })
     }
 
-    /// Returns the first route that takes the call, and its place.
+    /// Returns the first route that matches the call, and its index.
     pub fn pick(&self, input: &RouteInput<'_>) -> Option<(usize, &Route)> {
-        let places = input
+        let indexes = input
             .call
             .hub
             .filter(|_| !self.by_hub.is_empty())
             .and_then(|hub| self.by_hub.get(&hub.decoded().to_ascii_lowercase()))
             .unwrap_or(&self.others);
-        places
+        indexes
             .iter()
-            .filter_map(|place| Some((*place, self.routes.get(*place)?)))
+            .filter_map(|index| Some((*index, self.routes.get(*index)?)))
             .find(|(_, route)| route.mismatch(input).is_none())
     }
 

@@ -1,4 +1,4 @@
-//! Conditions one by one, the order of routes, and that the hub index changes nothing.
+//! Each condition, the order of routes, and the equivalence of the hub index with a linear search.
 
 use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
@@ -52,7 +52,7 @@ fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
 }
 
 #[test]
-fn each_condition_is_looked_at() {
+fn each_condition_must_hold() {
     let rules = MatchSettings::default;
     let header = |value: Option<&'static str>| {
         let value = value.map(HeaderValue::from_static);
@@ -117,7 +117,7 @@ fn the_first_route_that_matches_wins() {
 }
 
 #[test]
-fn name_that_does_not_exist_is_an_error_and_never_means_any() {
+fn unknown_name_is_an_error_and_never_matches_everything() {
     let build = |routes: &[RouteSettings]| Table::build(routes, &[EndpointName::new("east")], &["default"]);
     let name = || RouteName::new("only");
     let elsewhere = MatchSettings { listeners: Constraint::OneOf(vec!["internal".into()]), ..Default::default() };
@@ -133,7 +133,7 @@ fn name_that_does_not_exist_is_an_error_and_never_means_any() {
 }
 
 #[test]
-fn list_of_which_nothing_is_left_matches_nothing() {
+fn empty_list_matches_nothing() {
     let nothing =
         |matches: MatchSettings| assert_eq!(picked(&table(&[route("only", matches)]), "/api/hubs/h/:send"), None);
     let any = MatchSettings::default;
@@ -146,22 +146,22 @@ fn list_of_which_nothing_is_left_matches_nothing() {
 }
 
 #[test]
-fn a_call_over_a_unix_socket_is_in_no_network() {
+fn call_over_a_unix_socket_matches_no_network() {
     let matches =
         MatchSettings { clients: Constraint::OneOf(vec!["0.0.0.0/0".parse().unwrap()]), ..Default::default() };
     assert_eq!(picked(&table(&[route("net", matches)]), "/api/hubs/h/:send"), None);
 }
 
 proptest! {
-    /// The index by hub is a short cut and nothing else.
+    /// The hub index only saves time.
     #[test]
     fn the_index_agrees_with_trying_every_route(
         rules in prop::collection::vec(prop::collection::vec("[ab]{1,2}|[ab]\\*|\\*", 0..3), 1..8),
         hub in "[aAbB]{1,3}",
     ) {
-        let named = |(place, rules): (usize, &Vec<String>)| {
+        let named = |(index, rules): (usize, &Vec<String>)| {
             let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-            route(&place.to_string(), if rules.is_empty() { MatchSettings::default() } else { hubs(&rules) })
+            route(&index.to_string(), if rules.is_empty() { MatchSettings::default() } else { hubs(&rules) })
         };
         let routes: Vec<_> = rules.iter().enumerate().map(named).collect();
         let table = table(&routes);
@@ -169,6 +169,6 @@ proptest! {
         let call = Call::parse(&Method::POST, &target, None).unwrap();
         let input = RouteInput { call: &call, headers: &HeaderMap::new(), may_have_endpoint_header: false, listener: 0, client: None };
         let expected = table.routes().iter().position(|route| route.mismatch(&input).is_none());
-        prop_assert_eq!(table.pick(&input).map(|(place, _)| place), expected);
+        prop_assert_eq!(table.pick(&input).map(|(index, _)| index), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Properties of the grammar, for the fuzzer.
+//! Fuzz target for the grammar.
 
 use std::ops::Range;
 
@@ -7,8 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::{Call, Name};
 
-/// Parses `method-index path[?query]` and checks that the names in the path are data: whatever they say, the operation is the one that
-/// the shape of the path has.
+/// Parses a byte that selects the method, then `path[?query]`. Asserts that the names in the path do not affect the operation.
 pub(crate) fn grammar(data: &[u8]) {
     let methods =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS];
@@ -21,9 +20,9 @@ pub(crate) fn grammar(data: &[u8]) {
     assert!(path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'), "{path:?} is not a path");
     let names: Vec<Name<'_>> = [call.hub, call.group, call.user, call.connection].into_iter().flatten().collect();
     for name in &names {
-        assert!(!name.raw().is_empty() && !name.raw().contains('/'), "{name:?} is not a segment");
+        assert!(!name.raw().is_empty() && !name.raw().contains('/'), "{name:?} is not one segment");
         let decoded: Vec<u8> = percent_decode_str(name.raw()).collect();
-        assert_eq!(name.decoded().as_bytes(), decoded, "{name:?} is not decoded once");
+        assert_eq!(name.decoded().as_bytes(), decoded, "{name:?} is not decoded exactly once");
         let decoded = name.decoded();
         assert!(!decoded.split('/').any(|part| matches!(part, "." | "..")), "{name:?} has a dot segment");
     }
@@ -31,7 +30,7 @@ pub(crate) fn grammar(data: &[u8]) {
         let hub = hub.decoded();
         assert!(hub.len() <= 128 && hub.starts_with(|first: char| first.is_ascii_alphabetic()), "{hub:?} is not a hub");
     }
-    // Other names of the same shape are the same operation, and encoded names stand for the same names.
+    // Other names in the same shape have the same operation, and percent-encoding all of a name does not change it.
     let plain = replaced(path, &names, |_| "n".to_owned());
     assert_eq!(Call::parse(method, &plain, query).map(|call| call.operation), Ok(call.operation), "{plain}");
     let encoded =
@@ -42,16 +41,16 @@ pub(crate) fn grammar(data: &[u8]) {
     };
     let seen = again.map(|again| (again.operation, decoded(&again)));
     assert_eq!(seen, Ok((call.operation, decoded(&call))), "{encoded}");
-    // Whoever decodes before splitting sees the same operation, or none.
+    // A server that decodes the path before splitting it sees the same operation or none.
     let early = percent_decode_str(path).decode_utf8_lossy().into_owned();
     if let Ok(seen) = Call::parse(method, &early, query) {
         assert_eq!(seen.operation, call.operation, "{early}");
     }
-    // The query has no say.
+    // The query does not affect the operation.
     assert_eq!(Call::parse(method, path, None).map(|call| call.operation), Ok(call.operation));
 }
 
-/// The path with each of its names replaced.
+/// Returns the path with each of its names replaced.
 fn replaced(path: &str, names: &[Name<'_>], by: impl Fn(Name<'_>) -> String) -> String {
     let range = |name: &Name<'_>| -> Range<usize> {
         let start = name.raw().as_ptr().addr() - path.as_ptr().addr();

@@ -1,8 +1,7 @@
-//! Which operation a method and a path are. Decides nothing about whether it is allowed or where it goes.
+//! Parses a method and a path into an operation and its names. Decides neither whether the call is allowed nor where it goes.
 //!
-//! An operation is fully determined by the method and the shape of the path; the literal last segments keep their
-//! colon (`:send`). Paths are split at raw slashes alone and compared with case, so nothing that is encoded can
-//! change the operation.
+//! The method and the shape of the path determine the operation. Paths are split only at unencoded slashes and compared with
+//! case, so percent-encoding cannot change the operation.
 
 use std::borrow::Cow;
 
@@ -11,18 +10,18 @@ use percent_encoding::percent_decode_str;
 
 use super::{Name, Operation};
 
-/// A request that is a SignalR REST call: its operation and the names in it, borrowed from the request's URI.
+/// A SignalR REST call: its operation and its names, borrowed from the request's URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
     /// The hub; `None` for `health` and `access_key`.
     pub hub: Option<Name<'a>>,
-    /// The group, if the path names one.
+    /// The group, if the path has one.
     pub group: Option<Name<'a>>,
-    /// The user, if the path names one.
+    /// The user, if the path has one.
     pub user: Option<Name<'a>>,
-    /// The connection, if the path names one.
+    /// The connection, if the path has one.
     pub connection: Option<Name<'a>>,
     query: &'a str,
 }
@@ -31,27 +30,27 @@ pub struct Call<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseCallError {
     /// No operation has a path of this shape.
-    #[error("the path is not one of the SignalR REST API")]
+    #[error("the path is not part of the SignalR REST API")]
     UnknownPath,
-    /// The path is an operation's, the method is not.
+    /// The path belongs to an operation, but not with this method.
     #[error("this path takes {allowed}")]
     WrongMethod {
-        /// The methods the path takes, as in an `Allow` header.
+        /// The methods that the path takes, as in an `Allow` header.
         allowed: &'static str,
     },
-    /// The path has the shape of an operation's but a part of it cannot be.
+    /// The path has the shape of an operation, but a part of it is not valid.
     #[error("{0}")]
     Malformed(&'static str),
 }
 
 impl<'a> Call<'a> {
-    /// Reads a request line's method, path and query.
+    /// Parses the method, path and query of a request line.
     ///
-    /// The v1 prefix and the current one take the same shapes, as Microsoft's emulator does: old forms
-    /// (`POST …/users/{user}`) and new (`POST …/users/{user}/:send`), and both orders of user and group.
+    /// All shapes are valid after both prefixes, `/api/` and `/api/v1/`, as in Microsoft's emulator: the forms of v1
+    /// (`POST …/users/{user}`), the current ones (`POST …/users/{user}/:send`), and both orders of user and group.
     ///
     /// # Errors
-    /// [`ParseCallError`] says which answer the caller deserves.
+    /// [`ParseCallError`] if the request is not a call.
     ///
     /// Source: `docs/swagger/v20241201.json` and `v1.json`; `SignalRServiceWebApiDefinition.cs` of the emulator.
     pub fn parse(method: &Method, path: &'a str, query: Option<&'a str>) -> Result<Self, ParseCallError> {
@@ -76,14 +75,14 @@ impl<'a> Call<'a> {
         name(shape.stream)?;
         if has_escape(&shape) && is_another_path(rest) {
             return Err(ParseCallError::Malformed(
-                "the path would be another one if it were percent-decoded once more",
+                "the path would be that of another call if it were percent-decoded once more",
             ));
         }
         Ok(call)
     }
 
-    /// Returns the first value of a query parameter, decoded. Keys are compared without case, since the SDKs and the
-    /// definitions spell them differently (`maxPageSize`, `maxpagesize`).
+    /// Returns the first value of a query parameter, percent-decoded. Keys are compared without case, since the SDKs and the
+    /// API definitions spell them differently (`maxPageSize`, `maxpagesize`).
     pub fn query_value(&self, key: &str) -> Option<Cow<'a, str>> {
         self.query
             .split('&')
@@ -93,7 +92,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A path's shape: the names in it and the operation of each method.
+/// The shape of a path: its names and the operation of each method.
 struct Shape<'a> {
     hub: Option<&'a str>,
     group: Option<&'a str>,
@@ -103,14 +102,15 @@ struct Shape<'a> {
     methods: Methods,
 }
 
-/// The methods a path takes, as in an `Allow` header, and what each of them asks for.
+/// The methods that a path takes and the operation of each.
 struct Methods {
+    /// The value of an `Allow` header.
     allowed: &'static str,
     operations: &'static [(Method, Operation)],
 }
 
-/// Declares the methods of a path. `HEAD` and `GET` stand together in every existence check: the definition has
-/// `HEAD`, the SDK asks `GET` for user-in-group, v1 and the emulator take both.
+/// Declares the methods of a path. Every existence check takes `HEAD` and `GET`: the API definition has `HEAD`, the SDK sends
+/// `GET` to check a user in a group, v1 and the emulator take both.
 macro_rules! methods {
     ($allowed:literal: $($method:ident $operation:ident),+) => {
         Methods { allowed: $allowed, operations: &[$((Method::$method, Operation::$operation)),+] }
@@ -118,13 +118,13 @@ macro_rules! methods {
 }
 
 impl<'a> Shape<'a> {
-    /// Reads a path behind its prefix.
+    /// Parses a path without its prefix.
     fn parse(path: &'a str) -> Option<Self> {
         let mut segments = [""; 7];
         let mut count = 0;
         let mut left = Some(path);
         while let Some(path) = left {
-            // Names are short: a look at each byte is cheaper than a search that is made for long texts.
+            // Names are short, so a loop over the bytes is faster than `memchr`.
             let end = path.bytes().position(|byte| byte == b'/');
             let (segment, after) = end.and_then(|end| path.split_at_checked(end)).unwrap_or((path, ""));
             *segments.get_mut(count)? = segment;
@@ -207,15 +207,16 @@ fn has_escape(shape: &Shape<'_>) -> bool {
     [shape.group, shape.user, shape.connection, shape.stream].iter().flatten().any(|name| name.contains('%'))
 }
 
-/// How often a path is decoded to see whether it becomes another one: as the service does, and once more.
+/// How often a path is percent-decoded to find out whether it becomes the path of another call: once as the service does, and
+/// once more.
 const DECODINGS: usize = 2;
 
-/// Whether a path turns into that of another call when it is percent-decoded, as something on the way to the service may do.
+/// Returns whether a path becomes the path of another call when it is percent-decoded, as a proxy before the service may do.
 ///
-/// A name may have an encoded slash (the Management SDK sends user `user/a` as `user%2Fa`), and the service decodes no slash
-/// before it looks the path up. But `users/u%2f:closeConnections` would be allowed here as a message to one user and be another
-/// operation behind a proxy that does; the same goes for dot segments behind an encoded slash. What is only longer, and no
-/// call at all, stays what it is.
+/// A name may contain an encoded slash: the Management SDK sends user `user/a` as `user%2Fa`, and the service routes before it
+/// decodes slashes. But `users/u%2f:closeConnections`, a message to one user here, would be another operation behind a proxy
+/// that decodes it. The same is true of dot segments after an encoded slash. A path that only gets more segments and is no
+/// call at all is accepted.
 #[cold]
 fn is_another_path(path: &str) -> bool {
     let mut path = Cow::Borrowed(path);

@@ -1,4 +1,4 @@
-//! The table of the API, row by row, and what no input may do to the parser.
+//! The table of the API, row by row, and properties that hold for any input.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,8 @@ fn parse(method: &str, target: &str) -> Result<(Operation, [Option<String>; 4]),
     Ok((call.operation, [decoded(call.hub), decoded(call.group), decoded(call.user), decoded(call.connection)]))
 }
 
-/// Section by section: 2024-12-01, then v1, then the mirrored forms of the emulator. `h g u c` are the names.
+/// Method, path, operation and names (`h`ub, `g`roup, `u`ser, `c`onnection): first 2024-12-01, then v1, then the mirrored forms
+/// of the emulator.
 const ROWS: &[(&str, &str, &str, &str)] = &[
     ("HEAD", "/api/health", "health", ""),
     ("GET", "/api/auth/accessKey", "access_key", ""),
@@ -69,7 +70,7 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[test]
-fn reads_every_row_of_the_api() {
+fn parses_every_row_of_the_api() {
     for (method, path, operation, names) in ROWS {
         let named = |name: char| names.contains(name).then(|| name.to_string());
         let expected = (Operation::from_name(operation).unwrap(), [named('h'), named('g'), named('u'), named('c')]);
@@ -101,13 +102,13 @@ fn names_are_decoded_once_and_kept_raw() {
 }
 
 #[test]
-fn query_keys_are_read_without_case() {
+fn query_keys_are_compared_without_case() {
     let call = Call::parse(&Method::POST, "/api/hubs/h/:send", Some("excluded=a&Application=app%2Fx&application=2"));
     assert_eq!(call.unwrap().query_value("application").as_deref(), Some("app/x"));
 }
 
 #[test]
-fn tells_unknown_paths_from_wrong_methods_and_malformed_names() {
+fn distinguishes_unknown_paths_wrong_methods_and_malformed_names() {
     use ParseCallError::{Malformed, UnknownPath, WrongMethod};
     for (method, path, expected) in [
         ("GET", "/", UnknownPath),
@@ -146,13 +147,13 @@ fn tells_unknown_paths_from_wrong_methods_and_malformed_names() {
 }
 
 #[test]
-fn queries_are_ascii() {
+fn queries_must_be_ascii() {
     assert!(Call::parse(&Method::POST, "/api/hubs/h/:send", Some("a=ü")).is_err());
     assert!(Call::parse(&Method::POST, "/api/hubs/h/:send", Some("a=%C3%BC")).is_ok());
 }
 
 #[test]
-fn names_keep_encoded_slashes_unless_the_path_would_be_another() {
+fn names_may_contain_encoded_slashes_unless_the_path_would_be_another_call() {
     for (path, is_call) in [
         ("users/user%2Fa/:send", true),
         ("users/user%2Fa", true),
@@ -193,7 +194,7 @@ proptest! {
         let _ = Call::parse(&method.parse().unwrap(), &path, None);
     }
 
-    /// Whatever stands in a name, the operation stays that of the shape, or the request is refused.
+    /// Whatever a name contains, the call is that of the shape or an error.
     #[test]
     fn a_name_never_changes_the_operation(
         name in "([a-z.:/\\\\]|%2[fFeE]|%5[cC]|%0[0ad]|%3[aA]|\\.\\.|[\\x01-\\x7f]){1,12}",

@@ -1,63 +1,64 @@
-//! How the answers of several endpoints to one call become one answer. Pure.
+//! Merges the answers of several endpoints to one call. Pure.
 //!
-//! Source: `MultiEndpointMessageWriter.cs` of the Azure SignalR SDK, which does the same over persistent connections. Where
-//! the SDK throws because one endpoint failed although another said yes, the gateway answers yes: the question is settled.
+//! Source: `MultiEndpointMessageWriter.cs` of the Azure SignalR SDK, which does the same over persistent connections. If one
+//! endpoint confirms and another fails, the SDK throws; the gateway returns the confirmation, which decides the call.
 
-/// What an operation asks of a set of endpoints.
+/// How an operation is carried out on several endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FanOutKind {
-    /// To do something, each of them: sends, closes of many, memberships of users.
+    /// On each, and a [`Policy`] says how many must accept: sends, closing many connections, group membership of users.
     Deliver,
-    /// Whether there is something, or to act on one connection, which only one of them has.
+    /// On each, and the first success is the answer: existence checks, and operations on one connection, which only one of the
+    /// endpoints has.
     FirstSuccess,
-    /// Its part of a list, one after the other.
+    /// On one after the other, and each returns its part of the list.
     List,
-    /// Something only one of them can give: credentials for clients.
+    /// On one only: credentials for clients.
     SingleEndpoint,
 }
 
-/// How one endpoint's part of a call ended.
+/// The outcome of one leg: the part of a fan-out call that goes to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegOutcome {
     /// It answered 2xx.
     Accepted,
-    /// It answered 404 and said what is not there (`x-ms-error-code`).
+    /// It answered 404 with `x-ms-error-code`, which names what does not exist.
     NotFound,
     /// It answered 429.
     Throttled,
-    /// It answered otherwise.
+    /// It answered with another status.
     Refused,
     /// It may have received the call and did not answer.
     NoAnswer,
-    /// It did not receive the call.
+    /// It has not received the call.
     Unsent,
 }
 
 /// How many endpoints must accept a delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Each.
+    /// All.
     #[default]
     All,
-    /// One at least.
+    /// At least one.
     Any,
     /// More than half.
     Quorum,
 }
 
-/// What the caller is answered.
+/// The answer that the caller of a fan-out gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// What the leg at this place came to, answer or error.
+    /// That of the leg at this index, answer or error.
     Leg(usize),
-    /// Some accepted, but not as many as must.
+    /// Some endpoints accepted, but fewer than required.
     Partial,
-    /// Those that answered do not have it, and others did not receive the call.
+    /// The target does not exist on the endpoints that answered, and the others have not received the call.
     Unreached,
 }
 
 impl Policy {
-    const fn needs(self, endpoints: usize) -> usize {
+    const fn required(self, endpoints: usize) -> usize {
         match self {
             Self::All => endpoints,
             Self::Any => 1,
@@ -66,38 +67,37 @@ impl Policy {
     }
 }
 
-/// Merges the legs of a delivery. There is at least one.
+/// Merges the legs of a delivery. There is at least one leg.
 ///
-/// An endpoint that does not have what is addressed has nothing to deliver, so it counts neither way; only when that is so
-/// everywhere is it the answer. Where some accepted and too few, the caller is told of each endpoint, since a blind repeat
-/// might deliver twice. Where nobody accepted, the answer is one leg's own outcome: of a leg that may have received the call,
-/// else of one that refused it, else that nothing was sent.
+/// Endpoints where the target does not exist are not counted; the answer is 404 only if it exists on none. If fewer endpoints
+/// than required accepted, the answer is `Partial` and lists each endpoint, since a blind repeat might deliver twice. If none
+/// accepted, the answer is the outcome of one leg: of one that may have received the call, else of one that refused it, else of
+/// one that was not sent.
 pub fn merge_delivery(policy: Policy, legs: &[LegOutcome]) -> Merged {
-    let concerned = || legs.iter().enumerate().filter(|(_, leg)| **leg != LegOutcome::NotFound);
-    if let Some((index, _)) = concerned().find(|(_, leg)| **leg == LegOutcome::Accepted) {
-        let accepted = concerned().filter(|(_, leg)| **leg == LegOutcome::Accepted).count();
-        return if accepted >= policy.needs(concerned().count()) { Merged::Leg(index) } else { Merged::Partial };
+    let counted = || legs.iter().enumerate().filter(|(_, leg)| **leg != LegOutcome::NotFound);
+    if let Some((index, _)) = counted().find(|(_, leg)| **leg == LegOutcome::Accepted) {
+        let accepted = counted().filter(|(_, leg)| **leg == LegOutcome::Accepted).count();
+        return if accepted >= policy.required(counted().count()) { Merged::Leg(index) } else { Merged::Partial };
     }
     first_of(legs, &[LegOutcome::NoAnswer, LegOutcome::Refused, LegOutcome::Throttled])
         .unwrap_or_else(|| merge_unanswered(legs))
 }
 
-/// Merges the legs of a question. There is at least one.
+/// Merges the legs of a call whose first success is the answer. There is at least one leg.
 ///
-/// Any yes is yes, else any error is that error, else it is nowhere: a 404 with the service's own `x-ms-error-code`.
+/// Without a success, the answer is an error if there is one, else the service's own 404 with `x-ms-error-code`.
 pub fn merge_first_success(legs: &[LegOutcome]) -> Merged {
-    let settled =
+    let decisive =
         first_of(legs, &[LegOutcome::Accepted, LegOutcome::Refused, LegOutcome::Throttled, LegOutcome::NoAnswer]);
-    settled.unwrap_or_else(|| merge_unanswered(legs))
+    decisive.unwrap_or_else(|| merge_unanswered(legs))
 }
 
-/// Returns the first leg of the first of these kinds that there is.
-fn first_of(legs: &[LegOutcome], kinds: &[LegOutcome]) -> Option<Merged> {
-    kinds.iter().find_map(|kind| legs.iter().position(|leg| leg == kind)).map(Merged::Leg)
+/// Returns the first leg with the first of these outcomes that any leg has.
+fn first_of(legs: &[LegOutcome], outcomes: &[LegOutcome]) -> Option<Merged> {
+    outcomes.iter().find_map(|outcome| legs.iter().position(|leg| leg == outcome)).map(Merged::Leg)
 }
 
-/// Merges legs none of which has it: those that are not there, and those that were not sent. That nothing was sent may only
-/// be said where it holds for all.
+/// Merges legs that are all `NotFound` or `Unsent`. `Unsent` is the answer only if it is true of every leg.
 fn merge_unanswered(legs: &[LegOutcome]) -> Merged {
     let unsent = legs.iter().filter(|leg| **leg == LegOutcome::Unsent).count();
     if unsent == 0 || unsent == legs.len() { Merged::Leg(0) } else { Merged::Unreached }
@@ -111,20 +111,20 @@ mod tests {
 
     const LEGS: [LegOutcome; 6] = [Accepted, NotFound, Throttled, Refused, NoAnswer, Unsent];
 
-    /// Of all endpoints that are concerned: `MultiEndpointMessageWriter.cs`, `WriteAsync`: all in parallel, any failure fails.
-    const WRITE: &str = "sends and other writes: all of them, any failure is a failure";
-    /// `MultiEndpointMessageWriter.cs`: a connection is at one endpoint, so the first yes is the answer.
-    const UNIQUE: &str = "of one connection: the first yes, else any error, else no";
-    /// `MultiEndpointMessageWriter.cs`: all are asked. The SDK fails with any; here a yes is a yes.
-    const EXISTS: &str = "of users and groups: any yes, else any error, else no";
-    /// `MultiEndpointMessageWriter.cs` after 2024-12-01 came: one after the other, `top` counts down.
-    const LIST: &str = "lists go on from one endpoint to the next";
+    /// `MultiEndpointMessageWriter.cs`, `WriteAsync`: all endpoints in parallel, any failure fails the call.
+    const WRITE: &str = "sends and other writes: all endpoints, any failure is a failure";
+    /// `MultiEndpointMessageWriter.cs`: a connection is on one endpoint, so the first success is the answer.
+    const UNIQUE: &str = "one connection: the first success, else any error, else 404";
+    /// `MultiEndpointMessageWriter.cs`: all endpoints. In the SDK any failure fails the call; here a success decides it.
+    const EXISTS: &str = "users and groups: any success, else any error, else 404";
+    /// `MultiEndpointMessageWriter.cs` since 2024-12-01: one endpoint after the other, `top` counts down.
+    const LIST: &str = "lists continue from one endpoint to the next";
     /// `DefaultEndpointRouter.cs`, negotiation: one online primary, else one online secondary.
     const NEGOTIATE: &str = "client credentials come from one endpoint";
-    /// `RestHealthCheckService.cs`: of the gateway itself.
-    const HEALTH: &str = "answered by the gateway";
+    /// `RestHealthCheckService.cs`: the health of the gateway itself.
+    const HEALTH: &str = "the gateway answers it";
 
-    /// What each operation asks of a set of endpoints, and the rule of the SDK that it follows.
+    /// The fan-out kind of each operation and the rule of the SDK that it follows.
     const TABLE: &[(Operation, FanOutKind, &str)] = &[
         (Operation::Health, FanOutKind::SingleEndpoint, HEALTH),
         (Operation::AccessKey, FanOutKind::SingleEndpoint, NEGOTIATE),
@@ -154,7 +154,7 @@ mod tests {
         (Operation::UserRemoveFromGroup, FanOutKind::Deliver, WRITE),
     ];
 
-    /// By the first leg (down) and the second (across), both in the order of `LEGS`: the leg whose outcome is the answer,
+    /// Rows are the first leg, columns the second, in the order of `LEGS`. A cell is the index of the leg that is the answer, or
     /// `P`artial or `U`nreached.
     const DELIVERY: [&str; 6] = [
         "00PPPP", // Accepted
@@ -164,7 +164,7 @@ mod tests {
         "P00000", // NoAnswer
         "PU1110", // Unsent
     ];
-    const QUESTION: [&str; 6] = [
+    const FIRST_SUCCESS: [&str; 6] = [
         "000000", // Accepted
         "10111U", // NotFound
         "100100", // Throttled
@@ -173,9 +173,9 @@ mod tests {
         "1U1110", // Unsent
     ];
 
-    /// 26 operations × the outcomes of two legs under the policy `all`.
+    /// Every operation × the outcomes of two legs, under the policy `all`.
     #[test]
-    fn two_endpoints_answer_as_one() {
+    fn answers_of_two_endpoints_become_one() {
         assert!(Operation::ALL.iter().all(|operation| TABLE.iter().any(|(row, ..)| row == operation)));
         for (operation, fan_out_kind, rule) in TABLE.iter().copied() {
             assert_eq!(operation.fan_out_kind(), fan_out_kind, "{operation}: {rule}");
@@ -184,7 +184,7 @@ mod tests {
                     let legs = [one, other];
                     let (merged, table) = match fan_out_kind {
                         FanOutKind::Deliver => (merge_delivery(Policy::All, &legs), DELIVERY),
-                        FanOutKind::FirstSuccess => (merge_first_success(&legs), QUESTION),
+                        FanOutKind::FirstSuccess => (merge_first_success(&legs), FIRST_SUCCESS),
                         FanOutKind::List | FanOutKind::SingleEndpoint => continue,
                     };
                     let expected = match table[row].as_bytes()[column] {
@@ -200,19 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn policies_say_how_many_must_accept() {
+    fn policy_determines_how_many_endpoints_must_accept() {
         for (legs, all, any, quorum) in [
             (&[Accepted, Accepted, Accepted][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
             (&[Unsent, Accepted, Accepted][..], Merged::Partial, Merged::Leg(1), Merged::Leg(1)),
             (&[NoAnswer, Refused, Accepted][..], Merged::Partial, Merged::Leg(2), Merged::Partial),
-            // Nobody accepted: the leg that may have received it.
+            // None accepted: the leg that may have received the call comes first.
             (&[Unsent, Refused, NoAnswer][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
             (&[Unsent, Throttled, Refused][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
             (&[Unsent, Throttled, Unsent][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),
             (&[Unsent, Unsent, Unsent][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
             (&[NotFound, Unsent, Unsent][..], Merged::Unreached, Merged::Unreached, Merged::Unreached),
             (&[NoAnswer][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
-            // Where it is not there, there is nothing to accept.
+            // Endpoints where the target does not exist are not counted.
             (&[NotFound, Accepted, NotFound][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),
             (&[NotFound, Accepted, Unsent][..], Merged::Partial, Merged::Leg(1), Merged::Partial),
         ] {

@@ -1,5 +1,5 @@
-//! The grammar of the Azure SignalR Service REST API, pure: which operation a method and a path are, and what the
-//! names in them may look like. Knows no sockets, no endpoints and nothing of this gateway.
+//! The grammar of the Azure SignalR Service REST API: which operation a method and a path stand for, which names the path
+//! carries, and how the answers of several endpoints are merged. Pure; knows no sockets and no endpoints.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

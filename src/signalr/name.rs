@@ -1,19 +1,18 @@
-//! A name inside a path (hub, group, user, connection), kept as the caller sent it.
+//! Names in paths (hub, group, user, connection), validated and kept as the caller sent them.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// One path segment that names something, in the percent-encoded form in which it came and goes on.
+/// A name in a path, still percent-encoded. It is forwarded in the same form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a>(&'a str);
 
 impl<'a> Name<'a> {
-    /// Takes a segment; says what is wrong with it otherwise.
+    /// Parses a path segment. The error says what is wrong with it.
     ///
-    /// Dot segments are refused in every spelling, since what lies between us and the service may resolve them and
-    /// so make another path of it (RFC 3986 section 5.2.4). An encoded slash stays inside its segment: the Management
-    /// SDK sends user `user/a` as `user%2Fa`.
+    /// Dot segments are errors in every spelling, since a proxy before the service may remove them and so change the path
+    /// (RFC 3986 section 5.2.4). An encoded slash is part of the name: the Management SDK sends user `user/a` as `user%2Fa`.
     pub(super) fn new(segment: &'a str) -> Result<Self, &'static str> {
         let name = Self(segment);
         let decoded = name.try_decoded().ok_or("a name in the path is not valid percent-encoded UTF-8")?;
@@ -23,7 +22,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Takes a hub name.
+    /// Parses a hub name. The error says what is wrong with it.
     ///
     /// Source: the pattern in `docs/swagger/v20241201.json`; the emulator's `ParameterValidator.cs` has the same.
     pub(super) fn hub(segment: &'a str) -> Result<Self, &'static str> {
@@ -31,7 +30,7 @@ impl<'a> Name<'a> {
         let decoded = name.try_decoded().unwrap_or_default();
         let is_hub = decoded.len() <= 128
             && decoded.bytes().next().is_some_and(|first| first.is_ascii_alphabetic())
-            && decoded.bytes().all(Self::is_of_hub);
+            && decoded.bytes().all(Self::is_hub_byte);
         if is_hub {
             Ok(name)
         } else {
@@ -39,23 +38,23 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Whether a byte may stand in a hub name.
-    pub fn is_of_hub(byte: u8) -> bool {
+    /// Returns whether a hub name may contain the byte.
+    pub fn is_hub_byte(byte: u8) -> bool {
         byte.is_ascii_alphanumeric() || b"_`,.[]".contains(&byte)
     }
 
-    /// Returns the segment as it came.
+    /// Returns the name as the caller sent it.
     pub fn raw(self) -> &'a str {
         self.0
     }
 
-    /// Returns the name itself, percent-decoded once.
+    /// Returns the name, percent-decoded once.
     pub fn decoded(self) -> Cow<'a, str> {
-        // Checked on construction, so the fallback is never taken.
+        // The constructor has decoded it once, so the fallback is not reached.
         self.try_decoded().unwrap_or(Cow::Borrowed(self.0))
     }
 
-    /// Iterates over the bytes of the name itself, percent-decoded once. Allocates nothing.
+    /// Iterates over the bytes of the name, percent-decoded once. Does not allocate.
     pub fn bytes(self) -> impl Iterator<Item = u8> + 'a {
         percent_decode_str(self.0)
     }

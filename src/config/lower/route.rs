@@ -198,7 +198,7 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let listeners = texts("listener", &file.listener);
     let clients = texts("client", &file.client);
     for text in file.hub.as_ref().map(OneOrMany::as_slice).unwrap_or_default() {
-        if !text.bytes().all(|byte| byte == b'*' || Name::is_of_hub(byte)) {
+        if !text.bytes().all(|byte| byte == b'*' || Name::is_hub_byte(byte)) {
             let fix = "hub names have letters, digits and _`,.[] alone; `*` stands for anything";
             context.problem(&at("hub"), format!("`{text}` can never match"), fix);
         }
