@@ -255,7 +255,7 @@ async fn answers_413_to_bodies_above_one_mebibyte() {
 
 /// Returns the complete requests at an endpoint. It sees incomplete ones when a caller's body turns out to be
 /// malformed.
-fn whole_arrivals(harness: &Harness) -> Vec<Entry> {
+fn complete_arrivals(harness: &Harness) -> Vec<Entry> {
     harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect()
 }
 
@@ -265,10 +265,10 @@ async fn assert_goes_on_or_was_closed(harness: &Harness, mut caller: Caller) {
     match caller.try_send(broadcast_request(), BROADCAST_BODY).await {
         Ok(answer) => {
             answer.assert_status(202);
-            assert_eq!(whole_arrivals(harness).len(), 1);
-            assert_eq!(whole_arrivals(harness)[0].body.as_deref(), Some(BROADCAST_BODY.as_bytes()));
+            assert_eq!(complete_arrivals(harness).len(), 1);
+            assert_eq!(complete_arrivals(harness)[0].body.as_deref(), Some(BROADCAST_BODY.as_bytes()));
         }
-        Err(_closed) => assert!(whole_arrivals(harness).is_empty()),
+        Err(_closed) => assert!(complete_arrivals(harness).is_empty()),
     }
     harness.clear_arrivals();
 }

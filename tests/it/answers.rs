@@ -34,11 +34,11 @@ async fn ask(harness: &Harness, case: &Case) -> hyper::Result<Answer> {
 
 /// Returns several ways to split an answer into writes.
 fn cuts(case: &Case) -> Vec<Vec<Vec<u8>>> {
-    let whole = vec![case.answer.clone()];
+    let unsplit = vec![case.answer.clone()];
     let halves = case.answer.chunks(case.answer.len().div_ceil(2).max(1)).map(<[u8]>::to_vec).collect();
     let small = if case.answer.len() < 400 { 1 } else { 1460 };
     let pieces = case.answer.chunks(small).map(<[u8]>::to_vec).collect();
-    vec![whole, halves, pieces]
+    vec![unsplit, halves, pieces]
 }
 
 async fn check(harness: &Harness, endpoint: &AnsweringEndpoint, case: &Case, writes: Vec<Vec<u8>>) {

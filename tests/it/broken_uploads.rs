@@ -26,7 +26,7 @@ const BROKEN: [(&str, bool); 9] = [
     ("5\r\nhello\r\n", true),
 ];
 
-fn is_whole(entry: &Entry) -> bool {
+fn is_complete(entry: &Entry) -> bool {
     entry.complete && entry.header("x-mark") == Some("broken")
 }
 
@@ -74,7 +74,7 @@ async fn upload_that_breaks_off_is_never_complete_at_an_endpoint() {
                     .assert_status(202);
                 for endpoint in ["east", "west"] {
                     let arrived = harness.arrivals(endpoint);
-                    let wrong: Vec<_> = arrived.iter().filter(|entry| is_whole(entry)).collect();
+                    let wrong: Vec<_> = arrived.iter().filter(|entry| is_complete(entry)).collect();
                     assert!(
                         wrong.is_empty(),
                         "{version} {route} kept: {is_kept} together: {is_together} {tail:?}: {wrong:#?}"
@@ -136,7 +136,7 @@ async fn late_rest_of_an_abandoned_body_does_not_complete_it() {
         raw.write("5\r\nworld\r\n5\r\nagain\r\n0\r\n\r\n").await;
         harness.broadcast().await.assert_status(202);
         let arrived = harness.arrivals("east");
-        let wrong: Vec<_> = arrived.iter().filter(|entry| is_whole(entry)).collect();
+        let wrong: Vec<_> = arrived.iter().filter(|entry| is_complete(entry)).collect();
         assert!(wrong.is_empty(), "{version}: {wrong:#?}");
     }
 }
@@ -180,13 +180,13 @@ async fn body_that_breaks_off_while_waiting_for_a_token_is_not_complete() {
     let harness = Harness::start(|options| endpoint.replace_endpoint("east", options)).await;
     let entra = harness.sandbox.entra();
     entra.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 300 }));
-    let asked = entra.journal().received();
+    let before = entra.journal().received();
     let mut caller = harness.raw_connection().await;
     caller.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
     let mut first = begun(&endpoint).await;
     first.write("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
     crate::support::wait_until("another token is requested", async || {
-        (entra.journal().received() > asked).then_some(())
+        (entra.journal().received() > before).then_some(())
     })
     .await;
     caller.write("zz\r\n").await;

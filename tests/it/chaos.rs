@@ -8,10 +8,10 @@
 //!
 //! `CHAOS_SECONDS` is the duration (10 by default), `CHAOS_SEED` another random seed.
 
-mod bad_callers;
 mod calls;
+mod check;
 mod faults;
-mod judge;
+mod misbehaving_callers;
 mod reloads;
 
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use signalr_gateway::sandbox::{CredentialChoice, EndpointSettings, SandboxSettings, TENANT_B};
 
 use crate::support::{Harness, HarnessBuilder, wait_until, with_timeout};
-use bad_callers::{Attempt, BadCaller};
 use calls::{Calls, Outcome, World};
-use judge::Tally;
+use check::Tally;
+use misbehaving_callers::{Attempt, MisbehavingCaller};
 
 const ROUTES: &str = r#"
 [[routes]]
@@ -69,7 +69,7 @@ endpoints = ["north"]
 /// The number of callers, each with one call at a time.
 const CALLERS: u64 = 10;
 /// The number of callers that break off, do not read or are slow.
-const BAD_CALLERS: u64 = 3;
+const MISBEHAVING_CALLERS: u64 = 3;
 /// The length of an epoch. Results are kept in memory until they are checked at its end.
 const EPOCH: Duration = Duration::from_secs(5);
 /// How much longer a run may take on a slow machine until every relevant outcome has occurred.
@@ -82,13 +82,13 @@ async fn accepted_messages_arrive_once_under_random_faults() {
     say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
 
     let harness = harness().await;
-    let mut dice = fastrand::Rng::with_seed(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
     let world = World::new(&harness).await;
     let mut tally = Tally::default();
     let began = Instant::now();
     for epoch in 0_u64.. {
-        let (outcomes, attempts) = run(&harness, &world, dice.fork(), epoch).await;
-        tally.judge(&world, &harness, &outcomes, &attempts).await;
+        let (outcomes, attempts) = run(&harness, &world, rng.fork(), epoch).await;
+        tally.check(&world, &harness, &outcomes, &attempts).await;
         if began.elapsed() >= time && (tally.has_seen_enough() || began.elapsed() >= time + PATIENCE) {
             break;
         }
@@ -122,23 +122,24 @@ async fn harness() -> Harness {
 }
 
 /// Runs one epoch: calls while faults come and go, then the last calls without faults.
-async fn run(harness: &Harness, world: &World, mut dice: fastrand::Rng, epoch: u64) -> (Vec<Outcome>, Vec<Attempt>) {
+async fn run(harness: &Harness, world: &World, mut rng: fastrand::Rng, epoch: u64) -> (Vec<Outcome>, Vec<Attempt>) {
     let is_over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
-            let calls = Calls::new(world, dice.fork(), format!("{epoch}-{caller}"));
+            let calls = Calls::new(world, rng.fork(), format!("{epoch}-{caller}"));
             tokio::spawn(calls.make(harness.listener("default"), Arc::clone(&is_over)))
         })
         .collect();
-    let bad_callers: Vec<_> = (0..BAD_CALLERS)
+    let misbehaving_callers: Vec<_> = (0..MISBEHAVING_CALLERS)
         .map(|caller| {
-            let caller = BadCaller::new(harness.listener("default"), dice.fork(), format!("bad-{epoch}-{caller}"));
+            let caller =
+                MisbehavingCaller::new(harness.listener("default"), rng.fork(), format!("bad-{epoch}-{caller}"));
             tokio::spawn(caller.make(Arc::clone(&is_over)))
         })
         .collect();
     let ends = Instant::now() + EPOCH;
     while Instant::now() < ends {
-        faults::round(&harness.sandbox, &mut dice).await;
+        faults::round(&harness.sandbox, &mut rng).await;
     }
     faults::clear(&harness.sandbox).await;
     is_over.store(true, Ordering::Relaxed);
@@ -147,7 +148,7 @@ async fn run(harness: &Harness, world: &World, mut dice: fastrand::Rng, epoch: u
         outcomes.extend(with_timeout("the end of a caller", caller).await.unwrap());
     }
     let mut attempts = Vec::new();
-    for caller in bad_callers {
+    for caller in misbehaving_callers {
         let (broken, slow) = with_timeout("the end of a bad caller", caller).await.unwrap();
         attempts.extend(broken);
         outcomes.extend(slow);

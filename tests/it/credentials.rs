@@ -142,9 +142,9 @@ async fn client_certificate_signs_rs256_and_sends_its_chain_on_request() {
 async fn federated_credential_uses_the_managed_identity_of_the_apps_tenant() {
     let harness = harness_with(CredentialChoice::FederatedIdentity).await;
     assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
-    let asked = harness.sandbox.imds().journal().entries();
-    assert!(!asked.is_empty());
-    for entry in &asked {
+    let requests = harness.sandbox.imds().journal().entries();
+    assert!(!requests.is_empty());
+    for entry in &requests {
         assert_eq!(entry.header("metadata"), Some("true"), "{entry:?}");
         assert!(entry.target.contains(&format!("client_id={IDENTITY_CLIENT_ID}")), "{entry:?}");
         assert!(entry.target.contains("resource=api%3A%2F%2FAzureADTokenExchange"), "{entry:?}");
@@ -168,9 +168,9 @@ async fn federated_credential_of_a_sovereign_cloud_requests_that_clouds_audience
                 options.set("credentials.west.assertion.audience", audience);
             })
             .await;
-        let asked = harness.sandbox.imds().journal().entries();
+        let requests = harness.sandbox.imds().journal().entries();
         let encoded = audience.replace(':', "%3A").replace('/', "%2F");
-        assert!(asked.iter().all(|entry| entry.target.contains(&format!("resource={encoded}"))), "{asked:?}");
+        assert!(requests.iter().all(|entry| entry.target.contains(&format!("resource={encoded}"))), "{requests:?}");
     }
 }
 
@@ -190,8 +190,8 @@ async fn federated_credential_follows_a_rotated_token_file() {
     std::fs::write(&harness.files.assertion, format!("{rotated}\n")).unwrap();
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
     harness.broadcast().await.assert_status(202);
-    let asked = harness.sandbox.entra().journal().entries();
-    let last = asked.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
+    let requests = harness.sandbox.entra().journal().entries();
+    let last = requests.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
     let sent = last.iter().find(|(field, _)| field == "client_assertion").unwrap();
     assert!(sent.1 == rotated, "the file is read at each acquisition");
 }
@@ -222,9 +222,9 @@ async fn managed_identity_of_app_service_is_found_through_the_environment() {
             .await
             .assert_status(202);
         assert_eq!(builder.sandbox.imds().journal().received(), 0, "the host says who answers");
-        let asked = builder.sandbox.app_service().journal().entries();
-        assert!(!asked.is_empty());
-        assert!(asked.iter().all(|entry| entry.header("x-identity-header") == Some(header.expose())));
+        let requests = builder.sandbox.app_service().journal().entries();
+        assert!(!requests.is_empty());
+        assert!(requests.iter().all(|entry| entry.header("x-identity-header") == Some(header.expose())));
     }
 }
 

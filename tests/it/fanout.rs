@@ -213,8 +213,8 @@ async fn existence_check_does_not_wait_for_an_endpoint_that_hangs() {
     let _client = harness.endpoint("east").hubs.connect("chat", Some("ann"));
     harness.endpoint("west").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
     // An attempt times out after ten seconds.
-    let asked = harness.call("HEAD", "/api/hubs/chat/users/ann?api-version=2024-12-01");
-    tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap().assert_status(200);
+    let call = harness.call("HEAD", "/api/hubs/chat/users/ann?api-version=2024-12-01");
+    tokio::time::timeout(Duration::from_secs(5), call).await.unwrap().assert_status(200);
 }
 
 #[tokio::test]

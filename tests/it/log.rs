@@ -76,10 +76,10 @@ async fn calls_probes_and_shutdown_do_not_wait_for_the_reader_of_the_log() {
     let lost = dropped(&process.metrics().await, "slow_reader");
     assert!(lost >= 900.0, "{lost}");
     process.terminate().await;
-    let asked = Instant::now();
+    let started = Instant::now();
     let (status, _) = process.wait().await;
     assert!(status.success(), "{status}");
-    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -100,15 +100,15 @@ async fn reports_dropped_lines_once_the_log_is_read_again() {
     let log = with_timeout("the log", reading).await.unwrap();
     let lines: Vec<Value> =
         log.trim_start_matches('.').lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told: u64 = lines
+    let reported: u64 = lines
         .iter()
         .filter(|line| line["message"] == "log lines were dropped: stderr was not read fast enough")
         .map(|line| line["lines"].as_u64().unwrap())
         .sum();
     // Lines may have been dropped after the scrape.
-    assert!(told >= format!("{lost}").parse().unwrap(), "{told} of {lost}");
+    assert!(reported >= format!("{lost}").parse().unwrap(), "{reported} of {lost}");
     let requests = lines.iter().filter(|line| line["message"] == "request").count();
-    assert!(requests as u64 + told >= (FLOOD + 8) as u64, "each is written or counted: {requests} and {told}");
+    assert!(requests as u64 + reported >= (FLOOD + 8) as u64, "each is written or counted: {requests} and {reported}");
 }
 
 #[tokio::test]

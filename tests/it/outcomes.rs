@@ -222,11 +222,11 @@ async fn failed_retry_still_reports_that_something_was_sent() {
     })
     .await;
     let mut caller = harness.caller().await;
-    let asked = tokio::spawn(async move { caller.call("GET", EXISTS).await });
+    let call = tokio::spawn(async move { caller.call("GET", EXISTS).await });
     let (_head, connection) = endpoint.call().await;
     drop(endpoint);
     drop(connection);
-    asked.await.unwrap().assert_gateway_error(502, "upstream_broken");
+    call.await.unwrap().assert_gateway_error(502, "upstream_broken");
 
     // A query that is not answered.
     let endpoint = RawEndpoint::start().await;
@@ -236,10 +236,10 @@ async fn failed_retry_still_reports_that_something_was_sent() {
     })
     .await;
     let mut caller = harness.caller().await;
-    let asked = tokio::spawn(async move { caller.call("GET", EXISTS).await });
+    let call = tokio::spawn(async move { caller.call("GET", EXISTS).await });
     let (_head, _open) = endpoint.call().await;
     drop(endpoint);
-    asked.await.unwrap().assert_gateway_error(504, "deadline");
+    call.await.unwrap().assert_gateway_error(504, "deadline");
 
     // A message that the SDK's policy retries.
     let endpoint = RawEndpoint::start().await;
@@ -249,13 +249,13 @@ async fn failed_retry_still_reports_that_something_was_sent() {
     })
     .await;
     let mut caller = harness.caller().await;
-    let asked = tokio::spawn(async move { caller.send(broadcast_request(), BROADCAST_BODY).await });
+    let call = tokio::spawn(async move { caller.send(broadcast_request(), BROADCAST_BODY).await });
     let (_head, mut connection) = endpoint.call().await;
     connection.read_to(BROADCAST_BODY.as_bytes()).await.unwrap();
     drop(endpoint);
     connection.write("HTTP/1.1 504 Gateway Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
     drop(connection);
-    asked.await.unwrap().assert_status(504);
+    call.await.unwrap().assert_status(504);
 }
 
 #[tokio::test]

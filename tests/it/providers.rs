@@ -52,10 +52,10 @@ fn assert_is_the_app(bearer: &Authorization) {
 }
 
 /// Returns the only request that a provider received.
-fn question(provider: &Server) -> Entry {
-    let mut asked = provider.journal().entries();
-    assert_eq!(asked.len(), 1, "{asked:#?}");
-    asked.remove(0)
+fn only_request(provider: &Server) -> Entry {
+    let mut request = provider.journal().entries();
+    assert_eq!(request.len(), 1, "{request:#?}");
+    request.remove(0)
 }
 
 /// Returns the last error of `east` on `/status`.
@@ -77,11 +77,15 @@ async fn obtains_a_token_with_the_id_token_of_github_actions() {
     let environment = [("ACTIONS_ID_TOKEN_REQUEST_URL", &*url), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token.expose())];
     let gateway = start(&builder, &files, &environment).await;
     assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
-    let asked = question(builder.sandbox.providers());
-    let bearer = asked.authorization.as_ref().unwrap();
-    assert_eq!((asked.method.as_str(), &*bearer.fingerprint), ("GET", &*fingerprint(token.expose())));
-    assert!(asked.target.ends_with("?api-version=2.0&audience=api%3A%2F%2FAzureADTokenExchange"), "{}", asked.target);
-    assert_eq!(asked.header("accept"), Some("application/json"));
+    let request = only_request(builder.sandbox.providers());
+    let bearer = request.authorization.as_ref().unwrap();
+    assert_eq!((request.method.as_str(), &*bearer.fingerprint), ("GET", &*fingerprint(token.expose())));
+    assert!(
+        request.target.ends_with("?api-version=2.0&audience=api%3A%2F%2FAzureADTokenExchange"),
+        "{}",
+        request.target
+    );
+    assert_eq!(request.header("accept"), Some("application/json"));
 }
 
 #[tokio::test]
@@ -106,11 +110,11 @@ async fn obtains_a_token_with_a_service_connection_of_azure_pipelines() {
     let environment = [("SYSTEM_OIDCREQUESTURI", &*url), ("SYSTEM_ACCESSTOKEN", token.expose())];
     let gateway = start(&builder, &files, &environment).await;
     assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
-    let asked = question(builder.sandbox.providers());
-    assert_eq!((asked.method.as_str(), asked.body_length), ("POST", 0));
+    let request = only_request(builder.sandbox.providers());
+    assert_eq!((request.method.as_str(), request.body_length), ("POST", 0));
     let query = format!("?api-version=7.1&serviceConnectionId={SERVICE_CONNECTION}");
-    assert!(asked.target.ends_with(&query), "{}", asked.target);
-    assert_eq!(asked.header("x-tfs-fedauthredirect"), Some("Suppress"));
+    assert!(request.target.ends_with(&query), "{}", request.target);
+    assert_eq!(request.header("x-tfs-fedauthredirect"), Some("Suppress"));
 
     let gateway = start(&builder, &files, &[environment[0], ("SYSTEM_ACCESSTOKEN", "wrong")]).await;
     let error = last_error(&gateway).await;
@@ -133,10 +137,10 @@ async fn obtains_a_token_with_a_google_service_account() {
         std::fs::write(&files.config, text.replace(source, &more)).unwrap();
         let gateway = start(&builder, &files, &[]).await;
         assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
-        let asked = question(builder.sandbox.gcp_metadata());
-        assert_eq!(asked.header("metadata-flavor"), Some("Google"));
+        let request = only_request(builder.sandbox.gcp_metadata());
+        assert_eq!(request.header("metadata-flavor"), Some("Google"));
         let query = format!("/{account}/identity?audience=api%3A%2F%2FAzureADTokenExchange&format={format}");
-        assert!(asked.target.ends_with(&query), "{}", asked.target);
+        assert!(request.target.ends_with(&query), "{}", request.target);
     }
 }
 
@@ -160,15 +164,15 @@ async fn obtains_an_assertion_from_an_oauth2_server_with_either_client_authentic
         let files = write(&builder, choice);
         let gateway = start(&builder, &files, &[]).await;
         assert_is_the_app(&bearer_at_east(&builder, &gateway).await);
-        let asked = question(builder.sandbox.providers());
-        let form = asked.form();
+        let request = only_request(builder.sandbox.providers());
+        let form = request.form();
         let field = |name: &str| form.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
-        assert_eq!((asked.method.as_str(), field("grant_type")), ("POST", Some("client_credentials")));
+        assert_eq!((request.method.as_str(), field("grant_type")), ("POST", Some("client_credentials")));
         if choice == CredentialChoice::FederatedOAuth2 {
-            assert_eq!(asked.authorization.unwrap().scheme, "Basic");
+            assert_eq!(request.authorization.unwrap().scheme, "Basic");
             assert_eq!((field("audience"), field("client_id")), (Some("api://AzureADTokenExchange"), None));
         } else {
-            assert!(asked.authorization.is_none());
+            assert!(request.authorization.is_none());
             assert_eq!((field("scope"), field("client_id")), (Some("openid"), Some(OAUTH2_CLIENT_ID)));
         }
     }
@@ -221,8 +225,8 @@ async fn runs_the_assertion_command_for_each_acquisition() {
     std::fs::write(&harness.files.assertion, printed).unwrap();
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
     harness.broadcast().await.assert_status(202);
-    let asked = harness.sandbox.entra().journal().entries();
-    let last = asked.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
+    let request = harness.sandbox.entra().journal().entries();
+    let last = request.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
     assert!(last.iter().any(|(field, value)| field == "client_assertion" && *value == another));
 }
 
@@ -311,8 +315,8 @@ async fn obtains_a_token_from_azure_cli() {
     assert_eq!(bearer_at_east(&builder, &gateway).await.fingerprint, fingerprint(&token));
     let read = |name: &str| std::fs::read_to_string(builder.folder.path().join("bin").join(name)).unwrap();
     let scope = "https://signalr.azure.com/.default";
-    let asked = ["account", "get-access-token", "--output", "json", "--scope", scope, "--tenant", TENANT_B];
-    assert_eq!(read("arguments").lines().collect::<Vec<_>>(), asked);
+    let request = ["account", "get-access-token", "--output", "json", "--scope", scope, "--tenant", TENANT_B];
+    assert_eq!(read("arguments").lines().collect::<Vec<_>>(), request);
     assert!(read("environment").contains("HOME=/nowhere") && !read("environment").contains("FOREIGN_SECRET"));
 }
 
@@ -321,10 +325,10 @@ async fn reports_that_azure_cli_is_not_signed_in() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::AzureCli);
     let path = azure_cli(&builder, "unused");
-    let said = "ERROR: Please run 'az login' to setup account.";
-    program(&builder.folder.path().join("bin/az"), &format!("echo \"{said}\" >&2; exit 1"));
+    let message = "ERROR: Please run 'az login' to setup account.";
+    program(&builder.folder.path().join("bin/az"), &format!("echo \"{message}\" >&2; exit 1"));
     let gateway = start(&builder, &files, &[("PATH", &path)]).await;
-    assert_eq!(last_error(&gateway).await, format!("az failed with exit status: 1: {said}"));
+    assert_eq!(last_error(&gateway).await, format!("az failed with exit status: 1: {message}"));
     let gateway = start(&builder, &files, &[("PATH", "/nowhere")]).await;
     assert!(last_error(&gateway).await.starts_with("az cannot be started: check that it is installed"));
 }

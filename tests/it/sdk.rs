@@ -160,7 +160,7 @@ const CALLS_OF_V1: &[Row] = &[
 ];
 
 /// Sends calls one after the other, and checks what the endpoint receives and what it answers.
-async fn walk(rows: &[Row]) {
+async fn send_all(rows: &[Row]) {
     let (harness, ann) = harness().await;
     // One persistent connection, as in .NET's connection pool.
     let mut raw = harness.raw_connection().await;
@@ -189,12 +189,12 @@ async fn walk(rows: &[Row]) {
 
 #[tokio::test]
 async fn calls_of_the_sdk_are_forwarded_unchanged_and_answered_as_it_expects() {
-    walk(CALLS_OF_2022).await;
+    send_all(CALLS_OF_2022).await;
 }
 
 #[tokio::test]
 async fn calls_of_old_sdk_versions_are_forwarded_unchanged_and_answered_as_they_expect() {
-    walk(CALLS_OF_V1).await;
+    send_all(CALLS_OF_V1).await;
 }
 
 #[tokio::test]

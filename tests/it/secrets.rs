@@ -15,15 +15,15 @@ struct Canaries(Vec<(String, String)>);
 impl Canaries {
     /// Asserts that a text contains no secret and nothing that looks like a token.
     #[track_caller]
-    fn assert_absent(&self, place: &str, text: &str) {
+    fn assert_absent(&self, source: &str, text: &str) {
         for (name, secret) in &self.0 {
-            assert!(!text.contains(secret.as_str()), "{name} is shown by {place}");
+            assert!(!text.contains(secret.as_str()), "{name} is shown by {source}");
         }
         // Every JWT begins with this: `{"` in base64url.
         let token = text.match_indices("eyJ").find(|(at, _)| {
             text[at + 3..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)).count() > 16
         });
-        assert!(token.is_none(), "a token is shown by {place}: {token:?}");
+        assert!(token.is_none(), "a token is shown by {source}: {token:?}");
     }
 }
 
@@ -54,10 +54,10 @@ fn canaries(builder: &HarnessBuilder, folder: &std::path::Path) -> Canaries {
 }
 
 /// Causes every kind of failure.
-async fn live_through(builder: &HarnessBuilder, process: &Process, shown: &mut Vec<(String, String)>) {
+async fn cause_failures(builder: &HarnessBuilder, process: &Process, outputs: &mut Vec<(String, String)>) {
     let mut caller = Caller::connect(process.listener()).await;
     let mut note = |what: &str, answer: Answer| {
-        shown.push((what.to_owned(), format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body))));
+        outputs.push((what.to_owned(), format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body))));
     };
     for hub in ["east", "west"] {
         let faults = builder.sandbox.endpoint(hub).unwrap().server.faults();
@@ -83,7 +83,7 @@ async fn live_through(builder: &HarnessBuilder, process: &Process, shown: &mut V
     note("a foreign host", caller.send(broadcast_request().header("host", "evil.example"), BROADCAST_BODY).await);
     for path in ["/", "/status", "/metrics", "/readyz", "/livez"] {
         let answer = Caller::connect(process.admin()).await.call("GET", path).await;
-        shown.push((path.to_owned(), answer.text()));
+        outputs.push((path.to_owned(), answer.text()));
     }
 }
 
@@ -160,7 +160,7 @@ async fn shows_no_secret_whatever_happens() {
             ["run", "--config", files.config.to_str().unwrap(), "--set", filter, "--set", "shutdown.delay=0s"];
         let process = Process::start(&arguments, &environment, folder).await;
         let canaries = canaries(&builder, folder);
-        let mut shown = Vec::new();
+        let mut outputs = Vec::new();
         // Rewriting the files makes the gateway read them at once.
         wait_until("all credentials are ready", async || {
             let followed = ["idp-secret"].map(|name| folder.join(name));
@@ -170,27 +170,27 @@ async fn shows_no_secret_whatever_happens() {
                 }
             }
             let status = Caller::connect(process.admin()).await.call("GET", "/status").await;
-            shown.push(("/status at the start".to_owned(), status.text()));
+            outputs.push(("/status at the start".to_owned(), status.text()));
             let credentials = status.json()["credentials"].as_array().unwrap().clone();
             credentials.iter().all(|credential| credential["state"] == "ready").then_some(())
         })
         .await;
-        live_through(&builder, &process, &mut shown).await;
+        cause_failures(&builder, &process, &mut outputs).await;
         let sent: usize =
             builder.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().entries().len()).sum();
         assert!(sent >= 8, "{sent}");
         let config = files.config.to_str().unwrap();
         for arguments in [vec!["doctor", "--config", config], vec!["token", "east", "--config", config]] {
             let finished = run_in(&environment, &arguments).await;
-            shown.push((arguments.join(" "), format!("{}{}", finished.stdout, finished.stderr)));
+            outputs.push((arguments.join(" "), format!("{}{}", finished.stdout, finished.stderr)));
         }
         process.terminate().await;
         let (_, log) = process.wait().await;
         assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the log was to be noisy: {log}");
-        shown.push(("the log".to_owned(), log));
-        for (place, text) in &shown {
-            canaries.assert_absent(&format!("{place} ({east:?}, {west:?})"), text);
-            assert!(!text.contains("of-the-caller-canary"), "{place} shows what callers authenticate with");
+        outputs.push(("the log".to_owned(), log));
+        for (source, text) in &outputs {
+            canaries.assert_absent(&format!("{source} ({east:?}, {west:?})"), text);
+            assert!(!text.contains("of-the-caller-canary"), "{source} shows what callers authenticate with");
         }
     }
 }

@@ -24,13 +24,13 @@ const NASTY: &str = r#"{"error":"invalid_client","error_codes":[7000215],"correl
     "error_description":"AADSTS7000215: Invalid client secret.\r\n\u001b[31mred\u0000\u0007\t\"quoted\" \u0027x\u0027\r\nTrace ID: 1"}"#;
 
 /// A fault of Entra and how it is reported.
-struct Fall {
+struct EntraFault {
     what: &'static str,
-    begins: fn(&Sandbox),
+    start: fn(&Sandbox),
     /// The label of `token_errors_total`.
     reason: &'static str,
     /// A part of the error on `/status`.
-    told: &'static str,
+    reported: &'static str,
 }
 
 fn always(sandbox: &Sandbox, kind: FaultKind) {
@@ -41,79 +41,84 @@ fn lifetime(sandbox: &Sandbox, expires_in: Value) {
     sandbox.directory().edit(|directory| directory.tokens.expires_in = Some(expires_in));
 }
 
-const FALLS: &[Fall] = &[
-    Fall {
+const FAULTS: &[EntraFault] = &[
+    EntraFault {
         what: "throttled for two hours",
-        begins: |sandbox| always(sandbox, FaultKind::status_after(429, Duration::from_secs(7200))),
+        start: |sandbox| always(sandbox, FaultKind::status_after(429, Duration::from_secs(7200))),
         reason: "throttled",
-        told: "429",
+        reported: "429",
     },
-    Fall { what: "500", begins: |sandbox| always(sandbox, FaultKind::status(500)), reason: "network", told: "500" },
-    Fall {
+    EntraFault {
+        what: "500",
+        start: |sandbox| always(sandbox, FaultKind::status(500)),
+        reason: "network",
+        reported: "500",
+    },
+    EntraFault {
         what: "503, a page",
-        begins: |sandbox| always(sandbox, FaultKind::html(503)),
+        start: |sandbox| always(sandbox, FaultKind::html(503)),
         reason: "network",
-        told: "503",
+        reported: "503",
     },
-    Fall {
+    EntraFault {
         what: "a reset before the answer",
-        begins: |sandbox| always(sandbox, FaultKind::Reset),
+        start: |sandbox| always(sandbox, FaultKind::Reset),
         reason: "network",
-        told: "did not answer",
+        reported: "did not answer",
     },
-    Fall {
+    EntraFault {
         what: "a reset in the middle of the body",
-        begins: |sandbox| always(sandbox, FaultKind::BreakBody),
+        start: |sandbox| always(sandbox, FaultKind::BreakBody),
         reason: "network",
-        told: "broke off",
+        reported: "broke off",
     },
-    Fall {
+    EntraFault {
         what: "a page of a proxy",
-        begins: |sandbox| always(sandbox, FaultKind::html(403)),
+        start: |sandbox| always(sandbox, FaultKind::html(403)),
         reason: "malformed",
-        told: "something stands between it and the gateway",
+        reported: "something stands between it and the gateway",
     },
-    Fall {
+    EntraFault {
         what: "a page with 200",
-        begins: |sandbox| always(sandbox, FaultKind::html(200)),
+        start: |sandbox| always(sandbox, FaultKind::html(200)),
         reason: "malformed",
-        told: "not the JSON of a token answer",
+        reported: "not the JSON of a token answer",
     },
-    Fall {
+    EntraFault {
         what: "an empty object with 200",
-        begins: |sandbox| always(sandbox, FaultKind::json(200, "{}")),
+        start: |sandbox| always(sandbox, FaultKind::json(200, "{}")),
         reason: "malformed",
-        told: "no access token",
+        reported: "no access token",
     },
-    Fall {
+    EntraFault {
         what: "a life that is over",
-        begins: |sandbox| lifetime(sandbox, json!(-5)),
+        start: |sandbox| lifetime(sandbox, json!(-5)),
         reason: "malformed",
-        told: "-5 seconds",
+        reported: "-5 seconds",
     },
-    Fall {
+    EntraFault {
         what: "a life in words",
-        begins: |sandbox| lifetime(sandbox, json!("soon")),
+        start: |sandbox| lifetime(sandbox, json!("soon")),
         reason: "malformed",
-        told: "its `expires_in` is neither a number of seconds nor a date",
+        reported: "its `expires_in` is neither a number of seconds nor a date",
     },
-    Fall {
+    EntraFault {
         what: "a life of ages",
-        begins: |sandbox| lifetime(sandbox, json!(i64::MAX)),
+        start: |sandbox| lifetime(sandbox, json!(i64::MAX)),
         reason: "malformed",
-        told: "9223372036854775807 seconds",
+        reported: "9223372036854775807 seconds",
     },
-    Fall {
+    EntraFault {
         what: "a lifetime that is not an integer",
-        begins: |sandbox| lifetime(sandbox, json!(1e300)),
+        start: |sandbox| lifetime(sandbox, json!(1e300)),
         reason: "malformed",
-        told: "its `expires_in` is neither a number of seconds nor a date",
+        reported: "its `expires_in` is neither a number of seconds nor a date",
     },
-    Fall {
+    EntraFault {
         what: "a refusal full of escapes",
-        begins: |sandbox| always(sandbox, FaultKind::json(401, NASTY)),
+        start: |sandbox| always(sandbox, FaultKind::json(401, NASTY)),
         reason: "invalid_client",
-        told: "AADSTS7000215: the client secret is wrong",
+        reported: "AADSTS7000215: the client secret is wrong",
     },
 ];
 
@@ -138,34 +143,35 @@ fn waits(metrics: &Samples) -> f64 {
 }
 
 /// Checks a cold start under a fault: callers get `Retry-After`, operators get the cause.
-async fn cold_start(fall: &Fall) {
+async fn cold_start(fault: &EntraFault) {
     let builder = HarnessBuilder::start().await;
-    (fall.begins)(&builder.sandbox);
+    (fault.start)(&builder.sandbox);
     let harness = cold(builder, EAST_ALONE).await;
     let answer = harness.broadcast().await;
     answer.assert_gateway_error(503, "token_unavailable");
     let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     // Entra's two hours are limited to five minutes, and `Retry-After` is never 0.
-    assert!((1..=301).contains(&retry_after), "{}: {retry_after}", fall.what);
+    assert!((1..=301).contains(&retry_after), "{}: {retry_after}", fault.what);
     for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1"] {
-        assert!(!answer.text().contains(hidden), "{}: {}", fall.what, answer.text());
+        assert!(!answer.text().contains(hidden), "{}: {}", fault.what, answer.text());
     }
     let credential = harness.credential("east").await;
-    let told = credential["last_error"].as_str().unwrap_or_default();
-    assert!(credential["state"] == "unavailable" && told.contains(fall.told), "{}: {credential}", fall.what);
-    assert!(!told.chars().any(char::is_control), "{}: {told:?}", fall.what);
-    let counted = harness.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", fall.reason)]);
-    assert!(counted >= 1.0, "{}: not counted as {}", fall.what, fall.reason);
-    assert!(harness.arrivals("east").is_empty(), "{}", fall.what);
+    let error = credential["last_error"].as_str().unwrap_or_default();
+    assert!(credential["state"] == "unavailable" && error.contains(fault.reported), "{}: {credential}", fault.what);
+    assert!(!error.chars().any(char::is_control), "{}: {error:?}", fault.what);
+    let counted =
+        harness.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", fault.reason)]);
+    assert!(counted >= 1.0, "{}: not counted as {}", fault.what, fault.reason);
+    assert!(harness.arrivals("east").is_empty(), "{}", fault.what);
 }
 
 #[tokio::test]
 async fn reports_each_fault_of_entra_at_a_cold_start() {
-    futures_util::stream::iter(FALLS).for_each_concurrent(4, cold_start).await;
+    futures_util::stream::iter(FAULTS).for_each_concurrent(4, cold_start).await;
 }
 
 /// Checks that callers notice nothing of a refresh that fails while the token is valid.
-async fn refresh(fall: &Fall) {
+async fn refresh(fault: &EntraFault) {
     let builder = HarnessBuilder::start().await;
     // The refresh is due after half of the lifetime and fails within two seconds; the token is valid for four more.
     builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(16));
@@ -174,7 +180,7 @@ async fn refresh(fall: &Fall) {
             options.set("process.workers", "1").append_toml(EAST_ALONE);
         })
         .await;
-    (fall.begins)(&harness.sandbox);
+    (fault.start)(&harness.sandbox);
     let mut caller = harness.caller().await;
     let before = waits(&harness.metrics().await);
     wait_until("a refresh has failed", async || {
@@ -185,16 +191,16 @@ async fn refresh(fall: &Fall) {
     .await;
     caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
     let waited = waits(&harness.metrics().await) - before;
-    assert!(waited.abs() < 0.1, "{}: {waited} requests waited although there was a token", fall.what);
+    assert!(waited.abs() < 0.1, "{}: {waited} requests waited although there was a token", fault.what);
     assert_eq!(harness.admin("/readyz").await.status, 200);
 }
 
 #[tokio::test]
 async fn no_request_waits_for_a_failing_refresh_while_a_token_is_valid() {
     let wanted = ["503, a page", "an empty object with 200", "throttled for two hours", "a refusal full of escapes"];
-    let falls: Vec<&Fall> = FALLS.iter().filter(|fall| wanted.contains(&fall.what)).collect();
-    assert_eq!(falls.len(), wanted.len());
-    join_all(falls.into_iter().map(refresh)).await;
+    let faults: Vec<&EntraFault> = FAULTS.iter().filter(|fault| wanted.contains(&fault.what)).collect();
+    assert_eq!(faults.len(), wanted.len());
+    join_all(faults.into_iter().map(refresh)).await;
 }
 
 #[tokio::test]
@@ -206,18 +212,18 @@ async fn no_request_waits_for_a_refresh_that_hangs() {
             options.append_toml(EAST_ALONE);
         })
         .await;
-    let (asked, before) = (token_requests(&harness.sandbox, TENANT_B), waits(&harness.metrics().await));
+    let (requests_before, waits_before) = (token_requests(&harness.sandbox, TENANT_B), waits(&harness.metrics().await));
     always(&harness.sandbox, FaultKind::Hang);
     let mut caller = harness.caller().await;
     wait_until("a refresh has begun", async || {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        (token_requests(&harness.sandbox, TENANT_B) > asked).then_some(())
+        (token_requests(&harness.sandbox, TENANT_B) > requests_before).then_some(())
     })
     .await;
     for _ in 0..100 {
         caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
     }
-    let waited = waits(&harness.metrics().await) - before;
+    let waited = waits(&harness.metrics().await) - waits_before;
     assert!(waited.abs() < 0.1, "{waited}");
 }
 
@@ -293,8 +299,8 @@ async fn clock_skew_is_reported_for_certificates_and_does_not_stop_secrets() {
         })
         .await;
     harness.broadcast().await.assert_gateway_error(503, "token_unavailable");
-    let told = harness.credential("east").await["last_error"].as_str().unwrap().to_owned();
-    assert!(told.contains("AADSTS700024") && told.contains("check this host's clock"), "{told}");
+    let error = harness.credential("east").await["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("AADSTS700024") && error.contains("check this host's clock"), "{error}");
     let counted = harness.metrics().await.sum("token_errors_total", &[("reason", "assertion_expired")]);
     assert!((counted - 1.0).abs() < 0.1, "{counted}");
 }
@@ -318,6 +324,6 @@ async fn identity_requests_ignore_proxy_variables() {
         .assert_status(202);
     assert!(builder.sandbox.imds().journal().received() > 0 && builder.sandbox.entra().journal().received() > 0);
     let seen = tokio::time::timeout(Duration::from_millis(200), proxy.accept()).await;
-    assert!(seen.is_err(), "the proxy was asked: {seen:?}");
+    assert!(seen.is_err(), "the proxy received a request: {seen:?}");
     assert!(token_requests(&builder.sandbox, TENANT_A) == 0);
 }

@@ -69,8 +69,8 @@ async fn failing_refresh_keeps_the_token_and_is_reported() {
     .await;
     caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
     assert_eq!(harness.admin("/readyz").await.status, 200);
-    let told = harness.credential("east").await["last_error"].as_str().unwrap().to_owned();
-    assert!(told.contains("503"), "{told}");
+    let error = harness.credential("east").await["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("503"), "{error}");
 }
 
 #[tokio::test]
@@ -186,12 +186,12 @@ async fn passes_on_a_second_401() {
     harness.broadcast().await.assert_status(401);
     assert_eq!(harness.arrivals("east").len(), 2);
     // Further refusals cause no further requests to Entra.
-    let asked = harness.sandbox.entra().journal().received();
+    let before = harness.sandbox.entra().journal().received();
     for _ in 0..20 {
         harness.broadcast().await.assert_status(401);
     }
     assert_eq!(harness.arrivals("east").len(), 22);
-    assert_eq!(harness.sandbox.entra().journal().received(), asked);
+    assert_eq!(harness.sandbox.entra().journal().received(), before);
 }
 
 #[tokio::test]
@@ -214,9 +214,9 @@ async fn passes_on_a_403_without_replacing_the_token() {
         directory.service_principal_mut(TENANT_B, app).unwrap().roles.clear();
     });
     let harness = harness_of_east_alone(builder).await;
-    let asked = harness.sandbox.entra().journal().received();
+    let before = harness.sandbox.entra().journal().received();
     harness.broadcast().await.assert_status(403);
-    assert_eq!((harness.arrivals("east").len(), harness.sandbox.entra().journal().received()), (1, asked));
+    assert_eq!((harness.arrivals("east").len(), harness.sandbox.entra().journal().received()), (1, before));
 }
 
 #[tokio::test]

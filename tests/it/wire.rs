@@ -19,13 +19,13 @@ use endpoint::{Arrival, RecordingEndpoint};
 /// How many cases run at the same time.
 const AT_ONCE: usize = 24;
 
-struct Bench {
+struct Setup {
     harness: Harness,
     endpoint: RecordingEndpoint,
     folder: tempfile::TempDir,
 }
 
-impl Bench {
+impl Setup {
     async fn start() -> Self {
         let endpoint = RecordingEndpoint::start().await;
         let folder = tempfile::tempdir().unwrap();
@@ -121,14 +121,14 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_he
 
 /// Checks what the endpoint received of a case.
 fn judge(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
-    let whole: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.is_whole).collect();
+    let complete: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.is_complete).collect();
     let forwarded = case.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Forwarded { .. }));
     let expected: Vec<&Outcome> = forwarded.collect();
     let may_begin = case.outcomes.iter().any(Outcome::is_broken_body);
-    if whole.len() != expected.len() || (arrivals.len() > whole.len() && !may_begin) {
+    if complete.len() != expected.len() || (arrivals.len() > complete.len() && !may_begin) {
         return Err(format!("{} requests were to arrive: {arrivals:#?}", expected.len()));
     }
-    for (arrival, outcome) in whole.into_iter().zip(expected) {
+    for (arrival, outcome) in complete.into_iter().zip(expected) {
         let Outcome::Forwarded { target, body, without } = outcome else { continue };
         let target = target.clone().unwrap_or_else(|| case.target());
         if arrival.target != target {
@@ -146,14 +146,14 @@ fn judge(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
 
 /// How a case is sent.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum Transport {
     Http1,
     Http1Tls,
     Http2,
     Http2Tls,
 }
 
-impl Way {
+impl Transport {
     const ALL: [Self; 4] = [Self::Http1, Self::Http1Tls, Self::Http2, Self::Http2Tls];
 
     /// Returns the prefix of the hubs of its cases.
@@ -167,16 +167,16 @@ impl Way {
     }
 }
 
-impl Bench {
+impl Setup {
     /// Sends a case. Returns `None` if it cannot be sent this way.
-    async fn run(&self, case: &Case, way: Way) -> Option<Result<(), String>> {
+    async fn run(&self, case: &Case, transport: Transport) -> Option<Result<(), String>> {
         let plain = async || TcpStream::connect(self.harness.listener("default")).await.unwrap();
         let secure = async |alpn| secured(self.harness.listener("secure"), self.folder.path(), &[alpn]).await;
-        Some(match way {
-            Way::Http1 => run(case, plain().await).await,
-            Way::Http1Tls => run(case, secure(b"http/1.1").await).await,
-            Way::Http2 => http2::run(case, http2::request(case)?, plain().await).await,
-            Way::Http2Tls => http2::run(case, http2::request(case)?, secure(b"h2").await).await,
+        Some(match transport {
+            Transport::Http1 => run(case, plain().await).await,
+            Transport::Http1Tls => run(case, secure(b"http/1.1").await).await,
+            Transport::Http2 => http2::run(case, http2::request(case)?, plain().await).await,
+            Transport::Http2Tls => http2::run(case, http2::request(case)?, secure(b"h2").await).await,
         })
     }
 }
@@ -185,27 +185,30 @@ impl Bench {
 async fn forwards_every_request_of_the_corpus_completely_or_refuses_it() {
     let cases = corpus::read();
     assert!(cases.len() >= 400, "{}", cases.len());
-    let bench = Bench::start().await;
-    let sent = cases.iter().flat_map(|case| Way::ALL.map(|way| (case.numbered(way.prefix()), way)));
-    let sent = sent.map(async |(case, way)| {
-        let outcome = bench.run(&case, way).await?;
-        Some((case, way, outcome))
+    let setup = Setup::start().await;
+    let sent =
+        cases.iter().flat_map(|case| Transport::ALL.map(|transport| (case.numbered(transport.prefix()), transport)));
+    let sent = sent.map(async |(case, transport)| {
+        let outcome = setup.run(&case, transport).await?;
+        Some((case, transport, outcome))
     });
-    let ran: Vec<_> = stream::iter(sent).buffer_unordered(AT_ONCE).filter_map(async |ran| ran).collect().await;
-    let by_http2 = ran.iter().filter(|(_, way, _)| matches!(way, Way::Http2 | Way::Http2Tls)).count();
+    let results: Vec<_> =
+        stream::iter(sent).buffer_unordered(AT_ONCE).filter_map(async |results| results).collect().await;
+    let by_http2 =
+        results.iter().filter(|(_, transport, _)| matches!(transport, Transport::Http2 | Transport::Http2Tls)).count();
     assert!(by_http2 >= 150, "{by_http2}");
-    let arrivals = bench.finish().await;
+    let arrivals = setup.finish().await;
     let mut wrong = Vec::new();
-    let mut strange = arrivals.clone();
-    for (case, way, outcome) in ran {
+    let mut unexpected = arrivals.clone();
+    for (case, transport, outcome) in results {
         let own: Vec<Arrival> = arrivals.iter().filter(|arrival| arrival.is_of(&case.hub)).cloned().collect();
-        strange.retain(|arrival| !arrival.is_of(&case.hub));
+        unexpected.retain(|arrival| !arrival.is_of(&case.hub));
         if let Err(what) = outcome.and_then(|()| judge(&case, &own)) {
-            wrong.push(format!("{way:?} {}\n    {what}", case.name));
+            wrong.push(format!("{transport:?} {}\n    {what}", case.name));
         }
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(strange.is_empty(), "requests at the endpoint that belong to no case: {strange:#?}");
+    assert!(unexpected.is_empty(), "requests at the endpoint that belong to no case: {unexpected:#?}");
 }
 
 fn broadcast() -> String {

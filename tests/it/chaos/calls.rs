@@ -70,7 +70,7 @@ pub(super) fn digest(body: &str) -> String {
 
 /// The calls of one caller.
 pub(super) struct Calls {
-    dice: Rng,
+    rng: Rng,
     name: String,
     connections: HashMap<(&'static str, &'static str), String>,
 }
@@ -148,9 +148,9 @@ impl Kind {
 }
 
 impl Calls {
-    pub(super) fn new(world: &World, dice: Rng, name: String) -> Self {
+    pub(super) fn new(world: &World, rng: Rng, name: String) -> Self {
         let connections = world.0.iter().map(|(place, client)| (*place, client.id.clone())).collect();
-        Self { dice, name, connections }
+        Self { rng, name, connections }
     }
 
     /// Sends calls until `is_over`.
@@ -172,13 +172,13 @@ impl Calls {
     }
 
     fn next(&mut self, number: usize) -> Call {
-        let hub = ["both", "both", "both", "any", "first", "first", "weighted", "north", "north"][self.dice.usize(..9)];
-        let kind = match self.dice.u8(..12) {
+        let hub = ["both", "both", "both", "any", "first", "first", "weighted", "north", "north"][self.rng.usize(..9)];
+        let kind = match self.rng.u8(..12) {
             0..4 => Kind::Broadcast,
             4 => Kind::ToUser,
             5 => Kind::ToGroup,
             // A route that chooses one endpoint may choose another than that of the connection.
-            6 if hub == "both" => Kind::ToConnection(if self.dice.bool() { "east" } else { "west" }),
+            6 if hub == "both" => Kind::ToConnection(if self.rng.bool() { "east" } else { "west" }),
             6 if hub == "north" => Kind::ToConnection("north"),
             6 | 7 => Kind::UserExists,
             8 => Kind::GroupExists,
@@ -208,7 +208,7 @@ impl Calls {
         };
         let body = if call.kind.is_message() {
             // Some bodies are larger than the buffers of a socket.
-            let more = if self.dice.u8(..40) == 0 { 300_000 } else { 10 };
+            let more = if self.rng.u8(..40) == 0 { 300_000 } else { 10 };
             format!("{{\"target\":\"t\",\"arguments\":[\"{}\",\"{}\"]}}", call.id, "x".repeat(more))
         } else {
             String::new()

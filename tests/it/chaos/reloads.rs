@@ -17,7 +17,7 @@ use crate::support::{Answer, Caller, HarnessBuilder, Process, request, wait_unti
 
 /// The listener and hub of a caller's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
+enum Destination {
     /// The listener that always exists; the hub belongs to `east`.
     HubOfEast,
     /// The same listener; the hub belongs to `west`, which does not always exist.
@@ -26,7 +26,7 @@ enum Door {
     Internal,
 }
 
-impl Door {
+impl Destination {
     fn hub(self) -> &'static str {
         match self {
             Self::HubOfEast | Self::Internal => "easthub",
@@ -45,7 +45,7 @@ impl Door {
 #[derive(Debug)]
 struct Called {
     id: String,
-    door: Door,
+    destination: Destination,
     digest: String,
     answer: Option<Answer>,
 }
@@ -68,21 +68,21 @@ async fn random_reloads_under_load_never_send_a_call_to_another_tenant() {
     let is_over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..9)
         .map(|number| {
-            let door = [Door::HubOfEast, Door::HubOfWest, Door::Internal][number % 3];
+            let destination = [Destination::HubOfEast, Destination::HubOfWest, Destination::Internal][number % 3];
             let (gateway, socket, is_over) = (process.listener(), socket.clone(), Arc::clone(&is_over));
             tokio::spawn(async move {
                 let mut called = Vec::new();
                 let mut caller = None;
                 while !is_over.load(Ordering::Relaxed) {
                     if caller.is_none() {
-                        caller = match door {
-                            Door::Internal => connect(&socket).await,
-                            Door::HubOfEast | Door::HubOfWest => Some(Caller::connect(gateway).await),
+                        caller = match destination {
+                            Destination::Internal => connect(&socket).await,
+                            Destination::HubOfEast | Destination::HubOfWest => Some(Caller::connect(gateway).await),
                         };
                     }
                     match &mut caller {
                         Some(connected) => {
-                            let call = call(connected, door, format!("{number}-{}", called.len())).await;
+                            let call = call(connected, destination, format!("{number}-{}", called.len())).await;
                             if call.answer.is_none() || connected.is_closed() {
                                 caller = None;
                             }
@@ -114,7 +114,7 @@ async fn random_reloads_under_load_never_send_a_call_to_another_tenant() {
     for caller in callers {
         called.extend(with_timeout("the end of a caller", caller).await.unwrap());
     }
-    judge(&builder, &called);
+    check(&builder, &called);
     let refused = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
     say(&format!("{} calls over {reloads} reloads, {refused} of them refused", called.len()));
     assert!(refused > 0.0 && called.len() > 100, "little happened");
@@ -126,13 +126,13 @@ async fn connect(socket: &Path) -> Option<Caller> {
     Some(Caller::connect_unix(socket).await)
 }
 
-async fn call(caller: &mut Caller, door: Door, id: String) -> Called {
+async fn call(caller: &mut Caller, destination: Destination, id: String) -> Called {
     let body = format!("{{\"target\":\"t\",\"arguments\":[\"{id}\"]}}");
     let digest = digest(&body);
-    let request =
-        request("POST", &format!("/api/hubs/{}/:send?api-version=2024-12-01", door.hub())).header("x-request-id", &id);
+    let request = request("POST", &format!("/api/hubs/{}/:send?api-version=2024-12-01", destination.hub()))
+        .header("x-request-id", &id);
     let answer = caller.try_send(request.header(CONTENT_TYPE, "application/json"), body).await.ok();
-    Called { id, door, digest, answer }
+    Called { id, destination, digest, answer }
 }
 
 /// Returns a valid configuration: each hub leads to its own tenant, with random names of endpoints and routes.
@@ -177,7 +177,7 @@ fn invalid(base: &str, rng: &mut Rng) -> String {
     format!("{base}\n{wrong}")
 }
 
-fn judge(builder: &HarnessBuilder, called: &[Called]) {
+fn check(builder: &HarnessBuilder, called: &[Called]) {
     let mut entries: std::collections::HashMap<String, Vec<(&str, Entry)>> = std::collections::HashMap::new();
     for endpoint in builder.sandbox.endpoints() {
         let tenant = if endpoint.name() == "east" { TENANT_B } else { TENANT_C };
@@ -194,17 +194,18 @@ fn judge(builder: &HarnessBuilder, called: &[Called]) {
     for call in called {
         let arrived = entries.get(&call.id).map_or(&[][..], Vec::as_slice);
         let is_right = |(endpoint, entry): &(&str, Entry)| {
-            *endpoint == call.door.endpoint() && entry.complete && entry.body_sha256 == call.digest
+            *endpoint == call.destination.endpoint() && entry.complete && entry.body_sha256 == call.digest
         };
         assert!(arrived.len() <= 1 && arrived.iter().all(is_right), "{call:#?} arrived as {arrived:#?}");
         match &call.answer {
             Some(answer) if answer.status == 202 => assert_eq!(arrived.len(), 1, "{call:#?} did not arrive"),
             Some(answer) => {
                 let (status, kind) = answer.gateway_error();
-                let is_away = call.door.endpoint() == "west" && (status, kind.as_str()) == (404, "no_route");
-                assert!(is_away && arrived.is_empty(), "{call:#?} arrived as {arrived:#?}");
+                let may_be_removed =
+                    call.destination.endpoint() == "west" && (status, kind.as_str()) == (404, "no_route");
+                assert!(may_be_removed && arrived.is_empty(), "{call:#?} arrived as {arrived:#?}");
             }
-            None => assert_eq!(call.door, Door::Internal, "{call:#?} broke off"),
+            None => assert_eq!(call.destination, Destination::Internal, "{call:#?} broke off"),
         }
     }
 }

@@ -168,14 +168,14 @@ impl Process {
 
 async fn collect(mut from: impl AsyncRead + Unpin, into: Arc<Mutex<String>>) {
     let mut bytes = Vec::new();
-    let mut whole = 0;
+    let mut line_start = 0;
     while from.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
-        // Only whole lines: the last character may be incomplete.
-        let Some(line_end) = bytes.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= whole) else {
+        // Only line_start lines: the last character may be incomplete.
+        let Some(line_end) = bytes.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= line_start) else {
             continue;
         };
-        into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[whole..=line_end]));
-        whole = line_end + 1;
+        into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[line_start..=line_end]));
+        line_start = line_end + 1;
     }
-    into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[whole..]));
+    into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[line_start..]));
 }

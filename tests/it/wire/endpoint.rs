@@ -13,7 +13,7 @@ pub(super) struct Arrival {
     head: String,
     pub(super) target: String,
     pub(super) body: Vec<u8>,
-    pub(super) is_whole: bool,
+    pub(super) is_complete: bool,
 }
 
 impl Arrival {
@@ -92,7 +92,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) {
             head,
             target: String::new(),
             body: Vec::new(),
-            is_whole: false,
+            is_complete: false,
         });
     }
 }
@@ -122,7 +122,7 @@ fn request(bytes: &[u8]) -> Option<(Arrival, usize)> {
         (None, None) => (Vec::new(), 0),
     };
     let target = head.split(' ').nth(1).unwrap().to_owned();
-    Some((Arrival { head, target, body, is_whole: true }, head_end + length))
+    Some((Arrival { head, target, body, is_complete: true }, head_end + length))
 }
 
 /// Decodes a chunked body. Returns its data and encoded length, or `None` if it is incomplete.

@@ -5,8 +5,8 @@ use std::fmt;
 
 use signalr_gateway::sandbox::{Entry, TENANT_B, TENANT_C};
 
-use super::bad_callers::Attempt;
 use super::calls::{Call, HUBS, Kind, Outcome, World};
+use super::misbehaving_callers::Attempt;
 use crate::support::Harness;
 
 /// The results of all epochs.
@@ -40,16 +40,16 @@ struct Evidence {
 }
 
 impl Tally {
-    pub(super) async fn judge(&mut self, world: &World, harness: &Harness, outcomes: &[Outcome], attempts: &[Attempt]) {
+    pub(super) async fn check(&mut self, world: &World, harness: &Harness, outcomes: &[Outcome], attempts: &[Attempt]) {
         let evidence = Evidence::collect(world, harness).await;
         evidence.tokens_stay_with_their_tenants();
         for attempt in attempts {
             self.attempts += 1;
-            evidence.judge_attempt(attempt).unwrap_or_else(|fault| panic!("{fault}: {attempt:#?}"));
+            evidence.check_attempt(attempt).unwrap_or_else(|fault| panic!("{fault}: {attempt:#?}"));
         }
         for outcome in outcomes {
             self.calls += 1;
-            let seen = evidence.judge(outcome).unwrap_or_else(|fault| panic!("{fault}: {outcome:#?}"));
+            let seen = evidence.check(outcome).unwrap_or_else(|fault| panic!("{fault}: {outcome:#?}"));
             self.messages += usize::from(outcome.call.kind.is_message());
             self.accepted += usize::from(outcome.call.kind.is_message() && seen == "2xx");
             *self.outcomes.entry(seen).or_default() += 1;
@@ -109,15 +109,15 @@ impl Evidence {
 
     /// Checks that an incomplete call is complete at no endpoint and is not accepted, and that a complete one arrived
     /// at most once.
-    fn judge_attempt(&self, Attempt { call, how, status }: &Attempt) -> Result<(), String> {
+    fn check_attempt(&self, Attempt { call, misbehaviour, status }: &Attempt) -> Result<(), String> {
         let endpoints = HUBS.iter().find(|(hub, _)| *hub == call.hub).unwrap().1;
-        if how.is_whole() {
+        if misbehaviour.is_complete() {
             return self.never_twice(call, endpoints);
         }
         for endpoint in ["east", "west", "north"] {
             let entries = self.entries.get(&(endpoint, call.id.clone()));
             if self.deliveries(endpoint, call) > 0 || entries.into_iter().flatten().any(|entry| entry.complete) {
-                return Err(format!("{endpoint} received it as a whole call: {entries:#?}"));
+                return Err(format!("{endpoint} received it as a complete call: {entries:#?}"));
             }
         }
         match status {
@@ -127,7 +127,7 @@ impl Evidence {
     }
 
     /// Returns what the caller saw, or an error if that contradicts what arrived.
-    fn judge(&self, Outcome { call, answer }: &Outcome) -> Result<String, String> {
+    fn check(&self, Outcome { call, answer }: &Outcome) -> Result<String, String> {
         let endpoints = HUBS.iter().find(|(hub, _)| *hub == call.hub).unwrap().1;
         self.never_twice(call, endpoints)?;
         let Some(answer) = answer else { return not_of_north(call, "broke off".to_owned()) };
@@ -202,10 +202,10 @@ impl Evidence {
             (Kind::GroupExists, _) => false,
             (Kind::UserExists | Kind::ConnectionExists, _) => true,
         };
-        let is_whole = |entry: &&Entry| entry.complete && entry.body_sha256 == call.digest;
+        let is_complete = |entry: &&Entry| entry.complete && entry.body_sha256 == call.digest;
         let attempts = endpoints.iter().flat_map(|endpoint| self.attempts(endpoint, call));
         let mut accepted = attempts.filter(|entry| entry.status.is_some_and(|status| status < 300));
-        if !accepted.all(|entry| is_whole(&entry)) {
+        if !accepted.all(|entry| is_complete(&entry)) {
             return Err("accepted, and what arrived is not what was sent".to_owned());
         }
         if is_done { Ok(()) } else { Err(format!("accepted, and arrived {delivered:?} times at {endpoints:?}")) }

@@ -27,14 +27,14 @@ const HUBS: [&str; 4] = ["both", "first", "weighted", "north"];
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) call: Call,
-    pub(super) how: How,
+    pub(super) misbehaviour: Misbehaviour,
     /// The status of the answer, if there was one.
     pub(super) status: Option<u16>,
 }
 
 /// How a caller misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(super) enum Misbehaviour {
     /// Closes before it has sent the declared length.
     TooShort,
     /// Closes between two chunks, or within one.
@@ -51,7 +51,7 @@ pub(super) enum How {
     NeverReads,
 }
 
-impl How {
+impl Misbehaviour {
     const ALL: [Self; 7] = [
         Self::TooShort,
         Self::CutChunks,
@@ -63,14 +63,14 @@ impl How {
     ];
 
     /// Whether the caller sends the complete call.
-    pub(super) fn is_whole(self) -> bool {
+    pub(super) fn is_complete(self) -> bool {
         matches!(self, Self::ResetsConnection | Self::ResetsStream | Self::NeverReads)
     }
 }
 
 /// A misbehaving caller.
-pub(super) struct BadCaller {
-    dice: Rng,
+pub(super) struct MisbehavingCaller {
+    rng: Rng,
     name: String,
     gateway: SocketAddr,
     count: usize,
@@ -80,9 +80,9 @@ pub(super) struct BadCaller {
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-impl BadCaller {
-    pub(super) fn new(gateway: SocketAddr, dice: Rng, name: String) -> Self {
-        Self { dice, name, gateway, count: 0, attempts: Vec::new(), outcomes: Vec::new() }
+impl MisbehavingCaller {
+    pub(super) fn new(gateway: SocketAddr, rng: Rng, name: String) -> Self {
+        Self { rng, name, gateway, count: 0, attempts: Vec::new(), outcomes: Vec::new() }
     }
 
     /// Sends calls until `is_over`. The outcomes are those of slow calls, which are complete and whose answers are
@@ -90,97 +90,101 @@ impl BadCaller {
     pub(super) async fn make(mut self, is_over: Arc<AtomicBool>) -> (Vec<Attempt>, Vec<Outcome>) {
         let mut streams = connect(self.gateway).await;
         while !is_over.load(Ordering::Relaxed) {
-            match self.dice.usize(..=How::ALL.len()) {
-                slow if slow == How::ALL.len() => self.upload_slowly().await,
-                how => match How::ALL[how] {
-                    How::NeverReads => self.read_nothing().await,
-                    how @ (How::CutsStream | How::ResetsStream) => {
+            match self.rng.usize(..=Misbehaviour::ALL.len()) {
+                slow if slow == Misbehaviour::ALL.len() => self.upload_slowly().await,
+                misbehaviour => match Misbehaviour::ALL[misbehaviour] {
+                    Misbehaviour::NeverReads => self.read_nothing().await,
+                    misbehaviour @ (Misbehaviour::CutsStream | Misbehaviour::ResetsStream) => {
                         if streams.is_closed() {
                             streams = connect(self.gateway).await;
                         }
-                        self.reset_stream(how, &mut streams).await;
+                        self.reset_stream(misbehaviour, &mut streams).await;
                     }
-                    how @ (How::TooShort | How::CutChunks | How::BadChunkSize | How::ResetsConnection) => {
-                        self.break_off(how).await;
+                    misbehaviour @ (Misbehaviour::TooShort
+                    | Misbehaviour::CutChunks
+                    | Misbehaviour::BadChunkSize
+                    | Misbehaviour::ResetsConnection) => {
+                        self.break_off(misbehaviour).await;
                     }
                 },
             }
-            sleep(Duration::from_millis(self.dice.u64(1..30))).await;
+            sleep(Duration::from_millis(self.rng.u64(1..30))).await;
         }
         (self.attempts, self.outcomes)
     }
 
     fn call(&mut self) -> (Call, String) {
-        let hub = HUBS[self.dice.usize(..HUBS.len())];
+        let hub = HUBS[self.rng.usize(..HUBS.len())];
         let id = format!("{}-{}", self.name, self.count);
         self.count += 1;
         let body =
-            format!("{{\"target\":\"t\",\"arguments\":[\"{id}\",\"{}\"]}}", "x".repeat(self.dice.usize(20..20_000)));
+            format!("{{\"target\":\"t\",\"arguments\":[\"{id}\",\"{}\"]}}", "x".repeat(self.rng.usize(20..20_000)));
         (Call { id, hub, kind: Kind::Broadcast, digest: digest(&body) }, body)
     }
 
-    async fn break_off(&mut self, how: How) {
+    async fn break_off(&mut self, misbehaviour: Misbehaviour) {
         let (call, body) = self.call();
         let mut raw = RawConnection::connect(self.gateway).await;
-        let cut = self.dice.usize(..body.len());
+        let cut = self.rng.usize(..body.len());
         let (sent, rest) = body.split_at(cut);
         let declared = head(&call, &format!("content-length: {}", body.len()));
-        let wire = if how == How::TooShort {
+        let wire = if misbehaviour == Misbehaviour::TooShort {
             declared + sent
-        } else if how == How::ResetsConnection {
+        } else if misbehaviour == Misbehaviour::ResetsConnection {
             declared + &body
         } else {
-            head(&call, "transfer-encoding: chunked") + &self.bad_chunks(how, sent, rest)
+            head(&call, "transfer-encoding: chunked") + &self.malformed_chunks(misbehaviour, sent, rest)
         };
         raw.write(wire).await;
-        sleep(Duration::from_millis(self.dice.u64(..20))).await;
+        sleep(Duration::from_millis(self.rng.u64(..20))).await;
         let mut status = None;
-        match self.dice.u8(..3) {
+        match self.rng.u8(..3) {
             0 => raw.reset(),
-            _ if how == How::ResetsConnection => raw.reset(),
+            _ if misbehaviour == Misbehaviour::ResetsConnection => raw.reset(),
             1 => drop(raw),
             // The caller can still read the answer.
             _ => status = raw.finish().await.next_answer("POST").await.map(|(answer, _)| answer.status.as_u16()),
         }
-        self.attempts.push(Attempt { call, how, status });
+        self.attempts.push(Attempt { call, misbehaviour, status });
     }
 
-    fn bad_chunks(&mut self, how: How, sent: &str, rest: &str) -> String {
+    fn malformed_chunks(&mut self, misbehaviour: Misbehaviour, sent: &str, rest: &str) -> String {
         let whole = if sent.is_empty() { String::new() } else { format!("{:x}\r\n{sent}\r\n", sent.len()) };
-        if how == How::BadChunkSize {
-            let size = ["zz", "+2", "0x5", "-1", ""][self.dice.usize(..5)];
+        if misbehaviour == Misbehaviour::BadChunkSize {
+            let size = ["zz", "+2", "0x5", "-1", ""][self.rng.usize(..5)];
             whole + &format!("{size}\r\n{rest}\r\n0\r\n\r\n")
-        } else if self.dice.bool() {
+        } else if self.rng.bool() {
             whole + &format!("{:x}\r\n{}", rest.len(), &rest[..rest.len() / 2])
         } else {
             whole
         }
     }
 
-    async fn reset_stream(&mut self, how: How, streams: &mut SendRequest<Body>) {
+    async fn reset_stream(&mut self, misbehaviour: Misbehaviour, streams: &mut SendRequest<Body>) {
         let (call, body) = self.call();
-        let (first, second) = body.split_at(self.dice.usize(1..body.len()));
+        let (first, second) = body.split_at(self.rng.usize(1..body.len()));
         let data = |text: &str| Ok(Frame::data(Bytes::copy_from_slice(text.as_bytes())));
-        let last = if how == How::CutsStream { Err(std::io::Error::other("cut off")) } else { data(second) };
+        let last =
+            if misbehaviour == Misbehaviour::CutsStream { Err(std::io::Error::other("cut off")) } else { data(second) };
         let body = StreamBody::new(stream::iter([data(first), last])).boxed_unsync();
         let request =
             request("POST", &format!("http://{}/api/hubs/{}/:send?api-version=2024-12-01", self.gateway, call.hub));
         let request = request.header(CONTENT_TYPE, "application/json").header("x-request-id", &call.id);
         let answer = streams.send_request(request.body(body).unwrap());
-        let patience = Duration::from_millis(self.dice.u64(..40));
-        let answered = tokio::time::timeout(patience, answer).await;
+        let wait = Duration::from_millis(self.rng.u64(..40));
+        let answered = tokio::time::timeout(wait, answer).await;
         let status = answered.ok().and_then(Result::ok).map(|answer| answer.status().as_u16());
-        self.attempts.push(Attempt { call, how, status });
+        self.attempts.push(Attempt { call, misbehaviour, status });
     }
 
     async fn read_nothing(&mut self) {
         let mut raw = RawConnection::connect(self.gateway).await;
-        for _ in 0..self.dice.usize(1..20) {
+        for _ in 0..self.rng.usize(1..20) {
             let (call, body) = self.call();
             raw.write(head(&call, &format!("content-length: {}", body.len())) + &body).await;
-            self.attempts.push(Attempt { call, how: How::NeverReads, status: None });
+            self.attempts.push(Attempt { call, misbehaviour: Misbehaviour::NeverReads, status: None });
         }
-        sleep(Duration::from_millis(self.dice.u64(..500))).await;
+        sleep(Duration::from_millis(self.rng.u64(..500))).await;
         raw.reset();
     }
 
@@ -190,10 +194,10 @@ impl BadCaller {
         raw.write(head(&call, &format!("content-length: {}", body.len()))).await;
         for piece in body.as_bytes().chunks(body.len() / 8 + 1) {
             raw.write(piece).await;
-            sleep(Duration::from_millis(self.dice.u64(..150))).await;
+            sleep(Duration::from_millis(self.rng.u64(..150))).await;
         }
         // If the endpoint breaks off its answer, so does the gateway.
-        let answer = raw.next_answer("POST").await.and_then(|(answer, is_whole)| is_whole.then_some(answer));
+        let answer = raw.next_answer("POST").await.and_then(|(answer, is_complete)| is_complete.then_some(answer));
         self.outcomes.push(Outcome { call, answer });
     }
 }

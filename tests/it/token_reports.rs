@@ -18,7 +18,7 @@ fn secret(sandbox: &Sandbox, change: impl FnOnce(&mut ClientSecret)) {
     sandbox.directory().edit(|directory| change(&mut directory.application_mut(APP_CLIENT_ID).unwrap().secrets[0]));
 }
 
-fn asked(sandbox: &Sandbox) -> usize {
+fn token_requests(sandbox: &Sandbox) -> usize {
     sandbox.entra().journal().entries().iter().filter(|entry| entry.path().contains(TENANT_B)).count()
 }
 
@@ -41,13 +41,14 @@ async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
     let status = async || Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     // A file that changes is used at once.
     let try_again = async |content: &str| {
-        let before = asked(&builder.sandbox);
+        let before = token_requests(&builder.sandbox);
         // By rename, so that the gateway never reads half of it.
         let half_done = files.secret.with_extension("part");
         std::fs::write(&half_done, content).unwrap();
         std::fs::set_permissions(&half_done, Permissions::from_mode(0o600)).unwrap();
         std::fs::rename(&half_done, &files.secret).unwrap();
-        wait_until("the token was requested again", async || (asked(&builder.sandbox) > before).then_some(())).await;
+        wait_until("the token was requested again", async || (token_requests(&builder.sandbox) > before).then_some(()))
+            .await;
     };
     wait_until("the refusal was logged", async || (lines(&process).len() == 1).then_some(())).await;
     for attempt in 0..2 {
@@ -59,10 +60,10 @@ async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
     });
     try_again(right.expose()).await;
     wait_until("the other cause was logged", async || (lines(&process).len() == 2).then_some(())).await;
-    let shown = status().await["credentials"][0].clone();
-    assert_eq!(shown["state"], "unavailable", "{shown}");
-    let told = shown["last_error"].as_str().unwrap();
-    assert!(told.contains("AADSTS7000222: the client secret has expired; create a new secret"), "{told}");
+    let credential = status().await["credentials"][0].clone();
+    assert_eq!(credential["state"], "unavailable", "{credential}");
+    let error = credential["last_error"].as_str().unwrap();
+    assert!(error.contains("AADSTS7000222: the client secret has expired; create a new secret"), "{error}");
     let page = Caller::connect(process.admin()).await.call("GET", "/").await.text();
     assert!(page.contains("AADSTS7000222"), "the page for people says it, too");
     let counted =
@@ -71,7 +72,7 @@ async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
     secret(&builder.sandbox, |secret| secret.expires = later);
     try_again(right.expose()).await;
     wait_until("the token in use was logged", async || (lines(&process).len() == 3).then_some(())).await;
-    assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "what is mended is not shown");
+    assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "what is mended is not credential");
 
     let lines = lines(&process);
     let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
@@ -120,7 +121,7 @@ async fn tells_callers_who_must_act_without_ids() {
             "the gateway's operator must act",
         ),
     ];
-    for (breaks, told) in cases {
+    for (breaks, error) in cases {
         let builder = HarnessBuilder::start().await;
         breaks(&builder.sandbox);
         let harness = builder
@@ -131,7 +132,7 @@ async fn tells_callers_who_must_act_without_ids() {
             .await;
         let answer = harness.broadcast().await;
         answer.assert_gateway_error(503, "token_unavailable");
-        assert!(answer.text().contains(told), "no `{told}` in {}", answer.text());
+        assert!(answer.text().contains(error), "no `{error}` in {}", answer.text());
         for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1", "secret"] {
             assert!(!answer.text().contains(hidden), "{}", answer.text());
         }

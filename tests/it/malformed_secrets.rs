@@ -94,7 +94,7 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
     std::fs::write(&paths[1], secret).unwrap();
     let config = config(folder.path(), &paths[0], &paths[1]);
     let config = config.to_str().unwrap();
-    let mut shown = Vec::new();
+    let mut outputs = Vec::new();
     let mut commands = vec![
         vec!["check", "--config", config],
         vec!["check", "--config", config, "--json"],
@@ -103,7 +103,7 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
     ];
     commands.extend(["certificate", "stderr", "access"].map(|endpoint| vec!["token", endpoint, "--config", config]));
     let finished = futures_util::future::join_all(commands.iter().map(|arguments| run(arguments))).await;
-    shown.extend(
+    outputs.extend(
         commands
             .iter()
             .zip(finished)
@@ -121,15 +121,15 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
     for hub in ["secret", "certificate", "stderr", "access"] {
         let target = BROADCAST_PATH.replace("chat", hub);
         let answer = Caller::connect(process.listener()).await.post(&target, "application/json", BROADCAST_BODY).await;
-        shown.push((format!("the answer for {hub}"), format!("{:?} {}", answer.headers, answer.text())));
+        outputs.push((format!("the answer for {hub}"), format!("{:?} {}", answer.headers, answer.text())));
     }
     for path in ["/", "/status", "/metrics", "/readyz"] {
-        shown.push((path.to_owned(), Caller::connect(process.admin()).await.call("GET", path).await.text()));
+        outputs.push((path.to_owned(), Caller::connect(process.admin()).await.call("GET", path).await.text()));
     }
     process.terminate().await;
-    shown.push(("the log".to_owned(), process.wait().await.1));
-    for (place, text) in shown {
-        assert_eq!(leaks.find(&text), None, "{mutation}: {place}");
+    outputs.push(("the log".to_owned(), process.wait().await.1));
+    for (source, text) in outputs {
+        assert_eq!(leaks.find(&text), None, "{mutation}: {source}");
     }
 }
 
@@ -161,8 +161,8 @@ async fn check_reports_what_is_wrong_with_a_secret_or_key() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let pem = std::fs::read_to_string(&files.certificate).unwrap();
-    let (code, said) = check(SECRET.as_bytes(), pem.as_bytes()).await;
-    assert_eq!((code, said.as_str()), (Some(0), ""));
+    let (code, output) = check(SECRET.as_bytes(), pem.as_bytes()).await;
+    assert_eq!((code, output.as_str()), (Some(0), ""));
     for (secret, pem, code, expected) in [
         (format!("\"{SECRET}\""), pem.clone(), 0, "warning: credentials.secret: file "),
         (format!("{SECRET} \n"), pem.clone(), 0, "begins or ends with blanks"),
@@ -171,9 +171,9 @@ async fn check_reports_what_is_wrong_with_a_secret_or_key() {
         (SECRET.to_owned(), STANDARD.encode(&pem), 1, "decode it with `base64 -d`"),
         (SECRET.to_owned(), "nothing of the kind".to_owned(), 1, "is not PEM"),
     ] {
-        let (ended, said) = check(secret.as_bytes(), pem.as_bytes()).await;
-        assert_eq!(ended, Some(code), "{said}");
-        assert!(said.contains(expected), "{expected}: {said}");
+        let (ended, output) = check(secret.as_bytes(), pem.as_bytes()).await;
+        assert_eq!(ended, Some(code), "{output}");
+        assert!(output.contains(expected), "{expected}: {output}");
     }
 }
 
@@ -265,8 +265,8 @@ async fn reads_the_lifetime_of_a_managed_identity_token_in_every_format() {
         .await;
         assert_eq!(east["state"] == "ready", is_good, "{fields}: {east}");
         if !is_good {
-            let said = east["last_error"].as_str().unwrap();
-            assert!(said.contains("seconds") || said.contains("expires_"), "{fields}: {said}");
+            let output = east["last_error"].as_str().unwrap();
+            assert!(output.contains("seconds") || output.contains("expires_"), "{fields}: {output}");
         }
     }
     let harness = Harness::start(|options| options.wait_until_ready = false).await;
