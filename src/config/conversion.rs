@@ -180,9 +180,9 @@ fn share_credentials(endpoints: &mut [Endpoint]) {
     }
 }
 
-/// Writes text as TOML: what JSON escapes, TOML reads.
+/// Returns the text as a TOML string. JSON's escapes are valid in TOML, which also requires one for DEL.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 const HEAD: &str = "\

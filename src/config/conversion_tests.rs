@@ -268,3 +268,12 @@ fn an_endpoint_that_the_configuration_would_refuse_is_refused_with_the_connectio
         assert!(err.contains("`Endpoint` is not"), "{endpoint}: {err}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn quoted_text_reads_back_from_toml(text in proptest::prelude::any::<String>(), control in 0..=0x9f_u8) {
+        let text = format!("{text}{}", char::from(control));
+        let document = format!("key = {}", quoted(&text)).parse::<toml_edit::ImDocument<String>>().unwrap();
+        proptest::prop_assert_eq!(document["key"].as_str(), Some(&*text));
+    }
+}

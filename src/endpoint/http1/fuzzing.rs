@@ -130,7 +130,8 @@ fn reference(wire: &[u8]) -> Option<Read> {
         let digits = size.split(|byte| *byte == b';').next()?;
         let blanks = digits.iter().rev().take_while(|byte| b" \t".contains(byte)).count();
         let digits = digits.get(..digits.len() - blanks)?;
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
+        // More digits than 64 bits need are refused, leading zeros included.
+        if digits.is_empty() || digits.len() > 16 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return None;
         }
         let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;

@@ -245,5 +245,5 @@ pub(crate) fn token_file(endpoint: &str) -> String {
 
 /// Returns a text as a TOML string. JSON's escapes are a subset of TOML's.
 pub(super) fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
