@@ -1,4 +1,4 @@
-//! The SignalR resources, and when they are left alone.
+//! Endpoints and their health. A new key of an endpoint needs one field here, and its default in `lower/endpoint.rs`.
 
 use std::path::PathBuf;
 
@@ -16,24 +16,24 @@ pub(crate) struct EndpointFile {
     /// `primary` (default) or `secondary`: client tokens come from a primary while one is healthy.
     #[serde(default)]
     pub(crate) role: RoleFile,
-    /// PEM file of the CAs that its certificate is checked against. Default: the system's.
+    /// PEM file of the CAs that its certificate is checked against. Default: those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// How long name resolution may take, and how long TCP and TLS together. Default `2s`.
+    /// The most time for name resolution, and again for TCP and TLS together. Default `2s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connect_timeout: Option<String>,
-    /// `"1.1"` (default) or `"2"`: what is spoken with it.
+    /// The HTTP version: `"1.1"` (default) or `"2"`.
     #[serde(default)]
     pub(crate) http_version: HttpVersionFile,
-    /// The most calls it may have in work at once. Default: no limit.
+    /// The most calls in flight to it at once. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_requests: Option<u32>,
-    /// How connections to it are kept.
+    /// The pool of connections to it.
     #[serde(default)]
     pub(crate) pool: PoolFile,
 }
 
-/// An endpoint's part in handing out client tokens.
+/// The role of an endpoint in issuing client tokens.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RoleFile {
@@ -42,7 +42,7 @@ pub(crate) enum RoleFile {
     Secondary,
 }
 
-/// What is spoken with an endpoint.
+/// The HTTP version of an endpoint.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 pub(crate) enum HttpVersionFile {
     #[default]
@@ -52,13 +52,13 @@ pub(crate) enum HttpVersionFile {
     Http2,
 }
 
-/// How connections to an endpoint are kept.
+/// The pool of connections to an endpoint.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PoolFile {
     /// The most idle connections that each worker keeps.
     pub(crate) max_idle_per_worker: u32,
-    /// How long a connection may lie idle.
+    /// The most time that a connection stays idle.
     pub(crate) idle_timeout: String,
 }
 
@@ -68,20 +68,20 @@ impl Default for PoolFile {
     }
 }
 
-/// When endpoints are taken out.
+/// When the circuits of endpoints open.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HealthFile {
-    /// The fewest failures, within `window` or in a row, that open an endpoint's circuit, so that calls go elsewhere:
-    /// unreachable, broken off, too slow, or a status of 500 and above.
+    /// The fewest failures, within `window` or in a row, that open the circuit of an endpoint, so that calls go to others.
+    /// Failures are: unreachable, connection lost, too slow, or a status of 500 and above.
     pub(crate) failures: u32,
-    /// The share of calls within `window` that have to fail for it: above 0, at most 1.
+    /// The share of calls within `window` that must fail as well: above 0, at most 1.
     pub(crate) failure_ratio: f64,
     /// The time over which calls are counted; at least `1s`.
     pub(crate) window: String,
-    /// How long it stays out at first; twice as long each time in a row, a minute at most.
+    /// How long the circuit stays open at first; twice as long each time in a row, at most a minute.
     pub(crate) pause: String,
-    /// How often `/api/health` of each endpoint is asked, without a token. While an endpoint is out, six times as often.
+    /// The interval of probes of `/api/health` of each endpoint, without a token. A sixth of it while the circuit is open.
     pub(crate) probe_interval: String,
 }
 

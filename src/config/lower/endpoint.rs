@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::context::{Context, key};
+use super::context::{Context, below, key};
 use super::values::{self, PlainHttp};
 use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 use crate::credential::CredentialName;
@@ -10,11 +10,10 @@ use crate::endpoint::{
     EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion, PoolSettings,
 };
 
-/// Keeps the number of metric series bounded; a route's order of endpoints fits 32 bits.
+/// Bounds the number of metric series; a route's order of endpoints fits 32 bits.
 const MAX_ENDPOINTS: usize = 32;
-/// Keeps the parts of a window longer than the milliseconds in which it is measured.
+/// Keeps each part of a window longer than the milliseconds that it is measured in.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
-const DEFAULT_CONNECT_TIMEOUT: &str = "2s";
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<EndpointSettings> {
     let names = context.names("endpoints");
@@ -27,7 +26,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Endpoin
         context.problem(&key(&["endpoints"]), "there is no endpoint", fix);
     }
     if names.len() > MAX_ENDPOINTS {
-        let fact = format!("{} endpoints, {MAX_ENDPOINTS} are the most", names.len());
+        let fact = format!("{} endpoints, the maximum is {MAX_ENDPOINTS}", names.len());
         context.problem(&key(&["endpoints"]), fact, "remove some, or run several gateways");
     }
     let health = health(&file.health, context);
@@ -47,13 +46,13 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     if !window.is_zero() && window < SHORTEST_WINDOW {
         context.problem(
             &key(&["health", "window"]),
-            format!("`{}` is too short, `1s` is the least", file.window),
+            format!("`{}` is too short, the minimum is `1s`", file.window),
             "write `1s` or longer",
         );
     }
     HealthSettings {
         failures: file.failures,
-        // Without a ratio nothing is built of it.
+        // Not used: an invalid ratio was reported.
         failure_ratio: ratio.unwrap_or(FailureRatio::ALL),
         window,
         pause: values::duration(&key(&["health", "pause"]), &file.pause, context),
@@ -61,40 +60,42 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     }
 }
 
+/// Lowers one endpoint. A new key needs one line here.
 fn lower_one(
     name: &str,
     file: &EndpointFile,
     health: HealthSettings,
     context: &mut Context<'_>,
 ) -> Option<EndpointSettings> {
-    let at = |tail: &[&str]| {
-        let mut path = key(&["endpoints", name]);
-        path.extend(key(tail));
-        path
-    };
-    values::check_name(&at(&[]), name, context);
-    values::check_reference(&at(&["credential"]), "credentials", &file.credential, context);
-    let origin = values::origin(&at(&["url"]), &file.url, PlainHttp::Loopback, context);
-    let ca_file = file.ca_file.as_ref().map(|path| values::existing_file(&at(&["ca_file"]), path, context));
-    let connect_timeout = file.connect_timeout.as_deref().unwrap_or(DEFAULT_CONNECT_TIMEOUT);
-    let connect_timeout = values::duration(&at(&["connect_timeout"]), connect_timeout, context);
-    let idle_timeout = values::duration(&at(&["pool", "idle_timeout"]), &file.pool.idle_timeout, context);
+    let table = key(&["endpoints", name]);
+    let at = |name: &str| below(&table, name);
+    values::check_name(&table, name, context);
+    values::check_reference(&at("credential"), "credentials", &file.credential, context);
+    let origin = values::origin(&at("url"), &file.url, PlainHttp::Loopback, context);
     Some(EndpointSettings {
         name: EndpointName::new(name),
-        origin: origin?,
         credential: CredentialName::new(&file.credential),
         role: match file.role {
             RoleFile::Primary => EndpointRole::Primary,
             RoleFile::Secondary => EndpointRole::Secondary,
         },
-        ca_file,
-        connect_timeout,
+        ca_file: file.ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context)),
+        connect_timeout: values::duration(
+            &at("connect_timeout"),
+            file.connect_timeout.as_deref().unwrap_or("2s"),
+            context,
+        ),
         http_version: match file.http_version {
             HttpVersionFile::Http1 => HttpVersion::Http1,
             HttpVersionFile::Http2 => HttpVersion::Http2,
         },
-        max_requests: values::max_requests(&at(&["max_requests"]), file.max_requests, context),
-        pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
+        max_requests: values::max_requests(&at("max_requests"), file.max_requests, context),
+        pool: PoolSettings {
+            max_idle_per_worker: file.pool.max_idle_per_worker as usize,
+            idle_timeout: values::duration(&below(&at("pool"), "idle_timeout"), &file.pool.idle_timeout, context),
+        },
         health,
+        // Last, so that the problems of all other keys are reported as well.
+        origin: origin?,
     })
 }
