@@ -1,41 +1,41 @@
-//! One Azure SignalR connection string, read by the rules of the SDK. Knows no configuration of ours.
+//! Parses one Azure SignalR connection string by the rules of the SDK. Knows nothing of the gateway's configuration.
 //!
-//! Source: `ConnectionStringParser.cs` of `Azure/azure-signalr`: split at `;`, each part at its first `=`, keys without
-//! case, a key may stand once, an unknown `AuthType` means an access key. Where the SDK ignores something in silence, this
-//! says so, by its key and never by its value; what may be the rest of a secret that was cut at a `;` is refused.
+//! Source: `ConnectionStringParser.cs` of `Azure/azure-signalr`: parts are split at `;`, key and value at the first `=`; keys
+//! ignore case and appear once; an unknown `AuthType` means an access key. What the SDK ignores silently, this reports, by its
+//! key and never by its value. It refuses what may be the rest of a secret that was cut at a `;`.
 
 use super::identifier::is_guid;
 use super::lower::parse_host;
 use crate::credential::Secret;
 
-/// What is worth knowing of a connection string.
+/// A parsed connection string.
 #[derive(Debug)]
 pub(super) struct ConnectionString {
     /// Where REST calls go: `ServerEndpoint`, or `Endpoint` with `Port`.
     pub(super) url: String,
     /// The host of `Endpoint`, which names the resource.
     pub(super) host: String,
-    /// As whom.
+    /// The identity of the calls.
     pub(super) auth: Auth,
-    /// What was left out as it must be, in words.
+    /// What was left out on purpose, in words.
     pub(super) notes: Vec<String>,
-    /// What was left out, or taken as it stands, and may be a mistake, in words.
+    /// What was left out, or used as it is, and may be a mistake, in words.
     pub(super) warnings: Vec<String>,
 }
 
-/// As whom a connection string says to call.
+/// The identity of the calls.
 #[derive(Debug)]
 pub(super) enum Auth {
     /// `AccessKey`.
     AccessKey(Secret),
-    /// `AuthType=azure` and `azure.msi`: an identity of the host, user-assigned if there is a client id.
+    /// `AuthType=azure` and `azure.msi`: a managed identity of the host, user-assigned if there is a client id.
     ManagedIdentity { client_id: Option<String> },
     /// `AuthType=azure.app`.
     App { tenant: String, client_id: String, proof: Proof },
 }
 
 impl Auth {
-    /// Whether both call as the same, with the same proof.
+    /// Whether both are the same identity with the same proof.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::AccessKey(one), Self::AccessKey(other)) => one.expose() == other.expose(),
@@ -59,7 +59,7 @@ impl Proof {
     }
 }
 
-/// How an app proves who it is.
+/// How an app proves its identity.
 #[derive(Debug)]
 pub(super) enum Proof {
     Secret(Secret),
@@ -77,7 +77,7 @@ impl Parts<'_> {
     }
 }
 
-/// The keys that mean something, as the SDK writes them.
+/// The known keys, as the SDK writes them.
 const KEYS: [&str; 12] = [
     "Endpoint",
     "Port",
@@ -93,10 +93,10 @@ const KEYS: [&str; 12] = [
     "ServerEndpoint",
 ];
 
-/// Those whose value is a secret.
+/// The keys whose values are secrets, in lower case.
 const SECRETS: [&str; 2] = ["accesskey", "clientsecret"];
 
-/// Those that say as whom to call.
+/// The keys of the identity, in lower case.
 const IDENTITY: [&str; 6] = ["accesskey", "clientid", "tenantid", "clientsecret", "clientcert", "clientcertpath"];
 
 const AS_IN_PORTAL: &str = "copy the connection string from the resource's page in the Azure portal";
@@ -104,20 +104,20 @@ const COPY_FROM_APP: &str = "copy it from the app registration's page in the Azu
 const CUT_SECRET: &str = "if it belongs to the secret, which a connection string cannot carry with a `;` in it, put the secret \
                           into a file and name that in the configuration; remove it otherwise";
 
-/// Whether a key is one of a connection string.
+/// Whether a text is a key of a connection string.
 pub(super) fn is_key(text: &str) -> bool {
     KEYS.iter().any(|key| key.eq_ignore_ascii_case(text.trim()))
 }
 
-/// Returns a key as it may be shown. One that is unknown may be a piece of a secret, so no more of it than tells which it is:
-/// fewer than eight bytes, none of a character that no key has.
+/// Returns a key as it may be shown. An unknown key may be a piece of a secret, so only as much of it is shown as identifies
+/// it: fewer than eight bytes, and no character that keys do not have.
 fn shown(key: &str) -> String {
     if let Some(known) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) {
         return (*known).to_owned();
     }
-    let is_printable = |letter: &char| matches!(letter, ' '..='~');
+    let is_printable = |character: &char| matches!(character, ' '..='~');
     let start: String = key.chars().take(4).take_while(is_printable).collect();
-    if key.len() < 8 && key.chars().all(|letter| is_printable(&letter)) {
+    if key.len() < 8 && key.chars().all(|character| is_printable(&character)) {
         key.to_owned()
     } else {
         format!("{start}…")
@@ -184,7 +184,7 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<Fault>> {
 
 fn split<'a>(text: &'a str, problems: &mut Vec<Fault>, warnings: &mut Vec<String>) -> Parts<'a> {
     let mut parts: Vec<(String, &str)> = Vec::new();
-    // The secret that what follows may belong to.
+    // The secret that the next part may belong to.
     let mut secret: Option<String> = None;
     for (index, part) in text.split(';').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty()) {
         let number = index + 1;
@@ -212,7 +212,7 @@ fn split<'a>(text: &'a str, problems: &mut Vec<Fault>, warnings: &mut Vec<String
         }
         let is_secret = SECRETS.contains(&key.as_str());
         if is_secret && (value.starts_with('"') || value.starts_with('\'')) {
-            warnings.push(format!("`{name}` begins with a quote, which is taken as part of it"));
+            warnings.push(format!("`{name}` begins with a quote, which is part of the secret"));
         }
         secret = is_secret.then_some(name);
         parts.push((key, value));
@@ -220,7 +220,7 @@ fn split<'a>(text: &'a str, problems: &mut Vec<Fault>, warnings: &mut Vec<String
     Parts(parts)
 }
 
-/// Says which keys were given and do nothing, since another one decides.
+/// Returns which keys have no effect, and which key takes precedence.
 fn left_out(parts: &Parts<'_>, auth: &Auth) -> Vec<String> {
     let (used, by): (&[&str], &str) = match auth {
         Auth::AccessKey(_) => (&["accesskey"], "`AccessKey`"),
@@ -254,17 +254,17 @@ fn port(parts: &Parts<'_>, problems: &mut Vec<Fault>) -> Option<u16> {
 /// `^1\.\d+(?:[\w-.]+)?$`
 fn is_version(text: &str) -> bool {
     let rest = text.strip_prefix("1.").unwrap_or_default();
-    let is_of_word = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+    let is_of_word = |character: char| character.is_alphanumeric() || "_-.".contains(character);
     rest.starts_with(|digit: char| digit.is_ascii_digit()) && rest.chars().all(is_of_word)
 }
 
 fn notes(parts: &Parts<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     if parts.get("clientendpoint").is_some() {
-        notes.push("ClientEndpoint is left out: clients do not connect through this gateway".to_owned());
+        notes.push("ClientEndpoint is left out: clients do not connect through the gateway".to_owned());
     }
     if parts.get("serverendpoint").is_some() {
-        notes.push("the URL is that of ServerEndpoint, where REST calls went".to_owned());
+        notes.push("the URL is that of ServerEndpoint, where the SDK sends REST calls".to_owned());
     }
     notes
 }
@@ -284,7 +284,7 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<Fault>, notes: &mut Vec<String>) -
     match auth_type.as_str() {
         "azure" => {
             notes.push(
-                "AuthType=azure tries one identity after the other; here it is the host's system-assigned one"
+                "AuthType=azure tries several identities in turn; this is the system-assigned one of the host"
                     .to_owned(),
             );
             Some(Auth::ManagedIdentity { client_id: None })
@@ -346,7 +346,7 @@ struct Url {
 }
 
 impl Url {
-    /// Reads a URL; `port` takes the place of its own.
+    /// Parses a URL; `port` replaces its own.
     fn parse(text: &str, port: Option<u16>) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let is_https = scheme.eq_ignore_ascii_case("https");
@@ -358,7 +358,7 @@ impl Url {
             Some((host, port)) => (host, Some(port.parse().ok().filter(|port: &u16| *port != 0)?)),
             None => (authority, None),
         };
-        // The reader of the configuration takes no other.
+        // The configuration accepts no other host.
         parse_host(host)?;
         let (host, scheme) = (host.to_ascii_lowercase(), if is_https { "https" } else { "http" });
         let text = match port.or(own_port) {

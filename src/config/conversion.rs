@@ -1,5 +1,5 @@
-//! From the connection strings that applications have to a configuration file: endpoints, credentials, and the route that
-//! does what the SDK does. Writes no secret into it.
+//! Converts the connection strings of applications to a configuration file: endpoints, credentials, and the route that does
+//! what the SDK does. Writes no secret into the file.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,43 +9,47 @@ use super::connection_string::{Auth, ConnectionString, Fault, Proof, is_key, par
 use super::problem::{ConfigError, Origin, Problem};
 use crate::credential::Secret;
 
-/// A configuration made of connection strings.
+/// A converted configuration.
 #[derive(Debug)]
 pub struct Conversion {
     /// The configuration file.
     pub toml: String,
-    /// The secrets it refers to, by the name of their file.
+    /// The secrets that it refers to, by the name of their file.
     pub secrets: Vec<(String, Secret)>,
-    /// What was left out or looks like a mistake. Each stands in the file, too.
+    /// What was left out or may be a mistake. The file repeats each as a comment.
     pub warnings: Vec<String>,
 }
 
-/// A connection string where it was found.
+/// A connection string and where it was found.
 struct Found<'t> {
-    /// What it is called there, as `Azure:SignalR:ConnectionString:NAME:secondary` does; empty if nothing calls it.
+    /// Its key, such as `Azure:SignalR:ConnectionString:NAME:secondary`; empty without one.
     key: String,
     text: &'t str,
     line: Option<usize>,
 }
 
-/// An endpoint to write down.
+/// An endpoint to write.
 struct Endpoint {
     name: String,
     is_secondary: bool,
-    /// The place of its credential.
+    /// The index of the endpoint whose credential it uses.
     credential: usize,
     read: ConnectionString,
 }
 
-/// Makes a configuration of connection strings: one a line, alone or as `NAME=…` as in an environment file, or anywhere in
-/// an `appsettings.json` or `local.settings.json`. `place` is what they were read from. Secrets are to be in files of
-/// `folder`, or in variables without one.
+/// Converts connection strings: one a line, alone or as `NAME=…` as in an environment file, or anywhere in an
+/// `appsettings.json` or `local.settings.json`. `origin_path` is the file that `text` comes from. The configuration reads the secrets
+/// from files in `folder`, or from variables if there is none.
 ///
 /// # Errors
-/// [`ConfigError`] with everything that is wrong with any of them.
-pub fn from_connection_strings(text: &str, place: &Path, folder: Option<&Path>) -> Result<Conversion, ConfigError> {
+/// [`ConfigError`] with every problem of every connection string.
+pub fn from_connection_strings(
+    text: &str,
+    origin_path: &Path,
+    folder: Option<&Path>,
+) -> Result<Conversion, ConfigError> {
     let problem = |key: &str, fact: String, fix: String, line| {
-        let origin = Some(Origin::File(place.to_owned(), line));
+        let origin = Some(Origin::File(origin_path.to_owned(), line));
         Problem { key: key.to_owned(), fact, origin, fix }
     };
     let text = text.trim_start_matches('\u{feff}');
@@ -85,7 +89,7 @@ pub fn from_connection_strings(text: &str, place: &Path, folder: Option<&Path>) 
         return Err(ConfigError { problems });
     }
     share_credentials(&mut endpoints);
-    Ok(written(endpoints, folder))
+    Ok(write_toml(endpoints, folder))
 }
 
 fn in_json<'t>(value: &'t serde_json::Value, key: String, found: &mut Vec<Found<'t>>) {
@@ -108,10 +112,10 @@ fn in_json<'t>(value: &'t serde_json::Value, key: String, found: &mut Vec<Found<
 }
 
 fn in_lines(text: &str) -> impl Iterator<Item = Found<'_>> {
-    let lines = text.lines().enumerate().map(|(place, line)| (place + 1, line.trim()));
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| {
         let (key, text) = match line.split_once('=') {
-            // `NAME=Endpoint=…`, and not `Endpoint=…`: what follows is a connection string of its own.
+            // `NAME=Endpoint=…`, not `Endpoint=…` alone.
             Some((key, value))
                 if !key.contains(';') && !is_key(key) && unquoted(value).to_ascii_lowercase().contains("endpoint=") =>
             {
@@ -129,7 +133,8 @@ fn unquoted(text: &str) -> &str {
     inside('"').or_else(|| inside('\'')).unwrap_or(text)
 }
 
-/// Reads a name and whether it is a secondary out of a key, as the SDK does; the host's first label is the name otherwise.
+/// Returns the name and whether the endpoint is a secondary, from the key as the SDK does. Without a name in the key it is the
+/// first label of the host.
 ///
 /// Source: `ServiceEndpointProvider` of `Azure/azure-signalr`: `…:ConnectionString:{name}:{primary|secondary}`.
 fn name_of(key: &str, host: &str) -> (String, bool) {
@@ -140,13 +145,13 @@ fn name_of(key: &str, host: &str) -> (String, bool) {
         segments.pop();
     }
     let plain = |text: &str| {
-        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-        let text: String = text.replace(|letter| !is_plain(letter), "-").chars().take(60).collect();
+        let is_plain = |character: char| character.is_ascii_alphanumeric() || character == '-' || character == '_';
+        let text: String = text.replace(|character| !is_plain(character), "-").chars().take(60).collect();
         text.trim_matches(['_', '-']).to_owned()
     };
     let name = plain(segments.last().copied().unwrap_or_default());
-    let says_nothing = ["", "connectionstring", "azuresignalrconnectionstring", "endpoints", "signalr"];
-    let name = if says_nothing.contains(&name.replace('_', "").to_ascii_lowercase().as_str()) {
+    let not_names = ["", "connectionstring", "azuresignalrconnectionstring", "endpoints", "signalr"];
+    let name = if not_names.contains(&name.replace('_', "").to_ascii_lowercase().as_str()) {
         let is_address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
         plain(if is_address { host } else { host.split('.').next().unwrap_or_default() })
     } else {
@@ -155,7 +160,7 @@ fn name_of(key: &str, host: &str) -> (String, bool) {
     (if name.is_empty() { "endpoint".to_owned() } else { name }, role == "secondary")
 }
 
-/// Adds a number to a name that is taken. Names that differ only in case or between `-` and `_` would share a variable.
+/// Makes a name unique with a number. Names that differ only in case, or in `-` and `_`, would share a variable.
 fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let name = std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken.contains(&variable(name)));
@@ -168,10 +173,10 @@ fn variable(name: &str) -> String {
     name.to_ascii_uppercase().replace('-', "_")
 }
 
-/// Has endpoints that are called as the same share one credential.
+/// Lets endpoints with the same identity share one credential.
 fn share_credentials(endpoints: &mut [Endpoint]) {
-    for place in 0..endpoints.len() {
-        let (before, rest) = endpoints.split_at_mut(place);
+    for index in 0..endpoints.len() {
+        let (before, rest) = endpoints.split_at_mut(index);
         if let Some(endpoint) = rest.first_mut()
             && let Some(same) = before.iter().position(|other| other.read.auth.is_same(&endpoint.read.auth))
         {
@@ -186,20 +191,20 @@ fn quoted(text: &str) -> String {
 }
 
 const HEAD: &str = "\
-# Made of Azure SignalR connection strings. No secret stands in here: put each where its credential says that it is.
+# Converted from Azure SignalR connection strings. It contains no secret: put each where its credential reads it from.
 #
 # Applications keep their SDK (.NET 1.21.5 or newer, transient transport) and change their connection string to this one.
-# The key may be any text of 16 bytes or more, since the gateway drops what the SDK makes of it:
+# The key may be any text of 16 bytes or more: the gateway replaces the token that the SDK signs with it.
 #
 #   Endpoint=<as before>;AccessKey=not-a-secret-0000000;ServerEndpoint=http://127.0.0.1:8080;Version=1.0;
 ";
 
-fn written(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
+fn write_toml(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
     let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let (mut toml, mut secrets, mut warnings) = (HEAD.to_owned(), Vec::new(), Vec::new());
-    for (place, endpoint) in endpoints.into_iter().enumerate() {
+    for (index, endpoint) in endpoints.into_iter().enumerate() {
         let Endpoint { name, is_secondary, credential, read } = endpoint;
-        if credential == place {
+        if credential == index {
             let (lines, secret) = credential_lines(&name, read.auth, folder);
             let _infallible = write!(toml, "\n[credentials.{name}]\n{lines}");
             secrets.extend(secret.map(|secret| (name.clone(), secret)));
@@ -219,7 +224,7 @@ fn written(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
         let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
         let _infallible = write!(
             toml,
-            "\n# As the SDK does with several endpoints: messages go to all of them.\n[[routes]]\nname = \"all\"\npick = \"all\"\n\
+            "\n# As the SDK does with several endpoints: messages go to all.\n[[routes]]\nname = \"all\"\npick = \"all\"\n\
              endpoints = [{}]\n",
             names.join(", ")
         );
@@ -228,15 +233,15 @@ fn written(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
 }
 
 fn credential_lines(name: &str, auth: Auth, folder: Option<&Path>) -> (String, Option<Secret>) {
-    let place = |what: &str| match folder {
+    let source = |what: &str| match folder {
         Some(folder) => format!("{{ file = {} }}", quoted(&folder.join(name).to_string_lossy())),
         None => format!("{{ env = \"SIGNALR_{}_{what}\" }}", variable(name)),
     };
     let hint = if folder.is_some() { "its file holds" } else { "set the variable to" };
     match auth {
         Auth::AccessKey(key) => {
-            let place = place("ACCESS_KEY");
-            (format!("# {hint} the AccessKey\nkind = \"access_key\"\nkey = {place}\n"), Some(key))
+            let source = source("ACCESS_KEY");
+            (format!("# {hint} the AccessKey\nkind = \"access_key\"\nkey = {source}\n"), Some(key))
         }
         Auth::ManagedIdentity { client_id } => {
             let id = client_id.map(|id| format!("client_id = {}\n", quoted(&id))).unwrap_or_default();
@@ -246,13 +251,13 @@ fn credential_lines(name: &str, auth: Auth, folder: Option<&Path>) -> (String, O
             let ids = format!("tenant = {}\nclient_id = {}\n", quoted(&tenant), quoted(&client_id));
             match proof {
                 Proof::Secret(secret) => {
-                    let place = place("CLIENT_SECRET");
-                    let lines = format!("# {hint} the ClientSecret\nkind = \"client_secret\"\n{ids}secret = {place}\n");
+                    let source = source("CLIENT_SECRET");
+                    let lines =
+                        format!("# {hint} the ClientSecret\nkind = \"client_secret\"\n{ids}secret = {source}\n");
                     (lines, Some(secret))
                 }
                 Proof::Certificate(path) => {
-                    let hint =
-                        "# PEM with certificate and key; of a .pfx: openssl pkcs12 -in FILE.pfx -nodes -out FILE.pem\n";
+                    let hint = "# PEM with certificate and key; from a .pfx: openssl pkcs12 -in FILE.pfx -nodes -out FILE.pem\n";
                     let hint = if is_pem(&path) { "" } else { hint };
                     let path = quoted(&path);
                     (format!("kind = \"client_certificate\"\n{ids}{hint}certificate = {path}\n"), None)

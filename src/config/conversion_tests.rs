@@ -1,4 +1,4 @@
-//! Connection strings of every form, and what becomes of them; that what is written can be read; that no secret shows.
+//! Converts connection strings of every form. The result is a valid configuration and shows no secret.
 
 use super::*;
 use crate::config::{Sources, load};
@@ -11,17 +11,17 @@ fn converted(text: &str) -> String {
     from_connection_strings(text, Path::new("strings"), None).unwrap_or_else(|err| panic!("{err}")).toml
 }
 
-/// The part of the file that is not the same for all.
+/// Returns the converted tables, without the comment at the top.
 fn tables(text: &str) -> String {
     let toml = converted(text);
     toml.strip_prefix(HEAD).unwrap().trim().to_owned()
 }
 
-fn told(text: &str) -> String {
+fn report_of(text: &str) -> String {
     from_connection_strings(text, Path::new("strings"), None).unwrap_err().to_string()
 }
 
-/// Loads what was written, with every secret in place.
+/// Converts and loads, with every secret in its file.
 fn loads(text: &str) -> crate::config::Loaded {
     let dir = tempfile::tempdir().unwrap();
     let conversion = from_connection_strings(text, Path::new("strings"), Some(dir.path())).unwrap();
@@ -36,7 +36,7 @@ fn loads(text: &str) -> crate::config::Loaded {
 }
 
 #[test]
-fn access_key_is_named_by_the_resource() {
+fn names_an_access_key_after_the_resource() {
     let text = "Endpoint=https://Contoso.service.signalr.net/;AccessKey=hunter2+/==;Version=1.0;";
     assert_eq!(
         tables(text),
@@ -108,7 +108,7 @@ fn endpoints_of_every_form_become_urls() {
 }
 
 #[test]
-fn several_become_named_endpoints_with_roles_and_the_route_of_the_sdk() {
+fn several_connection_strings_become_named_endpoints_with_roles_and_a_route_to_all() {
     let app = format!("AuthType=azure.app;ClientId={GUID};TenantId={TENANT};ClientSecret=hunter2");
     let text = format!(
         "# of the app\n\
@@ -138,7 +138,7 @@ fn several_become_named_endpoints_with_roles_and_the_route_of_the_sdk() {
 }
 
 #[test]
-fn settings_files_in_json_are_read() {
+fn reads_settings_files_in_json() {
     let text = r#"{
       "Logging": { "LogLevel": "Information" },
       "Azure": { "SignalR": { "ConnectionString": {
@@ -153,8 +153,8 @@ fn settings_files_in_json_are_read() {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
-    let report = told(&format!(
+fn reports_every_problem_at_once_and_shows_no_value() {
+    let report = report_of(&format!(
         "Endpoint=https://a.example;AccessKey=hunter2;accesskey=hunter3\n\
          one=Endpoint=a.example;Port=0;Version=2.0;hunter2\n\
          two=Endpoint=https://b.example;AuthType=azure.app;ClientId=hunter2\n\
@@ -198,24 +198,24 @@ four: the URL is http and its host is not this one (strings:6)
     );
     assert!(!report.contains("hunter"), "{report}");
     for nothing in ["", "# nothing\n", "{}"] {
-        assert!(told(nothing).contains("has no connection string"), "{nothing}");
+        assert!(report_of(nothing).contains("has no connection string"), "{nothing}");
     }
-    assert!(told("{ // comment").contains("is not valid JSON"));
+    assert!(report_of("{ // comment").contains("is not valid JSON"));
 }
 
 #[test]
-fn nothing_is_left_out_in_silence_and_a_secret_is_never_cut() {
+fn reports_what_it_leaves_out_and_refuses_a_cut_secret() {
     let app = format!("Endpoint=https://a.example;AuthType=azure.app;ClientId={GUID};TenantId={TENANT}");
     for (rest, key) in [
         ("ClientSecret=ab;cd=e~f", "`cd`"),
         ("ClientSecret=ab;Xhunter2hunter2=", "`xhun…`"),
         ("ClientSecret=ab;0a\u{a1}\u{a1}\u{a1} =", "`0a…`"),
     ] {
-        let report = told(&format!("{app};{rest}"));
+        let report = report_of(&format!("{app};{rest}"));
         assert!(report.contains(key) && report.contains("follows `ClientSecret`"), "{report}");
         assert!(!report.contains("e~f") && !report.contains("hunter2"), "{report}");
     }
-    let report = told("Endpoint=https://a.example;AccessKey=ab;hunter2hunter2");
+    let report = report_of("Endpoint=https://a.example;AccessKey=ab;hunter2hunter2");
     assert!(report.contains("part 3 has no `=` and follows `AccessKey`") && !report.contains("hunter"), "{report}");
     for (text, warning) in [
         (
@@ -246,7 +246,7 @@ fn nothing_is_left_out_in_silence_and_a_secret_is_never_cut() {
 }
 
 #[test]
-fn endpoints_without_a_name_are_named_by_their_host() {
+fn names_endpoints_without_a_name_after_their_host() {
     for (host, name) in [
         ("contoso.service.signalr.net", "contoso"),
         ("localhost", "localhost"),
@@ -260,11 +260,11 @@ fn endpoints_without_a_name_are_named_by_their_host() {
 }
 
 #[test]
-fn an_endpoint_that_the_configuration_would_refuse_is_refused_with_the_connection_string() {
+fn refuses_an_endpoint_that_the_configuration_would_refuse() {
     for endpoint in
         ["https://a=b.example", "https://a.example:0", "https://a.example:65536", "https://a.example:", "https://"]
     {
-        let err = told(&format!("Endpoint={endpoint};AccessKey=k"));
+        let err = report_of(&format!("Endpoint={endpoint};AccessKey=k"));
         assert!(err.contains("`Endpoint` is not"), "{endpoint}: {err}");
     }
 }

@@ -1,11 +1,11 @@
-//! Properties of the readers of configurations and connection strings, for the fuzzer.
+//! Fuzz properties of configurations and connection strings.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{ConfigError, Loaded, Problem, Sources, from_connection_strings, load_read};
 
-/// A secret in the environment, which nothing may show.
+/// A secret in the environment, which must never be shown.
 const CANARY: &str = "canary-4f1b9c27d0e85a63";
 
 fn load(text: &str, environment: BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
@@ -13,14 +13,14 @@ fn load(text: &str, environment: BTreeMap<String, String>) -> Result<Loaded, Con
     load_read(&Sources { file, environment, overrides: Vec::new() }, Some(text.to_owned()))
 }
 
-/// Reads a configuration file. Checks that every problem can be found and solved, that the same text gives the same settings,
-/// and that what a secret's variable holds is not shown.
+/// Loads a configuration file. Checks that every problem names its key or origin and a fix, that the same text gives the same
+/// settings, and that the value of a secret's variable is never shown.
 pub(crate) fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let environment = || BTreeMap::from([("SECRET".to_owned(), CANARY.to_owned())]);
     let loaded = load(text, environment());
     let shown = format!("{loaded:?}");
-    assert!(!shown.contains(CANARY), "the value of a secret's variable is shown: {shown}");
+    assert!(!shown.contains(CANARY), "shows the value of a secret's variable: {shown}");
     match (loaded, load(text, environment())) {
         (Ok(one), Ok(other)) => {
             assert!(one.settings == other.settings && one.settings.hash == other.settings.hash, "two readings differ");
@@ -41,8 +41,8 @@ fn check_problem(problem: &Problem) {
     assert!(!problem.fact.is_empty() && !problem.fix.is_empty(), "does not say what to do: {problem}");
 }
 
-/// Converts connection strings; `\x01` stands for a secret. Checks that what comes out does not depend on secrets, and that it
-/// is a configuration.
+/// Converts connection strings, with `\x01` as a placeholder of secrets. Checks that the output does not depend on the secrets
+/// and is a valid configuration.
 pub(crate) fn connection_string(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let convert = |secret: &str| {
@@ -54,7 +54,7 @@ pub(crate) fn connection_string(data: &[u8]) {
             let variables = one.toml.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
             let environment = variables.map(|name| (name.to_owned(), CANARY.to_owned())).collect();
             let problems = load(&one.toml, environment).map_or_else(|err| err.problems, |_| Vec::new());
-            // The path of a certificate is the operator's business.
+            // The certificate's file is not here.
             let unexpected = problems.iter().find(|problem| !problem.key.ends_with(".certificate"));
             assert!(unexpected.is_none(), "{unexpected:?} of\n{}", one.toml);
         }
@@ -63,13 +63,13 @@ pub(crate) fn connection_string(data: &[u8]) {
     }
 }
 
-/// The text with a secret wherever one may stand: behind the key of one.
+/// Replaces each placeholder that follows the key of a secret.
 fn with_secret(text: &str, secret: &str) -> String {
     let mut filled = String::new();
-    for letter in text.chars() {
+    for character in text.chars() {
         let end = filled.to_ascii_lowercase();
-        if letter != '\x01' {
-            filled.push(letter);
+        if character != '\x01' {
+            filled.push(character);
         } else if ["accesskey=", "clientsecret="].iter().any(|key| end.ends_with(key)) {
             filled.push_str(secret);
         }

@@ -1,11 +1,12 @@
-//! From what the operator wrote to [`Settings`]: sources, precedence, and one report of everything that is wrong.
+//! Turns what the operator wrote into [`Settings`], or into one report of everything that is wrong with it.
 //!
 //! ```text
 //! defaults < file < environment < flags ──merge──► values ──structure──► ConfigFile ──lower──► Settings
 //! ```
 //!
-//! `sources.rs` merges and remembers origins, `structure.rs` holds the values against the schema of `file.rs`, `lower/`
-//! decides. `conversion.rs` goes the other way, from an SDK's connection strings to a file. Knows the settings of every part; no part knows it.
+//! `sources.rs` merges the sources and keeps the origin of each value, `structure/` validates the values against the schema
+//! of `file/`, and `lower/` decides. `conversion.rs` makes a file of an SDK's connection strings. This module knows the
+//! settings of every part, and no part knows it.
 
 mod connection_string;
 mod conversion;
@@ -30,14 +31,14 @@ use structure::Checked;
 
 use crate::gateway::Settings;
 
-/// A configuration that holds together.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Loaded {
     /// What the gateway is built from.
     pub settings: Settings,
-    /// Every value that is in force by the file's keys, and where it came from.
+    /// Every value in force, by its key in the file, and where it came from.
     pub effective: Vec<Effective>,
-    /// What is worth saying and does not stop anything.
+    /// What deserves attention but does not make it invalid.
     pub warnings: Vec<Problem>,
 }
 
@@ -46,14 +47,13 @@ pub struct Loaded {
 pub struct Effective {
     /// The key, such as `limits.max_body`.
     pub key: String,
-    /// The value, as JSON. Secrets do not stand in a configuration, so none is here; the value of a required header is
-    /// left out.
+    /// The value, as JSON. A configuration holds no secrets; the value of a required header is hidden.
     pub value: serde_json::Value,
     /// Where it came from.
     pub origin: Option<Origin>,
 }
 
-/// Loads a configuration: everything up to the first network I/O.
+/// Loads a configuration. Does everything short of network I/O.
 ///
 /// # Errors
 /// [`ConfigError`] with every problem of every source.
@@ -61,16 +61,16 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_read(sources, sources.read()?)
 }
 
-/// As [`load`], of a file that was read already.
+/// As [`load`], with the text of a file that was read already.
 ///
 /// # Errors
 /// [`ConfigError`] with every problem of every source.
 pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, ConfigError> {
     let merged = sources.merge(text)?;
-    let Checked { root, invalid, mut problems, warnings: left_out } = structure::check(&merged, &schema());
+    let Checked { root, invalid, mut problems, warnings: ignored } = structure::check(&merged, &schema());
     let file: ConfigFile = root.deserialize().map_err(|err| {
-        // What does not fit is gone, so this is a fault of ours; the report so far is still the better help. What the
-        // library says is left out: it quotes values, which may be secrets.
+        // Invalid values were removed, so this is a bug. The library's message is left out: it quotes values, which may
+        // be secrets.
         let fact = "cannot be read".to_owned();
         let fix =
             "check the value against `signalr-gateway schema`, and report this as a bug of signalr-gateway".to_owned();
@@ -84,7 +84,7 @@ pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, Conf
         lower::run_tests(&tests, &settings, &mut context);
         problems.append(&mut context.problems);
     }
-    let warnings = left_out.into_iter().chain(std::mem::take(&mut context.warnings)).collect();
+    let warnings = ignored.into_iter().chain(std::mem::take(&mut context.warnings)).collect();
     if problems.is_empty() {
         let mut effective = effective(&merged, &root);
         for value in &mut effective {

@@ -1,17 +1,16 @@
-//! What is wrong with a configuration, told so that it can be mended: which key, what is the case, where it stands, what
-//! to do.
+//! The problems of a configuration. Each names the key, the fact, the origin of the value and what to do.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// One problem.
+/// A problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key, such as `endpoints.east.url`; empty for the file as a whole.
     pub key: String,
-    /// What is the case. Never the value of a secret.
+    /// What is wrong. Never shows a secret.
     pub fact: String,
-    /// Where it stands; `None` if nothing stands anywhere.
+    /// Where the value comes from; `None` if there is no value.
     pub origin: Option<Origin>,
     /// What to do.
     pub fix: String,
@@ -26,7 +25,7 @@ pub enum Origin {
     Variable(String),
     /// A flag.
     Flag(String),
-    /// Nobody said anything else.
+    /// The default of the key.
     Default,
 }
 
@@ -55,10 +54,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem of a configuration. Never empty.
+/// Every problem of a configuration, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The problems, in the order of their places.
+    /// The problems, ordered by file and line.
     pub problems: Vec<Problem>,
 }
 
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn close_words_are_suggested_and_far_ones_are_not() {
+    fn suggests_close_words_and_no_distant_ones() {
         let known = ["connect_timeout", "credential", "url"];
         assert_eq!(did_you_mean("conect_timeout", known).unwrap(), "did you mean `connect_timeout`?");
         assert_eq!(did_you_mean("URL", known).unwrap(), "did you mean `url`?");

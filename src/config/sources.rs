@@ -1,5 +1,5 @@
-//! The sources of a configuration, in order of precedence: defaults, file, environment, flags. Merges them and remembers
-//! where each value came from.
+//! The sources of a configuration: defaults, file, environment, flags; later ones win. Merges them and keeps the origin of
+//! each value.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,16 +25,16 @@ const NOT_KEYS: [&str; 1] = ["SIGNALR_GATEWAY_CONFIG"];
 pub struct Sources {
     /// The TOML file.
     pub file: Option<PathBuf>,
-    /// The environment: all of it; what has the prefix is configuration, the rest may be named as the place of a secret.
+    /// The whole environment. Variables with the prefix are configuration; the others may hold secrets.
     pub environment: BTreeMap<String, String>,
     /// Flags: a key such as `limits.max_body` and a value.
     pub overrides: Vec<(String, String)>,
 }
 
 impl Sources {
-    /// The file, with this process's environment.
+    /// Returns the sources of this process: a file, its environment and its flags.
     pub fn of_process(file: Option<PathBuf>, overrides: Vec<(String, String)>) -> Self {
-        // A variable that is not Unicode cannot be one of ours.
+        // All configuration variables are Unicode.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -46,7 +46,7 @@ impl Sources {
         self.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
     }
 
-    /// Iterates over the variables that are settings, in the order of their names.
+    /// Iterates over the configuration variables, ordered by name.
     fn settings_in_environment(&self, file: Option<&Table>) -> impl Iterator<Item = (&str, &str)> {
         let mut secrets = Vec::new();
         if let Some(table) = file {
@@ -87,7 +87,7 @@ impl Sources {
         Ok(Some(text.text.expose().to_owned()))
     }
 
-    /// Merges the sources; `text` is what the file says.
+    /// Merges the sources; `text` is the content of the file.
     pub(super) fn merge(&self, text: Option<String>) -> Result<Merged, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(ConfigFile::default()));
         let mut document = None;
@@ -113,7 +113,7 @@ impl Sources {
 const ENVIRONMENT: &str = "environment";
 const FLAG: &str = "flag";
 
-/// A provider of values that were read already.
+/// Provides values that were read already.
 struct Text {
     metadata: Metadata,
     nested: Dict,
@@ -136,7 +136,7 @@ impl Provider for Text {
     }
 }
 
-/// Turns a TOML table into figment's values. Dates, which no key takes, become text.
+/// Converts a TOML table to figment's values. Dates become text; no key takes one.
 fn dict(table: &dyn TableLike) -> Dict {
     table.iter().map(|(key, item)| (key.to_owned(), value(item))).collect()
 }
@@ -191,7 +191,7 @@ fn file_problem(fact: String, fix: &str) -> ConfigError {
 }
 
 fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigError {
-    // The library's own text quotes the line, which may hold what should have been a secret's place.
+    // The library's full message quotes the line, which may hold a secret.
     let message = redact::prose(&err.message().replace('\n', "; "), &redact::Sent::default());
     let fact = format!("the file is not valid TOML: {message}");
     let line = err.span().and_then(|span| line_of(text, span.start));
@@ -203,7 +203,7 @@ fn line_of(text: &str, offset: usize) -> Option<usize> {
     Some(text.get(..offset)?.bytes().filter(|byte| *byte == b'\n').count() + 1)
 }
 
-/// The merged values and where each came from.
+/// The merged values, and the origin of each.
 pub(super) struct Merged {
     pub(super) root: Value,
     figment: Figment,
@@ -211,7 +211,7 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    /// Returns where a value comes from. `path` leads to it from the root.
+    /// Returns the origin of the value at `path`.
     pub(super) fn origin(&self, path: &[String], value: &Value) -> Option<Origin> {
         let metadata = self.figment.get_metadata(value.tag())?;
         Some(match &*metadata.name {
@@ -230,7 +230,7 @@ impl Merged {
         self.document.is_some()
     }
 
-    /// Whether a value is text that stands for something else: variables and flags have no types.
+    /// Whether a value comes from a variable or a flag, which have text only.
     pub(super) fn is_untyped(&self, value: &Value) -> bool {
         let metadata = self.figment.get_metadata(value.tag());
         metadata.is_some_and(|metadata| [ENVIRONMENT, FLAG].contains(&&*metadata.name))
@@ -240,17 +240,17 @@ impl Merged {
     fn line(&self, path: &[String]) -> Option<usize> {
         let (_, document) = self.document.as_ref()?;
         let mut node = Node::Table(document.as_table());
-        let mut place = None;
+        let mut found = None;
         for segment in path {
             let Some((span, next)) = node.step(segment) else { break };
-            place = span.or(place);
+            found = span.or(found);
             node = next;
         }
-        line_of(document.raw(), place?.start)
+        line_of(document.raw(), found?.start)
     }
 }
 
-/// A place in the file that has places below it.
+/// A node of the parsed file.
 #[derive(Clone, Copy)]
 enum Node<'d> {
     Table(&'d dyn TableLike),
@@ -300,25 +300,25 @@ impl<'d> Node<'d> {
     }
 }
 
-/// Returns the key that a variable stands for: `__` is between levels. Names that the file defines are found whatever
-/// their case, and with `_` for `-`, since a variable can have neither small letters (by custom) nor `-` (at all).
+/// Returns the key that a variable sets: `__` separates levels. Names that the file defines match in any case and with `_`
+/// for `-`, because variables are upper case by convention and cannot contain `-`.
 fn key_of_variable(name: &str, file: Option<&Table>) -> String {
-    let mut around = file.map(|table| table as &dyn TableLike);
+    let mut table = file.map(|table| table as &dyn TableLike);
     let mut key = String::new();
     for segment in name.split("__") {
         let segment = segment.to_ascii_lowercase();
         let is_same = |known: &str| known.to_ascii_lowercase().replace('-', "_") == segment;
-        let known = around.and_then(|table| table.iter().find(|(known, _)| is_same(known)));
+        let known = table.and_then(|table| table.iter().find(|(known, _)| is_same(known)));
         if !key.is_empty() {
             key.push('.');
         }
         key.push_str(known.map_or(segment.as_str(), |(known, _)| known));
-        around = known.and_then(|(_, item)| item.as_table_like());
+        table = known.and_then(|(_, item)| item.as_table_like());
     }
     key
 }
 
-/// Collects the variables that secrets are read from.
+/// Collects the variables that hold secrets.
 fn secret_variables(table: &dyn TableLike, found: &mut Vec<String>) {
     for (key, item) in table.iter() {
         match item.as_table_like() {
@@ -329,8 +329,8 @@ fn secret_variables(table: &dyn TableLike, found: &mut Vec<String>) {
     }
 }
 
-/// Whether Kubernetes put a variable there for a service whose name begins as ours does: `…_SERVICE_HOST`,
-/// `…_SERVICE_PORT[_HTTP]`, `…_PORT=tcp://…`, `…_PORT_80_TCP[_ADDR]`. No key of the file looks like that.
+/// Whether Kubernetes set a variable for a service whose name begins with `signalr-gateway`: `…_SERVICE_HOST`,
+/// `…_SERVICE_PORT[_HTTP]`, `…_PORT=tcp://…`, `…_PORT_80_TCP[_ADDR]`. No configuration variable has these forms.
 ///
 /// Source: kubernetes.io, "Accessing the Service", environment variables.
 fn is_service_link(name: &str, value: &str) -> bool {

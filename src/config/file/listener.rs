@@ -1,4 +1,4 @@
-//! Where callers and operators come in.
+//! The listeners for callers and for operators.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListenerFile {
-    /// `address:port`, or `unix:` and a path. Port 0 takes a free one.
+    /// `address:port`, or `unix:` and a path. Port 0 chooses a free port.
     pub(crate) bind: String,
     /// Permission bits of a Unix socket, in octal. Default `0660`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,41 +17,41 @@ pub(crate) struct ListenerFile {
     /// TLS for callers. Default: plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls: Option<TlsFile>,
-    /// Names that `Host` may carry; `*.example.com` stands for any name below. IP addresses and `localhost` always
-    /// pass. Default: none.
+    /// Names that `Host` may have; `*.example.com` matches any subdomain. IP addresses and `localhost` are always
+    /// allowed. Default: none.
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
-    /// The operations callers may use: single ones, or the sets `messages`, `execute`, `groups`, `queries`, `close`,
+    /// The operations that callers may use: single ones, or the sets `messages`, `execute`, `groups`, `queries`, `close`,
     /// `credentials`. Default `messages`, `groups`, `queries`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operations: Option<Vec<String>>,
-    /// Networks callers may come from, such as `10.0.0.0/8`. Default: any.
+    /// Networks that callers may connect from, such as `10.0.0.0/8`. Default: any.
     #[serde(default)]
     pub(crate) clients: Vec<String>,
-    /// A header every call must carry, but for health probes. Default: none.
+    /// A header that every call except health probes must have. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) required_header: Option<RequiredHeaderFile>,
-    /// The most calls in work at once. Default: no limit.
+    /// The most calls in flight at once. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_requests: Option<u32>,
-    /// How many calls may come from each network of callers. Default: no limit.
+    /// The rate of calls from each network of callers. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_rate: Option<ClientRateFile>,
 }
 
-/// How many calls may come from each network of callers.
+/// The rate of calls from each network of callers.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientRateFile {
-    /// Calls per second in the long run.
+    /// Calls per second over time.
     pub(crate) per_second: u32,
-    /// Calls that may come at once. Default: as many as per second.
+    /// Calls that may arrive at once. Default: `per_second`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) burst: Option<u32>,
-    /// The prefix length that makes a network of IPv4 addresses. Default 32: each address is one.
+    /// The prefix length of a network of IPv4 addresses. Default 32: each address is a network.
     #[serde(default = "ipv4_prefix")]
     pub(crate) ipv4_prefix: u8,
-    /// The same of IPv6 addresses. Default 64.
+    /// The prefix length of a network of IPv6 addresses. Default 64.
     #[serde(default = "ipv6_prefix")]
     pub(crate) ipv6_prefix: u8,
 }
@@ -64,7 +64,7 @@ fn ipv6_prefix() -> u8 {
     64
 }
 
-/// A listener's certificate.
+/// The certificate of a listener.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsFile {
@@ -74,13 +74,13 @@ pub(crate) struct TlsFile {
     pub(crate) key: PathBuf,
 }
 
-/// A header every call must carry.
+/// A header that every call must have.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequiredHeaderFile {
     /// The header's name.
     pub(crate) name: String,
-    /// The value it must have.
+    /// The value that it must have.
     pub(crate) value: String,
 }
 
@@ -90,8 +90,8 @@ pub(crate) struct RequiredHeaderFile {
 pub(crate) struct AdminFile {
     /// `address:port`, or `off`.
     pub(crate) bind: String,
-    /// Names that `Host` may carry, for scrapers and people that use a name; `*.example.com` stands for any name below. IP
-    /// addresses and `localhost` always pass, and `/livez` and `/readyz` answer to any name. Default: none.
+    /// Names that `Host` may have, for scrapers and people that use a name; `*.example.com` matches any subdomain. IP
+    /// addresses and `localhost` are always allowed, and `/livez` and `/readyz` answer to any name. Default: none.
     pub(crate) allowed_hosts: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! What an operator may write: the keys, their types and their defaults. Nothing is decided here; durations, sizes and
-//! names are text until `lower` reads them. The doc comments become the descriptions in the JSON Schema.
+//! The keys of the configuration file, with their types and defaults. Durations, sizes and names stay text here; `lower`
+//! parses them. The doc comments are the descriptions in the JSON Schema and in hints.
 
 mod credential;
 mod endpoint;
@@ -34,38 +34,38 @@ pub(crate) use route::{
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConfigFile {
-    /// Where callers come in, by name. Without any, one called `default` at 127.0.0.1:8080.
+    /// The listeners for callers, by name. Default: one called `default` at 127.0.0.1:8080.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) listeners: BTreeMap<String, ListenerFile>,
     /// The admin listener: metrics, health, status.
     pub(crate) admin: AdminFile,
-    /// As whom endpoints are called, by name.
+    /// The credentials that endpoints are called with, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) credentials: BTreeMap<String, CredentialFile>,
     /// The SignalR resources, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) endpoints: BTreeMap<String, EndpointFile>,
-    /// Which calls go where, tried in order. Without any, all calls go to all endpoints, the first that works.
+    /// Which calls go where; the first route that matches applies. Default: every call goes to the first endpoint that works.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) routes: Vec<RouteFile>,
-    /// Calls, and where they are to go: rehearsed by `check`, and before the configuration is in force.
+    /// Calls, and where they must go. `check`, `run` and a reload decide each without sending it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tests: Vec<TestFile>,
     /// Limits on what callers may send.
     pub(crate) limits: LimitsFile,
     /// Deadlines.
     pub(crate) timeouts: TimeoutsFile,
-    /// What is sent again.
+    /// Retries.
     pub(crate) retry: RetryFile,
-    /// Calls that may be repeated.
+    /// Calls with an `Idempotency-Key`.
     pub(crate) idempotency: IdempotencyFile,
-    /// When endpoints are taken out.
+    /// When the circuits of endpoints open.
     pub(crate) health: HealthFile,
     /// What is added to requests.
     pub(crate) forwarding: ForwardingFile,
     /// How the gateway stops.
     pub(crate) shutdown: ShutdownFile,
-    /// The process.
+    /// Worker threads.
     pub(crate) process: ProcessFile,
     /// Logs, which go to stderr.
     pub(crate) logging: LoggingFile,

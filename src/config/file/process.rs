@@ -1,4 +1,4 @@
-//! The process: how it stops, its threads, its logs.
+//! The process: shutdown, threads, logs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ShutdownFile {
-    /// How long it goes on accepting while it is not ready any more and asks callers to close their connections. In
-    /// Kubernetes, give it the time that endpoints take to be withdrawn, such as `5s`.
+    /// How long it keeps accepting calls after `/readyz` fails, while it asks callers to close their connections. In
+    /// Kubernetes, the time that it takes to remove the pod from the service, such as `5s`.
     pub(crate) delay: String,
-    /// How long requests in flight may take after that.
+    /// The most time for requests in flight after that.
     pub(crate) timeout: String,
 }
 
@@ -20,11 +20,11 @@ impl Default for ShutdownFile {
     }
 }
 
-/// The process.
+/// Worker threads.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ProcessFile {
-    /// The number of workers, each a thread; 0 for one per core.
+    /// The number of workers, each a thread; 0 for one a core.
     pub(crate) workers: u32,
 }
 
@@ -36,13 +36,13 @@ pub(crate) struct LoggingFile {
     pub(crate) filter: String,
     /// `auto` (text on a terminal, JSON otherwise), `text` or `json`.
     pub(crate) format: FormatFile,
-    /// Which requests get a line: `all`, `failures` (answered 400 and above, or broken off) or `off`.
+    /// Which requests are logged: `all`, `failures` (status 400 and above, or not completed) or `off`.
     pub(crate) access: AccessFile,
-    /// How many percent of the requests that succeed get a line with `all`. Those that fail get one within
+    /// With `all`: the percentage of successful requests that are logged. Failed ones are logged up to
     /// `failures_per_second`.
     pub(crate) access_percent: u8,
-    /// How many lines a second there may be of each kind that callers cause, such as requests refused for one reason; ten
-    /// times as many at once. A line says how many more there were. 0 for no limit.
+    /// The most lines a second of each kind that callers cause, such as requests refused for one reason; ten times as many
+    /// in a burst. A line says how many were left out. 0 for no limit.
     pub(crate) failures_per_second: u32,
 }
 
@@ -58,7 +58,7 @@ impl Default for LoggingFile {
     }
 }
 
-/// The form of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FormatFile {
@@ -68,7 +68,7 @@ pub(crate) enum FormatFile {
     Json,
 }
 
-/// Which requests get a log line.
+/// Which requests are logged.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AccessFile {

@@ -1,4 +1,4 @@
-//! What happens to every request: limits, deadlines, repeats, what is added.
+//! What applies to every request: limits, deadlines, retries, idempotency keys, added headers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LimitsFile {
-    /// The largest request body: bytes, or with `KiB` or `MiB`. The service takes 1 MiB.
+    /// The largest request body: bytes, or with `KiB` or `MiB`. The service accepts 1 MiB.
     pub(crate) max_body: SizeFile,
-    /// The memory that request bodies may take together while they are kept, so that they can be sent again; the first 16 KiB
-    /// of each are not counted. Beyond it, a call to one endpoint passes but cannot be sent again, and one to several
-    /// endpoints waits for `queue_time` and is then answered 503.
+    /// The most memory of all request bodies that are kept for a retry; the first 16 KiB of each are not counted. Beyond it,
+    /// a call to one endpoint is forwarded but cannot be retried, and one to several endpoints waits for `queue_time` and
+    /// is then answered 503.
     pub(crate) body_memory: SizeFile,
-    /// The largest request head, the token that is added included. The service takes 16 KiB; at most 64 KiB.
+    /// The largest request head, including the token that is added. The service accepts 16 KiB; at most 64 KiB.
     pub(crate) max_header: SizeFile,
-    /// The most connections of callers at once; more wait to be accepted.
+    /// The most connections of callers at once; others wait to be accepted.
     pub(crate) max_connections: u32,
-    /// The most calls that wait for a place at one listener or endpoint where `max_requests` is reached.
+    /// The most calls that wait at one listener or endpoint whose `max_requests` is reached.
     pub(crate) queue: u32,
-    /// How long each may wait.
+    /// The most time that each waits.
     pub(crate) queue_time: String,
 }
 
@@ -51,18 +51,18 @@ impl Default for LimitsFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TimeoutsFile {
-    /// How long a request may take until the head of its answer, attempts and waits included. The body of an answer gets
-    /// the same time again.
+    /// The most time until the head of the answer, including all attempts and waits. The body of the answer has the same
+    /// time again.
     pub(crate) request: String,
-    /// How long one attempt may take until the head of its answer; waits for the caller's upload do not count. Unless it is
-    /// set, no longer than `request`.
+    /// The most time of one attempt until the head of its answer, not counting waits for the caller's upload. Default: `10s`,
+    /// or `request` if that is shorter.
     #[serde(rename = "try")]
     pub(crate) attempt: String,
-    /// How long a caller's connection may lie idle, or take to send the head of a request. Keep it longer than callers
-    /// keep idle connections, or they will meet closed ones.
+    /// The most time that a caller's connection is idle, or takes to send the head of a request. Keep it longer than callers
+    /// keep idle connections, or they will use closed ones.
     pub(crate) idle: String,
-    /// How long a caller may take to read an answer, or the next 16 KiB of it. Then its stream is reset or its connection
-    /// closed, and the call frees what it holds. Keep it below `shutdown.timeout`.
+    /// The most time that a caller takes to read an answer, or the next 16 KiB of it. Then its stream is reset or its
+    /// connection closed. Keep it below `shutdown.timeout`.
     pub(crate) write: String,
 }
 
@@ -72,15 +72,15 @@ impl Default for TimeoutsFile {
     }
 }
 
-/// What is sent again. What was never sent, and what was refused with 401, always is.
+/// Retries. A request that was not sent, or was refused with 401, is always retried.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RetryFile {
-    /// Messages: `never` (default: none is sent twice) or `sdk` (after a status above 500, as the Management SDK does).
+    /// Retries of messages: `never` (default: none is sent twice) or `sdk` (after a status above 500, as the Management SDK does).
     pub(crate) messages: MessageRetryFile,
-    /// The most attempts of one request; going on to the next endpoint because nothing was sent does not count.
+    /// The most attempts of one request, not counting those that sent nothing before the next endpoint was tried.
     pub(crate) attempts: u32,
-    /// Retries an endpoint may get, in percent of the requests it gets.
+    /// The most retries to an endpoint, in percent of its requests.
     pub(crate) budget_percent: u32,
 }
 
@@ -90,7 +90,7 @@ impl Default for RetryFile {
     }
 }
 
-/// What is sent again of messages.
+/// When messages are retried.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum MessageRetryFile {
@@ -99,22 +99,22 @@ pub(crate) enum MessageRetryFile {
     Sdk,
 }
 
-/// What is added to requests.
+/// Headers that are added to requests.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ForwardingFile {
-    /// Whether the caller's address is appended to `X-Forwarded-For`. The endpoint's tenant gets to see it.
+    /// Whether the caller's address is appended to `X-Forwarded-For`, which the endpoint's tenant can see.
     pub(crate) client_address: bool,
 }
 
-/// Calls to several endpoints that carry an `Idempotency-Key`: a repeat goes only to those that did not accept.
+/// Calls to several endpoints with an `Idempotency-Key`: a repeated call goes only to the endpoints that did not accept.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct IdempotencyFile {
-    /// How long a key is remembered.
+    /// How long a key is kept.
     pub(crate) keep: String,
-    /// The most keys that are remembered. Beyond, the callers' network (/24, /64) that has the most loses its oldest. Each
-    /// takes up to 2 KiB.
+    /// The most keys that are kept, each up to 2 KiB. Beyond it, the oldest key of the network of callers (/24, /64) that has
+    /// the most is removed.
     pub(crate) keys: u32,
 }
 

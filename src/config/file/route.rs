@@ -1,4 +1,4 @@
-//! Which calls go where, and the tests of that.
+//! Routes, and the tests of routing.
 
 use std::collections::BTreeMap;
 
@@ -13,40 +13,40 @@ use super::one_or_many::OneOrMany;
 pub(crate) struct RouteFile {
     /// The route's name, for metrics and logs.
     pub(crate) name: String,
-    /// What a call must look like; every condition must hold. Without any, every call matches.
+    /// The conditions; all must hold. Default: every call matches.
     #[serde(default, rename = "match")]
     pub(crate) matches: MatchFile,
-    /// `first` (default; in order, the next only if nothing could be sent), `weighted` (at random), `hash` (what is about
-    /// the same goes to the same endpoint), or `all` (every endpoint, one answer).
+    /// `first` (default; in order, the next only if nothing could be sent), `weighted` (at random), `hash` (calls about the
+    /// same thing go to the same endpoint), or `all` (every endpoint, one answer).
     #[serde(default)]
     pub(crate) pick: PickFile,
     /// With `pick = "hash"`: what calls are spread by, `hub` (default), `group`, `user`, `connection`, or
-    /// `{ header = "name" }`. A call that does not have it is spread by its hub.
+    /// `{ header = "name" }`. A call without it is spread by its hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hash_by: Option<HashByFile>,
     /// With `pick = "all"`: how many endpoints must accept a delivery, `all` (default), `any` or `quorum`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy: Option<PolicyFile>,
-    /// What happens while every endpoint is out: `send` (default; the first is tried all the same) or `fail` (503).
+    /// While the circuits of all endpoints are open: `send` (default; tries the first anyway) or `fail` (503).
     #[serde(default)]
     pub(crate) when_unavailable: WhenUnavailableFile,
-    /// Whether a caller may name one of the endpoints by the header `signalr-gateway-endpoint`. Default false.
+    /// Whether a caller may choose one of the endpoints with the header `signalr-gateway-endpoint`. Default false.
     #[serde(default)]
     pub(crate) endpoint_header: bool,
-    /// How many calls it takes. Default: no limit.
+    /// The rate of calls. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<RateFile>,
     /// The endpoints: names, or `{ name = …, weight = … }`.
     pub(crate) endpoints: Vec<RouteEndpointFile>,
 }
 
-/// How many calls a route takes.
+/// The rate of calls of a route.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RateFile {
-    /// Calls per second in the long run.
+    /// Calls per second over time.
     pub(crate) per_second: u32,
-    /// Calls that may come at once. Default: as many as per second.
+    /// Calls that may arrive at once. Default: `per_second`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) burst: Option<u32>,
 }
@@ -99,7 +99,7 @@ pub(crate) enum PolicyFile {
     Quorum,
 }
 
-/// What a route does while every endpoint is out.
+/// What a route does while the circuits of all endpoints are open.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WhenUnavailableFile {
@@ -124,7 +124,7 @@ pub(crate) enum RouteEndpointFile {
 pub(crate) struct WeightedEndpointFile {
     /// Its name.
     pub(crate) name: String,
-    /// Its share under `pick = "weighted"` or `"hash"`, from 1 to 1000000. Default 1.
+    /// Its share with `pick = "weighted"` or `"hash"`, from 1 to 1000000. Default 1.
     #[serde(default = "one")]
     pub(crate) weight: u32,
 }
@@ -137,7 +137,7 @@ fn one() -> u32 {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MatchFile {
-    /// Hub names or `*` patterns, without case.
+    /// Hub names or `*` patterns, in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hub: Option<OneOrMany<String>>,
     /// Operations, or the sets `messages`, `execute`, `groups`, `queries`, `close`, `credentials`.
@@ -149,10 +149,10 @@ pub(crate) struct MatchFile {
     /// User ids or `*` patterns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<OneOrMany<String>>,
-    /// Values or `*` patterns of the `application` parameter, without case.
+    /// Values or `*` patterns of the `application` parameter, in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) application: Option<OneOrMany<String>>,
-    /// Headers that must all be there.
+    /// Headers that the call must have, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) header: Option<OneOrMany<HeaderMatchFile>>,
     /// Names of listeners.
@@ -164,7 +164,7 @@ pub(crate) struct MatchFile {
 }
 
 impl MatchFile {
-    /// Whether there is no condition at all, so that every call matches.
+    /// Whether there is no condition, so that every call matches.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { hub, operation, group, user, application, header, listener, client } = self;
         let texts = [hub, operation, group, user, application, listener, client];
@@ -172,22 +172,22 @@ impl MatchFile {
     }
 }
 
-/// A header a call must carry.
+/// A header that a call must have.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HeaderMatchFile {
     /// The header's name.
     pub(crate) name: String,
-    /// The value it must have. Default: any.
+    /// The value that it must have. Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<String>,
 }
 
-/// A call, and where it is to go.
+/// A call, and where it must go.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TestFile {
-    /// What it is called in a report. Default: its method and URL.
+    /// Its name in a report. Default: its method and URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
     /// The method. Default `POST`.
@@ -198,19 +198,19 @@ pub(crate) struct TestFile {
     /// The headers, by name.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
-    /// The listener it comes in by. Default: the first.
+    /// The listener that it arrives at. Default: the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listener: Option<String>,
-    /// The caller's IP address. Default: this host's.
+    /// The caller's IP address. Default: 127.0.0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<String>,
-    /// The route that is to take it.
+    /// The route that must match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<String>,
-    /// The endpoints it is to go to, in the order in which they are tried; in any order where the route has none.
+    /// The endpoints that it must go to, in the order in which they are tried; in any order where the route has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) endpoints: Option<OneOrMany<String>>,
-    /// In place of both: the kind of error it is to be refused with, such as `no_route`.
+    /// In place of both: the error kind that it must be refused with, such as `no_route`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
 }

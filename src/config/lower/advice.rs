@@ -1,5 +1,5 @@
-//! What holds together and is worth a warning all the same: listeners that let too many callers do too much, routes that
-//! take less than they seem to. Sees the whole configuration, after every part of it was lowered.
+//! Warnings about a valid configuration: listeners that allow too much to too many callers, and routes that match less than
+//! they seem to. Runs on the whole configuration, after every part was lowered.
 
 use super::context::{Context, key};
 use crate::config::file::{ConfigFile, OneOrMany, RouteFile};
@@ -7,8 +7,8 @@ use crate::gateway::Settings;
 use crate::serve::Bind;
 use crate::signalr::{Operation, OperationSet};
 
-/// What a listener allows by name only.
-const OPTED_INTO: [(&str, OperationSet); 3] =
+/// The sets of operations that a listener allows only if they are named.
+const OPT_IN: [(&str, OperationSet); 3] =
     [("execute", OperationSet::EXECUTE), ("close", OperationSet::CLOSE), ("credentials", OperationSet::CREDENTIALS)];
 
 pub(super) fn advise(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
@@ -16,7 +16,7 @@ pub(super) fn advise(file: &ConfigFile, settings: &Settings, context: &mut Conte
     routes_without_execute(file, settings, context);
 }
 
-/// Warns of listeners that others than this host reach, where everybody may do what a listener allows by name only.
+/// Warns of listeners that other hosts can reach and that allow opt-in operations to every caller.
 fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
     for (listener, admission) in &settings.listeners {
         let Bind::Tcp(address) = listener.bind else { continue };
@@ -24,9 +24,9 @@ fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
             continue;
         }
         let allows = |set: OperationSet| set.iter().any(|operation| admission.operations.contains(operation));
-        let sets: Vec<&str> = OPTED_INTO.iter().filter(|(_, set)| allows(*set)).map(|(name, _)| *name).collect();
+        let sets: Vec<&str> = OPT_IN.iter().filter(|(_, set)| allows(*set)).map(|(name, _)| *name).collect();
         if !sets.is_empty() {
-            let fact = format!("whoever reaches {address} may use operations of {}", sets.join(", "));
+            let fact = format!("every caller that reaches {address} may use operations of {}", sets.join(", "));
             let fix = "name the networks of its callers in `clients`, or allow them on a listener of their own at \
                        127.0.0.1 or a Unix socket"
                 .to_owned();
@@ -35,7 +35,7 @@ fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
     }
 }
 
-/// Warns of routes for `messages`, which took `:execute` in 0.1, and of routes for `:execute` that no listener lets in.
+/// Warns of routes for `messages`, which included `:execute` in 0.1, and of routes for `:execute` that no listener allows.
 fn routes_without_execute(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
     let operations = |route: &RouteFile| -> OperationSet {
         let names = route.matches.operation.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
@@ -43,19 +43,19 @@ fn routes_without_execute(file: &ConfigFile, settings: &Settings, context: &mut 
     };
     let takes_execute = |route: &RouteFile| operations(route).contains(Operation::HubExecute);
     let is_decided = file.routes.iter().any(takes_execute);
-    let is_let_in =
+    let is_allowed =
         settings.listeners.iter().any(|(_, admission)| admission.operations.contains(Operation::HubExecute));
     for (index, route) in file.routes.iter().enumerate() {
         let at = key(&["routes", &index.to_string(), "match", "operation"]);
         let names = route.matches.operation.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
         if names.iter().any(|name| name == "messages") && !is_decided {
             let fix =
-                "write operation = [\"messages\", \"execute\"], or name `execute` in the route that is to take it";
-            context.warning(&at, "`messages` no longer has `:execute`, so this route does not take it", fix);
+                "write operation = [\"messages\", \"execute\"], or name `execute` in the route that should match it";
+            context.warning(&at, "`messages` no longer includes `:execute`, so this route does not match it", fix);
         }
-        if operations(route) == OperationSet::EXECUTE && !is_let_in {
+        if operations(route) == OperationSet::EXECUTE && !is_allowed {
             let fix = "add `execute` to the `operations` of a listener";
-            context.warning(&at, "no listener allows `execute`, so this route takes no call", fix);
+            context.warning(&at, "no listener allows `execute`, so this route matches no call", fix);
         }
     }
 }

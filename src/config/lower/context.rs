@@ -1,4 +1,4 @@
-//! What lowering needs beside the file: where values stand, what is around, and the list of problems.
+//! What lowering needs besides the file: the origins of values, the environment, and the list of problems.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use crate::config::problem::{Origin, Problem};
 use crate::config::sources::Merged;
 use crate::redact;
 
-/// Names a value by its path.
+/// The path of a value.
 pub(super) type Key = Vec<String>;
 
-/// What lowering needs beside the file: where values stand, what is around, and the list of problems.
+/// What lowering needs besides the file, and the problems that it found.
 pub(in crate::config) struct Context<'a> {
     pub(super) merged: &'a Merged,
     pub(super) environment: &'a BTreeMap<String, String>,
     folder: PathBuf,
-    /// Where the structure did not fit, which has been told.
+    /// The paths of invalid values, which were reported already.
     invalid: Vec<Key>,
     pub(in crate::config) problems: Vec<Problem>,
-    /// What is worth saying and does not stop anything.
+    /// What deserves attention but is not a problem.
     pub(in crate::config) warnings: Vec<Problem>,
-    /// What is in force, or may be shown, where that is not what stands there.
+    /// Values to show in place of those in the file: what is in force, or a form without secrets.
     pub(in crate::config) decided: Vec<(String, serde_json::Value)>,
 }
 
@@ -37,29 +37,28 @@ impl<'a> Context<'a> {
         Self { merged, environment, folder, invalid, problems, warnings, decided }
     }
 
-    /// Whether what stands at a key, or around it, is a stand-in.
+    /// Whether the value at a key, or a table that contains it, is a placeholder.
     pub(super) fn is_invalid(&self, key: &[String]) -> bool {
         self.invalid.iter().any(|invalid| key.starts_with(invalid))
     }
 
-    /// Whether something at a key, around it or below it did not fit, so that it does not say what was meant.
+    /// Whether a value at, above or below a key was invalid, so that the key does not have the value that was meant.
     pub(super) fn is_incomplete(&self, key: &[String]) -> bool {
         self.is_invalid(key) || self.invalid.iter().any(|invalid| invalid.starts_with(key))
     }
 
-    /// Returns where what stands at a key comes from, or at the nearest table around it.
+    /// Returns the origin of the value at a key, or else of the nearest table that contains it.
     pub(super) fn origin_of(&self, key: &[String]) -> Option<Origin> {
         (0..=key.len()).rev().find_map(|length| {
             let path = key.get(..length)?;
             let value = find(&self.merged.root, path)?;
-            // Below the value of a variable there are no keys of the file.
             self.merged.origin(key, value)
         })
     }
 
-    fn note(&self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) -> Problem {
+    fn make_problem(&self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) -> Problem {
         let mut fact = fact.into();
-        // People put a secret where its id or its place belongs.
+        // People paste a secret where its id or its source belongs.
         if key.first().is_some_and(|table| table == "credentials") {
             fact = redact::message(&fact);
         }
@@ -68,17 +67,17 @@ impl<'a> Context<'a> {
 
     pub(super) fn problem(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
         if !self.is_invalid(key) {
-            let problem = self.note(key, fact, fix);
+            let problem = self.make_problem(key, fact, fix);
             self.problems.push(problem);
         }
     }
 
     pub(super) fn warning(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
-        let warning = self.note(key, fact, fix);
+        let warning = self.make_problem(key, fact, fix);
         self.warnings.push(warning);
     }
 
-    /// Returns a path as the process sees it: in the file, relative ones are relative to the file's folder.
+    /// Resolves a path. A relative one in the file is relative to the file's folder.
     pub(super) fn path(&self, key: &[String], path: &Path) -> PathBuf {
         match self.origin_of(key) {
             Some(Origin::File(..)) => self.folder.join(path),
@@ -86,7 +85,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the names that stand in a table, those whose entries were refused too: referring to them is no mistake.
+    /// Returns the names in a table. Those of invalid entries are included, so that a reference to one is not reported.
     pub(super) fn names(&self, table: &str) -> Vec<String> {
         let dict = find(&self.merged.root, &[table.to_owned()]).and_then(Value::as_dict);
         dict.map(|dict| dict.keys().cloned().collect()).unwrap_or_default()
@@ -97,12 +96,12 @@ impl<'a> Context<'a> {
         let routes = find(&self.merged.root, &key(&["routes"])).and_then(Value::as_array).unwrap_or_default();
         let names: Vec<_> =
             routes.iter().filter_map(|route| Some(route.as_dict()?.get("name")?.as_str()?.to_owned())).collect();
-        // Without any, there is the one called `default`.
+        // Without routes there is one called `default`.
         if names.is_empty() { vec!["default".to_owned()] } else { names }
     }
 }
 
-/// Returns what stands at a path.
+/// Returns the value at a path.
 pub(super) fn find<'v>(root: &'v Value, path: &[String]) -> Option<&'v Value> {
     path.iter().try_fold(root, |value, segment| match value {
         Value::Dict(_, dict) => dict.get(segment),
@@ -111,7 +110,7 @@ pub(super) fn find<'v>(root: &'v Value, path: &[String]) -> Option<&'v Value> {
     })
 }
 
-/// Makes the path of a key.
+/// Returns the path of a key.
 pub(super) fn key(segments: &[&str]) -> Key {
     segments.iter().map(|segment| (*segment).to_owned()).collect()
 }

@@ -1,4 +1,4 @@
-//! What credentials and the assertions of federated ones share: managed identities, and where secrets and tokens are read.
+//! What credentials and assertions share: managed identities, and the sources of secrets and tokens.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
         (Some(path), None) => Some(SecretSource::File(values::existing_file(key, path, context))),
         (None, Some(name)) => {
             if context.environment.get(name).is_none_or(String::is_empty) {
-                // What does not look like the name of a variable may be the secret itself.
+                // A text that is not the name of a variable may be the secret itself.
                 let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
                 let shown = if name.bytes().all(is_name) { name } else { "that `env` names" };
                 context.problem(
@@ -66,10 +66,10 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
     }
 }
 
-/// Reads the path of a file that holds a token. It may be mounted later than the gateway starts, so it need not be there.
+/// Resolves the path of a file with a token. It need not exist yet: it may be mounted after the gateway starts.
 pub(super) fn token_file(key: &Key, path: &Path, context: &mut Context<'_>) -> PathBuf {
     if is_content(path) {
-        let fix = "write the path of the file that it stands in";
+        let fix = "write the path of the file that contains it";
         context.problem(key, "is a token, must be the path of a file", fix);
     }
     context.path(key, path)

@@ -1,4 +1,4 @@
-//! Listeners, and the admin listener.
+//! Lowers listeners and the admin listener.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -13,14 +13,14 @@ use crate::route::Constraint;
 use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings};
 use crate::signalr::{Operation, OperationClass, OperationSet};
 
-/// Where callers come in when nothing else is said.
+/// The address of the listener that there is without `[listeners]`.
 const DEFAULT_BIND: &str = "127.0.0.1:8080";
 const DEFAULT_MODE: u32 = 0o660;
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(ListenerSettings, AdmissionSettings)> {
     let mut listeners: Vec<_> =
         file.listeners.iter().map(|(name, listener)| lower_one(name, listener, context)).collect();
-    // A listener that was refused is no reason to open another one.
+    // An invalid listener must not open the default one.
     if listeners.is_empty() && context.names("listeners").is_empty() {
         let listener = ListenerFile {
             bind: DEFAULT_BIND.to_owned(),
@@ -35,10 +35,10 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
         };
         listeners.push(lower_one("default", &listener, context));
     }
-    for (place, (listener, _)) in listeners.iter().enumerate() {
+    for (index, (listener, _)) in listeners.iter().enumerate() {
         let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| earlier.bind.overlaps(&listener.bind);
-        if let Some((earlier, _)) = listeners.iter().take(place).find(same) {
-            let fact = format!("listens where listener `{}` does", earlier.name);
+        if let Some((earlier, _)) = listeners.iter().take(index).find(same) {
+            let fact = format!("has the address of listener `{}`", earlier.name);
             let fix = "give each listener an address or a port of its own";
             context.problem(&key(&["listeners", &listener.name, "bind"]), fact, fix);
         }
@@ -62,14 +62,14 @@ pub(super) fn lower_admin(
     };
     if let Some((listener, _)) = listeners.iter().find(|(listener, _)| listener.bind.overlaps(&Bind::Tcp(address))) {
         let fix = "give the admin listener an address or a port of its own";
-        context.problem(&at, format!("listens where listener `{}` does", listener.name), fix);
+        context.problem(&at, format!("has the address of listener `{}`", listener.name), fix);
     }
     let at = key(&["admin", "allowed_hosts"]);
     let allowed_hosts = file.allowed_hosts.iter().map(|host| allowed_host(host, &at, context)).collect();
     Some(AdminSettings { bind: address, allowed_hosts })
 }
 
-/// Reads an address and a port; `localhost` is the IPv4 loopback.
+/// Parses an address and a port; `localhost` is the IPv4 loopback address.
 fn parse_address(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix("localhost:") {
         Some(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
@@ -99,7 +99,7 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         if value.is_empty() {
             context.problem(&value_key, "is empty", "write the value that callers must send");
         }
-        // Who knows it may call: neither logs nor `check` show it.
+        // It admits callers, so neither logs nor `check` show it.
         value.set_sensitive(true);
         context.decided.push((value_key.join("."), "(hidden)".into()));
         Some((name?, value))
@@ -141,8 +141,8 @@ fn bind(file: &ListenerFile, bind_key: &[String], mode_key: &[String], context: 
     let mode = file.mode.as_ref().map(|mode| {
         let parsed = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
         if parsed.is_none() {
-            let fix = "write them in octal, such as `0660`";
-            context.problem(mode_key, format!("`{mode}` are not permission bits"), fix);
+            let fix = "write permission bits in octal, such as `0660`";
+            context.problem(mode_key, format!("`{mode}` is not a mode"), fix);
         }
         parsed.unwrap_or(DEFAULT_MODE)
     });
@@ -167,22 +167,24 @@ fn allowed_host(host: &str, key: &[String], context: &mut Context<'_>) -> String
         let fix = "write a name without scheme and port, such as `gateway.internal` or `*.svc.cluster.local`";
         context.problem(key, format!("`{host}` is not a host name"), fix);
     }
-    // With or without the trailing dot, the name is the same.
+    // A trailing dot does not change the name.
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// Reads names of operations and of sets of them.
+/// Reads the names of operations and of sets of operations.
 pub(super) fn operations(names: &[String], key: &[String], context: &mut Context<'_>) -> OperationSet {
     if names.is_empty() {
-        context.problem(key, "is empty, so no call could ever pass", "remove it for the default");
+        context.problem(key, "is empty, which admits no call", "remove it for the default");
     }
     names.iter().fold(OperationSet::EMPTY, |all, name| {
         let set = OperationSet::from_name(name);
         if set.is_none() {
             let sets = OperationClass::ALL.into_iter().map(OperationClass::name);
             let known: Vec<&str> = sets.chain(Operation::ALL.map(Operation::name)).collect();
-            let fix = did_you_mean(name, known.iter().copied())
-                .unwrap_or_else(|| "sets: messages, execute, groups, queries, close, credentials".to_owned());
+            let fix = did_you_mean(name, known.iter().copied()).unwrap_or_else(|| {
+                "write an operation, or one of the sets messages, execute, groups, queries, close, credentials"
+                    .to_owned()
+            });
             context.problem(key, format!("`{name}` is not an operation"), fix);
         }
         all.union(set.unwrap_or_default())

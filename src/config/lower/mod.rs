@@ -1,5 +1,5 @@
-//! From what the operator wrote to settings: reads durations, sizes and addresses, resolves names, checks what the
-//! gateway would trip over later. Collects every problem instead of stopping at the first. Reads no secret.
+//! Lowers what the operator wrote to settings: parses durations, sizes and addresses, resolves names, and checks what would
+//! fail later. Collects every problem instead of stopping at the first. Reads no secret.
 
 mod advice;
 mod assertion;
@@ -23,7 +23,7 @@ pub(super) use context::Context;
 pub(super) use test::{Test, run as run_tests};
 pub(super) use values::parse_host;
 
-/// Lowers a file. The settings are complete only if `context.problems` is empty, and the tests are run after that.
+/// Lowers a file. The settings are complete only if `context.problems` stays empty; run the tests only then.
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, Vec<Test>) {
     let listeners = listener::lower(file, context);
     let admin = listener::lower_admin(&file.admin, &listeners, context);
@@ -38,15 +38,15 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
         Settings { listeners, admin, credentials, endpoints, routes, proxy, serve, logging, hash: String::new() };
     settings.hash = hash(&settings);
     advice::advise(file, &settings, context);
-    // Not part of the hash: replicas on different machines have one configuration.
+    // After the hash: replicas on different machines must have the same one.
     if settings.serve.workers == 0 {
         settings.serve.workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     }
     (settings, tests)
 }
 
-/// Names the effective settings. It tells replicas with different configurations apart. Secrets are not part of the
-/// settings, so changing one changes nothing here.
+/// Returns the hash of the settings, by which replicas with different configurations are told apart. Settings hold no
+/// secrets, so a new secret does not change it.
 fn hash(settings: &Settings) -> String {
     short_hash(&format!("{settings:?}"))
 }

@@ -1,4 +1,4 @@
-//! The process: workers, caller connections, shutdown, logs.
+//! Lowers the settings of the process: workers, caller connections, shutdown, logs.
 
 use super::context::{Context, key};
 use super::values;
@@ -6,7 +6,7 @@ use crate::config::file::{ConfigFile, FormatFile};
 use crate::gateway::{LogFormat, LoggingSettings};
 use crate::serve::ServeSettings;
 
-/// The most workers that make sense on any machine.
+/// Chosen: more workers than any machine has cores.
 const MAX_WORKERS: u32 = 1024;
 
 pub(super) fn lower_serve(file: &ConfigFile, context: &mut Context<'_>) -> ServeSettings {

@@ -1,4 +1,4 @@
-//! What happens to every request: limits, deadlines, retries, idempotency keys, the log line.
+//! Lowers what applies to every request: limits, deadlines, retries, idempotency keys, the log line.
 
 use super::context::{Context, key};
 use super::values;
@@ -8,15 +8,15 @@ use crate::delivery::{DeliverySettings, IdempotencySettings, MessageRetry, Retry
 use crate::limits::QueueSettings;
 use crate::proxy::{AccessLog, ProxySettings};
 
-/// What the connection's read buffer leaves room for.
+/// The read buffer of a connection has room for this.
 const MAX_HEADER: u64 = 64 * 1024;
-/// Source: Azure SignalR Service, REST API reference: a message has 1 MB at most.
+/// Source: Azure SignalR Service, REST API reference: a message has at most 1 MB.
 const SERVICE_MAX_BODY: u64 = 1024 * 1024;
-/// A request body is kept until it is answered, so this bounds memory.
+/// Bounds memory: a request body is kept until it is answered.
 const MAX_BODY: u64 = 64 * 1024 * 1024;
-/// More than any machine has.
+/// Chosen: more memory than any machine has.
 const MAX_BODY_MEMORY: u64 = 1 << 40;
-/// More than anybody would wait for.
+/// Chosen: more attempts than any caller waits for.
 const MAX_ATTEMPTS: u32 = 10;
 /// Bounds memory.
 const MAX_KEYS: u32 = 1_000_000;
@@ -32,7 +32,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
             context.decided.push((try_key.join("."), timeouts.request.clone().into()));
         } else {
             let fact = format!("`{}` is longer than timeouts.request (`{}`)", timeouts.attempt, timeouts.request);
-            context.problem(&try_key, fact, "an attempt is part of a request");
+            context.problem(&try_key, fact, "lower it, or raise timeouts.request: an attempt is part of a request");
         }
     }
     let max_header = values::size(&key(&["limits", "max_header"]), &limits.max_header, MAX_HEADER, context);
@@ -47,7 +47,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
     let body_memory = values::size(&key(&["limits", "body_memory"]), &limits.body_memory, MAX_BODY_MEMORY, context);
     if body_memory < max_body_bytes {
         let fact = format!("is {body_memory} bytes, must be at least limits.max_body ({max_body_bytes})");
-        context.problem(&key(&["limits", "body_memory"]), fact, "else the largest body could never be kept");
+        context.problem(&key(&["limits", "body_memory"]), fact, "raise it, or lower limits.max_body");
     }
     ProxySettings {
         max_body_bytes,
@@ -72,7 +72,7 @@ fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {
     let LoggingFile { access, access_percent, .. } = file.logging;
     if access_percent > 100 {
         let fact = format!("is {access_percent}, must be 100 at most");
-        context.problem(&key(&["logging", "access_percent"]), fact, "100 logs each request");
+        context.problem(&key(&["logging", "access_percent"]), fact, "write 100 to log each request");
     }
     match access {
         AccessFile::All => AccessLog::Sampled { percent: access_percent },
@@ -95,7 +95,7 @@ fn idempotency(file: &IdempotencyFile, context: &mut Context<'_>) -> Idempotency
 fn retry(file: &ConfigFile, context: &mut Context<'_>) -> RetrySettings {
     let RetryFile { messages, attempts, budget_percent } = file.retry;
     if !(1..=MAX_ATTEMPTS).contains(&attempts) {
-        let fix = "1 means that nothing is repeated";
+        let fix = "write 1 for no retries";
         context.problem(&key(&["retry", "attempts"]), format!("is {attempts}, must be 1 to {MAX_ATTEMPTS}"), fix);
     }
     if budget_percent > 100 {

@@ -1,4 +1,4 @@
-//! Routes.
+//! Lowers routes.
 
 use super::context::{Context, Key, find, key};
 use super::listener::operations;
@@ -14,13 +14,13 @@ use crate::route::{
 };
 use crate::signalr::{Name, Operation, Policy};
 
-/// Keeps the number of metric series bounded.
+/// Bounds the number of metric series.
 const MAX_ROUTES: usize = 256;
 /// Sums of weights fit 32 bits.
 const MAX_WEIGHT: u32 = 1_000_000;
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSettings> {
-    if file.routes.is_empty() && find_routes(context) == 0 {
+    if file.routes.is_empty() && count_routes(context) == 0 {
         let endpoints = file.endpoints.keys();
         let endpoints = endpoints.map(|name| RouteEndpoint { endpoint: EndpointName::new(name), weight: 1 }).collect();
         let matches = MatchSettings::default();
@@ -35,62 +35,62 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
         }];
     }
     if file.routes.len() > MAX_ROUTES {
-        let fact = format!("{} routes, {MAX_ROUTES} are the most", file.routes.len());
+        let fact = format!("{} routes, the maximum is {MAX_ROUTES}", file.routes.len());
         context.problem(&key(&["routes"]), fact, "remove some, or run several gateways");
     }
     let routes: Vec<_> =
-        file.routes.iter().enumerate().map(|(place, route)| lower_one(place, route, context)).collect();
-    for (place, route) in routes.iter().enumerate() {
-        let earlier = || routes.iter().take(place);
-        let at = |tail: &str| key(&["routes", &place.to_string(), tail]);
+        file.routes.iter().enumerate().map(|(index, route)| lower_one(index, route, context)).collect();
+    for (index, route) in routes.iter().enumerate() {
+        let earlier = || routes.iter().take(index);
+        let at = |tail: &str| key(&["routes", &index.to_string(), tail]);
         if earlier().any(|earlier| earlier.name == route.name) {
             let fact = format!("there is another route called `{}`", route.name);
             context.problem(&at("name"), fact, "give each route a name of its own");
         }
-        let takes_all = |place: usize, file: &RouteFile| {
-            file.matches.is_empty() && !context.is_incomplete(&key(&["routes", &place.to_string(), "match"]))
+        let matches_all = |index: usize, file: &RouteFile| {
+            file.matches.is_empty() && !context.is_incomplete(&key(&["routes", &index.to_string(), "match"]))
         };
-        let all = file.routes.iter().take(place).enumerate().find(|(place, file)| takes_all(*place, file));
+        let all = file.routes.iter().take(index).enumerate().find(|(index, file)| matches_all(*index, file));
         if let Some((_, all)) = all {
-            let fact = format!("`{}` can never match: `{}` before it takes every call", route.name, all.name);
+            let fact = format!("`{}` can never match: `{}` before it matches every call", route.name, all.name);
             context.problem(&at("match"), fact, format!("move `{}` to the end", all.name));
         }
     }
     for endpoint in file.endpoints.keys() {
         if !routes.iter().flat_map(|route| &route.endpoints).any(|named| named.endpoint.as_str() == endpoint) {
             let fix = "name it in a route, or remove it";
-            context.warning(&key(&["endpoints", endpoint]), "no route leads to this endpoint", fix);
+            context.warning(&key(&["endpoints", endpoint]), "no route has this endpoint", fix);
         }
     }
     routes
 }
 
-/// Returns how many routes were written, those that were refused too.
-fn find_routes(context: &Context<'_>) -> usize {
+/// Returns how many routes there are, invalid ones included.
+fn count_routes(context: &Context<'_>) -> usize {
     let routes = find(&context.merged.root, &key(&["routes"]));
     routes.and_then(|routes| routes.as_array()).map_or(0, <[_]>::len)
 }
 
-fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> RouteSettings {
+fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> RouteSettings {
     let at = |tail: &[&str]| -> Key {
-        let mut path = key(&["routes", &place.to_string()]);
+        let mut path = key(&["routes", &index.to_string()]);
         path.extend(key(tail));
         path
     };
     values::check_name(&at(&["name"]), &file.name, context);
     if file.endpoints.is_empty() {
-        context.problem(&at(&["endpoints"]), "is empty: the route leads nowhere", "name at least one endpoint");
+        context.problem(&at(&["endpoints"]), "is empty: the route has no endpoint", "name at least one endpoint");
     }
     let mut endpoints: Vec<RouteEndpoint> = Vec::with_capacity(file.endpoints.len());
-    for (index, endpoint) in file.endpoints.iter().enumerate() {
-        let key = at(&["endpoints", &index.to_string()]);
+    for (position, endpoint) in file.endpoints.iter().enumerate() {
+        let key = at(&["endpoints", &position.to_string()]);
         let (name, weight) = match endpoint {
             RouteEndpointFile::Name(name) => (name, 1),
             RouteEndpointFile::Weighted(weighted) => (&weighted.name, weighted.weight),
         };
         values::check_reference(&key, "endpoints", name, context);
         if !(1..=MAX_WEIGHT).contains(&weight) {
-            let fix = "to take an endpoint out, remove it";
+            let fix = "to use no weight, remove it; to take the endpoint out of the route, remove the endpoint";
             context.problem(&key, format!("the weight is {weight}, must be 1 to {MAX_WEIGHT}"), fix);
         }
         let endpoint = EndpointName::new(name);
@@ -106,7 +106,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     let weights_count = matches!(file.pick, PickFile::Weighted | PickFile::Hash);
     if !weights_count && file.endpoints.iter().any(is_weighted) {
         let fix = "write pick = \"weighted\" or \"hash\", or remove the weights";
-        context.warning(&at(&["endpoints"]), "weights count only under pick = \"weighted\" and \"hash\"", fix);
+        context.warning(&at(&["endpoints"]), "weights have an effect only with pick = \"weighted\" and \"hash\"", fix);
     }
     let matches = matches(&file.matches, &at(&["match"]), context);
     let hash_key = hash_key(file, &matches, &at(&["hash_by"]), context);
@@ -133,7 +133,7 @@ fn lower_one(place: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     }
 }
 
-/// Reads what calls are spread by, and looks whether the route's calls can have it.
+/// Reads what calls are spread by, and checks that calls that match the route can have it.
 fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: &mut Context<'_>) -> HashKey {
     let found = match &file.hash_by {
         None | Some(HashByFile::Name(HashNameFile::Hub)) => HashKey::Hub,
@@ -150,26 +150,26 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
         }
         return found;
     }
-    let wants = [
+    let conditions = [
         (HashKey::Hub, !matches.hubs.is_any()),
         (HashKey::Group, !matches.groups.is_any()),
         (HashKey::User, !matches.users.is_any()),
     ];
-    let takes = |operation: &Operation| {
+    let matches = |operation: &Operation| {
         matches.operations.is_none_or(|operations| operations.contains(*operation))
-            && wants.iter().all(|(name, is_wanted)| !is_wanted || name.applies_to(*operation))
+            && conditions.iter().all(|(name, is_set)| !is_set || name.applies_to(*operation))
     };
-    let mut taken = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Health).filter(takes);
-    if !taken.clone().any(|operation| found.applies_to(operation)) {
-        let fix = "spread them by something that they have, or by the hub";
-        context.problem(key, "none of the operations that the route takes has it", fix);
+    let mut matched = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Health).filter(matches);
+    if !matched.clone().any(|operation| found.applies_to(operation)) {
+        let fix = "spread by something that these operations have, or by the hub";
+        context.problem(key, "no operation that the route matches has it", fix);
     } else if found != HashKey::Hub
-        && let Some(operation) = taken.find(|operation| !found.applies_to(*operation))
+        && let Some(operation) = matched.find(|operation| !found.applies_to(*operation))
     {
         let fact = format!(
-            "some operations that the route takes, such as `{operation}`, do not have it: they are spread by their hub"
+            "some operations that the route matches, such as `{operation}`, do not have it: their calls are spread by hub"
         );
-        let fix = "give them a route of their own where that matters";
+        let fix = "give these operations a route of their own if that matters";
         context.warning(key, fact, fix);
     }
     found
@@ -199,12 +199,12 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let clients = texts("client", &file.client);
     for text in file.hub.as_ref().map(OneOrMany::as_slice).unwrap_or_default() {
         if !text.bytes().all(|byte| byte == b'*' || Name::is_hub_byte(byte)) {
-            let fix = "hub names have letters, digits and _`,.[] alone; `*` stands for anything";
+            let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text";
             context.problem(&at("hub"), format!("`{text}` can never match"), fix);
         }
     }
     for listener in listeners.allowed().unwrap_or_default() {
-        // Without any, there is the one called `default`.
+        // Without `[listeners]` there is one called `default`.
         if !(listener == "default" && context.names("listeners").is_empty()) {
             values::check_reference(&at("listener"), "listeners", listener, context);
         }

@@ -1,5 +1,5 @@
-//! The configuration's own tests: calls, and where they are to go. They are rehearsed when everything else holds, so a
-//! configuration that sends a call elsewhere is refused like any other mistake, before it is in force.
+//! The configuration's own tests: calls, and where they must go. They run, without sending anything, once everything else is
+//! valid. A failed test is a problem like any other, so the configuration does not take effect.
 
 use http::{HeaderName, HeaderValue};
 
@@ -12,7 +12,7 @@ use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings, error_
 /// A test that can be run.
 pub(in crate::config) struct Test {
     key: Key,
-    /// What it is called in the report.
+    /// Its name in the report.
     title: String,
     call: DryRunCall,
     listener: Option<String>,
@@ -23,7 +23,7 @@ pub(in crate::config) struct Test {
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Test> {
     let tests = file.tests.iter().enumerate();
-    tests.filter_map(|(place, test)| lower_one(&key(&["tests", &place.to_string()]), test, context)).collect()
+    tests.filter_map(|(index, test)| lower_one(&key(&["tests", &index.to_string()]), test, context)).collect()
 }
 
 fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Test> {
@@ -35,13 +35,13 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
             context.problem(at, "expects nothing", fix);
         }
         (Some(_), true) => {
-            let fix = "a call that is refused goes nowhere: keep one of them";
-            context.problem(&below("refused"), "stands beside `route` or `endpoints`", fix);
+            let fix = "keep `refused` or the others: a refused call goes to no endpoint";
+            context.problem(&below("refused"), "excludes `route` and `endpoints`", fix);
         }
         (Some(kind), false) if !error_kinds().any(|known| known == kind) => {
             let fix = did_you_mean(kind, error_kinds())
-                .unwrap_or_else(|| "kinds: no_route, operation_not_allowed, …".to_owned());
-            context.problem(&below("refused"), format!("`{kind}` is not a kind of error"), fix);
+                .unwrap_or_else(|| "write an error kind, such as no_route or operation_not_allowed".to_owned());
+            context.problem(&below("refused"), format!("`{kind}` is not an error kind"), fix);
         }
         (None, true) | (Some(_), false) => {}
     }
@@ -77,7 +77,11 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
     let mut call = match call {
         Ok(call) => call,
         Err(err) => {
-            context.problem(at, err.to_string(), "write them as `explain` takes them");
+            context.problem(
+                at,
+                err.to_string(),
+                "write a method such as POST, and a path such as /api/hubs/chat/:send",
+            );
             return None;
         }
     };
@@ -105,7 +109,7 @@ fn headers(file: &TestFile, key: &[String], context: &mut Context<'_>) -> Vec<(H
     headers
 }
 
-/// Runs tests against settings that hold, and reports those that fail.
+/// Runs tests against valid settings, and reports those that fail.
 pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut Context<'_>) {
     if tests.is_empty() {
         return;
@@ -120,7 +124,7 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
         let mut call = test.call.clone();
         if let Some(name) = &test.listener {
             let mut listeners = settings.listeners.iter();
-            // A name that is not there was reported.
+            // An unknown name was reported.
             let Some(index) = listeners.position(|(known, _)| known.name == *name) else { continue };
             call.listener = index;
         }
@@ -132,7 +136,7 @@ impl Test {
     fn judge(&self, decision: &Decision, context: &mut Context<'_>) {
         let mut fails = |name: &str, expected: String, fix: Option<String>| {
             let key: Key = self.key.iter().cloned().chain([name.to_owned()]).collect();
-            let fact = format!("`{}`: expected {expected}, got {}", self.title, told(decision));
+            let fact = format!("`{}`: expected {expected}, got {}", self.title, describe(decision));
             let fix = fix.unwrap_or_else(|| "correct the routes, or what the test expects".to_owned());
             context.problem(&key, fact, fix);
         };
@@ -148,7 +152,7 @@ impl Test {
             self.route.as_ref().filter(|expected| route.is_none_or(|name| name.as_str() != *expected))
         {
             let why = decision.passed_over.iter().find(|(name, _)| name.as_str() == expected);
-            let fix = why.map(|(name, difference)| format!("`{name}` does not take it: {difference}"));
+            let fix = why.map(|(name, difference)| format!("`{name}` does not match: {difference}"));
             fails("route", format!("route `{expected}`"), fix);
             return;
         }
@@ -170,8 +174,8 @@ fn goes_to(decision: &Decision, expected: &[String]) -> bool {
     found == expected
 }
 
-/// Says what became of a call.
-fn told(decision: &Decision) -> String {
+/// Describes a decision.
+fn describe(decision: &Decision) -> String {
     match (&decision.outcome, &decision.route) {
         (Ok(Destination::Endpoints { endpoints, .. }), Some(route)) => {
             format!("route `{route}` to {}", list(endpoints.iter().map(|(name, _)| name.as_str())))

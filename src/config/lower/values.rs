@@ -1,4 +1,4 @@
-//! Values that are written as text: sizes, URLs, networks, headers.
+//! Parses values that are written as text: files, names, durations, sizes, URLs, networks, headers.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -16,12 +16,12 @@ use crate::files::{self, FileError};
 use crate::limits::RateSettings;
 use crate::route::Constraint;
 
-/// Longer deadlines are mistakes.
+/// Chosen: a longer deadline is a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-/// Calls per second that no gateway serves.
+/// Chosen: more calls per second than a gateway serves.
 const MAX_RATE: u32 = 1_000_000;
 
-/// Returns the path of a file that must be there. Does not look at what is in it.
+/// Resolves the path of a file that must exist and have content. Does not read it.
 pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'_>) -> PathBuf {
     if is_content(path) {
         let fix = "put it into a file of its own and write the file's path";
@@ -47,7 +47,7 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
     path
 }
 
-/// Checks that `name` is one of a table's names.
+/// Checks that a table defines `name`.
 pub(super) fn check_reference(key: &[String], table: &str, name: &str, context: &mut Context<'_>) {
     let names = context.names(table);
     if !names.iter().any(|known| known == name) {
@@ -60,14 +60,14 @@ pub(super) fn check_reference(key: &[String], table: &str, name: &str, context: 
 /// Checks a name that becomes a metric label.
 pub(super) fn check_name(key: &[String], name: &str, context: &mut Context<'_>) {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    // Labels that begin with `_` are the gateway's own, such as `_none`.
+    // Labels that begin with `_` are reserved, such as `_none`.
     if name.is_empty() || name.len() > 64 || name.starts_with('_') || !name.bytes().all(is_plain) {
         let fix = "names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`";
         context.problem(key, format!("`{name}` is not a name"), fix);
     }
 }
 
-/// Reads a duration that must not be zero.
+/// Parses a duration that must not be zero.
 pub(super) fn duration(key: &[String], text: &str, context: &mut Context<'_>) -> Duration {
     let duration = duration_or_zero(key, text, context);
     if duration.is_zero() && humantime::parse_duration(text).is_ok() {
@@ -76,6 +76,7 @@ pub(super) fn duration(key: &[String], text: &str, context: &mut Context<'_>) ->
     duration
 }
 
+/// Parses a duration.
 pub(super) fn duration_or_zero(key: &[String], text: &str, context: &mut Context<'_>) -> Duration {
     let fix = || "write a number and a unit, such as `500ms`, `10s` or `2m`";
     match humantime::parse_duration(text) {
@@ -91,7 +92,7 @@ pub(super) fn duration_or_zero(key: &[String], text: &str, context: &mut Context
     }
 }
 
-/// Reads a number of bytes from 1 to `most`.
+/// Parses a size of 1 to `most` bytes.
 pub(super) fn size(key: &[String], size: &SizeFile, most: u64, context: &mut Context<'_>) -> u64 {
     let bytes = match size {
         SizeFile::Bytes(bytes) => Some(*bytes),
@@ -110,8 +111,7 @@ pub(super) fn size(key: &[String], size: &SizeFile, most: u64, context: &mut Con
     most
 }
 
-/// Reads `scheme://host[:port]`. `plain_http` says where `http` may go. What is not a plain origin is not shown: it
-/// may be a connection string, or have a password in it.
+/// Parses `scheme://host[:port]`. Any other text is not shown: it may be a connection string, or contain a password.
 pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context: &mut Context<'_>) -> Option<Origin> {
     if is_connection_string(text) {
         let fix = "write the part after `Endpoint=`, and take the access key out of this configuration: put it into \
@@ -126,12 +126,12 @@ pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context:
     };
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     if authority.contains(['@', '/', '?', '#']) {
-        let fix = "write the scheme, the host and at most a port: no user, path or query";
-        context.problem(key, "has more than an origin", fix);
+        let fix = "remove the user, the path and the query";
+        context.problem(key, "has more than scheme, host and port", fix);
         return None;
     }
     let (host, port) = match authority.rsplit_once(':') {
-        // The last colon of an IPv6 address without a port.
+        // The colon belongs to an IPv6 address without a port.
         Some((_, rest)) if rest.ends_with(']') => (authority, None),
         Some((host, port)) => (host, Some(port)),
         None => (authority, None),
@@ -175,7 +175,7 @@ pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context:
     Some(Origin { tls, host, port })
 }
 
-/// Reads how many calls may pass.
+/// Reads a rate of calls.
 pub(super) fn rate(
     key: &[String],
     per_second: u32,
@@ -195,14 +195,15 @@ pub(super) fn rate(
     Some(RateSettings { per_second: per_second?, burst: burst? })
 }
 
-/// Reads how many calls may be in work at once.
+/// Reads the most calls in flight at once.
 pub(super) fn max_requests(key: &[String], number: Option<u32>, context: &mut Context<'_>) -> Option<usize> {
     if number == Some(0) {
-        context.problem(key, "is 0, so no call could ever pass", "remove it for no limit");
+        context.problem(key, "is 0, which admits no call", "remove it for no limit");
     }
     number.map(|number| number.max(1) as usize)
 }
 
+/// Parses IP addresses and networks.
 pub(super) fn networks(key: &[String], texts: &[String], context: &mut Context<'_>) -> Constraint<IpNet> {
     let mut networks = Vec::with_capacity(texts.len());
     for text in texts {
@@ -233,20 +234,20 @@ pub(super) fn header_value(key: &[String], text: &str, context: &mut Context<'_>
     value
 }
 
-/// Whether a path is what should stand in a file: a key or certificate in PEM, or a token. It must not be shown then.
+/// Whether a path is in fact the content of a file: a key or certificate in PEM, or a token. It must not be shown then.
 pub(super) fn is_content(path: &Path) -> bool {
     let text = path.to_string_lossy();
     text.contains(['\n', '\r']) || text.contains("-----BEGIN") || text.starts_with("eyJ")
 }
 
-/// Where plain HTTP may go.
+/// The hosts that plain HTTP is allowed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PlainHttp {
-    /// Nowhere.
+    /// None.
     Never,
-    /// To this host.
+    /// This host.
     Loopback,
-    /// To this host, or to an address that no router passes on.
+    /// This host, and link-local addresses.
     OnHost,
 }
 
@@ -258,20 +259,19 @@ impl PlainHttp {
         match self {
             Self::Never => false,
             Self::Loopback => is_loopback,
-            // Google's name for an address that is link-local.
+            // Google's name for its link-local metadata server.
             Self::OnHost => is_loopback || is_link_local || host == "metadata.google.internal",
         }
     }
 }
 
-/// Recognises what the portal hands out for the SDKs: `Endpoint=https://…;AccessKey=…;Version=1.0;`.
+/// Whether a text is a connection string of an SDK: `Endpoint=https://…;AccessKey=…;Version=1.0;`.
 fn is_connection_string(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.contains("endpoint=") || text.contains("accesskey=")
 }
 
-/// Reads a host name, an IPv4 address or an IPv6 address in brackets. Returns it in lower case, without brackets.
-/// Reads a DNS name or an IP address, and returns it in lower case; IPv6 addresses stand in brackets.
+/// Parses a DNS name, an IPv4 address or an IPv6 address in brackets. Returns it in lower case, without brackets.
 pub(in crate::config) fn parse_host(text: &str) -> Option<String> {
     if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().ok().map(|address| address.to_string());
@@ -287,7 +287,7 @@ pub(in crate::config) fn parse_host(text: &str) -> Option<String> {
 
 fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
-    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
+    let (number, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit.trim() {
         "" | "B" => 1,
         "KiB" => 1024,
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_binary_units_or_none() {
+    fn parses_sizes_with_binary_units_or_none() {
         for (text, bytes) in [
             ("1048576", Some(1_048_576)),
             ("1MiB", Some(1_048_576)),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_and_addresses() {
+    fn parses_names_and_addresses_as_hosts() {
         for (text, host) in [
             ("East.Service.SignalR.net", Some("east.service.signalr.net")),
             ("east.service.signalr.net.", Some("east.service.signalr.net.")),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_stays_on_the_host() {
+    fn plain_http_is_allowed_to_this_host_only() {
         assert!(PlainHttp::Loopback.allows("127.0.0.9") && PlainHttp::Loopback.allows("::1"));
         assert!(!PlainHttp::Loopback.allows("169.254.169.254") && PlainHttp::OnHost.allows("169.254.169.254"));
         assert!(!PlainHttp::OnHost.allows("10.0.0.1") && !PlainHttp::Never.allows("localhost"));

@@ -14,7 +14,7 @@ use crate::credential::{AssertionSettings, Cloud, CredentialKind, Proof};
 
 const GUID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// What platforms put into the environment.
+/// The variables that platforms set.
 const PLATFORM: [(&str, &str); 8] = [
     ("AZURE_TENANT_ID", "33333333-2222-3333-4444-555555555555"),
     ("AZURE_CLIENT_ID", "44444444-2222-3333-4444-555555555555"),
@@ -26,7 +26,7 @@ const PLATFORM: [(&str, &str); 8] = [
     ("SYSTEM_ACCESSTOKEN", "x"),
 ];
 
-/// A folder with the files that configurations name.
+/// Makes a folder with the files that configurations name.
 fn folder(config: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("gateway.toml"), config).unwrap();
@@ -46,7 +46,7 @@ fn load_text(config: &str) -> Result<Loaded, ConfigError> {
     load(&sources(dir.path(), &[("SECRET", "x")]))
 }
 
-/// The report, with the file's path cut off.
+/// Returns the report, without the folder of the file.
 fn report(config: &str) -> String {
     let dir = folder(config);
     let err = load(&sources(dir.path(), &[])).unwrap_err();
@@ -70,7 +70,7 @@ credential = "fabrikam"
 }
 
 #[test]
-fn the_least_that_works_gets_the_documented_defaults() {
+fn a_minimal_configuration_has_the_documented_defaults() {
     let settings = load_text(&minimal()).unwrap().settings;
     let (listener, admission) = &settings.listeners[0];
     assert_eq!(listener.bind, crate::serve::Bind::Tcp("127.0.0.1:8080".parse().unwrap()));
@@ -81,9 +81,9 @@ fn the_least_that_works_gets_the_documented_defaults() {
     assert_eq!(settings.endpoints[0].origin.port, 443);
 }
 
-/// Whatever key a secret was pasted into, by whatever source.
+/// In every key that a secret may be pasted into, from the file and from a variable.
 #[test]
-fn a_secret_in_the_wrong_place_is_never_printed() {
+fn never_prints_a_secret_in_the_wrong_key() {
     let secret = "secret = { file = \"secret\" }";
     let url = "url = \"https://east.service.signalr.net\"";
     let client_id = format!("client_id = \"{GUID}\"");
@@ -114,7 +114,7 @@ fn a_secret_in_the_wrong_place_is_never_printed() {
 }
 
 #[test]
-fn the_value_of_a_required_header_is_shown_nowhere() {
+fn never_shows_the_value_of_a_required_header() {
     let listener =
         "[listeners.a]\nbind = \"127.0.0.1:0\"\nrequired_header = { name = \"x-key\", value = \"hunter2\" }\n";
     let loaded = load_text(&format!("{}{listener}", minimal())).unwrap();
@@ -123,7 +123,7 @@ fn the_value_of_a_required_header_is_shown_nowhere() {
 }
 
 #[test]
-fn listeners_that_would_meet_are_told() {
+fn reports_listeners_with_the_same_address() {
     for (one, other, meets) in [
         ("127.0.0.1:80", "127.0.0.1:80", true),
         ("127.0.0.1:80", "127.0.0.2:80", false),
@@ -138,11 +138,11 @@ fn listeners_that_would_meet_are_told() {
         assert_eq!(load_text(&format!("{}{listeners}", minimal())).is_err(), meets, "{one} {other}");
     }
     let admin = report(&format!("{}[admin]\nbind = \"localhost:8080\"\n", minimal()));
-    assert!(admin.starts_with("admin.bind: listens where listener `default` does (gateway.toml:"), "{admin}");
+    assert!(admin.starts_with("admin.bind: has the address of listener `default` (gateway.toml:"), "{admin}");
 }
 
 #[test]
-fn origins_of_endpoints() {
+fn accepts_https_origins_and_http_to_this_host() {
     for (url, expected) in [
         ("https://east.service.signalr.net", Ok("https://east.service.signalr.net")),
         ("https://east.service.signalr.net/", Ok("https://east.service.signalr.net")),
@@ -158,8 +158,8 @@ fn origins_of_endpoints() {
         ("https://east:0", Err("the port must be 1 to 65535")),
         ("https://east:65536", Err("the port must be 1 to 65535")),
         ("https://east:", Err("the port must be 1 to 65535")),
-        ("https://east/hubs", Err("has more than an origin")),
-        ("https://east?", Err("has more than an origin")),
+        ("https://east/hubs", Err("has more than scheme, host and port")),
+        ("https://east?", Err("has more than scheme, host and port")),
         ("wss://east", Err("the scheme must be https")),
     ] {
         let loaded = load_text(&minimal().replace("https://east.service.signalr.net", url));
@@ -172,7 +172,7 @@ fn origins_of_endpoints() {
 }
 
 #[test]
-fn an_attempt_is_no_longer_than_its_request_unless_somebody_says_so() {
+fn the_default_of_an_attempt_is_no_longer_than_the_request() {
     let loaded = load_text(&format!("{}[timeouts]\nrequest = \"3s\"\n", minimal())).unwrap();
     assert_eq!(loaded.settings.proxy.delivery.try_timeout, std::time::Duration::from_secs(3));
     let shown = loaded.effective.iter().find(|effective| effective.key == "timeouts.try").unwrap();
@@ -180,13 +180,13 @@ fn an_attempt_is_no_longer_than_its_request_unless_somebody_says_so() {
 }
 
 #[test]
-fn a_secret_may_stand_in_a_variable_with_our_prefix() {
+fn a_variable_with_the_prefix_may_hold_a_secret() {
     let dir = folder(&minimal().replace("{ file = \"secret\" }", "{ env = \"SIGNALR_GATEWAY_SECRET\" }"));
     load(&sources(dir.path(), &[("SIGNALR_GATEWAY_SECRET", "x")])).unwrap();
 }
 
 #[test]
-fn the_hash_follows_the_settings_and_nothing_else() {
+fn the_hash_depends_on_the_settings_only() {
     let hash = |config: &str| load(&sources(folder(config).path(), &[])).map(|loaded| loaded.settings.hash);
     let dir = folder(&minimal());
     let one = load(&sources(dir.path(), &[])).unwrap().settings.hash;
@@ -198,7 +198,7 @@ fn the_hash_follows_the_settings_and_nothing_else() {
 }
 
 #[test]
-fn an_unused_credential_is_a_warning() {
+fn warns_of_an_unused_credential() {
     let extra = "[credentials.spare]\nkind = \"token_file\"\npath = \"token\"\n";
     let loaded = load_text(&format!("{}{extra}", minimal())).unwrap();
     assert_eq!(loaded.warnings[0].key, "credentials.spare");
@@ -206,7 +206,7 @@ fn an_unused_credential_is_a_warning() {
 }
 
 #[test]
-fn workload_identity_takes_from_the_pod_what_is_not_written() {
+fn workload_identity_uses_the_variables_of_the_pod_as_defaults() {
     let config = "[credentials.pod]\nkind = \"workload_identity\"\n\
                   [endpoints.east]\nurl = \"https://east.service.signalr.net\"\ncredential = \"pod\"\n";
     let app = |config: &str, environment: &[(&str, &str)]| {

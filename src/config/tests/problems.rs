@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn everything_wrong_is_told_at_once_with_its_place_and_a_hint() {
+fn reports_every_problem_at_once_with_its_origin_and_a_hint() {
     let text = report(
         r#"
 [limits]
@@ -48,8 +48,8 @@ endpoints.east.url: the scheme is http and `east.service.signalr.net` is not thi
   hint: write https://: a bearer token must not cross a network in the clear
 endpoints.east.conect_timeout: unknown key (gateway.toml:15)
   hint: did you mean `connect_timeout`?
-endpoints.west.url: has more than an origin (gateway.toml:18)
-  hint: write the scheme, the host and at most a port: no user, path or query
+endpoints.west.url: has more than scheme, host and port (gateway.toml:18)
+  hint: remove the user, the path and the query
 endpoints.west.credential: there is no `fabricam` among the credentials (gateway.toml:19)
   hint: did you mean `fabrikam`?
 endpoints.west.ca_file: the file missing.pem cannot be read: No such file or directory (os error 2) (gateway.toml:20)
@@ -59,9 +59,9 @@ routes.0.endpoints.0: there is no `eats` among the endpoints (gateway.toml:24)
     );
 }
 
-/// One mistake on top of a configuration that works, and a part of what must be said of it.
+/// Makes one mistake in a valid configuration, and checks a part of the report.
 #[test]
-fn single_mistakes() {
+fn names_each_mistake_in_a_key() {
     for (change, expected) in [
         (("client_secret", "client_sekret"), "credentials.fabrikam.kind: `client_sekret` is not one of"),
         (("client_secret", "client_sekret"), "did you mean `client_secret`?"),
@@ -75,13 +75,13 @@ fn single_mistakes() {
         (("{ file = \"secret\" }", "{ }"), "does not say where the secret is"),
         (("https://east", "ftp://east"), "the scheme must be https"),
         (("[endpoints.east]", "[endpoints.\"ea st\"]"), "`ea st` is not a name"),
-        (("[endpoints.east]", "[[routes]]\nname='r'\nendpoints=[]\n[endpoints.east]"), "the route leads nowhere"),
+        (("[endpoints.east]", "[[routes]]\nname='r'\nendpoints=[]\n[endpoints.east]"), "the route has no endpoint"),
         (
             (
                 "[endpoints.east]",
                 "[[routes]]\nname='a'\nendpoints=['east']\n[[routes]]\nname='b'\nendpoints=['east']\n[endpoints.east]",
             ),
-            "routes.1.match: `b` can never match: `a` before it takes every call (gateway.toml:",
+            "routes.1.match: `b` can never match: `a` before it matches every call (gateway.toml:",
         ),
         (
             (
@@ -110,7 +110,7 @@ fn single_mistakes() {
                 "[endpoints.east]",
                 "[[routes]]\nname='a'\npick='hash'\nhash_by='user'\nmatch={operation='hub_send'}\nendpoints=['east']\n[endpoints.east]",
             ),
-            "routes.0.hash_by: none of the operations that the route takes has it",
+            "routes.0.hash_by: no operation that the route matches has it",
         ),
         (("[endpoints.east]", "[listeners.a]\nbind='here'\n[endpoints.east]"), "`here` is not an address"),
         (
@@ -131,9 +131,9 @@ fn single_mistakes() {
     }
 }
 
-/// One wrong key must not hide the next: what is missing or of a wrong type is stood in for, and only that.
+/// Placeholders replace missing and invalid values, and nothing else.
 #[test]
-fn a_wrong_key_hides_none_of_its_neighbours() {
+fn an_invalid_key_hides_no_other_problem() {
     let text = report(
         r#"
 [credentials.a]
@@ -217,7 +217,7 @@ routes.0.endpoints.0: is a number, must be text or a table (gateway.toml:30)
 routes.0.endpoints.1: there is no `eastt` among the endpoints (gateway.toml:30)
   hint: did you mean `east`?
 routes.0.endpoints.2: the weight is 0, must be 1 to 1000000 (gateway.toml:30)
-  hint: to take an endpoint out, remove it
+  hint: to use no weight, remove it; to take the endpoint out of the route, remove the endpoint
 routes.1.name: is missing (gateway.toml:32)
   hint: add it: the route's name, for metrics and logs
 routes.1.match.operation: `mesages` is not an operation (gateway.toml:33)
@@ -234,16 +234,16 @@ routes.2.endpoints: is text, must be a list (gateway.toml:38)
 }
 
 #[test]
-fn without_any_configuration_it_says_how_to_begin() {
+fn says_how_to_begin_without_a_configuration() {
     let err = load(&Sources::default()).unwrap_err();
     assert_eq!(err.to_string(), "endpoints: there is no endpoint\n  hint: give a configuration with --config FILE");
     let missing = Sources { file: Some("/nowhere/gateway.toml".into()), ..Sources::default() };
     assert!(load(&missing).unwrap_err().to_string().contains("/nowhere/gateway.toml cannot be read"));
 }
 
-/// One mistake in an assertion, and a part of what must be said of it.
+/// Makes one mistake in an assertion, and checks a part of the report.
 #[test]
-fn single_mistakes_in_assertions() {
+fn names_each_mistake_in_an_assertion() {
     let oauth2 =
         "source = 'oauth2', token_url = 'https://idp.example/token', client_id = 'a', secret = { file = 'secret' }";
     let command = "source = 'command', argv = ['get-token']";

@@ -1,4 +1,4 @@
-//! The configuration's own tests: that they hold where calls go as they say, and what is told where they do not.
+//! The tests in a configuration: they pass where calls go as expected, and their reports where they fail.
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn load_with(tests: &str) -> Result<Loaded, String> {
 }
 
 #[test]
-fn tests_that_are_right_are_silent() {
+fn passing_tests_report_nothing() {
     let loaded = load_with(
         r#"
 [[tests]]
@@ -105,7 +105,7 @@ refused = "host_not_allowed"
 }
 
 #[test]
-fn tests_that_fail_say_what_was_expected_and_what_came() {
+fn failing_tests_report_what_was_expected_and_what_was_found() {
     let report = load_with(
         r#"
 [[tests]]
@@ -136,9 +136,9 @@ route = "chat"
 tests.0.endpoints: `chat goes east`: expected endpoints `east`, got route `chat` to `west`, `east` (gateway.toml:48)
   hint: correct the routes, or what the test expects
 tests.1.route: `POST /api/hubs/chats/:send`: expected route `chat`, got route `inside` to `east`, `west` (gateway.toml:52)
-  hint: `chat` does not take it: hub is `chats`, not `chat`
+  hint: `chat` does not match: hub is `chats`, not `chat`
 tests.2.route: `GET /api/hubs/nobody/users/u`: expected route `shared`, got 404 `no_route`: no route of the gateway matches this call; have the operator add one (gateway.toml:56)
-  hint: `shared` does not take it: hub is `nobody`, not `shared`
+  hint: `shared` does not match: hub is `nobody`, not `shared`
 tests.3.refused: `POST /api/hubs/chat/:send`: expected to be refused as `no_route`, got route `chat` to `west`, `east` (gateway.toml:59)
   hint: correct the routes, or what the test expects
 tests.4.route: `HEAD /api/health`: expected route `chat`, got an answer of the gateway itself (gateway.toml:63)
@@ -147,7 +147,7 @@ tests.4.route: `HEAD /api/health`: expected route `chat`, got an answer of the g
 }
 
 #[test]
-fn tests_that_cannot_be_run_are_told_with_everything_else() {
+fn invalid_tests_are_reported_with_all_other_problems() {
     let report = load_with(
         r#"
 [[tests]]
@@ -176,8 +176,8 @@ route = "chat"
     for part in [
         "has 9 problems",
         "tests.0: expects nothing",
-        "tests.1.refused: stands beside `route` or `endpoints`",
-        "tests.2.refused: `no_rute` is not a kind of error (gateway.toml:53)\n  hint: did you mean `no_route`?",
+        "tests.1.refused: excludes `route` and `endpoints`",
+        "tests.2.refused: `no_rute` is not an error kind (gateway.toml:53)\n  hint: did you mean `no_route`?",
         "tests.3.route: there is no route called `chta` (gateway.toml:56)\n  hint: did you mean `chat`?",
         "tests.3.endpoints: there is no `esat` among the endpoints",
         "tests.3.listener: there is no `secnd` among the listeners",

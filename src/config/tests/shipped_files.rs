@@ -20,7 +20,7 @@ fn keys_of(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_reference_configuration_holds_and_names_every_key() {
+fn the_reference_configuration_is_valid_and_names_every_key() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/gateway.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let mut keys = BTreeSet::new();
@@ -41,7 +41,7 @@ fn the_reference_configuration_holds_and_names_every_key() {
 }
 
 #[test]
-fn every_example_holds() {
+fn every_example_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples");
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -53,7 +53,7 @@ fn every_example_holds() {
             .filter_map(|rest| Some((rest.split('"').next()?.to_owned(), "x".to_owned())))
             .collect();
         environment.extend(PLATFORM.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        // Files that only an operator has.
+        // Replaces the files that only an operator has.
         let dir = tempfile::tempdir().unwrap();
         let mut local = text.clone();
         let paths = text.split("= \"/").skip(1).filter_map(|rest| rest.split('"').next());
@@ -72,14 +72,14 @@ fn every_example_holds() {
 }
 
 #[test]
-fn the_deployed_configuration_holds() {
+fn the_kubernetes_configuration_is_valid() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kubernetes/gateway.toml");
     let loaded = load(&Sources { file: Some(path), ..Sources::default() }).unwrap_or_else(|err| panic!("{err}"));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }
 
 #[test]
-fn alerts_watch_metrics_that_exist() {
+fn alerts_use_existing_metrics() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = String::new();
     for entry in std::fs::read_dir(root.join("src/metrics")).unwrap() {

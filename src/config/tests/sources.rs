@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn flags_win_over_variables_and_variables_over_the_file() {
+fn flags_override_variables_and_variables_override_the_file() {
     let dir = folder(&format!("{}\n[limits]\nmax_body = \"2MiB\"\n", minimal()));
     let mut sources = sources(dir.path(), &[("SIGNALR_GATEWAY_LIMITS__MAX_BODY", "3MiB")]);
     assert_eq!(load(&sources).unwrap().settings.proxy.max_body_bytes, 3 << 20);
@@ -15,7 +15,7 @@ fn flags_win_over_variables_and_variables_over_the_file() {
 }
 
 #[test]
-fn variables_take_numbers_lists_and_truth_where_the_key_does() {
+fn variables_are_parsed_as_the_type_of_their_key() {
     let dir = folder(&minimal());
     let environment = [
         ("SIGNALR_GATEWAY_LIMITS__MAX_CONNECTIONS", "7"),
@@ -31,7 +31,7 @@ fn variables_take_numbers_lists_and_truth_where_the_key_does() {
 }
 
 #[test]
-fn a_stray_variable_is_named_with_the_key_it_may_have_meant() {
+fn suggests_the_variable_that_an_unknown_one_may_mean() {
     let dir = folder(&minimal());
     let err = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_LIMITS__MAX_BODI", "1")])).unwrap_err();
     assert_eq!(
@@ -41,7 +41,7 @@ fn a_stray_variable_is_named_with_the_key_it_may_have_meant() {
 }
 
 #[test]
-fn a_variable_with_too_few_underscores_is_told_the_whole_name() {
+fn suggests_the_full_name_of_a_variable_with_too_few_underscores() {
     let dir = folder(&minimal());
     for (variable, meant) in [
         ("SIGNALR_GATEWAY_LIMITS_MAX_BODY", "SIGNALR_GATEWAY_LIMITS__MAX_BODY"),
@@ -58,7 +58,7 @@ fn a_variable_with_too_few_underscores_is_told_the_whole_name() {
 }
 
 #[test]
-fn variables_find_names_whatever_their_case_and_hyphens() {
+fn variables_match_names_in_any_case_and_with_hyphens() {
     let dir = folder(&minimal().replace("[endpoints.east]", "[endpoints.West-Europe]"));
     let variable = ("SIGNALR_GATEWAY_ENDPOINTS__WEST_EUROPE__CONNECT_TIMEOUT", "7s");
     let settings = load(&sources(dir.path(), &[variable])).unwrap().settings;
@@ -66,9 +66,9 @@ fn variables_find_names_whatever_their_case_and_hyphens() {
     assert_eq!(settings.endpoints[0].connect_timeout, std::time::Duration::from_secs(7));
 }
 
-/// Kubernetes describes each service of a namespace to its pods; one called `signalr-gateway` has our prefix.
+/// Kubernetes sets variables for each service of a namespace; those of one called `signalr-gateway` have the prefix.
 #[test]
-fn what_kubernetes_says_of_services_is_no_setting() {
+fn ignores_the_service_variables_of_kubernetes() {
     let dir = folder(&minimal());
     let links = [
         ("SIGNALR_GATEWAY_SERVICE_HOST", "10.0.0.11"),
@@ -82,7 +82,7 @@ fn what_kubernetes_says_of_services_is_no_setting() {
         ("SIGNALR_GATEWAY_ADMIN_SERVICE_HOST", "10.0.0.12"),
     ];
     load(&sources(dir.path(), &links)).unwrap();
-    // Who means to set a port is told that there is no such key.
+    // Without the form of a service variable, it is an unknown key.
     let loaded = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_PORT", "8080")])).unwrap();
     assert!(
         loaded.warnings[0].to_string().contains("SIGNALR_GATEWAY_PORT: is not a configuration key"),
@@ -92,7 +92,7 @@ fn what_kubernetes_says_of_services_is_no_setting() {
 }
 
 #[test]
-fn relative_paths_are_relative_to_the_file_only_in_the_file() {
+fn only_paths_in_the_file_are_relative_to_its_folder() {
     let dir = folder(&minimal());
     let variable = ("SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE", "Cargo.toml");
     let loaded = load(&sources(dir.path(), &[variable])).unwrap();

@@ -1,5 +1,4 @@
-//! What `check` warns of: listeners that are open to too many, routes that take less than they seem to; and lists that are
-//! empty.
+//! Warnings of open listeners and of routes that match less than they seem to; and empty lists, which are problems.
 
 use super::*;
 
@@ -19,14 +18,14 @@ fn loaded(toml: &str) -> Result<Loaded, ConfigError> {
     load(&Sources { file: Some(file), ..Sources::default() })
 }
 
-/// The keys that are warned of, and the facts.
+/// Returns the keys and facts of the warnings.
 fn warnings(toml: &str) -> Vec<(String, String)> {
     let loaded = loaded(toml).unwrap();
     loaded.warnings.into_iter().map(|warning| (warning.key, warning.fact)).collect()
 }
 
 #[test]
-fn listener_that_strangers_reach_is_warned_of_when_it_allows_more_than_the_default() {
+fn warns_of_a_listener_on_a_network_that_allows_more_than_the_default() {
     for (listener, expected) in [
         ("bind = \"0.0.0.0:8080\"\noperations = [\"messages\", \"credentials\"]", Some("credentials")),
         ("bind = \"[::]:8080\"\noperations = [\"connection_close\", \"hub_execute\"]", Some("execute, close")),
@@ -50,7 +49,7 @@ fn listener_that_strangers_reach_is_warned_of_when_it_allows_more_than_the_defau
 }
 
 #[test]
-fn route_for_messages_is_warned_of_unless_a_route_takes_execute() {
+fn warns_of_a_route_for_messages_unless_a_route_matches_execute() {
     let route = |operations: &str| {
         format!("[[routes]]\nname = \"r\"\nmatch.operation = {operations}\nendpoints = [\"east\"]\n")
     };
@@ -67,7 +66,7 @@ fn route_for_messages_is_warned_of_unless_a_route_takes_execute() {
 }
 
 #[test]
-fn empty_list_of_a_condition_is_refused_and_does_not_match_everything() {
+fn refuses_an_empty_list_in_a_condition() {
     for condition in ["hub", "group", "user", "application", "operation", "listener", "client", "header"] {
         let route = format!("[[routes]]\nname = \"r\"\nmatch.{condition} = []\nendpoints = [\"east\"]\n");
         let problems = loaded(&route).expect_err(condition).problems;
