@@ -1,4 +1,4 @@
-//! The binary: parses the command line, runs the command, prints an error chain once and sets the exit code.
+//! Parses the command line, runs the command, prints the error chain once and sets the exit code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `check`: everything `run` does up to the first network I/O.
+//! `check`: does everything that `run` does before its first network I/O.
 
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -23,11 +23,11 @@ pub(super) struct Options {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Print a configuration made of the Azure SignalR connection strings of a file, `-` for stdin: one a line, as
+    /// Convert the Azure SignalR connection strings of a file, `-` for stdin, and print the configuration: one a line, as
     /// NAME=VALUE, or in an appsettings.json. No secret is printed.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     connection_strings: Option<PathBuf>,
-    /// With --connection-strings: write the secrets into files of this folder, for the owner alone.
+    /// With --connection-strings: write the secrets into files in this folder, readable by their owner only.
     #[arg(long, value_name = "FOLDER", requires = "connection_strings")]
     secrets: Option<PathBuf>,
 }
@@ -77,8 +77,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     Ok(if problems.is_empty() { Outcome::Good } else { Outcome::ProblemFound })
 }
 
-/// What is wrong with the files that credentials are read from. `run` starts all the same and reads them again when they
-/// change; until then, calls that need such a credential are answered 503.
+/// What is wrong with the files that credentials are read from. `run` starts anyway and reads them again when they change;
+/// until then, calls that need such a credential are answered 503.
 struct Findings {
     problems: Vec<Finding>,
     remarks: Vec<Finding>,
@@ -96,9 +96,9 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Builds what `run` would build, reads what it would read, and drops it.
+/// Builds what `run` builds and reads what it reads, then drops it.
 fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
-    let of_listeners = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
+    let listener_remarks = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
     block_on(async {
         let metrics = Metrics::new()?;
         let settings = &loaded.settings;
@@ -109,9 +109,9 @@ fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
                 Endpoint::build(endpoint, bearer, metrics.endpoints()).map_err(usage)?;
             }
         }
-        let of_listener = |fact| Finding { key: "listeners".to_owned(), fact };
+        let on_listeners = |fact| Finding { key: "listeners".to_owned(), fact };
         let mut findings =
-            Findings { problems: Vec::new(), remarks: of_listeners.into_iter().map(of_listener).collect() };
+            Findings { problems: Vec::new(), remarks: listener_remarks.into_iter().map(on_listeners).collect() };
         for credential in &settings.credentials {
             let Some(Inspection { problem, remarks }) = credentials.inspect(&credential.name).await else { continue };
             let key = format!("credentials.{}", credential.name);
@@ -137,7 +137,7 @@ fn table(loaded: &Loaded, is_ready: bool) -> String {
         })
         .collect();
     let width = rows.iter().map(|(row, _)| row.chars().count()).max().unwrap_or_default().min(80);
-    let verdict = if is_ready { "is good" } else { "is good, but a credential cannot be used" };
+    let verdict = if is_ready { "is valid" } else { "is valid, but a credential cannot be used" };
     let mut table = format!("the configuration {verdict} (hash {})\n", loaded.settings.hash);
     for (row, origin) in rows {
         let _infallible = write!(table, "\n{row:width$}  # {origin}");

@@ -1,4 +1,4 @@
-//! `check --connection-strings`: a configuration made of the connection strings that applications have.
+//! `check --connection-strings`: converts the connection strings of applications to a configuration.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -11,20 +11,20 @@ use super::output::{Outcome, eprint, print, usage};
 use crate::config::from_connection_strings;
 use crate::credential::Secret;
 
-/// The most that is read. Chosen: a thousand connection strings are a quarter of it.
-const MOST_BYTES: u64 = 1024 * 1024;
+/// The most bytes that are read. Chosen: a thousand connection strings are a quarter of it.
+const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Prints the configuration. Writes secrets nowhere unless `secrets` names a folder for them.
+/// Prints the configuration. Writes the secrets only if `secrets` names a folder for them.
 pub(super) fn run(source: &Path, secrets: Option<&Path>) -> anyhow::Result<Outcome> {
-    let (text, place) = if source == Path::new("-") {
+    let (text, shown) = if source == Path::new("-") {
         (read(std::io::stdin().lock()), Path::new("stdin"))
     } else {
         (std::fs::File::open(source).map_err(Into::into).and_then(read), source)
     };
-    let text = text.with_context(|| format!("cannot read {}", place.display())).map_err(usage)?;
-    // The file may be put anywhere, so what it names is named in full.
+    let text = text.with_context(|| format!("cannot read {}", shown.display())).map_err(usage)?;
+    // Absolute, because the operator may move the configuration.
     let folder = secrets.map(std::path::absolute).transpose()?;
-    let conversion = from_connection_strings(&text, place, folder.as_deref())?;
+    let conversion = from_connection_strings(&text, shown, folder.as_deref())?;
     for warning in &conversion.warnings {
         eprint(format_args!("warning: {warning}"));
     }
@@ -40,14 +40,14 @@ pub(super) fn run(source: &Path, secrets: Option<&Path>) -> anyhow::Result<Outco
 
 fn read(source: impl Read) -> anyhow::Result<String> {
     let mut text = String::new();
-    source.take(MOST_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MOST_BYTES {
-        bail!("it has more than {MOST_BYTES} bytes: check the path");
+    source.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        bail!("it is larger than {MAX_BYTES} bytes: check the path");
     }
     Ok(text)
 }
 
-/// Writes a secret for the owner alone. Never over a file that is there.
+/// Writes a secret into a new file that only its owner can read. Never overwrites a file.
 fn write_secret(path: &Path, secret: &Secret) -> anyhow::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;

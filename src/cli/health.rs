@@ -1,4 +1,4 @@
-//! `health`: is a running gateway alive? For container health checks: the image has no shell and no curl.
+//! `health`: checks that a running gateway is alive, for containers, whose image has no shell and no curl.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::output::Outcome;
 
-/// How long connecting, and the answer, may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The most time for the connection, and for the answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -21,15 +21,15 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let address = options.admin;
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    let request = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET /livez HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.take(4096).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer = ask().with_context(|| format!("no gateway answers at {address}"))?;
+    let answer = request().with_context(|| format!("no gateway answers at {address}"))?;
     let status = answer.lines().next().unwrap_or_default();
     if status.contains(" 200 ") {
         Ok(Outcome::Good)

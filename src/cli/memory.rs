@@ -1,15 +1,15 @@
-//! Keeps the process's memory, which holds secrets and tokens, out of core dumps and out of reach of other processes of the
-//! same user.
+//! Protects the memory of the process, which holds secrets and tokens, from core dumps and from other processes of the same
+//! user.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Switches core dumps off, for this process and for the programs that it runs. To be called before a secret is read.
+/// Disables core dumps of this process and of the programs that it runs. Call it before a secret is read.
 ///
-/// The limit alone is not enough: the kernel ignores it where dumps go to a program, as with systemd. On Linux the process
-/// is therefore marked as one that is not dumped, which also keeps other processes of its user from reading its memory and
-/// its environment. The mark does not pass to programs that it runs, but the limit does.
+/// The resource limit is not enough: the kernel ignores it where dumps are piped to a program, as with systemd. So on Linux the
+/// process is also marked as not dumpable, which prevents other processes of its user from reading its memory and environment.
+/// Programs that it runs inherit the limit but not the mark.
 pub(super) fn protect() {
-    // Neither can fail for a process that asks for less than it has; there is nothing to be done if it does.
+    // Both only lower what the process has, so neither fails; nothing else could be done.
     let _no_dumps = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     #[cfg(target_os = "linux")]
     let _not_dumped = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);

@@ -40,16 +40,16 @@ enum Command {
     Run(run::Options),
     /// Check a configuration: print every problem at once, or the settings in force and where each came from.
     Check(check::Options),
-    /// Say where a call would go, or why it would be refused. Sends nothing.
+    /// Show where a call would go, or why it would be refused. Sends nothing.
     Explain(explain::Options),
     /// Examine each endpoint's cross-tenant set-up, name the first broken step and how to fix it. Changes nothing.
     Doctor(doctor::Options),
-    /// Obtain a token by an endpoint's credential and show each leg and claim.
+    /// Obtain a token with an endpoint's credential, and show each step and claim.
     Token(token::Options),
     /// Start an emulated Entra, two emulated SignalR endpoints and a gateway in front of them, with no Azure account.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Options),
-    /// Ask a running gateway's admin listener whether it is alive: for container health checks.
+    /// Check that a running gateway is alive, for container health checks. Asks its admin listener.
     Health(health::Options),
     /// Print the JSON Schema of the configuration file.
     Schema,

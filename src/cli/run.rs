@@ -1,4 +1,4 @@
-//! `run`: serve until SIGTERM or SIGINT.
+//! `run`: serves until SIGTERM or SIGINT.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -35,22 +35,22 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let runtime = control_runtime()?;
     let served = runtime.block_on(async {
         let reloads = reload::watch(&options.config, text)?;
-        let serving = |addresses: &Addresses| match &options.ready_file {
-            Some(file) => write_ready_file(file, &ready(addresses)),
+        let on_serving = |addresses: &Addresses| match &options.ready_file {
+            Some(file) => write_ready_file(file, &ready_file(addresses)),
             None => Ok(()),
         };
-        serve(loaded.settings, Some(reloads), serving).await
+        serve(loaded.settings, Some(reloads), on_serving).await
     });
-    // A name that does not resolve or a file that cannot be read does not hold up the end.
+    // Does not wait for name lookups and file reads that hang.
     runtime.shutdown_background();
     served.map(|()| Outcome::Good)
 }
 
-/// Builds and serves a gateway until a signal comes. `serving` is called once callers are accepted.
+/// Builds and serves a gateway until a signal arrives. Calls `on_serving` once callers are accepted.
 pub(super) async fn serve(
     settings: Settings,
     reloads: Option<mpsc::Receiver<Reload>>,
-    serving: impl FnOnce(&Addresses) -> anyhow::Result<()>,
+    on_serving: impl FnOnce(&Addresses) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let gateway = Gateway::build(settings, &tokio::runtime::Handle::current()).await.map_err(usage)?;
     let gateway = match reloads {
@@ -66,12 +66,11 @@ pub(super) async fn serve(
         if let Some(address) = addresses.admin {
             tracing::info!(%address, "admin serving");
         }
-        announced = serving(addresses);
+        announced = on_serving(addresses);
     });
     let served = served.await;
     announced?;
     match served {
-        // The log has said so; what could end in time has.
         Err(GatewayError::CutOff) => {
             tracing::warn!("requests were cut off: they did not end within shutdown.timeout");
             Ok(())
@@ -80,7 +79,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Is done when SIGTERM or SIGINT comes. A second one ends the process at once.
+/// Returns a future that completes at SIGTERM or SIGINT. A second signal ends the process at once.
 pub(super) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -89,31 +88,31 @@ pub(super) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // Ends with the process.
+        // The task ends with the process.
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::warn!("stopping at once: a second signal came");
+            tracing::warn!("stopping at once: received a second signal");
             logging::finish();
             std::process::exit(1);
         });
     })
 }
 
-/// Makes the content of a ready file.
-fn ready(addresses: &Addresses) -> serde_json::Value {
+/// Returns the content of a ready file.
+fn ready_file(addresses: &Addresses) -> serde_json::Value {
     let listeners: serde_json::Map<_, _> =
         addresses.listeners.iter().map(|(name, address)| (name.clone(), address.to_string().into())).collect();
     serde_json::json!({ "listeners": listeners, "admin": addresses.admin.map(|address| address.to_string()) })
 }
 
-/// Writes a ready file, on a thread of its own: a file system that hangs must not keep probes and signals waiting.
+/// Writes a ready file on a thread of its own: a file system that hangs must not block probes and signals.
 pub(super) fn write_ready_file(path: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
     let (path, text) = (path.to_owned(), format!("{content:#}\n"));
     let thread = std::thread::Builder::new().name("ready-file".to_owned());
-    // Detached: it does not hold up the end of the process.
+    // Detached: it does not delay the end of the process.
     let started = thread.spawn(move || {
         if let Err(err) = write_file::write(&path, text.as_bytes()) {
             tracing::error!(error = format!("{err:#}"), "the ready file was not written");

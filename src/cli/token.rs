@@ -1,5 +1,5 @@
-//! `token`: obtains a token by one endpoint's credential and shows how. Tokens and secrets are shown by their
-//! fingerprints, unless `--raw` asks for the token itself.
+//! `token`: obtains a token with the credential of one endpoint and shows each step. Shows only fingerprints of tokens and
+//! secrets, unless `--raw` asks for the token itself.
 
 use clap::Args;
 
@@ -16,7 +16,7 @@ pub(super) struct Options {
     config: ConfigOptions,
     /// The endpoint whose credential is used.
     endpoint: String,
-    /// Print the token itself to stdout, and everything else to stderr. Whoever has it can call the endpoint.
+    /// Print the token itself to stdout, and everything else to stderr. Anyone who has it can call the endpoint.
     #[arg(long)]
     raw: bool,
 }

@@ -1,4 +1,4 @@
-//! Logs: to stderr, text on a terminal and JSON otherwise. Whoever reads them slowly, or not at all, holds nothing up.
+//! Logs: to stderr, text on a terminal and JSON otherwise. A slow or stalled reader blocks nothing.
 
 mod throttle;
 mod writer;
@@ -18,15 +18,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::gateway::{LogFormat, LoggingSettings};
 use throttle::{Throttle, ThrottleLayer};
 
-/// What the identity libraries say of each acquisition is said better by us.
+/// The levels of the identity libraries, whose messages repeat what the gateway logs of each acquisition.
 const QUIET: &str = "azure_identity=warn,azure_core=warn,typespec_client_core=warn";
-/// How long the last lines may take to be written.
+/// The most time for writing the last lines.
 pub(super) const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// What [`finish`] ends.
-static OPEN: Mutex<Option<(WorkerGuard, Arc<Throttle>)>> = Mutex::new(None);
+/// The running logger, which [`finish`] stops.
+static RUNNING: Mutex<Option<(WorkerGuard, Arc<Throttle>)>> = Mutex::new(None);
 
-/// Sets up logging for the whole process, panics included. [`finish`] writes what is left at the end.
+/// Sets up logging for the whole process, including panics. [`finish`] writes the last lines.
 pub(super) fn init(settings: &LoggingSettings) -> anyhow::Result<()> {
     let filter: Targets = format!("{QUIET},{}", settings.filter).parse().context("`logging.filter` is not a filter")?;
     let is_text = match settings.format {
@@ -36,7 +36,7 @@ pub(super) fn init(settings: &LoggingSettings) -> anyhow::Result<()> {
     };
     let throttle = Arc::new(Throttle::new(settings.failures_per_second));
     let (writer, guard) = writer::start(is_text, &throttle).context("stderr cannot be written to")?;
-    // A line that cannot be formatted must not be reported past the writer.
+    // Otherwise the layer prints formatting errors to stderr itself, past the writer.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     let layer = if is_text {
         layer.with_ansi(stderr().is_terminal()).boxed()
@@ -45,34 +45,34 @@ pub(super) fn init(settings: &LoggingSettings) -> anyhow::Result<()> {
     };
     let subscriber = tracing_subscriber::registry().with(layer).with(filter).with(ThrottleLayer(Arc::clone(&throttle)));
     subscriber.try_init().context("logging cannot be set up")?;
-    *OPEN.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, throttle));
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, throttle));
     log_panics();
     Ok(())
 }
 
-/// Writes the lines that are left, for a second at most. Later ones are lost.
+/// Writes the remaining lines, for at most a second. Later lines are lost.
 pub(super) fn finish() {
-    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some((guard, throttle)) = open else { return };
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((guard, throttle)) = running else { return };
     throttle.report_dropped();
     throttle.report();
-    // The guard waits for the thread that writes, and complains on stdout when that is stuck. Neither may last.
+    // The guard waits for the writing thread, and prints to stdout if that is stuck. Both may block.
     within(LAST_LINES, move || drop(guard));
 }
 
-/// Does something that may block for ever, such as writing to a pipe that nobody reads, and waits for it only so long.
-pub(super) fn within(time: Duration, act: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = mpsc::channel();
-    let acting = std::thread::Builder::new().spawn(move || {
-        act();
-        let _nobody_waits_any_more = done.send(());
+/// Runs work that may block forever, such as a write to a pipe that nobody reads, and waits for it for a limited time.
+pub(super) fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
+    let (done, finished) = mpsc::channel();
+    let started = std::thread::Builder::new().spawn(move || {
+        work();
+        let _receiver_gone = done.send(());
     });
-    if acting.is_ok() {
-        let _in_time = is_done.recv_timeout(time);
+    if started.is_ok() {
+        let _in_time = finished.recv_timeout(time);
     }
 }
 
-/// Has panics logged. The standard library writes them to stderr itself, and the thread that panicked would hang there.
+/// Logs panics. The standard library's hook writes to stderr, where the thread that panicked could block.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

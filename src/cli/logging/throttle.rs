@@ -1,5 +1,5 @@
-//! How often lines that callers cause may be written: those of failed requests, of connections, of panics. Each kind has a
-//! rate of its own; what is beyond it is counted, and a line says how many there were.
+//! Limits the rate of log lines that callers cause: failed requests, connections, panics. Each kind has a rate of its own.
+//! Lines beyond it are counted and left out, and a line reports their number.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,14 +22,13 @@ use crate::proxy::{ACCESS_LOG, FAILED_REQUEST};
 /// The target of panics.
 pub(super) const PANICS: &str = "signalr_gateway::panics";
 /// The target of lines about the log itself.
-pub(super) const OF_THE_LOG: &str = "signalr_gateway::log";
-/// The parts that callers reach. What they log is about one connection or one call.
-const REACHED_BY_CALLERS: [&str; 4] =
-    ["signalr_gateway::serve", "signalr_gateway::proxy", "signalr_gateway::admin", PANICS];
-/// How many seconds' worth of a kind may come at once.
+pub(super) const LOG: &str = "signalr_gateway::log";
+/// The modules whose lines are about one connection or one call.
+const ABOUT_CALLERS: [&str; 4] = ["signalr_gateway::serve", "signalr_gateway::proxy", "signalr_gateway::admin", PANICS];
+/// The burst of a kind, in seconds of its rate.
 const BURST_SECONDS: u32 = 10;
-/// The shortest between two reports of what was left out.
-const REPORT_PAUSE: Duration = Duration::from_secs(10);
+/// The shortest interval between two reports of lines left out.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The rates of all kinds of lines.
 #[derive(Debug)]
@@ -38,13 +37,13 @@ pub(super) struct Throttle {
     quota: Option<Quota>,
     kinds: Mutex<Kinds>,
     hasher: RandomState,
-    /// How many lines that were dropped for a slow reader were reported.
+    /// How many of the lines dropped for a slow reader were reported.
     reported_dropped: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Kinds {
-    /// By where a line comes from and what it says of its kind. That is an error kind or a status, so their number is bounded.
+    /// By call site and label. A label is an error kind or a status, so their number is bounded.
     kinds: HashMap<(Identifier, u64), Kind>,
     reported: Instant,
 }
@@ -56,7 +55,7 @@ struct Kind {
     left_out: u64,
 }
 
-/// What a line says of its kind.
+/// The fields of a line that tell its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Label {
     error_kind: Option<String>,
@@ -64,7 +63,7 @@ struct Label {
 }
 
 impl Throttle {
-    /// So many lines of each kind in a second; 0 for no limit.
+    /// Makes a throttle of so many lines a second of each kind; 0 for no limit.
     pub(super) fn new(per_second: u32) -> Self {
         let quota = NonZeroU32::new(per_second).map(|per_second| {
             Quota::per_second(per_second)
@@ -74,7 +73,8 @@ impl Throttle {
         Self { quota, kinds: Mutex::new(kinds), hasher: RandomState::new(), reported_dropped: AtomicU64::new(0) }
     }
 
-    fn pass(&self, event: &Event<'_>) -> bool {
+    /// Whether a line may be written. Counts it as left out if not.
+    fn admits(&self, event: &Event<'_>) -> bool {
         let Some(quota) = self.quota else { return true };
         let metadata = event.metadata();
         let mut label = Label::default();
@@ -87,43 +87,43 @@ impl Throttle {
             limiter: RateLimiter::direct(quota),
             left_out: 0,
         });
-        let passes = kind.limiter.check().is_ok();
-        if !passes {
+        let is_admitted = kind.limiter.check().is_ok();
+        if !is_admitted {
             kind.left_out += 1;
             LostLine::RateLimit.add(1);
         }
-        passes
+        is_admitted
     }
 
-    /// Says how many lines were dropped for a slow reader, if any were.
+    /// Logs how many lines were dropped for a slow reader since the last report.
     pub(super) fn report_dropped(&self) {
         let dropped = LostLine::SlowReader.total();
         let reported = self.reported_dropped.fetch_max(dropped, Ordering::Relaxed);
         if let Some(lines) = dropped.checked_sub(reported).filter(|lines| *lines > 0) {
-            tracing::warn!(target: OF_THE_LOG, lines, "log lines were dropped: stderr was not read fast enough");
+            tracing::warn!(target: LOG, lines, "log lines were dropped: stderr was not read fast enough");
         }
     }
 
-    /// Says how many lines were left out, if that was not said just before.
-    pub(super) fn report_now_and_then(&self) {
-        let is_time = {
+    /// Logs how many lines were left out, at most every ten seconds.
+    pub(super) fn report_periodically(&self) {
+        let is_due = {
             let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_time = kinds.reported.elapsed() >= REPORT_PAUSE;
-            if is_time {
+            let is_due = kinds.reported.elapsed() >= REPORT_INTERVAL;
+            if is_due {
                 kinds.reported = Instant::now();
             }
-            is_time
+            is_due
         };
-        if is_time {
+        if is_due {
             self.report();
         }
     }
 
-    /// Says how many lines were left out since it was last said.
+    /// Logs how many lines were left out since the last report.
     pub(super) fn report(&self) {
         for (target, label, left_out) in self.take_left_out() {
             let Label { error_kind, status } = label;
-            tracing::warn!(target: OF_THE_LOG, of = target, error.kind = error_kind, status, left_out, "more lines like this were left out");
+            tracing::warn!(target: LOG, of = target, error.kind = error_kind, status, left_out, "more lines like this were left out");
         }
     }
 
@@ -134,17 +134,17 @@ impl Throttle {
     }
 }
 
-/// Whether callers can cause a line as often as they like.
+/// Whether callers can cause a line at any rate.
 fn is_caused_by_callers(metadata: &Metadata<'_>) -> bool {
     if metadata.target() == ACCESS_LOG {
         return metadata.name() == FAILED_REQUEST;
     }
-    REACHED_BY_CALLERS.iter().any(|part| metadata.target().starts_with(part))
+    ABOUT_CALLERS.iter().any(|part| metadata.target().starts_with(part))
 }
 
 impl Visit for Label {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        // An answer of an endpoint has no error kind.
+        // The label of an endpoint's answer, which has no error kind.
         if field.name() == "status" {
             self.status = Some(value);
         }
@@ -165,14 +165,14 @@ impl fmt::Debug for Kind {
     }
 }
 
-/// Leaves out the lines that a [`Throttle`] does not let pass.
+/// Leaves out the lines that a [`Throttle`] does not admit.
 pub(super) struct ThrottleLayer(pub(super) Arc<Throttle>);
 
-// A layer and no `Filter`: one that refuses an event leaves a mark on its thread (tracing-subscriber 0.3.23), and the next
-// event is refused as well.
+// A layer, not a `Filter`: a filter that rejects an event leaves state in its thread (tracing-subscriber 0.3.23), which
+// rejects the next event as well.
 impl<S: Subscriber> Layer<S> for ThrottleLayer {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
-        !is_caused_by_callers(event.metadata()) || self.0.pass(event)
+        !is_caused_by_callers(event.metadata()) || self.0.admits(event)
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts the lines that come through.
+    /// Counts the lines that are admitted.
     struct Count(Arc<AtomicUsize>);
 
     impl<S: Subscriber> Layer<S> for Count {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_has_a_burst_of_its_own_and_the_rest_is_counted() {
+    fn each_kind_has_its_own_burst_and_lines_beyond_it_are_counted() {
         let (lines, throttle) = with_throttle(1, || {
             for _ in 0..1000 {
                 failed("unknown_path");
@@ -220,14 +220,14 @@ mod tests {
         assert_eq!(left_out.len(), 1, "{left_out:?}");
         let (target, label, left_out) = &left_out[0];
         assert_eq!((*target, label.error_kind.as_deref()), (ACCESS_LOG, Some("unknown_path")));
-        // Slow machines let one or another more pass.
+        // On a slow machine the rate admits a few more.
         assert_eq!(lines + usize::try_from(*left_out).unwrap(), 1010);
         assert!((20..100).contains(&lines), "{lines}");
-        assert!(throttle.take_left_out().is_empty(), "it is said once");
+        assert!(throttle.take_left_out().is_empty(), "reported once");
     }
 
     #[test]
-    fn what_callers_do_not_cause_and_requests_that_succeed_always_have_their_line() {
+    fn never_leaves_out_lines_that_callers_do_not_cause_or_requests_that_succeed() {
         let (lines, _) = with_throttle(1, || {
             for _ in 0..500 {
                 tracing::info!(target: ACCESS_LOG, status = 202_u16, "request");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_nothing_is_left_out() {
+    fn leaves_nothing_out_without_a_rate() {
         let (lines, _) = with_throttle(0, || (0..500).for_each(|_| failed("malformed")));
         assert_eq!(lines, 500);
     }

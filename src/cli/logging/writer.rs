@@ -1,5 +1,5 @@
-//! Writes log lines on a thread of its own. Lines that come faster than they are read wait in a queue; those beyond it are
-//! dropped and counted.
+//! Writes log lines on a thread of its own. Lines that arrive faster than they are read wait in a queue; those that find it
+//! full are dropped and counted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,22 +13,22 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::throttle::Throttle;
 use crate::metrics::LostLine;
 
-/// The lines that wait to be written. Chosen: at 30,000 requests a second it lasts for 130 ms; with lines of 400 bytes it
-/// takes 1.6 MB when it is full, and 130 KB when it is empty.
+/// The most lines that wait to be written. Chosen: it holds the lines of 130 ms at 30,000 requests a second. With lines of 400
+/// bytes it takes 1.6 MB when full and 130 KB when empty.
 const QUEUE: usize = 4096;
 
-/// Where lines go in.
+/// The producers' end of the queue.
 pub(super) struct LogWriter {
     queue: NonBlocking,
     dropped: ErrorCounter,
-    /// How many of those were counted.
+    /// How many dropped lines the metric has counted.
     counted: AtomicUsize,
     is_text: bool,
 }
 
 /// Starts the thread that writes to stderr.
 pub(super) fn start(is_text: bool, throttle: &Arc<Throttle>) -> io::Result<(LogWriter, WorkerGuard)> {
-    // A descriptor of its own: a thread that hangs in writing must not hold the lock of the standard library's stderr.
+    // A duplicate descriptor: a write that blocks must not hold the lock of the standard library's stderr.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     Ok(start_with(stderr, is_text, throttle))
 }
@@ -38,7 +38,7 @@ fn start_with(
     is_text: bool,
     throttle: &Arc<Throttle>,
 ) -> (LogWriter, WorkerGuard) {
-    let output = Output { to: output, works: true, throttle: Arc::clone(throttle) };
+    let output = Output { inner: output, is_writable: true, throttle: Arc::clone(throttle) };
     let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).thread_name("log");
     let (queue, guard) = builder.finish(output);
     (LogWriter { dropped: queue.error_counter(), queue, counted: AtomicUsize::new(0), is_text }, guard)
@@ -62,13 +62,13 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// One line. It comes in one piece.
+/// Writes one line, which the formatter passes in one piece.
 pub(super) struct Line<'a>(&'a LogWriter);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut queue = self.0.queue.clone();
-        match without_breaks(line).filter(|_| self.0.is_text) {
+        match escape_breaks(line).filter(|_| self.0.is_text) {
             Some(one_line) => queue.write_all(&one_line)?,
             None => queue.write_all(line)?,
         }
@@ -81,9 +81,9 @@ impl Write for Line<'_> {
     }
 }
 
-/// Returns a line without the breaks within it, if there are any: an error's text may hold what a caller sent, and must not
-/// make lines of its own. JSON has none.
-fn without_breaks(line: &[u8]) -> Option<Vec<u8>> {
+/// Escapes the line breaks within a line, if there are any: an error may quote what a caller sent, which must not start a new
+/// line. JSON has none.
+fn escape_breaks(line: &[u8]) -> Option<Vec<u8>> {
     let (end, text) = line.split_last()?;
     let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
     if !text.iter().any(is_break) {
@@ -101,29 +101,29 @@ fn without_breaks(line: &[u8]) -> Option<Vec<u8>> {
     Some(one_line)
 }
 
-/// The thread's end of the queue.
+/// The writing thread's end of the queue.
 struct Output<W> {
-    to: W,
-    /// Whether the last line could be written.
-    works: bool,
+    inner: W,
+    /// Whether the last write succeeded.
+    is_writable: bool,
     throttle: Arc<Throttle>,
 }
 
 impl<W: Write> Write for Output<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.works = self.to.write_all(line).is_ok();
-        if !self.works {
+        self.is_writable = self.inner.write_all(line).is_ok();
+        if !self.is_writable {
             LostLine::WriteError.add(1);
         }
         Ok(line.len())
     }
 
-    /// Called when the queue is empty.
+    /// Reports dropped lines. The thread calls this when the queue is empty.
     fn flush(&mut self) -> io::Result<()> {
-        // What is logged here comes back as a line, so nothing is said while lines cannot be written.
-        if self.works {
+        // A report is a line itself, so it waits until lines can be written.
+        if self.is_writable {
             self.throttle.report_dropped();
-            self.throttle.report_now_and_then();
+            self.throttle.report_periodically();
         }
         Ok(())
     }
@@ -137,15 +137,15 @@ mod tests {
 
     use super::*;
 
-    /// Takes a line only when it is let.
+    /// Accepts a line only when the test allows it.
     struct Slow {
-        let_through: Receiver<()>,
+        allowed: Receiver<()>,
         lines: Arc<Mutex<Vec<String>>>,
     }
 
     impl Write for Slow {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            if self.let_through.recv().is_err() {
+            if self.allowed.recv().is_err() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             self.lines.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap());
@@ -158,22 +158,22 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_queue_are_dropped_and_counted_and_nothing_waits() {
-        let (let_through, gate) = channel();
+    fn drops_and_counts_lines_beyond_the_queue_and_never_waits() {
+        let (allow, allowed) = channel();
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let slow = Slow { let_through: gate, lines: Arc::clone(&lines) };
+        let slow = Slow { allowed, lines: Arc::clone(&lines) };
         let (writer, guard) = start_with(slow, true, &Arc::new(Throttle::new(0)));
         let before = LostLine::SlowReader.total();
         for number in 0..QUEUE + 100 {
             writer.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
-        // One may be with the thread already.
+        // The thread may have taken one already.
         let dropped = LostLine::SlowReader.total() - before;
         assert!((99..=100).contains(&dropped), "{dropped}");
         for _ in 0..=QUEUE {
-            let_through.send(()).unwrap();
+            allow.send(()).unwrap();
         }
-        drop(let_through);
+        drop(allow);
         super::super::within(Duration::from_secs(10), move || drop(guard));
         let lines = lines.lock().unwrap();
         assert_eq!(lines.len() as u64 + dropped, QUEUE as u64 + 100);
@@ -181,9 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn one_event_is_one_line() {
-        assert_eq!(without_breaks(b"all in one\n"), None);
-        assert_eq!(without_breaks(b""), None);
-        assert_eq!(without_breaks(b"a\nINFO forged\r\nb\n").unwrap(), b"a\\nINFO forged\\r\\nb\n");
+    fn writes_each_event_as_one_line() {
+        assert_eq!(escape_breaks(b"all in one\n"), None);
+        assert_eq!(escape_breaks(b""), None);
+        assert_eq!(escape_breaks(b"a\nINFO forged\r\nb\n").unwrap(), b"a\\nINFO forged\\r\\nb\n");
     }
 }
