@@ -1,12 +1,11 @@
-//! What the fuzzer calls: one target for each parser of bytes that others wrote. A target panics when a property of the
-//! parser does not hold.
+//! Fuzz targets, one for each parser of untrusted bytes. A target panics if a property of the parser does not hold.
 //!
-//! Built for tests and with `--cfg fuzzing` alone. The programs that call it are in `tests/fuzz/parsers`, and so are the inputs
-//! that each target has been run over; the tests run them all again.
+//! Built only for tests and with `--cfg fuzzing`. `tests/fuzz/parsers` has the programs that call the targets, and a corpus of
+//! inputs that the unit tests run.
 
 use crate::{config, credential, delivery, diagnosis, endpoint, proxy, serve, signalr};
 
-/// A target: takes any bytes.
+/// A target, which takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
@@ -47,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_properties_hold_for_every_kept_input() {
+    fn properties_hold_for_every_input_of_the_corpus() {
         let mut failed = Vec::new();
         for (name, target) in TARGETS {
             let inputs = std::fs::read_dir(folder().join("corpus").join(name)).expect(name);

@@ -1,4 +1,4 @@
-//! Properties of the readers of secrets, tokens and identity answers, for the fuzzer.
+//! Fuzz properties of the parsers of secrets, tokens and token responses.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -55,8 +55,8 @@ pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
     }
 }
 
-/// Judges an answer to a token request: `kind-and-federated status-index header-lines \n\n body`. Checks that what is believed
-/// can be used, and that a refusal is short, harmless to a terminal, and without the token.
+/// Parses a token response: `kind-and-federated status-index header-lines \n\n body`. Checks that an accepted token is usable, and
+/// that an error is short, has no control characters and does not contain the token.
 pub(crate) fn token_answer(data: &[u8]) {
     let Some((&[kind, status], rest)) = data.split_first_chunk() else { return };
     let kind_of = match kind % 3 {
@@ -79,7 +79,7 @@ pub(crate) fn token_answer(data: &[u8]) {
     };
     match judge(&endpoint, kind & 0x80 != 0, &answer, &Sent::default) {
         Ok(token) => {
-            assert!(answer.status.is_success(), "{status} is believed");
+            assert!(answer.status.is_success(), "{status} was accepted");
             let life = token.life;
             assert!(!life.lasts.is_zero() && life.lasts <= Duration::from_secs(48 * 60 * 60), "{life:?}");
             assert!(life.refresh_in.is_none_or(|refresh_in| refresh_in < life.lasts), "{life:?}");

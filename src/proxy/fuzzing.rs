@@ -1,4 +1,4 @@
-//! Properties of the `Idempotency-Key` parser, for the fuzzer.
+//! Fuzz properties of the `Idempotency-Key` parser.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

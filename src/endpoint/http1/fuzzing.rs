@@ -1,4 +1,4 @@
-//! Properties of the reader of answers, for the fuzzer.
+//! Fuzz properties of the parser of responses.
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
@@ -7,21 +7,21 @@ use super::framing::{Chunk, Decoder};
 use super::head;
 use crate::endpoint::SpareMemory;
 
-/// How a whole exchange was read: the body, and how much of the wire belongs to the answer.
+/// A parsed response: its body, and its length on the wire.
 #[derive(Debug, PartialEq, Eq)]
 struct Read {
     body: Vec<u8>,
     length: usize,
 }
 
-/// Reads the answer to a request: `method sizes wire`. Checks that it is framed as RFC 9112 section 6.3 says, that it is read the
-/// same however it is cut into pieces, and that nothing behind it is read.
+/// Parses the response to a request: `method sizes wire`. Checks that it is framed by RFC 9112 section 6.3, that the result does not
+/// depend on how the bytes are split into pieces, and that nothing after it is read.
 pub(crate) fn answer(data: &[u8]) {
     let Some((&[first, size], wire)) = data.split_first_chunk() else { return };
     let method = if first & 1 == 0 { Method::POST } else { Method::HEAD };
     let spare = SpareMemory::default();
     let input = Bytes::copy_from_slice(wire);
-    // A prefix is the whole head, or none of it, or says so.
+    // A prefix parses to the same head, to none, or to an error.
     let parsed = head::read(&input, &method, |_| false, &spare);
     let cut = input.slice(..input.len().min(usize::from(size)));
     if let Ok(Some((length, _))) = head::read(&cut, &method, |_| false, &spare) {
@@ -58,13 +58,13 @@ pub(crate) fn answer(data: &[u8]) {
     check_body(head.body, rest, usize::from(size));
 }
 
-/// Leading zeros do not count.
+/// Removes leading zeros.
 fn trimmed(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|digit| **digit == b'0').count();
     number.get(zeros..).unwrap_or_default()
 }
 
-/// Reads a chunked body: `size wire`.
+/// Parses a chunked body: `size wire`.
 pub(crate) fn chunks(data: &[u8]) {
     let Some((size, wire)) = data.split_first() else { return };
     check_body(Decoder::Chunked(Chunk::Size), wire, usize::from(*size));
@@ -86,14 +86,14 @@ fn check_body(decoder: Decoder, wire: &[u8], size: usize) {
     };
     match (whole, expected) {
         (Some(read), Some(expected)) => assert_eq!(read, expected),
-        (Some(read), None) => panic!("{read:?} of a body that is not framed"),
-        // Extensions and trailers may be refused for what they say or for their length.
-        (None, Some(_)) => assert!(wire.contains(&b';') || wire.contains(&b':'), "a body that is framed is refused"),
+        (Some(read), None) => panic!("parsed {read:?} from an invalid body"),
+        // Extensions and trailers may be refused for their content or length.
+        (None, Some(_)) => assert!(wire.contains(&b';') || wire.contains(&b':'), "refused a valid body"),
         (None, None) => {}
     }
 }
 
-/// Reads a body that comes in pieces of that size, up to the end of the connection; `None` if it does not end, or is refused.
+/// Parses a body that arrives in pieces of one size, until the connection closes; `None` if it is incomplete or refused.
 fn read(mut decoder: Decoder, wire: &[u8], size: usize) -> Option<Read> {
     let (mut input, mut body, mut taken) = (BytesMut::new(), Vec::new(), 0);
     loop {
@@ -116,7 +116,7 @@ fn read(mut decoder: Decoder, wire: &[u8], size: usize) -> Option<Read> {
     }
 }
 
-/// A chunked body by the grammar of RFC 9112 section 7.1, one line at a time; trailers are any lines with a colon.
+/// Parses a chunked body by the grammar of RFC 9112 section 7.1, line by line; any line with a colon is a trailer.
 fn reference(wire: &[u8]) -> Option<Read> {
     let (mut body, mut at) = (Vec::new(), 0);
     let line = |at: usize| -> Option<&[u8]> {

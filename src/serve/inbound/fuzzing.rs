@@ -1,4 +1,4 @@
-//! Properties of the check of requests' framing, for the fuzzer.
+//! Fuzz properties of the check of request framing.
 
 use std::io;
 use std::pin::Pin;
@@ -19,8 +19,8 @@ use crate::serve::caller_stream::{ByteFilter as _, Source};
 use crate::serve::listeners::ListenerId;
 use crate::serve::open::OpenConnections;
 
-/// Follows the requests of a connection: `size size room wire`. Checks that they are judged the same however they are cut into
-/// pieces, and that the next head begins where `httparse` and the rules of RFC 9112 section 6.3 have it.
+/// Reads the requests of a connection: `size size room wire`. Checks that the result does not depend on how the bytes are split into
+/// pieces, and that each head begins where `httparse` and RFC 9112 section 6.3 place it.
 pub(crate) fn requests(data: &[u8]) {
     let Some((&[size, other, room], wire)) = data.split_first_chunk() else { return };
     let sizes = [size, other].map(|size| usize::from(size).max(1));
@@ -35,7 +35,7 @@ pub(crate) fn requests(data: &[u8]) {
             whole
         })
     });
-    assert!(wire.starts_with(&whole.passed), "other bytes pass");
+    assert!(wire.starts_with(&whole.passed), "the passed bytes are not those of the input");
     check_framing(&whole.passed);
 }
 
@@ -43,7 +43,7 @@ thread_local! {
     static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().unwrap_or_else(|err| panic!("{err}"));
 }
 
-/// What passes of a connection, and how it ends.
+/// The bytes that pass, and how the connection ends.
 #[derive(Debug, PartialEq, Eq)]
 struct Judgement {
     passed: Vec<u8>,
@@ -52,13 +52,13 @@ struct Judgement {
 
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The caller's.
+    /// The end of the input.
     OfInput,
     Refused(Refusal),
     Malformed(String),
 }
 
-/// Reads a connection to its end, in pieces of these sizes by turns and no more than `room` at once.
+/// Reads a connection to its end, in pieces of alternating sizes and at most `room` bytes at once.
 fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room: usize) -> Judgement {
     let connection = connections.open(ListenerId::default());
     let mut source = Source::new(Vec::new(), Pieces { left: wire, sizes });
@@ -71,8 +71,8 @@ fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room
             Poll::Ready(Ok(())) => passed.extend_from_slice(into.filled()),
             Poll::Ready(Err(err)) => return Judgement { passed, end: End::Malformed(err.to_string()) },
             Poll::Pending => {
-                let Some(refusal) = connection.take_refusal() else { panic!("it waits for nothing") };
-                assert!(passed.ends_with(STAND_IN), "nothing stands for the refused head");
+                let Some(refusal) = connection.take_refusal() else { panic!("it is pending without a refusal") };
+                assert!(passed.ends_with(STAND_IN), "there is no stand-in for the refused head");
                 passed.truncate(passed.len() - STAND_IN.len());
                 return Judgement { passed, end: End::Refused(refusal) };
             }
@@ -80,21 +80,21 @@ fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room
     }
 }
 
-/// Checks that the requests in what passed, which ends with the last head or in a body, are followed as they are framed.
+/// Checks that the framing of the passed requests is followed. The bytes end with a head or within a body.
 fn check_framing(passed: &[u8]) {
     let (mut framing, mut known, mut rest) = (Framing::Head, KnownHead::default(), passed);
     while !rest.is_empty() {
         let mut fields = [EMPTY_HEADER; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut fields);
-        let Ok(Status::Complete(length)) = request.parse(rest) else { panic!("a head passed that is none: {rest:?}") };
-        let (head, behind) = rest.split_at(length);
+        let Ok(Status::Complete(length)) = request.parse(rest) else { panic!("passed an invalid head: {rest:?}") };
+        let (head, after) = rest.split_at(length);
         follow(&mut framing, head, &mut known);
-        let body = body_length(request.headers, behind);
-        assert_eq!(framing == Framing::Head, body == Some(0), "{framing:?} behind the head, {body:?} by its fields");
+        let body = body_length(request.headers, after);
+        assert_eq!(framing == Framing::Head, body == Some(0), "{framing:?} after the head, {body:?} by its fields");
         match body {
-            Some(0) => rest = behind,
+            Some(0) => rest = after,
             Some(length) => {
-                let (body, next) = behind.split_at(length);
+                let (body, next) = after.split_at(length);
                 let Some((last, body)) = body.split_last() else { return };
                 follow(&mut framing, body, &mut known);
                 assert_ne!(framing, Framing::Head, "a body ends too early");
@@ -103,8 +103,8 @@ fn check_framing(passed: &[u8]) {
                 rest = next;
             }
             None => {
-                follow(&mut framing, behind, &mut known);
-                assert_ne!(framing, Framing::Head, "a body ends that is not whole");
+                follow(&mut framing, after, &mut known);
+                assert_ne!(framing, Framing::Head, "an incomplete body ends");
                 return;
             }
         }
@@ -113,43 +113,43 @@ fn check_framing(passed: &[u8]) {
 
 fn follow(framing: &mut Framing, bytes: &[u8], known: &mut KnownHead) {
     let (passed, rest) = framing.follow(bytes, known);
-    assert!(passed == bytes.len() && matches!(rest, Rest::Nothing), "{rest:?} behind {passed} bytes that passed");
+    assert!(passed == bytes.len() && matches!(rest, Rest::Nothing), "{rest:?} after {passed} passed bytes");
 }
 
-/// Returns how long the body is that `behind` begins with; `None` if it is not whole.
-fn body_length(fields: &[Header<'_>], behind: &[u8]) -> Option<usize> {
+/// Returns the length of the body at the start of `after`; `None` if it is incomplete.
+fn body_length(fields: &[Header<'_>], after: &[u8]) -> Option<usize> {
     let named = |name: &str| fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).collect::<Vec<_>>();
     let (lengths, codings) = (named(CONTENT_LENGTH.as_str()), named(TRANSFER_ENCODING.as_str()));
     assert!(lengths.len() + codings.len() <= 1, "{lengths:?} and {codings:?}");
     if let Some(coding) = codings.first() {
         assert!(coding.value.trim_ascii().eq_ignore_ascii_case(b"chunked"), "{coding:?}");
-        return chunked_length(behind);
+        return chunked_length(after);
     }
     let Some(length) = lengths.first() else { return Some(0) };
     let digits = std::str::from_utf8(length.value).map(str::trim_ascii).unwrap_or_default();
     assert!(digits.bytes().all(|digit| digit.is_ascii_digit()), "{length:?}");
-    digits.parse().ok().filter(|length| *length <= behind.len())
+    digits.parse().ok().filter(|length| *length <= after.len())
 }
 
-fn chunked_length(behind: &[u8]) -> Option<usize> {
+fn chunked_length(after: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        let Ok(Status::Complete((line, size))) = httparse::parse_chunk_size(behind.get(at..)?) else { return None };
+        let Ok(Status::Complete((line, size))) = httparse::parse_chunk_size(after.get(at..)?) else { return None };
         at += line;
         if size == 0 {
             break;
         }
         let end = at.checked_add(usize::try_from(size).ok()?)?;
-        at = behind.get(end..)?.starts_with(b"\r\n").then_some(end + 2)?;
+        at = after.get(end..)?.starts_with(b"\r\n").then_some(end + 2)?;
     }
     let mut trailers = [EMPTY_HEADER; MAX_FIELDS];
-    match httparse::parse_headers(behind.get(at..)?, &mut trailers) {
+    match httparse::parse_headers(after.get(at..)?, &mut trailers) {
         Ok(Status::Complete((length, _))) => Some(at + length),
         Ok(Status::Partial) | Err(_) => None,
     }
 }
 
-/// A caller that sends bytes in pieces, and then ends its side.
+/// A caller that sends bytes in pieces and then closes its side.
 struct Pieces<'a> {
     left: &'a [u8],
     sizes: [usize; 2],
