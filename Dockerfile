@@ -3,14 +3,14 @@
 # docker build -t signalr-gateway:0.1.0 .
 # docker run --rm -p 127.0.0.1:8080:8080 -v "$PWD/gateway.toml:/etc/signalr-gateway/gateway.toml:ro" signalr-gateway:0.1.0
 #
-# In a container, bind listeners to 0.0.0.0 (`listeners.default.bind`): its loopback is out of reach from outside.
+# In a container, bind listeners to 0.0.0.0 (`listeners.default.bind`): its loopback address cannot be reached from outside.
 
 ARG RUST_VERSION=1.95
 
 FROM rust:${RUST_VERSION}-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The sandbox stays out: `--no-default-features`. The linker's C compiler, for the cryptography, is in the image.
+# `--no-default-features` leaves out the sandbox. The image has the C compiler that the cryptography and the linker need.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --no-default-features \
@@ -19,16 +19,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # glibc and the CA certificates, no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /signalr-gateway /signalr-gateway
-# By number, so that Kubernetes can see that it is not root.
+# A number, so that Kubernetes can check that it is not root.
 USER 65532:65532
 ENV SIGNALR_GATEWAY_CONFIG=/etc/signalr-gateway/gateway.toml
-# glibc gives memory back to the kernel early and takes it again: with bodies of 64 KiB for every request, which is a tenth of
-# its CPU time. With this each worker keeps up to 8 MiB for the next.
-# (The second: by default glibc learns to keep large buffers, too, but not once it is told the first.)
+# glibc returns freed memory to the kernel early and requests it again, which costs a tenth of the CPU time of requests with
+# bodies of 64 KiB. This lets each worker keep up to 8 MiB. The second variable is needed because glibc stops adjusting its
+# threshold of large buffers once the first is set.
 ENV MALLOC_TRIM_THRESHOLD_=8388608 MALLOC_MMAP_THRESHOLD_=4194304
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-# Asks the admin listener. Where `admin.bind` is another port, an image built on this one can say so:
+# Asks the admin listener. If `admin.bind` has another port, set it in an image that is built on this one:
 # HEALTHCHECK CMD ["/signalr-gateway", "health", "--admin", "127.0.0.1:9191"]
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/signalr-gateway", "health"]
 ENTRYPOINT ["/signalr-gateway"]
