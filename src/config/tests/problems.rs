@@ -37,7 +37,7 @@ endpoints = ["eats"]
 limits.max_boddy: unknown key (gateway.toml:3)
   hint: did you mean `max_body`?
 limits.max_connections: is text, must be a whole number (gateway.toml:4)
-  hint: set it to a whole number: the most connections of callers at once; more wait to be accepted
+  hint: set it to a whole number: the most connections of callers at once; others wait to be accepted
 credentials.fabrikam.tenant: `common` is not one tenant, and an app cannot sign in to it (gateway.toml:8)
   hint: name the tenant that the SignalR resource lives in (tenant B), by GUID or domain
 credentials.fabrikam.client_id: is not a GUID (gateway.toml:9)
