@@ -52,7 +52,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
         };
         let all = file.routes.iter().take(index).enumerate().find(|(index, file)| matches_all(*index, file));
         if let Some((_, all)) = all {
-            let fact = format!("`{}` can never match: `{}` before it matches every call", route.name, all.name);
+            let fact = format!("`{}` can never match: the earlier route `{}` matches every call", route.name, all.name);
             context.problem(&at("match"), fact, format!("move `{}` to the end", all.name));
         }
     }

@@ -81,7 +81,7 @@ fn names_each_mistake_in_a_key() {
                 "[endpoints.east]",
                 "[[routes]]\nname='a'\nendpoints=['east']\n[[routes]]\nname='b'\nendpoints=['east']\n[endpoints.east]",
             ),
-            "routes.1.match: `b` can never match: `a` before it matches every call (gateway.toml:",
+            "routes.1.match: `b` can never match: the earlier route `a` matches every call (gateway.toml:",
         ),
         (
             (
