@@ -270,4 +270,19 @@ mod tests {
             assert!(exists(path).is_err());
         }
     }
+
+    #[test]
+    fn reads_a_pipe_only_where_it_may_wait_for_the_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(matches!(read_blocking(&pipe), Err(FileError::NotAFile { kind: "a pipe", .. })));
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::write(pipe, "text")
+        });
+        assert_eq!(read_blocking_or_pipe(&pipe).unwrap().text.expose(), "text");
+        writer.join().unwrap().unwrap();
+        assert!(matches!(read_blocking_or_pipe(folder.path()), Err(FileError::NotAFile { kind: "a folder", .. })));
+    }
 }
