@@ -72,7 +72,7 @@ async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
     secret(&builder.sandbox, |secret| secret.expires = later);
     try_again(right.expose()).await;
     wait_until("the token in use was logged", async || (lines(&process).len() == 3).then_some(())).await;
-    assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "what is mended is not credential");
+    assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "the resolved error is still shown");
 
     let lines = lines(&process);
     let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();

@@ -112,7 +112,7 @@ fn status_lines() -> Vec<Case> {
         read("empty line before it", "syntax 2.2", line("\r\nHTTP/1.1 200 OK"), "ok"),
         unreadable("NUL in the reason", SYNTAX, line("HTTP/1.1 200 O\0K")),
         unreadable("CR in the reason", SYNTAX, line("HTTP/1.1 200 O\rK")),
-        unreadable("version in small letters", "syntax 2.3", line("http/1.1 200 OK")),
+        unreadable("version in lower case", "syntax 2.3", line("http/1.1 200 OK")),
         unreadable("another protocol", "syntax 2.3", line("ICY 200 OK")),
         unreadable("two blanks before the status", SYNTAX, line("HTTP/1.1  200 OK")),
         unreadable("status of two digits", SYNTAX, line("HTTP/1.1 20 OK")),
@@ -126,8 +126,8 @@ fn status_lines() -> Vec<Case> {
         unreadable("TLS alert", SYNTAX, b"\x15\x03\x03\x00\x02\x02\x28".as_slice()),
         unreadable("HTTP/2 settings", SYNTAX, b"\x00\x00\x00\x04\x00\x00\x00\x00\x00".as_slice()),
         case("nothing", SYNTAX, "", BrokenOff).closed(),
-        case("half a status line", SYNTAX, "HTTP/1.1 20", BrokenOff).closed(),
-        case("half a head", "syntax 8", "HTTP/1.1 200 OK\r\ncontent-le", BrokenOff).closed(),
+        case("incomplete status line", SYNTAX, "HTTP/1.1 20", BrokenOff).closed(),
+        case("incomplete head", "syntax 8", "HTTP/1.1 200 OK\r\ncontent-le", BrokenOff).closed(),
         case("head without its last line", "syntax 8", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n", BrokenOff).closed(),
     ]
 }
@@ -155,13 +155,13 @@ fn interim() -> Vec<Case> {
         read("103 before", INTERIM, after("HTTP/1.1 103 Early Hints\r\nvary: early\r\n\r\n"), "ok")
             .with(&[("vary", None)]),
         read("many before", INTERIM, after(&"HTTP/1.1 102 Processing\r\n\r\n".repeat(20)), "ok"),
-        read("unknown one before", INTERIM, after("HTTP/1.1 199 Odd\r\n\r\n"), "ok"),
+        read("unknown interim answer before", INTERIM, after("HTTP/1.1 199 Odd\r\n\r\n"), "ok"),
         read("100 with a length", "syntax 6.3", after("HTTP/1.1 100 Continue\r\ncontent-length: 9\r\n\r\n"), "ok"),
         read("100 that closes", "syntax 9.6", after("HTTP/1.1 100 Continue\r\nconnection: close\r\n\r\n"), "ok"),
         unreadable("101", "semantics 15.2.2", "HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\n\r\n"),
-        unreadable("101 behind 100", "semantics 15.2.2", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching\r\n\r\n"),
+        unreadable("101 after 100", "semantics 15.2.2", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching\r\n\r\n"),
         case("100 alone", INTERIM, "HTTP/1.1 100 Continue\r\n\r\n", BrokenOff).closed(),
-        unreadable("interim answers without an end", INTERIM, "HTTP/1.1 100 Continue\r\n\r\n".repeat(6000)),
+        unreadable("endless interim answers", INTERIM, "HTTP/1.1 100 Continue\r\n\r\n".repeat(6000)),
     ]
 }
 
@@ -176,7 +176,7 @@ fn header_lines() -> Vec<Case> {
         read("tab before a colon", NAME, with("vary\t: x"), "ok").with(&[("vary", Some("x"))]),
         read("blank before the length's colon", NAME, ok("content-length : 2", "ok"), "ok"),
         read("blank before the coding's colon", NAME, ok("transfer-encoding : chunked", "2\r\nok\r\n0\r\n\r\n"), "ok"),
-        read("name in capitals", "semantics 5.1", ok("CONTENT-LENGTH: 2", "ok"), "ok"),
+        read("name in upper case", "semantics 5.1", ok("CONTENT-LENGTH: 2", "ok"), "ok"),
         read("blanks around a value", VALUE, with("vary:  \t x y \t "), "ok").with(&[("vary", Some("x y"))]),
         read("no blank before a value", VALUE, with("vary:x"), "ok").with(&[("vary", Some("x"))]),
         read("empty value", VALUE, with("vary:"), "ok").with(&[("vary", Some(""))]),
@@ -187,7 +187,7 @@ fn header_lines() -> Vec<Case> {
         read("1024 lines", VALUE, many(1024), "ok"),
         unreadable("1025 lines", VALUE, many(1025)),
         read("line of 60000 bytes", VALUE, with(&format!("vary: {}", "x".repeat(60_000))), "ok"),
-        unreadable("head without an end", VALUE, format!("HTTP/1.1 200 OK\r\nvary: {}", "x".repeat(200_000))),
+        unreadable("endless head", VALUE, format!("HTTP/1.1 200 OK\r\nvary: {}", "x".repeat(200_000))),
         unreadable("blank in a name", NAME, with("va ry: x")),
         unreadable("no colon", NAME, with("vary")),
         unreadable("no name", NAME, with(": x")),
@@ -219,7 +219,7 @@ fn hop_by_hop() -> Vec<Case> {
         read("content coding", "semantics 8.4", with("content-encoding: gzip"), "ok")
             .with(&[("content-encoding", Some("gzip"))]),
         read("close", "syntax 9.6", with("connection: close"), "ok").not_kept(),
-        read("close in capitals", "syntax 9.6", with("Connection: CLOSE"), "ok").not_kept(),
+        read("close in upper case", "syntax 9.6", with("Connection: CLOSE"), "ok").not_kept(),
         read("close among others", "syntax 9.6", with("connection: x, close ,y"), "ok").not_kept(),
         read("close in a second line", "syntax 9.6", with("connection: keep-alive\r\nconnection: close"), "ok")
             .not_kept(),
@@ -239,23 +239,23 @@ fn lengths() -> Vec<Case> {
         read("zeros before it", LENGTH, of("002"), "ok"),
         unreadable("two in one line", LENGTH, of("2, 3")),
         unreadable("two in two lines", LENGTH, two("2", "3")),
-        unreadable("none beside one", LENGTH, of("2,")),
+        unreadable("empty element beside one", LENGTH, of("2,")),
         unreadable("sign", LENGTH, of("+2")),
         unreadable("negative", LENGTH, of("-2")),
-        unreadable("letter behind it", LENGTH, of("2a")),
+        unreadable("letter after it", LENGTH, of("2a")),
         unreadable("hexadecimal", LENGTH, of("0x2")),
         unreadable("fraction", LENGTH, of("2.0")),
         unreadable("two numbers", LENGTH, of("2 2")),
         unreadable("parameter", LENGTH, of("2;a")),
         unreadable("empty", LENGTH, of("")),
         unreadable("more than 64 bits", LENGTH, of("18446744073709551616")),
-        cut("more than comes", "syntax 8", of("3")).closed(),
-        cut("far more than comes", "syntax 8", of("18446744073709551615")).closed(),
-        read("less than comes", "syntax 6.3", of("1"), "o").not_kept(),
+        cut("more than arrives", "syntax 8", of("3")).closed(),
+        cut("far more than arrives", "syntax 8", of("18446744073709551615")).closed(),
+        read("less than arrives", "syntax 6.3", of("1"), "o").not_kept(),
         read("0 and bytes behind", "syntax 6.3", of("0"), "").not_kept(),
-        read("second answer behind it", "syntax 9.2", ok("content-length: 2", &format!("ok{}", of("2"))), "ok")
+        read("second answer after it", "syntax 9.2", ok("content-length: 2", &format!("ok{}", of("2"))), "ok")
             .not_kept(),
-        read("empty line behind it", "syntax 9.2", ok("content-length: 2", "ok\r\n"), "ok").not_kept(),
+        read("empty line after it", "syntax 9.2", ok("content-length: 2", "ok\r\n"), "ok").not_kept(),
     ]
 }
 
@@ -268,7 +268,7 @@ fn codings() -> Vec<Case> {
         read("chunked", CODING, of("chunked"), "ok"),
         read("in capitals", "syntax 7", of("CHUNKED"), "ok"),
         read("empty element before it", "semantics 5.6.1.2", of(", chunked"), "ok"),
-        read("empty element behind it", "semantics 5.6.1.2", of("chunked ,"), "ok"),
+        read("empty element after it", "semantics 5.6.1.2", of("chunked ,"), "ok"),
         unreadable("gzip, chunked", CODING, of("gzip, chunked")),
         unreadable(
             "gzip and chunked in two lines",
@@ -289,7 +289,7 @@ fn codings() -> Vec<Case> {
         unreadable("quoted", "syntax 7", of("\"chunked\"")),
         unreadable("empty", CODING, of("")).closed(),
         unreadable("length before it", CODING, with("content-length: 2\r\ntransfer-encoding: chunked")),
-        unreadable("length behind it", CODING, with("transfer-encoding: chunked\r\ncontent-length: 2")),
+        unreadable("length after it", CODING, with("transfer-encoding: chunked\r\ncontent-length: 2")),
         unreadable("length beside gzip", CODING, with("transfer-encoding: gzip\r\ncontent-length: 2")),
     ]
 }
@@ -301,28 +301,29 @@ fn chunks() -> Vec<Case> {
     vec![
         read("several", CHUNK, chunked("1\r\no\r\n1\r\nk\r\n0\r\n\r\n"), "ok"),
         read("none", CHUNK, chunked("0\r\n\r\n"), ""),
-        read("size in capitals and with zeros", CHUNK, chunked("00A\r\n0123456789\r\n000\r\n\r\n"), "0123456789"),
+        read("size in upper case with leading zeros", CHUNK, chunked("00A\r\n0123456789\r\n000\r\n\r\n"), "0123456789"),
         read("extension", "syntax 7.1.1", chunked("2;a=b;c=\"d\"\r\nok\r\n0;e\r\n\r\n"), "ok"),
-        read("trailers stay here", TRAILERS, chunked("2\r\nok\r\n0\r\nvary: x\r\n\r\n"), "ok").with(&[("vary", None)]),
+        read("trailers are removed", TRAILERS, chunked("2\r\nok\r\n0\r\nvary: x\r\n\r\n"), "ok")
+            .with(&[("vary", None)]),
         read("trailer that would frame", TRAILERS, chunked("2\r\nok\r\n0\r\ncontent-length: 9\r\n\r\n"), "ok"),
         read("100 trailers", TRAILERS, chunked(&format!("2\r\nok\r\n0\r\n{fields}\r\n")), "ok"),
         read("bytes behind", "syntax 9.2", chunked("2\r\nok\r\n0\r\n\r\nmore"), "ok").not_kept(),
         cut("no size", CHUNK, chunked("\r\nok\r\n0\r\n\r\n")),
         cut("extension alone", CHUNK, chunked(";a\r\nok\r\n0\r\n\r\n")),
-        cut("size that is no number", CHUNK, chunked("zz\r\nok\r\n0\r\n\r\n")),
+        cut("size that is not a number", CHUNK, chunked("zz\r\nok\r\n0\r\n\r\n")),
         cut("sign", CHUNK, chunked("+2\r\nok\r\n0\r\n\r\n")),
         cut("negative", CHUNK, chunked("-2\r\nok\r\n0\r\n\r\n")),
         cut("0x", CHUNK, chunked("0x2\r\nok\r\n0\r\n\r\n")),
         cut("blank before a size", CHUNK, chunked(" 2\r\nok\r\n0\r\n\r\n")),
         cut("size of more than 64 bits", CHUNK, chunked("10000000000000002\r\nok\r\n0\r\n\r\n")),
         cut("size line without CR", CHUNK, chunked("2\nok\r\n0\r\n\r\n")),
-        cut("data without CR behind it", CHUNK, chunked("2\r\nok\n0\r\n\r\n")),
+        cut("data without CR after it", CHUNK, chunked("2\r\nok\n0\r\n\r\n")),
         cut("data that is longer than its size", CHUNK, chunked("2\r\noook\r\n0\r\n\r\n")),
         cut("data that is shorter than its size", CHUNK, chunked("4\r\nok\r\n0\r\n\r\n")).closed(),
         cut("no last chunk", "syntax 8", chunked("2\r\nok\r\n")).closed(),
-        cut("half a last chunk", "syntax 8", chunked("2\r\nok\r\n0\r\n")).closed(),
+        cut("incomplete last chunk", "syntax 8", chunked("2\r\nok\r\n0\r\n")).closed(),
         cut("trailer without a colon", TRAILERS, chunked("2\r\nok\r\n0\r\nvary\r\n\r\n")),
-        cut("extension without an end", "syntax 7.1.1", chunked(&format!("2;{}", "a".repeat(40_000)))),
+        cut("endless extension", "syntax 7.1.1", chunked(&format!("2;{}", "a".repeat(40_000)))),
     ]
 }
 
@@ -348,10 +349,10 @@ fn bodies() -> Vec<Case> {
         read("to HEAD, without a length", NONE, ok("vary: x", ""), "").of_head(),
         read("to HEAD, with a body", NONE, ok("content-length: 2", "ok"), "").of_head().not_kept(),
         read("to HEAD, 404", NONE, answer("404 Not Found", "x-ms-error-code: a\r\n", ""), "").of_head().status(404),
-        read("up to the end", NONE, ok("vary: x", "ok"), "ok").closed(),
-        read("nothing up to the end", NONE, ok("vary: x", ""), "").closed(),
+        read("until close", NONE, ok("vary: x", "ok"), "ok").closed(),
+        read("nothing until close", NONE, ok("vary: x", ""), "").closed(),
         read(
-            "up to the end, and an answer in it",
+            "until close, with an answer in it",
             NONE,
             ok("vary: x", &ok("content-length: 0", "")),
             &ok("content-length: 0", ""),
@@ -359,6 +360,6 @@ fn bodies() -> Vec<Case> {
         .closed(),
         read("large, of known length", NONE, ok(&format!("content-length: {}", large.len()), &large), &large),
         read("large, in one chunk", NONE, chunked(&format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len())), &large),
-        read("large, up to the end", NONE, ok("vary: x", &large), &large).closed(),
+        read("large, until close", NONE, ok("vary: x", &large), &large).closed(),
     ]
 }
