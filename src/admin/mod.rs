@@ -1,15 +1,16 @@
-//! The admin listener: metrics, liveness, readiness and status, apart from callers' traffic.
+//! The admin listener: metrics, liveness, readiness and status, separate from the listeners of callers.
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/metrics` | all metrics, Prometheus text or OpenMetrics, whichever is asked for |
-//! | `/livez` | 200 while this process can answer; says nothing of anything else |
-//! | `/readyz` | 200 while calls can be served and the gateway is not stopping; never dials an upstream |
+//! | `/metrics` | all metrics, as Prometheus text or OpenMetrics by `Accept` |
+//! | `/livez` | 200 while this process can answer |
+//! | `/readyz` | 200 while an endpoint has a valid token and the gateway is not stopping; contacts no upstream |
 //! | `/status` | JSON: configuration, endpoints, credentials, routes |
-//! | `/` | the same for people |
+//! | `/` | the same as a page |
 //!
-//! It only reads. Browser pages are kept out as they are at callers' listeners; `/livez` and `/readyz` give nothing away and
-//! answer whatever `Host` a probe names. It runs on the control runtime, so a busy data path does not hold it up, nor the other way round.
+//! Nothing can be changed here. Requests of browser pages are refused as by the listeners of callers. `/livez` and `/readyz`
+//! contain nothing confidential and accept any `Host`, so that probes need no configuration. The listener runs on the control
+//! runtime, so it and the workers do not delay each other.
 
 mod page;
 mod status;
@@ -43,42 +44,42 @@ pub use status::{CredentialView, EndpointStatus, EndpointView, RouteView, Status
 use crate::metrics::{Exposition, Metrics};
 use crate::serve::{is_allowed_host, page_header};
 
-/// The longest an admin answer may take.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// The first and longest pauses after an accept error.
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after an accept error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a client may take to send a head, and how long its connection may be idle.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// The largest head. No probe and no scraper comes near it.
+/// How long a client may take to send a request head, and how long its connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest request head. Those of probes and scrapers are far smaller.
 const MAX_HEAD: usize = 16 * 1024;
-/// The most connections at once. Beyond it the oldest is closed: whoever opens many and stays silent keeps no probe out.
-/// Chosen: far more than there are scrapers and people, and few descriptors.
+/// The most connections at once. A further one closes the oldest, so that idle connections cannot lock out a probe.
+/// Chosen: far more than there are clients, and few descriptors.
 const MAX_CONNECTIONS: usize = 128;
 
-/// Where the admin listener listens, and whom it answers.
+/// Settings of the admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSettings {
-    /// The address.
+    /// The address to bind.
     pub bind: SocketAddr,
-    /// Host names that `Host` may carry, in lower case, without port; `*.example.com` stands for any name below. IP
-    /// addresses and `localhost` always pass.
+    /// Host names that `Host` may have, in lower case and without port. `*.example.com` matches any subdomain. IP addresses and
+    /// `localhost` are always allowed.
     pub allowed_hosts: Vec<String>,
 }
 
-/// What the admin listener shows.
+/// The admin listener.
 #[derive(Debug)]
 pub struct Admin {
     metrics: Arc<Metrics>,
     allowed_hosts: Vec<String>,
     view: ArcSwap<View>,
-    /// Why the last configuration was refused, if it was.
+    /// Why the last configuration was rejected, if it was.
     refused: ArcSwapOption<String>,
     draining: AtomicBool,
 }
 
 impl Admin {
-    /// Makes it show `view` to those who name it by one of `allowed_hosts`.
+    /// Makes an admin listener that shows `view` to requests whose `Host` is one of `allowed_hosts`.
     pub fn new(metrics: Arc<Metrics>, allowed_hosts: Vec<String>, view: View) -> Arc<Self> {
         Arc::new(Self {
             metrics,
@@ -89,18 +90,18 @@ impl Admin {
         })
     }
 
-    /// Shows another configuration from now on.
+    /// Replaces the configuration that is shown.
     pub fn show(&self, view: View) {
         self.view.store(Arc::new(view));
         self.refused.store(None);
     }
 
-    /// Shows why a configuration was refused, until one is accepted.
+    /// Shows why a configuration was rejected, until one is accepted.
     pub fn refused(&self, problem: String) {
         self.refused.store(Some(Arc::new(problem)));
     }
 
-    /// Says that the gateway is stopping: it is not ready from now on.
+    /// Marks the gateway as stopping. It is not ready from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.metrics.draining();
@@ -110,13 +111,13 @@ impl Admin {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Serves until it is dropped.
+    /// Accepts and serves connections until the future is dropped.
     ///
     /// # Cancel safety
     /// Safe: dropping the future closes the listener and all connections.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(MAX_HEAD);
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
         let service = TowerToHyperService::new(self.service());
         let mut connections = JoinSet::new();
         let mut oldest_first = VecDeque::new();
@@ -130,10 +131,10 @@ impl Admin {
                     let connection = http.serve_connection(TokioIo::new(stream), service.clone());
                     let connection = connections.spawn(async move {
                         if let Err(err) = connection.await {
-                            tracing::debug!(error = &err as &dyn std::error::Error, "an admin connection ended badly");
+                            tracing::debug!(error = &err as &dyn std::error::Error, "an admin connection failed");
                         }
                     });
-                    make_room(&mut oldest_first);
+                    close_oldest(&mut oldest_first);
                     oldest_first.push_back(connection);
                 }
                 Err(err) => {
@@ -144,7 +145,7 @@ impl Admin {
         }
     }
 
-    /// The answers, in a shell of stock layers.
+    /// Returns the service: the answers, wrapped in tower-http layers.
     fn service(
         self: Arc<Self>,
     ) -> impl Service<
@@ -165,7 +166,7 @@ impl Admin {
             .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
             .layer(SetResponseHeaderLayer::overriding(X_FRAME_OPTIONS, HeaderValue::from_static("DENY")))
-            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIME))
+            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
             .layer(CompressionLayer::new())
             .service(answer)
     }
@@ -175,7 +176,7 @@ impl Admin {
             return *refusal;
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "the admin listener only answers GET and HEAD\n");
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "the admin listener only accepts GET and HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
@@ -184,21 +185,23 @@ impl Admin {
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(request.headers().get(ACCEPT)).await,
             "/status" => match serde_json::to_vec_pretty(&self.status()) {
-                Ok(json) => whole(StatusCode::OK, "application/json", json),
-                Err(err) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the status cannot be written: {err}\n")),
+                Ok(json) => response(StatusCode::OK, "application/json", json),
+                Err(err) => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the status cannot be serialised: {err}\n"))
+                }
             },
-            "/" => whole(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status())),
+            "/" => response(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status())),
             _ => text(StatusCode::NOT_FOUND, "not found; try /, /status, /metrics, /livez or /readyz\n"),
         }
     }
 
-    /// Keeps browser pages out.
+    /// Refuses requests of browser pages and of hosts that are not allowed.
     fn admit<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Full<Bytes>>>> {
         let refuse = |status, line: &str| Err(Box::new(text(status, line)));
         if let Some(header) = page_header(request.headers()).filter(|_| !is_followed_link(request.headers())) {
             return refuse(
                 StatusCode::FORBIDDEN,
-                &format!("requests of browser pages ({header}) are not accepted; open the address itself\n"),
+                &format!("requests of browser pages ({header}) are not accepted; open the address directly\n"),
             );
         }
         if matches!(request.uri().path(), "/livez" | "/readyz") {
@@ -207,17 +210,16 @@ impl Admin {
         let mut hosts = request.headers().get_all(HOST).iter();
         let named = match (request.uri().authority(), hosts.next(), hosts.next()) {
             (_, _, Some(_)) | (None, None, None) => None,
-            // The one in the request line wins (RFC 9112 section 3.2.2).
+            // The host in the request line takes precedence (RFC 9112 section 3.2.2).
             (Some(authority), _, None) => Some(authority.as_str()),
             (None, Some(host), None) => host.to_str().ok(),
         };
         match named {
-            None => refuse(StatusCode::BAD_REQUEST, "there is no Host header, or more than one\n"),
+            None => refuse(StatusCode::BAD_REQUEST, "the request has no Host header or more than one\n"),
             Some(host) if is_allowed_host(host, &self.allowed_hosts) => Ok(()),
             Some(_) => refuse(
                 StatusCode::FORBIDDEN,
-                "this Host is not one the admin listener answers to; use its IP address, or add the name to \
-                 `admin.allowed_hosts`\n",
+                "this Host is not allowed; use the IP address of the admin listener, or add the name to `admin.allowed_hosts`\n",
             ),
         }
     }
@@ -236,8 +238,8 @@ impl Admin {
     async fn metrics(&self, accept: Option<&HeaderValue>) -> Response<Full<Bytes>> {
         let wanted = Exposition::preferred(accept.and_then(|accept| accept.to_str().ok()));
         match self.metrics.exposition(wanted).await {
-            Ok(exposition) => whole(StatusCode::OK, wanted.media_type(), exposition),
-            Err(err) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be written: {err}\n")),
+            Ok(exposition) => response(StatusCode::OK, wanted.media_type(), exposition),
+            Err(err) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be encoded: {err}\n")),
         }
     }
 
@@ -246,8 +248,8 @@ impl Admin {
     }
 }
 
-/// Closes the oldest connections while there are too many.
-fn make_room(oldest_first: &mut VecDeque<AbortHandle>) {
+/// Closes the oldest connections if there are too many.
+fn close_oldest(oldest_first: &mut VecDeque<AbortHandle>) {
     if oldest_first.len() < MAX_CONNECTIONS {
         return;
     }
@@ -259,8 +261,8 @@ fn make_room(oldest_first: &mut VecDeque<AbortHandle>) {
     }
 }
 
-/// Whether a person followed a link on another page of this host, such as the sandbox's, into a window of its own. The page
-/// cannot read what is shown there.
+/// Returns whether the request is a navigation from a link on another page of this host, such as the sandbox's. The page with
+/// the link cannot read the answer.
 fn is_followed_link(headers: &HeaderMap) -> bool {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
     !headers.contains_key(ORIGIN)
@@ -270,10 +272,10 @@ fn is_followed_link(headers: &HeaderMap) -> bool {
 }
 
 fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
-    whole(status, "text/plain; charset=utf-8", line.to_owned())
+    response(status, "text/plain; charset=utf-8", line.to_owned())
 }
 
-fn whole(status: StatusCode, media_type: &'static str, content: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, media_type: &'static str, content: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(content.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));

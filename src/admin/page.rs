@@ -1,4 +1,4 @@
-//! The status as a page for people. No script, no style from elsewhere; everything is escaped.
+//! The status as an HTML page. It has no script and loads nothing; all values are escaped.
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ code { font-size: .9em; } .bad { color: light-dark(#b00020, #ff8a80); font-weigh
 </style></head><body>
 ";
 
-/// Writes the page.
+/// Renders the page.
 pub(super) fn render(status: &Status) -> String {
     let mut page = Page(HEAD.to_owned());
     let (class, word) = match (status.draining, status.ready) {
@@ -33,11 +33,13 @@ pub(super) fn render(status: &Status) -> String {
         .raw(". See also <a href=\"/metrics\">/metrics</a> and <a href=\"/status\">/status</a>.</p>");
 
     if let Some(problem) = &status.refused_reload {
-        page.raw("<p class=\"bad\">The last configuration was refused, the one before is in force:</p><pre>");
+        page.raw("<p class=\"bad\">The last configuration was rejected; the one before is in force:</p><pre>");
         page.text(problem).raw("</pre>");
     }
     if !status.after_restart.is_empty() {
-        page.raw("<p class=\"bad\">In force only after a restart: ").text(&status.after_restart.join(", ")).raw("</p>");
+        page.raw("<p class=\"bad\">Takes effect only after a restart: ")
+            .text(&status.after_restart.join(", "))
+            .raw("</p>");
     }
     page.table("Credentials", &["name", "state", "token", "expires in", "last error"]);
     for credential in &status.credentials {
@@ -49,10 +51,10 @@ pub(super) fn render(status: &Status) -> String {
     }
     page.raw("</table>").table("Endpoints", &["name", "url", "credential", "role", ""]);
     for endpoint in &status.endpoints {
-        let state = if endpoint.available { "available" } else { "out for a while" };
+        let state = if endpoint.available { "available" } else { "circuit open" };
         page.row(&[&endpoint.name, &endpoint.url, &endpoint.credential, endpoint.role, state]);
     }
-    page.raw("</table>").table("Routes, in the order in which they are tried", &["name", "pick", "endpoints"]);
+    page.raw("</table>").table("Routes, in the order in which they are matched", &["name", "pick", "endpoints"]);
     for route in &status.routes {
         page.row(&[&route.name, route.pick, &route.endpoints.join(", ")]);
     }
@@ -102,12 +104,12 @@ impl Page {
 }
 
 fn since(unix: u64) -> String {
-    words(now().saturating_sub(unix))
+    format_seconds(now().saturating_sub(unix))
 }
 
 fn until(unix: u64) -> String {
     match unix.checked_sub(now()) {
-        Some(left) => words(left),
+        Some(left) => format_seconds(left),
         None => "expired".to_owned(),
     }
 }
@@ -116,7 +118,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn words(seconds: u64) -> String {
+fn format_seconds(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
@@ -126,7 +128,7 @@ mod tests {
     use crate::admin::{CredentialView, RouteView};
 
     #[test]
-    fn everything_that_comes_from_outside_is_escaped() {
+    fn external_text_is_escaped() {
         let status = Status {
             version: "1",
             config_hash: "abcd".into(),

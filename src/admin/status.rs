@@ -1,4 +1,4 @@
-//! What `/status` shows: the configuration in force and how each credential is doing. Tokens are named by their
+//! The content of `/status`: the configuration in force and the state of credentials and endpoints. Tokens appear only as
 //! fingerprints.
 
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use serde::Serialize;
 use crate::credential::{BearerSource, CredentialState};
 use crate::endpoint::Health;
 
-/// What is running, as far as it does not change by itself.
+/// The running configuration, from which each status is made.
 #[derive(Debug)]
 pub struct View {
     /// The hash of the configuration in force.
     pub config_hash: String,
-    /// Keys of the last accepted configuration that are in force only after a restart.
+    /// Keys of the last accepted configuration that take effect only after a restart.
     pub after_restart: Vec<&'static str>,
     /// When the gateway started.
     pub started: SystemTime,
-    /// Where callers come in, by name.
+    /// The listeners, by name, with their addresses.
     pub listeners: Vec<(String, String)>,
     /// The credentials, by name.
     pub credentials: Vec<(String, Arc<dyn BearerSource>)>,
     /// The endpoints.
     pub endpoints: Vec<EndpointView>,
-    /// The routes, in the order in which they are tried.
+    /// The routes, in the order in which they are matched.
     pub routes: Vec<RouteView>,
 }
 
-/// An endpoint that is shown.
+/// An endpoint of the running configuration.
 #[derive(Clone, Debug)]
 pub struct EndpointView {
     /// The configured name.
@@ -54,7 +54,7 @@ pub struct EndpointStatus {
     pub credential: String,
     /// `primary` or `secondary`.
     pub role: &'static str,
-    /// Whether calls go to it; if not, it is out for a while.
+    /// Whether its circuit is closed.
     pub available: bool,
 }
 
@@ -63,7 +63,7 @@ pub struct EndpointStatus {
 pub struct RouteView {
     /// The configured name.
     pub name: String,
-    /// How an endpoint is picked.
+    /// How endpoints are picked.
     pub pick: &'static str,
     /// The endpoints, in configured order.
     pub endpoints: Vec<String>,
@@ -76,18 +76,18 @@ pub struct Status {
     pub version: &'static str,
     /// The hash of the configuration in force.
     pub config_hash: String,
-    /// Keys of the last accepted configuration that are in force only after a restart. The hash names what is in force.
+    /// Keys of the last accepted configuration that take effect only after a restart. `config_hash` does not include them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after_restart: Vec<&'static str>,
-    /// When the gateway started, in seconds since 1970.
+    /// When the gateway started, in seconds since the Unix epoch.
     pub started: u64,
-    /// Whether calls can be served.
+    /// Whether an endpoint has a valid token and the gateway is not stopping.
     pub ready: bool,
     /// Whether the gateway is stopping.
     pub draining: bool,
-    /// Where callers come in, by name.
+    /// The listeners.
     pub listeners: Vec<ListenerView>,
-    /// Why the last configuration was refused, if it was; the one before is in force then.
+    /// Why the last configuration was rejected. The one before is in force then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_reload: Option<String>,
     /// The endpoints.
@@ -107,14 +107,14 @@ pub struct ListenerView {
     pub address: String,
 }
 
-/// A credential on `/status`. Times are in seconds since 1970.
+/// A credential on `/status`. Times are in seconds since the Unix epoch.
 #[derive(Debug, Serialize)]
 pub struct CredentialView {
     /// The configured name.
     pub name: String,
     /// `starting`, `ready`, `stale` (a valid token, but the last refresh failed) or `unavailable`.
     pub state: &'static str,
-    /// The fingerprint of the token in service.
+    /// The fingerprint of the token in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// When that token expires.

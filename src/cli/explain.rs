@@ -1,4 +1,4 @@
-//! `explain`: where a call would go, or why it would be refused. Sends nothing.
+//! `explain`: shows where a call would go or why it would be refused. Sends nothing.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ pub(super) struct Options {
     /// A header of the request. May be repeated.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// The listener it comes in by. Default: the first.
+    /// The listener that receives the request. Default: the first.
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// The caller's address. Default: this host's.
@@ -39,7 +39,7 @@ pub(super) struct Options {
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("write `name: value`")?;
+    let (name, value) = text.split_once(':').ok_or("must be `name: value`")?;
     let name = name.trim().parse().map_err(|_invalid| format!("`{name}` is not a header name"))?;
     let value = value.trim().parse().map_err(|_invalid| "the value is not a header value".to_owned())?;
     Ok((name, value))
@@ -66,7 +66,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     Ok(if decision.outcome.is_err() { Outcome::ProblemFound } else { Outcome::Good })
 }
 
-/// What is told of a decision.
+/// A decision, formatted as text or JSON.
 struct Explanation<'a> {
     settings: &'a Settings,
     listener: &'a str,
@@ -128,20 +128,20 @@ impl Explanation<'_> {
         found.map(|endpoint| endpoint.origin.to_string()).unwrap_or_default()
     }
 
-    /// Says what is sent again.
+    /// Describes when the call is retried.
     fn retry(&self) -> &'static str {
         match (self.decision.operation.is_some_and(Operation::is_message), self.settings.proxy.delivery.retry.messages)
         {
             (true, MessageRetry::Never) => {
-                "message: sent again only if nothing was sent, and once with another token after a 401"
+                "message: retried only if nothing was sent, and once with another token after a 401"
             }
             (true, MessageRetry::Sdk) => {
-                "message: sent again if nothing was sent, once with another token after a 401, and after a status above \
-                 500 (retry.messages = \"sdk\")"
+                "message: retried if nothing was sent, once with another token after a 401, and after a status above 500 \
+                 (retry.messages = \"sdk\")"
             }
             (false, _) => {
-                "not a message: repeating it does no harm; sent again if nothing was sent, once with another token after \
-                 a 401, and after 408, 429, 500 and above or no answer"
+                "not a message, so a repeat does no harm: retried if nothing was sent, once with another token after a 401, \
+                 and after 408, 429, 500 and above or no answer"
             }
         }
     }
@@ -157,8 +157,8 @@ fn hash_by(by: &HashKey) -> String {
     }
 }
 
-/// Says how a route uses its endpoints.
-fn manner(pick: &Pick, is_named: bool, in_any_order: bool) -> String {
+/// Describes how a route uses its endpoints.
+fn describe_pick(pick: &Pick, is_named: bool, in_any_order: bool) -> String {
     match pick {
         _ if is_named => "the endpoint that the caller named".to_owned(),
         Pick::First => "pick: first, in this order".to_owned(),
@@ -187,7 +187,7 @@ impl Display for Explanation<'_> {
         }
         match (route, outcome) {
             (Some(route), Ok(Destination::Endpoints { pick, is_named, in_any_order, .. })) => {
-                line("route", &format_args!("{route} ({})", manner(pick, *is_named, *in_any_order)))?;
+                line("route", &format_args!("{route} ({})", describe_pick(pick, *is_named, *in_any_order)))?;
             }
             (Some(route), _) => line("route", route)?,
             (None, _) => {}
