@@ -1,4 +1,4 @@
-//! What answers at the address of an endpoint: the REST API, and negotiation and transports for clients.
+//! The service at the address of an endpoint: the REST API, and negotiation and transports for clients.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -58,7 +58,7 @@ impl Service for EndpointService {
         let form = if request.path.starts_with("/api/v1/") { Form::V1 } else { Form::Current };
         let reply = self.try_answer(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
         if request.method == Method::HEAD {
-            // The journal has the verdict of the body that is left out.
+            // A response to HEAD has no body. Its verdict is in the journal.
             return Reply { body: Bytes::new(), ..reply };
         }
         reply
@@ -113,7 +113,7 @@ impl EndpointService {
             }
             Operation::Hub(hub, operation) => {
                 let call = rest::HubCall { endpoint: &self.endpoint, request, form, hub: &hub };
-                call.carry_out(operation, now).await
+                call.execute_operation(operation, now).await
             }
         }
     }

@@ -1,13 +1,13 @@
-//! What can go wrong with a sandbox itself, as opposed to what it emulates.
+//! The errors of a sandbox itself. Emulated errors are not among them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why a sandbox did not start, or could not do what it was asked.
+/// An error of a sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// A port is taken, or not allowed.
-    #[error("sandbox {server} cannot listen on {address}; choose another address, or port 0 for a free one")]
+    /// An address cannot be bound.
+    #[error("sandbox server {server} cannot listen on {address}; choose another address, or port 0 for a free port")]
     Bind {
         /// The server.
         server: String,
@@ -16,31 +16,31 @@ pub enum SandboxError {
         /// The cause.
         source: std::io::Error,
     },
-    /// Two servers have one name.
-    #[error("two sandbox servers are named {name}; give each endpoint a name of its own")]
+    /// Two servers have the same name.
+    #[error("two sandbox servers are named {name}; rename one of the endpoints")]
     Name {
         /// The name.
         name: String,
     },
-    /// A certificate could not be made.
-    #[error("sandbox certificate could not be made")]
+    /// A certificate cannot be generated.
+    #[error("the sandbox cannot generate a certificate")]
     Certificate(#[from] rcgen::Error),
-    /// A key or token could not be made.
-    #[error("sandbox key or token could not be made")]
+    /// A key or a token cannot be created.
+    #[error("the sandbox cannot create a key or a token")]
     Jwt(#[from] jsonwebtoken::errors::Error),
-    /// TLS could not be set up.
-    #[error("sandbox TLS could not be set up")]
+    /// TLS cannot be set up.
+    #[error("the sandbox cannot set up TLS")]
     Tls(#[from] rustls::Error),
-    /// A file could not be written.
-    #[error("sandbox file {} could not be written", path.display())]
+    /// A file cannot be written.
+    #[error("the sandbox cannot write the file {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
-    /// The directory has no client for an endpoint.
-    #[error("sandbox has no endpoint {endpoint}, or its tenant no enterprise application")]
+    /// The tenant of an endpoint has no service principal of the client.
+    #[error("the sandbox has no endpoint {endpoint}, or its tenant has no enterprise application of the client")]
     NoClient {
         /// The endpoint.
         endpoint: String,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::control::Front;
+use super::control::service::Front;
 use super::crypto::certificates::ClientCertificate;
 use super::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 use super::directory::model::{DirectoryHandle, EXCHANGE_AUDIENCES, SecretText};

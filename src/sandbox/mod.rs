@@ -1,15 +1,31 @@
-//! The embedded emulator: Entra, the identity endpoints of a host, and SignalR endpoints in memory, each at a URL of
-//! its own. The gateway meets it by configuration alone; nothing in here is of the gateway.
+//! The sandbox: an embedded emulator of Microsoft Entra ID, metadata services and Azure SignalR Service.
 //!
-//! [`Sandbox::start`] binds and serves everything in tasks of the calling runtime. Tests change the [`Directory`] to
-//! break one step of the cross-tenant set-up, set [`Fault`]s, add in-process [`Connection`]s to a hub, and read each
-//! server's [`Journal`].
+//! Each emulated service is an HTTP server at its own URL. The gateway reaches them only by its ordinary configuration, and
+//! the sandbox imports nothing of the gateway.
 //!
-//! A walk: `listen` accepts, reads the request whole, writes it in the `journal` and lets `faults` happen; the rest
-//! goes to a service: `entra` (with `assertion`, `token`, `refusal`), `identity`, `provider`, `endpoint` (with `access`,
-//! `path`, `parameters`, `rest`, `problem`) or `control`. What endpoints deliver goes through `hub` and its `roster` to
-//! `connection`, and from there to a test in this process or, by `client` and `hub_protocol`, to a real client. People
-//! watch it on a `page` of the control listener, which sends by way of `relay`.
+//! [`Sandbox::start`] binds every server and serves it in tasks of the calling runtime. Tests change the [`Directory`] to
+//! remove one step of the cross-tenant set-up, inject [`Fault`]s, add in-process [`Connection`]s to a hub, and read the
+//! [`Journal`] of each server.
+//!
+//! # Modules
+//!
+//! | module | responsibility |
+//! |---|---|
+//! | `crypto` | keys, JWTs, certificates, random identifiers |
+//! | `server` | the HTTP server: connections, journal, faults |
+//! | `directory` | tenants, applications, identities, resources, roles |
+//! | `entra` | the token endpoint of Entra |
+//! | `identity` | metadata services, App Service, identity providers outside Entra |
+//! | `signalr` | the REST API of SignalR, hubs and their members |
+//! | `client` | the clients of a hub: negotiation, transports, hub protocol |
+//! | `endpoint_service` | dispatches the requests of one endpoint to `signalr` or `client` |
+//! | `page` | the web page |
+//! | `control` | the control listener |
+//! | `gateway_config` | the configuration of a gateway in front of the sandbox |
+//! | `settings`, `start`, `handle` | starting a sandbox, and the handle of a running one |
+//! | `description` | the description file |
+//!
+//! A module imports only modules above it, and `error`.
 
 mod client;
 mod control;

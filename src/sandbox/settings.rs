@@ -1,4 +1,4 @@
-//! What a sandbox is started with. Plain data; who wrote it, and in which form, it does not know.
+//! The settings of a sandbox: plain data, from a description file, a test or the defaults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -8,64 +8,64 @@ use super::directory::scenario::{TENANT_B, TENANT_C};
 use super::directory::world::World;
 use super::server::faults::Fault;
 
-/// What a sandbox is started with. Every port may be 0: a free one.
+/// The settings of a sandbox. Port 0 selects a free port.
 #[derive(Clone, Debug)]
 pub struct SandboxSettings {
-    /// The name or address under which gateway and clients reach all servers: it stands in their URLs, in what Entra
-    /// issues and in certificates. The address that each server binds if not said.
+    /// The host name or address by which gateway and clients reach all servers. It appears in their URLs, in issued tokens
+    /// and in certificates. The default is the address that each server binds.
     pub public_host: Option<String>,
-    /// Where Entra listens.
+    /// The address of Entra.
     pub entra: SocketAddr,
-    /// Where the instance metadata service listens.
+    /// The address of the instance metadata service.
     pub imds: SocketAddr,
-    /// Where the identity endpoint of App Service listens.
+    /// The address of App Service's identity endpoint.
     pub app_service: SocketAddr,
-    /// Where the identity providers outside Entra listen.
+    /// The address of the identity providers outside Entra.
     pub providers: SocketAddr,
-    /// Where the metadata server of Google Cloud listens.
+    /// The address of Google Cloud's metadata server.
     pub gcp_metadata: SocketAddr,
-    /// Where the control listener listens.
+    /// The address of the control listener.
     pub control: SocketAddr,
     /// The SignalR endpoints.
     pub endpoints: Vec<EndpointSettings>,
-    /// The times that SignalR endpoints keep to with their clients.
+    /// The timeouts that SignalR endpoints apply to their clients.
     pub client_times: ClientTimes,
-    /// What stands in the directory; the ready-made scenario of two tenants if not said.
+    /// The content of the directory. The default is the built-in scenario.
     pub world: Option<World>,
-    /// Faults that are there from the start, each with the name of its server.
+    /// Initial faults, each with the name of its server.
     pub faults: Vec<(String, Fault)>,
-    /// Hubs that are there from the start. All others are made when first used.
+    /// Initial hubs. Other hubs are created on first use.
     pub hubs: Vec<HubSettings>,
 }
 
-/// One SignalR endpoint to start.
+/// The settings of one SignalR endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointSettings {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Where it listens.
+    /// The address.
     pub bind: SocketAddr,
-    /// Whether it speaks TLS.
+    /// Whether it uses TLS.
     pub tls: bool,
-    /// The id of the tenant it lives in.
+    /// The id of its tenant.
     pub tenant: String,
-    /// Its primary access key; a new one if not said.
+    /// The primary access key. The default is a random key.
     pub access_key: Option<SecretText>,
 }
 
-/// A hub that is there from the start.
+/// The settings of one hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubSettings {
-    /// Its name, compared without case.
+    /// The name, compared without case.
     pub name: String,
     /// The names of the endpoints that have it.
     pub endpoints: Vec<String>,
-    /// Users with the groups that they are in, connected or not: as after adding each of them without an end.
+    /// Users with their groups, as if each had been added without a `ttl`.
     pub users: Vec<(String, Vec<String>)>,
 }
 
 impl Default for SandboxSettings {
-    /// Loopback, free ports; `east` in tenant B and `west` in tenant C, both with TLS.
+    /// Returns settings with free loopback ports and the endpoints `east` in tenant B and `west` in tenant C, both with TLS.
     fn default() -> Self {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let endpoint = |name: &str, tenant: &str| EndpointSettings {
@@ -92,7 +92,7 @@ impl Default for SandboxSettings {
     }
 }
 
-/// The origin of a server that listens on `address`.
+/// Returns the origin of a server that listens on `address`.
 pub(super) fn origin(tls: bool, public_host: Option<&str>, address: SocketAddr) -> String {
     let scheme = if tls { "https" } else { "http" };
     match public_host {

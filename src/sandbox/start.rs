@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 
 use super::client::registry::Clients;
-use super::control::{Control, Front};
+use super::control::service::{Control, Front};
 use super::crypto::certificates::{CertificateAuthority, ClientCertificate};
 use super::crypto::ids::unique;
 use super::crypto::keys::RsaKey;
@@ -67,7 +67,7 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
         let origin = settings::origin(tls, public_host, port.address());
         Ok((Server::new(name, port.address(), origin, show_bodies), port))
     };
-    // Forms with secrets go to Entra; its bodies are for tests in this process, not for HTTP.
+    // The bodies of Entra and of the providers contain secrets, so the control listener does not show them.
     let (entra, entra_port) = bind("entra", settings.entra, true, false)?;
     let (imds, imds_port) = bind("imds", settings.imds, false, true)?;
     let (app_service, app_service_port) = bind("app_service", settings.app_service, false, true)?;

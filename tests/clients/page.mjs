@@ -113,7 +113,7 @@ test("the form shows the error kind of a refused call, and does not send invalid
   const result = page.getByRole("status", { name: "The gateway's answer" });
   const argumentsField = page.getByLabel("Arguments");
   await argumentsField.fill("[1,");
-  await page.getByText("This is no JSON array").waitFor();
+  await page.getByText("Enter a JSON array").waitFor();
   await page.getByRole("button", { name: "Send through" }).click();
   assert.equal(await argumentsField.getAttribute("aria-invalid"), "true");
   await result.getByText("appears here").waitFor();

@@ -20,7 +20,7 @@ use crate::sandbox::signalr::hub::Hub;
 const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream that could answer invocations of clients";
 
 /// The reason for closing a client with stateful reconnect that sends no acknowledgements.
-const NOT_ACKNOWLEDGED: &str = "the client does not acknowledge what it receives";
+const NOT_ACKNOWLEDGED: &str = "the client sends no acknowledgements";
 
 /// The lowest version of the hub protocol with stateful reconnect. Source: HubProtocol.md.
 const STATEFUL_VERSION: u64 = 2;
@@ -369,7 +369,7 @@ impl Session {
     }
 }
 
-/// Waits for a replacement of the transport: for ever, if the session has no stateful reconnect.
+/// Waits for a replacement of the transport: forever, if the session has no stateful reconnect.
 async fn next_link(stateful: &mut Option<Stateful>) -> Link {
     if let Some(link) = match stateful {
         Some(stateful) => stateful.links.recv().await,

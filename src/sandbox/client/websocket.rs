@@ -31,7 +31,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 enum Session {
     /// A session that ends with the WebSocket.
     New { hub: String, identity: Identity, registration: Registration },
-    /// A new session that other WebSockets can take over, known by its id until it ends.
+    /// A new session that can move to another WebSocket, known by its id until it ends.
     Stateful { hub: String, identity: Identity, registration: Registration },
     /// A session that takes over this WebSocket.
     Existing { replacements: mpsc::Sender<Link> },
@@ -111,7 +111,7 @@ fn session_of(clients: &Arc<Clients>, id: Option<String>, admission: Admission) 
     Ok((session, verdict))
 }
 
-/// Starts a session, or hands this transport to an existing one. Returns `None` if that one has ended in the meantime.
+/// Starts a session, or moves an existing one to this transport. Returns `None` if that one has ended in the meantime.
 async fn enter(clients: &Arc<Clients>, session: Session) -> Option<(Registration, TransportEnds)> {
     match session {
         Session::New { hub, identity, registration } => Some((registration, clients.start(&hub, identity, true))),
@@ -138,7 +138,7 @@ async fn read(
     mut socket: impl Stream<Item = Result<Message, Error>> + Unpin,
     session: mpsc::Sender<Bytes>,
 ) -> Option<CloseFrame> {
-    // A close is answered by reading on, which then ends.
+    // The library answers a close frame while it is read, and then ends the stream.
     loop {
         let bytes = match socket.next().await? {
             Ok(Message::Text(text)) => Bytes::from(text),

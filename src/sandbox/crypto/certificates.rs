@@ -1,5 +1,5 @@
-//! The throwaway certificate authority, the certificates of the sandbox's own listeners, and the client certificate
-//! that the gateway proves itself with. Knows nothing of who presents them.
+//! The certificate authority of a sandbox, the certificates of its TLS listeners, and the client certificate of the app
+//! registration.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,13 +15,13 @@ use tokio_rustls::TlsAcceptor;
 use super::keys::RsaKey;
 use crate::sandbox::error::SandboxError;
 
-/// The certificate authority of one sandbox. Nobody trusts it who was not given its certificate.
+/// The certificate authority of one sandbox. Only programs that are configured with its certificate trust it.
 pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-/// A certificate and its private key, with which an app registration proves itself. The key does not print.
+/// A client certificate of an app registration, with its private key. `Debug` does not show the key.
 pub struct ClientCertificate {
     der: Vec<u8>,
     certificate_pem: String,
@@ -29,7 +29,7 @@ pub struct ClientCertificate {
 }
 
 impl CertificateAuthority {
-    /// Makes a new authority.
+    /// Generates a certificate authority.
     pub(crate) fn generate() -> Result<Self, SandboxError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "signalr-gateway sandbox CA");
@@ -40,13 +40,13 @@ impl CertificateAuthority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    /// The authority's certificate in PEM.
+    /// Returns the authority's certificate in PEM.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A TLS acceptor whose certificate is good for `localhost`, 127.0.0.1, `::1` and another host. HTTP/2 and HTTP/1.1
-    /// by ALPN.
+    /// Returns a TLS acceptor with a certificate for `localhost`, 127.0.0.1, `::1` and `host`. ALPN offers HTTP/2 and
+    /// HTTP/1.1.
     pub(crate) fn acceptor(&self, host: Option<&str>) -> Result<TlsAcceptor, SandboxError> {
         let names = ["localhost", "127.0.0.1", "::1"].into_iter().chain(host);
         let mut params = CertificateParams::new(names.map(String::from).collect::<Vec<_>>())?;
@@ -66,15 +66,15 @@ impl CertificateAuthority {
 }
 
 impl ClientCertificate {
-    /// Makes a self-signed certificate over the process's client key, valid from `not_before` to `not_after`.
+    /// Generates a self-signed certificate for the process's client key, valid from `not_before` to `not_after`.
     pub(crate) fn generate(not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
         Self::of(RsaKey::certificate()?, not_before, not_after)
     }
 
-    /// Makes a self-signed certificate over a new key. Takes some tenths of a second.
+    /// Generates a self-signed certificate for a new key, which takes some tenths of a second.
     ///
     /// # Errors
-    /// If the key or the certificate cannot be made.
+    /// If the key or the certificate cannot be generated.
     pub fn generate_another(valid_for: Duration) -> Result<Self, SandboxError> {
         let now = SystemTime::now();
         Self::of(&RsaKey::generate()?, now, now + valid_for)
@@ -93,17 +93,17 @@ impl ClientCertificate {
         })
     }
 
-    /// The certificate in DER, as it is registered on an app registration.
+    /// Returns the certificate in DER, as it is registered on the app registration.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The certificate in PEM.
+    /// Returns the certificate in PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The private key in PEM (PKCS#8, unencrypted).
+    /// Returns the private key in PEM (PKCS#8, unencrypted).
     pub fn key_pem(&self) -> &str {
         &self.key_pem
     }
@@ -115,12 +115,12 @@ impl std::fmt::Debug for ClientCertificate {
     }
 }
 
-/// The `x5t#S256` of a certificate (RFC 7515 section 4.1.8).
+/// Returns the `x5t#S256` of a certificate (RFC 7515 section 4.1.8).
 pub(crate) fn thumbprint_sha256(der: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, der))
 }
 
-/// The `x5t` of a certificate (RFC 7515 section 4.1.7).
+/// Returns the `x5t` of a certificate (RFC 7515 section 4.1.7).
 pub(crate) fn thumbprint_sha1(der: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, der))
 }

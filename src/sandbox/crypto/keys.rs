@@ -1,7 +1,7 @@
-//! RSA keys and the JWTs made and checked with them. Knows nothing of who may sign what.
+//! RSA keys, and JWTs signed and verified with them.
 //!
-//! Making an RSA key takes a tenth of a second or more, so each role's key is made once per process and shared by
-//! all sandboxes in it. They are throwaway keys of an emulator: nothing outside the process trusts them.
+//! Generating an RSA key takes a tenth of a second or more. Each key is therefore generated once per process and shared by
+//! all its sandboxes. Nothing outside the process trusts these keys.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +30,7 @@ pub(crate) struct RsaKey {
     signing: EncodingKey,
 }
 
-/// The public half of an RSA key, as a key set (JWKS) lists it.
+/// The public half of an RSA key, as in a key set (JWKS).
 #[derive(Clone, Debug)]
 pub struct PublicKey {
     id: String,
@@ -40,22 +40,22 @@ pub struct PublicKey {
 }
 
 impl RsaKey {
-    /// The key that Entra signs its tokens with.
+    /// Returns the key with which Entra signs tokens.
     pub(crate) fn entra() -> Result<&'static Self, SandboxError> {
         once(&ENTRA)
     }
 
-    /// The key of the identity provider outside Entra.
+    /// Returns the key of the identity providers outside Entra.
     pub(crate) fn external() -> Result<&'static Self, SandboxError> {
         once(&EXTERNAL)
     }
 
-    /// The key of the client certificate.
+    /// Returns the key of the client certificate.
     pub(crate) fn certificate() -> Result<&'static Self, SandboxError> {
         once(&CERTIFICATE)
     }
 
-    /// Makes a new key of 2048 bits.
+    /// Generates a key of 2048 bits.
     pub(crate) fn generate() -> Result<Self, SandboxError> {
         let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
         let signing = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes())?;
@@ -69,31 +69,31 @@ impl RsaKey {
         Ok(Self { pair, id, public, signing })
     }
 
-    /// The pair, for a certificate of this key.
+    /// Returns the key pair, for a certificate.
     pub(crate) const fn pair(&self) -> &rcgen::KeyPair {
         &self.pair
     }
 
-    /// The public half.
+    /// Returns the public half.
     pub(crate) const fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Signs `claims` with RS256 and this key's id in the header, as Entra and most identity providers do.
+    /// Signs claims with RS256 and sets `kid` in the header, as Entra and most identity providers do.
     pub(crate) fn sign(&self, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
         let mut header = Header::new(Algorithm::RS256);
         header.kid = Some(self.id.clone());
         self.sign_with(&header, claims)
     }
 
-    /// Signs `claims` under `header`, which names the algorithm.
+    /// Signs claims under a header, which names the algorithm.
     pub(crate) fn sign_with(&self, header: &Header, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
         jsonwebtoken::encode(header, claims, &self.signing)
     }
 }
 
 impl PublicKey {
-    /// Reads a member of a key set. `None` if it is no RSA key, or has no id.
+    /// Parses a member of a key set. Returns `None` if it is not an RSA key or has no id.
     pub(crate) fn from_jwk(jwk: &Value) -> Option<Self> {
         let field = |name: &str| jwk.get(name)?.as_str().map(str::to_owned);
         let (id, modulus, exponent) = (field("kid")?, field("n")?, field("e")?);
@@ -101,17 +101,17 @@ impl PublicKey {
         Some(Self { id, modulus, exponent, verifying })
     }
 
-    /// The id that the `kid` of a header is compared with.
+    /// Returns the key id, which `kid` in a header names.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The key as a member of a key set (RFC 7517).
+    /// Returns the key as a member of a key set (RFC 7517).
     pub(crate) fn jwk(&self) -> Value {
         json!({ "kty": "RSA", "use": "sig", "kid": self.id, "x5t": self.id, "n": self.modulus, "e": self.exponent })
     }
 
-    /// The key that signatures are checked with.
+    /// Returns the key that verifies signatures.
     pub(crate) const fn verifying(&self) -> &DecodingKey {
         &self.verifying
     }
@@ -123,8 +123,8 @@ impl std::fmt::Debug for RsaKey {
     }
 }
 
-/// Checks the signature of `token` alone, not its claims, and returns them. `None` if the signature is wrong, made
-/// with another algorithm, or the text is no JWT.
+/// Verifies the signature of a token and returns its claims, which it does not check. Returns `None` if the signature is
+/// wrong or made with another algorithm, or if the text is not a JWT.
 pub(crate) fn verify(token: &str, key: &DecodingKey, algorithms: &[Algorithm]) -> Option<Claims> {
     let validation = Validation {
         algorithms: algorithms.to_vec(),
@@ -136,18 +136,18 @@ pub(crate) fn verify(token: &str, key: &DecodingKey, algorithms: &[Algorithm]) -
     jsonwebtoken::decode::<Claims>(token, key, &validation).ok().map(|data| data.claims)
 }
 
-/// Reads a JWT without believing it. `None` if the text is no JWT, or names no signature algorithm that exists.
-pub(crate) fn read(token: &str) -> Option<(Header, Claims)> {
+/// Decodes a JWT without verifying it. Returns `None` if the text is not a JWT or names an unknown signature algorithm.
+pub(crate) fn decode_unverified(token: &str) -> Option<(Header, Claims)> {
     let data = jsonwebtoken::dangerous::insecure_decode::<Claims>(token).ok()?;
     Some((data.header, data.claims))
 }
 
-/// A claim that is text.
+/// Returns a text claim.
 pub(crate) fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
 
-/// A claim that is a point in time, in seconds since 1970. Fractions are cut off.
+/// Returns a claim that is a time in seconds since 1970, without fractions.
 pub(crate) fn seconds(claims: &Claims, name: &str) -> Option<i64> {
     let value = claims.get(name)?;
     #[expect(
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_accepted_under_its_own_key_and_algorithm_only() {
+    fn verifies_a_signature_only_with_its_key_and_algorithm() {
         let claims = json!({ "sub": "a" }).as_object().unwrap().clone();
         let token = RsaKey::entra().unwrap().sign(&claims).unwrap();
         let entra = RsaKey::entra().unwrap().public().verifying();
@@ -190,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unsigned_token_is_no_token() {
+    fn rejects_an_unsigned_token() {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
         let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"a"}"#);
-        assert!(read(&format!("{header}.{claims}.")).is_none());
+        assert!(decode_unverified(&format!("{header}.{claims}.")).is_none());
     }
 }

@@ -1,10 +1,9 @@
-//! The gateway that is put in front of a described sandbox: where it listens, and as whom it calls each endpoint. Knows
-//! none of the gateway's code.
+//! The table `[gateway]`: the addresses and the credentials of a gateway in front of the sandbox.
 
 use std::net::SocketAddr;
 
 use super::reader::Reader;
-use super::tenants::{Names, assertion_file, refer, secret_file};
+use super::tenants::{Names, assertion_file, resolve, secret_file};
 use crate::sandbox::directory::model::{Application, Directory, Resource};
 use crate::sandbox::directory::world::World;
 use crate::sandbox::gateway_config::config::GatewayConfig;
@@ -20,16 +19,16 @@ const KINDS: [&str; 7] = [
     "token_file",
 ];
 
-/// What callers of a sandbox's gateway may do if not said: everything.
+/// The default of `operations`: every operation.
 const OPERATIONS: [&str; 6] = ["messages", "execute", "groups", "queries", "close", "credentials"];
 
 /// Reads `[gateway]`.
 pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> GatewayConfig {
     let table = root.table("gateway");
     let address = |key, default: &str| {
-        let said: Option<SocketAddr> =
+        let parsed: Option<SocketAddr> =
             table.as_ref()?.parsed(key, "an address with a port, such as \"127.0.0.1:8080\"");
-        Some(said.map_or_else(|| default.to_owned(), |address| address.to_string()))
+        Some(parsed.map_or_else(|| default.to_owned(), |address| address.to_string()))
     };
     let listen = address("listen", "127.0.0.1:8080").unwrap_or_else(|| String::from("127.0.0.1:8080"));
     let admin = address("admin", "127.0.0.1:9090").unwrap_or_else(|| String::from("127.0.0.1:9090"));
@@ -49,47 +48,47 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> Gateway
         }
     }
     for resource in &world.directory.resources {
-        let is_said = credentials.iter().any(|(endpoint, _)| *endpoint == resource.name);
-        if let Some(credential) = usual(&world.directory, resource, names).filter(|_| !is_said) {
+        let is_configured = credentials.iter().any(|(endpoint, _)| *endpoint == resource.name);
+        if let Some(credential) = default_credential(&world.directory, resource, names).filter(|_| !is_configured) {
             credentials.push((resource.name.clone(), credential));
         }
     }
     GatewayConfig { listen, hosts: Vec::new(), admin, credentials, operations, more }
 }
 
-/// A secret that is to be used must be there.
+/// Reports a client secret credential of an application that has no secret.
 fn check_secret(table: &Reader<'_>, credential: &GatewayCredential, world: &World) {
     let GatewayCredential::Secret { client_id, .. } = credential else { return };
     if world.directory.application(client_id).is_some_and(|application| application.secrets.is_empty()) {
-        table.problem("application", "has no secret; give it `secrets`");
+        table.problem("application", "has no secret; add `secrets`");
     }
 }
 
 fn credential(table: &Reader<'_>, names: &Names) -> Option<GatewayCredential> {
-    let kind = table.needed("kind");
-    let client_id = || refer(table, "application", &names.applications, "application");
+    let kind = table.required("kind");
+    let client_id = || resolve(table, "application", &names.applications, "application");
     Some(match kind.as_str() {
         "client_secret" => {
             let client_id = client_id();
-            GatewayCredential::Secret { client_id, file: secret_file(&table.needed("application")) }
+            GatewayCredential::Secret { client_id, file: secret_file(&table.required("application")) }
         }
         "client_certificate" => {
-            // Absolute, since the configuration is written elsewhere.
-            let file = table.notes().beside(&table.needed("certificate"));
+            // The path is absolute because the configuration is in another folder.
+            let file = table.source().resolve(&table.required("certificate"));
             let file = std::path::absolute(&file).unwrap_or(file).display().to_string();
             GatewayCredential::Certificate { client_id: client_id(), file, rs256: table.flag("rs256", false) }
         }
         "federated_identity" => {
-            let identity = refer(table, "identity", &names.identities, "managed identity");
+            let identity = resolve(table, "identity", &names.identities, "managed identity");
             GatewayCredential::FederatedIdentity { client_id: client_id(), identity }
         }
         "federated_file" => {
             let issuers: Vec<_> = names.issuers.iter().map(|name| (name.clone(), name.clone())).collect();
-            let issuer = refer(table, "issuer", &issuers, "external issuer that the sandbox signs for");
+            let issuer = resolve(table, "issuer", &issuers, "external issuer that the sandbox signs for");
             GatewayCredential::FederatedFile { client_id: client_id(), file: assertion_file(&issuer) }
         }
         "managed_identity" => GatewayCredential::ManagedIdentity {
-            client_id: refer(table, "identity", &names.identities, "managed identity"),
+            client_id: resolve(table, "identity", &names.identities, "managed identity"),
         },
         "access_key" => GatewayCredential::AccessKey,
         "token_file" => GatewayCredential::Token { client_id: client_id() },
@@ -101,9 +100,9 @@ fn credential(table: &Reader<'_>, names: &Names) -> Option<GatewayCredential> {
     })
 }
 
-/// The first that is there: an application with a secret and a service principal in the endpoint's tenant, a managed
-/// identity of that tenant, the access key. Roles are not looked at: a missing one is to be seen in the answer.
-fn usual(directory: &Directory, resource: &Resource, names: &Names) -> Option<GatewayCredential> {
+/// Returns the first of: an application with a secret and a service principal in the endpoint's tenant, a managed identity
+/// of that tenant, the access key. Ignores roles: the endpoint's response reports a missing one.
+fn default_credential(directory: &Directory, resource: &Resource, names: &Names) -> Option<GatewayCredential> {
     let tenant = directory.tenant(&resource.tenant)?;
     let has_secret = |app: &&Application| !app.secrets.is_empty() && tenant.service_principal(&app.client_id).is_some();
     if let Some(application) = directory.applications.iter().find(has_secret) {

@@ -1,11 +1,11 @@
-//! The hubs of a described sandbox, and the groups that users are in before they connect. Knows no client.
+//! The tables `[hubs]`: hubs, and the groups of users before they connect.
 
 use super::reader::Reader;
 use crate::sandbox::settings::HubSettings;
 use crate::sandbox::signalr::membership::MAX_UNLIMITED_GROUPS;
 use crate::sandbox::signalr::parameters;
 
-/// What a hub may be called.
+/// The rule for the names of hubs.
 const RULE: &str = "a hub's name begins with a letter and has up to 128 letters, digits or _ ` , . [ ]";
 
 /// Reads `[hubs]`.
@@ -14,21 +14,21 @@ pub(super) fn hubs(root: &Reader<'_>, endpoints: &[String]) -> Vec<HubSettings> 
     for table in root.named_as("hubs", parameters::is_name, RULE) {
         let name = table.name().to_owned();
         if let Some(other) = hubs.iter().find(|other| other.name.eq_ignore_ascii_case(&name)) {
-            table.problem_here(&format!("is the same hub as `{}`: their names are compared without case", other.name));
+            table.problem_here(&format!("is the same hub as `{}`: names are compared without case", other.name));
         }
-        hubs.push(HubSettings { name, endpoints: on(&table, endpoints), users: users(&table) });
+        hubs.push(HubSettings { name, endpoints: endpoints_of(&table, endpoints), users: users(&table) });
     }
     hubs
 }
 
-/// The endpoints that have a hub.
-fn on(table: &Reader<'_>, all: &[String]) -> Vec<String> {
+/// Returns the endpoints that have a hub.
+fn endpoints_of(table: &Reader<'_>, all: &[String]) -> Vec<String> {
     if !table.has("endpoints") {
         return all.to_vec();
     }
     let Some(named) = table.texts("endpoints") else { return Vec::new() };
     if named.is_empty() {
-        table.problem("endpoints", "names none; leave it out for a hub on all of them");
+        table.problem("endpoints", "is empty; omit it for a hub on every endpoint");
     }
     let known: Vec<&str> = all.iter().map(String::as_str).collect();
     for name in named.iter().filter(|name| !known.contains(&name.as_str())) {
@@ -45,14 +45,14 @@ fn users(table: &Reader<'_>) -> Vec<(String, Vec<String>)> {
             table.problem(user, "a user id has 1 to 1024 characters");
         }
         for group in groups.iter().filter(|group| parameters::group(group).is_err()) {
-            let rule = "has 1 to 1024 characters, not only white space, and no line feed";
-            table.problem(user, &format!("the name of a group {rule}: {group:?} is none"));
+            let rule = "a group name has 1 to 1024 characters, not only white space, and no line feed";
+            table.problem(user, &format!("{group:?} is not a group name: {rule}"));
         }
         if groups.len() > MAX_UNLIMITED_GROUPS {
             let count = groups.len();
             table.problem(
                 user,
-                &format!("a user can be in {MAX_UNLIMITED_GROUPS} groups without an end, not in {count}"),
+                &format!("a user can be in at most {MAX_UNLIMITED_GROUPS} groups without a ttl, not in {count}"),
             );
         }
         users.push((user.to_owned(), groups.into_iter().map(str::to_owned).collect()));

@@ -1,5 +1,5 @@
-//! The file in which a team describes a sandbox of its own, for its own tests: `config/sandbox.toml` shows every key.
-//! Reads it into settings, and tells everything that is wrong with it at once.
+//! The description file of a sandbox (TOML): reads it into settings and reports all its problems at once.
+//! `config/sandbox.toml` shows every key.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -18,18 +18,18 @@ mod tenants;
 mod tests;
 
 pub use reader::FileError;
-use reader::{Notes, Reader};
+use reader::{Reader, Source};
 use tenants::Names;
 
-/// The names of the servers that are no SignalR endpoints.
+/// The names of the servers other than SignalR endpoints.
 const OTHER_SERVERS: [&str; 6] = ["entra", "imds", "app_service", "providers", "gcp_metadata", "control"];
 
-/// A sandbox as a file describes it.
+/// The content of a description file.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// What the sandbox is started with.
+    /// The settings of the sandbox.
     pub settings: SandboxSettings,
-    /// What a gateway in front of it is told.
+    /// The settings of a gateway in front of it.
     pub gateway: GatewayConfig,
 }
 
@@ -37,22 +37,22 @@ impl Description {
     /// Reads a file.
     ///
     /// # Errors
-    /// Everything that is wrong with it, each with its key and line.
+    /// All problems of the file, each with its key and line.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let text = std::fs::read_to_string(path);
-        let text = text.map_err(|err| FileError::whole(path, &format!("the file cannot be read: {err}")))?;
-        let notes = Notes::new(path, &text);
-        let description = Self::parse(&notes)?;
-        notes.end().map(|()| description)
+        let text = text.map_err(|err| FileError::of_file(path, &format!("cannot read the file: {err}")))?;
+        let source = Source::new(path, &text);
+        let description = Self::parse(&source)?;
+        source.finish().map(|()| description)
     }
 
-    fn parse(notes: &Notes) -> Result<Self, FileError> {
-        let document = notes.parse()?;
-        let root = Reader::root(notes, document.as_table());
+    fn parse(source: &Source) -> Result<Self, FileError> {
+        let document = source.parse()?;
+        let root = Reader::root(source, document.as_table());
         let public_host = public_host(&root);
         let bind = root.parsed::<IpAddr>("bind", "an IP address").unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         if bind.is_unspecified() && public_host.is_none() {
-            root.problem("bind", "servers at every address need a `public_host`, by which they are found");
+            root.problem("bind", "set `public_host` to bind every address: URLs and certificates need a host name");
         }
         let at = |port| SocketAddr::from((bind, port));
         let ports = root.table("ports");
@@ -62,7 +62,7 @@ impl Description {
         let (endpoints, resources) = endpoints(&root, &mut names, bind);
         let world = tenants::world(&root, &mut names, tenants, resources);
         let gateway = GatewayConfig {
-            // As callers name the sandbox, they name the gateway in it.
+            // Callers use the same host name for the gateway.
             hosts: public_host.iter().filter(|host| host.parse::<IpAddr>().is_err()).cloned().collect(),
             ..gateway::config(&root, &names, &world)
         };
@@ -88,7 +88,7 @@ fn public_host(root: &Reader<'_>) -> Option<String> {
     let host = root.text("public_host")?;
     let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
     if !is_name && host.parse::<IpAddr>().is_err() {
-        root.problem("public_host", &format!("`{host}` is no host name and no IP address; leave scheme and port out"));
+        root.problem("public_host", &format!("`{host}` is not a host name or IP address; omit scheme and port"));
     }
     Some(host)
 }
@@ -102,12 +102,12 @@ fn endpoints(
     for table in root.named("endpoints") {
         let name = table.name().to_owned();
         if OTHER_SERVERS.contains(&name.as_str()) {
-            table.problem_here("a server of the sandbox has this name already");
+            table.problem_here("the name is reserved for another server of the sandbox");
         }
         let tenant = names.tenant(&table, "tenant");
         let access_key = table.text("access_key");
         if access_key.as_ref().is_some_and(|key| key.len() < 16) {
-            table.problem("access_key", "must have 16 bytes or more, as SDKs demand");
+            table.problem("access_key", "must have at least 16 bytes, which SDKs require");
         }
         endpoints.push(EndpointSettings {
             name: name.clone(),
@@ -121,7 +121,7 @@ fn endpoints(
         resources.push(crate::sandbox::directory::model::Resource { name, tenant, local_auth, public_network });
     }
     if endpoints.is_empty() {
-        root.problem("endpoints", "there is none; describe at least one, such as `[endpoints.east]`");
+        root.problem("endpoints", "is empty; add an endpoint, such as `[endpoints.east]`");
     }
     (endpoints, resources)
 }
@@ -139,16 +139,16 @@ fn client_times(root: &Reader<'_>) -> ClientTimes {
         ("away", &mut times.away),
         ("between_polls", &mut times.between_polls),
     ] {
-        let Some(said) = table.duration(key) else { continue };
-        if said.is_zero() {
-            table.problem(key, "must be longer than nothing");
+        let Some(duration) = table.duration(key) else { continue };
+        if duration.is_zero() {
+            table.problem(key, "must be greater than zero");
         }
-        *time = said;
+        *time = duration;
     }
     times
 }
 
-/// The faults that are there from the start.
+/// Reads `[[faults]]`.
 fn faults(root: &Reader<'_>, endpoints: &[EndpointSettings]) -> Vec<(String, Fault)> {
     let servers: Vec<&str> = endpoints
         .iter()
@@ -157,13 +157,13 @@ fn faults(root: &Reader<'_>, endpoints: &[EndpointSettings]) -> Vec<(String, Fau
         .collect();
     let mut faults = Vec::new();
     for table in root.list("faults") {
-        let server = table.needed("server");
+        let server = table.required("server");
         if !server.is_empty() && !servers.contains(&server.as_str()) {
             table.unknown("server", &server, "server", &servers);
         }
         match table.json::<Fault>(&["fault", "times", "path_prefix"]) {
             Ok(fault) => faults.push((server, fault)),
-            Err(err) => table.problem("fault", &format!("is not understood: {err}")),
+            Err(err) => table.problem("fault", &format!("is invalid: {err}")),
         }
     }
     faults

@@ -1,5 +1,4 @@
-//! Reads a TOML file table by table and notes everything that is wrong with it, each with its key and its line. Knows
-//! no key.
+//! Reads a TOML file table by table and collects all its problems, each with its key and line. Knows no keys.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -9,37 +8,37 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use toml_edit::{ImDocument, Item, TableLike, Value};
 
-/// Everything that is wrong with a file. Never empty.
+/// The problems of a file. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.text())]
 pub struct FileError {
-    /// The problems, in the order of their lines: each with its key and where it stands.
+    /// The problems, ordered by line: each with its key and its line.
     pub problems: Vec<String>,
 }
 
-/// What is noted while a file is read.
-pub(super) struct Notes {
+/// A file and the problems that were found in it.
+pub(super) struct Source {
     path: PathBuf,
     text: String,
     problems: RefCell<Vec<(usize, String)>>,
-    /// Every key that can be written, and whether it was.
+    /// Every possible key, and whether the file has it.
     #[cfg(test)]
     keys: RefCell<std::collections::BTreeMap<String, bool>>,
 }
 
-/// One table. Dropped, it notes the keys that nobody asked for.
+/// A table. When dropped, it reports the keys that were not read.
 pub(super) struct Reader<'a> {
-    notes: &'a Notes,
+    source: &'a Source,
     table: &'a dyn TableLike,
     name: String,
-    /// The key that leads to it, such as `endpoints.east`; empty for the file as a whole.
+    /// The path of the table, such as `endpoints.east`. Empty for the root.
     path: String,
-    /// As `path`, with `*` for names.
-    kind: String,
+    /// The path with `*` in place of names.
+    pattern: String,
     line: usize,
-    asked: RefCell<Vec<&'static str>>,
-    /// Whether every key is good.
-    open: Cell<bool>,
+    read_keys: RefCell<Vec<&'static str>>,
+    /// Whether the table may have any key.
+    any_key: Cell<bool>,
 }
 
 impl FileError {
@@ -50,13 +49,13 @@ impl FileError {
         }
     }
 
-    /// The file as a whole is no use.
-    pub(super) fn whole(path: &Path, fact: &str) -> Self {
+    /// Returns a problem of the whole file.
+    pub(super) fn of_file(path: &Path, fact: &str) -> Self {
         Self { problems: vec![format!("{fact} ({})", path.display())] }
     }
 }
 
-impl Notes {
+impl Source {
     pub(super) fn new(path: &Path, text: &str) -> Self {
         Self {
             path: path.to_owned(),
@@ -67,7 +66,7 @@ impl Notes {
         }
     }
 
-    /// Parses the file. One problem alone can be told of what is no TOML.
+    /// Parses the file. The parser reports only the first syntax error.
     pub(super) fn parse(&self) -> Result<ImDocument<&str>, FileError> {
         ImDocument::parse(self.text.as_str()).map_err(|err| {
             let line = err.span().map_or(1, |span| self.line(span.start));
@@ -76,13 +75,13 @@ impl Notes {
         })
     }
 
-    /// A file that this one names, which is relative to its folder.
-    pub(super) fn beside(&self, path: &str) -> PathBuf {
+    /// Returns the path of another file, which is relative to the folder of this one.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.path.parent().map_or_else(|| PathBuf::from(path), |folder| folder.join(path))
     }
 
-    /// What was noted.
-    pub(super) fn end(&self) -> Result<(), FileError> {
+    /// Returns the problems as an error, if there are any.
+    pub(super) fn finish(&self) -> Result<(), FileError> {
         let mut problems = self.problems.take();
         if problems.is_empty() {
             return Ok(());
@@ -91,10 +90,10 @@ impl Notes {
         Err(FileError { problems: problems.into_iter().map(|(_, problem)| problem).collect() })
     }
 
-    /// The keys that could have been written and were not.
+    /// Returns the possible keys that the file does not have.
     #[cfg(test)]
-    pub(super) fn unwritten(&self) -> Vec<String> {
-        self.keys.borrow().iter().filter(|(_, written)| !**written).map(|(key, _)| key.clone()).collect()
+    pub(super) fn missing_keys(&self) -> Vec<String> {
+        self.keys.borrow().iter().filter(|(_, present)| !**present).map(|(key, _)| key.clone()).collect()
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -107,64 +106,64 @@ impl Notes {
 }
 
 impl<'a> Reader<'a> {
-    /// The whole file.
-    pub(super) fn root(notes: &'a Notes, table: &'a dyn TableLike) -> Self {
+    /// Returns the root table.
+    pub(super) fn root(source: &'a Source, table: &'a dyn TableLike) -> Self {
         Self {
-            notes,
+            source,
             table,
             name: String::new(),
             path: String::new(),
-            kind: String::new(),
+            pattern: String::new(),
             line: 1,
-            asked: RefCell::default(),
-            open: Cell::new(false),
+            read_keys: RefCell::default(),
+            any_key: Cell::new(false),
         }
     }
 
-    /// The notes of the file.
-    pub(super) const fn notes(&self) -> &'a Notes {
-        self.notes
+    /// Returns the file.
+    pub(super) const fn source(&self) -> &'a Source {
+        self.source
     }
 
-    /// The name of the table: the last part of its key.
+    /// Returns the name of the table: the last part of its path.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Notes a problem with a key.
+    /// Reports a problem of a key.
     pub(super) fn problem(&self, key: &str, fact: &str) {
         let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
-        let line = span.map_or(self.line, |span| self.notes.line(span.start));
-        self.notes.add(line, &self.key(key), fact);
+        let line = span.map_or(self.line, |span| self.source.line(span.start));
+        self.source.add(line, &self.key(key), fact);
     }
 
-    /// Notes a problem with the table.
+    /// Reports a problem of the table.
     pub(super) fn problem_here(&self, fact: &str) {
-        self.notes.add(self.line, &self.path, fact);
+        self.source.add(self.line, &self.path, fact);
     }
 
-    /// Notes that a name is not among those there are.
+    /// Reports an unknown name.
     pub(super) fn unknown(&self, key: &str, name: &str, what: &str, known: &[&str]) {
         let hint = match closest(name, known) {
             Some(close) => format!("; did you mean `{close}`?"),
             None if known.is_empty() => String::new(),
-            None => format!("; there is {}", known.join(", ")),
+            None => format!("; known names are {}", known.join(", ")),
         };
         self.problem(key, &format!("there is no {what} `{name}`{hint}"));
     }
 
-    /// Whether a key is written.
+    /// Whether the table has a key.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.item(key).is_some()
     }
 
-    /// Text.
+    /// Reads a string.
     pub(super) fn text(&self, key: &'static str) -> Option<String> {
-        self.value(key, "text", |value| value.as_str().map(str::to_owned))
+        self.value(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
-    /// Text that must be there. Empty if it is not, which is noted.
-    pub(super) fn needed(&self, key: &'static str) -> String {
+    /// Reads a required string. Reports a missing or empty one, and returns an empty string.
+    pub(super) fn required(&self, key: &'static str) -> String {
         if !self.table.contains_key(key) {
             self.problem(key, "is missing");
         } else if self.table.get(key).and_then(Item::as_str) == Some("") {
@@ -173,55 +172,55 @@ impl<'a> Reader<'a> {
         self.text(key).unwrap_or_default()
     }
 
-    /// A GUID that must be there.
+    /// Reads a required GUID.
     pub(super) fn guid(&self, key: &'static str) -> String {
-        let guid = self.needed(key);
+        let guid = self.required(key);
         if !guid.is_empty() && !crate::sandbox::crypto::ids::is_guid(&guid) {
             self.problem(key, &format!("`{guid}` is not a GUID"));
         }
         guid
     }
 
-    /// A list of texts.
+    /// Reads a list of strings.
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<String>> {
         let read = |value: &Value| value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect();
-        self.value(key, "a list of texts", read)
+        self.value(key, "a list of strings", read)
     }
 
-    /// A truth value.
+    /// Reads a boolean.
     pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
         self.value(key, "true or false", Value::as_bool).unwrap_or(default)
     }
 
-    /// A whole number.
+    /// Reads an integer.
     pub(super) fn number(&self, key: &'static str) -> Option<i64> {
-        self.value(key, "a whole number", Value::as_integer)
+        self.value(key, "an integer", Value::as_integer)
     }
 
-    /// A port; 0, a free one, if it is not there.
+    /// Reads a port. The default is 0, which selects a free port.
     pub(super) fn port(&self, key: &'static str) -> u16 {
         let read = |value: &Value| u16::try_from(value.as_integer()?).ok();
         self.value(key, "a port from 0 to 65535", read).unwrap_or(0)
     }
 
-    /// A duration.
+    /// Reads a duration.
     pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
         let read = |value: &Value| humantime::parse_duration(value.as_str()?).ok();
         self.value(key, "a duration such as \"500ms\", \"90s\" or \"1h\"", read)
     }
 
-    /// Text that reads as something else.
+    /// Reads a string that parses as another type.
     pub(super) fn parsed<T: std::str::FromStr>(&self, key: &'static str, what: &str) -> Option<T> {
         self.value(key, what, |value| value.as_str()?.parse().ok())
     }
 
-    /// All of this table, as what can be read of JSON.
+    /// Deserializes the table by way of JSON.
     pub(super) fn json<T: DeserializeOwned>(&self, keys: &[&'static str]) -> Result<T, serde_json::Error> {
         let fields = keys.iter().filter_map(|key| Some(((*key).to_owned(), item_to_json(self.item(key)?))));
         serde_json::from_value(serde_json::Value::Object(fields.collect()))
     }
 
-    /// A table inside this one.
+    /// Reads a nested table.
     pub(super) fn table(&self, key: &'static str) -> Option<Reader<'a>> {
         let item = self.item(key)?;
         let Some(table) = item.as_table_like() else {
@@ -231,7 +230,7 @@ impl<'a> Reader<'a> {
         Some(self.inner(key, key, table, item))
     }
 
-    /// The tables inside a table, each by a name that its author chose.
+    /// Reads the tables inside a table, whose keys are names.
     pub(super) fn named(&self, key: &'static str) -> Vec<Reader<'a>> {
         let is_name = |name: &str| {
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -239,27 +238,24 @@ impl<'a> Reader<'a> {
         self.named_as(key, is_name, "a name has letters, digits, `-` and `_`")
     }
 
-    /// As [`Self::named`], by names that keep to a rule of their own.
+    /// Reads the tables inside a table, whose keys are names that follow a rule.
     pub(super) fn named_as(&self, key: &'static str, is_name: impl Fn(&str) -> bool, rule: &str) -> Vec<Reader<'a>> {
-        let Some(around) = self.table(key) else {
-            // Asked for all the same, so that what it may have in it is known.
-            return Vec::new();
-        };
+        let Some(parent) = self.table(key) else { return Vec::new() };
         let mut found = Vec::new();
-        for (name, item) in around.table.iter() {
+        for (name, item) in parent.table.iter() {
             if !is_name(name) {
-                around.problem(name, rule);
+                parent.problem(name, rule);
             }
             match item.as_table_like() {
-                Some(table) => found.push(around.inner(name, "*", table, item)),
-                None => around.problem(name, "must be a table"),
+                Some(table) => found.push(parent.inner(name, "*", table, item)),
+                None => parent.problem(name, "must be a table"),
             }
         }
-        around.open.set(true);
+        parent.any_key.set(true);
         found
     }
 
-    /// A list of tables, written either way.
+    /// Reads a list of tables: an array of tables, or inline tables.
     pub(super) fn list(&self, key: &'static str) -> Vec<Reader<'a>> {
         match self.item(key) {
             None => Vec::new(),
@@ -281,9 +277,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The table as it stands, whose keys are names, each with a list of texts: `what` they are is told of others.
+    /// Reads every key of the table as a list of strings. `what` describes the expected value.
     pub(super) fn lists(&self, what: &str) -> Vec<(&'a str, Vec<&'a str>)> {
-        self.open.set(true);
+        self.any_key.set(true);
         let mut lists = Vec::new();
         for (name, item) in self.table.iter() {
             let list = item.as_array().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
@@ -306,30 +302,30 @@ impl<'a> Reader<'a> {
 
     fn item(&self, key: &'static str) -> Option<&'a Item> {
         let item = self.table.get(key);
-        self.asked.borrow_mut().push(key);
+        self.read_keys.borrow_mut().push(key);
         #[cfg(test)]
         {
-            let kind = if self.kind.is_empty() { key.to_owned() } else { format!("{}.{key}", self.kind) };
-            *self.notes.keys.borrow_mut().entry(kind).or_default() |= item.is_some();
+            let pattern = if self.pattern.is_empty() { key.to_owned() } else { format!("{}.{key}", self.pattern) };
+            *self.source.keys.borrow_mut().entry(pattern).or_default() |= item.is_some();
         }
         item
     }
 
-    fn inner(&self, name: &str, kind: &str, table: &'a dyn TableLike, item: &Item) -> Reader<'a> {
+    fn inner(&self, name: &str, pattern: &str, table: &'a dyn TableLike, item: &Item) -> Reader<'a> {
         let key = self.table.get_key_value(name).and_then(|(key, _)| key.span());
-        self.at(name, kind, table, item.span().or(key))
+        self.at(name, pattern, table, item.span().or(key))
     }
 
-    fn at(&self, name: &str, kind: &str, table: &'a dyn TableLike, span: Option<Range<usize>>) -> Reader<'a> {
+    fn at(&self, name: &str, pattern: &str, table: &'a dyn TableLike, span: Option<Range<usize>>) -> Reader<'a> {
         Reader {
-            notes: self.notes,
+            source: self.source,
             table,
             name: name.to_owned(),
             path: self.key(name),
-            kind: if self.kind.is_empty() { kind.to_owned() } else { format!("{}.{kind}", self.kind) },
-            line: span.map_or(self.line, |span| self.notes.line(span.start)),
-            asked: RefCell::default(),
-            open: Cell::new(false),
+            pattern: if self.pattern.is_empty() { pattern.to_owned() } else { format!("{}.{pattern}", self.pattern) },
+            line: span.map_or(self.line, |span| self.source.line(span.start)),
+            read_keys: RefCell::default(),
+            any_key: Cell::new(false),
         }
     }
 
@@ -340,18 +336,18 @@ impl<'a> Reader<'a> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        let asked = self.asked.borrow();
-        for (key, _) in self.table.iter().filter(|(key, _)| !self.open.get() && !asked.contains(key)) {
-            let hint = closest(key, &asked).map(|close| format!(", did you mean `{close}`?")).unwrap_or_default();
+        let read_keys = self.read_keys.borrow();
+        for (key, _) in self.table.iter().filter(|(key, _)| !self.any_key.get() && !read_keys.contains(key)) {
+            let hint = closest(key, &read_keys).map(|close| format!(", did you mean `{close}`?")).unwrap_or_default();
             self.problem(key, &format!("there is no such key{hint}"));
         }
     }
 }
 
 fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let likeness = known.iter().map(|known| (strsim::jaro_winkler(word, known), *known));
-    let close = likeness.filter(|(likeness, _)| *likeness > 0.8);
-    close.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
+    let similar = known.iter().map(|known| (strsim::jaro_winkler(word, known), *known));
+    let similar = similar.filter(|(similarity, _)| *similarity > 0.8);
+    similar.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
 }
 
 fn item_to_json(item: &Item) -> serde_json::Value {

@@ -1,5 +1,5 @@
-//! Tenants and what is in them: app registrations, managed identities, service principals and their roles, issuers
-//! outside Entra. Knows no servers.
+//! The tables of the directory: tenants, app registrations, managed identities, service principals with their roles, and
+//! external issuers.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,10 +16,10 @@ use crate::sandbox::directory::roles::Role;
 use crate::sandbox::directory::scenario::object_id;
 use crate::sandbox::directory::world::{Trust, World, WorldContent, WorldFile};
 
-/// How long a secret is good for if not said.
-const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
+/// The default lifetime of a secret.
+const SECRET_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// What can be referred to by name, with the id it has.
+/// The names that other tables can refer to, with their ids.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     tenants: Vec<(String, String)>,
@@ -31,24 +31,24 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The id of the tenant that a key names, which must be there; empty if there is none, which is noted.
+    /// Returns the id of the tenant that a key names. Reports an unknown name, and returns an empty id.
     pub(super) fn tenant(&self, table: &Reader<'_>, key: &'static str) -> String {
-        refer(table, key, &self.tenants, "tenant")
+        resolve(table, key, &self.tenants, "tenant")
     }
 }
 
-/// The id of what a key refers to, which must be there; empty if there is none, which is noted.
-pub(super) fn refer(table: &Reader<'_>, key: &'static str, among: &[(String, String)], what: &str) -> String {
-    let name = table.needed(key);
-    let found = among.iter().find(|(known, _)| *known == name);
+/// Returns the id that a required key refers to. Reports an unknown name, and returns an empty id.
+pub(super) fn resolve(table: &Reader<'_>, key: &'static str, known: &[(String, String)], what: &str) -> String {
+    let name = table.required(key);
+    let found = known.iter().find(|(known, _)| *known == name);
     if found.is_none() && !name.is_empty() {
-        let known: Vec<&str> = among.iter().map(|(known, _)| known.as_str()).collect();
+        let known: Vec<&str> = known.iter().map(|(known, _)| known.as_str()).collect();
         table.unknown(key, &name, what, &known);
     }
     found.map(|(_, id)| id.clone()).unwrap_or_default()
 }
 
-/// The tenants, empty still.
+/// Reads the tenants, without their content.
 pub(super) fn tenants(root: &Reader<'_>, names: &mut Names) -> Vec<Tenant> {
     let mut tenants = Vec::new();
     for table in root.named("tenants") {
@@ -66,7 +66,7 @@ pub(super) fn tenants(root: &Reader<'_>, names: &mut Names) -> Vec<Tenant> {
     tenants
 }
 
-/// Everything in the tenants.
+/// Reads the content of the tenants.
 pub(super) fn world(root: &Reader<'_>, names: &mut Names, mut tenants: Vec<Tenant>, resources: Vec<Resource>) -> World {
     let mut files = Vec::new();
     let (identities, of_identities) = identities(root, names);
@@ -97,10 +97,10 @@ fn applications(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>
         for table in table.list("federated") {
             let audience = table.text("audience").unwrap_or_else(|| String::from(EXCHANGE_AUDIENCES[0]));
             if table.has("identity") {
-                let identity = refer(&table, "identity", &names.identities, "managed identity");
+                let identity = resolve(&table, "identity", &names.identities, "managed identity");
                 trusts.push(Trust { application: client_id.clone(), identity, audience });
             } else {
-                let (issuer, subject) = (table.needed("issuer"), table.needed("subject"));
+                let (issuer, subject) = (table.required("issuer"), table.required("subject"));
                 federated.push(FederatedCredential { issuer, subject, audience });
             }
         }
@@ -117,37 +117,39 @@ fn applications(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>
     (applications, trusts)
 }
 
-/// The file that an application's first secret is written to.
+/// Returns the name of the file with an application's first secret.
 pub(super) fn secret_file(application: &str) -> String {
     format!("{application}-secret")
 }
 
-/// The file that an assertion of an issuer is written to.
+/// Returns the name of the file with an assertion of an issuer.
 pub(super) fn assertion_file(issuer: &str) -> String {
     format!("{issuer}-assertion.jwt")
 }
 
 fn secret(table: &Reader<'_>) -> ClientSecret {
     ClientSecret {
-        value: SecretText::new(table.needed("value")),
+        value: SecretText::new(table.required("value")),
         id: table.text("id").unwrap_or_else(crate::sandbox::crypto::ids::guid),
-        expires: SystemTime::now() + table.duration("expires_in").unwrap_or(SECRET_LIFE),
+        expires: SystemTime::now() + table.duration("expires_in").unwrap_or(SECRET_LIFETIME),
     }
 }
 
 fn certificates(table: &Reader<'_>) -> Vec<Vec<u8>> {
     let mut certificates = Vec::new();
     for file in table.texts("certificates").unwrap_or_default() {
-        let path = table.notes().beside(&file);
+        let path = table.source().resolve(&file);
         match CertificateDer::from_pem_file(&path) {
             Ok(certificate) => certificates.push(certificate.to_vec()),
-            Err(err) => table.problem("certificates", &format!("{} has no certificate: {err}", path.display())),
+            Err(err) => {
+                table.problem("certificates", &format!("{} has no readable certificate: {err}", path.display()));
+            }
         }
     }
     certificates
 }
 
-/// The managed identities, and each one's service principal with its tenant.
+/// Reads the managed identities, and the service principal of each with its tenant.
 fn identities(root: &Reader<'_>, names: &mut Names) -> (Vec<ManagedIdentity>, Vec<(String, ServicePrincipal)>) {
     let (mut identities, mut principals) = (Vec::new(), Vec::new());
     for table in root.named("managed_identities") {
@@ -160,7 +162,7 @@ fn identities(root: &Reader<'_>, names: &mut Names) -> (Vec<ManagedIdentity>, Ve
             tenant.clone(),
             ServicePrincipal { client_id: client_id.clone(), object_id: object_id.clone(), enabled: true, roles },
         ));
-        let made_up = || {
+        let default_resource_id = || {
             let (group, name) = ("/subscriptions/sandbox/resourceGroups/sandbox/providers", table.name());
             format!("{group}/Microsoft.ManagedIdentity/userAssignedIdentities/{name}")
         };
@@ -168,7 +170,7 @@ fn identities(root: &Reader<'_>, names: &mut Names) -> (Vec<ManagedIdentity>, Ve
             tenant,
             client_id,
             object_id,
-            resource_id: table.text("resource_id").unwrap_or_else(made_up),
+            resource_id: table.text("resource_id").unwrap_or_else(default_resource_id),
             system_assigned: table.flag("system_assigned", false),
             assigned_to_host: table.flag("assigned_to_host", true),
         });
@@ -176,14 +178,14 @@ fn identities(root: &Reader<'_>, names: &mut Names) -> (Vec<ManagedIdentity>, Ve
     (identities, principals)
 }
 
-/// The service principals of applications, each with its tenant.
+/// Reads the service principals of applications, each with its tenant.
 fn service_principals(root: &Reader<'_>, names: &Names) -> Vec<(String, ServicePrincipal)> {
     let mut principals: Vec<(String, ServicePrincipal)> = Vec::new();
     for table in root.list("service_principals") {
-        let client_id = refer(&table, "application", &names.applications, "application");
+        let client_id = resolve(&table, "application", &names.applications, "application");
         let tenant = names.tenant(&table, "tenant");
         if principals.iter().any(|(other, principal)| *other == tenant && principal.client_id == client_id) {
-            table.problem_here("the application has a service principal in this tenant already");
+            table.problem_here("the application already has a service principal in this tenant");
         }
         let object_id = table.text("object_id").unwrap_or_else(|| object_id(&tenant, &client_id));
         let (enabled, roles) = (table.flag("enabled", true), roles(&table, names));
@@ -192,7 +194,7 @@ fn service_principals(root: &Reader<'_>, names: &Names) -> Vec<(String, ServiceP
     principals
 }
 
-/// Role assignments: the endpoints, each with its roles.
+/// Reads role assignments: endpoints with their roles.
 fn roles(table: &Reader<'_>, names: &Names) -> Vec<(String, Role)> {
     let mut roles = Vec::new();
     let Some(table) = table.table("roles") else { return roles };
@@ -216,7 +218,7 @@ fn roles(table: &Reader<'_>, names: &Names) -> Vec<(String, Role)> {
 fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>) -> Vec<ExternalIssuer> {
     let mut issuers = Vec::new();
     for table in root.named("external_issuers") {
-        let issuer = table.needed("issuer");
+        let issuer = table.required("issuer");
         if !issuer.is_empty() && !issuer.starts_with("https://") {
             table.problem("issuer", "must begin with https://");
         }
@@ -225,16 +227,19 @@ fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>) -> 
         let subject = table.text("subject");
         let keys = match (jwks, subject) {
             (Some(_), Some(_)) => {
-                table.problem("subject", "goes without `jwks`: the sandbox has no key to sign with for this issuer");
+                table.problem(
+                    "subject",
+                    "excludes `jwks`: the sandbox cannot sign assertions with the issuer's own keys",
+                );
                 Vec::new()
             }
             (Some(file), None) => published_keys(&table, &file),
             (None, subject) => {
-                let subject = subject.unwrap_or_else(|| table.needed("subject"));
+                let subject = subject.unwrap_or_else(|| table.required("subject"));
                 let content = WorldContent::Assertion { issuer: issuer.clone(), subject, audience };
                 files.push(WorldFile { name: assertion_file(table.name()), content });
                 names.issuers.push(table.name().to_owned());
-                // Without a key no assertion is accepted; that one cannot be made has been told at the start.
+                // If the key cannot be generated, starting the sandbox fails.
                 RsaKey::external().map(|key| vec![key.public().clone()]).unwrap_or_default()
             }
         };
@@ -244,7 +249,7 @@ fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>) -> 
 }
 
 fn published_keys(table: &Reader<'_>, file: &str) -> Vec<PublicKey> {
-    let path = table.notes().beside(file);
+    let path = table.source().resolve(file);
     let read = std::fs::read(&path).map_err(|err| err.to_string());
     let set = read.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).map_err(|err| err.to_string()));
     let keys = set.map(|set| {
@@ -254,7 +259,7 @@ fn published_keys(table: &Reader<'_>, file: &str) -> Vec<PublicKey> {
     match keys {
         Ok(keys) if !keys.is_empty() => return keys,
         Ok(_) => table.problem("jwks", &format!("{} has no RSA key with a `kid`", path.display())),
-        Err(err) => table.problem("jwks", &format!("{} is no key set: {err}", path.display())),
+        Err(err) => table.problem("jwks", &format!("{} is not a key set: {err}", path.display())),
     }
     Vec::new()
 }
@@ -272,11 +277,11 @@ fn tokens(root: &Reader<'_>) -> TokenPolicy {
     }
 }
 
-/// An id that nothing of its kind has yet.
+/// Reads an id that must be unique among its kind.
 fn new_id<'n>(table: &Reader<'_>, key: &'static str, mut others: impl Iterator<Item = &'n (String, String)>) -> String {
     let id = table.guid(key);
     if let Some((name, _)) = others.find(|(_, other)| !id.is_empty() && other.eq_ignore_ascii_case(&id)) {
-        table.problem(key, &format!("`{name}` has this id already"));
+        table.problem(key, &format!("`{name}` already has this id"));
     }
     id
 }

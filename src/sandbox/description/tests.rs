@@ -1,4 +1,4 @@
-//! What a description says, and what is told of a bad one.
+//! Valid descriptions, and the problems of invalid ones.
 
 use std::path::{Path, PathBuf};
 
@@ -24,28 +24,27 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_shipped_file_is_good_and_shows_every_key() {
+fn the_shipped_file_is_valid_and_shows_every_key() {
     let path = shipped();
     let text = std::fs::read_to_string(&path).unwrap();
-    let notes = Notes::new(&path, &text);
-    let description = Description::parse(&notes).unwrap();
-    notes.end().unwrap();
-    let unwritten = notes.unwritten();
-    // A key that another excludes is shown in a comment.
+    let source = Source::new(&path, &text);
+    let description = Description::parse(&source).unwrap();
+    source.finish().unwrap();
+    let absent = source.missing_keys();
+    // Keys that exclude another key are shown in comments.
     let is_commented = |key: &String| {
         let key = key.rsplit('.').next().unwrap();
         text.lines().any(|line| line.starts_with(&format!("# {key} = ")))
     };
-    let missing: Vec<_> = unwritten.iter().filter(|key| !is_commented(key)).collect();
+    let missing: Vec<_> = absent.iter().filter(|key| !is_commented(key)).collect();
     assert!(missing.is_empty(), "config/sandbox.toml does not show {missing:?}");
     assert_eq!(description.settings.public_host.as_deref(), Some("localhost"));
     assert_eq!(description.gateway.hosts, ["localhost"]);
     assert_eq!(description.settings.client_times.poll, ClientTimes::default().poll);
 }
 
-/// What the comments in the shipped file show is good, too.
 #[test]
-fn the_shipped_file_is_good_with_what_it_comments_out() {
+fn the_shipped_file_is_valid_with_its_commented_keys() {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(shipped()).unwrap();
     let text = text.replace("# throttled", "throttled").replace("# refresh_in", "refresh_in");
@@ -58,7 +57,7 @@ fn the_shipped_file_is_good_with_what_it_comments_out() {
 }
 
 #[test]
-fn endpoints_alone_are_enough() {
+fn only_endpoints_are_required() {
     let text = "[tenants.t]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n[endpoints.only]\ntenant = \"t\"\n";
     let description = read(text).unwrap();
     assert_eq!(description.settings.endpoints.len(), 1);
@@ -70,7 +69,7 @@ fn endpoints_alone_are_enough() {
 }
 
 #[test]
-fn a_hub_is_on_every_endpoint_if_none_is_named() {
+fn a_hub_is_on_every_endpoint_by_default() {
     let text = "[tenants.t]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n[endpoints.a]\ntenant = \"t\"\n\
                 [endpoints.b]\ntenant = \"t\"\n[hubs.Chat]\nusers = { ann = [\"g\", \"h\"] }\n\
                 [hubs.\"news.of[1]\"]\nendpoints = [\"b\"]\n[hubs.\"news.of[1]\".users]\n\"b/c\" = []\n";
@@ -84,7 +83,7 @@ fn a_hub_is_on_every_endpoint_if_none_is_named() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_with_its_line() {
+fn reports_all_problems_with_their_lines() {
     let text = r#"bind = "0.0.0.0"
 colour = "red"
 [ports]
@@ -133,7 +132,7 @@ kind = "secret"
 }
 
 #[test]
-fn a_user_is_in_no_more_groups_than_the_service_keeps() {
+fn rejects_more_groups_of_a_user_than_the_service_keeps() {
     let text = |count: usize| {
         let groups: Vec<String> = (0..count).map(|number| format!("\"g{number}\"")).collect();
         format!(
@@ -143,14 +142,14 @@ fn a_user_is_in_no_more_groups_than_the_service_keeps() {
         )
     };
     assert!(read(&text(100)).is_ok());
-    let told = "hubs.chat.users.ann: a user can be in 100 groups without an end, not in 101 (s.toml:6)";
-    assert_eq!(problems(&text(101)), [told]);
+    let problem = "hubs.chat.users.ann: a user can be in at most 100 groups without a ttl, not in 101 (s.toml:6)";
+    assert_eq!(problems(&text(101)), [problem]);
 }
 
 #[test]
-fn what_is_no_toml_is_told_with_its_line() {
+fn reports_a_syntax_error_with_its_line() {
     let problems = problems("[tenants.a]\nid = \n");
     assert_eq!(problems.len(), 1);
     assert!(problems[0].contains("not valid TOML") && problems[0].ends_with("(s.toml:2)"), "{problems:?}");
-    assert!(read("").unwrap_err().to_string().starts_with("endpoints: there is none"));
+    assert!(read("").unwrap_err().to_string().starts_with("endpoints: is empty"));
 }

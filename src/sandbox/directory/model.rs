@@ -1,6 +1,4 @@
-//! What Entra and Azure know: tenants, app registrations, enterprise applications, managed identities, SignalR
-//! resources and who has which role on them. Plain data that a test may change at any time; it checks nothing
-//! itself and answers no request.
+//! The data of the directory. A test may change it at any time. It performs no checks and answers no requests.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,14 +7,14 @@ use std::time::{Duration, SystemTime};
 use super::roles::Role;
 use crate::sandbox::crypto::keys::PublicKey;
 
-/// The application id of the SignalR resource provider, the same in every tenant.
+/// The application id of the SignalR resource provider, which is the same in every tenant.
 pub(crate) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d";
 
-/// The audiences under which an Entra token may be exchanged for another, one for each cloud.
+/// The audiences of assertions for workload identity federation, one for each cloud.
 pub(crate) const EXCHANGE_AUDIENCES: [&str; 3] =
     ["api://AzureADTokenExchange", "api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"];
 
-/// Everything the directory holds. Lists are small and searched from the front.
+/// The directory. Its lists are small and searched linearly.
 #[derive(Clone, Debug)]
 pub struct Directory {
     /// The tenants.
@@ -29,7 +27,7 @@ pub struct Directory {
     pub external_issuers: Vec<ExternalIssuer>,
     /// The SignalR resources.
     pub resources: Vec<Resource>,
-    /// How tokens are made.
+    /// The properties of issued tokens.
     pub tokens: TokenPolicy,
 }
 
@@ -38,17 +36,17 @@ pub struct Directory {
 pub struct Tenant {
     /// The tenant id, a GUID.
     pub id: String,
-    /// Its domain, such as `contoso.onmicrosoft.com`; a token may be asked for under either name.
+    /// The domain, such as `contoso.onmicrosoft.com`. Token requests may use either name.
     pub domain: String,
-    /// The enterprise applications (service principals), those of managed identities among them.
+    /// The enterprise applications (service principals), including those of managed identities.
     pub service_principals: Vec<ServicePrincipal>,
     /// Whether the tenant has the service principal of the SignalR resource provider.
     pub signalr_provider: bool,
-    /// Whether a Conditional Access policy for workload identities blocks this caller.
+    /// Whether a Conditional Access policy for workload identities blocks token requests.
     pub conditional_access_blocks: bool,
-    /// Whether the tenant lives in another national cloud.
+    /// Whether the tenant belongs to another national cloud.
     pub in_other_cloud: bool,
-    /// The tenant is throttled: token requests are answered 429 with this `Retry-After`.
+    /// If set, token requests are answered with 429 and this `Retry-After`.
     pub throttled: Option<Duration>,
 }
 
@@ -57,28 +55,28 @@ pub struct Tenant {
 pub struct Application {
     /// The client id, a GUID.
     pub client_id: String,
-    /// The id of the tenant it is registered in.
+    /// The id of the tenant in which it is registered.
     pub home_tenant: String,
-    /// Whether other tenants may have an enterprise application of it.
+    /// Whether other tenants may have an enterprise application of the registration.
     pub multi_tenant: bool,
     /// Whether it is enabled.
     pub enabled: bool,
-    /// Its client secrets.
+    /// The client secrets.
     pub secrets: Vec<ClientSecret>,
-    /// Its certificates, in DER. Both thumbprints are known of each.
+    /// The certificates in DER.
     pub certificates: Vec<Vec<u8>>,
-    /// Its federated identity credentials.
+    /// The federated identity credentials.
     pub federated: Vec<FederatedCredential>,
 }
 
 /// A client secret of an app registration.
 #[derive(Clone, Debug)]
 pub struct ClientSecret {
-    /// The secret's id, which people paste in place of its value.
+    /// The secret's id, which is often confused with its value.
     pub id: String,
     /// The secret.
     pub value: SecretText,
-    /// When it ends.
+    /// The time at which it expires.
     pub expires: SystemTime,
 }
 
@@ -89,20 +87,20 @@ pub struct SecretText(String);
 /// A federated identity credential of an app registration.
 #[derive(Clone, Debug)]
 pub struct FederatedCredential {
-    /// The issuer whose assertions are trusted, to the letter.
+    /// The trusted issuer, compared exactly.
     pub issuer: String,
-    /// The subject that the assertion must name, to the letter.
+    /// The subject of the assertion, compared exactly.
     pub subject: String,
-    /// The audience that the assertion must be for.
+    /// The audience of the assertion, compared exactly.
     pub audience: String,
 }
 
-/// An enterprise application: what an app registration or a managed identity is in one tenant.
+/// An enterprise application: the service principal of an app registration or managed identity in one tenant.
 #[derive(Clone, Debug)]
 pub struct ServicePrincipal {
     /// The client id of the app registration or managed identity.
     pub client_id: String,
-    /// The object id, by which roles are assigned.
+    /// The object id, to which roles are assigned.
     pub object_id: String,
     /// Whether sign-in is enabled.
     pub enabled: bool,
@@ -119,20 +117,20 @@ pub struct ManagedIdentity {
     pub client_id: String,
     /// The object (principal) id.
     pub object_id: String,
-    /// The ARM resource id; for a system-assigned identity that of the host itself.
+    /// The ARM resource id. For a system-assigned identity it is that of the host.
     pub resource_id: String,
     /// Whether it is the host's system-assigned identity.
     pub system_assigned: bool,
-    /// Whether it is assigned to the host that the gateway runs on.
+    /// Whether it is assigned to the gateway's host.
     pub assigned_to_host: bool,
 }
 
 /// An identity provider outside Entra.
 #[derive(Clone, Debug)]
 pub struct ExternalIssuer {
-    /// The issuer, as its tokens name it.
+    /// The issuer in its tokens.
     pub issuer: String,
-    /// The keys its tokens are signed with.
+    /// The keys that verify its tokens.
     pub keys: Vec<PublicKey>,
 }
 
@@ -143,93 +141,93 @@ pub struct Resource {
     pub name: String,
     /// The id of the tenant whose tokens it accepts.
     pub tenant: String,
-    /// Whether requests signed with an access key are accepted.
+    /// Whether requests signed with an access key are accepted (`disableLocalAuth` is false).
     pub local_auth: bool,
-    /// Whether it can be reached from the public network.
+    /// Whether public network access is enabled.
     pub public_network: bool,
 }
 
-/// How Entra makes tokens.
+/// The properties of issued tokens.
 #[derive(Clone, Debug)]
 pub struct TokenPolicy {
-    /// The life of an access token. Entra's own are 60 to 90 minutes.
+    /// The lifetime of an access token. Entra's is 60 to 90 minutes.
     pub lifetime: Duration,
-    /// The life of a managed identity's token. The metadata service's own are about 24 hours.
+    /// The lifetime of a managed identity's token. The metadata service's is about 24 hours.
     pub identity_lifetime: Duration,
-    /// Said in `refresh_in` when set.
+    /// The value of `refresh_in`, if any.
     pub refresh_in: Option<Duration>,
-    /// Said in `expires_in` in place of the truth when set: any JSON value.
+    /// A JSON value for `expires_in` that replaces the true lifetime.
     pub expires_in: Option<serde_json::Value>,
-    /// How far Entra's clock is ahead of this host's, in seconds; negative if behind.
+    /// The offset of Entra's clock from this host's, in seconds. Positive if ahead.
     pub clock_offset_secs: i64,
-    /// Whether a caller that asks again gets the very same token until it expires.
+    /// Whether repeated requests get the same token until it expires.
     pub repeat: bool,
 }
 
-/// A shared directory. Cloning shares it.
+/// A handle of a directory. Cloning shares the directory.
 #[derive(Clone, Debug)]
 pub struct DirectoryHandle(Arc<RwLock<Arc<Directory>>>);
 
 impl DirectoryHandle {
-    /// Shares a directory.
+    /// Returns a handle of a directory.
     pub fn new(directory: Directory) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(directory))))
     }
 
     /// Reads the directory.
-    pub fn read<T>(&self, look: impl FnOnce(&Directory) -> T) -> T {
-        look(&self.snapshot())
+    pub fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> T {
+        read(&self.snapshot())
     }
 
-    /// The directory as it is now; later changes do not show in it.
+    /// Returns the current directory. Later changes do not affect it.
     pub fn snapshot(&self) -> Arc<Directory> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the directory. Requests that begin afterwards see the change.
+    /// Changes the directory. Later requests see the change.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
         change(Arc::make_mut(&mut self.0.write().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
 impl Directory {
-    /// The tenant with this id or domain.
+    /// Returns the tenant with this id or domain.
     pub fn tenant(&self, id_or_domain: &str) -> Option<&Tenant> {
         self.tenants.iter().find(|tenant| tenant.is_named(id_or_domain))
     }
 
-    /// The tenant with this id or domain, to change it.
+    /// Returns the tenant with this id or domain for modification.
     pub fn tenant_mut(&mut self, id_or_domain: &str) -> Option<&mut Tenant> {
         self.tenants.iter_mut().find(|tenant| tenant.is_named(id_or_domain))
     }
 
-    /// The app registration with this client id.
+    /// Returns the app registration with this client id.
     pub fn application(&self, client_id: &str) -> Option<&Application> {
         self.applications.iter().find(|application| application.client_id.eq_ignore_ascii_case(client_id))
     }
 
-    /// The app registration with this client id, to change it.
+    /// Returns the app registration with this client id for modification.
     pub fn application_mut(&mut self, client_id: &str) -> Option<&mut Application> {
         self.applications.iter_mut().find(|application| application.client_id.eq_ignore_ascii_case(client_id))
     }
 
-    /// The enterprise application of a client id in a tenant, to change it.
+    /// Returns the enterprise application of a client id in a tenant for modification.
     pub fn service_principal_mut(&mut self, tenant: &str, client_id: &str) -> Option<&mut ServicePrincipal> {
         let tenant = self.tenant_mut(tenant)?;
         tenant.service_principals.iter_mut().find(|principal| principal.client_id.eq_ignore_ascii_case(client_id))
     }
 
-    /// The SignalR resource with this name.
+    /// Returns the SignalR resource with this name.
     pub fn resource(&self, name: &str) -> Option<&Resource> {
         self.resources.iter().find(|resource| resource.name == name)
     }
 
-    /// The SignalR resource with this name, to change it.
+    /// Returns the SignalR resource with this name for modification.
     pub fn resource_mut(&mut self, name: &str) -> Option<&mut Resource> {
         self.resources.iter_mut().find(|resource| resource.name == name)
     }
 
-    /// The managed identity with this client id, to change it.
+    /// Returns the managed identity with this client id for modification.
     pub fn managed_identity_mut(&mut self, client_id: &str) -> Option<&mut ManagedIdentity> {
         self.managed_identities.iter_mut().find(|identity| identity.client_id.eq_ignore_ascii_case(client_id))
     }
@@ -244,7 +242,7 @@ impl TokenPolicy {
 }
 
 impl Tenant {
-    /// A tenant with nothing in it but the SignalR resource provider.
+    /// Returns a tenant that has only the SignalR resource provider.
     pub fn new(id: &str, domain: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -257,7 +255,7 @@ impl Tenant {
         }
     }
 
-    /// The enterprise application of a client id.
+    /// Returns the enterprise application of a client id.
     pub fn service_principal(&self, client_id: &str) -> Option<&ServicePrincipal> {
         self.service_principals.iter().find(|principal| principal.client_id.eq_ignore_ascii_case(client_id))
     }
@@ -268,8 +266,8 @@ impl Tenant {
 }
 
 impl ServicePrincipal {
-    /// Whether a role on `resource` allows `action`.
-    pub fn may(&self, resource: &str, action: &str) -> bool {
+    /// Whether a role on a resource allows a data action.
+    pub fn is_allowed(&self, resource: &str, action: &str) -> bool {
         self.roles.iter().any(|(on, role)| on == resource && role.allows(action))
     }
 }
@@ -292,7 +290,7 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// The issuer of a tenant's v2 tokens.
+/// Returns the issuer of a tenant's v2 tokens.
 pub(crate) fn v2_issuer(authority: &str, tenant: &str) -> String {
     format!("{authority}/{tenant}/v2.0")
 }

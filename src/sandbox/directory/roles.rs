@@ -1,4 +1,4 @@
-//! The built-in roles of Azure SignalR Service and the data actions they allow. Knows no principals.
+//! The built-in roles of Azure SignalR Service and their data actions.
 
 /// A built-in role for the data plane of Azure SignalR Service.
 ///
@@ -6,9 +6,9 @@
 /// `Microsoft.SignalRService/SignalR/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// SignalR App Server: server connections and access keys for negotiating.
+    /// SignalR App Server: server connections, and access keys for negotiation.
     AppServer,
-    /// SignalR REST API Owner: the whole REST API but for access keys.
+    /// SignalR REST API Owner: the REST API except access keys.
     RestApiOwner,
     /// SignalR REST API Reader: existence checks.
     RestApiReader,
@@ -17,10 +17,10 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 4] = [Self::AppServer, Self::RestApiOwner, Self::RestApiReader, Self::ServiceOwner];
 
-    /// The role's name in the portal and in `az role assignment create --role`.
+    /// Returns the role's name in the portal and in `az role assignment create --role`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AppServer => "SignalR App Server",

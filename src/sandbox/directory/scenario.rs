@@ -1,5 +1,4 @@
-//! What stands in the directory when a sandbox starts: the set-up of the cross-tenant article, ready made. Pure data;
-//! everything in it can be changed afterwards.
+//! The built-in content of the directory: the set-up of Microsoft's article on cross-tenant calls of Azure SignalR.
 //!
 //! ```text
 //! tenant A "contoso" (home)                  tenant B "fabrikam"               tenant C "northwind"
@@ -24,11 +23,11 @@ use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::crypto::keys::RsaKey;
 use crate::sandbox::error::SandboxError;
 
-/// Tenant A: where the app registration and its managed identity live.
+/// The id of tenant A, which has the app registration and its managed identity.
 pub const TENANT_A: &str = "aaaaaaaa-0000-4000-8000-00000000000a";
-/// Tenant B: where the resource `east` lives.
+/// The id of tenant B, which has the resource `east`.
 pub const TENANT_B: &str = "bbbbbbbb-0000-4000-8000-00000000000b";
-/// Tenant C: where the resource `west` lives.
+/// The id of tenant C, which has the resource `west`.
 pub const TENANT_C: &str = "cccccccc-0000-4000-8000-00000000000c";
 /// The client id of the app registration, and of its enterprise applications.
 pub const APP_CLIENT_ID: &str = "0a990000-0000-4000-8000-000000000001";
@@ -38,9 +37,9 @@ pub const IDENTITY_CLIENT_ID: &str = "1de00000-0000-4000-8000-00000000000a";
 pub const IDENTITY_OBJECT_ID: &str = "1de00000-0000-4000-8000-0000000000a0";
 /// The client id of the managed identity in tenant B, which has a role on `east` itself.
 pub const LOCAL_IDENTITY_CLIENT_ID: &str = "1de00000-0000-4000-8000-00000000000b";
-/// The issuer outside Entra, such as a Kubernetes cluster.
+/// An issuer outside Entra, such as a Kubernetes cluster.
 pub const EXTERNAL_ISSUER: &str = "https://issuer.sandbox.test";
-/// The subject that the app registration trusts of it.
+/// The subject of that issuer that the app registration trusts.
 pub const EXTERNAL_SUBJECT: &str = "system:serviceaccount:default:signalr-gateway";
 
 /// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration trusts.
@@ -65,10 +64,10 @@ const DOMAINS: [(&str, &str); 3] = [
     (TENANT_C, "northwind.onmicrosoft.com"),
 ];
 
-/// How long the app registration's secret is good for: longer than any sandbox runs.
-const SECRET_LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
+/// The lifetime of the app registration's secret: longer than any sandbox runs.
+const SECRET_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// Fills a directory for an authority and these resources.
+/// Returns a directory for an authority and its resources.
 pub(crate) fn directory(
     authority: &str,
     resources: Vec<Resource>,
@@ -128,9 +127,9 @@ fn application(authority: &str, certificate: &ClientCertificate) -> Application 
         (GITHUB_ISSUER, GITHUB_SUBJECT),
         (GCP_ISSUER, GCP_SUBJECT),
     ];
-    // The audience of Azure Pipelines is always the first. There are 20 at most.
-    let of_one = [(PIPELINES_ISSUER, PIPELINES_SUBJECT), (OAUTH2_ISSUER, OAUTH2_CLIENT_ID)];
-    let federated = EXCHANGE_AUDIENCES.iter().zip([&of_one[..], &[], &[]]).flat_map(|(audience, more)| {
+    // Azure Pipelines always uses the first audience. An app registration has at most 20 credentials.
+    let of_first_cloud = [(PIPELINES_ISSUER, PIPELINES_SUBJECT), (OAUTH2_ISSUER, OAUTH2_CLIENT_ID)];
+    let federated = EXCHANGE_AUDIENCES.iter().zip([&of_first_cloud[..], &[], &[]]).flat_map(|(audience, more)| {
         of_every_cloud.iter().chain(more).map(|(issuer, subject)| FederatedCredential {
             issuer: (*issuer).to_owned(),
             subject: (*subject).to_owned(),
@@ -145,20 +144,20 @@ fn application(authority: &str, certificate: &ClientCertificate) -> Application 
         secrets: vec![ClientSecret {
             id: String::from("5ec2e700-0000-4000-8000-000000000001"),
             value: SecretText::new(format!("{}{}", unique(), unique())),
-            expires: SystemTime::now() + SECRET_LIFE,
+            expires: SystemTime::now() + SECRET_LIFETIME,
         }],
         certificates: vec![certificate.der().to_vec()],
         federated: federated.collect(),
     }
 }
 
-/// An enterprise application.
+/// Returns an enterprise application.
 fn principal(tenant: &str, client_id: &str, roles: Vec<(String, Role)>) -> ServicePrincipal {
     let object_id = object_id(tenant, client_id);
     ServicePrincipal { client_id: client_id.to_owned(), object_id, enabled: true, roles }
 }
 
-/// An object id made of the first group of the tenant's id and the client id: the same at every start.
+/// Returns an object id made of the first group of the tenant id and the rest of the client id: the same at every start.
 pub(crate) fn object_id(tenant: &str, client_id: &str) -> String {
     let first = tenant.split('-').next().unwrap_or_default();
     let rest = client_id.split_once('-').map_or(client_id, |(_, rest)| rest);

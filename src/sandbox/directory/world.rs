@@ -1,9 +1,9 @@
-//! A directory as somebody described it, before Entra has an address: what it takes to fill the directory once it has,
-//! and the files that go with it. Pure data; how it was written down, it does not know.
+//! The content of a described directory, before Entra has an address. Issuers of managed identities contain that address, so
+//! they are added when it is known.
 
 use super::model::{Directory, FederatedCredential, SecretText, v2_issuer};
 
-/// What stands in the directory, in place of the ready-made scenario.
+/// The content of a directory that replaces the built-in scenario, and its files.
 #[derive(Clone, Debug)]
 pub struct World {
     pub(crate) directory: Directory,
@@ -11,28 +11,28 @@ pub struct World {
     pub(crate) files: Vec<WorldFile>,
 }
 
-/// A federated credential for a managed identity, whose issuer has the authority's address in it.
+/// A federated identity credential for a managed identity. Its issuer contains the authority's address.
 #[derive(Clone, Debug)]
 pub(crate) struct Trust {
-    /// The client id of the app registration that trusts.
+    /// The client id of the app registration.
     pub(crate) application: String,
-    /// The client id of the managed identity that is trusted.
+    /// The client id of the trusted managed identity.
     pub(crate) identity: String,
     pub(crate) audience: String,
 }
 
-/// A file that a gateway, or whoever tests one, may need.
+/// A file for a gateway or a test.
 #[derive(Clone, Debug)]
 pub(crate) struct WorldFile {
     pub(crate) name: String,
     pub(crate) content: WorldContent,
 }
 
-/// What such a file holds.
+/// The content of a file.
 #[derive(Clone, Debug)]
 pub(crate) enum WorldContent {
     Secret(SecretText),
-    /// An assertion that the sandbox signs in place of an issuer.
+    /// An assertion that the sandbox signs as an external issuer.
     Assertion {
         issuer: String,
         subject: String,
@@ -41,7 +41,7 @@ pub(crate) enum WorldContent {
 }
 
 impl World {
-    /// The directory of an authority at this origin.
+    /// Returns the directory for an authority at this origin.
     pub(crate) fn directory(&self, authority: &str) -> Directory {
         let mut directory = self.directory.clone();
         for trust in &self.trusts {

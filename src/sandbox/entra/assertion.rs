@@ -1,5 +1,5 @@
-//! What Entra checks of a client assertion: one that the app signed with its certificate, or a token of another
-//! issuer that a federated identity credential trusts. Knows nothing of secrets, scopes and HTTP.
+//! The checks of a client assertion: one that the app signed with its certificate, or a token of another issuer that a
+//! federated identity credential trusts. Knows nothing of secrets, scopes and HTTP.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -13,52 +13,52 @@ use crate::sandbox::crypto::certificates::{thumbprint_sha1, thumbprint_sha256};
 use crate::sandbox::crypto::keys::{self, Claims, RsaKey, unix_seconds};
 use crate::sandbox::directory::model::{Application, Directory, v2_issuer};
 
-/// How far the client's clock may be off, in seconds.
+/// The tolerated clock skew of a client, in seconds.
 const SKEW_SECS: i64 = 300;
 
-/// How many assertion ids are remembered before the oldest are forgotten with their time.
-const REMEMBERED_IDS: usize = 100_000;
+/// The number of assertion ids above which expired ones are removed.
+const MAX_USED_IDS: usize = 100_000;
 
-/// The assertion ids that were used, until the assertions expire.
+/// The ids (`jti`) of used assertions, until those expire.
 #[derive(Debug, Default)]
 pub(super) struct UsedIds(HashMap<String, i64>);
 
-/// The circumstances of one token request.
+/// The context of one token request.
 pub(super) struct Request<'a> {
-    /// The directory that the assertion is checked against.
+    /// The directory.
     pub(super) directory: &'a Directory,
-    /// Entra's key and URL.
+    /// Entra's key.
     pub(super) entra: &'a RsaKey,
     /// The origin of the authority, such as `https://127.0.0.1:8443`.
     pub(super) authority: &'a str,
-    /// The tenant as the path of the request names it.
+    /// The tenant in the path of the request.
     pub(super) tenant: &'a str,
     /// Entra's clock.
     pub(super) now: SystemTime,
 }
 
 impl UsedIds {
-    /// Remembers an id. `false` if it was used before and its assertion has not expired.
+    /// Records an id. Returns `false` if it was used before and its assertion has not expired.
     fn first_use(&mut self, id: &str, expires: i64, now: i64) -> bool {
-        if self.0.len() >= REMEMBERED_IDS {
+        if self.0.len() >= MAX_USED_IDS {
             self.0.retain(|_, expires| *expires > now);
         }
         self.0.insert(id.to_owned(), expires).is_none_or(|until| until <= now)
     }
 }
 
-/// Checks the assertion of `application`.
+/// Checks the assertion of an application.
 pub(super) fn check(
     request: &Request<'_>,
     application: &Application,
     assertion: &str,
     used: &mut UsedIds,
 ) -> Result<(), Refusal> {
-    let Some((header, claims)) = keys::read(assertion) else {
+    let Some((header, claims)) = keys::decode_unverified(assertion) else {
         return Err(Refusal::assertion_malformed("The assertion is not a signed JWT."));
     };
     let issuer = keys::text(&claims, "iss").unwrap_or_default();
-    // An app names itself by its client id, every other issuer by a URL.
+    // The issuer of an app's own assertion is its client id. Every other issuer is a URL.
     if issuer.starts_with("https://") {
         check_federated(request, application, assertion, &claims, issuer)
     } else {
@@ -66,7 +66,9 @@ pub(super) fn check(
     }
 }
 
-/// Source: Microsoft's description of certificate credentials (claims, `x5t#S256`, PS256; RS256 with `x5t` before).
+/// Checks an assertion that the app signed with its certificate.
+///
+/// Source: Microsoft's documentation of certificate credentials (claims, `x5t#S256`, PS256; formerly RS256 with `x5t`).
 fn check_certificate(
     request: &Request<'_>,
     application: &Application,
@@ -127,8 +129,9 @@ fn is_token_url(request: &Request<'_>, audience: &str) -> bool {
     })
 }
 
-/// Source: Microsoft's description of workload identity federation: issuer, subject and audience are compared to the
-/// letter. Which code each mismatch has: see `refusal.rs`.
+/// Checks a token of another issuer.
+///
+/// Source: Microsoft's documentation of workload identity federation: issuer, subject and audience must match exactly.
 fn check_federated(
     request: &Request<'_>,
     application: &Application,
@@ -142,8 +145,8 @@ fn check_federated(
         return Err(Refusal::version_1_issuer(issuer));
     }
     match_credential(application, issuer, subject, audience)?;
-    let own = request.directory.tenants.iter().find(|t| v2_issuer(request.authority, &t.id) == issuer);
-    if let Some(tenant) = own {
+    let tenant = request.directory.tenants.iter().find(|t| v2_issuer(request.authority, &t.id) == issuer);
+    if let Some(tenant) = tenant {
         verify_signature(assertion, [request.entra.public().verifying()])?;
         let client_id = keys::text(claims, "azp").unwrap_or_default();
         if !request.directory.managed_identities.iter().any(|identity| identity.client_id == client_id) {
@@ -172,8 +175,8 @@ fn match_credential(application: &Application, issuer: &str, subject: &str, audi
     }
     let of_subject: Vec<_> = of_issuer.iter().filter(|credential| credential.subject == subject).collect();
     if of_subject.is_empty() {
-        let only_case = of_issuer.iter().any(|credential| credential.subject.eq_ignore_ascii_case(subject));
-        return Err(if only_case {
+        let differs_in_case = of_issuer.iter().any(|credential| credential.subject.eq_ignore_ascii_case(subject));
+        return Err(if differs_in_case {
             Refusal::federated_subject_case(subject)
         } else {
             Refusal::federated_subject(subject)
@@ -186,7 +189,7 @@ fn match_credential(application: &Application, issuer: &str, subject: &str, audi
 }
 
 fn verify_signature<'a>(assertion: &str, keys: impl IntoIterator<Item = &'a DecodingKey>) -> Result<(), Refusal> {
-    // Entra takes RS256 alone from other issuers.
+    // Entra accepts only RS256 from other issuers.
     let verified = keys.into_iter().any(|key| keys::verify(assertion, key, &[Algorithm::RS256]).is_some());
     if verified {
         return Ok(());
@@ -194,7 +197,7 @@ fn verify_signature<'a>(assertion: &str, keys: impl IntoIterator<Item = &'a Deco
     Err(Refusal::assertion_invalid("The provided signature value did not match the expected one."))
 }
 
-/// Checks the time window and returns its end.
+/// Checks `nbf` and `exp`, and returns `exp`.
 fn check_time(request: &Request<'_>, claims: &Claims) -> Result<i64, Refusal> {
     let Some(expires) = keys::seconds(claims, "exp") else {
         return Err(Refusal::assertion_malformed("The claim 'exp' is missing."));

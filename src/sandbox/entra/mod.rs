@@ -1,4 +1,10 @@
-//! Entra: the token endpoint, the signing keys and the discovery document of every tenant.
+//! Microsoft Entra ID: the token endpoint for the client credentials grant, the signing keys and the discovery document.
+//!
+//! `service` decides who gets a token, `assertion` checks client assertions, `token` makes the tokens, `refusal` the error
+//! responses.
+//!
+//! Source: RFC 6749 section 4.4, RFC 7521 and RFC 7523; Microsoft's documentation of the client credentials flow,
+//! certificate credentials, workload identity federation, access token claims and the AADSTS error codes.
 
 mod assertion;
 mod refusal;

@@ -1,7 +1,6 @@
-//! How Entra says no: the AADSTS code, OAuth error and status of each refusal, and the JSON around them. Does not
-//! decide who is refused.
+//! The error responses of the token endpoint: the AADSTS code, OAuth error and status of each, and the JSON body.
 //!
-//! Codes and their meaning are Entra's; the sentences are the sandbox's own, in Entra's shape.
+//! The codes and their meaning are Entra's. The messages are the sandbox's own, in Entra's format.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +21,7 @@ pub(super) struct Refusal {
     pub(super) error: &'static str,
     /// The HTTP status.
     pub(super) status: StatusCode,
-    /// What is wrong, without the code.
+    /// The message, without the code.
     pub(super) message: String,
     /// Entra's `suberror`.
     pub(super) suberror: Option<&'static str>,
@@ -30,17 +29,17 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<Duration>,
 }
 
-/// Ids under which one answer can be found again.
+/// The ids of one response.
 #[derive(Clone, Debug)]
-pub(super) struct AnswerIds {
-    /// The trace id, `x-ms-request-id` in the header.
+pub(super) struct ResponseIds {
+    /// The trace id, also in the header field `x-ms-request-id`.
     pub(super) trace: String,
-    /// The correlation id: the caller's, or a new one.
+    /// The correlation id: the client's, or a new one.
     pub(super) correlation: String,
 }
 
-impl AnswerIds {
-    /// New ids; the caller's `client-request-id` is the correlation id if it sent one.
+impl ResponseIds {
+    /// Returns new ids. The client's `client-request-id`, if any, becomes the correlation id.
     pub(super) fn new(client_request_id: Option<&str>) -> Self {
         Self { trace: guid(), correlation: client_request_id.map_or_else(guid, str::to_owned) }
     }
@@ -51,17 +50,17 @@ impl Refusal {
         Self { code, error, status, message, suberror: None, retry_after: None }
     }
 
-    /// 400 `invalid_request`: the request itself is at fault.
+    /// 400 `invalid_request`: the request is invalid.
     fn invalid_request(code: u32, message: String) -> Self {
         Self::new(code, "invalid_request", StatusCode::BAD_REQUEST, message)
     }
 
-    /// 401 `invalid_client`: the client did not prove who it is.
+    /// 401 `invalid_client`: the client did not authenticate.
     fn invalid_client(code: u32, message: String) -> Self {
         Self::new(code, "invalid_client", StatusCode::UNAUTHORIZED, message)
     }
 
-    /// 400 `unauthorized_client`: the client may not do this here.
+    /// 400 `unauthorized_client`: the client may not use the tenant.
     fn unauthorized_client(code: u32, message: String) -> Self {
         Self::new(code, "unauthorized_client", StatusCode::BAD_REQUEST, message)
     }
@@ -188,7 +187,7 @@ impl Refusal {
     }
 
     pub(super) fn assertion_replayed() -> Self {
-        // Entra documents that `jti` guards against replay, and no code for it: the general one for assertions.
+        // Entra documents that `jti` prevents replay, but no code for it. This is the general code for assertions.
         let message = String::from("Assertion is invalid. [Reason - An assertion with this 'jti' was used before.]");
         Self::invalid_client(50_013, message)
     }
@@ -273,10 +272,10 @@ impl Refusal {
         Self { suberror: Some("message_only"), ..refusal }
     }
 
-    /// The refusal as the body that Entra answers with. The description spans several lines parted by CRLF.
+    /// Returns the body of the response. The lines of the description end with CRLF.
     ///
-    /// Source: the sample answer in Microsoft's documentation of the client credentials flow.
-    pub(super) fn body(&self, ids: &AnswerIds, authority: &str, now: SystemTime) -> Value {
+    /// Source: the sample response in Microsoft's documentation of the client credentials flow.
+    pub(super) fn body(&self, ids: &ResponseIds, authority: &str, now: SystemTime) -> Value {
         let at = timestamp(unix_seconds(now));
         let mut body = json!({
             "error": self.error,
@@ -293,7 +292,7 @@ impl Refusal {
         body
     }
 
-    fn description(&self, ids: &AnswerIds, at: &str) -> String {
+    fn description(&self, ids: &ResponseIds, at: &str) -> String {
         format!(
             "AADSTS{}: {}\r\nTrace ID: {}\r\nCorrelation ID: {}\r\nTimestamp: {at}",
             self.code, self.message, ids.trace, ids.correlation
@@ -301,7 +300,7 @@ impl Refusal {
     }
 }
 
-/// A point in time as Entra writes it: `2026-01-31 09:07:41Z`.
+/// Formats a time as Entra does: `2026-01-31 09:07:41Z`.
 fn timestamp(seconds: i64) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
     OffsetDateTime::from_unix_timestamp(seconds)
@@ -317,8 +316,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_has_the_shape_of_entras() {
-        let ids = AnswerIds::new(Some("11111111-2222-4333-8444-555555555555"));
+    fn formats_a_refusal_as_entra_does() {
+        let ids = ResponseIds::new(Some("11111111-2222-4333-8444-555555555555"));
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let body = Refusal::wrong_secret("app").body(&ids, "https://login.test", now);
         assert_eq!(body["error"], "invalid_client");

@@ -1,5 +1,4 @@
-//! Entra: the token endpoint, the signing keys and the discovery document. Decides who gets a token; what an
-//! assertion must look like is `assertion.rs`, how a refusal looks is `refusal.rs`.
+//! The HTTP service of Entra, and the decision who gets a token.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,20 +9,20 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::assertion::{self, UsedIds};
-use super::refusal::{AnswerIds, Refusal};
+use super::refusal::{Refusal, ResponseIds};
 use super::token::{self, ProvedBy, Subject};
 use crate::sandbox::crypto::ids::is_guid;
 use crate::sandbox::crypto::keys::RsaKey;
 use crate::sandbox::directory::model::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
 use crate::sandbox::server::exchange::{Received, Reply, Service};
 
-/// The one assertion type of RFC 7523.
+/// The assertion type of RFC 7523.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How many tokens are kept for callers that are to get the same one again.
-const REPEATED_TOKENS: usize = 1000;
+/// The number of tokens that are kept for [`TokenPolicy::repeat`](crate::sandbox::TokenPolicy::repeat).
+const MAX_REPEATED_TOKENS: usize = 1000;
 
-/// Entra, as one authority.
+/// The HTTP service of Entra.
 pub(crate) struct Entra {
     authority: String,
     directory: DirectoryHandle,
@@ -34,13 +33,14 @@ pub(crate) struct Entra {
 #[derive(Default)]
 struct State {
     used: UsedIds,
+    /// Token and expiry by tenant, client id and audience.
     issued: HashMap<(String, String, String), (String, SystemTime)>,
 }
 
 /// The form of a token request.
 struct Form(HashMap<String, String>);
 
-/// A token, and how long it lives from now.
+/// An issued token with its remaining lifetime.
 struct Issued {
     token: String,
     lifetime: Duration,
@@ -55,9 +55,9 @@ impl Entra {
         let directory = self.directory.snapshot();
         let now = directory.tokens.now();
         let form = Form(form_urlencoded::parse(&request.body).into_owned().collect());
-        let ids = AnswerIds::new(request.header("client-request-id"));
+        let ids = ResponseIds::new(request.header("client-request-id"));
         let reply = match self.issue(&directory, tenant, &form, now) {
-            Ok(issued) => Reply::json(StatusCode::OK, &answer(&directory, &issued)).verdict("token issued"),
+            Ok(issued) => Reply::json(StatusCode::OK, &token_response(&directory, &issued)).verdict("token issued"),
             Err(refusal) => Reply::json(refusal.status, &refusal.body(&ids, &self.authority, now))
                 .retry_after(refusal.retry_after)
                 .verdict(format!("AADSTS{}", refusal.code)),
@@ -69,22 +69,22 @@ impl Entra {
             .header(DATE, &httpdate::fmt_http_date(now))
     }
 
-    /// In Entra's order as far as it shows from outside: the tenant, the request, the client, its proof, the
-    /// resource, the policies.
+    /// Issues a token. The order of the checks is Entra's as far as it is visible: request, tenant, client, its proof,
+    /// resource, policies.
     fn issue(&self, directory: &Directory, tenant: &str, form: &Form, now: SystemTime) -> Result<Issued, Refusal> {
-        let named = tenant;
         let grant = form.required("grant_type")?;
         if grant != "client_credentials" {
             return Err(Refusal::unsupported_grant(grant));
         }
         let client_id = form.required("client_id")?;
         let scope = form.required("scope")?;
-        let tenant = find_tenant(directory, named, client_id)?;
+        let requested = tenant;
+        let tenant = find_tenant(directory, requested, client_id)?;
         if let Some(after) = tenant.throttled {
             return Err(Refusal::throttled(after));
         }
         let (application, principal) = find_client(directory, tenant, client_id)?;
-        let proved_by = self.check_proof(directory, named, application, form, now)?;
+        let proved_by = self.check_proof(directory, requested, application, form, now)?;
         let audience = find_resource(tenant, scope)?;
         if tenant.conditional_access_blocks {
             return Err(Refusal::conditional_access());
@@ -139,7 +139,7 @@ impl Entra {
         let lifetime = directory.tokens.lifetime;
         let token = token::access_token(subject, now, lifetime, self.key)
             .map_err(|err| Refusal::assertion_invalid(&format!("The token could not be signed: {err}.")))?;
-        if state.issued.len() >= REPEATED_TOKENS {
+        if state.issued.len() >= MAX_REPEATED_TOKENS {
             state.issued.clear();
         }
         state.issued.insert(key, (token.clone(), now + lifetime));
@@ -193,20 +193,20 @@ impl Form {
     }
 }
 
-fn find_tenant<'a>(directory: &'a Directory, named: &str, client_id: &str) -> Result<&'a Tenant, Refusal> {
-    if matches!(named, "common" | "organizations" | "consumers") {
+fn find_tenant<'a>(directory: &'a Directory, requested: &str, client_id: &str) -> Result<&'a Tenant, Refusal> {
+    if matches!(requested, "common" | "organizations" | "consumers") {
         let single = directory.application(client_id).is_some_and(|application| !application.multi_tenant);
         return Err(if single {
-            Refusal::single_tenant_at_common(client_id, named)
+            Refusal::single_tenant_at_common(client_id, requested)
         } else {
-            Refusal::tenant_not_named(named)
+            Refusal::tenant_not_named(requested)
         });
     }
-    match directory.tenant(named) {
-        Some(tenant) if tenant.in_other_cloud => Err(Refusal::other_cloud(named)),
+    match directory.tenant(requested) {
+        Some(tenant) if tenant.in_other_cloud => Err(Refusal::other_cloud(requested)),
         Some(tenant) => Ok(tenant),
-        None if is_guid(named) || named.contains('.') => Err(Refusal::tenant_not_found(named)),
-        None => Err(Refusal::tenant_malformed(named)),
+        None if is_guid(requested) || requested.contains('.') => Err(Refusal::tenant_not_found(requested)),
+        None => Err(Refusal::tenant_malformed(requested)),
     }
 }
 
@@ -228,7 +228,7 @@ fn find_client<'a>(
     Ok((application, principal))
 }
 
-/// The audience that a scope asks for.
+/// Returns the audience that a scope requests.
 fn find_resource<'a>(tenant: &Tenant, scope: &'a str) -> Result<&'a str, Refusal> {
     if scope.trim().contains(' ') {
         return Err(Refusal::several_scopes(scope));
@@ -242,7 +242,8 @@ fn find_resource<'a>(tenant: &Tenant, scope: &'a str) -> Result<&'a str, Refusal
     Ok(resource)
 }
 
-fn answer(directory: &Directory, issued: &Issued) -> Value {
+/// Returns the successful response (RFC 6749 section 5.1).
+fn token_response(directory: &Directory, issued: &Issued) -> Value {
     let seconds = issued.lifetime.as_secs();
     let mut body = json!({
         "token_type": "Bearer",

@@ -1,5 +1,4 @@
-//! The tokens that Entra and the metadata service hand out: their claims and their signature. Does not decide who
-//! gets one.
+//! The tokens that Entra and the metadata services issue.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,10 +8,10 @@ use crate::sandbox::crypto::ids::unique;
 use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{SIGNALR_PROVIDER, v2_issuer};
 
-/// How long before its issue a token is valid, in seconds: what Entra's own tokens show.
+/// The time by which `nbf` precedes the issue, in seconds. Measured on Entra's own tokens.
 const BACKDATED_SECS: i64 = 300;
 
-/// How a client proved that it is itself: the value of the claim `appidacr`.
+/// How a client authenticated: the value of the claim `appidacr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProvedBy {
     /// A client secret.
@@ -21,31 +20,31 @@ pub(crate) enum ProvedBy {
     Assertion,
 }
 
-/// Whom a token is for and about.
+/// The subject and the audience of a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject<'a> {
-    /// The id of the tenant that issues it.
+    /// The id of the issuing tenant.
     pub(crate) tenant: &'a str,
     /// The client id of the app registration or managed identity.
     pub(crate) client_id: &'a str,
     /// The object id of its service principal in that tenant.
     pub(crate) object_id: &'a str,
-    /// The audience, as it was asked for.
+    /// The audience as requested.
     pub(crate) audience: &'a str,
-    /// How the client proved itself.
+    /// How the client authenticated.
     pub(crate) proved_by: ProvedBy,
 }
 
-/// Whether a resource, as named in a scope or in a request of the metadata service, is that of Azure SignalR.
+/// Whether the resource of a scope or of a metadata request is Azure SignalR.
 pub(crate) fn is_signalr(resource: &str) -> bool {
     let resource = resource.trim_end_matches('/');
-    // One service principal, two services: a token for the second is refused by the first.
+    // Web PubSub has the same service principal. SignalR rejects tokens whose audience is Web PubSub.
     ["https://signalr.azure.com", "https://webpubsub.azure.com", SIGNALR_PROVIDER]
         .iter()
         .any(|name| name.eq_ignore_ascii_case(resource))
 }
 
-/// Makes an access token in the v1 format.
+/// Returns an access token in the v1 format.
 ///
 /// Source: Microsoft's access token claims reference.
 pub(crate) fn access_token(
@@ -70,8 +69,8 @@ pub(crate) fn access_token(
     key.sign(&claims)
 }
 
-/// Makes a managed identity's token for the exchange audience, in the v2 format: what a federated identity
-/// credential trusts is the v2 issuer.
+/// Returns a managed identity's token for the exchange audience, in the v2 format: federated identity credentials trust the
+/// v2 issuer.
 pub(crate) fn exchange_token(
     subject: &Subject<'_>,
     authority: &str,

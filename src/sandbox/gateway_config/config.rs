@@ -1,5 +1,4 @@
-//! The configuration of a gateway in front of a sandbox, as an operator would write it. Imports none of the gateway's code
-//! and writes no file.
+//! The configuration file of a gateway in front of a sandbox.
 
 use std::fmt::Write;
 
@@ -15,25 +14,25 @@ pub(crate) struct ConfiguredEndpoint {
     pub(crate) tenant: String,
 }
 
-/// What the configuration is to say.
+/// The settings of the configuration file.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// Where callers come in, such as `127.0.0.1:8080`; port 0 takes a free one.
+    /// The address of the listener, such as `127.0.0.1:8080`. Port 0 selects a free port.
     pub listen: String,
-    /// Names that callers may use for it, besides IP addresses and `localhost`.
+    /// The host names that callers may use, in addition to IP addresses and `localhost`.
     pub hosts: Vec<String>,
-    /// The admin listener's address, or `off`.
+    /// The address of the admin listener, or `off`.
     pub admin: String,
-    /// The endpoints' credentials by endpoint name; endpoints that are not named get a client secret.
+    /// The credentials by endpoint name. The default is a client secret.
     pub credentials: Vec<(String, GatewayCredential)>,
-    /// What the listener lets pass; the gateway's own default if empty.
+    /// The operations that the listener allows. If empty, the gateway's default applies.
     pub operations: Vec<String>,
-    /// More TOML, added at the end: routes, limits, timeouts.
+    /// TOML that is appended: routes, limits, timeouts.
     pub more: String,
 }
 
 impl Default for GatewayConfig {
-    /// Loopback and free ports; `east` by client secret, `west` by managed identity and federated credential.
+    /// Returns settings with free loopback ports, a client secret for `east`, and a federated managed identity for `west`.
     fn default() -> Self {
         Self {
             listen: String::from("127.0.0.1:0"),
@@ -50,7 +49,7 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// Another credential for one endpoint.
+    /// Sets the credential of one endpoint.
     #[must_use]
     pub fn with_credential(mut self, endpoint: &str, choice: CredentialChoice) -> Self {
         self.credentials.retain(|(name, _)| name != endpoint);

@@ -6,74 +6,75 @@ use crate::sandbox::directory::scenario::{
     APP_CLIENT_ID, IDENTITY_CLIENT_ID, LOCAL_IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, SERVICE_CONNECTION,
 };
 
-/// How the gateway is to prove itself to one endpoint.
+/// A credential of the built-in scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialChoice {
-    /// The app registration's secret.
+    /// The secret of the app registration.
     ClientSecret,
-    /// The app registration's certificate, PS256.
+    /// The certificate of the app registration, with PS256.
     ClientCertificate,
-    /// The app registration's certificate, RS256 and the chain in the header.
+    /// The certificate of the app registration, with RS256 and the certificate chain in the header.
     ClientCertificateRs256,
-    /// The app registration, by the managed identity of its own tenant.
+    /// The app registration, federated with the managed identity of its own tenant.
     FederatedIdentity,
-    /// The app registration, by an assertion of the external issuer in a file.
+    /// The app registration, federated with the external issuer, whose assertion is in a file.
     FederatedFile,
-    /// The app registration, by the ID token of a GitHub Actions job.
+    /// The app registration, federated with GitHub Actions.
     FederatedGithubActions,
-    /// The app registration, by the ID token of a service connection of Azure Pipelines.
+    /// The app registration, federated with a service connection of Azure Pipelines.
     FederatedAzurePipelines,
-    /// The app registration, by the ID token of a Google service account.
+    /// The app registration, federated with a Google service account.
     FederatedGcp,
-    /// The app registration, by a token of the OAuth 2.0 server; the client authenticates in the header.
+    /// The app registration, federated with the OAuth 2.0 server. The client authenticates in the header and uses the access
+    /// token.
     FederatedOAuth2,
-    /// As before; the client authenticates in the form, and the ID token is taken.
+    /// The app registration, federated with the OAuth 2.0 server. The client authenticates in the form and uses the ID token.
     FederatedOAuth2Post,
-    /// The app registration, by an assertion of the external issuer that a program prints.
+    /// The app registration, federated with the external issuer, whose assertion a program prints.
     FederatedCommand,
-    /// The app registration, by what the environment of a Kubernetes pod says.
+    /// The app registration, as the environment of a Kubernetes pod configures it.
     WorkloadIdentity,
-    /// Whoever is signed in to the Azure CLI.
+    /// The account that is signed in to the Azure CLI.
     AzureCli,
-    /// The managed identity of tenant B itself: for endpoints of that tenant.
+    /// The managed identity of tenant B, for endpoints of that tenant.
     ManagedIdentity,
     /// The endpoint's access key.
     AccessKey,
-    /// A ready token in a file.
+    /// An access token in a file.
     TokenFile,
 }
 
-/// As whom, and by what, the gateway is to call one endpoint. Files are relative to the configuration.
+/// The credential with which the gateway calls one endpoint. Files are relative to the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayCredential {
-    /// An app registration's secret.
+    /// The secret of an app registration.
     Secret {
         /// The app registration.
         client_id: String,
-        /// Where the secret is.
+        /// The file with the secret.
         file: String,
     },
-    /// An app registration's certificate.
+    /// The certificate of an app registration.
     Certificate {
         /// The app registration.
         client_id: String,
-        /// Where certificate and key are.
+        /// The file with certificate and key.
         file: String,
-        /// RS256 with the chain in the header, in place of PS256.
+        /// Whether to sign with RS256 and send the certificate chain, instead of PS256.
         rs256: bool,
     },
-    /// An app registration, by a managed identity that it trusts.
+    /// An app registration, federated with a managed identity.
     FederatedIdentity {
         /// The app registration.
         client_id: String,
         /// The client id of the managed identity.
         identity: String,
     },
-    /// An app registration, by an assertion in a file.
+    /// An app registration, federated with an issuer whose assertion is in a file.
     FederatedFile {
         /// The app registration.
         client_id: String,
-        /// Where the assertion is.
+        /// The file with the assertion.
         file: String,
     },
     /// A managed identity of the endpoint's own tenant.
@@ -83,12 +84,12 @@ pub enum GatewayCredential {
     },
     /// The endpoint's access key.
     AccessKey,
-    /// A ready token of an app registration.
+    /// An access token of an app registration, in a file.
     Token {
         /// The app registration.
         client_id: String,
     },
-    /// What the ready-made scenario has of other platforms.
+    /// A credential of another platform in the built-in scenario.
     Platform(CredentialChoice),
 }
 
@@ -105,7 +106,7 @@ pub(crate) struct Urls {
 }
 
 impl From<CredentialChoice> for GatewayCredential {
-    /// Of the ready-made scenario.
+    /// Returns a credential of the built-in scenario.
     fn from(choice: CredentialChoice) -> Self {
         let client_id = String::from(APP_CLIENT_ID);
         let certificate =

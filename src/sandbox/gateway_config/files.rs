@@ -1,4 +1,4 @@
-//! The files of a sandbox: the gateway's configuration and everything that it names. Knows none of their contents.
+//! Writes the files of a sandbox. Knows nothing of their contents.
 
 use std::fs;
 use std::io;
@@ -12,22 +12,22 @@ pub(crate) const ASSERTION_COMMAND: &str = "get-assertion";
 /// The program, which prints the assertion file beside it.
 pub(crate) const ASSERTION_SCRIPT: &str = "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n";
 
-/// The files that were written.
+/// The written files.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// The configuration.
     pub config: PathBuf,
     /// The certificate authority.
     pub ca: PathBuf,
-    /// The app registration's secret.
+    /// The secret of the app registration.
     pub secret: PathBuf,
-    /// Its certificate and key.
+    /// The certificate of the app registration, with its key.
     pub certificate: PathBuf,
     /// An assertion of the external issuer.
     pub assertion: PathBuf,
 }
 
-/// The files that were written for a described world.
+/// The files that were written for a [`World`](crate::sandbox::World).
 #[derive(Clone, Debug)]
 pub struct WorldFiles {
     /// The gateway's configuration, if there is a gateway.
@@ -46,17 +46,17 @@ impl<'a> FileWriter<'a> {
         Ok(Self(folder))
     }
 
-    /// A file for its owner alone.
+    /// Writes a file that only its owner can read.
     pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
         self.write(name, content, 0o600)
     }
 
-    /// A file for everybody: clients in other containers run as other users.
+    /// Writes a file that everybody can read: clients in other containers run as other users.
     pub(crate) fn public_file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
         self.write(name, content, 0o644)
     }
 
-    /// Writes a program for its owner alone.
+    /// Writes a program that only its owner can execute.
     pub(crate) fn executable(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
         self.write(name, content, 0o700)
     }
@@ -70,7 +70,7 @@ impl<'a> FileWriter<'a> {
     }
 }
 
-/// Writes a file whole or not at all, with its mode whatever was there before. A symbolic link is replaced, not followed.
+/// Writes a file atomically and with this mode, even if it exists. A symbolic link is replaced, not followed.
 #[cfg(unix)]
 fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     use std::io::Write as _;
@@ -79,7 +79,7 @@ fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     let temporary = path.with_file_name(format!(".{name}.{}-{:08x}", std::process::id(), fastrand::u32(..)));
     let written = || {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        // Whatever the umask leaves of it.
+        // The umask may have removed bits.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(content.as_bytes())?;
         fs::rename(&temporary, path)
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_gets_its_mode_and_a_link_is_not_followed() {
+    fn sets_the_mode_and_replaces_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let (victim, path) = (dir.path().join("victim"), dir.path().join("client-secret"));
         fs::write(&victim, "precious").unwrap();

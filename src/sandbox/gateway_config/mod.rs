@@ -1,4 +1,5 @@
-//! The configuration that makes an ordinary gateway use a sandbox, and the files that it names.
+//! The configuration of a gateway that uses a sandbox, and the files that it names. Imports none of the gateway's code: it
+//! writes what an operator would write.
 
 pub(super) mod config;
 pub(super) mod credential;

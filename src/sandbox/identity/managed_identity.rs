@@ -1,8 +1,4 @@
-//! Where a host asks for the tokens of its managed identities: the instance metadata service (IMDS) of virtual
-//! machines, and the identity endpoint of App Service and Container Apps. Knows the host's identities, not what
-//! their tokens are good for.
-//!
-//! Source: Microsoft's documentation of both endpoints; what the official SDK sends was measured.
+//! Tokens of managed identities: the instance metadata service, and the identity endpoint of App Service.
 
 use std::time::SystemTime;
 
@@ -15,10 +11,10 @@ use crate::sandbox::directory::model::{Directory, DirectoryHandle, EXCHANGE_AUDI
 use crate::sandbox::entra::token::{self, ProvedBy, Subject};
 use crate::sandbox::server::exchange::{Received, Reply, Service};
 
-/// What makes the tokens of managed identities.
+/// Issues the tokens of managed identities.
 #[derive(Clone)]
 pub(crate) struct IdentityIssuer {
-    /// The origin of the authority that they are issued by.
+    /// The origin of the issuing authority.
     pub(crate) authority: String,
     /// The directory.
     pub(crate) directory: DirectoryHandle,
@@ -31,13 +27,13 @@ pub(crate) struct Imds(pub(crate) IdentityIssuer);
 
 /// The identity endpoint of App Service.
 pub(crate) struct AppService {
-    /// What makes the tokens.
+    /// The issuer.
     pub(crate) issuer: IdentityIssuer,
-    /// The secret that `X-IDENTITY-HEADER` must carry.
+    /// The required value of `X-IDENTITY-HEADER`.
     pub(crate) secret: String,
 }
 
-/// A managed identity's token.
+/// An issued token.
 struct Issued {
     token: String,
     client_id: String,
@@ -46,11 +42,11 @@ struct Issued {
     expires: i64,
 }
 
-/// Why there is none.
+/// The reason for issuing no token.
 enum Refused {
-    /// No identity of the host is the one asked for.
+    /// The host does not have the requested identity.
     NoIdentity,
-    /// Entra does not know the resource: the text of its refusal.
+    /// Entra rejects the resource with this message.
     Resource(String),
     /// The request names no resource.
     NoResource,
@@ -82,14 +78,14 @@ impl IdentityIssuer {
                 identity.tenant
             )));
         };
-        // Signing with a key that has signed before does not fail; there would be no token then.
+        // Signing with a valid key does not fail. An error would be reported as a refusal.
         let token = token.map_err(|err| Refused::Resource(err.to_string()))?;
         let client_id = identity.client_id.clone();
         Ok(Issued { token, client_id, resource, now, expires: expiry(now, lifetime) })
     }
 }
 
-/// The host's identity that a request names, or its system-assigned one.
+/// Returns the host's identity that a request names, or its system-assigned identity.
 fn find_identity<'a>(directory: &'a Directory, request: &Received) -> Option<&'a ManagedIdentity> {
     let named = |keys: &[&str]| keys.iter().find_map(|key| request.query_value(key));
     let client_id = named(&["client_id", "clientid"]);
@@ -122,7 +118,7 @@ impl Service for Imds {
         }
         match self.0.issue(&request) {
             Ok(issued) => {
-                // Every value is text, dates too.
+                // All values are strings, including times.
                 let lifetime = (issued.expires - unix_seconds(issued.now)).to_string();
                 let body = json!({
                     "access_token": issued.token,

@@ -1,6 +1,5 @@
-//! Identity providers outside Entra, whose tokens a federated identity credential may trust: GitHub Actions, Azure
-//! Pipelines, an OAuth 2.0 authorization server, and the metadata server of Google Cloud. Each refuses what the real one
-//! refuses. Knows nothing of what their tokens are presented for.
+//! Identity providers outside Entra whose tokens a federated identity credential can trust. Each rejects what the real one
+//! rejects.
 //!
 //! ```text
 //! GET  /github/token?api-version=2.0&audience=…                                   ──► {"count", "value"}
@@ -8,9 +7,6 @@
 //! POST /oauth2/token  grant_type=client_credentials&audience=…                    ──► {"access_token"[, "id_token"]}
 //! GET  /computeMetadata/v1/instance/service-accounts/default/identity?audience=…  ──► the token
 //! ```
-//!
-//! Sources: GitHub, "`OpenID` Connect reference"; Microsoft, "Oidctoken - Create" and what the official SDK sends; RFC 6749;
-//! Google Cloud, "Verify the identity of a Compute Engine instance" and "View and query VM metadata".
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -30,23 +26,23 @@ use crate::sandbox::directory::scenario::{
 };
 use crate::sandbox::server::exchange::{Received, Reply, Service};
 
-/// The path that GitHub's request URL has here.
+/// The path of GitHub's token request URL.
 pub(crate) const GITHUB_PATH: &str = "/github/token";
-/// The path of a job of Azure Pipelines.
+/// The path of an Azure Pipelines job's token request URL.
 pub(crate) const PIPELINES_PATH: &str = "/contoso/_apis/distributedtask/hubs/build/plans/1/jobs/1/oidctoken";
 /// The path of the OAuth 2.0 token endpoint.
 pub(crate) const OAUTH2_PATH: &str = "/oauth2/token";
-/// Where the metadata server answers for service accounts.
+/// The path of the service accounts of Google's metadata server.
 const ACCOUNTS_PATH: &str = "/computeMetadata/v1/instance/service-accounts/";
 
-/// The life of GitHub's and Azure Pipelines' tokens. Source: as observed, 5 and 10 minutes.
-const JOB_LIFE: Duration = Duration::from_secs(300);
-/// The life of Google's tokens and of the authorization server's.
-const HOST_LIFE: Duration = Duration::from_secs(3600);
+/// The lifetime of tokens for jobs. Observed: 5 minutes at GitHub, 10 minutes at Azure Pipelines.
+const JOB_LIFETIME: Duration = Duration::from_secs(300);
+/// The lifetime of the tokens of Google and of the authorization server.
+const HOST_LIFETIME: Duration = Duration::from_secs(3600);
 
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
-/// What the providers know their callers by.
+/// The secrets of the providers' clients.
 #[derive(Clone, Debug)]
 pub(crate) struct ProviderSecrets {
     pub(crate) github: SecretText,
@@ -57,18 +53,18 @@ pub(crate) struct ProviderSecrets {
 impl ProviderSecrets {
     pub(crate) fn generate() -> Self {
         let secret = |between: &str| SecretText::new(format!("{}{between}{}", unique(), unique()));
-        // What is not form-encoded on its way is not what arrives.
+        // The characters `: +` reveal a client that does not form-encode the secret.
         Self { github: secret(""), pipelines: secret(""), oauth2: secret(": +") }
     }
 }
 
-/// GitHub Actions, Azure Pipelines and an OAuth 2.0 authorization server.
+/// The service of GitHub Actions, Azure Pipelines and an OAuth 2.0 authorization server.
 pub(crate) struct Providers {
     pub(crate) secrets: ProviderSecrets,
     pub(crate) key: &'static RsaKey,
 }
 
-/// The metadata server of Google Cloud.
+/// The service of Google Cloud's metadata server.
 pub(crate) struct GcpMetadata {
     pub(crate) key: &'static RsaKey,
 }
@@ -94,17 +90,17 @@ impl Providers {
         if request.bearer() != Some(self.secrets.github.expose()) {
             return refusal(
                 StatusCode::UNAUTHORIZED,
-                "The request token is missing, wrong, or of a job that has ended.",
+                "The request token is missing, wrong, or belongs to a job that has ended.",
             );
         }
-        // It stands in the URL that GitHub hands out, and must not get lost.
+        // The URL that GitHub provides has this parameter. Clients must keep it.
         if request.query_value("api-version").as_deref() != Some("2.0") {
             return refusal(StatusCode::BAD_REQUEST, "The api-version is missing or not supported.");
         }
         let audience = request.query_value("audience").filter(|audience| !audience.is_empty());
         let audience = audience.unwrap_or_else(|| String::from("https://github.com/contoso"));
         let claims = json!({ "repository": "contoso/deploy", "ref": "refs/heads/main" });
-        match sign(self.key, [GITHUB_ISSUER, GITHUB_SUBJECT, &audience], JOB_LIFE, &claims) {
+        match sign(self.key, [GITHUB_ISSUER, GITHUB_SUBJECT, &audience], JOB_LIFETIME, &claims) {
             Ok(token) => issued(&json!({ "count": token.len(), "value": token })),
             Err(err) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
         }
@@ -112,7 +108,7 @@ impl Providers {
 
     fn pipelines(&self, request: &Received) -> Reply {
         if request.bearer() != Some(self.secrets.pipelines.expose()) {
-            // Who does not ask for it gets the page where people sign in.
+            // Clients without this header field are redirected to the sign-in page.
             let for_programs = request.header("x-tfs-fedauthredirect") == Some("Suppress");
             if for_programs {
                 return refusal(
@@ -121,7 +117,7 @@ impl Providers {
                 );
             }
             let page = "https://spsprodcus1.vssps.visualstudio.com/_signin";
-            return Reply::empty(StatusCode::FOUND).header(LOCATION, page).verdict("sent to sign in");
+            return Reply::empty(StatusCode::FOUND).header(LOCATION, page).verdict("redirected to sign in");
         }
         if request.header(CONTENT_LENGTH).is_none() {
             return refusal(StatusCode::LENGTH_REQUIRED, "The request must be chunked or have a content length.");
@@ -135,7 +131,7 @@ impl Providers {
             None => return refusal(StatusCode::BAD_REQUEST, "serviceConnectionId is missing."),
         }
         let who = [PIPELINES_ISSUER, PIPELINES_SUBJECT, EXCHANGE_AUDIENCES[0]];
-        match sign(self.key, who, JOB_LIFE, &json!({})) {
+        match sign(self.key, who, JOB_LIFETIME, &json!({})) {
             Ok(token) => issued(&json!({ "oidcToken": token })),
             Err(err) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
         }
@@ -144,22 +140,23 @@ impl Providers {
     fn oauth2(&self, request: &Received) -> Result<Value, OAuth2Refusal> {
         let type_of_form = "application/x-www-form-urlencoded";
         if !request.header(CONTENT_TYPE).is_some_and(|value| value.starts_with(type_of_form)) {
-            return Err(OAuth2Refusal::new("invalid_request", "The body is no form."));
+            return Err(OAuth2Refusal::new("invalid_request", "The body is not a form."));
         }
         let pairs: Vec<(String, String)> = form_urlencoded::parse(&request.body).into_owned().collect();
         let form: HashMap<String, String> = pairs.iter().cloned().collect();
         if form.len() < pairs.len() {
-            return Err(OAuth2Refusal::new("invalid_request", "A parameter is there twice."));
+            return Err(OAuth2Refusal::new("invalid_request", "A parameter is repeated."));
         }
         if form.get("grant_type").map(String::as_str) != Some("client_credentials") {
-            return Err(OAuth2Refusal::new("unsupported_grant_type", "Only client_credentials."));
+            return Err(OAuth2Refusal::new("unsupported_grant_type", "Only client_credentials is supported."));
         }
         self.authenticate(request, &form)?;
-        let token = |audience: &str| sign(self.key, [OAUTH2_ISSUER, OAUTH2_CLIENT_ID, audience], HOST_LIFE, &json!({}));
-        // As some servers do: without an audience the token is for the server itself, and opaque.
+        let token =
+            |audience: &str| sign(self.key, [OAUTH2_ISSUER, OAUTH2_CLIENT_ID, audience], HOST_LIFETIME, &json!({}));
+        // Some servers issue an opaque token if the request has no audience.
         let access_token = form.get("audience").map_or_else(|| Ok(unique()), |audience| token(audience))?;
         let mut body =
-            json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": HOST_LIFE.as_secs() });
+            json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": HOST_LIFETIME.as_secs() });
         let scopes = form.get("scope").map_or("", String::as_str);
         if scopes.split(' ').any(|scope| scope == "openid")
             && let Some(fields) = body.as_object_mut()
@@ -169,7 +166,7 @@ impl Providers {
         Ok(body)
     }
 
-    /// RFC 6749 section 2.3.1: in the header or in the form, and not in both.
+    /// Authenticates the client in the header or in the form, but not in both (RFC 6749 section 2.3.1).
     fn authenticate(&self, request: &Received, form: &HashMap<String, String>) -> Result<(), OAuth2Refusal> {
         let basic = request.header(AUTHORIZATION).and_then(|value| value.strip_prefix("Basic "));
         let posted = form.get("client_id").zip(form.get("client_secret"));
@@ -184,7 +181,7 @@ impl Providers {
         if id == OAUTH2_CLIENT_ID && secret == self.secrets.oauth2.expose() {
             return Ok(());
         }
-        // Some servers repeat what they were sent.
+        // Some servers repeat the secret in the error.
         Err(OAuth2Refusal::new("invalid_client", format!("No client '{id}' with secret '{secret}'.")))
     }
 }
@@ -236,7 +233,7 @@ impl GcpMetadata {
         if request.header(FLAVOR) != Some("Google") {
             return page(StatusCode::FORBIDDEN, "Missing required header \"Metadata-Flavor\": \"Google\"");
         }
-        // It was forwarded, so it is not from this host.
+        // The metadata server rejects forwarded requests.
         if request.header("x-forwarded-for").is_some() {
             return page(StatusCode::FORBIDDEN, "Requests with X-Forwarded-For are not allowed");
         }
@@ -251,8 +248,8 @@ impl GcpMetadata {
             Some("full") => json!({ "azp": GCP_SUBJECT, "google": { "compute_engine": { "project_id": "contoso" } } }),
             Some(_) => return page(StatusCode::BAD_REQUEST, "invalid format"),
         };
-        match sign(self.key, [GCP_ISSUER, GCP_SUBJECT, &audience], HOST_LIFE, &more) {
-            // It says so of what is no page.
+        match sign(self.key, [GCP_ISSUER, GCP_SUBJECT, &audience], HOST_LIFETIME, &more) {
+            // The real server uses this content type for the token, too.
             Ok(token) => Reply::typed(StatusCode::OK, "text/html", token).verdict("token issued"),
             Err(err) => page(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
         }

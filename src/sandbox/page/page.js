@@ -1,13 +1,13 @@
-// The sandbox's page: a SignalR client on each endpoint, speaking the JSON hub protocol over WebSocket, and a form that has
-// the sandbox call the gateway. The gateway itself refuses calls of browsers, as it should.
+// The web page of the sandbox: a SignalR client on each endpoint (JSON hub protocol over WebSocket), and a form that sends
+// through the gateway by way of the sandbox's relay, because the gateway rejects browsers.
 // Source of the protocol: TransportProtocols.md and HubProtocol.md of ASP.NET Core.
 
 const SEPARATOR = "\u001e";
 const VERSION = "api-version=2024-12-01";
 const PING_MS = 10_000;
 const SILENCE_MS = 30_000;
-const AGAIN_MS = 1_000;
-const LOOK_MS = 2_000;
+const RECONNECT_MS = 1_000;
+const REFRESH_MS = 2_000;
 const SHOWN = 200;
 
 const find = (selector, within = document) => within.querySelector(selector);
@@ -28,18 +28,18 @@ function timeOf(date) {
   return time;
 }
 
-// A number is shown as it was written where the browser can tell: 64 bits do not fit in one of its own.
+// Preserves numbers as written where the browser supports it: JavaScript numbers do not hold 64 bits.
 const parse = (text) => JSON.parse(text, (_key, value, context) =>
   typeof value === "number" && context?.source && JSON.rawJSON && String(value) !== context.source
     ? JSON.rawJSON(context.source) : value);
 
-// One endpoint's client: it connects, reads records and tells its lane. It ends when `signal` is aborted.
+// Runs the client of one endpoint: connects, reconnects and shows records in its lane until `signal` is aborted.
 async function listen(endpoint, hub, user, lane, signal) {
   const query = new URLSearchParams({ hub, ...(user && { user }) });
   while (!signal.aborted) {
     lane.state("connecting");
     try {
-      const reason = await talk(await negotiate(`/endpoints/${endpoint}/negotiate?${query}`, signal), lane, signal);
+      const reason = await connect(await negotiate(`/endpoints/${endpoint}/negotiate?${query}`, signal), lane, signal);
       if (reason) lane.note(`closed by the service: ${reason}`);
     } catch (error) {
       lane.problem = error.message;
@@ -47,63 +47,64 @@ async function listen(endpoint, hub, user, lane, signal) {
     if (signal.aborted) return;
     lane.id = undefined;
     lane.state("reconnecting", "", lane.problem);
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
   }
 }
 
-// The application's negotiation says where the service is and gives a token; the service's gives the ids.
+// Negotiates with the application, which returns the service's URL and a token, and then with the service, which returns the
+// connection ids.
 async function negotiate(path, signal) {
-  const { url, accessToken, error } = await asked(await fetch(path, { method: "POST", signal }));
+  const { url, accessToken, error } = await json(await fetch(path, { method: "POST", signal }));
   if (error) throw new Error(error);
   const service = new URL(url);
-  const at = new URL(service);
-  at.pathname += "negotiate";
-  at.searchParams.set("negotiateVersion", "1");
+  const target = new URL(service);
+  target.pathname += "negotiate";
+  target.searchParams.set("negotiateVersion", "1");
   const headers = { authorization: `Bearer ${accessToken}` };
-  const { connectionId, connectionToken } = await asked(await fetch(at, { method: "POST", headers, signal }));
+  const { connectionId, connectionToken } = await json(await fetch(target, { method: "POST", headers, signal }));
   service.protocol = service.protocol === "https:" ? "wss:" : "ws:";
   service.searchParams.set("id", connectionToken);
   service.searchParams.set("access_token", accessToken);
   return { id: connectionId, url: service };
 }
 
-async function asked(answer) {
-  if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
-  return answer.json();
+async function json(response) {
+  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+  return response.json();
 }
 
-// One connection, from its opening to its end, whose reason is the result if the service gives one.
-function talk({ id, url }, lane, signal) {
+// Runs one connection until it closes, and resolves to the service's reason, if any.
+function connect({ id, url }, lane, signal) {
   const socket = new WebSocket(url);
-  const say = (record) => socket.send(JSON.stringify(record) + SEPARATOR);
+  const sendRecord = (record) => socket.send(JSON.stringify(record) + SEPARATOR);
   return new Promise((resolve) => {
-    let heard = Date.now();
-    let shaken = false;
+    let lastReceived = Date.now();
+    let handshakeDone = false;
     let reason;
     const clock = setInterval(() => {
-      if (Date.now() - heard > SILENCE_MS) socket.close();
-      else if (shaken) say({ type: 6 });
+      if (Date.now() - lastReceived > SILENCE_MS) socket.close();
+      else if (handshakeDone) sendRecord({ type: 6 });
     }, PING_MS);
     const stop = () => socket.close();
     signal.addEventListener("abort", stop);
-    socket.onopen = () => say({ protocol: "json", version: 1 });
+    socket.onopen = () => sendRecord({ protocol: "json", version: 1 });
     socket.onclose = () => {
       clearInterval(clock);
       signal.removeEventListener("abort", stop);
       resolve(reason);
     };
     socket.onmessage = ({ data }) => {
-      heard = Date.now();
+      lastReceived = Date.now();
       for (const text of data.split(SEPARATOR).slice(0, -1)) {
         const record = parse(text);
-        if (!shaken) {
-          shaken = true;
+        if (!handshakeDone) {
+          handshakeDone = true;
           if (record.error) reason = record.error;
           else lane.connected(id);
         } else if (record.type === 1) {
           lane.arrived(record);
-          // A call that awaits an answer gets its own arguments back.
-          if (record.invocationId) say({ type: 3, invocationId: record.invocationId, result: record.arguments });
+          // An invocation is completed with its own arguments.
+          if (record.invocationId) sendRecord({ type: 3, invocationId: record.invocationId, result: record.arguments });
         } else if (record.type === 7) {
           reason = record.error ?? "no reason given";
         }
@@ -112,7 +113,7 @@ function talk({ id, url }, lane, signal) {
   });
 }
 
-// What the page shows of one endpoint.
+// The view of one endpoint.
 class Lane {
   constructor({ name, url, tenant }) {
     this.name = name;
@@ -142,14 +143,14 @@ class Lane {
   connected(id) {
     this.id = id;
     this.state("connected", "good");
-    look();
+    refresh();
   }
 
   arrived({ target, arguments: args, invocationId }) {
     const line = element("div", "arrival new");
     line.append(element("span", "target mono", target), timeOf(new Date()));
     line.append(element("code", "", args.map((value) => JSON.stringify(value)).join(", ")));
-    if (invocationId) line.append(element("span", "note", "a call: answered with its arguments"));
+    if (invocationId) line.append(element("span", "note", "an invocation: completed with its arguments"));
     this.append(line);
     this.arrivals.textContent = Number(this.arrivals.textContent) + 1;
     answer.seen(this.name, target);
@@ -162,7 +163,7 @@ class Lane {
   }
 
   append(line) {
-    // Who reads along stays at the newest, who has scrolled up stays there.
+    // Keeps the newest entry in view unless the reader has scrolled up.
     const { scrollTop, scrollHeight, clientHeight } = this.log;
     this.log.append(line);
     while (this.log.children.length > SHOWN) this.log.firstChild.remove();
@@ -184,14 +185,14 @@ class Lane {
       return line;
     });
     if (count > connections.length) lines.push(element("li", "quiet", `and ${count - connections.length} more`));
-    // What has not changed stays, with whatever is selected in it.
+    // An unchanged list is not replaced, which preserves a selection.
     const changed = JSON.stringify([count, connections, this.id]);
     if (changed !== this.shown) this.list.replaceChildren(...lines);
     this.shown = changed;
   }
 }
 
-// What became of the call that was sent last.
+// The view of the last call.
 const answer = {
   sent: undefined,
 
@@ -208,8 +209,8 @@ const answer = {
     const lines = [badges];
     if (error_kind) lines.push(element("p", "mono", `signalr-gateway-error: ${error_kind}`));
     if (request_id) lines.push(element("p", "mono quiet", `x-request-id: ${request_id}`));
-    const told = error ?? detail(body);
-    if (told) lines.push(element("p", "", told));
+    const explanation = error ?? detail(body);
+    if (explanation) lines.push(element("p", "", explanation));
     if (good && sent) {
       if (!sent.chips.children.length) sent.chips.append(element("span", "quiet", "not seen on this page yet"));
       lines.push(sent.chips);
@@ -226,7 +227,7 @@ const answer = {
   },
 };
 
-// What an answer's body says, if anything: the gateway and the service both answer with problems.
+// Returns the detail of an error body of the gateway or of the service, if any.
 function detail(body) {
   if (!body) return "";
   try {
@@ -238,18 +239,18 @@ function detail(body) {
   }
 }
 
-// Has the sandbox call the gateway.
+// Calls the gateway through the relay.
 async function call(method, path, body, sent) {
   const started = performance.now();
   try {
     const headers = { "content-type": "application/json" };
     const relayed = await fetch("/sandbox/relay", { method: "POST", headers, body: JSON.stringify({ method, path, body }) });
-    const said = await relayed.json();
-    answer.show({ sent, millis: Math.round(performance.now() - started), ...said });
+    const response = await relayed.json();
+    answer.show({ sent, millis: Math.round(performance.now() - started), ...response });
   } catch (error) {
     answer.show({ error: `The sandbox cannot be reached: ${error.message}` });
   }
-  look();
+  refresh();
 }
 
 const listening = find("#listen").elements;
@@ -257,13 +258,13 @@ const sending = find("#send").elements;
 const relayed = find("#relayed");
 const segment = encodeURIComponent;
 
-// The call that the form describes; throws what is wrong with its arguments.
-function described() {
+// Returns the call that the form describes. Throws if its arguments are invalid.
+function callOfForm() {
   const to = sending.to.value;
   const audience = to === "all" ? "" : `${to}/${segment(sending.name.value)}/`;
   const path = `/api/hubs/${segment(listening.hub.value)}/${audience}:send?${VERSION}`;
   if (!Array.isArray(JSON.parse(sending.args.value))) throw new Error("not an array");
-  // The arguments go out as they were written, so that long numbers stay whole.
+  // Sends the arguments as written, so that long numbers are preserved.
   return { path, body: `{"target":${JSON.stringify(sending.target.value)},"arguments":${sending.args.value.trim()}}` };
 }
 
@@ -275,11 +276,11 @@ function describe() {
   sending.name.required = needsName;
   let problem = "";
   try {
-    const { path, body } = described();
+    const { path, body } = callOfForm();
     find("#curl").textContent =
       `curl -i -X POST ${quoted(gateway + path)} -H 'content-type: application/json' -d ${quoted(body)}`;
   } catch {
-    problem = "This is no JSON array, such as [\"world\", 42].";
+    problem = "Enter a JSON array, such as [\"world\", 42].";
   }
   find("#args-error").textContent = problem;
   sending.args.setAttribute("aria-invalid", String(problem !== ""));
@@ -302,15 +303,15 @@ function start() {
   describe();
 }
 
-// Who is connected. A page in the background does not ask.
-async function look() {
+// Shows the connections, unless the page is in the background.
+async function refresh() {
   if (document.hidden) return;
   const hub = session.signal.aborted ? "" : listening.hub.value;
   try {
-    const connected = await asked(await fetch(`/sandbox/connections?${new URLSearchParams({ hub })}`));
+    const connected = await json(await fetch(`/sandbox/connections?${new URLSearchParams({ hub })}`));
     for (const lane of lanes) lane.show(connected[lane.name]);
   } catch {
-    // The sandbox is gone, and with it everybody who was connected.
+    // The sandbox has stopped, and with it every connection.
     for (const lane of lanes) lane.show({ count: 0, connections: [] });
   }
 }
@@ -325,7 +326,7 @@ find("#send").onsubmit = (event) => {
   event.preventDefault();
   if (relayed.hidden) return;
   if (!describe()) return sending.args.focus();
-  const { path, body } = described();
+  const { path, body } = callOfForm();
   call("POST", path, body, answer.begin(sending.target.value));
 };
 find("#join").onsubmit = (event) => {
@@ -339,15 +340,15 @@ find("#copy").onclick = async ({ target }) => {
   setTimeout(() => { target.textContent = "Copy"; }, 1500);
 };
 
-const asks = new URLSearchParams(location.search);
-const overview = await asked(await fetch("/sandbox"));
-// Hubs that are there are offered; every other one comes into being when it is listened to.
+const query = new URLSearchParams(location.search);
+const overview = await json(await fetch("/sandbox"));
+// Suggests the existing hubs. Other hubs are created when the page listens to them.
 const hubs = [...new Set(Object.values(overview.hubs).flatMap(Object.keys))].sort();
 find("#hubs").append(...hubs.map((hub) => Object.assign(element("option"), { value: hub })));
-listening.hub.value = asks.get("hub") ?? (hubs.includes("chat") ? "chat" : hubs[0] ?? "chat");
-listening.user.value = asks.get("user") ?? "you";
+listening.hub.value = query.get("hub") ?? (hubs.includes("chat") ? "chat" : hubs[0] ?? "chat");
+listening.user.value = query.get("user") ?? "you";
 gateway = overview.gateway ?? `${location.protocol}//YOUR-GATEWAY`;
-// Without a gateway in front, there is nothing that the page could send by.
+// Without a gateway, the page cannot send.
 for (const part of [relayed, find("#result"), find("#join").closest("details")]) part.hidden = !overview.gateway;
 find("#unrelayed").hidden = Boolean(overview.gateway);
 lanes = overview.endpoints.map((endpoint) => new Lane(endpoint));
@@ -358,4 +359,4 @@ if (overview.admin) {
   find("#places").append(link);
 }
 start();
-setInterval(look, LOOK_MS);
+setInterval(refresh, REFRESH_MS);

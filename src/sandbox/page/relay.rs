@@ -1,5 +1,5 @@
-//! The page's way to the gateway, which refuses browsers: calls it as an internal service would, and tells what it
-//! answered. Calls that one gateway alone; who may use the relay is the control listener's to say.
+//! Relays calls of the page to the gateway, which rejects browsers. Calls only that gateway. The control listener checks who
+//! may use the relay.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,39 +16,41 @@ use tokio::time::timeout;
 
 use crate::sandbox::server::exchange::{Received, Reply};
 
-/// How long the gateway may take. Longer than its own limit for a request, which is the answer to see.
-const TIME: Duration = Duration::from_secs(60);
+/// The timeout of a call. Longer than the gateway's own, so that the page shows the gateway's response.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The largest answer that is shown, in bytes.
-const MAX_ANSWER: usize = 1024 * 1024;
+/// The largest response that is shown, in bytes.
+const MAX_RESPONSE: usize = 1024 * 1024;
 
-/// What the page asks for.
+/// A call of the page.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Call {
     method: String,
     /// Path and query.
     path: String,
-    /// The body as it is to be sent: JSON, in a text so that its numbers stay as they are written.
+    /// The JSON body as text, so that numbers are relayed exactly as written.
     body: Option<String>,
 }
 
-/// Carries out one call.
+/// Relays a call.
 pub(crate) async fn relay(request: &Received, gateway: SocketAddr) -> Reply {
-    let call = serde_json::from_slice(&request.body).map_err(|err| format!("the call is not understood: {err}"));
+    let call = serde_json::from_slice(&request.body).map_err(|err| format!("the call is invalid: {err}"));
     let call = match call.and_then(|call| outgoing(call, gateway)) {
         Ok(call) => call,
         Err(reason) => return failed(StatusCode::BAD_REQUEST, &reason),
     };
-    match timeout(TIME, exchange(call, gateway)).await {
-        Ok(Ok(answer)) => Reply::json(StatusCode::OK, &told(&answer)).verdict("relayed"),
-        Ok(Err(err)) => failed(StatusCode::BAD_GATEWAY, &format!("the gateway at {gateway} did not answer: {err}")),
-        Err(_) => failed(StatusCode::GATEWAY_TIMEOUT, &format!("the gateway at {gateway} took longer than {TIME:?}")),
+    match timeout(TIMEOUT, exchange(call, gateway)).await {
+        Ok(Ok(response)) => Reply::json(StatusCode::OK, &summary(&response)).verdict("relayed"),
+        Ok(Err(err)) => failed(StatusCode::BAD_GATEWAY, &format!("the gateway at {gateway} did not respond: {err}")),
+        Err(_) => {
+            failed(StatusCode::GATEWAY_TIMEOUT, &format!("the gateway at {gateway} did not respond within {TIMEOUT:?}"))
+        }
     }
 }
 
 fn outgoing(call: Call, gateway: SocketAddr) -> Result<Request<Full<Bytes>>, String> {
-    // An absolute target would make a proxy request of it.
+    // An absolute target would make it a proxy request.
     if !call.path.starts_with('/') {
         return Err(String::from("the call's path must begin with '/'"));
     }
@@ -57,7 +59,7 @@ fn outgoing(call: Call, gateway: SocketAddr) -> Result<Request<Full<Bytes>>, Str
         request = request.header(CONTENT_TYPE, "application/json");
     }
     let body = Full::from(call.body.unwrap_or_default());
-    request.body(body).map_err(|err| format!("the call is not understood: {err}"))
+    request.body(body).map_err(|err| format!("the call is invalid: {err}"))
 }
 
 async fn exchange(
@@ -66,24 +68,24 @@ async fn exchange(
 ) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::connect(gateway).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async move {
+    let response = async move {
         let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+        let body = Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes();
         Ok(Response::from_parts(head, body))
     };
-    // The connection ends when the answer is here, since nobody can send on it any more.
-    let (answer, _) = tokio::join!(answer, connection);
-    answer
+    // The connection ends with the response, because its sender is dropped.
+    let (response, _) = tokio::join!(response, connection);
+    response
 }
 
-fn told(answer: &Response<Bytes>) -> Value {
-    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+fn summary(response: &Response<Bytes>) -> Value {
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
     json!({
-        "status": answer.status().as_u16(),
-        "text": answer.status().canonical_reason().unwrap_or_default(),
+        "status": response.status().as_u16(),
+        "text": response.status().canonical_reason().unwrap_or_default(),
         "request_id": header("x-request-id"),
         "error_kind": header("signalr-gateway-error"),
-        "body": String::from_utf8_lossy(answer.body()),
+        "body": String::from_utf8_lossy(response.body()),
     })
 }
 

@@ -1,6 +1,5 @@
-//! One request and one answer, as the sandbox's services see them: a request whose body has been read, an answer
-//! whose body is whole, a stream, or another protocol on the same connection. Knows no sockets and no protocol above
-//! HTTP.
+//! The requests and replies of a service. The body of a request has been read; a reply has a body, a stream, or another
+//! protocol for the connection. Knows no sockets.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -15,27 +14,26 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 
-/// The body of an answer on its way out.
+/// The body of a response.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What goes on with a connection after its answer has switched protocols.
+/// The task that serves a connection after it has switched protocols.
 pub(crate) type Upgrade = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How long a caller may take to accept anything of what it is sent, unless a service says otherwise. Chosen; longer than a
-/// test holds its breath.
+/// The default of [`Service::write_time`]. Chosen: longer than any test makes a client pause.
 pub(crate) const WRITE_TIME: Duration = Duration::from_secs(60);
 
-/// What answers the requests of one listener.
+/// A service that answers the requests of one server.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// The largest body that is read, in bytes; a larger one is answered 413.
+    /// The largest body that is read, in bytes. A larger one is answered with 413.
     const MAX_BODY: usize;
 
-    /// How long a caller may take to accept anything of what it is sent; then its connection is cut.
+    /// Returns how long a write may make no progress before the connection is reset.
     fn write_time(&self) -> Duration {
         WRITE_TIME
     }
 
-    /// Header fields of every answer to a request, a fault's and that to a body which is too large among them.
+    /// Returns the header fields of every response to a request, including those of faults and of rejected bodies.
     fn common_headers(&self, _request: &Received) -> HeaderMap {
         HeaderMap::new()
     }
@@ -44,37 +42,37 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn answer(&self, request: Received) -> impl Future<Output = Reply> + Send;
 }
 
-/// A request, with its body read.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     /// The method.
     pub(crate) method: Method,
-    /// The path as it was sent, percent-encoding untouched.
+    /// The path as sent, with its percent-encoding.
     pub(crate) path: String,
-    /// The query as it was sent, without the `?`; empty if there was none.
+    /// The query as sent, without the `?`, or an empty string.
     pub(crate) query: String,
-    /// The host as the caller named it: `Host`, or `:authority` of HTTP/2.
+    /// The value of `Host`, or of `:authority` in HTTP/2.
     pub(crate) host: String,
     /// The header fields.
     pub(crate) headers: HeaderMap,
-    /// The whole body.
+    /// The body.
     pub(crate) body: Bytes,
-    /// The connection, if the caller wants to switch protocols on it and is allowed to.
+    /// The connection, if the request asks for an upgrade.
     pub(crate) upgrade: Option<OnUpgrade>,
 }
 
 impl Received {
-    /// A header field's value, if it is there and readable.
+    /// Returns the value of a header field, if it is present and visible ASCII.
     pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The first value of a query key, compared without case: SDKs differ in the case they write.
+    /// Returns the first value of a query key. Keys are compared without case, because SDKs differ in it.
     pub(crate) fn query_value(&self, name: &str) -> Option<String> {
         self.query_pairs().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.into_owned())
     }
 
-    /// Every value of a query key, compared without case.
+    /// Returns every value of a query key, compared without case.
     pub(crate) fn query_values(&self, name: &str) -> Vec<String> {
         self.query_pairs()
             .filter(|(key, _)| key.eq_ignore_ascii_case(name))
@@ -82,24 +80,24 @@ impl Received {
             .collect()
     }
 
-    /// The query's keys and values, decoded.
+    /// Returns the decoded keys and values of the query.
     pub(crate) fn query_pairs(&self) -> form_urlencoded::Parse<'_> {
         form_urlencoded::parse(self.query.as_bytes())
     }
 
-    /// The bearer token, if the request carries one.
+    /// Returns the bearer token, if there is one.
     pub(crate) fn bearer(&self) -> Option<&str> {
         bearer_of(&self.headers)
     }
 }
 
-/// The bearer token in `Authorization`, if there is one. The scheme is compared without case (RFC 9110 section 11.1).
+/// Returns the bearer token in `Authorization`, if there is one. The scheme is compared without case (RFC 9110 section 11.1).
 pub(crate) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// An answer.
+/// A reply to a request.
 pub(crate) struct Reply {
     /// The status.
     pub(crate) status: StatusCode,
@@ -107,16 +105,16 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     /// The body.
     pub(crate) body: Bytes,
-    /// A body that is made while it is sent, in place of `body`.
+    /// A streamed body, which replaces `body`.
     pub(crate) stream: Option<Body>,
-    /// What goes on with the connection; the status is then 101.
+    /// The task for the connection after a reply with status 101.
     pub(crate) upgrade: Option<Upgrade>,
-    /// What the journal says about it, such as `AADSTS7000215` or `sent to 3`.
+    /// The verdict in the journal, such as `AADSTS7000215` or `sent to 3`.
     pub(crate) verdict: Cow<'static, str>,
 }
 
 impl Reply {
-    /// An answer with no body.
+    /// Returns a reply without a body.
     pub(crate) fn empty(status: StatusCode) -> Self {
         Self {
             status,
@@ -128,34 +126,34 @@ impl Reply {
         }
     }
 
-    /// An answer whose body is made while it is sent.
+    /// Returns a reply with a streamed body.
     pub(crate) fn stream(content_type: &'static str, stream: Body) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         Self { headers, stream: Some(stream), ..Self::empty(StatusCode::OK) }
     }
 
-    /// An answer after which the connection speaks another protocol.
+    /// Returns a reply after which the connection switches protocols.
     pub(crate) fn switching(upgrade: Upgrade) -> Self {
         Self { upgrade: Some(upgrade), ..Self::empty(StatusCode::SWITCHING_PROTOCOLS) }
     }
 
-    /// An answer with a JSON body.
+    /// Returns a reply with a JSON body.
     pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
         Self::typed(status, "application/json; charset=utf-8", body.to_string())
     }
 
-    /// An answer with a text body.
+    /// Returns a reply with a text body.
     pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self::typed(status, "text/plain; charset=utf-8", body)
     }
 
-    /// An answer with a body of some type.
+    /// Returns a reply with a body of this content type.
     pub(crate) fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         Self { headers, body: body.into(), ..Self::empty(status) }
     }
 
-    /// Adds a header field; a value that no header can hold is left out.
+    /// Adds a header field. A field with an invalid value is omitted.
     pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.append(name, value);
@@ -171,7 +169,7 @@ impl Reply {
         }
     }
 
-    /// Adds the header fields that it does not have.
+    /// Adds the header fields that the reply does not have.
     pub(crate) fn with_defaults(mut self, defaults: HeaderMap) -> Self {
         for (name, value) in defaults {
             if let Some(name) = name {
@@ -181,7 +179,7 @@ impl Reply {
         self
     }
 
-    /// Says what the journal is to say.
+    /// Sets the verdict in the journal.
     pub(crate) fn verdict(mut self, verdict: impl Into<Cow<'static, str>>) -> Self {
         self.verdict = verdict.into();
         self

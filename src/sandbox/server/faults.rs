@@ -1,5 +1,5 @@
-//! Faults on demand: a server that refuses, hangs, breaks off or answers something else. One list for each server,
-//! changed at run time. Knows nothing of what the server does when left alone.
+//! Fault injection: refused connections, missing, broken or replaced responses. Each server has a list of faults, which can
+//! change at run time. Knows nothing of the services.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,41 +8,41 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// One fault, as tests and the control listener write it.
+/// A fault, as tests and the control listener configure it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// What happens.
+    /// The kind.
     #[serde(rename = "fault")]
     pub kind: FaultKind,
-    /// To how many requests it happens; to all of them until cleared if not said.
+    /// The number of requests it applies to. Without a number, it applies until cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// Only requests whose path begins so.
+    /// The prefix of the paths it applies to. Without a prefix, it applies to all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
 }
 
-/// What happens to a request.
+/// The effect of a fault on a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultKind {
-    /// It is answered as usual, but later.
+    /// The request is processed after a delay.
     Delay {
-        /// How much later, in milliseconds.
+        /// The delay in milliseconds.
         delay_ms: u64,
     },
-    /// It is read and never answered.
+    /// The request is read and never answered.
     Hang,
-    /// It is read, nothing is done, and the connection is reset.
+    /// The request is read, not processed, and the connection is reset.
     Reset,
-    /// Its head is read, nothing is done, and the connection is reset while the body is on its way.
+    /// The request's header is read, and the connection is reset before the body.
     ResetBeforeBody,
-    /// It is done, and the connection is reset in place of an answer.
+    /// The request is processed, and the connection is reset instead of a response.
     LoseAnswer,
-    /// It is done, and the connection breaks in the middle of the answer's body.
+    /// The request is processed, and the connection breaks in the middle of the response body.
     BreakBody,
-    /// Nothing is done; this is the answer.
+    /// The request is not processed, and this is the response.
     Answer {
         /// The status.
         status: u16,
@@ -52,27 +52,27 @@ pub enum FaultKind {
         /// More header fields.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
-        /// `Content-Type`; none if not said.
+        /// `Content-Type`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         content_type: Option<String>,
-        /// The body; empty if not said.
+        /// The body.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         body: String,
     },
 }
 
 impl Fault {
-    /// A fault that happens to every request until it is cleared.
+    /// Returns a fault that applies to every request until it is cleared.
     pub const fn always(kind: FaultKind) -> Self {
         Self { kind, times: None, path_prefix: None }
     }
 
-    /// A fault that happens to the next `times` requests.
+    /// Returns a fault that applies to the next `times` requests.
     pub const fn times(times: u32, kind: FaultKind) -> Self {
         Self { kind, times: Some(times), path_prefix: None }
     }
 
-    /// Narrows the fault to requests whose path begins with `prefix`.
+    /// Restricts the fault to paths that begin with `prefix`.
     #[must_use]
     pub fn on_path(mut self, prefix: &str) -> Self {
         self.path_prefix = Some(prefix.to_owned());
@@ -81,18 +81,18 @@ impl Fault {
 }
 
 impl FaultKind {
-    /// An answer with a status and an empty body.
+    /// Returns a response with a status and an empty body.
     pub const fn status(status: u16) -> Self {
         Self::Answer { status, retry_after_secs: None, headers: Vec::new(), content_type: None, body: String::new() }
     }
 
-    /// An answer with a status and `Retry-After`.
+    /// Returns a response with a status and `Retry-After`.
     pub const fn status_after(status: u16, retry_after: Duration) -> Self {
         let retry_after_secs = Some(retry_after.as_secs());
         Self::Answer { status, retry_after_secs, headers: Vec::new(), content_type: None, body: String::new() }
     }
 
-    /// An answer with a status and a body.
+    /// Returns a response with a status and a body.
     pub fn body(status: u16, content_type: &str, body: &str) -> Self {
         Self::Answer {
             status,
@@ -103,22 +103,24 @@ impl FaultKind {
         }
     }
 
-    /// An answer with a JSON body, `{}` for instance.
+    /// Returns a response with a JSON body.
     pub fn json(status: u16, body: &str) -> Self {
         Self::body(status, "application/json; charset=utf-8", body)
     }
 
-    /// An answer with an HTML page, as a proxy in the way would send.
+    /// Returns a response with an HTML page, as an intermediate proxy would send it.
     pub fn html(status: u16) -> Self {
         Self::body(status, "text/html", "<html><head><title>Error</title></head><body>nginx</body></html>\r\n")
     }
 }
 
-/// The faults of one server: they happen in the order in which they were set.
+/// The faults of one server, in the order in which they were set.
 #[derive(Debug)]
 pub struct Faults {
     list: Mutex<VecDeque<Fault>>,
+    /// Whether the server should refuse connections.
     refuse: watch::Sender<bool>,
+    /// Whether the server refuses connections.
     refused: watch::Sender<bool>,
 }
 
@@ -127,26 +129,26 @@ impl Faults {
         Self { list: Mutex::default(), refuse: watch::Sender::new(false), refused: watch::Sender::new(false) }
     }
 
-    /// Adds a fault. The first one in the list that a request matches happens to it.
+    /// Adds a fault. The first fault that matches a request applies to it.
     pub fn set(&self, fault: Fault) {
         if fault.times != Some(0) {
             self.list().push_back(fault);
         }
     }
 
-    /// The faults that are still to happen.
+    /// Returns the pending faults.
     pub fn pending(&self) -> Vec<Fault> {
         self.list().iter().cloned().collect()
     }
 
-    /// Refuses connections, as if the server's process were gone: the port is closed, open connections are cut.
-    /// Returns when that is so.
+    /// Refuses connections as if the process had exited: closes the port and resets open connections. Returns when both are
+    /// done.
     ///
     /// # Cancel safety
-    /// Safe: the server refuses all the same.
+    /// Safe: the server refuses connections even if the future is dropped.
     pub async fn refuse(&self) {
         self.refuse.send_replace(true);
-        self.settled(true).await;
+        self.wait_until_refused(true).await;
     }
 
     /// Whether connections are refused.
@@ -154,47 +156,47 @@ impl Faults {
         *self.refuse.borrow()
     }
 
-    /// Takes all faults away. Returns when connections are accepted again.
+    /// Removes all faults. Returns when the server accepts connections.
     ///
     /// # Cancel safety
-    /// Safe: the faults are gone all the same.
+    /// Safe: the faults are removed even if the future is dropped.
     pub async fn clear(&self) {
         self.list().clear();
         self.refuse.send_replace(false);
-        self.settled(false).await;
+        self.wait_until_refused(false).await;
     }
 
-    async fn settled(&self, refused: bool) {
-        // The sender is this struct's own, so waiting cannot fail.
+    async fn wait_until_refused(&self, refused: bool) {
+        // `self` owns the sender, so waiting cannot fail.
         let _ = self.refused.subscribe().wait_for(|now| *now == refused).await;
     }
 
-    /// The server's view of whether it shall refuse.
+    /// Returns a receiver that tells the server whether to refuse connections.
     pub(crate) fn watch_refuse(&self) -> watch::Receiver<bool> {
         self.refuse.subscribe()
     }
 
-    /// The server says whether it refuses.
+    /// Sets whether the server refuses connections.
     pub(crate) fn report_refused(&self, refused: bool) {
         self.refused.send_replace(refused);
     }
 
-    /// Takes the fault that happens to a request for `path`.
+    /// Removes and returns the fault that applies to a request for `path`.
     pub(crate) fn next(&self, path: &str) -> Option<FaultKind> {
         self.next_if(path, |_| true)
     }
 
-    /// Takes the fault that happens to a request for `path`, if it is one that is wanted.
-    pub(crate) fn next_if(&self, path: &str, is_wanted: impl FnOnce(&FaultKind) -> bool) -> Option<FaultKind> {
+    /// Removes and returns the fault that applies to a request for `path`, if it satisfies a predicate.
+    pub(crate) fn next_if(&self, path: &str, predicate: impl FnOnce(&FaultKind) -> bool) -> Option<FaultKind> {
         let mut list = self.list();
         let matches = |fault: &Fault| fault.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix));
-        let at = list.iter().position(matches)?;
-        let fault = list.get_mut(at).filter(|fault| is_wanted(&fault.kind))?;
+        let index = list.iter().position(matches)?;
+        let fault = list.get_mut(index).filter(|fault| predicate(&fault.kind))?;
         let kind = fault.kind.clone();
         if let Some(times) = &mut fault.times {
             *times -= 1;
             if *times == 0 {
-                list.remove(at);
+                list.remove(index);
             }
         }
         Some(kind)
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_happen_in_order_and_as_often_as_said() {
+    fn faults_apply_in_order_and_as_often_as_configured() {
         let faults = Faults::new();
         faults.set(Fault::times(2, FaultKind::status(503)));
         faults.set(Fault::times(1, FaultKind::Hang));
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_one_path_spares_the_others() {
+    fn a_path_prefix_restricts_a_fault() {
         let faults = Faults::new();
         faults.set(Fault::always(FaultKind::Reset).on_path("/api/hubs"));
         assert_eq!(faults.next("/api/health"), None);
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_reads_from_json() {
+    fn parses_faults_from_json() {
         let read = serde_json::from_str::<Fault>;
         let fault = read(r#"{"fault":{"answer":{"status":429,"retry_after_secs":7}},"times":3}"#).unwrap();
         assert_eq!(fault, Fault::times(3, FaultKind::status_after(429, Duration::from_secs(7))));

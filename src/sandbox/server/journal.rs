@@ -1,5 +1,4 @@
-//! The record of every request that a server received, which tests read to prove what arrived and how often. Does
-//! not judge: the verdict is what the server says about its own answer.
+//! The journal of one server: every request that it received. Tests read it to prove what arrived and how often.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,37 +14,37 @@ use tokio::sync::watch;
 use super::exchange::bearer_of;
 use crate::sandbox::crypto::keys;
 
-/// How many entries are kept.
+/// The number of entries that are kept.
 const MAX_ENTRIES: usize = 100_000;
 
-/// How many bytes of entries are kept, bodies and header fields together: two in flight per test would fit a
-/// thousand times over, and a server that runs for days stays small.
+/// The size of the kept entries with their header fields and bodies, in bytes. Chosen: more than any test needs, and bounded
+/// for a server that runs for days.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bodies up to this size are kept whole, in bytes.
+/// The size of the largest body that is kept, in bytes.
 const MAX_KEPT_BODY: usize = 64 * 1024;
 
-/// About what method, host, hash and verdict of an entry take, in bytes.
-const FEW_TEXTS: usize = 256;
+/// The approximate size of method, host, hash and verdict of an entry, in bytes.
+const SHORT_TEXTS: usize = 256;
 
-/// One request that a server received.
+/// A request that a server received.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its number at this server, from 1, without gaps.
+    /// Its number at this server, starting at 1.
     pub sequence: u64,
-    /// When it had arrived whole.
+    /// The time at which its last byte arrived.
     pub at: SystemTime,
     /// The method.
     pub method: String,
-    /// Path and query as they were sent; only the value of `access_token`, where browsers put it, is a fingerprint.
+    /// Path and query as sent, but with a fingerprint as the value of `access_token`.
     pub target: String,
-    /// The host that the caller named.
+    /// The host of the request.
     pub host: String,
-    /// What `Authorization` carried: one and the same for requests with the same token, one after the other.
+    /// The content of `Authorization`. Consecutive requests with the same token share it.
     pub authorization: Option<Arc<Authorization>>,
-    /// The other header fields in their order, names in lower case.
+    /// The other header fields in order, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// How many bytes of body were read.
+    /// The size of the body as read, in bytes.
     pub body_length: usize,
     /// The SHA-256 of those bytes, in lower-case hex.
     pub body_sha256: String,
@@ -53,24 +52,24 @@ pub struct Entry {
     pub body: Option<Bytes>,
     /// Whether the whole body arrived.
     pub complete: bool,
-    /// The status of the answer; `None` while there is none, and for a request that never gets one.
+    /// The status of the response. `None` for a request without a response.
     pub status: Option<u16>,
-    /// What the server says about its answer.
+    /// The server's explanation of its response.
     pub verdict: String,
 }
 
-/// What `Authorization` carried. The token itself is not kept.
+/// The content of `Authorization`, without the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
-    /// The scheme as it was written.
+    /// The scheme as sent.
     pub scheme: String,
     /// The first eight hex digits of the token's SHA-256.
     pub fingerprint: String,
-    /// The token's claims as they stand in it, unchecked. Empty if it is no JWT.
+    /// The unverified claims of the token. Empty if it is not a JWT.
     pub claims: Map<String, Value>,
 }
 
-/// The entries of one server.
+/// The journal of one server.
 #[derive(Debug)]
 pub struct Journal {
     entries: Mutex<Kept>,
@@ -86,36 +85,36 @@ struct Kept {
 }
 
 impl Journal {
-    /// An empty journal. `show_bodies` is off where bodies hold secrets: they are then not shown over HTTP.
+    /// Returns an empty journal. Without `show_bodies`, the control listener does not return bodies, which may hold secrets.
     pub(crate) fn new(show_bodies: bool) -> Self {
         Self { entries: Mutex::default(), changed: watch::Sender::new(0), show_bodies }
     }
 
-    /// The entries that are kept, the oldest first.
+    /// Returns the kept entries, oldest first.
     pub fn entries(&self) -> Vec<Entry> {
         self.kept().entries.iter().cloned().collect()
     }
 
-    /// How many requests were received since the start, kept or not.
+    /// Returns the number of requests received since the start.
     pub fn received(&self) -> u64 {
         self.kept().received
     }
 
-    /// How many entries were dropped to make room.
+    /// Returns the number of entries that are not kept any more.
     pub fn dropped(&self) -> u64 {
         let kept = self.kept();
         kept.received - kept.entries.len() as u64
     }
 
-    /// Forgets the entries. Numbering goes on; `dropped` counts them.
+    /// Removes all entries. Numbering continues, and `dropped` counts them.
     pub fn clear(&self) {
         let mut kept = self.kept();
         kept.entries.clear();
         kept.bytes = 0;
     }
 
-    /// Waits until at least `count` of the kept entries match, and returns those. An entry is there as soon as its
-    /// request has arrived; it changes once more when it is answered.
+    /// Waits until at least `count` kept entries match, and returns them. An entry is added when its request has arrived and
+    /// updated when it is answered.
     ///
     /// # Cancel safety
     /// Safe.
@@ -127,12 +126,12 @@ impl Journal {
             if found.len() >= count {
                 return found;
             }
-            // The sender is this struct's own, so waiting cannot fail.
+            // `self` owns the sender, so waiting cannot fail.
             let _ = changed.changed().await;
         }
     }
 
-    /// The entries after number `after`, as JSON.
+    /// Returns the entries behind number `after` as JSON.
     pub(crate) fn json(&self, after: u64) -> Value {
         let entries: Vec<Value> = self
             .kept()
@@ -144,12 +143,12 @@ impl Journal {
         json!({ "received": self.received(), "dropped": self.dropped(), "entries": entries })
     }
 
-    /// Writes down a request that arrived and returns its number.
+    /// Adds an entry and returns its number.
     pub(crate) fn begin(&self, mut entry: Entry) -> u64 {
         let mut kept = self.kept();
         kept.received += 1;
         entry.sequence = kept.received;
-        // A caller that goes on with its token would fill the journal with the claims of that one.
+        // Consecutive requests with the same token share its claims, which would otherwise fill the journal.
         let before = kept.entries.back().and_then(|entry| entry.authorization.clone());
         if before == entry.authorization {
             entry.authorization = before;
@@ -166,10 +165,10 @@ impl Journal {
         sequence
     }
 
-    /// Writes down how a request was answered.
+    /// Records the response to a request.
     pub(crate) fn end(&self, sequence: u64, status: Option<u16>, verdict: &str) {
         let mut kept = self.kept();
-        // The newest are at the back, and an answer follows its request soon.
+        // The search starts at the newest entry, because most requests are answered soon.
         if let Some(entry) = kept.entries.iter_mut().rev().find(|entry| entry.sequence == sequence) {
             entry.status = status;
             verdict.clone_into(&mut entry.verdict);
@@ -184,7 +183,7 @@ impl Journal {
 }
 
 impl Entry {
-    /// What there is to say of a request when it has arrived.
+    /// Returns the entry of a request that has arrived.
     pub(crate) fn new(
         method: &http::Method,
         target: &str,
@@ -213,26 +212,26 @@ impl Entry {
         }
     }
 
-    /// The first value of a header field, named in lower case.
+    /// Returns the first value of a header field. The name must be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The path alone, without the query.
+    /// Returns the path without the query.
     pub fn path(&self) -> &str {
         self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
     }
 
-    /// The fields of a form body, decoded.
+    /// Returns the decoded fields of a form body.
     pub fn form(&self) -> Vec<(String, String)> {
         form_urlencoded::parse(self.body.as_deref().unwrap_or_default()).into_owned().collect()
     }
 
     fn size(&self) -> usize {
-        // Two strings, and what the allocator adds to each.
+        // Two strings with their allocation overhead.
         let header = |(name, value): &(String, String)| size_of::<(String, String)>() + 32 + name.len() + value.len();
         let headers: usize = self.headers.iter().map(header).sum();
-        size_of::<Self>() + FEW_TEXTS + self.target.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
+        size_of::<Self>() + SHORT_TEXTS + self.target.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
     }
 
     fn json(&self, show_body: bool) -> Value {
@@ -243,8 +242,8 @@ impl Entry {
             "method": self.method,
             "target": self.target,
             "host": self.host,
-            "authorization": self.authorization.as_ref().map(|seen| json!({
-                "scheme": seen.scheme, "fingerprint": seen.fingerprint, "claims": seen.claims,
+            "authorization": self.authorization.as_ref().map(|sent| json!({
+                "scheme": sent.scheme, "fingerprint": sent.fingerprint, "claims": sent.claims,
             })),
             "headers": self.headers,
             "body_length": self.body_length,
@@ -266,23 +265,23 @@ impl Authorization {
         Some(Self {
             scheme,
             fingerprint: fingerprint(token),
-            claims: keys::read(token).map(|(_, claims)| claims).unwrap_or_default(),
+            claims: keys::decode_unverified(token).map(|(_, claims)| claims).unwrap_or_default(),
         })
     }
 
-    /// A claim of the token that is text.
+    /// Returns a text claim of the token.
     pub fn claim(&self, name: &str) -> Option<&str> {
         keys::text(&self.claims, name)
     }
 }
 
-/// The name that a secret or token goes by: the first eight hex digits of its SHA-256.
+/// Returns the fingerprint of a secret or token: the first eight hex digits of its SHA-256.
 pub fn fingerprint(secret: &str) -> String {
     let digest = digest::digest(&digest::SHA256, secret.as_bytes());
     hex(digest.as_ref().get(..4).unwrap_or_default())
 }
 
-/// A request target whose `access_token` is replaced by its fingerprint.
+/// Returns a request target with a fingerprint in place of its `access_token`.
 fn without_token(target: &str) -> String {
     const NAME: &str = "access_token=";
     let Some((path, query)) = target.split_once('?') else {
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_kept_as_a_fingerprint_only() {
+    fn keeps_only_the_fingerprint_of_a_token() {
         let journal = Journal::new(true);
         journal.begin(entry(2));
         let shown = format!("{:?} {}", journal.entries(), journal.json(0));
@@ -325,14 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_the_query_is_kept_as_a_fingerprint_only() {
+    fn keeps_only_the_fingerprint_of_a_token_in_the_query() {
         let target = without_token("/client/?hub=chat&access_token=secret&id=1");
         assert_eq!(target, format!("/client/?hub=chat&access_token={}&id=1", fingerprint("secret")));
         assert_eq!(without_token("/client/"), "/client/");
     }
 
     #[test]
-    fn a_large_body_leaves_its_length_and_hash() {
+    fn keeps_only_length_and_hash_of_a_large_body() {
         let journal = Journal::new(true);
         journal.begin(entry(MAX_KEPT_BODY + 1));
         let entry = journal.entries().remove(0);
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_was_dropped_is_counted() {
+    fn drops_and_counts_the_oldest_entries() {
         let journal = Journal::new(true);
         for _ in 0..1100 {
             journal.begin(entry(MAX_KEPT_BODY));
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_added_to_its_request() {
+    fn adds_a_response_to_its_request() {
         let journal = Journal::new(true);
         let (first, second) = (journal.begin(entry(1)), journal.begin(entry(2)));
         journal.end(second, Some(202), "sent to 2");

@@ -1,5 +1,5 @@
-//! Who may call a SignalR resource: the check of an Entra token or of a JWT signed with an access key. Knows no
-//! operations beyond the data action they need.
+//! Authentication and authorization of calls: Entra tokens, and JWTs signed with an access key. Knows the data action of an
+//! operation, but not the operation.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -14,17 +14,17 @@ use crate::sandbox::directory::model::{Directory, SIGNALR_PROVIDER, SecretText};
 use crate::sandbox::server::exchange::Received;
 use crate::sandbox::server::journal::fingerprint;
 
-/// How long a temporary access key is good for. Source: description of the data action `auth/accessKey/action`.
-const TEMPORARY_KEY_LIFE: Duration = Duration::from_secs(90 * 60);
+/// The lifetime of a temporary access key. Source: description of the data action `auth/accessKey/action`.
+const TEMPORARY_KEY_LIFETIME: Duration = Duration::from_secs(90 * 60);
 
-/// How many temporary keys are kept; each SDK instance fetches one every 55 minutes.
+/// The number of temporary keys that are kept. Each SDK instance fetches one every 55 minutes.
 const MAX_TEMPORARY_KEYS: usize = 1000;
 
-/// The access keys of a resource. They do not print.
+/// The access keys of a resource. `Debug` does not show them.
 #[derive(Debug)]
 pub(crate) struct AccessKeys {
     primary: SecretText,
-    /// Signs what `:generateToken` gives out. No caller has it, so it counts with local auth turned off too.
+    /// Signs the tokens of `:generateToken`. No caller has this key, so it is valid even if local auth is disabled.
     issuing: SecretText,
     temporary: Mutex<Vec<TemporaryKey>>,
 }
@@ -36,16 +36,16 @@ struct TemporaryKey {
     expires: SystemTime,
 }
 
-/// Who calls.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// A service principal of the resource's tenant, by its object id.
     Principal(String),
-    /// Someone who has an access key.
+    /// A holder of an access key.
     KeyHolder,
 }
 
-/// The resource that is called.
+/// The called resource.
 pub(crate) struct Target<'a> {
     /// The directory.
     pub(crate) directory: &'a Directory,
@@ -58,18 +58,18 @@ pub(crate) struct Target<'a> {
 }
 
 impl AccessKeys {
-    /// Keys with this primary key, or a new one.
+    /// Returns keys with this primary key, or with a new one.
     pub(crate) fn with_primary(primary: Option<SecretText>) -> Self {
         let key = || SecretText::new(format!("{}{}", unique(), unique()));
         Self { primary: primary.unwrap_or_else(key), issuing: key(), temporary: Mutex::default() }
     }
 
-    /// The primary key.
+    /// Returns the primary key.
     pub(crate) const fn primary(&self) -> &SecretText {
         &self.primary
     }
 
-    /// Makes a temporary key: its id, and the key.
+    /// Creates a temporary key and returns its id and the key.
     pub(crate) fn issue_temporary(&self, now: SystemTime) -> (String, String) {
         let (id, key) = (unique(), format!("{}{}", unique(), unique()));
         let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,14 +77,14 @@ impl AccessKeys {
         if temporary.len() >= MAX_TEMPORARY_KEYS {
             temporary.remove(0);
         }
-        let expires = now + TEMPORARY_KEY_LIFE;
+        let expires = now + TEMPORARY_KEY_LIFETIME;
         temporary.push(TemporaryKey { id: id.clone(), key: SecretText::new(key.clone()), expires });
         (id, key)
     }
 
-    /// Makes a client's token for `audience`, as `:generateToken` does.
+    /// Returns a client token for an audience, as `:generateToken` does.
     ///
-    /// Source: what the official SDKs sign; the service reads the user from `asrs.s.uid`, else from `nameid`.
+    /// Source: the claims of the official SDKs. The service reads the user from `asrs.s.uid`, else from `nameid`.
     pub(crate) fn client_token(
         &self,
         audience: &str,
@@ -104,8 +104,8 @@ impl AccessKeys {
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(self.issuing.expose().as_bytes()))
     }
 
-    /// Checks the token of a client that connects to `hub` of the resource with one of these origins, and returns its
-    /// claims. What is wrong with it is in the error.
+    /// Checks the token of a client that connects to a hub of the resource at `origin`, and returns its claims. The error is
+    /// the reason for refusing it.
     pub(crate) fn check_client_token(
         &self,
         token: &str,
@@ -114,7 +114,7 @@ impl AccessKeys {
         local_auth: bool,
         now: SystemTime,
     ) -> Result<Claims, String> {
-        let (header, _) = keys::read(token).ok_or("the token is malformed")?;
+        let (header, _) = keys::decode_unverified(token).ok_or("the token is malformed")?;
         let issued =
             keys::verify(token, &DecodingKey::from_secret(self.issuing.expose().as_bytes()), &[Algorithm::HS256]);
         let claims = issued.or_else(|| self.verify(token, header.kid.as_deref(), local_auth, now));
@@ -124,7 +124,7 @@ impl AccessKeys {
             None => return Err(String::from("the token has no expiration")),
             Some(expires) if expires <= seconds => return Err(format!("the token expired at {expires}")),
             Some(_) if keys::seconds(&claims, "nbf").is_some_and(|from| from > seconds) => {
-                return Err(String::from("the token is not valid yet"));
+                return Err(String::from("the token is not yet valid"));
             }
             Some(_) => {}
         }
@@ -136,8 +136,8 @@ impl AccessKeys {
         }
     }
 
-    /// Checks the signature of a token. `local_auth` says whether the primary key counts; a temporary key counts under
-    /// its id, `key_id`.
+    /// Verifies the signature of a token with the primary key, if `local_auth` is enabled, and with the temporary key of id
+    /// `key_id`.
     pub(crate) fn verify(
         &self,
         token: &str,
@@ -160,7 +160,7 @@ impl AccessKeys {
     }
 }
 
-/// Checks the bearer token of a request.
+/// Authenticates a request by its bearer token.
 pub(crate) fn authenticate(
     request: &Received,
     target: &Target<'_>,
@@ -170,11 +170,11 @@ pub(crate) fn authenticate(
     let Some(token) = request.bearer() else {
         return Err(Problem::NoToken);
     };
-    let Some((header, _)) = keys::read(token) else {
+    let Some((header, _)) = keys::decode_unverified(token) else {
         return Err(refused("The token is malformed"));
     };
     let resource = target.directory.resource(target.resource);
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the list of algorithms is not ours and grows")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add algorithms")]
     match header.alg {
         Algorithm::RS256 => check_entra_token(token, &header, target, resource.map(|r| r.tenant.as_str()), now),
         Algorithm::HS256 | Algorithm::HS512 => {
@@ -208,7 +208,7 @@ fn check_entra_token(
     let claims = claims.ok_or_else(|| refused("The signature is invalid"))?;
     check_time(&claims, now)?;
     let audience = keys::text(&claims, "aud").unwrap_or_default();
-    // Written with and without a slash at the end, or as the provider's application id.
+    // With or without a trailing slash, or the application id of the resource provider.
     let audiences = ["https://signalr.azure.com", SIGNALR_PROVIDER];
     if !audiences.contains(&audience.trim_end_matches('/')) {
         return Err(audience_invalid(audience));
@@ -220,7 +220,7 @@ fn check_entra_token(
     Ok(Caller::Principal(keys::text(&claims, "oid").unwrap_or_default().to_owned()))
 }
 
-/// Whether the caller may do what needs `action`.
+/// Whether the caller may perform a data action.
 pub(crate) fn is_allowed(caller: &Caller, action: &str, target: &Target<'_>) -> bool {
     let Caller::Principal(object_id) = caller else {
         return true;
@@ -228,11 +228,11 @@ pub(crate) fn is_allowed(caller: &Caller, action: &str, target: &Target<'_>) -> 
     let tenant = target.directory.resource(target.resource).and_then(|r| target.directory.tenant(&r.tenant));
     tenant.is_some_and(|tenant| {
         let principal = tenant.service_principals.iter().find(|principal| principal.object_id == *object_id);
-        principal.is_some_and(|principal| principal.may(target.resource, action))
+        principal.is_some_and(|principal| principal.is_allowed(target.resource, action))
     })
 }
 
-/// Times are taken strictly: the sandbox is there to show a token that was sent too late.
+/// Checks `exp` and `nbf` without tolerance, so that a test notices a token that was sent too late.
 fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
     let now = unix_seconds(now);
     match keys::seconds(claims, "exp") {
@@ -245,8 +245,8 @@ fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
     }
 }
 
-/// Whether an audience is the URL of the request: with or without its query, and with or without its port, as the
-/// official SDKs and others write it. Case and a slash at the end do not matter.
+/// Whether an audience is the URL of the request, with or without its query and port: SDKs differ in that. Case and a
+/// trailing slash are ignored.
 fn is_url_of(audience: &str, request: &Received, origin: &str) -> bool {
     let (audience, query) = audience.split_once('?').map_or((audience, None), |(url, query)| (url, Some(query)));
     let path_matches = [origin, without_port(origin)].iter().any(|origin| {
@@ -260,13 +260,13 @@ fn is_url_of(audience: &str, request: &Received, origin: &str) -> bool {
     path_matches && query_matches
 }
 
-/// Whether an audience is the URL of a hub's clients.
+/// Whether an audience is the client URL of a hub.
 fn is_client_url(audience: &str, origin: &str, hub: &str) -> bool {
     let Some((url, query)) = audience.split_once('?') else {
         return false;
     };
     let mut hubs = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key.eq_ignore_ascii_case("hub"));
-    let is_hub = hubs.next().is_some_and(|(_, named)| named.eq_ignore_ascii_case(hub));
+    let is_hub = hubs.next().is_some_and(|(_, value)| value.eq_ignore_ascii_case(hub));
     let is_url = [origin, without_port(origin)]
         .iter()
         .any(|origin| format!("{origin}/client").eq_ignore_ascii_case(url.trim_end_matches('/')));
@@ -274,13 +274,13 @@ fn is_client_url(audience: &str, origin: &str, hub: &str) -> bool {
 }
 
 fn without_port(origin: &str) -> &str {
-    let host = origin.find("://").map_or(0, |at| at + 3);
-    let port = origin.get(host..).and_then(|rest| rest.rfind(':')).map(|at| host + at);
-    port.and_then(|at| origin.get(..at)).unwrap_or(origin)
+    let host = origin.find("://").map_or(0, |index| index + 3);
+    let colon = origin.get(host..).and_then(|rest| rest.rfind(':')).map(|index| host + index);
+    colon.and_then(|colon| origin.get(..colon)).unwrap_or(origin)
 }
 
 fn audience_invalid(audience: &str) -> Problem {
-    // The text of a refused token must not be able to end the quoted string that it stands in.
+    // The audience of an invalid token must not end the quoted string that contains it.
     let audience: String = audience.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
     refused(&format!("The audience '{audience}' is invalid"))
 }

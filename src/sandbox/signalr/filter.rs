@@ -1,12 +1,12 @@
-//! The `filter` of `:execute`: the part of `OData`'s filter language that picks connections. Knows no hubs.
+//! The `filter` of `:execute`: the subset of `OData`'s filter language that selects connections. Knows no hubs.
 //!
-//! Understood: `userId`, `connectionId` and string literals compared by `eq` and `ne`; `null`; `startswith`,
-//! `endswith`, `contains`; `'group' in groups`; `and`, `or`, `not`, parentheses.
+//! Supported: `userId`, `connectionId` and string literals compared by `eq` and `ne`; `null`; `startswith`, `endswith`,
+//! `contains`; `'group' in groups`; `and`, `or`, `not`, parentheses.
 //!
-//! Source: `OData` 4.01 part 2 section 5.1.1 (precedence: `not`, comparisons, `and`, `or`); the swagger of 2024-12-01
-//! says no more than `OData`.
+//! Source: `OData` 4.01 part 2 section 5.1.1 (precedence: `not`, comparisons, `and`, `or`). The swagger of 2024-12-01 only
+//! refers to `OData`.
 
-/// A filter that was understood.
+/// A parsed filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Filter {
     Or(Box<Filter>, Box<Filter>),
@@ -20,7 +20,7 @@ pub(crate) enum Filter {
     InGroups(Operand),
 }
 
-/// Something with a text value, or none.
+/// An operand: a text, or null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operand {
     UserId,
@@ -29,26 +29,26 @@ pub(crate) enum Operand {
     Null,
 }
 
-/// A filter that was not understood.
+/// A filter that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the filter is not understood at character {at}")]
+#[error("the filter is invalid at byte {position}")]
 pub(crate) struct FilterError {
-    at: usize,
+    position: usize,
 }
 
-/// How deep parentheses and `not` may be nested.
+/// The greatest nesting depth of parentheses and `not`.
 const MAX_DEPTH: usize = 64;
 
 impl Filter {
-    /// Reads a filter.
+    /// Parses a filter.
     pub(crate) fn parse(text: &str) -> Result<Self, FilterError> {
-        let mut parser = Parser { text, at: 0, depth: 0 };
+        let mut parser = Parser { text, position: 0, depth: 0 };
         let filter = parser.or()?;
         parser.skip_space();
-        if parser.at == text.len() { Ok(filter) } else { Err(parser.error()) }
+        if parser.position == text.len() { Ok(filter) } else { Err(parser.error()) }
     }
 
-    /// Whether a connection passes.
+    /// Whether a connection matches.
     pub(crate) fn matches(&self, connection: &str, user: Option<&str>, groups: &[&str]) -> bool {
         let value = |operand: &Operand| match operand {
             Operand::UserId => user.map(str::to_owned),
@@ -74,12 +74,12 @@ impl Filter {
     }
 }
 
-/// What a function of two operands becomes.
+/// Makes the filter of a function with two operands.
 type Comparison = fn(Operand, Operand) -> Filter;
 
 struct Parser<'a> {
     text: &'a str,
-    at: usize,
+    position: usize,
     depth: usize,
 }
 
@@ -157,17 +157,17 @@ impl Parser<'_> {
             let rest = self.rest();
             let end = rest.find('\'').ok_or_else(|| self.error())?;
             text.push_str(rest.get(..end).unwrap_or_default());
-            self.at += end + 1;
-            // A doubled quote stands for one.
+            self.position += end + 1;
+            // Two quotes are an escaped quote.
             if !self.rest().starts_with('\'') {
                 return Ok(Operand::Text(text));
             }
             text.push('\'');
-            self.at += 1;
+            self.position += 1;
         }
     }
 
-    /// Takes a whole word, compared without case.
+    /// Consumes a whole word, compared without case.
     fn word(&mut self, word: &str) -> bool {
         self.skip_space();
         let rest = self.rest();
@@ -177,7 +177,7 @@ impl Parser<'_> {
                 .unwrap_or_default()
                 .starts_with(|next: char| next.is_alphanumeric() || next == '_');
         if matches {
-            self.at += word.len();
+            self.position += word.len();
         }
         matches
     }
@@ -186,7 +186,7 @@ impl Parser<'_> {
         self.skip_space();
         let matches = self.rest().starts_with(symbol);
         if matches {
-            self.at += symbol.len_utf8();
+            self.position += symbol.len_utf8();
         }
         matches
     }
@@ -197,15 +197,15 @@ impl Parser<'_> {
 
     fn skip_space(&mut self) {
         let rest = self.rest();
-        self.at += rest.len() - rest.trim_start().len();
+        self.position += rest.len() - rest.trim_start().len();
     }
 
     fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or_default()
+        self.text.get(self.position..).unwrap_or_default()
     }
 
     const fn error(&self) -> FilterError {
-        FilterError { at: self.at }
+        FilterError { position: self.position }
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_pick_connections() {
+    fn filters_select_connections() {
         let rows = [
             ("startswith(userId, 'listener-')", true),
             ("userId eq 'listener-1'", true),
@@ -237,16 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_says_where() {
-        for (text, at) in [("", 0), ("userId", 6), ("userId eq", 9), ("userId eq 'a", 11), ("userId eq 'a' x", 14)] {
-            assert_eq!(Filter::parse(text), Err(FilterError { at }), "{text}");
+    fn reports_the_position_of_an_error() {
+        for (text, position) in
+            [("", 0), ("userId", 6), ("userId eq", 9), ("userId eq 'a", 11), ("userId eq 'a' x", 14)]
+        {
+            assert_eq!(Filter::parse(text), Err(FilterError { position }), "{text}");
         }
         assert!(Filter::parse(&"(".repeat(10_000)).is_err());
     }
 
     proptest! {
         #[test]
-        fn the_parser_never_panics(text in r"[a-zA-Z(),' é]{0,40}") {
+        fn never_panics(text in r"[a-zA-Z(),' é]{0,40}") {
             let _ = Filter::parse(&text);
         }
     }

@@ -180,7 +180,7 @@ impl Membership {
             }
         }
         for id in stuck {
-            let reason = Some(String::from("the client does not read what it is sent"));
+            let reason = Some(String::from("the client does not read its messages"));
             self.close(&id, Close { reason, allow_reconnect: false });
         }
         reached

@@ -1,5 +1,5 @@
-//! What a caller asks to be sent: the bodies of the REST API read into messages, whole or as ready frames. Knows
-//! neither hubs nor who receives it.
+//! The messages that callers send, parsed from the bodies of the REST API: an invocation, or ready-made frames. Knows no
+//! hubs and no receivers.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use rmpv::Value;
 use serde::ser::{Serialize, Serializer};
 
-/// How deep `MessagePack` may be, as `rmpv` counts: two for each array or map, and three for a text at the bottom. So arrays
-/// and maps may be in each other 128 deep, as in JSON: each level takes stack.
+/// The greatest nesting depth of `MessagePack`, as `rmpv` counts it: two for each array or map, and three for an innermost
+/// text. Arrays and maps can thus be nested 128 deep, as in JSON. The limit exists because each level uses stack.
 pub(crate) const MAX_DEPTH: usize = 2 * 128 + 3;
 
 /// The byte that ends a record of the JSON hub protocol.
@@ -20,15 +20,15 @@ pub(crate) const RECORD_SEPARATOR: u8 = 0x1E;
 /// A message to clients.
 #[derive(Debug)]
 pub struct Message {
-    /// What it says.
+    /// The content.
     pub content: Content,
-    /// How much memory it stands for, in bytes: the size of the body it came in, or of what is kept of it.
+    /// Its memory, in bytes: the larger of the body's size and the packed size.
     pub size: usize,
-    /// Its records.
+    /// Its encoded records.
     pub(crate) records: Records,
 }
 
-/// The records of a message, one for each hub protocol: made for the first receiver, shared by all.
+/// The encoded records of a message, one for each hub protocol. The first receiver encodes them; all receivers share them.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     text: OnceLock<Bytes>,
@@ -36,7 +36,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// The record for a protocol of text or of bytes.
+    /// Returns the record of the binary or the text protocol.
     pub(crate) const fn of(&self, binary: bool) -> &OnceLock<Bytes> {
         if binary { &self.binary } else { &self.text }
     }
@@ -48,22 +48,21 @@ impl PartialEq for Message {
     }
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A method of the client and its arguments.
+    /// An invocation of a client method.
     Invocation(Packed),
-    /// Whole frames that the caller made itself, one for each hub protocol (`application/octet-stream`).
+    /// Ready-made frames of the caller, one for each hub protocol (`application/octet-stream`).
     Frames {
-        /// The frame for clients that speak JSON.
+        /// The frame for JSON clients.
         json: Option<Bytes>,
-        /// The frame for clients that speak `MessagePack`.
+        /// The frame for `MessagePack` clients.
         messagepack: Option<Bytes>,
     },
 }
 
-/// A method of the client and its arguments. The values keep the kind and width of every number, and the order of
-/// keys.
+/// A client method and its arguments. The values preserve the kind and width of numbers, and the order of keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Invocation {
     /// The method's name.
@@ -72,15 +71,15 @@ pub struct Invocation {
     pub arguments: Vec<Value>,
 }
 
-/// A method and its arguments as they are kept while they wait: as `MessagePack`, which takes about what their body took.
-/// Read into values, a list of small numbers takes more than ten times as much.
+/// An invocation in its compact form: `MessagePack`, which is about as large as the body. Parsed values of a list of small
+/// numbers use more than ten times as much memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed(Bytes);
 
-/// Why a body is no message.
+/// A body that is not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PayloadError {
-    #[error("the content type is none of application/json, application/x-msgpack and application/octet-stream")]
+    #[error("the content type must be application/json, application/x-msgpack or application/octet-stream")]
     ContentType,
     #[error("the body is not {0}: {1}")]
     Malformed(&'static str, String),
@@ -89,13 +88,13 @@ pub(crate) enum PayloadError {
 }
 
 impl Message {
-    /// A message that stands for `size` bytes of memory.
+    /// Returns a message that uses `size` bytes of memory.
     pub(crate) fn new(content: Content, size: usize) -> Self {
         Self { content, size, records: Records::default() }
     }
 
-    /// Reads the body of a send.
-    pub(crate) fn read(content_type: Option<&str>, body: &Bytes) -> Result<Self, PayloadError> {
+    /// Parses the body of a send operation.
+    pub(crate) fn parse(content_type: Option<&str>, body: &Bytes) -> Result<Self, PayloadError> {
         let content = match content_type.map(media_type).as_deref() {
             Some("application/json" | "text/json") => Invocation::from_value(json_value(body)?)?.into(),
             Some("application/x-msgpack") => Invocation::from_value(messagepack_value(body)?)?.into(),
@@ -109,8 +108,8 @@ impl Message {
         Ok(Self::new(content, size))
     }
 
-    /// The message as a method and arguments, read out of the frames if it came as such. `None` if they say
-    /// something else.
+    /// Returns the invocation, decoded from ready-made frames if necessary. Returns `None` if the frames contain something
+    /// else.
     pub fn invocation(&self) -> Option<Invocation> {
         match &self.content {
             Content::Invocation(packed) => packed.unpack(),
@@ -119,7 +118,7 @@ impl Message {
                 Invocation::from_value(serde_json::from_slice(record).ok()?).ok()
             }
             Content::Frames { json: None, messagepack } => {
-                // A length of up to five bytes, then `[1, headers, id, target, arguments, …]`.
+                // A length prefix of up to five bytes, then `[1, headers, id, target, arguments, …]`.
                 let frame = messagepack.as_ref()?;
                 let prefix = frame.iter().take(5).position(|byte| byte & 0x80 == 0)? + 1;
                 let value = rmpv::decode::read_value_with_max_depth(&mut frame.get(prefix..)?, MAX_DEPTH).ok()?;
@@ -143,9 +142,9 @@ impl From<Invocation> for Content {
 }
 
 impl Packed {
-    /// The method and its arguments. `None` is not to be expected: only what was read is packed.
+    /// Returns the invocation. `None` does not occur, because only parsed invocations are packed.
     pub(crate) fn unpack(&self) -> Option<Invocation> {
-        // Neither the target nor the array around both adds to the depth of what was read as a map.
+        // The packed form is not nested more deeply than the parsed map.
         let value = rmpv::decode::read_value_with_max_depth(&mut self.0.as_ref(), MAX_DEPTH).ok()?;
         let Value::Array(fields) = value else { return None };
         let [target, Value::Array(arguments)] = <[Value; 2]>::try_from(fields).ok()? else { return None };
@@ -154,13 +153,13 @@ impl Packed {
 }
 
 impl Invocation {
-    /// The arguments as JSON; bytes become base64, as the JSON hub protocol has them.
+    /// Returns the arguments as JSON. Bytes become base64, as in the JSON hub protocol.
     pub fn json_arguments(&self) -> Vec<serde_json::Value> {
         self.arguments.iter().map(to_json).collect()
     }
 
-    /// Reads `{"target", "arguments"}`. Names are compared without case, since SDKs write them in upper case; unknown
-    /// ones are passed over; `arguments` may be missing or null.
+    /// Parses `{"target", "arguments"}`. Names are compared without case, because SDKs capitalize them. Unknown names are
+    /// ignored. `arguments` may be missing or null.
     pub(crate) fn from_value(value: Value) -> Result<Self, PayloadError> {
         let Value::Map(fields) = value else {
             return Err(PayloadError::Shape);
@@ -220,13 +219,13 @@ fn frames(value: Value) -> Result<Content, PayloadError> {
         };
         match protocol.as_str() {
             Some("json") => {
-                // It goes out as text.
+                // JSON clients receive text frames.
                 let text = String::from_utf8(frame);
                 let text = text.map_err(|err| PayloadError::Malformed("UTF-8 in 'json'", err.to_string()))?;
                 json = Some(Bytes::from(text));
             }
             Some("messagepack") => messagepack = Some(Bytes::from(frame)),
-            // Hub protocols that no client of the sandbox speaks.
+            // The sandbox does not support other hub protocols.
             _ => {}
         }
     }
@@ -237,12 +236,12 @@ fn not_a_map() -> PayloadError {
     PayloadError::Malformed("a MessagePack map of protocols", String::from("each name must have binary data"))
 }
 
-/// The media type alone, in lower case, without its parameters.
+/// Returns the media type without parameters, in lower case.
 fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A value as JSON. Numbers keep their kind, keys their order; bytes become base64; keys that are no text become text.
+/// A value that serializes as JSON. Numbers keep their kind and keys their order. Bytes become base64, and other keys text.
 pub(crate) struct Json<'a>(pub(crate) &'a Value);
 
 impl Serialize for Json<'_> {
@@ -268,9 +267,9 @@ impl Serialize for Json<'_> {
     }
 }
 
-/// A value as JSON in memory, which sorts keys.
+/// Returns a value as JSON in memory, which sorts keys.
 pub(crate) fn to_json(value: &Value) -> serde_json::Value {
-    // Keys are text and nothing is written: this cannot fail.
+    // Serializing text keys to memory cannot fail.
     serde_json::to_value(Json(value)).unwrap_or_default()
 }
 
@@ -279,12 +278,12 @@ mod tests {
     use super::*;
 
     fn json(body: &'static str) -> Result<Invocation, PayloadError> {
-        let message = Message::read(Some("application/json; charset=utf-8"), &Bytes::from_static(body.as_bytes()))?;
+        let message = Message::parse(Some("application/json; charset=utf-8"), &Bytes::from_static(body.as_bytes()))?;
         Ok(message.invocation().unwrap())
     }
 
     #[test]
-    fn names_are_read_without_case_and_unknown_ones_passed_over() {
+    fn ignores_case_and_unknown_names() {
         let invocation = json(r#"{"Target":"t","Arguments":[1],"more":{}}"#).unwrap();
         assert_eq!((invocation.target.as_str(), invocation.json_arguments()), ("t", vec![1.into()]));
         assert_eq!(json(r#"{"target":"t","arguments":null}"#).unwrap().arguments, []);
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_without_a_target_is_refused() {
+    fn rejects_a_body_without_a_target() {
         for body in [r"{}", r#"{"target":""}"#, r#"{"target":1}"#, r#"{"target":"t","arguments":{}}"#, "[]", "1"] {
             assert_eq!(json(body), Err(PayloadError::Shape), "{body}");
         }
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_kind_and_width() {
+    fn preserves_the_kind_and_width_of_numbers() {
         let invocation =
             json(r#"{"target":"t","arguments":[5,300,-1,1.0,18446744073709551615,9007199254740993]}"#).unwrap();
         let mut bytes = Vec::new();
@@ -315,12 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_message_is_as_large_as_its_body_whatever_is_in_it() {
+    fn a_packed_message_is_about_as_large_as_its_body() {
         let list = |item: &str| format!("[{}]", vec![item; 10_000].join(","));
         for item in ["1", "\"a\"", "null", "[]", "{\"a\":-1}", "1.5"] {
             let body = Bytes::from(format!("{{\"target\":\"t\",\"arguments\":{}}}", list(item)));
-            let message = Message::read(Some("application/json"), &body).unwrap();
-            let Content::Invocation(packed) = &message.content else { panic!("{item} is no invocation") };
+            let message = Message::parse(Some("application/json"), &body).unwrap();
+            let Content::Invocation(packed) = &message.content else { panic!("{item} is not an invocation") };
             // A fraction takes nine bytes.
             assert!(packed.0.len() <= body.len() * 9 / 4, "{} of {} bytes: {item}", packed.0.len(), body.len());
             assert_eq!(message.size, packed.0.len().max(body.len()));
@@ -329,30 +328,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_deep_as_can_be_read_can_be_sent() {
+    fn every_depth_that_can_be_parsed_can_be_sent() {
         let mut deepest = None;
         for depth in 1..=140 {
             let body = format!("{{\"target\":\"t\",\"arguments\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
-            let json = Message::read(Some("application/json"), &Bytes::from(body));
+            let json = Message::parse(Some("application/json"), &Bytes::from(body));
             let mut packed = [&[0x82, 0xa6][..], b"target", &[0xa1, b't', 0xa9], b"arguments"].concat();
             packed.extend(vec![0x91; depth - 1]);
             packed.push(0x90);
-            let packed = Message::read(Some("application/x-msgpack"), &Bytes::from(packed));
+            let packed = Message::parse(Some("application/x-msgpack"), &Bytes::from(packed));
             for message in [json, packed].into_iter().flatten() {
                 assert!(message.invocation().is_some(), "{depth} deep");
                 deepest = Some(depth);
             }
         }
-        // With nothing at the bottom, one more than with a text.
+        // An innermost text would allow one level less.
         assert_eq!(deepest, Some(128));
     }
 
     #[test]
-    fn messagepack_and_ready_frames_are_read() {
+    fn parses_messagepack_and_ready_made_frames() {
         let body = Value::Map(vec![("target".into(), "t".into()), ("arguments".into(), Value::Array(vec![7.into()]))]);
         let mut bytes = Vec::new();
         rmpv::encode::write_value(&mut bytes, &body).unwrap();
-        let message = Message::read(Some("application/x-msgpack"), &Bytes::from(bytes)).unwrap();
+        let message = Message::parse(Some("application/x-msgpack"), &Bytes::from(bytes)).unwrap();
         assert_eq!(message.invocation().unwrap().json_arguments(), [serde_json::json!(7)]);
 
         let frame = b"{\"type\":1,\"target\":\"t\",\"arguments\":[8]}\x1e".to_vec();
@@ -363,16 +362,16 @@ mod tests {
         ]);
         let mut bytes = Vec::new();
         rmpv::encode::write_value(&mut bytes, &map).unwrap();
-        let message = Message::read(Some("application/octet-stream"), &Bytes::from(bytes)).unwrap();
+        let message = Message::parse(Some("application/octet-stream"), &Bytes::from(bytes)).unwrap();
         assert_eq!(message.invocation().unwrap().json_arguments(), [serde_json::json!(8)]);
         let content = Content::Frames { json: None, messagepack: Some(Bytes::from(packed)) };
         assert_eq!(Message::new(content, 0).invocation().unwrap().json_arguments(), [serde_json::json!(8)]);
     }
 
     #[test]
-    fn other_content_types_are_refused() {
+    fn rejects_other_content_types() {
         for content_type in [None, Some("text/plain"), Some("application/xml")] {
-            assert_eq!(Message::read(content_type, &Bytes::new()), Err(PayloadError::ContentType));
+            assert_eq!(Message::parse(content_type, &Bytes::new()), Err(PayloadError::ContentType));
         }
     }
 }

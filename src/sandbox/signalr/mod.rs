@@ -1,4 +1,10 @@
-//! A SignalR endpoint: who may call it, its REST API, its hubs and who is connected to them.
+//! Azure SignalR Service in serverless mode: the data-plane REST API of one endpoint, and its hubs.
+//!
+//! A call passes `operation` (parsing), `access` (authorization), `parameters` (validation) and `rest` (execution). `problem`
+//! has the error responses. `hubs` has the hubs of the endpoint. A `hub` has a `membership` (connections, users, groups), and each
+//! `connection` a queue of deliveries.
+//!
+//! Source: the data-plane swaggers v1 and 2024-12-01; the official emulator and SDKs for what they leave open.
 
 pub(super) mod access;
 pub(super) mod connection;

@@ -1,20 +1,20 @@
-//! Which operation of the REST API a method and a path are, in its present form, its v1 form and the mirrored forms
-//! that the official emulator takes. Pure; knows no hubs. Written apart from the gateway's own grammar on purpose:
-//! each is a check of the other.
+//! Parses method and path into an operation of the REST API: in the current form, the v1 form, and the alternative forms that
+//! the official emulator accepts. Knows no hubs. Deliberately independent of the gateway's own parser, so that each verifies
+//! the other.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-/// A call that was understood.
+/// A parsed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
-    /// Whether the path is of the v1 form, which takes no `api-version` and answers a little differently.
+    /// Whether the path has the v1 form, which has no `api-version` and other statuses.
     pub(crate) v1: bool,
-    /// What is called.
+    /// The operation.
     pub(crate) operation: Operation,
 }
 
-/// An operation; names are percent-decoded, once.
+/// An operation. Names are percent-decoded once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Health,
@@ -51,22 +51,22 @@ pub(crate) enum HubOperation {
     UserRemoveFromGroup { user: String, group: String },
 }
 
-/// A method and path that are no call.
+/// A method and path that match no operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoCall {
-    /// There is nothing at this path.
+    /// The path is unknown.
     NotFound,
-    /// There is something, but not by this method.
+    /// The path does not support the method.
     MethodNotAllowed,
-    /// A segment does not decode to text.
+    /// A segment does not decode to UTF-8.
     Malformed,
 }
 
-/// Reads a method and a path as it was sent.
+/// Parses a method and a path as sent.
 pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, NoCall> {
     let path = path.strip_prefix("/api/").ok_or(NoCall::NotFound)?;
     let (v1, path) = path.strip_prefix("v1/").map_or((false, path), |path| (true, path));
-    // A slash at the end changes nothing.
+    // A trailing slash is ignored.
     let path = path.strip_suffix('/').unwrap_or(path);
     let segments = path
         .split('/')
@@ -177,10 +177,10 @@ fn only<T>(method: &Method, allowed: &[Method], operation: T) -> Result<T, NoCal
 }
 
 impl Operation {
-    /// The data action that a role must allow, without `Microsoft.SignalRService/SignalR/`; `None` if nobody is
-    /// asked for a token.
+    /// Returns the data action that the operation requires, without `Microsoft.SignalRService/SignalR/`, or `None` if it
+    /// requires no token.
     ///
-    /// Source: the actions are documented, which operation needs which is inferred from their descriptions.
+    /// Source: the actions are documented. Which operation requires which action is inferred from their descriptions.
     pub(crate) const fn data_action(&self) -> Option<&'static str> {
         use HubOperation as Op;
         Some(match self {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_understood() {
+    fn parses_every_form() {
         use HubOperation as Op;
         let (connection, group, user, stream) = (text("c"), text("g"), text("u"), text("s"));
         let rows = [
@@ -287,14 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn names_are_decoded_once_and_a_slash_in_one_stays_in_it() {
+    fn decodes_names_once_and_keeps_an_encoded_slash() {
         let call = parse(&Method::HEAD, "/api/hubs/hub%2Fx/users/user%2Fa%2525").unwrap();
         assert_eq!(call.operation, Operation::Hub(text("hub/x"), HubOperation::UserExists { user: text("user/a%25") }));
         assert_eq!(parse(&Method::HEAD, "/api/hubs/h/users/%ff"), Err(NoCall::Malformed));
     }
 
     #[test]
-    fn other_paths_and_methods_are_no_calls() {
+    fn rejects_other_paths_and_methods() {
         for path in ["/", "/api", "/api/", "/api/hubs", "/api/hubs/h/x", "/api/v2/hubs/h", "/client/negotiate"] {
             assert_eq!(parse(&Method::POST, path), Err(NoCall::NotFound), "{path}");
         }

@@ -1,4 +1,4 @@
-//! The parameters of the REST API's operations: names in the path and values in the query, checked. Knows no hubs.
+//! Validates the parameters of operations: names in the path and values in the query. Knows no hubs.
 //!
 //! Source: patterns, lengths and ranges of the data-plane swagger of 2024-12-01.
 
@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use super::problem::Problem;
 use crate::sandbox::server::exchange::Received;
 
-/// The versions of the REST API. What the service answers to others is not documented; the sandbox answers 400.
+/// The versions of the REST API. The service's response to others is not documented; the sandbox answers 400.
 const API_VERSIONS: [&str; 5] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01"];
 
-/// Checks `api-version`, which every call but those of the v1 form carries.
+/// Checks `api-version`, which every call except those of the v1 form has.
 pub(crate) fn check_version(request: &Received) -> Result<(), Problem> {
     match request.query_value("api-version") {
         Some(version) if API_VERSIONS.contains(&version.as_str()) => Ok(()),
@@ -19,7 +19,7 @@ pub(crate) fn check_version(request: &Received) -> Result<(), Problem> {
     }
 }
 
-/// The hub's full name: an application's hubs are its own.
+/// Returns the hub's full name. With `application`, the hub belongs to that application.
 pub(crate) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem> {
     let checked = |parameter, name: &str| {
         if is_name(name) {
@@ -36,7 +36,7 @@ pub(crate) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem>
     Ok(format!("{application}_{hub}"))
 }
 
-/// A connection id.
+/// Validates a connection id.
 pub(crate) fn connection(id: &str) -> Result<&str, Problem> {
     if id.is_empty() {
         Err(Problem::Invalid("connectionId", String::from("The connection id is empty.")))
@@ -45,25 +45,25 @@ pub(crate) fn connection(id: &str) -> Result<&str, Problem> {
     }
 }
 
-/// A group's name.
+/// Validates the name of a group.
 pub(crate) fn group(name: &str) -> Result<&str, Problem> {
     let message = "The group name must have 1 to 1024 characters, no line feed and not only white space.";
     if is_text(name, 1024) { Ok(name) } else { Err(Problem::Invalid("group", String::from(message))) }
 }
 
-/// A user id.
+/// Validates a user id.
 pub(crate) fn user(id: &str) -> Result<&str, Problem> {
     let message = "The user id must have 1 to 1024 characters.";
     if (1..=1024).contains(&id.chars().count()) { Ok(id) } else { Err(Problem::Invalid("user", String::from(message))) }
 }
 
-/// A stream id.
+/// Validates a stream id.
 pub(crate) fn stream(id: &str) -> Result<&str, Problem> {
     let message = "The stream id must have 1 to 100 characters and not only white space.";
     if is_text(id, 100) { Ok(id) } else { Err(Problem::Invalid("streamId", String::from(message))) }
 }
 
-/// A whole number in the query.
+/// Parses an integer in the query.
 pub(crate) fn number(
     request: &Received,
     name: &'static str,
@@ -80,7 +80,7 @@ pub(crate) fn number(
     Ok(Some(number))
 }
 
-/// A truth value in the query; `false` if it is not there.
+/// Parses a boolean in the query. The default is `false`.
 pub(crate) fn flag(request: &Received, name: &'static str) -> Result<bool, Problem> {
     match request.query_value(name) {
         None => Ok(false),
@@ -90,7 +90,7 @@ pub(crate) fn flag(request: &Received, name: &'static str) -> Result<bool, Probl
     }
 }
 
-/// Whether this may be the name of a hub, or of an application.
+/// Whether a name is valid for a hub or an application.
 pub(crate) fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic())
@@ -99,7 +99,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 fn is_text(text: &str, max: usize) -> bool {
-    // The pattern's `.` is no line feed.
+    // The swagger's pattern uses `.`, which excludes line feeds.
     (1..=max).contains(&text.chars().count()) && !text.chars().all(char::is_whitespace) && !text.contains('\n')
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked_as_the_swagger_says() {
+    fn validates_names_as_the_swagger_specifies() {
         for name in ["chat", "C", "a_`,.[]9", &"a".repeat(128)] {
             assert!(is_name(name), "{name}");
         }

@@ -1,8 +1,7 @@
-//! How a SignalR endpoint says no: status, `x-ms-error-code`, challenge and body of each refusal. Does not decide
-//! who or what is refused.
+//! The error responses of the REST API: status, `x-ms-error-code`, challenge and body of each.
 //!
-//! Source: statuses, codes and `ErrorDetail` as in the data-plane swagger of 2024-12-01; the challenge as users have
-//! seen it. The service's own bodies for 401 and 403 are not documented.
+//! Source: statuses, codes and `ErrorDetail` of the data-plane swagger of 2024-12-01; the challenge as observed by users. The
+//! service's bodies of 401 and 403 are not documented.
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, StatusCode};
@@ -11,10 +10,10 @@ use serde_json::json;
 use super::operation::NoCall;
 use crate::sandbox::server::exchange::Reply;
 
-/// The header that tells which thing a 404 is about.
+/// The header field that identifies what does not exist.
 pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
-/// Which form of the API a call is of: they differ in statuses and in the body of errors.
+/// The form of a call. The forms differ in statuses and in the bodies of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// `/api/v1/…`: errors are text.
@@ -23,41 +22,41 @@ pub(crate) enum Form {
     Current,
 }
 
-/// Why a request is not carried out.
+/// The reason for rejecting a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// There is no token.
+    /// The request has no token.
     NoToken,
-    /// The token is refused, for this reason.
+    /// The token is invalid for this reason.
     TokenRefused(String),
     /// The caller's roles do not allow this data action.
     Forbidden(&'static str),
-    /// The resource is closed to the public network.
+    /// Public network access of the resource is disabled.
     NetworkClosed,
-    /// No resource has the host that the request names.
+    /// No resource has the host of the request.
     WrongHost(String),
     /// The request target is too long.
     TargetTooLong,
     /// The header is too large.
     HeaderTooLarge,
-    /// Method and path are no operation.
+    /// Method and path match no operation.
     NoCall(NoCall),
-    /// A parameter, or the body, is not valid: its name, and what is wrong.
+    /// A parameter or the body is invalid: its name and the reason.
     Invalid(&'static str, String),
-    /// The body has a content type that the operation does not take.
+    /// The operation does not support the content type of the body.
     MediaType(String),
-    /// What the call is about does not exist: the value of `x-ms-error-code`.
+    /// The target does not exist: the value of `x-ms-error-code`.
     NotExisting(&'static str),
-    /// The client answered a call with this error.
+    /// The client completed an invocation with this error.
     ClientError(String),
-    /// The client did not answer a call in time.
-    ClientSilent,
+    /// The client did not complete an invocation in time.
+    ClientTimeout,
     /// The sandbox itself failed.
     Internal(String),
 }
 
 impl Problem {
-    /// The answer.
+    /// Returns the response.
     pub(crate) fn reply(&self, form: Form) -> Reply {
         match self {
             Self::NoToken => {
@@ -72,7 +71,7 @@ impl Problem {
                 detail(form, StatusCode::FORBIDDEN, "Forbidden", &message)
             }
             Self::NetworkClosed => {
-                // An access rule answers in front of the service, with a page of its own.
+                // A network rule answers before the service does, with an HTML page.
                 let page = "<html><head><title>403 Forbidden</title></head><body>nginx</body></html>";
                 Reply::typed(StatusCode::FORBIDDEN, "text/html", page).verdict("closed to the public network")
             }
@@ -97,9 +96,9 @@ impl Problem {
             Self::NotExisting(code) => {
                 detail(form, StatusCode::NOT_FOUND, code, "It does not exist.").header(ERROR_CODE, code).verdict(*code)
             }
-            // How the service reports these two is not documented.
+            // The service's responses for these two are not documented.
             Self::ClientError(message) => detail(form, StatusCode::BAD_REQUEST, "InvocationFailed", message),
-            Self::ClientSilent => {
+            Self::ClientTimeout => {
                 detail(form, StatusCode::GATEWAY_TIMEOUT, "Timeout", "The client did not answer in time.")
             }
             Self::Internal(message) => detail(form, StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message),

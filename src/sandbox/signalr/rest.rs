@@ -1,8 +1,7 @@
-//! What the operations of the REST API do to a hub, and how each of them is answered. Who may call them is
-//! `endpoint.rs` and `access.rs`.
+//! Executes the operations of the REST API on a hub. The caller is authorized already.
 //!
-//! Source: the data-plane swaggers v1 and 2024-12-01; status and `x-ms-error-code` of what does not exist: the
-//! official emulator and what the official SDK tolerates.
+//! Source: the data-plane swaggers v1 and 2024-12-01. Status and `x-ms-error-code` of missing targets: the official emulator
+//! and what the official SDK tolerates.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,20 +22,19 @@ use super::parameters;
 use super::problem::{ERROR_CODE, Form, Problem};
 use crate::sandbox::server::exchange::{Received, Reply};
 
-/// How long a call waits for the client's answer. The service's own limit is not documented; this is the SDK's usual
-/// time for a client result.
-const INVOKE_TIME: Duration = Duration::from_secs(30);
+/// The timeout of an invocation. The service's own is not documented; this is the SDK's default for client results.
+const INVOKE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The largest number of a parameter of type `int32`.
+/// The largest value of a parameter of type `int32`.
 const MAX_INT32: u32 = i32::MAX as u32;
 
 /// The largest page of a list. Source: `maxpagesize` in the swagger.
 const MAX_PAGE: u32 = 200;
 
-/// What may stand in a query value as it is.
+/// The characters of a query value that are percent-encoded.
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One call of a hub's operation.
+/// A call of an operation of a hub.
 pub(crate) struct HubCall<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) request: &'a Received,
@@ -45,12 +43,12 @@ pub(crate) struct HubCall<'a> {
 }
 
 impl HubCall<'_> {
-    /// Carries out the operation.
-    pub(crate) async fn carry_out(&self, operation: HubOperation, at: SystemTime) -> Result<Reply, Problem> {
+    /// Executes the operation.
+    pub(crate) async fn execute_operation(&self, operation: HubOperation, at: SystemTime) -> Result<Reply, Problem> {
         use HubOperation as Op;
         let now = Instant::now();
         let name = parameters::hub_name(self.request, self.hub)?;
-        // Only what can leave something behind makes a hub.
+        // Only an operation that stores something creates the hub.
         let hub = if matches!(operation, Op::UserAddToGroup { .. }) {
             self.endpoint.hubs.hub(&name)
         } else {
@@ -62,8 +60,8 @@ impl HubCall<'_> {
             Op::Execute => self.execute(&hub, now),
             Op::GenerateToken => self.generate_token(&name, at),
             Op::ConnectionExists { connection } => {
-                let there = hub.exists(Audience::Connection(parameters::connection(&connection)?), now);
-                Ok(existence(there, "Warning.Connection.NotExisted"))
+                let exists = hub.exists(Audience::Connection(parameters::connection(&connection)?), now);
+                Ok(existence(exists, "Warning.Connection.NotExisted"))
             }
             Op::ConnectionClose { connection } => {
                 let whom = Audience::Connection(parameters::connection(&connection)?);
@@ -75,14 +73,14 @@ impl HubCall<'_> {
             }
             Op::ConnectionInvoke { connection } => self.invoke(&hub, parameters::connection(&connection)?, now).await,
             Op::ConnectionLeaveAllGroups { connection } => {
-                let there = hub.remove_connection_from_all(parameters::connection(&connection)?);
-                Ok(done(StatusCode::OK).verdict(if there { "left all groups" } else { "no such connection" }))
+                let exists = hub.remove_connection_from_all(parameters::connection(&connection)?);
+                Ok(done(StatusCode::OK).verdict(if exists { "left all groups" } else { "no such connection" }))
             }
             Op::StreamSend { connection, stream } => self.stream_send(&hub, &connection, &stream, now),
             Op::StreamComplete { connection, stream } => self.stream_complete(&hub, &connection, &stream, now),
             Op::GroupExists { group } => {
-                let there = hub.exists(Audience::Group(parameters::group(&group)?), now);
-                Ok(existence(there, "Warning.Group.NotExisted"))
+                let exists = hub.exists(Audience::Group(parameters::group(&group)?), now);
+                Ok(existence(exists, "Warning.Group.NotExisted"))
             }
             Op::GroupSend { group } => self.send(&hub, Audience::Group(parameters::group(&group)?), now),
             Op::GroupCloseConnections { group } => {
@@ -96,8 +94,8 @@ impl HubCall<'_> {
                 membership(hub.remove_connection(parameters::connection(&connection)?, parameters::group(&group)?))
             }
             Op::UserExists { user } => {
-                let there = hub.exists(Audience::User(parameters::user(&user)?), now);
-                Ok(existence(there, "Warning.User.NotExisted"))
+                let exists = hub.exists(Audience::User(parameters::user(&user)?), now);
+                Ok(existence(exists, "Warning.User.NotExisted"))
             }
             Op::UserSend { user } => self.send(&hub, Audience::User(parameters::user(&user)?), now),
             Op::UserCloseConnections { user } => Ok(self.close(&hub, Audience::User(parameters::user(&user)?), now)),
@@ -106,8 +104,8 @@ impl HubCall<'_> {
                 Ok(Reply::empty(self.choose(StatusCode::OK, StatusCode::NO_CONTENT)))
             }
             Op::UserInGroup { user, group } => {
-                let there = hub.user_in_group(parameters::user(&user)?, parameters::group(&group)?, now);
-                Ok(existence(there, "Info.User.NotInGroup"))
+                let exists = hub.user_in_group(parameters::user(&user)?, parameters::group(&group)?, now);
+                Ok(existence(exists, "Info.User.NotInGroup"))
             }
             Op::UserAddToGroup { user, group } => {
                 hub.add_user(parameters::user(&user)?, parameters::group(&group)?, self.group_ttl()?, now);
@@ -123,7 +121,7 @@ impl HubCall<'_> {
     fn send(&self, hub: &Hub, to: Audience<'_>, now: Instant) -> Result<Reply, Problem> {
         let message = Arc::new(self.message()?);
         let excluded = match to {
-            // A send to a user or a connection takes no `excluded`.
+            // A send to a user or a connection has no parameter `excluded`.
             Audience::User(_) | Audience::Connection(_) => Vec::new(),
             Audience::All | Audience::Group(_) => self.request.query_values("excluded"),
         };
@@ -140,16 +138,16 @@ impl HubCall<'_> {
         const GONE: Problem = Problem::NotExisting("Warning.Connection.NotExisted");
         let message = Arc::new(self.message()?);
         if message.invocation().is_none() {
-            return Err(Problem::Invalid("payload", String::from("The frames call no method of a client.")));
+            return Err(Problem::Invalid("payload", String::from("The frames do not invoke a client method.")));
         }
         let mut pending = hub.invoke(connection, message, now).ok_or(GONE)?;
-        match tokio::time::timeout(INVOKE_TIME, pending.completion()).await {
+        match tokio::time::timeout(INVOKE_TIMEOUT, pending.completion()).await {
             Ok(Some(Ok(value))) => {
-                Ok(Reply::json(StatusCode::OK, &json!({ "result": message::to_json(&value) })).verdict("answered"))
+                Ok(Reply::json(StatusCode::OK, &json!({ "result": message::to_json(&value) })).verdict("completed"))
             }
             Ok(Some(Err(error))) => Err(Problem::ClientError(error)),
             Ok(None) => Err(GONE),
-            Err(_) => Err(Problem::ClientSilent),
+            Err(_) => Err(Problem::ClientTimeout),
         }
     }
 
@@ -157,7 +155,7 @@ impl HubCall<'_> {
         let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
         let last = parameters::flag(self.request, "completed")?;
         let mut reached = true;
-        // The swagger declares no body: a stream may end without another item.
+        // The swagger declares no body: a stream can end without another item.
         if !(last && self.request.body.is_empty()) {
             let item = message::json_value(&self.request.body)?;
             reached = hub.deliver(connection, &Delivery::StreamItem { stream: stream.clone(), item }, now);
@@ -170,7 +168,7 @@ impl HubCall<'_> {
 
     fn stream_complete(&self, hub: &Hub, connection: &str, stream: &str, now: Instant) -> Result<Reply, Problem> {
         let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
-        // The swagger says `reason`, the SDK sends `error`.
+        // The swagger declares `reason`; the SDK sends `error`.
         let error = self.request.query_value("reason").or_else(|| self.request.query_value("error"));
         let reached = hub.deliver(connection, &Delivery::StreamEnd { stream, error }, now);
         Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
@@ -185,8 +183,8 @@ impl HubCall<'_> {
         }
         let body = message::json_value(&self.request.body)?;
         let commands = body.as_array().and_then(|commands| commands.iter().map(command).collect::<Option<Vec<_>>>());
-        let not_understood = || Problem::Invalid("commands", String::from("The commands are not understood."));
-        let reached = hub.execute(filter.as_ref(), &commands.ok_or_else(not_understood)?, now);
+        let invalid = || Problem::Invalid("commands", String::from("The commands are invalid."));
+        let reached = hub.execute(filter.as_ref(), &commands.ok_or_else(invalid)?, now);
         Ok(Reply::empty(StatusCode::ACCEPTED).verdict(format!("executed on {reached}")))
     }
 
@@ -219,7 +217,7 @@ impl HubCall<'_> {
         Ok(Reply::json(StatusCode::OK, &body).verdict(format!("listed {}", page.members.len())))
     }
 
-    /// The absolute URL of the next page, at the endpoint's own host.
+    /// Returns the absolute URL of the next page at the endpoint's own host.
     fn next_link(&self, last: &str, top: Option<u32>) -> String {
         let encode = |value: &str| utf8_percent_encode(value, QUERY_VALUE).to_string();
         let mut query: Vec<String> = Vec::new();
@@ -236,11 +234,11 @@ impl HubCall<'_> {
     }
 
     fn message(&self) -> Result<Message, Problem> {
-        Ok(Message::read(self.request.header("content-type"), &self.request.body)?)
+        Ok(Message::parse(self.request.header("content-type"), &self.request.body)?)
     }
 
     fn close_reason(&self) -> Close {
-        // As the official emulator closes: the client may come back.
+        // Like the official emulator, allows the client to reconnect.
         Close { reason: self.request.query_value("reason"), allow_reconnect: true }
     }
 
@@ -252,6 +250,7 @@ impl HubCall<'_> {
         })
     }
 
+    /// Returns the status for the form of the call.
     fn choose(&self, v1: StatusCode, current: StatusCode) -> StatusCode {
         match self.form {
             Form::V1 => v1,
@@ -269,24 +268,25 @@ impl From<PayloadError> for Problem {
     }
 }
 
-/// The answer to a change of membership of a connection, which must be there.
-fn membership(there: bool) -> Result<Reply, Problem> {
-    if there { Ok(done(StatusCode::OK)) } else { Err(Problem::NotExisting("Error.Connection.NotExisted")) }
+/// Returns the response to adding or removing a connection, which must exist.
+fn membership(exists: bool) -> Result<Reply, Problem> {
+    if exists { Ok(done(StatusCode::OK)) } else { Err(Problem::NotExisting("Error.Connection.NotExisted")) }
 }
-/// Success with the empty `ServiceResponse` that the swagger's examples show.
+
+/// Returns a success with the empty `ServiceResponse` of the swagger's examples.
 fn done(status: StatusCode) -> Reply {
     Reply::json(status, &json!({}))
 }
 
-/// The answer to an existence check. That something is not there is an answer, not a failure, and has no body.
-fn existence(there: bool, code: &'static str) -> Reply {
-    if there {
-        return Reply::empty(StatusCode::OK).verdict("there");
+/// Returns the response to an existence check. It has no body, not even if the target does not exist.
+fn existence(exists: bool, code: &'static str) -> Reply {
+    if exists {
+        return Reply::empty(StatusCode::OK).verdict("exists");
     }
     Reply::empty(StatusCode::NOT_FOUND).header(ERROR_CODE, code).verdict(code)
 }
 
-/// Reads one command of `:execute`.
+/// Parses a command of `:execute`.
 fn command(value: &Value) -> Option<Command> {
     let fields = value.as_map()?;
     let field = |name: &str| {

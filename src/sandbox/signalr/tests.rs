@@ -15,7 +15,7 @@ fn message(size: usize) -> Arc<Message> {
 }
 
 #[test]
-fn a_connection_in_a_group_twice_gets_a_message_once() {
+fn delivers_a_message_once_to_a_connection_that_is_in_a_group_twice() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
     let mut connection = Connection::open(&hub, Some("u"), now);
     hub.add_user("u", "g", GroupTtl::Unlimited, now);
@@ -25,7 +25,7 @@ fn a_connection_in_a_group_twice_gets_a_message_once() {
 }
 
 #[test]
-fn a_users_stay_ends_when_its_time_is_over() {
+fn a_user_leaves_a_group_after_its_ttl() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
     let connection = Connection::open(&hub, Some("u"), now);
     hub.add_user("u", "g", GroupTtl::Limited(Duration::from_secs(10)), now);
@@ -33,7 +33,7 @@ fn a_users_stay_ends_when_its_time_is_over() {
     assert!(hub.exists(Audience::Group("g"), now) && hub.user_in_group("u", "g", now));
     assert!(!hub.exists(Audience::Group("g"), later) && !hub.user_in_group("u", "g", later));
     assert_eq!(hub.list("g", None, 10, later).members, []);
-    // What it joined by itself has no end.
+    // A direct membership has no ttl.
     hub.add_connection(connection.id(), "g");
     assert!(hub.exists(Audience::Group("g"), later));
     let late = Connection::open(&hub, Some("u"), later);
@@ -42,7 +42,7 @@ fn a_users_stay_ends_when_its_time_is_over() {
 }
 
 #[test]
-fn a_stay_of_zero_takes_only_those_connected_now() {
+fn a_ttl_of_zero_adds_only_the_current_connections() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
     let first = Connection::open(&hub, Some("u"), now);
     hub.add_user("u", "g", GroupTtl::CurrentConnections, now);
@@ -54,7 +54,7 @@ fn a_stay_of_zero_takes_only_those_connected_now() {
 }
 
 #[test]
-fn a_user_keeps_the_hundred_latest_lasting_groups() {
+fn a_user_stays_in_the_hundred_latest_groups_without_a_ttl() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
     let _connection = Connection::open(&hub, Some("u"), now);
     for number in 0..101 {
@@ -65,7 +65,7 @@ fn a_user_keeps_the_hundred_latest_lasting_groups() {
 }
 
 #[test]
-fn leaving_by_user_takes_its_connections_along() {
+fn removing_a_user_removes_its_connections() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
     let connection = Connection::open(&hub, Some("u"), now);
     hub.add_connection(connection.id(), "own");
@@ -78,7 +78,7 @@ fn leaving_by_user_takes_its_connections_along() {
 }
 
 #[test]
-fn a_disconnect_ends_membership_but_not_the_users() {
+fn a_disconnect_does_not_remove_the_user_from_its_groups() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
     let connection = Connection::open(&hub, Some("u"), now);
     hub.add_user("u", "g", GroupTtl::Unlimited, now);
@@ -89,32 +89,32 @@ fn a_disconnect_ends_membership_but_not_the_users() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_closed_and_harms_no_other() {
+fn closes_a_client_that_does_not_read_without_affecting_others() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
-    let (mut stuck, mut lively) = (Connection::open(&hub, None, now), Connection::open(&hub, None, now));
+    let (mut stuck, mut reading) = (Connection::open(&hub, None, now), Connection::open(&hub, None, now));
     for _ in 0..10 {
         hub.send(Audience::All, &message(1024 * 1024), &[], now);
-        assert!(lively.try_recv().is_some());
+        assert!(reading.try_recv().is_some());
     }
     assert!(!hub.exists(Audience::Connection(stuck.id()), now));
-    assert!(hub.exists(Audience::Connection(lively.id()), now));
-    let mut waiting = 0;
+    assert!(hub.exists(Audience::Connection(reading.id()), now));
+    let mut queued = 0;
     let end = loop {
         match stuck.try_recv() {
-            Some(Delivery::Message(_)) => waiting += 1,
+            Some(Delivery::Message(_)) => queued += 1,
             other => break other,
         }
     };
-    assert_eq!(waiting, 7);
-    let reason = Some(String::from("the client does not read what it is sent"));
+    assert_eq!(queued, 7);
+    let reason = Some(String::from("the client does not read its messages"));
     assert_eq!(end, Some(Delivery::Close(Close { reason, allow_reconnect: false })));
 }
 
 #[test]
-fn what_is_larger_than_may_wait_reaches_a_client_for_which_nothing_waits() {
+fn an_empty_queue_takes_a_delivery_of_any_size() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
     let mut connection = Connection::open(&hub, None, now);
-    // A body of numbers takes many times as much memory as text.
+    // Parsed numbers use many times as much memory as their text.
     let large = Delivery::StreamItem { stream: String::from("s"), item: vec![rmpv::Value::from(0); 500_000].into() };
     for _ in 0..2 {
         assert!(hub.deliver(connection.id(), &large, now));

@@ -1,4 +1,5 @@
-//! Clients that do what they should not: each is closed, told why where it can be told, and harms no other.
+//! Clients that violate the protocol or do not read. Each is closed, with a reason where possible, and affects no other
+//! client.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,24 +14,24 @@ use super::client::{Socket, broadcast, client_token, connected, dial, invocation
 use super::*;
 use crate::sandbox::{ClientTimes, Fault, FaultKind};
 
-/// The last record of a client that asked for stateful reconnect and does not do its part.
+/// The last record for a client with stateful reconnect that sends no acknowledgements.
 const NOT_ACKNOWLEDGED: &str =
-    "{\"type\":7,\"error\":\"the client does not acknowledge what it receives\",\"allowReconnect\":false}\u{1e}";
+    "{\"type\":7,\"error\":\"the client sends no acknowledgements\",\"allowReconnect\":false}\u{1e}";
 
-/// What a socket is sent until it is closed, and the code of the close; `None` if the connection just ended.
-async fn last_words(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
-    let mut words = Vec::new();
+/// Reads a WebSocket until it is closed. Returns its data and the close code, or `None` if the connection broke.
+async fn read_to_close(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
+    let mut data = Vec::new();
     loop {
         match tokio::time::timeout(LONG, socket.next()).await.unwrap() {
-            Some(Ok(Message::Close(close))) => return (words, close.map(|close| close.code)),
-            Some(Ok(message)) => words.extend_from_slice(&message.into_data()),
-            Some(Err(_)) | None => return (words, None),
+            Some(Ok(Message::Close(close))) => return (data, close.map(|close| close.code)),
+            Some(Ok(message)) => data.extend_from_slice(&message.into_data()),
+            Some(Err(_)) | None => return (data, None),
         }
     }
 }
 
-/// A WebSocket that has said nothing yet.
-async fn silent(sandbox: &Sandbox) -> Socket {
+/// Opens a WebSocket without a handshake.
+async fn without_handshake(sandbox: &Sandbox) -> Socket {
     let token = client_token(sandbox, "chat", "ann").await;
     dial(sandbox, "/client/?hub=chat", &token).await.unwrap()
 }
@@ -46,7 +47,7 @@ async fn wait_for_count(sandbox: &Sandbox, count: usize) {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_never_told_that_it_is_open_is_forgotten() {
+async fn removes_a_connection_whose_upgrade_response_is_lost() {
     let sandbox = start().await;
     let token = client_token(&sandbox, "chat", "ann").await;
     for more in ["", "&useStatefulReconnect=true"] {
@@ -57,14 +58,14 @@ async fn a_connection_that_is_never_told_that_it_is_open_is_forgotten() {
         east(&sandbox).server.faults().set(Fault::times(1, FaultKind::LoseAnswer));
         assert!(dial(&sandbox, &target, &token).await.is_err());
         let Err(tungstenite::Error::Http(refused)) = dial(&sandbox, &target, &token).await else {
-            panic!("what was lost is open");
+            panic!("the connection is open");
         };
-        assert_eq!(refused.status(), StatusCode::NOT_FOUND, "it is not open, and no longer there");
+        assert_eq!(refused.status(), StatusCode::NOT_FOUND, "the connection was removed");
     }
 }
 
 #[tokio::test]
-async fn a_handshake_that_cannot_be_is_told_and_closed() {
+async fn closes_a_client_with_an_invalid_handshake() {
     let sandbox = start().await;
     for (handshake, expected) in [
         ("{\"protocol\":\"xml\",\"version\":1}\u{1e}".to_owned(), "'xml' is not supported"),
@@ -73,21 +74,21 @@ async fn a_handshake_that_cannot_be_is_told_and_closed() {
         ("{}\u{1e}".to_owned(), "the first record is not a handshake"),
         (" ".repeat(2 * 1024 * 1024), "a record is larger than"),
     ] {
-        let mut socket = silent(&sandbox).await;
+        let mut socket = without_handshake(&sandbox).await;
         socket.send(Message::text(handshake)).await.unwrap();
-        let (words, code) = last_words(&mut socket).await;
-        let words = String::from_utf8(words).unwrap();
-        assert!(words.starts_with("{\"error\":") && words.contains(expected), "{words}");
+        let (data, code) = read_to_close(&mut socket).await;
+        let data = String::from_utf8(data).unwrap();
+        assert!(data.starts_with("{\"error\":") && data.contains(expected), "{data}");
         assert_eq!(code, Some(CloseCode::Normal), "{expected}");
     }
     assert_eq!(east(&sandbox).hubs.connection_counts().get("chat").copied().unwrap_or(0), 0);
 }
 
 #[tokio::test]
-async fn what_is_no_messagepack_closes_that_client_alone() {
+async fn invalid_messagepack_closes_only_its_sender() {
     let sandbox = start().await;
     let mut good = connected(&sandbox).await;
-    // The last is an array in an array and so on, ten thousand deep.
+    // The last body has arrays that are nested ten thousand deep.
     let deep = [&[0x90 | 0x80, 0xce, 0][..], &[0x91; 9_999], &[0x90]].concat();
     let bodies = [
         (vec![0xff; 6], "the length has more than five bytes"),
@@ -97,12 +98,12 @@ async fn what_is_no_messagepack_closes_that_client_alone() {
         ([&[0x90, 0x4e][..], &deep[3..]].concat(), "a record is invalid"),
     ];
     for (body, expected) in bodies {
-        let mut bad = silent(&sandbox).await;
+        let mut bad = without_handshake(&sandbox).await;
         bad.send(Message::binary(&b"{\"protocol\":\"messagepack\",\"version\":1}\x1e"[..])).await.unwrap();
         bad.send(Message::binary(body)).await.unwrap();
-        let (words, code) = last_words(&mut bad).await;
-        let words = String::from_utf8_lossy(&words);
-        assert!(words.contains(expected), "no `{expected}` in {words}");
+        let (data, code) = read_to_close(&mut bad).await;
+        let data = String::from_utf8_lossy(&data);
+        assert!(data.contains(expected), "no `{expected}` in {data}");
         assert_eq!(code, Some(CloseCode::Normal));
     }
     broadcast(&sandbox, 3).await;
@@ -111,7 +112,7 @@ async fn what_is_no_messagepack_closes_that_client_alone() {
 }
 
 #[tokio::test]
-async fn json_without_end_or_bottom_closes_that_client_alone() {
+async fn invalid_or_endless_json_closes_only_its_sender() {
     let sandbox = start().await;
     let mut good = connected(&sandbox).await;
     for (record, expected) in [
@@ -121,24 +122,24 @@ async fn json_without_end_or_bottom_closes_that_client_alone() {
     ] {
         let mut bad = connected(&sandbox).await;
         bad.send(Message::text(record)).await.unwrap();
-        let words = String::from_utf8(last_words(&mut bad).await.0).unwrap();
-        assert!(words.starts_with("{\"type\":7,\"error\":") && words.contains(expected), "{words}");
+        let data = String::from_utf8(read_to_close(&mut bad).await.0).unwrap();
+        assert!(data.starts_with("{\"type\":7,\"error\":") && data.contains(expected), "{data}");
     }
-    // Without end: in pieces that are small each.
+    // An endless record in small frames.
     let mut bad = connected(&sandbox).await;
     for _ in 0..3 {
-        // The last one may find the socket closed.
+        // The socket may be closed already.
         let _ = bad.send(Message::text("x".repeat(512 * 1024))).await;
     }
-    let words = String::from_utf8(last_words(&mut bad).await.0).unwrap();
-    assert!(words.contains("a record is larger than"), "{words}");
+    let data = String::from_utf8(read_to_close(&mut bad).await.0).unwrap();
+    assert!(data.contains("a record is larger than"), "{data}");
     broadcast(&sandbox, 4).await;
     assert_eq!(text(&mut good).await, invocation(4));
     wait_for_count(&sandbox, 1).await;
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_is_closed_with_its_code() {
+async fn a_protocol_violation_closes_the_websocket_with_its_code() {
     let sandbox = start().await;
     let mut good = connected(&sandbox).await;
     let not_text = Frame::message(&b"\xff\xfe"[..], OpCode::Data(Data::Text), true);
@@ -147,9 +148,9 @@ async fn what_is_no_websocket_is_closed_with_its_code() {
     for (frame, expected) in [(not_text, CloseCode::Invalid), (reserved, CloseCode::Protocol), (large, CloseCode::Size)]
     {
         let mut bad = connected(&sandbox).await;
-        // What is too large is refused before it is all there.
+        // The server closes before the whole frame has arrived.
         let _ = bad.send(Message::Frame(frame)).await;
-        let (_, code) = last_words(&mut bad).await;
+        let (_, code) = read_to_close(&mut bad).await;
         assert!(
             code == Some(expected) || (code.is_none() && expected == CloseCode::Size),
             "{code:?}, not {expected:?}"
@@ -161,12 +162,12 @@ async fn what_is_no_websocket_is_closed_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_hub_opens_nothing() {
+async fn rejects_the_token_of_another_hub() {
     let sandbox = start().await;
     let of_other = client_token(&sandbox, "other", "ann").await;
     for target in ["/client/?hub=chat", "/client/?hub=chat&id=x"] {
         let Err(tungstenite::Error::Http(refused)) = dial(&sandbox, target, &of_other).await else {
-            panic!("{target} was let in");
+            panic!("{target} was accepted");
         };
         assert_eq!(refused.status(), 401);
         let body = String::from_utf8(refused.into_body().unwrap_or_default()).unwrap();
@@ -175,22 +176,22 @@ async fn a_token_of_another_hub_opens_nothing() {
     assert!(!east(&sandbox).hubs.connection_counts().contains_key("chat"));
 }
 
-/// More than the system's buffers and what may wait in the sandbox hold together.
+/// Sends more than the socket buffers and the client's queue can hold.
 #[tokio::test]
-async fn a_client_that_never_reads_is_closed_and_the_others_get_everything() {
+async fn a_client_that_never_reads_is_closed_and_others_receive_everything() {
     const MESSAGES: usize = 32;
     let times = ClientTimes { write: Duration::from_millis(500), ..ClientTimes::default() };
     let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
     let stuck = connected(&sandbox).await;
     let mut good = connected(&sandbox).await;
     let reader = tokio::spawn(async move {
-        let mut got = Vec::new();
-        while got.len() < MESSAGES {
+        let mut received = Vec::new();
+        while received.len() < MESSAGES {
             let record = text(&mut good).await;
             let number = record.split_once("\"arguments\":[").unwrap().1.split(',').next().unwrap().to_owned();
-            got.push(number.parse::<usize>().unwrap());
+            received.push(number.parse::<usize>().unwrap());
         }
-        (good, got)
+        (good, received)
     });
     let padding = "x".repeat(1_000_000);
     let token = token(&sandbox).await;
@@ -200,19 +201,19 @@ async fn a_client_that_never_reads_is_closed_and_the_others_get_everything() {
         let send = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token);
         assert_eq!(send.body("application/json", body).send().await.status, StatusCode::ACCEPTED);
     }
-    let (_good, got) = tokio::time::timeout(LONG, reader).await.unwrap().unwrap();
-    assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
+    let (_good, received) = tokio::time::timeout(LONG, reader).await.unwrap().unwrap();
+    assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
     wait_for_count(&sandbox, 1).await;
     drop(stuck);
 }
 
 #[tokio::test]
-async fn who_asked_for_stateful_reconnect_and_acknowledges_nothing_is_closed() {
+async fn closes_a_stateful_client_that_acknowledges_no_message() {
     let times =
         ClientTimes { keep_alive: Duration::from_millis(50), write: Duration::from_secs(1), ..ClientTimes::default() };
     let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
-    // It reads all that it is sent.
-    let (mut deaf, _, _) = stateful(&sandbox).await;
+    // The client reads everything.
+    let (mut client, _, _) = stateful(&sandbox).await;
     let token = token(&sandbox).await;
     let body = format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "x".repeat(1_000_000));
     for _ in 0..2 {
@@ -220,32 +221,32 @@ async fn who_asked_for_stateful_reconnect_and_acknowledges_nothing_is_closed() {
         let send = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token);
         assert_eq!(send.body("application/json", body.clone()).send().await.status, StatusCode::ACCEPTED);
     }
-    let words = String::from_utf8(last_words(&mut deaf).await.0).unwrap();
-    assert!(words.ends_with(NOT_ACKNOWLEDGED), "{} bytes", words.len());
+    let data = String::from_utf8(read_to_close(&mut client).await.0).unwrap();
+    assert!(data.ends_with(NOT_ACKNOWLEDGED), "{} bytes", data.len());
     wait_for_count(&sandbox, 0).await;
 }
 
 #[tokio::test]
-async fn who_calls_without_end_and_acknowledges_no_answer_is_closed() {
+async fn closes_a_stateful_client_that_acknowledges_no_response() {
     let sandbox = start().await;
     let mut good = connected(&sandbox).await;
     let (caller, _, _) = stateful(&sandbox).await;
     let (mut sink, stream) = caller.split();
-    // The answer is as long as the id.
+    // The response is as long as the id.
     let id = "x".repeat(500_000);
     let record = format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"x\",\"arguments\":[]}}\u{1e}");
-    let calling = async move { while sink.send(Message::text(record.clone())).await.is_ok() {} };
-    let hearing = stream.filter_map(|message| async { message.ok().map(Message::into_data) }).collect::<Vec<_>>();
-    let ((), words) = tokio::time::timeout(LONG, async { tokio::join!(calling, hearing) }).await.unwrap();
-    let words = String::from_utf8(words.concat()).unwrap();
-    assert!(words.ends_with(NOT_ACKNOWLEDGED), "{} bytes", words.len());
+    let sending = async move { while sink.send(Message::text(record.clone())).await.is_ok() {} };
+    let receiving = stream.filter_map(|message| async { message.ok().map(Message::into_data) }).collect::<Vec<_>>();
+    let ((), data) = tokio::time::timeout(LONG, async { tokio::join!(sending, receiving) }).await.unwrap();
+    let data = String::from_utf8(data.concat()).unwrap();
+    assert!(data.ends_with(NOT_ACKNOWLEDGED), "{} bytes", data.len());
     broadcast(&sandbox, 6).await;
     assert_eq!(text(&mut good).await, invocation(6));
     wait_for_count(&sandbox, 1).await;
 }
 
 #[tokio::test]
-async fn an_event_stream_that_nobody_reads_is_cut() {
+async fn resets_an_event_stream_whose_client_does_not_read() {
     let times = ClientTimes { write: Duration::from_millis(500), ..ClientTimes::default() };
     let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
     let token_of_client = client_token(&sandbox, "chat", "ann").await;
@@ -269,11 +270,11 @@ async fn an_event_stream_that_nobody_reads_is_cut() {
         let send = call(&sandbox, Method::POST, &east(&sandbox).url(), send).bearer(&token);
         assert_eq!(send.body("application/json", body.clone()).send().await.status, StatusCode::ACCEPTED);
     }
-    let cut = async {
+    let reset = async {
         while stuck.take_error().unwrap().is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, cut).await.unwrap();
+    tokio::time::timeout(LONG, reset).await.unwrap();
     wait_for_count(&sandbox, 0).await;
 }

@@ -10,7 +10,7 @@ use crate::sandbox::crypto::certificates::{thumbprint_sha1, thumbprint_sha256};
 use crate::sandbox::crypto::keys::unix_seconds;
 use crate::sandbox::{ClientCertificate, TENANT_A};
 
-/// The claims of a good assertion.
+/// Returns the claims of a valid assertion.
 fn claims(sandbox: &Sandbox) -> Value {
     let now = unix_seconds(SystemTime::now());
     json!({
@@ -35,7 +35,7 @@ fn header(certificate: &ClientCertificate) -> Header {
 }
 
 #[tokio::test]
-async fn both_algorithms_and_both_thumbprints_are_accepted() {
+async fn accepts_both_algorithms_and_both_thumbprints() {
     let sandbox = start().await;
     let certificate = sandbox.client_certificate();
     let mut older = Header::new(Algorithm::RS256);
@@ -45,12 +45,12 @@ async fn both_algorithms_and_both_thumbprints_are_accepted() {
         let answer = ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         let token = answer.json()["access_token"].as_str().unwrap().to_owned();
-        assert_eq!(crate::sandbox::crypto::keys::read(&token).unwrap().1["appidacr"], "2");
+        assert_eq!(crate::sandbox::crypto::keys::decode_unverified(&token).unwrap().1["appidacr"], "2");
     }
 }
 
 #[tokio::test]
-async fn each_wrong_claim_is_refused_with_its_code() {
+async fn rejects_each_wrong_claim_with_its_code() {
     let sandbox = start().await;
     let certificate = sandbox.client_certificate();
     let url = sandbox.entra().url();
@@ -74,7 +74,7 @@ async fn each_wrong_claim_is_refused_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_registered_is_refused() {
+async fn rejects_a_certificate_that_is_not_registered() {
     let sandbox = start().await;
     let registered = sandbox.client_certificate();
     let other = ClientCertificate::generate_another(Duration::from_secs(60)).unwrap();
@@ -94,7 +94,7 @@ async fn a_certificate_that_is_not_registered_is_refused() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_refused() {
+async fn rejects_an_expired_certificate() {
     let sandbox = start().await;
     let certificate = ClientCertificate::generate(SystemTime::UNIX_EPOCH, SystemTime::now() - LONG).unwrap();
     sandbox
@@ -105,7 +105,7 @@ async fn an_expired_certificate_is_refused() {
 }
 
 #[tokio::test]
-async fn an_assertion_is_good_once() {
+async fn rejects_an_assertion_that_was_used_before() {
     let sandbox = start().await;
     let certificate = sandbox.client_certificate();
     let assertion = sign(certificate, &header(certificate), &claims(&sandbox));
@@ -115,7 +115,7 @@ async fn an_assertion_is_good_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_assertion_is_refused() {
+async fn rejects_malformed_assertions() {
     let sandbox = start().await;
     assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form("no.jwt.here")).await, (50_027, 400));
     let certificate = sandbox.client_certificate();

@@ -1,4 +1,4 @@
-//! Clients over every transport, with real sockets: what is sent by REST arrives, and bad clients harm only themselves.
+//! Clients over every transport, with real sockets.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
@@ -33,7 +33,7 @@ pub(super) async fn dial(sandbox: &Sandbox, target: &str, token: &str) -> Result
     tokio_tungstenite::client_async(request, stream).await.map(|(socket, _)| socket)
 }
 
-/// A WebSocket after its handshake, as user `ann` of the hub `chat`.
+/// Opens a WebSocket as user `ann` of the hub `chat` and completes its handshake.
 pub(super) async fn connected(sandbox: &Sandbox) -> Socket {
     let token = client_token(sandbox, "chat", "ann").await;
     let mut socket = dial(sandbox, "/client/?hub=chat", &token).await.unwrap();
@@ -42,7 +42,8 @@ pub(super) async fn connected(sandbox: &Sandbox) -> Socket {
     socket
 }
 
-/// A WebSocket with stateful reconnect, after its handshake; where another takes it up, and by which token.
+/// Opens a WebSocket with stateful reconnect and completes its handshake. Returns it with the target and the token for
+/// reconnecting.
 pub(super) async fn stateful(sandbox: &Sandbox) -> (Socket, String, String) {
     let token = client_token(sandbox, "chat", "ann").await;
     let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
@@ -87,7 +88,7 @@ async fn a_websocket_of_a_negotiated_connection_has_its_id() {
     assert_eq!(text(&mut socket).await, invocation(1));
     for (target, status) in [(target.as_str(), 409), ("/client/?hub=chat&id=other", 404)] {
         let Err(tungstenite::Error::Http(refused)) = dial(&sandbox, target, &token).await else {
-            panic!("{target} was let in");
+            panic!("{target} was accepted");
         };
         assert_eq!(refused.status(), status);
     }
@@ -96,7 +97,7 @@ async fn a_websocket_of_a_negotiated_connection_has_its_id() {
 }
 
 #[tokio::test]
-async fn messagepack_goes_as_binary_frames() {
+async fn sends_messagepack_in_binary_frames() {
     let sandbox = start().await;
     let token = client_token(&sandbox, "chat", "ann").await;
     let mut socket = dial(&sandbox, "/client/?hub=chat", &token).await.unwrap();
@@ -109,7 +110,7 @@ async fn messagepack_goes_as_binary_frames() {
 }
 
 #[tokio::test]
-async fn a_close_tells_its_reason_and_ends_the_socket() {
+async fn a_close_has_a_reason_and_ends_the_websocket() {
     let sandbox = start().await;
     let mut socket = connected(&sandbox).await;
     let target = "/api/hubs/chat/users/ann/:closeConnections?api-version=2024-12-01&reason=so%20long";
@@ -122,14 +123,14 @@ async fn a_close_tells_its_reason_and_ends_the_socket() {
 }
 
 #[tokio::test]
-async fn a_client_answers_a_call_and_its_own_calls_fail() {
+async fn a_client_completes_an_invocation_and_its_own_invocations_fail() {
     let sandbox = Arc::new(start().await);
     let token = client_token(&sandbox, "chat", "ann").await;
     let negotiated = negotiate(&sandbox, &token).await;
     let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
     let mut socket = dial(&sandbox, &target, &token).await.unwrap();
     let call = "{\"type\":1,\"invocationId\":\"7\",\"target\":\"x\",\"arguments\":[]}\u{1e}";
-    // The first call comes along with the handshake.
+    // The first invocation arrives with the handshake.
     socket.send(Message::text(format!("{HANDSHAKE}{call}"))).await.unwrap();
     assert_eq!(text(&mut socket).await, "{}\u{1e}");
     let failed = text(&mut socket).await;
@@ -168,22 +169,22 @@ async fn long_polling_answers_the_first_poll_at_once_and_then_waits() {
     }
     assert_eq!(polled, invocation(1) + &invocation(2));
 
-    // A poll that is held ends when another comes.
-    let held = tokio::spawn(request(Method::GET).send());
+    // A second poll ends the waiting one.
+    let waiting = tokio::spawn(request(Method::GET).send());
     east(&sandbox).server.journal().wait_for(1, |entry| entry.status.is_none() && entry.method == "GET").await;
     let next = tokio::spawn(request(Method::GET).send());
-    assert_eq!(held.await.unwrap().status, StatusCode::NO_CONTENT);
+    assert_eq!(waiting.await.unwrap().status, StatusCode::NO_CONTENT);
     assert_eq!(request(Method::DELETE).send().await.status, StatusCode::ACCEPTED);
     assert_eq!(next.await.unwrap().status, StatusCode::NO_CONTENT);
     assert_eq!(request(Method::GET).send().await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn an_event_stream_carries_records_and_ends_with_its_reader() {
+async fn an_event_stream_carries_records_until_its_client_disconnects() {
     let sandbox = start().await;
     let token = client_token(&sandbox, "chat", "ann").await;
     let id = negotiate(&sandbox, &token).await["connectionToken"].as_str().unwrap().to_owned();
-    // A browser cannot put the token into a header here.
+    // A browser cannot set a header field on an event stream.
     let target = format!("/client/?hub=chat&id={id}&access_token={token}");
     let url = east(&sandbox).url();
     let get = call(&sandbox, Method::GET, &url, &target).header(http::header::ACCEPT, "text/event-stream");
@@ -224,7 +225,7 @@ async fn wait_until_empty(sandbox: &Sandbox) {
 }
 
 #[tokio::test]
-async fn a_page_may_read_that_the_endpoint_is_closed() {
+async fn a_page_can_read_that_public_network_access_is_disabled() {
     let sandbox = start().await;
     let token = client_token(&sandbox, "chat", "ann").await;
     sandbox.directory().edit(|directory| directory.resource_mut("east").unwrap().public_network = false);
@@ -238,7 +239,7 @@ async fn a_page_may_read_that_the_endpoint_is_closed() {
 }
 
 #[tokio::test]
-async fn a_page_may_read_what_a_fault_answers_and_that_a_body_is_too_large() {
+async fn a_page_can_read_the_responses_of_faults_and_of_rejected_bodies() {
     let sandbox = start().await;
     let token = client_token(&sandbox, "chat", "ann").await;
     let faults = east(&sandbox).server.faults();
@@ -247,28 +248,28 @@ async fn a_page_may_read_what_a_fault_answers_and_that_a_body_is_too_large() {
     let of_page = |method: Method, origin: &str, target: &str| {
         call(&sandbox, method, origin, target).bearer(&token).header(http::header::ORIGIN, "https://page.test")
     };
-    let told = [
+    let cors = [
         ("access-control-allow-origin", "https://page.test"),
         ("access-control-allow-credentials", "true"),
         ("vary", "Origin"),
     ];
     let may_be_read =
-        |answer: &Answer| told.iter().all(|(name, value)| answer.headers.get_all(*name).iter().eq([value]));
+        |answer: &Answer| cors.iter().all(|(name, value)| answer.headers.get_all(*name).iter().eq([value]));
 
     faults.set(Fault::times(1, FaultKind::status(503)).on_path("/client"));
     let ask = of_page(Method::OPTIONS, &direct, target).header(http::header::ACCESS_CONTROL_REQUEST_METHOD, "POST");
-    assert_eq!(ask.send().await.status, StatusCode::NO_CONTENT, "what is asked beforehand uses no fault up");
+    assert_eq!(ask.send().await.status, StatusCode::NO_CONTENT, "a preflight consumes no fault");
     let failed = of_page(Method::POST, &direct, target).send().await;
     assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(may_be_read(&failed), "{failed:?}");
-    assert!(may_be_read(&of_page(Method::POST, &direct, target).send().await), "nothing is doubled");
+    assert!(may_be_read(&of_page(Method::POST, &direct, target).send().await), "no header field is repeated");
 
-    // What the fault itself says counts, so that a page can be shown to be shut out.
-    let mut shut = FaultKind::status(503);
-    if let FaultKind::Answer { headers, .. } = &mut shut {
+    // The header fields of a fault take precedence, so that a test can deny access to a page.
+    let mut denied = FaultKind::status(503);
+    if let FaultKind::Answer { headers, .. } = &mut denied {
         headers.push((String::from("access-control-allow-origin"), String::from("https://other.test")));
     }
-    faults.set(Fault::times(1, shut));
+    faults.set(Fault::times(1, denied));
     let failed = of_page(Method::POST, &direct, target).send().await;
     assert_eq!(failed.header("access-control-allow-origin"), Some("https://other.test"));
 
@@ -278,13 +279,13 @@ async fn a_page_may_read_what_a_fault_answers_and_that_a_body_is_too_large() {
         assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(may_be_read(&refused), "{refused:?}");
     }
-    // The REST API is not for pages.
+    // The REST API does not support CORS.
     let api = of_page(Method::POST, &direct, "/api/hubs/chat/:send").body("text/plain", large).send().await;
     assert_eq!((api.status, api.header("vary")), (StatusCode::PAYLOAD_TOO_LARGE, None));
 }
 
 #[tokio::test]
-async fn tokens_are_checked_and_a_page_of_another_origin_may_ask() {
+async fn checks_tokens_and_allows_pages_of_other_origins() {
     let sandbox = start().await;
     let (url, target) = (east(&sandbox).url(), "/client/negotiate?hub=chat");
     let of_other_hub = client_token(&sandbox, "other", "ann").await;
@@ -309,11 +310,11 @@ async fn tokens_are_checked_and_a_page_of_another_origin_may_ask() {
     let answer = keyed(&good).header(origin(), "https://page.test").send().await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.test"));
     assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
-    // A page may read what is wrong; and a cache that it depends on who asks.
+    // A page can read a refusal, and caches know that responses vary by origin.
     let refused = keyed("nonsense").header(origin(), "https://page.test").send().await;
     assert_eq!(refused.header("access-control-allow-origin"), Some("https://page.test"));
     assert_eq!(keyed(&good).send().await.header("vary"), Some("Origin"));
-    // The first version has one id and says so.
+    // Version 0 of negotiation has one id.
     assert_eq!(answer.json()["negotiateVersion"], 0);
     assert!(answer.json().get("connectionToken").is_none());
     for hubs in ["", "?hub=chat&hub=chat", "?hub=1"] {
@@ -324,7 +325,7 @@ async fn tokens_are_checked_and_a_page_of_another_origin_may_ask() {
 }
 
 #[tokio::test]
-async fn what_is_no_record_closes_that_client_alone() {
+async fn an_invalid_record_closes_only_its_sender() {
     let sandbox = start().await;
     let (mut bad, mut large, mut good) =
         (connected(&sandbox).await, connected(&sandbox).await, connected(&sandbox).await);
@@ -339,7 +340,7 @@ async fn what_is_no_record_closes_that_client_alone() {
 }
 
 #[tokio::test]
-async fn a_quiet_connection_is_pinged_and_a_silent_client_given_up() {
+async fn pings_an_idle_connection_and_closes_a_silent_client() {
     let times = ClientTimes {
         handshake: Duration::from_millis(200),
         keep_alive: Duration::from_millis(50),
@@ -358,12 +359,12 @@ async fn a_quiet_connection_is_pinged_and_a_silent_client_given_up() {
     assert!(close.contains("the client sent nothing for"), "{close}");
 
     let token = client_token(&sandbox, "chat", "ann").await;
-    let mut speechless = dial(&sandbox, "/client/?hub=chat", &token).await.unwrap();
-    assert!(text(&mut speechless).await.contains("no handshake arrived"));
+    let mut without_handshake = dial(&sandbox, "/client/?hub=chat", &token).await.unwrap();
+    assert!(text(&mut without_handshake).await.contains("no handshake arrived"));
 }
 
 #[tokio::test]
-async fn a_client_that_asked_for_it_takes_up_its_connection_and_misses_nothing() {
+async fn stateful_reconnect_loses_no_message() {
     let sandbox = start().await;
     let (mut socket, target, token) = stateful(&sandbox).await;
     for number in 1..=2 {
@@ -376,30 +377,30 @@ async fn a_client_that_asked_for_it_takes_up_its_connection_and_misses_nothing()
     assert!(failure.contains("no upstream"), "{failure}");
     assert_eq!(text(&mut socket).await, "{\"type\":8,\"sequenceId\":1}\u{1e}");
 
-    // Cut, with no close, and a message meanwhile.
+    // The connection breaks, and a message is sent in the meantime.
     drop(socket);
     broadcast(&sandbox, 3).await;
     let mut socket = dial(&sandbox, &target, &token).await.unwrap();
     assert_eq!(text(&mut socket).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
     assert_eq!(text(&mut socket).await, invocation(2));
     assert_eq!(text(&mut socket).await, failure);
-    // The client has no answer to its call yet, as far as it knows; it is not called twice.
+    // The client repeats its invocation, which the server ignores.
     socket.send(Message::text(format!("{{\"type\":9,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
     let mut rest = [text(&mut socket).await, text(&mut socket).await];
     rest.sort();
     assert_eq!(rest, [invocation(3), String::from("{\"type\":8,\"sequenceId\":1}\u{1e}")]);
 
-    // A second socket takes the place of one that is still open.
+    // A second WebSocket replaces one that is still open.
     let mut other = dial(&sandbox, &target, &token).await.unwrap();
     assert_eq!(text(&mut other).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
-    // Who leaves in order is gone.
+    // An orderly close removes the connection.
     other.send(Message::text("{\"type\":7}\u{1e}")).await.unwrap();
     while other.next().await.is_some_and(|message| message.is_ok()) {}
     assert!(dial(&sandbox, &target, &token).await.is_err());
 }
 
 #[tokio::test]
-async fn who_stays_away_for_too_long_is_gone() {
+async fn removes_a_stateful_client_that_does_not_return_in_time() {
     let client_times = ClientTimes { away: Duration::from_millis(50), ..ClientTimes::default() };
     let sandbox = Sandbox::start(SandboxSettings { client_times, ..SandboxSettings::default() }).await.unwrap();
     let (socket, _, _) = stateful(&sandbox).await;

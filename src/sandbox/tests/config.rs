@@ -1,4 +1,4 @@
-//! The files that are written for a gateway.
+//! The files of a gateway.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::sandbox::{CredentialChoice, GatewayConfig};
 
 #[tokio::test]
-async fn the_configuration_names_this_sandbox_and_its_files() {
+async fn the_configuration_names_the_sandbox_and_its_files() {
     let sandbox = start().await;
     let folder = tempfile::tempdir().unwrap();
     let files = sandbox.write_files(folder.path(), &GatewayConfig::default()).unwrap();
@@ -27,7 +27,7 @@ async fn the_configuration_names_this_sandbox_and_its_files() {
 }
 
 #[tokio::test]
-async fn every_credential_is_written_with_its_files() {
+async fn writes_the_files_of_every_credential() {
     let sandbox = start().await;
     for choice in [
         CredentialChoice::ClientSecret,
@@ -74,7 +74,7 @@ async fn every_credential_is_written_with_its_files() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn secrets_are_written_for_their_owner_alone_and_the_authority_for_everybody() {
+async fn only_the_owner_can_read_secrets_and_everybody_the_ca() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ async fn secrets_are_written_for_their_owner_alone_and_the_authority_for_everybo
     for file in [&files.secret, &files.certificate, &files.assertion] {
         assert_eq!(mode(file), 0o600);
     }
-    // Whatever the process allows, which another program may have told it.
+    // The umask of the process applies.
     let other = folder.path().join("other");
     std::fs::write(&other, "").unwrap();
     assert_eq!(mode(&files.ca), mode(&other) & 0o644);

@@ -1,4 +1,4 @@
-//! What is sent by REST reaches the connections it is for, once and in order.
+//! Messages of the REST API arrive at the right connections, once and in order.
 
 use serde_json::json;
 
@@ -20,7 +20,7 @@ fn numbers(connection: &mut Connection) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn each_audience_gets_its_messages_once_and_in_order() {
+async fn each_audience_receives_its_messages_once_and_in_order() {
     let sandbox = start().await;
     let hubs = &east(&sandbox).hubs;
     let (mut ann, mut ann_too) = (hubs.connect("chat", Some("ann")), hubs.connect("Chat", Some("ann")));
@@ -35,7 +35,7 @@ async fn each_audience_gets_its_messages_once_and_in_order() {
     post(&sandbox, &format!("connections/{}/:send", ben.id()), &hello(4)).await;
     post(&sandbox, &format!(":send?excluded={}&excluded={}", ann.id(), ben.id()), &hello(5)).await;
     post(&sandbox, &format!("groups/g/:send?excluded={}", ann.id()), &hello(6)).await;
-    // A user's messages go to all its connections: no `excluded` here.
+    // A send to a user has no parameter `excluded`.
     post(&sandbox, &format!("users/ann/:send?excluded={}", ann.id()), &hello(7)).await;
 
     assert_eq!(numbers(&mut ann), [1, 2, 3, 7]);
@@ -45,7 +45,7 @@ async fn each_audience_gets_its_messages_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn an_application_has_hubs_of_its_own() {
+async fn an_application_has_its_own_hubs() {
     let sandbox = start().await;
     let hubs = &east(&sandbox).hubs;
     let (mut plain, mut of_app) = (hubs.connect("chat", None), hubs.connect("app_chat", None));
@@ -54,7 +54,7 @@ async fn an_application_has_hubs_of_its_own() {
 }
 
 #[tokio::test]
-async fn messagepack_and_ready_frames_are_delivered() {
+async fn delivers_messagepack_and_ready_made_frames() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let send = "/api/hubs/chat/:send?api-version=2024-12-01";
@@ -71,7 +71,7 @@ async fn messagepack_and_ready_frames_are_delivered() {
 }
 
 #[tokio::test]
-async fn closing_says_the_reason_and_spares_the_excluded() {
+async fn closes_with_a_reason_and_skips_excluded_connections() {
     let sandbox = start().await;
     let hubs = &east(&sandbox).hubs;
     let (mut one, mut two, mut three) =
@@ -79,7 +79,7 @@ async fn closing_says_the_reason_and_spares_the_excluded() {
     post(&sandbox, ":send", &hello(1)).await;
     let path = format!("users/u/:closeConnections?reason=so%20long&excluded={}", two.id());
     assert_eq!(post(&sandbox, &path, &Value::Null).await.status, StatusCode::NO_CONTENT);
-    // What waited is delivered first, then the close, then nothing.
+    // The queued message arrives first, then the close.
     assert!(matches!(one.recv().await, Some(Delivery::Message(_))));
     let close = Close { reason: Some(String::from("so long")), allow_reconnect: true };
     assert_eq!((one.recv().await, one.recv().await), (Some(Delivery::Close(close)), None));
@@ -92,7 +92,7 @@ async fn closing_says_the_reason_and_spares_the_excluded() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_the_clients_answer() {
+async fn an_invocation_waits_for_the_completion() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let path = format!("connections/{}/:invoke", connection.id());
@@ -111,14 +111,14 @@ async fn a_call_waits_for_the_clients_answer() {
     assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({ "result": 42 })));
     let answer = post(&sandbox, &path, &hello(2)).await;
     assert_eq!((answer.status, &answer.json()["message"]), (StatusCode::BAD_REQUEST, &"no such method".into()));
-    // The client reads the third call and goes away.
+    // The client receives the third invocation and disconnects.
     let answer = post(&sandbox, &path, &hello(3)).await;
     assert_eq!(answer.header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
     assert_eq!(client.await.unwrap(), ["hello", "hello"]);
 }
 
 #[tokio::test]
-async fn ready_frames_without_a_call_in_them_call_nobody() {
+async fn rejects_ready_made_frames_without_an_invocation() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let target = format!("/api/hubs/chat/connections/{}/:invoke?api-version=2024-12-01", connection.id());
@@ -131,7 +131,7 @@ async fn ready_frames_without_a_call_in_them_call_nobody() {
 }
 
 #[tokio::test]
-async fn stream_items_and_their_end_are_delivered() {
+async fn delivers_stream_items_and_the_end_of_a_stream() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let stream = format!("connections/{}/streams/s1", connection.id());
@@ -146,7 +146,7 @@ async fn stream_items_and_their_end_are_delivered() {
 }
 
 #[tokio::test]
-async fn commands_are_executed_for_those_that_the_filter_picks() {
+async fn executes_commands_for_the_connections_that_match_the_filter() {
     let sandbox = start().await;
     let hubs = &east(&sandbox).hubs;
     let (mut ann, mut ben) = (hubs.connect("chat", Some("listener-1")), hubs.connect("chat", Some("speaker")));
@@ -168,7 +168,7 @@ async fn commands_are_executed_for_those_that_the_filter_picks() {
 }
 
 #[tokio::test]
-async fn concurrent_sends_all_arrive_once() {
+async fn concurrent_messages_all_arrive_once() {
     let sandbox = Arc::new(start().await);
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let token = token(&sandbox).await;

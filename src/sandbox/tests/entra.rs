@@ -1,17 +1,18 @@
-//! The token endpoint: who gets a token, what it says, and how each refusal is coded.
+//! The token endpoint: issued tokens, and the code of each refusal.
 
 use super::*;
 use crate::sandbox::{ClientSecret, Role, SecretText, TENANT_A, TENANT_C};
 
 #[tokio::test]
-async fn a_secret_gets_a_token_of_the_tenant_asked() {
+async fn issues_a_token_of_the_requested_tenant_for_a_secret() {
     let sandbox = start().await;
     let answer = ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
     assert_eq!(answer.status, StatusCode::OK);
     let body = answer.json();
     assert_eq!((&body["token_type"], &body["expires_in"]), (&"Bearer".into(), &3599.into()));
     assert_eq!(body.get("refresh_in"), None);
-    let (header, claims) = crate::sandbox::crypto::keys::read(body["access_token"].as_str().unwrap()).unwrap();
+    let (header, claims) =
+        crate::sandbox::crypto::keys::decode_unverified(body["access_token"].as_str().unwrap()).unwrap();
     assert_eq!(header.alg, jsonwebtoken::Algorithm::RS256);
     assert_eq!(claims["tid"], TENANT_B);
     assert_eq!(claims["iss"], format!("https://sts.windows.net/{TENANT_B}/"));
@@ -28,12 +29,13 @@ async fn a_secret_gets_a_token_of_the_tenant_asked() {
 }
 
 #[tokio::test]
-async fn one_app_gets_other_tokens_in_other_tenants() {
+async fn an_app_gets_a_different_token_in_each_tenant() {
     let sandbox = start().await;
     let mut seen = Vec::new();
     for tenant in [TENANT_B, TENANT_C, "northwind.onmicrosoft.com"] {
         let answer = ask_token(&sandbox, tenant, &secret_form(&sandbox)).await.json();
-        let (_, claims) = crate::sandbox::crypto::keys::read(answer["access_token"].as_str().unwrap()).unwrap();
+        let (_, claims) =
+            crate::sandbox::crypto::keys::decode_unverified(answer["access_token"].as_str().unwrap()).unwrap();
         seen.push((claims["tid"].clone(), claims["oid"].clone()));
     }
     assert_ne!(seen[0], seen[1]);
@@ -41,7 +43,7 @@ async fn one_app_gets_other_tokens_in_other_tenants() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_wrong_is_refused_with_its_code() {
+async fn rejects_each_invalid_request_with_its_code() {
     let sandbox = start().await;
     let good = secret_form(&sandbox);
     let rows = [
@@ -68,7 +70,7 @@ async fn a_request_that_is_wrong_is_refused_with_its_code() {
 }
 
 #[tokio::test]
-async fn each_broken_step_of_the_set_up_is_refused_with_its_code() {
+async fn rejects_each_missing_step_of_the_set_up_with_its_code() {
     type Break = fn(&mut crate::sandbox::Directory);
     let rows: [(&str, Break, (u64, u16)); 10] = [
         ("single tenant", |d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false, (700_016, 400)),
@@ -104,7 +106,7 @@ async fn each_broken_step_of_the_set_up_is_refused_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_refusal_carries_the_ids_of_its_request() {
+async fn a_refusal_has_the_ids_of_its_request() {
     let sandbox = start().await;
     let answer = call(&sandbox, Method::POST, &sandbox.entra().url(), &format!("/{TENANT_B}/oauth2/v2.0/token"))
         .header(http::HeaderName::from_static("client-request-id"), "11111111-2222-4333-8444-555555555555")
@@ -119,7 +121,7 @@ async fn a_refusal_carries_the_ids_of_its_request() {
 }
 
 #[tokio::test]
-async fn throttling_says_when_to_come_back() {
+async fn throttling_sets_retry_after() {
     let sandbox = start().await;
     sandbox.directory().edit(|d| d.tenant_mut(TENANT_B).unwrap().throttled = Some(Duration::from_secs(7200)));
     let answer = ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
@@ -148,13 +150,13 @@ async fn tokens_follow_the_policy() {
     let behind = std::time::SystemTime::now().duration_since(date).unwrap().as_secs();
     assert!((599..=620).contains(&behind), "{behind}");
     assert_eq!(first.json()["expires_in"], u64::MAX);
-    // The one of five seconds above is over: ten minutes behind it still lives, so it comes back.
+    // The token of five seconds is still valid by a clock that is ten minutes behind, so it is returned again.
     let second = ask_token(&sandbox, TENANT_B, &form).await.json();
     assert_eq!(first.json()["access_token"], second["access_token"]);
 }
 
 #[tokio::test]
-async fn a_second_secret_works_beside_the_first() {
+async fn accepts_a_second_secret_beside_the_first() {
     let sandbox = start().await;
     sandbox.directory().edit(|directory| {
         let expires = std::time::SystemTime::now() + Duration::from_secs(60);
@@ -180,11 +182,11 @@ async fn the_published_keys_verify_the_tokens() {
     let token = token(&sandbox).await;
     let verified = crate::sandbox::crypto::keys::verify(&token, &verifying.unwrap(), &[jsonwebtoken::Algorithm::RS256]);
     assert!(verified.is_some());
-    assert_eq!(crate::sandbox::crypto::keys::read(&token).unwrap().0.kid.as_deref(), key["kid"].as_str());
+    assert_eq!(crate::sandbox::crypto::keys::decode_unverified(&token).unwrap().0.kid.as_deref(), key["kid"].as_str());
 }
 
 #[tokio::test]
-async fn other_paths_and_methods_are_not_tokens() {
+async fn rejects_other_paths_and_methods() {
     let sandbox = start().await;
     let url = sandbox.entra().url();
     let target = format!("/{TENANT_B}/oauth2/v2.0/token");
@@ -193,7 +195,7 @@ async fn other_paths_and_methods_are_not_tokens() {
 }
 
 #[tokio::test]
-async fn secrets_do_not_print() {
+async fn debug_does_not_show_secrets() {
     let sandbox = start().await;
     let secret = sandbox.client_secret();
     let shown = format!("{sandbox:?} {:?} {secret:?}", sandbox.directory());

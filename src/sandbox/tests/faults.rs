@@ -1,4 +1,4 @@
-//! Faults on real connections, the journal, and both over the control listener.
+//! Faults on real connections, the journal, and both through the control listener.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ fn health(sandbox: &Sandbox) -> Call {
 }
 
 #[tokio::test]
-async fn an_answer_on_demand_is_given_as_often_as_said() {
+async fn replaces_as_many_responses_as_configured() {
     let sandbox = start().await;
     let faults = east(&sandbox).server.faults();
     faults.set(Fault::times(2, FaultKind::status_after(429, Duration::from_secs(7))));
@@ -36,7 +36,7 @@ async fn an_answer_on_demand_is_given_as_often_as_said() {
 }
 
 #[tokio::test]
-async fn a_reset_does_nothing_and_a_lost_answer_does_it_all() {
+async fn a_reset_request_is_not_processed_and_a_lost_answer_is() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let faults = east(&sandbox).server.faults();
@@ -53,21 +53,21 @@ async fn a_reset_does_nothing_and_a_lost_answer_does_it_all() {
 }
 
 #[tokio::test]
-async fn a_body_breaks_in_the_middle() {
+async fn breaks_a_response_in_the_middle_of_its_body() {
     let sandbox = start().await;
     sandbox.entra().faults().set(Fault::times(1, FaultKind::BreakBody));
     let target = format!("/{TENANT_B}/oauth2/v2.0/token");
     let (head, body) = call(&sandbox, Method::POST, &sandbox.entra().url(), &target).send_for_head().await.into_parts();
     assert_eq!(head.status, StatusCode::BAD_REQUEST);
-    let announced: usize = head.headers["content-length"].to_str().unwrap().parse().unwrap();
+    let declared: usize = head.headers["content-length"].to_str().unwrap().parse().unwrap();
     let mut body = http_body_util::BodyStream::new(body);
     let first = futures_util::StreamExt::next(&mut body).await.unwrap().unwrap().into_data().unwrap();
-    assert_eq!(first.len(), announced / 2);
+    assert_eq!(first.len(), declared / 2);
     assert!(futures_util::StreamExt::next(&mut body).await.unwrap().is_err());
 }
 
 #[tokio::test]
-async fn a_delay_delays_and_a_hang_never_answers() {
+async fn delays_a_response_or_never_sends_it() {
     let sandbox = start().await;
     let faults = east(&sandbox).server.faults();
     faults.set(Fault::times(1, FaultKind::Delay { delay_ms: 300 }));
@@ -79,14 +79,14 @@ async fn a_delay_delays_and_a_hang_never_answers() {
     let hanging = tokio::spawn(health(&sandbox).try_send());
     let seen = tokio::time::timeout(LONG, east(&sandbox).server.journal().wait_for(2, |e| e.path() == HEALTH));
     assert_eq!(seen.await.unwrap()[1].status, None);
-    // Others are answered meanwhile.
+    // Other requests are answered in the meantime.
     assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
     assert!(!hanging.is_finished());
     hanging.abort();
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_is_gone_until_cleared() {
+async fn refuses_connections_until_cleared() {
     let sandbox = start().await;
     let server = &east(&sandbox).server;
     for _ in 0..3 {
@@ -96,7 +96,7 @@ async fn a_server_that_refuses_is_gone_until_cleared() {
         server.faults().clear().await;
         assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
     }
-    // The other endpoint never noticed.
+    // The other endpoint is not affected.
     let west = sandbox.endpoint("west").unwrap().url();
     assert_eq!(call(&sandbox, Method::GET, &west, HEALTH).send().await.status, StatusCode::OK);
 }
@@ -123,14 +123,14 @@ async fn the_journal_shows_what_arrived() {
     assert_eq!((authorization.scheme.as_str(), &authorization.fingerprint), ("Bearer", &fingerprint(&token)));
     assert_eq!((authorization.claim("tid"), authorization.claim("appid")), (Some(TENANT_B), Some(APP_CLIENT_ID)));
 
-    let asked: Vec<Entry> = sandbox.entra().journal().entries();
-    let form: Vec<String> = asked[0].form().into_iter().map(|(name, _)| name).collect();
+    let token_requests: Vec<Entry> = sandbox.entra().journal().entries();
+    let form: Vec<String> = token_requests[0].form().into_iter().map(|(name, _)| name).collect();
     assert_eq!(form, ["grant_type", "client_id", "client_secret", "scope"]);
-    assert_eq!((asked[0].status, asked[0].verdict.as_str()), (Some(200), "token issued"));
+    assert_eq!((token_requests[0].status, token_requests[0].verdict.as_str()), (Some(200), "token issued"));
 }
 
 #[tokio::test]
-async fn programs_outside_set_faults_and_read_journals() {
+async fn the_control_listener_sets_faults_and_returns_journals() {
     let sandbox = start().await;
     let control = sandbox.control().url();
     let fault = json!({ "fault": { "answer": { "status": 503 } }, "times": 1, "path_prefix": "/api" });
@@ -166,8 +166,8 @@ async fn programs_outside_set_faults_and_read_journals() {
 async fn a_page_of_another_site_cannot_control_the_sandbox() {
     let sandbox = start().await;
     let control = sandbox.control().url();
-    let foreign = call(&sandbox, Method::GET, &control, "/sandbox").header(HOST, "rebound.test").send().await;
-    assert_eq!(foreign.status, StatusCode::FORBIDDEN);
+    let rebound = call(&sandbox, Method::GET, &control, "/sandbox").header(HOST, "rebound.test").send().await;
+    assert_eq!(rebound.status, StatusCode::FORBIDDEN);
     let form =
         call(&sandbox, Method::POST, &control, "/sandbox/faults?server=east").body("text/plain", "{}").send().await;
     assert_eq!(form.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);

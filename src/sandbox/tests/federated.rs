@@ -1,4 +1,4 @@
-//! Assertions of other issuers, trusted through federated identity credentials.
+//! Assertions of other issuers that federated identity credentials trust.
 
 use std::time::SystemTime;
 
@@ -27,24 +27,24 @@ fn external(sandbox: &Sandbox, issuer: &str, subject: &str, audience: &str, life
 }
 
 #[tokio::test]
-async fn a_managed_identitys_token_is_exchanged_in_another_tenant() {
+async fn accepts_a_managed_identitys_token_in_another_tenant() {
     let sandbox = start().await;
     let assertion = identity_token(&sandbox, IDENTITY_CLIENT_ID, AUDIENCE).await;
     let answer = ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    // Nothing forbids to use it again while it lives.
+    // The token can be used again until it expires.
     assert_eq!(ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn an_external_assertion_is_exchanged() {
+async fn accepts_an_assertion_of_an_external_issuer() {
     let sandbox = start().await;
     let assertion = sandbox.external_assertion(LONG).unwrap();
     assert_eq!(ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn each_mismatch_has_its_code() {
+async fn rejects_each_mismatch_with_its_code() {
     let sandbox = start().await;
     let upper = EXTERNAL_SUBJECT.to_uppercase();
     let rows = [
@@ -65,20 +65,20 @@ async fn each_mismatch_has_its_code() {
 }
 
 #[tokio::test]
-async fn an_assertion_of_the_wrong_key_is_refused() {
+async fn rejects_an_assertion_with_the_wrong_key() {
     let sandbox = start().await;
-    // Signed by the external issuer, in the name of tenant A.
+    // Signed by the external issuer, but issued by tenant A.
     let issuer = format!("{}/{TENANT_A}/v2.0", sandbox.entra().url());
     let forged = external(&sandbox, &issuer, crate::sandbox::IDENTITY_OBJECT_ID, AUDIENCE, 60);
     assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&forged)).await, (50_013, 401));
-    // Its own issuer is no longer reachable.
+    // The issuer's keys are not available.
     sandbox.directory().edit(|directory| directory.external_issuers.clear());
     let assertion = sandbox.external_assertion(LONG).unwrap();
     assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (50_013, 401));
 }
 
 #[tokio::test]
-async fn an_identity_of_another_tenant_than_the_apps_is_refused() {
+async fn rejects_a_managed_identity_of_another_tenant_than_the_apps() {
     let sandbox = start().await;
     let identity = sandbox.directory().edit(|directory| {
         let issuer = format!("{}/{TENANT_B}/v2.0", sandbox.entra().url());
@@ -96,7 +96,7 @@ async fn an_identity_of_another_tenant_than_the_apps_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_for_a_service_is_no_assertion() {
+async fn rejects_an_access_token_as_assertion() {
     let sandbox = start().await;
     let access_token = identity_token(&sandbox, IDENTITY_CLIENT_ID, "https://signalr.azure.com").await;
     assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&access_token)).await, (700_227, 401));

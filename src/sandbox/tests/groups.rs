@@ -1,4 +1,4 @@
-//! Groups over REST: membership by connection and by user, and lists in pages.
+//! Groups in the REST API: membership by connection and by user, and paged lists.
 
 use super::*;
 use crate::sandbox::HubSettings;
@@ -10,7 +10,7 @@ async fn rest_at(sandbox: &Sandbox, method: &str, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_user_takes_its_connections_into_a_group() {
+async fn adding_a_user_to_a_group_adds_its_connections() {
     let sandbox = start().await;
     let hubs = &east(&sandbox).hubs;
     let _before = hubs.connect("chat", Some("u"));
@@ -24,7 +24,7 @@ async fn a_user_takes_its_connections_into_a_group() {
 }
 
 #[tokio::test]
-async fn a_hub_that_was_described_has_its_users_in_their_groups() {
+async fn a_configured_hub_has_its_users_in_their_groups() {
     let chat = HubSettings {
         name: String::from("Chat"),
         endpoints: vec![String::from("east")],
@@ -38,7 +38,7 @@ async fn a_hub_that_was_described_has_its_users_in_their_groups() {
     let _ben = east(&sandbox).hubs.connect("chat", Some("ben"));
     let list = rest_at(&sandbox, "GET", "groups/h/connections").await.json();
     assert_eq!(list["value"], serde_json::json!([{ "connectionId": ann.id(), "userId": "ann" }]));
-    // It is no more than what a caller may do, and what a caller may undo.
+    // A caller can remove the user from a configured group.
     assert_eq!(rest_at(&sandbox, "DELETE", "users/ann/groups/h").await.status, StatusCode::NO_CONTENT);
     assert_eq!(rest_at(&sandbox, "HEAD", "groups/h").await.status, StatusCode::NOT_FOUND);
     let west = &sandbox.endpoint("west").unwrap().hubs;
@@ -46,7 +46,7 @@ async fn a_hub_that_was_described_has_its_users_in_their_groups() {
 }
 
 #[tokio::test]
-async fn names_with_a_slash_are_one_name() {
+async fn accepts_names_with_a_slash() {
     let sandbox = start().await;
     let connection = east(&sandbox).hubs.connect("chat", Some("user/a"));
     assert_eq!(rest_at(&sandbox, "HEAD", "users/user%2Fa").await.status, StatusCode::OK);
@@ -57,7 +57,7 @@ async fn names_with_a_slash_are_one_name() {
 }
 
 #[tokio::test]
-async fn a_group_is_listed_in_pages_that_link_to_the_next() {
+async fn lists_a_group_in_linked_pages() {
     let sandbox = start().await;
     let connections: Vec<_> = (0..7).map(|_| east(&sandbox).hubs.connect("chat", Some("u"))).collect();
     rest_at(&sandbox, "PUT", "users/u/groups/g").await;

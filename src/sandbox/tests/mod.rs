@@ -1,4 +1,4 @@
-//! End-to-end tests of the sandbox: real sockets, TLS that trusts its certificate authority, nothing of the gateway.
+//! End-to-end tests of the sandbox with real sockets and TLS. They use none of the gateway's code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ mod page;
 mod provider;
 mod rest;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 struct Answer {
     status: StatusCode,
@@ -39,10 +39,10 @@ struct Answer {
     body: Bytes,
 }
 
-/// Why nothing came back.
+/// A failed request.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request to a server of the sandbox, on a connection of its own.
+/// A request to a server of the sandbox on a new connection.
 struct Call {
     sandbox_ca: String,
     url: String,
@@ -58,7 +58,7 @@ fn east(sandbox: &Sandbox) -> &Endpoint {
     sandbox.endpoint("east").unwrap()
 }
 
-/// A call of `target` (path and query) at the server with this origin.
+/// Returns a call of `target` (path and query) at the server with this origin.
 fn call(sandbox: &Sandbox, method: Method, origin: &str, target: &str) -> Call {
     let authority = origin.split_once("://").unwrap().1;
     let request = Request::builder().method(method).uri(target).header(HOST, authority);
@@ -97,7 +97,7 @@ impl Call {
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
-    /// The answer's head, with its body still to be read.
+    /// Sends the call and returns the response without reading its body.
     async fn send_for_head(self) -> http::Response<Incoming> {
         self.connect_and_send().await.unwrap()
     }
@@ -118,7 +118,7 @@ impl Call {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the test's runtime, or when the answer is read and the sender gone.
+        // The task ends with the test's runtime, or when the response is read and the sender dropped.
         tokio::spawn(connection);
         Ok(sender.send_request(self.request.body(Full::new(self.body))?).await?)
     }
@@ -146,7 +146,7 @@ fn trusting(ca_pem: &str) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// The form of a token request with the app registration's secret.
+/// Returns the form of a token request with the app registration's secret.
 fn secret_form(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
     vec![
         ("grant_type", String::from("client_credentials")),
@@ -156,7 +156,7 @@ fn secret_form(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The form of a token request with an assertion.
+/// Returns the form of a token request with an assertion.
 fn assertion_form(assertion: &str) -> Vec<(&'static str, String)> {
     vec![
         ("grant_type", String::from("client_credentials")),
@@ -174,7 +174,7 @@ fn with(mut form: Vec<(&'static str, String)>, name: &str, value: &str) -> Vec<(
     form
 }
 
-/// Leaves a field of a form out.
+/// Removes a field of a form.
 fn without(form: Vec<(&'static str, String)>, name: &str) -> Vec<(&'static str, String)> {
     form.into_iter().filter(|(field, _)| *field != name).collect()
 }
@@ -188,7 +188,7 @@ async fn ask_token(sandbox: &Sandbox, tenant: &str, form: &[(&'static str, Strin
         .await
 }
 
-/// The AADSTS number and the status of a refused token request.
+/// Returns the AADSTS number and the status of a rejected token request.
 async fn refusal(sandbox: &Sandbox, tenant: &str, form: &[(&'static str, String)]) -> (u64, u16) {
     let answer = ask_token(sandbox, tenant, form).await;
     let code = answer.json()["error_codes"][0].as_u64().unwrap_or_default();
@@ -197,20 +197,20 @@ async fn refusal(sandbox: &Sandbox, tenant: &str, form: &[(&'static str, String)
     (code, answer.status.as_u16())
 }
 
-/// A token that tenant B issues to the app registration.
+/// Returns a token that tenant B issues to the app registration.
 async fn token(sandbox: &Sandbox) -> String {
     let answer = ask_token(sandbox, TENANT_B, &secret_form(sandbox)).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     answer.json()["access_token"].as_str().unwrap().to_owned()
 }
 
-/// A call of the endpoint `east` with a good token.
+/// Returns a call of the endpoint `east` with a valid token.
 async fn rest(sandbox: &Sandbox, method: &str, target: &str) -> Call {
     let token = token(sandbox).await;
     call(sandbox, method.parse().unwrap(), &east(sandbox).url(), target).bearer(&token)
 }
 
-/// Everything that a connection was sent, as target and JSON arguments; it waits for nothing.
+/// Returns the queued messages of a connection as target and JSON arguments, without waiting.
 fn received(connection: &mut Connection) -> Vec<(String, Vec<Value>)> {
     std::iter::from_fn(|| connection.try_recv())
         .filter_map(|delivery| match delivery {
@@ -223,5 +223,5 @@ fn received(connection: &mut Connection) -> Vec<(String, Vec<Value>)> {
         .collect()
 }
 
-/// The time after which a test gives up.
+/// The timeout of a test.
 const LONG: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! The control listener's page, and what it may do that pages of other origins may not.
+//! The web page of the control listener, and the protection against pages of other origins.
 
 use http::header::{CONTENT_SECURITY_POLICY, ORIGIN};
 use serde_json::json;
@@ -8,7 +8,7 @@ use super::*;
 const EVIL: &str = "https://evil.example";
 
 #[tokio::test]
-async fn the_page_and_its_files_allow_nothing_from_elsewhere() {
+async fn the_page_loads_nothing_from_other_origins() {
     let sandbox = start().await;
     let control = sandbox.control().url();
     for (target, content_type) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
@@ -18,12 +18,12 @@ async fn the_page_and_its_files_allow_nothing_from_elsewhere() {
         let policy = answer.header(CONTENT_SECURITY_POLICY.as_str()).unwrap();
         assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
         let text = String::from_utf8(answer.body.to_vec()).unwrap();
-        assert!(!text.contains("https://") && !text.contains("http://"), "{target} names another place");
+        assert!(!text.contains("https://") && !text.contains("http://"), "{target} names another origin");
     }
 }
 
 #[tokio::test]
-async fn other_pages_and_names_cannot_drive_the_sandbox() {
+async fn pages_of_other_origins_cannot_control_the_sandbox() {
     let sandbox = start().await;
     let control = sandbox.control().url();
     let targets =
@@ -41,14 +41,14 @@ async fn other_pages_and_names_cannot_drive_the_sandbox() {
 }
 
 #[tokio::test]
-async fn the_relay_says_that_there_is_no_gateway() {
+async fn the_relay_reports_a_missing_gateway() {
     let sandbox = start().await;
     let body = json!({ "method": "POST", "path": "/api/hubs/chat/:send", "body": "{}" });
     let relay = || call(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body);
     let answer = relay().send().await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert!(answer.json()["error"].as_str().unwrap().contains("no gateway"));
-    // One that has gone away.
+    // A gateway that is not running.
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     sandbox.introduce_gateway(unused, None);
     let answer = relay().send().await;
@@ -57,26 +57,26 @@ async fn the_relay_says_that_there_is_no_gateway() {
 }
 
 #[tokio::test]
-async fn the_relay_calls_the_gateway_alone() {
+async fn the_relay_calls_only_the_gateway() {
     let sandbox = start().await;
     sandbox.introduce_gateway(sandbox.control().address(), None);
     for path in ["http://elsewhere.example/api/health", "//elsewhere.example/", "api", ""] {
         let body = json!({ "method": "GET", "path": path });
         let answer = call(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body).send().await;
-        // What begins with two slashes is a path of the gateway's, which it does not know.
+        // A path with two leading slashes is sent to the gateway, which does not know it.
         let expected = if path.starts_with("//") { StatusCode::OK } else { StatusCode::BAD_REQUEST };
         assert_eq!(answer.status, expected, "{path}");
     }
 }
 
 #[tokio::test]
-async fn an_application_s_negotiation_sends_clients_on_to_the_same_endpoint() {
+async fn the_negotiation_of_an_application_redirects_to_the_same_endpoint() {
     let sandbox = start().await;
     let control = sandbox.control().url();
     let target = "/endpoints/west/negotiate?hub=Chat&user=ann";
-    let sent_on = call(&sandbox, Method::POST, &control, target).send().await.json();
-    assert_eq!(sent_on["url"], format!("{control}/endpoints/west/client/?hub=chat"));
-    let token = sent_on["accessToken"].as_str().unwrap();
+    let redirect = call(&sandbox, Method::POST, &control, target).send().await.json();
+    assert_eq!(redirect["url"], format!("{control}/endpoints/west/client/?hub=chat"));
+    let token = redirect["accessToken"].as_str().unwrap();
     let negotiate = |endpoint: &str| {
         let target = format!("/endpoints/{endpoint}/client/negotiate?hub=chat&negotiateVersion=1");
         call(&sandbox, Method::POST, &control, &target).bearer(token).header(ORIGIN, EVIL)
@@ -89,12 +89,12 @@ async fn an_application_s_negotiation_sends_clients_on_to_the_same_endpoint() {
 }
 
 #[tokio::test]
-async fn who_is_connected_is_told_with_users_and_groups() {
+async fn lists_connections_with_users_and_groups() {
     let sandbox = start().await;
     let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
     east(&sandbox).hubs.hub("chat").add_connection(ann.id(), "g");
     let target = "/sandbox/connections?hub=CHAT";
-    let told = call(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
+    let listed = call(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
     let east = json!({ "count": 1, "connections": [{ "id": ann.id(), "user": "ann", "groups": ["g"] }] });
-    assert_eq!(told, json!({ "east": east, "west": { "count": 0, "connections": [] } }));
+    assert_eq!(listed, json!({ "east": east, "west": { "count": 0, "connections": [] } }));
 }

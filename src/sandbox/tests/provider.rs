@@ -1,4 +1,4 @@
-//! What identity providers outside Entra hand out, and to whom not.
+//! Identity providers outside Entra: issued tokens and refusals.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,26 +16,26 @@ fn name(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
 }
 
-/// A call of a URL.
+/// Returns a call of a URL.
 fn at(sandbox: &Sandbox, method: Method, url: &str) -> Call {
     let path = url.find("://").and_then(|scheme| Some(scheme + 3 + url.get(scheme + 3..)?.find('/')?)).unwrap();
     let (origin, target) = url.split_at(path);
     call(sandbox, method, origin, target)
 }
 
-async fn assert_is_exchanged(sandbox: &Sandbox, assertion: &str) {
+async fn assert_entra_accepts(sandbox: &Sandbox, assertion: &str) {
     let answer = ask_token(sandbox, TENANT_B, &assertion_form(assertion)).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
 }
 
 #[tokio::test]
-async fn github_gives_the_jobs_token_to_who_has_the_request_token() {
+async fn github_issues_a_token_for_the_request_token() {
     let sandbox = start().await;
     let (url, token) = sandbox.github_actions();
     let with_audience = format!("{url}&audience={AUDIENCE}");
     let answer = at(&sandbox, Method::GET, &with_audience).bearer(token.expose()).send().await;
-    assert_is_exchanged(&sandbox, answer.json()["value"].as_str().unwrap()).await;
-    // The default audience is the repository's owner, which nobody trusts.
+    assert_entra_accepts(&sandbox, answer.json()["value"].as_str().unwrap()).await;
+    // The default audience is the repository's owner, which no federated credential trusts.
     let answer = at(&sandbox, Method::GET, &url).bearer(token.expose()).send().await;
     let form = assertion_form(answer.json()["value"].as_str().unwrap()).clone();
     assert_eq!(refusal(&sandbox, TENANT_B, &form).await.0, 700_212);
@@ -52,7 +52,7 @@ async fn github_gives_the_jobs_token_to_who_has_the_request_token() {
 }
 
 #[tokio::test]
-async fn azure_pipelines_gives_a_service_connections_token_to_the_job() {
+async fn azure_pipelines_issues_a_token_of_a_service_connection() {
     let sandbox = start().await;
     let (url, token) = sandbox.azure_pipelines();
     let url = |query: &str| format!("{url}?{query}");
@@ -60,9 +60,9 @@ async fn azure_pipelines_gives_a_service_connections_token_to_the_job() {
     let without_length = |url: &str, bearer: &str| at(&sandbox, Method::POST, url).bearer(bearer);
     let post = |url: &str, bearer: &str| without_length(url, bearer).header(CONTENT_LENGTH, "0");
     let answer = post(&whole, token.expose()).send().await;
-    assert_is_exchanged(&sandbox, answer.json()["oidcToken"].as_str().unwrap()).await;
+    assert_entra_accepts(&sandbox, answer.json()["oidcToken"].as_str().unwrap()).await;
 
-    // A browser is sent to sign in, a program is refused.
+    // A browser is redirected to sign in; a program is rejected.
     assert_eq!(post(&whole, "wrong").send().await.status, StatusCode::FOUND);
     let refused = post(&whole, "wrong").header(name("x-tfs-fedauthredirect"), "Suppress").send().await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
@@ -78,7 +78,7 @@ async fn azure_pipelines_gives_a_service_connections_token_to_the_job() {
 }
 
 #[tokio::test]
-async fn googles_metadata_server_answers_who_knows_what_it_is() {
+async fn googles_metadata_server_requires_its_header() {
     let sandbox = start().await;
     let get = |account: &str, query: &str| {
         let target = format!("/computeMetadata/v1/instance/service-accounts/{account}/identity?{query}");
@@ -89,7 +89,7 @@ async fn googles_metadata_server_answers_who_knows_what_it_is() {
     for query in [audience.clone(), format!("{audience}&format=full")] {
         let answer = flavored(get("default", &query)).send().await;
         assert_eq!(answer.header("metadata-flavor"), Some("Google"));
-        assert_is_exchanged(&sandbox, std::str::from_utf8(&answer.body).unwrap()).await;
+        assert_entra_accepts(&sandbox, std::str::from_utf8(&answer.body).unwrap()).await;
     }
     for (call, status) in [
         (get("default", &audience), 403),
@@ -102,7 +102,7 @@ async fn googles_metadata_server_answers_who_knows_what_it_is() {
 }
 
 #[tokio::test]
-async fn an_authorization_server_knows_its_client_by_one_way_at_a_time() {
+async fn the_authorization_server_accepts_one_authentication_method_at_a_time() {
     let sandbox = start().await;
     let (url, secret) = sandbox.oauth2_client();
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
@@ -116,12 +116,12 @@ async fn an_authorization_server_knows_its_client_by_one_way_at_a_time() {
     };
     for call in [post(Some(&good), form), post(None, &format!("{form}&{in_form}"))] {
         let answer = call.send().await.json();
-        assert_is_exchanged(&sandbox, answer["access_token"].as_str().unwrap()).await;
-        assert_is_exchanged(&sandbox, answer["id_token"].as_str().unwrap()).await;
+        assert_entra_accepts(&sandbox, answer["access_token"].as_str().unwrap()).await;
+        assert_entra_accepts(&sandbox, answer["id_token"].as_str().unwrap()).await;
     }
     let opaque = post(Some(&good), "grant_type=client_credentials").send().await.json();
     assert!(!opaque["access_token"].as_str().unwrap().contains('.') && opaque["id_token"].is_null());
-    // Not form-encoded first, as many clients do it.
+    // Many clients omit the form encoding.
     let plain = format!("Basic {}", STANDARD.encode(format!("{OAUTH2_CLIENT_ID}:{}", secret.expose())));
     for (call, status, error) in [
         (post(Some(&plain), form), 401, "invalid_client"),

@@ -1,4 +1,4 @@
-//! The REST surface: who may call, what is refused and how.
+//! The REST API: authorization, refusals and statuses.
 
 use serde_json::json;
 
@@ -16,14 +16,14 @@ fn code(answer: &Answer) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn an_entra_token_is_accepted() {
+async fn accepts_an_entra_token() {
     let sandbox = start().await;
     let answer = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
     assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, json!({})));
 }
 
 #[tokio::test]
-async fn health_needs_no_token() {
+async fn health_requires_no_token() {
     let sandbox = start().await;
     for (method, target) in [("HEAD", "/api/health"), ("GET", "/api/v1/health"), ("HEAD", "/api/health?api-version=x")]
     {
@@ -33,7 +33,7 @@ async fn health_needs_no_token() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_wrong_is_challenged_with_the_reason() {
+async fn challenges_an_invalid_token_with_the_reason() {
     let sandbox = start().await;
     let form = secret_form(&sandbox);
     let ask = async |tenant: &str, form: &[(&'static str, String)]| {
@@ -72,7 +72,7 @@ async fn a_token_that_is_wrong_is_challenged_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_the_role_does_not_allow_is_forbidden() {
+async fn forbids_what_the_role_does_not_allow() {
     let sandbox = start().await;
     let set_roles = |roles: Vec<(String, Role)>| {
         sandbox.directory().edit(|d| d.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().roles = roles);
@@ -97,7 +97,7 @@ async fn what_the_role_does_not_allow_is_forbidden() {
 }
 
 #[tokio::test]
-async fn an_access_key_signs_while_local_auth_is_on() {
+async fn accepts_an_access_key_while_local_auth_is_enabled() {
     let sandbox = start().await;
     let endpoint = east(&sandbox).clone();
     let sign = |audience: &str| {
@@ -126,7 +126,7 @@ async fn an_access_key_signs_while_local_auth_is_on() {
 }
 
 #[tokio::test]
-async fn a_temporary_key_signs_without_local_auth() {
+async fn accepts_a_temporary_key_without_local_auth() {
     let sandbox = start().await;
     sandbox.directory().edit(|directory| {
         directory.resource_mut("east").unwrap().local_auth = false;
@@ -157,13 +157,13 @@ async fn a_client_token_is_signed_for_the_client_url() {
     assert_eq!(claims["aud"], format!("{}/client/?hub=chat", east(&sandbox).url()));
     assert_eq!(claims["asrs.s.uid"], "ann");
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 300);
-    // A client's token opens nothing here.
+    // A client token does not authorize calls of the REST API.
     let answer = call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn parameters_that_are_wrong_are_named() {
+async fn names_an_invalid_parameter() {
     let sandbox = start().await;
     let rows = [
         ("POST", "/api/hubs/chat/:send", "api-version"),
@@ -197,7 +197,7 @@ async fn parameters_that_are_wrong_are_named() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_said_with_its_code() {
+async fn reports_a_missing_target_with_its_code() {
     let sandbox = start().await;
     let _connection = east(&sandbox).hubs.connect("chat", Some("u"));
     let rows = [
@@ -236,7 +236,7 @@ async fn what_does_not_exist_is_said_with_its_code() {
 }
 
 #[tokio::test]
-async fn the_v1_form_answers_in_its_own_way() {
+async fn the_v1_form_has_its_own_statuses() {
     let sandbox = start().await;
     let _connection = east(&sandbox).hubs.connect("chat", Some("u"));
     for (method, path, status) in [
@@ -259,7 +259,7 @@ async fn the_v1_form_answers_in_its_own_way() {
 }
 
 #[tokio::test]
-async fn limits_are_held() {
+async fn enforces_the_size_limits() {
     let sandbox = start().await;
     let largest = 1024 * 1024;
     let wrap = |size: usize| format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "a".repeat(size - 31));
@@ -276,7 +276,7 @@ async fn limits_are_held() {
 }
 
 #[tokio::test]
-async fn a_request_for_another_host_is_at_the_wrong_address() {
+async fn rejects_a_request_for_another_host() {
     let sandbox = start().await;
     let answer = rest(&sandbox, "POST", SEND).await.header(HOST, "127.0.0.1:8080").json(&message()).send().await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
@@ -287,7 +287,7 @@ async fn a_request_for_another_host_is_at_the_wrong_address() {
 }
 
 #[tokio::test]
-async fn a_closed_network_answers_in_front_of_the_service() {
+async fn a_network_rule_answers_before_the_service() {
     let sandbox = start().await;
     sandbox.directory().edit(|directory| directory.resource_mut("east").unwrap().public_network = false);
     let answer = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
@@ -296,7 +296,7 @@ async fn a_closed_network_answers_in_front_of_the_service() {
 }
 
 #[tokio::test]
-async fn endpoints_may_be_plain_and_as_many_as_wanted() {
+async fn supports_any_number_of_endpoints_with_or_without_tls() {
     let mut settings = SandboxSettings::default();
     settings.endpoints[0].tls = false;
     let north = crate::sandbox::EndpointSettings {
@@ -317,15 +317,15 @@ async fn endpoints_may_be_plain_and_as_many_as_wanted() {
 }
 
 #[tokio::test]
-async fn a_name_twice_or_a_port_taken_is_said() {
+async fn reports_a_duplicate_name_and_a_port_in_use() {
     let mut settings = SandboxSettings::default();
     settings.endpoints[1].name = String::from("east");
     let err = Sandbox::start(settings).await.unwrap_err();
-    assert_eq!(err.to_string(), "two sandbox servers are named east; give each endpoint a name of its own");
+    assert_eq!(err.to_string(), "two sandbox servers are named east; rename one of the endpoints");
     let sandbox = start().await;
     let settings = SandboxSettings { entra: sandbox.entra().address(), ..SandboxSettings::default() };
     let err = Sandbox::start(settings).await.unwrap_err();
-    assert!(err.to_string().starts_with("sandbox entra cannot listen on 127.0.0.1:"), "{err}");
+    assert!(err.to_string().starts_with("sandbox server entra cannot listen on 127.0.0.1:"), "{err}");
 }
 
 #[tokio::test]

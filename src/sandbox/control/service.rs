@@ -1,21 +1,4 @@
-//! The sandbox's own listener, for programs and people outside the process: what runs where, the journals, the
-//! faults. No part of what is emulated.
-//!
-//! - `GET /`: the page for people.
-//! - `GET /sandbox`: the servers and their addresses, and how many connections each hub has.
-//! - `GET /sandbox/connections?hub=NAME`: who is connected to a hub of each endpoint.
-//! - `POST /sandbox/relay` with `{"method", "path", "body"}`: calls the gateway, and tells what it answered.
-//! - `/endpoints/NAME/client/…`: what the endpoint's clients meet, without TLS: browsers do not trust the sandbox.
-//! - `POST /endpoints/NAME/negotiate?hub=HUB&user=USER`: what an application does that sends its clients on to the service.
-//! - `GET /sandbox/journal?server=NAME&after=N`: what a server received after its request number N.
-//! - `DELETE /sandbox/journal?server=NAME`: forgets it.
-//! - `GET /sandbox/faults?server=NAME`: the faults still to happen.
-//! - `POST /sandbox/faults?server=NAME` with `{"fault": "hang", "times": 3, "path_prefix": "/api/hubs"}`: adds a fault.
-//!   Faults: `"hang"`, `"reset"`, `"reset_before_body"`, `"lose_answer"`, `"break_body"`, `{"delay": {"delay_ms": 500}}`,
-//!   `{"answer": {"status": 503, "retry_after_secs": 5, "body": "{}"}}`; and `{"fault": "refuse"}` alone.
-//!   Faults do not happen to what a browser asks beforehand (CORS preflights), but to the request that it is about.
-//! - `DELETE /sandbox/faults?server=NAME`: takes all faults away.
-//! - `POST /sandbox/tokens` with `{"lifetime_secs": N, "refresh_in_secs": N}`: how Entra makes tokens from now on.
+//! Answers the requests of the control listener.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -26,34 +9,34 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::requests::is_client_path;
-use super::client::{cors, negotiate};
-use super::directory::model::DirectoryHandle;
-use super::endpoint_service::EndpointService;
-use super::page::{self, relay};
-use super::server::exchange::{self, Received, Reply, Service};
-use super::server::faults::Fault;
-use super::server::listen::Server;
-use super::signalr::membership::ConnectionInfo;
+use crate::sandbox::client::requests::is_client_path;
+use crate::sandbox::client::{cors, negotiate};
+use crate::sandbox::directory::model::DirectoryHandle;
+use crate::sandbox::endpoint_service::EndpointService;
+use crate::sandbox::page::{self, relay};
+use crate::sandbox::server::exchange::{self, Received, Reply, Service};
+use crate::sandbox::server::faults::Fault;
+use crate::sandbox::server::listen::Server;
+use crate::sandbox::signalr::membership::ConnectionInfo;
 
-/// The number of connections of a hub that are listed.
+/// The largest number of connections of a hub that are listed.
 const MAX_SHOWN: usize = 100;
 
-/// The control listener's service.
-pub(super) struct Control {
-    pub(super) servers: Arc<[Server]>,
-    pub(super) endpoints: Vec<Arc<EndpointService>>,
-    pub(super) directory: DirectoryHandle,
-    pub(super) front: Arc<OnceLock<Front>>,
-    /// A name that this host is reached by from others that may control it.
-    pub(super) public_host: Option<String>,
+/// The service of the control listener.
+pub(crate) struct Control {
+    pub(crate) servers: Arc<[Server]>,
+    pub(crate) endpoints: Vec<Arc<EndpointService>>,
+    pub(crate) directory: DirectoryHandle,
+    pub(crate) front: Arc<OnceLock<Front>>,
+    /// The host name by which other hosts may control the sandbox.
+    pub(crate) public_host: Option<String>,
 }
 
-/// The gateway in front of the sandbox.
+/// The addresses of the gateway that uses the sandbox.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Front {
-    pub(super) gateway: SocketAddr,
-    pub(super) admin: Option<SocketAddr>,
+pub(crate) struct Front {
+    pub(crate) gateway: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 #[derive(Deserialize)]
@@ -64,16 +47,16 @@ struct TokensBody {
 }
 
 impl Service for Control {
-    /// As much as clients may post.
+    /// The size that clients may post.
     const MAX_BODY: usize = 1024 * 1024;
 
     fn write_time(&self) -> Duration {
-        // As its clients have at the endpoints themselves, where they all have the same.
+        // The same as at the endpoints, which all have the same timeouts.
         self.endpoints.first().map_or(exchange::WRITE_TIME, |service| service.write_time())
     }
 
     fn common_headers(&self, request: &Received) -> HeaderMap {
-        match at_endpoint(&request.path) {
+        match endpoint_path(&request.path) {
             Some((_, path)) if is_client_path(path) => cors::response_headers(request),
             Some(_) | None => HeaderMap::new(),
         }
@@ -81,9 +64,9 @@ impl Service for Control {
 
     async fn answer(&self, request: Received) -> Reply {
         if !is_local(&request.host, self.public_host.as_deref()) {
-            return problem(StatusCode::FORBIDDEN, "the sandbox is controlled from this host only");
+            return problem(StatusCode::FORBIDDEN, "the sandbox can be controlled from this host only");
         }
-        match at_endpoint(&request.path) {
+        match endpoint_path(&request.path) {
             Some((name, _)) => match self.endpoints.iter().find(|service| service.endpoint.name() == name) {
                 Some(service) => answer_endpoint(service, request).await,
                 None => problem(StatusCode::NOT_FOUND, "there is no endpoint with this name"),
@@ -93,14 +76,14 @@ impl Service for Control {
     }
 }
 
-/// The endpoint that a path names, and the path there.
-fn at_endpoint(path: &str) -> Option<(&str, &str)> {
+/// Splits a path into the name of an endpoint and the path at that endpoint.
+fn endpoint_path(path: &str) -> Option<(&str, &str)> {
     let path = path.strip_prefix("/endpoints/")?;
     Some(path.split_at(path.find('/')?))
 }
 
-/// What an endpoint has on this listener. Clients may be pages of any origin, as with the service itself; what gives out
-/// tokens is for this host's own programs and page.
+/// Answers a request for an endpoint. Clients may be pages of any origin, as at the endpoint itself. `negotiate` issues
+/// tokens, so it is restricted to programs and to the sandbox's own page.
 async fn answer_endpoint(service: &EndpointService, mut request: Received) -> Reply {
     let name = service.endpoint.name();
     let inner = request.path.split_off("/endpoints/".len() + name.len());
@@ -109,10 +92,10 @@ async fn answer_endpoint(service: &EndpointService, mut request: Received) -> Re
         return service.answer_client(request).await;
     }
     if request.path != "/negotiate" {
-        return problem(StatusCode::NOT_FOUND, "an endpoint has /client/ and /negotiate here");
+        return problem(StatusCode::NOT_FOUND, "an endpoint has /client/ and /negotiate on this listener");
     }
-    if is_of_another_page(&request) {
-        return problem(StatusCode::FORBIDDEN, ANOTHER_PAGE);
+    if is_cross_origin(&request) {
+        return problem(StatusCode::FORBIDDEN, CROSS_ORIGIN);
     }
     let base = format!("http://{}/endpoints/{name}", request.host);
     negotiate::for_application(&service.endpoint, &request, &base)
@@ -123,8 +106,8 @@ impl Control {
         if let (&Method::GET, Some(file)) = (&request.method, page::file(&request.path)) {
             return file;
         }
-        if is_of_another_page(request) {
-            return problem(StatusCode::FORBIDDEN, ANOTHER_PAGE);
+        if is_cross_origin(request) {
+            return problem(StatusCode::FORBIDDEN, CROSS_ORIGIN);
         }
         let json = request.header("content-type").is_some_and(|value| value.starts_with("application/json"));
         if request.method == Method::POST && !json {
@@ -145,13 +128,11 @@ impl Control {
             },
             _ => problem(
                 StatusCode::NOT_FOUND,
-                "there is the page at /, and /sandbox with /connections, /relay, /journal, /faults and /tokens below",
+                "the paths are /, /sandbox, and /connections, /relay, /journal, /faults and /tokens below /sandbox",
             ),
         }
     }
-}
 
-impl Control {
     fn overview(&self) -> Reply {
         let servers: serde_json::Map<String, Value> =
             self.servers.iter().map(|server| (server.name().to_owned(), server.url().into())).collect();
@@ -166,14 +147,14 @@ impl Control {
         let body = json!({
             "servers": servers,
             "hubs": hubs,
-            "endpoints": self.endpoints.iter().map(|service| self.described(service)).collect::<Vec<_>>(),
+            "endpoints": self.endpoints.iter().map(|service| self.endpoint_info(service)).collect::<Vec<_>>(),
             "gateway": front.map(|front| url(front.gateway)),
             "admin": front.and_then(|front| front.admin).map(url),
         });
         Reply::json(StatusCode::OK, &body)
     }
 
-    fn described(&self, service: &EndpointService) -> Value {
+    fn endpoint_info(&self, service: &EndpointService) -> Value {
         let endpoint = &service.endpoint;
         let tenant = self.directory.read(|directory| {
             let tenant = directory.tenant(&directory.resource(endpoint.name())?.tenant)?;
@@ -198,7 +179,7 @@ impl Control {
     fn set_tokens(&self, request: &Received) -> Reply {
         let body: TokensBody = match serde_json::from_slice(&request.body) {
             Ok(body) => body,
-            Err(err) => return problem(StatusCode::BAD_REQUEST, &format!("the body is not understood: {err}")),
+            Err(err) => return problem(StatusCode::BAD_REQUEST, &format!("the body is invalid: {err}")),
         };
         self.directory.edit(|directory| {
             if let Some(seconds) = body.lifetime_secs {
@@ -255,7 +236,7 @@ async fn faults(request: &Received, server: &Server) -> Reply {
                 faults.set(fault);
                 Reply::empty(StatusCode::NO_CONTENT)
             }
-            Err(err) => problem(StatusCode::BAD_REQUEST, &format!("the fault is not understood: {err}")),
+            Err(err) => problem(StatusCode::BAD_REQUEST, &format!("the fault is invalid: {err}")),
         },
         _ => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),
     }
@@ -265,20 +246,20 @@ fn is_refuse(body: &[u8]) -> bool {
     serde_json::from_slice::<Value>(body).is_ok_and(|body| body == json!({ "fault": "refuse" }))
 }
 
-const ANOTHER_PAGE: &str = "a page of another origin may not control the sandbox";
+const CROSS_ORIGIN: &str = "a page of another origin may not control the sandbox";
 
-/// Whether a browser says that a page asks which is not of this listener. Programs say nothing of the kind.
+/// Whether a request comes from a page of another origin. Programs other than browsers do not send these header fields.
 ///
-/// Source: the Fetch standard (`Origin` goes along with every POST) and Fetch Metadata (`Sec-Fetch-Site`).
-fn is_of_another_page(request: &Received) -> bool {
+/// Source: the Fetch standard (browsers send `Origin` with every POST) and Fetch Metadata (`Sec-Fetch-Site`).
+fn is_cross_origin(request: &Received) -> bool {
     let own = format!("http://{}", request.host);
     let other_origin = request.header(ORIGIN).is_some_and(|origin| !origin.eq_ignore_ascii_case(&own));
     let other_site = request.header("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none"));
     other_origin || other_site
 }
 
-/// Whether a host is this machine by address, by the name `localhost` or by its public name: a name that someone else
-/// resolves to this machine is not.
+/// Whether a host is an address, `localhost` or the public host. Other names are rejected, because a page could resolve its
+/// own name to this machine (DNS rebinding).
 fn is_local(host: &str, public: Option<&str>) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
