@@ -1,5 +1,4 @@
-//! `sandbox`: the emulator and a gateway in front of it, in one process. The gateway meets it by an ordinary
-//! configuration file.
+//! `sandbox`: runs the emulator and a gateway in front of it in one process. The gateway uses an ordinary configuration file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,7 @@ use crate::gateway::Addresses;
 use crate::sandbox::{Description, GatewayConfig, Sandbox, SandboxSettings, WorldFiles};
 use crate::serve::BoundAddress;
 
-/// A message goes to both endpoints, so that it can be seen to arrive on both; and nothing waits at the end.
+/// Sends every message to both endpoints, so that it appears on both, and ends without a delay.
 const MORE: &str = r#"[[routes]]
 name = "everywhere"
 endpoints = ["east", "west"]
@@ -29,31 +28,30 @@ delay = "0s"
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Describes tenants, apps, identities, endpoints and faults in place of the ready-made two tenants (TOML).
+    /// TOML file with tenants, apps, identities, endpoints and faults that replace the built-in ones.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Put no gateway in front: for a gateway that you run yourself.
+    /// Run no gateway, for use with your own.
     #[arg(long)]
     no_gateway: bool,
-    /// Where to write the certificate authority, secrets and the gateway's configuration [default: a folder that is
-    /// removed at the end]
+    /// Folder for the CA certificate, secrets and the gateway's configuration [default: a temporary folder]
     #[arg(long, value_name = "FOLDER")]
     files: Option<PathBuf>,
-    /// Where the gateway listens [default: 127.0.0.1:8080]. Port 0 takes a free one.
+    /// Address of the gateway [default: 127.0.0.1:8080]. Port 0 selects a free port.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "no_gateway")]
     listen: Option<SocketAddr>,
-    /// Where the gateway's admin listener listens [default: 127.0.0.1:9090]. Port 0 takes a free one.
+    /// Address of the gateway's admin listener [default: 127.0.0.1:9090]. Port 0 selects a free port.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "no_gateway")]
     admin: Option<SocketAddr>,
-    /// Where the page listens on which a person can watch [default: a free port]
+    /// Address of the web page that shows messages and connections [default: a free port]
     #[arg(long, value_name = "ADDRESS")]
     page: Option<SocketAddr>,
-    /// Once serving, write a JSON file with all addresses and the paths of the configuration and the CA.
+    /// JSON file to write once serving, with all addresses and the paths of the configuration and the CA certificate.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
 
-/// What is to be started.
+/// The settings of the sandbox and of the gateway.
 struct Plan {
     settings: SandboxSettings,
     gateway: GatewayConfig,
@@ -67,7 +65,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let plan = Plan::of(options)?;
     let temporary = if options.files.is_none() { Some(Folder::make()?) } else { None };
     let folder = options.files.as_deref().or(temporary.as_ref().map(|folder| folder.0.as_path()));
-    let folder = std::path::absolute(folder.unwrap_or(Path::new("."))).context("the folder for files has no path")?;
+    let folder =
+        std::path::absolute(folder.unwrap_or(Path::new("."))).context("cannot resolve the folder of --files")?;
     let threads = sandbox_runtime()?;
     let sandbox = threads.block_on(Sandbox::start(plan.settings.clone()));
     let sandbox = sandbox.map_err(usage).context("the sandbox cannot start")?;
@@ -75,7 +74,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Makes threads for the sandbox alone: its clients, however many, take no turn from what the gateway has to do.
+/// Returns a runtime for the sandbox, so that its clients do not delay the gateway.
 fn sandbox_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.thread_name("sandbox").enable_all().build().context("cannot start the sandbox's threads")
@@ -88,7 +87,7 @@ impl Plan {
                 let described = Description::read(file).map_err(usage)?;
                 (described.settings, described.gateway, true)
             }
-            None => (SandboxSettings::default(), ready_made(), false),
+            None => (SandboxSettings::default(), built_in_gateway(), false),
         };
         if let Some(listen) = options.listen {
             gateway.listen = listen.to_string();
@@ -103,7 +102,7 @@ impl Plan {
     }
 }
 
-fn ready_made() -> GatewayConfig {
+fn built_in_gateway() -> GatewayConfig {
     GatewayConfig {
         listen: String::from("127.0.0.1:8080"),
         admin: String::from("127.0.0.1:9090"),
@@ -130,10 +129,10 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
         if let Some(file) = &options.ready_file {
             write_ready_file(file, &ready(sandbox, addresses, &files))?;
         }
-        let invitation = invitation(sandbox, addresses, &files, plan.is_described)?;
-        // Nobody may be reading.
+        let instructions = instructions(sandbox, addresses, &files, plan.is_described)?;
+        // Standard output may be a pipe that nobody reads.
         logging::within(logging::LAST_LINES, move || {
-            let _what_is_served_is_served = print(format_args!("{invitation}"));
+            let _ignored = print(format_args!("{instructions}"));
         });
         Ok(())
     };
@@ -148,10 +147,10 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
     served.await.map_err(|err| if err.to_string().contains("in use") { usage(hint(&err, &plan.gateway)) } else { err })
 }
 
-/// A port that is taken is the commonest way to meet the sandbox first.
+/// Adds the options to change to the most common error of a first start: an address in use.
 fn hint(err: &anyhow::Error, gateway: &GatewayConfig) -> anyhow::Error {
     let GatewayConfig { listen, admin, .. } = gateway;
-    anyhow::anyhow!("{err:#} (here: --listen and --admin, now {listen} and {admin}; port 0 takes a free one)")
+    anyhow::anyhow!("{err:#} (set --listen and --admin, now {listen} and {admin}; port 0 selects a free port)")
 }
 
 fn gateway_address(addresses: &Addresses) -> String {
@@ -178,7 +177,7 @@ fn page(sandbox: &Sandbox) -> String {
     format!("{}/", sandbox.control().url())
 }
 
-fn invitation(
+fn instructions(
     sandbox: &Sandbox,
     addresses: Option<&Addresses>,
     files: &WorldFiles,
@@ -186,17 +185,17 @@ fn invitation(
 ) -> anyhow::Result<String> {
     let (Some(addresses), Some(config)) = (addresses, &files.config) else {
         return Ok(format!(
-            "Watch: {}\n\nsignalr-gateway sandbox, with no gateway in front.\n{}\nStop with Ctrl-C.",
+            "Web page: {}\n\nsignalr-gateway sandbox, without a gateway.\n{}\nStop with Ctrl-C.",
             page(sandbox),
-            whereabouts(sandbox, files)
+            addresses_of(sandbox, files)
         ));
     };
     let gateway = gateway_address(addresses);
     let admin = addresses.admin.map(|admin| admin.to_string()).unwrap_or_default();
-    let program = std::env::current_exe().context("cannot tell the path of this program")?;
+    let program = std::env::current_exe().context("cannot determine the path of this program")?;
     let send = format!("http://{gateway}/api/hubs/chat/:send?api-version=2022-11-01");
     let what = if is_described {
-        format!("signalr-gateway sandbox, and a gateway at http://{gateway}.\n{}", whereabouts(sandbox, files))
+        format!("signalr-gateway sandbox, and a gateway at http://{gateway}.\n{}", addresses_of(sandbox, files))
     } else {
         format!(
             "signalr-gateway sandbox: an emulated Entra, two emulated SignalR endpoints (east in tenant B, west in tenant C),
@@ -204,20 +203,20 @@ and a gateway at http://{gateway} that calls them as an app of tenant A. No Azur
         )
     };
     Ok(format!(
-        "Watch, and send: {page}
+        "Web page to send messages and see them arrive: {page}
 
 {what}
 
-Send a broadcast, with no auth:
+Send a broadcast, without authentication:
   curl -i -X POST '{send}' -H 'content-type: application/json' -d '{{\"target\":\"hello\",\"arguments\":[\"world\"]}}'
 
-See what was counted:
+See the metrics:
   curl -s http://{admin}/metrics | grep ^signalr_gateway_requests_total
 
-See where a call goes, and why:
+See which endpoint a call goes to, and why:
   {program} explain --config {config} POST '{send}'
 
-The gateway's status as a page: http://{admin}/
+The gateway's status page: http://{admin}/
 Its configuration: {config}
 Stop with Ctrl-C.",
         page = page(sandbox),
@@ -226,7 +225,7 @@ Stop with Ctrl-C.",
     ))
 }
 
-fn whereabouts(sandbox: &Sandbox, files: &WorldFiles) -> String {
+fn addresses_of(sandbox: &Sandbox, files: &WorldFiles) -> String {
     let endpoints =
         sandbox.endpoints().iter().map(|endpoint| format!("Endpoint {}: {}\n", endpoint.name(), endpoint.url()));
     format!(
@@ -238,21 +237,22 @@ fn whereabouts(sandbox: &Sandbox, files: &WorldFiles) -> String {
     )
 }
 
-/// A folder of this run's own, removed at its end.
+/// A temporary folder that is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
     fn make() -> anyhow::Result<Self> {
         let name = format!("signalr-gateway-sandbox-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        std::fs::create_dir(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
         Ok(Self(folder))
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _left_behind_in_the_temporary_folder = std::fs::remove_dir_all(&self.0);
+        // An error leaves the folder in the system's temporary folder.
+        let _ignored = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -261,11 +261,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_page_comes_first_without_a_gateway_too() {
+    async fn names_the_web_page_first_without_a_gateway() {
         let sandbox = Sandbox::start(SandboxSettings::default()).await.unwrap();
         let files = WorldFiles { config: None, ca: PathBuf::from("ca.pem") };
-        let said = invitation(&sandbox, None, &files, true).unwrap();
-        assert!(said.starts_with(&format!("Watch: {}/\n", sandbox.control().url())), "{said}");
-        assert!(!said.contains("curl"), "{said}");
+        let text = instructions(&sandbox, None, &files, true).unwrap();
+        assert!(text.starts_with(&format!("Web page: {}/\n", sandbox.control().url())), "{text}");
+        assert!(!text.contains("curl"), "{text}");
     }
 }
