@@ -141,3 +141,55 @@ impl Limits {
         self.endpoints.get(endpoint)?.limit.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    /// Returns limits of one of each: listener `inside`, route `all` and endpoint `east`.
+    fn limits(max_requests: usize, burst: u32, before: Option<&Limits>) -> Limits {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        let rate = RateSettings { per_second: number(1), burst: number(burst) };
+        let client_rate = ClientRateSettings { rate, ipv4_prefix: 24, ipv6_prefix: 64 };
+        let listener =
+            ListenerLimits { name: "inside", max_requests: Some(max_requests), client_rate: Some(client_rate) };
+        let route = RouteLimits { name: "all", rate: Some(rate) };
+        let endpoint = EndpointLimits { name: "east", max_requests: Some(max_requests) };
+        Limits::new([listener], [route], [endpoint], before)
+    }
+
+    #[test]
+    fn reload_keeps_the_state_of_limits_that_did_not_change() {
+        let client = Some("10.0.0.1".parse().unwrap());
+        let before = limits(1, 1, None);
+        assert!(before.check_client_rate(0, client).is_ok() && before.check_route_rate(0).is_ok());
+        let _permits = (before.of_listener(0).unwrap().try_acquire(), before.of_endpoint(0).unwrap().try_acquire());
+        let same = limits(1, 1, Some(&before));
+        assert!(same.check_client_rate(0, client).is_err() && same.check_route_rate(0).is_err());
+        assert!(same.of_listener(0).unwrap().try_acquire().is_none());
+        assert!(same.of_endpoint(0).unwrap().try_acquire().is_none());
+        let changed = limits(2, 2, Some(&before));
+        assert!(changed.check_client_rate(0, client).is_ok() && changed.check_route_rate(0).is_ok());
+        assert!(changed.of_listener(0).unwrap().try_acquire().is_some());
+        assert!(changed.of_endpoint(0).unwrap().try_acquire().is_some());
+    }
+
+    #[test]
+    fn what_has_no_limit_always_passes() {
+        let listener = ListenerLimits { name: "inside", max_requests: None, client_rate: None };
+        let route = RouteLimits { name: "all", rate: None };
+        let endpoint = EndpointLimits { name: "east", max_requests: None };
+        let limits = Limits::new([listener], [route], [endpoint], None);
+        assert_eq!(limits.check_client_rate(0, Some("10.0.0.1".parse().unwrap())), Ok(()));
+        assert_eq!(limits.check_route_rate(0), Ok(()));
+        assert!(limits.of_listener(0).is_none() && limits.of_endpoint(0).is_none());
+    }
+
+    #[test]
+    fn callers_on_unix_sockets_have_no_client_rate() {
+        let limits = limits(1, 1, None);
+        assert!((0..10).all(|_| limits.check_client_rate(0, None).is_ok()));
+    }
+}

@@ -85,10 +85,10 @@ pub enum ProxyError {
         /// When the next call may pass.
         retry_after: Duration,
     },
-    /// The gateway is stopping.
+    /// The listener is closed, or the gateway is stopping.
     #[error("the gateway is stopping; nothing was sent, so it is safe to try again")]
     Draining,
-    /// The call has no answer, or would have none.
+    /// The call cannot be delivered, or has no answer.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
 }

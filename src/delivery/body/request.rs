@@ -14,10 +14,10 @@ use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
+use super::failure::{BodyError, BodyFailure};
 use super::memory::{BodyMemory, FREE, HeldMemory};
 use super::replay::ReplayBuffer;
-use crate::delivery::error::DeliveryError;
-use crate::serve::{CallerBody, CallerBodyError};
+use crate::serve::CallerBody;
 
 /// How long the rest of a discarded body is read.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
@@ -84,45 +84,6 @@ enum Retention {
     Always,
     /// No longer; the body will not be sent again.
     Never,
-}
-
-/// Why a body cannot be sent whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::delivery) enum BodyFailure {
-    /// The caller sends more than `limit` bytes.
-    TooLarge { limit: u64 },
-    /// The caller broke off.
-    Broken,
-    /// There is no memory to keep it, or a part was sent and not kept.
-    NotKept,
-}
-
-impl From<BodyFailure> for DeliveryError {
-    fn from(failure: BodyFailure) -> Self {
-        match failure {
-            BodyFailure::TooLarge { limit } => Self::BodyTooLarge { limit },
-            BodyFailure::Broken => Self::BodyBroken,
-            // Nothing that an endpoint would act upon was sent.
-            BodyFailure::NotKept => Self::Overload { retry_after: Duration::from_secs(1) },
-        }
-    }
-}
-
-/// Why reading a body stopped. Errors for callers come from [`RequestBody::failure`] instead.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    #[error("the body is larger than the limit")]
-    TooLarge,
-    #[error("there is no memory to keep the body")]
-    NotKept,
-    #[error("the caller broke off")]
-    Broken(#[source] CallerBodyError),
-    #[error("the caller ended the body before its end")]
-    Truncated,
-    #[error("the body failed before")]
-    FailedBefore,
-    #[error("the request is being sent again elsewhere, or no longer")]
-    Superseded,
 }
 
 impl RequestBody {
