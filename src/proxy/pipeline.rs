@@ -205,12 +205,14 @@ impl Proxy {
         if let Some(permit) = self.listener_permit(listener, record).await? {
             record.hold(permit);
         }
-        let head = record.call().head();
         let call = PlannedCall::new(*operation, body, record.call());
-        let gateway = || Some(gateway_origin(peer, head));
+        // Each use makes its own closure: one that is used twice would be held across the await.
+        let gateway = || Some(gateway_origin(peer, record.call().head()));
         let (upstream, mut response) = delivery::deliver(&self.delivery, choice, *key, &call, gateway).await?;
         record.set_endpoint(upstream.index());
-        headers::to_downstream(response.headers_mut(), head.request_id(), upstream.endpoint().origin(), gateway);
+        let (head, origin) = (record.call().head(), upstream.endpoint().origin());
+        let gateway = || Some(gateway_origin(peer, head));
+        headers::to_downstream(response.headers_mut(), head.request_id(), origin, gateway);
         Ok(response)
     }
 
