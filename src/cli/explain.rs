@@ -13,7 +13,7 @@ use super::output::{Outcome, print, usage};
 use crate::delivery::MessageRetry;
 use crate::endpoint::EndpointName;
 use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings};
-use crate::route::{HashKey, Pick};
+use crate::route::{HashKey, MismatchDetail, Pick, RouteName};
 use crate::signalr::{Operation, Policy};
 
 #[derive(Debug, Args)]
@@ -86,12 +86,12 @@ impl Explanation<'_> {
             set(key, name.as_str().into());
         }
         if !passed_over.is_empty() {
-            let one = |(route, difference): &(crate::route::RouteName, crate::route::MismatchDetail)| {
+            let one = |(route, mismatch): &(RouteName, MismatchDetail)| {
                 json!({
                     "route": route.as_str(),
-                    "mismatch": difference.condition.to_string(),
-                    "wanted": difference.wanted,
-                    "found": difference.found,
+                    "mismatch": mismatch.condition.to_string(),
+                    "wanted": mismatch.wanted,
+                    "found": mismatch.found,
                 })
             };
             set("passed_over", passed_over.iter().map(one).collect());
@@ -182,8 +182,8 @@ impl Display for Explanation<'_> {
         for (key, name) in names {
             line(key, name)?;
         }
-        for (route, difference) in passed_over {
-            line("passed over", &format_args!("{route}: {difference}"))?;
+        for (route, mismatch) in passed_over {
+            line("passed over", &format_args!("{route}: {mismatch}"))?;
         }
         match (route, outcome) {
             (Some(route), Ok(Destination::Endpoints { pick, is_named, in_any_order, .. })) => {

@@ -88,8 +88,8 @@ impl<'a> Choice<'a> {
 fn named<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>, EndpointNotSelectable> {
     let mut values = headers.get_all(&ENDPOINT_HEADER).iter();
     let Some(name) = values.next() else { return Ok(None) };
-    let is_one = route.endpoint_header() && values.next().is_none();
-    let target = route.targets().iter().find(|target| is_one && name == target.name().as_str());
+    let may_name = route.endpoint_header() && values.next().is_none();
+    let target = route.targets().iter().find(|target| may_name && name == target.name().as_str());
     target.map(Some).ok_or(EndpointNotSelectable)
 }
 
