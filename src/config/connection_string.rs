@@ -127,7 +127,7 @@ fn shown(key: &str) -> String {
 /// A problem of a connection string. Shows no value: any could be the secret.
 #[derive(Debug)]
 pub(super) struct Fault {
-    /// What is the case.
+    /// What is wrong.
     pub(super) fact: String,
     /// What to do.
     pub(super) fix: String,

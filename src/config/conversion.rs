@@ -38,8 +38,8 @@ struct Endpoint {
 }
 
 /// Converts connection strings: one a line, alone or as `NAME=…` as in an environment file, or anywhere in an
-/// `appsettings.json` or `local.settings.json`. `origin_path` is the file that `text` comes from. The configuration reads the secrets
-/// from files in `folder`, or from variables if there is none.
+/// `appsettings.json` or `local.settings.json`. `origin_path` is the file that `text` comes from. The configuration reads the
+/// secrets from files in `folder`, or from variables if there is none.
 ///
 /// # Errors
 /// [`ConfigError`] with every problem of every connection string.

@@ -24,7 +24,8 @@ pub(super) const PANICS: &str = "signalr_gateway::panics";
 /// The target of lines about the log itself.
 pub(super) const LOG: &str = "signalr_gateway::log";
 /// The modules whose lines are about one connection or one call.
-const ABOUT_CALLERS: [&str; 4] = ["signalr_gateway::serve", "signalr_gateway::proxy", "signalr_gateway::admin", PANICS];
+const ABOUT_CALLERS: [&str; 5] =
+    ["signalr_gateway::serve", "signalr_gateway::proxy", "signalr_gateway::delivery", "signalr_gateway::admin", PANICS];
 /// The burst of a kind, in seconds of its rate.
 const BURST_SECONDS: u32 = 10;
 /// The shortest interval between two reports of lines left out.

@@ -45,8 +45,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     (settings, tests)
 }
 
-/// Returns the hash of the settings, by which replicas with different configurations are told apart. Settings hold no
-/// secrets, so a new secret does not change it.
+/// Returns the hash of the settings, which shows whether replicas have the same configuration. Settings hold no secrets, so a
+/// new secret does not change it.
 fn hash(settings: &Settings) -> String {
     short_hash(&format!("{settings:?}"))
 }

@@ -81,7 +81,7 @@ pub(super) fn alternatives(schema: &Schema) -> Option<&[Schema]> {
     Some(branches)
 }
 
-/// Returns the key that tells the kind of a table, and the kinds.
+/// Returns the key that determines the kind of a table, and the kinds.
 pub(super) fn tagged<'a>(branches: &[&'a Schema]) -> Option<(&'a str, Vec<(&'a str, &'a Schema)>)> {
     let tag_of = |branch: &'a Schema| {
         let (tag, schema) =
@@ -98,7 +98,7 @@ pub(super) fn shape(schema: &Schema) -> Option<&str> {
     schema.get("type")?.as_str().filter(|shape| *shape != "null")
 }
 
-/// Says which other kinds have a key.
+/// Returns a hint that names the other kinds that have a key.
 pub(super) fn kinds_with(kinds: &[(&str, &Schema)], key: &str) -> Option<String> {
     let has_key = |schema: &Schema| schema.get("properties").is_some_and(|properties| properties.get(key).is_some());
     let kinds: Vec<&str> = kinds.iter().filter(|(_, schema)| has_key(schema)).map(|(kind, _)| *kind).collect();
