@@ -4,7 +4,7 @@
 //! ignore case and appear once; an unknown `AuthType` means an access key. What the SDK ignores silently, this reports, by its
 //! key and never by its value. It refuses what may be the rest of a secret that was cut at a `;`.
 
-use super::identifier::is_guid;
+use super::identifier::{is_guid, is_tenant};
 use super::lower::parse_host;
 use crate::credential::Secret;
 
@@ -272,7 +272,11 @@ fn notes(parts: &Parts<'_>) -> Vec<String> {
 fn auth(parts: &Parts<'_>, problems: &mut Vec<Fault>, notes: &mut Vec<String>) -> Option<Auth> {
     let id = |key: &str, problems: &mut Vec<Fault>, shown: &str| {
         let id = parts.get(key)?;
-        if !(is_guid(id) || (key == "tenantid" && is_domain(id))) {
+        if key == "tenantid" {
+            if !is_tenant(id) {
+                problems.push(Fault::new(format!("`{shown}` is neither a GUID nor a domain"), COPY_FROM_APP));
+            }
+        } else if !is_guid(id) {
             problems.push(Fault::new(format!("`{shown}` is not a GUID"), COPY_FROM_APP));
         }
         Some(id.to_owned())
@@ -373,8 +377,4 @@ impl Url {
         let is_loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         self.is_https || is_loopback || self.host == "localhost"
     }
-}
-
-fn is_domain(text: &str) -> bool {
-    text.contains('.') && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
 }

@@ -204,6 +204,16 @@ four: the URL is http and its host is not this one (strings:6)
 }
 
 #[test]
+fn refuses_a_tenant_that_the_configuration_refuses() {
+    for tenant in ["-.b", "-contoso.com", "contoso", "a_b.example"] {
+        let report = report_of(&format!(
+            "Endpoint=https://a.example;AuthType=azure.app;ClientId={GUID};TenantId={tenant};ClientSecret=hunter2"
+        ));
+        assert!(report.contains("`TenantId` is neither a GUID nor a domain"), "{tenant}: {report}");
+    }
+}
+
+#[test]
 fn reports_what_it_leaves_out_and_refuses_a_cut_secret() {
     let app = format!("Endpoint=https://a.example;AuthType=azure.app;ClientId={GUID};TenantId={TENANT}");
     for (rest, key) in [

@@ -8,7 +8,7 @@ use super::context::{Context, Key, below, key};
 use super::identity::{managed_identity, secret_source, token_file};
 use super::values::{self, PlainHttp};
 use crate::config::file::{AlgorithmFile, CloudFile, ConfigFile, CredentialFile};
-use crate::config::identifier::is_guid;
+use crate::config::identifier::{is_guid, is_tenant};
 use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialName, CredentialSettings, Proof,
@@ -251,10 +251,7 @@ fn lower_tenant(key: &Key, tenant: &str, context: &mut Context<'_>) -> Option<St
         context.problem(key, format!("`{tenant}` is not one tenant, and an app cannot sign in to it"), fix);
         return None;
     }
-    // A GUID, or a domain, which has a dot. The identity library takes the same characters.
-    let is_plain = tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
-    let is_domain = is_plain && tenant.contains('.') && !tenant.starts_with('-');
-    if !is_guid(tenant) && !is_domain {
+    if !is_tenant(tenant) {
         let fix = "write the tenant's GUID or one of its domains, such as contoso.onmicrosoft.com";
         context.problem(key, format!("`{tenant}` is neither a GUID nor a domain"), fix);
         return None;
