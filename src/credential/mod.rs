@@ -124,7 +124,7 @@ pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use schedule::ErrorClass;
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
-    Cloud, CommandSettings, CredentialKind, CredentialName, CredentialSettings, ManagedIdentity,
+    Cloud, CommandSettings, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts, ManagedIdentity,
     ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
 };
 
@@ -225,8 +225,8 @@ impl Credentials {
 
     /// Finds a token life whose tokens say the same as those that `kind` will obtain.
     fn before(&self, kind: &CredentialKind) -> Option<&Arc<Source>> {
-        let identity = kind.identity()?;
-        self.sources.values().find(|source| source.kind.identity().is_some_and(|before| before == identity))
+        let identity = kind.facts().identity?;
+        self.sources.values().find(|source| source.kind.facts().identity == Some(identity))
     }
 
     /// Reads what lies on this host for a credential, as far as that can be judged here: secrets, keys and certificates,

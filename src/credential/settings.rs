@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::remedy::SetupStep;
+
 /// The configured name of a credential. Metric label, log field, key of the `[credentials.*]` tables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CredentialName(Arc<str>);
@@ -70,45 +72,91 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
-    /// Returns what its tokens say, whatever proves that they may be handed out: two credentials with the same may use each
-    /// other's tokens. `None` where only the token or key itself says it.
-    pub(crate) fn identity(&self) -> Option<Identity<'_>> {
+    /// Returns what is known about the kind before a token is obtained.
+    pub fn facts(&self) -> KindFacts<'_> {
         match self {
-            Self::App(app) => Some(Identity {
-                origin: app.authority.origin(),
-                tenant: &app.tenant,
-                id: IdentityId::App(&app.client_id),
-                scope: &app.scope,
-            }),
-            Self::ManagedIdentity { identity, scope } => Some(Identity {
-                origin: identity.imds_endpoint.as_deref().unwrap_or_default(),
-                tenant: "",
-                id: IdentityId::Managed(&identity.id),
-                scope,
-            }),
-            Self::AzureCli { tenant, scope } => Some(Identity { origin: "az", tenant, id: IdentityId::Person, scope }),
-            Self::AccessKey { .. } | Self::TokenFile { .. } => None,
+            Self::App(app) => KindFacts {
+                identity: Some(Identity {
+                    issuer: app.authority.origin(),
+                    tenant: Some(&app.tenant),
+                    id: IdentityId::App(&app.client_id),
+                    scope: &app.scope,
+                }),
+                first_step: match &app.proof {
+                    Proof::Federated(AssertionSettings::ManagedIdentity { .. }) => SetupStep::HostIdentity,
+                    Proof::Secret(_) | Proof::Certificate(_) | Proof::Federated(_) => SetupStep::Proof,
+                },
+            },
+            Self::ManagedIdentity { identity, scope } => KindFacts {
+                identity: Some(Identity {
+                    issuer: identity.imds_endpoint.as_deref().unwrap_or_default(),
+                    tenant: None,
+                    id: IdentityId::Managed(&identity.id),
+                    scope,
+                }),
+                first_step: SetupStep::HostIdentity,
+            },
+            Self::AzureCli { tenant, scope } => KindFacts {
+                identity: Some(Identity { issuer: "az", tenant: Some(tenant), id: IdentityId::User, scope }),
+                first_step: SetupStep::Proof,
+            },
+            Self::AccessKey { .. } | Self::TokenFile { .. } => {
+                KindFacts { identity: None, first_step: SetupStep::Proof }
+            }
         }
     }
 }
 
-/// Whom tokens are for and where they come from.
+/// What is known about a credential before a token is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity<'a> {
-    /// The authority, or what stands in for the host's identity endpoint.
-    origin: &'a str,
-    tenant: &'a str,
+pub struct KindFacts<'a> {
+    /// The identity that its tokens name. `None` where only the token or the key itself tells.
+    pub identity: Option<Identity<'a>>,
+    /// The setup step that an acquisition begins with.
+    pub first_step: SetupStep,
+}
+
+/// The identity that tokens name, and who issues them. Credentials with equal identities may use each other's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity<'a> {
+    /// The origin of the Entra authority, or of what replaces the host's identity endpoint.
+    issuer: &'a str,
+    tenant: Option<&'a str>,
     id: IdentityId<'a>,
     scope: &'a str,
 }
 
-/// Who is named in a token.
+impl<'a> Identity<'a> {
+    /// Returns the tenant that is asked for tokens, if it is configured: a GUID or a domain.
+    pub const fn tenant(&self) -> Option<&'a str> {
+        self.tenant
+    }
+
+    /// Returns the client id in the tokens, if it is configured.
+    pub fn client_id(&self) -> Option<&'a str> {
+        match self.id {
+            IdentityId::App(id) => Some(id),
+            IdentityId::Managed(ManagedIdentity::ClientId(id)) => Some(id),
+            IdentityId::Managed(
+                ManagedIdentity::System | ManagedIdentity::ObjectId(_) | ManagedIdentity::ResourceId(_),
+            )
+            | IdentityId::User => None,
+        }
+    }
+
+    /// Returns the scope that is requested.
+    pub const fn scope(&self) -> &'a str {
+        self.scope
+    }
+}
+
+/// The subject of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IdentityId<'a> {
     App(&'a str),
     Managed(&'a ManagedIdentity),
-    /// Whoever is signed in to the Azure CLI.
-    Person,
+    /// The user who is signed in to the Azure CLI.
+    User,
 }
 
 /// An app registration (tenant A) whose enterprise application lives in the tenant asked (tenant B).

@@ -223,7 +223,7 @@ fn only_the_same_identity_may_go_on_with_a_token() {
         change(|app| app.proof = Proof::Federated(AssertionSettings::File { path: "assertion".into() })),
         change(|app| app.authority.ca_file = Some("ca.pem".into())),
     ];
-    assert!(same.iter().all(|other| other.identity() == kind.identity()), "{same:?}");
+    assert!(same.iter().all(|other| other.facts().identity == kind.facts().identity), "{same:?}");
     let others = [
         of("tenant-c", Cloud::Public),
         of("tenant-b", Cloud::China),
@@ -231,7 +231,10 @@ fn only_the_same_identity_may_go_on_with_a_token() {
         change(|app| app.scope = "https://another/.default".into()),
         CredentialKind::AzureCli { tenant: "tenant-b".into(), scope: "https://signalr.azure.com/.default".into() },
     ];
-    assert!(others.iter().all(|other| other.identity() != kind.identity()), "{others:?}");
+    assert!(others.iter().all(|other| other.facts().identity != kind.facts().identity), "{others:?}");
     let key = |name: &str| CredentialKind::AccessKey { key: SecretSource::Env(name.into()) };
-    assert_eq!((key("A").identity(), CredentialKind::TokenFile { path: "a".into() }.identity()), (None, None));
+    assert_eq!(
+        (key("A").facts().identity, CredentialKind::TokenFile { path: "a".into() }.facts().identity),
+        (None, None)
+    );
 }

@@ -3,8 +3,7 @@
 use http::StatusCode;
 
 use crate::credential::{
-    AssertionSettings, CredentialError, CredentialKind, IdentityEndpointKind, Leg, LegOutcome, Proof, SetupStep,
-    TokenHttpError, remedy,
+    CredentialError, CredentialKind, IdentityEndpointKind, Leg, LegOutcome, SetupStep, TokenHttpError, remedy,
 };
 use crate::metrics::TokenStage;
 
@@ -55,17 +54,8 @@ fn unfinished_step(legs: &[Leg], kind: &CredentialKind) -> SetupStep {
         return of_no_answer(endpoint.kind);
     }
     let has_proof = last.is_some_and(|leg| leg.stage == TokenStage::Assertion);
-    match kind {
-        CredentialKind::App(_) if has_proof => SetupStep::IdentityEndpoint,
-        CredentialKind::App(app) => match &app.proof {
-            Proof::Federated(AssertionSettings::ManagedIdentity { .. }) => SetupStep::HostIdentity,
-            Proof::Secret(_) | Proof::Certificate(_) | Proof::Federated(_) => SetupStep::Proof,
-        },
-        CredentialKind::ManagedIdentity { .. } => SetupStep::HostIdentity,
-        CredentialKind::AzureCli { .. } | CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. } => {
-            SetupStep::Proof
-        }
-    }
+    let is_app = matches!(kind, CredentialKind::App(_));
+    if is_app && has_proof { SetupStep::IdentityEndpoint } else { kind.facts().first_step }
 }
 
 fn of_no_answer(kind: IdentityEndpointKind) -> SetupStep {
@@ -92,7 +82,9 @@ fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> Cause {
         return SetupStep::IdentityEndpoint.into();
     }
     match (known, answer.status.as_u16(), answer.error.as_deref()) {
-        (Some(SetupStep::ResourceProvider), ..) if scope(kind).is_some_and(|scope| scope != SIGNALR_SCOPE) => {
+        (Some(SetupStep::ResourceProvider), ..)
+            if kind.facts().identity.is_some_and(|identity| identity.scope() != SIGNALR_SCOPE) =>
+        {
             configuration(&["scope"])
         }
         (Some(SetupStep::Configuration), ..) => {
@@ -113,14 +105,6 @@ fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> Cause {
         (None, _, Some("invalid_scope")) => configuration(&["scope"]),
         (None, _, Some("invalid_request")) => SetupStep::Configuration.into(),
         (None, _, Some(_)) => SetupStep::TenantPolicy.into(),
-    }
-}
-
-fn scope(kind: &CredentialKind) -> Option<&str> {
-    match kind {
-        CredentialKind::App(app) => Some(&app.scope),
-        CredentialKind::ManagedIdentity { scope, .. } | CredentialKind::AzureCli { scope, .. } => Some(scope),
-        CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. } => None,
     }
 }
 
@@ -163,22 +147,7 @@ pub(super) fn of_read(read: &ReadAnswer<'_>, kind: &CredentialKind) -> Option<(C
         (404, _) if read.error_code.is_some() => None,
         // The user does not exist, so a server that confirms it is not a SignalR resource.
         (200..300 | 404, _) => Some((configuration(&["url"]), NO_RESOURCE)),
-        (401, CredentialKind::AccessKey { .. }) => Some((
-            SetupStep::Access.into(),
-            "the access key is not one of this resource, or the resource has access keys disabled",
-        )),
-        (401, CredentialKind::TokenFile { .. }) => Some((
-            SetupStep::Proof.into(),
-            "the endpoint does not accept the token in the file: it has expired or is for another resource",
-        )),
-        (401, CredentialKind::App(_) | CredentialKind::AzureCli { .. }) => Some((
-            configuration(&["tenant", "url"]),
-            "the endpoint does not accept tokens of this tenant: the resource is in another tenant, or `url` is that of another resource",
-        )),
-        (401, CredentialKind::ManagedIdentity { .. }) => Some((
-            configuration(&["url"]),
-            "the endpoint does not accept tokens of this identity's tenant: the resource is in another",
-        )),
+        (401, _) => Some(of_unauthorized(kind)),
         // A denial by network rules is an HTML page of the front end, a denial for lack of a role is not.
         // Source: the Management SDK, which distinguishes the two by the page.
         (403, _) if read.is_from_front_end => Some((
@@ -190,6 +159,28 @@ pub(super) fn of_read(read: &ReadAnswer<'_>, kind: &CredentialKind) -> Option<(C
             "the token is valid, but no role assignment on the resource allows the call",
         )),
         _ => Some((SetupStep::EndpointNetwork.into(), UNHEALTHY)),
+    }
+}
+
+/// Returns the cause of a 401 of an endpoint and its meaning.
+fn of_unauthorized(kind: &CredentialKind) -> (Cause, &'static str) {
+    match kind.facts().identity {
+        Some(identity) if identity.tenant().is_some() => (
+            configuration(&["tenant", "url"]),
+            "the endpoint does not accept tokens of this tenant: the resource is in another tenant, or `url` is that of another resource",
+        ),
+        Some(_) => (
+            configuration(&["url"]),
+            "the endpoint does not accept tokens of this identity's tenant: the resource is in another",
+        ),
+        None if matches!(kind, CredentialKind::AccessKey { .. }) => (
+            SetupStep::Access.into(),
+            "the access key is not one of this resource, or the resource has access keys disabled",
+        ),
+        None => (
+            SetupStep::Proof.into(),
+            "the endpoint does not accept the token in the file: it has expired or is for another resource",
+        ),
     }
 }
 

@@ -7,13 +7,12 @@ use serde_json::Value;
 
 use super::finding::{Check, Verdict};
 pub(super) use crate::credential::token_expiry as expiry;
-use crate::credential::{Claims, CredentialKind, CredentialSettings, ManagedIdentity, one_line};
+use crate::credential::{Claims, CredentialSettings, one_line};
 
 /// The clock skew from which it is reported. Chosen: assertions are valid from five minutes before they are made.
 const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
 
 /// What the configuration expects of the tokens of a credential.
-#[derive(Default)]
 struct Expected<'a> {
     tenant: Option<&'a str>,
     scope: Option<&'a str>,
@@ -24,27 +23,13 @@ struct Expected<'a> {
 impl<'a> Expected<'a> {
     fn of(settings: &'a CredentialSettings) -> Self {
         let object_id = settings.object_id.as_deref();
-        match &settings.kind {
-            CredentialKind::App(app) => Self {
-                // The tenant id of a domain is not known here.
-                tenant: Some(app.tenant.as_str()).filter(|tenant| is_guid(tenant)),
-                scope: Some(&app.scope),
-                client_id: Some(&app.client_id),
-                object_id,
-            },
-            CredentialKind::ManagedIdentity { identity, scope } => {
-                let client_id = match &identity.id {
-                    ManagedIdentity::ClientId(id) => Some(id.as_str()),
-                    ManagedIdentity::System | ManagedIdentity::ObjectId(_) | ManagedIdentity::ResourceId(_) => None,
-                };
-                Self { tenant: None, scope: Some(scope), client_id, object_id }
-            }
-            CredentialKind::AzureCli { tenant, scope } => Self {
-                tenant: Some(tenant.as_str()).filter(|tenant| is_guid(tenant)),
-                scope: Some(scope),
-                ..Self::default()
-            },
-            CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. } => Self::default(),
+        let identity = settings.kind.facts().identity;
+        Self {
+            // The tenant id of a domain is not known here.
+            tenant: identity.and_then(|identity| identity.tenant()).filter(|tenant| is_guid(tenant)),
+            scope: identity.map(|identity| identity.scope()),
+            client_id: identity.and_then(|identity| identity.client_id()),
+            object_id,
         }
     }
 }
@@ -133,7 +118,8 @@ mod tests {
 
     use super::*;
     use crate::credential::{
-        AppSettings, AuthoritySettings, Cloud, CredentialName, ManagedIdentitySettings, Proof, SecretSource,
+        AppSettings, AuthoritySettings, Cloud, CredentialKind, CredentialName, ManagedIdentity,
+        ManagedIdentitySettings, Proof, SecretSource,
     };
 
     const TENANT: &str = "bbbbbbbb-0000-4000-8000-00000000000b";

@@ -7,44 +7,22 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A credential.
+// `structure.rs` refuses unknown keys by the schema: serde's `deny_unknown_fields` does not work with `flatten`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[schemars(deny_unknown_fields)]
 pub(crate) enum CredentialFile {
     /// An app registration with a client secret.
     ClientSecret {
-        /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
-        tenant: String,
-        /// The app registration's client id.
-        client_id: String,
-        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
-        /// `oid` against it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        object_id: Option<String>,
+        #[serde(flatten)]
+        app: AppFile,
         /// Where the secret is read from, each time it is used.
         secret: SecretFile,
-        /// The cloud: `public`, `us_government`, `china` or `custom`.
-        #[serde(default)]
-        cloud: CloudFile,
-        /// The authority, with `cloud = "custom"`: `https://host[:port]`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        authority: Option<String>,
-        /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ca_file: Option<PathBuf>,
-        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        scope: Option<String>,
     },
     /// An app registration with a certificate.
     ClientCertificate {
-        /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
-        tenant: String,
-        /// The app registration's client id.
-        client_id: String,
-        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
-        /// `oid` against it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        object_id: Option<String>,
+        #[serde(flatten)]
+        app: AppFile,
         /// PEM file with the certificate, and with the key unless `key` names another file.
         certificate: PathBuf,
         /// PEM file with the unencrypted private key.
@@ -56,43 +34,13 @@ pub(crate) enum CredentialFile {
         /// Whether the certificate chain is sent along. Default false.
         #[serde(default)]
         send_chain: bool,
-        /// The cloud: `public`, `us_government`, `china` or `custom`.
-        #[serde(default)]
-        cloud: CloudFile,
-        /// The authority, with `cloud = "custom"`: `https://host[:port]`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        authority: Option<String>,
-        /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ca_file: Option<PathBuf>,
-        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        scope: Option<String>,
     },
     /// An app registration that trusts another identity: no secret at all.
     Federated {
-        /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
-        tenant: String,
-        /// The app registration's client id.
-        client_id: String,
-        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
-        /// `oid` against it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        object_id: Option<String>,
+        #[serde(flatten)]
+        app: AppFile,
         /// Where the other identity's token comes from.
         assertion: AssertionFile,
-        /// The cloud: `public`, `us_government`, `china` or `custom`.
-        #[serde(default)]
-        cloud: CloudFile,
-        /// The authority, with `cloud = "custom"`: `https://host[:port]`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        authority: Option<String>,
-        /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ca_file: Option<PathBuf>,
-        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        scope: Option<String>,
     },
     /// An app registration that trusts the service account of a Kubernetes pod, with what Azure's webhook puts into the pod:
     /// keys that are not set are taken from its variables.
@@ -103,25 +51,14 @@ pub(crate) enum CredentialFile {
         /// The app registration's client id. Default: `AZURE_CLIENT_ID`.
         #[serde(skip_serializing_if = "Option::is_none")]
         client_id: Option<String>,
-        /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
-        /// `oid` against it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        object_id: Option<String>,
         /// The file with the service account's token. Default: `AZURE_FEDERATED_TOKEN_FILE`.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
         /// The cloud: `public`, `us_government`, `china` or `custom`. Default: that of `AZURE_AUTHORITY_HOST`.
         #[serde(skip_serializing_if = "Option::is_none")]
         cloud: Option<CloudFile>,
-        /// The authority, with `cloud = "custom"`: `https://host[:port]`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        authority: Option<String>,
-        /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ca_file: Option<PathBuf>,
-        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        scope: Option<String>,
+        #[serde(flatten)]
+        optional: OptionalAppFile,
     },
     /// A managed identity of the endpoint's own tenant.
     ManagedIdentity {
@@ -159,6 +96,38 @@ pub(crate) enum CredentialFile {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// The keys that all kinds with an app registration have.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub(crate) struct AppFile {
+    /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
+    pub(crate) tenant: String,
+    /// The app registration's client id.
+    pub(crate) client_id: String,
+    /// The cloud: `public`, `us_government`, `china` or `custom`.
+    #[serde(default)]
+    pub(crate) cloud: CloudFile,
+    #[serde(flatten)]
+    pub(crate) optional: OptionalAppFile,
+}
+
+/// The keys that no kind with an app registration requires.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub(crate) struct OptionalAppFile {
+    /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
+    /// `oid` against it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) object_id: Option<String>,
+    /// The authority, with `cloud = "custom"`: `https://host[:port]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) authority: Option<String>,
+    /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<String>,
 }
 
 /// Where the client assertion of a federated credential comes from.

@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use credential::{
-    AlgorithmFile, AssertionFile, ClientAuthenticationFile, CloudFile, CredentialFile, GcpFormatFile, OAuth2TokenFile,
-    SecretFile,
+    AlgorithmFile, AppFile, AssertionFile, ClientAuthenticationFile, CloudFile, CredentialFile, GcpFormatFile,
+    OAuth2TokenFile, OptionalAppFile, SecretFile,
 };
 pub(crate) use endpoint::{EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 pub(crate) use listener::{AdminFile, ListenerFile};

@@ -7,7 +7,7 @@ use super::assertion;
 use super::context::{Context, Key, below, key};
 use super::identity::{managed_identity, secret_source, token_file};
 use super::values::{self, PlainHttp};
-use crate::config::file::{AlgorithmFile, CloudFile, ConfigFile, CredentialFile};
+use crate::config::file::{AlgorithmFile, AppFile, CloudFile, ConfigFile, CredentialFile, OptionalAppFile};
 use crate::config::identifier::{is_guid, is_tenant};
 use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
@@ -27,14 +27,32 @@ const CLIENT_ID_VARIABLE: &str = "AZURE_CLIENT_ID";
 const TOKEN_FILE_VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const AUTHORITY_VARIABLE: &str = "AZURE_AUTHORITY_HOST";
 
-/// The keys that all kinds with an app registration share, as they were written.
+/// What is lowered from the table of a credential: how its tokens are obtained, and the object id that they should carry.
+struct Lowered {
+    kind: Option<CredentialKind>,
+    object_id: Option<String>,
+}
+
+impl Lowered {
+    fn without_object_id(kind: Option<CredentialKind>) -> Self {
+        Self { kind, object_id: None }
+    }
+}
+
+/// The keys that all kinds with an app registration have. For a pod, some come from its environment.
 struct App<'f> {
     tenant: &'f str,
     client_id: &'f str,
     cloud: CloudFile,
     authority: Option<&'f str>,
-    ca_file: Option<&'f Path>,
-    scope: Option<&'f str>,
+    optional: &'f OptionalAppFile,
+}
+
+impl<'f> From<&'f AppFile> for App<'f> {
+    fn from(file: &'f AppFile) -> Self {
+        let AppFile { tenant, client_id, cloud, optional } = file;
+        Self { tenant, client_id, cloud: *cloud, authority: optional.authority.as_deref(), optional }
+    }
 }
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<CredentialSettings> {
@@ -46,8 +64,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
     for (name, credential) in &file.credentials {
         let at = key(&["credentials", name]);
         values::check_name(&at, name, context);
-        let kind = lower_one(&at, credential, context);
-        let object_id = lower_object_id(&at, credential, context);
+        let Lowered { kind, object_id } = lower_one(&at, credential, context);
         let is_used = file.endpoints.values().any(|endpoint| endpoint.credential == *name);
         if is_used {
             let name = CredentialName::new(name);
@@ -60,104 +77,14 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
     credentials
 }
 
-fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Option<CredentialKind> {
+fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Lowered {
     match file {
-        CredentialFile::ClientSecret { .. }
-        | CredentialFile::ClientCertificate { .. }
-        | CredentialFile::Federated { .. }
-        | CredentialFile::WorkloadIdentity { .. } => {
-            let app = app(at, file, context.environment, context);
-            let proof = proof(at, file, app.as_ref().map(|app| app.cloud), context);
-            lower_app(at, &app?, proof, context)
+        CredentialFile::ClientSecret { app, secret } => {
+            let proof = secret_source(&below(at, "secret"), secret, context).map(Proof::Secret);
+            lower_app(at, &app.into(), proof, context)
         }
-        CredentialFile::ManagedIdentity { client_id, object_id, resource_id, imds_endpoint, scope } => {
-            let ids = [client_id.as_deref(), object_id.as_deref(), resource_id.as_deref()];
-            let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context)?;
-            let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
-            Some(CredentialKind::ManagedIdentity { identity, scope })
-        }
-        CredentialFile::AzureCli { tenant, scope } => {
-            let tenant = lower_tenant(&below(at, "tenant"), tenant, context);
-            let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
-            tenant.map(|tenant| CredentialKind::AzureCli { tenant, scope })
-        }
-        CredentialFile::AccessKey { key } => {
-            secret_source(&below(at, "key"), key, context).map(|key| CredentialKind::AccessKey { key })
-        }
-        CredentialFile::TokenFile { path } => {
-            Some(CredentialKind::TokenFile { path: values::existing_file(&below(at, "path"), path, context) })
-        }
-    }
-}
-
-/// Reads the object id that a token is expected to carry. It changes nothing about how the token is obtained.
-fn lower_object_id(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Option<String> {
-    let object_id = match file {
-        // It says which identity is asked for, and is looked at there.
-        CredentialFile::ManagedIdentity { object_id, .. } => return object_id.clone(),
-        CredentialFile::ClientSecret { object_id, .. }
-        | CredentialFile::ClientCertificate { object_id, .. }
-        | CredentialFile::Federated { object_id, .. }
-        | CredentialFile::WorkloadIdentity { object_id, .. } => object_id.clone()?,
-        CredentialFile::AzureCli { .. } | CredentialFile::AccessKey { .. } | CredentialFile::TokenFile { .. } => {
-            return None;
-        }
-    };
-    if !is_guid(&object_id) {
-        let fix = "copy it from `az ad sp show --id CLIENT_ID --query id`, signed in to the endpoint's tenant";
-        context.problem(&below(at, "object_id"), format!("`{object_id}` is not a GUID"), fix);
-    }
-    Some(object_id)
-}
-
-/// Reads the keys that the kinds with an app registration share. `None` for the other kinds, and when one is nowhere.
-fn app<'f>(
-    at: &Key,
-    file: &'f CredentialFile,
-    environment: &'f BTreeMap<String, String>,
-    context: &mut Context<'_>,
-) -> Option<App<'f>> {
-    match file {
-        CredentialFile::ClientSecret { tenant, client_id, cloud, authority, ca_file, scope, .. }
-        | CredentialFile::ClientCertificate { tenant, client_id, cloud, authority, ca_file, scope, .. }
-        | CredentialFile::Federated { tenant, client_id, cloud, authority, ca_file, scope, .. } => Some(App {
-            tenant,
-            client_id,
-            cloud: *cloud,
-            authority: authority.as_deref(),
-            ca_file: ca_file.as_deref(),
-            scope: scope.as_deref(),
-        }),
-        CredentialFile::WorkloadIdentity { tenant, client_id, cloud, authority, ca_file, scope, .. } => {
-            let variable = |name: &str| environment.get(name).map(String::as_str).filter(|text| !text.is_empty());
-            let (tenant, client_id) = (tenant.as_deref(), client_id.as_deref());
-            let tenant = tenant.or_else(|| variable(TENANT_VARIABLE));
-            let client_id = client_id.or_else(|| variable(CLIENT_ID_VARIABLE));
-            is_there(&below(at, "tenant"), tenant, TENANT_VARIABLE, context);
-            is_there(&below(at, "client_id"), client_id, CLIENT_ID_VARIABLE, context);
-            let (cloud, authority) = match (cloud, variable(AUTHORITY_VARIABLE)) {
-                (None, Some(host)) if authority.is_none() => cloud_of(host),
-                (None, _) if authority.is_some() => (CloudFile::Custom, authority.as_deref()),
-                (cloud, _) => (cloud.unwrap_or_default(), authority.as_deref()),
-            };
-            let (ca_file, scope) = (ca_file.as_deref(), scope.as_deref());
-            Some(App { tenant: tenant?, client_id: client_id?, cloud, authority, ca_file, scope })
-        }
-        CredentialFile::ManagedIdentity { .. }
-        | CredentialFile::AzureCli { .. }
-        | CredentialFile::AccessKey { .. }
-        | CredentialFile::TokenFile { .. } => None,
-    }
-}
-
-/// Reads what the kinds with an app registration differ in. `cloud` is `None` when that is not known.
-fn proof(at: &Key, file: &CredentialFile, cloud: Option<CloudFile>, context: &mut Context<'_>) -> Option<Proof> {
-    match file {
-        CredentialFile::ClientSecret { secret, .. } => {
-            secret_source(&below(at, "secret"), secret, context).map(Proof::Secret)
-        }
-        CredentialFile::ClientCertificate { certificate, key, algorithm, send_chain, .. } => {
-            Some(Proof::Certificate(CertificateSettings {
+        CredentialFile::ClientCertificate { app, certificate, key, algorithm, send_chain } => {
+            let proof = Proof::Certificate(CertificateSettings {
                 certificate: values::existing_file(&below(at, "certificate"), certificate, context),
                 key: key.as_ref().map(|key| values::existing_file(&below(at, "key"), key, context)),
                 algorithm: match algorithm {
@@ -165,28 +92,88 @@ fn proof(at: &Key, file: &CredentialFile, cloud: Option<CloudFile>, context: &mu
                     AlgorithmFile::Rs256 => AssertionAlgorithm::Rs256,
                 },
                 send_chain: *send_chain,
-            }))
+            });
+            lower_app(at, &app.into(), Some(proof), context)
         }
-        CredentialFile::Federated { assertion, .. } => {
-            let cloud = cloud.unwrap_or_default();
-            assertion::lower(&below(at, "assertion"), assertion, cloud, context).map(Proof::Federated)
+        CredentialFile::Federated { app, assertion } => {
+            let proof = assertion::lower(&below(at, "assertion"), assertion, app.cloud, context).map(Proof::Federated);
+            lower_app(at, &app.into(), proof, context)
         }
-        CredentialFile::WorkloadIdentity { path, .. } => {
-            let key = below(at, "path");
-            let path = if let Some(path) = path {
-                token_file(&key, path, context)
-            } else {
-                let found = context.environment.get(TOKEN_FILE_VARIABLE).filter(|text| !text.is_empty());
-                is_there(&key, found.map(String::as_str), TOKEN_FILE_VARIABLE, context);
-                PathBuf::from(found?)
-            };
-            Some(Proof::Federated(AssertionSettings::File { path }))
+        CredentialFile::WorkloadIdentity { tenant, client_id, path, cloud, optional } => {
+            let (tenant, client_id) = (tenant.as_deref(), client_id.as_deref());
+            let environment = context.environment;
+            let app = app_of_pod(at, [tenant, client_id], *cloud, optional, environment, context);
+            let path = token_file_of_pod(&below(at, "path"), path.as_deref(), context);
+            let proof = path.map(|path| Proof::Federated(AssertionSettings::File { path }));
+            match app {
+                Some(app) => lower_app(at, &app, proof, context),
+                None => Lowered { kind: None, object_id: lower_object_id(at, optional, context) },
+            }
         }
-        CredentialFile::ManagedIdentity { .. }
-        | CredentialFile::AzureCli { .. }
-        | CredentialFile::AccessKey { .. }
-        | CredentialFile::TokenFile { .. } => None,
+        CredentialFile::ManagedIdentity { client_id, object_id, resource_id, imds_endpoint, scope } => {
+            let ids = [client_id.as_deref(), object_id.as_deref(), resource_id.as_deref()];
+            let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context);
+            let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
+            let kind = identity.map(|identity| CredentialKind::ManagedIdentity { identity, scope });
+            // The id that names the identity is the one that its tokens carry.
+            Lowered { kind, object_id: object_id.clone() }
+        }
+        CredentialFile::AzureCli { tenant, scope } => {
+            let tenant = lower_tenant(&below(at, "tenant"), tenant, context);
+            let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
+            Lowered::without_object_id(tenant.map(|tenant| CredentialKind::AzureCli { tenant, scope }))
+        }
+        CredentialFile::AccessKey { key } => {
+            let key = secret_source(&below(at, "key"), key, context);
+            Lowered::without_object_id(key.map(|key| CredentialKind::AccessKey { key }))
+        }
+        CredentialFile::TokenFile { path } => {
+            let path = values::existing_file(&below(at, "path"), path, context);
+            Lowered::without_object_id(Some(CredentialKind::TokenFile { path }))
+        }
     }
+}
+
+/// Reads the object id that a token is expected to carry. It changes nothing about how the token is obtained.
+fn lower_object_id(at: &Key, file: &OptionalAppFile, context: &mut Context<'_>) -> Option<String> {
+    let object_id = file.object_id.clone()?;
+    if !is_guid(&object_id) {
+        let fix = "copy it from `az ad sp show --id CLIENT_ID --query id`, signed in to the endpoint's tenant";
+        context.problem(&below(at, "object_id"), format!("`{object_id}` is not a GUID"), fix);
+    }
+    Some(object_id)
+}
+
+/// Takes keys that are not set from the variables of the pod. `None` when there is no tenant or client id.
+fn app_of_pod<'f>(
+    at: &Key,
+    [tenant, client_id]: [Option<&'f str>; 2],
+    cloud: Option<CloudFile>,
+    optional: &'f OptionalAppFile,
+    environment: &'f BTreeMap<String, String>,
+    context: &mut Context<'_>,
+) -> Option<App<'f>> {
+    let variable = |name: &str| environment.get(name).map(String::as_str).filter(|text| !text.is_empty());
+    let tenant = tenant.or_else(|| variable(TENANT_VARIABLE));
+    let client_id = client_id.or_else(|| variable(CLIENT_ID_VARIABLE));
+    is_there(&below(at, "tenant"), tenant, TENANT_VARIABLE, context);
+    is_there(&below(at, "client_id"), client_id, CLIENT_ID_VARIABLE, context);
+    let authority = optional.authority.as_deref();
+    let (cloud, authority) = match (cloud, variable(AUTHORITY_VARIABLE)) {
+        (None, Some(host)) if authority.is_none() => cloud_of(host),
+        (None, _) if authority.is_some() => (CloudFile::Custom, authority),
+        (cloud, _) => (cloud.unwrap_or_default(), authority),
+    };
+    Some(App { tenant: tenant?, client_id: client_id?, cloud, authority, optional })
+}
+
+fn token_file_of_pod(key: &Key, path: Option<&Path>, context: &mut Context<'_>) -> Option<PathBuf> {
+    if let Some(path) = path {
+        return Some(token_file(key, path, context));
+    }
+    let found = context.environment.get(TOKEN_FILE_VARIABLE).filter(|text| !text.is_empty());
+    is_there(key, found.map(String::as_str), TOKEN_FILE_VARIABLE, context);
+    found.map(PathBuf::from)
 }
 
 /// Reports a key that was neither written nor set by the webhook.
@@ -208,7 +195,8 @@ fn cloud_of(host: &str) -> (CloudFile, Option<&str>) {
     }
 }
 
-fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Context<'_>) -> Option<CredentialKind> {
+/// Lowers what all kinds with an app registration have.
+fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Context<'_>) -> Lowered {
     let tenant = lower_tenant(&below(at, "tenant"), app.tenant, context);
     if !is_guid(app.client_id) {
         let fix =
@@ -234,15 +222,20 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
         let fix = "add cloud = \"custom\", or remove it";
         context.problem(&below(at, "authority"), "is only for cloud = \"custom\"", fix);
     }
-    let ca_file = app.ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context));
-    let scope = lower_scope(&below(at, "scope"), app.scope, context);
-    Some(CredentialKind::App(AppSettings {
-        authority: AuthoritySettings { cloud: cloud?, ca_file },
-        tenant: tenant?,
-        client_id: app.client_id.to_owned(),
-        scope,
-        proof: proof?,
-    }))
+    let ca_file = app.optional.ca_file.as_ref().map(|path| values::existing_file(&below(at, "ca_file"), path, context));
+    let scope = lower_scope(&below(at, "scope"), app.optional.scope.as_deref(), context);
+    let object_id = lower_object_id(at, app.optional, context);
+    let kind = match (cloud, tenant, proof) {
+        (Some(cloud), Some(tenant), Some(proof)) => Some(CredentialKind::App(AppSettings {
+            authority: AuthoritySettings { cloud, ca_file },
+            tenant,
+            client_id: app.client_id.to_owned(),
+            scope,
+            proof,
+        })),
+        _ => None,
+    };
+    Lowered { kind, object_id }
 }
 
 fn lower_tenant(key: &Key, tenant: &str, context: &mut Context<'_>) -> Option<String> {
