@@ -1,9 +1,8 @@
-//! What may be shown of text that somebody else wrote: an identity provider's description, the stderr of a program, the
-//! message of a parser.
+//! Masks secrets in foreign text: error descriptions of identity providers, the stderr of programs, messages of parsers.
 //!
-//! Two filters, in this order. What was sent is known, so no 8 bytes of it come back in any usual encoding. What a program
-//! holds is not known, so each word must look like prose, an identifier, a number, a time or an address; everything else
-//! becomes `…`. Knows nothing of who wrote the text.
+//! Two filters run in this order. The first masks any 8 bytes of a secret that was sent, in all usual encodings. The second
+//! handles unknown secrets: it keeps words that look like prose, an identifier, a number, a time or an address, and replaces all
+//! others by `…`.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -11,13 +10,13 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// The shortest part of a secret that is looked for. Shorter parts occur in prose by chance.
+/// The length of the parts of a sent secret that are masked. Shorter parts occur in prose by chance.
 const WINDOW: usize = 8;
 
-/// Stands in for what is left out.
+/// Replaces masked text.
 const MASK: char = '…';
 
-/// Names after which a value is left out whatever it looks like.
+/// Name endings whose value is always masked.
 const SECRET_NAMES: [&str; 12] = [
     "secret",
     "password",
@@ -33,16 +32,16 @@ const SECRET_NAMES: [&str; 12] = [
     "sig",
 ];
 
-/// What a request carried and no text may repeat.
+/// The secrets in a request.
 #[derive(Default)]
-pub struct Sent {
+pub struct SentSecrets {
     windows: HashSet<[u8; WINDOW]>,
-    /// Secrets that are shorter than a window, as they are.
+    /// The secrets that are shorter than a window.
     short: Vec<String>,
 }
 
-impl Sent {
-    /// Adds a secret: as it is, in a form, in hex and in base64.
+impl SentSecrets {
+    /// Adds a secret in plain text, form encoding, hex and base64.
     pub fn add(&mut self, secret: &str) {
         if secret.is_empty() {
             return;
@@ -59,7 +58,7 @@ impl Sent {
         let mut forms = vec![secret.to_owned(), form, hex.to_ascii_uppercase(), hex];
         for skipped in 0..3 {
             let aligned = secret.as_bytes().get(skipped..).unwrap_or_default();
-            // What follows the secret changes the last characters, so the last group is left out.
+            // The last group depends on the text after the secret, so it is omitted.
             let whole = aligned.len() / 3 * 3;
             let aligned = aligned.get(..whole).unwrap_or_default();
             forms.extend([STANDARD_NO_PAD.encode(aligned), URL_SAFE_NO_PAD.encode(aligned)]);
@@ -70,8 +69,8 @@ impl Sent {
         }
     }
 
-    /// Replaces each part of a secret.
-    fn without(&self, text: &str) -> String {
+    /// Masks all parts of the secrets in a text.
+    fn mask(&self, text: &str) -> String {
         let mut hidden = vec![false; text.len()];
         let mut hide = |from: usize, length: usize| {
             hidden.iter_mut().skip(from).take(length).for_each(|hidden| *hidden = true);
@@ -96,15 +95,15 @@ impl Sent {
     }
 }
 
-impl std::fmt::Debug for Sent {
+impl std::fmt::Debug for SentSecrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sent")
+        f.write_str("SentSecrets")
     }
 }
 
-/// Returns what may be shown of a text, in one line without control characters.
-pub fn prose(text: &str, sent: &Sent) -> String {
-    let text = sent.without(text);
+/// Returns a text with secrets masked, in one line without control characters.
+pub fn prose(text: &str, sent: &SentSecrets) -> String {
+    let text = sent.mask(text);
     let mut words = Vec::new();
     let mut value_follows = false;
     for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control()).filter(|word| !word.is_empty())
@@ -116,8 +115,7 @@ pub fn prose(text: &str, sent: &Sent) -> String {
     hide_dumps(&mut words);
     let (mut shown, mut was_hidden) = (String::with_capacity(text.len()), false);
     for (word, hidden) in words {
-        let goes_on = hidden && was_hidden;
-        if !shown.is_empty() && !goes_on {
+        if !shown.is_empty() && !(hidden && was_hidden) {
             shown.push(' ');
         }
         match (hidden, was_hidden) {
@@ -130,7 +128,7 @@ pub fn prose(text: &str, sent: &Sent) -> String {
     shown
 }
 
-/// Writes what stands for a word, between the quotes around it.
+/// Appends the mask of a word, inside the quotes around it.
 fn push_masked(word: &str, shown: &mut String) {
     let is_quote = |letter: char| "\"'`()".contains(letter);
     let inside = word.trim_start_matches(is_quote);
@@ -140,14 +138,14 @@ fn push_masked(word: &str, shown: &mut String) {
     shown.push_str(inside.get(closed.len()..).unwrap_or_default());
 }
 
-/// What a library says went wrong, as far as it may be shown: its chain of causes in one line. The error itself is gone, so
-/// that nothing can print it.
+/// The message of a library's error and its sources in one line, with secrets masked. It does not keep the error itself, so
+/// nothing can print that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Foreign(String);
+pub struct MaskedError(String);
 
-impl Foreign {
-    /// Takes what may be shown of an error and drops the rest.
+impl MaskedError {
+    /// Formats an error and its sources, with secrets masked.
     pub fn new(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut cause = error.source();
@@ -156,17 +154,17 @@ impl Foreign {
             text.push_str(&error.to_string());
             cause = error.source();
         }
-        Self(prose(&text, &Sent::default()))
+        Self(prose(&text, &SentSecrets::default()))
     }
 }
 
-/// Returns a value that the operator wrote where no secret belongs, or what is shown if it may be one all the same.
+/// Returns a value of the configuration that should not be a secret, or the mask if it looks like one.
 pub fn value(text: &str) -> &str {
     let is_one_word = !text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
     if is_one_word && is_harmless(text) { text } else { "…" }
 }
 
-/// Returns a message of ours with what it quotes in backticks left out where that may be a secret.
+/// Masks the quotes in backticks of our own message that look like secrets.
 pub fn message(text: &str) -> String {
     let parts = text.split('`').enumerate().map(|(index, part)| {
         let is_quoted = index % 2 == 1;
@@ -175,37 +173,36 @@ pub fn message(text: &str) -> String {
     parts.collect::<Vec<_>>().join("`")
 }
 
-/// Returns the value of a parameter as it may be shown: not if its name says that it is a secret, or it looks random.
+/// Masks the value of a parameter if its name is that of a secret or the value looks random.
 pub fn parameter<'v>(name: &str, value: &'v str) -> &'v str {
     if names_a_secret(name) { "…" } else { self::value(value) }
 }
 
-/// Returns the arguments of a program as they may be shown: without what looks random or follows an option that names a
-/// secret.
+/// Masks the arguments of a program that look random or follow an option that names a secret.
 pub fn arguments(arguments: &[String]) -> Vec<String> {
     let mut value_follows = false;
     let show = |argument: &String| {
         let hidden = value_follows;
         value_follows = argument.starts_with('-') && !argument.contains('=') && names_a_secret(argument);
-        if hidden { MASK.to_string() } else { prose(argument, &Sent::default()) }
+        if hidden { MASK.to_string() } else { prose(argument, &SentSecrets::default()) }
     };
     arguments.iter().map(show).collect()
 }
 
-/// Returns an identifier of a closed alphabet, such as an OAuth error code, or nothing if it is not one.
+/// Returns the text if it is a code of lower case letters and `_`, such as an OAuth error.
 pub fn code(text: &str) -> Option<&str> {
     let is_code = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     (text.len() <= 40 && text.bytes().all(is_code) && is_harmless(text)).then_some(text)
 }
 
-/// Returns the id of a request or of its trace, or nothing if it is not one.
+/// Returns the text if it is the id of a request or trace.
 pub fn id(text: &str) -> Option<&str> {
     let text = text.trim();
     let is_short = text.len() < WINDOW && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     (is_guid(text) || is_short && !text.is_empty()).then_some(text)
 }
 
-/// Hides runs of bytes that are printed one by one, as letters, as decimal numbers or in hex.
+/// Masks runs of single bytes that are printed as characters, decimal numbers or hex.
 fn hide_dumps(words: &mut [(&str, bool)]) {
     let is_byte = |word: &str| {
         let word = trimmed(word);
@@ -230,7 +227,7 @@ fn names_a_secret(word: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
-/// Whether a word can be shown: none of its parts looks like random text, and it does not name a secret's value.
+/// Whether a word is shown: no part of it looks random, and it is no assignment to the name of a secret.
 fn is_harmless(word: &str) -> bool {
     if word.contains(MASK) {
         return false;
@@ -248,7 +245,7 @@ fn is_harmless(word: &str) -> bool {
     if word.len() > 200 || is_number_or_time(word) || word.parse::<std::net::SocketAddr>().is_ok() {
         return word.len() <= 200;
     }
-    // More than one of these in a word is rare in what programs say, and common in generated secrets.
+    // More than one of these in a word is rare in messages of programs, and common in generated secrets.
     if word.bytes().filter(|byte| b"+*$~!".contains(byte)).count() > 1 {
         return false;
     }
@@ -258,7 +255,7 @@ fn is_harmless(word: &str) -> bool {
         part.split(['-', '_', '.', '\\', '+', '*', '$', '~', '%', '!']).filter(|piece| !piece.is_empty()).all(|piece| {
             let letters = piece.trim_end_matches(|letter: char| letter.is_ascii_digit());
             let digits = piece.len() - letters.len();
-            // Few short pieces, so that no list of bytes is a word.
+            // At most six short pieces, so that no list of bytes is a word.
             short += usize::from(piece.len() <= 3);
             if short > 6 {
                 return false;
@@ -278,7 +275,7 @@ fn is_harmless(word: &str) -> bool {
     })
 }
 
-/// Whether letters are cased and spelt like a word or a name made of words, not like random text.
+/// Whether letters have the case and vowels of a word or a compound name.
 fn is_natural(letters: &str) -> bool {
     if letters.len() > 40 || !letters.chars().all(char::is_alphabetic) {
         return false;
@@ -292,11 +289,11 @@ fn is_natural(letters: &str) -> bool {
         most_consonants = most_consonants.max(consonants);
     }
     let is_all_upper = letters.chars().all(char::is_uppercase);
-    // `connection`, `ClientSecretCredential`, `ACTIONS`, `HTTPS`: words have vowels, and capitals begin words.
+    // `connection`, `ClientSecretCredential`, `ACTIONS`, `HTTPS`: words contain vowels, and capitals start words.
     humps <= letters.len() / 5 && (most_consonants <= 5 || is_all_upper && letters.len() < WINDOW)
 }
 
-/// Whether it is a number, a date or a time: few groups of digits, so that no list of bytes is one.
+/// Whether a word is a number, a date or a time. It has at most seven groups of digits, so that no list of bytes is one.
 fn is_number_or_time(word: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_digit() || b"-:.+/TZ%".contains(&byte);
     let groups = word.split(|letter: char| !letter.is_ascii_digit()).filter(|group| !group.is_empty());
@@ -313,11 +310,11 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        prose(text, &Sent::default())
+        prose(text, &SentSecrets::default())
     }
 
     #[test]
-    fn descriptions_of_entra_and_its_like_stay_as_they_are() {
+    fn keeps_error_descriptions() {
         for text in [
             "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret \
              value, not the client secret ID, for a secret added to app '11111111-2222-3333-4444-555555555555'.",
@@ -340,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_token_or_is_named_as_one_is_left_out() {
+    fn masks_what_looks_like_a_token_or_has_the_name_of_one() {
         for (text, expected) in [
             ("sent eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2ln now", "sent … now"),
             ("key 3q2+7wABAgMEBQYHCAkKCwwNDg8= is bad", "key … is bad"),
@@ -360,8 +357,8 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_what_was_sent_comes_back() {
-        let mut sent = Sent::default();
+    fn masks_every_part_of_a_sent_secret() {
+        let mut sent = SentSecrets::default();
         sent.add("correct horse battery");
         sent.add("abc12");
         for text in [
@@ -383,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_wrote_is_shown_unless_it_may_be_a_secret() {
+    fn keeps_configured_values_that_do_not_look_like_secrets() {
         assert_eq!(
             message("`contoso` is not a domain, see `az ad sp list`"),
             "`contoso` is not a domain, see `az ad sp list`"
@@ -397,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_ids_have_an_alphabet() {
+    fn accepts_only_well_formed_codes_and_ids() {
         assert_eq!((code("invalid_client"), code("a\nb"), code("Abc8Q~dEf")), (Some("invalid_client"), None, None));
         assert_eq!(id("11111111-2222-3333-4444-555555555555"), Some("11111111-2222-3333-4444-555555555555"));
         assert_eq!((id("c-1"), id("Abc8Q~dEfGh"), id("")), (Some("c-1"), None, None));

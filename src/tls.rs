@@ -1,4 +1,4 @@
-//! Client TLS for everything the gateway connects to: one provider, one way of choosing whom to trust.
+//! The TLS configuration of all clients in the gateway: the crypto provider and the trusted CAs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError};
 
-/// Why a TLS configuration could not be made.
+/// Why a TLS configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The CA file cannot be read.
@@ -19,7 +19,7 @@ pub enum TrustError {
     CaFilePem {
         /// The file.
         path: PathBuf,
-        /// What is wrong. It repeats nothing of the file.
+        /// What is wrong, without any part of the file.
         problem: PemError,
     },
     /// The CA file has no usable certificate.
@@ -39,33 +39,33 @@ pub enum TrustError {
     Rustls(#[from] rustls::Error),
 }
 
-/// Which CAs a server's certificate is checked against.
+/// The CAs that a server's certificate is verified against.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// The system's, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Read once.
+    /// The system's, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`. Read once.
     System,
-    /// Those in a PEM file, and no others. Read when the configuration is made.
+    /// Only those in a PEM file. Read when the configuration is made.
     File(PathBuf),
-    /// None: for clients that speak to this host alone, over http.
-    Nobody,
+    /// None, for clients that only connect to this host over http.
+    None,
 }
 
 impl Trust {
-    /// The CAs in `ca_file`, or the system's if there is none.
+    /// Returns the CAs in `ca_file`, or the system's if it is `None`.
     pub fn of(ca_file: Option<&Path>) -> Self {
         ca_file.map_or(Self::System, |path| Self::File(path.to_owned()))
     }
 }
 
-/// Makes a client configuration. It offers no protocol by ALPN.
+/// Makes a client configuration without ALPN.
 ///
 /// # Errors
-/// [`TrustError`] when there should be somebody to trust and is nobody.
+/// [`TrustError`] if the CAs cannot be loaded or there are none.
 pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
     let roots = match trust {
         Trust::System => system_roots()?,
         Trust::File(path) => Arc::new(roots_of_file(path)?),
-        Trust::Nobody => Arc::new(RootCertStore::empty()),
+        Trust::None => Arc::new(RootCertStore::empty()),
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
@@ -75,7 +75,7 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
-    let file = files::read_in_time(path)?;
+    let file = files::read_with_timeout(path)?;
     let pem = Pem::parse(&file.text).map_err(|problem| TrustError::CaFilePem { path: path.to_owned(), problem })?;
     if let Some(remark) = file.exposure(!pem.keys.is_empty()) {
         tracing::warn!("`ca_file` {} {remark}", path.display());
@@ -85,7 +85,7 @@ fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
     if roots.is_empty() { Err(TrustError::EmptyCaFile { path: path.to_owned() }) } else { Ok(roots) }
 }
 
-/// The system's CAs, read once: parsing them takes milliseconds, and every endpoint and authority needs them.
+/// Returns the system's CAs. They are read once: parsing takes milliseconds, and every endpoint and authority needs them.
 fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ca_file_without_certificates_is_refused_by_name() {
+    fn refuses_a_ca_file_without_certificates_and_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "not a certificate").unwrap();

@@ -1,6 +1,6 @@
-//! Access keys: a token of our own making for each request, signed with the key of the SignalR resource.
+//! Access keys: the gateway signs a token for each request with the key of the SignalR resource.
 //!
-//! For the official emulator and for resources with local authentication. Knows nothing of Entra.
+//! For the official emulator and for resources with local authentication.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use aws_lc_rs::hmac;
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::jwt;
 
-/// How long a token is valid. Chosen: a request lasts seconds; the rest is for a service whose clock is ahead.
+/// How long a token is valid. Chosen: a request takes seconds; the rest allows for a service whose clock is ahead.
 const LIFE: Duration = Duration::from_secs(10 * 60);
 
-/// How far `nbf` lies back, for a service whose clock is behind.
+/// How far `nbf` is in the past, for a service whose clock is behind.
 const BACKDATED: Duration = Duration::from_secs(60);
 
 /// A key that signs a token for each request.
 #[derive(Clone)]
 pub(crate) struct AccessKey {
-    /// Shared, since it is large and goes where a bearer could be.
+    /// In an `Arc` because it is larger than a bearer, which shares an enum with it.
     key: Arc<hmac::Key>,
     fingerprint: Fingerprint,
 }
 
 impl AccessKey {
-    /// Takes a key as the portal shows it. Its bytes are the text's own; it is not decoded.
+    /// Makes a key from the text that the portal shows. The text itself is the key; it is not decoded.
     /// Source: Azure SignalR SDK, `AuthUtility.cs`.
     pub(crate) fn new(key: &str) -> Self {
         let fingerprint = Fingerprint::of(key);
         Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())), fingerprint }
     }
 
-    /// Returns the name of the *key* in logs. Its tokens have no name of their own: there is one for each request.
+    /// Returns the fingerprint of the *key*, which its tokens share: there is one token for each request.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// Signs the token of a request. `aud` is the request's URL without its query.
+    /// Signs a token for a request. `aud` is the URL of the request without its query.
     /// Source: Azure SignalR data-plane REST reference, "Authenticate via Azure SignalR Service `AccessKey`".
     pub(crate) fn sign(&self, url: RequestUrl<'_>, now: SystemTime) -> Option<Bearer> {
         // {"alg":"HS256","typ":"JWT"}
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_breaks_out_of_the_audience() {
+    fn a_path_with_quotes_stays_inside_the_audience() {
         let odd = "/api/hubs/x\",\"exp\":9999999999,\"y\":\"\\";
         let claims = jwt::claims(&token(&AccessKey::new("k"), odd)).unwrap();
         assert_eq!(claims["aud"], json!(format!("https://contoso.service.signalr.net{odd}")));

@@ -1,4 +1,4 @@
-//! Reading the access key that signs requests, and following the file it is in.
+//! Acquires an access key from a file or an environment variable.
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use super::legs::Legs;
 use super::settings::SecretSource;
 use crate::metrics::TokenStage;
 
-/// Reads an access key and follows the file it is in.
+/// Reads an access key, and follows the file that holds it.
 #[derive(Debug)]
 pub(crate) struct AccessKeySource {
     pub(crate) key: SecretSource,
@@ -23,7 +23,7 @@ impl Acquire for AccessKeySource {
         let key = self.key.read(legs).await.map_err(CredentialError::from);
         legs.record_local(TokenStage::Exchange, format!("access key from {}", self.key), started, None, key.as_ref());
         let key = key?;
-        Ok(Acquired { material: Material::AccessKey(AccessKey::new(key.expose())), life: None })
+        Ok(Acquired { material: Material::AccessKey(AccessKey::new(key.expose())), lifetime: None })
     }
 
     fn files(&self) -> Files {

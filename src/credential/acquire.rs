@@ -1,6 +1,6 @@
-//! One acquisition: the seam between those who know how a token is obtained and the cell that keeps it.
+//! The trait of everything that obtains a token, and the retries within one acquisition.
 //!
-//! Does not know when an acquisition is made: that is `refresh.rs` and `schedule.rs`.
+//! `refresh.rs` and `schedule.rs` decide when an acquisition is made.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,28 +16,28 @@ use super::legs::Legs;
 use super::lifetime::Lifetime;
 use super::schedule::ErrorClass;
 
-/// How long one acquisition may take, all its tries and legs included. Chosen: one request that hangs until its own
-/// deadline still leaves time for another.
+/// The deadline of one acquisition, including all retries and legs. Chosen: a request that runs into its own timeout leaves
+/// time for another.
 const ACQUISITION_DEADLINE: Duration = Duration::from_secs(15);
 
-/// How often a transient failure is tried within one acquisition. Chosen: Microsoft asks for few tries at once; the
-/// longer waits are the cell's.
+/// The number of tries within one acquisition while failures are transient. Chosen: Microsoft asks for few immediate retries;
+/// the refresh task makes the later ones.
 const TRIES: u32 = 3;
 
-/// The first wait between tries; the next is three times as long. Source: IMDS asks for a back-off of at least a second in
-/// all (0.4 s + 1.2 s).
+/// The wait before the second try; the third waits three times as long. Source: IMDS asks for a back-off of at least a second
+/// in total (0.4 s + 1.2 s).
 const FIRST_WAIT: Duration = Duration::from_millis(400);
 
-/// Obtains what signs requests. One for each way.
+/// A way to obtain a bearer token or an access key.
 #[async_trait]
 pub(crate) trait Acquire: fmt::Debug + Send + Sync {
-    /// Obtains it afresh; nothing is taken from a cache.
+    /// Obtains a new token or reads the key again. Uses no cache.
     async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError>;
 
-    /// Says which files it is made from, and when their change is worth an acquisition.
+    /// Returns the files that an acquisition reads, and whether to follow them.
     fn files(&self) -> Files;
 
-    /// Reads what lies on this host for an acquisition, as far as that can be judged here. Sends nothing and runs nothing.
+    /// Checks the secrets, keys and token files of an acquisition on this host. Sends nothing and runs no program.
     async fn inspect(&self, _legs: &Legs) -> Result<(), CredentialError> {
         Ok(())
     }
@@ -47,36 +47,36 @@ pub(crate) trait Acquire: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
     pub(crate) paths: Vec<PathBuf>,
-    /// Whether they are followed at all times (they hold the token itself), or only while the last acquisition failed.
+    /// Whether a change always starts an acquisition (the files hold the token itself), or only after a failed acquisition.
     pub(crate) always: bool,
 }
 
-/// What came of an acquisition.
+/// The result of a successful acquisition.
 #[derive(Debug)]
 pub(crate) struct Acquired {
     pub(crate) material: Material,
-    /// How long it may be used; `None` for something that does not expire.
-    pub(crate) life: Option<Lifetime>,
+    /// `None` if it does not expire.
+    pub(crate) lifetime: Option<Lifetime>,
 }
 
 impl Acquired {
-    /// Makes a bearer of a token that expires.
-    pub(crate) fn bearer(token: &str, life: Lifetime) -> Result<Self, CredentialError> {
-        Ok(Self { material: Material::Bearer(Bearer::new(token)?), life: Some(life) })
+    /// Makes the result from a token that expires.
+    pub(crate) fn bearer(token: &str, lifetime: Lifetime) -> Result<Self, CredentialError> {
+        Ok(Self { material: Material::Bearer(Bearer::new(token)?), lifetime: Some(lifetime) })
     }
 }
 
-/// What signs requests.
+/// What authorizes requests.
 #[derive(Clone, Debug)]
 pub(crate) enum Material {
-    /// A token that goes into the header as it is.
+    /// A token that is sent as it is.
     Bearer(Bearer),
     /// A key that signs a token for each request.
     AccessKey(AccessKey),
 }
 
 impl Material {
-    /// Returns the bearer of a request.
+    /// Returns the bearer for a request.
     pub(crate) fn bearer(&self, url: RequestUrl<'_>) -> Option<Bearer> {
         match self {
             Self::Bearer(bearer) => Some(bearer.clone()),
@@ -92,13 +92,13 @@ impl Material {
     }
 }
 
-/// Makes a few quick tries while a failure is transient, under the deadline of an acquisition. A failure that comes with
-/// `Retry-After` is not tried again: the cell waits as long as it was asked to.
+/// Retries transient failures a few times before the deadline of the acquisition. A failure with `Retry-After` is not retried
+/// here: the refresh task waits that long.
 #[derive(Debug)]
-pub(crate) struct QuickTries<A>(pub(crate) A);
+pub(crate) struct WithRetries<A>(pub(crate) A);
 
 #[async_trait]
-impl<A: Acquire> Acquire for QuickTries<A> {
+impl<A: Acquire> Acquire for WithRetries<A> {
     async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
         let deadline = Instant::now() + ACQUISITION_DEADLINE;
         let mut wait = FIRST_WAIT;
@@ -135,7 +135,7 @@ mod tests {
     use crate::credential::local_error::SecretError;
     use crate::credential::refusal::NoAnswer;
 
-    /// Fails for some tries, each after a while, then obtains a token.
+    /// Fails for some tries, each after a delay, then obtains a token.
     #[derive(Debug)]
     struct Flaky {
         failures: u32,
@@ -151,7 +151,7 @@ mod tests {
             if self.tries.fetch_add(1, Ordering::SeqCst) < self.failures {
                 return Err((self.error)());
             }
-            Ok(Acquired { material: Material::Bearer(Bearer::new("token").unwrap()), life: None })
+            Ok(Acquired { material: Material::Bearer(Bearer::new("token").unwrap()), lifetime: None })
         }
 
         fn files(&self) -> Files {
@@ -169,13 +169,13 @@ mod tests {
         takes: Duration,
         error: fn() -> CredentialError,
     ) -> (u32, Result<Acquired, CredentialError>) {
-        let flaky = QuickTries(Flaky { failures, takes, error, tries: AtomicU32::new(0) });
+        let flaky = WithRetries(Flaky { failures, takes, error, tries: AtomicU32::new(0) });
         let outcome = flaky.acquire(&Legs::default()).await;
         (flaky.0.tries.into_inner(), outcome)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hiccup_is_tried_again_at_once_and_an_outage_is_left_to_the_cell() {
+    async fn retries_a_transient_failure_twice() {
         let started = Instant::now();
         assert!(matches!(tries(2, Duration::ZERO, unreachable_endpoint).await, (3, Ok(_))));
         assert!(matches!(
@@ -186,13 +186,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_must_be_mended_is_tried_once() {
-        let local = || SecretError::Empty { place: "x".into() }.into();
+    async fn does_not_retry_a_permanent_failure() {
+        let local = || SecretError::Empty { location: "x".into() }.into();
         assert!(matches!(tries(9, Duration::ZERO, local).await, (1, Err(CredentialError::Unreadable(_)))));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_acquisition_ends_at_its_deadline_with_the_best_explanation_there_is() {
+    async fn reports_the_last_failure_at_the_deadline() {
         let started = Instant::now();
         let (_, never) = tries(0, Duration::from_secs(3600), unreachable_endpoint).await;
         assert_eq!(never.unwrap_err().to_string(), "no token within 15s");

@@ -1,8 +1,7 @@
-//! Judging the answers of identity endpoints: is this a usable token, for how long, and if not, what does it say.
+//! Validates the responses of identity endpoints: the token and its lifetime, or the error.
 //!
-//! The identity library believes every 200 and loses what an error says (an escape in a description is enough), so
-//! every answer is judged here before the library sees it, and a good one is handed to it in the one form that it reads.
-//! Knows nothing of connections.
+//! The identity library accepts every 200 and loses error descriptions (an escape sequence is enough), so each response is
+//! validated here first. A valid one is passed on in a normalized form that the library can read.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,53 +16,53 @@ use super::jwt::{self, Claims};
 use super::lifetime;
 use super::lifetime::Lifetime;
 use super::refusal::{TokenHttpError, UnusableAnswer};
-use crate::redact::{self, Sent};
+use crate::redact::{self, SentSecrets};
 
-/// The longest life that is believed. Managed identities' tokens live for 24 hours, the longest Entra gives 28.
-const MAX_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
+/// The longest lifetime that is accepted. Tokens of managed identities live for 24 hours, the longest of Entra for 28.
+const MAX_LIFETIME: Duration = Duration::from_secs(48 * 60 * 60);
 
-/// The longest description that is kept, in bytes.
+/// The longest description, in bytes.
 const MAX_DESCRIPTION: usize = 600;
 
-/// The longest `error` that is kept, in bytes. Those of RFC 6749 and Entra have up to 30.
+/// The longest `error`, in bytes. Those of RFC 6749 and Entra have up to 30.
 const MAX_ERROR: usize = 60;
 
-/// An answer as it came.
+/// A response of an identity endpoint.
 pub(crate) struct Answer {
-    /// When the request was sent. Lives are counted from here, so that a slow answer never adds to them.
+    /// When the request was sent. Lifetimes start here, so that a slow response does not extend them.
     pub(crate) sent_at: Instant,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-/// What a good answer says about its token.
+/// A valid token response.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenAnswer {
-    /// How long the token lives, from when the request was sent.
-    pub(crate) life: Lifetime,
+    /// The lifetime of the token, from when the request was sent.
+    pub(crate) lifetime: Lifetime,
     pub(crate) fingerprint: Fingerprint,
     /// The token's claims, if it is a JWT.
     pub(crate) claims: Option<Claims>,
-    /// The endpoint's clock.
+    /// `Date` of the response.
     pub(crate) date: Option<SystemTime>,
-    /// The answer as the identity library reads it, whichever of its readers that is.
+    /// The body in a form that each parser of the identity library accepts.
     pub(crate) normal_form: Bytes,
 }
 
-/// Judges an answer to a token request. `federated` says whether the request carried another identity's assertion; `sent`
-/// collects what it carried that must not be shown.
-pub(crate) fn judge(
+/// Validates the response to a token request. `federated` is whether the request carried an assertion of another identity; `sent`
+/// collects the secrets in the request.
+pub(crate) fn validate(
     endpoint: &IdentityEndpoint,
     federated: bool,
     answer: &Answer,
-    sent: &dyn Fn() -> Sent,
+    sent: &dyn Fn() -> SentSecrets,
 ) -> Result<TokenAnswer, Box<TokenHttpError>> {
     if !answer.status.is_success() {
         return Err(Box::new(refusal(endpoint, federated, answer, &sent())));
     }
     usable(endpoint, answer).map_err(|unusable| {
-        // Some proxies and gateways answer 200 with an error inside.
+        // Some proxies respond with 200 and an error.
         Box::new(TokenHttpError { unusable: Some(unusable), ..refusal(endpoint, federated, answer, &sent()) })
     })
 }
@@ -81,18 +80,19 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
     let claimed = claims.as_ref().and_then(jwt::expiry).map(left);
     let given = ["expires_on", "expires_in"].into_iter().find(|name| field(name).is_some());
     if let (Some(odd), None, None) = (given, expires_in, expires_on) {
-        return Err(UnusableAnswer::OddLifetime(odd));
+        return Err(UnusableAnswer::InvalidLifetime(odd));
     }
-    let life = match endpoint.kind {
+    let lifetime = match endpoint.kind {
         IdentityEndpointKind::Entra => expires_in.or(expires_on).or(claimed),
-        // Hosts hand out tokens from a cache, and their `expires_in` counts from when the token was made.
+        // These endpoints cache tokens, and their `expires_in` counts from when the token was issued.
         IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => {
             expires_on.or(claimed).or(expires_in)
         }
         IdentityEndpointKind::Provider(_) => expires_in,
     };
-    let seconds = life.ok_or(UnusableAnswer::NoLifetime)?;
-    let lasts = positive(seconds).filter(|life| *life <= MAX_LIFE).ok_or(UnusableAnswer::Lifetime(seconds))?;
+    let seconds = lifetime.ok_or(UnusableAnswer::NoLifetime)?;
+    let duration =
+        positive(seconds).filter(|lifetime| *lifetime <= MAX_LIFETIME).ok_or(UnusableAnswer::Lifetime(seconds))?;
     let refresh_in = match endpoint.kind {
         IdentityEndpointKind::Entra => field("refresh_in").and_then(lifetime::seconds).and_then(positive),
         IdentityEndpointKind::InstanceMetadata
@@ -100,35 +100,40 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
         | IdentityEndpointKind::Provider(_) => None,
     };
     Ok(TokenAnswer {
-        life: Lifetime {
-            since: answer.sent_at,
-            lasts,
-            refresh_in: refresh_in.filter(|refresh_in| *refresh_in < lasts),
+        lifetime: Lifetime {
+            starts: answer.sent_at,
+            duration,
+            refresh_in: refresh_in.filter(|refresh_in| *refresh_in < duration),
         },
         fingerprint: bearer.fingerprint(),
-        normal_form: normal_form(token, lasts),
+        normal_form: normal_form(token, duration),
         claims,
         date,
     })
 }
 
-/// Writes a good answer as both readers of the identity library want it: a number for Entra's, seconds since 1970 in a string
-/// for that of managed identities, and every field that either asks for.
-fn normal_form(token: &str, lasts: Duration) -> Bytes {
-    let expires_on = jwt::unix(SystemTime::now()).saturating_add(lasts.as_secs());
+/// Formats a token response for both parsers of the identity library: `expires_in` for Entra's, `expires_on` as a string for that
+/// of managed identities, and every field that either requires.
+fn normal_form(token: &str, duration: Duration) -> Bytes {
+    let expires_on = jwt::unix(SystemTime::now()).saturating_add(duration.as_secs());
     let answer = json!({
         "token_type": "Bearer",
         "access_token": token,
-        "expires_in": lasts.as_secs(),
+        "expires_in": duration.as_secs(),
         "expires_on": expires_on.to_string(),
         "resource": "",
     });
     answer.to_string().into()
 }
 
-/// Reads a refusal (RFC 6749 section 5.2, Entra's additions, App Service's `message`) as far as it can be read: a field of
-/// an unexpected type hides no other.
-pub(crate) fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Answer, sent: &Sent) -> TokenHttpError {
+/// Parses an error response: RFC 6749 section 5.2, the fields that Entra adds, and `message` of App Service. Ignores fields of an
+/// unexpected type.
+pub(crate) fn refusal(
+    endpoint: &IdentityEndpoint,
+    federated: bool,
+    answer: &Answer,
+    sent: &SentSecrets,
+) -> TokenHttpError {
     let fields: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty());
     let id = |name: &str| text(name).and_then(redact::id).map(|id| redact::prose(id, sent));
@@ -143,7 +148,7 @@ pub(crate) fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Ans
         unusable: None,
         error: text("error").map(|text| match redact::code(text) {
             Some(code) => redact::prose(code, sent),
-            None => description_of(text, MAX_ERROR, sent),
+            None => masked(text, MAX_ERROR, sent),
         }),
         codes: codes.unwrap_or_else(|| description.as_deref().map(codes_in).unwrap_or_default()),
         description,
@@ -155,19 +160,19 @@ pub(crate) fn refusal(endpoint: &IdentityEndpoint, federated: bool, answer: &Ans
     }
 }
 
-/// What may be shown of a description, without the ids that Entra repeats at its end, and not endless.
-fn description(text: &str, sent: &Sent) -> String {
+/// Returns a description with secrets masked, truncated, and without the ids that Entra repeats at its end.
+fn description(text: &str, sent: &SentSecrets) -> String {
     let text = text.split("Trace ID: ").next().unwrap_or(text);
-    description_of(text, MAX_DESCRIPTION, sent)
+    masked(text, MAX_DESCRIPTION, sent)
 }
 
-fn description_of(text: &str, most: usize, sent: &Sent) -> String {
-    // Far more than is kept, so that what is cut off does not pass as a word.
+fn masked(text: &str, most: usize, sent: &SentSecrets) -> String {
+    // Masks more than is kept, so that a truncated secret does not pass as a word.
     let line = redact::prose(start(text, 8 * most), sent);
     start(&line, most).to_owned()
 }
 
-/// Returns the first bytes of a text, as far as they are whole characters.
+/// Truncates a text at a character boundary.
 fn start(text: &str, most: usize) -> &str {
     let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
@@ -176,7 +181,7 @@ fn start(text: &str, most: usize) -> &str {
     text.get(..end).unwrap_or(text)
 }
 
-/// Finds the numbers of `AADSTS…` in a description.
+/// Returns the `AADSTS…` codes in a description.
 fn codes_in(description: &str) -> Vec<u32> {
     description
         .split("AADSTS")
@@ -188,7 +193,7 @@ fn codes_in(description: &str) -> Vec<u32> {
         .collect()
 }
 
-/// Reads `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
+/// Parses `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
@@ -239,18 +244,21 @@ mod tests {
     }
 
     fn refused(endpoint: &IdentityEndpoint, answer: &Answer) -> CredentialError {
-        judge(endpoint, false, answer, &Sent::default).unwrap_err().into()
+        validate(endpoint, false, answer, &SentSecrets::default).unwrap_err().into()
     }
 
     #[test]
-    fn reads_lifetimes_as_entra_writes_them() {
+    fn reads_the_lifetime_fields_of_entra() {
         let body = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"refresh_in":1800,"access_token":"a.b.c"}"#;
-        let good = judge(&entra(), false, &answer(200, &[], body), &Sent::default).unwrap();
-        assert_eq!((good.life.lasts.as_secs(), good.life.refresh_in), (3599, Some(Duration::from_secs(1800))));
+        let good = validate(&entra(), false, &answer(200, &[], body), &SentSecrets::default).unwrap();
+        assert_eq!(
+            (good.lifetime.duration.as_secs(), good.lifetime.refresh_in),
+            (3599, Some(Duration::from_secs(1800)))
+        );
     }
 
     #[test]
-    fn a_life_is_read_however_it_is_written_and_handed_on_in_one_form() {
+    fn reads_every_lifetime_format_and_normalizes_it() {
         let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT")];
         let jwt = format!("e30.{}.sig", jwt::encode(br#"{"exp":1894694500}"#));
         for (endpoint, fields) in [
@@ -267,8 +275,8 @@ mod tests {
         ] {
             let separator = if fields.is_empty() { "" } else { "," };
             let body = format!(r#"{{"access_token":"{jwt}"{separator}{fields}}}"#);
-            let good = judge(&endpoint, false, &answer(200, &headers, &body), &Sent::default).unwrap();
-            assert_eq!(good.life.lasts, Duration::from_secs(100), "{fields}");
+            let good = validate(&endpoint, false, &answer(200, &headers, &body), &SentSecrets::default).unwrap();
+            assert_eq!(good.lifetime.duration, Duration::from_secs(100), "{fields}");
             let form: Map<String, Value> = serde_json::from_slice(&good.normal_form).unwrap();
             assert_eq!((&form["expires_in"], &form["access_token"]), (&json!(100), &json!(jwt)), "{fields}");
             assert!(form["expires_on"].as_str().unwrap().parse::<u64>().is_ok(), "{fields}");
@@ -276,9 +284,9 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_what_was_sent_comes_back_in_an_error() {
+    fn masks_the_sent_secret_in_an_error() {
         let sent = || {
-            let mut sent = Sent::default();
+            let mut sent = SentSecrets::default();
             sent.add("Abc8Q~dEfGhIjKlMnOpQr");
             sent
         };
@@ -289,19 +297,19 @@ mod tests {
             "QWJjOFF+ZEVmR2hJaktsTW5PcFFy",
         ] {
             let body = json!({ "error": echo, "error_description": format!("AADSTS1: {echo} is bad"), "correlation_id": echo });
-            let err = judge(&entra(), false, &answer(400, &[], &body.to_string()), &sent).unwrap_err();
+            let err = validate(&entra(), false, &answer(400, &[], &body.to_string()), &sent).unwrap_err();
             let text = format!("{err} {err:?}");
             assert!(!text.contains("EfGhIj") && !text.contains("Vm R2hJ") && text.contains("AADSTS1:"), "{text}");
         }
     }
 
     #[test]
-    fn a_cached_managed_identity_token_lives_until_expires_on_by_the_hosts_own_clock() {
+    fn uses_expires_on_of_a_cached_managed_identity_token() {
         let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT")];
         // 1_894_694_400 is the date above; `expires_in` counts from when the cached token was made.
         let body = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694500","resource":"r","token_type":"Bearer"}"#;
         assert_eq!(
-            judge(&imds(), false, &answer(200, &headers, body), &Sent::default).unwrap().life.lasts,
+            validate(&imds(), false, &answer(200, &headers, body), &SentSecrets::default).unwrap().lifetime.duration,
             Duration::from_secs(100)
         );
         let expired = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694400"}"#;
@@ -310,17 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn a_200_without_a_usable_token_is_an_error() {
-        let life = UnusableAnswer::Lifetime;
+    fn refuses_a_200_without_a_usable_token() {
+        let lifetime = UnusableAnswer::Lifetime;
         for (body, unusable) in [
             ("{}", UnusableAnswer::NoToken),
             (r#"{"access_token":"","expires_in":3600}"#, UnusableAnswer::NoToken),
             (r#"{"access_token":"two words","expires_in":3600}"#, UnusableAnswer::NotAToken),
             (r#"{"access_token":"t"}"#, UnusableAnswer::NoLifetime),
-            (r#"{"access_token":"t","expires_in":"soon"}"#, UnusableAnswer::OddLifetime("expires_in")),
-            (r#"{"access_token":"t","expires_in":0}"#, life(0)),
-            (r#"{"access_token":"t","expires_in":-5}"#, life(-5)),
-            (r#"{"access_token":"t","expires_in":9223372036854775807}"#, life(i64::MAX)),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, UnusableAnswer::InvalidLifetime("expires_in")),
+            (r#"{"access_token":"t","expires_in":0}"#, lifetime(0)),
+            (r#"{"access_token":"t","expires_in":-5}"#, lifetime(-5)),
+            (r#"{"access_token":"t","expires_in":9223372036854775807}"#, lifetime(i64::MAX)),
             ("<html>welcome to the hotel</html>", UnusableAnswer::NotJson),
             ("", UnusableAnswer::NotJson),
             ("[]", UnusableAnswer::NotJson),
@@ -333,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_what_a_refusal_says_whatever_its_escapes() {
+    fn keeps_an_error_description_with_escapes() {
         let body = "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret provided.\\r\\nTrace ID: 1\\r\\nCorrelation ID: 2\",\
             \"error_codes\":[7000215],\"trace_id\":\"t-1\",\"correlation_id\":\"c-1\",\"suberror\":\"x\",\"claims\":\"{}\"}";
         let err = refused(&entra(), &answer(401, &[("x-ms-request-id", "r-1"), ("retry-after", "7")], body));
@@ -350,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_an_odd_type_hides_no_other() {
+    fn ignores_error_fields_of_an_unexpected_type() {
         let err = refused(
             &entra(),
             &answer(400, &[], r#"{"error":"invalid_scope","error_description":null,"error_codes":"x","trace_id":5}"#),
@@ -360,18 +368,18 @@ mod tests {
             &imds(),
             &answer(400, &[], r#"{"error":"invalid_resource","error_description":"AADSTS500011: \u0027x\u0027"}"#),
         );
-        assert_eq!(err.codes(), &[500_011], "found in the description");
+        assert_eq!(err.codes(), &[500_011], "the code is in the description");
     }
 
     #[test]
-    fn nothing_in_a_refusal_can_start_a_line_or_drive_a_terminal() {
+    fn removes_control_characters_from_an_error() {
         let body = r#"{"error":"a\nb","error_description":"x\u001b[31mred\u0000\tend","correlation_id":"1\r\n2"}"#;
         let text = refused(&entra(), &answer(400, &[], body)).to_string();
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
 
     #[test]
-    fn behaviour_follows_error_and_status_not_numbers() {
+    fn classifies_errors_by_oauth_error_and_status() {
         use ErrorClass::{Permanent, Propagation, Transient};
         use TokenErrorReason as Reason;
         let table = [
@@ -430,14 +438,14 @@ mod tests {
         ];
         for (endpoint, federated, status, body, class, reason) in table {
             let err = CredentialError::from(
-                judge(&endpoint, federated, &answer(status, &[], body), &Sent::default).unwrap_err(),
+                validate(&endpoint, federated, &answer(status, &[], body), &SentSecrets::default).unwrap_err(),
             );
             assert_eq!((err.class(), err.reason()), (class, reason), "{status} {body}");
         }
     }
 
     #[test]
-    fn retry_after_may_be_a_date_by_the_endpoints_clock() {
+    fn parses_a_retry_after_date_by_the_clock_of_the_endpoint() {
         let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT"), ("retry-after", "Tue, 15 Jan 2030 08:01:30 GMT")];
         assert_eq!(refused(&entra(), &answer(429, &headers, "")).retry_after(), Some(Duration::from_secs(90)));
     }

@@ -1,12 +1,12 @@
-//! Tokens of whoever is signed in to the Azure CLI: for a developer's desk, where no app registration is at hand.
+//! Acquires tokens of the user who is signed in to the Azure CLI, for development without an app registration.
 //!
 //! ```text
 //! this host                                              tenant B
 //! az account get-access-token --tenant B ── token of the signed-in user ── request ──► SignalR ◄── role ── user
 //! ```
 //!
-//! The program is run without a shell, under a deadline, and killed when it is no longer waited for: the identity library's
-//! own credential for it does none of that. Source of the output: Azure CLI reference, `az account get-access-token`.
+//! The CLI runs without a shell and with a deadline, and is killed when the acquisition is cancelled. The identity library's own
+//! credential does none of this. Source of the output format: Azure CLI reference, `az account get-access-token`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -26,13 +26,13 @@ use super::process::{CommandError, Program};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// The program, as it is found in `PATH`.
+/// The program, found in `PATH`.
 const PROGRAM: &str = "az";
 
-/// How long the CLI may take. Chosen: it is a Python program that may have to ask Entra, and needs seconds on a slow desk.
+/// The deadline of the CLI. Chosen: it is a Python program that may have to call Entra, and takes seconds on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(12);
 
-/// What the CLI needs to find itself, its sign-in and its way through a company's proxy.
+/// The variables that the CLI needs for its installation, its sign-in state and an outbound proxy.
 const ENVIRONMENT: [&str; 14] = [
     "PATH",
     "HOME",
@@ -50,14 +50,14 @@ const ENVIRONMENT: [&str; 14] = [
     "SystemRoot",
 ];
 
-/// Asks the Azure CLI.
+/// Acquires tokens from the Azure CLI.
 #[derive(Debug)]
 pub(crate) struct AzureCli {
     pub(crate) tenant: String,
     pub(crate) scope: String,
 }
 
-/// What the CLI prints. `expires_on` is there since version 2.54.0.
+/// The output of the CLI. `expires_on` exists since version 2.54.0.
 #[derive(Deserialize)]
 struct Printed {
     #[serde(rename = "accessToken")]
@@ -96,13 +96,13 @@ fn read(stdout: &Secret) -> Option<(Secret, SystemTime)> {
 #[async_trait]
 impl Acquire for AzureCli {
     async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
-        let since = Instant::now();
+        let starts = Instant::now();
         let outcome = self.token().await.map_err(CredentialError::from);
         let subject = format!("token of the Azure CLI for tenant {}", self.tenant);
-        legs.record_local(TokenStage::Exchange, subject, since, None, outcome.as_ref().map(|(token, _)| token));
+        legs.record_local(TokenStage::Exchange, subject, starts, None, outcome.as_ref().map(|(token, _)| token));
         let (token, expires) = outcome?;
-        let lasts = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        Acquired::bearer(token.expose(), Lifetime { since, lasts, refresh_in: None })
+        let duration = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        Acquired::bearer(token.expose(), Lifetime { starts, duration, refresh_in: None })
     }
 
     fn files(&self) -> Files {
@@ -115,12 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_new_and_old_versions_print() {
+    fn reads_the_output_of_new_and_old_versions() {
         let read = |text: &str| read(&Secret::new(text.to_owned())).map(|(_, expires)| jwt::unix(expires));
         let token = format!("e30.{}.sig", jwt::encode(br#"{"exp":1800000000}"#));
         let new = r#"{"accessToken":"opaque","expiresOn":"2030-01-15 09:00:00.000000","expires_on":1800000001,"tokenType":"Bearer"}"#;
         assert_eq!(read(new), Some(1_800_000_001));
-        // Local time without a zone: its own `exp` says it better.
+        // `expiresOn` is local time without a zone, so the `exp` claim is used.
         assert_eq!(
             read(&format!(r#"{{"accessToken":"{token}","expiresOn":"2030-01-15 09:00:00"}}"#)),
             Some(1_800_000_000)

@@ -1,4 +1,4 @@
-//! The bearer and the seam between those who obtain it and those who use it.
+//! The bearer, and the trait between the modules that obtain it and those that use it.
 
 use std::error::Error;
 use std::fmt;
@@ -9,38 +9,37 @@ use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
 
-/// Where bearers come from: one per configured credential, shared by all workers.
+/// A source of bearers: one per configured credential, shared by all workers.
 pub trait BearerSource: fmt::Debug + Send + Sync {
-    /// Returns the bearer for a request to `url` (scheme, authority and path, without query), if one is valid now.
-    /// Takes no lock and does no I/O.
+    /// Returns the bearer for a request to `url`, if there is a valid token or key. Takes no lock and does no I/O.
     fn ready(&self, url: RequestUrl<'_>) -> Option<Bearer>;
 
-    /// Waits until there is a bearer, sharing the acquisition under way or starting one.
+    /// Waits until there is a bearer. Joins the running acquisition or starts one.
     ///
     /// # Errors
-    /// [`TokenUnavailable`] when the acquisition failed, or when the last one failed and the next is not due.
+    /// [`TokenUnavailable`] if the acquisition fails, or if the last one failed and the next is not due.
     ///
     /// # Cancel safety
-    /// Safe: acquisitions run in tasks of their own and their outcome is kept.
+    /// Safe: acquisitions run in separate tasks, which keep the result.
     fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
 
-    /// Gets another bearer in place of `refused` (an endpoint answered 401 to it), if that is still the current one, and
-    /// waits for it. Callers that report the same bearer share one acquisition. Until another is there the refused one
-    /// stays in service: other endpoints may take it, and one that answers 401 to everything must not stop them.
+    /// Replaces the bearer `refused`, to which an endpoint answered 401, if it is still the current one, and waits for the new
+    /// one. Callers that report the same bearer share one acquisition. Until then the refused bearer stays in service: an
+    /// endpoint that answers 401 to everything must not affect other endpoints.
     ///
     /// # Errors
-    /// [`TokenUnavailable`] when there is no other bearer to be had now: the acquisition failed, a forced one was made
-    /// a moment ago, or what came back is byte for byte the one that was refused.
+    /// [`TokenUnavailable`] if the acquisition fails, the last replacement was a moment ago, or the new token equals the refused
+    /// one.
     ///
     /// # Cancel safety
-    /// Safe, as [`BearerSource::acquire`].
+    /// Safe, like [`BearerSource::acquire`].
     fn replace(&self, refused: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
 
-    /// Says how the credential is doing.
+    /// Returns the state of the credential.
     fn status(&self) -> CredentialStatus;
 }
 
-/// In the place of an endpoint's bearers where whoever calls it brings their own, as the doctor does.
+/// A source without bearers, for callers that set their own, such as `doctor`.
 #[derive(Debug)]
 pub(crate) struct NoBearer;
 
@@ -68,7 +67,7 @@ impl BearerSource for NoBearer {
     }
 }
 
-/// The URL a bearer is wanted for, in the parts a signer needs. The query is not part of an access key's audience.
+/// The URL of the request that a bearer is for. An access key signs it without the query.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestUrl<'a> {
     /// `https://host[:port]` of the endpoint.
@@ -77,7 +76,7 @@ pub struct RequestUrl<'a> {
     pub path: &'a str,
 }
 
-/// A ready `Authorization` value. Cloning is a reference count; it never prints.
+/// An `Authorization` value. Cloning increments a reference count. `Debug` shows only the fingerprint.
 #[derive(Clone)]
 pub struct Bearer {
     header: HeaderValue,
@@ -88,12 +87,12 @@ impl Bearer {
     /// Makes the `Authorization` value of a token.
     ///
     /// # Errors
-    /// [`NotAToken`] when the token is empty or has bytes that RFC 6750 section 2.1 does not allow.
+    /// [`NotAToken`] if the token is empty or has bytes that RFC 6750 section 2.1 does not allow.
     pub fn new(token: &str) -> Result<Self, NotAToken> {
         Self::named(token, Fingerprint::of(token))
     }
 
-    /// Makes the `Authorization` value of a token that goes by the name of the key that signed it.
+    /// Makes the `Authorization` value of a token that an access key signed; `fingerprint` is that of the key.
     pub(crate) fn named(token: &str, fingerprint: Fingerprint) -> Result<Self, NotAToken> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if token.is_empty() || !token.bytes().all(allowed) {
@@ -104,12 +103,12 @@ impl Bearer {
         Ok(Self { header, fingerprint })
     }
 
-    /// Returns the value for `Authorization`. It is marked sensitive.
+    /// Returns the `Authorization` value, which is marked sensitive.
     pub fn header(&self) -> &HeaderValue {
         &self.header
     }
 
-    /// Returns the name of the token in logs.
+    /// Returns the fingerprint that identifies the token in logs.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
@@ -121,18 +120,18 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// A token is empty or not of the form that RFC 6750 allows in a header.
+/// A token is empty or has characters that RFC 6750 does not allow.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token is empty or has characters that a bearer token cannot have")]
 pub struct NotAToken;
 
-/// The name of a token in logs and on pages: the first eight hex digits of its SHA-256. Tokens that an access key signs
-/// (one for each request) go by the name of the key.
+/// The identification of a token in logs and on pages: the first eight hex digits of its SHA-256. Tokens that an access key
+/// signs have the fingerprint of the key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u32);
 
 impl Fingerprint {
-    /// Takes the fingerprint of a token, without the `Bearer ` before it.
+    /// Computes the fingerprint of a token, given without `Bearer `.
     pub fn of(token: &str) -> Self {
         let digest = digest::digest(&digest::SHA256, token.as_bytes());
         Self(digest.as_ref().iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte)))
@@ -151,32 +150,32 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// There is no valid bearer, and why. All callers that waited for one acquisition get the same cause.
+/// No valid bearer is available. All callers that waited for the same acquisition get the same cause.
 #[derive(Clone, Debug)]
 pub struct TokenUnavailable {
-    /// When it is worth asking again.
+    /// When the next acquisition is due.
     pub retry_after: Duration,
-    /// Who can do something about it. This much callers may know.
+    /// Who must act. Callers may see this.
     pub who_acts: Actor,
-    /// What went wrong. For logs and the admin pages; it names tenants and hosts, so it is not for callers.
+    /// The cause, for logs and the admin pages. It names tenants and hosts, so callers must not see it.
     pub cause: Arc<dyn Error + Send + Sync>,
 }
 
-/// Who can do something about a token that is not there.
+/// Who must act on a missing token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// Nobody has to: it is tried again.
+    /// Nobody: the gateway retries.
     Nobody,
-    /// Whoever runs the gateway: its configuration, its proof, its app registration.
+    /// The operator of the gateway: its configuration, its proof or its app registration.
     Operator,
-    /// An administrator of the tenant that the endpoint lives in.
+    /// An administrator of the endpoint's tenant.
     TenantAdministrator,
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Nobody => "nobody needs to act, the gateway tries again by itself",
+            Self::Nobody => "nobody needs to act, the gateway retries",
             Self::Operator => "the gateway's operator must act",
             Self::TenantAdministrator => "an administrator of the endpoint's tenant must act",
         })
@@ -195,22 +194,22 @@ impl Error for TokenUnavailable {
     }
 }
 
-/// How a credential is doing, for `/status` and `/readyz`.
+/// The state of a credential, for `/status` and `/readyz`.
 #[derive(Clone, Debug)]
 pub struct CredentialStatus {
-    /// Whether requests can be signed.
+    /// Whether requests can be authorized.
     pub state: CredentialState,
-    /// The token in service.
+    /// The fingerprint of the token in service.
     pub fingerprint: Option<Fingerprint>,
-    /// When that token expires, by this host's clock.
+    /// When the token expires, by this host's clock.
     pub expires_at: Option<SystemTime>,
     /// When the last acquisition succeeded.
     pub last_success: Option<SystemTime>,
-    /// Why the last acquisition failed, if it did: the chain of causes in one line.
+    /// The error of the last acquisition and its sources in one line, if it failed.
     pub last_error: Option<String>,
 }
 
-/// Whether requests can be signed.
+/// Whether requests can be authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialState {
     /// The first acquisition has not ended.
@@ -228,14 +227,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bearer_never_prints() {
+    fn debug_output_hides_the_token() {
         let bearer = Bearer::new("canary-token").unwrap();
         assert!(!format!("{bearer:?} {:?}", bearer.header()).contains("canary"));
         assert_eq!(format!("{bearer:?}"), "Bearer(4b598de5)");
     }
 
     #[test]
-    fn refuses_what_cannot_be_a_bearer_token() {
+    fn refuses_characters_that_a_bearer_token_cannot_have() {
         for token in ["", "two words", "line\nbreak", "quote\"", "nul\0", "ü"] {
             assert_eq!(Bearer::new(token).err(), Some(NotAToken), "{token:?}");
         }

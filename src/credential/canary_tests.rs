@@ -1,5 +1,5 @@
-//! Secrets, mangled as people and tools mangle them, go through everything that reads them; nothing that is said gives a part
-//! of them away.
+//! Secrets, in the forms that people and tools produce, go through all code that reads them. No error, warning or debug output
+//! may contain any part of them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use tokio::runtime::Runtime;
 
 use super::answer::{Answer, refusal};
@@ -18,9 +17,9 @@ use super::leaks::Leaks;
 use super::*;
 use crate::config::from_connection_strings;
 use crate::files;
-use crate::redact::Sent;
+use crate::redact::SentSecrets;
 
-/// What is done to a secret on its way into a file.
+/// A change of a secret on its way into a file.
 #[derive(Clone, Copy, Debug)]
 enum Mutation {
     None,
@@ -47,13 +46,13 @@ enum Mutation {
 
 impl Mutation {
     fn of(self, secret: &str) -> Vec<u8> {
-        let at = |place: usize| place % secret.len().max(1);
+        let at = |index: usize| index % secret.len().max(1);
         let text = match self {
             Self::None => secret.to_owned(),
             Self::LineBreak => format!("{secret}\n"),
             Self::ByteOrderMark => format!("\u{feff}{secret}"),
             Self::Windows => format!("{}\r\n", secret.replace('\n', "\r\n")),
-            Self::Cut(place) => return secret.as_bytes()[..at(place)].to_vec(),
+            Self::Cut(index) => return secret.as_bytes()[..at(index)].to_vec(),
             Self::Doubled => format!("{secret}{secret}"),
             Self::DoubleQuotes => format!("\"{secret}\""),
             Self::SingleQuotes => format!("'{secret}'"),
@@ -63,9 +62,9 @@ impl Mutation {
                 let units = std::iter::once(0xfeff).chain(secret.encode_utf16());
                 return units.flat_map(u16::to_le_bytes).collect();
             }
-            Self::Garbage(place, byte) => {
+            Self::Garbage(index, byte) => {
                 let mut bytes = secret.as_bytes().to_vec();
-                bytes[at(place)] = byte;
+                bytes[at(index)] = byte;
                 return bytes;
             }
             Self::InOneLine => secret.replace('\n', " "),
@@ -95,7 +94,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         Just(M::Blanks),
         Just(M::Base64),
         Just(M::Utf16),
-        (any::<usize>(), any::<u8>()).prop_map(|(place, byte)| M::Garbage(place, byte)),
+        (any::<usize>(), any::<u8>()).prop_map(|(index, byte)| M::Garbage(index, byte)),
         Just(M::InOneLine),
         Just(M::EscapedLineBreaks),
         Just(M::Json),
@@ -107,7 +106,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// Secrets of every alphabet, random enough that 8 bytes of one stand nowhere by chance.
+/// Secrets of several alphabets, random enough that 8 bytes of one occur nowhere by chance.
 fn secret() -> impl Strategy<Value = String> {
     prop_oneof![
         "[A-Za-z0-9~._-]{24,64}",
@@ -119,13 +118,13 @@ fn secret() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Everything that is said about a secret, and the secret.
-struct Said {
+/// All output about a secret, and the parts of the secret that it must not contain.
+struct Output {
     leaks: Leaks,
     texts: Vec<String>,
 }
 
-impl Said {
+impl Output {
     fn error(&mut self, error: &(dyn std::error::Error + 'static)) {
         self.texts.push(format!("{error} {error:?} {}", in_one_line(error)));
     }
@@ -145,8 +144,8 @@ impl Said {
     }
 }
 
-/// Reads a file as every kind of credential and assertion does.
-async fn read_as_everything(path: &Path, said: &mut Said) {
+/// Reads a file like each kind of credential and assertion.
+async fn read_as_everything(path: &Path, output: &mut Output) {
     let source = SecretSource::File(path.to_owned());
     let acquirers: [Box<dyn Acquire>; 2] = [
         Box::new(access_key_source::AccessKeySource { key: source.clone() }),
@@ -155,10 +154,10 @@ async fn read_as_everything(path: &Path, said: &mut Said) {
     for acquirer in &acquirers {
         let legs = Legs::default();
         match acquirer.acquire(&legs).await {
-            Ok(acquired) => said.texts.push(format!("{acquired:?} {acquirer:?}")),
-            Err(err) => said.error(&err),
+            Ok(acquired) => output.texts.push(format!("{acquired:?} {acquirer:?}")),
+            Err(err) => output.error(&err),
         }
-        said.legs(&legs);
+        output.legs(&legs);
     }
     let certificate = |certificate: &Path, key: Option<&Path>| AssertionSource::Certificate {
         settings: CertificateSettings {
@@ -178,28 +177,28 @@ async fn read_as_everything(path: &Path, said: &mut Said) {
     for source in &sources {
         let legs = Legs::default();
         if let Err(err) = source.inspect(&legs).await {
-            said.error(&err);
+            output.error(&err);
         }
-        said.legs(&legs);
+        output.legs(&legs);
     }
-    match files::read_in_time(path) {
-        Err(err) => said.error(&err),
+    match files::read_with_timeout(path) {
+        Err(err) => output.error(&err),
         Ok(file) => {
-            said.texts.push(format!("{file:?}"));
+            output.texts.push(format!("{file:?}"));
             if let Err(err) = files::pem::Pem::parse(&file.text) {
-                said.error(&err);
+                output.error(&err);
             }
         }
     }
     for trust in [crate::tls::client_config(&Trust::File(path.to_owned()))] {
         if let Err(err) = trust {
-            said.error(&err);
+            output.error(&err);
         }
     }
 }
 
 /// Runs programs that print a file.
-async fn print_as_assertion(path: &Path, said: &mut Said) {
+async fn print_as_assertion(path: &Path, output: &mut Output) {
     let path = path.display().to_string();
     for script in [
         "cat \"$0\"",
@@ -215,15 +214,15 @@ async fn print_as_assertion(path: &Path, said: &mut Said) {
             timeout: Duration::from_secs(20),
         };
         match program.run().await {
-            Ok(secret) => said.texts.push(format!("{secret:?}")),
-            Err(err) => said.error(&err),
+            Ok(secret) => output.texts.push(format!("{secret:?}")),
+            Err(err) => output.error(&err),
         }
     }
 }
 
-/// Lets an identity provider repeat what it was sent.
-fn echo(secret: &str, said: &mut Said) {
-    let mut sent = Sent::default();
+/// Parses an error response that repeats the secret that was sent.
+fn echo(secret: &str, output: &mut Output) {
+    let mut sent = SentSecrets::default();
     sent.add(secret);
     let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let hex = secret.bytes().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat();
@@ -243,7 +242,7 @@ fn echo(secret: &str, said: &mut Said) {
         let answer = Answer { sent_at: tokio::time::Instant::now(), status: StatusCode::BAD_REQUEST, headers, body };
         for kind in [IdentityEndpointKind::Entra, IdentityEndpointKind::Provider(IdentityProvider::OAuth2)] {
             let endpoint = IdentityEndpoint { kind, authority: "login.example".to_owned() };
-            said.error(&refusal(&endpoint, false, &answer, &sent));
+            output.error(&refusal(&endpoint, false, &answer, &sent));
         }
     }
 }
@@ -259,43 +258,50 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_that_is_said_gives_a_secret_away(secret in secret(), mutation in mutation()) {
-        let mut said = Said { leaks: Leaks::default(), texts: Vec::new() };
-        said.leaks.add(secret.as_bytes());
+    fn errors_warnings_and_debug_output_contain_no_part_of_a_secret(secret in secret(), mutation in mutation()) {
+        let mut output = Output { leaks: Leaks::default(), texts: Vec::new() };
+        output.leaks.add(secret.as_bytes());
         let content = mutation.of(&secret);
         let (_folder, path) = written(&content);
-        Runtime::new().unwrap().block_on(read_as_everything(&path, &mut said));
-        echo(&secret, &mut said);
+        Runtime::new().unwrap().block_on(read_as_everything(&path, &mut output));
+        echo(&secret, &mut output);
         let text = String::from_utf8_lossy(&content);
         match from_connection_strings(&text, Path::new("strings"), None) {
-            Ok(conversion) => said.texts.extend([conversion.toml, conversion.warnings.join("\n")]),
-            Err(err) => said.error(&err),
+            Ok(conversion) => output.texts.extend([conversion.toml, conversion.warnings.join("\n")]),
+            Err(err) => output.error(&err),
         }
-        said.check(&format!("{mutation:?}"))?;
+        output.check(&format!("{mutation:?}"))?;
     }
 }
 
-/// What is not known to be a secret is judged by how it looks, so among enough random secrets one looks like words. The same
-/// secrets each time, then: another seed is for whoever works on the filter.
-const SEED: RngSeed = RngSeed::Fixed(7);
+/// Secrets that can be told from prose whatever the seed: at least every 4 bytes, a digit precedes a letter, as in the secrets of
+/// Entra (`…8Q~…`). Without such a rule, one of enough random secrets consists of words.
+const PRINTED_SECRET: &str = "([A-Za-z0-9~._+/-][0-9][A-Za-z][A-Za-z0-9~._+/-]){8,16}";
+
+/// Whether a digit precedes a letter in each word of 8 bytes or more. The base64 of a secret may be a word without one.
+fn is_distinguishable(content: &[u8]) -> bool {
+    let has_mark = |word: &[u8]| word.windows(2).any(|pair| pair[0].is_ascii_digit() && pair[1].is_ascii_alphabetic());
+    let mut words = content.split(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control());
+    words.all(|word| word.len() < 8 || has_mark(word))
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, rng_seed: SEED, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_program_that_prints_a_secret_gives_it_away(secret in "[A-Za-z0-9~._+/-]{32,64}", mutation in mutation()) {
-        let mut said = Said { leaks: Leaks::default(), texts: Vec::new() };
-        said.leaks.add(secret.as_bytes());
+    fn stderr_of_a_program_is_shown_without_a_secret_in_it(secret in PRINTED_SECRET, mutation in mutation()) {
+        let mut output = Output { leaks: Leaks::default(), texts: Vec::new() };
+        output.leaks.add(secret.as_bytes());
         let content = mutation.of(&secret);
-        // Shorter, and what is left of it may be a word.
-        prop_assume!(content.len() >= 24);
+        // A shorter rest of it may be a word.
+        prop_assume!(content.len() >= 24 && is_distinguishable(&content));
         let (_folder, path) = written(&content);
-        Runtime::new().unwrap().block_on(print_as_assertion(&path, &mut said));
-        said.check(&format!("{mutation:?}"))?;
+        Runtime::new().unwrap().block_on(print_as_assertion(&path, &mut output));
+        output.check(&format!("{mutation:?}"))?;
     }
 }
 
-/// A private key and what gives it away: its bytes, and the lines of its PEM.
+/// Returns a private key in PEM, and the parts that no output may contain: those of its DER and of its PEM lines.
 fn key() -> (String, Leaks) {
     static KEY: std::sync::OnceLock<(String, Vec<u8>)> = std::sync::OnceLock::new();
     let (pem, der) = KEY.get_or_init(|| {
@@ -312,13 +318,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_private_key_is_given_away(mutation in mutation(), second in mutation()) {
+    fn errors_warnings_and_debug_output_contain_no_part_of_a_private_key(mutation in mutation(), second in mutation()) {
         let (pem, leaks) = key();
-        let mut said = Said { leaks, texts: Vec::new() };
+        let mut output = Output { leaks, texts: Vec::new() };
         for content in [mutation.of(&pem), second.of(&String::from_utf8_lossy(&mutation.of(&pem)))] {
             let (_folder, path) = written(&content);
-            Runtime::new().unwrap().block_on(read_as_everything(&path, &mut said));
+            Runtime::new().unwrap().block_on(read_as_everything(&path, &mut output));
         }
-        said.check(&format!("{mutation:?}, {second:?}"))?;
+        output.check(&format!("{mutation:?}, {second:?}"))?;
     }
 }

@@ -1,7 +1,7 @@
-//! The token in service: what workers read without a lock, and how they wait or ask for another.
+//! The cell that holds a token: workers read it without a lock, wait for the first token, or request a replacement.
 //!
-//! One cell for each token life, however many credentials share it. Workers on any thread and runtime call it; the
-//! acquisitions run in the task of `refresh.rs` on the control runtime. Does not know how a token is obtained.
+//! Credentials with the same settings share one cell. Workers on any thread and runtime call it; acquisitions run in the refresh
+//! task on the control runtime.
 
 use std::error::Error;
 use std::fmt;
@@ -17,17 +17,17 @@ use super::bearer::{
 };
 use super::error::in_one_line;
 use super::refresh::Refresher;
-use super::state::{FORCED_INTERVAL, Failure, TokenState, View};
+use super::state::{FORCED_INTERVAL, Failure, Progress, TokenState};
 
-/// The token life of one or more credentials.
+/// The token of one or more credentials, and its refresh task.
 pub(crate) struct TokenCell {
     state: Arc<TokenState>,
-    view: watch::Receiver<View>,
+    progress: watch::Receiver<Progress>,
     control: tokio::runtime::Handle,
     task: Mutex<Task>,
 }
 
-/// The refresh task: made, running, or stopped.
+/// The refresh task.
 enum Task {
     Made(Box<Refresher>),
     Running(AbortHandle),
@@ -35,33 +35,32 @@ enum Task {
 }
 
 impl TokenCell {
-    /// Makes a cell around what it shares with its refresh task. Nothing runs until [`TokenCell::start`] or the first
-    /// [`BearerSource::acquire`].
+    /// Makes a cell. Its refresh task starts with [`TokenCell::start`] or the first [`BearerSource::acquire`].
     pub(crate) fn new(
         state: Arc<TokenState>,
-        view: watch::Receiver<View>,
+        progress: watch::Receiver<Progress>,
         refresher: Refresher,
         control: tokio::runtime::Handle,
     ) -> Self {
-        Self { state, view, control, task: Mutex::new(Task::Made(Box::new(refresher))) }
+        Self { state, progress, control, task: Mutex::new(Task::Made(Box::new(refresher))) }
     }
 
     pub(crate) fn state(&self) -> &TokenState {
         &self.state
     }
 
-    /// Starts the refresh task, which begins with an acquisition. Does nothing when it runs already or was stopped.
+    /// Starts the refresh task, which begins with an acquisition. Does nothing if it is running or was stopped.
     pub(crate) fn start(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if let Task::Made(_) = &*task
             && let Task::Made(refresher) = std::mem::replace(&mut *task, Task::Stopped)
         {
-            refresher.announce();
+            refresher.set_gauges();
             *task = Task::Running(self.control.spawn(refresher.run()).abort_handle());
         }
     }
 
-    /// Stops the refresh task for good. Who waits gets an error; the token in service stays until it expires.
+    /// Stops the refresh task. Waiting callers get an error. The token in service stays until it expires.
     pub(crate) fn stop(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if let Task::Running(running) = std::mem::replace(&mut *task, Task::Stopped) {
@@ -71,40 +70,42 @@ impl TokenCell {
 
     async fn wait(&self) -> Result<(), TokenUnavailable> {
         self.start();
-        let mut view = self.view.clone();
+        let mut progress = self.progress.clone();
         let mut target = None;
         loop {
-            let seen = view.borrow_and_update().clone();
+            let seen = progress.borrow_and_update().clone();
             if self.state.valid() {
                 return Ok(());
             }
             if let Some(unavailable) = seen.refusal() {
                 return Err(unavailable);
             }
-            let target = *target.get_or_insert_with(|| seen.next_end());
+            let target = *target.get_or_insert_with(|| seen.next_acquisition());
             if let Some(failure) = seen.failure.as_ref().filter(|_| seen.ended >= target) {
                 return Err(failure.unavailable());
             }
             if !seen.running() {
                 self.state.wake.notify_one();
             }
-            view.changed().await.map_err(|_stopped| stopped())?;
+            progress.changed().await.map_err(|_stopped| stopped())?;
         }
     }
 
     async fn wait_for_another(&self, refused: Fingerprint) -> Result<(), TokenUnavailable> {
-        let mut view = self.view.clone();
-        let seen = view.borrow_and_update().clone();
+        let mut progress = self.progress.clone();
+        let seen = progress.borrow_and_update().clone();
         if self.state.fingerprint() != Some(refused) {
             return self.wait().await;
         }
         if let Some(unavailable) = seen.refusal() {
             return Err(unavailable);
         }
-        let target =
-            self.state.force(refused, &seen).map_err(|retry_after| NotReplaced::TooSoon.unavailable(retry_after))?;
+        let target = self
+            .state
+            .request_refresh(refused, &seen)
+            .map_err(|retry_after| NotReplaced::TooSoon.unavailable(retry_after))?;
         loop {
-            let seen = view.borrow_and_update().clone();
+            let seen = progress.borrow_and_update().clone();
             if self.state.fingerprint() != Some(refused) && self.state.valid() {
                 return Ok(());
             }
@@ -112,19 +113,19 @@ impl TokenCell {
                 let unchanged = || NotReplaced::Unchanged.unavailable(FORCED_INTERVAL);
                 return Err(seen.failure.as_ref().map_or_else(unchanged, Failure::unavailable));
             }
-            view.changed().await.map_err(|_stopped| stopped())?;
+            progress.changed().await.map_err(|_stopped| stopped())?;
         }
     }
 }
 
-/// Why a refused token was not replaced, although nothing failed.
+/// Why a refused token was not replaced although no acquisition failed.
 #[derive(Debug, thiserror::Error)]
 enum NotReplaced {
     #[error(
         "a refused token was replaced a moment ago: the endpoint refuses this credential's tokens, or its role is missing"
     )]
     TooSoon,
-    #[error("the token that was refused came back unchanged: it is cached where it comes from")]
+    #[error("the new token equals the refused one: its source returns a cached token")]
     Unchanged,
     #[error("the credential was stopped")]
     Stopped,
@@ -158,21 +159,21 @@ impl BearerSource for TokenCell {
     }
 
     fn status(&self) -> CredentialStatus {
-        let view = self.view.borrow().clone();
+        let progress = self.progress.borrow().clone();
         let current = self.state.current();
         let current = current.as_ref().filter(|current| current.valid());
-        let state = match (current, &view.failure) {
+        let state = match (current, &progress.failure) {
             (Some(_), None) => CredentialState::Ready,
             (Some(_), Some(_)) => CredentialState::Stale,
-            (None, None) if view.last_success.is_none() => CredentialState::Starting,
+            (None, None) if progress.last_success.is_none() => CredentialState::Starting,
             (None, _) => CredentialState::Unavailable,
         };
         CredentialStatus {
             state,
             fingerprint: current.map(|current| current.fingerprint()),
             expires_at: current.and_then(|current| current.expires_at),
-            last_success: view.last_success,
-            last_error: view.failure.map(|failure| in_one_line(&*failure.cause as &(dyn Error + 'static))),
+            last_success: progress.last_success,
+            last_error: progress.failure.map(|failure| in_one_line(&*failure.cause as &(dyn Error + 'static))),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Obtaining tokens of Entra through the identity library, with everything about a request built afresh.
+//! Acquires tokens from Entra through the identity library.
 //!
-//! The library's credentials keep a cache that cannot be bypassed or refreshed early, so none lives longer than one try. Every
-//! try reads the secret, certificate or assertion anew. Does not keep tokens: that is the cell's.
+//! A credential of the library has a cache that cannot be bypassed or refreshed early, so each try makes a new one, and reads the
+//! secret, certificate or assertion again. The cell keeps the tokens.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::transport::{Destination, IdentityClient, LegClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// An app registration that asks a tenant's token endpoint.
+/// An app registration that requests tokens from a tenant's token endpoint.
 #[derive(Debug)]
 pub(crate) struct App {
     tenant: String,
@@ -32,11 +32,11 @@ pub(crate) struct App {
     cloud: Arc<CloudConfiguration>,
     proof: AppProof,
     client: IdentityClient,
-    /// For the provider of the assertion, where that has CAs of its own.
-    of_provider: IdentityClient,
+    /// The client for the provider of the assertion, which may have its own CAs.
+    provider_client: IdentityClient,
 }
 
-/// What a try proves with that it is the app.
+/// How a try authenticates the app.
 #[derive(Debug)]
 enum AppProof {
     Secret(SecretSource),
@@ -44,12 +44,12 @@ enum AppProof {
 }
 
 impl App {
-    /// Makes an app, if the identity library can do something with its tenant, client id and authority. Sends nothing.
-    /// `of_provider` asks the provider of the assertion; without it, `client` does.
+    /// Makes an app. Fails if the identity library rejects its tenant, client id or authority. Sends nothing. Without a
+    /// `provider_client`, `client` also calls the provider of the assertion.
     pub(crate) fn new(
         settings: AppSettings,
         client: IdentityClient,
-        of_provider: Option<IdentityClient>,
+        provider_client: Option<IdentityClient>,
     ) -> azure_core::Result<Self> {
         let token_url = token_url(&settings);
         let AppSettings { authority, tenant, client_id, scope, proof } = settings;
@@ -60,10 +60,10 @@ impl App {
                 AppProof::Assertion(AssertionSource::Certificate { settings, client_id: client_id.clone(), token_url })
             }
         };
-        let of_provider = of_provider.unwrap_or_else(|| client.clone());
+        let provider_client = provider_client.unwrap_or_else(|| client.clone());
         let cloud = Arc::new(cloud(&authority.cloud));
-        let app = Self { tenant, client_id, scope, cloud, proof, client, of_provider };
-        app.by_secret(&Secret::new("unused".to_owned()), app.leg(&Legs::default()).options())?;
+        let app = Self { tenant, client_id, scope, cloud, proof, client, provider_client };
+        app.secret_credential(&Secret::new("unused".to_owned()), app.leg(&Legs::default()).options())?;
         Ok(app)
     }
 
@@ -73,24 +73,28 @@ impl App {
         LegClient::new(&self.client, legs, TokenStage::Exchange, subject, Destination::Entra { federated })
     }
 
-    fn by_secret(&self, secret: &Secret, options: ClientOptions) -> azure_core::Result<Arc<ClientSecretCredential>> {
+    fn secret_credential(
+        &self,
+        secret: &Secret,
+        options: ClientOptions,
+    ) -> azure_core::Result<Arc<ClientSecretCredential>> {
         let secret = secret.expose().to_owned().into();
         let options = ClientSecretCredentialOptions { client_options: self.with_cloud(options) };
         ClientSecretCredential::new(&self.tenant, self.client_id.clone(), secret, Some(options))
     }
 
-    fn by_assertion(
+    fn assertion_credential(
         &self,
         source: &AssertionSource,
         legs: &Legs,
         options: ClientOptions,
     ) -> azure_core::Result<Arc<ClientAssertionCredential<Asserter>>> {
-        let asserter = Asserter { source: source.clone(), client: self.of_provider.clone(), legs: legs.clone() };
+        let asserter = Asserter { source: source.clone(), client: self.provider_client.clone(), legs: legs.clone() };
         let options = ClientAssertionCredentialOptions { client_options: self.with_cloud(options) };
         ClientAssertionCredential::new(self.tenant.clone(), self.client_id.clone(), asserter, Some(options))
     }
 
-    /// The cloud is always given: without it the library would obey `AZURE_AUTHORITY_HOST` of the environment.
+    /// Sets the cloud, so that the library ignores the variable `AZURE_AUTHORITY_HOST`.
     fn with_cloud(&self, options: ClientOptions) -> ClientOptions {
         ClientOptions { cloud: Some(Arc::clone(&self.cloud)), ..options }
     }
@@ -103,14 +107,14 @@ impl Acquire for App {
         let credential: Arc<dyn TokenCredential> = match &self.proof {
             AppProof::Secret(source) => {
                 let secret = read_secret(source, legs).await?;
-                self.by_secret(&secret, leg.options()).map_err(|err| CredentialError::settings(&err))?
+                self.secret_credential(&secret, leg.options()).map_err(|err| CredentialError::settings(&err))?
             }
             AppProof::Assertion(source) => {
-                self.by_assertion(source, legs, leg.options()).map_err(|err| CredentialError::settings(&err))?
+                self.assertion_credential(source, legs, leg.options()).map_err(|err| CredentialError::settings(&err))?
             }
         };
         let token = credential.get_token(&[&self.scope], None).await.map_err(CredentialError::unwrap)?;
-        Acquired::bearer(token.token.secret(), leg.take_life()?)
+        Acquired::bearer(token.token.secret(), leg.take_lifetime()?)
     }
 
     fn files(&self) -> Files {
@@ -129,7 +133,7 @@ impl Acquire for App {
     }
 }
 
-/// A managed identity of the endpoint's own tenant, which asks for the token itself.
+/// A managed identity in the endpoint's tenant, which requests the token directly.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) settings: ManagedIdentitySettings,
@@ -142,8 +146,8 @@ impl Acquire for Identity {
     async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
         let (identity, scope) = (&self.settings, self.scope.as_str());
         let request = ManagedIdentityRequest { identity, scope, stage: TokenStage::Exchange };
-        let (token, life) = request.token(&self.client, legs).await?;
-        Acquired::bearer(token.expose(), life)
+        let (token, lifetime) = request.token(&self.client, legs).await?;
+        Acquired::bearer(token.expose(), lifetime)
     }
 
     fn files(&self) -> Files {
@@ -171,7 +175,7 @@ fn cloud(cloud: &Cloud) -> CloudConfiguration {
     }
 }
 
-/// The audience of an assertion that the app signs: the URL that the library sends it to.
+/// Returns the URL of the token endpoint, which is the audience of an assertion that the app signs.
 fn token_url(settings: &AppSettings) -> String {
     format!("{}/{}/oauth2/v2.0/token", settings.authority.origin(), settings.tenant)
 }

@@ -1,7 +1,6 @@
-//! Why there is no token: one error type for every leg of an acquisition, with what behaviour follows from it.
+//! The error of an acquisition: its retry class, its metric label, and who must act.
 //!
-//! Behaviour follows the OAuth `error` and the HTTP status; AADSTS numbers only explain (Microsoft changes them). Does
-//! not know how often or when something is tried again: that is `schedule.rs`.
+//! `schedule.rs` decides when an acquisition is retried.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -15,20 +14,20 @@ use super::refusal::{NoAnswer, TokenHttpError};
 use super::remedy::remedy;
 use super::schedule::ErrorClass;
 use crate::metrics::TokenErrorReason;
-use crate::redact::Foreign;
+use crate::redact::MaskedError;
 
 /// Why a token could not be obtained.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// An identity endpoint answered, but not with a usable token.
+    /// An identity endpoint answered without a usable token.
     #[error(transparent)]
     Answer(#[from] Box<TokenHttpError>),
     /// An identity endpoint did not answer.
-    #[error("{endpoint} did not answer ({})", endpoint.kind.reachability())]
+    #[error("{endpoint} did not answer ({})", endpoint.kind.no_answer_hint())]
     NoAnswer {
-        /// Which one.
+        /// The endpoint.
         endpoint: IdentityEndpoint,
-        /// What happened instead.
+        /// Why.
         #[source]
         source: NoAnswer,
     },
@@ -38,7 +37,7 @@ pub enum CredentialError {
     /// The client certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// A program did not give a token.
+    /// A program printed no usable token.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// A file holds a token that has expired.
@@ -49,34 +48,32 @@ pub enum CredentialError {
         /// When its token expired.
         expired: SystemTime,
     },
-    /// The identity library refuses the settings, before anything was sent.
+    /// The identity library rejects the settings, before anything is sent.
     #[error("the settings of the credential cannot be used")]
-    Settings(#[source] Foreign),
-    /// The identity library does not understand an answer.
-    #[error(
-        "the identity library does not understand an answer that the gateway does: this is a defect of the gateway"
-    )]
-    Misunderstood(#[source] Foreign),
-    /// What came back cannot be a bearer token.
+    Settings(#[source] MaskedError),
+    /// The identity library rejects a response that the gateway accepts.
+    #[error("the identity library rejects a response that the gateway accepts: this is a defect of the gateway")]
+    Misunderstood(#[source] MaskedError),
+    /// The token is not allowed in a header.
     #[error(transparent)]
     NotAToken(#[from] NotAToken),
-    /// What came back is used up on arrival.
-    #[error("the token that came back has no life left")]
+    /// The token had expired when it arrived.
+    #[error("the token had expired when it arrived")]
     NoLifeLeft,
-    /// The whole acquisition took too long.
+    /// The acquisition ran into its deadline.
     #[error("no token within {}", humantime::format_duration(*.0))]
     Deadline(Duration),
-    /// The acquisition panicked. The panic itself is on stderr.
+    /// The acquisition panicked. The panic message is on stderr.
     #[error("obtaining the token panicked: this is a defect of the gateway")]
     Panicked,
 }
 
 impl CredentialError {
-    /// Says what the failure means for the next acquisition.
+    /// Returns how the next acquisition is scheduled.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Answer(answer) => answer.class(),
-            Self::Command(err) if err.may_pass() => ErrorClass::Transient,
+            Self::Command(err) if err.is_transient() => ErrorClass::Transient,
             Self::NoAnswer { .. }
             | Self::Misunderstood(_)
             | Self::NotAToken(_)
@@ -91,7 +88,7 @@ impl CredentialError {
         }
     }
 
-    /// Returns the metric label of the cause.
+    /// Returns the metric label.
     pub fn reason(&self) -> TokenErrorReason {
         match self {
             Self::Answer(answer) => answer.reason(),
@@ -106,7 +103,7 @@ impl CredentialError {
         }
     }
 
-    /// Returns the answer of the identity endpoint, if there was one.
+    /// Returns the response of the identity endpoint, if there was one.
     pub fn answer(&self) -> Option<&TokenHttpError> {
         match self {
             Self::Answer(answer) => Some(answer),
@@ -124,22 +121,22 @@ impl CredentialError {
         }
     }
 
-    /// Returns the AADSTS numbers of the refusal.
+    /// Returns the AADSTS codes of the response.
     pub fn codes(&self) -> &[u32] {
         self.answer().map_or(&[], |answer| &answer.codes)
     }
 
-    /// Returns the id under which Microsoft's support finds the request.
+    /// Returns the id by which Microsoft support finds the request.
     pub fn correlation_id(&self) -> Option<&str> {
         self.answer()?.correlation_id.as_deref()
     }
 
-    /// Returns how long the identity endpoint asks to be left alone, as it said it.
+    /// Returns `Retry-After` of the response.
     pub fn retry_after(&self) -> Option<Duration> {
         self.answer()?.retry_after
     }
 
-    /// Says who can do something about it, as far as it can be told.
+    /// Returns who must act, as far as the error shows it.
     pub fn who_acts(&self) -> Actor {
         if self.class() == ErrorClass::Transient {
             return Actor::Nobody;
@@ -149,43 +146,43 @@ impl CredentialError {
         };
         let step = answer.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.step);
         match (step, self.reason()) {
-            (Some(step), _) if step.is_of_the_endpoints_tenant() => Actor::TenantAdministrator,
+            (Some(step), _) if step.is_in_endpoint_tenant() => Actor::TenantAdministrator,
             (None, TokenErrorReason::UnknownApp | TokenErrorReason::Refused) => Actor::TenantAdministrator,
             (Some(_) | None, _) => Actor::Operator,
         }
     }
 
-    /// Finds our error inside the identity library's wrappers.
+    /// Extracts the error that [`CredentialError::wrap`] put into the identity library's wrappers.
     pub(crate) fn unwrap(wrapped: azure_core::Error) -> Self {
         let mut current = wrapped;
         loop {
             let inner = match current.into_inner() {
                 Ok(inner) => inner,
-                Err(innermost) => return Self::Misunderstood(Foreign::new(&innermost)),
+                Err(innermost) => return Self::Misunderstood(MaskedError::new(&innermost)),
             };
             match inner.downcast::<Self>() {
                 Ok(ours) => return *ours,
                 Err(other) => match other.downcast::<azure_core::Error>() {
                     Ok(next) => current = *next,
-                    Err(foreign) => return Self::Misunderstood(Foreign::new(&*foreign)),
+                    Err(foreign) => return Self::Misunderstood(MaskedError::new(&*foreign)),
                 },
             }
         }
     }
 
-    /// The identity library refuses the settings.
+    /// Wraps an error of the identity library about the settings.
     pub(crate) fn settings(err: &azure_core::Error) -> Self {
-        Self::Settings(Foreign::new(err))
+        Self::Settings(MaskedError::new(err))
     }
 
-    /// Wraps the error so that it passes through the identity library. The kind matters: the library repeats requests
-    /// that end in `Io` or `Connection`, whatever its retry options say.
+    /// Wraps the error so that it passes through the identity library. The kind matters: the library retries requests that
+    /// fail with `Io` or `Connection`, regardless of its retry options.
     pub(crate) fn wrap(self) -> azure_core::Error {
         azure_core::Error::new(azure_core::error::ErrorKind::Other, self)
     }
 }
 
-/// Writes an error and its causes in one line.
+/// Formats an error and its sources in one line.
 pub(crate) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -197,8 +194,8 @@ pub(crate) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     one_line(&line)
 }
 
-/// Turns line breaks, tabs and other control characters into single spaces: what comes from outside must not start a
-/// new line in a log or move a terminal's cursor.
+/// Replaces line breaks, tabs and other control characters by single spaces, so that foreign text cannot start a log line or
+/// control a terminal.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|character: char| character.is_whitespace() || character.is_control()) {

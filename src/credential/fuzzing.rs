@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::acquire::Acquire as _;
-use super::answer::{Answer, judge};
+use super::answer::{Answer, validate};
 use super::assertion::{Asserter, AssertionSource};
 use super::bearer::Bearer;
 use super::error::{CredentialError, in_one_line};
@@ -23,13 +23,13 @@ use super::state::InService;
 use super::token_file::TokenFile;
 use super::transport::IdentityClient;
 use super::{jwt, schedule};
-use crate::redact::Sent;
+use crate::redact::SentSecrets;
 use crate::tls::Trust;
 
-/// How much of a secret may be seen: less than this many bytes.
+/// The shortest part of a secret that counts as a leak, in bytes.
 const WINDOW: usize = 8;
 
-/// Checks that an error shows nothing of a secret, in any form in which errors show bytes. Words of our own messages are none.
+/// Checks that an error contains no part of a secret, in any form in which errors print bytes. Ignores words of our own messages.
 pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
     const WORDS: [&str; 8] = [
         include_str!("../files/read.rs"),
@@ -77,14 +77,20 @@ pub(crate) fn token_answer(data: &[u8]) {
         headers,
         body: Bytes::copy_from_slice(body),
     };
-    match judge(&endpoint, kind & 0x80 != 0, &answer, &Sent::default) {
+    match validate(&endpoint, kind & 0x80 != 0, &answer, &SentSecrets::default) {
         Ok(token) => {
-            assert!(answer.status.is_success(), "{status} was accepted");
-            let life = token.life;
-            assert!(!life.lasts.is_zero() && life.lasts <= Duration::from_secs(48 * 60 * 60), "{life:?}");
-            assert!(life.refresh_in.is_none_or(|refresh_in| refresh_in < life.lasts), "{life:?}");
-            let _margin = schedule::margin(life.lasts);
-            assert!(schedule::refresh_after(life.lasts, life.refresh_in, 1.0) <= life.lasts, "{life:?}");
+            assert!(answer.status.is_success(), "{status} is accepted");
+            let lifetime = token.lifetime;
+            assert!(
+                !lifetime.duration.is_zero() && lifetime.duration <= Duration::from_secs(48 * 60 * 60),
+                "{lifetime:?}"
+            );
+            assert!(lifetime.refresh_in.is_none_or(|refresh_in| refresh_in < lifetime.duration), "{lifetime:?}");
+            let _margin = schedule::margin(lifetime.duration);
+            assert!(
+                schedule::refresh_after(lifetime.duration, lifetime.refresh_in, 1.0) <= lifetime.duration,
+                "{lifetime:?}"
+            );
         }
         Err(refused) => {
             let wait = schedule::back_off(CredentialError::from(refused.clone()).class(), 1, refused.retry_after, 1.0);
@@ -103,8 +109,8 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, HeaderValue::from_bytes(line.get(colon + 1..)?.trim_ascii()).ok()?))
 }
 
-/// Reads a file with a secret: `kind content`. Checks that an error shows nothing of what is in the file, and that what is
-/// accepted can be used.
+/// Reads a file with a secret: `kind content`. Checks that an error contains no part of the file, and that an accepted assertion
+/// is a token.
 pub(crate) fn secret_file(data: &[u8]) {
     let Some((kind, content)) = data.split_first() else { return };
     READERS.with(|readers| {
@@ -132,7 +138,7 @@ thread_local! {
     static READERS: Readers = Readers::new();
 }
 
-/// What reads secrets from files, and a folder for the files.
+/// A runtime, a client and a folder for reading secrets from files.
 struct Readers {
     runtime: tokio::runtime::Runtime,
     folder: PathBuf,
@@ -147,7 +153,7 @@ impl Readers {
         let (Ok(runtime), Ok(client), Ok(())) =
             (runtime, IdentityClient::new(&Trust::of(None)), std::fs::create_dir_all(&folder))
         else {
-            panic!("the readers cannot be set up");
+            panic!("the setup fails");
         };
         let certificate = include_str!("../../tests/fuzz/parsers/certificate.pem");
         assert!(std::fs::write(folder.join("certificate.pem"), certificate).is_ok());
@@ -174,9 +180,9 @@ impl Readers {
 
     async fn token_file(&self, path: PathBuf) -> Result<(), CredentialError> {
         let acquired = TokenFile { path }.acquire(&Legs::default()).await?;
-        let life = acquired.life;
+        let lifetime = acquired.lifetime;
         let in_service = InService::new(acquired);
-        assert!(in_service.is_none_or(|token| token.expires_at.is_some() == life.is_some()));
+        assert!(in_service.is_none_or(|token| token.expires_at.is_some() == lifetime.is_some()));
         Ok(())
     }
 }
@@ -187,7 +193,7 @@ impl Drop for Readers {
     }
 }
 
-/// Reads the claims of a token, from the token itself or from its payload.
+/// Reads the claims of a token, with the input as the token and as its payload.
 pub(crate) fn token(data: &[u8]) {
     let payload = format!("e30.{}.sig", jwt::encode(data));
     let token = std::str::from_utf8(data).unwrap_or_default();

@@ -1,13 +1,13 @@
-//! The endpoints that hand out tokens and assertions: what each is called, and what to check when it fails.
+//! The endpoints that issue tokens and assertions: their names in messages, and what to check when one fails.
 
 use std::fmt;
 
-/// An identity endpoint: what it is and where.
+/// An identity endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityEndpoint {
-    /// What it is.
+    /// Its kind.
     pub kind: IdentityEndpointKind,
-    /// `host[:port]`, or the origin that stands in for it.
+    /// `host[:port]`, or the origin that replaces it.
     pub authority: String,
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for IdentityEndpoint {
     }
 }
 
-/// What an identity endpoint is.
+/// The kind of an identity endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityEndpointKind {
     /// A tenant's OAuth 2.0 token endpoint.
@@ -32,7 +32,7 @@ pub enum IdentityEndpointKind {
     InstanceMetadata,
     /// The endpoint that App Service, Functions and Container Apps name in `IDENTITY_ENDPOINT`.
     AppService,
-    /// An identity provider outside Entra, whose token is presented to Entra.
+    /// An identity provider outside Entra, whose token is the assertion sent to Entra.
     Provider(IdentityProvider),
 }
 
@@ -59,10 +59,10 @@ impl IdentityProvider {
         }
     }
 
-    /// What to look at when it refuses.
-    pub(super) const fn refused(self) -> &'static str {
+    /// Returns what to check when it refuses.
+    pub(super) const fn refusal_hint(self) -> &'static str {
         match self {
-            Self::GithubActions => "the request token ends with the job that GitHub made it for",
+            Self::GithubActions => "the request token is valid only while its job runs",
             Self::AzurePipelines => {
                 "check `service_connection`, that the pipeline may use it, and that the access token is that of the \
                  running job"
@@ -74,20 +74,18 @@ impl IdentityProvider {
 }
 
 impl IdentityEndpointKind {
-    /// What to look at when it does not answer.
-    pub(super) const fn reachability(self) -> &'static str {
+    /// Returns what to check when it does not answer.
+    pub(super) const fn no_answer_hint(self) -> &'static str {
         match self {
             Self::Entra => "check name resolution, outbound firewalls and, for a custom authority, `ca_file`",
             Self::InstanceMetadata => {
-                "it exists on Azure hosts alone, and network policies or a proxy must not stand in its way"
+                "it exists only on Azure hosts, and network policies or a proxy must not block it"
             }
             Self::AppService => "check that the site has an identity assigned",
-            Self::Provider(IdentityProvider::GithubActions) => {
-                "its address is good for the job alone that it was made for"
-            }
+            Self::Provider(IdentityProvider::GithubActions) => "its address is valid only while its job runs",
             Self::Provider(IdentityProvider::AzurePipelines) => "check that the agent can reach Azure DevOps",
             Self::Provider(IdentityProvider::GcpMetadata) => {
-                "it exists on Google Cloud alone, and network policies or a proxy must not stand in its way"
+                "it exists only on Google Cloud, and network policies or a proxy must not block it"
             }
             Self::Provider(IdentityProvider::OAuth2) => {
                 "check `token_url`, name resolution, outbound firewalls and, for a private CA, the assertion's `ca_file`"

@@ -1,6 +1,6 @@
-//! The little of JSON Web Tokens that the gateway needs: writing segments, and looking at claims without trusting them.
+//! The parts of JSON Web Tokens that the gateway needs: encoding segments and reading claims.
 //!
-//! Verifies nothing. A token that is not a JWT is not an error: Microsoft's own APIs may hand out opaque ones.
+//! Does not verify signatures. A token may be opaque: Microsoft's own APIs may use such tokens.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::lifetime;
 
-/// The claims of a token, as they stand in it.
+/// The claims of a token.
 pub type Claims = Map<String, Value>;
 
 /// Encodes bytes as a segment (RFC 7515 section 2, base64url without padding).
@@ -18,7 +18,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads the claims of a token, if it is a JWT. They are not verified: for display and for its expiry.
+/// Returns the unverified claims of a token, if it is a JWT. For display and for its expiry.
 pub(crate) fn claims(token: &str) -> Option<Claims> {
     let mut segments = token.split('.');
     let (_header, payload, _signature) = (segments.next()?, segments.next()?, segments.next()?);
@@ -26,12 +26,12 @@ pub(crate) fn claims(token: &str) -> Option<Claims> {
     serde_json::from_slice(&payload).ok()
 }
 
-/// Returns when the token says it expires (RFC 7519 section 4.1.4; seconds, of which fractions are dropped).
+/// Returns the `exp` claim (RFC 7519 section 4.1.4), truncated to seconds.
 pub(crate) fn expiry(claims: &Claims) -> Option<SystemTime> {
     lifetime::moment(claims.get("exp")?)
 }
 
-/// Returns the time in whole seconds since 1970, as JWTs write it.
+/// Returns a time in whole seconds since 1970, the format of JWTs.
 pub(crate) fn unix(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_expiry_of_a_jwt_and_of_nothing_else() {
+    fn reads_the_expiry_of_a_jwt() {
         let token = |payload: &str| format!("e30.{}.sig", encode(payload.as_bytes()));
         let exp = |token: &str| claims(token).as_ref().and_then(expiry);
         assert_eq!(exp(&token(r#"{"exp":1800000000}"#)), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));

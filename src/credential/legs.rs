@@ -1,6 +1,4 @@
-//! The record of an acquisition: its legs, and what was odd about the files it read.
-//!
-//! Does not know how a leg is made, nor who reads the record.
+//! The record of an acquisition: its legs, and warnings about the files it read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,34 +13,34 @@ use super::schedule::ErrorClass;
 use crate::files::Secret;
 use crate::metrics::{TokenErrorReason, TokenStage};
 
-/// One step of an acquisition: reading a secret, making or fetching an assertion, asking for the token.
+/// One step of an acquisition: reading a secret, making or fetching an assertion, or requesting the token.
 #[derive(Clone, Debug)]
 pub struct Leg {
     /// Which step.
     pub stage: TokenStage,
-    /// Who or what it was about, in words: `client secret from file /run/secrets/x`, `app … in tenant …`.
+    /// What was read or requested: `client secret from file /run/secrets/x`, `app … in tenant …`.
     pub subject: String,
-    /// The identity endpoint that was asked; `None` when the step stayed on this host.
+    /// The identity endpoint that was called; `None` for a local step.
     pub endpoint: Option<IdentityEndpoint>,
     /// How long it took.
     pub took: Duration,
-    /// When what lies on this host as proof ends by itself.
+    /// When the proof on this host expires.
     pub not_after: Option<NotAfter>,
-    /// What came of it.
+    /// Whether it succeeded.
     pub outcome: LegOutcome,
 }
 
-/// When something that lies on this host as proof ends by itself, and what it is.
+/// When a proof on this host expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAfter {
-    /// A certificate, for somebody to renew before.
+    /// A certificate, which somebody must renew before that time.
     Certificate(SystemTime),
-    /// An assertion in a file, which another program writes anew all the time.
+    /// An assertion in a file, which another program replaces regularly.
     AssertionFile(SystemTime),
 }
 
 impl NotAfter {
-    /// Returns when it ends.
+    /// Returns the time of expiry.
     pub const fn time(self) -> SystemTime {
         match self {
             Self::Certificate(time) | Self::AssertionFile(time) => time,
@@ -50,21 +48,21 @@ impl NotAfter {
     }
 }
 
-/// What came of a leg. The token or assertion itself is not in it.
+/// The outcome of a leg. Does not contain the token or assertion.
 #[derive(Clone, Debug)]
 pub enum LegOutcome {
     /// A token or assertion.
     Token {
-        /// Its name.
+        /// Its name in logs.
         fingerprint: Fingerprint,
-        /// Its claims, unverified, if it is a JWT.
+        /// Its unverified claims, if it is a JWT.
         claims: Option<Claims>,
-        /// The clock of the endpoint that answered, for measuring skew.
+        /// The `Date` of the response, for measuring clock skew.
         endpoint_clock: Option<SystemTime>,
     },
     /// A failure.
     Failed {
-        /// What it means for the next acquisition.
+        /// How the next acquisition is scheduled.
         class: ErrorClass,
         /// The metric label of its cause.
         reason: TokenErrorReason,
@@ -77,8 +75,7 @@ impl LegOutcome {
     }
 }
 
-/// The legs of an acquisition, in the order in which they ended, and what was odd about the files they read. Cloning shares
-/// them.
+/// The legs of an acquisition, in the order in which they ended, and warnings about the files they read. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Legs(Arc<Mutex<Record>>);
 
@@ -97,7 +94,7 @@ impl Legs {
         std::mem::take(&mut self.lock().legs)
     }
 
-    /// Notes something odd that did not stop the acquisition, once however often it is tried.
+    /// Adds a warning that does not stop the acquisition. Retries add it once.
     pub(crate) fn remark(&self, remark: String) {
         let mut record = self.lock();
         if !record.remarks.contains(&remark) {
@@ -113,7 +110,7 @@ impl Legs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a step that stayed on this host.
+    /// Records a local step.
     pub(crate) fn record_local(
         &self,
         stage: TokenStage,

@@ -1,24 +1,24 @@
-//! Reading how long a token lives, however an issuer writes it: a number, a number in a string, a date.
+//! The lifetime of a token, and parsers for the formats in which issuers write it: a number, a number in a string, a date.
 //!
-//! Every answer, file and program output is read here and nowhere else, so that no two readers disagree. Reads no clock.
+//! All responses, files and program outputs use these parsers. None reads a clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// How long a token may be used.
+/// The lifetime of a token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetime {
-    /// From when it is counted.
-    pub(crate) since: Instant,
-    /// How long it is from there.
-    pub(crate) lasts: Duration,
-    /// When the issuer wants it refreshed, from there.
+    /// When it starts.
+    pub(crate) starts: Instant,
+    /// How long it is.
+    pub(crate) duration: Duration,
+    /// When to refresh the token, from the start, if the issuer sets it.
     pub(crate) refresh_in: Option<Duration>,
 }
 
-/// Reads a number of seconds: `3599`, `3599.0`, `"3599"`.
+/// Parses a number of seconds: `3599`, `3599.0`, `"3599"`.
 pub(crate) fn seconds(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
@@ -30,11 +30,11 @@ pub(crate) fn seconds(value: &Value) -> Option<i64> {
     }
 }
 
-/// Reads a moment: seconds since 1970 as [`seconds`] does, RFC 3339 or ISO 8601, or the date that old versions of App
-/// Service write (`09/14/2030 08:00:00 AM +00:00`). A date without a zone is UTC.
+/// Parses a point in time: seconds since 1970 like [`seconds`], RFC 3339, ISO 8601, or the format of old versions of App Service
+/// (`09/14/2030 08:00:00 AM +00:00`). A date without a zone is UTC.
 pub(crate) fn moment(value: &Value) -> Option<SystemTime> {
     match seconds(value) {
-        // Up to the last second that a calendar has a name for.
+        // Up to the end of the year 9999.
         Some(seconds @ 0..253_402_300_800) => UNIX_EPOCH.checked_add(Duration::from_secs(seconds.try_into().ok()?)),
         Some(_) => None,
         None => date(value.as_str()?.trim()),
@@ -43,7 +43,7 @@ pub(crate) fn moment(value: &Value) -> Option<SystemTime> {
 
 fn whole(number: f64) -> Option<i64> {
     let whole = number.trunc();
-    // Within what a 64-bit float holds exactly.
+    // A 64-bit float is exact in this range.
     let is_exact = whole.abs() < 9e15;
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
     let whole = whole as i64;
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_come_as_such_or_in_a_string() {
+    fn parses_seconds_from_numbers_and_strings() {
         for (value, expected) in [
             (json!(3599), Some(3599)),
             (json!(3599.9), Some(3599)),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_come_as_seconds_or_as_a_date() {
+    fn parses_times_from_seconds_and_dates() {
         // 2030-01-15T08:00:00Z
         let expected = Some(UNIX_EPOCH + Duration::from_secs(1_894_694_400));
         for value in [

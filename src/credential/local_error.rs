@@ -1,6 +1,4 @@
-//! Why what lies on this host cannot be used: secrets, tokens, certificates and keys.
-//!
-//! No error here repeats anything of what was read.
+//! Errors about secrets, tokens, certificates and keys on this host. None contains any part of what was read.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -8,35 +6,35 @@ use std::time::SystemTime;
 use crate::files::FileError;
 use crate::files::pem::PemError;
 
-/// A secret, token, certificate or assertion on this host cannot be read.
+/// A secret, token or assertion on this host cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read as text.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Nothing is there.
-    #[error("{place} is empty")]
+    /// The file or variable is empty.
+    #[error("{location} is empty")]
     Empty {
         /// The file or variable.
-        place: String,
+        location: String,
     },
-    /// What is there cannot be used.
-    #[error("{place} {problem}")]
+    /// The content cannot be used.
+    #[error("{location} {problem}")]
     Unusable {
         /// The file or variable.
-        place: String,
+        location: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// What is there is not a token.
-    #[error("{place} does not hold a token: {why}")]
+    /// The content is not a token.
+    #[error("{location} does not hold a token: {why}")]
     NotAToken {
         /// The file or variable.
-        place: String,
-        /// What it is instead.
+        location: String,
+        /// What it is instead, and the fix.
         why: &'static str,
     },
-    /// The environment variable is not there.
+    /// The environment variable is not set.
     #[error("environment variable {name} is not set (or is not UTF-8 text)")]
     Unset {
         /// The variable.
@@ -66,25 +64,25 @@ pub enum CertificateError {
     BrokenPem {
         /// The file.
         path: PathBuf,
-        /// What is wrong. It repeats nothing of the file.
+        /// What is wrong, without any of the content.
         problem: PemError,
     },
-    /// There is no certificate in the file.
+    /// The file holds no certificate.
     #[error("{} holds no certificate", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
-    /// The certificate is not X.509.
+    /// A certificate is not valid X.509.
     #[error(
-        "a certificate in {path} is not X.509: part of it is missing or was changed on its way; copy it whole, and look at it          with `openssl x509 -in {path} -noout -text`",
+        "a certificate in {path} is not X.509: it is damaged or incomplete; copy it again, and inspect it with `openssl x509 -in {path} -noout -text`",
         path = path.display()
     )]
     BrokenCertificate {
         /// The file.
         path: PathBuf,
     },
-    /// There is no key in the file.
+    /// The file holds no private key.
     #[error("{} holds no private key: set `key` to the PEM file that does", path.display())]
     NoKey {
         /// The file.
@@ -102,7 +100,7 @@ pub enum CertificateError {
     },
     /// The key cannot be used.
     #[error(
-        "the private key in {path} is not a key in PKCS#8, PKCS#1 or SEC1 of 2048 to 8192 bits: part of it is missing or was          changed on its way; copy it whole, and check it with `openssl pkey -in {path} -noout -check`",
+        "the private key in {path} is not a key in PKCS#8, PKCS#1 or SEC1 of 2048 to 8192 bits: it is damaged or incomplete; copy it again, and check it with `openssl pkey -in {path} -noout -check`",
         path = path.display()
     )]
     BrokenKey {
@@ -111,7 +109,7 @@ pub enum CertificateError {
     },
     /// The key is not RSA.
     #[error(
-        "the private key in {} is not an RSA key, the only kind that Entra takes: make a certificate with \
+        "the private key in {} is not an RSA key, the only kind that Entra accepts: make a certificate with \
          `openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj /CN=signalr-gateway -keyout client-key.pem -out client.pem`",
         path.display()
     )]
@@ -119,33 +117,33 @@ pub enum CertificateError {
         /// The file.
         path: PathBuf,
     },
-    /// The key is another certificate's.
-    #[error("the private key in {} is not the key of a certificate in {}", key.display(), certificate.display())]
+    /// The key belongs to another certificate.
+    #[error("the private key in {} belongs to no certificate in {}", key.display(), certificate.display())]
     Mismatch {
         /// The file with the key.
         key: PathBuf,
         /// The file with the certificate.
         certificate: PathBuf,
     },
-    /// The certificate has ended.
+    /// The certificate has expired.
     #[error(
-        "the certificate in {} ended at {}: upload a new one to the app registration",
+        "the certificate in {} expired at {}: upload a new one to the app registration",
         path.display(),
         humantime::format_rfc3339_seconds(*not_after)
     )]
     Expired {
         /// The file.
         path: PathBuf,
-        /// When it ended.
+        /// When it expired.
         not_after: SystemTime,
     },
-    /// The key does not sign.
+    /// Signing failed.
     #[error("the private key in {path} cannot sign: check it with `openssl pkey -in {path} -noout -check`", path = path.display())]
     Sign {
         /// The file.
         path: PathBuf,
     },
-    /// The system gives no random numbers.
-    #[error("the system has no random numbers to give")]
+    /// The random number generator failed.
+    #[error("the system's random number generator failed")]
     Random,
 }

@@ -1,28 +1,31 @@
-//! Who the gateway is towards an endpoint: where bearers come from and how long they live.
+//! Credentials: how the gateway authenticates to endpoints, and how it acquires and refreshes tokens.
 //!
-//! The seam is [`BearerSource`]: the request path reads a ready bearer without a lock and waits only when there is
-//! none. Knows nothing of requests, routes or endpoints.
+//! The interface is [`BearerSource`]: the request path reads the current bearer without a lock and waits only if there is none.
 //!
-//! # The life of a token
+//! # From the acquisition to the request
 //!
 //! ```text
 //! worker ── ready() ──► cell ◄── refresh task ──► acquirer ──► azure_identity ──► LegClient ──► hyper, rustls
-//!           acquire()           (control runtime)     │        (built afresh)     (judges the answer,
-//!           replace()                                 │                            records the leg)
-//!                                                     └─ secret · certificate · another identity's token
+//!           acquire()           (control runtime)     │        (new for each      (validates the response,
+//!           replace()                                 │         request)           records the leg)
+//!                                                     └─ secret · certificate · token of another identity
 //! ```
 //!
-//! * `cell.rs`: the token in service, and how callers wait; `refresh.rs`: the task that keeps it fresh; `schedule.rs`: when.
-//! * `acquire.rs`: the seam of an acquisition and the legs it took; `entra.rs`, `azure_cli.rs`, `token_file.rs`, `access_key.rs`: the ways.
-//! * `assertion/`: how an app proves that it is itself; `transport.rs`, `answer.rs`: the client below the identity library;
-//!   `process.rs`: programs that print tokens.
+//! * `cell.rs`: the token in service and its callers; `state.rs`: what the cell shares with the refresh task in `refresh.rs`;
+//!   `schedule.rs`: when to refresh and retry.
+//! * `acquire.rs`: the trait of an acquisition, implemented in `entra.rs`, `azure_cli.rs`, `token_file.rs` and
+//!   `access_key_source.rs`; `legs.rs`: the record of its steps.
+//! * `assertion/`: client assertions; `transport.rs`, `answer.rs`: the HTTP client below the identity library; `process.rs`:
+//!   programs that print tokens.
+//! * `error.rs` and below it `refusal.rs`, `local_error.rs` and `identity_endpoint.rs`: why there is no token; `remedy.rs`: what
+//!   the codes of Entra mean.
 //!
 //! # The flows, and the two tenants
 //!
-//! Tenant A is where the app registration lives, tenant B where the SignalR resource lives. The role is always assigned
-//! in B, to the object id of what calls there. [`SetupStep`] numbers what can be wrong on the way.
+//! The app registration is in tenant A, the SignalR resource in tenant B. The role is always assigned in B, to the object id of
+//! the caller there. [`SetupStep`] numbers the steps of the setup.
 //!
-//! `client_secret` and `client_certificate`: the app proves itself with what is registered on it.
+//! `client_secret` and `client_certificate`: the app authenticates with a secret or certificate that is registered on it.
 //!
 //! ```text
 //! this host                        tenant A                         tenant B
@@ -31,7 +34,7 @@
 //!     └── POST /{tenant B}/oauth2/v2.0/token ────────────────────────► token ── request ─────────────┘
 //! ```
 //!
-//! `federated`: another identity's token takes the place of the secret; the app registration says whose it trusts.
+//! `federated`: a token of another identity replaces the secret. The app registration states which identity it trusts.
 //!
 //! ```text
 //! this host                        tenant A                         tenant B
@@ -41,10 +44,10 @@
 //!     └── assertion ── POST /{tenant B}/oauth2/v2.0/token ───────────┴► token ── request ────────────┘
 //! ```
 //!
-//! Where another provider's token comes from (each has its own picture in `assertion/`):
+//! The sources of such a token besides a managed identity (each is described in its file in `assertion/`):
 //!
 //! ```text
-//! file             kubelet, or any program ──► file                            trimmed, read at each exchange
+//! file             kubelet, or any program ──► file                            trimmed, read for each token request
 //! github_actions   GET  $ACTIONS_ID_TOKEN_REQUEST_URL&audience=…               {"value"}
 //! azure_pipelines  POST $SYSTEM_OIDCREQUESTURI?serviceConnectionId=…           {"oidcToken"}
 //! gcp_metadata     GET  metadata.google.internal/…/identity?audience=…         the token
@@ -52,7 +55,7 @@
 //! command          argv, no shell ──► stdout                                   the token, or {"token", "expires_at"}
 //! ```
 //!
-//! `workload_identity` is `federated` with a file, taken from what Azure's webhook puts into a pod.
+//! `workload_identity` is `federated` with a file, configured by the variables that Azure's webhook sets in a pod.
 //!
 //! `managed_identity`: the host is in the resource's own tenant, and no app registration is needed.
 //!
@@ -61,15 +64,15 @@
 //! metadata service ── token of its identity ── request ──► SignalR ◄── role ── managed identity
 //! ```
 //!
-//! `azure_cli`: a person is in the resource's tenant, signed in to the Azure CLI on a developer's desk.
+//! `azure_cli`: a user of the resource's tenant is signed in to the Azure CLI on a developer's machine.
 //!
 //! ```text
 //! this host                                                         tenant B
 //! az account get-access-token ── token of the user ── request ──► SignalR ◄── role ── user
 //! ```
 //!
-//! `access_key` and `token_file`: no tenant is asked. The key signs a token for each request; the file's token was
-//! obtained by somebody else.
+//! `access_key` and `token_file` request nothing. The key signs a token for each request; another program obtains the token in
+//! the file.
 
 mod access_key;
 mod access_key_source;
@@ -81,6 +84,7 @@ mod bearer;
 mod cell;
 mod entra;
 mod error;
+mod file_watch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod identity_endpoint;
@@ -98,7 +102,6 @@ mod settings;
 mod state;
 mod token_file;
 mod transport;
-mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -128,29 +131,29 @@ pub use settings::{
     ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
 };
 
-use acquire::{Acquire, Material, QuickTries};
+use acquire::{Acquire, Material, WithRetries};
 use cell::TokenCell;
 use legs::Legs;
 use refresh::Refresher;
-use state::{TokenState, View};
-use tokio::sync::watch as published;
+use state::{Progress, TokenState};
+use tokio::sync::watch;
 use transport::IdentityClient;
 
 use crate::metrics::TokenMetrics;
-use crate::redact::Foreign;
+use crate::redact::MaskedError;
 use crate::tls::{Trust, TrustError};
 
-/// All credentials of a gateway. Dropping it stops their tasks; bearers in service stay usable until they expire.
+/// All credentials of a gateway. Dropping it stops their refresh tasks; bearers in service can be used until they expire.
 #[derive(Debug)]
 pub struct Credentials {
     sources: HashMap<CredentialName, Arc<Source>>,
 }
 
-/// One token life. Its task stops when nobody holds it any more.
+/// A cell and its acquirer. Dropping it stops the refresh task.
 #[derive(Debug)]
 struct Source {
     kind: CredentialKind,
-    /// The credentials that share it.
+    /// The credentials that share the cell.
     names: Vec<CredentialName>,
     cell: Arc<TokenCell>,
     acquirer: Arc<dyn Acquire>,
@@ -163,13 +166,13 @@ impl Drop for Source {
 }
 
 impl Credentials {
-    /// Builds the credentials. Does no network I/O and reads no secret: those are read when they are used. CA files are
-    /// read here. Credentials that differ in nothing but their name share one token life.
+    /// Builds the credentials. Reads CA files, but no secrets, and does no network I/O. Credentials that differ only in their name
+    /// share one cell.
     ///
-    /// `control` runs the refresh tasks; it may be another runtime than those that ask for bearers, with time and I/O on.
+    /// `control` is the runtime of the refresh tasks, with time and I/O enabled.
     ///
     /// # Errors
-    /// [`CredentialBuildError`] names every credential that cannot work, whatever Entra answers.
+    /// [`CredentialBuildError`] names every credential that cannot work.
     pub fn build(
         settings: &[CredentialSettings],
         metrics: &TokenMetrics,
@@ -178,12 +181,12 @@ impl Credentials {
         Self { sources: HashMap::new() }.rebuild(settings, metrics, control)
     }
 
-    /// Builds credentials anew, as [`Credentials::build`], and takes over the token lives of those that are the same as
-    /// before. One that is the same identity with another proof (a new secret, a certificate in place of a secret) begins
-    /// with the token in service and obtains one of its own; another identity begins with none. Changes no metric.
+    /// Builds credentials like [`Credentials::build`], and reuses the cells of unchanged ones. A credential with the same identity
+    /// and another proof (a new secret, a certificate instead of a secret) starts with the current token and acquires its own.
+    /// Changes no metric.
     ///
     /// # Errors
-    /// As [`Credentials::build`]; nothing has changed then.
+    /// Like [`Credentials::build`]. `self` is unchanged.
     pub fn rebuild(
         &self,
         settings: &[CredentialSettings],
@@ -213,24 +216,25 @@ impl Credentials {
                 }
             };
             let state = self.before(kind).map(|before| TokenState::continuing(before.cell.state()));
-            let (state, (publish, view)) = (Arc::new(state.unwrap_or_default()), published::channel(View::default()));
+            let (state, (publish, progress)) =
+                (Arc::new(state.unwrap_or_default()), watch::channel(Progress::default()));
             let refresher =
                 Refresher::new(Arc::clone(&state), publish, Arc::clone(&acquirer), names.clone(), metrics.clone());
-            let cell = Arc::new(TokenCell::new(state, view, refresher, control.clone()));
+            let cell = Arc::new(TokenCell::new(state, progress, refresher, control.clone()));
             let source = Arc::new(Source { kind: kind.clone(), names: names.clone(), cell, acquirer });
             sources.extend(names.into_iter().map(|name| (name, Arc::clone(&source))));
         }
         if problems.is_empty() { Ok(Self { sources }) } else { Err(CredentialBuildError { problems }) }
     }
 
-    /// Finds a token life whose tokens say the same as those that `kind` will obtain.
+    /// Finds the source of tokens with the same identity as those of `kind`.
     fn before(&self, kind: &CredentialKind) -> Option<&Arc<Source>> {
         let identity = kind.facts().identity?;
         self.sources.values().find(|source| source.kind.facts().identity == Some(identity))
     }
 
-    /// Reads what lies on this host for a credential, as far as that can be judged here: secrets, keys and certificates,
-    /// token files. Sends nothing and runs no program. `None` when there is no credential of that name.
+    /// Checks the secrets, keys, certificates and token files of a credential on this host. Sends nothing and runs no program.
+    /// `None` if there is no credential of that name.
     pub async fn inspect(&self, name: &CredentialName) -> Option<Inspection> {
         let source = self.sources.get(name)?;
         let legs = Legs::default();
@@ -238,24 +242,24 @@ impl Credentials {
         Some(Inspection { problem, remarks: legs.take_remarks() })
     }
 
-    /// Begins the first acquisition of every credential now, instead of when it is first asked for.
+    /// Starts the first acquisition of every credential, instead of at its first use.
     pub fn start(&self) {
         self.sources.values().for_each(|source| source.cell.start());
     }
 
-    /// Returns where a credential's bearers come from.
+    /// Returns the bearer source of a credential.
     pub fn get(&self, name: &CredentialName) -> Option<Arc<dyn BearerSource>> {
         let source = self.sources.get(name)?;
         Some(Arc::<TokenCell>::clone(&source.cell))
     }
 
-    /// Makes one acquisition beside the token life and puts nothing in service: for showing each leg of it. `None` when
-    /// there is no credential of that name. To be called on a runtime with time and I/O on.
+    /// Makes one acquisition to show its legs, without putting the token in service. `None` if there is no credential of that name.
+    /// The runtime must have time and I/O enabled.
     ///
-    /// It is given up after `within`, and its legs so far are shown.
+    /// After `within`, it stops and returns the legs so far.
     ///
     /// # Cancel safety
-    /// Safe: a request under way is broken off.
+    /// Safe: cancels a running request.
     pub async fn attempt(&self, name: &CredentialName, within: Duration) -> Option<Attempt> {
         let source = self.sources.get(name)?;
         let legs = Legs::default();
@@ -269,30 +273,30 @@ impl Credentials {
     }
 }
 
-/// What lies on this host for a credential.
+/// The result of [`Credentials::inspect`].
 #[derive(Debug)]
 pub struct Inspection {
-    /// Why it cannot be used.
+    /// Why the credential cannot be used.
     pub problem: Option<CredentialError>,
-    /// What is odd about it and does not stop its use.
+    /// Warnings that do not prevent its use.
     pub remarks: Vec<String>,
 }
 
-/// One acquisition, laid open.
+/// The result of [`Credentials::attempt`].
 #[derive(Debug)]
 pub struct Attempt {
-    /// The steps it took, in the order in which they ended; more than one of a kind when there were several tries.
+    /// Its legs, in the order in which they ended. Retries repeat legs.
     pub legs: Vec<Leg>,
-    /// What is odd about the files that it read.
+    /// Warnings about the files that it read.
     pub remarks: Vec<String>,
-    /// The bearer, or why there is none. An access key that could be read gives no bearer: it signs each request.
+    /// The bearer, or why there is none. `None` for an access key, which signs each request.
     pub outcome: Result<Option<Bearer>, CredentialError>,
 }
 
-/// Some credentials cannot work, whatever Entra answers.
+/// Some credentials cannot work.
 #[derive(Debug)]
 pub struct CredentialBuildError {
-    /// The credentials (those that share a token life together) and what is wrong with them. Never empty.
+    /// The problems and the credentials that have them, grouped by cell. Never empty.
     pub problems: Vec<(Vec<CredentialName>, CredentialProblem)>,
 }
 
@@ -309,15 +313,15 @@ impl std::fmt::Display for CredentialBuildError {
 
 impl std::error::Error for CredentialBuildError {}
 
-/// What is wrong with a credential before anything was sent.
+/// Why a credential cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialProblem {
     /// The CAs for the authority cannot be loaded.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// The identity library refuses the tenant, client id or authority.
-    #[error("the identity library refuses the tenant, client id or authority")]
-    Settings(#[source] Foreign),
+    /// The identity library rejects the tenant, client id or authority.
+    #[error("the identity library rejects the tenant, client id or authority")]
+    Settings(#[source] MaskedError),
 }
 
 /// One client for each set of CAs.
@@ -340,16 +344,17 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
         CredentialKind::App(settings) => {
             let trust = Trust::of(settings.authority.ca_file.as_deref());
             let client = clients.get(trust)?;
-            let of_provider = assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
-            let app = entra::App::new(settings.clone(), client, of_provider);
-            Arc::new(QuickTries(app.map_err(|err| CredentialProblem::Settings(Foreign::new(&err)))?))
+            let provider_client =
+                assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
+            let app = entra::App::new(settings.clone(), client, provider_client);
+            Arc::new(WithRetries(app.map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))?))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
-            let client = clients.get(Trust::Nobody)?;
-            Arc::new(QuickTries(entra::Identity { settings: identity.clone(), scope: scope.clone(), client }))
+            let client = clients.get(Trust::None)?;
+            Arc::new(WithRetries(entra::Identity { settings: identity.clone(), scope: scope.clone(), client }))
         }
         CredentialKind::AzureCli { tenant, scope } => {
-            Arc::new(QuickTries(azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() }))
+            Arc::new(WithRetries(azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() }))
         }
         CredentialKind::AccessKey { key } => Arc::new(access_key_source::AccessKeySource { key: key.clone() }),
         CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),

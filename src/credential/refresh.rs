@@ -1,7 +1,6 @@
-//! The task that keeps one token fresh: acquire, put in service, sleep until the next is due, again.
+//! The refresh task of a cell: acquires a token, puts it in service, and sleeps until the next acquisition is due.
 //!
-//! It runs on the control runtime, counts and logs what it does, and outlives panics: its own as well as those of an
-//! acquisition. Does not know how a token is obtained, nor who waits for it.
+//! It runs on the control runtime, records metrics and logs, and restarts after a panic.
 
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
@@ -14,23 +13,23 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acquire::{Acquire, Acquired};
 use super::error::{CredentialError, in_one_line};
+use super::file_watch::FileWatch;
 use super::legs::{LegOutcome, Legs, NotAfter};
 use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialName;
-use super::state::{Failure, InService, TokenState, View};
-use super::watch::FileWatch;
+use super::state::{Failure, InService, Progress, TokenState};
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
 
-/// How long the task pauses after a panic of its own.
+/// How long the task waits after a panic.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Keeps one token fresh.
+/// The refresh task of a cell.
 pub(crate) struct Refresher {
     state: Arc<TokenState>,
-    view: watch::Sender<View>,
+    progress: watch::Sender<Progress>,
     acquirer: Arc<dyn Acquire>,
-    /// The credentials that share this life: each has the series and is named in the log.
+    /// The credentials that share the cell. Each has its own metric series.
     names: Vec<CredentialName>,
     metrics: TokenMetrics,
     files: FileWatch,
@@ -38,11 +37,11 @@ pub(crate) struct Refresher {
     failures: u32,
     due: Instant,
     logged: Logged,
-    /// What was odd about the files when they were last read.
+    /// The warnings about the files when they were last read.
     remarks: Vec<String>,
 }
 
-/// What was last said about the credential, so that it is said once.
+/// The state that was last logged, so that each is logged once.
 #[derive(PartialEq, Eq)]
 enum Logged {
     Nothing,
@@ -51,10 +50,10 @@ enum Logged {
 }
 
 impl Refresher {
-    /// Makes the task of a token life.
+    /// Makes the task. It starts with [`Refresher::run`].
     pub(crate) fn new(
         state: Arc<TokenState>,
-        view: watch::Sender<View>,
+        progress: watch::Sender<Progress>,
         acquirer: Arc<dyn Acquire>,
         names: Vec<CredentialName>,
         metrics: TokenMetrics,
@@ -62,7 +61,7 @@ impl Refresher {
         let files = acquirer.files();
         Self {
             state,
-            view,
+            progress,
             acquirer,
             names,
             metrics,
@@ -75,9 +74,9 @@ impl Refresher {
         }
     }
 
-    /// Sets the gauges of the token in service, if there is one. Not done when the task is made: what is only built, as for
-    /// a reload that is refused, changes no metric.
-    pub(crate) fn announce(&self) {
+    /// Sets the gauges of the token in service, if there is one. [`Refresher::new`] does not, so that a refused reload changes no
+    /// metric.
+    pub(crate) fn set_gauges(&self) {
         let in_service = self.state.dates();
         self.names.iter().for_each(|name| self.metrics.in_service(name.as_str(), in_service));
     }
@@ -85,11 +84,11 @@ impl Refresher {
     /// Runs until it is aborted.
     pub(crate) async fn run(mut self: Box<Self>) {
         loop {
-            // A token that is no longer refreshed would stop the credential an hour later, with nothing in the log.
+            // Without a restart, the credential would fail when its token expires, with nothing in the log.
             let ended = AssertUnwindSafe(self.keep_fresh()).catch_unwind().await;
             if ended.is_err() {
-                tracing::error!(credential = self.label(), "the refresh task panicked and starts again");
-                self.view.send_modify(|view| view.ended = view.begun);
+                tracing::error!(credential = self.label(), "the refresh task panicked and restarts");
+                self.progress.send_modify(|progress| progress.ended = progress.begun);
                 sleep(AFTER_PANIC).await;
             }
         }
@@ -98,18 +97,18 @@ impl Refresher {
     async fn keep_fresh(&mut self) {
         loop {
             self.acquire().await;
-            self.until_due().await;
+            self.wait_until_due().await;
         }
     }
 
-    /// Sleeps until the next acquisition is due, wanted by somebody, or promising since a file changed.
-    async fn until_due(&mut self) {
+    /// Sleeps until the next acquisition is due or requested, or a file changed.
+    async fn wait_until_due(&mut self) {
         let follow = self.follow_always || self.failures > 0;
         loop {
             tokio::select! {
                 () = sleep_until(self.due) => return,
                 () = self.state.wake.notified() => {
-                    if self.state.wanted(&self.view.borrow()) {
+                    if self.state.needs_acquisition(&self.progress.borrow()) {
                         return;
                     }
                 }
@@ -121,16 +120,16 @@ impl Refresher {
         }
     }
 
-    /// Makes one acquisition and publishes what came of it.
+    /// Makes one acquisition and publishes its outcome.
     async fn acquire(&mut self) {
         self.files.remember().await;
-        self.view.send_modify(|view| view.begun += 1);
+        self.progress.send_modify(|progress| progress.begun += 1);
         let legs = Legs::default();
         let outcome = AssertUnwindSafe(self.acquirer.acquire(&legs)).catch_unwind().await;
         let outcome =
             outcome.unwrap_or(Err(CredentialError::Panicked)).and_then(|acquired| self.put_in_service(acquired));
-        let failures_counted = self.count(&legs);
-        self.say_remarks(&legs);
+        let failures_counted = self.count_legs(&legs);
+        self.log_remarks(&legs);
         match outcome {
             Ok(()) => self.succeeded(),
             Err(err) => {
@@ -143,9 +142,9 @@ impl Refresher {
     }
 
     fn put_in_service(&mut self, acquired: Acquired) -> Result<(), CredentialError> {
-        let due = acquired.life.map_or_else(
+        let due = acquired.lifetime.map_or_else(
             || Instant::now() + UNEXPIRING_REFRESH,
-            |life| life.since + schedule::refresh_after(life.lasts, life.refresh_in, jitter()),
+            |lifetime| lifetime.starts + schedule::refresh_after(lifetime.duration, lifetime.refresh_in, jitter()),
         );
         let next = InService::new(acquired).ok_or(CredentialError::NoLifeLeft)?;
         for name in &self.names {
@@ -166,10 +165,10 @@ impl Refresher {
             tracing::info!(credential = self.label(), fingerprint, next_in_secs, "token in service");
             self.logged = Logged::InService;
         }
-        self.view.send_modify(|view| {
-            view.ended = view.begun;
-            view.failure = None;
-            view.last_success = Some(SystemTime::now());
+        self.progress.send_modify(|progress| {
+            progress.ended = progress.begun;
+            progress.failure = None;
+            progress.last_success = Some(SystemTime::now());
         });
     }
 
@@ -177,24 +176,24 @@ impl Refresher {
         self.failures = self.failures.saturating_add(1);
         let wait = schedule::back_off(err.class(), self.failures, err.retry_after(), jitter());
         self.due = Instant::now() + wait;
-        self.say_once(&err, wait);
+        self.log_failure_once(&err, wait);
         let failure = Failure { cause: Arc::new(err), next: self.due };
-        self.view.send_modify(|view| {
-            view.ended = view.begun;
-            view.failure = Some(failure);
+        self.progress.send_modify(|progress| {
+            progress.ended = progress.begun;
+            progress.failure = Some(failure);
         });
     }
 
-    /// Logs what is odd about the files, once until it changes.
-    fn say_remarks(&mut self, legs: &Legs) {
+    /// Logs each warning about the files once, until it changes.
+    fn log_remarks(&mut self, legs: &Legs) {
         let remarks = legs.take_remarks();
         for remark in remarks.iter().filter(|remark| !self.remarks.contains(remark)) {
-            tracing::warn!(credential = self.label(), remark, "something is odd about a secret, key or token");
+            tracing::warn!(credential = self.label(), remark, "a secret, key or token file needs attention");
         }
         self.remarks = remarks;
     }
 
-    fn say_once(&mut self, err: &CredentialError, wait: Duration) {
+    fn log_failure_once(&mut self, err: &CredentialError, wait: Duration) {
         let without_token = !self.state.valid();
         let now = Logged::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
         if self.logged == now {
@@ -204,14 +203,14 @@ impl Refresher {
         let error = in_one_line(err as &(dyn Error + 'static));
         let (credential, retry_in_secs) = (self.label(), wait.as_secs());
         if without_token {
-            tracing::error!(credential, retry_in_secs, error, "no valid token: calls that need it are answered 503");
+            tracing::error!(credential, retry_in_secs, error, "no valid token: calls that need it get 503");
         } else {
-            tracing::warn!(credential, retry_in_secs, error, "token not refreshed: the old one stays in service");
+            tracing::warn!(credential, retry_in_secs, error, "token not refreshed: the current one stays in service");
         }
     }
 
-    /// Counts the legs and returns how many of them failed.
-    fn count(&self, legs: &Legs) -> usize {
+    /// Records the legs in the metrics and returns how many failed.
+    fn count_legs(&self, legs: &Legs) -> usize {
         let mut failures = 0;
         for leg in legs.take() {
             failures += usize::from(matches!(leg.outcome, LegOutcome::Failed { .. }));

@@ -1,6 +1,7 @@
-//! Why a request to an identity endpoint brought no usable token, and what behaviour follows from it.
+//! Why a request to an identity endpoint returned no usable token, and how the next one is scheduled.
 //!
-//! Behaviour follows the OAuth `error` and the HTTP status; AADSTS numbers only explain (Microsoft changes them).
+//! Decisions depend on the OAuth `error` and the HTTP status. AADSTS codes are only used for explanations, since Microsoft
+//! changes them.
 
 use std::error::Error;
 use std::fmt;
@@ -12,90 +13,90 @@ use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::remedy::remedy;
 use super::schedule::ErrorClass;
 use crate::metrics::TokenErrorReason;
-use crate::redact::Foreign;
+use crate::redact::MaskedError;
 
-/// What happened instead of an answer.
+/// Why an identity endpoint did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
-    /// The time for one request passed.
-    #[error("nothing came within {}", humantime::format_duration(*.0))]
+    /// The request timed out.
+    #[error("no response within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// Name resolution, connection or TLS failed.
-    #[error("the connection could not be made")]
-    Connect(#[source] Foreign),
-    /// The connection broke before the answer was complete, or what came is not HTTP.
+    #[error("the connection failed")]
+    Connect(#[source] MaskedError),
+    /// The connection ended before the response was complete, or the response is not HTTP.
     #[error("the connection broke off")]
-    Broken(#[source] Foreign),
-    /// The answer goes on for longer than any token.
-    #[error("the answer is larger than {0} bytes")]
+    Broken(#[source] MaskedError),
+    /// The response is larger than any token response.
+    #[error("the response is larger than {0} bytes")]
     TooLarge(usize),
-    /// The identity library asked for something that cannot be sent.
+    /// The request is not valid HTTP.
     #[error("the request cannot be sent: {0}")]
     Unsendable(&'static str),
 }
 
-/// An identity endpoint's answer that is not a usable token.
+/// A response of an identity endpoint without a usable token.
 #[derive(Clone, Debug)]
 pub struct TokenHttpError {
-    /// Who answered.
+    /// The endpoint.
     pub endpoint: IdentityEndpoint,
     /// The HTTP status.
     pub status: StatusCode,
-    /// What is wrong with an answer that looks like success.
+    /// What is wrong with a successful response.
     pub unusable: Option<UnusableAnswer>,
-    /// OAuth `error`, such as `invalid_client`, as far as it may be shown.
+    /// OAuth `error`, such as `invalid_client`, with possible secrets masked.
     pub error: Option<String>,
-    /// AADSTS numbers, the first being the one that says most.
+    /// AADSTS codes, the most specific first.
     pub codes: Vec<u32>,
-    /// The description, as far as it may be shown.
+    /// The description, with possible secrets masked.
     pub description: Option<String>,
     /// Entra's `correlation_id`.
     pub correlation_id: Option<String>,
     /// Entra's `trace_id`.
     pub trace_id: Option<String>,
-    /// How long to wait, as the endpoint said it.
+    /// `Retry-After` of the response.
     pub retry_after: Option<Duration>,
-    /// The endpoint's clock.
+    /// `Date` of the response.
     pub date: Option<SystemTime>,
-    /// Whether the request carried the assertion of another identity.
+    /// Whether the request carried an assertion of another identity.
     pub federated: bool,
 }
 
-/// Why an answer that looks like success is not a usable token.
+/// Why a successful response holds no usable token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableAnswer {
     /// Not a JSON object.
-    #[error("it is not the JSON of a token answer")]
+    #[error("the body is not a JSON object")]
     NotJson,
     /// No `access_token`, or an empty one.
-    #[error("there is no access token in it")]
+    #[error("it holds no access token")]
     NoToken,
-    /// The token cannot stand in a header.
+    /// The token is not allowed in a header.
     #[error("its access token has characters that a bearer token cannot have")]
     NotAToken,
-    /// No lifetime, or one that no token has.
-    #[error("its token lives for {0} seconds")]
+    /// The lifetime is out of range.
+    #[error("its token lifetime is {0} seconds")]
     Lifetime(i64),
     /// There is neither `expires_in` nor `expires_on`, and the token is not a JWT with an `exp`.
-    #[error("it does not say how long its token lives: it has neither `expires_in` nor `expires_on`")]
+    #[error("it has no token lifetime: neither `expires_in` nor `expires_on`")]
     NoLifetime,
-    /// A field says how long the token lives, in a way that cannot be read.
+    /// A field with the lifetime has an unknown format.
     #[error("its `{0}` is neither a number of seconds nor a date")]
-    OddLifetime(&'static str),
-    /// The field that holds an assertion is not there.
-    #[error("there is no `{0}` in it")]
+    InvalidLifetime(&'static str),
+    /// The field with the assertion is missing.
+    #[error("it has no `{0}`")]
     NoAssertion(&'static str),
-    /// What should be an assertion is an opaque token.
-    #[error("its token is not a JWT, and Entra takes no other assertion")]
+    /// The assertion is an opaque token.
+    #[error("its token is not a JWT, and Entra accepts no other assertion")]
     NotAnAssertion,
-    /// The header is missing by which Google's metadata server is known.
-    #[error("it lacks `Metadata-Flavor: Google`: something else answers in the metadata server's place")]
+    /// The response lacks the header that Google's metadata server sets.
+    #[error("it lacks `Metadata-Flavor: Google`: the response is not from the metadata server")]
     NotGoogle,
 }
 
 impl UnusableAnswer {
-    /// Whether the same answer is to be expected next time.
-    fn stays(&self) -> bool {
+    /// Whether the next response is likely to be the same.
+    fn is_permanent(&self) -> bool {
         matches!(self, Self::NoAssertion(_) | Self::NotAnAssertion | Self::NotGoogle)
     }
 }
@@ -103,25 +104,25 @@ impl UnusableAnswer {
 impl TokenHttpError {
     pub(super) fn class(&self) -> ErrorClass {
         let status = self.status.as_u16();
-        if self.unusable.as_ref().is_some_and(UnusableAnswer::stays) {
+        if self.unusable.as_ref().is_some_and(UnusableAnswer::is_permanent) {
             return ErrorClass::Permanent;
         }
         if self.unusable.is_some() || matches!(status, 408 | 429 | 500..) {
             return ErrorClass::Transient;
         }
         let error = self.error.as_deref();
-        let passing = match self.endpoint.kind {
-            // Without `error` it was not Entra that answered but a captive portal or a proxy.
+        let is_transient = match self.endpoint.kind {
+            // A response without `error` is not from Entra but from a captive portal or a proxy.
             IdentityEndpointKind::Entra => matches!(error, None | Some("temporarily_unavailable" | "server_error")),
             // While the host is being updated. Source: Microsoft, "How to use managed identities on an Azure VM to
             // acquire an access token", error handling.
             IdentityEndpointKind::InstanceMetadata => matches!(status, 404 | 410),
             IdentityEndpointKind::AppService | IdentityEndpointKind::Provider(_) => false,
         };
-        let spreading = self.endpoint.kind == IdentityEndpointKind::Entra
+        let is_propagating = self.endpoint.kind == IdentityEndpointKind::Entra
             && (error == Some("unauthorized_client")
                 || self.federated && matches!(error, Some("invalid_client" | "invalid_request")));
-        match (passing, spreading) {
+        match (is_transient, is_propagating) {
             (true, _) => ErrorClass::Transient,
             (false, true) => ErrorClass::Propagation,
             (false, false) => ErrorClass::Permanent,
@@ -167,13 +168,13 @@ impl fmt::Display for TokenHttpError {
         }
         match (self.endpoint.kind, self.reason()) {
             (IdentityEndpointKind::Entra, TokenErrorReason::Malformed) => {
-                write!(f, ", which is not how Entra refuses: something stands between it and the gateway")?;
+                write!(f, ", which is not an error response of Entra: a proxy or portal on the way answered")?;
             }
             (IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService, TokenErrorReason::Refused) => {
                 write!(f, "; check that the identity exists and is assigned to this host")?;
             }
             (IdentityEndpointKind::Provider(provider), TokenErrorReason::Refused | TokenErrorReason::InvalidClient) => {
-                write!(f, "; {}", provider.refused())?;
+                write!(f, "; {}", provider.refusal_hint())?;
             }
             _ => {}
         }

@@ -1,37 +1,35 @@
-//! The steps of the cross-tenant set-up, and which of them each refusal of Entra is about: data for error texts and for
-//! the doctor.
+//! The steps of the cross-tenant setup, and the step and remedy of each AADSTS code, for error messages and `doctor`.
 //!
-//! Numbers explain and never decide: Microsoft may change them. What is done about a refusal is decided by its
-//! `error` and status in `error.rs`.
+//! Retries do not depend on the codes, since Microsoft may change them; `refusal.rs` classifies by the OAuth `error` and status.
 
 use std::fmt;
 
-/// A step of the cross-tenant set-up, in the order in which they are done and examined. Numbered from 1.
+/// A step of the cross-tenant setup. `doctor` checks the steps in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SetupStep {
-    /// What the gateway's configuration says: tenant, cloud, scope, URL.
+    /// The gateway's configuration: tenant, cloud, scope, URL.
     Configuration = 1,
-    /// What the host holds as proof: a secret, certificate, key, assertion or token, readable and in date.
+    /// The proof on the host: a secret, certificate, key, assertion or token that is readable and valid.
     Proof,
     /// Name resolution, connection and TLS to Entra.
     IdentityEndpoint,
-    /// The managed identity that this host asks for.
+    /// The managed identity of the host.
     HostIdentity,
     /// The app registration in its home tenant.
     App,
-    /// The secret or certificate that is registered on it.
+    /// The secret or certificate on the app registration.
     AppProof,
-    /// The federated identity credential that is registered on it.
+    /// The federated identity credential on the app registration.
     Federation,
     /// The enterprise application in the endpoint's tenant.
     EnterpriseApplication,
-    /// What the endpoint's tenant allows: Conditional Access, throttling.
+    /// The policies of the endpoint's tenant: Conditional Access, throttling.
     TenantPolicy,
     /// The SignalR resource provider in the endpoint's tenant.
     ResourceProvider,
     /// Name resolution, connection and TLS to the endpoint, and its network rules.
     EndpointNetwork,
-    /// The right to call the SignalR resource: a role assignment, or an access key that counts.
+    /// The permission to call the SignalR resource: a role assignment or a valid access key.
     Access,
 }
 
@@ -57,8 +55,8 @@ impl SetupStep {
         self as u8
     }
 
-    /// Whether it is done in the tenant that the endpoint lives in.
-    pub const fn is_of_the_endpoints_tenant(self) -> bool {
+    /// Whether it is done in the endpoint's tenant.
+    pub const fn is_in_endpoint_tenant(self) -> bool {
         matches!(
             self,
             Self::EnterpriseApplication
@@ -69,7 +67,7 @@ impl SetupStep {
         )
     }
 
-    /// Returns the step's name for programs.
+    /// Returns the identifier of the step, for JSON output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
@@ -87,7 +85,7 @@ impl SetupStep {
         }
     }
 
-    /// Says what the step is, in words.
+    /// Returns the description of the step.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Configuration => "the gateway's configuration",
@@ -112,23 +110,23 @@ impl fmt::Display for SetupStep {
     }
 }
 
-/// What AADSTS numbers say here, and what to do.
+/// The meaning of AADSTS codes in this setup, and what to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Remedy {
-    /// The numbers that mean it.
+    /// The codes.
     pub codes: &'static [u32],
-    /// Which step of the set-up they are about.
+    /// The setup step that they are about.
     pub step: SetupStep,
     /// What is wrong.
     pub fact: &'static str,
     /// Who must do what.
     pub action: &'static str,
-    /// Where the meaning of the numbers is written down.
+    /// The URL that documents the codes.
     pub source: &'static str,
 }
 
 impl Remedy {
-    /// The keys of the configuration that the action names.
+    /// Returns the configuration keys in the action.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
         self.action.split('`').skip(1).step_by(2)
     }
@@ -136,7 +134,7 @@ impl Remedy {
 
 /// Microsoft Entra authentication and authorization error codes.
 const REFERENCE: &str = "https://learn.microsoft.com/entra/identity-platform/reference-error-codes";
-/// The text of the refusal itself, as `error?code=` shows it.
+/// The error text of a code, at `error?code=`.
 const LOOK_UP: &str = "https://login.microsoftonline.com/error";
 /// Troubleshooting of federated identity credentials.
 const FEDERATION: &str = "https://learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations";
@@ -144,12 +142,12 @@ const FEDERATION: &str = "https://learn.microsoft.com/entra/workload-id/workload
 const IDENTITY_FEDERATION: &str =
     "https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity";
 
-/// Looks an AADSTS number up.
+/// Returns the remedy of an AADSTS code.
 pub fn remedy(code: u32) -> Option<&'static Remedy> {
     REMEDIES.iter().find(|remedy| remedy.codes.contains(&code))
 }
 
-/// What the refusals of Entra mean in the cross-tenant set-up.
+/// The remedies of all known AADSTS codes.
 pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[90002, 900_023],
@@ -182,8 +180,8 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[50020],
         step: SetupStep::Configuration,
-        fact: "a user's account that is not of this tenant was used, not an app",
-        action: "set `kind` to one of an app, or sign in with an account of the resource's tenant",
+        fact: "the sign-in used a user account of another tenant instead of an app",
+        action: "set `kind` to one with an app registration, or sign in with an account of the resource's tenant",
         source: REFERENCE,
     },
     Remedy {
@@ -204,7 +202,7 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[1_000_031],
         step: SetupStep::EnterpriseApplication,
         fact: "the app cannot be used in this tenant now",
-        action: "an administrator of the resource's tenant looks at the enterprise application",
+        action: "an administrator of the resource's tenant checks the enterprise application",
         source: REFERENCE,
     },
     Remedy {
@@ -224,7 +222,7 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[70002],
         step: SetupStep::AppProof,
-        fact: "the app did not prove that it is itself",
+        fact: "the app did not authenticate",
         action: "check the secret or certificate of the app of `client_id`",
         source: REFERENCE,
     },
@@ -245,7 +243,7 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[700_027, 700_030, 7_000_213, 50012],
         step: SetupStep::AppProof,
-        fact: "the certificate or its signature is not the app's",
+        fact: "the certificate or its signature does not match the app",
         action: "upload the certificate to the app registration of `client_id`, without `send_chain`",
         source: REFERENCE,
     },
@@ -266,22 +264,22 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[50048],
         step: SetupStep::AppProof,
-        fact: "the assertion is issued by one and about another",
-        action: "present one whose `iss` and `sub` are both the client id, or trust its issuer by a federated credential",
+        fact: "the assertion's issuer differs from its subject",
+        action: "send one whose `iss` and `sub` are both the client id, or trust its issuer by a federated credential",
         source: REFERENCE,
     },
     Remedy {
         codes: &[50003, 50146],
         step: SetupStep::App,
         fact: "the app registration lacks the signing key that its configuration asks for",
-        action: "its owner gives it one, or takes the custom claims away",
+        action: "its owner adds one, or removes the custom claims",
         source: REFERENCE,
     },
     Remedy {
         codes: &[70021],
         step: SetupStep::Federation,
         fact: "no federated credential matches the assertion",
-        action: "compare issuer, subject and audience; a new one takes minutes to be known",
+        action: "compare issuer, subject and audience; a new one takes minutes to propagate",
         source: REFERENCE,
     },
     Remedy {
@@ -308,8 +306,8 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[7_002_138],
         step: SetupStep::Federation,
-        fact: "the assertion's subject and the federated credential's differ by case alone",
-        action: "set its subject to the assertion's `sub`, to the letter",
+        fact: "the subjects of the assertion and the federated credential differ only in case",
+        action: "set its subject to exactly the assertion's `sub`",
         source: FEDERATION,
     },
     Remedy {
@@ -322,8 +320,8 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[700_236],
         step: SetupStep::Federation,
-        fact: "the managed identity lives in another tenant than the app registration",
-        action: "use an identity of the app's own tenant",
+        fact: "the managed identity is in another tenant than the app registration",
+        action: "use an identity of the app's tenant",
         source: IDENTITY_FEDERATION,
     },
     Remedy {
@@ -351,7 +349,7 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[500_021, 500_022, 500_212, 500_213],
         step: SetupStep::TenantPolicy,
         fact: "a cross-tenant policy does not allow the app",
-        action: "the administrators of both tenants look at tenant restrictions and cross-tenant access",
+        action: "the administrators of both tenants check tenant restrictions and cross-tenant access",
         source: REFERENCE,
     },
     Remedy {
@@ -364,7 +362,7 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[90006, 90012, 90024, 90033, 90090, 50033, 50000],
         step: SetupStep::IdentityEndpoint,
-        fact: "Entra has trouble of its own",
+        fact: "Entra has an internal error",
         action: "wait",
         source: REFERENCE,
     },
@@ -372,7 +370,7 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[50196],
         step: SetupStep::TenantPolicy,
         fact: "too many identical requests were made",
-        action: "wait five minutes at least; another process may ask in a loop with the same app",
+        action: "wait at least five minutes; another process may request tokens in a loop with the same app",
         source: REFERENCE,
     },
     Remedy {
@@ -385,7 +383,7 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[100_007],
         step: SetupStep::Configuration,
-        fact: "the authority is a regional one",
+        fact: "the authority is regional",
         action: "set `cloud` or `authority` to the global one",
         source: REFERENCE,
     },
@@ -398,12 +396,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_has_one_meaning_and_a_source() {
+    fn every_code_has_one_remedy_and_a_source() {
         let mut seen = HashSet::new();
         for remedy in REMEDIES {
             assert!(remedy.source.starts_with("https://"), "{:?}", remedy.codes);
             for code in remedy.codes {
-                assert!(seen.insert(code), "AADSTS{code} stands twice");
+                assert!(seen.insert(code), "AADSTS{code} is listed twice");
             }
         }
         assert!(seen.len() > 50, "{}", seen.len());

@@ -1,26 +1,26 @@
-//! When a token is refreshed, until when it is used, and how long a failure is left alone: pure arithmetic.
+//! When a token is refreshed, how long it is used, and how long to wait after a failure: pure arithmetic without a clock.
 //!
-//! Jitter comes in as a number from -1 to 1. Reads no clock.
+//! Jitter is an argument from -1 to 1.
 
 use std::time::Duration;
 
-/// How long before its expiry a token leaves service: the service's clock may be ahead of Entra's, and a request takes time
-/// on its way. Chosen: clocks in data centres differ by less than a second. Short tokens lose a tenth of their life.
+/// How long before its expiry a token is no longer used: the service's clock may be ahead of Entra's, and a request takes time.
+/// Chosen: clocks in data centres differ by less than a second. Short tokens lose a tenth of their lifetime.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// Issuers cut `exp` to whole seconds, so up to one second of what `expires_in` promises may not be there.
+/// Issuers truncate `exp` to whole seconds, so a token may expire up to a second before `expires_in` says.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// A refresh is due this long before expiry at the latest, so that several tries fit in between.
+/// A refresh is due at least this long before expiry, to leave time for several tries.
 const LATEST_REFRESH: Duration = Duration::from_secs(5 * 60);
 
-/// Refreshes come no faster than this while the token's life allows it.
+/// The shortest time between refreshes, unless the token lives for less than twice as long.
 const EARLIEST_REFRESH: Duration = Duration::from_secs(30);
 
-/// Something that does not expire is looked at this often, besides when its file changes.
+/// How often a key without expiry is read again, apart from changes of its file.
 pub(crate) const UNEXPIRING_REFRESH: Duration = Duration::from_secs(60 * 60);
 
-/// The longest that a `Retry-After` is believed: beyond, an intermediary's mistake would stop the gateway for hours.
+/// The longest `Retry-After` that is honoured, so that a faulty intermediary cannot stop the gateway for hours.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
 const FIRST_TRANSIENT_WAIT: Duration = Duration::from_secs(1);
@@ -28,34 +28,34 @@ const MAX_TRANSIENT_WAIT: Duration = Duration::from_secs(30);
 const FIRST_PERMANENT_WAIT: Duration = Duration::from_secs(60);
 const MAX_PERMANENT_WAIT: Duration = Duration::from_secs(5 * 60);
 
-/// New enterprise applications and federated credentials are known everywhere after some minutes: probed at this pace …
+/// The wait while a new enterprise application or federated credential propagates, which takes some minutes …
 const PROPAGATION_WAIT: Duration = Duration::from_secs(30);
-/// … this many times (ten minutes), then as a permanent refusal.
+/// … for this many tries (ten minutes). After that, the failure counts as permanent.
 const PROPAGATION_TRIES: u32 = 20;
 
-/// What a failed acquisition says about the next one.
+/// How the acquisition after a failed one is scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// It may pass by itself: no answer, a 5xx, throttling.
+    /// The failure may end without action: no response, a 5xx, throttling.
     Transient,
-    /// It is refused, in a way that newly made enterprise applications and federated credentials are refused for some
-    /// minutes until Entra knows them everywhere.
+    /// The refusal is one that Entra also gives for some minutes after an enterprise application or federated credential was
+    /// created, until the change has propagated.
     Propagation,
-    /// Somebody has to mend something.
+    /// Somebody must change something.
     Permanent,
 }
 
-/// Returns how much of a token's life is not used.
-pub(crate) fn margin(life: Duration) -> Duration {
-    MARGIN.min(life / 10).max(ROUNDING.min(life / 3))
+/// Returns how much of a token's lifetime is not used.
+pub(crate) fn margin(lifetime: Duration) -> Duration {
+    MARGIN.min(lifetime / 10).max(ROUNDING.min(lifetime / 3))
 }
 
-/// Returns when a token is refreshed, counted from the start of its life: when the issuer says so, else after two thirds of
-/// it; give or take a tenth, so that a fleet does not ask at once.
-pub(crate) fn refresh_after(life: Duration, refresh_in: Option<Duration>, jitter: f64) -> Duration {
-    let wanted = refresh_in.unwrap_or(life * 2 / 3).mul_f64(1.0 + 0.1 * jitter.clamp(-1.0, 1.0));
-    let half = life / 2;
-    let latest = life.saturating_sub(LATEST_REFRESH).max(half);
+/// Returns when a token is refreshed, from the start of its lifetime: at the issuer's `refresh_in`, otherwise after two thirds,
+/// with a jitter of a tenth so that a fleet does not refresh at once.
+pub(crate) fn refresh_after(lifetime: Duration, refresh_in: Option<Duration>, jitter: f64) -> Duration {
+    let wanted = refresh_in.unwrap_or(lifetime * 2 / 3).mul_f64(1.0 + 0.1 * jitter.clamp(-1.0, 1.0));
+    let half = lifetime / 2;
+    let latest = lifetime.saturating_sub(LATEST_REFRESH).max(half);
     wanted.clamp(EARLIEST_REFRESH.min(half), latest)
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn back_off(class: ErrorClass, failures: u32, retry_after: Option<Dur
         ErrorClass::Permanent => doubled(FIRST_PERMANENT_WAIT, MAX_PERMANENT_WAIT),
     };
     let wait = wait.mul_f64(1.0 + 0.2 * jitter.clamp(-1.0, 1.0));
-    // Never earlier than asked, so the jitter is not applied to it.
+    // Jitter must not shorten `Retry-After`.
     wait.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
@@ -85,24 +85,24 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn refreshes_at_two_thirds_or_when_told() {
+    fn refreshes_at_two_thirds_or_at_refresh_in() {
         assert_eq!(refresh_after(60 * MINUTE, None, 0.0), 40 * MINUTE);
         assert_eq!(refresh_after(60 * MINUTE, None, -1.0), 36 * MINUTE);
         assert_eq!(refresh_after(60 * MINUTE, None, 1.0), 44 * MINUTE);
         assert_eq!(refresh_after(24 * 60 * MINUTE, Some(12 * 60 * MINUTE), 0.0), 12 * 60 * MINUTE);
         assert_eq!(refresh_after(60 * MINUTE, Some(59 * MINUTE), 0.0), 55 * MINUTE, "five minutes before expiry");
         assert_eq!(refresh_after(60 * MINUTE, Some(Duration::from_secs(1)), 0.0), EARLIEST_REFRESH);
-        assert_eq!(refresh_after(6 * MINUTE, None, 0.0), 3 * MINUTE, "a short token is refreshed at half its life");
+        assert_eq!(refresh_after(6 * MINUTE, None, 0.0), 3 * MINUTE, "a short token is refreshed at half its lifetime");
     }
 
     #[test]
-    fn leaves_out_the_second_that_rounding_may_take() {
-        let margins = [1, 3, 9, 20, 100, 3600].map(|life| margin(Duration::from_secs(life)).as_millis());
+    fn margin_covers_an_expiry_truncated_to_seconds() {
+        let margins = [1, 3, 9, 20, 100, 3600].map(|lifetime| margin(Duration::from_secs(lifetime)).as_millis());
         assert_eq!(margins, [333, 1000, 1000, 2000, 10_000, 30_000]);
     }
 
     #[test]
-    fn probes_what_is_permanent_slowly() {
+    fn backs_off_by_error_class() {
         let waits = |class| [1, 2, 3, 4, 30].map(|failures| back_off(class, failures, None, 0.0).as_secs());
         assert_eq!(waits(ErrorClass::Transient), [1, 2, 4, 8, 30]);
         assert_eq!(waits(ErrorClass::Permanent), [60, 120, 240, 300, 300]);
@@ -112,20 +112,20 @@ mod tests {
     #[test]
     fn honours_retry_after_up_to_five_minutes() {
         let wait = |secs| back_off(ErrorClass::Transient, 1, Some(Duration::from_secs(secs)), -1.0).as_secs_f64();
-        assert!((wait(0) - 0.8).abs() < 1e-9, "zero is no permission to hammer");
+        assert!((wait(0) - 0.8).abs() < 1e-9, "a zero does not disable the back-off");
         assert!((wait(17) - 17.0).abs() < 1e-9);
         assert!((wait(7200) - 300.0).abs() < 1e-9);
     }
 
     proptest! {
         #[test]
-        fn a_refresh_lies_within_the_used_life(
-            life in 1_u64..=48 * 3600, refresh_in in proptest::option::of(0_u64..=48 * 3600), jitter in -1.0..=1.0_f64,
+        fn refresh_is_due_before_the_margin(
+            lifetime in 1_u64..=48 * 3600, refresh_in in proptest::option::of(0_u64..=48 * 3600), jitter in -1.0..=1.0_f64,
         ) {
-            let life = Duration::from_secs(life);
-            let after = refresh_after(life, refresh_in.map(Duration::from_secs), jitter);
-            prop_assert!(after > Duration::ZERO && after + margin(life) < life);
-            prop_assert!(life < 2 * LATEST_REFRESH || after + LATEST_REFRESH <= life);
+            let lifetime = Duration::from_secs(lifetime);
+            let after = refresh_after(lifetime, refresh_in.map(Duration::from_secs), jitter);
+            prop_assert!(after > Duration::ZERO && after + margin(lifetime) < lifetime);
+            prop_assert!(lifetime < 2 * LATEST_REFRESH || after + LATEST_REFRESH <= lifetime);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Reading secrets and tokens from where the operator put them.
+//! Reads secrets and tokens from files and environment variables.
 //!
-//! No error here repeats anything of what was read. Does not know what a secret is for.
+//! No error or warning contains any part of what was read.
 
 use std::fmt;
 use std::path::Path;
@@ -12,8 +12,7 @@ use super::settings::SecretSource;
 use crate::files::{self, Secret, TextFile, remarks_on_secret};
 
 impl SecretSource {
-    /// Reads the secret as it is now. A byte order mark and trailing line breaks are not part of it; what else is odd is
-    /// noted in `legs`.
+    /// Reads the current secret, without a byte order mark and trailing line breaks. Adds warnings to `legs`.
     ///
     /// # Errors
     /// [`SecretError`] when it cannot be read or is empty.
@@ -31,7 +30,7 @@ impl SecretSource {
         };
         let secret = text.expose().trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
         if secret.trim().is_empty() {
-            return Err(SecretError::Empty { place: self.to_string() });
+            return Err(SecretError::Empty { location: self.to_string() });
         }
         for remark in remarks_on_secret(secret) {
             legs.remark(format!("{self} {remark}"));
@@ -39,7 +38,7 @@ impl SecretSource {
         Ok(Secret::new(secret.to_owned()))
     }
 
-    /// Returns the file whose change means another secret.
+    /// Returns the file that holds the secret, if it is in a file.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
@@ -57,18 +56,18 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// Reads a file that holds one bearer token: white space around it is not part of it.
+/// Reads a file that holds one bearer token, and trims it.
 pub(crate) async fn read_token(path: &Path, legs: &Legs) -> Result<Secret, SecretError> {
     let file = files::read(path).await?;
     remark_on_mode(&file, path, legs);
-    let place = || format!("file {}", path.display());
+    let location = || format!("file {}", path.display());
     let token = file.text.expose().trim();
     if token.is_empty() {
-        return Err(SecretError::Empty { place: place() });
+        return Err(SecretError::Empty { location: location() });
     }
     match Bearer::new(token) {
         Ok(_) => Ok(Secret::new(token.to_owned())),
-        Err(_not_a_token) => Err(SecretError::NotAToken { place: place(), why: why_not_a_token(token) }),
+        Err(_not_a_token) => Err(SecretError::NotAToken { location: location(), why: why_not_a_token(token) }),
     }
 }
 
@@ -78,21 +77,19 @@ pub(super) fn remark_on_mode(file: &TextFile, path: &Path, legs: &Legs) {
     }
 }
 
-/// Says why a text cannot be a bearer token, and repeats nothing of it.
+/// Returns why a text cannot be a bearer token, without any part of it.
 pub(crate) fn why_not_a_token(text: &str) -> &'static str {
     let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     match () {
-        () if text.starts_with(['"', '\'']) => "it is in quotes; write the token alone",
-        () if text.starts_with(['{', '[']) => "it is JSON; write the token alone, such as with `jq -r .access_token`",
+        () if text.starts_with(['"', '\'']) => "it is in quotes; write only the token",
+        () if text.starts_with(['{', '[']) => "it is JSON; write only the token, such as with `jq -r .access_token`",
         () if text.starts_with("-----BEGIN") => "it is PEM; name the file that holds the token",
-        () if begins("Bearer ") => "it begins with `Bearer`; write the token alone",
-        () if begins("Authorization") => "it begins with `Authorization`; write the token alone",
-        () if text.starts_with('<') => {
-            "it is a page of HTML or XML; the program that writes the file was answered with a page"
-        }
-        () if text.contains(['\n', '\r']) => "it has several lines; write the token alone, in one line",
-        () if text.contains(char::is_whitespace) => "it has blanks in it; write the token alone",
-        () => "it has characters that no token has; write the token alone, in UTF-8",
+        () if begins("Bearer ") => "it begins with `Bearer`; write only the token",
+        () if begins("Authorization") => "it begins with `Authorization`; write only the token",
+        () if text.starts_with('<') => "it is HTML or XML; the program that writes the file received a web page",
+        () if text.contains(['\n', '\r']) => "it has several lines; write only the token, in one line",
+        () if text.contains(char::is_whitespace) => "it contains white space; write only the token",
+        () => "it has characters that no token has; write only the token, in UTF-8",
     }
 }
 
@@ -107,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn line_breaks_at_the_end_and_a_byte_order_mark_are_not_part_of_a_secret() {
+    async fn strips_a_byte_order_mark_and_trailing_line_breaks_from_a_secret() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         for (content, secret, remark) in [
@@ -115,7 +112,7 @@ mod tests {
             ("s3cret\n", "s3cret", None),
             ("s3cret\r\n\r\n", "s3cret", None),
             ("\u{feff}s3cret\r\n", "s3cret", None),
-            (" s \n", " s ", Some("begins or ends with blanks")),
+            (" s \n", " s ", Some("begins or ends with white space")),
             ("\"s3cret\"\n", "\"s3cret\"", Some("is in quotes")),
             ("one\ntwo\n", "one\ntwo", Some("has several lines")),
         ] {
@@ -130,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_what_is_wrong_with_a_secret() {
+    async fn reports_a_missing_or_empty_secret() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         let source = SecretSource::File(path.clone());
@@ -145,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_why_a_file_holds_no_token() {
+    async fn explains_why_a_file_holds_no_token() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         for (content, why) in [
@@ -153,7 +150,7 @@ mod tests {
             ("{\"access_token\":\"a.b.c\"}", "it is JSON"),
             ("Bearer a.b.c", "it begins with `Bearer`"),
             ("a.b.c\nd.e.f", "it has several lines"),
-            ("<html>", "it is a page"),
+            ("<html>", "it is HTML"),
             ("a.b\u{200b}.c", "it has characters that no token has"),
         ] {
             std::fs::write(&path, content).unwrap();

@@ -1,4 +1,4 @@
-//! What a credential is built from, decided. No serde, no I/O: secrets and files are named here and read when used.
+//! The settings that credentials are built from. They name secrets and files, which are read when they are used.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::remedy::SetupStep;
 pub struct CredentialName(Arc<str>);
 
 impl CredentialName {
-    /// Wraps a name that configuration has checked.
+    /// Makes a name. The configuration has validated it.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
@@ -29,42 +29,42 @@ impl fmt::Display for CredentialName {
     }
 }
 
-/// One credential: its name and who it makes us.
+/// The settings of a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialSettings {
     /// The configured name.
     pub name: CredentialName,
-    /// How a bearer is obtained.
+    /// How bearers are obtained.
     pub kind: CredentialKind,
-    /// The object id that its tokens are expected to carry, if that was said. For showing alone: no token is refused for it.
+    /// The expected object id in its tokens, if configured. Only for display: no token is refused for another one.
     pub object_id: Option<String>,
 }
 
-/// How a bearer is obtained.
+/// How bearers are obtained.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CredentialKind {
-    /// An app registration that asks tenant B's token endpoint.
+    /// An app registration, by the token endpoint of the resource's tenant.
     App(AppSettings),
-    /// A managed identity of the endpoint's own tenant asks for a SignalR token directly.
+    /// A managed identity in the endpoint's tenant.
     ManagedIdentity {
-        /// Which identity, and where it is asked for.
+        /// The identity, and the endpoint that issues its tokens.
         identity: ManagedIdentitySettings,
-        /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
+        /// The requested scope. Default: `https://signalr.azure.com/.default`.
         scope: String,
     },
-    /// Whoever is signed in to the Azure CLI on this host: for a developer's desk.
+    /// The user who is signed in to the Azure CLI on this host, for development.
     AzureCli {
-        /// The tenant that is asked: the one the SignalR resource lives in.
+        /// The tenant of the SignalR resource, which issues the tokens.
         tenant: String,
-        /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
+        /// The requested scope. Default: `https://signalr.azure.com/.default`.
         scope: String,
     },
-    /// A SignalR access key; each request is signed with HS256.
+    /// A SignalR access key, which signs a token for each request (HS256).
     AccessKey {
-        /// Where the key is read from.
+        /// The source of the key.
         key: SecretSource,
     },
-    /// A file that holds a ready bearer, kept fresh by another program. Re-read when it changes.
+    /// A file with a bearer token that another program updates. Read again when it changes.
     TokenFile {
         /// The file.
         path: PathBuf,
@@ -110,7 +110,7 @@ impl CredentialKind {
 /// What is known about a credential before a token is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KindFacts<'a> {
-    /// The identity that its tokens name. `None` where only the token or the key itself tells.
+    /// The identity that its tokens name. `None` if the configuration does not determine it.
     pub identity: Option<Identity<'a>>,
     /// The setup step that an acquisition begins with.
     pub first_step: SetupStep,
@@ -127,7 +127,7 @@ pub struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// Returns the tenant that is asked for tokens, if it is configured: a GUID or a domain.
+    /// Returns the tenant that issues the tokens, if it is configured: a GUID or a domain.
     pub const fn tenant(&self) -> Option<&'a str> {
         self.tenant
     }
@@ -159,31 +159,31 @@ enum IdentityId<'a> {
     User,
 }
 
-/// An app registration (tenant A) whose enterprise application lives in the tenant asked (tenant B).
+/// An app registration in tenant A whose enterprise application is in tenant B.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppSettings {
-    /// The Entra authority to ask.
+    /// The Entra authority.
     pub authority: AuthoritySettings,
-    /// The tenant that is asked: the one the SignalR resource lives in. Never `common` or `organizations`.
+    /// The tenant of the SignalR resource (tenant B), which issues the tokens. Never `common` or `organizations`.
     pub tenant: String,
     /// The app registration's client id.
     pub client_id: String,
-    /// The scope to ask for, `https://signalr.azure.com/.default` unless configured.
+    /// The requested scope. Default: `https://signalr.azure.com/.default`.
     pub scope: String,
-    /// How the app proves that it is itself.
+    /// How the app authenticates.
     pub proof: Proof,
 }
 
 /// An Entra authority.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AuthoritySettings {
-    /// Which cloud.
+    /// The cloud.
     pub cloud: Cloud,
-    /// PEM file of the CAs that the authority's certificate is checked against, in place of the system's.
+    /// PEM file of the CAs for the authority's certificate. `None`: the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// A Microsoft cloud, or an authority of the operator's own.
+/// A Microsoft cloud, or another authority.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cloud {
     /// `login.microsoftonline.com`.
@@ -192,89 +192,89 @@ pub enum Cloud {
     UsGovernment,
     /// `login.chinacloudapi.cn`.
     China,
-    /// Another authority: `https://host[:port]` with no path.
+    /// Another authority: `https://host[:port]` without a path.
     Custom {
         /// The authority's origin.
         authority: String,
     },
 }
 
-/// How an app registration proves that it is itself.
+/// How an app registration authenticates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
     /// A client secret.
     Secret(SecretSource),
-    /// A certificate: each token request carries an assertion signed with its key.
+    /// A certificate, whose key signs an assertion for each token request.
     Certificate(CertificateSettings),
-    /// A token of another identity, trusted through a federated identity credential on the app registration.
+    /// A token of another identity that a federated identity credential of the app registration trusts.
     Federated(AssertionSettings),
 }
 
 /// A client certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateSettings {
-    /// PEM file with the certificate, and the key unless `key` names another file.
+    /// PEM file with the certificate, and with the key if `key` is `None`.
     pub certificate: PathBuf,
     /// PEM file with the unencrypted private key (PKCS#8, PKCS#1).
     pub key: Option<PathBuf>,
     /// The signature algorithm of the assertion.
     pub algorithm: AssertionAlgorithm,
-    /// Whether the chain is sent in `x5c` (subject name and issuer authentication).
+    /// Whether to send the chain in `x5c` (subject name and issuer authentication).
     pub send_chain: bool,
 }
 
 /// The signature algorithm of a certificate assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AssertionAlgorithm {
-    /// RSASSA-PSS with SHA-256: what Microsoft asks for.
+    /// RSASSA-PSS with SHA-256, which Microsoft recommends.
     Ps256,
-    /// RSASSA-PKCS1-v1_5 with SHA-256: the older form.
+    /// RSASSA-PKCS1-v1_5 with SHA-256, for older authorities.
     Rs256,
 }
 
-/// Where the client assertion of a federated credential comes from.
+/// The source of the client assertion of a federated credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AssertionSettings {
     /// A user-assigned managed identity of the app registration's own tenant.
     ManagedIdentity {
-        /// Which identity, and where it is asked for.
+        /// The identity, and the endpoint that issues its tokens.
         identity: ManagedIdentitySettings,
         /// The exchange audience, such as `api://AzureADTokenExchange`. Without `/.default`.
         audience: String,
     },
-    /// A file that another program keeps fresh (a Kubernetes projected token). Read at each acquisition, trimmed.
+    /// A file that another program updates, such as a Kubernetes projected token. Read for each acquisition, trimmed.
     File {
         /// The file.
         path: PathBuf,
     },
-    /// The OIDC provider of GitHub Actions, asked with what GitHub sets in the environment of a job.
+    /// The OIDC provider of GitHub Actions, configured by the variables of the job.
     GithubActions {
-        /// The audience to ask for.
+        /// The requested audience.
         audience: String,
-        /// PEM file of the CAs that the provider's certificate is checked against, in place of the system's.
+        /// PEM file of the CAs for the provider's certificate. `None`: the system's.
         ca_file: Option<PathBuf>,
     },
-    /// The OIDC provider of Azure Pipelines, asked with what Azure DevOps sets in the environment of a job.
+    /// The OIDC provider of Azure Pipelines, configured by the variables of the job.
     AzurePipelines {
         /// The id of the service connection.
         service_connection: String,
         /// The job's access token (`System.AccessToken`).
         access_token: SecretSource,
-        /// As for GitHub Actions.
+        /// PEM file of the CAs for the provider's certificate. `None`: the system's.
         ca_file: Option<PathBuf>,
     },
     /// The metadata server of Google Cloud.
     GcpMetadata {
-        /// The audience to ask for.
+        /// The requested audience.
         audience: String,
         /// The service account of the host: `default`, or an e-mail address.
         service_account: String,
-        /// Whether claims about the instance are wanted.
+        /// Whether to request claims about the instance.
         full: bool,
-        /// The metadata server's origin, without a slash at the end.
+        /// The origin of the metadata server, without a trailing slash.
         endpoint: String,
     },
-    /// An OAuth 2.0 token endpoint, asked by client credentials (RFC 6749 section 4.4).
+    /// An OAuth 2.0 token endpoint, by the client credentials grant (RFC 6749 section 4.4).
     OAuth2(Box<OAuth2Settings>),
     /// A program that prints the assertion.
     Command(CommandSettings),
@@ -291,15 +291,15 @@ pub struct OAuth2Settings {
     pub secret: SecretSource,
     /// How the client authenticates.
     pub authentication: ClientAuthentication,
-    /// The `scope` to ask for.
+    /// The requested `scope`.
     pub scope: Option<String>,
-    /// The `audience` to ask for.
+    /// The requested `audience`.
     pub audience: Option<String>,
-    /// More parameters of the request, by name.
+    /// Additional parameters of the request, by name.
     pub parameters: Vec<(String, String)>,
-    /// Which token of the answer is the assertion.
+    /// The token of the response that is the assertion.
     pub token: OAuth2Token,
-    /// PEM file of the CAs that the server's certificate is checked against, in place of the system's.
+    /// PEM file of the CAs for the server's certificate. `None`: the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -312,7 +312,7 @@ pub enum ClientAuthentication {
     Post,
 }
 
-/// Which token of an answer is meant.
+/// A token of a token response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OAuth2Token {
     /// `access_token`.
@@ -324,29 +324,28 @@ pub enum OAuth2Token {
 /// A program that is run without a shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CommandSettings {
-    /// The program: a path, or a name that is looked for in `PATH`.
+    /// The program: a path, or a name to find in `PATH`.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// The environment variables that it sees; no others.
+    /// The environment variables that it inherits; no others.
     pub environment: Vec<String>,
-    /// How long it may take.
+    /// Its deadline.
     pub timeout: Duration,
 }
 
-/// A managed identity and the endpoint that hands out its tokens.
+/// A managed identity and the endpoint that issues its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ManagedIdentitySettings {
-    /// Which identity of the host.
+    /// The identity.
     pub id: ManagedIdentity,
-    /// `http://host[:port]` that stands in for the instance metadata service at `http://169.254.169.254`, where
-    /// something on the node answers for it. Hosts that set `IDENTITY_ENDPOINT` (App Service, Container Apps) do not
-    /// use it.
+    /// `http://host[:port]` that replaces the instance metadata service at `http://169.254.169.254`. Hosts that set
+    /// `IDENTITY_ENDPOINT` (App Service, Container Apps) do not use it.
     pub imds_endpoint: Option<String>,
 }
 
 impl AuthoritySettings {
-    /// Returns the authority's origin, without a slash at the end.
+    /// Returns the origin of the authority, without a trailing slash.
     pub fn origin(&self) -> &str {
         match &self.cloud {
             Cloud::Public => "https://login.microsoftonline.com",
@@ -357,7 +356,7 @@ impl AuthoritySettings {
     }
 }
 
-/// Which managed identity of the host.
+/// A managed identity of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ManagedIdentity {
     /// The host's system-assigned identity.
@@ -381,10 +380,10 @@ impl fmt::Display for ManagedIdentity {
     }
 }
 
-/// Where a secret is read from, each time it is used.
+/// The source of a secret, read each time the secret is used.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SecretSource {
-    /// A file; a trailing line break is not part of the secret.
+    /// A file. A trailing line break is not part of the secret.
     File(PathBuf),
     /// An environment variable.
     Env(String),

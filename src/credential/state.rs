@@ -1,6 +1,7 @@
-//! The state of one token: what is in service, what its refresh task reports, and who asked for another.
+//! The state that a cell and its refresh task share: the token in service, the progress of acquisitions, and requested
+//! replacements.
 //!
-//! Workers read it without a lock; the refresh task of `refresh.rs` writes it.
+//! Workers read the token without a lock. The refresh task writes it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -14,59 +15,59 @@ use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
 use super::error::CredentialError;
 use super::schedule;
 
-/// A refresh that a 401 asks for is made this often at most. Chosen: an endpoint that refuses every token costs Entra
-/// twelve requests a minute, whatever its traffic.
+/// The shortest time between refreshes that a 401 causes. Chosen: an endpoint that refuses every token costs Entra twelve
+/// requests a minute, at any traffic.
 pub(crate) const FORCED_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What callers are asked to wait at least. `Retry-After` knows whole seconds, and zero is an invitation to hammer.
+/// The shortest `Retry-After` for callers: it is in whole seconds, and zero would invite immediate retries.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the cell and its refresh task share.
+/// The state that a cell and its refresh task share.
 #[derive(Debug, Default)]
 pub(crate) struct TokenState {
     current: ArcSwapOption<InService>,
     /// Wakes the refresh task.
     pub(crate) wake: Notify,
-    /// The last refresh that a 401 asked for.
-    forced: Mutex<Option<Forced>>,
+    /// The last refresh that a 401 caused.
+    forced: Mutex<Option<ForcedRefresh>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Forced {
+struct ForcedRefresh {
     refused: Fingerprint,
     at: Instant,
-    /// The number of the acquisition that answers it.
+    /// The number of the acquisition that fulfils it.
     target: u64,
 }
 
-/// What is in service.
+/// The token or key in service.
 #[derive(Debug)]
 pub(crate) struct InService {
     material: Material,
-    /// Until when it is used, by both clocks: the monotonic one may stand still while the host sleeps, and the other one
+    /// Until when it is used. Both clocks are checked: the monotonic one may stop while the host is suspended, and the wall clock
     /// may be set.
-    good_until: Option<(Instant, SystemTime)>,
-    /// When it really expires.
+    usable_until: Option<(Instant, SystemTime)>,
+    /// When it expires, without the safety margin.
     pub(crate) expires_at: Option<SystemTime>,
     pub(crate) obtained_at: SystemTime,
 }
 
 impl InService {
-    /// Puts dates on what was acquired. `None` when there is no life left in it.
+    /// Computes the dates of what was acquired. `None` if it has already expired.
     pub(crate) fn new(acquired: Acquired) -> Option<Self> {
         let (now, obtained_at) = (Instant::now(), SystemTime::now());
-        let (mut good_until, mut expires_at) = (None, None);
-        if let Some(life) = acquired.life {
-            let left = life.lasts.checked_sub(now.duration_since(life.since))?;
-            let used = left.checked_sub(schedule::margin(life.lasts)).filter(|used| !used.is_zero())?;
-            good_until = Some((now.checked_add(used)?, obtained_at.checked_add(used)?));
+        let (mut usable_until, mut expires_at) = (None, None);
+        if let Some(lifetime) = acquired.lifetime {
+            let left = lifetime.duration.checked_sub(now.duration_since(lifetime.starts))?;
+            let used = left.checked_sub(schedule::margin(lifetime.duration)).filter(|used| !used.is_zero())?;
+            usable_until = Some((now.checked_add(used)?, obtained_at.checked_add(used)?));
             expires_at = Some(obtained_at.checked_add(left)?);
         }
-        Some(Self { material: acquired.material, good_until, expires_at, obtained_at })
+        Some(Self { material: acquired.material, usable_until, expires_at, obtained_at })
     }
 
     pub(crate) fn valid(&self) -> bool {
-        self.good_until.is_none_or(|(instant, clock)| Instant::now() < instant && SystemTime::now() < clock)
+        self.usable_until.is_none_or(|(instant, clock)| Instant::now() < instant && SystemTime::now() < clock)
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
@@ -74,13 +75,13 @@ impl InService {
     }
 }
 
-/// What the refresh task publishes.
+/// The progress of acquisitions, published by the refresh task.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct View {
-    /// Acquisitions begun and ended so far: one is under way when they differ.
+pub(crate) struct Progress {
+    /// The numbers of acquisitions begun and ended: one is running when they differ.
     pub(crate) begun: u64,
     pub(crate) ended: u64,
-    /// Why the last acquisition failed, if it did.
+    /// The failure of the last acquisition, if it failed.
     pub(crate) failure: Option<Failure>,
     pub(crate) last_success: Option<SystemTime>,
 }
@@ -88,21 +89,21 @@ pub(crate) struct View {
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) cause: Arc<CredentialError>,
-    /// When the next acquisition is made.
+    /// When the next acquisition is due.
     pub(crate) next: Instant,
 }
 
-impl View {
+impl Progress {
     pub(crate) fn running(&self) -> bool {
         self.begun != self.ended
     }
 
-    /// The number of the acquisition whose end answers a question asked now.
-    pub(crate) fn next_end(&self) -> u64 {
+    /// Returns the number of the running acquisition, or else of the next one.
+    pub(crate) fn next_acquisition(&self) -> u64 {
         if self.running() { self.begun } else { self.begun + 1 }
     }
 
-    /// The failure that answers a question now: nothing is under way and the next acquisition is not due.
+    /// Returns the last failure, if no acquisition is running and the next one is not due.
     pub(crate) fn refusal(&self) -> Option<TokenUnavailable> {
         let failure = self.failure.as_ref().filter(|failure| !self.running() && failure.next > Instant::now())?;
         Some(failure.unavailable())
@@ -118,30 +119,30 @@ impl Failure {
 }
 
 impl TokenState {
-    /// Whether there is a token that may be used.
+    /// Whether a valid token or key is in service.
     pub(crate) fn valid(&self) -> bool {
         self.current.load().as_ref().is_some_and(|current| current.valid())
     }
 
-    /// Begins with what another life of the same identity has in service.
+    /// Makes a state that starts with the token of another one with the same identity.
     pub(crate) fn continuing(before: &Self) -> Self {
         let state = Self::default();
         state.current.store(before.current.load_full());
         state
     }
 
-    /// Returns what is in service, valid or not.
+    /// Returns the token or key in service, even if it has expired.
     pub(crate) fn current(&self) -> Guard<Option<Arc<InService>>> {
         self.current.load()
     }
 
-    /// Returns the bearer of a request, if what is in service is valid. Takes no lock.
+    /// Returns the bearer for a request, if a valid token or key is in service. Takes no lock.
     pub(crate) fn bearer(&self, url: RequestUrl<'_>) -> Option<Bearer> {
         let current = self.current.load();
         current.as_ref().filter(|current| current.valid())?.material.bearer(url)
     }
 
-    /// When the token in service was obtained and when it expires.
+    /// Returns when the token in service was obtained and when it expires.
     pub(crate) fn dates(&self) -> Option<(SystemTime, Option<SystemTime>)> {
         let current = self.current.load();
         current.as_ref().filter(|current| current.valid()).map(|current| (current.obtained_at, current.expires_at))
@@ -155,23 +156,23 @@ impl TokenState {
         self.current.load().as_ref().map(|current| current.fingerprint())
     }
 
-    /// Whether somebody waits for an acquisition that nothing speaks against: there is no token and none was refused to
-    /// us, or the current one was refused by an endpoint.
-    pub(crate) fn wanted(&self, view: &View) -> bool {
-        if view.failure.is_some() {
+    /// Whether an acquisition should start before it is due: the last one did not fail, and there is no valid token or an endpoint
+    /// refused the current one.
+    pub(crate) fn needs_acquisition(&self, progress: &Progress) -> bool {
+        if progress.failure.is_some() {
             return false;
         }
         let forced = *self.forced.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = forced.filter(|forced| forced.target > view.ended).map(|forced| forced.refused);
+        let refused = forced.filter(|forced| forced.target > progress.ended).map(|forced| forced.refused);
         !self.valid() || (refused.is_some() && refused == self.fingerprint())
     }
 
-    /// Asks for another token than `refused` and returns the number of the acquisition that brings it, or how long such
-    /// an acquisition is not made.
-    pub(crate) fn force(&self, refused: Fingerprint, view: &View) -> Result<u64, Duration> {
+    /// Requests a replacement for the token `refused`. Returns the number of the acquisition that obtains it, or how long to wait
+    /// before the next request.
+    pub(crate) fn request_refresh(&self, refused: Fingerprint, progress: &Progress) -> Result<u64, Duration> {
         let mut forced = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = *forced {
-            if last.refused == refused && view.ended < last.target {
+            if last.refused == refused && progress.ended < last.target {
                 return Ok(last.target);
             }
             let rest = FORCED_INTERVAL.saturating_sub(last.at.elapsed());
@@ -179,8 +180,8 @@ impl TokenState {
                 return Err(rest);
             }
         }
-        let target = view.next_end();
-        *forced = Some(Forced { refused, at: Instant::now(), target });
+        let target = progress.next_acquisition();
+        *forced = Some(ForcedRefresh { refused, at: Instant::now(), target });
         self.wake.notify_one();
         Ok(target)
     }

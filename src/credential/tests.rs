@@ -1,4 +1,4 @@
-//! Credentials as a gateway uses them: built from settings, on files of a throwaway folder.
+//! Credentials built from settings, on files in a temporary folder.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -70,11 +70,11 @@ async fn until(what: impl Fn() -> bool) {
         }
     })
     .await
-    .expect("the condition comes true");
+    .expect("the condition was not met in time");
 }
 
 #[tokio::test]
-async fn a_token_file_is_followed_without_anybody_asking() {
+async fn follows_changes_of_a_token_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     let gateway = gateway(&[token_file("fabrikam", &path)]);
@@ -90,11 +90,11 @@ async fn a_token_file_is_followed_without_anybody_asking() {
     }
     std::fs::write(&path, "").unwrap();
     until(|| source.status().state == CredentialState::Stale).await;
-    assert!(source.ready(URL).is_some(), "a file caught half written costs no request");
+    assert!(source.ready(URL).is_some(), "an incomplete file fails no request");
 }
 
 #[tokio::test]
-async fn an_access_key_is_followed_and_never_expires() {
+async fn follows_changes_of_an_access_key_which_never_expires() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
     std::fs::write(&path, "first").unwrap();
@@ -105,17 +105,17 @@ async fn an_access_key_is_followed_and_never_expires() {
     source.acquire().await.unwrap();
     let signed = source.ready(URL).unwrap();
     assert!(signed.header().to_str().unwrap().starts_with("Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."));
-    assert_eq!(signed.fingerprint(), Fingerprint::of("first"), "named by the key");
+    assert_eq!(signed.fingerprint(), Fingerprint::of("first"), "the fingerprint is that of the key");
     assert_eq!(source.status().expires_at, None);
     let metrics = gateway.metrics();
     assert!(metrics.contains(r#"token_expiry_timestamp_seconds{credential="emulator"} inf"#), "{metrics}");
-    assert!(source.replace(signed.fingerprint()).await.is_err(), "the same key signs the same refusal");
+    assert!(source.replace(signed.fingerprint()).await.is_err(), "the key has not changed");
     std::fs::write(&path, "second").unwrap();
     until(|| source.ready(URL).is_some_and(|bearer| bearer.fingerprint() == Fingerprint::of("second"))).await;
 }
 
 #[tokio::test]
-async fn credentials_that_differ_in_nothing_but_their_name_share_one_life() {
+async fn credentials_that_differ_only_in_their_name_share_one_cell() {
     let folder = tempfile::tempdir().unwrap();
     let (path, other) = (folder.path().join("token"), folder.path().join("other"));
     std::fs::write(&path, "token").unwrap();
@@ -127,7 +127,7 @@ async fn credentials_that_differ_in_nothing_but_their_name_share_one_life() {
     for name in ["a", "b"] {
         assert!(!metrics.contains(&format!("last_success_timestamp_seconds{{credential=\"{name}\"}} 0")), "{metrics}");
     }
-    assert!(!metrics.contains("credential=\"c\""), "nothing is shown of what was only built: {metrics}");
+    assert!(!metrics.contains("credential=\"c\""), "building a credential changes no metric: {metrics}");
 }
 
 #[tokio::test]
@@ -141,12 +141,12 @@ async fn dropping_the_credentials_stops_their_tasks() {
     let running = Handle::current().metrics().num_alive_tasks();
     drop(gateway);
     until(|| Handle::current().metrics().num_alive_tasks() < running).await;
-    assert!(source.ready(URL).is_some(), "requests on their way still go");
+    assert!(source.ready(URL).is_some(), "running requests can still use the token");
     assert!(source.replace(source.ready(URL).unwrap().fingerprint()).await.is_err());
 }
 
 #[tokio::test]
-async fn an_attempt_lays_open_its_legs_and_puts_nothing_in_service() {
+async fn attempt_returns_its_legs_and_puts_nothing_in_service() {
     let folder = tempfile::tempdir().unwrap();
     let ca = ca(&folder);
     let path = folder.path().join("token");
@@ -164,7 +164,7 @@ async fn an_attempt_lays_open_its_legs_and_puts_nothing_in_service() {
 }
 
 #[tokio::test]
-async fn every_credential_that_cannot_work_is_named_at_once() {
+async fn build_error_names_every_credential_that_cannot_work() {
     let folder = tempfile::tempdir().unwrap();
     let ca = ca(&folder);
     let custom = |authority: &str| Cloud::Custom { authority: authority.into() };
@@ -184,17 +184,17 @@ async fn every_credential_that_cannot_work_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn a_failure_is_counted_by_its_cause() {
+async fn counts_a_failure_by_its_cause() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = gateway(&[token_file("a", &folder.path().join("missing"))]);
     gateway.source("a").acquire().await.unwrap_err();
     let metrics = gateway.metrics();
     assert!(metrics.contains(r#"token_errors_total{credential="a",reason="local"} 1"#), "{metrics}");
-    assert!(!metrics.contains("token_requests_total{"), "no identity endpoint was asked: {metrics}");
+    assert!(!metrics.contains("token_requests_total{"), "no identity endpoint was called: {metrics}");
 }
 
 #[tokio::test]
-async fn the_status_tells_when_a_token_was_obtained_and_when_it_expires() {
+async fn status_has_the_times_of_acquisition_and_expiry() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     let exp = jwt::unix(SystemTime::now()) + 1000;
@@ -210,7 +210,7 @@ async fn the_status_tells_when_a_token_was_obtained_and_when_it_expires() {
 }
 
 #[test]
-fn only_the_same_identity_may_go_on_with_a_token() {
+fn only_the_same_identity_keeps_a_token_on_reload() {
     let of = |tenant: &str, cloud: Cloud| app("a", tenant, cloud, None).kind;
     let change = |change: fn(&mut AppSettings)| {
         let CredentialKind::App(mut app) = of("tenant-b", Cloud::Public) else { panic!("an app") };

@@ -1,8 +1,8 @@
-//! A ready bearer in a file that another program keeps fresh.
+//! Bearer tokens from a file that another program updates.
 //!
-//! A JWT is used until its own `exp`. A token that is not a JWT says nothing about its life, so it stays in service while
-//! the file can be read and holds it, and for a quarter of an hour after that. A file caught half written, or gone for a
-//! moment, therefore costs no request; a file that is taken away stops its token.
+//! A JWT is used until its `exp`. The lifetime of an opaque token is unknown, so it is used while the file holds it and for 15
+//! minutes after the last successful read. A file that is incomplete or missing for a moment therefore fails no request, and a
+//! deleted file ends the use of its token.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -19,8 +19,8 @@ use super::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// How long a token without a lifetime of its own outlives the last good reading of its file.
-const OPAQUE_LIFE: Duration = Duration::from_secs(15 * 60);
+/// How long an opaque token is used after the last successful read of its file.
+const OPAQUE_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// Reads a bearer from a file and follows the file.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ impl Acquire for TokenFile {
         legs.record_local(TokenStage::Exchange, subject, started, None, token);
         let (token, expiry) = outcome?;
         let left = expiry.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
-        let life = Lifetime { since: started, lasts: left.unwrap_or(OPAQUE_LIFE), refresh_in: None };
-        Acquired::bearer(token.expose(), life)
+        let lifetime = Lifetime { starts: started, duration: left.unwrap_or(OPAQUE_LIFETIME), refresh_in: None };
+        Acquired::bearer(token.expose(), lifetime)
     }
 
     fn files(&self) -> Files {
@@ -82,27 +82,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_jwt_lives_until_its_own_expiry() {
+    async fn uses_a_jwt_until_its_exp() {
         let acquired = read(&expiring(SystemTime::now() + Duration::from_secs(1000))).await.unwrap();
-        let lasts = acquired.life.unwrap().lasts.as_secs();
-        assert!((990..=1000).contains(&lasts), "{lasts}");
+        let duration = acquired.lifetime.unwrap().duration.as_secs();
+        assert!((990..=1000).contains(&duration), "{duration}");
     }
 
     #[tokio::test]
-    async fn an_expired_jwt_is_refused() {
+    async fn refuses_an_expired_jwt() {
         let err = read(&expiring(SystemTime::now() - Duration::from_secs(1))).await.unwrap_err();
         assert!(err.to_string().contains("expired at 2"), "{err}");
     }
 
     #[tokio::test]
-    async fn an_opaque_token_is_read_trimmed_and_checked_again() {
+    async fn uses_an_opaque_token_for_15_minutes() {
         let acquired = read("  opaque-token\n").await.unwrap();
         assert_eq!(acquired.material.fingerprint(), Bearer::new("opaque-token").unwrap().fingerprint());
-        assert_eq!(acquired.life.unwrap().lasts, OPAQUE_LIFE);
+        assert_eq!(acquired.lifetime.unwrap().duration, OPAQUE_LIFETIME);
     }
 
     #[tokio::test]
-    async fn what_is_no_token_never_becomes_a_header() {
+    async fn refuses_a_file_without_a_token() {
         for content in ["", "\n", "two words", "{\"access_token\":\"x\"}"] {
             assert!(read(content).await.is_err(), "{content:?}");
         }

@@ -1,8 +1,8 @@
-//! The HTTP client that all requests to identity endpoints go through, below the identity library.
+//! The HTTP client for all requests to identity endpoints, including those of the identity library.
 //!
-//! HTTP/1.1 over rustls, one connection per request, a deadline and a size for everything, never a proxy: identity
-//! requests carry secrets, and the environment's proxy variables are not meant for them. Redirects are not followed.
-//! Knows nothing of retries: the library's own are switched off, and `acquire.rs` decides.
+//! HTTP/1.1 over rustls, with one connection per request, timeouts and a size limit. It uses no proxy, since identity requests
+//! carry secrets that are not meant for the proxy of the environment. It does not follow redirects. The library's own retries
+//! are off; `acquire.rs` retries.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,30 +21,30 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
-use super::answer::{Answer, TokenAnswer, judge};
+use super::answer::{Answer, TokenAnswer, validate};
 use super::error::CredentialError;
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::legs::{Leg, LegOutcome, Legs};
 use super::lifetime::Lifetime;
 use super::refusal::NoAnswer;
 use crate::metrics::TokenStage;
-use crate::redact::{Foreign, Sent};
+use crate::redact::{MaskedError, SentSecrets};
 use crate::tls::{self, Trust, TrustError};
 
-/// How long a TCP connection may take. Chosen: three times a slow round trip around the globe, and short enough that a
-/// black hole leaves time for another try within one acquisition.
+/// The timeout of a TCP connection. Chosen: several times a slow intercontinental round trip, and short enough for another try
+/// within one acquisition when packets are dropped.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long one request may take, from name resolution to the last byte. Chosen: Entra answers within a second.
+/// The timeout of one request, from name resolution to the last byte. Chosen: Entra answers within a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read. Tokens are below 10 kB.
+/// The largest response body. Tokens are below 10 kB.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// The origin that the identity library has built in for the instance metadata service.
+/// The host of the instance metadata service in the identity library.
 const IMDS_HOST: &str = "169.254.169.254";
 
-/// A client for identity endpoints. Cloning shares it.
+/// A client for identity endpoints. Clones share it.
 #[derive(Clone)]
 pub(crate) struct IdentityClient {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -60,23 +60,23 @@ impl IdentityClient {
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        // A connection is used about once an hour, so an idle one is nothing but a stale one.
+        // A connection would be used about once an hour, and be closed by then.
         let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
     }
 
-    /// Sends one request and reads its answer whole.
+    /// Sends a request and reads the whole response.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         let sent_at = Instant::now();
         let exchange = async {
             let response = self.http.request(request).await.map_err(|err| {
-                let cause = Foreign::new(&err);
+                let cause = MaskedError::new(&err);
                 if err.is_connect() { NoAnswer::Connect(cause) } else { NoAnswer::Broken(cause) }
             })?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|err| {
                 let too_large = err.is::<http_body_util::LengthLimitError>();
-                if too_large { NoAnswer::TooLarge(MAX_BODY_BYTES) } else { NoAnswer::Broken(Foreign::new(&*err)) }
+                if too_large { NoAnswer::TooLarge(MAX_BODY_BYTES) } else { NoAnswer::Broken(MaskedError::new(&*err)) }
             })?;
             Ok(Answer { sent_at, status: head.status, headers: head.headers, body: body.to_bytes() })
         };
@@ -87,34 +87,34 @@ impl IdentityClient {
     }
 }
 
-/// What one leg of one acquisition sends its request through: it judges the answer, keeps what the identity library
-/// would lose, and records the leg.
+/// The client of one leg of an acquisition. It validates the response, keeps what the identity library would lose, and records
+/// the leg.
 pub(crate) struct LegClient {
     client: IdentityClient,
     legs: Legs,
     stage: TokenStage,
-    /// Who is asked for, in words.
+    /// What is requested, for messages.
     subject: String,
     destination: Destination,
-    life: Mutex<Option<Lifetime>>,
+    lifetime: Mutex<Option<Lifetime>>,
 }
 
-/// Where a leg's request goes.
+/// The destination of a leg's request.
 pub(crate) enum Destination {
-    /// To Entra's token endpoint.
+    /// Entra's token endpoint.
     Entra {
-        /// Whether the request carries another identity's assertion.
+        /// Whether the request carries an assertion of another identity.
         federated: bool,
     },
-    /// To the host's identity endpoint.
+    /// The host's identity endpoint.
     Host {
-        /// Stands in for the instance metadata service.
+        /// Replaces the origin of the instance metadata service.
         imds_endpoint: Option<String>,
     },
 }
 
 impl LegClient {
-    /// Makes the client of one leg. `subject` says who is asked for, in words.
+    /// Makes the client of one leg. `subject` is what is requested, for messages.
     pub(crate) fn new(
         client: &IdentityClient,
         legs: &Legs,
@@ -122,13 +122,12 @@ impl LegClient {
         subject: String,
         destination: Destination,
     ) -> Arc<Self> {
-        let (client, legs, life) = (client.clone(), legs.clone(), Mutex::default());
-        Arc::new(Self { client, legs, stage, subject, destination, life })
+        let (client, legs, lifetime) = (client.clone(), legs.clone(), Mutex::default());
+        Arc::new(Self { client, legs, stage, subject, destination, lifetime })
     }
 
-    /// Returns the options that make a credential of the identity library send through this client and nothing else:
-    /// never a retry of its own (the client's errors are of a kind it does not repeat, since IMDS ignores the
-    /// options), and never the authority of the environment (the caller sets `cloud`).
+    /// Returns options with which a credential of the identity library sends its requests through this client and does not retry.
+    /// IMDS ignores the retry options, so errors also have a kind that the library does not retry. The caller sets `cloud`.
     pub(crate) fn options(self: &Arc<Self>) -> ClientOptions {
         let transport: Arc<dyn HttpClient> = Arc::<Self>::clone(self);
         ClientOptions {
@@ -138,9 +137,9 @@ impl LegClient {
         }
     }
 
-    /// Takes the life of the token that the last good answer brought, which the library does not hand on whole.
-    pub(crate) fn take_life(&self) -> Result<Lifetime, CredentialError> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(CredentialError::NoLifeLeft)
+    /// Takes the lifetime in the last valid response, which the library does not fully pass on.
+    pub(crate) fn take_lifetime(&self) -> Result<Lifetime, CredentialError> {
+        self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(CredentialError::NoLifeLeft)
     }
 
     async fn exchange(&self, request: &azure_core::http::Request) -> Result<Bytes, CredentialError> {
@@ -164,7 +163,7 @@ impl LegClient {
             outcome: recorded,
         });
         let answer = outcome?;
-        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.life);
+        *self.lifetime.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.lifetime);
         Ok(answer.normal_form)
     }
 
@@ -178,10 +177,10 @@ impl LegClient {
         let copy = to_hyper(request, uri).map_err(no_answer)?;
         let answer = self.client.send(copy).await.map_err(no_answer)?;
         let federated = matches!(self.destination, Destination::Entra { federated: true });
-        Ok(judge(endpoint, federated, &answer, &|| sent(request))?)
+        Ok(validate(endpoint, federated, &answer, &|| sent(request))?)
     }
 
-    /// Says which endpoint a URL is, and where the request really goes.
+    /// Returns the endpoint of a URL, and the URL that the request is sent to.
     fn address(&self, url: &azure_core::http::Url) -> Result<(IdentityEndpoint, Uri), CredentialError> {
         let host = url.host_str().unwrap_or_default();
         let kind = match self.destination {
@@ -191,27 +190,27 @@ impl LegClient {
         };
         let mut authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut target = url.as_str().parse::<Uri>();
-        if let Destination::Host { imds_endpoint: Some(stand_in) } = &self.destination
+        if let Destination::Host { imds_endpoint: Some(replacement) } = &self.destination
             && kind == IdentityEndpointKind::InstanceMetadata
         {
             let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-            target = format!("{}{}{query}", stand_in.trim_end_matches('/'), url.path()).parse();
-            authority.clone_from(stand_in);
+            target = format!("{}{}{query}", replacement.trim_end_matches('/'), url.path()).parse();
+            authority.clone_from(replacement);
         }
         let endpoint = IdentityEndpoint { kind, authority };
         match target {
             Ok(target) => Ok((endpoint, target)),
             Err(_invalid) => {
-                let source = NoAnswer::Unsendable("its URL is not one that HTTP can carry");
+                let source = NoAnswer::Unsendable("its URL is not valid");
                 Err(CredentialError::NoAnswer { endpoint, source })
             }
         }
     }
 }
 
-/// Collects what a request carries and no answer may bring back into a log.
-fn sent(request: &azure_core::http::Request) -> Sent {
-    let mut sent = Sent::default();
+/// Collects the secrets in a request, which are masked where the response repeats them.
+fn sent(request: &azure_core::http::Request) -> SentSecrets {
+    let mut sent = SentSecrets::default();
     if let Body::Bytes(body) = request.body() {
         let fields = form_urlencoded::parse(body);
         fields
@@ -224,13 +223,13 @@ fn sent(request: &azure_core::http::Request) -> Sent {
     sent
 }
 
-/// Copies the library's request for hyper.
+/// Converts the library's request for hyper.
 fn to_hyper(request: &azure_core::http::Request, uri: Uri) -> Result<Request<Full<Bytes>>, NoAnswer> {
     let Body::Bytes(body) = request.body() else {
         return Err(NoAnswer::Unsendable("its body is a stream"));
     };
     let method = Method::from_bytes(request.method().as_str().as_bytes());
-    let method = method.map_err(|_invalid| NoAnswer::Unsendable("its method is not one"))?;
+    let method = method.map_err(|_invalid| NoAnswer::Unsendable("its method is not valid"))?;
     let mut copy = Request::builder().method(method).uri(uri);
     for (name, value) in request.headers().iter() {
         copy = copy.header(name.as_str(), value.as_str());

@@ -187,7 +187,7 @@ mod tests {
             // The system accepts the connection and nothing answers, so the handshake hangs.
             ("127.0.0.1", open, Layer::Tls, 2),
         ] {
-            let server = Server { host: host.to_owned(), port, trust: Some(Trust::Nobody) };
+            let server = Server { host: host.to_owned(), port, trust: Some(Trust::None) };
             let connectivity = server.test(Duration::from_millis(300)).await;
             let failure = connectivity.failure.unwrap();
             // A slow resolver may hit the timeout; the layer is the name all the same.

@@ -1,7 +1,8 @@
-//! Certificates and keys in PEM (RFC 7468), as tools mangle it: in one line, with `\n` in place of line breaks, indented.
+//! Certificates and keys in PEM (RFC 7468), also in the forms that tools produce: in one line, with `\n` instead of line breaks,
+//! or indented.
 //!
-//! The decoder is that of the TLS library, but its errors repeat what they could not read, which may be a key. So none of
-//! them leaves this file.
+//! The decoder is that of the TLS library. Its errors contain the invalid text, which may be a key, so this module replaces
+//! them.
 
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
@@ -14,58 +15,58 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// Why a text is not PEM. It repeats nothing of the text.
+/// Why a text is not PEM, without any part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    /// There is no `-----BEGIN`.
+    /// It has no `-----BEGIN`.
     #[error("is not PEM: it has no line `-----BEGIN …-----`")]
     NotPem,
     /// It is PEM in base64.
-    #[error("is PEM in base64 once more, as in the `data` of a Kubernetes secret: decode it with `base64 -d`")]
+    #[error("is base64-encoded PEM, as in the `data` of a Kubernetes secret: decode it with `base64 -d`")]
     EncodedPem,
-    /// It is base64 without the lines around it.
+    /// It is base64 without the marker lines.
     #[error(
         "is base64 without the lines `-----BEGIN …-----` and `-----END …-----` around it: copy the file with these lines, or, \
          for a certificate in base64, decode it with `base64 -d` and convert it with `openssl x509 -inform DER`"
     )]
     NoMarkers,
-    /// A line `-----BEGIN` does not end as it must.
+    /// A line `-----BEGIN` is incomplete.
     #[error(
         "is not valid PEM: a line `-----BEGIN …` does not end with `-----`; copy the file whole, with its line breaks"
     )]
     BrokenMarker,
     /// The end is missing.
     #[error(
-        "is not valid PEM: it is cut off, since a `-----BEGIN …-----` has no `-----END …-----` of its own; copy it whole"
+        "is not valid PEM: it is incomplete, since a `-----BEGIN …-----` has no matching `-----END …-----`; copy the whole file"
     )]
     CutOff,
-    /// What is between the lines is not base64.
+    /// The text between the lines is not base64.
     #[error(
-        "is not valid PEM: what is between `-----BEGIN …-----` and `-----END …-----` is not base64, so part of it is missing \
-         or was changed on its way; copy it whole, and look at it with `openssl pkey -in FILE -noout -text` or \
+        "is not valid PEM: the text between `-----BEGIN …-----` and `-----END …-----` is not base64; copy the file again, and \
+         inspect it with `openssl pkey -in FILE -noout -text` or \
          `openssl x509 -in FILE -noout -text`"
     )]
     NotBase64,
 }
 
-/// What a PEM file holds.
+/// The content of a PEM file.
 #[derive(Debug, Default)]
 pub struct Pem {
-    /// Its certificates, in its order.
+    /// Its certificates, in the order of the file.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// Its unencrypted private keys, in its order.
+    /// Its unencrypted private keys, in the order of the file.
     pub keys: Vec<PrivateKeyDer<'static>>,
-    /// Whether one of its keys is encrypted.
+    /// Whether a key is encrypted.
     pub has_encrypted_key: bool,
-    /// Whether it had no line breaks where they must be.
+    /// Whether it lacks the required line breaks.
     pub in_one_line: bool,
 }
 
 impl Pem {
-    /// Reads a text.
+    /// Parses a text.
     ///
     /// # Errors
-    /// [`PemError`] when it is not PEM.
+    /// [`PemError`] if it is not PEM.
     pub fn parse(text: &Secret) -> Result<Self, PemError> {
         let (text, was_escaped) = unescaped(text.expose());
         if !text.contains(BEGIN) {
@@ -84,7 +85,7 @@ impl Pem {
         Ok(pem)
     }
 
-    /// Returns what is odd about the text.
+    /// Returns the warning about the format of the text.
     pub fn remark(&self) -> Option<Remark> {
         self.in_one_line.then_some(Remark::PemInOneLine)
     }
@@ -99,20 +100,20 @@ impl Pem {
         let section = Zeroizing::new(format!("{BEGIN}{label}{DASHES}\n{}\n{END}{label}{DASHES}\n", body.as_str()));
         let mut read = <(SectionKind, Vec<u8>)>::pem_slice_iter(section.as_bytes());
         match read.next() {
-            // The error repeats the section.
+            // The error contains the section.
             Some(Err(_unshown)) => return Err(PemError::NotBase64),
             Some(Ok((SectionKind::Certificate, der))) => self.certificates.push(der.into()),
             Some(Ok((SectionKind::PrivateKey, der))) => self.keys.push(PrivatePkcs8KeyDer::from(der).into()),
             Some(Ok((SectionKind::RsaPrivateKey, der))) => self.keys.push(PrivatePkcs1KeyDer::from(der).into()),
             Some(Ok((SectionKind::EcPrivateKey, der))) => self.keys.push(PrivateSec1KeyDer::from(der).into()),
-            // Parameters, requests and the like.
+            // Other sections, such as parameters.
             Some(Ok(_)) | None => {}
         }
         Ok(())
     }
 }
 
-/// Turns `\n` and `\r`, written as two characters each, into line breaks. No PEM has a backslash of its own.
+/// Replaces `\n` and `\r`, each written as two characters, by line breaks. PEM has no backslashes.
 fn unescaped(text: &str) -> (Zeroizing<String>, bool) {
     let is_escaped = text.contains("\\n") || text.contains("\\r");
     (
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_tools_make_of_line_breaks() {
+    fn reads_every_form_of_line_breaks() {
         let both = format!("{CERTIFICATE}{KEY}");
         let indented = both.replace('\n', "\n    ");
         for (text, in_one_line) in [
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn explains_why_a_text_is_not_pem() {
         for (text, expected) in [
             ("s3cret".to_owned(), PemError::NotPem),
             ("LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t".to_owned(), PemError::EncodedPem),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_key_is_seen_in_both_forms() {
+    fn detects_both_forms_of_encrypted_keys() {
         let pkcs8 = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nQUJD\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nQUJD\n-----END RSA PRIVATE KEY-----\n";
         for text in [pkcs8, older] {

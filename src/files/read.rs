@@ -1,4 +1,4 @@
-//! Reading a small text file: bounded in size and time, regular files alone, as UTF-8 without a byte order mark.
+//! Reads small text files with a limit on size and time: regular files only, as UTF-8 without a byte order mark.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -14,21 +14,21 @@ use super::exposure;
 use super::remark::Remark;
 use super::secret::Secret;
 
-/// The most bytes of a file that are read. Chosen: a system's bundle of CAs has 220 kB, and a wrong path (a log, a device)
-/// must not fill the memory.
+/// The largest file, in bytes. Chosen: a system's CA bundle has 220 kB, and a wrong path (a log, a device) must not fill the
+/// memory.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 
-/// How long one file may take. Chosen: local files take microseconds and a slow network mount less than a second, and a
-/// mount that hangs must leave time for the rest of an acquisition.
-const TIME: Duration = Duration::from_secs(5);
+/// The timeout of one read. Chosen: local files take microseconds and a slow network mount less than a second, and a mount that
+/// hangs must leave time for the rest of an acquisition.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most reads under way. Each holds a thread, for ever if its file system hangs. Chosen: four times the credentials that
-/// a configuration may have.
-const MAX_UNDER_WAY: usize = 128;
+/// The most concurrent reads. Each occupies a thread, forever if its file system hangs. Chosen: four times the maximum number
+/// of credentials.
+const MAX_ACTIVE_READS: usize = 128;
 
-static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+static ACTIVE_READS: AtomicUsize = AtomicUsize::new(0);
 
-/// A file cannot be read. It repeats nothing of what is in the file.
+/// Why a file cannot be read, without any part of its content.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It cannot be opened or read.
@@ -36,19 +36,19 @@ pub enum FileError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// It is something else than a file.
-    #[error("{} is {kind}, must be a file: it is read again whenever it is used", path.display())]
+    /// It is not a regular file.
+    #[error("{} is {kind}, must be a file: it is read each time it is used", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
         /// What it is.
         kind: &'static str,
     },
-    /// It is far larger than what it should hold.
+    /// It is larger than [`MAX_FILE_BYTES`].
     #[error("{} is larger than {MAX_FILE_BYTES} bytes: check the path", path.display())]
     TooLarge {
         /// The file.
@@ -66,8 +66,8 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
-    /// The file system does not answer.
-    #[error("{} could not be read within {}: its file system does not answer", path.display(), humantime::format_duration(TIME))]
+    /// Its file system does not respond.
+    #[error("{} could not be read within {}: its file system does not respond", path.display(), humantime::format_duration(READ_TIMEOUT))]
     Hangs {
         /// The file.
         path: PathBuf,
@@ -84,19 +84,19 @@ pub struct TextFile {
 }
 
 impl TextFile {
-    /// Says who else can reach the file, as far as that is odd.
+    /// Returns a warning if other users can access the file.
     pub fn exposure(&self, holds_secret: bool) -> Option<Remark> {
-        exposure::of(&self.metadata, &self.real_path, holds_secret)
+        exposure::check(&self.metadata, &self.real_path, holds_secret)
     }
 }
 
-/// Reads a file off the calling thread: a file system that hangs must not hang anything else.
+/// Reads a file on another thread, so that a file system that hangs cannot block the runtime.
 ///
 /// # Errors
-/// [`FileError`] when it cannot be read as text.
+/// [`FileError`] if it cannot be read as text.
 ///
 /// # Cancel safety
-/// Safe: a read that hangs is left behind.
+/// Safe: a read that hangs continues on its own thread.
 pub async fn read(path: &Path) -> Result<TextFile, FileError> {
     let hangs = || FileError::Hangs { path: path.to_owned() };
     let Some(slot) = Slot::take() else { return Err(hangs()) };
@@ -105,75 +105,76 @@ pub async fn read(path: &Path) -> Result<TextFile, FileError> {
         let _slot = slot;
         read_blocking(&file)
     });
-    match tokio::time::timeout(TIME, reading).await {
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(outcome)) => outcome,
-        // A panic while reading is told apart by what it left on stderr.
+        // A panic is also on stderr.
         Ok(Err(_)) | Err(_) => Err(hangs()),
     }
 }
 
-/// Reads a file, for callers that cannot wait asynchronously. It blocks for as long as [`read`] takes at most.
+/// Reads a file from synchronous code. Blocks until the timeout at most.
 ///
 /// # Errors
-/// As [`read`].
-pub fn read_in_time(path: &Path) -> Result<TextFile, FileError> {
+/// Like [`read`].
+pub fn read_with_timeout(path: &Path) -> Result<TextFile, FileError> {
     let file = path.to_owned();
-    in_time(move || read_blocking(&file)).unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
+    on_a_thread(move || read_blocking(&file)).unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
 }
 
-/// Looks whether a file is there, may be read and has something in it.
+/// Checks that a file exists, can be opened and is not empty. Returns [`None`] if it is empty.
 ///
 /// # Errors
-/// [`FileError`] if it cannot be opened, [`None`] if it is empty.
+/// [`FileError`] if it cannot be opened.
 pub fn exists(path: &Path) -> Result<Option<()>, FileError> {
     let file = path.to_owned();
-    let look = in_time(move || open(&file).map(|(_, metadata)| (metadata.len() > 0).then_some(())));
-    look.unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
+    let outcome = on_a_thread(move || open(&file).map(|(_, metadata)| (metadata.len() > 0).then_some(())));
+    outcome.unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
 }
 
-/// Runs something on a thread of its own and waits for it for a while.
-fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Runs `work` on a new thread and waits for it until the timeout.
+fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let slot = Slot::take()?;
     let (done, outcome) = mpsc::sync_channel(1);
     let spawned = std::thread::Builder::new().name("file".to_owned()).spawn(move || {
         let _slot = slot;
-        // Nobody receives any more when it took too long.
+        // The receiver is gone after the timeout.
         let _too_late = done.send(work());
     });
     spawned.ok()?;
-    outcome.recv_timeout(TIME).ok()
+    outcome.recv_timeout(READ_TIMEOUT).ok()
 }
 
-/// A read under way.
+/// A permit for one read.
 struct Slot;
 
 impl Slot {
     fn take() -> Option<Self> {
-        let taken = UNDER_WAY
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reads| (reads < MAX_UNDER_WAY).then_some(reads + 1));
+        let taken = ACTIVE_READS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reads| {
+            (reads < MAX_ACTIVE_READS).then_some(reads + 1)
+        });
         taken.is_ok().then_some(Self)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+        ACTIVE_READS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Reads a regular file on the calling thread, for as long as its file system takes.
+/// Reads a regular file on the calling thread, without a timeout.
 ///
 /// # Errors
-/// As [`read`], without a limit of time.
+/// Like [`read`], except for the timeout.
 pub fn read_blocking(path: &Path) -> Result<TextFile, FileError> {
     let (file, metadata) = open(path)?;
     read_to_end(path, file, metadata)
 }
 
-/// As [`read_blocking`], but reads a pipe as well, and waits for its writer.
+/// Reads a regular file or a pipe on the calling thread. Waits for the writer of the pipe.
 ///
 /// # Errors
-/// As [`read`], without a limit of time.
+/// Like [`read`], except for the timeout.
 pub fn read_blocking_or_pipe(path: &Path) -> Result<TextFile, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
@@ -186,7 +187,7 @@ pub fn read_blocking_or_pipe(path: &Path) -> Result<TextFile, FileError> {
 
 fn open(path: &Path) -> Result<(File, Metadata), FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
-    // Opening a FIFO waits for a writer otherwise.
+    // Otherwise, opening a FIFO waits for a writer.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -208,7 +209,7 @@ fn kind_of(metadata: &Metadata) -> &'static str {
 }
 
 fn read_to_end(path: &Path, file: File, metadata: Metadata) -> Result<TextFile, FileError> {
-    // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
+    // Allocated at once: a buffer that grows would leave copies that are not wiped.
     let expected = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(MAX_FILE_BYTES) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected));
     let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
@@ -234,18 +235,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, content).unwrap();
-        let read = read_in_time(&path);
+        let read = read_with_timeout(&path);
         read.map(|file| file.text.expose().to_owned()).map_err(|err| err.to_string())
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_a_text() {
+    fn strips_a_byte_order_mark() {
         assert_eq!(read_bytes(b"\xef\xbb\xbftext\n").unwrap(), "text\n");
         assert_eq!(read_bytes(b"text").unwrap(), "text");
     }
 
     #[test]
-    fn says_what_is_wrong_and_shows_nothing_of_it() {
+    fn errors_contain_no_part_of_the_file() {
         let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain("s3cret".bytes().flat_map(|byte| [byte, 0])).collect();
         for (content, expected) in [
             (utf16.as_slice(), "iconv -f UTF-16 -t UTF-8 "),
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_a_folder_and_a_device_are_refused_at_once() {
+    async fn refuses_a_pipe_a_folder_and_a_device_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -1,8 +1,8 @@
-//! What is odd about a file and does not stop its use: bytes that tools add unseen, and who else can reach it.
+//! Warnings about files that do not prevent their use: characters that tools add invisibly, and access by other users.
 
 use std::fmt;
 
-/// Something odd about a file or variable. It repeats nothing of what is in it.
+/// A warning about a file or variable, without any part of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remark {
     /// White space before or after a secret.
@@ -13,7 +13,7 @@ pub enum Remark {
     SeveralLines,
     /// Characters that no editor shows.
     Invisible,
-    /// PEM whose line breaks are not line breaks.
+    /// PEM without line breaks.
     PemInOneLine,
     /// Every user of this host can read it.
     ReadableByAll {
@@ -31,31 +31,31 @@ impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Blanks => {
-                "begins or ends with blanks, which are sent as part of the secret: remove them unless they belong to it"
+                "begins or ends with white space, which is sent as part of the secret: remove it unless it belongs to the secret"
             }
             Self::Quotes => "is in quotes, which are sent as part of the secret: remove them unless they belong to it",
             Self::SeveralLines => {
                 "has several lines, which are sent as one secret: keep the line that is the secret, and no other"
             }
             Self::Invisible => {
-                "has characters that no editor shows (such as a zero-width or a non-breaking space), which are sent as part \
-                 of the secret: write it anew"
+                "has invisible characters (such as a zero-width or a non-breaking space), which are sent as part of the \
+                 secret: enter it again"
             }
             Self::PemInOneLine => {
-                "has its PEM in one line; it is understood here, but other programs want line breaks, such as \
-                 `printf '%b' \"$(cat FILE)\"` makes of `\\n`"
+                "has its PEM in one line, which other programs may not accept: convert `\\n` to line breaks with \
+                 `printf '%b' \"$(cat FILE)\"`"
             }
             Self::ReadableByAll { mode } => {
                 return write!(f, "has mode {mode:04o}, so every user of this host can read it: chmod 600");
             }
             Self::WritableByAll { mode } => {
-                return write!(f, "has mode {mode:04o}, so every user of this host can replace what is in it: chmod 600");
+                return write!(f, "has mode {mode:04o}, so every user of this host can replace its content: chmod 600");
             }
         })
     }
 }
 
-/// Says what is odd about a secret, whose last line break is gone already.
+/// Returns the warnings about a secret, given without its trailing line break.
 pub fn remarks_on_secret(secret: &str) -> Vec<Remark> {
     let inside = secret.trim();
     let is_quoted = |quote| inside.len() > 1 && inside.starts_with(quote) && inside.ends_with(quote);
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_tools_add_unseen() {
+    fn warns_about_what_tools_add_to_a_secret() {
         for (secret, expected) in [
             ("s3cret", vec![]),
             ("s3cret ", vec![Remark::Blanks]),

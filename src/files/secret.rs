@@ -1,19 +1,19 @@
-//! Text that must not be shown.
+//! Secret text.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// Text that is never printed and is wiped when dropped.
+/// A secret text. `Debug` hides it, and dropping it wipes the memory.
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes over a text.
+    /// Makes a secret of a text.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// Returns the text, for the one place that has to send or sign with it.
+    /// Returns the text, for sending it or signing with it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_never_prints() {
+    fn debug_output_hides_the_secret() {
         assert_eq!(format!("{:?}", Secret::new("canary".into())), "Secret");
     }
 }

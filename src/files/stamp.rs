@@ -1,11 +1,11 @@
-//! How a file looks from outside, for noticing that it changed without reading it.
+//! The metadata by which a changed file is detected without reading it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// How a file looks. The inode and the time of its last change tell files apart that have one length and one modification
-/// time, as those of a Nix store have.
+/// The metadata of a file. The inode and the change time distinguish files with the same length and modification time, such as
+/// those in a Nix store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -27,10 +27,10 @@ impl Stamp {
     }
 }
 
-/// Looks at files, symbolic links followed; `None` for one that is not there.
+/// Returns the metadata of files, following symbolic links. `None` for a file that does not exist.
 ///
 /// # Cancel safety
-/// Safe: a look that hangs is left behind.
+/// Safe: a call that hangs continues on its own thread.
 pub async fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
     let mut stamps = Vec::with_capacity(paths.len());
     for path in paths {
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_link_that_leads_to_another_file_of_the_same_time_and_length_is_noticed() {
+    async fn detects_a_link_to_another_file_of_the_same_time_and_length() {
         let folder = tempfile::tempdir().unwrap();
         for (name, content) in [("one", "first"), ("two", "other")] {
             std::fs::write(folder.path().join(name), content).unwrap();

@@ -274,7 +274,7 @@ fn server_config(
 }
 
 fn read_pem(path: &Path, remarks: &mut Vec<String>) -> Result<Pem, TlsFileError> {
-    let file = files::read_in_time(path)?;
+    let file = files::read_with_timeout(path)?;
     let pem = Pem::parse(&file.text).map_err(|problem| TlsFileError::Pem { path: path.to_owned(), problem })?;
     let found = [file.exposure(!pem.keys.is_empty()), pem.remark()].into_iter().flatten();
     remarks.extend(found.map(|remark| format!("file {} {remark}", path.display())));

@@ -165,7 +165,7 @@ const READERS_OF_SECRETS: [&str; 4] = ["credential", "files", "serve/listener.rs
 const SOURCES: [&str; 14] = [
     "std::io::Error",
     "io::Error",
-    "Foreign",
+    "MaskedError",
     "FileError",
     "SecretError",
     "CertificateError",

@@ -165,7 +165,7 @@ async fn check_reports_what_is_wrong_with_a_secret_or_key() {
     assert_eq!((code, output.as_str()), (Some(0), ""));
     for (secret, pem, code, expected) in [
         (format!("\"{SECRET}\""), pem.clone(), 0, "warning: credentials.secret: file "),
-        (format!("{SECRET} \n"), pem.clone(), 0, "begins or ends with blanks"),
+        (format!("{SECRET} \n"), pem.clone(), 0, "begins or ends with white space"),
         (SECRET.to_owned(), pem.replace('\n', "\\n"), 0, "has its PEM in one line"),
         (SECRET.to_owned(), pem[..pem.len() / 2].to_owned(), 1, "error: credentials.certificate: "),
         (SECRET.to_owned(), STANDARD.encode(&pem), 1, "decode it with `base64 -d`"),

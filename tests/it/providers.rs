@@ -203,7 +203,7 @@ async fn does_not_present_an_opaque_token_to_entra() {
     std::fs::write(&files.config, text.replace(", audience = \"api://AzureADTokenExchange\" }", " }")).unwrap();
     let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
-    assert!(error.contains("not a JWT, and Entra takes no other assertion"), "{error}");
+    assert!(error.contains("not a JWT, and Entra accepts no other assertion"), "{error}");
     let entra = builder.sandbox.entra().journal().entries();
     assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)));
 }

@@ -76,13 +76,13 @@ const FAULTS: &[EntraFault] = &[
         what: "a page of a proxy",
         start: |sandbox| always(sandbox, FaultKind::html(403)),
         reason: "malformed",
-        reported: "something stands between it and the gateway",
+        reported: "a proxy or portal on the way answered",
     },
     EntraFault {
         what: "a page with 200",
         start: |sandbox| always(sandbox, FaultKind::html(200)),
         reason: "malformed",
-        reported: "not the JSON of a token answer",
+        reported: "not a JSON object",
     },
     EntraFault {
         what: "an empty object with 200",

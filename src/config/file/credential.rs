@@ -1,4 +1,4 @@
-//! As whom endpoints are called.
+//! The `[credentials.*]` tables.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(crate) enum CredentialFile {
     ClientSecret {
         #[serde(flatten)]
         app: AppFile,
-        /// Where the secret is read from, each time it is used.
+        /// The source of the secret, read each time it is used.
         secret: SecretFile,
     },
     /// An app registration with a certificate.
@@ -31,21 +31,21 @@ pub(crate) enum CredentialFile {
         /// The signature algorithm: `PS256` (default) or `RS256`.
         #[serde(default)]
         algorithm: AlgorithmFile,
-        /// Whether the certificate chain is sent along. Default false.
+        /// Whether to send the certificate chain. Default false.
         #[serde(default)]
         send_chain: bool,
     },
-    /// An app registration that trusts another identity: no secret at all.
+    /// An app registration that trusts another identity, without a secret.
     Federated {
         #[serde(flatten)]
         app: AppFile,
-        /// Where the other identity's token comes from.
+        /// The source of the other identity's token.
         assertion: AssertionFile,
     },
-    /// An app registration that trusts the service account of a Kubernetes pod, with what Azure's webhook puts into the pod:
-    /// keys that are not set are taken from its variables.
+    /// An app registration that trusts the service account of a Kubernetes pod. Keys that are not set have the values of the
+    /// variables that Azure's webhook sets in the pod.
     WorkloadIdentity {
-        /// The tenant that is asked for a token: the one the SignalR resource lives in. Default: `AZURE_TENANT_ID`.
+        /// The tenant of the SignalR resource, which issues the tokens. Default: `AZURE_TENANT_ID`.
         #[serde(skip_serializing_if = "Option::is_none")]
         tenant: Option<String>,
         /// The app registration's client id. Default: `AZURE_CLIENT_ID`.
@@ -60,7 +60,7 @@ pub(crate) enum CredentialFile {
         #[serde(flatten)]
         optional: OptionalAppFile,
     },
-    /// A managed identity of the endpoint's own tenant.
+    /// A managed identity of the endpoint's tenant.
     ManagedIdentity {
         /// The client id of a user-assigned identity. Without any id, the system-assigned one.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,27 +71,27 @@ pub(crate) enum CredentialFile {
         /// The resource id of a user-assigned identity.
         #[serde(skip_serializing_if = "Option::is_none")]
         resource_id: Option<String>,
-        /// What stands in for `http://169.254.169.254`, where something on the host answers for it.
+        /// The origin that replaces `http://169.254.169.254`.
         #[serde(skip_serializing_if = "Option::is_none")]
         imds_endpoint: Option<String>,
-        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+        /// The requested scope. Default `https://signalr.azure.com/.default`.
         #[serde(skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
     },
-    /// Whoever is signed in to the Azure CLI on this host: for a developer's desk.
+    /// The user who is signed in to the Azure CLI on this host, for development.
     AzureCli {
-        /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
+        /// The tenant of the SignalR resource, which issues the tokens. A GUID or a domain.
         tenant: String,
-        /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+        /// The requested scope. Default `https://signalr.azure.com/.default`.
         #[serde(skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
     },
     /// A SignalR access key: for the emulator, and for resources with local auth.
     AccessKey {
-        /// Where the key is read from.
+        /// The source of the key.
         key: SecretFile,
     },
-    /// A file with a ready bearer that another program keeps fresh.
+    /// A file with a bearer token that another program updates.
     TokenFile {
         /// The file.
         path: PathBuf,
@@ -101,7 +101,7 @@ pub(crate) enum CredentialFile {
 /// The keys that all kinds with an app registration have.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub(crate) struct AppFile {
-    /// The tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain.
+    /// The tenant of the SignalR resource, which issues the tokens. A GUID or a domain.
     pub(crate) tenant: String,
     /// The app registration's client id.
     pub(crate) client_id: String,
@@ -112,29 +112,29 @@ pub(crate) struct AppFile {
     pub(crate) optional: OptionalAppFile,
 }
 
-/// The keys that no kind with an app registration requires.
+/// The optional keys that all kinds with an app registration have.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub(crate) struct OptionalAppFile {
-    /// The object id of the app's enterprise application in that tenant. When set, `doctor` and `token` hold the token's
-    /// `oid` against it.
+    /// The object id of the app's enterprise application in that tenant. If set, `doctor` and `token` compare it
+    /// with the `oid` of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) object_id: Option<String>,
     /// The authority, with `cloud = "custom"`: `https://host[:port]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) authority: Option<String>,
-    /// PEM file of the CAs that the authority's certificate is checked against. Default: the system's.
+    /// PEM file of the CAs for the authority's certificate. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The scope that is asked for. Default `https://signalr.azure.com/.default`.
+    /// The requested scope. Default `https://signalr.azure.com/.default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<String>,
 }
 
-/// Where the client assertion of a federated credential comes from.
+/// The source of the client assertion of a federated credential.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "source", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum AssertionFile {
-    /// A user-assigned managed identity of the app registration's own tenant.
+    /// A user-assigned managed identity of the app registration's tenant.
     ManagedIdentity {
         /// The identity's client id.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,21 +148,21 @@ pub(crate) enum AssertionFile {
         /// The exchange audience. Default: the cloud's, such as `api://AzureADTokenExchange`.
         #[serde(skip_serializing_if = "Option::is_none")]
         audience: Option<String>,
-        /// What stands in for `http://169.254.169.254`, where something on the host answers for it.
+        /// The origin that replaces `http://169.254.169.254`.
         #[serde(skip_serializing_if = "Option::is_none")]
         imds_endpoint: Option<String>,
     },
-    /// A file that another program keeps fresh, such as a Kubernetes projected token.
+    /// A file that another program updates, such as a Kubernetes projected token.
     File {
         /// The file.
         path: PathBuf,
     },
     /// GitHub Actions: the ID token of the job that the gateway runs in.
     GithubActions {
-        /// The audience that is asked for. Default: the cloud's, such as `api://AzureADTokenExchange`.
+        /// The requested audience. Default: the cloud's, such as `api://AzureADTokenExchange`.
         #[serde(skip_serializing_if = "Option::is_none")]
         audience: Option<String>,
-        /// PEM file of the CAs that the provider's certificate is checked against. Default: the system's.
+        /// PEM file of the CAs for the provider's certificate. Default: the system's.
         #[serde(skip_serializing_if = "Option::is_none")]
         ca_file: Option<PathBuf>,
     },
@@ -173,13 +173,13 @@ pub(crate) enum AssertionFile {
         /// The job's access token. Default: the variable `SYSTEM_ACCESSTOKEN`.
         #[serde(skip_serializing_if = "Option::is_none")]
         access_token: Option<SecretFile>,
-        /// PEM file of the CAs that the provider's certificate is checked against. Default: the system's.
+        /// PEM file of the CAs for the provider's certificate. Default: the system's.
         #[serde(skip_serializing_if = "Option::is_none")]
         ca_file: Option<PathBuf>,
     },
     /// Google Cloud: the ID token of a service account, from the metadata server.
     GcpMetadata {
-        /// The audience that is asked for. Default: the cloud's, such as `api://AzureADTokenExchange`.
+        /// The requested audience. Default: the cloud's, such as `api://AzureADTokenExchange`.
         #[serde(skip_serializing_if = "Option::is_none")]
         audience: Option<String>,
         /// The service account of the host, by its e-mail address. Default `default`.
@@ -188,52 +188,52 @@ pub(crate) enum AssertionFile {
         /// `standard` (default) or `full`, with claims about the instance.
         #[serde(default)]
         format: GcpFormatFile,
-        /// What stands in for `http://metadata.google.internal`.
+        /// The origin that replaces `http://metadata.google.internal`.
         #[serde(skip_serializing_if = "Option::is_none")]
         metadata_endpoint: Option<String>,
     },
-    /// Any OAuth 2.0 authorization server that hands out JWTs by client credentials.
+    /// Any OAuth 2.0 authorization server that issues JWTs by the client credentials grant.
     #[serde(rename = "oauth2")]
     OAuth2 {
         /// The token endpoint: `https://host[:port]/path`.
         token_url: String,
         /// The client id there.
         client_id: String,
-        /// Where the client secret is read from, each time it is used.
+        /// The source of the client secret, read each time it is used.
         secret: SecretFile,
         /// How the client authenticates: `basic` (default, in `Authorization`) or `post` (in the form).
         #[serde(default)]
         authentication: ClientAuthenticationFile,
-        /// The `scope` that is asked for. Default: none.
+        /// The requested `scope`. Default: none.
         #[serde(skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
-        /// The `audience` that is asked for. Default: none.
+        /// The requested `audience`. Default: none.
         #[serde(skip_serializing_if = "Option::is_none")]
         audience: Option<String>,
-        /// More parameters of the request, by name. Not for secrets: they are shown.
+        /// Additional parameters of the request, by name. Not for secrets, since `check` shows them.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         parameters: BTreeMap<String, String>,
-        /// Which token of the answer is the assertion: `access_token` (default) or `id_token`.
+        /// The token of the response that is the assertion: `access_token` (default) or `id_token`.
         #[serde(default)]
         token: OAuth2TokenFile,
-        /// PEM file of the CAs that the server's certificate is checked against. Default: the system's.
+        /// PEM file of the CAs for the server's certificate. Default: the system's.
         #[serde(skip_serializing_if = "Option::is_none")]
         ca_file: Option<PathBuf>,
     },
-    /// A program that prints the token, or `{"token": …, "expires_at": …}`. No shell is involved.
+    /// A program that prints the token, or `{"token": …, "expires_at": …}`. It runs without a shell.
     Command {
-        /// The program and its arguments. A program with a `/` is a path, any other is looked for in `PATH`.
+        /// The program and its arguments. A program with a `/` is a path; others are found in `PATH`.
         argv: Vec<String>,
-        /// The environment variables that it sees. Default `PATH` and `HOME`.
+        /// The environment variables that it inherits. Default `PATH` and `HOME`.
         #[serde(skip_serializing_if = "Option::is_none")]
         environment: Option<Vec<String>>,
-        /// How long it may take; it is killed then. Default `10s`, at most `12s`.
+        /// The deadline after which it is killed. Default `10s`, at most `12s`.
         #[serde(skip_serializing_if = "Option::is_none")]
         timeout: Option<String>,
     },
 }
 
-/// What the metadata server of Google Cloud puts into an ID token.
+/// The claims that the metadata server of Google Cloud puts into an ID token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum GcpFormatFile {
@@ -251,7 +251,7 @@ pub(crate) enum ClientAuthenticationFile {
     Post,
 }
 
-/// A token of an OAuth 2.0 answer.
+/// A token of an OAuth 2.0 response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OAuth2TokenFile {
@@ -260,7 +260,7 @@ pub(crate) enum OAuth2TokenFile {
     IdToken,
 }
 
-/// Where a secret is read from: `{ file = … }` or `{ env = … }`.
+/// The source of a secret: `{ file = … }` or `{ env = … }`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecretFile {

@@ -1,4 +1,4 @@
-//! Where the assertion of a federated credential comes from.
+//! Lowers the assertions of federated credentials.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use crate::credential::{
 };
 use crate::redact;
 
-/// Google's name of the metadata server, which every host of Google Cloud resolves.
+/// The metadata server, whose name every host of Google Cloud resolves.
 const GCP_METADATA: &str = "http://metadata.google.internal";
-/// How long a command may take unless configured.
+/// The default deadline of a command.
 const COMMAND_TIMEOUT: &str = "10s";
-/// An acquisition ends after 15 seconds, and Entra is still to be asked.
+/// The longest deadline: an acquisition ends after 15 seconds, and Entra must still answer.
 const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(12);
-/// What nearly every program needs.
+/// The default variables, which nearly every program needs.
 const COMMAND_ENVIRONMENT: [&str; 2] = ["PATH", "HOME"];
-/// What the gateway itself says to a token endpoint.
+/// The parameters of a token request that have their own key or that the gateway sets.
 const OWN_PARAMETERS: [&str; 5] = ["grant_type", "client_id", "client_secret", "scope", "audience"];
 
 pub(super) fn lower(
@@ -54,7 +54,8 @@ pub(super) fn lower(
             Some(AssertionSettings::File { path: token_file(&below(at, "path"), path, context) })
         }
         AssertionFile::GithubActions { audience, ca_file } => {
-            let fix = "run the gateway as a step of a job with `permissions: id-token: write`, and hand the variable on to it";
+            let fix =
+                "run the gateway as a step of a job with `permissions: id-token: write`, and pass the variable to it";
             for variable in ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"] {
                 is_set(at, variable, fix, context);
             }
@@ -103,7 +104,7 @@ fn azure_pipelines(
     let access_token = if let Some(file) = access_token {
         secret_source(&below(at, "access_token"), file, context)
     } else {
-        let fix = "hand it to the step: `env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)`";
+        let fix = "pass it to the step: `env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)`";
         is_set(at, "SYSTEM_ACCESSTOKEN", fix, context);
         Some(SecretSource::Env("SYSTEM_ACCESSTOKEN".to_owned()))
     };
@@ -162,8 +163,8 @@ fn lower_parameters(
     context: &mut Context<'_>,
 ) -> Vec<(String, String)> {
     for name in parameters.keys().filter(|name| OWN_PARAMETERS.contains(&name.as_str())) {
-        let fix = "it has a key of its own, or is the gateway's to say";
-        context.problem(&below(at, name), "is not one of the extra parameters", fix);
+        let fix = "use its own key, or remove it: the gateway sets it";
+        context.problem(&below(at, name), "is not an additional parameter", fix);
     }
     for (name, value) in parameters {
         let shown = redact::parameter(name, value);
@@ -172,7 +173,7 @@ fn lower_parameters(
     parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Reads a URL with a path. What is not one is not shown: it may have a password in it.
+/// Reads a URL with a path. The message about an invalid one does not contain it, since it may contain a password.
 fn lower_url(key: &Key, text: &str, context: &mut Context<'_>) -> Option<String> {
     let uri = text.parse::<Uri>().ok().filter(|_| !text.contains(['#', '@']));
     let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
@@ -206,16 +207,17 @@ fn command(
     };
     for name in &environment {
         if name.is_empty() || name.contains(['=', '\0']) {
-            // Not shown: it may be a value, which may be secret.
-            let fix = "write the names alone; the values are the gateway's own";
-            context.problem(&below(at, "environment"), "has something that is no name of a variable", fix);
+            // Not shown, since it may be a value and a secret.
+            let fix = "write only the names; the values are those of the gateway";
+            context.problem(&below(at, "environment"), "has an entry that is not the name of a variable", fix);
         }
     }
     let shown = redact::arguments(argv);
     context.decided.push((argv_key.join("."), shown.into()));
     let Some((program, arguments)) = argv.split_first().filter(|(program, _)| !program.is_empty()) else {
         if !context.is_incomplete(&argv_key) {
-            let fix = "write the program and its arguments, each by itself: [\"get-token\", \"--audience\", \"…\"]";
+            let fix =
+                "write the program and its arguments, each as its own item: [\"get-token\", \"--audience\", \"…\"]";
             context.problem(&argv_key, "names no program", fix);
         }
         return None;
@@ -232,7 +234,7 @@ fn lower_ca(at: &Key, ca_file: Option<&Path>, context: &mut Context<'_>) -> Opti
     ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context))
 }
 
-/// Checks a variable that the platform sets: the process never gets another environment than it has now.
+/// Checks that a variable of the platform is set: the environment of the process does not change later.
 fn is_set(at: &Key, variable: &str, fix: &str, context: &mut Context<'_>) {
     if context.environment.get(variable).is_none_or(String::is_empty) {
         context.problem(at, format!("the environment variable {variable} is not set or empty"), fix);
@@ -245,13 +247,13 @@ fn lower_audience(key: &Key, audience: Option<&str>, cloud: CloudFile, context: 
         context.problem(key, "is empty", format!("remove it for {}", exchange_audience(cloud)));
     }
     if audience.ends_with("/.default") {
-        let fix = "remove `/.default`: it is added where it is needed";
+        let fix = "remove `/.default`, which the gateway adds";
         context.problem(key, format!("`{audience}` is a scope, not an audience"), fix);
     }
     audience.to_owned()
 }
 
-/// Returns the audience that a token must have to serve as an assertion.
+/// Returns the audience that Entra requires of an assertion.
 ///
 /// Source: Microsoft's page on trusting a managed identity by an app registration, one audience for each cloud.
 fn exchange_audience(cloud: CloudFile) -> &'static str {

@@ -1,4 +1,4 @@
-//! Credentials. Files are looked for, secrets are not read: whether they work is the credential's own business.
+//! Lowers credentials. Checks that files exist, but reads no secret.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::credential::{
     CredentialName, CredentialSettings, Proof,
 };
 
-/// Keeps the number of metric series bounded.
+/// Bounds the number of metric series.
 const MAX_CREDENTIALS: usize = 32;
-/// The scope of the SignalR data plane in all clouds: the one constant of the .NET SDK (`AadAccessKey.DefaultScope`).
+/// The scope of the SignalR data plane in all clouds. Source: `AadAccessKey.DefaultScope` of the .NET SDK.
 const DEFAULT_SCOPE: &str = "https://signalr.azure.com/.default";
 
-/// What the webhook of Azure Workload Identity puts into a pod.
+/// The variables that the webhook of Azure Workload Identity sets in a pod.
 ///
 /// Source: Azure AD Workload Identity, "Mutating admission webhook".
 const TENANT_VARIABLE: &str = "AZURE_TENANT_ID";
@@ -27,7 +27,7 @@ const CLIENT_ID_VARIABLE: &str = "AZURE_CLIENT_ID";
 const TOKEN_FILE_VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const AUTHORITY_VARIABLE: &str = "AZURE_AUTHORITY_HOST";
 
-/// What is lowered from the table of a credential: how its tokens are obtained, and the object id that they should carry.
+/// The settings in the table of a credential.
 struct Lowered {
     kind: Option<CredentialKind>,
     object_id: Option<String>,
@@ -71,7 +71,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
             credentials.extend(kind.map(|kind| CredentialSettings { name, kind, object_id }));
         } else {
             let fix = "name it in an endpoint, or remove it";
-            context.warning(&at, "no endpoint uses this credential, so no token is asked for with it", fix);
+            context.warning(&at, "no endpoint uses this credential, so it requests no token", fix);
         }
     }
     credentials
@@ -115,7 +115,7 @@ fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Lowe
             let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context);
             let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
             let kind = identity.map(|identity| CredentialKind::ManagedIdentity { identity, scope });
-            // The id that names the identity is the one that its tokens carry.
+            // Tokens carry the object id by which the identity is configured.
             Lowered { kind, object_id: object_id.clone() }
         }
         CredentialFile::AzureCli { tenant, scope } => {
@@ -134,7 +134,7 @@ fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Lowe
     }
 }
 
-/// Reads the object id that a token is expected to carry. It changes nothing about how the token is obtained.
+/// Reads the expected object id in tokens. It does not affect how they are obtained.
 fn lower_object_id(at: &Key, file: &OptionalAppFile, context: &mut Context<'_>) -> Option<String> {
     let object_id = file.object_id.clone()?;
     if !is_guid(&object_id) {
@@ -144,7 +144,7 @@ fn lower_object_id(at: &Key, file: &OptionalAppFile, context: &mut Context<'_>) 
     Some(object_id)
 }
 
-/// Takes keys that are not set from the variables of the pod. `None` when there is no tenant or client id.
+/// Reads the keys of an app, with the variables of the pod as defaults. `None` if there is no tenant or client id.
 fn app_of_pod<'f>(
     at: &Key,
     [tenant, client_id]: [Option<&'f str>; 2],
@@ -156,8 +156,8 @@ fn app_of_pod<'f>(
     let variable = |name: &str| environment.get(name).map(String::as_str).filter(|text| !text.is_empty());
     let tenant = tenant.or_else(|| variable(TENANT_VARIABLE));
     let client_id = client_id.or_else(|| variable(CLIENT_ID_VARIABLE));
-    is_there(&below(at, "tenant"), tenant, TENANT_VARIABLE, context);
-    is_there(&below(at, "client_id"), client_id, CLIENT_ID_VARIABLE, context);
+    check_present(&below(at, "tenant"), tenant, TENANT_VARIABLE, context);
+    check_present(&below(at, "client_id"), client_id, CLIENT_ID_VARIABLE, context);
     let authority = optional.authority.as_deref();
     let (cloud, authority) = match (cloud, variable(AUTHORITY_VARIABLE)) {
         (None, Some(host)) if authority.is_none() => cloud_of(host),
@@ -172,12 +172,12 @@ fn token_file_of_pod(key: &Key, path: Option<&Path>, context: &mut Context<'_>) 
         return Some(token_file(key, path, context));
     }
     let found = context.environment.get(TOKEN_FILE_VARIABLE).filter(|text| !text.is_empty());
-    is_there(key, found.map(String::as_str), TOKEN_FILE_VARIABLE, context);
+    check_present(key, found.map(String::as_str), TOKEN_FILE_VARIABLE, context);
     found.map(PathBuf::from)
 }
 
-/// Reports a key that was neither written nor set by the webhook.
-fn is_there(key: &Key, found: Option<&str>, variable: &str, context: &mut Context<'_>) {
+/// Reports a missing key for which the webhook set no variable.
+fn check_present(key: &Key, found: Option<&str>, variable: &str, context: &mut Context<'_>) {
     if found.is_none() {
         let fix =
             "label the pod `azure.workload.identity/use: \"true\"` and annotate its service account, or write it here";
@@ -195,13 +195,13 @@ fn cloud_of(host: &str) -> (CloudFile, Option<&str>) {
     }
 }
 
-/// Lowers what all kinds with an app registration have.
+/// Lowers the keys that all kinds with an app registration have.
 fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Context<'_>) -> Lowered {
     let tenant = lower_tenant(&below(at, "tenant"), app.tenant, context);
     if !is_guid(app.client_id) {
         let fix =
             "copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555";
-        // Not shown: people mix it up with the secret beside it.
+        // Not shown, since people confuse it with the secret.
         context.problem(&below(at, "client_id"), "is not a GUID", fix);
     }
     let cloud = match (app.cloud, app.authority) {
@@ -257,7 +257,7 @@ fn lower_scope(key: &Key, scope: Option<&str>, context: &mut Context<'_>) -> Str
     let is_one_resource = scope.strip_suffix("/.default").is_some_and(|resource| !resource.is_empty());
     if !is_one_resource || scope.contains(char::is_whitespace) || scope.starts_with('-') {
         let fix = format!("write one resource and `/.default`, such as {DEFAULT_SCOPE}");
-        context.problem(key, format!("`{scope}` is not a scope that an app can ask for"), fix);
+        context.problem(key, format!("`{scope}` is not a scope that an app can request"), fix);
     }
     scope.to_owned()
 }

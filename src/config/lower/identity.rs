@@ -60,7 +60,7 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
         (None, None) if context.is_incomplete(key) => None,
         (None, None) | (Some(_), Some(_)) => {
             let fix = "write either { file = \"/path\" } or { env = \"NAME\" }";
-            context.problem(key, "does not say where the secret is", fix);
+            context.problem(key, "names no source of the secret", fix);
             None
         }
     }

@@ -72,7 +72,7 @@ fn names_each_mistake_in_a_key() {
         (("tenant = \"contoso.onmicrosoft.com\"\n", ""), "credentials.fabrikam.tenant: is missing (gateway.toml:2)"),
         (("{ file = \"secret\" }", "{ file = \"gone\" }"), "gone cannot be read"),
         (("{ file = \"secret\" }", "{ env = \"GONE\" }"), "the environment variable GONE is not set or empty"),
-        (("{ file = \"secret\" }", "{ }"), "does not say where the secret is"),
+        (("{ file = \"secret\" }", "{ }"), "names no source of the secret"),
         (("https://east", "ftp://east"), "the scheme must be https"),
         (("[endpoints.east]", "[endpoints.\"ea st\"]"), "`ea st` is not a name"),
         (("[endpoints.east]", "[[routes]]\nname='r'\nendpoints=[]\n[endpoints.east]"), "the route has no endpoint"),
@@ -266,12 +266,12 @@ fn names_each_mistake_in_an_assertion() {
         (oauth2.replace("idp.example", "me:hunter2@idp.example"), "token_url: is not a URL"),
         (oauth2.replace("https://idp.example/token", "token"), "token_url: is not a URL"),
         (oauth2.replace("'a'", "''"), "client_id: is empty"),
-        (format!("{oauth2}, parameters = {{ scope = 'x' }}"), "scope: is not one of the extra parameters"),
+        (format!("{oauth2}, parameters = {{ scope = 'x' }}"), "scope: is not an additional parameter"),
         (format!("{oauth2}, authentication = 'digest'"), "`digest` is not one of `basic`, `post`"),
         (command.replace("'get-token'", ""), "argv: names no program"),
         (command.replace("get-token", "./gone"), "gone cannot be read"),
         (format!("{command}, timeout = '1m'"), "timeout: is longer than 12s"),
-        (format!("{command}, environment = ['KEY=hunter2']"), "environment: has something that is no name"),
+        (format!("{command}, environment = ['KEY=hunter2']"), "environment: has an entry that is not the name"),
     ] {
         let secret = "kind = \"client_secret\"";
         let text = minimal().replace(secret, "kind = \"federated\"").replace("secret = { file = \"secret\" }", "");

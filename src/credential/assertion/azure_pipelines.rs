@@ -1,4 +1,4 @@
-//! The ID token of an Azure Pipelines job, for a service connection with workload identity federation.
+//! Assertions from Azure Pipelines: the ID token of a service connection with workload identity federation.
 //!
 //! ```text
 //! job (env: SYSTEM_ACCESSTOKEN)         Azure DevOps                          tenant B
@@ -6,15 +6,14 @@
 //!                                       service connection
 //! ```
 //!
-//! The request is that of the identity library's own credential for pipelines. It is made here so that the two legs can be
-//! told apart when one fails, and so that nothing is kept between exchanges. The audience is Azure DevOps' own choice
-//! (`api://AzureADTokenExchange`). Source: Microsoft, "Oidctoken - Create" of the Azure DevOps REST API, version 7.1.
+//! The request is the same as that of the identity library's own credential. It is sent here so that each leg has its own
+//! error, and so that nothing is cached. Azure DevOps chooses the audience (`api://AzureADTokenExchange`). Source: Microsoft, "Oidctoken - Create" of the Azure DevOps REST API, version 7.1.
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderName, Method, Request};
 use http_body_util::Full;
 
-use super::provider::{self, Question};
+use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::legs::Legs;
@@ -22,14 +21,14 @@ use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 
-/// Where the token is asked for. Azure Pipelines sets it in every job.
+/// The variable with the URL of the request, which Azure Pipelines sets in every job.
 const URL: &str = "SYSTEM_OIDCREQUESTURI";
-/// The version of the REST API that the identity library asks for.
+/// The version of the REST API that the identity library uses.
 const API_VERSION: &str = "7.1";
-/// Without it, a refusal is a redirect to a page for people.
+/// Without this header, a refusal is a redirect to a sign-in page.
 const NO_SIGN_IN_PAGE: HeaderName = HeaderName::from_static("x-tfs-fedauthredirect");
 
-/// Asks Azure DevOps for the ID token of a service connection.
+/// Requests the ID token of a service connection.
 pub(super) async fn assertion(
     service_connection: &str,
     access_token: &SecretSource,
@@ -52,6 +51,7 @@ pub(super) async fn assertion(
         .header(USER_AGENT, provider::USER_AGENT)
         .body(Full::default());
     let subject = format!("ID token of service connection {service_connection}");
-    let question = Question { provider: IdentityProvider::AzurePipelines, subject, request, secret: Some(&token) };
-    question.ask(client, legs, |answer| provider::field(answer, "oidcToken")).await
+    let request =
+        ProviderRequest { provider: IdentityProvider::AzurePipelines, subject, request, secret: Some(&token) };
+    request.send(client, legs, |answer| provider::field(answer, "oidcToken")).await
 }

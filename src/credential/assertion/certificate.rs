@@ -1,11 +1,12 @@
 //! Assertions signed with the key of a client certificate.
 //!
-//! The identity library's own certificate credential needs OpenSSL and PKCS#12 and names the certificate by SHA-1; this signs
-//! with the TLS library's key provider, from PEM. Files are read for each assertion, so a renewed certificate is used at once.
+//! The identity library's own certificate credential needs OpenSSL and PKCS#12 and identifies the certificate by SHA-1. This
+//! one signs with the TLS library's key provider, from PEM. Files are read for each assertion, so a renewed certificate takes
+//! effect at once.
 //!
-//! Encrypted keys and PKCS#12 are not read, even by choice: their readers bring a second set of cryptography along (measured
-//! in November 2026: `pkcs8` with `encryption` 24 crates, `p12-keystore` 40, two of them pre-releases), and the passphrase
-//! would lie beside the key. The errors have the `openssl` lines that convert them.
+//! Encrypted keys and PKCS#12 are not supported: their parsers add a second set of cryptography (measured in November 2026:
+//! `pkcs8` with `encryption` 24 crates, `p12-keystore` 40, two of them pre-releases), and the passphrase would be stored next
+//! to the key. The errors contain the `openssl` commands that convert them.
 //!
 //! Format: Microsoft, "Microsoft identity platform application authentication certificate credentials".
 
@@ -34,8 +35,9 @@ use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError, Secret};
 use crate::metrics::TokenStage;
 
-/// How far `nbf` lies back and `exp` ahead: clocks may differ, and Microsoft recommends at most ten minutes between them.
-const HALF_LIFE: Duration = Duration::from_secs(5 * 60);
+/// How far `nbf` is in the past and `exp` in the future, since clocks differ. Microsoft recommends a lifetime of at most ten
+/// minutes.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// A certificate and its key.
 struct ClientCertificate {
@@ -69,9 +71,9 @@ pub(super) async fn assertion(
     outcome.map(|(token, _)| token)
 }
 
-/// Reads the certificate and its key and says whether they go together and the certificate is in force.
+/// Checks that the certificate and its key belong together and that the certificate is valid now.
 pub(super) async fn inspect(settings: &CertificateSettings, legs: &Legs) -> Result<(), CredentialError> {
-    // Its audience is of no matter: nobody gets it.
+    // The assertion is discarded, so its audience does not matter.
     make(settings, "", "", legs).await?;
     Ok(())
 }
@@ -106,7 +108,7 @@ impl ClientCertificate {
         Self::pair(certificate_pem.certificates, key, key_path, certificate_path)
     }
 
-    /// Finds the certificate that the key belongs to. It is usually the first, but tools write chains in any order.
+    /// Finds the certificate of the key. It is usually the first, but tools write chains in any order.
     fn pair(
         certificates: Vec<CertificateDer<'static>>,
         key: Arc<dyn SigningKey>,
@@ -153,8 +155,8 @@ impl ClientCertificate {
             "sub": client_id,
             "jti": jwt::encode(&id),
             "iat": jwt::unix(now),
-            "nbf": jwt::unix(now - HALF_LIFE),
-            "exp": jwt::unix(now + HALF_LIFE),
+            "nbf": jwt::unix(now - CLOCK_TOLERANCE),
+            "exp": jwt::unix(now + CLOCK_TOLERANCE),
         });
         let segment = |value: &Value| jwt::encode(value.to_string().as_bytes());
         let signed = format!("{}.{}", segment(&self.header(settings)), segment(&claims));
@@ -171,7 +173,7 @@ impl ClientCertificate {
         match settings.algorithm {
             AssertionAlgorithm::Ps256 => header.insert("alg".into(), "PS256".into()),
             AssertionAlgorithm::Rs256 => {
-                // The older form goes with the older name of the certificate, for authorities that know nothing else.
+                // For authorities that only support the older algorithm and thumbprint.
                 header.insert("x5t".into(), thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY).into());
                 header.insert("alg".into(), "RS256".into())
             }
@@ -188,7 +190,7 @@ impl ClientCertificate {
 async fn read_pem(path: &Path, legs: &Legs) -> Result<Pem, CertificateError> {
     let file = match files::read(path).await {
         Ok(file) => file,
-        // PKCS#12 and DER are binary, which the reader of texts refuses.
+        // PKCS#12 and DER are binary.
         Err(FileError::NotText { path }) => return Err(CertificateError::NotPem { path }),
         Err(err) => return Err(err.into()),
     };
@@ -209,7 +211,7 @@ async fn read_pem(path: &Path, legs: &Legs) -> Result<Pem, CertificateError> {
     Ok(pem)
 }
 
-/// Takes the key out of a file.
+/// Loads the private key of a file.
 fn load_key(path: &Path, pem: &mut Pem) -> Result<Arc<dyn SigningKey>, CertificateError> {
     let path = path.to_owned();
     if pem.has_encrypted_key {

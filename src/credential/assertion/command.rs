@@ -1,11 +1,11 @@
-//! An assertion that a program prints, for identity providers that the gateway does not know itself.
+//! Assertions from the output of a program, for identity providers without built-in support.
 //!
 //! ```text
 //! this host                                                     tenant B
 //! program, no shell ── stdout: a JWT, or {"token", "expires_at"} ── assertion ──► token ──► SignalR
 //! ```
 //!
-//! It is run at each exchange. What it prints to stdout is never shown.
+//! The program runs for each token request. Messages never contain its stdout.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,10 +23,10 @@ use crate::credential::settings::CommandSettings;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// How long after its expiry an assertion is still sent: this host's clock may be ahead, and Entra has the last word.
+/// How long an expired assertion is still sent: this host's clock may be ahead, and Entra decides.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// What a program may print in place of a bare token.
+/// The JSON form of the output. The other form is the bare token.
 #[derive(Deserialize)]
 struct Printed {
     token: String,
@@ -34,7 +34,7 @@ struct Printed {
     expires_at: Option<Value>,
 }
 
-/// Runs the program and takes the assertion from what it prints.
+/// Runs the program and reads the assertion from its output.
 pub(super) async fn assertion(settings: &CommandSettings, legs: &Legs) -> Result<Secret, CredentialError> {
     let started = Instant::now();
     let outcome = run(settings).await.map_err(CredentialError::from);
@@ -51,18 +51,18 @@ async fn run(settings: &CommandSettings) -> Result<Secret, CommandError> {
         timeout: settings.timeout,
     };
     let stdout = program.run().await?;
-    read(&stdout, SystemTime::now()).map_err(|problem| problem.of(&settings.program))
+    read(&stdout, SystemTime::now()).map_err(|problem| problem.into_error(&settings.program))
 }
 
-/// What is wrong with what was printed.
+/// Why the output is not a usable assertion.
 #[derive(Debug, PartialEq, Eq)]
-enum Misprint {
+enum OutputError {
     NotAToken,
     Expired(SystemTime),
 }
 
-impl Misprint {
-    fn of(self, program: &std::path::Path) -> CommandError {
+impl OutputError {
+    fn into_error(self, program: &std::path::Path) -> CommandError {
         let program = program.to_owned();
         match self {
             Self::NotAToken => CommandError::NotAToken { program },
@@ -71,20 +71,20 @@ impl Misprint {
     }
 }
 
-fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, Misprint> {
+fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, OutputError> {
     let text = stdout.expose().trim_start_matches('\u{feff}').trim();
     let (token, expires_at) = if text.starts_with('{') {
-        let printed: Printed = serde_json::from_str(text).map_err(|_err| Misprint::NotAToken)?;
+        let printed: Printed = serde_json::from_str(text).map_err(|_err| OutputError::NotAToken)?;
         let expires_at = printed.expires_at.filter(|at| !at.is_null());
-        let expires_at = expires_at.map(|at| lifetime::moment(&at).ok_or(Misprint::NotAToken)).transpose()?;
+        let expires_at = expires_at.map(|at| lifetime::moment(&at).ok_or(OutputError::NotAToken)).transpose()?;
         (Secret::new(printed.token), expires_at)
     } else {
         (Secret::new(text.to_owned()), None)
     };
     let claims = jwt::claims(token.expose()).filter(|_| Bearer::new(token.expose()).is_ok());
-    let claims = claims.ok_or(Misprint::NotAToken)?;
+    let claims = claims.ok_or(OutputError::NotAToken)?;
     match expires_at.or_else(|| jwt::expiry(&claims)) {
-        Some(expired) if expired + CLOCK_TOLERANCE < now => Err(Misprint::Expired(expired)),
+        Some(expired) if expired + CLOCK_TOLERANCE < now => Err(OutputError::Expired(expired)),
         Some(_) | None => Ok(token),
     }
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_bare_token_or_json_and_nothing_else() {
+    fn accepts_only_a_bare_token_or_json() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let token = jwt("{}");
         let read = |text: &str| read(&Secret::new(text.to_owned()), now).map(|token| token.expose().to_owned());
@@ -124,12 +124,12 @@ mod tests {
             format!(r#"{{"token":"{token}","expires_at":"soon"}}"#),
             r#"{"token":"opaque"}"#.to_owned(),
         ] {
-            assert_eq!(read(&bad), Err(Misprint::NotAToken), "{bad}");
+            assert_eq!(read(&bad), Err(OutputError::NotAToken), "{bad}");
         }
     }
 
     #[test]
-    fn refuses_what_expired_long_ago_by_the_program_or_by_the_token() {
+    fn refuses_an_assertion_that_expired_before_the_clock_tolerance() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let an_hour_ago = UNIX_EPOCH + Duration::from_secs(1_799_996_400);
         for text in [
@@ -137,7 +137,7 @@ mod tests {
             format!(r#"{{"token":"{}","expires_at":1799996400}}"#, jwt(r#"{"exp":1800000600}"#)),
             format!(r#"{{"token":"{}","expires_at":"{}"}}"#, jwt("{}"), humantime::format_rfc3339(an_hour_ago)),
         ] {
-            assert_eq!(read(&Secret::new(text), now).map(drop), Err(Misprint::Expired(an_hour_ago)));
+            assert_eq!(read(&Secret::new(text), now).map(drop), Err(OutputError::Expired(an_hour_ago)));
         }
         assert!(read(&Secret::new(jwt(r#"{"exp":1799999940}"#)), now).is_ok(), "this host's clock may be ahead");
     }

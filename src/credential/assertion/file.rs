@@ -1,6 +1,7 @@
-//! An assertion in a file that another program keeps fresh, such as a Kubernetes projected token.
+//! Assertions from a file that another program updates, such as a Kubernetes projected token.
 //!
-//! Read at each acquisition: the library's own reader keeps a token for ten minutes and sends a trailing line break along.
+//! The file is read for each acquisition. The identity library's own reader caches for ten minutes and sends trailing line
+//! breaks.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -14,7 +15,7 @@ use crate::credential::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// How long after its expiry an assertion is still sent: this host's clock may be ahead, and Entra has the last word.
+/// How long an expired assertion is still sent: this host's clock may be ahead, and Entra decides.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// Reads the assertion.
@@ -28,19 +29,19 @@ pub(super) async fn assertion(path: &Path, legs: &Legs) -> Result<Secret, Creden
     outcome
 }
 
-/// Reads the assertion and notes whether it looks like one. What it says is for Entra to judge.
+/// Reads the assertion and warns if it is not a JWT. Entra validates its claims.
 pub(super) async fn inspect(path: &Path, legs: &Legs) -> Result<(), CredentialError> {
     let token = read(path, legs).await?;
     if jwt::claims(token.expose()).is_none() {
         legs.remark(format!(
-            "file {} holds a token that is not a JWT, and Entra takes no other assertion",
+            "file {} holds a token that is not a JWT, and Entra accepts no other assertion",
             path.display()
         ));
     }
     Ok(())
 }
 
-/// Reads the assertion, if it has not expired.
+/// Reads the assertion. Fails if it has expired.
 async fn read(path: &Path, legs: &Legs) -> Result<Secret, CredentialError> {
     let token = read_token(path, legs).await?;
     match jwt::claims(token.expose()).as_ref().and_then(jwt::expiry) {
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_the_file_anew_each_time_and_trims_it() {
+    async fn reads_and_trims_the_file_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let legs = Legs::default();
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_an_assertion_that_expired_long_ago_but_allows_for_a_fast_clock() {
+    async fn refuses_an_assertion_that_expired_before_the_clock_tolerance() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, expiring(SystemTime::now() - Duration::from_secs(60))).unwrap();

@@ -1,4 +1,4 @@
-//! The ID token of a service account of Google Cloud, from the metadata server of the host.
+//! Assertions from Google Cloud: the ID token of a service account, from the metadata server of the host.
 //!
 //! ```text
 //! host (Compute Engine, GKE, Cloud Run)                                       tenant B
@@ -12,7 +12,7 @@ use http::header::USER_AGENT;
 use http::{HeaderName, Method, Request};
 use http_body_util::Full;
 
-use super::provider::{self, Question};
+use super::provider::{self, ProviderRequest};
 use crate::credential::answer::Answer;
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
@@ -21,21 +21,21 @@ use crate::credential::refusal::UnusableAnswer;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 
-/// Demanded of every request, and set in every answer of the real metadata server.
+/// Required in every request, and set in every response of the metadata server.
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
-/// Asking for an ID token of a service account.
+/// A request for the ID token of a service account.
 pub(super) struct IdentityRequest<'a> {
     pub(super) audience: &'a str,
     /// `default`, or an e-mail address.
     pub(super) service_account: &'a str,
-    /// Whether claims about the instance are wanted.
+    /// Whether to include claims about the instance.
     pub(super) full: bool,
     pub(super) endpoint: &'a str,
 }
 
 impl IdentityRequest<'_> {
-    /// Asks the metadata server.
+    /// Sends the request to the metadata server.
     pub(super) async fn assertion(&self, client: &IdentityClient, legs: &Legs) -> Result<Secret, CredentialError> {
         let request = Request::builder()
             .method(Method::GET)
@@ -44,8 +44,8 @@ impl IdentityRequest<'_> {
             .header(USER_AGENT, provider::USER_AGENT)
             .body(Full::default());
         let subject = format!("ID token of Google service account {} for {}", self.service_account, self.audience);
-        let question = Question { provider: IdentityProvider::GcpMetadata, subject, request, secret: None };
-        question.ask(client, legs, token).await
+        let request = ProviderRequest { provider: IdentityProvider::GcpMetadata, subject, request, secret: None };
+        request.send(client, legs, token).await
     }
 
     fn url(&self) -> String {
@@ -57,7 +57,7 @@ impl IdentityRequest<'_> {
     }
 }
 
-/// The body is the token, if it was the metadata server that answered.
+/// Returns the body, which is the token, if the response is from the metadata server.
 fn token(answer: &Answer) -> Result<Secret, UnusableAnswer> {
     if answer.headers.get(FLAVOR).is_none_or(|flavor| flavor.as_bytes() != b"Google") {
         return Err(UnusableAnswer::NotGoogle);

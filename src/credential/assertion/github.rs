@@ -1,19 +1,19 @@
-//! The ID token of a GitHub Actions job.
+//! Assertions from GitHub Actions: the ID token of the job.
 //!
 //! ```text
 //! job (permissions: id-token: write)      GitHub                                tenant B
 //! ACTIONS_ID_TOKEN_REQUEST_URL, …TOKEN ──► ID token (5 minutes) ── assertion ──► token ──► SignalR
 //! ```
 //!
-//! GitHub sets the variables for steps of the job; the request token ends with the job, and so does this source. The ID
-//! token itself is asked for anew at each exchange, so its five minutes do not matter.
+//! GitHub sets the variables for steps of the job. The request token is valid while the job runs. The ID token is requested
+//! again for each token request, so its lifetime of five minutes is enough.
 //! Source: GitHub, "`OpenID` Connect reference", "Methods for requesting the OIDC token".
 
 use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::Full;
 
-use super::provider::{self, Question};
+use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::legs::Legs;
@@ -21,12 +21,12 @@ use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 
-/// Where the token is asked for; it has a query of its own.
+/// The variable with the URL of the request, which already has a query.
 const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
-/// The bearer that it is asked with.
+/// The variable with the bearer of the request.
 const TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 
-/// Asks GitHub for the job's ID token. The audience is always named: without it, it is the owner of the repository.
+/// Requests the ID token of the job. Always sends an audience: GitHub's default is the owner of the repository.
 pub(super) async fn assertion(audience: &str, client: &IdentityClient, legs: &Legs) -> Result<Secret, CredentialError> {
     let url = SecretSource::Env(URL.to_owned()).read(legs).await?;
     let url = provider::address(URL, url.expose(), &[("audience", audience)])?;
@@ -41,6 +41,6 @@ pub(super) async fn assertion(audience: &str, client: &IdentityClient, legs: &Le
         .header(USER_AGENT, provider::USER_AGENT)
         .body(Full::default());
     let subject = format!("ID token of the GitHub Actions job for {audience}");
-    let question = Question { provider: IdentityProvider::GithubActions, subject, request, secret: Some(&token) };
-    question.ask(client, legs, |answer| provider::field(answer, "value")).await
+    let request = ProviderRequest { provider: IdentityProvider::GithubActions, subject, request, secret: Some(&token) };
+    request.send(client, legs, |answer| provider::field(answer, "value")).await
 }

@@ -1,8 +1,8 @@
-//! Tokens of a managed identity of this host, by the identity library: for SignalR itself, or as an assertion for an app
-//! registration that trusts the identity.
+//! Tokens of a managed identity of this host: for SignalR itself, or as an assertion for an app registration that trusts the
+//! identity.
 //!
-//! The library finds out whether the host is a virtual machine (IMDS) or App Service (`IDENTITY_ENDPOINT`). A fresh
-//! credential for each token, so that its cache never stands in the way.
+//! The identity library detects whether the host is a virtual machine (IMDS) or App Service (`IDENTITY_ENDPOINT`). Each
+//! request makes a new credential of the library, which bypasses its cache.
 
 use azure_core::credentials::TokenCredential as _;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
@@ -15,7 +15,7 @@ use crate::credential::transport::{Destination, IdentityClient, LegClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// Asking for a token of a managed identity.
+/// A request for a token of a managed identity.
 pub(crate) struct ManagedIdentityRequest<'a> {
     pub(crate) identity: &'a ManagedIdentitySettings,
     /// A scope, or the resource without `/.default`.
@@ -24,7 +24,7 @@ pub(crate) struct ManagedIdentityRequest<'a> {
 }
 
 impl ManagedIdentityRequest<'_> {
-    /// Asks the host's identity endpoint.
+    /// Sends the request to the identity endpoint of the host.
     pub(crate) async fn token(
         &self,
         client: &IdentityClient,
@@ -39,8 +39,8 @@ impl ManagedIdentityRequest<'_> {
         let credential =
             ManagedIdentityCredential::new(Some(options)).map_err(|err| CredentialError::settings(&err))?;
         let token = credential.get_token(&[self.scope], None).await.map_err(CredentialError::unwrap)?;
-        let life = leg.take_life()?;
-        Ok((Secret::new(token.token.secret().to_owned()), life))
+        let lifetime = leg.take_lifetime()?;
+        Ok((Secret::new(token.token.secret().to_owned()), lifetime))
     }
 }
 

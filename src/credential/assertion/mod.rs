@@ -1,7 +1,6 @@
-//! Client assertions: how an app registration proves that it is itself without a secret.
+//! Client assertions: how an app authenticates without a secret (RFC 7523 section 2.2).
 //!
-//! Each source makes or fetches a fresh assertion for each token request (RFC 7523 section 2.2), and records the leg. Does not
-//! know what the assertion is exchanged for.
+//! Each source makes or fetches a new assertion for each token request, and records the leg.
 
 mod azure_pipelines;
 mod certificate;
@@ -29,16 +28,16 @@ use crate::files::Secret;
 use crate::metrics::TokenStage;
 use crate::tls::Trust;
 
-/// What an assertion is made from.
+/// Where an assertion comes from.
 #[derive(Clone, Debug)]
 pub(crate) enum AssertionSource {
-    /// Signed here with the key of a certificate.
+    /// Signed by the gateway with the key of a certificate.
     Certificate { settings: CertificateSettings, client_id: String, token_url: String },
-    /// Another identity's token.
+    /// A token of another identity.
     Federated(AssertionSettings),
 }
 
-/// Hands assertions to the identity library.
+/// Provides assertions to the identity library.
 #[derive(Debug)]
 pub(crate) struct Asserter {
     pub(crate) source: AssertionSource,
@@ -47,7 +46,7 @@ pub(crate) struct Asserter {
 }
 
 impl AssertionSource {
-    /// Returns the files whose change is worth another try.
+    /// Returns the files whose change starts an acquisition after a failed one.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Certificate { settings, .. } => {
@@ -71,13 +70,13 @@ impl AssertionSource {
         }
     }
 
-    /// Reads what lies on this host for an assertion, as far as that can be judged here. Runs nothing.
+    /// Checks the files and secrets on this host. Runs no program.
     pub(crate) async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
         match self {
             Self::Certificate { settings, .. } => certificate::inspect(settings, legs).await,
-            // It may be mounted later than the gateway starts.
+            // It may be mounted after the gateway starts.
             Self::Federated(AssertionSettings::File { path }) if !path.exists() => {
-                legs.remark(format!("file {} is not there yet", path.display()));
+                legs.remark(format!("file {} does not exist yet", path.display()));
                 Ok(())
             }
             Self::Federated(AssertionSettings::File { path }) => file::inspect(path, legs).await,
@@ -97,7 +96,7 @@ impl AssertionSource {
     }
 }
 
-/// Says which CAs the provider of a proof is checked against, if it is a provider with a certificate.
+/// Returns the trusted CAs for the provider of a proof, if the proof comes from a provider over TLS.
 pub(crate) fn provider_trust(proof: &Proof) -> Option<Trust> {
     let Proof::Federated(assertion) = proof else { return None };
     match assertion {
@@ -119,11 +118,11 @@ impl Asserter {
             AssertionSource::Certificate { settings, client_id, token_url } => {
                 certificate::assertion(settings, client_id, token_url, &self.legs).await
             }
-            AssertionSource::Federated(settings) => self.of_another_identity(settings).await,
+            AssertionSource::Federated(settings) => self.federated_assertion(settings).await,
         }
     }
 
-    async fn of_another_identity(&self, settings: &AssertionSettings) -> Result<Secret, CredentialError> {
+    async fn federated_assertion(&self, settings: &AssertionSettings) -> Result<Secret, CredentialError> {
         let (client, legs) = (&self.client, &self.legs);
         match settings {
             AssertionSettings::ManagedIdentity { identity, audience } => {

@@ -1,4 +1,4 @@
-//! A token of any OAuth 2.0 authorization server, by client credentials.
+//! Assertions from any OAuth 2.0 authorization server, by the client credentials grant.
 //!
 //! ```text
 //! this host                 authorization server                             tenant B
@@ -16,7 +16,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::Full;
 
-use super::provider::{self, Question};
+use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::legs::Legs;
@@ -25,7 +25,7 @@ use crate::credential::settings::{ClientAuthentication, OAuth2Settings, OAuth2To
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 
-/// Asks the token endpoint.
+/// Requests a token.
 pub(super) async fn assertion(
     settings: &OAuth2Settings,
     client: &IdentityClient,
@@ -34,12 +34,12 @@ pub(super) async fn assertion(
     let secret = settings.secret.read(legs).await?;
     let request = request(settings, &secret)?;
     let subject = format!("token of OAuth 2.0 client {}", settings.client_id);
-    let question = Question { provider: IdentityProvider::OAuth2, subject, request, secret: Some(&secret) };
+    let request = ProviderRequest { provider: IdentityProvider::OAuth2, subject, request, secret: Some(&secret) };
     let field = match settings.token {
         OAuth2Token::Access => "access_token",
         OAuth2Token::Id => "id_token",
     };
-    question.ask(client, legs, |answer| provider::field(answer, field)).await
+    request.send(client, legs, |answer| provider::field(answer, field)).await
 }
 
 fn request(settings: &OAuth2Settings, secret: &Secret) -> Result<http::Result<Request<Full<Bytes>>>, SecretError> {
@@ -55,12 +55,12 @@ fn request(settings: &OAuth2Settings, secret: &Secret) -> Result<http::Result<Re
     let mut request = Request::builder().method(Method::POST).uri(&settings.token_url);
     match settings.authentication {
         ClientAuthentication::Basic => {
-            // Both are form-encoded first, so that a colon in either does not end the id.
+            // RFC 6749 form-encodes both, so that a colon cannot end the id.
             let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
             let pair = Secret::new(format!("{}:{}", encoded(&settings.client_id), encoded(secret.expose())));
             let value = Secret::new(STANDARD.encode(pair.expose()));
-            let place = settings.secret.to_string();
-            request = request.header(AUTHORIZATION, provider::authorization("Basic", value.expose(), &place)?);
+            let location = settings.secret.to_string();
+            request = request.header(AUTHORIZATION, provider::authorization("Basic", value.expose(), &location)?);
         }
         ClientAuthentication::Post => {
             form.append_pair("client_id", &settings.client_id).append_pair("client_secret", secret.expose());

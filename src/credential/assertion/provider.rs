@@ -1,6 +1,6 @@
-//! One question to an identity provider outside Entra: sent over the identity transport, judged, recorded as a leg.
+//! A request to an identity provider outside Entra: sends it, validates the response and records the leg.
 //!
-//! Does not know what a provider is asked; its address and its question come from the source's own file.
+//! Each provider's file builds its own request.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri};
@@ -19,24 +19,24 @@ use crate::credential::refusal::{NoAnswer, TokenHttpError, UnusableAnswer};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
-use crate::redact::Sent;
+use crate::redact::SentSecrets;
 
-/// Some providers refuse clients that do not name themselves.
+/// Required by some providers.
 pub(super) const USER_AGENT: &str = concat!("signalr-gateway/", env!("CARGO_PKG_VERSION"));
 
-/// One question to an identity provider.
-pub(super) struct Question<'a> {
+/// A request to an identity provider.
+pub(super) struct ProviderRequest<'a> {
     pub(super) provider: IdentityProvider,
-    /// Who is asked for, in words.
+    /// What is requested, for messages.
     pub(super) subject: String,
     pub(super) request: http::Result<Request<Full<Bytes>>>,
-    /// What the request carries: never shown, even if the provider repeats it.
+    /// The secret in the request, masked where the response repeats it.
     pub(super) secret: Option<&'a Secret>,
 }
 
-impl Question<'_> {
-    /// Asks for an assertion. `read` finds it in an answer with a good status.
-    pub(super) async fn ask(
+impl ProviderRequest<'_> {
+    /// Sends the request and returns the assertion. `read` extracts it from a successful response.
+    pub(super) async fn send(
         self,
         client: &IdentityClient,
         legs: &Legs,
@@ -79,7 +79,7 @@ async fn exchange(
         request.map_err(|_invalid| no_answer(NoAnswer::Unsendable("its address or headers are not valid")))?;
     let answer = client.send(request).await.map_err(no_answer)?;
     let refusal = |answer: &Answer| {
-        let mut sent = Sent::default();
+        let mut sent = SentSecrets::default();
         if let Some(secret) = secret {
             sent.add(secret.expose());
         }
@@ -97,13 +97,13 @@ async fn exchange(
     }
 }
 
-/// Checks that a token can be an assertion. Who made it, for whom and until when is for Entra to judge.
+/// Checks that a token is a JWT. Entra validates its issuer, audience and expiry.
 fn checked(token: Secret) -> Result<Secret, UnusableAnswer> {
     Bearer::new(token.expose()).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
     jwt::claims(token.expose()).map(|_| token).ok_or(UnusableAnswer::NotAnAssertion)
 }
 
-/// Reads a field of a JSON answer that holds a token.
+/// Returns the token in a field of a JSON response.
 pub(super) fn field(answer: &Answer, name: &'static str) -> Result<Secret, UnusableAnswer> {
     let mut fields: Map<String, Value> =
         serde_json::from_slice(&answer.body).map_err(|_err| UnusableAnswer::NotJson)?;
@@ -113,12 +113,12 @@ pub(super) fn field(answer: &Answer, name: &'static str) -> Result<Secret, Unusa
     }
 }
 
-/// Reads an address that the platform put into the environment and adds to its query. It must not be one that sends a
-/// secret over a network in the clear.
+/// Parses a URL from an environment variable and appends to its query. Refuses URLs that would send a secret unencrypted over
+/// a network.
 pub(super) fn address(variable: &str, text: &str, query: &[(&str, &str)]) -> Result<String, SecretError> {
-    let unusable = |problem| SecretError::Unusable { place: format!("environment variable {variable}"), problem };
+    let unusable = |problem| SecretError::Unusable { location: format!("environment variable {variable}"), problem };
     let uri: Uri = text.parse().map_err(|_invalid| unusable("is not a URL"))?;
-    // It would be shown, and it is not how these platforms let anybody in.
+    // The URL appears in messages, and no platform puts credentials into it.
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(unusable("is a URL with a user in it"));
     }
@@ -134,12 +134,12 @@ pub(super) fn address(variable: &str, text: &str, query: &[(&str, &str)]) -> Res
     Ok(format!("{text}{separator}{query}"))
 }
 
-/// Makes an `Authorization` value of a secret.
-pub(super) fn authorization(scheme: &str, secret: &str, place: &str) -> Result<HeaderValue, SecretError> {
+/// Makes an `Authorization` value from a secret.
+pub(super) fn authorization(scheme: &str, secret: &str, location: &str) -> Result<HeaderValue, SecretError> {
     let value = HeaderValue::try_from(format!("{scheme} {secret}"));
     let mut value = value.map_err(|_invalid| SecretError::Unusable {
-        place: place.to_owned(),
-        problem: "has characters that no header can carry",
+        location: location.to_owned(),
+        problem: "has characters that are not allowed in a header",
     })?;
     value.set_sensitive(true);
     Ok(value)
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_of_the_environment_goes_over_tls_or_stays_on_the_host() {
+    fn url_of_the_environment_must_be_https_or_loopback() {
         let url = |text: &str| address("X", text, &[("audience", "api://a b")]);
         assert_eq!(url("https://a.example/t").unwrap(), "https://a.example/t?audience=api%3A%2F%2Fa+b");
         assert_eq!(url("https://a.example/t?v=1").unwrap(), "https://a.example/t?v=1&audience=api%3A%2F%2Fa+b");
@@ -166,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_with_a_line_break_never_becomes_a_header() {
+    fn refuses_a_secret_with_a_line_break_in_a_header() {
         let err = authorization("Bearer", "one\r\nx-injected: two", "file x").unwrap_err().to_string();
-        assert_eq!(err, "file x has characters that no header can carry");
+        assert_eq!(err, "file x has characters that are not allowed in a header");
         assert!(authorization("Bearer", "token", "file x").unwrap().is_sensitive());
     }
 }

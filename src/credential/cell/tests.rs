@@ -1,4 +1,4 @@
-//! Token lives under paused time, with a scripted acquirer.
+//! Cells and their refresh task under paused time, with a scripted acquirer.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -33,7 +33,7 @@ struct Script {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A token of this text and life.
+    /// A token with this text and lifetime.
     Token(&'static str, Duration),
     /// A new token each time.
     Fresh(Duration),
@@ -59,8 +59,8 @@ impl Acquire for Script {
             step
         };
         match step {
-            Step::Token(token, life) => Ok(token_of(token, life)),
-            Step::Fresh(life) => Ok(token_of(&format!("fresh-{call}"), life)),
+            Step::Token(token, lifetime) => Ok(token_of(token, lifetime)),
+            Step::Fresh(lifetime) => Ok(token_of(&format!("fresh-{call}"), lifetime)),
             Step::Refuse(status, error, retry_after) => Err(refusal(status, error, retry_after)),
             Step::Panic => panic!("as scripted"),
             Step::After(..) => unreachable!("one wait is enough"),
@@ -72,9 +72,9 @@ impl Acquire for Script {
     }
 }
 
-fn token_of(token: &str, lasts: Duration) -> Acquired {
-    let life = Lifetime { since: Instant::now(), lasts, refresh_in: None };
-    Acquired { material: Material::Bearer(Bearer::new(token).unwrap()), life: Some(life) }
+fn token_of(token: &str, duration: Duration) -> Acquired {
+    let lifetime = Lifetime { starts: Instant::now(), duration, refresh_in: None };
+    Acquired { material: Material::Bearer(Bearer::new(token).unwrap()), lifetime: Some(lifetime) }
 }
 
 fn refusal(status: u16, error: Option<&str>, retry_after: Option<Duration>) -> CredentialError {
@@ -109,11 +109,11 @@ impl Scene {
     fn with_files(steps: impl IntoIterator<Item = Step>, files: Files) -> Self {
         let script = Arc::new(Script { steps: Mutex::new(steps.into_iter().collect()), files, ..Script::default() });
         let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
-        let (state, (publish, view)) = (Arc::<TokenState>::default(), watch::channel(View::default()));
+        let (state, (publish, progress)) = (Arc::<TokenState>::default(), watch::channel(Progress::default()));
         let acquirer: Arc<dyn Acquire> = Arc::<Script>::clone(&script);
         let names = vec![CredentialName::new("fabrikam")];
         let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, names, metrics);
-        let cell = Arc::new(TokenCell::new(state, view, refresher, tokio::runtime::Handle::current()));
+        let cell = Arc::new(TokenCell::new(state, progress, refresher, tokio::runtime::Handle::current()));
         Self { cell, script }
     }
 
@@ -144,7 +144,7 @@ async fn a_thousand_cold_callers_share_one_acquisition() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_cold_callers_share_one_failure_and_nobody_asks_again_before_it_is_due() {
+async fn a_thousand_cold_callers_share_one_failure_until_the_next_acquisition_is_due() {
     let scene = Scene::new([Step::After(Duration::from_secs(2), Box::new(WRONG_SECRET))]);
     let waiting = (0..1000).map(|_| {
         let cell = Arc::clone(&scene.cell);
@@ -162,7 +162,7 @@ async fn a_thousand_cold_callers_share_one_failure_and_nobody_asks_again_before_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_gives_up_does_not_stop_the_acquisition() {
+async fn cancelled_caller_does_not_stop_the_acquisition() {
     let scene = Scene::new([Step::After(Duration::from_secs(5), Box::new(Step::Fresh(HOUR)))]);
     let given_up = tokio::time::timeout(Duration::from_secs(1), scene.cell.acquire()).await;
     assert!(given_up.is_err());
@@ -171,7 +171,7 @@ async fn a_caller_that_gives_up_does_not_stop_the_acquisition() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_refreshed_ahead_and_no_caller_waits() {
+async fn refreshes_a_token_before_it_expires_and_no_caller_waits() {
     let scene = Scene::new([Step::Fresh(HOUR)]);
     scene.cell.acquire().await.unwrap();
     let first = scene.fingerprint();
@@ -186,7 +186,7 @@ async fn a_token_is_refreshed_ahead_and_no_caller_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_shorter_than_the_token_costs_no_call() {
+async fn an_outage_shorter_than_the_lifetime_fails_no_request() {
     let mut steps = vec![Step::Fresh(HOUR)];
     steps.extend(std::iter::repeat_n(OUTAGE, 30));
     steps.push(Step::Fresh(HOUR));
@@ -197,7 +197,7 @@ async fn an_outage_shorter_than_the_token_costs_no_call() {
         scene.cell.acquire().await.unwrap();
         assert!(scene.ready().is_some());
     }
-    assert!(scene.calls() > 31, "the outage took place: {}", scene.calls());
+    assert!(scene.calls() > 31, "the outage happened: {}", scene.calls());
     assert_eq!(scene.cell.status().state, CredentialState::Ready);
 }
 
@@ -216,7 +216,7 @@ async fn an_expired_token_is_never_returned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cold_outage_is_over_when_it_is_over() {
+async fn recovers_from_an_outage_without_a_token() {
     let scene = Scene::new([OUTAGE, OUTAGE, OUTAGE, Step::Fresh(HOUR)]);
     scene.cell.start();
     let started = Instant::now();
@@ -228,7 +228,7 @@ async fn a_cold_outage_is_over_when_it_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endless_retry_after_is_capped_and_a_short_one_honoured() {
+async fn honours_a_short_retry_after_and_caps_a_long_one() {
     for (asked, waited) in [(7200, 300), (20, 20)] {
         let asked = Step::Refuse(429, None, Some(Duration::from_secs(asked)));
         let scene = Scene::new([asked, Step::Fresh(HOUR)]);
@@ -242,7 +242,7 @@ async fn an_endless_retry_after_is_capped_and_a_short_one_honoured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permanent_refusal_is_probed_slowly() {
+async fn retries_slowly_after_a_permanent_refusal() {
     let scene = Scene::new([WRONG_SECRET]);
     scene.cell.start();
     sleep(HOUR).await;
@@ -250,7 +250,7 @@ async fn a_permanent_refusal_is_probed_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_lets_the_next_outage_begin_with_short_waits() {
+async fn success_resets_the_back_off() {
     let short = Step::Fresh(MINUTE);
     let mut steps = vec![OUTAGE; 6];
     steps.extend([short, OUTAGE, OUTAGE, Step::Fresh(HOUR)]);
@@ -262,7 +262,7 @@ async fn a_success_lets_the_next_outage_begin_with_short_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mended_file_is_used_at_once() {
+async fn uses_a_corrected_file_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, "wrong").unwrap();
@@ -281,7 +281,7 @@ async fn a_mended_file_is_used_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_followed_file_is_read_again_when_it_changes_and_not_otherwise() {
+async fn reads_a_followed_file_only_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     std::fs::write(&path, "one").unwrap();
@@ -297,7 +297,7 @@ async fn a_followed_file_is_read_again_when_it_changes_and_not_otherwise() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_is_replaced_once_for_all_who_report_it() {
+async fn replaces_a_refused_token_once_for_all_callers() {
     let scene = Scene::new([Step::Fresh(HOUR), Step::After(Duration::from_secs(1), Box::new(Step::Fresh(HOUR)))]);
     scene.cell.acquire().await.unwrap();
     let refused = scene.fingerprint();
@@ -311,7 +311,7 @@ async fn a_refused_token_is_replaced_once_for_all_who_report_it() {
     assert_ne!(scene.fingerprint(), refused);
     assert_eq!(scene.calls(), 2);
     scene.cell.replace(refused).await.unwrap();
-    assert_eq!(scene.calls(), 2, "a late report of a token that is gone costs nothing");
+    assert_eq!(scene.calls(), 2, "reporting a token that was already replaced causes no acquisition");
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,33 +325,33 @@ async fn ten_thousand_refusals_in_a_row_cause_one_refresh() {
     assert_eq!((scene.calls(), passed_through), (2, 9_999));
     sleep(Duration::from_secs(6)).await;
     scene.cell.replace(scene.fingerprint()).await.unwrap();
-    assert_eq!(scene.calls(), 3, "later it is worth another try");
+    assert_eq!(scene.calls(), 3, "another replacement is allowed later");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_comes_back_unchanged_stays_in_service() {
+async fn a_token_that_the_source_returns_unchanged_stays_in_service() {
     let scene = Scene::new([Step::Token("same", HOUR)]);
     scene.cell.acquire().await.unwrap();
     let refused = scene.fingerprint();
     let unavailable = scene.cell.replace(refused).await.unwrap_err();
-    assert!(unavailable.cause.to_string().contains("unchanged"), "{}", unavailable.cause);
+    assert!(unavailable.cause.to_string().contains("equals the refused one"), "{}", unavailable.cause);
     assert_eq!(scene.ready().unwrap().fingerprint(), refused);
     assert_eq!(scene.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_stays_in_service_when_no_other_is_to_be_had() {
+async fn a_refused_token_stays_in_service_when_the_replacement_fails() {
     let scene = Scene::new([Step::Fresh(HOUR), OUTAGE]);
     scene.cell.acquire().await.unwrap();
     let refused = scene.fingerprint();
     let unavailable = scene.cell.replace(refused).await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("503"), "{}", unavailable.cause);
-    assert_eq!(scene.fingerprint(), refused, "another endpoint may still take it");
+    assert_eq!(scene.fingerprint(), refused, "another endpoint may accept it");
     assert_eq!(scene.cell.status().state, CredentialState::Stale);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_does_not_break_into_a_throttled_back_off() {
+async fn a_refused_token_does_not_shorten_the_back_off() {
     let throttled = Step::Refuse(429, None, Some(Duration::from_secs(120)));
     let scene = Scene::new([Step::Fresh(HOUR), throttled, Step::Fresh(HOUR)]);
     scene.cell.acquire().await.unwrap();
@@ -364,7 +364,7 @@ async fn a_refusal_does_not_break_into_a_throttled_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_an_error_and_the_next_acquisition_is_made() {
+async fn a_panic_is_an_error_and_the_next_acquisition_runs() {
     let scene = Scene::new([Step::Panic, Step::Fresh(HOUR)]);
     let unavailable = scene.cell.acquire().await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("panicked"), "{}", unavailable.cause);
@@ -373,16 +373,16 @@ async fn a_panic_is_an_error_and_the_next_acquisition_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_without_life_is_an_error_not_a_spin() {
+async fn an_expired_token_is_an_error_with_back_off() {
     let scene = Scene::new([Step::Token("dead", Duration::ZERO)]);
     let unavailable = scene.cell.acquire().await.unwrap_err();
-    assert!(unavailable.cause.to_string().contains("no life left"), "{}", unavailable.cause);
+    assert!(unavailable.cause.to_string().contains("had expired when it arrived"), "{}", unavailable.cause);
     sleep(MINUTE).await;
     assert!(scene.calls() < 10, "{}", scene.calls());
 }
 
 #[tokio::test(start_paused = true)]
-async fn short_tokens_are_served_and_refreshed_in_time() {
+async fn uses_and_refreshes_short_lived_tokens() {
     let scene = Scene::new([Step::Fresh(Duration::from_secs(10))]);
     scene.cell.acquire().await.unwrap();
     for _ in 0..600 {
@@ -393,7 +393,7 @@ async fn short_tokens_are_served_and_refreshed_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_stuck_credential_delays_no_other() {
+async fn a_stuck_credential_does_not_delay_others() {
     let stuck = Scene::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
     let healthy = Scene::new([Step::Fresh(HOUR)]);
     stuck.cell.start();
@@ -404,14 +404,14 @@ async fn one_stuck_credential_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_lets_waiters_go_and_keeps_the_token_in_service() {
+async fn stopping_fails_waiters_and_keeps_the_token_in_service() {
     let cold = Scene::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
     let waiter = Arc::clone(&cold.cell);
     let waiter = tokio::spawn(async move { waiter.acquire().await });
     sleep(Duration::from_secs(1)).await;
     cold.cell.stop();
     assert!(waiter.await.unwrap().unwrap_err().cause.to_string().contains("stopped"));
-    assert!(cold.cell.acquire().await.is_err(), "a stopped credential does not start again");
+    assert!(cold.cell.acquire().await.is_err(), "a stopped credential does not restart");
 
     let warm = Scene::new([Step::Fresh(HOUR)]);
     warm.cell.acquire().await.unwrap();
@@ -422,8 +422,8 @@ async fn stopping_lets_waiters_go_and_keeps_the_token_in_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_on_another_thread_and_runtime_waits_as_well() {
-    // Real threads, so the clock must not jump ahead of them.
+async fn workers_on_other_threads_and_runtimes_can_wait() {
+    // Paused time would advance past the real threads.
     tokio::time::resume();
     let scene = Scene::new([Step::After(Duration::from_millis(50), Box::new(Step::Fresh(HOUR)))]);
     let cell = Arc::clone(&scene.cell);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The script is handed to a shell, which is the program here.
+/// Runs a script in a shell.
 async fn sh(script: &str) -> Result<Secret, CommandError> {
     run(script, Duration::from_secs(20)).await
 }
@@ -11,22 +11,22 @@ async fn run(script: &str, timeout: Duration) -> Result<Secret, CommandError> {
 }
 
 #[tokio::test]
-async fn returns_what_is_printed_and_gives_no_input() {
+async fn returns_stdout_and_provides_no_input() {
     assert_eq!(sh("cat; printf 'a token'").await.unwrap().expose(), "a token");
 }
 
 #[tokio::test]
-async fn shows_nothing_of_the_environment_that_is_not_listed() {
+async fn passes_only_the_listed_variables() {
     let seen = sh("env").await.unwrap();
     let names: Vec<&str> = seen.expose().lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    // What the shell itself sets.
+    // Variables that the shell sets.
     let foreign = names.iter().filter(|name| !["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(name));
     assert_eq!(foreign.count(), 0, "{names:?}");
     assert!(names.contains(&"PATH"));
 }
 
 #[tokio::test]
-async fn arguments_are_handed_on_as_they_are() {
+async fn passes_arguments_unchanged() {
     let arguments = vec!["-c", "printf '%s' \"$1\"", "sh", "$(id); a b'\"\n"];
     let program =
         Program { path: Path::new("sh"), arguments, environment: vec!["PATH"], timeout: Duration::from_secs(20) };
@@ -34,11 +34,11 @@ async fn arguments_are_handed_on_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_failure_names_the_exit_code_and_the_end_of_the_complaints_without_tokens_or_control_characters() {
+async fn a_failure_shows_the_exit_code_and_the_end_of_stderr_without_tokens() {
     let err =
         sh("printf 'never shown'; printf 'one\\n\\033[31mtwo eyJhbGciOiJSUzI1NiJ9.e30.c2ln\\n' >&2; exit 3").await;
     let err = err.unwrap_err();
-    assert!(err.may_pass());
+    assert!(err.is_transient());
     assert_eq!(err.to_string(), "/bin/sh failed with exit status: 3: one [31mtwo …");
     let err = sh("i=0; while [ $i -lt 20000 ]; do echo noise; i=$((i+1)); done >&2; echo last words >&2; exit 1").await;
     let text = err.unwrap_err().to_string();
@@ -49,13 +49,13 @@ async fn a_failure_names_the_exit_code_and_the_end_of_the_complaints_without_tok
 }
 
 #[tokio::test]
-async fn what_does_not_end_printing_is_ended() {
+async fn kills_a_program_that_prints_too_much() {
     let err = sh("while :; do echo 0123456789012345678901234567890123456789; done").await.unwrap_err();
-    assert!(matches!(err, CommandError::TooMuch { .. }) && !err.may_pass(), "{err}");
+    assert!(matches!(err, CommandError::TooMuch { .. }) && !err.is_transient(), "{err}");
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_told_at_once() {
+async fn reports_a_missing_program() {
     let program = Program {
         path: Path::new("/nowhere/get-token"),
         arguments: Vec::new(),
@@ -63,14 +63,14 @@ async fn a_program_that_is_not_there_is_told_at_once() {
         timeout: Duration::from_secs(20),
     };
     let err = program.run().await.unwrap_err();
-    assert!(!err.may_pass());
+    assert!(!err.is_transient());
     assert_eq!(
         err.to_string(),
-        "/nowhere/get-token cannot be started: check that it is installed, may be executed and is found in PATH"
+        "/nowhere/get-token cannot be started: check that it is installed, executable and in PATH"
     );
 }
 
-/// The ids of a process and of what it started, which it wrote to a file.
+/// Waits for the ids of a process and its child, which it writes to a file.
 async fn ids(file: &Path) -> Vec<i32> {
     loop {
         let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -85,7 +85,7 @@ async fn ids(file: &Path) -> Vec<i32> {
 async fn wait_until_gone(id: i32) {
     let process = rustix::process::Pid::from_raw(id);
     let is_there = || process.is_some_and(|process| rustix::process::test_kill_process(process).is_ok());
-    // A process that was killed stays in the table until somebody waits for it.
+    // A killed process is a zombie until its parent waits for it.
     let is_dead = || {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
         status.lines().any(|line| line.starts_with("State:") && line.contains('Z'))
@@ -96,18 +96,18 @@ async fn wait_until_gone(id: i32) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("process {id} is still there");
+    panic!("process {id} still runs");
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_is_killed_with_everything_it_started() {
+async fn cancelling_kills_a_program_and_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ids");
-    // The child keeps the pipes open, as a program does that a script started.
+    // The child keeps the pipes open.
     let script = format!("sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait", file.display());
     let running = tokio::spawn(async move { run(&script, Duration::from_secs(1000)).await.map(drop) });
     let ids = ids(&file).await;
-    // As when the acquisition that waits for it is given up.
+    // Cancels the acquisition.
     running.abort();
     for id in ids {
         wait_until_gone(id).await;

@@ -1,4 +1,4 @@
-//! What happens when identity endpoints misbehave, on real sockets and through the real identity library.
+//! Faults of identity endpoints, on real sockets and through the identity library.
 
 use std::path::PathBuf;
 
@@ -18,20 +18,20 @@ use crate::credential::settings::{
     SecretSource,
 };
 
-/// An endpoint that answers the same bytes to everyone.
+/// A server that sends the same bytes to every client.
 struct Endpoint {
     address: String,
     requests: mpsc::UnboundedReceiver<String>,
     connections: Arc<AtomicUsize>,
 }
 
-/// What it does once it has read a request.
+/// What the server does after it has read a request.
 #[derive(Clone)]
 enum Reaction {
     Answer(String),
-    /// Sends this and nothing more, until the other side gives up.
+    /// Sends this and keeps the connection open.
     Hang(String),
-    /// Sends this and breaks the connection.
+    /// Sends this and closes the connection.
     Break(String),
 }
 
@@ -71,7 +71,7 @@ impl Endpoint {
     }
 
     async fn acquire_within(&self, request_timeout: Duration) -> Result<Acquired, CredentialError> {
-        let client = IdentityClient { request_timeout, ..IdentityClient::new(&Trust::Nobody).unwrap() };
+        let client = IdentityClient { request_timeout, ..IdentityClient::new(&Trust::None).unwrap() };
         let settings = managed_identity(&self.address);
         let identity = Identity { settings, scope: "https://signalr.azure.com/.default".into(), client };
         identity.acquire(&Legs::default()).await
@@ -127,7 +127,7 @@ fn imds_token() -> Reaction {
     )
 }
 
-/// A certificate for 127.0.0.1 that is its own CA, and a folder with it and a secret.
+/// A self-signed certificate for 127.0.0.1, and a folder with it and a secret.
 struct Authority {
     folder: tempfile::TempDir,
     tls: tokio_rustls::TlsAcceptor,
@@ -178,10 +178,10 @@ fn entra_token() -> Reaction {
 }
 
 #[tokio::test]
-async fn asks_imds_once_and_in_its_own_form() {
+async fn sends_one_request_to_imds() {
     let mut endpoint = Endpoint::http(imds_token()).await;
     let acquired = endpoint.acquire_by_imds().await.unwrap();
-    assert!((3590..=3600).contains(&acquired.life.unwrap().lasts.as_secs()));
+    assert!((3590..=3600).contains(&acquired.lifetime.unwrap().duration.as_secs()));
     let request = endpoint.requests.recv().await.unwrap();
     let line = "GET /metadata/identity/oauth2/token?api-version=2019-08-01&resource=https%3A%2F%2Fsignalr.azure.com&client_id=identity-id HTTP/1.1";
     assert!(request.starts_with(line), "{request}");
@@ -190,14 +190,14 @@ async fn asks_imds_once_and_in_its_own_form() {
 }
 
 #[tokio::test]
-async fn a_fault_is_one_request_and_a_typed_error() {
+async fn a_fault_costs_one_request_and_gives_a_typed_error() {
     let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n{}", "x".repeat(MAX_BODY_BYTES + 1));
     for (reaction, expected) in [
         (answer("500 Internal Server Error", "{}"), "answered 500"),
         (answer("503 Service Unavailable", "<html>down</html>"), "answered 503"),
         (answer("404 Not Found", ""), "answered 404"),
         (answer("302 Found", ""), "answered 302"),
-        (answer("200 OK", "<html>sign in to the hotel</html>"), "not the JSON of a token answer"),
+        (answer("200 OK", "<html>sign in to the hotel</html>"), "not a JSON object"),
         (answer("200 OK", "{}"), "no access token"),
         (Reaction::Break("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"acc".into()), "the connection broke off"),
         (Reaction::Break(String::new()), "the connection broke off"),
@@ -215,37 +215,37 @@ async fn a_fault_is_one_request_and_a_typed_error() {
 }
 
 #[tokio::test]
-async fn a_silent_endpoint_is_given_up_on_time() {
+async fn a_request_to_a_silent_endpoint_times_out() {
     for sent in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"] {
         let endpoint = Endpoint::http(Reaction::Hang(sent.into())).await;
         let started = std::time::Instant::now();
         let err = endpoint.acquire_within(Duration::from_millis(200)).await.unwrap_err();
-        assert!(in_one_line(&err).ends_with("nothing came within 200ms"), "{}", in_one_line(&err));
+        assert!(in_one_line(&err).ends_with("no response within 200ms"), "{}", in_one_line(&err));
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         assert_eq!(endpoint.connections.load(Ordering::SeqCst), 1);
     }
 }
 
 #[tokio::test]
-async fn a_closed_port_is_a_transient_error_that_says_what_to_look_at() {
+async fn a_closed_port_is_a_transient_error_with_a_hint() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let client = IdentityClient::new(&Trust::Nobody).unwrap();
+    let client = IdentityClient::new(&Trust::None).unwrap();
     let identity = Identity { settings: managed_identity(&address), scope: "s".into(), client };
     let err = identity.acquire(&Legs::default()).await.unwrap_err();
     let text = in_one_line(&err);
-    assert!(text.contains("exists on Azure hosts alone") && text.contains("refused"), "{text}");
+    assert!(text.contains("exists only on Azure hosts") && text.contains("refused"), "{text}");
     assert_eq!(err.class(), ErrorClass::Transient);
 }
 
 #[tokio::test]
-async fn sends_a_secret_as_a_form_over_tls_and_reads_the_answer() {
+async fn sends_a_secret_as_a_form_over_tls() {
     let authority = Authority::new();
     let mut endpoint = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
     let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
-    let life = app.acquire(&Legs::default()).await.unwrap().life.unwrap();
-    assert_eq!((life.lasts.as_secs(), life.refresh_in), (3599, Some(Duration::from_secs(1800))));
+    let lifetime = app.acquire(&Legs::default()).await.unwrap().lifetime.unwrap();
+    assert_eq!((lifetime.duration.as_secs(), lifetime.refresh_in), (3599, Some(Duration::from_secs(1800))));
     let request = endpoint.requests.recv().await.unwrap();
     assert!(request.starts_with("POST /tenant-b/oauth2/v2.0/token HTTP/1.1\r\n"), "{request}");
     let (_, body) = request.split_once("\r\n\r\n").unwrap();
@@ -256,7 +256,7 @@ async fn sends_a_secret_as_a_form_over_tls_and_reads_the_answer() {
 }
 
 #[tokio::test]
-async fn an_authority_with_another_certificate_gets_no_secret() {
+async fn sends_no_secret_to_an_authority_with_an_untrusted_certificate() {
     let (authority, impostor) = (Authority::new(), Authority::new());
     let mut endpoint = Endpoint::start(entra_token(), Some(impostor.tls.clone())).await;
     let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
@@ -267,7 +267,7 @@ async fn an_authority_with_another_certificate_gets_no_secret() {
 }
 
 #[tokio::test]
-async fn a_refusal_passes_through_the_identity_library_whole() {
+async fn a_refusal_passes_through_the_identity_library_unchanged() {
     let authority = Authority::new();
     let body = r#"{"error":"invalid_client","error_description":"AADSTS7000222: The keys are \u0027expired\u0027.\r\nTrace ID: t","error_codes":[7000222],"correlation_id":"c-7"}"#;
     let endpoint = Endpoint::start(answer("401 Unauthorized", body), Some(authority.tls.clone())).await;
@@ -283,7 +283,7 @@ async fn a_refusal_passes_through_the_identity_library_whole() {
 }
 
 #[tokio::test]
-async fn a_managed_identitys_token_becomes_the_assertion_of_the_app() {
+async fn uses_the_token_of_a_managed_identity_as_assertion() {
     let authority = Authority::new();
     let mut imds = Endpoint::http(imds_token()).await;
     let mut entra = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
@@ -308,7 +308,7 @@ async fn a_managed_identitys_token_becomes_the_assertion_of_the_app() {
 }
 
 #[tokio::test]
-async fn a_failed_assertion_keeps_its_own_error_through_both_layers_of_the_library() {
+async fn the_error_of_an_assertion_passes_through_both_layers_of_the_library() {
     let authority = Authority::new();
     let imds = Endpoint::http(answer(
         "400 Bad Request",
@@ -325,7 +325,7 @@ async fn a_failed_assertion_keeps_its_own_error_through_both_layers_of_the_libra
 }
 
 #[tokio::test]
-async fn an_assertion_file_is_sent_trimmed() {
+async fn trims_an_assertion_file() {
     let authority = Authority::new();
     let mut entra = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
     let proof = Proof::Federated(AssertionSettings::File { path: authority.path("assertion") });
@@ -334,7 +334,7 @@ async fn an_assertion_file_is_sent_trimmed() {
     assert!(exchange.contains("client_assertion=assertion-token&"), "{exchange}");
 }
 
-/// Collects what is logged on this thread, at every level and of every crate.
+/// Collects the logs of this thread, at all levels and of all crates.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -350,7 +350,7 @@ impl std::io::Write for Log {
 }
 
 #[tokio::test]
-async fn no_secret_assertion_or_token_is_logged_or_printed() {
+async fn logs_and_debug_output_contain_no_secret_assertion_or_token() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber =

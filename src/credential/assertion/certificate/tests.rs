@@ -1,4 +1,4 @@
-//! Assertions of throwaway certificates, checked with the crypto library.
+//! Assertions of generated certificates, verified with the crypto library.
 
 use std::fs;
 
@@ -55,7 +55,7 @@ fn verify(token: &Secret, certificate: &rcgen::Certificate, algorithm: &'static 
 }
 
 #[tokio::test]
-async fn signs_ps256_and_names_the_certificate_by_sha256() {
+async fn signs_ps256_with_the_sha256_thumbprint() {
     let (folder, pair) = (tempfile::tempdir().unwrap(), pair());
     let settings = settings(&folder, &(pair.certificate.pem() + &pair.key.serialize_pem()));
     let (header, claims, token) = sign(&settings).await.unwrap();
@@ -68,14 +68,14 @@ async fn signs_ps256_and_names_the_certificate_by_sha256() {
     let now = jwt::unix(SystemTime::now());
     let (nbf, exp) = (claims["nbf"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
     assert!(nbf + 299 <= now && now + 295 <= exp && exp - nbf == 600, "nbf {nbf} now {now} exp {exp}");
-    assert_ne!(claims["jti"], sign(&settings).await.unwrap().1["jti"], "each assertion has an id of its own");
+    assert_ne!(claims["jti"], sign(&settings).await.unwrap().1["jti"], "each assertion has its own id");
     verify(&token, &pair.certificate, &RSA_PSS_2048_8192_SHA256);
 }
 
 #[tokio::test]
-async fn signs_rs256_with_both_names_and_the_chain_on_request() {
+async fn signs_rs256_with_both_thumbprints_and_an_optional_chain() {
     let (folder, leaf, other) = (tempfile::tempdir().unwrap(), pair(), pair());
-    // The chain's other certificate comes first, as some tools write it.
+    // Some tools write the leaf certificate last.
     let pem = other.certificate.pem() + &leaf.certificate.pem() + &leaf.key.serialize_pem();
     let settings =
         CertificateSettings { algorithm: AssertionAlgorithm::Rs256, send_chain: true, ..settings(&folder, &pem) };
@@ -90,7 +90,7 @@ async fn signs_rs256_with_both_names_and_the_chain_on_request() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_used_for_the_next_assertion_and_its_end_is_told() {
+async fn uses_a_renewed_certificate_for_the_next_assertion_and_reports_its_expiry() {
     let (folder, old, new) = (tempfile::tempdir().unwrap(), pair(), pair());
     let settings = CertificateSettings {
         key: Some(folder.path().join("client.key")),
@@ -112,7 +112,7 @@ async fn a_renewed_certificate_is_used_for_the_next_assertion_and_its_end_is_tol
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_told_before_entra_is_asked() {
+async fn refuses_an_expired_certificate_before_a_request() {
     let folder = tempfile::tempdir().unwrap();
     let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
     let mut params = CertificateParams::new(vec!["gateway".into()]).unwrap();
@@ -121,7 +121,7 @@ async fn an_expired_certificate_is_told_before_entra_is_asked() {
     let certificate = params.self_signed(&key).unwrap();
     let settings = settings(&folder, &(certificate.pem() + &key.serialize_pem()));
     let text = refusal(&settings).await;
-    assert!(text.contains("ended at 2021-01-01T00:00:00Z"), "{text}");
+    assert!(text.contains("expired at 2021-01-01T00:00:00Z"), "{text}");
     let legs = Legs::default();
     assertion(&settings, "app-id", TOKEN_URL, &legs).await.unwrap_err();
     assert_eq!(
@@ -132,7 +132,7 @@ async fn an_expired_certificate_is_told_before_entra_is_asked() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_comes_with_the_command_that_converts_it() {
+async fn an_unusable_file_error_has_the_command_that_converts_it() {
     let (folder, good) = (tempfile::tempdir().unwrap(), pair());
     let certificate = good.certificate.pem();
     let other_key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem();
@@ -144,7 +144,7 @@ async fn what_cannot_be_used_comes_with_the_command_that_converts_it() {
         (certificate.clone() + encrypted, "-out client-key.pem`, and set `key` to the new file"),
         (certificate.clone() + encrypted_older, "-out client-key.pem`, and set `key` to the new file"),
         (elliptic_pem + &elliptic.serialize_pem(), "openssl req -x509 -newkey rsa:3072"),
-        (certificate.clone() + &other_key, "is not the key of a certificate in"),
+        (certificate.clone() + &other_key, "belongs to no certificate in"),
         (certificate.clone(), "holds no private key: set `key`"),
         (good.key.serialize_pem(), "holds no certificate"),
         ("plain text".into(), "openssl pkcs12 -in "),
