@@ -179,17 +179,17 @@ endpoints = "east"
         text,
         "the configuration has 26 problems
 credentials.a.tenant: is missing (gateway.toml:2)
-  hint: add it: the tenant that is asked for a token: the one the SignalR resource lives in. A GUID or a domain
+  hint: add it: the tenant of the SignalR resource, which issues the tokens. A GUID or a domain
 credentials.a.client_id: is a number, must be text (gateway.toml:4)
   hint: set it to text: the app registration's client id
-credentials.a.scope: `two scopes` is not a scope that an app can ask for (gateway.toml:5)
+credentials.a.scope: `two scopes` is not a scope that an app can request (gateway.toml:5)
   hint: write one resource and `/.default`, such as https://signalr.azure.com/.default
 credentials.a.assertion.source: `carrier_pigeon` is not one of `managed_identity`, `file`, `github_actions`, `azure_pipelines`, `gcp_metadata`, `oauth2`, `command` (gateway.toml:6)
   hint: set it to one of these
 credentials.b.client_id: is missing (gateway.toml:8)
   hint: add it: the app registration's client id
 credentials.b.secret: is missing (gateway.toml:8)
-  hint: add it: where the secret is read from, each time it is used
+  hint: add it: the source of the secret, read each time it is used
 credentials.b.tenant: `consumers` is not one tenant, and an app cannot sign in to it (gateway.toml:10)
   hint: name the tenant that the SignalR resource lives in (tenant B), by GUID or domain
 credentials.b.certificate: unknown key (gateway.toml:11)
