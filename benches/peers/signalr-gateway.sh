@@ -1,5 +1,5 @@
-# The gateway, described for a benchmark harness: variables alone, and {placeholders} that the harness fills in.
-# `GATEWAY_BIN` names another binary than the release build of this checkout.
+# The gateway's entry for a benchmark harness: only variables, and {placeholders} that the harness fills in.
+# `GATEWAY_BIN` replaces the release build of this checkout.
 NAME=signalr-gateway
 UPSTREAMS="plain tls"
 BIN="${GATEWAY_BIN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target/release/signalr-gateway}"

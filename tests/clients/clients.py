@@ -119,7 +119,7 @@ def main():
         except Exception as error:  # noqa: BLE001 - each check is reported, the rest go on
             failed += 1
             print(f"FAILED  {name}: {error!r}", flush=True)
-    # signalrcore leaves threads behind that would keep the process.
+    # signalrcore leaves threads running that would keep the process alive.
     os._exit(1 if failed else 0)
 
 

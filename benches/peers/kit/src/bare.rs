@@ -75,7 +75,7 @@ async fn forward(
     let kept = upstream.idle.borrow_mut().pop().filter(SendRequest::is_ready);
     let mut sender = match kept {
         Some(sender) => sender,
-        None => upstream.connect().await.expect("the upstream of a bench is there"),
+        None => upstream.connect().await.expect("the upstream runs"),
     };
     let response = sender.send_request(request).await.expect("the upstream of a bench answers");
     // The answers of this benchmark are empty, so the connection can be reused.
