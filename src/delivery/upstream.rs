@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::body::RequestBody;
 use super::retry::RetryBudget;
-use crate::endpoint::{Endpoint, Pool, SpareMemory};
+use crate::endpoint::{Endpoint, Pool, Recycler};
 use crate::limits::ConcurrencyLimit;
 use crate::metrics::{ConnectionGauge, RetryBudgetShare, WorkerMetrics};
 use crate::write_batch::WriteBatch;
@@ -32,9 +32,9 @@ impl Upstream {
         share: f32,
         metrics: &Rc<WorkerMetrics>,
         write_batch: &WriteBatch,
-        spare: &Rc<SpareMemory>,
+        recycler: &Rc<Recycler>,
     ) -> Self {
-        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(metrics), index, write_batch.clone(), Rc::clone(spare));
+        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(metrics), index, write_batch.clone(), Rc::clone(recycler));
         Self {
             index,
             name: endpoint.name().as_str().into(),

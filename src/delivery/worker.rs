@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::idempotency::IdempotencyStore;
 use super::settings::DeliverySettings;
 use super::upstream::Upstream;
-use crate::endpoint::{Endpoint, SpareMemory};
+use crate::endpoint::{Endpoint, Recycler};
 use crate::limits::{DeadlineTimer, Limits};
 use crate::metrics::{ConnectionGauge, WorkerMetrics};
 use crate::write_batch::WriteBatch;
@@ -22,7 +22,7 @@ pub struct WorkerDelivery {
     pub(super) idempotency: Arc<IdempotencyStore>,
     pub(super) timer: DeadlineTimer,
     pub(super) metrics: Rc<WorkerMetrics>,
-    spare: Rc<SpareMemory>,
+    recycler: Rc<Recycler>,
 }
 
 /// What all workers share of one configuration.
@@ -47,7 +47,7 @@ impl WorkerDelivery {
         before: Option<&Self>,
     ) -> Self {
         let DeliveryParts { settings, endpoints, limits, idempotency } = parts;
-        let spare = before.map_or_else(Rc::default, |before| Rc::clone(&before.spare));
+        let recycler = before.map_or_else(Rc::default, |before| Rc::clone(&before.recycler));
         let share = settings.retry.budget;
         let upstream = |(index, endpoint): (usize, &Arc<Endpoint>)| {
             let mut known = before.iter().flat_map(|before| &before.upstreams);
@@ -56,7 +56,7 @@ impl WorkerDelivery {
                     known.budget.set_share(share);
                     known.moved_to(index)
                 }
-                None => Upstream::new(index, endpoint, share, metrics, write_batch, &spare),
+                None => Upstream::new(index, endpoint, share, metrics, write_batch, &recycler),
             };
             upstream.limited(limits.of_endpoint(index))
         };
@@ -66,13 +66,13 @@ impl WorkerDelivery {
             idempotency: Arc::clone(idempotency),
             timer: DeadlineTimer::default(),
             metrics: Rc::clone(metrics),
-            spare,
+            recycler,
         }
     }
 
     /// Keeps the memory of headers for the next answer.
     pub fn recycle(&self, headers: HeaderMap) {
-        self.spare.keep_map(headers);
+        self.recycler.keep_map(headers);
     }
 
     /// Flushes the counts of the endpoints to the metrics that all workers share.

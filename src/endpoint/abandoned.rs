@@ -8,9 +8,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::http1::{Broken, Connection};
-use super::lease::{Counted, UploadBody};
-use super::pool::Pool;
+use super::http1::{Broken, Connection, UploadBody};
+use super::store::Abandoned;
 
 /// How long the rest of an exchange may take.
 const TIME: Duration = Duration::from_secs(2);
@@ -19,14 +18,6 @@ const MOST_BYTES: usize = 64 * 1024;
 /// The most exchanges of one pool that are finished side by side; the connections of more are closed. Chosen: as many idle
 /// connections as a worker keeps by default.
 const MOST: usize = 128;
-
-/// An exchange whose caller is gone.
-pub(super) struct Abandoned<B> {
-    pub(super) exchange: Counted<B>,
-    pub(super) pool: Pool<B>,
-    /// Whether the head of the answer was read.
-    pub(super) is_answered: bool,
-}
 
 /// Finishes the exchanges that are received. Ends with the pool that sends them.
 pub(super) async fn finish_all<B: UploadBody>(mut abandoned: mpsc::UnboundedReceiver<Abandoned<B>>) {
@@ -44,14 +35,14 @@ pub(super) async fn finish_all<B: UploadBody>(mut abandoned: mpsc::UnboundedRece
 }
 
 async fn finish<B: UploadBody>(abandoned: Abandoned<B>) {
-    let Abandoned { mut exchange, pool, is_answered } = abandoned;
+    let Abandoned { mut exchange, store, is_answered } = abandoned;
     let connection = &mut exchange.connection;
     if !is_answered && connection.is_unsent() {
         connection.withdraw();
     } else if !connection.is_written() || !is_read(connection, is_answered).await {
         return;
     }
-    pool.give_back(exchange);
+    store.give_back(exchange);
 }
 
 /// Reads what is left of an answer. Returns whether all of it came.

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
+use super::connect::Connector;
+use super::error::ConnectError;
+use super::settings::HttpVersion;
 use super::socket::Socket;
-use super::{ConnectError, Endpoint, HttpVersion};
 
 /// The most of an answer that is read.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -33,55 +35,57 @@ pub enum AskError {
     Timeout(Duration),
 }
 
-impl Endpoint {
-    /// Sends a request without a body on a new connection, in the HTTP version that is configured for the endpoint, and
-    /// reads the answer whole. The host is filled in.
-    ///
-    /// # Errors
-    /// [`AskError`] when no whole answer came within the time.
-    ///
-    /// # Cancel safety
-    /// Safe: the connection is closed.
-    pub async fn ask(&self, request: Request<Empty<Bytes>>, within: Duration) -> Result<Response<Bytes>, AskError> {
-        let version = self.settings.http_version;
-        let exchange = async {
-            let socket = TokioIo::new(self.connector.connect(version, |stream| stream).await?);
-            match version {
-                HttpVersion::Http1 => self.ask_http1(request, socket).await,
-                HttpVersion::Http2 => self.ask_http2(request, socket).await,
-            }
-        };
-        tokio::time::timeout(within, Box::pin(exchange)).await.unwrap_or(Err(AskError::Timeout(within)))
-    }
+/// Sends a request without a body on a new connection, in the given HTTP version, and reads the whole response. Sets the host.
+///
+/// # Errors
+/// [`AskError`] when no whole response came within the time.
+///
+/// # Cancel safety
+/// Safe: the connection is closed.
+pub(super) async fn ask(
+    connector: &Connector,
+    host: &HeaderValue,
+    version: HttpVersion,
+    request: Request<Empty<Bytes>>,
+    within: Duration,
+) -> Result<Response<Bytes>, AskError> {
+    let exchange = async {
+        let socket = TokioIo::new(connector.connect(version, |stream| stream).await?);
+        match version {
+            HttpVersion::Http1 => ask_http1(host, request, socket).await,
+            HttpVersion::Http2 => ask_http2(connector.uri(), request, socket).await,
+        }
+    };
+    tokio::time::timeout(within, Box::pin(exchange)).await.unwrap_or(Err(AskError::Timeout(within)))
+}
 
-    async fn ask_http1(
-        &self,
-        mut request: Request<Empty<Bytes>>,
-        socket: TokioIo<Socket<TcpStream>>,
-    ) -> Result<Response<Bytes>, AskError> {
-        request.headers_mut().insert(HOST, self.host.clone());
-        let (mut sender, connection) = http1::handshake(socket).await.map_err(broken)?;
-        drive(connection, async { whole(sender.send_request(request).await.map_err(broken)?).await }).await
-    }
+async fn ask_http1(
+    host: &HeaderValue,
+    mut request: Request<Empty<Bytes>>,
+    socket: TokioIo<Socket<TcpStream>>,
+) -> Result<Response<Bytes>, AskError> {
+    request.headers_mut().insert(HOST, host.clone());
+    let (mut sender, connection) = http1::handshake(socket).await.map_err(broken)?;
+    drive(connection, async { read_whole(sender.send_request(request).await.map_err(broken)?).await }).await
+}
 
-    async fn ask_http2(
-        &self,
-        mut request: Request<Empty<Bytes>>,
-        socket: TokioIo<Socket<TcpStream>>,
-    ) -> Result<Response<Bytes>, AskError> {
-        let mut uri = self.uri().clone().into_parts();
-        uri.path_and_query = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), socket).await.map_err(broken)?;
-        drive(connection, async { whole(sender.send_request(request).await.map_err(broken)?).await }).await
-    }
+async fn ask_http2(
+    endpoint: &Uri,
+    mut request: Request<Empty<Bytes>>,
+    socket: TokioIo<Socket<TcpStream>>,
+) -> Result<Response<Bytes>, AskError> {
+    let mut uri = endpoint.clone().into_parts();
+    uri.path_and_query = request.uri().path_and_query().cloned();
+    *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), socket).await.map_err(broken)?;
+    drive(connection, async { read_whole(sender.send_request(request).await.map_err(broken)?).await }).await
 }
 
 fn broken(err: hyper::Error) -> AskError {
     AskError::Broken(err.into())
 }
 
-async fn whole(answer: Response<Incoming>) -> Result<Response<Bytes>, AskError> {
+async fn read_whole(answer: Response<Incoming>) -> Result<Response<Bytes>, AskError> {
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(AskError::Broken)?;
     Ok(Response::from_parts(head, body.to_bytes()))

@@ -1,14 +1,11 @@
 //! How a request is put on an HTTP/2 connection, what runs its streams, and what its errors tell of the request.
 
-use std::error::Error;
-
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 use hyper::rt::Executor;
 
-use super::Processing;
 use super::http1::RequestHead;
 
 /// Makes a request to where `endpoint` is. HTTP/2 says that in the request line instead of `Host`.
@@ -28,34 +25,6 @@ pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Req
         }
     });
     request
-}
-
-/// Returns what an error on a stream tells of the request that was sent on it.
-///
-/// An endpoint that resets a stream with `REFUSED_STREAM`, or that closes the connection with a `GOAWAY` whose last stream
-/// is an earlier one, has not processed the request. h2 reports a `GOAWAY` of the endpoint only on streams after the last.
-///
-/// Source: RFC 9113 sections 6.8 and 8.7.
-pub(super) fn processing(err: &hyper::Error) -> Processing {
-    match h2_error(err) {
-        Some(cause) if cause.is_remote() && cause.is_go_away() => Processing::Refused,
-        Some(cause) if cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Processing::Refused,
-        _ => Processing::Possible,
-    }
-}
-
-/// Returns whether an error says that what the endpoint sent is no HTTP/2: h2 reset the stream or closed the connection.
-pub(super) fn is_unreadable(err: &hyper::Error) -> bool {
-    h2_error(err).is_some_and(h2::Error::is_library)
-}
-
-fn h2_error(err: &hyper::Error) -> Option<&h2::Error> {
-    err.source()?.downcast_ref()
-}
-
-/// Returns whether an error says that the endpoint takes no more requests on the connection.
-pub(super) fn is_going_away(err: &hyper::Error) -> bool {
-    h2_error(err).is_some_and(h2::Error::is_go_away)
 }
 
 /// Runs the streams of HTTP/2 connections on the worker's own thread.

@@ -1,108 +1,33 @@
-//! A connection in use, and the body of an answer that is still to be read from it. Either goes back to its pool when its
-//! work is done. When it is dropped before, the pool finishes the exchange if it can, and closes the connection if not.
+//! A connection in use, and the body of an answer that is still to be read from it. Either goes back to its store when its
+//! work is done. When it is dropped before, the store finishes the exchange if it can, and closes the connection if not.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
 
-use super::Pool;
-use super::http1::{Broken, Connection, RequestHead};
+use super::http1::{Broken, RequestHead, UploadBody};
 use super::http2;
-use crate::metrics::ConnectionCount;
+use super::send_error::{self, BrokenOff, Processing, SendError};
+use super::store::{ConnectionStore, Counted, Line};
 
 /// How soon an answer comes that was sent before the request was received: one round trip, generously.
 const AT_ONCE: Duration = Duration::from_secs(1);
-
-/// A body that can be sent to an endpoint.
-pub trait UploadBody:
-    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static
-{
-}
-
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static> UploadBody for B {}
 
 /// A connection for one request. Dropping it closes the connection if it is HTTP/1.1.
 pub struct Lease<B> {
     line: Line<B>,
     reused: bool,
-    pool: Pool<B>,
-}
-
-/// What a request goes onto.
-pub(super) enum Line<B> {
-    /// A connection for one request at a time.
-    Http1(Counted<B>),
-    /// A connection that many share, and its number.
-    Http2(SendRequest<B>, u64),
-}
-
-/// An HTTP/1.1 connection, counted. In a box: it moves from hand to hand.
-pub(super) struct Counted<B> {
-    pub(super) connection: Box<Connection<B>>,
-    pub(super) count: ConnectionCount,
-    /// When its last request began. It is idle for less than that, so nothing is kept for too long.
-    pub(super) used: Instant,
-}
-
-/// A request that got no answer.
-#[derive(Debug, thiserror::Error)]
-#[error("{source}")]
-pub struct SendError {
-    /// What the endpoint may have done with the request.
-    pub processing: Processing,
-    /// What went wrong.
-    pub source: BrokenOff,
-}
-
-/// What an endpoint may have done with a request that it did not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Processing {
-    /// Nothing: none of the request was sent.
-    Unsent,
-    /// Nothing: the endpoint states that it did not process the request. It may be sent again.
-    Refused,
-    /// Unknown: the request may have been received and processed.
-    Possible,
-}
-
-impl SendError {
-    /// Returns whether the request can be sent again without being processed twice.
-    pub fn is_safe_to_repeat(&self) -> bool {
-        self.processing != Processing::Possible
-    }
-}
-
-/// Why there is no answer, or no more of it.
-#[derive(Debug, thiserror::Error)]
-pub enum BrokenOff {
-    /// On an HTTP/1.1 connection.
-    #[error(transparent)]
-    Http1(#[from] Broken),
-    /// On an HTTP/2 connection.
-    #[error(transparent)]
-    Http2(#[from] hyper::Error),
-}
-
-impl BrokenOff {
-    /// Returns whether the endpoint sent an answer that cannot be read. Then it was reached and has dealt with the request;
-    /// otherwise the connection broke.
-    pub fn is_unreadable(&self) -> bool {
-        match self {
-            Self::Http1(err) => err.is_unreadable(),
-            Self::Http2(err) => err.is_parse() || http2::is_unreadable(err),
-        }
-    }
+    store: ConnectionStore<B>,
 }
 
 impl<B: UploadBody> Lease<B> {
-    pub(super) fn new(line: Line<B>, reused: bool, pool: Pool<B>) -> Self {
-        Self { line, reused, pool }
+    pub(super) fn new(line: Line<B>, reused: bool, store: ConnectionStore<B>) -> Self {
+        Self { line, reused, store }
     }
 
     /// Whether the connection carried a request before. Such a one may have been closed by the endpoint a moment ago.
@@ -118,23 +43,23 @@ impl<B: UploadBody> Lease<B> {
     /// # Cancel safety
     /// Not safe: the request may have been received.
     pub fn send(self, head: &RequestHead<'_>, body: B) -> Sending<B> {
-        let Self { line, pool, reused } = self;
+        let Self { line, store, reused } = self;
         match line {
             Line::Http1(mut counted) => {
                 counted.connection.begin(head, body);
-                Sending::Http1(Some(SendingHttp1 { counted, reused, pool }))
+                Sending::Http1(Some(SendingHttp1 { counted, reused, store }))
             }
             Line::Http2(mut sender, number) => {
-                let request = http2::request(head, body, pool.endpoint().uri());
+                let request = http2::request(head, body, store.endpoint().connector().uri());
                 Sending::Http2(Box::pin(async move {
                     let answer = sender.try_send_request(request).await;
                     answer.map(|answer| answer.map(|body| Download(Source::Http2(body)))).map_err(|mut err| {
                         let is_unsent = err.take_message().is_some();
                         let err = err.into_error();
-                        if http2::is_going_away(&err) || is_unsent {
-                            pool.retire(number);
+                        if send_error::is_going_away(&err) || is_unsent {
+                            store.retire(number);
                         }
-                        let processing = if is_unsent { Processing::Unsent } else { http2::processing(&err) };
+                        let processing = if is_unsent { Processing::Unsent } else { send_error::processing(&err) };
                         SendError { processing, source: err.into() }
                     })
                 }))
@@ -158,7 +83,7 @@ pub enum Sending<B> {
 pub struct SendingHttp1<B> {
     counted: Counted<B>,
     reused: bool,
-    pool: Pool<B>,
+    store: ConnectionStore<B>,
 }
 
 impl<B: UploadBody> Future for Sending<B> {
@@ -179,9 +104,9 @@ impl<B: UploadBody> Future for Sending<B> {
 impl<B> Drop for Sending<B> {
     fn drop(&mut self) {
         if let Self::Http1(on) = self
-            && let Some(SendingHttp1 { counted, pool, .. }) = on.take()
+            && let Some(SendingHttp1 { counted, store, .. }) = on.take()
         {
-            pool.abandon(counted, false);
+            store.abandon(counted, false);
         }
     }
 }
@@ -192,7 +117,7 @@ impl<B: UploadBody> SendingHttp1<B> {
             Ok(answer) if answer.status() == StatusCode::REQUEST_TIMEOUT && self.is_about_idle_connection() => {
                 Err(SendError { processing: Processing::Refused, source: Broken::IdleTimeout.into() })
             }
-            Ok(answer) => Ok(answer.map(|()| Download::http1(self.counted, self.pool))),
+            Ok(answer) => Ok(answer.map(|()| Download::http1(self.counted, self.store))),
             Err(err) => {
                 let is_unsent = self.counted.connection.is_unsent();
                 let processing = if is_unsent { Processing::Unsent } else { Processing::Possible };
@@ -221,13 +146,13 @@ pub struct Download<B>(Source<B>);
 enum Source<B> {
     /// Nothing more comes.
     Ended,
-    Http1(Counted<B>, Pool<B>),
+    Http1(Counted<B>, ConnectionStore<B>),
     Http2(Incoming),
 }
 
 impl<B: UploadBody> Download<B> {
-    fn http1(counted: Counted<B>, pool: Pool<B>) -> Self {
-        let mut download = Self(Source::Http1(counted, pool));
+    fn http1(counted: Counted<B>, store: ConnectionStore<B>) -> Self {
+        let mut download = Self(Source::Http1(counted, store));
         download.end_if_ended();
         download
     }
@@ -236,17 +161,17 @@ impl<B: UploadBody> Download<B> {
     fn end_if_ended(&mut self) {
         if let Source::Http1(counted, _) = &self.0
             && counted.connection.body_has_ended()
-            && let Source::Http1(counted, pool) = std::mem::replace(&mut self.0, Source::Ended)
+            && let Source::Http1(counted, store) = std::mem::replace(&mut self.0, Source::Ended)
         {
-            pool.give_back(counted);
+            store.give_back(counted);
         }
     }
 }
 
 impl<B> Drop for Download<B> {
     fn drop(&mut self) {
-        if let Source::Http1(counted, pool) = std::mem::replace(&mut self.0, Source::Ended) {
-            pool.abandon(counted, true);
+        if let Source::Http1(counted, store) = std::mem::replace(&mut self.0, Source::Ended) {
+            store.abandon(counted, true);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::ConnectError;
+use super::error::ConnectError;
 
 /// How long IPv6 addresses are waited for once there are IPv4 addresses. Source: RFC 8305 section 3.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);

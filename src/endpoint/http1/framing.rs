@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Broken;
+use super::error::Broken;
 
 /// The longest chunk size line, with extensions, and the longest trailer section. Nobody sends either to speak of.
 const LONGEST_LINE: usize = 16 * 1024;

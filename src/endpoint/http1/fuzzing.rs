@@ -5,7 +5,7 @@ use http::{Method, StatusCode, header};
 
 use super::framing::{Chunk, Decoder};
 use super::head;
-use crate::endpoint::SpareMemory;
+use crate::endpoint::recycler::Recycler;
 
 /// A parsed response: its body, and its length on the wire.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ struct Read {
 pub(crate) fn answer(data: &[u8]) {
     let Some((&[first, size], wire)) = data.split_first_chunk() else { return };
     let method = if first & 1 == 0 { Method::POST } else { Method::HEAD };
-    let spare = SpareMemory::default();
+    let spare = Recycler::default();
     let input = Bytes::copy_from_slice(wire);
     // A prefix parses to the same head, to none, or to an error.
     let parsed = head::read(&input, &method, |_| false, &spare);

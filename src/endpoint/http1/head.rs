@@ -7,15 +7,30 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
+use super::super::recycler::Recycler;
+use super::error::Broken;
 use super::framing::{Chunk, Decoder};
 use super::upload::Length;
-use super::{Broken, RequestHead};
-use crate::endpoint::SpareMemory;
 
 /// The header lines of an answer that are read without more memory.
 const USUAL_LINES: usize = 100;
 /// The most header lines of an answer. Chosen: no server sends as many; the size of the head is limited as well.
 const MAX_LINES: usize = 1024;
+
+/// Takes header lines, one after the other.
+pub type EachLine<'a> = dyn FnMut(&HeaderName, &HeaderValue) + 'a;
+
+/// What is said in the head of a request, beside what frames its body.
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query, as they go onto the wire.
+    pub target: &'a str,
+    /// Calls what it is given with each header line, `Host` among them.
+    pub lines: &'a dyn Fn(&mut EachLine<'_>),
+    /// Whether a header of the answer may be left out when it is read, which is cheaper than to remove it.
+    pub unwanted: fn(&HeaderName) -> bool,
+}
 
 /// Writes the head of a request, and what frames a body of that length.
 ///
@@ -66,9 +81,9 @@ pub(super) fn read(
     input: &Bytes,
     method: &Method,
     unwanted: fn(&HeaderName) -> bool,
-    spare: &SpareMemory,
+    recycler: &Recycler,
 ) -> Result<Option<(usize, Head)>, Broken> {
-    let reader = Reader { input, method, unwanted, spare };
+    let reader = Reader { input, method, unwanted, recycler };
     let mut start = 0;
     loop {
         let mut lines = [const { MaybeUninit::uninit() }; USUAL_LINES];
@@ -98,7 +113,7 @@ struct Reader<'a> {
     input: &'a Bytes,
     method: &'a Method,
     unwanted: fn(&HeaderName) -> bool,
-    spare: &'a SpareMemory,
+    recycler: &'a Recycler,
 }
 
 /// What stands at some position of the input; with its length.
@@ -129,7 +144,7 @@ impl Reader<'_> {
         if status.is_informational() {
             return Ok(Step::Interim(length));
         }
-        let mut head = Reading::new(found.version == Some(1), self.spare.map());
+        let mut head = Reading::new(found.version == Some(1), self.recycler.map());
         for line in found.headers.iter() {
             head.line(line.name, self.input.slice_ref(line.value), self.unwanted)?;
         }

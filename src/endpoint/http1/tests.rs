@@ -3,17 +3,24 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::super::socket::Socket;
+use super::error::Cause;
 use super::*;
-use crate::write_batch::WriteBatch;
+use crate::write_batch::{Batched, WriteBatch};
 
 /// A server for one connection: it reads until it has seen `until`, writes the pieces of an answer, and closes.
 struct Server {

@@ -8,7 +8,12 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use super::{Broken, Cause};
+use super::error::{Broken, Cause};
+
+/// A body that can be sent to an endpoint.
+pub trait UploadBody: Body<Data = Bytes, Error: Into<Cause>> + Unpin + 'static {}
+
+impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin + 'static> UploadBody for B {}
 
 /// How long a request's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

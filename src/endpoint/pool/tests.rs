@@ -6,11 +6,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
+use std::cell::RefCell;
+
 use super::*;
 use crate::credential::{CredentialName, NoBearer};
 use crate::endpoint::http1::tests::in_time;
 use crate::endpoint::http1::{EachLine, RequestHead};
-use crate::endpoint::{EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin};
+use crate::endpoint::{
+    EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin, PoolSettings,
+};
 use crate::metrics::{LabelNames, Metrics};
 
 type TestPool = Pool<Full<bytes::Bytes>>;
@@ -50,7 +54,7 @@ impl Server {
     /// Closes the connection of a pool's most recently used one, and waits until that can be known.
     async fn close(&self, number: usize, pool: &TestPool) {
         self.connections.borrow()[number].abort();
-        while pool.0.idle.borrow_mut().last_mut().is_some_and(|last| last.connection.is_usable()) {
+        while pool.store.idle().borrow_mut().last_mut().is_some_and(|last| last.connection.is_usable()) {
             tokio::task::yield_now().await;
         }
     }
@@ -173,11 +177,11 @@ fn one_that_is_not_needed_any_more_is_closed_though_no_request_comes() {
         let server = Server::default();
         let pool = pool(&server, PoolSettings { idle_timeout: Duration::from_millis(1), ..ROOMY }).await;
         assert_eq!(ask(pool.lease(Instant::now()).await.unwrap()).await, 0);
-        assert_eq!(pool.0.idle.borrow().len(), 1);
+        assert_eq!(pool.store.idle().borrow().len(), 1);
         while !server.connections.borrow()[0].is_finished() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(pool.0.idle.borrow().is_empty());
+        assert!(pool.store.idle().borrow().is_empty());
     });
 }
 
@@ -190,7 +194,7 @@ fn requests_that_are_cancelled_while_they_wait_cost_no_connections() {
             let mut lease = Box::pin(pool.lease(Instant::now()));
             assert!(futures_util::poll!(&mut lease).is_pending());
         }
-        while pool.0.idle.borrow().is_empty() {
+        while pool.store.idle().borrow().is_empty() {
             tokio::task::yield_now().await;
         }
         let lease = pool.lease(Instant::now()).await.unwrap();
@@ -213,7 +217,7 @@ fn exchanges_that_are_cancelled_are_finished_and_their_connection_is_used_again(
                 assert!(futures_util::poll!(&mut sending).is_pending());
             }
             drop(sending);
-            while pool.0.idle.borrow().is_empty() {
+            while pool.store.idle().borrow().is_empty() {
                 tokio::task::yield_now().await;
             }
         }

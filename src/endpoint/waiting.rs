@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::ConnectError;
+use super::error::ConnectError;
 
 /// Requests that wait for a connection of type `C`.
 pub(super) struct Waiting<C> {

@@ -17,14 +17,14 @@ const USUAL_HEADERS: usize = 6;
 
 /// Memory for heads.
 #[derive(Default)]
-pub struct SpareMemory {
+pub struct Recycler {
     head: Cell<Vec<u8>>,
     /// The server reads a request into the map of the answer before, and answers are read into the maps of requests that are
     /// through: they go round.
     maps: RefCell<Vec<HeaderMap>>,
 }
 
-impl SpareMemory {
+impl Recycler {
     /// Returns memory to write a head into.
     pub(super) fn head(&self) -> Vec<u8> {
         let head = self.head.take();
@@ -54,9 +54,9 @@ impl SpareMemory {
     }
 }
 
-impl fmt::Debug for SpareMemory {
+impl fmt::Debug for Recycler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpareMemory").finish_non_exhaustive()
+        f.debug_struct("Recycler").finish_non_exhaustive()
     }
 }
 
@@ -69,29 +69,29 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_handed_out_again_and_empty() {
-        let spare = SpareMemory::default();
+        let recycler = Recycler::default();
         let mut map = HeaderMap::with_capacity(20);
         map.append(HOST, HeaderValue::from_static("a"));
         map.append(HOST, HeaderValue::from_static("b"));
         let capacity = map.capacity();
-        spare.keep_map(map);
-        let map = spare.map();
+        recycler.keep_map(map);
+        let map = recycler.map();
         assert!(map.is_empty() && map.capacity() == capacity);
-        assert!(spare.map().capacity() >= USUAL_HEADERS, "there is always one");
+        assert!(recycler.map().capacity() >= USUAL_HEADERS, "there is always one");
 
-        spare.keep_head(b"GET".to_vec());
-        assert!(spare.head().is_empty());
+        recycler.keep_head(b"GET".to_vec());
+        assert!(recycler.head().is_empty());
     }
 
     #[test]
     fn what_has_grown_large_or_many_is_let_go() {
-        let spare = SpareMemory::default();
-        spare.keep_map(HeaderMap::with_capacity(1000));
-        spare.keep_map(HeaderMap::new());
-        assert!(spare.maps.borrow().is_empty());
-        (0..2 * MOST_MAPS).for_each(|_| spare.keep_map(HeaderMap::with_capacity(4)));
-        assert_eq!(spare.maps.borrow().len(), MOST_MAPS);
-        spare.keep_head(Vec::with_capacity(2 * USUAL_HEAD));
-        assert_eq!(spare.head().capacity(), USUAL_HEAD);
+        let recycler = Recycler::default();
+        recycler.keep_map(HeaderMap::with_capacity(1000));
+        recycler.keep_map(HeaderMap::new());
+        assert!(recycler.maps.borrow().is_empty());
+        (0..2 * MOST_MAPS).for_each(|_| recycler.keep_map(HeaderMap::with_capacity(4)));
+        assert_eq!(recycler.maps.borrow().len(), MOST_MAPS);
+        recycler.keep_head(Vec::with_capacity(2 * USUAL_HEAD));
+        assert_eq!(recycler.head().capacity(), USUAL_HEAD);
     }
 }

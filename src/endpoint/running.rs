@@ -1,0 +1,102 @@
+//! A running endpoint: what all workers share of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::Empty;
+
+use super::ask::{self, AskError};
+use super::connect::Connector;
+use super::error::EndpointError;
+use super::health::Health;
+use super::settings::{EndpointName, EndpointSettings};
+use crate::credential::BearerSource;
+use crate::metrics::EndpointMetrics;
+
+/// A running endpoint: where it is and as whom it is called. The one holder of both, so that no bearer can go to
+/// another host.
+pub struct Endpoint {
+    name: EndpointName,
+    origin: String,
+    host: HeaderValue,
+    connector: Connector,
+    bearer: Arc<dyn BearerSource>,
+    health: Arc<Health>,
+    settings: EndpointSettings,
+}
+
+impl Endpoint {
+    /// Builds an endpoint. Reads its CA file; does no network I/O.
+    ///
+    /// # Errors
+    /// [`EndpointError`] when connections to it could never be made.
+    pub fn build(
+        settings: &EndpointSettings,
+        bearer: Arc<dyn BearerSource>,
+        metrics: &EndpointMetrics,
+    ) -> Result<Self, EndpointError> {
+        let unusable_host = || EndpointError::Host { endpoint: settings.name.clone(), origin: settings.origin.clone() };
+        let host = HeaderValue::try_from(settings.origin.authority()).map_err(|_invalid| unusable_host())?;
+        let origin = settings.origin.to_string();
+        let uri = Uri::try_from(&origin).map_err(|_invalid| unusable_host())?;
+        let connector = Connector::build(settings, uri, unusable_host)?;
+        let health = Health::new(settings.name.as_str(), settings.health, metrics.clone());
+        Ok(Self { name: settings.name.clone(), origin, host, connector, bearer, health, settings: settings.clone() })
+    }
+
+    /// Returns the configured name.
+    pub fn name(&self) -> &EndpointName {
+        &self.name
+    }
+
+    /// Returns `scheme://host[:port]`.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Returns what opens connections to it.
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Returns the value of `Host`. The service tells its resources apart by it.
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// Returns the source of the bearers that requests to this endpoint carry.
+    pub fn bearer(&self) -> &Arc<dyn BearerSource> {
+        &self.bearer
+    }
+
+    /// Sends a request without a body on a new connection, in the HTTP version that is configured for the endpoint, and reads
+    /// the whole response. Sets the host.
+    ///
+    /// # Errors
+    /// [`AskError`] when no whole response came within the time.
+    ///
+    /// # Cancel safety
+    /// Safe: the connection is closed.
+    pub async fn ask(&self, request: Request<Empty<Bytes>>, within: Duration) -> Result<Response<Bytes>, AskError> {
+        ask::ask(&self.connector, &self.host, self.settings.http_version, request, within).await
+    }
+
+    /// Returns its health.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Returns what it was built from.
+    pub fn settings(&self) -> &EndpointSettings {
+        &self.settings
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("name", &self.name).field("origin", &self.origin).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! Why a request got no response, and what the endpoint may have done with it.
+
+use std::error::Error;
+
+use super::http1::Broken;
+
+/// A request that got no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct SendError {
+    /// What the endpoint may have done with the request.
+    pub processing: Processing,
+    /// What went wrong.
+    pub source: BrokenOff,
+}
+
+/// What an endpoint may have done with a request that it did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processing {
+    /// Nothing: none of the request was sent.
+    Unsent,
+    /// Nothing: the endpoint states that it did not process the request. It may be sent again.
+    Refused,
+    /// Unknown: the request may have been received and processed.
+    Possible,
+}
+
+impl SendError {
+    /// Returns whether the request can be sent again without being processed twice.
+    pub fn is_safe_to_repeat(&self) -> bool {
+        self.processing != Processing::Possible
+    }
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenOff {
+    /// On an HTTP/1.1 connection.
+    #[error(transparent)]
+    Http1(#[from] Broken),
+    /// On an HTTP/2 connection.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl BrokenOff {
+    /// Returns whether the endpoint sent an answer that cannot be read. Then it was reached and has dealt with the request;
+    /// otherwise the connection broke.
+    pub fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Http1(err) => err.is_unreadable(),
+            Self::Http2(err) => err.is_parse() || is_unreadable(err),
+        }
+    }
+}
+
+/// Returns what an error on a stream tells of the request that was sent on it.
+///
+/// An endpoint that resets a stream with `REFUSED_STREAM`, or that closes the connection with a `GOAWAY` whose last stream
+/// is an earlier one, has not processed the request. h2 reports a `GOAWAY` of the endpoint only on streams after the last.
+///
+/// Source: RFC 9113 sections 6.8 and 8.7.
+pub(super) fn processing(err: &hyper::Error) -> Processing {
+    match h2_error(err) {
+        Some(cause) if cause.is_remote() && cause.is_go_away() => Processing::Refused,
+        Some(cause) if cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Processing::Refused,
+        _ => Processing::Possible,
+    }
+}
+
+/// Returns whether an error says that what the endpoint sent is no HTTP/2: h2 reset the stream or closed the connection.
+fn is_unreadable(err: &hyper::Error) -> bool {
+    h2_error(err).is_some_and(h2::Error::is_library)
+}
+
+fn h2_error(err: &hyper::Error) -> Option<&h2::Error> {
+    err.source()?.downcast_ref()
+}
+
+/// Returns whether an error says that the endpoint takes no more requests on the connection.
+pub(super) fn is_going_away(err: &hyper::Error) -> bool {
+    h2_error(err).is_some_and(h2::Error::is_go_away)
+}
