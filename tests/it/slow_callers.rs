@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::frames::{
-    DATA, END_STREAM, Frames, INITIAL_WINDOW_SIZE, Outcome, RST_STREAM, WINDOW_UPDATE, frame, headers, pseudo,
+    DATA, END_STREAM, Frames, INITIAL_WINDOW_SIZE, Outcome, PING, RST_STREAM, WINDOW_UPDATE, frame, headers, pseudo,
 };
 use crate::support::{GatewayOptions, Harness, wait_until, with_timeout};
 
@@ -140,9 +140,13 @@ async fn http2_caller_with_a_full_socket_does_not_hold_its_calls() {
         caller.write(&headers(stream, END_STREAM, &pseudo("GET", CHECK))).await;
     }
     wait_until_calls_are_answered(&harness, MOST).await;
-    // Either the timeout of the streams or that of the connection passes first. A connection whose streams were all
-    // reset stays open if its caller reads again.
     wait_until_all_is_free(&harness).await;
+    // The caller never reads, so the socket stays full until the gateway closes it. Only then do writes fail.
+    wait_until("the gateway has closed the connection", async || {
+        let ping = frame(PING, 0, 0, &[0; 8]);
+        caller.try_write(&ping).await.is_err().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

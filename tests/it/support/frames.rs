@@ -56,7 +56,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
     /// Writes, and ignores that the peer may have closed the connection.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        let _closed = with_timeout("writing", self.stream.write_all(bytes)).await;
+        let _closed = self.try_write(bytes).await;
+    }
+
+    /// Writes. Fails when the peer has closed the connection.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        with_timeout("writing", self.stream.write_all(bytes)).await
     }
 
     /// Reads the next frame. Returns `None` at the end of the connection.
