@@ -1,19 +1,19 @@
-//! File descriptors: as many as the system allows, and a reserve for what an operator needs when they run out.
+//! The limit of file descriptors, and a reserve for what an operator needs when they run out.
 //!
-//! Each connection of a caller takes a descriptor, and each to an endpoint. When all are taken, neither probes nor metrics
-//! could be answered, and no log, token or configuration file be opened. So data connections leave [`RESERVE`] descriptors
-//! free. The kernel hands out the lowest free number, so the number of a fresh descriptor tells how many are taken.
+//! Each connection of a caller and each connection to an endpoint needs a descriptor. Without a free one the gateway could
+//! answer neither probes nor metrics, and open no log, token or configuration file. So data connections leave [`RESERVE`]
+//! descriptors free. The kernel assigns the lowest free number, so the number of a new descriptor shows how many are in use.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that connections of callers and to endpoints leave free. Chosen: some probes and scrapes side by side, a
-/// command's pipes, identity connections and files.
+/// The number of descriptors that data connections leave free. Chosen: some concurrent probes and scrapes, a command's pipes,
+/// identity connections and files.
 pub const RESERVE: u64 = 64;
 
-/// Raises the limit of open descriptors as far as the process may, and returns it; `None` if there is none.
+/// Raises the soft limit of open descriptors to the hard limit, and returns it; `None` if there is no limit.
 pub fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -28,16 +28,16 @@ pub fn raise_limit() -> Option<u64> {
     }
 }
 
-/// Returns how many connections of callers fit under the limit of open descriptors: each may need one to an endpoint.
+/// Returns how many connections of callers the limit allows: each may need a connection to an endpoint.
 pub fn room_for_connections() -> usize {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return usize::MAX };
     usize::try_from(limit.saturating_sub(RESERVE) / 2).unwrap_or(usize::MAX).max(1)
 }
 
-/// Passes a fresh connection on, unless its descriptor is one of the reserve; then it is closed.
+/// Returns a new connection unless its descriptor belongs to the reserve; then closes it.
 ///
 /// # Errors
-/// As if there had been no descriptor left.
+/// `EMFILE`, as if no descriptor were left.
 pub fn outside_reserve<S: AsFd>(stream: S) -> io::Result<S> {
     let number = u64::try_from(stream.as_fd().as_raw_fd()).unwrap_or(u64::MAX);
     let is_reserved = getrlimit(Resource::Nofile).current.is_some_and(|limit| number >= limit.saturating_sub(RESERVE));

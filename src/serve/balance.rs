@@ -1,8 +1,8 @@
-//! Which worker serves a fresh connection, and how many may be open.
+//! Assigns new connections to workers, and limits how many are open.
 //!
 //! The kernel spreads connections over the workers' sockets by a hash of their addresses. With few long-lived ones
-//! that may leave a core idle while another has them all, so a worker that is ahead hands a fresh connection to the one
-//! that has fewest. This costs something per connection and nothing per request.
+//! one core may be idle while another has all of them. So a worker with more connections than another hands a new one
+//! over to the worker with the fewest. This costs something per connection and nothing per request.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::listeners::Serving;
 use super::socket::{StdStream, Stream};
 
-/// How many connections each worker has, and the way to each worker.
+/// The number of connections of each worker, and a channel to each worker.
 #[derive(Clone)]
 pub(super) struct Balance {
     loads: Arc<[AtomicUsize]>,
@@ -21,17 +21,17 @@ pub(super) struct Balance {
     open: Arc<Semaphore>,
 }
 
-/// A fresh connection on its way to another worker.
+/// A new connection that is handed over to another worker.
 pub(super) struct HandedOver {
     stream: StdStream,
     listener: Arc<Serving>,
     load: Load,
 }
 
-/// A fresh connection that this worker serves.
+/// A new connection that this worker serves.
 pub(super) struct Accepted {
     pub(super) stream: Stream,
-    /// The listener it came in by.
+    /// The listener that accepted it.
     pub(super) listener: Arc<Serving>,
     pub(super) load: Load,
 }
@@ -58,8 +58,7 @@ impl Balance {
         (Self { loads, inboxes: inboxes.into(), open: Arc::new(Semaphore::new(max_connections)) }, receivers)
     }
 
-    /// Waits until one more connection may be open. Those who wait get permits in the order in which they came, so no
-    /// listener takes them from another.
+    /// Waits until one more connection may be open. Permits are granted in order, so no listener starves another.
     ///
     /// # Cancel safety
     /// Safe.
@@ -68,12 +67,12 @@ impl Balance {
         Arc::clone(&self.open).acquire_owned().await.ok()
     }
 
-    /// Returns a permit if one is free and nobody waits for it.
+    /// Returns a permit if one is free and no accept loop waits for it.
     pub(super) fn permit_now(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.open).try_acquire_owned().ok()
     }
 
-    /// Places a connection that worker `own` accepted: returns it if it is to be served here, or hands it over.
+    /// Assigns a connection that worker `own` accepted. Returns it if this worker serves it, or hands it over.
     pub(super) fn place(
         &self,
         own: usize,
@@ -88,7 +87,7 @@ impl Balance {
         };
         match inbox.send(HandedOver { stream: stream.into_std()?, listener, load }) {
             Ok(()) => Ok(None),
-            // A worker that has closed its inbox is ending, and so are we; then the connection stays here.
+            // The other worker has closed its inbox, so the server is stopping: the connection stays here.
             Err(mpsc::error::SendError(back)) => back.accept().map(Some),
         }
     }
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn few_connections_are_spread_evenly_whoever_accepts_them() {
+    async fn few_connections_are_spread_evenly_whichever_worker_accepts_them() {
         let (balance, _inboxes) = Balance::new(2, 16);
         let mut loads = Vec::new();
         for _ in 0..8 {
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_limit_of_open_connections_holds_over_all_workers() {
+    async fn limit_of_open_connections_applies_to_all_workers_together() {
         let (balance, _inboxes) = Balance::new(2, 1);
         let first = balance.assign(0, balance.permit().await.unwrap());
         assert!(balance.permit_now().is_none());

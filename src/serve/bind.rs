@@ -1,5 +1,5 @@
-//! Binds the sockets. Every worker gets a TCP socket of its own on the same address (`SO_REUSEPORT`), so the kernel
-//! spreads connections and workers never share an accept queue.
+//! Binds the listening sockets. Every worker has its own TCP socket on the same address (`SO_REUSEPORT`), so the kernel
+//! distributes connections and workers share no accept queue.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -8,17 +8,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio_rustls::TlsAcceptor;
 
+use super::certificate::TlsFileError;
+use super::settings::{Bind, ListenerSettings};
 use super::socket::StdListener;
-use super::{Bind, ListenerSettings, ListenerTlsSettings};
-use crate::files::pem::{Pem, PemError};
-use crate::files::{self, FileError};
 
 /// Connections that may wait to be accepted, for each worker.
 const BACKLOG: i32 = 1024;
@@ -26,7 +23,7 @@ const BACKLOG: i32 = 1024;
 /// Why a listener could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The address is taken.
+    /// The address is in use.
     #[error("listener `{listener}`: {address} is in use by another program; stop it or choose another address")]
     InUse {
         /// The configured name.
@@ -44,7 +41,7 @@ pub enum BindError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Something that is not a socket is in the way.
+    /// A file that is not a socket exists at the path.
     #[error("listener `{listener}`: {path} exists and is not a socket; remove it or choose another path", path = path.display())]
     NotASocket {
         /// The configured name.
@@ -67,47 +64,10 @@ pub enum BindError {
     },
 }
 
-/// Why a listener's certificate or key cannot be used. It repeats nothing of the files.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsFileError {
-    /// A file cannot be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A file is not PEM.
-    #[error("{} {problem}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: PemError,
-    },
-    /// There is no certificate in the file.
-    #[error("{} holds no certificate", path.display())]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is no key in the file.
-    #[error("{} holds no unencrypted private key: decrypt it with `openssl pkey -in FILE -out key.pem`", path.display())]
-    NoKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// They do not go together, or one of them is broken.
-    #[error(
-        "one of them is broken, or the key is not that of the first certificate: the first lines of `openssl x509 -in \
-         CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY -pubout` must be the same"
-    )]
-    Mismatch,
-    /// The TLS library has no protocol version for its provider.
-    #[error("the TLS library cannot be set up")]
-    Library,
-}
-
-/// Where a listener ended up.
+/// The address of a bound listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BoundAddress {
-    /// A TCP address, with the port that was taken.
+    /// A TCP address with its actual port.
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
@@ -180,7 +140,7 @@ fn bind_unix(
 ) -> Result<(BoundAddress, Vec<StdListener>), BindError> {
     let failed = |source| bind_error(settings, &path.display(), source);
     match std::fs::symlink_metadata(path) {
-        // A symbolic link is none either: what it points at is not ours to replace.
+        // A symbolic link is not replaced either.
         Ok(file) if !file.file_type().is_socket() => {
             return Err(BindError::NotASocket { listener: settings.name.clone(), path: path.to_owned() });
         }
@@ -201,13 +161,13 @@ fn bind_unix(
     Ok((BoundAddress::Unix(path.to_owned()), sockets))
 }
 
-/// Whether a program has the socket at this path. A socket that none has was left by one that died. Never waits.
+/// Whether a program listens on the socket at this path. Does not block.
 fn is_in_use(path: &Path) -> io::Result<bool> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     let Err(err) = probe.connect(&SockAddr::unix(path)?) else { return Ok(true) };
     match Errno::from_io_error(&err) {
         Some(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
-        // Its queue is full, or it is one for datagrams.
+        // Its accept queue is full, or it is a datagram socket.
         Some(Errno::AGAIN | Errno::PROTOTYPE) => Ok(true),
         _ => Err(err),
     }
@@ -215,7 +175,7 @@ fn is_in_use(path: &Path) -> io::Result<bool> {
 
 /// Binds a Unix socket that never has more permissions than `mode`, and listens on it.
 fn unix_socket(path: &Path, mode: u32) -> io::Result<Socket> {
-    // The file gets the permissions that the socket has when it is bound, less the umask.
+    // The file inherits the permissions of the socket at the time of binding, minus the umask.
     let socket = File::from(OwnedFd::from(Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?));
     socket.set_permissions(Permissions::from_mode(mode))?;
     let socket = Socket::from(OwnedFd::from(socket));
@@ -225,7 +185,7 @@ fn unix_socket(path: &Path, mode: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Gives the Unix socket at a path these permissions.
+/// Sets the permissions of the Unix socket at a path.
 pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -234,51 +194,10 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
         return Err(io::Error::other("another program replaced the socket"));
     }
     if bound.mode() & 0o7777 != mode {
-        // By its descriptor: the path may be a link to another file by now.
+        // Through the descriptor: the path may be a link to another file by now.
         std::fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))?;
     }
     Ok(())
-}
-
-/// Makes what accepts TLS; what is odd about the files is added to `remarks`.
-pub(super) fn acceptor(
-    listener: &str,
-    settings: &ListenerTlsSettings,
-    remarks: &mut Vec<String>,
-) -> Result<TlsAcceptor, BindError> {
-    let config = server_config(settings, remarks).map_err(|source| BindError::Tls {
-        listener: listener.to_owned(),
-        certificate: settings.certificate.clone(),
-        key: settings.key.clone(),
-        source,
-    })?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn server_config(
-    settings: &ListenerTlsSettings,
-    remarks: &mut Vec<String>,
-) -> Result<rustls::ServerConfig, TlsFileError> {
-    let chain = read_pem(&settings.certificate, remarks)?.certificates;
-    if chain.is_empty() {
-        return Err(TlsFileError::NoCertificate { path: settings.certificate.clone() });
-    }
-    let key = read_pem(&settings.key, remarks)?.keys.drain(..).next();
-    let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|_unshown| TlsFileError::Library)?.with_no_client_auth().with_single_cert(chain, key);
-    let mut config = config.map_err(|_unshown| TlsFileError::Mismatch)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-fn read_pem(path: &Path, remarks: &mut Vec<String>) -> Result<Pem, TlsFileError> {
-    let file = files::read_with_timeout(path)?;
-    let pem = Pem::parse(&file.text).map_err(|problem| TlsFileError::Pem { path: path.to_owned(), problem })?;
-    let found = [file.exposure(!pem.keys.is_empty()), pem.remark()].into_iter().flatten();
-    remarks.extend(found.map(|remark| format!("file {} {remark}", path.display())));
-    Ok(pem)
 }
 
 #[cfg(test)]

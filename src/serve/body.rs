@@ -1,4 +1,4 @@
-//! The body that a caller sends, over HTTP/1.1 or HTTP/2.
+//! The body of a caller's request, over HTTP/1.1 or HTTP/2.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::bell::Bell;
+use super::conn_waker::ConnWaker;
 
-/// The body that a caller sends. It ends only where the caller ended it: whatever else stops it is an error.
+/// The body of a caller's request. It ends only where the caller ended it; any other end is an error.
 #[derive(Debug)]
 pub struct CallerBody(Source);
 
@@ -19,8 +19,8 @@ pub struct CallerBody(Source);
 enum Source {
     Http1 {
         incoming: Incoming,
-        /// That of the connection.
-        bell: Option<Arc<Bell>>,
+        /// The waker of the connection.
+        waker: Option<Arc<ConnWaker>>,
     },
     Http2(Http2Body),
 }
@@ -37,9 +37,9 @@ pub enum CallerBodyError {
 }
 
 impl CallerBody {
-    /// A body on an HTTP/1.1 connection, and what wakes the connection's task.
-    pub(super) fn http1(incoming: Incoming, bell: Option<Arc<Bell>>) -> Self {
-        Self(Source::Http1 { incoming, bell })
+    /// Makes the body of a request on an HTTP/1.1 connection; `waker` is the connection's.
+    pub(super) fn http1(incoming: Incoming, waker: Option<Arc<ConnWaker>>) -> Self {
+        Self(Source::Http1 { incoming, waker })
     }
 }
 
@@ -58,9 +58,9 @@ impl Body for CallerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
         match &mut self.0 {
-            Source::Http1 { incoming, bell } => {
-                let frame = match bell {
-                    Some(bell) => bell.poll_piece(incoming, cx),
+            Source::Http1 { incoming, waker } => {
+                let frame = match waker {
+                    Some(waker) => waker.poll_body_frame(incoming, cx),
                     None => Pin::new(incoming).poll_frame(cx),
                 };
                 frame.map_err(CallerBodyError::from)
@@ -88,13 +88,13 @@ impl Body for CallerBody {
     }
 }
 
-/// A body on an HTTP/2 stream. Its window is given back as it is read.
+/// A body on an HTTP/2 stream. Releases flow-control capacity as it is read.
 ///
-/// hyper's own takes `RST_STREAM` with `NO_ERROR` for the end of an upload, which would make a whole message of a part.
+/// hyper's own body treats `RST_STREAM` with `NO_ERROR` as the end of an upload, so a partial message would pass as complete.
 #[derive(Debug)]
 pub(super) struct Http2Body {
     stream: RecvStream,
-    /// How much of the declared length is left. h2 refuses bodies of another length.
+    /// The rest of the declared length. h2 refuses bodies of another length.
     left: Option<u64>,
 }
 
@@ -103,14 +103,14 @@ impl Http2Body {
         Self { stream, left: declared }
     }
 
-    /// Waits until the stream has ended without data, if that is what was declared. Otherwise returns at once.
+    /// Waits until a stream whose declared length is 0 has ended without data. Returns at once for any other length.
     ///
     /// # Errors
-    /// Data came nevertheless, or the caller reset the stream.
+    /// Data came, or the caller reset the stream.
     ///
     /// # Cancel safety
     /// Safe.
-    pub(super) async fn is_as_empty_as_declared(&mut self) -> Result<(), h2::Error> {
+    pub(super) async fn verify_declared_empty(&mut self) -> Result<(), h2::Error> {
         if self.left != Some(0) {
             return Ok(());
         }

@@ -1,17 +1,16 @@
-//! How requests of browser pages are recognised. A page that was opened on a machine inside can reach loopback and internal
-//! addresses, directly or by rebinding a name of its own, and shows itself by its `Host`, its `Origin` or its
-//! `Sec-Fetch-Site`. Decides nothing about who else may pass.
+//! Recognises requests of browser pages by `Host`, `Origin` and `Sec-Fetch-Site`. A page that is open on an internal machine
+//! can reach loopback and internal addresses, directly or by DNS rebinding.
 
 use std::net::IpAddr;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::uri::Authority;
 
-/// Where the page is that sent a request. Source: Fetch Metadata Request Headers (W3C), section 2.3.
+/// The relation of the sending page to the target of a request. Source: Fetch Metadata Request Headers (W3C), section 2.3.
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether a `Host` value is an IP address, `localhost` or one of `allowed`: names in lower case, where `*.example.com`
-/// stands for any name below. A page that rebinds a name cannot show the first two.
+/// matches any name below. DNS rebinding cannot produce the first two.
 pub fn is_allowed_host(host: &str, allowed: &[String]) -> bool {
     let name = without_port(host);
     // A trailing dot only says that the name is complete (RFC 1034 section 3.1).
@@ -24,8 +23,8 @@ pub fn is_valid_host(host: &str) -> bool {
     !host.contains('@') && host.parse::<Authority>().is_ok()
 }
 
-/// Returns the header by which a browser says that a page sent the request. `Sec-Fetch-Site: none` is a person who typed the
-/// address, and `same-origin` is a page of this very origin.
+/// Returns the header by which a browser marks a request as sent by a page. `Sec-Fetch-Site: none` is an address that a user
+/// typed, and `same-origin` is a page of this origin.
 pub fn page_header(headers: &HeaderMap) -> Option<&'static str> {
     if headers.contains_key(ORIGIN) {
         return Some("Origin");
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_addresses_localhost_and_configured_names() {
+    fn addresses_localhost_and_configured_names_are_allowed_hosts() {
         let allowed = ["gateway.internal".to_owned(), "*.svc.cluster.local".to_owned()];
         for (host, expected) in [
             ("127.0.0.1:8080", true),
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_have_no_user_and_no_path() {
+    fn hosts_with_user_or_path_are_invalid() {
         for (host, expected) in [
             ("evil.example:80", true),
             ("[::1]", true),
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_show_themselves() {
+    fn requests_of_pages_are_recognised() {
         for (name, value, expected) in [
             ("origin", "https://evil.example", Some("Origin")),
             ("origin", "null", Some("Origin")),

@@ -1,7 +1,7 @@
 //! The byte stream of a caller's connection, between its socket and HTTP.
 //!
-//! One wrapper does what both protocols need: it reads the bytes by which the protocol was detected once more, and records
-//! since when the caller takes nothing of what is written. What is particular to a protocol is its [`ByteFilter`].
+//! One wrapper does what both protocols need: it replays the bytes by which the protocol was detected, and records since when
+//! the caller reads nothing of what is written. Each protocol adds its own [`ByteFilter`].
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::open::Connection;
+use super::open_connections::Connection;
 
 /// The byte stream of a connection whose protocol is known.
 pub(super) struct CallerStream<S, F> {
@@ -20,12 +20,12 @@ pub(super) struct CallerStream<S, F> {
     is_shut_down: bool,
 }
 
-/// A protocol's part in reading and writing the bytes of a connection.
+/// What a protocol does with the bytes of a connection.
 pub(super) trait ByteFilter<S> {
-    /// Reads from `source` what the HTTP library may see.
+    /// Reads the bytes that the HTTP library may see from `source`.
     ///
     /// # Errors
-    /// Those of the stream, and bytes that no HTTP library may see.
+    /// The stream failed, or a body is malformed.
     fn poll_read(
         &mut self,
         source: &mut Source<S>,
@@ -33,7 +33,7 @@ pub(super) trait ByteFilter<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>>;
 
-    /// Records that the stream took bytes.
+    /// Records that the stream accepted bytes.
     fn wrote(&self, _bytes: usize) {}
 
     /// Waits until the connection may be closed, once the write side was shut down.
@@ -45,14 +45,14 @@ pub(super) trait ByteFilter<S> {
     }
 }
 
-/// What is read of a connection: the bytes by which its protocol was detected, then its stream.
+/// The input of a connection: the bytes by which its protocol was detected, then its stream.
 pub(super) struct Source<S> {
     first: Vec<u8>,
     stream: S,
 }
 
 impl<S> Source<S> {
-    /// Puts `first`, which was read from `stream`, back in front of it.
+    /// Puts back `first`, which was read from `stream`.
     pub(super) fn new(first: Vec<u8>, stream: S) -> Self {
         Self { first, stream }
     }

@@ -1,8 +1,8 @@
-//! Wakes the task of an HTTP/1.1 connection, and spares it one useless turn per request.
+//! Wakes the task of a connection, and suppresses a redundant wake-up per HTTP/1.1 request.
 //!
-//! hyper hands a caller's body over piece by piece, and rings for the next one whenever a piece is taken: after the last one
-//! for nothing. Since it is the connection's own task that takes it, in the middle of its turn, that would cost a whole turn
-//! more. So the bell is muffled while a piece is taken, and rung afterwards unless that was the last.
+//! hyper passes a caller's body on in frames and wakes the connection's task whenever a frame is taken, also after the last
+//! one. The same task takes the frames, so that wake-up costs one more poll in vain. Wake-ups are suppressed while a frame is
+//! taken, and repeated afterwards unless the body has ended.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,67 +14,67 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
-/// Wakes the task of a connection.
+/// The waker of a connection's task.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub(super) struct ConnWaker {
     task: Waker,
-    /// The worker's. Others that ring are always heard.
+    /// The worker's thread. Wake-ups from other threads are never suppressed.
     thread: ThreadId,
-    is_muffled: AtomicBool,
-    was_rung: AtomicBool,
+    is_suppressed: AtomicBool,
+    was_woken: AtomicBool,
 }
 
-impl Bell {
-    /// Makes the bell of a task of this thread.
+impl ConnWaker {
+    /// Makes the waker of a task of this thread.
     pub(super) fn new(task: &Waker) -> Arc<Self> {
         Arc::new(Self {
             task: task.clone(),
             thread: std::thread::current().id(),
-            is_muffled: AtomicBool::new(false),
-            was_rung: AtomicBool::new(false),
+            is_suppressed: AtomicBool::new(false),
+            was_woken: AtomicBool::new(false),
         })
     }
 
-    /// Whether it wakes the same task as `waker` does.
-    pub(super) fn is_of(&self, waker: &Waker) -> bool {
+    /// Whether it wakes the same task as `waker`.
+    pub(super) fn wakes_same(&self, waker: &Waker) -> bool {
         self.task.will_wake(waker)
     }
 
-    /// Wakes the task, muffled or not.
-    pub(super) fn ring(&self) {
+    /// Wakes the task, even while wake-ups are suppressed.
+    pub(super) fn wake_now(&self) {
         self.task.wake_by_ref();
     }
 
-    /// Takes the next piece of a body of the connection, without the redundant wake-up after the last one.
-    pub(super) fn poll_piece(
+    /// Takes the next frame of the connection's request body, without the redundant wake-up after the last one.
+    pub(super) fn poll_body_frame(
         &self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        self.is_muffled.store(true, Ordering::Relaxed);
+        self.is_suppressed.store(true, Ordering::Relaxed);
         let frame = Pin::new(&mut *body).poll_frame(cx);
-        self.is_muffled.store(false, Ordering::Relaxed);
-        if self.was_rung.load(Ordering::Relaxed) {
-            self.was_rung.store(false, Ordering::Relaxed);
+        self.is_suppressed.store(false, Ordering::Relaxed);
+        if self.was_woken.load(Ordering::Relaxed) {
+            self.was_woken.store(false, Ordering::Relaxed);
             if !body.is_end_stream() {
-                self.ring();
+                self.wake_now();
             }
         }
         frame
     }
 }
 
-impl Wake for Bell {
+impl Wake for ConnWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The flags are the worker's own: other threads stop at the second condition, whatever they see of them.
-        if self.is_muffled.load(Ordering::Relaxed) && std::thread::current().id() == self.thread {
-            self.was_rung.store(true, Ordering::Relaxed);
+        // Only the worker's thread uses the flags: other threads fail the second condition.
+        if self.is_suppressed.load(Ordering::Relaxed) && std::thread::current().id() == self.thread {
+            self.was_woken.store(true, Ordering::Relaxed);
         } else {
-            self.ring();
+            self.wake_now();
         }
     }
 }
@@ -96,26 +96,26 @@ mod tests {
     }
 
     #[test]
-    fn only_its_own_thread_is_not_heard_while_it_is_muffled() {
+    fn only_its_own_thread_is_not_heard_while_it_is_suppressed() {
         let count = Arc::new(Count::default());
-        let heard = || count.0.load(Ordering::Relaxed);
-        let bell = Bell::new(&Waker::from(Arc::clone(&count)));
-        let waker = Waker::from(Arc::clone(&bell));
+        let wakes = || count.0.load(Ordering::Relaxed);
+        let conn_waker = ConnWaker::new(&Waker::from(Arc::clone(&count)));
+        let waker = Waker::from(Arc::clone(&conn_waker));
         waker.wake_by_ref();
-        assert_eq!(heard(), 1);
+        assert_eq!(wakes(), 1);
 
-        bell.is_muffled.store(true, Ordering::Relaxed);
+        conn_waker.is_suppressed.store(true, Ordering::Relaxed);
         waker.wake_by_ref();
-        assert_eq!(heard(), 1, "muffled");
-        assert!(bell.was_rung.load(Ordering::Relaxed));
+        assert_eq!(wakes(), 1, "suppressed");
+        assert!(conn_waker.was_woken.load(Ordering::Relaxed));
         let elsewhere = waker.clone();
         std::thread::spawn(move || elsewhere.wake()).join().unwrap();
-        assert_eq!(heard(), 2, "another worker or the control runtime has something to say");
-        bell.ring();
-        assert_eq!(heard(), 3, "who rings on purpose is heard");
+        assert_eq!(wakes(), 2, "another thread is never suppressed");
+        conn_waker.wake_now();
+        assert_eq!(wakes(), 3, "`wake_now` is never suppressed");
 
-        bell.is_muffled.store(false, Ordering::Relaxed);
+        conn_waker.is_suppressed.store(false, Ordering::Relaxed);
         waker.wake();
-        assert_eq!(heard(), 4);
+        assert_eq!(wakes(), 4);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::Builder as Http1Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
@@ -18,24 +18,26 @@ use tokio_util::either::Either;
 use super::balance::Accepted;
 use super::body::CallerBody;
 use super::caller_stream::{CallerStream, Source};
+use super::drain::Phase;
+use super::handler::{Handler, Peer};
+use super::http1::Http1Check;
 use super::http2::{self, FrameBudget, FrameCounter, Http2};
-use super::inbound::Inbound;
-use super::open::{Connection, OpenConnections};
+use super::open_connections::{Connection, OpenConnections};
 use super::protocol::Protocol;
+use super::settings::ServeSettings;
 use super::socket::ByteStream;
-use super::{Handler, Peer, Phase, ServeSettings};
 use crate::write_batch::{Batched, WriteBatch};
 
-/// The most that hyper buffers of one connection's input: more than the largest head that [`Inbound`] passes on.
+/// The most bytes that hyper buffers of one connection's input. Larger than the largest head that [`Http1Check`] passes.
 const READ_BUFFER: usize = 80 * 1024;
 
-/// A connection: plain, or secured. That is in a box, since it is ten times as large.
+/// The bytes of a connection, plain or over TLS. TLS is boxed because it is ten times as large.
 type Io = Either<Batched<ByteStream>, Box<TlsStream<Batched<ByteStream>>>>;
 
 /// What a worker needs to serve connections.
 pub(super) struct Connections<H> {
     handler: Rc<H>,
-    http1: http1::Builder,
+    http1: Http1Builder,
     http2: h2::server::Builder,
     handshake_timeout: Duration,
     write_timeout: Duration,
@@ -51,8 +53,8 @@ impl<H: Handler> Connections<H> {
         mut phase: watch::Receiver<Phase>,
         write_batch: WriteBatch,
     ) -> Self {
-        let mut http1 = http1::Builder::new();
-        // `open` closes those that take too long.
+        let mut http1 = Http1Builder::new();
+        // `OpenConnections` enforces this timeout.
         http1.header_read_timeout(None).max_buf_size(READ_BUFFER);
         let leaving = Rc::new(Cell::new(false));
         let flag = Rc::clone(&leaving);
@@ -74,12 +76,12 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    /// Returns what answers requests.
+    /// Returns the handler of requests.
     pub(super) fn handler(&self) -> &Rc<H> {
         &self.handler
     }
 
-    /// Returns those that are open.
+    /// Returns the open connections.
     pub(super) fn open(&self) -> &Rc<OpenConnections> {
         &self.open
     }
@@ -97,7 +99,7 @@ impl<H: Handler> Connections<H> {
         let (io, alpn) = match tls {
             None => (Either::Left(bytes), None),
             Some(tls) => {
-                // In a box, or plain connections would have room for it.
+                // Boxed: plain connections would otherwise reserve memory for it.
                 let handshake = Box::pin(tokio::time::timeout(self.handshake_timeout, tls.accept(bytes)));
                 match connection.unless_closing(handshake).await {
                     Some(Ok(Ok(stream))) => {
@@ -117,14 +119,14 @@ impl<H: Handler> Connections<H> {
         let mut io = io;
         let (protocol, first) = match connection.unless_closing(Protocol::detect(&mut io)).await {
             Some(Ok(detected)) => detected,
-            Some(Err(err)) => return tracing::debug!(error = %err, peer = ?address, "a caller's connection broke"),
+            Some(Err(err)) => return tracing::debug!(error = %err, peer = ?address, "a caller's connection failed"),
             None => return,
         };
         let source = Source::new(first, io);
-        // What was negotiated counts. Each server refuses the other protocol's first bytes.
+        // ALPN decides. Each server refuses the first bytes of the other protocol.
         match alpn.unwrap_or(protocol) {
             Protocol::Http1 => self.serve_http1(source, peer, &connection).await,
-            // In a box: it is larger, and every connection would have room for it.
+            // Boxed: every connection would otherwise reserve memory for it.
             Protocol::Http2 => Box::pin(self.serve_http2(source, peer, &connection)).await,
         }
     }
@@ -135,12 +137,12 @@ impl<H: Handler> Connections<H> {
                 request.extensions_mut().insert(refusal);
             }
             let leaving = Rc::clone(&self.leaving);
-            let bell = connection.bell();
-            let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::http1(incoming, bell)));
+            let waker = connection.waker();
+            let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::http1(incoming, waker)));
             let request = connection.request();
             async move {
                 let answer = answer.await;
-                let is_last = leaving.get() || request.is_of_ending();
+                let is_last = leaving.get() || request.listener_is_closing();
                 let mut response = answer.map(|body| request.until_end_of(body));
                 if is_last {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -148,8 +150,8 @@ impl<H: Handler> Connections<H> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let inbound = Inbound::new(Rc::clone(connection));
-        let io = TokioIo::new(CallerStream::new(source, inbound, connection));
+        let check = Http1Check::new(Rc::clone(connection));
+        let io = TokioIo::new(CallerStream::new(source, check, connection));
         if let Err(err) = connection.drive(self.http1.serve_connection(io, service)).await {
             log_end(&err, &peer);
         }
@@ -161,7 +163,7 @@ impl<H: Handler> Connections<H> {
             let (handler, peer) = (Rc::clone(&self.handler), Rc::clone(&peer));
             let (connection, budget) = (Rc::clone(connection), Rc::clone(&budget));
             let stream = http2::answer(incoming, handler, peer, connection, budget, self.write_timeout);
-            // Ends with the stream, and so with the connection.
+            // Ends with the stream.
             tokio::task::spawn_local(stream);
         };
         let io = CallerStream::new(source, FrameCounter::new(&budget), connection);
@@ -172,5 +174,5 @@ impl<H: Handler> Connections<H> {
 }
 
 fn log_end(err: &(dyn std::error::Error + 'static), peer: &Peer) {
-    tracing::debug!(error = err, peer = ?peer.address, "a caller's connection ended badly");
+    tracing::debug!(error = err, peer = ?peer.address, "a caller's connection failed");
 }

@@ -1,15 +1,15 @@
-//! A caller's HTTP/1.x bytes, judged as they came, before hyper parses and repairs them.
+//! Checks a caller's HTTP/1.x bytes as they were sent, before hyper parses and repairs them.
 //!
-//! Every head is checked in hyper's own read buffer (`head`), and bodies are followed to where the next head begins (`framing`).
-//! A head that did not arrive whole is held until it has, so hyper sees only heads that passed. In place of a head that is
-//! refused hyper reads a small valid one, and the connection carries the [`Refusal`]: so the request is answered by the handler
-//! like every other, with a request id, a log line and a count, and hyper never answers by itself. A body that is malformed
-//! ends in an error. Nothing that a caller sends after either reaches hyper.
+//! Each head is checked in hyper's own read buffer (`head`), and each body is followed to the start of the next head
+//! (`framing`). A partial head is held back until it is complete, so hyper sees only heads that passed. In place of a refused
+//! head, hyper reads a small valid one, and the connection carries the [`Refusal`]: the handler answers such a request like any
+//! other, with a request id, a log line and a count, and hyper never answers on its own. A malformed body ends in an error.
+//! Nothing that a caller sends after either reaches hyper.
 //!
-//! A caller that ends its side of the connection behind a whole request is still answered.
+//! A caller that half-closes the connection after a complete request is still answered.
 //!
-//! HTTP/2 has no such check: h2 (0.4.20) makes an `http::Uri` of `:path` before anybody sees it, and that cuts at `#`. What was
-//! cut leaves no trace; everything else that `http::Uri` does not take resets the stream.
+//! HTTP/2 has no such check: h2 (0.4.20) parses `:path` into an `http::Uri`, which cuts it at `#` without a trace. h2 resets
+//! the stream for everything else that `http::Uri` does not accept.
 
 mod chunked;
 mod framing;
@@ -32,69 +32,66 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
 use super::caller_stream::{ByteFilter, Source};
-use super::open::Connection;
+use super::open_connections::Connection;
 use framing::{Framing, Rest};
-use head::{HeadCheck, KnownHead};
+use head::{HeadCheck, KnownHead, MAX_HEAD};
 pub use refusal::Refusal;
 
-/// The most of a head that is held while the rest is on its way: what `limits.max_header` may be at most, and less than
-/// what hyper buffers.
-const MAX_HEAD: usize = 64 * 1024;
-/// How long an answer may still take once the caller has ended its side. A caller that is gone looks the same: TCP does not
-/// tell a half-closed connection from a closed one until something is written. Chosen: longer than most calls take, short
-/// enough that abandoned calls do not pile up.
+/// The time that a response may take after the caller has half-closed the connection. TCP does not distinguish a half-closed
+/// connection from a closed one until something is written. Chosen: longer than most calls take, short enough that abandoned
+/// calls do not accumulate.
 const HALF_CLOSED_TIME: Duration = Duration::from_secs(5);
-/// How long, and how much, is read and dropped of a caller that was refused, so that it can read its answer: closing with
+/// The time and the bytes for which input of a refused caller is dropped, so that it can read its response: closing with
 /// unread bytes resets the connection.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// The check of what is read from an HTTP/1.x connection.
-pub(super) struct Inbound {
+/// Checks the bytes that are read from an HTTP/1.x connection.
+pub(super) struct Http1Check {
     connection: Rc<Connection>,
     framing: Framing,
     known: KnownHead,
-    /// `None` while each head is valid and arrives in one read.
+    /// `None` while each head is valid and complete in one read.
     slow_path: Option<Box<SlowPath>>,
 }
 
-/// The state of a connection whose bytes cannot be passed on where they were read.
+/// The state of a connection whose bytes cannot be passed on in hyper's read buffer.
 struct SlowPath {
-    /// What is passed on next.
+    /// The bytes to pass on next.
     ready: Bytes,
-    /// A head that goes on, and how far it is checked.
+    /// A partial head, and how far it is checked.
     held: Vec<u8>,
     check: HeadCheck,
     next: Next,
 }
 
-/// What comes after the bytes that are ready.
+/// What follows the bytes that are ready.
 enum Next {
-    /// What is read.
+    /// Bytes that are read from the connection.
     Read,
-    /// The answer to a head that is refused.
+    /// The response to a refused head.
     Refuse(Refusal),
-    /// The end of a body that is malformed.
+    /// The error of a malformed body.
     Break(&'static str),
-    /// Nothing that the caller sends.
+    /// Nothing: the caller was refused.
     Refused(Linger),
-    /// The end of the connection, when what was begun is answered or this has passed.
+    /// The end of the connection, when pending requests are answered or this time has passed.
     End(Pin<Box<Sleep>>),
 }
 
-/// Reads and drops what a refused caller sends.
+/// Drops what a refused caller sends.
 #[derive(Default)]
 struct Linger {
     dropped: usize,
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl Inbound {
+impl Http1Check {
     pub(super) fn new(connection: Rc<Connection>) -> Self {
         Self { connection, framing: Framing::Head, known: KnownHead::default(), slow_path: None }
     }
 
-    /// Takes back what may not be passed on of what was read behind `before`.
+    /// Removes from the read buffer what may not be passed on of the bytes behind `before`.
     #[cold]
     fn take_back<S: AsyncRead + Unpin>(
         &mut self,
@@ -151,16 +148,16 @@ impl Inbound {
                     slow_path.next = Next::Refused(Linger::default());
                     return Poll::Ready(Err(broken));
                 }
-                // Whoever waits for more has the answer on its way, after which the connection ends.
+                // The response is being written, after which the connection ends.
                 Next::Refused(_) => return Poll::Pending,
                 Next::End(_) => return self.poll_end(cx),
             }
         }
-        // It is over.
+        // The slow path has ended.
         self.poll_read(source, cx, into)
     }
 
-    /// Ends the caller's bytes: at once, or when what was begun is answered.
+    /// Ends the caller's bytes: at once, or when pending requests are answered.
     #[cold]
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_answering = self.connection.has_requests() || self.connection.is_blocked();
@@ -176,7 +173,7 @@ impl Inbound {
     }
 }
 
-/// What hyper reads in place of a head that is refused. `-` stands for a method in the log.
+/// The head that hyper reads in place of a refused one. `-` is its method in the log.
 const STAND_IN: &[u8] = b"- / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
 
 impl SlowPath {
@@ -197,17 +194,17 @@ impl SlowPath {
         slow_path
     }
 
-    /// Takes in what was read behind the head that is held.
+    /// Appends what was read to the partial head.
     fn read(&mut self, read: &[u8], framing: &mut Framing, known: &mut KnownHead) {
         self.held.extend_from_slice(read);
-        // A line that did not end needs no second look.
+        // Only complete lines are checked.
         if read.contains(&b'\n') || self.held.len() > MAX_HEAD {
             self.check_held(framing, known);
         }
     }
 
-    /// Checks the line that the caller has not ended and will not end. Returns whether the head is refused for it, as it would
-    /// be had it come in one piece.
+    /// Checks the last line of a head that the caller will not complete. Returns whether the head is refused for it, as it would
+    /// be had it arrived in one piece.
     #[cold]
     fn is_refused_at_end(&mut self, framing: &mut Framing, known: &mut KnownHead) -> bool {
         if !self.held.is_empty() {
@@ -223,7 +220,7 @@ impl SlowPath {
         *self = Self::new(bytes.into(), &tail, rest);
     }
 
-    /// Whether what is read can be passed on where it is read again.
+    /// Whether bytes can be passed on in hyper's read buffer again.
     fn is_over(&self) -> bool {
         self.ready.is_empty() && self.held.is_empty() && matches!(self.next, Next::Read)
     }
@@ -245,7 +242,7 @@ impl Linger {
     }
 }
 
-impl<S: AsyncRead + Unpin> ByteFilter<S> for Inbound {
+impl<S: AsyncRead + Unpin> ByteFilter<S> for Http1Check {
     #[inline]
     fn poll_read(
         &mut self,
@@ -270,7 +267,7 @@ impl<S: AsyncRead + Unpin> ByteFilter<S> for Inbound {
         }
     }
 
-    /// Drops what a refused caller still sends.
+    /// Drops what a refused caller sends.
     fn poll_linger(&mut self, source: &mut Source<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.slow_path.as_deref_mut() {
             Some(SlowPath { next: Next::Refused(linger), .. }) => linger.poll(cx, source),

@@ -1,8 +1,8 @@
-//! HTTP/2 with a caller, on the `h2` crate: accepts streams, starts a task for each, and closes the connection of a caller
+//! HTTP/2 with callers, on the `h2` crate: accepts streams, starts a task for each, and closes the connection of a caller
 //! that floods it.
 //!
-//! hyper's server does this too, but holds the body of an answer where nothing else can reach it: as long as a caller grants
-//! no window, its request keeps every permit and connection that it holds. It also hides resets.
+//! hyper's server holds the body of a response where nothing else can drop it: while a caller grants no window, its request
+//! keeps every permit and connection that it holds. It also hides resets.
 
 mod frames;
 mod stream;
@@ -12,34 +12,29 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::server::{Builder, Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream};
-use http::Request;
+use h2::Reason;
+use h2::server::{Builder, Connection, Handshake};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::open::Graceful;
+use super::graceful::Graceful;
 
 pub(super) use frames::{FrameBudget, FrameCounter};
-pub(super) use stream::answer;
+pub(super) use stream::{Incoming, answer};
 
-/// Streams one connection may have open.
+/// The most open streams of one connection.
 const MAX_STREAMS: u32 = 256;
-/// How much of the callers' bodies may be on its way and unread, and so the memory that they take, for all of a connection.
-/// Chosen: at a round trip of a millisecond it is 256 MB a second, and a thousand connections take 256 MiB. hyper's default:
-/// 1 MiB.
+/// The flow-control window of a connection, and so the memory that unread request bodies take. Chosen: at a round trip of a
+/// millisecond it allows 256 MB/s, and a thousand connections take 256 MiB. hyper's default: 1 MiB.
 const WINDOW: u32 = 256 * 1024;
-/// The same for each stream: one that is not read leaves room for others.
+/// The flow-control window of a stream: one unread stream does not block the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The most that is kept of one stream's answer while the socket does not take it. Chosen: a piece of a body, so that the
-/// streams of a connection keep 16 MiB at most. hyper's default: 400 KiB.
+/// The most bytes of one stream's response that are buffered while the socket accepts none. Chosen: the streams of a
+/// connection buffer 16 MiB at most. hyper's default: 400 KiB.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that the caller made invalid, and that were reset for it, until the connection is closed. As in hyper.
+/// The number of streams reset for the caller's errors after which the connection is closed. The same as in hyper.
 const MAX_INVALID_STREAMS: usize = 1024;
 
-/// A request whose stream was accepted, and what answers it.
-pub(super) type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
-
-/// Returns what makes connections.
+/// Returns the builder of connections.
 pub(super) fn builder(max_header_list: u32) -> Builder {
     let mut builder = Builder::new();
     builder
@@ -66,13 +61,13 @@ enum State<T: AsyncRead + AsyncWrite + Unpin> {
     Serving(Connection<T, Bytes>),
 }
 
-/// Why a connection ended badly.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Http2Error {
-    /// The caller sent more frames without content, or more resets, than it may.
-    #[error("the caller floods the connection with frames that ask for nothing")]
+    /// The caller sent too many frames without content, or too many resets.
+    #[error("the caller floods the connection with empty frames or resets")]
     Flood,
-    /// The caller broke the protocol, or the connection broke.
+    /// The caller violated the protocol, or the connection failed.
     #[error(transparent)]
     Connection(#[from] h2::Error),
 }

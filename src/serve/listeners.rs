@@ -1,8 +1,8 @@
-//! Which listeners are open, and what becomes of them when others are configured: what is new is bound, what is the same
-//! goes on, what is gone is closed.
+//! The open listeners, and their replacement by those of another configuration: new ones are bound, unchanged ones continue,
+//! removed ones are closed.
 //!
-//! A [`ListenerId`] names one listener for as long as it is the same one to its callers. Rules are looked up by it, so a
-//! connection is never judged by the rules of another listener, whatever is configured meanwhile.
+//! A [`ListenerId`] identifies one listener for as long as it is the same to its callers. Rules are looked up by it, so a
+//! connection never gets the rules of another listener, whatever is configured meanwhile.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -10,20 +10,22 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 
-use super::listener::{BindError, BoundAddress, acceptor, bind, set_mode};
+use super::bind::{BindError, BoundAddress, bind, set_mode};
+use super::certificate;
+use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
-use super::{Bind, ListenerSettings};
 
-/// Names a listener while it has the same name, the same bind, and TLS or not. One that comes back has another.
+/// The id of a listener while its name, its bind and the use of TLS stay the same. A listener that is removed and added again
+/// has another id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListenerId(u64);
 
-/// Names the sockets that are bound to one address, one for each worker. They may outlive the listener: one of another name
-/// at the same address takes them over.
+/// The id of the sockets of one address, one for each worker. They may outlive their listener: another listener at the same
+/// address takes them over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SocketId(u64);
 
-/// As which listener a socket accepts connections.
+/// The listener that a socket accepts connections for.
 pub(super) struct Serving {
     pub(super) id: ListenerId,
     pub(super) tls: Option<TlsAcceptor>,
@@ -45,7 +47,7 @@ struct OpenListener {
     address: BoundAddress,
 }
 
-/// What becomes of the listeners under another configuration. Nothing is bound yet.
+/// The planned listeners of another configuration. Nothing is bound yet.
 #[derive(Debug)]
 pub struct ListenerPlan {
     planned: Vec<Planned>,
@@ -62,7 +64,7 @@ struct Planned {
     from: Option<OpenListener>,
 }
 
-/// Listeners whose sockets are bound. Dropping it closes those that are new.
+/// Listeners whose sockets are bound. Dropping it closes the new ones.
 pub struct BoundListeners {
     bound: Vec<BoundListener>,
     next: u64,
@@ -71,19 +73,19 @@ pub struct BoundListeners {
 struct BoundListener {
     open: OpenListener,
     serving: Arc<Serving>,
-    /// One for each worker; `None` if it takes over those that are open.
+    /// One for each worker; `None` if it takes over open sockets.
     sockets: Option<Vec<StdListener>>,
-    /// Whether connections that come in from now on are of another listener, or get another certificate.
+    /// Whether new connections belong to another listener, or get another certificate.
     is_changed: bool,
 }
 
-/// What a worker is told of its listeners.
+/// A command to a worker about its listeners.
 pub(super) enum Command {
-    /// Accept connections at this socket as this listener.
+    /// Accept connections on this socket for this listener.
     Serve { socket: SocketId, new: Option<StdListener>, serving: Arc<Serving> },
-    /// Stop accepting at this socket and close it.
+    /// Close this socket.
     Close(SocketId),
-    /// End the connections of this listener in order.
+    /// Drain the connections of this listener.
     End(ListenerId),
 }
 
@@ -98,10 +100,10 @@ impl ListenerPlan {
         self.planned.iter().map(|planned| planned.id).collect()
     }
 
-    /// Binds what is new and reads the certificates of all of them.
+    /// Binds the new listeners and reads all certificates.
     ///
     /// # Errors
-    /// [`BindError`] for the first that cannot be set up. Those that are open stay as they are, the others are released.
+    /// [`BindError`] for the first that cannot be set up. Open listeners stay unchanged, new ones are closed.
     pub fn bind(self, workers: usize) -> Result<BoundListeners, BindError> {
         let Self { planned, open, mut next } = self;
         let is_kept = |socket: SocketId| {
@@ -109,7 +111,7 @@ impl ListenerPlan {
         };
         let (kept, leaving): (Vec<&OpenListener>, Vec<_>) = open.iter().partition(|open| is_kept(open.socket));
         let is_own = |bind: &Bind| {
-            leaving.iter().any(|open| open.is_met_by(bind)) && !kept.iter().any(|open| open.is_met_by(bind))
+            leaving.iter().any(|open| open.conflicts_with(bind)) && !kept.iter().any(|open| open.conflicts_with(bind))
         };
         let mut bound = Vec::with_capacity(planned.len());
         for Planned { id, settings, from } in &planned {
@@ -144,7 +146,7 @@ impl ListenerPlan {
     }
 }
 
-/// Reads the listeners' certificates and keys, and no more. Returns what is odd about the files.
+/// Reads the listeners' certificates and keys only. Returns what is unusual about the files.
 ///
 /// # Errors
 /// [`BindError::Tls`] for the first that cannot be used.
@@ -156,8 +158,21 @@ pub fn check_certificates(listeners: &[ListenerSettings]) -> Result<Vec<String>,
     Ok(remarks)
 }
 
+fn acceptor(
+    listener: &str,
+    settings: &ListenerTlsSettings,
+    remarks: &mut Vec<String>,
+) -> Result<TlsAcceptor, BindError> {
+    certificate::acceptor(settings, remarks).map_err(|source| BindError::Tls {
+        listener: listener.to_owned(),
+        certificate: settings.certificate.clone(),
+        key: settings.key.clone(),
+        source,
+    })
+}
+
 impl BoundListeners {
-    /// Returns where the listeners are, in configured order.
+    /// Returns the addresses of the listeners, in configured order.
     pub fn addresses(&self) -> Vec<BoundAddress> {
         self.bound.iter().map(|bound| bound.open.address.clone()).collect()
     }
@@ -170,7 +185,7 @@ impl std::fmt::Debug for BoundListeners {
 }
 
 impl OpenListener {
-    /// Whether it has the sockets of this bind. A port that is free to choose is never one that is taken.
+    /// Whether its sockets have the address of this bind. Port 0 never matches.
     fn is_at(&self, bind: &Bind) -> bool {
         match (bind, &self.address) {
             (Bind::Tcp(wanted), BoundAddress::Tcp(open)) => wanted == open,
@@ -179,8 +194,8 @@ impl OpenListener {
         }
     }
 
-    /// Whether it is in the way of this bind: the system would say that the address is taken.
-    fn is_met_by(&self, bind: &Bind) -> bool {
+    /// Whether this bind would fail because of it.
+    fn conflicts_with(&self, bind: &Bind) -> bool {
         match self.address {
             BoundAddress::Tcp(open) => Bind::Tcp(open).overlaps(bind),
             BoundAddress::Unix(_) => self.is_at(bind),
@@ -191,7 +206,7 @@ impl OpenListener {
 impl Listeners {
     pub(super) fn plan(&self, wanted: &[ListenerSettings]) -> ListenerPlan {
         let mut next = self.next;
-        // A socket goes to one listener, and first to the one that has it.
+        // A socket goes to one listener, preferably to the one that has it.
         let is_kept = |open: &OpenListener| wanted.iter().any(|wanted| is_same(&open.settings, wanted));
         let planned = wanted.iter().map(|settings| {
             let same = self.open.iter().find(|open| is_same(&open.settings, settings));
@@ -209,7 +224,7 @@ impl Listeners {
         ListenerPlan { planned, open: self.open.clone(), next }
     }
 
-    /// Takes over what was bound, and returns what each of the workers is to do about it.
+    /// Replaces the open listeners, and returns the commands for each worker.
     pub(super) fn replace(&mut self, bound: BoundListeners, workers: usize) -> Vec<Vec<Command>> {
         let mut commands: Vec<Vec<Command>> = (0..workers).map(|_| Vec::new()).collect();
         let mut open = Vec::with_capacity(bound.bound.len());
@@ -246,13 +261,13 @@ impl Listeners {
     }
 }
 
-/// Whether callers see one listener in two: then its connections go on under its new rules. Another certificate is no other
-/// listener.
+/// Whether two settings describe the same listener to callers: then its connections continue under the new rules. The
+/// certificate may differ.
 fn is_same(one: &ListenerSettings, other: &ListenerSettings) -> bool {
     one.name == other.name && one.bind == other.bind && one.tls.is_some() == other.tls.is_some()
 }
 
-/// Changes the modes of Unix sockets that are taken over. All of them, or none.
+/// Changes the modes of all Unix sockets that are taken over, or of none.
 fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), BindError> {
     let mut changed = Vec::new();
     for bound in bound {
@@ -277,7 +292,7 @@ fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), Bi
     Ok(())
 }
 
-/// Removes the path of a Unix socket that is closed. What is no socket is left alone.
+/// Removes the path of a closed Unix socket. Keeps any other file.
 fn remove_socket(path: &Path) {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && let Err(err) = std::fs::remove_file(path) {
@@ -288,14 +303,13 @@ fn remove_socket(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::ListenerTlsSettings;
 
     fn tcp(name: &str, address: &str) -> ListenerSettings {
         ListenerSettings { name: name.to_owned(), bind: Bind::Tcp(address.parse().unwrap()), tls: None }
     }
 
-    /// What the one worker is told.
-    fn told(listeners: &mut Listeners, wanted: &[ListenerSettings]) -> (Vec<ListenerId>, Vec<String>) {
+    /// Returns the ids, and the commands to the one worker.
+    fn replace(listeners: &mut Listeners, wanted: &[ListenerSettings]) -> (Vec<ListenerId>, Vec<String>) {
         let plan = listeners.plan(wanted);
         let ids = plan.ids();
         let mut commands = listeners.replace(plan.bind(1).unwrap(), 1);
@@ -311,30 +325,30 @@ mod tests {
     #[test]
     fn listener_is_the_same_while_name_bind_and_tls_are() {
         let mut listeners = Listeners::default();
-        let (first, said) = told(&mut listeners, &[tcp("default", "127.0.0.1:0"), tcp("other", "127.0.0.1:0")]);
+        let (first, said) = replace(&mut listeners, &[tcp("default", "127.0.0.1:0"), tcp("other", "127.0.0.1:0")]);
         assert_eq!(said, ["open", "open"]);
         let BoundAddress::Tcp(address) = listeners.open[0].address else { panic!("not TCP") };
-        let (same, said) = told(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("default", "127.0.0.1:0")]);
+        let (same, said) = replace(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("default", "127.0.0.1:0")]);
         assert_eq!((same, said), (vec![first[1], first[0]], vec![]));
 
         // Another name at its address.
         let end_default = format!("end {}", first[0].0);
         let (renamed, said) =
-            told(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("renamed", &address.to_string())]);
+            replace(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("renamed", &address.to_string())]);
         assert_eq!((renamed[0], said), (first[1], vec!["hand over".to_owned(), end_default]));
         assert!(!first.contains(&renamed[1]));
 
         // Gone, and back again: never the same.
-        let (_, said) = told(&mut listeners, &[tcp("other", "127.0.0.1:0")]);
+        let (_, said) = replace(&mut listeners, &[tcp("other", "127.0.0.1:0")]);
         assert_eq!(said, ["close".to_owned(), format!("end {}", renamed[1].0)]);
-        let (back, _) = told(&mut listeners, &[tcp("renamed", &address.to_string())]);
+        let (back, _) = replace(&mut listeners, &[tcp("renamed", &address.to_string())]);
         assert!(!first.contains(&back[0]) && back != renamed[1..]);
     }
 
     #[test]
-    fn listener_at_a_port_that_another_chose_freely_is_refused() {
+    fn listener_at_the_port_that_another_got_for_port_0_is_refused() {
         let mut listeners = Listeners::default();
-        told(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
+        replace(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
         let taken = listeners.open[0].address.to_string();
         // The worker has it.
         let _open = std::net::TcpListener::bind(&taken).unwrap();
@@ -343,21 +357,21 @@ mod tests {
     }
 
     #[test]
-    fn listeners_may_exchange_their_addresses() {
+    fn listeners_can_exchange_addresses() {
         let mut listeners = Listeners::default();
-        let (first, _) = told(&mut listeners, &[tcp("a", "127.0.0.1:0"), tcp("b", "127.0.0.1:0")]);
+        let (first, _) = replace(&mut listeners, &[tcp("a", "127.0.0.1:0"), tcp("b", "127.0.0.1:0")]);
         let at = |index: usize| listeners.open[index].address.to_string();
         let exchanged = [tcp("a", &at(1)), tcp("b", &at(0))];
-        let (ids, said) = told(&mut listeners, &exchanged);
+        let (ids, said) = replace(&mut listeners, &exchanged);
         assert!(ids.iter().all(|id| !first.contains(id)));
         let ends = [format!("end {}", first[0].0), format!("end {}", first[1].0)];
         assert_eq!(said, ["hand over", "hand over", &ends[0], &ends[1]]);
     }
 
     #[test]
-    fn listener_that_cannot_be_set_up_leaves_those_that_are_open() {
+    fn listener_that_cannot_be_set_up_does_not_change_open_listeners() {
         let mut listeners = Listeners::default();
-        let (ids, _) = told(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
+        let (ids, _) = replace(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
         let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let busy = tcp("busy", &busy.local_addr().unwrap().to_string());
         assert!(matches!(listeners.plan(&[busy]).bind(1), Err(BindError::InUse { .. })));

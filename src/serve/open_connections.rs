@@ -1,8 +1,8 @@
-//! The connections that one worker has open. Those that are idle, or do not read their answers, for too long are closed, and
-//! at the end all of them are.
+//! One worker's open connections. Closes connections that are idle, or do not read their responses, for too long, and all
+//! of them at shutdown.
 //!
-//! A periodic sweep over all of them replaces a timer on each: a request costs a few stores, not a timer that is set and
-//! cleared. Lives on one thread; nothing here is locked.
+//! One periodic sweep replaces a timer for each connection: a request costs a few stores instead of setting and clearing a
+//! timer. Single-threaded; nothing here is locked.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -14,78 +14,72 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::rt::{Read, Write};
-use hyper::server::conn::http1;
-use hyper::service::HttpService;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::bell::Bell;
-use super::inbound::Refusal;
+use super::conn_waker::ConnWaker;
+use super::drain::{LAST_CALL, LAST_CALL_POLL};
+use super::graceful::Graceful;
+use super::http1::Refusal;
 use super::listeners::ListenerId;
-use super::worker::{LAST_CALL, LAST_CALL_LOOK};
 
-/// The longest interval between two sweeps, and so the most by which a connection outlives its time. Chosen: a second does
-/// not matter when the time is a minute and a half.
+/// The longest interval between two sweeps, and so the most by which a timeout is late. Chosen: one second is little
+/// compared to the default timeout of a minute and a half.
 const LONGEST_SWEEP: Duration = Duration::from_secs(1);
-/// The shortest.
+/// The shortest interval between two sweeps.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
-/// How long a connection without requests may take to finish. Chosen: many round trips; less than anybody waits for a stop.
+/// The time that a connection without requests has to finish. Chosen: many round trips, and less than any drain timeout.
 const FINISH_TIME: Duration = Duration::from_secs(5);
-/// How much a caller must take within the write timeout, unless less is pending. At the default of 20 s that is 0.8 KiB/s
-/// (Kestrel's minimum: 240 bytes/s). A caller that takes a byte now and then makes no progress by this measure.
+/// The bytes that a caller must read within the write timeout, unless fewer are pending. At the default of 20 s that is
+/// 0.8 KiB/s (Kestrel's minimum: 240 bytes/s).
 pub(super) const MIN_PROGRESS: usize = 16 * 1024;
-
-/// What hyper wants errors of handlers and bodies to be.
-type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// One worker's open connections.
 pub(super) struct OpenConnections {
     connections: RefCell<Vec<Weak<Connection>>>,
     idle_timeout: Duration,
     write_timeout: Duration,
-    /// The time of the last sweep: precise enough for timeouts.
+    /// The time of the last sweep, which is precise enough for timeouts.
     now: Cell<Instant>,
     count: Cell<usize>,
     closed: Notify,
 }
 
-/// One connection, as its worker sees it.
+/// The state of one connection.
 pub(super) struct Connection {
-    /// Requests whose answers have not ended. HTTP/2 has several.
+    /// How many requests have a response that has not ended. HTTP/2 can have several.
     requests: Cell<usize>,
     idle_since: Cell<Instant>,
-    /// Since when the caller has not taken [`MIN_PROGRESS`] of what is pending; `None` while nothing is pending.
+    /// When the caller last read [`MIN_PROGRESS`] of the pending bytes; `None` while nothing is pending.
     blocked_since: Cell<Option<Instant>>,
-    /// How much it has taken since then.
+    /// The bytes that the caller has read since then.
     taken: Cell<usize>,
-    /// The listener it came in by.
+    /// The listener that accepted it.
     listener: ListenerId,
-    /// Whether that listener is being closed, so that callers are asked to close.
-    is_ending: Cell<bool>,
+    /// Whether that listener is closing, so that responses ask the caller to close the connection.
+    listener_closing: Cell<bool>,
     close_state: Cell<CloseState>,
     /// Wakes the task that drives it.
-    bell: RefCell<Option<Arc<Bell>>>,
-    /// Why the request that comes next is refused.
+    waker: RefCell<Option<Arc<ConnWaker>>>,
+    /// Why the next request is refused.
     refusal: Cell<Option<Refusal>>,
     open: Rc<OpenConnections>,
 }
 
-/// Whether a connection is to be closed, and how far that is.
+/// Whether, and how far, a connection is being closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CloseState {
     Open,
-    /// It is to finish its requests and accept no others; the task that drives it has not seen this yet.
+    /// It has to finish its requests and accept no others; its task has not started that yet.
     Requested,
     /// It is finishing its requests.
     Finishing,
-    /// It is to be dropped at once.
+    /// It has to be dropped at once.
     Aborted,
 }
 
 impl OpenConnections {
-    /// Starts the sweep, within the runtime that serves the connections.
+    /// Makes an empty set and starts its sweep. Call it within the runtime that serves the connections.
     pub(super) fn new(idle_timeout: Duration, write_timeout: Duration) -> Rc<Self> {
         let open = Rc::new(Self {
             connections: RefCell::default(),
@@ -117,9 +111,9 @@ impl OpenConnections {
             blocked_since: Cell::new(None),
             taken: Cell::new(0),
             listener,
-            is_ending: Cell::new(false),
+            listener_closing: Cell::new(false),
             close_state: Cell::new(CloseState::Open),
-            bell: RefCell::default(),
+            waker: RefCell::default(),
             refusal: Cell::default(),
             open: Rc::clone(self),
         });
@@ -132,10 +126,10 @@ impl OpenConnections {
         self.count.get()
     }
 
-    /// Asks all of them to finish their requests, and waits until they are closed.
+    /// Asks all connections to finish their requests, and waits until they are closed.
     ///
     /// # Cancel safety
-    /// Safe: those that were asked go on finishing.
+    /// Safe: connections that were asked continue to finish.
     pub(super) async fn end(&self) {
         while self.count() > 0 {
             self.each(Connection::close);
@@ -143,11 +137,11 @@ impl OpenConnections {
         }
     }
 
-    /// Ends the connections of one listener in order: answers ask callers to close, then each connection finishes its
-    /// requests and closes. What is left after `within` is cut off; returns how many that were.
+    /// Closes the connections of one listener: first responses ask callers to close, then each connection finishes its
+    /// requests. Aborts what is open after `within`, and returns how many connections that were.
     ///
     /// # Cancel safety
-    /// Safe: those that were asked go on finishing.
+    /// Safe: connections that were asked continue to finish.
     pub(super) async fn end_listener(&self, listener: ListenerId, within: Duration) -> usize {
         let each = |act: &dyn Fn(&Connection)| {
             let left = Cell::new(0);
@@ -159,21 +153,20 @@ impl OpenConnections {
             });
             left.get()
         };
-        each(&|connection| connection.is_ending.set(true));
-        // Whole, since another worker may be handing a connection over that it has just accepted.
+        each(&|connection| connection.listener_closing.set(true));
+        // Another worker may be handing over a connection that it has just accepted.
         tokio::time::sleep(LAST_CALL).await;
         let end = Instant::now() + within;
         while each(&Connection::close) > 0 {
             if Instant::now() >= end {
                 return each(&|connection| connection.set_close_state(CloseState::Aborted));
             }
-            tokio::time::sleep(LAST_CALL_LOOK).await;
+            tokio::time::sleep(LAST_CALL_POLL).await;
         }
         0
     }
 
-    /// Closes connections that have been idle or blocked for too long. Times have the resolution of the sweep; allow one
-    /// extra interval.
+    /// Closes connections that were idle or blocked for too long. Timestamps have sweep resolution; allows one extra interval.
     fn sweep(&self, interval: Duration) {
         let now = Instant::now();
         self.now.set(now);
@@ -187,7 +180,7 @@ impl OpenConnections {
                 return;
             }
             let is_finishing = connection.close_state.get() == CloseState::Finishing;
-            // HTTP/1.1 finishes after the head that has begun, HTTP/2 after a PING was answered. Neither may ever come.
+            // HTTP/1.1 waits for the rest of a partial head, HTTP/2 for a PING acknowledgement. Either may never come.
             let finish_time = FINISH_TIME.min(self.write_timeout).min(self.idle_timeout);
             if is_finishing && has_passed(connection.idle_since.get(), finish_time) {
                 connection.set_close_state(CloseState::Aborted);
@@ -209,20 +202,20 @@ impl OpenConnections {
 }
 
 impl Connection {
-    /// Waits for what begins a connection; `None` if it is to be closed first.
+    /// Waits for a future that sets the connection up. Returns `None` if the connection has to close first.
     pub(super) async fn unless_closing<F: Future>(&self, begin: F) -> Option<F::Output> {
         let mut begin = std::pin::pin!(begin);
         poll_fn(|cx| {
             if self.close_state.get() != CloseState::Open {
                 return Poll::Ready(None);
             }
-            self.hang_bell(cx);
+            self.conn_waker_for(cx);
             begin.as_mut().poll(cx).map(Some)
         })
         .await
     }
 
-    /// Drives a connection to its end, or until it is aborted.
+    /// Drives the connection until it ends or is aborted.
     ///
     /// # Errors
     /// Those of the connection.
@@ -239,18 +232,19 @@ impl Connection {
                 }
                 CloseState::Aborted => return Poll::Ready(Ok(())),
             }
-            let known = waker.take_if(|_| self.bell.borrow().as_ref().is_some_and(|bell| bell.is_of(cx.waker())));
-            let waker = waker.insert(known.unwrap_or_else(|| self.hang_bell(cx).into()));
+            let known =
+                waker.take_if(|_| self.waker.borrow().as_ref().is_some_and(|waker| waker.wakes_same(cx.waker())));
+            let waker = waker.insert(known.unwrap_or_else(|| self.conn_waker_for(cx).into()));
             connection.as_mut().poll(&mut Context::from_waker(waker))
         })
         .await
     }
 
-    /// Returns the bell that wakes the task in whose turn this is, and has it rung from now on.
-    fn hang_bell(&self, cx: &Context<'_>) -> Arc<Bell> {
-        let mut bell = self.bell.borrow_mut();
-        let known = bell.take_if(|known| known.is_of(cx.waker()));
-        Arc::clone(bell.insert(known.unwrap_or_else(|| Bell::new(cx.waker()))))
+    /// Returns the waker of the current task, and wakes that task from now on.
+    fn conn_waker_for(&self, cx: &Context<'_>) -> Arc<ConnWaker> {
+        let mut waker = self.waker.borrow_mut();
+        let known = waker.take_if(|known| known.wakes_same(cx.waker()));
+        Arc::clone(waker.insert(known.unwrap_or_else(|| ConnWaker::new(cx.waker()))))
     }
 
     /// Counts a request until the returned value is dropped.
@@ -264,27 +258,27 @@ impl Connection {
         self.requests.get() > 0
     }
 
-    /// Has the request that comes next refused.
+    /// Refuses the next request.
     pub(super) fn refuse(&self, refusal: Refusal) {
         self.refusal.set(Some(refusal));
     }
 
-    /// Returns why the request that has come is refused, if it is.
+    /// Returns why the current request is refused, if it is.
     pub(super) fn take_refusal(&self) -> Option<Refusal> {
         self.refusal.take()
     }
 
-    /// Returns what wakes the task that drives it; `None` before it was waited for or driven.
-    pub(super) fn bell(&self) -> Option<Arc<Bell>> {
-        self.bell.borrow().clone()
+    /// Returns the waker of the task that drives the connection; `None` before its first poll.
+    pub(super) fn waker(&self) -> Option<Arc<ConnWaker>> {
+        self.waker.borrow().clone()
     }
 
-    /// Whether bytes are pending that the caller does not take.
+    /// Whether bytes are pending that the caller does not read.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked_since.get().is_some()
     }
 
-    /// Records that bytes are pending and the socket takes none.
+    /// Records that bytes are pending and the socket accepts none.
     pub(super) fn blocks(&self) {
         if !self.is_blocked() {
             self.blocked_since.set(Some(self.open.now.get()));
@@ -292,7 +286,7 @@ impl Connection {
         }
     }
 
-    /// Records that the socket took some of the pending bytes.
+    /// Records that the socket accepted some of the pending bytes.
     pub(super) fn takes(&self, bytes: usize) {
         let taken = self.taken.get() + bytes;
         if taken < MIN_PROGRESS {
@@ -303,7 +297,7 @@ impl Connection {
         }
     }
 
-    /// Records that nothing is pending any more.
+    /// Records that no bytes are pending.
     pub(super) fn unblocks(&self) {
         self.blocked_since.set(None);
     }
@@ -316,8 +310,8 @@ impl Connection {
 
     fn set_close_state(&self, state: CloseState) {
         self.close_state.set(state);
-        if let Some(bell) = &*self.bell.borrow() {
-            bell.ring();
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_now();
         }
     }
 }
@@ -329,38 +323,16 @@ impl Drop for Connection {
     }
 }
 
-/// A connection that can finish its requests and then end.
-pub(super) trait Graceful: Future<Output = Result<(), Self::Error>> {
-    /// Why it ended badly.
-    type Error;
-
-    /// Lets it finish its requests, and accept no others.
-    fn graceful_shutdown(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> Graceful for http1::Connection<I, S>
-where
-    I: Read + Write + Unpin + 'static,
-    S: HttpService<Incoming, ResBody = B, Error: Into<Cause>>,
-    B: Body<Error: Into<Cause>> + 'static,
-{
-    type Error = hyper::Error;
-
-    fn graceful_shutdown(self: Pin<&mut Self>) {
-        Self::graceful_shutdown(self);
-    }
-}
-
-/// A request on a connection, until its answer has ended.
+/// Counts a request of a connection until its response has ended.
 pub(super) struct OpenRequest(Rc<Connection>);
 
 impl OpenRequest {
-    /// Whether the listener that it came in by is being closed.
-    pub(super) fn is_of_ending(&self) -> bool {
-        self.0.is_ending.get()
+    /// Whether the listener that accepted the connection is closing.
+    pub(super) fn listener_is_closing(&self) -> bool {
+        self.0.listener_closing.get()
     }
 
-    /// Makes the request last as long as the body of its answer.
+    /// Counts the request until the body of its response is dropped.
     pub(super) fn until_end_of<B>(self, body: B) -> OpenBody<B> {
         OpenBody { body, _request: self }
     }
@@ -374,7 +346,7 @@ impl Drop for OpenRequest {
 }
 
 pin_project_lite::pin_project! {
-    /// The body of an answer, which keeps its request counted.
+    /// The body of a response. Counts its request until it is dropped.
     pub(super) struct OpenBody<B> {
         #[pin]
         body: B,

@@ -1,8 +1,8 @@
-//! What a caller speaks on a connection: HTTP/1 or HTTP/2. Its first bytes tell, with TLS and without.
+//! Detects whether a caller speaks HTTP/1 or HTTP/2 by the first bytes of its connection, with TLS and without.
 //!
-//! hyper-util's `auto` server does the same, but hands hyper the few bytes that it has looked at as a read of their own.
-//! hyper then makes its buffer twice as large, for as long as the connection lives, and each connection has room for both
-//! versions: with 2,000 connections open that was a quarter of the process (heap profile, 2026-11).
+//! hyper-util's `auto` server does the same, but serves HTTP/2 by hyper, and passes hyper the few bytes that it has read as a
+//! read of their own. hyper then doubles its buffer for the life of the connection, and each connection reserves memory for
+//! both versions: with 2,000 connections open that was a quarter of the process (heap profile, 2026-11).
 
 use std::future::poll_fn;
 use std::io;
@@ -12,14 +12,15 @@ use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// As much of it as no HTTP/1.x request begins with: what goes on otherwise is a broken preface, which HTTP/2 answers.
+/// The length of the prefix that no HTTP/1.x request begins with. What differs behind it is a broken preface, which HTTP/2
+/// answers.
 const REQUEST_LINE: usize = b"PRI * HTTP/2.0".len();
-/// How much is read at once. It lies on the stack; usual heads fit.
+/// The size of one read. The buffer is on the stack; usual heads fit.
 const FIRST_READ: usize = 4 * 1024;
 
-/// What a caller speaks, as far as it decides who serves it.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// 1.0 or 1.1.
@@ -29,13 +30,12 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    /// Returns what was negotiated in a TLS handshake; `None` if nothing was.
+    /// Returns the protocol that a TLS handshake negotiated; `None` if it negotiated none.
     pub(super) fn of_alpn(negotiated: Option<&[u8]>) -> Option<Self> {
         Some(if negotiated? == b"h2" { Self::Http2 } else { Self::Http1 })
     }
 
-    /// Detects what the caller of a connection speaks. Returns the bytes that were read for it, too. A connection that ends
-    /// before it shows is HTTP/1.
+    /// Detects the protocol of a connection. Also returns the bytes that were read. A connection that ends too early is HTTP/1.
     ///
     /// # Errors
     /// Those of the connection.

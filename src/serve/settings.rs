@@ -1,10 +1,10 @@
-//! What a listener and the process model are built from, decided. No serde, no I/O.
+//! The settings of listeners and workers. No serde, no I/O.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where one listener listens.
+/// The settings of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
     /// The configured name.
@@ -22,7 +22,7 @@ pub enum Bind {
     Tcp(SocketAddr),
     /// A Unix domain socket.
     Unix {
-        /// The socket's path. A stale socket at this path is replaced, any other file is left alone.
+        /// The socket's path. A stale socket at this path is replaced, any other file is kept.
         path: PathBuf,
         /// Permission bits of the socket, such as `0o660`.
         mode: u32,
@@ -30,7 +30,7 @@ pub enum Bind {
 }
 
 impl Bind {
-    /// Whether two listeners would meet. Workers share their ports, so the system would not say so.
+    /// Whether two listeners would bind the same address. The system does not report it, because workers share ports.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) => {
@@ -44,7 +44,7 @@ impl Bind {
     }
 }
 
-/// The certificate a listener shows.
+/// The certificate of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTlsSettings {
     /// PEM file with the certificate chain.
@@ -56,16 +56,16 @@ pub struct ListenerTlsSettings {
 /// How connections are served: workers, limits, drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeSettings {
-    /// The number of workers, each a thread with a runtime, listeners and upstream pools of its own.
+    /// The number of workers. Each is a thread with its own runtime, listeners and upstream pools.
     pub workers: usize,
-    /// The most connections of callers open at once, over all workers; more wait to be accepted.
+    /// The most open connections of callers, over all workers. More wait to be accepted.
     pub max_connections: usize,
-    /// How long a caller may take to send the head of a request, and how long a connection may lie idle.
+    /// The time that a caller has to send the head of a request, and that a connection may be idle.
     pub header_read_timeout: Duration,
-    /// How long a caller may take to read an answer, or 16 KiB of it. Then a stream is reset, a connection closed.
+    /// The time that a caller has to read a response, or 16 KiB of it. Then the stream is reset or the connection closed.
     pub write_timeout: Duration,
-    /// How long a stopping gateway keeps accepting, while it answers `Connection: close` and is not ready.
+    /// The time that a stopping gateway keeps accepting, while it answers `Connection: close` and is not ready.
     pub drain_delay: Duration,
-    /// How long requests in flight may take to end once accepting has stopped.
+    /// The time that requests in flight have to end after accepting has stopped.
     pub drain_timeout: Duration,
 }

@@ -1,4 +1,4 @@
-//! TCP and Unix sockets as one, so that the accept loop is written once and what serves a connection is compiled once.
+//! TCP and Unix sockets behind one type, so that the accept loop is written once and the connection code compiled once.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
@@ -8,13 +8,13 @@ use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixS
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
-/// A bound socket that no runtime knows yet.
+/// A bound socket outside of a runtime.
 pub(super) enum StdListener {
     Tcp(StdTcpListener),
     Unix(StdUnixListener),
 }
 
-/// A connection that no runtime knows (any more), and its other end's address.
+/// A connection outside of a runtime, and its peer's address.
 pub(super) enum StdStream {
     Tcp(StdTcpStream, SocketAddr),
     Unix(StdUnixStream),
@@ -29,7 +29,7 @@ pub(super) enum Listener {
 /// The bytes of a connection.
 pub(super) type ByteStream = Either<TcpStream, UnixStream>;
 
-/// A connection of this thread's runtime, and its other end's address.
+/// A connection of this thread's runtime, and its peer's address.
 pub(super) enum Stream {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
@@ -54,7 +54,7 @@ impl Listener {
         })
     }
 
-    /// Takes every connection that waits in the queue. The runtime may not know of them yet; the socket itself does.
+    /// Accepts every connection in the kernel's queue, also those that the runtime was not notified of.
     pub(super) fn into_waiting(self) -> io::Result<(StdListener, Vec<Stream>)> {
         let mut waiting = Vec::new();
         let socket = match self {
@@ -107,11 +107,11 @@ impl Stream {
         })
     }
 
-    /// Returns what is read and written, and the other end's address; `None` on a Unix socket.
+    /// Returns the byte stream and the peer's address; `None` on a Unix socket.
     pub(super) fn into_parts(self) -> (ByteStream, Option<SocketAddr>) {
         match self {
             Self::Tcp(stream, peer) => {
-                // Answers are small; waiting to fill a segment would only delay them.
+                // Responses are small; Nagle's algorithm would delay them.
                 let _without = stream.set_nodelay(true);
                 (Either::Left(stream), Some(peer))
             }

@@ -1,4 +1,4 @@
-//! One worker: a thread, a runtime, its sockets. Accepts, and ends in order.
+//! One worker: a thread, its runtime and its sockets. Accepts connections, and drains them at shutdown.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,32 +13,28 @@ use tokio::task::JoinHandle;
 
 use super::balance::{Accepted, Balance, HandedOver};
 use super::connection::Connections;
+use super::drain::{LAST_CALL, LAST_CALL_POLL, Phase};
+use super::handler::Handler;
 use super::listeners::{Command, Serving, SocketId};
+use super::settings::ServeSettings;
 use super::socket::{Listener, StdListener, Stream};
-use super::{Handler, Phase, ServeSettings};
 use crate::descriptors;
 use crate::write_batch::WriteBatch;
 
-/// The first pause after an accept error, such as running out of file descriptors.
+/// The first pause after an accept error, for example when no file descriptor is left.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest: short enough that callers do not notice that it is over.
+/// The longest pause after accept errors. Chosen: callers notice no delay once the error is over.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long connections are left open after the last was accepted. Who has just connected has its first request on its way,
-/// and closing now would lose it. Chosen: a few round trips between regions.
-pub(super) const LAST_CALL: Duration = Duration::from_millis(250);
-/// How often it is looked whether any connection is left to wait for.
-pub(super) const LAST_CALL_LOOK: Duration = Duration::from_millis(10);
-
 pub(super) struct Worker {
     pub(super) index: usize,
-    /// Which listeners to open and to close.
+    /// Receives which listeners to open and to close.
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) balance: Balance,
     pub(super) inbox: mpsc::UnboundedReceiver<HandedOver>,
     pub(super) settings: ServeSettings,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) accept_errors: IntCounter,
-    /// Dropped when the worker has ended, which is how the server knows.
+    /// Dropped when the worker has ended, which the server waits for.
     pub(super) ended: mpsc::Sender<()>,
 }
 
@@ -55,7 +51,7 @@ impl Worker {
         let handler = Rc::clone(connections.handler());
         let open = Rc::clone(connections.open());
         let serve = move |accepted: Accepted| {
-            // Waited for below, or dropped with the runtime.
+            // Awaited below, or dropped with the runtime.
             tokio::task::spawn_local(Rc::clone(&connections).serve(accepted));
         };
         let serve = Rc::new(serve);
@@ -74,7 +70,7 @@ impl Worker {
             Command::Close(socket) => sockets.close(socket),
             Command::End(listener) => {
                 let (open, handler, within) = (Rc::clone(&open), Rc::clone(&handler), self.settings.drain_timeout);
-                // Ends by itself, or with the runtime.
+                // Ends after the drain timeout, or with the runtime.
                 tokio::task::spawn_local(async move {
                     let cut_off = open.end_listener(listener, within).await;
                     if cut_off > 0 {
@@ -94,7 +90,7 @@ impl Worker {
                 Some(handed_over) = self.inbox.recv() => serve_or_log(handed_over.accept().map(Some), &*serve),
             }
         }
-        // The accept loops empty their queues first: who has connected is served.
+        // The accept loops first empty their queues.
         for accept_loop in sockets.closing.into_iter().chain(sockets.open.into_values().map(|(_, task)| task)) {
             if accept_loop.await.is_err() {
                 tracing::error!("an accept loop panicked");
@@ -108,7 +104,7 @@ impl Worker {
         let last_call = async {
             let last_call = tokio::time::Instant::now() + LAST_CALL;
             while open.count() > 0 && tokio::time::Instant::now() < last_call {
-                tokio::time::sleep(LAST_CALL_LOOK).await;
+                tokio::time::sleep(LAST_CALL_POLL).await;
             }
         };
         tokio::select! {
@@ -130,13 +126,13 @@ fn serve_or_log(placed: io::Result<Option<Accepted>>, serve: &impl Fn(Accepted))
     }
 }
 
-/// An accept loop, and as which listener it accepts; `None` closes its socket.
+/// An accept loop and the listener that it accepts for; `None` closes its socket.
 type AcceptLoop = (watch::Sender<Option<Arc<Serving>>>, JoinHandle<()>);
 
-/// The sockets that a worker accepts at.
+/// The listening sockets of a worker.
 struct Sockets {
     open: HashMap<SocketId, AcceptLoop>,
-    /// The accept loops of sockets that are being closed.
+    /// The accept loops of closing sockets.
     closing: Vec<JoinHandle<()>>,
 }
 
@@ -155,7 +151,7 @@ impl Sockets {
                 let task = tokio::task::spawn_local(acceptor().run(socket, receiver));
                 self.open.insert(id, (sender, task));
             }
-            (None, None) => tracing::error!("a listener was to take over a socket that is not open"),
+            (None, None) => tracing::error!("a listener takes over a socket that is not open"),
         }
     }
 
@@ -168,7 +164,7 @@ impl Sockets {
     }
 }
 
-/// One worker's accept loop at one socket.
+/// One worker's accept loop on one socket.
 struct Acceptor<S> {
     worker: usize,
     balance: Balance,
@@ -178,7 +174,7 @@ struct Acceptor<S> {
 }
 
 impl<S: Fn(Accepted)> Acceptor<S> {
-    /// Accepts as the listener that `serving` has, until it has none or the worker drains.
+    /// Accepts for the listener in `serving`, until there is none or the worker drains.
     async fn run(self, mut socket: StdListener, mut serving: watch::Receiver<Option<Arc<Serving>>>) {
         loop {
             let now = serving.borrow_and_update().clone();
@@ -193,7 +189,7 @@ impl<S: Fn(Accepted)> Acceptor<S> {
                 Err(err) => return tracing::error!(error = %err, "a listener cannot be served"),
             };
             for stream in waiting {
-                // Beyond the limit of open connections they are closed instead of being left to hang.
+                // Connections beyond the limit are closed.
                 let Some(open) = self.balance.permit_now() else { break };
                 self.place(stream, &listener, open);
             }
@@ -204,7 +200,7 @@ impl<S: Fn(Accepted)> Acceptor<S> {
         }
     }
 
-    /// Accepts until another listener is served, or none. Returns whether the worker drains.
+    /// Accepts until the listener changes. Returns whether the worker drains.
     async fn accept(
         &self,
         socket: &Listener,
@@ -239,12 +235,12 @@ impl<S: Fn(Accepted)> Acceptor<S> {
                 }
             };
             pause = FIRST_PAUSE;
-            // The permit is taken for a connection that is there: an accept loop without callers must not hold one. Beyond
-            // the limit, this connection waits, and those behind it in the kernel's queue.
+            // Acquired after accepting: an accept loop without callers must not hold a permit. Beyond the limit this
+            // connection waits, and later ones in the kernel's queue.
             let open = tokio::select! {
                 biased;
                 open = self.balance.permit() => open,
-                // As for those in the queue: served if there is a permit, closed otherwise.
+                // Served if there is a permit, else closed.
                 is_over = &mut stopped => {
                     if let Some(open) = self.balance.permit_now() {
                         self.place(stream, listener, open);

@@ -80,34 +80,16 @@ fn modules_import_what_the_map_allows_and_nothing_else() {
     assert!(wrong.is_empty(), "the map in lib.rs does not allow:\n{}", wrong.join("\n"));
 }
 
-/// The modules with circles. Temporary: an entry goes with the last circle of its module.
-const KNOWN_CIRCLES: &[&str] = &["endpoint", "serve"];
-
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let graph = ImportGraph::of(product_files());
-    let mut by_module: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
-    for circle in graph.circles() {
-        let first = *circle.first().unwrap();
-        let (count, descriptions) = by_module.entry(graph.files[first].module[0].clone()).or_default();
-        *count += circle.len();
-        descriptions.push(format!("a circle of {} files:\n{}", circle.len(), graph.describe(&circle)));
-    }
-    let mut wrong = Vec::new();
-    for (module, (count, descriptions)) in &by_module {
-        if !KNOWN_CIRCLES.contains(&module.as_str()) {
-            let descriptions = descriptions.join("\n");
-            wrong.push(format!("{count} files of {module} import each other in circles:\n{descriptions}"));
-        }
-    }
-    for module in KNOWN_CIRCLES.iter().filter(|module| !by_module.contains_key(**module)) {
-        wrong.push(format!("{module} has no circle any more: remove it from KNOWN_CIRCLES"));
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let circles: Vec<String> = graph
+        .circles()
+        .iter()
+        .map(|circle| format!("a circle of {} files:\n{}", circle.len(), graph.describe(circle)))
+        .collect();
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
-
-/// Types whose methods are still in several files. Temporary: an entry goes when its type has them in one.
-const KNOWN_SCATTERED: &[&str] = &["Endpoint"];
 
 #[test]
 fn each_type_has_its_methods_in_one_file() {
@@ -115,15 +97,10 @@ fn each_type_has_its_methods_in_one_file() {
     let impls = graph.inherent_impls();
     assert!(impls.len() > 100, "only {} types with methods were found", impls.len());
     let mut wrong = Vec::new();
-    let mut known: BTreeSet<&str> = KNOWN_SCATTERED.iter().copied().collect();
     for ((_, name), files) in impls.iter().filter(|(_, files)| files.len() > 1) {
-        if !known.remove(name.as_str()) {
-            let files: Vec<String> = files.iter().map(|file| graph.path(*file).to_string()).collect();
-            wrong.push(format!("{name} has methods in {}", files.join(", ")));
-        }
+        let files: Vec<String> = files.iter().map(|file| graph.path(*file).to_string()).collect();
+        wrong.push(format!("{name} has methods in {}", files.join(", ")));
     }
-    wrong
-        .extend(known.iter().map(|name| format!("{name} has its methods in one file: remove it from KNOWN_SCATTERED")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

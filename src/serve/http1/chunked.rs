@@ -1,15 +1,15 @@
-//! The chunked transfer coding, followed byte by byte by the letter of RFC 9112 section 7.1. Keeps nothing of what it carries.
+//! Follows the chunked transfer coding byte by byte, strictly by RFC 9112 section 7.1. Keeps no data.
 
 use super::scan::first_outside_token;
 
-/// The most bytes of chunk extensions and trailers together. Nobody uses either; they are dropped.
+/// The most bytes of chunk extensions and trailers together. Both are rare, and dropped.
 const MAX_EXTRA: u16 = 4 * 1024;
-/// The most trailer lines. hyper takes 100.
+/// The most trailer lines. hyper accepts 100.
 const MAX_TRAILERS: u8 = 64;
 /// The most digits of a chunk size.
 const MAX_DIGITS: u8 = 16;
 
-/// How far a chunked body has come.
+/// The position in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunked {
     state: State,
@@ -43,10 +43,10 @@ enum State {
     EndLf,
 }
 
-/// What following it came to.
+/// The result of following a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Followed {
-    /// It goes on behind all that is there.
+    /// It continues after the given bytes.
     Whole,
     /// It ended here.
     Ended(usize),
@@ -79,7 +79,7 @@ impl Chunked {
         Followed::Whole
     }
 
-    /// Takes one byte that is not data. Returns `None` at the end of the body.
+    /// Returns the state after a byte that is not data; `None` at the end of the body.
     fn step(&mut self, byte: u8) -> Result<Option<State>, &'static str> {
         Ok(Some(match (self.state, byte) {
             (State::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
@@ -127,7 +127,7 @@ impl Chunked {
                 return Err("there is a CR without LF behind it");
             }
             (State::LineStart | State::TrailerName | State::TrailerValue, _) => return Err("a trailer is malformed"),
-            // Data is followed in one go.
+            // `follow` skips data.
             (State::Data { left }, _) => State::Data { left },
         }))
     }
@@ -138,7 +138,7 @@ impl Chunked {
     }
 }
 
-/// What a field's value may have in it.
+/// Whether a byte is allowed in a field value.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }

@@ -1,36 +1,35 @@
-//! Where the requests of an HTTP/1.x connection begin and end: head, body, head and so on, over bytes as they are read.
+//! Follows the requests of an HTTP/1.x connection, head and body, through its bytes as they are read.
 
 use super::chunked::{Chunked, Followed};
 use super::head::{BodyLength, HeadCheck, KnownHead};
 use super::refusal::Refusal;
 
-/// What the next byte of a connection belongs to.
+/// The position of a connection in its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// A head, from its first byte on.
+    /// At the start of a head.
     Head,
-    /// A body that has so many bytes left.
+    /// In a body with this many bytes left.
     Body(u64),
-    /// A chunked body.
+    /// In a chunked body.
     Chunked(Chunked),
 }
 
-/// What stands behind the bytes that may be passed on.
+/// What follows the bytes that may be passed on.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rest {
     /// Nothing.
     Nothing,
-    /// A head that goes on, checked so far.
+    /// A partial head, and its check so far.
     PartialHead(HeadCheck),
-    /// A head that is refused.
+    /// A refused head.
     RefusedHead(Refusal),
-    /// The part of a body from which on it is malformed.
+    /// The malformed rest of a body.
     RefusedBody(&'static str),
 }
 
 impl Framing {
-    /// Follows the requests through the bytes that come next, which begin with the head if one is due. Returns how many of them
-    /// may be passed on, and what is behind those.
+    /// Follows the requests through the next bytes. Returns how many of them may be passed on, and what follows those.
     #[inline]
     pub(super) fn follow(&mut self, bytes: &[u8], known: &mut KnownHead) -> (usize, Rest) {
         if *self == Self::Head
@@ -38,7 +37,7 @@ impl Framing {
         {
             self.enter(head.body);
             return match *self {
-                // Usual: the head and its body are all that is there.
+                // The usual case: one request, complete.
                 Self::Body(length) if usize::try_from(length).is_ok_and(|length| head.end + length == bytes.len()) => {
                     *self = Self::Head;
                     (bytes.len(), Rest::Nothing)
@@ -51,7 +50,7 @@ impl Framing {
         self.follow_from(0, bytes, HeadCheck::default(), known)
     }
 
-    /// As [`Framing::follow`], from here on; the head that is due there is checked so far.
+    /// Does the same as [`Framing::follow`] from position `at`; `check` is the progress of the head there.
     pub(super) fn follow_from(
         &mut self,
         mut at: usize,

@@ -14,10 +14,10 @@ use tokio::task::LocalSet;
 
 use super::framing::{Framing, Rest};
 use super::head::{KnownHead, MAX_FIELDS};
-use super::{Inbound, Refusal, STAND_IN};
+use super::{Http1Check, Refusal, STAND_IN};
 use crate::serve::caller_stream::{ByteFilter as _, Source};
 use crate::serve::listeners::ListenerId;
-use crate::serve::open::OpenConnections;
+use crate::serve::open_connections::OpenConnections;
 
 /// Reads the requests of a connection: `size size room wire`. Checks that the result does not depend on how the bytes are split into
 /// pieces, and that each head begins where `httparse` and RFC 9112 section 6.3 place it.
@@ -62,7 +62,7 @@ enum End {
 fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room: usize) -> Judgement {
     let connection = connections.open(ListenerId::default());
     let mut source = Source::new(Vec::new(), Pieces { left: wire, sizes });
-    let mut inbound = Inbound::new(Rc::clone(&connection));
+    let mut inbound = Http1Check::new(Rc::clone(&connection));
     let (mut passed, mut memory) = (Vec::new(), vec![0; room]);
     loop {
         let mut into = ReadBuf::new(&mut memory);

@@ -1,17 +1,18 @@
-//! One request head of HTTP/1.x, line by line, by the letter of RFC 9112. Knows nothing of what comes before and after it.
+//! Checks one HTTP/1.x request head, line by line, strictly by RFC 9112.
 //!
-//! hyper repairs some of what it reads: it takes a bare LF for the end of a line, cuts the target at `#`, drops a
-//! `Content-Length` beside a `Transfer-Encoding` or a second equal one, and takes any codings before `chunked`. Whatever stands
-//! in front of the gateway may have read such a head otherwise, so it is refused here. The rest of what is refused hyper would
-//! refuse as well, by an answer that is neither logged nor counted.
+//! hyper repairs some heads: it accepts a bare LF as the end of a line, cuts the target at `#`, drops a `Content-Length` beside
+//! a `Transfer-Encoding` or a second equal one, and accepts any coding before `chunked`. A proxy in front of the gateway may
+//! read such a head differently, so it is refused here. hyper would refuse the other refused heads as well, with a response
+//! that is neither logged nor counted.
 
-use super::MAX_HEAD;
 use super::refusal::Refusal;
 use super::scan::{first_control, first_outside_target, first_outside_token};
 
-/// The most header lines. hyper takes as many.
+/// The largest partial head that is held back: the highest value of `limits.max_header`, and less than what hyper buffers.
+pub(super) const MAX_HEAD: usize = 64 * 1024;
+/// The most header lines. hyper has the same limit.
 pub(super) const MAX_FIELDS: usize = 100;
-/// The longest method. Longer ones are nothing but a way to fill a log.
+/// The longest method. Longer ones would only fill the log.
 const MAX_METHOD: usize = 32;
 
 /// How the body behind a head is delimited.
@@ -29,10 +30,10 @@ impl Default for BodyLength {
     }
 }
 
-/// A head that is not checked to its end.
+/// The progress of a head's check.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HeadCheck {
-    /// Where the first line begins that is not checked yet; 0 is the request line.
+    /// The start of the first unchecked line; 0 is the request line.
     at: usize,
     is_http_1_0: bool,
     fields: usize,
@@ -41,17 +42,17 @@ pub(super) struct HeadCheck {
     is_chunked: bool,
 }
 
-/// The last head that passed on a connection. On a kept connection the next is often the same, but for its target or a few
-/// header lines, and comparing costs a fraction of checking.
+/// The last head that passed on a connection. The next head often differs in its target or a few lines only, and comparing
+/// costs a fraction of checking.
 #[derive(Debug, Default)]
 pub(super) struct KnownHead {
-    /// Empty if there is none, or it is too long to keep.
+    /// Empty if there is none, or it is longer than [`MAX_KNOWN`].
     bytes: Vec<u8>,
-    /// Where its request line ends.
+    /// The end of its request line.
     start: usize,
     is_http_1_0: bool,
     lines: Vec<KnownLine>,
-    /// Those of the head that is being checked.
+    /// The lines of the head that is being checked.
     next_lines: Vec<KnownLine>,
     body: BodyLength,
 }
@@ -59,24 +60,24 @@ pub(super) struct KnownHead {
 /// A header line of the last head.
 #[derive(Clone, Copy, Debug)]
 struct KnownLine {
-    /// Where the next begins, in the head.
+    /// The end of the line in the head.
     end: u16,
-    /// Whether it says something of the body or the host, so that it has to be read again.
+    /// Whether it may concern the body or the host, so that it has to be checked again.
     is_noted: bool,
 }
 
-/// The most that is kept of a head. Chosen: twice what usual callers send.
+/// The longest head that is kept, in bytes. Chosen: twice the head of usual callers.
 const MAX_KNOWN: usize = 768;
 
 impl KnownHead {
-    /// Returns the head that `bytes` begin with if it is the same.
+    /// Returns the last head if `bytes` begin with the same.
     #[inline]
     pub(super) fn recognise(&self, bytes: &[u8]) -> Option<Head> {
         let is_same = !self.bytes.is_empty() && bytes.starts_with(&self.bytes);
         is_same.then_some(Head { end: self.bytes.len(), body: self.body })
     }
 
-    /// Returns where the request line ends if it is the same.
+    /// Returns the end of the request line if it is the same as the last.
     #[inline]
     fn recognise_request_line(&self, bytes: &[u8]) -> Option<usize> {
         let line = self.bytes.get(..self.start).filter(|line| !line.is_empty())?;
@@ -100,27 +101,27 @@ fn note_line(lines: &mut Vec<KnownLine>, end: usize, is_noted: bool) {
     }
 }
 
-/// A whole head.
+/// A complete head that passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// Where it ends.
+    /// Its end.
     pub(super) end: usize,
     pub(super) body: BodyLength,
 }
 
-/// What a line came to.
+/// The result of a line's check.
 enum Line {
-    /// It is one; the next begins here.
+    /// The line is valid; the next begins here.
     Next(usize),
-    /// It has not ended.
+    /// The line is incomplete.
     Partial,
 }
 
 impl HeadCheck {
-    /// Checks the lines that are there. `bytes` begin with the head, each time. Returns `None` if the head goes on.
+    /// Checks the complete lines of the head that `bytes` begin with. Returns `None` if the head is incomplete.
     ///
     /// # Errors
-    /// The rule that was broken.
+    /// The rule that the head breaks.
     #[inline]
     pub(super) fn check(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, Refusal> {
         if self.at > 0 {
@@ -147,7 +148,7 @@ impl HeadCheck {
         let mut rest = bytes.get(self.at..).unwrap_or_default();
         let (mut known_lines, mut known_start) = (known.lines.iter(), known.start);
         loop {
-            // Until the line is whole, it is checked again from here.
+            // An incomplete line is checked again from here.
             self.at = bytes.len() - rest.len();
             if let Some(line) = known_lines.next() {
                 let text = known.bytes.get(known_start..usize::from(line.end)).unwrap_or_default();
@@ -169,7 +170,7 @@ impl HeadCheck {
                 [] | [b'\r'] => return Ok(None),
                 [b'\r', b'\n', ..] if name_end == 0 => {
                     let end = self.at + 2;
-                    // hyper would answer a longer target by itself.
+                    // hyper would answer a longer target on its own.
                     if end > MAX_HEAD {
                         return Err(Refusal::TooLarge { size: end });
                     }
@@ -189,7 +190,7 @@ impl HeadCheck {
                     Some((_, [other, ..])) => return Err(bad_value(*other)),
                 }
             };
-            // Few names matter here. The length of a name tells most others apart.
+            // Only `host`, `content-length` and `transfer-encoding` matter here; their lengths exclude most other names.
             let is_noted = matches!(name_end, 4 | 14 | 17);
             if is_noted {
                 self.note(name, value.get(..value_end).unwrap_or_default())?;
@@ -206,7 +207,7 @@ impl HeadCheck {
         if self.fields > MAX_FIELDS { Err(Refusal::TooManyFields { limit: MAX_FIELDS }) } else { Ok(()) }
     }
 
-    /// Notes what a field says of the body and the host.
+    /// Records what a field says about the body and the host.
     #[inline]
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         if name.eq_ignore_ascii_case(b"content-length") {
@@ -226,7 +227,7 @@ impl HeadCheck {
         Ok(())
     }
 
-    /// Notes a `Transfer-Encoding`.
+    /// Records a `Transfer-Encoding`.
     ///
     /// Source: RFC 9112 sections 6.1 and 6.3 (chunked is last and applied once, else 400; 501 for a coding that is not known).
     fn note_coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
@@ -263,7 +264,7 @@ impl HeadCheck {
     }
 }
 
-/// Checks a request line, with the one empty line that may come before it (RFC 9112 section 2.2).
+/// Checks a request line, and the one empty line that may precede it (RFC 9112 section 2.2).
 #[inline]
 fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
     const FORM: Refusal =
@@ -274,7 +275,7 @@ fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
     let method = match line.get(method_end) {
         Some(b' ') if (1..=MAX_METHOD).contains(&method_end) => line.get(..method_end).unwrap_or_default(),
         None if method_end <= MAX_METHOD => return Ok(Line::Partial),
-        // It may be the empty line before it.
+        // It may be the empty line before the request line.
         Some(_) if bytes == b"\r" => return Ok(Line::Partial),
         Some(b'\n') if method_end <= MAX_METHOD => return Err(BARE_LF),
         _ => return Err(Refusal::Malformed("the request does not begin with a method and a space")),
@@ -319,11 +320,11 @@ fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
 const BARE_LF: Refusal = Refusal::Malformed("a line ends in LF alone; lines end in CR LF");
 const BARE_CR: Refusal = Refusal::Malformed("there is a CR without LF behind it");
 
-/// Checks a target that is no path: an absolute URI, or `*` (RFC 9112 section 3.2).
+/// Checks a target that is not a path: an absolute URI, or `*` (RFC 9112 section 3.2).
 #[cold]
 fn other_form(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
     if method == b"CONNECT" {
-        return Err(Refusal::Malformed("the gateway is no tunnel: it does not take CONNECT"));
+        return Err(Refusal::Malformed("the gateway is not a tunnel and does not accept CONNECT"));
     }
     if target == b"*" && method == b"OPTIONS" {
         return Ok(());
@@ -331,7 +332,7 @@ fn other_form(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
     let malformed = Refusal::Malformed("the request target is neither a path nor an http or https URI with a host");
     let uri = http::Uri::try_from(target).map_err(|_why| malformed)?;
     let authority = uri.authority().ok_or(malformed)?.as_str();
-    // Whatever was cut or repaired is missing here.
+    // What `http::Uri` cut or repaired is missing here.
     let length = uri.scheme_str().map_or(0, str::len) + 3 + authority.len();
     let path = target.get(length..).unwrap_or_default();
     let parsed = uri.path_and_query().map(http::uri::PathAndQuery::as_str).unwrap_or_default();
@@ -371,7 +372,7 @@ fn bad_version(found: &[u8]) -> Refusal {
     }
 }
 
-/// Reads a decimal number of digits alone, as far as a body can have bytes.
+/// Parses a decimal number that consists of digits only and fits the length of a body.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;

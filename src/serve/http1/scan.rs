@@ -1,14 +1,14 @@
-//! Byte classes of a request head, and the search for the first byte outside of one.
+//! Byte classes of a request head, and the search for the first byte outside a class.
 //!
-//! A head has some 300 bytes and is checked for every request. The values, which are most of it, are searched many bytes at a
-//! time, by plain comparisons of which the compiler makes vector instructions on every target.
+//! A head of some 300 bytes may be checked for every request. Values, which are most of it, are searched many bytes at a time,
+//! by plain comparisons that the compiler vectorizes on every target.
 
 /// Returns the position of the first control character (`HTAB` included) or `DEL`; the length if there is none.
 #[inline]
 pub(super) fn first_control(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while let Some((block, after)) = rest.split_first_chunk::<16>() {
-        // Without a shortcut: a branch for each byte would keep the compiler from looking at many at once.
+        // Does not short-circuit: a branch per byte would prevent vectorization.
         if block.iter().fold(false, |any, byte| any | byte.is_ascii_control()) {
             break;
         }
@@ -24,7 +24,7 @@ pub(super) fn first_control(bytes: &[u8]) -> usize {
     bytes.len() - rest.len() + rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len())
 }
 
-/// Returns a word that has a byte eight times.
+/// Returns a word of eight equal bytes.
 const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
@@ -38,7 +38,7 @@ fn controls(word: u64) -> u64 {
     (is_low | is_del) & each(0x80)
 }
 
-/// Returns the position of the first byte that may not stand in a field name or a method; the length if there is none.
+/// Returns the position of the first byte that is not allowed in a field name or a method; the length if there is none.
 #[inline]
 pub(super) fn first_outside_token(bytes: &[u8]) -> usize {
     let is_token = |byte: &u8| IS_TOKEN.get(usize::from(*byte)).copied().unwrap_or_default();
@@ -58,7 +58,7 @@ static IS_TOKEN: [bool; 256] = {
     table
 };
 
-/// Returns the position of the first byte that may not stand in a request target; the length if there is none.
+/// Returns the position of the first byte that is not allowed in a request target; the length if there is none.
 #[inline]
 pub(super) fn first_outside_target(bytes: &[u8]) -> usize {
     let mut rest = bytes;
@@ -73,10 +73,10 @@ pub(super) fn first_outside_target(bytes: &[u8]) -> usize {
     bytes.len() - rest.len() + rest.iter().position(|byte| !is_inside(byte)).unwrap_or(rest.len())
 }
 
-/// What may not stand in a path or a query: RFC 3986 excludes it, and `http::Uri` rejects it or cuts there (`#`). What RFC 3986
-/// excludes as well and `http::Uri` takes (``\^{|}``) reaches the rules for paths, or the service, as it came.
+/// Whether a byte is not allowed in a path or a query: RFC 3986 excludes it, and `http::Uri` rejects it or cuts there (`#`).
+/// ``\^{|}``, which RFC 3986 excludes and `http::Uri` accepts, pass unchanged.
 #[inline]
-#[expect(clippy::needless_bitwise_bool, reason = "a branch would keep the compiler from looking at many bytes at once")]
+#[expect(clippy::needless_bitwise_bool, reason = "a branch per byte would prevent vectorization")]
 fn is_outside_target(byte: u8) -> bool {
     // `"` and `#`, `<` and `>`.
     !byte.is_ascii_graphic() | (byte & !1 == b'"') | (byte & !2 == b'<') | (byte == b'`')

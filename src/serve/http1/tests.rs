@@ -18,9 +18,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::caller_stream::CallerStream;
 use super::super::listeners::ListenerId;
-use super::super::open::OpenConnections;
+use super::super::open_connections::OpenConnections;
 use super::*;
-use crate::serve::inbound::head::BodyLength;
+use crate::serve::http1::head::BodyLength;
 
 const VALID: [&str; 6] = [
     "POST /api/hubs/chat/:send?api-version=2022-11-01 HTTP/1.1\r\nHost: localhost:8080\r\nContent-Type: application/json\r\n\
@@ -202,7 +202,7 @@ async fn behind_check(bytes: &[u8], piece: usize) -> (String, usize) {
         }
         drop(caller.shutdown().await);
     };
-    let filter = Inbound::new(Rc::clone(&connection));
+    let filter = Http1Check::new(Rc::clone(&connection));
     let inbound = TokioIo::new(CallerStream::new(Source::new(Vec::new(), io), filter, &connection));
     let serve = http1::Builder::new().max_buf_size(80 * 1024).serve_connection(inbound, service);
     let mut text = Vec::new();

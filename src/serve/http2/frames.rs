@@ -1,8 +1,8 @@
-//! How many frames a caller may send that ask for nothing, and how many streams it may reset.
+//! Limits how many frames without content a caller may send, and how many streams it may reset.
 //!
 //! h2 answers each PING and SETTINGS and forgets each reset stream at no cost to the caller. It does not limit resets of
-//! streams that were accepted, which cost a call to an endpoint each. So the heads of the caller's frames are counted as they
-//! are read. Nine bytes of each frame are looked at, nothing is copied.
+//! accepted streams, each of which costs a call to an endpoint. So frame headers are counted as they are read. Nine bytes of
+//! each frame are read, nothing is copied.
 
 use std::cell::Cell;
 use std::io;
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::super::caller_stream::{ByteFilter, Source};
 
-/// What comes before the first frame (RFC 9113, section 3.4).
+/// The length of the connection preface (RFC 9113, section 3.4).
 const PREFACE_LENGTH: usize = 24;
-/// The length of a frame's head (RFC 9113, section 4.1).
+/// The length of a frame header (RFC 9113, section 4.1).
 const HEAD_LENGTH: usize = 9;
 
 const DATA: u8 = 0;
@@ -26,33 +26,33 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 
-/// Frames without content that a caller may send before it has done anything. Chosen: ten times what libraries send at the
+/// Frames without content that a caller may send at first. Chosen: ten times what libraries send at the
 /// start of a connection, for each of 10 streams.
 const FIRST_FRAMES: u32 = 1_000;
-/// The most that may be saved up. Chosen: what callers send while they read one large answer.
+/// The most frames that can accumulate. Chosen: what callers send while they read one large response.
 const MOST_FRAMES: u32 = 10_000;
-/// How many come with a request: a library sends up to two `WINDOW_UPDATE` and a `PRIORITY` for each.
+/// Frames that a request adds: a library sends up to two `WINDOW_UPDATE` and a `PRIORITY` for each.
 const FRAMES_PER_REQUEST: u32 = 4;
-/// Bytes written that may be acknowledged by a frame. Libraries send two `WINDOW_UPDATE` for a `DATA` frame of 16 KiB; those with
+/// Bytes written per frame that they add. Libraries send two `WINDOW_UPDATE` for a `DATA` frame of 16 KiB; those with
 /// small windows more.
 const BYTES_PER_FRAME: usize = 256;
-/// Frames in the long run, whatever happens: keep-alive PING and their like.
+/// Frames that each second adds, for keep-alive PING and the like.
 const FRAMES_PER_SECOND: u32 = 20;
 
-/// Streams that a caller may reset before any was answered. nginx closes after twice the streams that may be open at once,
-/// Envoy if over half of 500 were reset; each stream that is answered allows another reset.
+/// Streams that a caller may reset before any response. nginx closes after twice the streams that may be open at once,
+/// Envoy if over half of 500 were reset; each answered stream adds one.
 const FIRST_RESETS: u32 = 100;
-/// The most that may be saved up.
+/// The most resets that can accumulate.
 const MOST_RESETS: u32 = 500;
-/// Resets in the long run: what is left to callers all of whose calls time out.
+/// Resets that each second adds, for callers whose calls all time out.
 const RESETS_PER_SECOND: u32 = 10;
 
-/// What a caller may still send on one connection.
+/// The frames and resets that a caller may still send on one connection.
 #[derive(Debug)]
 pub(in crate::serve) struct FrameBudget {
     frames: Allowance<MOST_FRAMES, FRAMES_PER_SECOND>,
     resets: Allowance<MOST_RESETS, RESETS_PER_SECOND>,
-    /// Bytes written that have allowed no frame yet.
+    /// Bytes written that have not added a frame yet.
     written: Cell<usize>,
     is_exceeded: Cell<bool>,
 }
@@ -63,12 +63,12 @@ impl FrameBudget {
         Rc::new(Self { frames, resets, written: Cell::new(0), is_exceeded: Cell::new(false) })
     }
 
-    /// Whether the caller has sent more than it may.
+    /// Whether the caller has exceeded its budget.
     pub(super) fn is_exceeded(&self) -> bool {
         self.is_exceeded.get()
     }
 
-    /// Records that a stream was answered to its end.
+    /// Records that a response was sent completely.
     pub(super) fn answered(&self) {
         self.resets.earn(1);
     }
@@ -98,7 +98,7 @@ impl FrameBudget {
     }
 }
 
-/// A number that is spent, and grows again with time.
+/// A number that is spent and grows with time.
 #[derive(Debug)]
 struct Allowance<const MOST: u32, const PER_SECOND: u32> {
     left: Cell<u32>,
@@ -114,7 +114,7 @@ impl<const MOST: u32, const PER_SECOND: u32> Allowance<MOST, PER_SECOND> {
         self.left.set(self.left.get().saturating_add(count).min(MOST));
     }
 
-    /// Returns whether there was something left to spend.
+    /// Spends one. Returns whether any was left.
     fn spend(&self) -> bool {
         if self.left.get() == 0 {
             self.grow();
@@ -124,7 +124,7 @@ impl<const MOST: u32, const PER_SECOND: u32> Allowance<MOST, PER_SECOND> {
         left > 0
     }
 
-    /// Time is looked at only when nothing is left.
+    /// Adds what has grown. Reads the clock, so it is called only when nothing is left.
     #[cold]
     fn grow(&self) {
         let elapsed = self.grown_at.get().elapsed();
@@ -140,15 +140,15 @@ impl<const MOST: u32, const PER_SECOND: u32> Allowance<MOST, PER_SECOND> {
 /// Counts the frames of a connection as they are read.
 pub(in crate::serve) struct FrameCounter {
     budget: Rc<FrameBudget>,
-    /// The head of the next frame, as far as it was read.
+    /// The header of the next frame, as far as it was read.
     head: [u8; HEAD_LENGTH],
     head_length: usize,
-    /// What is left to read before the next head.
+    /// The bytes before the next frame header.
     skip: usize,
 }
 
 impl FrameCounter {
-    /// Makes the counter of a connection whose preface is still to be read.
+    /// Makes the counter of a connection whose preface is not read yet.
     pub(in crate::serve) fn new(budget: &Rc<FrameBudget>) -> Self {
         Self { budget: Rc::clone(budget), head: [0; HEAD_LENGTH], head_length: 0, skip: PREFACE_LENGTH }
     }
@@ -186,7 +186,7 @@ impl<S: AsyncRead + Unpin> ByteFilter<S> for FrameCounter {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.budget.is_exceeded() {
-            // The connection is being closed; what the caller goes on sending is not read.
+            // The connection is closing; nothing more is read.
             return Poll::Pending;
         }
         let before = into.filled().len();

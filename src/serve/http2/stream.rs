@@ -1,5 +1,5 @@
-//! One stream: a request and its answer. Refuses requests that HTTP/2 does not allow, and resets the stream if the caller
-//! does not read the answer.
+//! One stream: a request and its response. Refuses requests that HTTP/2 does not allow, and resets the stream when the
+//! caller does not read the response.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
@@ -18,11 +18,11 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::super::body::Http2Body;
-use super::super::open::{Connection, MIN_PROGRESS};
-use super::super::{Handler, Peer};
-use super::{FrameBudget, Incoming};
+use super::super::handler::{Handler, Peer};
+use super::super::open_connections::{Connection, MIN_PROGRESS};
+use super::frames::FrameBudget;
 
-/// Header fields that HTTP/2 does not have (RFC 9113, section 8.2.2).
+/// Header fields that HTTP/2 does not allow (RFC 9113, section 8.2.2).
 const CONNECTION_HEADERS: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -32,8 +32,11 @@ const CONNECTION_HEADERS: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-/// Answers the request of a stream. Whatever the handler and the body of its answer hold is dropped when
-/// the answer was handed over, the caller resets the stream, or it takes less than [`MIN_PROGRESS`] in `write_timeout`.
+/// The request of an accepted stream, and the handle that answers it.
+pub(in crate::serve) type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// Answers the request of a stream. Drops what the handler and its response body hold when the response was passed to h2,
+/// the caller resets the stream, or the caller reads less than [`MIN_PROGRESS`] within `write_timeout`.
 pub(in crate::serve) async fn answer(
     (request, mut respond): Incoming,
     handler: Rc<impl Handler>,
@@ -43,13 +46,13 @@ pub(in crate::serve) async fn answer(
     write_timeout: Duration,
 ) {
     let (head, stream) = request.into_parts();
-    let Some(framing) = Framing::of(&head) else {
+    let Some(framing) = DeclaredLength::of(&head) else {
         tracing::debug!("a caller's HTTP/2 request is malformed; resetting its stream");
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     };
     let mut body = Http2Body::new(stream, framing.content_length);
-    // Otherwise a request that declares no body, and has one, would be forwarded before that is known.
-    if body.is_as_empty_as_declared().await.is_err() {
+    // A request that declares no body but has one must not be forwarded.
+    if body.verify_declared_empty().await.is_err() {
         return;
     }
     let _open = connection.request();
@@ -61,16 +64,16 @@ pub(in crate::serve) async fn answer(
 }
 
 /// What frames a request.
-struct Framing {
+struct DeclaredLength {
     content_length: Option<u64>,
 }
 
-impl Framing {
-    /// Reads the head of a request; `None` if it is malformed and h2 does not see it.
+impl DeclaredLength {
+    /// Reads the head of a request. Returns `None` for malformed heads that h2 accepts.
     fn of(head: &Parts) -> Option<Self> {
         let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
         let content_length = match lengths.next() {
-            // h2 has refused what is not digits alone.
+            // h2 refuses anything but digits.
             Some(length) => Some(length.to_str().ok()?.parse().ok()?),
             None => None,
         };
@@ -96,7 +99,7 @@ fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     })
 }
 
-/// Waits for a response; `None` if the caller resets the stream before, or the connection ends.
+/// Waits for a response. Returns `None` if the caller first resets the stream, or the connection ends.
 async fn unless_reset<F: Future>(respond: &mut SendResponse<Bytes>, response: F) -> Option<F::Output> {
     let mut response = pin!(response);
     poll_fn(|cx| match response.as_mut().poll(cx) {
@@ -106,7 +109,7 @@ async fn unless_reset<F: Future>(respond: &mut SendResponse<Bytes>, response: F)
     .await
 }
 
-/// The answer did not reach its end. The stream is reset, by us or by the caller, or the connection is gone.
+/// The response was not sent completely: one side reset the stream, or the connection ended.
 struct Unfinished;
 
 impl From<h2::Error> for Unfinished {
@@ -146,10 +149,10 @@ async fn send<B: Body<Data = Bytes>>(
         });
         let data = match frame.await? {
             Some(Ok(frame)) => match frame.into_data() {
-                // An endpoint may send an empty piece before others (RFC 9113, section 6.1): it is not the end.
+                // An endpoint may send an empty frame before others (RFC 9113, section 6.1).
                 Ok(data) if data.is_empty() && !body.is_end_stream() => continue,
                 Ok(data) => Some(data),
-                // Trailers are not passed on.
+                // Trailers are dropped.
                 Err(_trailers) => None,
             },
             Some(Err(_)) => {
@@ -166,7 +169,7 @@ async fn send<B: Body<Data = Bytes>>(
     }
 }
 
-/// Sends a piece of a body, as the caller's window allows.
+/// Sends a part of a body, as the caller's window allows.
 async fn send_data(
     stream: &mut SendStream<Bytes>,
     mut data: Bytes,
@@ -178,7 +181,7 @@ async fn send_data(
     }
     while !data.is_empty() {
         let mut block = data.split_to(data.len().min(MIN_PROGRESS));
-        // One deadline for the whole block: a caller that takes byte after byte makes no progress.
+        // One deadline for the whole block: a caller that reads single bytes makes no progress.
         let mut deadline = None;
         while !block.is_empty() {
             stream.reserve_capacity(block.len());
@@ -186,7 +189,7 @@ async fn send_data(
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + write_timeout);
                 let capacity = tokio::time::timeout_at(deadline, poll_fn(|cx| poll_capacity(stream, cx))).await;
                 let Ok(capacity) = capacity else {
-                    tracing::debug!("a caller does not read its answer; resetting the stream");
+                    tracing::debug!("a caller does not read its response; resetting the stream");
                     stream.send_reset(Reason::CANCEL);
                     return Err(Unfinished);
                 };
@@ -199,7 +202,7 @@ async fn send_data(
     Ok(())
 }
 
-/// Waits until some of what was reserved may be sent.
+/// Waits until some of the reserved capacity is available.
 fn poll_capacity(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> Poll<Result<(), Unfinished>> {
     if stream.poll_reset(cx).is_ready() {
         return Poll::Ready(Err(Unfinished));
@@ -215,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_host_is_named_or_the_request_is_malformed() {
+    fn requests_that_name_several_hosts_are_malformed() {
         let names_one = |uri: &str, hosts: &[&str]| {
             let hosts = hosts.iter().map(|host| (HOST, HeaderValue::from_str(host).unwrap()));
             names_one_host(&uri.parse().unwrap(), &hosts.collect())

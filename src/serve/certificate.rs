@@ -1,0 +1,81 @@
+//! The certificate and key of a listener that speaks TLS.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+
+use super::settings::ListenerTlsSettings;
+use crate::files::pem::{Pem, PemError};
+use crate::files::{self, FileError};
+
+/// Why a listener's certificate or key cannot be used. Contains nothing of the files' content.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFileError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is not valid PEM.
+    #[error("{} {problem}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        problem: PemError,
+    },
+    /// There is no certificate in the file.
+    #[error("{} holds no certificate", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no key in the file.
+    #[error("{} holds no unencrypted private key: decrypt it with `openssl pkey -in FILE -out key.pem`", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificate and the key do not match, or one of them is invalid.
+    #[error(
+        "one of them is broken, or the key is not that of the first certificate: the first lines of `openssl x509 -in \
+         CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY -pubout` must be the same"
+    )]
+    Mismatch,
+    /// The TLS library could not be configured.
+    #[error("the TLS library cannot be set up")]
+    Library,
+}
+
+/// Reads the certificate and key, and returns the acceptor that uses them. Adds what is unusual about the files to `remarks`.
+///
+/// # Errors
+/// [`TlsFileError`] when they cannot be used.
+pub(super) fn acceptor(settings: &ListenerTlsSettings, remarks: &mut Vec<String>) -> Result<TlsAcceptor, TlsFileError> {
+    Ok(TlsAcceptor::from(Arc::new(server_config(settings, remarks)?)))
+}
+
+fn server_config(
+    settings: &ListenerTlsSettings,
+    remarks: &mut Vec<String>,
+) -> Result<rustls::ServerConfig, TlsFileError> {
+    let chain = read_pem(&settings.certificate, remarks)?.certificates;
+    if chain.is_empty() {
+        return Err(TlsFileError::NoCertificate { path: settings.certificate.clone() });
+    }
+    let key = read_pem(&settings.key, remarks)?.keys.drain(..).next();
+    let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|_unshown| TlsFileError::Library)?.with_no_client_auth().with_single_cert(chain, key);
+    let mut config = config.map_err(|_unshown| TlsFileError::Mismatch)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn read_pem(path: &Path, remarks: &mut Vec<String>) -> Result<Pem, TlsFileError> {
+    let file = files::read_with_timeout(path)?;
+    let pem = Pem::parse(&file.text).map_err(|problem| TlsFileError::Pem { path: path.to_owned(), problem })?;
+    let found = [file.exposure(!pem.keys.is_empty()), pem.remark()].into_iter().flatten();
+    remarks.extend(found.map(|remark| format!("file {} {remark}", path.display())));
+    Ok(pem)
+}

@@ -1,0 +1,43 @@
+//! What answers the requests that are served.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::{HeaderValue, Request, Response};
+
+use super::body::CallerBody;
+use super::listeners::ListenerId;
+
+/// The caller of a connection, and the listener that accepted it.
+#[derive(Debug)]
+pub struct Peer {
+    /// The listener that accepted it.
+    pub listener: ListenerId,
+    /// The address; `None` on a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Whether the connection is TLS.
+    pub is_tls: bool,
+    /// The IP address as a header value, made once for the connection; `None` on a Unix socket.
+    pub forwarded_for: Option<HeaderValue>,
+}
+
+/// Answers requests. A worker calls it for each request, on the worker's own thread.
+pub trait Handler: 'static {
+    /// The body of its answers.
+    type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
+
+    /// Answers a request. A request that was refused before it was parsed carries a [`Refusal`](super::Refusal) in its
+    /// extensions. The future is dropped when the caller disconnects. Each connection reserves memory for the future, even
+    /// while it is idle: box what is large.
+    fn handle(
+        &self,
+        peer: &Rc<Peer>,
+        request: Request<CallerBody>,
+    ) -> impl Future<Output = Response<Self::Body>> + 'static;
+
+    /// Called when a listener was opened or replaced, before its first connection.
+    fn listeners_changed(&self) {}
+
+    /// Called when a listener is closed and its last connection on this worker has ended.
+    fn listener_ended(&self, _listener: ListenerId) {}
+}

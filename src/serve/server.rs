@@ -1,0 +1,175 @@
+//! Starts the workers, changes their listeners, and stops them.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+
+use super::balance::Balance;
+use super::bind::{BindError, BoundAddress};
+use super::drain::Phase;
+use super::handler::Handler;
+use super::listeners::{BoundListeners, Command, ListenerPlan, Listeners};
+use super::settings::{ListenerSettings, ServeSettings};
+use super::worker::Worker;
+use crate::descriptors;
+use crate::write_batch::WriteBatch;
+
+/// Bound listeners that are not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    listeners: BoundListeners,
+    settings: ServeSettings,
+}
+
+impl Bound {
+    /// Binds the listeners that a gateway starts with.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first that cannot be bound; the others are released.
+    pub fn bind(listeners: ListenerPlan, settings: &ServeSettings) -> Result<Self, BindError> {
+        Ok(Self { listeners: listeners.bind(settings.workers)?, settings: settings.clone() })
+    }
+
+    /// Returns the addresses of the listeners, in configured order.
+    pub fn addresses(&self) -> Vec<BoundAddress> {
+        self.listeners.addresses()
+    }
+
+    /// Starts the workers. `make_handler` is called on each worker's thread, inside its runtime, with the worker's write batch.
+    ///
+    /// # Errors
+    /// If a thread or a runtime cannot be started.
+    pub fn serve<H: Handler>(
+        self,
+        make_handler: impl Fn(&WriteBatch) -> H + Send + Sync + 'static,
+        accept_errors: &IntCounter,
+    ) -> std::io::Result<Running> {
+        let make_handler = Arc::new(make_handler);
+        let (phase, _) = watch::channel(Phase::Serving);
+        let (ended, all_ended) = mpsc::channel(1);
+        let (balance, inboxes) = Balance::new(self.settings.workers, max_connections(&self.settings));
+        let mut listeners = Listeners::default();
+        let first_commands = listeners.replace(self.listeners, self.settings.workers);
+        let mut threads = Vec::with_capacity(self.settings.workers);
+        let mut workers = Vec::with_capacity(self.settings.workers);
+        for (index, (inbox, first)) in inboxes.into_iter().zip(first_commands).enumerate() {
+            let (sender, commands) = mpsc::unbounded_channel();
+            send_commands(&sender, first);
+            workers.push(sender);
+            let worker = Worker {
+                index,
+                commands,
+                balance: balance.clone(),
+                inbox,
+                settings: self.settings.clone(),
+                phase: phase.subscribe(),
+                accept_errors: accept_errors.clone(),
+                ended: ended.clone(),
+            };
+            let make_handler = Arc::clone(&make_handler);
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            let (built, is_built) = std::sync::mpsc::sync_channel(1);
+            // A local runtime cannot leave its thread.
+            threads.push(thread.spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                let runtime = runtime.map_err(|err| built.send(Err(err)));
+                if let Ok(runtime) = runtime
+                    && built.send(Ok(())).is_ok()
+                {
+                    worker.run(&runtime, |write_batch| make_handler(write_batch));
+                }
+            })?);
+            is_built.recv().unwrap_or_else(|_panicked| Err(std::io::Error::other("a worker panicked")))?;
+        }
+        Ok(Running { phase, all_ended, threads, workers, listeners, settings: self.settings })
+    }
+}
+
+/// Sends commands to a worker, unless it has ended.
+fn send_commands(worker: &mpsc::UnboundedSender<Command>, commands: Vec<Command>) {
+    for command in commands {
+        let _unless_it_has_ended = worker.send(command);
+    }
+}
+
+/// Raises the limit of open descriptors, and returns how many connections of callers it allows.
+fn max_connections(settings: &ServeSettings) -> usize {
+    let limit = descriptors::raise_limit();
+    let room = descriptors::room_for_connections();
+    if room < settings.max_connections {
+        tracing::warn!(
+            limits.max_connections = settings.max_connections,
+            open_files = limit,
+            in_force = room,
+            "the limit of open files leaves room for fewer connections than `limits.max_connections`, with one to an endpoint \
+             for each; raise the hard limit (`LimitNOFILE`, `ulimit -Hn`) or lower the setting"
+        );
+    }
+    settings.max_connections.min(room)
+}
+
+/// The running workers. Dropping it aborts all connections.
+#[derive(Debug)]
+pub struct Running {
+    phase: watch::Sender<Phase>,
+    all_ended: mpsc::Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    listeners: Listeners,
+    settings: ServeSettings,
+}
+
+impl Running {
+    /// Plans the change from the open listeners to those of another configuration.
+    pub fn plan(&self, listeners: &[ListenerSettings]) -> ListenerPlan {
+        self.listeners.plan(listeners)
+    }
+
+    /// Replaces the listeners. New ones are served, unchanged ones continue, removed ones stop accepting and drain their
+    /// connections. Connections that wait in the accept queue of a socket that another listener takes over are served by
+    /// the listener before.
+    pub fn replace_listeners(&mut self, bound: BoundListeners) {
+        let commands = self.listeners.replace(bound, self.workers.len());
+        for (worker, commands) in self.workers.iter().zip(commands) {
+            send_commands(worker, commands);
+        }
+    }
+
+    /// Stops gracefully: for [`ServeSettings::drain_delay`] responses ask callers to close; then nothing is accepted, and
+    /// requests in flight have [`ServeSettings::drain_timeout`] to end. Returns whether all of them did.
+    ///
+    /// # Cancel safety
+    /// Not safe: dropping the future aborts all connections.
+    pub async fn drain(mut self) -> bool {
+        self.phase.send_replace(Phase::Leaving);
+        if !self.settings.drain_delay.is_zero() {
+            tokio::time::sleep(self.settings.drain_delay).await;
+        }
+        self.phase.send_replace(Phase::Draining);
+        // Nothing is sent; the channel closes when the last worker has ended.
+        let in_time = tokio::time::timeout(self.settings.drain_timeout, self.all_ended.recv()).await.is_ok();
+        self.phase.send_replace(Phase::Ended);
+        if !in_time {
+            let _cut_off = tokio::time::timeout(CUT_OFF_PATIENCE, self.all_ended.recv()).await;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.is_finished() && thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+        in_time
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Ended);
+    }
+}
+
+/// The time that aborted workers have to end before the process exits anyway.
+const CUT_OFF_PATIENCE: Duration = Duration::from_secs(1);
