@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
-use crate::sandbox::{ClientTimes, Fault, FaultKind};
+use crate::sandbox::ClientTimes;
 
 pub(super) type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
 
@@ -225,106 +225,6 @@ async fn wait_until_empty(sandbox: &Sandbox) {
 }
 
 #[tokio::test]
-async fn a_page_can_read_that_public_network_access_is_disabled() {
-    let sandbox = start().await;
-    let token = client_token(&sandbox, "chat", "ann").await;
-    sandbox.directory().edit(|directory| directory.resource_mut("east").unwrap().public_network = false);
-    let answer = call(&sandbox, Method::POST, &east(&sandbox).url(), "/client/negotiate?hub=chat")
-        .bearer(&token)
-        .header(http::header::ORIGIN, "https://page.test")
-        .send()
-        .await;
-    assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.test"));
-}
-
-#[tokio::test]
-async fn a_page_can_read_the_responses_of_faults_and_of_rejected_bodies() {
-    let sandbox = start().await;
-    let token = client_token(&sandbox, "chat", "ann").await;
-    let faults = east(&sandbox).server.faults();
-    let (direct, plain) = (east(&sandbox).url(), sandbox.control().url());
-    let target = "/client/negotiate?hub=chat&negotiateVersion=1";
-    let of_page = |method: Method, origin: &str, target: &str| {
-        call(&sandbox, method, origin, target).bearer(&token).header(http::header::ORIGIN, "https://page.test")
-    };
-    let cors = [
-        ("access-control-allow-origin", "https://page.test"),
-        ("access-control-allow-credentials", "true"),
-        ("vary", "Origin"),
-    ];
-    let may_be_read =
-        |answer: &Answer| cors.iter().all(|(name, value)| answer.headers.get_all(*name).iter().eq([value]));
-
-    faults.set(Fault::times(1, FaultKind::status(503)).on_path("/client"));
-    let ask = of_page(Method::OPTIONS, &direct, target).header(http::header::ACCESS_CONTROL_REQUEST_METHOD, "POST");
-    assert_eq!(ask.send().await.status, StatusCode::NO_CONTENT, "a preflight consumes no fault");
-    let failed = of_page(Method::POST, &direct, target).send().await;
-    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(may_be_read(&failed), "{failed:?}");
-    assert!(may_be_read(&of_page(Method::POST, &direct, target).send().await), "no header field is repeated");
-
-    // The header fields of a fault take precedence, so that a test can deny access to a page.
-    let mut denied = FaultKind::status(503);
-    if let FaultKind::Answer { headers, .. } = &mut denied {
-        headers.push((String::from("access-control-allow-origin"), String::from("https://other.test")));
-    }
-    faults.set(Fault::times(1, denied));
-    let failed = of_page(Method::POST, &direct, target).send().await;
-    assert_eq!(failed.header("access-control-allow-origin"), Some("https://other.test"));
-
-    let large = vec![b' '; 1024 * 1024 + 1];
-    for (origin, target) in [(&direct, String::from(target)), (&plain, format!("/endpoints/east{target}"))] {
-        let refused = of_page(Method::POST, origin, &target).body("text/plain", large.clone()).send().await;
-        assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(may_be_read(&refused), "{refused:?}");
-    }
-    // The REST API does not support CORS.
-    let api = of_page(Method::POST, &direct, "/api/hubs/chat/:send").body("text/plain", large).send().await;
-    assert_eq!((api.status, api.header("vary")), (StatusCode::PAYLOAD_TOO_LARGE, None));
-}
-
-#[tokio::test]
-async fn checks_tokens_and_allows_pages_of_other_origins() {
-    let sandbox = start().await;
-    let (url, target) = (east(&sandbox).url(), "/client/negotiate?hub=chat");
-    let of_other_hub = client_token(&sandbox, "other", "ann").await;
-    let keyed = |token: &str| call(&sandbox, Method::POST, &url, target).bearer(token);
-    for request in [
-        call(&sandbox, Method::POST, &url, target),
-        keyed("nonsense"),
-        keyed(&of_other_hub),
-        keyed(&token(&sandbox).await),
-    ] {
-        assert_eq!(request.send().await.status, StatusCode::UNAUTHORIZED);
-    }
-    let origin = || http::header::ORIGIN;
-    let asked = call(&sandbox, Method::OPTIONS, &url, target)
-        .header(origin(), "https://page.test")
-        .header(http::header::ACCESS_CONTROL_REQUEST_HEADERS, "x-custom")
-        .send()
-        .await;
-    assert_eq!(asked.status, StatusCode::NO_CONTENT);
-    assert_eq!(asked.header("access-control-allow-headers"), Some("x-custom"));
-    let good = client_token(&sandbox, "chat", "ann").await;
-    let answer = keyed(&good).header(origin(), "https://page.test").send().await;
-    assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.test"));
-    assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
-    // A page can read a refusal, and caches know that responses vary by origin.
-    let refused = keyed("nonsense").header(origin(), "https://page.test").send().await;
-    assert_eq!(refused.header("access-control-allow-origin"), Some("https://page.test"));
-    assert_eq!(keyed(&good).send().await.header("vary"), Some("Origin"));
-    // Version 0 of negotiation has one id.
-    assert_eq!(answer.json()["negotiateVersion"], 0);
-    assert!(answer.json().get("connectionToken").is_none());
-    for hubs in ["", "?hub=chat&hub=chat", "?hub=1"] {
-        let target = format!("/client/negotiate{hubs}");
-        let answer = call(&sandbox, Method::POST, &url, &target).bearer(&good).send().await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{hubs}");
-    }
-}
-
-#[tokio::test]
 async fn an_invalid_record_closes_only_its_sender() {
     let sandbox = start().await;
     let (mut bad, mut large, mut good) =
@@ -361,54 +261,4 @@ async fn pings_an_idle_connection_and_closes_a_silent_client() {
     let token = client_token(&sandbox, "chat", "ann").await;
     let mut without_handshake = dial(&sandbox, "/client/?hub=chat", &token).await.unwrap();
     assert!(text(&mut without_handshake).await.contains("no handshake arrived"));
-}
-
-#[tokio::test]
-async fn stateful_reconnect_loses_no_message() {
-    let sandbox = start().await;
-    let (mut socket, target, token) = stateful(&sandbox).await;
-    for number in 1..=2 {
-        broadcast(&sandbox, number).await;
-        assert_eq!(text(&mut socket).await, invocation(number));
-    }
-    let call = "{\"type\":1,\"target\":\"x\",\"invocationId\":\"0\",\"arguments\":[]}\u{1e}";
-    socket.send(Message::text(format!("{{\"type\":8,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
-    let failure = text(&mut socket).await;
-    assert!(failure.contains("no upstream"), "{failure}");
-    assert_eq!(text(&mut socket).await, "{\"type\":8,\"sequenceId\":1}\u{1e}");
-
-    // The connection breaks, and a message is sent in the meantime.
-    drop(socket);
-    broadcast(&sandbox, 3).await;
-    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
-    assert_eq!(text(&mut socket).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
-    assert_eq!(text(&mut socket).await, invocation(2));
-    assert_eq!(text(&mut socket).await, failure);
-    // The client repeats its invocation, which the server ignores.
-    socket.send(Message::text(format!("{{\"type\":9,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
-    let mut rest = [text(&mut socket).await, text(&mut socket).await];
-    rest.sort();
-    assert_eq!(rest, [invocation(3), String::from("{\"type\":8,\"sequenceId\":1}\u{1e}")]);
-
-    // A second WebSocket replaces one that is still open.
-    let mut other = dial(&sandbox, &target, &token).await.unwrap();
-    assert_eq!(text(&mut other).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
-    // An orderly close removes the connection.
-    other.send(Message::text("{\"type\":7}\u{1e}")).await.unwrap();
-    while other.next().await.is_some_and(|message| message.is_ok()) {}
-    assert!(dial(&sandbox, &target, &token).await.is_err());
-}
-
-#[tokio::test]
-async fn removes_a_stateful_client_that_does_not_return_in_time() {
-    let client_times = ClientTimes { away: Duration::from_millis(50), ..ClientTimes::default() };
-    let sandbox = Sandbox::start(SandboxSettings { client_times, ..SandboxSettings::default() }).await.unwrap();
-    let (socket, _, _) = stateful(&sandbox).await;
-    drop(socket);
-    let gone = async {
-        while east(&sandbox).hubs.connection_counts().get("chat") != Some(&0) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LONG, gone).await.unwrap();
 }

@@ -17,9 +17,9 @@ use tokio_rustls::TlsConnector;
 
 use super::{APP_CLIENT_ID, Connection, Delivery, Endpoint, Sandbox, SandboxSettings, TENANT_B};
 
-mod bad_clients;
 mod certificate;
 mod client;
+mod client_access;
 mod config;
 mod delivery;
 mod entra;
@@ -27,9 +27,11 @@ mod faults;
 mod federated;
 mod groups;
 mod identity;
+mod misbehaving_clients;
 mod page;
 mod provider;
 mod rest;
+mod stateful_reconnect;
 
 /// A response.
 #[derive(Debug)]

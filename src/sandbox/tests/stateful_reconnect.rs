@@ -1,0 +1,58 @@
+//! Stateful reconnect over WebSockets.
+
+use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::client::{broadcast, dial, invocation, stateful, text};
+use super::*;
+use crate::sandbox::ClientTimes;
+
+#[tokio::test]
+async fn stateful_reconnect_loses_no_message() {
+    let sandbox = start().await;
+    let (mut socket, target, token) = stateful(&sandbox).await;
+    for number in 1..=2 {
+        broadcast(&sandbox, number).await;
+        assert_eq!(text(&mut socket).await, invocation(number));
+    }
+    let call = "{\"type\":1,\"target\":\"x\",\"invocationId\":\"0\",\"arguments\":[]}\u{1e}";
+    socket.send(Message::text(format!("{{\"type\":8,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
+    let failure = text(&mut socket).await;
+    assert!(failure.contains("no upstream"), "{failure}");
+    assert_eq!(text(&mut socket).await, "{\"type\":8,\"sequenceId\":1}\u{1e}");
+
+    // The connection breaks, and a message is sent in the meantime.
+    drop(socket);
+    broadcast(&sandbox, 3).await;
+    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
+    assert_eq!(text(&mut socket).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
+    assert_eq!(text(&mut socket).await, invocation(2));
+    assert_eq!(text(&mut socket).await, failure);
+    // The client repeats its invocation, which the server ignores.
+    socket.send(Message::text(format!("{{\"type\":9,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
+    let mut rest = [text(&mut socket).await, text(&mut socket).await];
+    rest.sort();
+    assert_eq!(rest, [invocation(3), String::from("{\"type\":8,\"sequenceId\":1}\u{1e}")]);
+
+    // A second WebSocket replaces one that is still open.
+    let mut other = dial(&sandbox, &target, &token).await.unwrap();
+    assert_eq!(text(&mut other).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
+    // An orderly close removes the connection.
+    other.send(Message::text("{\"type\":7}\u{1e}")).await.unwrap();
+    while other.next().await.is_some_and(|message| message.is_ok()) {}
+    assert!(dial(&sandbox, &target, &token).await.is_err());
+}
+
+#[tokio::test]
+async fn removes_a_stateful_client_that_does_not_return_in_time() {
+    let client_times = ClientTimes { away: Duration::from_millis(50), ..ClientTimes::default() };
+    let sandbox = Sandbox::start(SandboxSettings { client_times, ..SandboxSettings::default() }).await.unwrap();
+    let (socket, _, _) = stateful(&sandbox).await;
+    drop(socket);
+    let gone = async {
+        while east(&sandbox).hubs.connection_counts().get("chat") != Some(&0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, gone).await.unwrap();
+}
