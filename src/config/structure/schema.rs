@@ -6,7 +6,6 @@ use serde_json::Value as Schema;
 use super::value::whole;
 
 /// The named schemas that others refer to.
-#[derive(Clone, Copy)]
 pub(super) struct Definitions<'a>(Option<&'a Schema>);
 
 impl<'a> Definitions<'a> {
