@@ -1,5 +1,5 @@
-//! Exchanges whose caller is gone. Where the request was sent completely, the answer is read and forgotten, so that the
-//! connection can be used again; a caller that cancels does not cost a connection each time.
+//! Exchanges whose caller is gone. If the request was sent completely, the response is read and dropped, so that the connection
+//! can be reused and cancelled calls do not cost a connection each.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use super::http1::{Broken, Connection, UploadBody};
 use super::store::Abandoned;
 
-/// How long the rest of an exchange may take.
+/// The time that the rest of an exchange may take.
 const TIME: Duration = Duration::from_secs(2);
-/// The most that is read of an answer, in bytes.
+/// The most bytes that are read of a response.
 const MOST_BYTES: usize = 64 * 1024;
-/// The most exchanges of one pool that are finished side by side; the connections of more are closed. Chosen: as many idle
-/// connections as a worker keeps by default.
+/// The most exchanges of one pool that are finished concurrently; the connections of more are closed. Chosen: the default
+/// number of idle connections of a worker.
 const MOST: usize = 128;
 
 /// Finishes the exchanges that are received. Ends with the pool that sends them.
@@ -45,7 +45,7 @@ async fn finish<B: UploadBody>(abandoned: Abandoned<B>) {
     store.give_back(exchange);
 }
 
-/// Reads what is left of an answer. Returns whether all of it came.
+/// Reads the rest of a response. Returns whether it is complete.
 async fn is_read<B: UploadBody>(connection: &mut Connection<B>, is_answered: bool) -> bool {
     let rest = async {
         if !is_answered {

@@ -1,5 +1,4 @@
-//! One request on a connection of its own, beside the pools: for diagnosis and health probes. Does not know what is asked or
-//! why.
+//! Sends one request on a connection of its own, outside the pools. For diagnosis and health probes.
 
 use std::error::Error;
 use std::time::Duration;
@@ -18,16 +17,16 @@ use super::error::ConnectError;
 use super::settings::HttpVersion;
 use super::socket::Socket;
 
-/// The most of an answer that is read.
+/// The most bytes of a response body that are read.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// There is no connection.
+    /// The connection could not be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection broke, or what came is not HTTP.
+    /// The connection failed, or the response is not HTTP.
     #[error("the endpoint broke off the connection or does not speak HTTP")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
     /// It took too long.
@@ -91,7 +90,7 @@ async fn read_whole(answer: Response<Incoming>) -> Result<Response<Bytes>, AskEr
     Ok(Response::from_parts(head, body.to_bytes()))
 }
 
-/// Drives a connection until the answer is there. It may end together with the answer, which then is looked at first.
+/// Drives a connection until the response is complete. If both are ready at once, the response wins.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     answer: impl Future<Output = Result<Response<Bytes>, AskError>>,

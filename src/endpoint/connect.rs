@@ -1,5 +1,5 @@
-//! Opens connections to one endpoint: name resolution each time (so DNS changes are followed), TCP with the addresses side
-//! by side, TLS. Nothing is sent on them.
+//! Opens connections to one endpoint: resolves the name each time, so that DNS changes take effect, then connects TCP and TLS.
+//! Sends no request.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::tls::{self, Trust};
 /// ALPN's name of HTTP/2.
 const HTTP2: &[u8] = b"h2";
 
-/// Tells a server that refuses to speak HTTP/2 from other failures of TLS.
+/// Distinguishes a server that refuses HTTP/2 from other TLS failures.
 fn refused(err: io::Error) -> ConnectError {
     let alert = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
     match alert {
@@ -69,13 +69,13 @@ impl Connector {
         Ok(Self { lookup, uri, tls, timeout: settings.connect_timeout })
     }
 
-    /// Returns where it connects to: scheme, host and port.
+    /// Returns the endpoint's scheme, host and port.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// Opens a connection, to speak `version` on it. Name resolution may take the configured time, and TCP and TLS together
-    /// as much again. `wrap` is put between TCP and what is above.
+    /// Opens a connection for `version`. Name resolution may take the configured time, and TCP and TLS together the same time
+    /// again. `wrap` wraps the TCP stream.
     ///
     /// # Cancel safety
     /// Safe: what was begun is closed.
@@ -107,7 +107,7 @@ impl Tls {
             HttpVersion::Http2 => &self.http2,
         };
         let secured = connector.connect(self.name.clone(), tcp).await.map_err(refused)?;
-        // A server that knows no ALPN goes on without a word.
+        // A server without ALPN continues the handshake.
         if version == HttpVersion::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectError::NoHttp2);
         }

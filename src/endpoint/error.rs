@@ -12,7 +12,7 @@ use crate::tls::TrustError;
 /// Why an endpoint could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// Its certificate could not be checked against anything.
+    /// There are no CA certificates to verify its certificate with.
     #[error("endpoint `{endpoint}`: connections to it cannot be secured")]
     Trust {
         /// The endpoint.
@@ -20,7 +20,7 @@ pub enum EndpointError {
         /// The reason.
         source: TrustError,
     },
-    /// Its host is not one that can be put into a request or a TLS handshake.
+    /// Its host is not valid in a request or a TLS handshake.
     #[error("endpoint `{endpoint}`: `{origin}` cannot be connected to: the host is not a DNS name or IP address")]
     Host {
         /// The endpoint.
@@ -51,13 +51,13 @@ pub enum ConnectError {
     /// The TLS handshake did not end within what was left of `connect_timeout`.
     #[error("the TLS handshake with the endpoint did not finish within {}", humantime::format_duration(*.0))]
     TlsTimeout(Duration),
-    /// Other requests waited for connections as well, and none became free.
+    /// No connection became free while other requests waited as well.
     #[error("no connection to the endpoint became free within {}, and as many as may be are being opened", humantime::format_duration(*.0))]
     Queue(Duration),
-    /// The connection that several requests waited for could not be opened.
+    /// The connection that several requests share could not be opened.
     #[error(transparent)]
     Shared(Arc<ConnectError>),
-    /// It speaks HTTP/1.1 alone.
+    /// The endpoint supports HTTP/1.1 only.
     #[error("the endpoint does not offer HTTP/2, which is configured for it (`http_version`)")]
     NoHttp2,
     /// HTTP/2 could not be started on the connection.
@@ -79,11 +79,11 @@ impl ConnectError {
     }
 }
 
-/// `EMFILE` and `ENFILE`: no descriptor is left to the process, or to the host. The same on all Unix systems.
+/// `EMFILE` and `ENFILE`: the process, or the host, has no free descriptor. Their numbers are the same on all Unix systems.
 const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
 
 impl ConnectError {
-    /// Whether this host is short of what a connection needs, such as file descriptors. That says nothing of the endpoint.
+    /// Whether the gateway's host lacks what a connection needs, such as file descriptors. Says nothing about the endpoint.
     pub fn is_shortage_here(&self) -> bool {
         let mut cause = self.source();
         while let Some(err) = cause {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shortage_of_descriptors_here_is_told_from_an_endpoint_that_does_not_answer() {
+    fn lack_of_descriptors_on_this_host_is_not_blamed_on_the_endpoint() {
         for (code, is_shortage) in [(24, true), (23, true), (12, true), (111, false), (110, false)] {
             let err = || io::Error::from_raw_os_error(code);
             for found in [ConnectError::Tcp(err()), ConnectError::Dns(err().into()), ConnectError::Tls(err())] {

@@ -1,7 +1,7 @@
-//! Whether an endpoint is worth trying: a circuit breaker over the share of calls that fail, and the pauses it asks for.
+//! The health of an endpoint: a circuit breaker over the share of failed calls, and the pauses that the endpoint asks for.
 //!
-//! Shared by all workers and read on every request. Of a call that succeeds only a count is written, on a cache line of the
-//! worker's own. Decides nothing about where a call goes instead.
+//! Shared by all workers and read for every request. A successful call only increments a counter on a cache line of its worker.
+//! Does not choose another endpoint.
 
 mod window;
 
@@ -13,24 +13,23 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::metrics::{BreakerState, EndpointMetrics};
 use window::{Counts, Window};
 
-/// The longest an endpoint stays out before it is tried again. Chosen: an endpoint that has come back is noticed within
-/// a minute.
+/// The longest time for which a circuit stays open before a trial. Chosen: recovery is detected within a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest pause that is granted to an endpoint that asks for one.
+/// The longest pause that an endpoint can ask for.
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(300);
 
-/// When an endpoint's circuit opens: it then gets no calls.
+/// When an endpoint's circuit opens. An endpoint with an open circuit gets no calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// The fewest failures that open it, within the window or in a row.
+    /// The fewest failures that open the circuit, within the window or in a row.
     pub failures: u32,
-    /// The smallest share of failures among the calls of the window that opens it.
+    /// The smallest share of failures among the calls of the window that opens the circuit.
     pub failure_ratio: FailureRatio,
-    /// The time over which calls are counted.
+    /// The time for which calls are counted.
     pub window: Duration,
-    /// How long it stays open at first; twice as long each time in a row, a minute at most.
+    /// How long the circuit stays open at first. Doubles each time in a row, up to a minute.
     pub pause: Duration,
-    /// How often `/api/health` is asked.
+    /// The interval of health probes.
     pub probe_interval: Duration,
 }
 
@@ -54,12 +53,12 @@ impl FailureRatio {
     }
 }
 
-/// A class of calls that an endpoint throttles apart from others. What the classes are, callers decide.
+/// A class of calls that an endpoint throttles separately. Callers define the classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallClass(usize);
 
 impl CallClass {
-    /// How many there may be.
+    /// The number of classes.
     pub const COUNT: usize = 8;
 
     /// Returns the class with this number. Those beyond the last share one.
@@ -73,53 +72,53 @@ pub struct Health {
     name: String,
     settings: HealthSettings,
     metrics: EndpointMetrics,
-    /// What the times below are counted from.
+    /// The origin of the times below.
     epoch: Instant,
     /// Milliseconds after `epoch` until which the circuit is open; 0 while it is closed.
-    out_until: AtomicU64,
-    /// By class of calls: milliseconds after `epoch` until which the endpoint asked not to be called; 0 if it did not.
+    open_until: AtomicU64,
+    /// By class of calls: milliseconds after `epoch` until which the endpoint asked not to be called, or 0.
     cools_until: [AtomicU64; CallClass::COUNT],
     /// Failures in a row.
     failures: AtomicU32,
-    /// Whether a call failed at the endpoint since the last that did not. Then a probe cannot tell that it is well again:
-    /// it asks for less than callers do.
+    /// Whether a call failed at the endpoint since the last success. Then a successful probe does not close the circuit:
+    /// it exercises less than a call.
     fails_calls: AtomicBool,
-    /// How often in a row the circuit opened.
+    /// How many times in a row the circuit opened.
     trips: AtomicU32,
-    /// Whether a request is finding out if the endpoint is back.
-    is_tried: AtomicBool,
+    /// Whether a trial call is in flight.
+    trial_in_flight: AtomicBool,
     window: Window,
 }
 
-/// Permission to try the endpoint. Its holder reports what became of the call; dropping it reports nothing either way. It
-/// borrows: a reference count would be one more thing that workers write at the same time.
+/// Permission to call the endpoint. Its holder reports the result of the call; dropping it reports nothing. It borrows the
+/// health: a reference count would be shared by all workers.
 #[derive(Debug)]
 pub struct Permit<'a> {
     health: &'a Health,
     class: CallClass,
-    /// Whether this is the one request that finds out if the endpoint is back.
+    /// Whether this is the trial call of an open circuit.
     is_trial: bool,
 }
 
 impl Health {
-    /// Makes the health of an endpoint that nothing is known of. Shows nothing yet: the endpoint may never be called.
+    /// Makes the health of a new endpoint. Publishes no metric yet: the endpoint may never be called.
     pub fn new(name: &str, settings: HealthSettings, metrics: EndpointMetrics) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             settings,
             metrics,
             epoch: Instant::now(),
-            out_until: AtomicU64::new(0),
+            open_until: AtomicU64::new(0),
             cools_until: Default::default(),
             failures: AtomicU32::new(0),
             fails_calls: AtomicBool::new(false),
             trips: AtomicU32::new(0),
-            is_tried: AtomicBool::new(false),
+            trial_in_flight: AtomicBool::new(false),
             window: Window::new(settings.window),
         })
     }
 
-    /// Shows the endpoint in the metrics, as its calls begin.
+    /// Publishes the endpoint's metrics.
     pub(super) fn announce(&self) {
         self.metrics.breaker(&self.name, BreakerState::Closed);
         self.metrics.cool_down(&self.name, None);
@@ -128,25 +127,25 @@ impl Health {
     /// Permits a call of a class: always while the circuit is closed; one call while it is open and its pause is over; none
     /// while the endpoint asked for no calls of the class.
     pub fn enter(&self, class: CallClass) -> Option<Permit<'_>> {
-        let out_until = self.out_until.load(Ordering::Relaxed);
-        if out_until == 0 && self.cools_until(class) == 0 {
+        let open_until = self.open_until.load(Ordering::Relaxed);
+        if open_until == 0 && self.cools_until(class) == 0 {
             return Some(self.permit(class, false));
         }
-        self.enter_late(class, out_until)
+        self.enter_late(class, open_until)
     }
 
     #[cold]
-    fn enter_late(&self, class: CallClass, out_until: u64) -> Option<Permit<'_>> {
+    fn enter_late(&self, class: CallClass, open_until: u64) -> Option<Permit<'_>> {
         let now = self.now();
-        if now < self.cools_until(class) || now < out_until {
+        if now < self.cools_until(class) || now < open_until {
             return None;
         }
         self.end_cool_down(class, now);
-        if out_until == 0 {
+        if open_until == 0 {
             return Some(self.permit(class, false));
         }
         // One request finds out; the others go elsewhere until it has.
-        let is_first = self.is_tried.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let is_first = self.trial_in_flight.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         is_first.then(|| {
             self.metrics.breaker(&self.name, BreakerState::HalfOpen);
             self.permit(class, true)
@@ -160,7 +159,7 @@ impl Health {
 
     /// Whether the circuit is closed.
     pub fn is_closed(&self) -> bool {
-        self.out_until.load(Ordering::Relaxed) == 0
+        self.open_until.load(Ordering::Relaxed) == 0
     }
 
     /// Whether calls of a class go to it without further ado.
@@ -170,7 +169,7 @@ impl Health {
 
     /// Returns how long it is until a call of a class may be tried.
     pub fn out_for(&self, class: CallClass) -> Duration {
-        let until = self.out_until.load(Ordering::Relaxed).max(self.cools_until(class));
+        let until = self.open_until.load(Ordering::Relaxed).max(self.cools_until(class));
         Duration::from_millis(until.saturating_sub(self.now()))
     }
 
@@ -200,45 +199,45 @@ impl Health {
             self.failures.store(0, Ordering::Relaxed);
             self.fails_calls.store(false, Ordering::Relaxed);
         }
-        if self.out_until.load(Ordering::Relaxed) != 0 {
+        if self.open_until.load(Ordering::Relaxed) != 0 {
             self.close();
         }
     }
 
     #[cold]
     fn close(&self) {
-        if self.out_until.swap(0, Ordering::Relaxed) == 0 {
+        if self.open_until.swap(0, Ordering::Relaxed) == 0 {
             return;
         }
         self.trips.store(0, Ordering::Relaxed);
         // What failed before says nothing about the endpoint as it is now.
         self.window.clear();
         self.metrics.breaker(&self.name, BreakerState::Closed);
-        tracing::info!(endpoint = self.name, "the endpoint is back");
+        tracing::info!(endpoint = self.name, "the endpoint's circuit is closed: it answers again");
     }
 
     fn failed(&self, is_trial: bool, now: u64) {
         let in_a_row = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.window.failed(now);
-        let out_until = self.out_until.load(Ordering::Relaxed);
-        let was_out = out_until != 0;
+        let open_until = self.open_until.load(Ordering::Relaxed);
+        let was_open = open_until != 0;
         let counts = self.window.counts(now);
-        // While it is out, its trial alone says anything new: calls that were under way when it was taken out, and probes,
-        // would put the next trial off for ever.
-        let decides = if was_out { is_trial } else { self.fails_too_often(in_a_row, counts) };
+        // While the circuit is open, only the trial counts: calls that were in flight when it opened, and probes, would delay the
+        // next trial forever.
+        let decides = if was_open { is_trial } else { self.fails_too_often(in_a_row, counts) };
         if !decides {
             return;
         }
         let trips = self.trips.load(Ordering::Relaxed);
         let pause = self.settings.pause.saturating_mul(1 << trips.min(8)).min(LONGEST_PAUSE);
         let until = now.saturating_add(millis(pause)).max(1);
-        // Of those that fail together, one takes it out.
-        if self.out_until.compare_exchange(out_until, until, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        // One of several concurrent failures opens the circuit.
+        if self.open_until.compare_exchange(open_until, until, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
         self.metrics.breaker(&self.name, BreakerState::Open);
-        if !was_out {
+        if !was_open {
             tracing::warn!(
                 endpoint = self.name,
                 failures = counts.failures,
@@ -249,8 +248,8 @@ impl Health {
         }
     }
 
-    /// Whether failures open the circuit. Where calls come so seldom that a window never holds as many, failures in a row
-    /// count; one success within the window then keeps the ratio from being reached.
+    /// Whether the failures open the circuit. With so few calls that a window never holds enough, failures in a row count; one
+    /// success within the window then keeps the ratio below its limit.
     fn fails_too_often(&self, in_a_row: u32, counts: Counts) -> bool {
         let failures = counts.failures.max(u64::from(in_a_row));
         failures >= u64::from(self.settings.failures) && self.settings.failure_ratio.is_reached(counts)
@@ -265,19 +264,19 @@ impl Health {
         if let Some(cools_until) = self.cools_until.get(class.0) {
             cools_until.fetch_max(until, Ordering::Relaxed);
         }
-        self.show_cool_down(now);
+        self.publish_cool_down(now);
     }
 
     /// Ends the pause of a class, if it had one.
     fn end_cool_down(&self, class: CallClass, now: u64) {
         let ended = self.cools_until.get(class.0).map_or(0, |until| until.swap(0, Ordering::Relaxed));
         if ended != 0 {
-            self.show_cool_down(now);
+            self.publish_cool_down(now);
         }
     }
 
-    /// Shows the end of the longest pause that is not over.
-    fn show_cool_down(&self, now: u64) {
+    /// Publishes the end of the longest current pause.
+    fn publish_cool_down(&self, now: u64) {
         let longest = self.cools_until.iter().map(|until| until.load(Ordering::Relaxed)).max().unwrap_or_default();
         let left = Duration::from_millis(longest.saturating_sub(now));
         self.metrics.cool_down(&self.name, (!left.is_zero()).then(|| SystemTime::now() + left));
@@ -299,7 +298,7 @@ impl Permit<'_> {
         self.health.succeeded(self.health.at(now));
     }
 
-    /// The endpoint was reached, and broke off, was too slow or answered with a fault of its own.
+    /// The endpoint was reached, and closed the connection, was too slow or answered with a server error.
     pub fn failed(self, now: Instant) {
         self.health.fails_calls.store(true, Ordering::Relaxed);
         self.health.failed(self.is_trial, self.health.at(now));
@@ -310,14 +309,14 @@ impl Permit<'_> {
         self.health.failed(self.is_trial, self.health.at(now));
     }
 
-    /// The endpoint answered that there are too many calls of this class: it gets none for a while.
+    /// The endpoint throttled this class of calls: it gets none of them during the pause.
     pub fn throttled(self, pause: Duration, now: Instant) {
         let now = self.health.at(now);
         self.health.cool_down(self.class, pause.min(LONGEST_COOL_DOWN), now);
         self.health.succeeded(now);
     }
 
-    /// The endpoint answered that it is out of service for a while: it gets no calls.
+    /// The endpoint answered that it is unavailable: it gets no calls during the pause.
     pub fn unavailable(self, pause: Duration, now: Instant) {
         let at = self.health.at(now);
         for class in 0..CallClass::COUNT {
@@ -330,10 +329,10 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_trial {
-            // The trial may have said nothing, and the circuit may have closed or opened meanwhile.
+            // The trial may have reported nothing, and the circuit may have changed meanwhile.
             let state = if self.health.is_closed() { BreakerState::Closed } else { BreakerState::Open };
             self.health.metrics.breaker(&self.health.name, state);
-            self.health.is_tried.store(false, Ordering::Release);
+            self.health.trial_in_flight.store(false, Ordering::Release);
         }
     }
 }

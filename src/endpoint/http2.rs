@@ -1,4 +1,4 @@
-//! How a request is put on an HTTP/2 connection, what runs its streams, and what its errors tell of the request.
+//! Makes HTTP/2 requests, and runs the tasks of HTTP/2 connections.
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -8,7 +8,7 @@ use hyper::rt::Executor;
 
 use super::http1::RequestHead;
 
-/// Makes a request to where `endpoint` is. HTTP/2 says that in the request line instead of `Host`.
+/// Makes a request to `endpoint`. HTTP/2 names the host in the request's pseudo-header fields instead of `Host`.
 ///
 /// Source: RFC 9113 section 8.3.1.
 pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Request<B> {
@@ -16,7 +16,7 @@ pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Req
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = head.method.clone();
     let mut uri = endpoint.clone().into_parts();
-    // A target that came in as one is one.
+    // The caller's target was valid already.
     uri.path_and_query = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.target.as_bytes())).ok();
     *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     (head.lines)(&mut |name, value| {
@@ -27,7 +27,7 @@ pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Req
     request
 }
 
-/// Runs the streams of HTTP/2 connections on the worker's own thread.
+/// Runs the tasks of HTTP/2 connections on the worker's own thread.
 #[derive(Clone, Copy)]
 pub(super) struct OnThisThread;
 

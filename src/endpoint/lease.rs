@@ -1,5 +1,5 @@
-//! A connection in use, and the body of an answer that is still to be read from it. Either goes back to its store when its
-//! work is done. When it is dropped before, the store finishes the exchange if it can, and closes the connection if not.
+//! A connection in use, and a response body that is read from it. Either returns the connection to its store at the end of the
+//! exchange. If it is dropped earlier, the exchange is finished in the background if possible, else the connection is closed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,8 +15,8 @@ use super::http2;
 use super::send_error::{self, BrokenOff, Processing, SendError};
 use super::store::{ConnectionStore, Counted, Line};
 
-/// How soon an answer comes that was sent before the request was received: one round trip, generously.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// The time within which a response arrives that was sent before the request was received: a generous round trip.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// A connection for one request. Dropping it closes the connection if it is HTTP/1.1.
 pub struct Lease<B> {
@@ -30,12 +30,12 @@ impl<B: UploadBody> Lease<B> {
         Self { line, reused, store }
     }
 
-    /// Whether the connection carried a request before. Such a one may have been closed by the endpoint a moment ago.
+    /// Whether the connection carried a request before. The endpoint may have just closed such a connection.
     pub fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Puts a request on the connection, and returns what writes it and waits for the head of its answer.
+    /// Starts a request on the connection. The returned future writes it and waits for the head of the response.
     ///
     /// # Errors
     /// [`SendError`]; it says whether the request may have been received.
@@ -68,14 +68,14 @@ impl<B: UploadBody> Lease<B> {
     }
 }
 
-/// What came of a request.
+/// The result of a request.
 type Sent<B> = Result<Response<Download<B>>, SendError>;
 
-/// Writes a request and waits for the head of its answer.
+/// Writes a request and waits for the head of the response.
 pub enum Sending<B> {
-    /// On a connection of its own; `None` when that is done.
+    /// On an HTTP/1.1 connection; `None` when complete.
     Http1(Option<SendingHttp1<B>>),
-    /// On a shared one. In a box: it is the rarer way, and larger.
+    /// On a shared HTTP/2 connection. Boxed because it is rarer and larger.
     Http2(Pin<Box<dyn Future<Output = Sent<B>>>>),
 }
 
@@ -126,25 +126,25 @@ impl<B: UploadBody> SendingHttp1<B> {
         }
     }
 
-    /// Returns whether a 408 is about the connection, which was idle for too long, and not about the request.
+    /// Returns whether a 408 concerns the connection, which was idle for too long, and not the request.
     ///
-    /// Such an answer may be under way when the request is written, and is then read as the answer to it. By it the
-    /// endpoint states that it did not receive a complete request, and closes the connection. An answer of this kind to a
-    /// complete request would come after a timeout of the endpoint's, and not at once; Chromium and Firefox judge it alike.
+    /// Such a response may be in flight when the request is written, and is then read as its response. It states that the
+    /// endpoint received no complete request, and closes the connection. A 408 for a complete request would come only after a
+    /// timeout of the endpoint. Chromium and Firefox use the same rule.
     ///
     /// Source: RFC 9110 section 15.5.9.
     fn is_about_idle_connection(&self) -> bool {
         let connection = &self.counted.connection;
-        let came_at_once = || self.counted.used.elapsed() < AT_ONCE;
-        self.reused && connection.will_close() && (!connection.is_written() || came_at_once())
+        let came_within_round_trip = || self.counted.used.elapsed() < ROUND_TRIP;
+        self.reused && connection.will_close() && (!connection.is_written() || came_within_round_trip())
     }
 }
 
-/// The body of an endpoint's answer.
+/// The body of an endpoint's response.
 pub struct Download<B>(Source<B>);
 
 enum Source<B> {
-    /// Nothing more comes.
+    /// The body has ended.
     Ended,
     Http1(Counted<B>, ConnectionStore<B>),
     Http2(Incoming),
@@ -157,7 +157,7 @@ impl<B: UploadBody> Download<B> {
         download
     }
 
-    /// Gives the connection back, if there is nothing more on it.
+    /// Returns the connection to its store, if the body has ended.
     fn end_if_ended(&mut self) {
         if let Source::Http1(counted, _) = &self.0
             && counted.connection.body_has_ended()
@@ -200,7 +200,7 @@ impl<B: UploadBody> Body for Download<B> {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Ended => true,
-            // It is put away as soon as it has ended.
+            // `end_if_ended` replaces it when it has ended.
             Source::Http1(..) => false,
             Source::Http2(body) => body.is_end_stream(),
         }

@@ -1,9 +1,8 @@
-//! Resolves an endpoint's name. IPv4 and IPv6 addresses are looked up side by side, so that a resolver that never answers
-//! for one family does not hold up the other.
+//! Resolves an endpoint's name. IPv4 and IPv6 addresses are looked up concurrently, so that a resolver that never answers for
+//! one family does not delay the other.
 //!
-//! Requests that need an address while a lookup is under way share it, those of other workers included. The system's
-//! resolver blocks, so each lookup has a thread of its own; there are two for each endpoint at most, and the end of the
-//! process does not wait for them.
+//! Requests of all workers share a pending lookup. The system's resolver blocks, so each lookup has its own thread: at most two
+//! per endpoint. Process exit does not wait for them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +13,7 @@ use tokio::sync::watch;
 
 use super::error::ConnectError;
 
-/// How long IPv6 addresses are waited for once there are IPv4 addresses. Source: RFC 8305 section 3.
+/// The time to wait for IPv6 addresses once there are IPv4 addresses. Source: RFC 8305 section 3.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// Looks up the addresses of one name.
@@ -24,7 +23,7 @@ pub(super) struct Lookup {
     port: u16,
 }
 
-/// The addresses that were found first, and those that may still be found.
+/// The addresses that were found first, and the pending lookup of the other family.
 pub(super) struct Found {
     /// In the order in which they are tried.
     pub(super) addresses: Vec<SocketAddr>,
@@ -46,7 +45,7 @@ type Resolve = fn(&str) -> io::Result<Vec<IpAddr>>;
 struct Family {
     host: Arc<str>,
     resolve: Resolve,
-    /// The last that was started.
+    /// The last lookup.
     latest: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
 }
 
@@ -115,7 +114,7 @@ impl Later {
 }
 
 impl Family {
-    /// Joins the lookup that is under way, or starts one.
+    /// Joins the pending lookup, or starts one.
     fn join(&self, port: u16) -> Later {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let under_way = latest.as_ref().filter(|latest| latest.borrow().is_none() && latest.has_changed().is_ok());

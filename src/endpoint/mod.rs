@@ -1,7 +1,7 @@
-//! One running upstream: its origin, its connections, the bearer source that is bound to it.
+//! Running endpoints: origin, connections, health, and the bearer source that belongs to each.
 //!
-//! An [`Endpoint`] is shared by all workers and never changes; each worker has a [`Pool`] of its own for it. Knows no
-//! operations and no routes.
+//! An [`Endpoint`] is shared by all workers and never changes; each worker has its own [`Pool`] for it. Knows no operations and
+//! no routes.
 
 mod abandoned;
 mod ask;

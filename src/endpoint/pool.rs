@@ -26,14 +26,13 @@ use super::store::{ConnectionStore, Counted, Line, Offered};
 use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
 use crate::write_batch::{Batched, WriteBatch};
 
-/// How often an HTTP/2 connection is asked whether it is still there.
+/// The interval of HTTP/2 keep-alive pings.
 const PING: Duration = Duration::from_secs(30);
-/// How many HTTP/1.1 connections are opened at once. Chosen: a burst of calls to a far endpoint (300 ms for TCP and TLS)
-/// gets a hundred connections a second, and a burst of cancelled calls does not become one of connections.
+/// The most HTTP/1.1 connections that are opened at once. Chosen: a burst of calls to a distant endpoint (300 ms for TCP and
+/// TLS) gets a hundred connections per second, and a burst of cancelled calls does not become a burst of connections.
 const MOST_OPENING: usize = 32;
-/// A connection that was idle for so long is used only after the runtime has polled its socket: servers close idle
-/// connections, and some send 408 before. Chosen: servers do not close sooner, and on busy connections the extra poll is not
-/// worth its cost.
+/// The idle time after which a connection is used only once the runtime has polled its socket: servers close idle connections,
+/// and some send 408 first. Chosen: servers do not close sooner, and busy connections skip the extra poll.
 const LONG_IDLE: Duration = Duration::from_secs(1);
 
 /// One worker's connections to one endpoint. Clones share them.
@@ -82,8 +81,8 @@ impl<B: UploadBody> Pool<B> {
         self.store.gauge()
     }
 
-    /// Returns an idle connection, or waits for one: for one that is opened, or for one that becomes idle before. With HTTP/2
-    /// it is the one connection. `now` is the time.
+    /// Returns an idle connection, or waits until one becomes idle or is opened. With HTTP/2 all requests share one connection.
+    /// `now` is the current time.
     ///
     /// # Errors
     /// [`ConnectError`] when there is none and none can be opened.
@@ -97,13 +96,13 @@ impl<B: UploadBody> Pool<B> {
         };
         match ready {
             Some(line) => Ok(Lease::new(line, true, self.store.clone())),
-            // In a box, since it is large and rare: every request's future would have room for it.
+            // Boxed because it is large and rare: every request's future would otherwise reserve memory for it.
             None => Box::pin(self.wait(now, true)).await,
         }
     }
 
-    /// Returns a connection that carried no request before, whether or not there are idle ones. With HTTP/2 it is the one
-    /// connection, unless that is going away.
+    /// Returns a new connection, even if there are idle ones. With HTTP/2 it is the shared connection, unless the endpoint
+    /// has sent `GOAWAY` on it.
     ///
     /// # Errors
     /// [`ConnectError`] when none can be opened.
@@ -114,11 +113,11 @@ impl<B: UploadBody> Pool<B> {
         Box::pin(self.wait(Instant::now(), false)).await
     }
 
-    /// Waits for a connection; `takes_used` says whether it may have carried a request before.
+    /// Waits for a connection. `takes_used` allows one that carried a request before.
     async fn wait(&self, now: Instant, takes_used: bool) -> Result<Lease<B>, ConnectError> {
         let ready = match self.endpoint().settings().http_version {
             HttpVersion::Http1 if takes_used && self.store.has_idle() => {
-                // Lets the runtime poll the sockets.
+                // The runtime polls the sockets.
                 tokio::task::yield_now().await;
                 self.store.take_idle(now, Duration::MAX)
             }
@@ -130,7 +129,7 @@ impl<B: UploadBody> Pool<B> {
         }
         let mut queued = Queued { offered: self.store.waiting().enqueue(takes_used), store: self.store.clone() };
         self.open_for_waiting();
-        // Time to resolve the name and time to connect: what one connection may take.
+        // One connection may take the timeout for name resolution and again for TCP and TLS.
         let limit = self.endpoint().settings().connect_timeout.saturating_mul(2);
         let offered = tokio::time::timeout(limit, &mut queued.offered).await;
         let Ok(Ok(offered)) = offered else { return Err(ConnectError::Queue(limit)) };
@@ -186,7 +185,7 @@ impl<B: UploadBody> Pool<B> {
 
     async fn start_http2(&self, socket: Socket<Batched<TcpStream>>) -> Result<Line<B>, ConnectError> {
         let mut http = http2::Builder::new(OnThisThread);
-        // An endpoint that vanished is noticed, whether or not requests wait for it.
+        // Detects a vanished endpoint even without requests.
         http.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_while_idle(true);
         let (sender, connection) = http.handshake(TokioIo::new(socket)).await.map_err(ConnectError::Http)?;
         let count = self.gauge().count(ConnectionState::Active);
@@ -194,7 +193,7 @@ impl<B: UploadBody> Pool<B> {
         tokio::task::spawn_local(async move {
             let _counted = count;
             if let Err(err) = connection.await {
-                tracing::debug!(error = %err, "a connection to an endpoint ended badly");
+                tracing::debug!(error = %err, "a connection to an endpoint failed");
             }
         });
         let number = self.store.set_shared(sender.clone());
@@ -208,7 +207,7 @@ impl<B> Clone for Pool<B> {
     }
 }
 
-/// A request in the queue. When it is cancelled, a connection that it was just given goes back to the pool.
+/// A request in the queue. If it is cancelled, a connection that it was just offered returns to the pool.
 struct Queued<B: UploadBody> {
     offered: oneshot::Receiver<Result<Offered<B>, ConnectError>>,
     store: ConnectionStore<B>,

@@ -1,5 +1,5 @@
-//! Asks endpoints for their health beside the traffic: `HEAD /api/health` without a token, as the Management SDK does.
-//! An endpoint that nobody calls is so found to be out, and one that is out to be back, without a caller paying for it.
+//! Health probes: `HEAD /api/health` without a token, as the Management SDK does. They detect failure and recovery of endpoints
+//! that get no calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::{AskError, Endpoint};
 
-/// How long a probe may take in all. Source: the SDK's `RestHealthCheckService` gives it two seconds.
+/// The timeout of a probe. Source: the SDK's `RestHealthCheckService` gives it two seconds.
 const PROBE_TIME: Duration = Duration::from_secs(2);
-/// While an endpoint is out it is probed this many times as often.
-const EAGERNESS: u32 = 6;
-/// Any version that has the path.
+/// The factor by which an endpoint with an open circuit is probed more often.
+const OPEN_CIRCUIT_FACTOR: u32 = 6;
+/// The path of a probe; any API version that has it works.
 const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
 
 /// The probes of a set of endpoints. They stop when it is dropped.
@@ -37,8 +37,7 @@ impl Drop for Probing {
 }
 
 impl Probes {
-    /// Probes these endpoints and no others. Those that are probed already are not disturbed. To be called on the control
-    /// runtime.
+    /// Probes exactly these endpoints from now on. Endpoints that are probed already continue. Call it on the control runtime.
     pub fn follow(&mut self, endpoints: &[Arc<Endpoint>]) {
         self.running.retain(|probing| endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, &probing.endpoint)));
         for endpoint in endpoints {
@@ -57,14 +56,13 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
         if let Some(ok) = probe(&endpoint).await {
             endpoint.health().probed(ok);
         }
-        let pause = if endpoint.health().is_closed() { interval } else { interval / EAGERNESS };
-        // Spread out, so that replicas that started together do not probe together.
+        let pause = if endpoint.health().is_closed() { interval } else { interval / OPEN_CIRCUIT_FACTOR };
+        // Jitter: replicas that started together do not probe together.
         tokio::time::sleep(pause.mul_f32(0.9 + fastrand::f32() * 0.2)).await;
     }
 }
 
-/// Returns whether the endpoint answers with a status below 500: it is there, whatever it thinks of the path. `None` where
-/// that cannot be found out, since this host is short of what a connection needs.
+/// Returns whether the endpoint answers with a status below 500. `None` if the gateway's host lacks what a connection needs.
 async fn probe(endpoint: &Endpoint) -> Option<bool> {
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
     let request = request.ok()?;

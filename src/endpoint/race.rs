@@ -1,5 +1,5 @@
-//! Connects to one of several addresses of the same host. An address that drops packets delays the connection by a fraction
-//! of a second, not by the whole timeout.
+//! Connects to the first responsive of several addresses of a host. An address that drops packets delays the connection by a
+//! fraction of a second, not by the whole timeout.
 //!
 //! Source: RFC 8305 section 5 ("happy eyeballs").
 
@@ -16,18 +16,18 @@ use tokio::time::Instant;
 
 use super::lookup::Found;
 
-/// How long an address is tried before the next one is tried beside it. Source: RFC 8305 section 5.
+/// The delay before the next address is tried concurrently. Source: RFC 8305 section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// How often an idle connection is probed, so that a peer that vanished is noticed.
+/// The interval of TCP keep-alive probes, which detect a vanished peer.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Connects to the first address that accepts; the others are given up. Ends only when all have refused.
+/// Connects to the first address that accepts, and cancels the others. Fails when all addresses have refused.
 ///
 /// # Errors
 /// The last refusal.
 ///
 /// # Cancel safety
-/// Safe: what was begun is closed.
+/// Safe: pending attempts are cancelled.
 pub(super) async fn connect(found: Found) -> io::Result<TcpStream> {
     let Found { addresses, mut more } = found;
     let mut untried = VecDeque::from(addresses);

@@ -1,26 +1,24 @@
-//! Memory that goes from request to request, so that each finds it warm. One worker's, for all of its endpoints.
+//! Memory for heads that one worker's requests reuse, for all endpoints.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use http::HeaderMap;
 
-/// What is kept at hand for the heads of requests: the usual ones have 2 to 3 KiB with their bearer.
+/// The capacity for a request head. Usual heads have 2 to 3 KiB with their bearer.
 const USUAL_HEAD: usize = 4 * 1024;
-/// How many maps are kept. Chosen: as many as a busy worker has requests in work.
+/// The most maps that are kept. Chosen: the number of concurrent requests of a busy worker.
 const MOST_MAPS: usize = 64;
 /// Maps that have grown larger are not kept.
 const LARGEST_MAP: usize = 48;
-/// Room for the headers of usual answers. Each idle connection keeps the map of its last answer; on busy ones maps soon have
-/// room for requests, too.
+/// The initial capacity of a map, for the headers of usual responses. Each idle connection keeps the map of its last response.
 const USUAL_HEADERS: usize = 6;
 
-/// Memory for heads.
+/// Reusable memory for heads.
 #[derive(Default)]
 pub struct Recycler {
     head: Cell<Vec<u8>>,
-    /// The server reads a request into the map of the answer before, and answers are read into the maps of requests that are
-    /// through: they go round.
+    /// hyper reads a request into the map of the previous response, and responses are read into the maps of finished requests.
     maps: RefCell<Vec<HeaderMap>>,
 }
 
@@ -44,7 +42,7 @@ impl Recycler {
         self.maps.borrow_mut().pop().unwrap_or_else(|| HeaderMap::with_capacity(USUAL_HEADERS))
     }
 
-    /// Takes a map back that nobody reads any more.
+    /// Takes a map back.
     pub fn keep_map(&self, mut map: HeaderMap) {
         let mut maps = self.maps.borrow_mut();
         if maps.len() < MOST_MAPS && (1..=LARGEST_MAP).contains(&map.capacity()) {
@@ -68,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_back_is_handed_out_again_and_empty() {
+    fn recycled_memory_is_reused_and_empty() {
         let recycler = Recycler::default();
         let mut map = HeaderMap::with_capacity(20);
         map.append(HOST, HeaderValue::from_static("a"));
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_grown_large_or_many_is_let_go() {
+    fn large_memory_and_surplus_maps_are_dropped() {
         let recycler = Recycler::default();
         recycler.keep_map(HeaderMap::with_capacity(1000));
         recycler.keep_map(HeaderMap::new());

@@ -16,8 +16,7 @@ use super::settings::{EndpointName, EndpointSettings};
 use crate::credential::BearerSource;
 use crate::metrics::EndpointMetrics;
 
-/// A running endpoint: where it is and as whom it is called. The one holder of both, so that no bearer can go to
-/// another host.
+/// A running endpoint: its origin and its bearer source. Only here are the two combined, so no bearer can go to another host.
 pub struct Endpoint {
     name: EndpointName,
     origin: String,
@@ -32,7 +31,7 @@ impl Endpoint {
     /// Builds an endpoint. Reads its CA file; does no network I/O.
     ///
     /// # Errors
-    /// [`EndpointError`] when connections to it could never be made.
+    /// [`EndpointError`] when connections to it can never succeed.
     pub fn build(
         settings: &EndpointSettings,
         bearer: Arc<dyn BearerSource>,
@@ -57,17 +56,17 @@ impl Endpoint {
         &self.origin
     }
 
-    /// Returns what opens connections to it.
+    /// Returns its connector.
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    /// Returns the value of `Host`. The service tells its resources apart by it.
+    /// Returns the value of `Host`, by which the service distinguishes its resources.
     pub fn host(&self) -> &HeaderValue {
         &self.host
     }
 
-    /// Returns the source of the bearers that requests to this endpoint carry.
+    /// Returns the source of bearers for requests to this endpoint.
     pub fn bearer(&self) -> &Arc<dyn BearerSource> {
         &self.bearer
     }
@@ -89,7 +88,7 @@ impl Endpoint {
         &self.health
     }
 
-    /// Returns what it was built from.
+    /// Returns its settings.
     pub fn settings(&self) -> &EndpointSettings {
         &self.settings
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::http1::Broken;
 
-/// A request that got no answer.
+/// A request that got no response.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct SendError {
@@ -14,25 +14,25 @@ pub struct SendError {
     pub source: BrokenOff,
 }
 
-/// What an endpoint may have done with a request that it did not answer.
+/// What an endpoint may have done with an unanswered request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Processing {
     /// Nothing: none of the request was sent.
     Unsent,
-    /// Nothing: the endpoint states that it did not process the request. It may be sent again.
+    /// Nothing: the endpoint states that it did not process the request.
     Refused,
     /// Unknown: the request may have been received and processed.
     Possible,
 }
 
 impl SendError {
-    /// Returns whether the request can be sent again without being processed twice.
+    /// Returns whether the request can be repeated without being processed twice.
     pub fn is_safe_to_repeat(&self) -> bool {
         self.processing != Processing::Possible
     }
 }
 
-/// Why there is no answer, or no more of it.
+/// Why a response is missing or incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokenOff {
     /// On an HTTP/1.1 connection.
@@ -44,8 +44,8 @@ pub enum BrokenOff {
 }
 
 impl BrokenOff {
-    /// Returns whether the endpoint sent an answer that cannot be read. Then it was reached and has dealt with the request;
-    /// otherwise the connection broke.
+    /// Returns whether the endpoint sent a response that cannot be parsed: then it processed the request. Otherwise the
+    /// connection failed.
     pub fn is_unreadable(&self) -> bool {
         match self {
             Self::Http1(err) => err.is_unreadable(),
@@ -54,7 +54,7 @@ impl BrokenOff {
     }
 }
 
-/// Returns what an error on a stream tells of the request that was sent on it.
+/// Returns what an error on an HTTP/2 stream says about its request.
 ///
 /// An endpoint that resets a stream with `REFUSED_STREAM`, or that closes the connection with a `GOAWAY` whose last stream
 /// is an earlier one, has not processed the request. h2 reports a `GOAWAY` of the endpoint only on streams after the last.
@@ -68,7 +68,7 @@ pub(super) fn processing(err: &hyper::Error) -> Processing {
     }
 }
 
-/// Returns whether an error says that what the endpoint sent is no HTTP/2: h2 reset the stream or closed the connection.
+/// Returns whether the endpoint sent invalid HTTP/2, for which h2 reset the stream or closed the connection.
 fn is_unreadable(err: &hyper::Error) -> bool {
     h2_error(err).is_some_and(h2::Error::is_library)
 }
@@ -77,7 +77,7 @@ fn h2_error(err: &hyper::Error) -> Option<&h2::Error> {
     err.source()?.downcast_ref()
 }
 
-/// Returns whether an error says that the endpoint takes no more requests on the connection.
+/// Returns whether the endpoint accepts no more requests on the connection.
 pub(super) fn is_going_away(err: &hyper::Error) -> bool {
     h2_error(err).is_some_and(h2::Error::is_go_away)
 }

@@ -1,4 +1,4 @@
-//! What an endpoint is built from, decided. No serde, no I/O.
+//! The settings of an endpoint. No serde, no I/O.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -37,25 +37,25 @@ pub struct EndpointSettings {
     pub name: EndpointName,
     /// Where it listens.
     pub origin: Origin,
-    /// Whose bearer its requests carry.
+    /// The credential of its requests.
     pub credential: CredentialName,
-    /// Its part in handing out client tokens.
+    /// Its role for client tokens.
     pub role: EndpointRole,
-    /// PEM file of the CAs that its certificate is checked against, in place of the system's.
+    /// PEM file of the CAs that verify its certificate, in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// How long name resolution may take, and how long TCP and TLS together.
+    /// The timeout of name resolution, and again that of TCP and TLS together.
     pub connect_timeout: Duration,
-    /// What is spoken with it.
+    /// The HTTP version of its connections.
     pub http_version: HttpVersion,
-    /// The most calls that it may have in work at once; no limit if `None`.
+    /// The most concurrent calls; no limit if `None`.
     pub max_requests: Option<usize>,
     /// How its connections are kept.
     pub pool: PoolSettings,
-    /// When it is taken out.
+    /// When its circuit opens.
     pub health: HealthSettings,
 }
 
-/// Scheme, host and port of an endpoint. `http` is for loopback hosts alone; configuration sees to that.
+/// Scheme, host and port of an endpoint. Configuration allows `http` for loopback hosts only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// Whether the connection is TLS.
@@ -83,22 +83,22 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An endpoint's part in handing out client tokens, in the sense of the Management SDK: tokens come from a primary
-/// while one is healthy; messages go to both kinds.
+/// An endpoint's role for client tokens, as in the Management SDK: tokens come from a primary while one is healthy; messages
+/// go to both kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointRole {
-    /// Hands out client tokens.
+    /// Issues client tokens.
     Primary,
-    /// Hands out client tokens when no primary is healthy.
+    /// Issues client tokens when no primary is healthy.
     Secondary,
 }
 
-/// What is spoken with an endpoint.
+/// The HTTP version of connections to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpVersion {
     /// HTTP/1.1: one request at a time on each connection. Costs the least CPU.
     Http1,
-    /// HTTP/2: one connection of each worker for all of its requests. By ALPN with TLS, by prior knowledge without.
+    /// HTTP/2: one connection of each worker for all its requests. By ALPN with TLS, by prior knowledge without.
     Http2,
 }
 
@@ -107,6 +107,6 @@ pub enum HttpVersion {
 pub struct PoolSettings {
     /// The most idle connections one worker keeps to one endpoint.
     pub max_idle_per_worker: usize,
-    /// How long a connection may lie idle before it is closed. Keep it below the service's own idle limit.
+    /// The idle time after which a connection is closed. Keep it below the service's own idle timeout.
     pub idle_timeout: Duration,
 }

@@ -6,10 +6,10 @@ use tokio_util::either::Either;
 
 use crate::write_batch::Batched;
 
-/// A byte stream to an endpoint: plain, or secured. That is in a box, since it is ten times as large.
+/// A byte stream to an endpoint, plain or over TLS. TLS is boxed because it is ten times as large.
 pub(super) type Socket<S> = Either<S, Box<TlsStream<S>>>;
 
-/// Returns how many bytes the system has taken of what was written to a socket so far; `None` while some are on their way.
+/// Returns how many written bytes the socket has accepted; `None` while some are in the write batch.
 pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {
     match socket {
         Socket::Left(plain) => plain.written(),
@@ -17,8 +17,8 @@ pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {
     }
 }
 
-/// Whether something may be read from a socket. Makes no system call: it asks for what the runtime has seen of TCP, and for
-/// what TLS has already decrypted.
+/// Whether a socket may have input. Makes no system call: checks the readiness that the runtime has seen, and what TLS has
+/// already decrypted.
 pub(super) fn may_have_input(socket: &mut Socket<Batched<TcpStream>>) -> bool {
     match socket {
         Socket::Left(plain) => plain.is_readable(),

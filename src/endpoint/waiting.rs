@@ -1,5 +1,5 @@
-//! Requests that wait for a connection, in the order in which they came, and how many connections are being opened for
-//! them. Lives on one thread.
+//! Requests that wait for a connection, in order, and the number of connections that are being opened for them.
+//! Single-threaded.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ pub(super) struct Waiting<C> {
 /// A request that waits.
 struct Waiter<C> {
     connection: oneshot::Sender<Result<C, ConnectError>>,
-    /// Whether it takes a connection that was used before.
+    /// Whether it accepts a connection that was used before.
     takes_used: bool,
 }
 
@@ -39,7 +39,7 @@ impl<C> Waiting<C> {
     pub(super) fn enqueue(&self, takes_used: bool) -> oneshot::Receiver<Result<C, ConnectError>> {
         let (connection, received) = oneshot::channel();
         let mut queue = self.queue.borrow_mut();
-        // Those that were given up: nothing is opened for them.
+        // Cancelled requests need no connection.
         while queue.front().is_some_and(|first| first.connection.is_closed()) {
             queue.pop_front();
         }
@@ -47,8 +47,8 @@ impl<C> Waiting<C> {
         received
     }
 
-    /// Returns whether another connection is to be opened, and counts it if so: there are more requests than connections
-    /// being opened, and those are fewer than the limit.
+    /// Counts another connection to open and returns true, if more requests wait than connections are being opened and the
+    /// limit is not reached.
     pub(super) fn opens_another(&self) -> bool {
         let opening = self.opening.get();
         if opening >= self.limit || opening >= self.queue.borrow().len() {
@@ -58,12 +58,12 @@ impl<C> Waiting<C> {
         true
     }
 
-    /// Notes that a connection is no longer being opened.
+    /// Records that a connection is no longer being opened.
     pub(super) fn opened(&self) {
         self.opening.set(self.opening.get().saturating_sub(1));
     }
 
-    /// Hands a connection to the first request that takes it. Returns the connection if there is none.
+    /// Hands a connection to the first request that accepts it. Returns the connection if no request does.
     pub(super) fn hand_over(&self, connection: C, is_used: bool) -> Option<C> {
         let mut offered = Ok(connection);
         loop {

@@ -2,7 +2,7 @@
 //!
 //! hyper-util's `auto` server does the same, but serves HTTP/2 by hyper, and passes hyper the few bytes that it has read as a
 //! read of their own. hyper then doubles its buffer for the life of the connection, and each connection reserves memory for
-//! both versions: with 2,000 connections open that was a quarter of the process (heap profile, 2026-11).
+//! both versions. 2,000 connections took 63.6 MiB with it and 43.6 MiB with this (`bench.sh`, memory table, 2026-11).
 
 use std::future::poll_fn;
 use std::io;

@@ -1,14 +1,13 @@
-//! How many calls were answered and how many failed within the last while, counted by all workers. Decides nothing.
+//! Counts successful and failed calls of all workers within a sliding window.
 //!
-//! Each success of every worker is counted, so successes are spread over stripes that lie on cache lines of their own: workers
-//! that write at the same time do not wait for each other.
+//! Successes are counted in stripes, each on its own cache lines, so that workers do not contend.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Into how many parts a window is cut. What is counted leaves it part by part.
+/// The number of buckets of a window. Counts leave the window bucket by bucket.
 const BUCKETS: usize = 16;
-/// Chosen: workers share stripes on hosts with more cores.
+/// The number of stripes. Workers share stripes on hosts with more cores.
 const STRIPES: usize = 16;
 
 /// The counts of one endpoint.
@@ -18,7 +17,7 @@ pub(super) struct Window {
     failures: Ring,
 }
 
-/// On cache lines of its own: two, since processors load them in pairs.
+/// A ring on its own two cache lines, because processors load them in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe(Ring);
@@ -27,7 +26,7 @@ struct Stripe(Ring);
 #[derive(Default)]
 struct Ring([AtomicU64; BUCKETS]);
 
-/// What happened within a window.
+/// The counts of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) successes: u64,
@@ -44,7 +43,7 @@ impl Window {
         }
     }
 
-    /// Counts an answer; `now_ms` counts from the start.
+    /// Counts a success; `now_ms` is the time since the start.
     pub(super) fn succeeded(&self, now_ms: u64) {
         let stripe = STRIPE.with(|stripe| *stripe);
         if let Some(Stripe(ring)) = self.successes.get(stripe) {
@@ -57,7 +56,7 @@ impl Window {
         self.failures.add(self.bucket(now_ms));
     }
 
-    /// Returns what was counted within the window that ends now.
+    /// Returns the counts of the window that ends now.
     pub(super) fn counts(&self, now_ms: u64) -> Counts {
         let bucket = self.bucket(now_ms);
         Counts {
@@ -66,7 +65,7 @@ impl Window {
         }
     }
 
-    /// Forgets everything.
+    /// Resets all counts.
     pub(super) fn clear(&self) {
         self.successes.iter().for_each(|Stripe(ring)| ring.clear());
         self.failures.clear();
@@ -106,12 +105,12 @@ impl Ring {
     }
 }
 
-/// Begins to count for another bucket in the place of an old one.
+/// Replaces an old bucket by a new one.
 #[cold]
 fn begin(bucket: &AtomicU64, found: u64, number: u32) {
     let first = u64::from(number) << 32 | 1;
     if bucket.compare_exchange(found, first, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-        // Another thread did. If it was late with an old bucket, one count is off.
+        // Another thread replaced it first. If that was with an older bucket, one count is off.
         bucket.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_on_any_thread_is_counted() {
+    fn calls_of_all_threads_are_counted() {
         let window = window();
         std::thread::scope(|scope| {
             for _ in 0..40 {
@@ -148,7 +147,7 @@ mod tests {
     proptest! {
         /// Everything of the last 15 buckets is counted, nothing that is older than 16.
         #[test]
-        fn window_holds_what_is_young_and_drops_what_is_old(steps in prop::collection::vec((0..400_u64, any::<bool>()), 1..200)) {
+        fn window_holds_recent_calls_and_drops_old_ones(steps in prop::collection::vec((0..400_u64, any::<bool>()), 1..200)) {
             let window = window();
             let (mut now, mut events) = (0, Vec::new());
             for (pause, ok) in steps {

@@ -28,12 +28,12 @@ const BODY_READ: usize = 64 * 1024;
 /// A connection and the request that is on it.
 pub(in crate::endpoint) struct Connection<B> {
     socket: Socket<Batched<TcpStream>>,
-    /// What was read and not used yet.
+    /// Bytes that were read and not parsed yet.
     input: BytesMut,
-    /// The request, until all of it is written.
+    /// The request, until it is written.
     upload: Option<Upload<B>>,
     method: Method,
-    /// What was written to the socket when the request began; `None` if that was not known.
+    /// The bytes that the socket had accepted when the request began; `None` if unknown.
     written_before: Option<u64>,
     unwanted: fn(&HeaderName) -> bool,
     recycler: Rc<Recycler>,
@@ -44,7 +44,7 @@ pub(in crate::endpoint) struct Connection<B> {
 }
 
 impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
-    /// Takes a fresh connection.
+    /// Wraps a new connection.
     pub(in crate::endpoint) fn new(socket: Socket<Batched<TcpStream>>, recycler: Rc<Recycler>) -> Self {
         Self {
             socket,
@@ -82,18 +82,18 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         self.unwanted = head.unwanted;
     }
 
-    /// Whether nothing of the request can have been received, nor will be.
+    /// Whether no byte of the request was or will be received.
     pub(in crate::endpoint) fn is_unsent(&self) -> bool {
-        // What is on its way cannot be called back.
+        // Bytes in the write batch cannot be withdrawn.
         socket::written(&self.socket).is_some_and(|now| Some(now) == self.written_before)
     }
 
-    /// Takes back a request that is unsent.
+    /// Withdraws an unsent request.
     pub(in crate::endpoint) fn withdraw(&mut self) {
         self.upload = None;
     }
 
-    /// Whether all of the request was given to the system, or is on its way to it.
+    /// Whether the request was written completely, or is in the write batch.
     pub(in crate::endpoint) fn is_written(&self) -> bool {
         self.upload.is_none() && self.write_error.is_none()
     }
@@ -106,13 +106,13 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     /// Writes the request and reads the head of its answer.
     ///
     /// # Errors
-    /// The connection is of no use any more.
+    /// The connection cannot be used any more.
     pub(in crate::endpoint) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
         self.poll_upload(cx)?;
         loop {
             let head = match ready!(self.poll_head(cx)) {
                 Ok(head) => head,
-                // What went wrong first says more.
+                // The first error is more specific.
                 Err(err) => return Poll::Ready(Err(self.write_error.take().unwrap_or(err))),
             };
             let Some(head::Head { answer, body, keeps_alive }) = head else { continue };
@@ -123,10 +123,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         }
     }
 
-    /// Writes what is left of the request, as far as that is possible.
+    /// Writes the rest of the request, as far as possible.
     ///
     /// # Errors
-    /// The caller broke off, or nothing was written at all.
+    /// The request body failed, or nothing was written at all.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let Some(upload) = self.upload.as_mut().filter(|_| self.write_error.is_none()) else {
             self.poll_rest(cx);
@@ -145,7 +145,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         Ok(())
     }
 
-    /// Writes what the system has not taken yet of a request that was written.
+    /// Flushes bytes of a written request that the socket has not accepted yet.
     fn poll_rest(&mut self, cx: &mut Context<'_>) {
         if let Poll::Ready(Err(err)) = Pin::new(&mut self.socket).poll_flush(cx)
             && self.write_error.is_none()
@@ -154,7 +154,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         }
     }
 
-    /// Reads on, and returns the head if it is all there.
+    /// Reads, and returns the head if it is complete.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<head::Head>, Broken>> {
         let mut room = [MaybeUninit::uninit(); HEAD_READ];
         let mut read = ReadBuf::uninit(&mut room);
@@ -186,10 +186,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         Poll::Ready(Ok(Some(head)))
     }
 
-    /// Reads the next piece of the answer's body, and goes on writing the request if it was answered early.
+    /// Reads the next part of the response body. Continues to write the request if it was answered early.
     ///
     /// # Errors
-    /// The rest of the body will not come.
+    /// The body is incomplete.
     pub(in crate::endpoint) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         if let Err(err) = self.poll_upload(cx) {
             self.write_error = Some(err);
@@ -222,7 +222,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         self.body.left()
     }
 
-    /// Whether it may carry another request: both sides have ended this one and want to stay.
+    /// Whether it can carry another request: this exchange is complete and both sides keep the connection open.
     pub(in crate::endpoint) fn is_free(&self) -> bool {
         self.keeps_alive && self.body_has_ended() && self.is_written() && self.input.is_empty()
     }
