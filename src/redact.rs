@@ -115,7 +115,8 @@ pub fn prose(text: &str, sent: &SentSecrets) -> String {
     hide_dumps(&mut words);
     let (mut shown, mut was_hidden) = (String::with_capacity(text.len()), false);
     for (word, hidden) in words {
-        if !shown.is_empty() && !(hidden && was_hidden) {
+        let continues_mask = hidden && was_hidden;
+        if !shown.is_empty() && !continues_mask {
             shown.push(' ');
         }
         match (hidden, was_hidden) {

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The request is the same as that of the identity library's own credential. It is sent here so that each leg has its own
-//! error, and so that nothing is cached. Azure DevOps chooses the audience (`api://AzureADTokenExchange`). Source: Microsoft, "Oidctoken - Create" of the Azure DevOps REST API, version 7.1.
+//! error, and so that nothing is cached. Azure DevOps chooses the audience (`api://AzureADTokenExchange`).
+//!
+//! Source: Microsoft, "Oidctoken - Create" of the Azure DevOps REST API, version 7.1.
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderName, Method, Request};
