@@ -9,21 +9,22 @@
 //!
 //! 1. [`serve`] accepts the connection (TCP, Unix, TLS) on a worker, parses HTTP and calls the handler.
 //! 2. [`proxy`] opens the request's record (in-flight gauge, start time, request id) and plans the call: admission →
-//!    [`signalr::Operation`] → [`route`]. It answers errors itself and marks these answers. The body of the answer owns the
-//!    record, which ends when the body ends *or is dropped*; then duration, gauge and log line are final.
-//! 3. [`limits`] bounds rates, concurrency and time on the way.
-//! 4. [`delivery`] delivers the planned call to one endpoint of the route, or fans it out to all: bearer of the
-//!    [`credential`], attempt, failover, retry. It returns an answer, or a typed failure that says what was sent.
-//! 5. `delivery::forward` writes the allowed headers and streams the body over a connection of the [`endpoint`]. It keeps
-//!    what it sent, so that a request that is refused with 401 can be sent again.
-//! 6. [`write_batch`] batches the small writes of a worker, to callers and endpoints, until the end of the scheduler tick.
+//!    [`signalr::Operation`] → [`route`]. It turns errors into responses that are marked as the gateway's own. The response
+//!    body owns the record and closes it when the body ends *or is dropped*; closing it writes the metrics and the log line.
+//! 3. [`delivery`] delivers the planned call to one endpoint of the route, or fans it out to all: bearer of the
+//!    [`credential`], attempt, failover, retry. It returns a response, or a typed failure that says what was sent.
+//! 4. `delivery::forward` writes the allowed headers and streams the body over a connection of the [`endpoint`]. The request
+//!    body (`delivery::body`) keeps what was sent, so that a request refused with 401 can be sent again.
 //!
-//! # Three lives of a thing
+//! [`limits`] bounds rates, concurrency and time in steps 2 to 4. [`write_batch`] batches the small writes of a worker, to
+//! callers and endpoints, until the end of the scheduler tick.
 //!
-//! *File*: what the operator wrote, parsed by serde, with optional values. *Settings*: every value decided, without serde and
-//! I/O. *Running*: owns sockets, tasks and clocks. `EndpointFile` becomes `EndpointSettings`, which becomes an
+//! # From configuration file to running part
+//!
+//! *File*: what the operator wrote, parsed by serde, with optional values. *Settings*: validated, with every default applied;
+//! no serde, no I/O. *Running*: owns sockets, tasks and clocks. `EndpointFile` becomes `EndpointSettings`, which becomes an
 //! [`endpoint::Endpoint`]. [`config`] turns files into settings; [`gateway`] turns settings into running parts. A reload
-//! builds the parts of the new settings without any effect, then commits them.
+//! builds the new running parts without side effects, then commits them.
 //!
 //! # Glossary
 //!
@@ -34,21 +35,22 @@
 //! - *credential*: the identity that calls an endpoint, and how its tokens are obtained
 //! - *cell*: the current token of a credential, and the task that renews it; a token is *stale* when its renewal failed
 //! - *worker*: a thread that serves connections; it shares no connection with other workers
-//! - *attempt*: one try to deliver a call to one endpoint; a retry or failover is another attempt
-//! - *fan-out*: the delivery of one call to several endpoints; *leg*: its delivery to one of them; *merge*: making one answer
-//!   of the answers of the legs
+//! - *attempt*: one try to deliver a call to one endpoint, including its resend after a 401 or over a fresh connection; a
+//!   retry or failover is another attempt
+//! - *fan-out*: the delivery of one call to several endpoints; *leg*: its delivery to one of them; *merge*: combining
+//!   the responses of the legs into one
 //! - *lease*: the use of a pooled connection for one request, after which the connection returns to the pool or closes
 //! - *lower*: to turn a part of the configuration file into settings
 //! - *drain*: to stop accepting calls and wait for those in flight, for a limited time
 //!
-//! # Who may import whom
+//! # Module dependencies
 //!
 //! ```text
-//! signalr, redact   →  nothing of ours
-//! metrics           →  nothing of ours
-//! descriptors       →  nothing of ours
-//! write_batch       →  nothing of ours
-//! files             →  nothing of ours
+//! signalr, redact   →  none
+//! metrics           →  none
+//! descriptors       →  none
+//! write_batch       →  none
+//! files             →  none
 //! limits            →  metrics
 //! tls               →  files
 //! credential        →  files, metrics, redact, tls
@@ -62,11 +64,11 @@
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs
-//! sandbox           →  nothing of ours
-//! fuzzing           →  anything; built for tests and with `--cfg fuzzing` alone
+//! sandbox           →  none
+//! fuzzing           →  anything; built only for tests and with `--cfg fuzzing`
 //! ```
 //!
-//! No files import each other in a circle, within a module either. A parent file that only declares and re-exports its
+//! Imports have no cycles, not even between the files of one module. A parent file that only declares and re-exports its
 //! children imports none of them. If its own code uses a child, that child may not import what the parent's file defines:
 //! what both need goes into a file of its own. A type has its methods in one file.
 //!

@@ -28,7 +28,7 @@ const MAX_BATCHED_WRITE: usize = 8 * 1024;
 /// How many writes of each tick bypass the batch, so that an idle worker adds no latency. Measured at half load: the
 /// median latency falls by 24 us.
 const IMMEDIATE_WRITES: u32 = 4;
-/// The size of a full batch, in bytes. Chosen: about sixty ordinary requests and answers.
+/// The size of a full batch, in bytes. About sixty ordinary requests and responses.
 const MAX_BATCH: usize = 128 * 1024;
 
 /// The pending writes of one worker. Clones share them.
@@ -49,11 +49,11 @@ struct PendingWrites {
     /// The bytes of all writes, in the order of the calls.
     bytes: Vec<u8>,
     /// The connection that each range of `bytes` goes to.
-    targets: Vec<(Rc<dyn Target>, Range<usize>)>,
+    targets: Vec<(Rc<dyn BatchedConnection>, Range<usize>)>,
 }
 
 /// A connection with pending writes.
-trait Target {
+trait BatchedConnection {
     /// Writes what the socket accepts now and keeps the remainder.
     fn write(&self, bytes: &[u8]);
 }
@@ -93,15 +93,15 @@ impl Inner {
         }
     }
 
-    /// Takes one of the writes that bypass the batch. Returns whether one was left.
-    fn takes_immediate_write(&self) -> bool {
+    /// Returns whether this write may bypass the batch, and counts it.
+    fn try_take_immediate(&self) -> bool {
         let left = self.immediate_left.get();
         self.immediate_left.set(left.saturating_sub(1));
         left > 0
     }
 
     /// Adds a write to the batch. Returns whether it had room.
-    fn push(&self, target: &Rc<impl Target + 'static>, parts: &[io::IoSlice<'_>], length: usize) -> bool {
+    fn push(&self, target: &Rc<impl BatchedConnection + 'static>, parts: &[io::IoSlice<'_>], length: usize) -> bool {
         let mut pending = self.pending.borrow_mut();
         let start = pending.bytes.len();
         if start + length > MAX_BATCH {
@@ -110,7 +110,7 @@ impl Inner {
         for part in parts {
             pending.bytes.extend_from_slice(part);
         }
-        pending.targets.push((Rc::clone(target) as Rc<dyn Target>, start..start + length));
+        pending.targets.push((Rc::clone(target) as Rc<dyn BatchedConnection>, start..start + length));
         true
     }
 
@@ -120,15 +120,15 @@ impl Inner {
             target.write(pending.bytes.get(range).unwrap_or_default());
         }
         pending.bytes.clear();
-        // Nothing was added meanwhile: `Target::write` runs no task.
+        // Nothing was added meanwhile: `BatchedConnection::write` runs no task.
         self.pending.replace(pending);
     }
 }
 
 /// A connection whose small writes are batched.
 ///
-/// A batched write reports success at once, like a write into the kernel's buffer. If it fails later, the next call on
-/// the connection returns the error.
+/// A batched write reports success at once, like a write into the kernel's buffer. If it fails later, the next write,
+/// flush or shutdown returns the error.
 pub struct Batched<S> {
     shared: Rc<Shared<S>>,
     batch: WriteBatch,
@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Batched<S> {
 }
 
 impl Batched<TcpStream> {
-    /// Whether the runtime has seen that the socket can be read, or is closed. Makes no system call.
+    /// Returns whether the runtime has seen that the socket can be read, or is closed. Makes no system call.
     pub fn is_readable(&self) -> bool {
         self.shared.stream.borrow().try_io(Interest::READABLE, || Ok(())).is_ok()
     }
@@ -216,7 +216,7 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Target for Shared<S> {
+impl<S: AsyncWrite + Unpin> BatchedConnection for Shared<S> {
     fn write(&self, bytes: &[u8]) {
         self.batched.set(self.batched.get() - 1);
         let mut unwritten = self.unwritten.borrow_mut();
@@ -263,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Batched<S> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         self.batch.0.schedule_flush();
         let is_small = length <= MAX_BATCHED_WRITE;
-        if is_small && !self.batch.0.takes_immediate_write() && self.batch.0.push(shared, parts, length) {
+        if is_small && !self.batch.0.try_take_immediate() && self.batch.0.push(shared, parts, length) {
             shared.batched.set(shared.batched.get() + 1);
             store_waker(&shared.owner, cx);
             return Poll::Ready(Ok(length));

@@ -229,8 +229,8 @@ impl Refresher {
                     self.metrics.request_failed(name.as_str(), reason);
                 }
                 match leg.not_after {
-                    Some(NotAfter::Certificate(at)) => self.metrics.certificate_ends(name.as_str(), at),
-                    Some(NotAfter::AssertionFile(at)) => self.metrics.assertion_file_ends(name.as_str(), at),
+                    Some(NotAfter::Certificate(at)) => self.metrics.certificate_expires(name.as_str(), at),
+                    Some(NotAfter::AssertionFile(at)) => self.metrics.assertion_file_expires(name.as_str(), at),
                     None => {}
                 }
             }

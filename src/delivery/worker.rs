@@ -58,7 +58,7 @@ impl WorkerDelivery {
                 }
                 None => Upstream::new(index, endpoint, share, metrics, write_batch, &recycler),
             };
-            upstream.limited(limits.of_endpoint(index))
+            upstream.limited(limits.endpoint_concurrency(index))
         };
         Self {
             settings,

@@ -13,10 +13,10 @@ use crate::metrics::QueueOutcome;
 /// How many calls may wait for a permit, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// The most calls that wait for one limit.
+    /// The maximum number of calls that wait for one limit.
     pub length: usize,
     /// The longest wait.
-    pub time: Duration,
+    pub max_wait: Duration,
 }
 
 /// The number of calls that may be in progress at once. Shared by all workers.
@@ -27,7 +27,7 @@ pub struct ConcurrencyLimit {
     waiting: AtomicUsize,
 }
 
-/// The permission to be in progress. Dropping it lets the next call in.
+/// A permit for one call in progress. Dropping it releases the slot.
 pub type ConcurrencyPermit = OwnedSemaphorePermit;
 
 /// How a wait for a permit ended.
@@ -42,7 +42,8 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// When a call that got no permit may try again. The real time is unknown; one second empties most queues.
+    /// How long a call that got no permit should wait before it tries again. The real time is unknown; one second empties
+    /// most queues.
     pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 }
 
@@ -69,8 +70,8 @@ impl ConcurrencyLimit {
         let Some(_waiting) = Waiting::join(&self.waiting, queue.length) else {
             return Queued { permit: None, outcome: QueueOutcome::Full, waited: began.elapsed() };
         };
-        let time = queue.time.min(deadline.remaining(began));
-        let permit = tokio::time::timeout(time, Arc::clone(&self.permits).acquire_owned()).await;
+        let timeout = queue.max_wait.min(deadline.remaining(began));
+        let permit = tokio::time::timeout(timeout, Arc::clone(&self.permits).acquire_owned()).await;
         // The semaphore is never closed.
         let permit = permit.ok().and_then(Result::ok);
         let outcome = if permit.is_some() { QueueOutcome::Entered } else { QueueOutcome::TimedOut };
@@ -99,7 +100,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    const QUEUE: QueueSettings = QueueSettings { length: 1, time: Duration::from_millis(100) };
+    const QUEUE: QueueSettings = QueueSettings { length: 1, max_wait: Duration::from_millis(100) };
 
     fn far() -> RequestDeadline {
         RequestDeadline::new(Instant::now(), Duration::from_secs(3600))
@@ -132,7 +133,7 @@ mod tests {
         let _first = limit.try_acquire().unwrap();
         let passed = RequestDeadline::new(Instant::now(), Duration::ZERO);
         let began = tokio::time::Instant::now();
-        let queue = QueueSettings { length: 1, time: Duration::from_secs(60) };
+        let queue = QueueSettings { length: 1, max_wait: Duration::from_secs(60) };
         assert_eq!(limit.acquire(queue, passed).await.outcome, QueueOutcome::TimedOut);
         assert!(began.elapsed() < Duration::from_secs(1));
     }

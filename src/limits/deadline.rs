@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The deadline of a request until the head of its answer. Set when the request's head was read; never extended.
+/// The deadline of a request until the head of its response. Set when the request's head was read; never extended.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestDeadline {
     at: Instant,

@@ -1,4 +1,4 @@
-//! The limits of a call: rates, concurrency and time. Knows no HTTP.
+//! The limits of a call: rates, concurrency and time. Independent of HTTP.
 //!
 //! Rates and concurrency limits are shared by all workers, and off unless configured. Time limits belong to one worker.
 

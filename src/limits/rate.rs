@@ -42,7 +42,7 @@ pub struct ClientRateSettings {
 /// A call came too early for its rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateExceeded {
-    /// When the next call may pass.
+    /// How long until the next call may pass.
     pub retry_after: Duration,
 }
 
@@ -89,7 +89,7 @@ impl RateLimit {
 
     /// Checks that a call may pass now, and counts it.
     pub(super) fn check(&self) -> Result<(), RateExceeded> {
-        self.limiter.check().map_err(|refused| exceeded(&refused))
+        self.limiter.check().map_err(|not_until| exceeded(&not_until))
     }
 }
 
@@ -106,7 +106,7 @@ impl ClientRateLimits {
 
     /// Checks that a call from this address may pass now, and counts it.
     pub(super) fn check(&self, client: IpAddr) -> Result<(), RateExceeded> {
-        self.limiter.check_key(&self.slot(client)).map_err(|refused| exceeded(&refused))
+        self.limiter.check_key(&self.slot(client)).map_err(|not_until| exceeded(&not_until))
     }
 
     fn slot(&self, client: IpAddr) -> usize {
@@ -122,11 +122,11 @@ fn quota(settings: RateSettings) -> Quota {
     Quota::per_second(settings.per_second).allow_burst(settings.burst)
 }
 
-fn exceeded<P: governor::clock::Reference>(refused: &NotUntil<P>) -> RateExceeded
+fn exceeded<P: governor::clock::Reference>(not_until: &NotUntil<P>) -> RateExceeded
 where
     DefaultClock: Clock<Instant = P>,
 {
-    RateExceeded { retry_after: refused.wait_time_from(DefaultClock::default().now()) }
+    RateExceeded { retry_after: not_until.wait_time_from(DefaultClock::default().now()) }
 }
 
 impl fmt::Debug for RateLimit {
@@ -147,12 +147,12 @@ mod tests {
 
     fn rate(burst: u32) -> RateSettings {
         let number = |number| NonZeroU32::new(number).unwrap();
-        // One per second, so that no slow machine lets another one pass.
+        // One call per second, so that a slow machine does not refill the bucket during the test.
         RateSettings { per_second: number(1), burst: number(burst) }
     }
 
     #[test]
-    fn burst_passes_and_the_next_call_is_given_a_time() {
+    fn call_after_the_burst_gets_a_retry_after() {
         let limit = RateLimit::new(rate(3));
         for _ in 0..3 {
             limit.check().unwrap();

@@ -11,7 +11,7 @@ use super::rate::{ClientRateLimits, ClientRateSettings, RateExceeded, RateLimit,
 pub struct ListenerLimits<'a> {
     /// The listener's configured name.
     pub name: &'a str,
-    /// The most calls in progress at once; no limit if `None`.
+    /// The maximum number of calls in progress; no limit if `None`.
     pub max_requests: Option<usize>,
     /// The rate of each network of callers; no limit if `None`.
     pub client_rate: Option<ClientRateSettings>,
@@ -31,7 +31,7 @@ pub struct RouteLimits<'a> {
 pub struct EndpointLimits<'a> {
     /// The endpoint's configured name.
     pub name: &'a str,
-    /// The most attempts in progress at once; no limit if `None`.
+    /// The maximum number of attempts in progress; no limit if `None`.
     pub max_requests: Option<usize>,
 }
 
@@ -49,7 +49,7 @@ struct Listener {
     client_rate: Option<Arc<ClientRateLimits>>,
 }
 
-/// The limit of what has this name.
+/// A limit, and the name of the listener, route or endpoint that it applies to.
 #[derive(Debug)]
 struct Named<T> {
     name: Box<str>,
@@ -61,7 +61,7 @@ impl<T> Named<T> {
         Self { name: name.into(), limit }
     }
 
-    /// Returns the limit that has a name.
+    /// Returns the limit with this name.
     fn find<'a>(limits: &'a [Self], name: &str) -> Option<&'a Arc<T>> {
         limits.iter().find(|limit| *limit.name == *name)?.limit.as_ref()
     }
@@ -132,12 +132,12 @@ impl Limits {
     }
 
     /// Returns the concurrency limit of a listener, if it has one.
-    pub fn of_listener(&self, listener: usize) -> Option<&Arc<ConcurrencyLimit>> {
+    pub fn listener_concurrency(&self, listener: usize) -> Option<&Arc<ConcurrencyLimit>> {
         self.listeners.get(listener)?.concurrency.limit.as_ref()
     }
 
     /// Returns the concurrency limit of an endpoint, if it has one.
-    pub fn of_endpoint(&self, endpoint: usize) -> Option<&Arc<ConcurrencyLimit>> {
+    pub fn endpoint_concurrency(&self, endpoint: usize) -> Option<&Arc<ConcurrencyLimit>> {
         self.endpoints.get(endpoint)?.limit.as_ref()
     }
 }

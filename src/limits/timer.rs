@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pin_project_lite::pin_project;
 use slab::Slab;
 
-/// The interval of sweeps, and so the most by which a deadline passes late.
+/// The sweep interval, which is also the maximum delay of a deadline.
 const SWEEP: Duration = Duration::from_millis(10);
 /// The number of sweeps without any deadline after which the task ends.
 const IDLE_SWEEPS: u32 = 100;
@@ -33,7 +33,7 @@ struct Shared {
 struct Entry {
     deadline: Instant,
     has_passed: bool,
-    task: Waker,
+    waker: Waker,
 }
 
 impl DeadlineTimer {
@@ -53,12 +53,12 @@ impl DeadlineTimer {
 }
 
 impl Shared {
-    fn insert(self: &Rc<Self>, deadline: Instant, task: &Waker) -> usize {
+    fn insert(self: &Rc<Self>, deadline: Instant, waker: &Waker) -> usize {
         if !self.is_running.replace(true) {
             // Ends after `IDLE_SWEEPS`, or with the worker.
             tokio::task::spawn_local(run(Rc::clone(self)));
         }
-        self.entries.borrow_mut().insert(Entry { deadline, has_passed: false, task: task.clone() })
+        self.entries.borrow_mut().insert(Entry { deadline, has_passed: false, waker: waker.clone() })
     }
 
     fn sweep(&self) {
@@ -66,7 +66,7 @@ impl Shared {
         for (_, entry) in &mut *self.entries.borrow_mut() {
             if entry.deadline <= now && !entry.has_passed {
                 entry.has_passed = true;
-                entry.task.wake_by_ref();
+                entry.waker.wake_by_ref();
             }
         }
     }
@@ -121,7 +121,7 @@ impl<F: Future, E: Fn(Instant) -> Option<Instant>> Future for Until<F, E> {
             entry.deadline = later;
             entry.has_passed = false;
         }
-        entry.task.clone_from(cx.waker());
+        entry.waker.clone_from(cx.waker());
         Poll::Pending
     }
 }
@@ -169,8 +169,8 @@ mod tests {
     fn future_that_ends_in_time_returns_its_output_and_leaves_no_entry() {
         on_a_worker(async {
             let timer = DeadlineTimer::default();
-            let soon = Instant::now() + Duration::from_secs(60);
-            let ended = timer.until(soon, never, async {
+            let far = Instant::now() + Duration::from_secs(60);
+            let ended = timer.until(far, never, async {
                 tokio::task::yield_now().await;
                 7
             });

@@ -27,7 +27,11 @@ impl EndpointMetrics {
                 "The state of an endpoint's circuit breaker: 1 for the one it is in.",
                 &["endpoint", "state"],
             )?,
-            up: registry.gauges("endpoint_up", "Whether the last probe of /api/health was answered.", &["endpoint"])?,
+            up: registry.gauges(
+                "endpoint_up",
+                "1 if the endpoint responded to the last probe of /api/health.",
+                &["endpoint"],
+            )?,
             cool_down: registry.float_gauges(
                 "endpoint_cooldown_until_timestamp_seconds",
                 "Until when an endpoint asked not to be called (Retry-After); 0 if it did not.",
@@ -43,7 +47,7 @@ impl EndpointMetrics {
         }
     }
 
-    /// Sets whether the last probe was answered.
+    /// Sets whether the endpoint responded to the last probe.
     pub fn up(&self, endpoint: &str, up: bool) {
         self.up.with_label_values(&[endpoint]).set(i64::from(up));
     }

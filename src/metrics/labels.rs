@@ -20,13 +20,13 @@ macro_rules! label_enum {
 }
 
 label_enum! {
-    /// Why the gateway answered a request itself with an error. Also sent in the header `signalr-gateway-error`.
+    /// Why the gateway itself responded to a request with an error. Also sent in the header `signalr-gateway-error`.
     ErrorKind {
-        /// The request is not well-formed HTTP, or a name in its path is not valid.
+        /// The request is not well-formed, or a name, continuation token or `Idempotency-Key` in it is not valid.
         Malformed = "malformed",
         /// `Host` is not one of the allowed names.
         HostNotAllowed = "host_not_allowed",
-        /// A browser page of another origin sent the request.
+        /// The request has an `Origin` header, or its `Sec-Fetch-Site` names another origin.
         OriginNotAllowed = "origin_not_allowed",
         /// The caller's address is in none of the allowed networks.
         ClientNotAllowed = "client_not_allowed",
@@ -46,23 +46,23 @@ label_enum! {
         BodyBroken = "body_broken",
         /// The body is larger than `limits.max_body`.
         BodyTooLarge = "body_too_large",
-        /// The head is larger than `limits.max_header`.
+        /// The head is larger than `limits.max_header` or has too many header lines.
         HeadersTooLarge = "headers_too_large",
-        /// The connection to the endpoint ended after something was sent.
+        /// The endpoint gave no complete, readable response, or a fan-out was inconclusive.
         UpstreamBroken = "upstream_broken",
         /// Some endpoints of a fan-out accepted the call, others did not.
         PartialDelivery = "partial_delivery",
         /// There is no valid token for the endpoint.
         TokenUnavailable = "token_unavailable",
-        /// No endpoint of the route could be reached; nothing was sent.
+        /// No endpoint of the route processed the call, or all their circuits are open.
         EndpointUnavailable = "endpoint_unavailable",
-        /// A concurrency limit is reached.
+        /// A concurrency limit is reached, or memory for bodies or a resource of the host is exhausted.
         Overload = "overload",
         /// A rate limit is exceeded.
         RateLimited = "rate_limited",
         /// The gateway is stopping.
         Draining = "draining",
-        /// The endpoint did not answer within the deadline.
+        /// The endpoint did not respond within the deadline.
         Deadline = "deadline",
         /// An error of the gateway itself.
         Internal = "internal",
@@ -80,19 +80,19 @@ label_enum! {
         Tls = "tls",
         /// Connecting took longer than `connect_timeout`.
         ConnectTimeout = "timeout_connect",
-        /// The head of the answer took longer than `timeouts.try`.
+        /// The head of the response took longer than `timeouts.try`.
         TryTimeout = "timeout_try",
         /// The deadline of the request passed.
         RequestTimeout = "timeout_total",
-        /// A pooled connection was closed before the request was written to it.
+        /// The connection ended before the request was processed: nothing was written, or the endpoint states it.
         ResetBeforeSend = "reset_before_send",
         /// The connection ended after part of the request was written.
         ResetAfterSend = "reset_after_send",
         /// This host ran out of file descriptors or memory.
         Local = "local",
-        /// The endpoint sent an answer that is not valid HTTP.
+        /// The endpoint sent a response that is not valid HTTP.
         Protocol = "protocol",
-        /// The connection ended before the end of the answer's body.
+        /// The response body ended early or was too long.
         Body = "body",
     }
 }
@@ -124,7 +124,7 @@ label_enum! {
 }
 
 label_enum! {
-    /// What an upstream 401 or 403 did to the token.
+    /// What was done with the token after an upstream 401 or 403.
     UnauthorizedAction {
         /// The token was discarded and another was obtained.
         Replaced = "replaced",
@@ -172,7 +172,7 @@ label_enum! {
         Ok = "ok",
         /// It failed, but may succeed later without a change.
         Transient = "transient",
-        /// It was refused and will be until somebody changes the set-up.
+        /// It was rejected and will be until somebody changes the set-up.
         Permanent = "permanent",
     }
 }
@@ -180,7 +180,7 @@ label_enum! {
 label_enum! {
     /// Why a token request failed.
     TokenErrorReason {
-        /// The secret, certificate or assertion was refused.
+        /// The secret, certificate or assertion was rejected.
         InvalidClient = "invalid_client",
         /// The assertion was outside its time window.
         AssertionExpired = "assertion_expired",
@@ -190,9 +190,9 @@ label_enum! {
         Refused = "refused",
         /// The identity endpoint received too many requests.
         Throttled = "throttled",
-        /// No answer: name resolution, connection, TLS, timeout, or a 5xx.
+        /// No response, or a 5xx: name resolution, connection, TLS, timeout.
         Network = "network",
-        /// The answer is not a valid token response.
+        /// The response is not a valid token response.
         Malformed = "malformed",
         /// A secret, certificate or assertion on this host could not be read or used.
         Local = "local",
@@ -226,7 +226,7 @@ const CODES: [(u16, &str); 29] = [
     (415, "415"),
     (429, "429"),
     (431, "431"),
-    // nginx's status for a caller that closed its connection before the answer.
+    // nginx's status for a caller that closed its connection before the response.
     (499, "499"),
     (500, "500"),
     (501, "501"),

@@ -76,7 +76,8 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let mut registry = MetricRegistry::default();
         registry.process()?;
-        let build = registry.gauges("build_info", "What is running.", &["version", "tls"])?;
+        let build =
+            registry.gauges("build_info", "Version and TLS backend of the running build.", &["version", "tls"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), "rustls-aws-lc"]).set(1);
         Ok(Self {
             token: TokenMetrics::register(&mut registry)?,
@@ -90,7 +91,8 @@ impl Metrics {
                 "Configurations that were loaded while serving.",
                 &["result"],
             )?,
-            last_reload: registry.gauge("config_last_reload_successful", "Whether the last one was accepted.")?,
+            last_reload: registry
+                .gauge("config_last_reload_successful", "1 if the last configuration load succeeded.")?,
             last_reload_success: registry.float_gauge(
                 "config_last_reload_success_timestamp_seconds",
                 "When a configuration was last accepted.",
@@ -237,7 +239,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stuck_worker_does_not_block_a_scrape() {
         let metrics = Metrics::new().unwrap();
-        let _never_answers = metrics.register_worker();
+        let _never_flushes = metrics.register_worker();
         assert!(metrics.exposition(Exposition::Prometheus).await.is_ok());
     }
 }

@@ -71,7 +71,7 @@ impl MetricRegistry {
         Ok(gauges)
     }
 
-    /// Registers metrics of the process: memory, descriptors, threads and CPU time. They exist on Linux alone.
+    /// Registers metrics of the process: memory, descriptors, threads and CPU time. Linux only.
     pub(super) fn process(&mut self) -> prometheus::Result<()> {
         #[cfg(target_os = "linux")]
         self.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;

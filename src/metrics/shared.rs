@@ -48,21 +48,21 @@ impl SharedMetrics {
         Ok(Self {
             requests: registry.counters(
                 "requests_total",
-                "Requests answered to callers, when their answer ended.",
+                "Requests, counted when the response ends or the caller disconnects.",
                 &["route", "operation", "code"],
             )?,
             request_duration: registry.histograms(
                 "request_duration_seconds",
-                "From the head of a request to the end of its answer.",
+                "Time from the head of a request to the end of its response.",
                 "operation",
                 &DURATION_BUCKETS,
             )?,
             overhead: registry.histogram(
                 "overhead_seconds",
-                "The gateway's own share of a request: its duration without upstream and token waits.",
+                "Request duration minus waits for response heads, tokens, permits and retry pauses; includes streaming the response body.",
                 &OVERHEAD_BUCKETS,
             )?,
-            in_flight: registry.gauge("requests_in_flight", "Requests whose answer has not ended.")?,
+            in_flight: registry.gauge("requests_in_flight", "Requests whose response has not ended.")?,
             request_body: registry.histogram(
                 "request_body_bytes",
                 "Request bodies, as far as they were read.",
@@ -75,23 +75,23 @@ impl SharedMetrics {
             )?,
             rejected: registry.counters(
                 "rejected_total",
-                "Requests that the gateway answered itself with an error.",
+                "Requests to which the gateway itself responded with an error.",
                 &["reason"],
             )?,
             upstream_requests: registry.counters(
                 "upstream_requests_total",
-                "Answers of endpoints, one for each attempt.",
+                "Responses of endpoints, including each 401 after which the request is sent again.",
                 &["endpoint", "operation", "code"],
             )?,
             upstream_duration: registry.histograms(
                 "upstream_duration_seconds",
-                "From sending an attempt to the head of its answer.",
+                "Time from sending a request to an endpoint to the head of the response.",
                 "endpoint",
                 &DURATION_BUCKETS,
             )?,
             upstream_errors: registry.counters(
                 "upstream_errors_total",
-                "Attempts that ended without an answer.",
+                "Attempts that failed before or during the response.",
                 &["endpoint", "reason"],
             )?,
             upstream_connections: registry.gauges(
@@ -101,7 +101,7 @@ impl SharedMetrics {
             )?,
             upstream_connects: registry.counters(
                 "upstream_connects_total",
-                "Connections to endpoints that were tried.",
+                "Connection attempts to endpoints.",
                 &["endpoint", "result"],
             )?,
             retries: registry.counters(
@@ -116,7 +116,7 @@ impl SharedMetrics {
             )?,
             unauthorized: registry.counters(
                 "upstream_unauthorized_total",
-                "Answers 401 and 403 of endpoints, and what became of the token.",
+                "401 and 403 responses from endpoints, by what was done with the token.",
                 &["endpoint", "code", "action"],
             )?,
             fan_out_legs: registry.counters(
@@ -131,7 +131,7 @@ impl SharedMetrics {
             )?,
             fan_out_repeated: registry.counters(
                 "fanout_repeats_total",
-                "Calls to several endpoints that were repeated under their Idempotency-Key after some had accepted them.",
+                "Calls to several endpoints that were retried with their Idempotency-Key after some endpoints had accepted them.",
                 &["route"],
             )?,
             listener_queue: registry.counters(

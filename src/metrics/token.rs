@@ -56,7 +56,7 @@ impl TokenMetrics {
             )?,
             certificate: registry.float_gauges(
                 "credential_not_after_timestamp_seconds",
-                "When the credential's client certificate ends.",
+                "When the credential's client certificate expires.",
                 &["credential"],
             )?,
             assertion_file: registry.float_gauges(
@@ -87,13 +87,13 @@ impl TokenMetrics {
         self.expiry.with_label_values(&[credential]).set(expires);
     }
 
-    /// Sets when the credential's client certificate ends.
-    pub fn certificate_ends(&self, credential: &str, at: SystemTime) {
+    /// Sets when the credential's client certificate expires.
+    pub fn certificate_expires(&self, credential: &str, at: SystemTime) {
         self.certificate.with_label_values(&[credential]).set(unix(at));
     }
 
     /// Sets when the assertion that was read from the credential's file expires.
-    pub fn assertion_file_ends(&self, credential: &str, at: SystemTime) {
+    pub fn assertion_file_expires(&self, credential: &str, at: SystemTime) {
         self.assertion_file.with_label_values(&[credential]).set(unix(at));
     }
 }

@@ -27,7 +27,7 @@ pub struct LabelNames {
     pub operations: Vec<&'static str>,
 }
 
-/// What is recorded of a request when its answer has ended.
+/// What is recorded of a request when its response has ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CompletedRequest {
     /// The route's index in [`LabelNames::routes`]; `None` if no route was chosen.
@@ -36,9 +36,9 @@ pub struct CompletedRequest {
     pub operation: Option<usize>,
     /// The status sent to the caller.
     pub code: u16,
-    /// From the head of the request to the end of the answer.
+    /// The time from the head of the request to the end of the response.
     pub duration: Duration,
-    /// The part of `duration` that was spent waiting for endpoints and tokens.
+    /// The part of `duration` that was spent waiting for response heads, tokens, permits and retry pauses.
     pub waited: Duration,
     /// Bytes of the request body that were read.
     pub request_bytes: u64,
@@ -46,7 +46,7 @@ pub struct CompletedRequest {
     pub response_bytes: u64,
 }
 
-/// What is recorded of an attempt that an endpoint answered.
+/// What is recorded of a response of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct AnsweredAttempt {
     /// The endpoint's index in [`LabelNames::endpoints`].
@@ -55,7 +55,7 @@ pub struct AnsweredAttempt {
     pub operation: usize,
     /// The endpoint's status.
     pub code: u16,
-    /// From sending the request to the head of the answer.
+    /// The time from sending the request to the head of the response.
     pub duration: Duration,
 }
 
@@ -105,7 +105,7 @@ impl WorkerMetrics {
         InFlight(Rc::clone(self))
     }
 
-    /// Records a request whose answer has ended.
+    /// Records a request whose response has ended.
     pub fn request_ended(&self, request: &CompletedRequest) {
         let operation = request.operation.unwrap_or(self.names.operations.len());
         let route = request.route.unwrap_or(self.names.routes.len());
@@ -121,12 +121,12 @@ impl WorkerMetrics {
         self.response_body.observe(bytes(request.response_bytes));
     }
 
-    /// Counts a request that the gateway answered itself with an error.
+    /// Counts a request to which the gateway itself responded with an error.
     pub fn rejected(&self, kind: ErrorKind) {
         self.shared.rejected.with_label_values(&[kind.label()]).inc();
     }
 
-    /// Records an attempt that an endpoint answered.
+    /// Records a response of an endpoint.
     pub fn upstream_answered(&self, attempt: AnsweredAttempt) {
         let index = attempt.endpoint * (self.names.operations.len() + 1) + attempt.operation;
         let labels = [self.endpoint(attempt.endpoint), self.operation(attempt.operation)];
@@ -137,7 +137,7 @@ impl WorkerMetrics {
         });
     }
 
-    /// Counts an attempt that ended without an answer.
+    /// Counts an attempt that failed before or during the response.
     pub fn upstream_failed(&self, endpoint: usize, reason: UpstreamErrorReason) {
         self.shared.upstream_errors.with_label_values(&[self.endpoint(endpoint), reason.label()]).inc();
     }
@@ -161,13 +161,13 @@ impl WorkerMetrics {
         self.shared.retries.with_label_values(&[self.endpoint(endpoint), outcome.label()]).inc();
     }
 
-    /// Counts a 401 or 403 of an endpoint and what it did to the token.
+    /// Counts a 401 or 403 of an endpoint and what was done with the token.
     pub fn unauthorized(&self, endpoint: usize, code: u16, action: UnauthorizedAction) {
         let labels = [self.endpoint(endpoint), code_label(code), action.label()];
         self.shared.unauthorized.with_label_values(&labels).inc();
     }
 
-    /// Counts the outcome of one endpoint's part of a call to several. `outcome` is one of a few words.
+    /// Counts the outcome of one endpoint's part of a call to several. `outcome` is one of a fixed set of labels.
     pub fn fan_out_leg(&self, route: &str, outcome: &'static str) {
         self.shared.fan_out_legs.with_label_values(&[route, outcome]).inc();
     }
@@ -177,7 +177,7 @@ impl WorkerMetrics {
         self.shared.fan_out_partial.with_label_values(&[route]).inc();
     }
 
-    /// Counts a repeat of a call to several endpoints that some had accepted before.
+    /// Counts a retry of a call to several endpoints that some had accepted before.
     pub fn fan_out_repeated(&self, route: &str) {
         self.shared.fan_out_repeated.with_label_values(&[route]).inc();
     }

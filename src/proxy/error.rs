@@ -49,7 +49,7 @@ pub enum ProxyError {
     #[error("the path is not one of the Azure SignalR REST API, such as /api/hubs/chat/:send")]
     UnknownPath,
     /// The path does not support the method.
-    #[error("this path takes {allowed}")]
+    #[error("this path supports only {allowed}")]
     MethodNotAllowed {
         /// The supported methods.
         allowed: &'static str,

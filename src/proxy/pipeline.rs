@@ -243,7 +243,7 @@ impl Proxy {
         listener: usize,
         record: &RequestRecord,
     ) -> Result<Option<ConcurrencyPermit>, ProxyError> {
-        let Some(limit) = self.snapshot.limits.of_listener(listener) else { return Ok(None) };
+        let Some(limit) = self.snapshot.limits.listener_concurrency(listener) else { return Ok(None) };
         if let Some(permit) = limit.try_acquire() {
             return Ok(Some(permit));
         }

@@ -1,4 +1,4 @@
-//! The endpoints that a route chooses for one call and the order in which they are tried. Does not know their health.
+//! The endpoints that a route chooses for one call and the order in which they are tried. Ignores their health.
 
 use http::{HeaderMap, HeaderName};
 
@@ -28,9 +28,9 @@ pub struct Choice<'a> {
 /// Whether a call goes to one endpoint or to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryMode {
-    /// One endpoint; the next one only if nothing could be sent.
+    /// One endpoint; the next one only if the one before did not process the call.
     One,
-    /// All endpoints, whose answers are merged.
+    /// All endpoints, whose responses are merged.
     All(Policy),
 }
 
@@ -130,10 +130,10 @@ impl Iterator for Order<'_> {
 fn random<'a>(mut left: impl Iterator<Item = (usize, &'a Target)> + Clone) -> Option<(usize, &'a Target)> {
     let total: u32 = left.clone().map(|(_, target)| target.weight()).sum();
     // `total` is 0 if no target is left.
-    let mut ticket = if total == 0 { 0 } else { fastrand::u32(..total) };
-    left.find(|(_, target)| match ticket.checked_sub(target.weight()) {
+    let mut offset = if total == 0 { 0 } else { fastrand::u32(..total) };
+    left.find(|(_, target)| match offset.checked_sub(target.weight()) {
         Some(rest) => {
-            ticket = rest;
+            offset = rest;
             false
         }
         None => true,

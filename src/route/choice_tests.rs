@@ -72,13 +72,13 @@ fn weighted_follows_the_weights_and_returns_each_endpoint_once() {
 fn keys_keep_their_endpoints_from_version_to_version() {
     let names = endpoints(&[("east", 1), ("west", 1), ("north", 1), ("south", 1)]);
     let heavy = endpoints(&[("east", 1), ("west", 2), ("north", 5), ("south", 10)]);
-    let walk = |endpoints: &[(String, u32)]| -> Vec<String> {
+    let orders = |endpoints: &[(String, u32)]| -> Vec<String> {
         let table = table(Pick::Hash(HashKey::Group), endpoints, false);
         let letter = |index: &usize| endpoints[*index].0.chars().next().unwrap();
         (0..8).map(|number| order(&table, &group(number)).iter().map(letter).collect()).collect()
     };
-    assert_eq!(walk(&names), EQUAL);
-    assert_eq!(walk(&heavy), HEAVY);
+    assert_eq!(orders(&names), EQUAL);
+    assert_eq!(orders(&heavy), HEAVY);
 }
 
 const EQUAL: [&str; 8] = ["enws", "swen", "esnw", "ewns", "wesn", "snew", "snew", "nswe"];
@@ -191,9 +191,9 @@ proptest! {
 
     /// So a call finds an available endpoint if there is one.
     #[test]
-    fn every_order_has_every_endpoint_once(endpoints in some_endpoints(), key: u64, way in 0..4_usize) {
-        let ways = [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Group), Pick::All(Policy::All)];
-        let mut order = order(&table(ways[way].clone(), &endpoints, false), &group(key));
+    fn every_order_has_every_endpoint_once(endpoints in some_endpoints(), key: u64, pick in 0..4_usize) {
+        let picks = [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Group), Pick::All(Policy::All)];
+        let mut order = order(&table(picks[pick].clone(), &endpoints, false), &group(key));
         order.sort_unstable();
         prop_assert_eq!(order, (0..endpoints.len()).collect::<Vec<_>>());
     }

@@ -17,7 +17,7 @@ use crate::signalr::{Call, Name, NameKind, Operation};
 /// The key by which calls are hashed. A call without the key is hashed by its hub; calls without a hub share one hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashKey {
-    /// The hub, compared without case.
+    /// The hub, case-insensitive.
     Hub,
     /// The group.
     Group,

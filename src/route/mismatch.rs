@@ -75,7 +75,7 @@ impl Display for MismatchDetail {
         let Self { condition, wanted, found } = self;
         match found {
             Some(found) => write!(f, "{condition} is `{found}`, not ")?,
-            None => write!(f, "the call has no {condition}, the route expects ")?,
+            None => write!(f, "the call has no matching {condition}; the route expects ")?,
         }
         for (index, wanted) in wanted.iter().enumerate() {
             let separator = if index == 0 { "" } else { " or " };

@@ -1,4 +1,4 @@
-//! Chooses the endpoints of a call and their order. Pure; knows no health.
+//! Chooses the endpoints of a call and their order. Does no I/O and ignores endpoint health.
 
 mod choice;
 mod hash;

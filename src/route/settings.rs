@@ -65,13 +65,13 @@ pub struct RouteEndpoint {
 /// How a route chooses among its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// In configured order: the next one only if nothing could be sent to those before.
+    /// In configured order: the next one only if those before did not process the call.
     First,
-    /// At random by weight; the next ones too, if nothing could be sent.
+    /// At random by weight. Failover picks the next one by weight too.
     Weighted,
     /// By the hash of a key: calls with the same key try the endpoints in the same order. Shares are by weight.
     Hash(HashKey),
-    /// All of them, whose answers are merged. Operations for one endpoint only (client tokens) go to one, primaries first.
+    /// All of them, whose responses are merged. Operations for one endpoint only (client tokens) go to one, primaries first.
     All(Policy),
 }
 
@@ -90,8 +90,8 @@ impl Pick {
 /// What a route does while none of its endpoints is available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenUnavailable {
-    /// It sends to the first endpoint all the same: its circuit may be open without need, and the endpoint's own error says more
-    /// than the gateway's.
+    /// It sends anyway, to the first endpoint or, with [`Pick::All`], to every one: the circuit may be open unnecessarily, and
+    /// the endpoint's own error says more than the gateway's.
     #[default]
     Send,
     /// It fails immediately, so that callers do not wait.
@@ -142,15 +142,15 @@ impl<T> Constraint<T> {
 /// The conditions of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MatchSettings {
-    /// Names of hubs or `*` patterns. Compared without case, as the service does.
+    /// Names of hubs or `*` patterns. Case-insensitive, as in the service.
     pub hubs: Constraint<Pattern>,
     /// Operations; `None` for any.
     pub operations: Option<OperationSet>,
-    /// Names of groups or `*` patterns. Compared with case, after percent-decoding once.
+    /// Names of groups or `*` patterns. Case-sensitive, after percent-decoding once.
     pub groups: Constraint<Pattern>,
-    /// Ids of users or `*` patterns. Compared with case, after percent-decoding once.
+    /// Ids of users or `*` patterns. Case-sensitive, after percent-decoding once.
     pub users: Constraint<Pattern>,
-    /// Values of the query parameter `application` or `*` patterns. Compared without case.
+    /// Values of the query parameter `application` or `*` patterns. Case-insensitive.
     pub applications: Constraint<Pattern>,
     /// Headers. The call must have all of them.
     pub headers: Vec<HeaderMatch>,

@@ -152,16 +152,16 @@ impl Route {
         if rules.operations.is_some_and(|operations| !operations.contains(call.operation)) {
             return Some(Mismatch::Operation);
         }
-        if !named(&rules.hubs, || call.hub.map(Name::decoded)) {
+        if !accepts(&rules.hubs, || call.hub.map(Name::decoded)) {
             return Some(Mismatch::Hub);
         }
-        if !named(&rules.groups, || call.group.map(Name::decoded)) {
+        if !accepts(&rules.groups, || call.group.map(Name::decoded)) {
             return Some(Mismatch::Group);
         }
-        if !named(&rules.users, || call.user.map(Name::decoded)) {
+        if !accepts(&rules.users, || call.user.map(Name::decoded)) {
             return Some(Mismatch::User);
         }
-        if !named(&rules.applications, || call.query_value("application")) {
+        if !accepts(&rules.applications, || call.query_value("application")) {
             return Some(Mismatch::Application);
         }
         if !rules.headers.iter().all(|rule| rule.holds(headers)) {
@@ -178,13 +178,13 @@ impl Route {
 }
 
 /// Returns whether the name is accepted. Decodes it only if needed.
-fn named<'a>(allowed: &Constraint<Pattern>, name: impl FnOnce() -> Option<Cow<'a, str>>) -> bool {
+fn accepts<'a>(allowed: &Constraint<Pattern>, name: impl FnOnce() -> Option<Cow<'a, str>>) -> bool {
     let Some(patterns) = allowed.allowed() else { return true };
     name().is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(&name)))
 }
 
-/// A name that does not resolve. The configuration has checked every name, but a table built from only some of them could send a
-/// call to another tenant.
+/// A name that does not resolve. Validation already rejects unknown names. Building fails too: a route with a dropped condition
+/// could match calls of another tenant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     /// A route names a listener that does not exist.

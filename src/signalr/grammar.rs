@@ -1,7 +1,7 @@
 //! Parses a method and a path into an operation and its names. Decides neither whether the call is allowed nor where it goes.
 //!
-//! The method and the shape of the path determine the operation. Paths are split only at unencoded slashes and compared with
-//! case, so percent-encoding cannot change the operation.
+//! The method and the shape of the path determine the operation. Paths are split only at unencoded slashes and are
+//! case-sensitive, so percent-encoding cannot change the operation.
 
 use std::borrow::Cow;
 
@@ -33,9 +33,9 @@ pub enum ParseCallError {
     #[error("the path is not part of the SignalR REST API")]
     UnknownPath,
     /// The path belongs to an operation, but not with this method.
-    #[error("this path takes {allowed}")]
+    #[error("this path supports only {allowed}")]
     WrongMethod {
-        /// The methods that the path takes, as in an `Allow` header.
+        /// The methods that the path supports, as in an `Allow` header.
         allowed: &'static str,
     },
     /// The path has the shape of an operation, but a part of it is not valid.
@@ -75,14 +75,14 @@ impl<'a> Call<'a> {
         name(shape.stream)?;
         if has_escape(&shape) && is_another_path(rest) {
             return Err(ParseCallError::Malformed(
-                "the path would be that of another call if it were percent-decoded once more",
+                "the path is ambiguous: percent-decoded again, it has dot segments or becomes another call",
             ));
         }
         Ok(call)
     }
 
-    /// Returns the first value of a query parameter, percent-decoded. Keys are compared without case, since the SDKs and the
-    /// API definitions spell them differently (`maxPageSize`, `maxpagesize`).
+    /// Returns the first value of a query parameter, percent-decoded. Keys are case-insensitive, since the SDKs and the API
+    /// definitions spell them differently (`maxPageSize`, `maxpagesize`).
     pub fn query_value(&self, key: &str) -> Option<Cow<'a, str>> {
         self.query
             .split('&')
@@ -102,15 +102,15 @@ struct Shape<'a> {
     methods: Methods,
 }
 
-/// The methods that a path takes and the operation of each.
+/// The methods that a path supports and the operation of each.
 struct Methods {
     /// The value of an `Allow` header.
     allowed: &'static str,
     operations: &'static [(Method, Operation)],
 }
 
-/// Declares the methods of a path. Every existence check takes `HEAD` and `GET`: the API definition has `HEAD`, the SDK sends
-/// `GET` to check a user in a group, v1 and the emulator take both.
+/// Declares the methods of a path. Every existence check supports `HEAD` and `GET`: the API definition has `HEAD`, the SDK
+/// sends `GET` to check a user in a group, v1 and the emulator support both.
 macro_rules! methods {
     ($allowed:literal: $($method:ident $operation:ident),+) => {
         Methods { allowed: $allowed, operations: &[$((Method::$method, Operation::$operation)),+] }
@@ -135,14 +135,14 @@ impl<'a> Shape<'a> {
     }
 
     fn of(segments: &[&'a str]) -> Option<Self> {
-        let nothing = |methods| Self { hub: None, group: None, user: None, connection: None, stream: None, methods };
+        let unnamed = |methods| Self { hub: None, group: None, user: None, connection: None, stream: None, methods };
         let (hub, rest) = match segments {
-            ["health"] => return Some(nothing(methods!("GET, HEAD": HEAD Health, GET Health))),
-            ["auth", "accessKey"] => return Some(nothing(methods!("GET": GET AccessKey))),
+            ["health"] => return Some(unnamed(methods!("GET, HEAD": HEAD Health, GET Health))),
+            ["auth", "accessKey"] => return Some(unnamed(methods!("GET": GET AccessKey))),
             ["hubs", hub, rest @ ..] => (*hub, rest),
             _ => return None,
         };
-        let hub = |methods| Self { hub: Some(hub), ..nothing(methods) };
+        let hub = |methods| Self { hub: Some(hub), ..unnamed(methods) };
         let group = |group: &'a str, methods| Self { group: Some(group), ..hub(methods) };
         let user = |user: &'a str, methods| Self { user: Some(user), ..hub(methods) };
         let connection = |connection: &'a str, methods| Self { connection: Some(connection), ..hub(methods) };
@@ -198,7 +198,7 @@ impl<'a> Shape<'a> {
         let Methods { allowed, operations } = self.methods;
         operations
             .iter()
-            .find_map(|(taken, operation)| (taken == method).then_some(*operation))
+            .find_map(|(supported, operation)| (supported == method).then_some(*operation))
             .ok_or(ParseCallError::WrongMethod { allowed })
     }
 }
@@ -207,16 +207,17 @@ fn has_escape(shape: &Shape<'_>) -> bool {
     [shape.group, shape.user, shape.connection, shape.stream].iter().flatten().any(|name| name.contains('%'))
 }
 
-/// How often a path is percent-decoded to find out whether it becomes the path of another call: once as the service does, and
+/// How many times a path is percent-decoded to detect that it becomes the path of another call: once as the service does, and
 /// once more.
 const DECODINGS: usize = 2;
 
-/// Returns whether a path becomes the path of another call when it is percent-decoded, as a proxy before the service may do.
+/// Returns whether percent-decoding gives the path dot segments or turns it into the path of another call. A proxy in front of
+/// the service might decode it.
 ///
 /// A name may contain an encoded slash: the Management SDK sends user `user/a` as `user%2Fa`, and the service routes before it
 /// decodes slashes. But `users/u%2f:closeConnections`, a message to one user here, would be another operation behind a proxy
-/// that decodes it. The same is true of dot segments after an encoded slash. A path that only gets more segments and is no
-/// call at all is accepted.
+/// that decodes it. The same is true of dot segments after an encoded slash. A decoded path that has more
+/// segments but matches no operation is accepted.
 #[cold]
 fn is_another_path(path: &str) -> bool {
     let mut path = Cow::Borrowed(path);

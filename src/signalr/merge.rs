@@ -1,14 +1,15 @@
-//! Merges the answers of several endpoints to one call. Pure.
+//! Merges the responses of several endpoints to one call. Pure functions.
 //!
-//! Source: `MultiEndpointMessageWriter.cs` of the Azure SignalR SDK, which does the same over persistent connections. If one
-//! endpoint confirms and another fails, the SDK throws; the gateway returns the confirmation, which decides the call.
+//! Source: `MultiEndpointMessageWriter.cs` of the Azure SignalR SDK, which does the same over persistent connections. For
+//! operations whose first success decides, the SDK throws if one endpoint succeeds and another fails; the gateway returns the
+//! success.
 
 /// How an operation is carried out on several endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FanOutKind {
     /// On each, and a [`Policy`] says how many must accept: sends, closing many connections, group membership of users.
     Deliver,
-    /// On each, and the first success is the answer: existence checks, and operations on one connection, which only one of the
+    /// On each, and the first success is the response: existence checks, and operations on one connection, which only one of the
     /// endpoints has.
     FirstSuccess,
     /// On one after the other, and each returns its part of the list.
@@ -46,14 +47,14 @@ pub enum Policy {
     Quorum,
 }
 
-/// The answer that the caller of a fan-out gets.
+/// The response that the caller of a fan-out gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// That of the leg at this index, answer or error.
+    /// That of the leg at this index, response or error.
     Leg(usize),
     /// Some endpoints accepted, but fewer than required.
     Partial,
-    /// The target does not exist on the endpoints that answered, and the others have not received the call.
+    /// The target does not exist on the endpoints that responded, and the others did not process the call.
     Unreached,
 }
 
@@ -69,10 +70,10 @@ impl Policy {
 
 /// Merges the legs of a delivery. There is at least one leg.
 ///
-/// Endpoints where the target does not exist are not counted; the answer is 404 only if it exists on none. If fewer endpoints
-/// than required accepted, the answer is `Partial` and lists each endpoint, since a blind repeat might deliver twice. If none
-/// accepted, the answer is the outcome of one leg: of one that may have received the call, else of one that refused it, else of
-/// one that was not sent.
+/// Endpoints where the target does not exist are not counted; the result is 404 only if it exists on none. If fewer endpoints
+/// than required accepted, the result is `Partial` and lists each endpoint, since a blind retry might deliver twice. If none
+/// accepted, the result is the outcome of one leg: of one that may have processed the call, else of one that responded with an
+/// error, else of one that did not process the call.
 pub fn merge_delivery(policy: Policy, legs: &[LegOutcome]) -> Merged {
     let counted = || legs.iter().enumerate().filter(|(_, leg)| **leg != LegOutcome::NotFound);
     if let Some((index, _)) = counted().find(|(_, leg)| **leg == LegOutcome::Accepted) {
@@ -83,9 +84,9 @@ pub fn merge_delivery(policy: Policy, legs: &[LegOutcome]) -> Merged {
         .unwrap_or_else(|| merge_unanswered(legs))
 }
 
-/// Merges the legs of a call whose first success is the answer. There is at least one leg.
+/// Merges the legs of a call whose first success is the response. There is at least one leg.
 ///
-/// Without a success, the answer is an error if there is one, else the service's own 404 with `x-ms-error-code`.
+/// Without a success, the result is an error if there is one, else the service's own 404 with `x-ms-error-code`.
 pub fn merge_first_success(legs: &[LegOutcome]) -> Merged {
     let decisive =
         first_of(legs, &[LegOutcome::Accepted, LegOutcome::Refused, LegOutcome::Throttled, LegOutcome::NoAnswer]);
@@ -97,7 +98,7 @@ fn first_of(legs: &[LegOutcome], outcomes: &[LegOutcome]) -> Option<Merged> {
     outcomes.iter().find_map(|outcome| legs.iter().position(|leg| leg == outcome)).map(Merged::Leg)
 }
 
-/// Merges legs that are all `NotFound` or `Unsent`. `Unsent` is the answer only if it is true of every leg.
+/// Merges legs that are all `NotFound` or `Unsent`. `Unsent` is the result only if it is true of every leg.
 fn merge_unanswered(legs: &[LegOutcome]) -> Merged {
     let unsent = legs.iter().filter(|leg| **leg == LegOutcome::Unsent).count();
     if unsent == 0 || unsent == legs.len() { Merged::Leg(0) } else { Merged::Unreached }
@@ -112,8 +113,8 @@ mod tests {
     const LEGS: [LegOutcome; 6] = [Accepted, NotFound, Throttled, Refused, NoAnswer, Unsent];
 
     /// `MultiEndpointMessageWriter.cs`, `WriteAsync`: all endpoints in parallel, any failure fails the call.
-    const WRITE: &str = "sends and other writes: all endpoints, any failure is a failure";
-    /// `MultiEndpointMessageWriter.cs`: a connection is on one endpoint, so the first success is the answer.
+    const WRITE: &str = "sends and other writes: all endpoints, one failed leg fails the call";
+    /// `MultiEndpointMessageWriter.cs`: a connection is on one endpoint, so the first success is the response.
     const UNIQUE: &str = "one connection: the first success, else any error, else 404";
     /// `MultiEndpointMessageWriter.cs`: all endpoints. In the SDK any failure fails the call; here a success decides it.
     const EXISTS: &str = "users and groups: any success, else any error, else 404";
@@ -154,7 +155,7 @@ mod tests {
         (Operation::UserRemoveFromGroup, FanOutKind::Deliver, WRITE),
     ];
 
-    /// Rows are the first leg, columns the second, in the order of `LEGS`. A cell is the index of the leg that is the answer, or
+    /// Rows are the first leg, columns the second, in the order of `LEGS`. A cell is the index of the leg that is the response, or
     /// `P`artial or `U`nreached.
     const DELIVERY: [&str; 6] = [
         "00PPPP", // Accepted
@@ -175,7 +176,7 @@ mod tests {
 
     /// Every operation × the outcomes of two legs, under the policy `all`.
     #[test]
-    fn answers_of_two_endpoints_become_one() {
+    fn responses_of_two_endpoints_are_merged() {
         assert!(Operation::ALL.iter().all(|operation| TABLE.iter().any(|(row, ..)| row == operation)));
         for (operation, fan_out_kind, rule) in TABLE.iter().copied() {
             assert_eq!(operation.fan_out_kind(), fan_out_kind, "{operation}: {rule}");

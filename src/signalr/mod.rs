@@ -1,5 +1,5 @@
 //! The grammar of the Azure SignalR Service REST API: which operation a method and a path stand for, which names the path
-//! carries, and how the answers of several endpoints are merged. Pure; knows no sockets and no endpoints.
+//! carries, and how the responses of several endpoints are merged. Pure functions: no I/O, no configured endpoints.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -11,7 +11,7 @@ pub struct Name<'a>(&'a str);
 impl<'a> Name<'a> {
     /// Parses a path segment. The error says what is wrong with it.
     ///
-    /// Dot segments are errors in every spelling, since a proxy before the service may remove them and so change the path
+    /// Dot segments are errors in every spelling, since a proxy in front of the service may remove them and so change the path
     /// (RFC 3986 section 5.2.4). An encoded slash is part of the name: the Management SDK sends user `user/a` as `user%2Fa`.
     pub(super) fn new(segment: &'a str) -> Result<Self, &'static str> {
         let name = Self(segment);
@@ -34,7 +34,7 @@ impl<'a> Name<'a> {
         if is_hub {
             Ok(name)
         } else {
-            Err("the hub name must start with a letter and have at most 128 letters, digits or _`,.[]")
+            Err("the hub name must start with a letter and consist of at most 128 letters, digits and _`,.[]")
         }
     }
 

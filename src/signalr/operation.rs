@@ -50,7 +50,7 @@ macro_rules! operations {
 }
 
 operations! {
-    /// `HEAD /api/health`. The gateway answers it itself.
+    /// `HEAD /api/health`. The gateway responds to it without an endpoint.
     Health = "health", Queries, SingleEndpoint, [];
     /// `GET /api/auth/accessKey`: returns a temporary signing key.
     AccessKey = "access_key", Credentials, SingleEndpoint, [];
@@ -71,7 +71,7 @@ operations! {
     ConnectionClose = "connection_close", Close, FirstSuccess, [Hub, Connection];
     /// `POST …/connections/{connection}/:send`.
     ConnectionSend = "connection_send", Messages, Deliver, [Hub, Connection];
-    /// `POST …/connections/{connection}/:invoke`: waits for the client's answer.
+    /// `POST …/connections/{connection}/:invoke`: waits for the client's result.
     ConnectionInvoke = "connection_invoke", Messages, FirstSuccess, [Hub, Connection];
     /// `DELETE …/connections/{connection}/groups`.
     ConnectionLeaveAllGroups = "connection_leave_all_groups", Groups, Deliver, [Hub, Connection];

@@ -129,7 +129,7 @@ fn flushed_bytes_that_the_socket_does_not_accept_wait_and_wake_the_owner() {
 }
 
 #[test]
-fn next_call_returns_the_error_of_a_batched_write() {
+fn next_write_or_flush_returns_the_error_of_a_batched_write() {
     on_a_worker(async {
         let batch = WriteBatch::start();
         let (mut near, far) = pair(&batch).await;

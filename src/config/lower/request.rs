@@ -58,7 +58,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
             try_timeout,
             queue: QueueSettings {
                 length: limits.queue as usize,
-                time: values::duration(&key(&["limits", "queue_time"]), &limits.queue_time, context),
+                max_wait: values::duration(&key(&["limits", "queue_time"]), &limits.queue_time, context),
             },
             retry: retry(file, context),
             idempotency: idempotency(&file.idempotency, context),
