@@ -40,7 +40,7 @@ pub(super) async fn fan_out<'a>(
     let route = choice.route().name().as_str();
     // All legs read one buffer, so no leg waits for another.
     let (waited_before, began) = (state.waited(), Instant::now());
-    let patience = worker.settings.queue.time;
+    let patience = worker.settings.queue.max_wait;
     let body = tokio::time::timeout(state.remaining(), call.body.collected(patience)).await;
     let body = body.map_err(|_late| DeliveryError::SlowRequest)??;
     let keyed = key.map(|key| keyed_call(worker, key, call, &body)).transpose()?;

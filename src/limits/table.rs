@@ -165,15 +165,18 @@ mod tests {
         let client = Some("10.0.0.1".parse().unwrap());
         let before = limits(1, 1, None);
         assert!(before.check_client_rate(0, client).is_ok() && before.check_route_rate(0).is_ok());
-        let _permits = (before.of_listener(0).unwrap().try_acquire(), before.of_endpoint(0).unwrap().try_acquire());
+        let _permits = (
+            before.listener_concurrency(0).unwrap().try_acquire(),
+            before.endpoint_concurrency(0).unwrap().try_acquire(),
+        );
         let same = limits(1, 1, Some(&before));
         assert!(same.check_client_rate(0, client).is_err() && same.check_route_rate(0).is_err());
-        assert!(same.of_listener(0).unwrap().try_acquire().is_none());
-        assert!(same.of_endpoint(0).unwrap().try_acquire().is_none());
+        assert!(same.listener_concurrency(0).unwrap().try_acquire().is_none());
+        assert!(same.endpoint_concurrency(0).unwrap().try_acquire().is_none());
         let changed = limits(2, 2, Some(&before));
         assert!(changed.check_client_rate(0, client).is_ok() && changed.check_route_rate(0).is_ok());
-        assert!(changed.of_listener(0).unwrap().try_acquire().is_some());
-        assert!(changed.of_endpoint(0).unwrap().try_acquire().is_some());
+        assert!(changed.listener_concurrency(0).unwrap().try_acquire().is_some());
+        assert!(changed.endpoint_concurrency(0).unwrap().try_acquire().is_some());
     }
 
     #[test]
@@ -184,7 +187,7 @@ mod tests {
         let limits = Limits::new([listener], [route], [endpoint], None);
         assert_eq!(limits.check_client_rate(0, Some("10.0.0.1".parse().unwrap())), Ok(()));
         assert_eq!(limits.check_route_rate(0), Ok(()));
-        assert!(limits.of_listener(0).is_none() && limits.of_endpoint(0).is_none());
+        assert!(limits.listener_concurrency(0).is_none() && limits.endpoint_concurrency(0).is_none());
     }
 
     #[test]
