@@ -201,7 +201,7 @@ impl Admin {
         if let Some(header) = page_header(request.headers()).filter(|_| !is_followed_link(request.headers())) {
             return refuse(
                 StatusCode::FORBIDDEN,
-                &format!("requests of browser pages ({header}) are not accepted; open the address directly\n"),
+                &format!("requests from browser pages ({header}) are not accepted; open the address directly\n"),
             );
         }
         if matches!(request.uri().path(), "/livez" | "/readyz") {

@@ -44,7 +44,7 @@ pub(super) async fn attempt(
         Ok(permit) => permit,
         Err(full) => return AttemptOutcome::unsent(Fault::Gateway, full),
     };
-    let refused = {
+    let resend = {
         let answered = match send_once(worker, upstream, call, others).await {
             Ok(answered) => answered,
             Err(outcome) => return *outcome,
@@ -59,7 +59,7 @@ pub(super) async fn attempt(
             }
         }
     };
-    refused.await
+    resend.await
 }
 
 /// Returns the permit of the endpoint's concurrency limit, if it has one.
@@ -183,7 +183,7 @@ fn check_sendable(
     }
     call.body.check_sendable().map_err(|failure: BodyFailure| unsent(failure.into(), failure.into()))?;
     if left.is_zero() {
-        let err = DeliveryError::EndpointUnavailable("the request's time was over before it could be sent".into());
+        let err = DeliveryError::EndpointUnavailable("the request's deadline passed before it could be sent".into());
         return Err(unsent(Fault::Nobody, err));
     }
     Ok(())

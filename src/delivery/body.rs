@@ -1,4 +1,5 @@
-//! The caller's body, kept so that it can be sent again, and the endpoint's, before it is known to go to the caller.
+//! The caller's body, kept so that it can be sent again, and the response body of an attempt, before it is chosen as
+//! the caller's response.
 
 mod answer;
 mod failure;

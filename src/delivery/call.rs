@@ -1,4 +1,4 @@
-//! A planned call: what is sent, and what delivery notes about it.
+//! A planned call: what is sent, and what delivery records about it.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::head::CallHead;
 use crate::limits::RequestDeadline;
 use crate::signalr::Operation;
 
-/// The head and the deadline of a call, and what delivery notes about it.
+/// The head and the deadline of a call, and what delivery records about it.
 pub struct CallState {
     head: CallHead,
     deadline: RequestDeadline,
@@ -51,23 +51,23 @@ impl CallState {
         self.endpoint.set(Some(Rc::clone(name)));
     }
 
-    /// Takes the name of the endpoint that the call was last sent to.
+    /// Takes the name of the endpoint that a call to a single endpoint was last sent to. Fan-outs and resumed lists
+    /// have none.
     pub fn take_endpoint(&self) -> Option<Rc<str>> {
         self.endpoint.take()
     }
 
-    /// Adds time that the gateway spent waiting for others.
+    /// Adds time spent waiting for endpoints, tokens, permits and retry pauses.
     pub fn add_wait(&self, time: Duration) {
         self.waited.set(self.waited.get() + time);
     }
 
-    /// Returns the time that the gateway spent waiting for others.
+    /// Returns the time spent waiting for endpoints, tokens, permits and retry pauses.
     pub fn waited(&self) -> Duration {
         self.waited.get()
     }
 
-    /// Sets the time that the gateway spent waiting for others, after waits that overlapped: each of them was added in
-    /// full.
+    /// Sets the time spent waiting, after waits that overlapped: each of them was added in full.
     pub(super) fn set_waited(&self, time: Duration) {
         self.waited.set(time);
     }
@@ -87,14 +87,14 @@ pub struct PlannedCall<'a> {
     pub(super) uri: &'a Uri,
     pub(super) body: &'a RequestBody,
     /// Whether the gateway edits the answer's body, which must have no content coding then.
-    pub(super) is_edited: bool,
+    pub(super) edits_response: bool,
     pub(super) state: &'a CallState,
 }
 
 impl<'a> PlannedCall<'a> {
     /// Returns a call with the caller's own target.
     pub fn new(operation: Operation, body: &'a RequestBody, state: &'a CallState) -> Self {
-        Self { operation, uri: &state.head.uri, body, is_edited: false, state }
+        Self { operation, uri: &state.head.uri, body, edits_response: false, state }
     }
 
     pub(super) fn head(&self) -> &'a CallHead {

@@ -6,8 +6,9 @@ use crate::endpoint::{CallClass, EndpointRole, Permit};
 use crate::route::{Choice, Order, WhenUnavailable};
 use crate::signalr::{FanOutKind, Operation};
 
-/// Iterates over the endpoints of a route whose circuits are closed. Operations that any single endpoint can answer try
-/// primaries before secondaries, like the Management SDK.
+/// Iterates over the endpoints that may be tried: those whose circuit breaker admits the call, or the first one if none
+/// does and the route sends anyway. Operations that any single endpoint can answer try primaries before secondaries,
+/// like the Management SDK.
 pub(super) struct Candidates<'a> {
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
@@ -30,7 +31,7 @@ impl<'a> Candidates<'a> {
         self.order.left()
     }
 
-    fn next_closed(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
+    fn next_admitted(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
         let (worker, role, class) = (self.worker, self.role, self.class);
         self.order.by_ref().find_map(|index| {
             let upstream = worker.upstreams.get(index)?;
@@ -47,11 +48,11 @@ impl<'a> Iterator for Candidates<'a> {
     type Item = (&'a Upstream, Permit<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut found = self.next_closed();
+        let mut found = self.next_admitted();
         if found.is_none() && self.role == Some(EndpointRole::Primary) {
             self.role = Some(EndpointRole::Secondary);
             self.order = self.choice.order();
-            found = self.next_closed();
+            found = self.next_admitted();
         }
         let sends_anyway = !self.has_tried && self.choice.route().when_unavailable() == WhenUnavailable::Send;
         self.has_tried = true;

@@ -23,8 +23,8 @@ pub enum DeliveryError {
     /// The caller was too slow.
     #[error("the request body did not arrive in time; send it without pauses")]
     SlowRequest,
-    /// The caller broke off.
-    #[error("the request body broke off")]
+    /// The caller ended the body early.
+    #[error("the request body ended early")]
     BodyBroken,
     /// The body is too large.
     #[error("the request body is larger than {limit} bytes, the limit of the gateway; send less at once")]
@@ -44,15 +44,13 @@ pub enum DeliveryError {
     },
     /// There is no valid token.
     #[error(
-        "the gateway has no valid token for the SignalR endpoint; nothing was sent. Try again later: {}. The cause is in \
-         the gateway's log and on its status page",
+        "the gateway has no valid token for the SignalR endpoint; nothing was sent, so it is safe to try again ({}); the \
+         cause is in the gateway's log and on its status page",
         .0.as_ref().map_or(Actor::Nobody, |unavailable| unavailable.who_acts)
     )]
     TokenUnavailable(#[source] Option<TokenUnavailable>),
     /// No endpoint could be reached, or none accepted the request.
-    #[error(
-        "no SignalR endpoint of the route could be reached or accepted the call; nothing was processed, so it is safe to try again"
-    )]
+    #[error("every SignalR endpoint of the route was unreachable or did not process the call; it is safe to try again")]
     EndpointUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The circuit of every endpoint of the route is open, and the route is configured to fail then.
     #[error(
@@ -63,51 +61,51 @@ pub enum DeliveryError {
         /// When the first of them is tried again.
         retry_after: Duration,
     },
-    /// A concurrency limit is reached, or there is no memory for the body.
+    /// A concurrency limit is reached.
     #[error("the gateway has reached its limit of calls in progress; nothing was sent, so it is safe to try again")]
     Overload {
         /// When the caller may try again.
         retry_after: Duration,
     },
+    /// There is no memory to keep the body, or a part of it was sent and not kept.
+    #[error("the gateway has no memory for the request body; nothing was processed, so it is safe to try again")]
+    NoBodyMemory,
     /// This host lacks what a connection needs.
     #[error(
         "the gateway is short of file descriptors or memory; nothing was sent, so it is safe to try again. Its operator \
          finds the cause in its log"
     )]
     Shortage(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The endpoint broke off.
-    #[error("the SignalR endpoint broke off without an answer; the request may have been received")]
+    /// The connection ended without a complete response head.
+    #[error("the SignalR endpoint closed the connection without a response; the request may have been received")]
     UpstreamBroken(#[source] BrokenOff),
-    /// The endpoint was reached, and sent an answer that cannot be read.
+    /// The endpoint was reached, and sent a response that cannot be read.
     #[error(
-        "the SignalR endpoint sent an answer that cannot be read; the request was received. The cause is in the gateway's log"
+        "the SignalR endpoint sent a response that cannot be read; the request was received. The cause is in the gateway's log"
     )]
     AnswerUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Of several endpoints, some could not be reached, and the answers of the others do not settle the call.
-    #[error(
-        "some SignalR endpoints could not be reached, and the others do not have what the call names; try again to learn whether \
-         those have it"
-    )]
+    /// Some endpoints of a fan-out could not be reached, and the target does not exist on the others.
+    #[error("some SignalR endpoints could not be reached, and the target does not exist on the others; try again")]
     SomeUnreached,
-    /// The body of an answer that the gateway reads itself broke off or was too long.
-    #[error("the SignalR endpoint's answer broke off or was too long")]
+    /// The body of a response that the gateway reads itself ended early or was too long.
+    #[error("the SignalR endpoint's response ended early or was too long")]
     AnswerBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Some endpoints of a fan-out accepted the call and others did not.
     #[error(
-        "some SignalR endpoints accepted the call and others did not; repeating it would reach those that accepted \
-         once more, unless both calls carry the same Idempotency-Key"
+        "some SignalR endpoints accepted the call and others did not; a retry is delivered twice to those that \
+         accepted, unless both calls carry the same Idempotency-Key"
     )]
     PartialDelivery {
         /// The outcome of each leg.
         endpoints: Vec<EndpointOutcome>,
     },
     /// The deadline passed.
-    #[error("the SignalR endpoint did not answer within {}; the request may have been received", humantime::format_duration(*.limit))]
+    #[error("the SignalR endpoint did not respond within {}; the request may have been received", humantime::format_duration(*.limit))]
     Deadline {
         /// The deadline that passed.
         limit: Duration,
     },
-    /// A fault of the gateway.
+    /// An internal error of the gateway.
     #[error("the gateway failed to handle the request; its operator finds the cause in its log")]
     Internal,
 }
@@ -134,7 +132,7 @@ impl DeliveryError {
             Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
             Self::EndpointUnavailable(_) | Self::CircuitsOpen { .. } => ErrorKind::EndpointUnavailable,
-            Self::Overload { .. } | Self::Shortage(_) => ErrorKind::Overload,
+            Self::Overload { .. } | Self::NoBodyMemory | Self::Shortage(_) => ErrorKind::Overload,
             Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) | Self::SomeUnreached => {
                 ErrorKind::UpstreamBroken
             }
@@ -160,6 +158,7 @@ impl DeliveryError {
             | Self::EndpointUnavailable(_)
             | Self::CircuitsOpen { .. }
             | Self::Overload { .. }
+            | Self::NoBodyMemory
             | Self::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -171,20 +170,21 @@ impl DeliveryError {
         match self {
             Self::UnknownContinuation | Self::KeyReused => "Malformed request",
             Self::SlowRequest => "Request too slow",
-            Self::BodyBroken => "Request broke off",
+            Self::BodyBroken => "Request body incomplete",
             Self::BodyTooLarge { .. } => "Body too large",
             Self::HeadersTooLarge { .. } => "Headers too large",
             Self::TokenUnavailable(_) => "No token for the endpoint",
             Self::EndpointUnavailable(_) => "Endpoint not reachable",
-            Self::CircuitsOpen { .. } => "All endpoints out of service",
+            Self::CircuitsOpen { .. } => "All circuits open",
             Self::Overload { .. } => "Too many calls at once",
+            Self::NoBodyMemory => "No memory for the body",
             Self::Shortage(_) => "Gateway short of resources",
             Self::SomeUnreached => "Some endpoints not reachable",
-            Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint broke off",
-            Self::AnswerUnreadable(_) => "Unreadable answer",
+            Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint response incomplete",
+            Self::AnswerUnreadable(_) => "Unreadable response",
             Self::PartialDelivery { .. } => "Partial delivery",
-            Self::Deadline { .. } => "Endpoint did not answer in time",
-            Self::Internal => "Gateway fault",
+            Self::Deadline { .. } => "Endpoint did not respond in time",
+            Self::Internal => "Internal gateway error",
         }
     }
 
@@ -193,7 +193,7 @@ impl DeliveryError {
         match self {
             Self::TokenUnavailable(Some(unavailable)) => Some(unavailable.retry_after),
             Self::CircuitsOpen { retry_after } | Self::Overload { retry_after } => Some(*retry_after),
-            Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::Shortage(_) => {
+            Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::NoBodyMemory | Self::Shortage(_) => {
                 Some(Duration::from_secs(1))
             }
             Self::UnknownContinuation

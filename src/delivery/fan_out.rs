@@ -25,10 +25,10 @@ use crate::signalr::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, mer
 
 /// How long the other legs may go on after the first success, where one suffices. Most end in time, and their
 /// connections are reused.
-const STRAGGLERS: Duration = Duration::from_millis(100);
+const STRAGGLER_GRACE: Duration = Duration::from_millis(100);
 
-/// Sends a call to every endpoint of a route at the same time and merges the answers. Returns the endpoint whose answer
-/// it is, too.
+/// Sends a call to every endpoint of a route at the same time and merges the responses. Returns the chosen response
+/// and its endpoint.
 pub(super) async fn fan_out<'a>(
     worker: &'a WorkerDelivery,
     choice: Choice<'_>,
@@ -40,8 +40,8 @@ pub(super) async fn fan_out<'a>(
     let route = choice.route().name().as_str();
     // All legs read one buffer, so no leg waits for another.
     let (waited_before, began) = (state.waited(), Instant::now());
-    let patience = worker.settings.queue.max_wait;
-    let body = tokio::time::timeout(state.remaining(), call.body.collected(patience)).await;
+    let max_wait = worker.settings.queue.max_wait;
+    let body = tokio::time::timeout(state.remaining(), call.body.collected(max_wait)).await;
     let body = body.map_err(|_late| DeliveryError::SlowRequest)??;
     let keyed = key.map(|key| keyed_call(worker, key, call, &body)).transpose()?;
     let accepted = match &keyed {
@@ -127,8 +127,8 @@ fn keyed_call(
     call.map_err(|KeyReused| DeliveryError::KeyReused)
 }
 
-/// Whether endpoints are tried despite their open circuits: all circuits are open, and the route is configured to send
-/// anyway.
+/// Returns whether endpoints are tried despite their open circuits: all circuits are open, and the route is configured
+/// to send anyway.
 fn sends_anyway(route: &Route, upstreams: &[&Upstream], class: CallClass) -> bool {
     let is_in = |upstream: &&Upstream| upstream.endpoint().health().is_in(class);
     route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(is_in)
@@ -175,7 +175,7 @@ async fn gather<L: Future<Output = AttemptOutcome>>(
         let Some((number, outcome)) = ended else { return results };
         let is_success = outcome.leg() == LegOutcome::Accepted;
         if first_success_suffices && is_success && cancel_at.is_none() {
-            cancel_at = Some(Instant::now() + STRAGGLERS);
+            cancel_at = Some(Instant::now() + STRAGGLER_GRACE);
         }
         if let Some(slot) = results.get_mut(number) {
             *slot = Some(outcome);

@@ -37,14 +37,14 @@ impl AttemptTime {
         (self.began + self.limit).min(self.request.at())
     }
 
-    /// Returns how long the attempt waited for the endpoint, if it waited for the caller as long as `caller`.
-    fn of_endpoint(&self, now: Instant, caller: Duration) -> Duration {
-        now.saturating_duration_since(self.began).saturating_sub(caller)
+    /// Returns the attempt's time without `caller_wait`, the time spent waiting for the caller.
+    fn endpoint_time(&self, now: Instant, caller_wait: Duration) -> Duration {
+        now.saturating_duration_since(self.began).saturating_sub(caller_wait)
     }
 
-    /// Returns when the attempt ends if it waited for the caller as long as `caller`; `None` if that is now.
-    fn extended(&self, now: Instant, caller: Duration) -> Option<Instant> {
-        let left = self.limit.checked_sub(self.of_endpoint(now, caller)).filter(|left| !left.is_zero())?;
+    /// Returns when the attempt ends if it has waited for the caller as long as `caller_wait`; `None` if that is now.
+    fn extended(&self, now: Instant, caller_wait: Duration) -> Option<Instant> {
+        let left = self.limit.checked_sub(self.endpoint_time(now, caller_wait)).filter(|left| !left.is_zero())?;
         Some((now + left).min(self.request.at())).filter(|later| *later > now)
     }
 }
@@ -86,7 +86,7 @@ impl Failure {
             // The endpoint received a part and cannot mistake it for the whole.
             return (AttemptOutcome::failed(Sent::NotProcessed, Fault::Caller, DeliveryError::SlowRequest), None);
         }
-        let (sent, fault, err, reason) = self.judge(operation, time);
+        let (sent, fault, err, reason) = self.classify(operation, time);
         let fault = match sent {
             // The endpoint may have given up on the rest of the body.
             Sent::Perhaps if waits_for_caller => Fault::Nobody,
@@ -97,7 +97,7 @@ impl Failure {
 
     /// Returns what was sent, who is at fault, the error and its metric label, as if the caller's body had been
     /// complete.
-    fn judge(self, operation: Operation, time: &AttemptTime) -> (Sent, Fault, DeliveryError, UpstreamErrorReason) {
+    fn classify(self, operation: Operation, time: &AttemptTime) -> (Sent, Fault, DeliveryError, UpstreamErrorReason) {
         use UpstreamErrorReason::{
             ConnectTimeout, Local, Protocol, RequestTimeout, ResetAfterSend, ResetBeforeSend, TryTimeout,
         };
@@ -131,14 +131,14 @@ impl Failure {
                     true => Fault::Endpoint,
                     false => Fault::Nobody,
                 };
-                let had_all_its_time = waited >= time.limit;
-                let reason = match (had_all_its_time, sent) {
+                let reached_attempt_limit = waited >= time.limit;
+                let reason = match (reached_attempt_limit, sent) {
                     (false, _) => RequestTimeout,
                     (true, false) => ConnectTimeout,
                     (true, true) => TryTimeout,
                 };
                 if sent {
-                    let limit = if had_all_its_time { time.limit } else { time.request.limit() };
+                    let limit = if reached_attempt_limit { time.limit } else { time.request.limit() };
                     (Sent::Perhaps, fault, DeliveryError::Deadline { limit }, reason)
                 } else {
                     let err = DeliveryError::EndpointUnavailable("no connection in time".into());
@@ -185,12 +185,12 @@ pub(super) async fn send(
         };
         once_more.await
     };
-    let caller = |now| if sent.get() { call.body.waited_for_caller(now) } else { Duration::ZERO };
-    let extend = |now| time.extended(now, caller(now));
+    let caller_wait = |now| if sent.get() { call.body.waited_for_caller(now) } else { Duration::ZERO };
+    let extend = |now| time.extended(now, caller_wait(now));
     let result = timer.until(time.deadline(), extend, attempt).await;
     result.unwrap_or_else(|| {
         let now = Instant::now();
-        Err(Failure::Deadline { sent: sent.get(), waited: time.of_endpoint(now, caller(now)) })
+        Err(Failure::Deadline { sent: sent.get(), waited: time.endpoint_time(now, caller_wait(now)) })
     })
 }
 
@@ -217,7 +217,7 @@ fn send_over(
     let target = call.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let head = call.head();
     let lines = |line: &mut EachLine<'_>| {
-        if call.is_edited {
+        if call.edits_response {
             head.write_upstream(endpoint.host(), bearer, &mut |name, value| {
                 if *name != ACCEPT_ENCODING {
                     line(name, value);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_endpoint_that_had_its_time_is_at_fault_for_a_timeout() {
+    fn endpoint_is_at_fault_only_if_it_used_half_of_the_attempt_timeout() {
         use UpstreamErrorReason::{ConnectTimeout, RequestTimeout, TryTimeout};
         let began = Instant::now();
         let time = AttemptTime { began, limit: 10 * SECOND, request: RequestDeadline::new(began, 30 * SECOND) };
@@ -262,9 +262,9 @@ mod tests {
                 (false, 10 * SECOND, Fault::Endpoint, ConnectTimeout),
                 (false, 2 * SECOND, Fault::Nobody, RequestTimeout),
             ] {
-                let judged = Failure::Deadline { sent, waited }.judge(operation, &time);
-                let (received, blamed, err, label) = judged;
-                assert_eq!((blamed, label), (fault, reason), "{operation} {sent} {waited:?}");
+                let classified = Failure::Deadline { sent, waited }.classify(operation, &time);
+                let (received, found, err, label) = classified;
+                assert_eq!((found, label), (fault, reason), "{operation} {sent} {waited:?}");
                 assert_eq!(received, if sent { Sent::Perhaps } else { Sent::Nothing });
                 assert_eq!(err.status().as_u16(), if sent { 504 } else { 503 });
             }

@@ -41,8 +41,8 @@ pub struct CallHead {
 }
 
 impl CallHead {
-    /// Takes in a head. The request id is the caller's if it is valid; otherwise `make_id` makes one. `client` is the
-    /// caller's address, if it is forwarded to endpoints.
+    /// Builds the head from a parsed request. The request id is the caller's if it is valid; otherwise `make_id` makes
+    /// one. `client` is the caller's address, if it is forwarded to endpoints.
     pub fn new(head: Parts, make_id: impl FnOnce() -> HeaderValue, client: Option<HeaderValue>) -> Self {
         let Parts { method, uri, headers, .. } = head;
         let summary = HeaderSummary::of(&headers);
@@ -94,7 +94,7 @@ impl CallHead {
         }
     }
 
-    /// Returns the size of the head on the wire, in bytes.
+    /// Returns the approximate size of the head on the wire, in bytes: target and header lines.
     pub fn bytes(&self) -> usize {
         self.uri.path().len() + self.uri.query().map_or(0, |query| query.len() + 1) + self.summary.size
     }

@@ -1,5 +1,5 @@
-//! Header rules in both directions, pure: headers of one connection stay on it, and the caller's credentials are not
-//! forwarded. Everything else passes unchanged.
+//! Header rules in both directions, pure functions: hop-by-hop headers and the caller's credentials are not forwarded.
+//! Everything else passes unchanged.
 
 use http::HeaderValue;
 use http::header::{
@@ -16,7 +16,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Marks an answer as the gateway's own; the value is the error's kind.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-error");
 
-/// Whether a header is about the connection and not about the message.
+/// Returns whether a header is about the connection and not about the message.
 ///
 /// Source: RFC 9110 section 7.6.1; `proxy-*` and `keep-alive` from RFC 2616 section 13.5.1, still met in the wild.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -35,9 +35,9 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a request header is not forwarded. The gateway's own server answers `expect`; the endpoint header and the
-/// idempotency key are for the gateway. A header that names another method or path could make an endpoint, or something
-/// before it, do other than what was admitted.
+/// Returns whether a request header is not forwarded. The gateway's own server answers `expect`; the endpoint header
+/// and the idempotency key are for the gateway. Method and path override headers could make the endpoint, or a proxy in
+/// front of it, run another operation than the admitted one.
 pub(super) fn is_withheld_upstream(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || *name == ENDPOINT_HEADER
@@ -54,7 +54,8 @@ pub(super) fn is_withheld_upstream(name: &HeaderName) -> bool {
         )
 }
 
-/// The most headers that `Connection` may name. Each of them is compared with every header; real callers name a few.
+/// The maximum number of headers that `Connection` may name. Each of them is compared with every header; real callers
+/// name a few.
 pub const MAX_CONNECTION_NAMES: usize = 32;
 
 /// What one pass over a request's headers finds. Every further pass, and every lookup by name, costs about as much
@@ -66,12 +67,12 @@ pub struct HeaderSummary {
     /// The number of `Host` headers.
     pub hosts: usize,
     /// Whether there is an `Origin` or a `Sec-Fetch-Site`.
-    pub is_by_browser: bool,
+    pub has_browser_headers: bool,
     /// Whether there is an `X-Request-Id`.
     pub has_request_id: bool,
     /// The declared length of the body, in bytes.
     pub content_length: Option<u64>,
-    /// Whether a header is not forwarded.
+    /// Whether any header must not be forwarded.
     pub(super) has_withheld: bool,
     /// The number of headers that `Connection` names.
     pub connection_names: usize,
@@ -91,7 +92,7 @@ impl HeaderSummary {
                 summary.content_length = value.to_str().ok().and_then(|length| length.parse().ok());
             } else if [CONTENT_TYPE, AUTHORIZATION, ACCEPT, USER_AGENT].contains(name) {
             } else if *name == ORIGIN || *name == SEC_FETCH_SITE {
-                summary.is_by_browser = true;
+                summary.has_browser_headers = true;
             } else if *name == REQUEST_ID {
                 summary.has_request_id = true;
             } else if is_withheld_upstream(name) {
@@ -105,15 +106,15 @@ impl HeaderSummary {
     }
 }
 
-/// Whether an answer's header is not forwarded: it is about the connection, is meant for the endpoint's own host, or
-/// marks the gateway's own answers.
+/// Returns whether a response header is not forwarded: it is about the connection, is meant for the endpoint's own
+/// host, or marks the gateway's own responses.
 fn is_withheld_downstream(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || *name == ERROR_HEADER
         || matches!(name.as_str(), "set-cookie" | "strict-transport-security" | "alt-svc")
 }
 
-/// Whether an answer's header need not be read at all. `Connection` is read because it may name others.
+/// Returns whether a response header need not be read at all. `Connection` is read because it may name others.
 pub(super) fn is_unwanted(name: &HeaderName) -> bool {
     *name != CONNECTION && is_withheld_downstream(name)
 }
@@ -122,19 +123,19 @@ pub(super) fn is_unwanted(name: &HeaderName) -> bool {
 pub(super) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = values.flat_map(|value| value.split(',')).map(str::trim);
-    // The usual values are no headers, or are never forwarded.
+    // The usual values are not header names, or are never forwarded.
     let named = named.filter(|name| !["keep-alive", "close"].iter().any(|usual| usual.eq_ignore_ascii_case(name)));
     let named = named.filter_map(|name| name.parse().ok());
     named.filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID].contains(name)).collect()
 }
 
-/// Prepares an endpoint's headers for the caller. Links to the endpoint are rewritten to the origin that `gateway`
-/// returns: the one by which the caller reached the gateway. `gateway` is called only if there is such a link.
+/// Prepares an endpoint's headers for the caller. Links to the endpoint are rewritten to the origin by which the
+/// caller reached the gateway. `gateway_origin` returns it and is called only if there is such a link.
 pub fn to_downstream(
     headers: &mut HeaderMap,
     request_id: &HeaderValue,
     endpoint: &str,
-    gateway: impl FnOnce() -> Option<String>,
+    gateway_origin: impl FnOnce() -> Option<String>,
 ) {
     // For most answers this pass finds nothing: no hashing, no allocation.
     let mut withheld = Vec::new();
@@ -153,7 +154,7 @@ pub fn to_downstream(
     }
     headers.insert(REQUEST_ID, request_id.clone());
     if has_link {
-        rewrite_links(headers, endpoint, gateway);
+        rewrite_links(headers, endpoint, gateway_origin);
     }
 }
 
@@ -161,12 +162,12 @@ pub fn to_downstream(
 const LINKS: [HeaderName; 2] = [LOCATION, CONTENT_LOCATION];
 
 #[cold]
-fn rewrite_links(headers: &mut HeaderMap, endpoint: &str, gateway: impl FnOnce() -> Option<String>) {
-    let Some(gateway) = gateway() else { return };
+fn rewrite_links(headers: &mut HeaderMap, endpoint: &str, gateway_origin: impl FnOnce() -> Option<String>) {
+    let Some(gateway_origin) = gateway_origin() else { return };
     for name in LINKS {
         if let Some(link) = headers.get_mut(name)
             && let Some(path) = link.to_str().ok().and_then(|link| path_at(endpoint, link))
-            && let Ok(rewritten) = HeaderValue::try_from(format!("{gateway}{path}"))
+            && let Ok(rewritten) = HeaderValue::try_from(format!("{gateway_origin}{path}"))
         {
             *link = rewritten;
         }

@@ -1,5 +1,5 @@
 //! Remembers calls that carry an `Idempotency-Key` and the endpoints that accepted them, so that a repeated call goes
-//! only to the others. Knows no operations.
+//! only to the others. Independent of operations.
 //!
 //! All workers share the store, since a call may be repeated on another connection or from another host of the same
 //! service. Only calls with a key use it, so a mutex suffices. Number and age of the keys bound its memory; [`Calls`]
@@ -23,17 +23,16 @@ use http::StatusCode;
 pub struct IdempotencySettings {
     /// How long a key is remembered after it was first seen.
     pub keep: Duration,
-    /// The most keys that are remembered.
+    /// The maximum number of keys that are remembered.
     pub keys: usize,
 }
 
-/// A key and the listener that it was sent to: another listener has its own keys. The network says whose share of the
-/// store it takes.
+/// A key and the listener that it was sent to: another listener has its own keys.
 #[derive(Clone, Copy, Debug)]
 pub struct CallKey<'a> {
     /// The listener's configured name.
     pub listener: &'a str,
-    /// The network of the caller.
+    /// The network of the caller, whose share of the store the key counts against.
     pub network: Network,
     /// The key.
     pub key: &'a str,
@@ -61,8 +60,8 @@ pub struct IdempotencyStore(Mutex<Calls>);
 /// be sent twice. Such keys may exceed the limit for a while; there are no more of them than calls in progress.
 #[derive(Default)]
 struct Calls {
-    by_name: HashMap<Arc<Name>, Remembered>,
-    by_age: BTreeMap<u64, Arc<Name>>,
+    by_key: HashMap<Arc<StoreKey>, Remembered>,
+    by_age: BTreeMap<u64, Arc<StoreKey>>,
     by_network: HashMap<Network, BTreeSet<u64>>,
     /// The number of keys of each network.
     sizes: BTreeSet<(usize, Network)>,
@@ -70,7 +69,7 @@ struct Calls {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Name {
+struct StoreKey {
     listener: Box<str>,
     key: Box<str>,
 }
@@ -150,36 +149,36 @@ impl IdempotencyStore {
         fingerprint: Fingerprint,
         settings: IdempotencySettings,
     ) -> Result<Arc<KeyedCall>, KeyReused> {
-        let name = Name { listener: key.listener.into(), key: key.key.into() };
+        let store_key = StoreKey { listener: key.listener.into(), key: key.key.into() };
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         calls.evict_expired(now, settings.keep);
-        if let Some(known) = calls.by_name.get(&name) {
+        if let Some(known) = calls.by_key.get(&store_key) {
             let call = &known.call;
             return if call.fingerprint == fingerprint { Ok(Arc::clone(call)) } else { Err(KeyReused) };
         }
-        while calls.by_name.len() >= settings.keys {
+        while calls.by_key.len() >= settings.keys {
             if !calls.evict_one(key.network) {
                 break;
             }
         }
         let call = Arc::new(KeyedCall { fingerprint, accepted: tokio::sync::Mutex::default() });
-        calls.insert(name, key.network, now, Arc::clone(&call));
+        calls.insert(store_key, key.network, now, Arc::clone(&call));
         Ok(call)
     }
 }
 
 impl Calls {
-    fn insert(&mut self, name: Name, network: Network, first_seen: Instant, call: Arc<KeyedCall>) {
-        let (name, number) = (Arc::new(name), self.next);
+    fn insert(&mut self, key: StoreKey, network: Network, first_seen: Instant, call: Arc<KeyedCall>) {
+        let (key, number) = (Arc::new(key), self.next);
         self.next += 1;
-        self.by_age.insert(number, Arc::clone(&name));
-        self.by_name.insert(name, Remembered { number, first_seen, network, call });
+        self.by_age.insert(number, Arc::clone(&key));
+        self.by_key.insert(key, Remembered { number, first_seen, network, call });
         self.change_network(network, |numbers| numbers.insert(number));
     }
 
     fn remove(&mut self, number: u64) {
-        let removed = self.by_age.remove(&number).and_then(|name| self.by_name.remove(&name));
+        let removed = self.by_age.remove(&number).and_then(|key| self.by_key.remove(&key));
         if let Some(removed) = removed {
             self.change_network(removed.network, |numbers| numbers.remove(&number));
         }
@@ -197,10 +196,10 @@ impl Calls {
     }
 
     fn evict_expired(&mut self, now: Instant, keep: Duration) {
-        let is_over = |known: &Remembered| now.saturating_duration_since(known.first_seen) >= keep;
-        let known = self.by_age.values().filter_map(|name| self.by_name.get(name));
-        let over = known.take_while(|known| is_over(known)).filter(|known| !known.is_in_progress());
-        for number in over.map(|known| known.number).collect::<Vec<_>>() {
+        let is_expired = |known: &Remembered| now.saturating_duration_since(known.first_seen) >= keep;
+        let known = self.by_age.values().filter_map(|key| self.by_key.get(key));
+        let expired = known.take_while(|known| is_expired(known)).filter(|known| !known.is_in_progress());
+        for number in expired.map(|known| known.number).collect::<Vec<_>>() {
             self.remove(number);
         }
     }
@@ -208,7 +207,7 @@ impl Calls {
     /// Evicts one key to make room for one of this network. Returns whether a key could be evicted.
     fn evict_one(&mut self, network: Network) -> bool {
         let own = self.by_network.get(&network).map_or(0, BTreeSet::len);
-        // With one more key, a network that is tied for the most would have the most.
+        // Only larger networks lose a key first: with its new key, this network exceeds any that it ties with.
         let largest_first = self.sizes.iter().rev().take_while(|(size, _)| *size > own).map(|(_, network)| *network);
         let oldest = largest_first.chain([network]).find_map(|network| self.oldest_idle(network));
         if let Some(number) = oldest {
@@ -218,7 +217,7 @@ impl Calls {
     }
 
     fn oldest_idle(&self, network: Network) -> Option<u64> {
-        let known = |number: &u64| self.by_name.get(self.by_age.get(number)?);
+        let known = |number: &u64| self.by_key.get(self.by_age.get(number)?);
         self.by_network
             .get(&network)?
             .iter()
@@ -228,7 +227,7 @@ impl Calls {
 }
 
 impl Remembered {
-    /// Whether a request holds the call. Requests get it only under the store's lock.
+    /// Returns whether a request holds the call. Requests get it only under the store's lock.
     fn is_in_progress(&self) -> bool {
         Arc::strong_count(&self.call) > 1
     }
@@ -256,8 +255,8 @@ mod tests {
     }
 
     fn is_known(store: &IdempotencyStore, key: CallKey<'_>) -> bool {
-        let name = Name { listener: key.listener.into(), key: key.key.into() };
-        store.0.lock().unwrap().by_name.contains_key(&name)
+        let store_key = StoreKey { listener: key.listener.into(), key: key.key.into() };
+        store.0.lock().unwrap().by_key.contains_key(&store_key)
     }
 
     const SETTINGS: IdempotencySettings = IdempotencySettings { keep: Duration::from_secs(60), keys: 10 };
@@ -294,7 +293,7 @@ mod tests {
             assert!(store.call(from(1, "k"), fingerprint(body), settings).is_ok());
         }
         let calls = store.0.lock().unwrap();
-        assert_eq!((calls.by_name.len(), calls.by_age.len(), calls.by_network.len(), calls.sizes.len()), (1, 1, 1, 1));
+        assert_eq!((calls.by_key.len(), calls.by_age.len(), calls.by_network.len(), calls.sizes.len()), (1, 1, 1, 1));
     }
 
     #[test]
@@ -307,7 +306,7 @@ mod tests {
         for number in 0..1000 {
             call(from(2, &format!("loud{number}")));
         }
-        assert_eq!(store.0.lock().unwrap().by_name.len(), SETTINGS.keys);
+        assert_eq!(store.0.lock().unwrap().by_key.len(), SETTINGS.keys);
         for key in ["quiet1", "quiet2", "quiet3"] {
             assert!(is_known(&store, from(1, key)), "{key}");
         }
@@ -335,10 +334,10 @@ mod tests {
         assert!(!is_known(&store, from(1, "first")));
         // All of them may be in progress.
         let many: Vec<_> = (0..50).map(|number| call(&format!("w{number}"))).collect();
-        assert_eq!(store.0.lock().unwrap().by_name.len(), many.len());
+        assert_eq!(store.0.lock().unwrap().by_key.len(), many.len());
         drop(many);
         drop(call("after"));
-        assert_eq!(store.0.lock().unwrap().by_name.len(), SETTINGS.keys);
+        assert_eq!(store.0.lock().unwrap().by_key.len(), SETTINGS.keys);
     }
 
     #[test]

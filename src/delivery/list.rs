@@ -2,7 +2,7 @@
 //!
 //! A page's `nextLink` is absolute and points to the endpoint. The gateway rewrites it to its own origin, and its
 //! continuation token then names the endpoint of the next page. A list stays on the endpoint where it began; over
-//! several endpoints it continues with the next one when a page is the last of the one before. Pages are requested
+//! several endpoints it continues with the next endpoint after the last page of the previous one. Pages are requested
 //! without a content coding because they are edited. `top` counts down from page to page.
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -25,12 +25,13 @@ const ENCODED: &str = "the page of the list has a content coding that was not re
 /// Marks the gateway's own continuation tokens: `~endpoint~token`.
 const MARK: char = '~';
 
-/// Returns one page of a list, and its endpoint. `gateway` is the origin by which the caller reached the gateway.
+/// Returns one page of a list, and its endpoint. `gateway_origin` is the origin by which the caller reached the
+/// gateway.
 pub(super) async fn list<'a>(
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
     call: &PlannedCall<'_>,
-    gateway: Option<String>,
+    gateway_origin: Option<String>,
 ) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
     let query = call.uri.query().unwrap_or_default();
     let given = query_value(query, "continuationToken").unwrap_or_default();
@@ -45,7 +46,7 @@ pub(super) async fn list<'a>(
         None => (None, &*given),
     };
     let resumed_at;
-    let mut page_request = PlannedCall { is_edited: true, ..*call };
+    let mut page_request = PlannedCall { edits_response: true, ..*call };
     if resumed.is_some() {
         resumed_at = with_query(call.uri, &[("continuationToken", upstream_token)])?;
         page_request.uri = &resumed_at;
@@ -82,7 +83,7 @@ pub(super) async fn list<'a>(
         let mut query = vec![("continuationToken", token)];
         query.extend(left.map(|left| ("top", left.to_string())));
         let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        Some(format!("{}{}", gateway.as_deref()?, with_query(call.uri, &query).ok()?))
+        Some(format!("{}{}", gateway_origin.as_deref()?, with_query(call.uri, &query).ok()?))
     });
     let changed = match (page.as_object_mut(), link) {
         (Some(page), Some(link)) => page.insert("nextLink".to_owned(), Value::String(link)).or(Some(Value::Null)),
@@ -110,7 +111,7 @@ fn next_token(worker: &WorkerDelivery, choice: &Choice<'_>, upstream: &Upstream,
     token(worker.upstreams.get(indexes.next()?)?, "")
 }
 
-/// Whether a body has a content coding.
+/// Returns whether a body has a content coding.
 fn is_encoded(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(CONTENT_ENCODING).iter();
     let mut codings = codings.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
@@ -130,7 +131,8 @@ fn query_value(query: &str, key: &str) -> Option<String> {
     Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
-/// Replaces parameters of a query, in any case; an empty value removes the parameter. The others stay unchanged.
+/// Replaces query parameters, whose names are case-insensitive; an empty value removes the parameter. The others stay
+/// unchanged.
 fn with_query(uri: &Uri, replaced: &[(&str, &str)]) -> Result<Uri, DeliveryError> {
     let is_kept = |pair: &&str| {
         let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_replaced_in_any_case_and_others_stay_unchanged() {
+    fn parameter_names_are_case_insensitive_and_other_parameters_stay_unchanged() {
         for (target, replaced, expected) in [
             ("/p?a=%2F&top=5&TOP=6", &[("top", "3")][..], "/p?a=%2F&top=3"),
             ("/p?continuationtoken=x&b", &[("continuationToken", "")][..], "/p?b"),

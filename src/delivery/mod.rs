@@ -1,8 +1,8 @@
 //! Delivers planned calls to the endpoints of their route. Returns the answer, or a typed failure that says what was
 //! sent.
 //!
-//! Reading order: [`deliver`], `fan_out` and `list`, `single`, `attempt`, `forward`. Knows no listener and no
-//! admission. From [`crate::serve`] it imports only the type of the caller's body and the name of a header.
+//! Reading order: [`deliver`], `fan_out` and `list`, `single`, `attempt`, `forward`. Independent of
+//! listeners and admission. From [`crate::serve`] it imports only the caller's body, its error and a header name.
 
 mod attempt;
 mod body;
@@ -42,7 +42,7 @@ use crate::route::{Choice, DeliveryMode};
 use crate::signalr::FanOutKind;
 
 /// Delivers a call. Resolves to the answer and the endpoint that sent it. `key` is the call's idempotency key;
-/// `gateway` returns the origin by which the caller reached the gateway.
+/// `gateway_origin` returns the origin by which the caller reached the gateway.
 ///
 /// # Errors
 /// [`DeliveryError`] says what was sent and who is at fault.
@@ -54,12 +54,14 @@ pub fn deliver<'a>(
     choice: &'a Choice<'a>,
     key: Option<CallKey<'a>>,
     call: &'a PlannedCall<'a>,
-    gateway: impl FnOnce() -> Option<String>,
+    gateway_origin: impl FnOnce() -> Option<String>,
 ) -> impl Future<Output = Result<(&'a Upstream, Response<Answer>), DeliveryError>> {
-    // Not an async fn, which would store the arguments twice. Fan-outs and lists are rare, so they are boxed: what an
-    // await holds enlarges every request's future.
+    // Not an async fn, which would store the arguments twice. Fan-outs and lists are rare, so they are boxed: locals
+    // held across an await enlarge every request's future.
     match (choice.delivery_mode(), call.operation.fan_out_kind()) {
-        (_, FanOutKind::List) => Either::Left(Either::Left(Box::pin(list::list(worker, choice, call, gateway())))),
+        (_, FanOutKind::List) => {
+            Either::Left(Either::Left(Box::pin(list::list(worker, choice, call, gateway_origin()))))
+        }
         (DeliveryMode::All(policy), FanOutKind::Deliver | FanOutKind::FirstSuccess) => {
             Either::Left(Either::Right(Box::pin(fan_out::fan_out(worker, *choice, policy, key, call))))
         }

@@ -15,7 +15,7 @@ use crate::signalr::{LegOutcome, Operation};
 
 /// How long an endpoint that answers 429 without `Retry-After` gets no calls of the same class.
 const COOL_DOWN: Duration = Duration::from_secs(1);
-/// An answer with this header says that something does not exist; one without says that the path does not.
+/// A 404 with this header means that the target does not exist; one without it, that the path does not.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// What an endpoint may have received of a request, in ascending order.
@@ -34,7 +34,7 @@ pub(super) enum Sent {
 /// Who was at fault or slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Nobody, or it is unknown who.
+    /// No fault, or it is unknown whose.
     Nobody,
     /// The caller: its request is wrong, or its upload was slow.
     Caller,
@@ -75,7 +75,8 @@ impl From<BodyFailure> for Fault {
 }
 
 impl Ending {
-    /// Whether another endpoint may take the request: nothing was processed, and the request itself is not at fault.
+    /// Returns whether another endpoint may take the request: nothing was processed, and the request itself is not at
+    /// fault.
     pub(super) fn may_fail_over(self) -> bool {
         match (self.sent, self.fault) {
             (Sent::Nothing, Fault::Nobody | Fault::Token | Fault::Gateway | Fault::Endpoint | Fault::Client) => true,
@@ -86,7 +87,8 @@ impl Ending {
         }
     }
 
-    /// Whether a retry takes one from the endpoint's budget. Attempts that sent nothing put no load on the endpoint.
+    /// Returns whether a retry takes one from the endpoint's budget. Attempts that sent nothing put no load on the
+    /// endpoint.
     pub(super) fn costs_budget(self) -> bool {
         match self.sent {
             Sent::Nothing => false,
@@ -121,7 +123,7 @@ impl AttemptOutcome {
     /// Returns the outcome of an attempt without an answer.
     #[cold]
     pub(super) fn failed(sent: Sent, fault: Fault, err: DeliveryError) -> Self {
-        debug_assert!(agree(sent, &err), "{err} after {sent:?}");
+        debug_assert!(is_consistent(sent, &err), "{err} after {sent:?}");
         Self { ending: Ending { sent, fault, status: None }, ended: Instant::now(), result: Err(err) }
     }
 
@@ -137,7 +139,7 @@ impl AttemptOutcome {
         Self::failed(Sent::NotProcessed, failure.into(), failure.into())
     }
 
-    /// Returns the same outcome after an earlier request of which the endpoint received as much as `before`.
+    /// Includes what an earlier request of the same attempt sent.
     pub(super) fn after(mut self, before: Sent) -> Self {
         self.ending.sent = self.ending.sent.max(before);
         self
@@ -148,8 +150,8 @@ impl AttemptOutcome {
         self.result.as_ref().ok().and_then(|response| retry_after(response.headers()))
     }
 
-    /// Whether a retry with this outcome replaces an earlier one: its endpoint received at least as much. A body that
-    /// failed was not whole in any attempt.
+    /// Returns whether a retry with this outcome replaces an earlier one: its endpoint received at least as much. A
+    /// body that failed was not whole in any attempt.
     pub(super) fn replaces(&self, earlier: Ending) -> bool {
         let is_body_incomplete =
             matches!(self.result, Err(DeliveryError::BodyBroken | DeliveryError::BodyTooLarge { .. }));
@@ -204,15 +206,15 @@ impl AttemptOutcome {
     }
 }
 
-/// Whether the status of an error tells the truth about what was sent: 503 only if nothing was processed.
-fn agree(sent: Sent, err: &DeliveryError) -> bool {
+/// Returns whether the status of an error is consistent with what was sent: 503 only if nothing was processed.
+fn is_consistent(sent: Sent, err: &DeliveryError) -> bool {
     match sent {
         Sent::Nothing | Sent::NotProcessed => true,
         Sent::Perhaps | Sent::Processed => err.status() != StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
-/// Whether a later attempt may get another status.
+/// Returns whether a later attempt may get another status.
 pub(super) fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::REQUEST_TIMEOUT || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
 }
@@ -243,7 +245,7 @@ mod tests {
         AttemptOutcome::answered(operation, response, Instant::now(), false)
     }
 
-    /// Whether the repeated report of an outcome opens the endpoint's circuit.
+    /// Returns whether the repeated report of an outcome opens the endpoint's circuit.
     fn opens_circuit(outcome: impl Fn() -> AttemptOutcome) -> bool {
         let second = Duration::from_secs(1);
         let failure_ratio = FailureRatio::ALL;

@@ -1,9 +1,9 @@
-//! Which attempts are retried, and how often. Pure except for the random pause.
+//! Which attempts are retried, and how often.
 //!
 //! | outcome of an attempt | message operations | other operations |
 //! |---|---|---|
 //! | nothing was sent, or the endpoint states that it did not process it | retry | retry |
-//! | 408, 500 and above, no answer | no (`retry.messages = "sdk"`: status above 500) | retry |
+//! | 408, 5xx except 501, no response | no (`retry.messages = "sdk"`: status above 500) | retry |
 //! | 429 | no | retry after `Retry-After` |
 //! | the caller, or this host, is at fault | no | no |
 //!
@@ -30,7 +30,7 @@ const MAX_BUDGET: f32 = 10.0;
 pub struct RetrySettings {
     /// Which message operations are retried.
     pub messages: MessageRetry,
-    /// The most attempts of one request. Failovers to another endpoint before anything was sent do not count.
+    /// The maximum number of attempts of one request. Failovers to another endpoint do not count.
     pub attempts: u32,
     /// The retries that an endpoint may get, as a share of its requests.
     pub budget: f32,
@@ -88,8 +88,8 @@ pub(super) fn backoff(number: u32) -> Duration {
     most.mul_f32(fastrand::f32())
 }
 
-/// One worker's retry budget for one endpoint: each request deposits a share of a retry, each retry withdraws one. It
-/// bounds the load that retries add when an endpoint is down to that share.
+/// One worker's retry budget for one endpoint: each request deposits a share of a retry, each retry withdraws one. When
+/// an endpoint is down, retries add at most that share of load.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
     balance: Cell<f32>,
@@ -107,7 +107,7 @@ impl RetryBudget {
         self.share.set(share);
     }
 
-    /// Returns the balance, from 0 to 1.
+    /// Returns the balance as a fraction of a full budget.
     pub(super) fn level(&self) -> f64 {
         f64::from(self.balance.get() / MAX_BUDGET)
     }

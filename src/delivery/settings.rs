@@ -1,4 +1,4 @@
-//! What delivery is built from, decided. No serde, no I/O.
+//! Validated settings of delivery. No serde, no I/O.
 
 use std::time::Duration;
 

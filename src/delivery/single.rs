@@ -46,12 +46,12 @@ pub(super) async fn deliver<'a>(
                 RetryDecision::NotSafe | RetryDecision::Retry => Box::pin(retry_at(worker, upstream, call, outcome)),
             }
         };
-        // Outside of the block, so that the first outcome is dropped before the await.
+        // Outside the block, so that its locals are not held across the await.
         return retries.await.result.map(|response| (upstream, response));
     }
 }
 
-/// Delivers a call to one endpoint and no other, even if its circuit is open when `send_anyway`.
+/// Delivers a call to this endpoint only. `send_anyway` ignores an open circuit.
 pub(super) async fn deliver_to(
     worker: &WorkerDelivery,
     upstream: &Upstream,
@@ -146,8 +146,8 @@ fn pause(
     if state.remaining() <= pause {
         return Err(Some(RetryOutcome::Deadline));
     }
-    let is_paid = !latest.costs_budget() || upstream.budget.withdraw();
-    if is_paid { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
+    let is_within_budget = !latest.costs_budget() || upstream.budget.withdraw();
+    if is_within_budget { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
 }
 
 fn circuits_open(worker: &WorkerDelivery, choice: &Choice<'_>, operation: Operation) -> DeliveryError {

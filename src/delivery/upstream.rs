@@ -25,7 +25,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Returns an endpoint without connections and with a full budget; `share` is that of retries.
+    /// Returns an endpoint without connections and with a full budget; `share` is the retry budget per request.
     pub(super) fn new(
         index: usize,
         endpoint: &Arc<Endpoint>,

@@ -80,7 +80,7 @@ impl WorkerDelivery {
         self.upstreams.iter().for_each(Upstream::flush);
     }
 
-    /// Removes endpoints that no later configuration has from the metrics.
+    /// Zeroes the retry budgets of endpoints that no later configuration has, in the metrics.
     pub fn retire(&self) {
         self.upstreams.iter().for_each(Upstream::retire);
     }

@@ -1,7 +1,7 @@
 //! Admission: which requests a listener accepts, by their head alone.
 //!
-//! The gateway lends its credentials to everyone who reaches it, so it must keep browser pages out. A page cannot reach
-//! a Unix socket, so `Host` is not checked there.
+//! The gateway adds its credentials to any request that reaches it, so it must keep browser pages out. A page cannot
+//! reach a Unix socket, so `Host` is not checked there.
 
 use super::error::ProxyError;
 use super::settings::AdmissionSettings;
@@ -92,8 +92,8 @@ impl Admission {
     }
 }
 
-/// Ignores an error if the call is a health probe. Load balancers can set neither `Host` nor other headers, and the
-/// answer reveals nothing.
+/// Ignores an error if the call is a health probe. Some load balancers cannot set `Host` or other headers,
+/// and the response reveals only whether a token is available.
 #[cold]
 fn unless_health(head: &CallHead, err: ProxyError) -> Result<(), ProxyError> {
     let call = Call::parse(head.method(), head.uri().path(), head.uri().query());
@@ -112,7 +112,7 @@ fn unknown_host(host: &str) -> ProxyError {
 }
 
 fn admit_origin(head: &CallHead) -> Result<(), ProxyError> {
-    if !head.summary().is_by_browser {
+    if !head.summary().has_browser_headers {
         return Ok(());
     }
     page_header(head.headers()).map_or(Ok(()), |header| Err(ProxyError::OriginNotAllowed { header }))

@@ -3,6 +3,7 @@
 //! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The
 //! causes are for the log.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,9 @@ pub enum ProxyError {
     #[error("{0}")]
     Malformed(&'static str),
     /// The body has a transfer coding that is not known.
-    #[error("the body has a transfer coding other than chunked, which the gateway does not support; send it without")]
+    #[error(
+        "the gateway supports no transfer coding except chunked; send the body with that one or with Content-Length"
+    )]
     UnknownCoding,
     /// `Host` is not allowed.
     #[error(
@@ -34,13 +37,13 @@ pub enum ProxyError {
         host: String,
     },
     /// A browser page sent it.
-    #[error("requests of browser pages ({header}) are not accepted; call the gateway from a service")]
+    #[error("requests from browser pages ({header}) are not accepted; call the gateway from a service")]
     OriginNotAllowed {
         /// The header that shows it.
         header: &'static str,
     },
     /// The caller's network is not allowed.
-    #[error("callers of this network are not accepted; have the operator add it to `clients` of the listener")]
+    #[error("callers from this network are not accepted; have the operator add it to `clients` of the listener")]
     ClientNotAllowed,
     /// The operation is not allowed on this listener.
     #[error("the operation {0} is not allowed here; have the operator add it to `operations` of the listener")]
@@ -72,33 +75,51 @@ pub enum ProxyError {
     /// The head has too many header lines.
     #[error("the request has more than {limit} header lines, the limit of the gateway; send fewer")]
     TooManyHeaders {
-        /// The most header lines that are accepted.
+        /// The maximum number of header lines.
         limit: usize,
     },
-    /// There are more calls than the rate allows.
+    /// A rate limit is exceeded.
     #[error(
-        "there are more calls of {of} than its rate allows; nothing was sent. Try again later, or have the operator raise the rate"
+        "the rate limit of the {scope} is exceeded; nothing was sent; try again later, or have the operator raise the limit"
     )]
     RateLimited {
-        /// What the rate belongs to.
-        of: &'static str,
-        /// When the next call may pass.
+        /// Whose limit it is.
+        scope: RateScope,
+        /// How long until the next call may pass.
         retry_after: Duration,
     },
     /// The listener is closed, or the gateway is stopping.
     #[error("the gateway is stopping; nothing was sent, so it is safe to try again")]
     Draining,
-    /// The call cannot be delivered, or has no answer.
+    /// The call was not delivered, or its response was lost.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
 }
 
+/// What a rate limit applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateScope {
+    /// The network of the caller.
+    Network,
+    /// The route of the call.
+    Route,
+}
+
+impl fmt::Display for RateScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network => "caller's network",
+            Self::Route => "route",
+        })
+    }
+}
+
 impl ProxyError {
-    /// A fault of the gateway.
+    /// An internal error of the gateway.
     pub const INTERNAL: Self = Self::Delivery(DeliveryError::Internal);
 
-    /// Returns the error of a head that was refused before it was parsed. `limit` is the most bytes that a head may
-    /// have.
+    /// Returns the error of a head that was refused before it was parsed. `limit` is the maximum size of
+    /// a head, in bytes.
     #[cold]
     pub(super) fn refused(refusal: Refusal, limit: usize) -> Self {
         match refusal {

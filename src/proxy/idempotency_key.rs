@@ -20,6 +20,8 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Proxy
     let key = key.to_str().ok().filter(|key| (1..=MAX_LENGTH).contains(&key.len()));
     match (key, keys.next()) {
         (Some(key), None) => Ok(Some(key)),
-        _ => Err(ProxyError::Malformed("a request has one Idempotency-Key, of 1 to 255 visible ASCII characters")),
+        _ => Err(ProxyError::Malformed(
+            "there must be exactly one Idempotency-Key, of 1 to 255 printable ASCII characters",
+        )),
     }
 }

@@ -1,4 +1,4 @@
-//! The steps of a request, top to bottom: [`Proxy::take_in`], `handle`, `plan`, `carry_out`.
+//! The steps of a request, top to bottom: [`Proxy::begin`], `handle`, `plan`, `carry_out`.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 
 use super::admission::Admission;
-use super::error::ProxyError;
+use super::error::{ProxyError, RateScope};
 use super::idempotency_key::idempotency_key;
 use super::record::RequestRecord;
 use super::request_id::RequestIds;
@@ -42,7 +42,7 @@ enum Plan<'a> {
     },
 }
 
-/// One worker's part of a [`Snapshot`].
+/// One worker's state under one configuration.
 #[derive(Debug)]
 pub(super) struct Proxy {
     snapshot: Arc<Snapshot>,
@@ -55,8 +55,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Creates a worker's part of a snapshot. Endpoints that are the same as in `before` keep their connections and
-    /// retry budgets.
+    /// Creates a worker's state under a configuration. Endpoints that are the same as in `before` keep their
+    /// connections and retry budgets.
     pub(super) fn new(
         snapshot: Arc<Snapshot>,
         metrics: &Metrics,
@@ -97,16 +97,16 @@ impl Proxy {
         &self.snapshot
     }
 
-    /// Removes what only this configuration shows in the metrics. Returns the counts of its requests that are still in
-    /// flight.
+    /// Zeroes the retry budgets that no later configuration has, in the metrics. Returns handles to flush what requests
+    /// in flight still count.
     pub(super) fn retire(&self) -> (Weak<WorkerMetrics>, Vec<ConnectionGauge>) {
         self.delivery.retire();
         (Rc::downgrade(&self.metrics), self.delivery.connection_gauges())
     }
 
-    /// Opens the record of a request and answers it. Boxed: each idle connection would otherwise reserve memory for the
+    /// Opens the record of a request and handles it. Boxed: each idle connection would otherwise reserve memory for the
     /// future.
-    pub(super) fn take_in(
+    pub(super) fn begin(
         self: Rc<Self>,
         peer: &Rc<Peer>,
         request: Request<CallerBody>,
@@ -121,7 +121,7 @@ impl Proxy {
         Box::pin(self.handle(Rc::clone(peer), record, body))
     }
 
-    /// Answers a request. An error becomes an answer that is marked as the gateway's own.
+    /// Handles a request. An error becomes a response that is marked as the gateway's own.
     ///
     /// `plan` does everything that needs no await: locals held across an await enlarge every request's future.
     #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
@@ -134,8 +134,8 @@ impl Proxy {
         async move {
             let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&peer, &record))) {
                 Ok(Ok(plan)) => plan,
-                Ok(Err(err)) => return refuse(&err, record, body),
-                Err(_panic) => return refuse(&ProxyError::INTERNAL, record, body),
+                Ok(Err(err)) => return error_response(&err, record, body),
+                Err(_panic) => return error_response(&ProxyError::INTERNAL, record, body),
             };
             let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &record)).catch_unwind().await;
             match result.unwrap_or_else(|_panic| Err(ProxyError::INTERNAL)) {
@@ -144,10 +144,10 @@ impl Proxy {
                     record.set_request_bytes(body.received());
                     record.set_status(response.status());
                     self.delivery.recycle(record.take_headers());
-                    let time = self.snapshot.settings.request_timeout;
-                    response.map(|answer| ResponseBody::streamed(answer, time, body, record))
+                    let timeout = self.snapshot.settings.request_timeout;
+                    response.map(|answer| ResponseBody::streamed(answer, timeout, body, record))
                 }
-                Err(err) => refuse(&err, record, body),
+                Err(err) => error_response(&err, record, body),
             }
         }
     }
@@ -207,12 +207,12 @@ impl Proxy {
         }
         let call = PlannedCall::new(*operation, body, record.call());
         // Each use makes its own closure: one that is used twice would be held across the await.
-        let gateway = || Some(gateway_origin(peer, record.call().head()));
-        let (upstream, mut response) = delivery::deliver(&self.delivery, choice, *key, &call, gateway).await?;
+        let gateway_origin = || Some(link_origin(peer, record.call().head()));
+        let (upstream, mut response) = delivery::deliver(&self.delivery, choice, *key, &call, gateway_origin).await?;
         record.set_endpoint(upstream.index());
         let (head, origin) = (record.call().head(), upstream.endpoint().origin());
-        let gateway = || Some(gateway_origin(peer, head));
-        headers::to_downstream(response.headers_mut(), head.request_id(), origin, gateway);
+        let gateway_origin = || Some(link_origin(peer, head));
+        headers::to_downstream(response.headers_mut(), head.request_id(), origin, gateway_origin);
         Ok(response)
     }
 
@@ -225,7 +225,7 @@ impl Proxy {
     ) -> Result<(), ProxyError> {
         self.snapshot.limits.check_client_rate(listener, client).map_err(|RateExceeded { retry_after }| {
             self.metrics.client_rate_limited(admission.listener());
-            ProxyError::RateLimited { of: "its network", retry_after }
+            ProxyError::RateLimited { scope: RateScope::Network, retry_after }
         })
     }
 
@@ -233,7 +233,7 @@ impl Proxy {
     fn check_route_rate(&self, route: usize) -> Result<(), ProxyError> {
         self.snapshot.limits.check_route_rate(route).map_err(|RateExceeded { retry_after }| {
             self.metrics.rate_limited(self.route_names.get(route).map_or("_other", |name| name));
-            ProxyError::RateLimited { of: "its route", retry_after }
+            ProxyError::RateLimited { scope: RateScope::Route, retry_after }
         })
     }
 
@@ -269,8 +269,8 @@ impl Proxy {
     }
 }
 
-/// Answers with an error of the gateway's own.
-fn refuse(err: &ProxyError, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
+/// Returns the response for an error, marked as the gateway's own.
+fn error_response(err: &ProxyError, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
     record.set_request_bytes(body.received());
     body.discard();
     let mut response = err.to_response(record.request_id());
@@ -282,7 +282,7 @@ fn refuse(err: &ProxyError, mut record: Box<RequestRecord>, body: RequestBody) -
 
 /// Returns the origin by which the caller reached the gateway, for links in answers. A caller on a Unix socket may send
 /// no host; links then name `localhost`.
-fn gateway_origin(peer: &Peer, head: &CallHead) -> String {
+fn link_origin(peer: &Peer, head: &CallHead) -> String {
     let host = head.host().filter(|host| is_valid_host(host)).unwrap_or("localhost");
     format!("{}://{host}", if peer.is_tls { "https" } else { "http" })
 }

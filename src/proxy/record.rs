@@ -19,7 +19,7 @@ pub const ACCESS_LOG: &str = "signalr_gateway::access";
 /// The name of the log events of failed requests.
 pub const FAILED_REQUEST: &str = "failed request";
 
-/// The status recorded for a request whose caller left before its answer. From nginx.
+/// The status recorded for a request whose caller disconnected before the response. From nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The record of one request. It holds the head too, so that a request needs one allocation for both.
@@ -28,7 +28,7 @@ pub(super) struct RequestRecord {
     access_log: AccessLog,
     _in_flight: InFlight,
     started: Instant,
-    /// Why the server refused the caller's head; the head in `call` is a stand-in then.
+    /// Why the server refused the caller's head; the head in `call` is a placeholder then.
     refusal: Option<Refusal>,
     call: CallState,
     hub: Cell<Option<Box<str>>>,
@@ -40,7 +40,7 @@ pub(super) struct RequestRecord {
     status: Option<StatusCode>,
     error: Option<ErrorKind>,
     cause: Option<String>,
-    broke_off: bool,
+    is_incomplete: bool,
     request_bytes: u64,
     response_bytes: u64,
     is_closed: bool,
@@ -49,11 +49,11 @@ pub(super) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Opens the record of a request that may take `time` until the head of its answer.
+    /// Opens the record of a request that may take as long as `timeout` until the head of its response.
     pub(super) fn open(
         metrics: &Rc<WorkerMetrics>,
         access_log: AccessLog,
-        time: Duration,
+        timeout: Duration,
         head: CallHead,
         refusal: Option<Refusal>,
     ) -> Box<Self> {
@@ -64,7 +64,7 @@ impl RequestRecord {
             access_log,
             started,
             refusal,
-            call: CallState::new(head, RequestDeadline::new(started, time)),
+            call: CallState::new(head, RequestDeadline::new(started, timeout)),
             hub: Cell::default(),
             operation: Cell::default(),
             route: Cell::default(),
@@ -72,7 +72,7 @@ impl RequestRecord {
             status: None,
             error: None,
             cause: None,
-            broke_off: false,
+            is_incomplete: false,
             request_bytes: 0,
             response_bytes: 0,
             is_closed: false,
@@ -139,13 +139,13 @@ impl RequestRecord {
     }
 
     /// Records that the answer ended early.
-    pub(super) fn set_broke_off(&mut self) {
-        self.broke_off = true;
+    pub(super) fn set_incomplete(&mut self) {
+        self.is_incomplete = true;
     }
 
-    /// Counts an answer whose body the endpoint broke off.
+    /// Counts a response whose body the endpoint ended early.
     #[cold]
-    pub(super) fn count_broken_answer(&self) {
+    pub(super) fn count_incomplete_response(&self) {
         if let Some(endpoint) = self.endpoint.get() {
             self.metrics.upstream_failed(endpoint, UpstreamErrorReason::Body);
         }
@@ -160,7 +160,7 @@ impl RequestRecord {
         if std::mem::replace(&mut self.is_closed, true) {
             return;
         }
-        // A request whose future was dropped has no answer: the caller left.
+        // A request whose future was dropped has no response: the caller disconnected.
         let code = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let duration = self.started.elapsed();
         self.metrics.request_ended(&CompletedRequest {
@@ -172,7 +172,7 @@ impl RequestRecord {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
-        let has_failed = code >= 400 || self.broke_off;
+        let has_failed = code >= 400 || self.is_incomplete;
         let is_logged = match self.access_log {
             AccessLog::Off => false,
             _ if has_failed => true,
@@ -204,12 +204,12 @@ impl RequestRecord {
                     request_id = self.request_id().to_str().unwrap_or_default(),
                     error.kind = self.error.map(ErrorKind::label),
                     error.cause = self.cause.as_deref(),
-                    broke_off = self.broke_off.then_some(true),
+                    broke_off = self.is_incomplete.then_some(true),
                     "request"
                 )
             };
         }
-        // Two names: the log limits failed requests without reading the fields.
+        // Failed requests have their own event name, by which the log rate-limits them.
         if has_failed {
             log!(FAILED_REQUEST);
         } else {

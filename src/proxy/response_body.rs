@@ -45,11 +45,11 @@ impl fmt::Debug for Timed {
 /// Why an answer's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// The endpoint broke off.
-    #[error("the endpoint broke off in the middle of its answer")]
+    /// The endpoint ended it early.
+    #[error("the endpoint's response ended early")]
     Broken(#[source] BrokenOff),
     /// The endpoint took too long.
-    #[error("the endpoint did not finish its answer in time")]
+    #[error("the endpoint did not finish its response in time")]
     Deadline,
 }
 
@@ -60,17 +60,17 @@ impl ResponseBody {
         Self { content, record: Some(record) }
     }
 
-    /// Returns an endpoint's body, which may take `time`. The rest of `request_body` is read and dropped once the
-    /// answer has ended.
+    /// Returns an endpoint's body, which may take as long as `timeout`. The rest of `request_body` is read and dropped
+    /// once the answer has ended.
     pub(super) fn streamed(
         answer: Answer,
-        time: Duration,
+        timeout: Duration,
         request_body: RequestBody,
         record: Box<RequestRecord>,
     ) -> Self {
         let content = match answer {
             Answer::Streamed(download) => {
-                let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + time));
+                let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
                 let timed = Timed { download, deadline, request_body: Some(request_body) };
                 return Self { content: Content::Streamed(Box::new(timed)), record: Some(record) };
             }
@@ -96,9 +96,9 @@ impl Body for ResponseBody {
         match (&frame, &mut this.record) {
             (Some(Ok(frame)), Some(record)) => record.add_response_bytes(frame.data_ref().map_or(0, Bytes::len)),
             (Some(Err(err)), Some(record)) => {
-                record.set_broke_off();
+                record.set_incomplete();
                 match err {
-                    DownloadError::Broken(_) => record.count_broken_answer(),
+                    DownloadError::Broken(_) => record.count_incomplete_response(),
                     // Either side may be the slow one.
                     DownloadError::Deadline => {}
                 }
@@ -135,7 +135,7 @@ impl Drop for ResponseBody {
         if let Some(mut record) = self.record.take() {
             // hyper drops a body after its last byte without polling for the end.
             if !self.is_end_stream() {
-                record.set_broke_off();
+                record.set_incomplete();
             }
             record.finish();
         }

@@ -26,7 +26,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Returns a configuration. The routes refer to endpoints and listeners by their indexes here. Remembered calls,
-    /// and limits that did not change, are taken over from `before`. Has no other effect.
+    /// and limits that did not change, are taken over from `before`. Does not change `before`.
     pub fn new(
         settings: ProxySettings,
         listeners: Vec<(ListenerId, AdmissionSettings)>,

@@ -58,16 +58,16 @@ impl WorkerProxy {
 }
 
 impl Configurations {
-    /// Returns this worker's part of the configuration in force. A request keeps the one that it began with.
+    /// Returns this worker's state under the configuration in force. A request keeps the one that it began with.
     fn current(&self) -> Rc<Proxy> {
         let latest = self.latest.load();
         let current = Rc::clone(&self.current.borrow());
         if Arc::ptr_eq(&latest, current.snapshot()) { current } else { self.adopt(Arc::clone(&latest), &current) }
     }
 
-    /// Returns this worker's part of the configuration for calls of a listener: the one in force, or the last one that
-    /// had the listener while connections of a closed listener end. Never applies the rules of another listener.
-    fn of(&self, listener: ListenerId) -> Rc<Proxy> {
+    /// Returns this worker's state under the configuration for calls of a listener: the one in force, or the last one
+    /// that had the listener while connections of a closed listener end. Never applies the rules of another listener.
+    fn for_listener(&self, listener: ListenerId) -> Rc<Proxy> {
         let current = self.current();
         if current.snapshot().index_of(listener).is_some() { current } else { self.former(listener).unwrap_or(current) }
     }
@@ -82,7 +82,7 @@ impl Configurations {
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
         let next = Rc::new(Proxy::new(latest, &self.metrics, &self.write_batch, Some(current)));
         let (metrics, gauges) = current.retire();
-        // Also drops configurations without requests where nothing scrapes the metrics.
+        // Pruned here too: if nothing scrapes the metrics, `flush` is never called.
         self.retired.borrow_mut().retain(Retired::flush);
         self.retired.borrow_mut().push(Retired { metrics, gauges });
         let is_gone = |listener: &&ListenerId| next.snapshot().index_of(**listener).is_none();
@@ -120,17 +120,16 @@ impl Handler for WorkerProxy {
         peer: &Rc<Peer>,
         request: Request<CallerBody>,
     ) -> impl Future<Output = Response<ResponseBody>> + 'static {
-        self.0.of(peer.listener).take_in(peer, request)
+        self.0.for_listener(peer.listener).begin(peer, request)
     }
 
-    /// Adopts the configuration that has the listener, so that it is known even if the listener closes before its first
-    /// call.
+    /// Adopts the new configuration now, so that calls of a new listener find it even if the listener is removed first.
     fn listeners_changed(&self) {
         self.0.current();
     }
 
     fn listener_ended(&self, listener: ListenerId) {
-        // A worker without calls since then adopts the configuration without the listener only now.
+        // A worker that has had no calls since the reload adopts the new configuration here.
         self.0.current();
         self.0.former.borrow_mut().retain(|(gone, _)| *gone != listener);
     }

@@ -55,11 +55,11 @@ async fn check(harness: &Harness, endpoint: &AnsweringEndpoint, case: &Case, wri
         }
         (Expected::Unreadable | Expected::Cut, Ok(answer)) if answer.status == 502 => {
             answer.assert_gateway_error(502, "upstream_broken");
-            assert!(answer.text().contains("an answer that cannot be read"), "{what}: {answer:?}");
+            assert!(answer.text().contains("a response that cannot be read"), "{what}: {answer:?}");
         }
         (Expected::BrokenOff, Ok(answer)) => {
             answer.assert_gateway_error(502, "upstream_broken");
-            assert!(answer.text().contains("broke off without an answer"), "{what}: {answer:?}");
+            assert!(answer.text().contains("closed the connection without a response"), "{what}: {answer:?}");
         }
         // The head has been passed on before the fault.
         (Expected::Cut, Err(_)) => {}

@@ -96,6 +96,7 @@ async fn fan_out_waits_for_memory_and_is_refused_before_anything_is_sent() {
     let mut caller = harness.caller().await;
     let refused = caller.post(target, "application/json", message(200 * KIB)).await;
     assert_eq!(refused.assert_gateway_error(503, "overload").header("retry-after"), Some("1"));
+    assert!(refused.text().contains("no memory for the request body"), "{}", refused.text());
     assert!(harness.arrivals("west").is_empty());
     let chunks = || message(200 * KIB).into_bytes().chunks(8 * KIB).map(Bytes::copy_from_slice).collect::<Vec<_>>();
     let chunked = || crate::support::request("POST", target).header("content-type", "application/json");

@@ -34,7 +34,7 @@ impl Answer {
     /// Reads the body to its end.
     ///
     /// # Errors
-    /// [`DeliveryError::AnswerBroken`] if the endpoint broke off or sent more than `max` bytes, and
+    /// [`DeliveryError::AnswerBroken`] if the response ended early or has more than `max` bytes, and
     /// [`DeliveryError::Deadline`] if the deadline passed.
     pub(in crate::delivery) async fn collected(
         self,

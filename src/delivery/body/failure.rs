@@ -1,7 +1,5 @@
 //! Why a caller's body fails.
 
-use std::time::Duration;
-
 use crate::delivery::error::DeliveryError;
 use crate::serve::CallerBodyError;
 
@@ -10,7 +8,7 @@ use crate::serve::CallerBodyError;
 pub(in crate::delivery) enum BodyFailure {
     /// The caller sends more than `limit` bytes.
     TooLarge { limit: u64 },
-    /// The caller broke off.
+    /// The caller ended it early.
     Broken,
     /// There is no memory to keep it, or a part was sent and not kept.
     NotKept,
@@ -22,7 +20,7 @@ impl From<BodyFailure> for DeliveryError {
             BodyFailure::TooLarge { limit } => Self::BodyTooLarge { limit },
             BodyFailure::Broken => Self::BodyBroken,
             // Nothing that an endpoint would act upon was sent.
-            BodyFailure::NotKept => Self::Overload { retry_after: Duration::from_secs(1) },
+            BodyFailure::NotKept => Self::NoBodyMemory,
         }
     }
 }
@@ -34,12 +32,12 @@ pub enum BodyError {
     TooLarge,
     #[error("there is no memory to keep the body")]
     NotKept,
-    #[error("the caller broke off")]
+    #[error("the caller closed the connection or reset the stream")]
     Broken(#[source] CallerBodyError),
-    #[error("the caller ended the body too early")]
+    #[error("the caller ended the body early")]
     Truncated,
-    #[error("the body failed before")]
+    #[error("an earlier read of the body failed")]
     FailedBefore,
-    #[error("another attempt reads the body, or none does any more")]
+    #[error("a later attempt reads the body, or it was discarded")]
     Superseded,
 }

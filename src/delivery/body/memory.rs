@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use prometheus::{IntCounter, IntGauge};
 
-/// The part of each body that is not counted, in bytes. Chosen: most messages have a few KiB, and a call's head and
+/// The part of each body that is not counted, in bytes. Most messages have a few KiB, and a call's head and
 /// state take as much.
 pub(super) const FREE: u64 = 16 * 1024;
-/// The granularity of the budget beyond that, in bytes. Chosen: 16 steps for the largest body, and about one read per
+/// The granularity of the budget beyond that, in bytes: 16 steps for the largest body, and about one read per
 /// step.
 const STEP: u64 = 64 * 1024;
 
@@ -55,7 +55,7 @@ impl HeldMemory {
         fits
     }
 
-    /// Whether it takes more than the free part.
+    /// Returns whether it takes more than the free part.
     pub(super) fn is_counted(&self) -> bool {
         self.held > FREE
     }

@@ -51,7 +51,7 @@ impl ReplayBuffer {
         *self = Self { dropped: self.dropped + pieces + self.small.len() + more, ..Self::default() };
     }
 
-    /// Whether nothing was dropped.
+    /// Returns whether nothing was dropped.
     pub(super) fn is_complete(&self) -> bool {
         self.dropped == 0
     }
@@ -69,7 +69,7 @@ impl ReplayBuffer {
         Some(piece)
     }
 
-    /// Whether the reader has read every piece.
+    /// Returns whether the reader has read every piece.
     pub(super) fn is_at_end(&self) -> bool {
         self.next == self.count()
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_still_counts_as_handed_out() {
+    fn dropped_bytes_count_towards_the_position() {
         let mut replay = ReplayBuffer::default();
         assert!(replay.is_complete());
         for size in [3, SMALL + 1, 2] {

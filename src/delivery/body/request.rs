@@ -135,22 +135,22 @@ impl RequestBody {
     }
 
     /// Reads the body to its end and returns one that any number of attempts may read at the same time. Waits at most
-    /// `patience` for the memory that it takes.
+    /// `max_wait` for the memory that it takes.
     ///
     /// # Errors
     /// [`BodyFailure`] says why it cannot be sent whole.
-    pub(in crate::delivery) async fn collected(&self, patience: Duration) -> Result<Self, BodyFailure> {
+    pub(in crate::delivery) async fn collected(&self, max_wait: Duration) -> Result<Self, BodyFailure> {
         if let Some(stream) = self.stream() {
             stream.borrow_mut().retention = Retention::Always;
             let declared = stream.borrow().declared.unwrap_or_default();
-            reserve_within(stream, declared, patience).await?;
+            reserve_within(stream, declared, max_wait).await?;
         }
         let mut body = self.rewound();
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             frame.map_err(|_see_failure| self.failure().unwrap_or(BodyFailure::Broken))?;
             if let Some(stream) = self.stream() {
                 let next = stream.borrow().size_after_next_piece();
-                reserve_within(stream, next, patience).await?;
+                reserve_within(stream, next, max_wait).await?;
             }
         }
         let Some(stream) = self.stream() else { return Ok(self.clone()) };
@@ -201,7 +201,7 @@ impl RequestBody {
         self.stream()?.borrow().failure
     }
 
-    /// Whether the endpoint has taken everything that arrived, and the caller has not sent the rest.
+    /// Returns whether the endpoint has taken everything that arrived, and the caller has not sent the rest.
     pub(in crate::delivery) fn is_waiting_for_caller(&self) -> bool {
         self.stream().is_some_and(|stream| stream.borrow().waits_since.is_some())
     }
@@ -255,7 +255,7 @@ impl RequestBody {
 }
 
 impl Stream {
-    /// Whether the body ended before the caller sent all of it.
+    /// Returns whether the body ended before the caller sent all of it.
     ///
     /// hyper reports a clean end when a caller resets an HTTP/2 stream with `NO_ERROR`.
     fn ends_early(&self) -> bool {
@@ -288,8 +288,8 @@ impl Stream {
 }
 
 /// Waits until the memory budget covers a body of `bytes`.
-async fn reserve_within(stream: &RefCell<Stream>, bytes: u64, patience: Duration) -> Result<(), BodyFailure> {
-    let until = Instant::now() + patience;
+async fn reserve_within(stream: &RefCell<Stream>, bytes: u64, max_wait: Duration) -> Result<(), BodyFailure> {
+    let until = Instant::now() + max_wait;
     while !stream.borrow_mut().memory.reserve(bytes) {
         if Instant::now() >= until {
             return Err(BodyFailure::NotKept);
