@@ -1,11 +1,11 @@
 //! One attempt at one endpoint: its permit, its token, the request, and the request once more with another token if the
-//! first was refused.
+//! endpoint rejects the first (401).
 
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 
-use super::body::{Answer, BodyFailure};
+use super::body::{BodyFailure, UpstreamBody};
 use super::call::{CallState, PlannedCall};
 use super::error::DeliveryError;
 use super::forward::{self, AttemptTime, Failure};
@@ -15,47 +15,47 @@ use super::worker::WorkerDelivery;
 use crate::credential::{Bearer, RequestUrl, in_one_line};
 use crate::endpoint::Endpoint;
 use crate::limits::{ConcurrencyPermit, Queued};
-use crate::metrics::{AnsweredAttempt, RetryOutcome, UnauthorizedAction};
+use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamResponse};
 
-/// An answer, and the bearer that its request carried.
-struct Answered {
-    response: Response<Answer>,
+/// A response, and the bearer that its request carried.
+struct AuthorizedResponse {
+    response: Response<UpstreamBody>,
     bearer: Bearer,
     ended: Instant,
 }
 
-impl Answered {
+impl AuthorizedResponse {
     fn outcome(self, call: &PlannedCall<'_>) -> AttemptOutcome {
         let waits_for_caller = call.body.is_waiting_for_caller();
-        AttemptOutcome::answered(call.operation, self.response, self.ended, waits_for_caller)
+        AttemptOutcome::responded(call.operation, self.response, self.ended, waits_for_caller)
     }
 }
 
-/// Sends a request to one endpoint, and once more with another token if the first was refused (401). A refused request
-/// was not processed, so it cannot take effect twice. `others` is the number of endpoints that may be tried afterwards.
+/// Sends a request to one endpoint, and once more with another token if the endpoint responds 401. Such a request was
+/// not processed, so it cannot take effect twice. `others` is the number of endpoints that may be tried afterwards.
 pub(super) async fn attempt(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
     others: usize,
 ) -> AttemptOutcome {
-    // Held until the head of the answer arrives.
+    // Held until the head of the response arrives.
     let _permit = match endpoint_permit(worker, upstream, call.state).await {
         Ok(permit) => permit,
         Err(full) => return AttemptOutcome::unsent(Fault::Gateway, full),
     };
     let resend = {
-        let answered = match send_once(worker, upstream, call, others).await {
-            Ok(answered) => answered,
+        let received = match send_once(worker, upstream, call, others).await {
+            Ok(received) => received,
             Err(outcome) => return *outcome,
         };
-        match answered.response.status() {
-            StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, answered)),
+        match received.response.status() {
+            StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, received)),
             status => {
                 if status == StatusCode::FORBIDDEN {
                     worker.metrics.unauthorized(upstream.index, status.as_u16(), UnauthorizedAction::Kept);
                 }
-                return answered.outcome(call);
+                return received.outcome(call);
             }
         }
     };
@@ -79,43 +79,43 @@ async fn endpoint_permit(
     queued.permit.map(Some).ok_or(DeliveryError::Overload { retry_after: Queued::RETRY_AFTER })
 }
 
-/// Replaces the token that was refused and sends the request with the new one. The refusal is the answer if there is no
-/// other token.
+/// Replaces the rejected token and sends the request with the new one. The 401 is the response if there is no other
+/// token.
 async fn send_with_another_token(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
-    refusal: Answered,
+    unauthorized: AuthorizedResponse,
 ) -> AttemptOutcome {
     let index = upstream.index;
     let count = |status: StatusCode, action| worker.metrics.unauthorized(index, status.as_u16(), action);
-    let status = refusal.response.status();
-    if !replace_token(upstream.endpoint(), &refusal.bearer, call.state).await {
+    let status = unauthorized.response.status();
+    if !replace_token(upstream.endpoint(), &unauthorized.bearer, call.state).await {
         count(status, UnauthorizedAction::Kept);
-        return refusal.outcome(call);
+        return unauthorized.outcome(call);
     }
     count(status, UnauthorizedAction::Replaced);
     worker.metrics.retry(index, RetryOutcome::Retried);
-    refusal.response.into_body().discard();
+    unauthorized.response.into_body().discard();
     match send_once(worker, upstream, call, 0).await {
-        Ok(answered) => {
-            if matches!(answered.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                count(answered.response.status(), UnauthorizedAction::Kept);
+        Ok(received) => {
+            if matches!(received.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                count(received.response.status(), UnauthorizedAction::Kept);
             }
-            answered.outcome(call)
+            received.outcome(call)
         }
         Err(outcome) => outcome.after(Sent::NotProcessed),
     }
 }
 
-/// Sends a request to one endpoint with the current token. An outcome without an answer is boxed: it is rare, and would
-/// enlarge every request's future.
+/// Sends a request to one endpoint with the current token. An outcome without a response is boxed: it is rare, and
+/// would enlarge every request's future.
 async fn send_once(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
     others: usize,
-) -> Result<Answered, Box<AttemptOutcome>> {
+) -> Result<AuthorizedResponse, Box<AttemptOutcome>> {
     let endpoint = upstream.endpoint();
     let url = RequestUrl { origin: endpoint.origin(), path: call.uri.path() };
     let bearer = match endpoint.bearer().ready(url) {
@@ -133,13 +133,13 @@ async fn send_once(
     let duration = ended.saturating_duration_since(began);
     call.state.add_wait(duration);
     let response = result.map_err(|failure| failed(worker, upstream, call, failure, &time))?;
-    worker.metrics.upstream_answered(AnsweredAttempt {
+    worker.metrics.upstream_responded(UpstreamResponse {
         endpoint: upstream.index,
         operation: call.operation.index(),
         code: response.status().as_u16(),
         duration,
     });
-    Ok(Answered { response, bearer, ended })
+    Ok(AuthorizedResponse { response, bearer, ended })
 }
 
 /// Waits until an endpoint has a bearer. With `others` to try afterwards, it waits for a share of the request's time
@@ -184,7 +184,7 @@ fn check_sendable(
     call.body.check_sendable().map_err(|failure: BodyFailure| unsent(failure.into(), failure.into()))?;
     if left.is_zero() {
         let err = DeliveryError::EndpointUnavailable("the request's deadline passed before it could be sent".into());
-        return Err(unsent(Fault::Nobody, err));
+        return Err(unsent(Fault::NoneKnown, err));
     }
     Ok(())
 }
@@ -194,20 +194,20 @@ fn unsent(fault: Fault, err: DeliveryError) -> Box<AttemptOutcome> {
     Box::new(AttemptOutcome::unsent(fault, err))
 }
 
-/// Gets a new token in place of one that was refused. Returns whether there is one.
-async fn replace_token(endpoint: &Endpoint, refused: &Bearer, state: &CallState) -> bool {
+/// Gets a new token in place of a rejected one. Returns whether there is one.
+async fn replace_token(endpoint: &Endpoint, rejected: &Bearer, state: &CallState) -> bool {
     let began = Instant::now();
     let time = state.remaining();
-    let replaced = tokio::time::timeout(time, endpoint.bearer().replace(refused.fingerprint())).await;
+    let replaced = tokio::time::timeout(time, endpoint.bearer().replace(rejected.fingerprint())).await;
     state.add_wait(began.elapsed());
     match replaced {
         Ok(Ok(())) => true,
         Ok(Err(unavailable)) => {
             tracing::debug!(
                 endpoint = %endpoint.name(),
-                token = %refused.fingerprint(),
+                token = %rejected.fingerprint(),
                 cause = in_one_line(&unavailable),
-                "an endpoint refused the token and there is no other"
+                "an endpoint rejected the token and there is no other"
             );
             false
         }
@@ -215,7 +215,7 @@ async fn replace_token(endpoint: &Endpoint, refused: &Bearer, state: &CallState)
     }
 }
 
-/// Returns the outcome of an attempt without an answer, and counts it.
+/// Returns the outcome of an attempt without a response, and counts it.
 #[cold]
 fn failed(
     worker: &WorkerDelivery,

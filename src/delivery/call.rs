@@ -31,7 +31,7 @@ impl CallState {
         &self.head
     }
 
-    /// Takes the caller's headers, which are not needed once there is an answer.
+    /// Takes the caller's headers, which are not needed once there is a response.
     pub fn take_headers(&mut self) -> HeaderMap {
         std::mem::take(&mut self.head.headers)
     }
@@ -86,7 +86,7 @@ pub struct PlannedCall<'a> {
     /// The caller's target, or one that replaces it.
     pub(super) uri: &'a Uri,
     pub(super) body: &'a RequestBody,
-    /// Whether the gateway edits the answer's body, which must have no content coding then.
+    /// Whether the gateway edits the response's body, which must have no content coding then.
     pub(super) edits_response: bool,
     pub(super) state: &'a CallState,
 }

@@ -7,7 +7,7 @@ use crate::route::{Choice, Order, WhenUnavailable};
 use crate::signalr::{FanOutKind, Operation};
 
 /// Iterates over the endpoints that may be tried: those whose circuit breaker admits the call, or the first one if none
-/// does and the route sends anyway. Operations that any single endpoint can answer try primaries before secondaries,
+/// does and the route sends anyway. Operations that any single endpoint can carry out try primaries before secondaries,
 /// like the Management SDK.
 pub(super) struct Candidates<'a> {
     worker: &'a WorkerDelivery,

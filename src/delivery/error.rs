@@ -1,4 +1,4 @@
-//! Why a planned call has no answer: the error's kind, its status and the text for the caller.
+//! Why a planned call has no response: the error's kind, its status and the text for the caller.
 //!
 //! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The
 //! causes are for the log.
@@ -11,7 +11,7 @@ use crate::credential::{Actor, TokenUnavailable};
 use crate::endpoint::BrokenOff;
 use crate::metrics::ErrorKind;
 
-/// Why a planned call has no answer.
+/// Why a planned call has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// The continuation token names an endpoint outside of the route.
@@ -83,13 +83,13 @@ pub enum DeliveryError {
     #[error(
         "the SignalR endpoint sent a response that cannot be read; the request was received. The cause is in the gateway's log"
     )]
-    AnswerUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    ResponseUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Some endpoints of a fan-out could not be reached, and the target does not exist on the others.
     #[error("some SignalR endpoints could not be reached, and the target does not exist on the others; try again")]
     SomeUnreached,
     /// The body of a response that the gateway reads itself ended early or was too long.
     #[error("the SignalR endpoint's response ended early or was too long")]
-    AnswerBroken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    ResponseIncomplete(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Some endpoints of a fan-out accepted the call and others did not.
     #[error(
         "some SignalR endpoints accepted the call and others did not; a retry is delivered twice to those that \
@@ -117,7 +117,7 @@ pub struct EndpointOutcome {
     pub endpoint: String,
     /// The leg's outcome in words.
     pub outcome: &'static str,
-    /// The endpoint's status, if it answered.
+    /// The endpoint's status, if it responded.
     pub status: Option<u16>,
 }
 
@@ -133,9 +133,10 @@ impl DeliveryError {
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
             Self::EndpointUnavailable(_) | Self::CircuitsOpen { .. } => ErrorKind::EndpointUnavailable,
             Self::Overload { .. } | Self::NoBodyMemory | Self::Shortage(_) => ErrorKind::Overload,
-            Self::UpstreamBroken(_) | Self::AnswerUnreadable(_) | Self::AnswerBroken(_) | Self::SomeUnreached => {
-                ErrorKind::UpstreamBroken
-            }
+            Self::UpstreamBroken(_)
+            | Self::ResponseUnreadable(_)
+            | Self::ResponseIncomplete(_)
+            | Self::SomeUnreached => ErrorKind::UpstreamBroken,
             Self::PartialDelivery { .. } => ErrorKind::PartialDelivery,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Internal => ErrorKind::Internal,
@@ -150,8 +151,8 @@ impl DeliveryError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UpstreamBroken(_)
-            | Self::AnswerUnreadable(_)
-            | Self::AnswerBroken(_)
+            | Self::ResponseUnreadable(_)
+            | Self::ResponseIncomplete(_)
             | Self::SomeUnreached
             | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
             Self::TokenUnavailable(_)
@@ -180,8 +181,8 @@ impl DeliveryError {
             Self::NoBodyMemory => "No memory for the body",
             Self::Shortage(_) => "Gateway short of resources",
             Self::SomeUnreached => "Some endpoints not reachable",
-            Self::UpstreamBroken(_) | Self::AnswerBroken(_) => "Endpoint response incomplete",
-            Self::AnswerUnreadable(_) => "Unreadable response",
+            Self::UpstreamBroken(_) | Self::ResponseIncomplete(_) => "Endpoint response incomplete",
+            Self::ResponseUnreadable(_) => "Unreadable response",
             Self::PartialDelivery { .. } => "Partial delivery",
             Self::Deadline { .. } => "Endpoint did not respond in time",
             Self::Internal => "Internal gateway error",
@@ -203,8 +204,8 @@ impl DeliveryError {
             | Self::BodyTooLarge { .. }
             | Self::HeadersTooLarge { .. }
             | Self::UpstreamBroken(_)
-            | Self::AnswerUnreadable(_)
-            | Self::AnswerBroken(_)
+            | Self::ResponseUnreadable(_)
+            | Self::ResponseIncomplete(_)
             | Self::SomeUnreached
             | Self::PartialDelivery { .. }
             | Self::Deadline { .. }

@@ -1,4 +1,4 @@
-//! Fan-out: one call to every endpoint of a route, and one answer. [`crate::signalr::merge_delivery`] and
+//! Fan-out: one call to every endpoint of a route, and one response. [`crate::signalr::merge_delivery`] and
 //! [`crate::signalr::merge_first_success`] say which.
 //!
 //! A delivery that carries an `Idempotency-Key` goes only to the endpoints that have not accepted it under that key.
@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{Response, StatusCode};
 
-use super::body::{Answer, RequestBody};
+use super::body::{RequestBody, UpstreamBody};
 use super::call::PlannedCall;
 use super::error::{DeliveryError, EndpointOutcome};
 use super::idempotency::{CallKey, Fingerprint, KeyReused, KeyedCall};
@@ -35,7 +35,7 @@ pub(super) async fn fan_out<'a>(
     policy: Policy,
     key: Option<CallKey<'_>>,
     call: &PlannedCall<'_>,
-) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
+) -> Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError> {
     let PlannedCall { operation, state, .. } = *call;
     let route = choice.route().name().as_str();
     // All legs read one buffer, so no leg waits for another.
@@ -67,7 +67,7 @@ pub(super) async fn fan_out<'a>(
         let accepted = accepted.as_ref();
         async move {
             if let Some(status) = earlier {
-                return AttemptOutcome::answered(operation, accepted_earlier(status), began, false);
+                return AttemptOutcome::responded(operation, accepted_earlier(status), began, false);
             }
             let outcome = deliver_to(worker, upstream, send_anyway, &call).await;
             if let (Some(accepted), LegOutcome::Accepted, Some(status)) =
@@ -149,15 +149,15 @@ fn outcomes(
     upstreams.iter().zip(legs).zip(results).map(outcome).collect()
 }
 
-/// Returns an answer with the status with which an endpoint accepted the call before.
-fn accepted_earlier(status: StatusCode) -> Response<Answer> {
-    let mut response = Response::new(Answer::Empty);
+/// Returns a response with the status with which an endpoint accepted the call before.
+fn accepted_earlier(status: StatusCode) -> Response<UpstreamBody> {
+    let mut response = Response::new(UpstreamBody::Empty);
     *response.status_mut() = status;
     response
 }
 
 /// Runs legs at the same time and returns their outcomes in order. Where the first success suffices, legs that have not
-/// ended shortly after it are cancelled: an endpoint that hangs must not delay the answer of another.
+/// ended shortly after it are cancelled: an endpoint that hangs must not delay the response of another.
 async fn gather<L: Future<Output = AttemptOutcome>>(
     legs: impl ExactSizeIterator<Item = L>,
     first_success_suffices: bool,
@@ -183,19 +183,19 @@ async fn gather<L: Future<Output = AttemptOutcome>>(
     }
 }
 
-/// Returns the outcome of a leg. One that was cancelled has no answer.
+/// Returns the outcome of a leg. One that was cancelled has no response.
 fn leg_of(outcome: Option<&AttemptOutcome>) -> LegOutcome {
-    outcome.map_or(LegOutcome::NoAnswer, AttemptOutcome::leg)
+    outcome.map_or(LegOutcome::NoResponse, AttemptOutcome::leg)
 }
 
-/// Returns the name of an outcome, in answers and as metric label.
+/// Returns the name of an outcome, in responses and as metric label.
 const fn label(leg: LegOutcome) -> &'static str {
     match leg {
         LegOutcome::Accepted => "accepted",
         LegOutcome::NotFound => "not_there",
         LegOutcome::Throttled => "throttled",
-        LegOutcome::Refused => "refused",
-        LegOutcome::NoAnswer => "no_answer",
-        LegOutcome::Unsent => "not_sent",
+        LegOutcome::Failed => "refused",
+        LegOutcome::NoResponse => "no_answer",
+        LegOutcome::NotProcessed => "not_sent",
     }
 }

@@ -7,7 +7,7 @@ use http::header::ACCEPT_ENCODING;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response};
 
-use super::body::{Answer, RequestBody};
+use super::body::{RequestBody, UpstreamBody};
 use super::call::PlannedCall;
 use super::error::DeliveryError;
 use super::headers;
@@ -49,7 +49,7 @@ impl AttemptTime {
     }
 }
 
-/// Why an attempt got no answer.
+/// Why an attempt got no response.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// There was no connection. Nothing was sent.
@@ -58,7 +58,7 @@ pub(super) enum Failure {
     Unsent(BrokenOff),
     /// The endpoint states that it did not process the request.
     NotProcessed(BrokenOff),
-    /// The connection ended, or the answer cannot be read. Something may have been received.
+    /// The connection ended, or the response cannot be read. Something may have been received.
     Broken(BrokenOff),
     /// The deadline of the attempt or of the request passed.
     Deadline {
@@ -89,8 +89,8 @@ impl Failure {
         let (sent, fault, err, reason) = self.classify(operation, time);
         let fault = match sent {
             // The endpoint may have given up on the rest of the body.
-            Sent::Perhaps if waits_for_caller => Fault::Nobody,
-            Sent::Nothing | Sent::NotProcessed | Sent::Perhaps | Sent::Processed => fault,
+            Sent::MaybeProcessed if waits_for_caller => Fault::NoneKnown,
+            Sent::Nothing | Sent::NotProcessed | Sent::MaybeProcessed | Sent::Processed => fault,
         };
         (AttemptOutcome::failed(sent, fault, err), Some(reason))
     }
@@ -108,7 +108,7 @@ impl Failure {
             Self::Connect(err) => {
                 let reason = err.reason();
                 // An attempt that only waited for a connection says nothing about the endpoint.
-                let fault = if matches!(err, ConnectError::Queue(_)) { Fault::Nobody } else { Fault::Endpoint };
+                let fault = if matches!(err, ConnectError::Queue(_)) { Fault::NoneKnown } else { Fault::Endpoint };
                 (Sent::Nothing, fault, DeliveryError::EndpointUnavailable(err.into()), reason)
             }
             Self::Unsent(err) => {
@@ -119,17 +119,19 @@ impl Failure {
                 let err = DeliveryError::EndpointUnavailable(err.into());
                 (Sent::NotProcessed, Fault::Endpoint, err, ResetBeforeSend)
             }
-            // The endpoint answered in a way that this gateway cannot read. That is no failure of the endpoint.
+            // The endpoint responded in a way that this gateway cannot read. That is no failure of the endpoint.
             Self::Broken(err) if err.is_unreadable() => {
-                (Sent::Perhaps, Fault::Nobody, DeliveryError::AnswerUnreadable(err.into()), Protocol)
+                (Sent::MaybeProcessed, Fault::NoneKnown, DeliveryError::ResponseUnreadable(err.into()), Protocol)
             }
-            Self::Broken(err) => (Sent::Perhaps, Fault::Endpoint, DeliveryError::UpstreamBroken(err), ResetAfterSend),
+            Self::Broken(err) => {
+                (Sent::MaybeProcessed, Fault::Endpoint, DeliveryError::UpstreamBroken(err), ResetAfterSend)
+            }
             Self::Deadline { sent, waited } => {
                 // A token, a queue or a slow upload may have taken the rest of the request's time.
                 let fault = match waited >= time.limit / 2 {
                     true if sent && operation.waits_for_client() => Fault::Client,
                     true => Fault::Endpoint,
-                    false => Fault::Nobody,
+                    false => Fault::NoneKnown,
                 };
                 let reached_attempt_limit = waited >= time.limit;
                 let reason = match (reached_attempt_limit, sent) {
@@ -139,7 +141,7 @@ impl Failure {
                 };
                 if sent {
                     let limit = if reached_attempt_limit { time.limit } else { time.request.limit() };
-                    (Sent::Perhaps, fault, DeliveryError::Deadline { limit }, reason)
+                    (Sent::MaybeProcessed, fault, DeliveryError::Deadline { limit }, reason)
                 } else {
                     let err = DeliveryError::EndpointUnavailable("no connection in time".into());
                     (Sent::Nothing, fault, err, reason)
@@ -159,7 +161,7 @@ impl From<SendError> for Failure {
     }
 }
 
-/// Sends a call to an endpoint and waits for the head of its answer, as long as `time` allows.
+/// Sends a call to an endpoint and waits for the head of its response, as long as `time` allows.
 ///
 /// A pooled connection may turn out to be closed, or the endpoint may refuse more requests on it. Then nothing was
 /// processed, and one fresh connection is tried.
@@ -169,14 +171,14 @@ pub(super) async fn send(
     bearer: &Bearer,
     timer: &DeadlineTimer,
     time: &AttemptTime,
-) -> Result<Response<Answer>, Failure> {
+) -> Result<Response<UpstreamBody>, Failure> {
     let sent = Cell::new(false);
     let attempt = async {
         let lease = pool.lease(time.began).await.map_err(Failure::Connect)?;
         let reused = lease.is_reused();
         sent.set(true);
         let once_more = match send_over(call, lease, pool.endpoint(), bearer).await {
-            Ok(response) => return Ok(response.map(Answer::new)),
+            Ok(response) => return Ok(response.map(UpstreamBody::new)),
             // Boxed because it is rare: locals held across an await enlarge every request's future.
             Err(err) if err.is_safe_to_repeat() && reused && call.body.failure().is_none() => {
                 Box::pin(send_over_fresh_connection(pool, call, bearer, &sent))
@@ -199,12 +201,12 @@ async fn send_over_fresh_connection(
     call: &PlannedCall<'_>,
     bearer: &Bearer,
     sent: &Cell<bool>,
-) -> Result<Response<Answer>, Failure> {
+) -> Result<Response<UpstreamBody>, Failure> {
     sent.set(false);
     let lease = pool.connect().await.map_err(Failure::Connect)?;
     sent.set(true);
     let response = send_over(call, lease, pool.endpoint(), bearer).await?;
-    Ok(response.map(Answer::new))
+    Ok(response.map(UpstreamBody::new))
 }
 
 /// Writes a call to a connection of an endpoint, with the endpoint's own bearer.
@@ -258,14 +260,14 @@ mod tests {
             let slow_side = if operation.waits_for_client() { Fault::Client } else { Fault::Endpoint };
             for (sent, waited, fault, reason) in [
                 (true, 10 * SECOND, slow_side, TryTimeout),
-                (true, 2 * SECOND, Fault::Nobody, RequestTimeout),
+                (true, 2 * SECOND, Fault::NoneKnown, RequestTimeout),
                 (false, 10 * SECOND, Fault::Endpoint, ConnectTimeout),
-                (false, 2 * SECOND, Fault::Nobody, RequestTimeout),
+                (false, 2 * SECOND, Fault::NoneKnown, RequestTimeout),
             ] {
                 let classified = Failure::Deadline { sent, waited }.classify(operation, &time);
                 let (received, found, err, label) = classified;
                 assert_eq!((found, label), (fault, reason), "{operation} {sent} {waited:?}");
-                assert_eq!(received, if sent { Sent::Perhaps } else { Sent::Nothing });
+                assert_eq!(received, if sent { Sent::MaybeProcessed } else { Sent::Nothing });
                 assert_eq!(err.status().as_u16(), if sent { 504 } else { 503 });
             }
         }

@@ -54,16 +54,16 @@ pub(crate) fn headers(data: &[u8]) {
         );
     }
 
-    let mut answered = received.clone();
-    to_downstream(&mut answered, &own_id, "https://east.example", || Some("http://gateway.example".to_owned()));
-    check_hop_by_hop(&answered);
-    assert!(!answered.contains_key("signalr-gateway-error"), "an endpoint marks its answer as the gateway's");
-    assert_eq!(answered.get_all("x-request-id").iter().collect::<Vec<_>>(), [&own_id]);
+    let mut response_headers = received.clone();
+    to_downstream(&mut response_headers, &own_id, "https://east.example", || Some("http://gateway.example".to_owned()));
+    check_hop_by_hop(&response_headers);
+    assert!(!response_headers.contains_key("signalr-gateway-error"), "an endpoint marks its response as the gateway's");
+    assert_eq!(response_headers.get_all("x-request-id").iter().collect::<Vec<_>>(), [&own_id]);
     if let Some(named) = received.get(CONNECTION).and_then(|named| named.to_str().ok()) {
         let relied_on = ["host", "content-length", "content-type", "x-request-id"];
         for name in named.split(',').map(str::trim).filter_map(|name| name.parse::<HeaderName>().ok()) {
             assert!(
-                relied_on.contains(&name.as_str()) || !answered.contains_key(&name),
+                relied_on.contains(&name.as_str()) || !response_headers.contains_key(&name),
                 "the hop-by-hop header {name} was forwarded"
             );
         }

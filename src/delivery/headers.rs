@@ -10,10 +10,10 @@ use http::header::{
 use crate::route::ENDPOINT_HEADER;
 use crate::serve::SEC_FETCH_SITE;
 
-/// The request id, in requests and in answers.
+/// The request id, in requests and in responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Marks an answer as the gateway's own; the value is the error's kind.
+/// Marks a response as the gateway's own; the value is the error's kind.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-error");
 
 /// Returns whether a header is about the connection and not about the message.
@@ -35,7 +35,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Returns whether a request header is not forwarded. The gateway's own server answers `expect`; the endpoint header
+/// Returns whether a request header is not forwarded. The gateway's own server handles `expect`; the endpoint header
 /// and the idempotency key are for the gateway. Method and path override headers could make the endpoint, or a proxy in
 /// front of it, run another operation than the admitted one.
 pub(super) fn is_withheld_upstream(name: &HeaderName) -> bool {
@@ -137,7 +137,7 @@ pub fn to_downstream(
     endpoint: &str,
     gateway_origin: impl FnOnce() -> Option<String>,
 ) {
-    // For most answers this pass finds nothing: no hashing, no allocation.
+    // For most responses this pass finds nothing: no hashing, no allocation.
     let mut withheld = Vec::new();
     let mut has_link = false;
     for name in headers.keys() {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_lose_headers_of_the_endpoints_host_and_keep_error_codes() {
+    fn responses_lose_headers_of_the_endpoints_host_and_keep_error_codes() {
         let mut headers = headers(&[
             ("x-ms-error-code", "Warning.Connection.NotExisted"),
             ("www-authenticate", "Bearer error=\"invalid_token\""),

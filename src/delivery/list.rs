@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
-use super::body::Answer;
+use super::body::UpstreamBody;
 use super::call::PlannedCall;
 use super::error::DeliveryError;
 use super::single::{deliver, deliver_to};
@@ -32,7 +32,7 @@ pub(super) async fn list<'a>(
     choice: &'a Choice<'a>,
     call: &PlannedCall<'_>,
     gateway_origin: Option<String>,
-) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
+) -> Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError> {
     let query = call.uri.query().unwrap_or_default();
     let given = query_value(query, "continuationToken").unwrap_or_default();
     let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
@@ -61,12 +61,12 @@ pub(super) async fn list<'a>(
     if response.status() != StatusCode::OK {
         return Ok((upstream, response));
     }
-    let (mut head, answer) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     if is_encoded(&head.headers) {
-        answer.discard();
-        return Err(DeliveryError::AnswerUnreadable(ENCODED.into()));
+        body.discard();
+        return Err(DeliveryError::ResponseUnreadable(ENCODED.into()));
     }
-    let bytes = match answer.collected(MAX_PAGE_BYTES, call.state.deadline()).await {
+    let bytes = match body.collected(MAX_PAGE_BYTES, call.state.deadline()).await {
         Ok(bytes) => bytes,
         Err(err) => {
             worker.metrics.upstream_failed(upstream.index, UpstreamErrorReason::Body);
@@ -75,7 +75,7 @@ pub(super) async fn list<'a>(
     };
     let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else {
         // Not a page: it is forwarded unchanged.
-        return Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))));
+        return Ok((upstream, Response::from_parts(head, UpstreamBody::Whole(bytes))));
     };
     let next = next_token(worker, choice, upstream, &page);
     let left = left_of_top(query, &page);
@@ -93,7 +93,7 @@ pub(super) async fn list<'a>(
     // A page without changes keeps its bytes.
     let bytes = if changed.is_some() { page.to_string().into() } else { bytes };
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-    Ok((upstream, Response::from_parts(head, Answer::Whole(bytes))))
+    Ok((upstream, Response::from_parts(head, UpstreamBody::Whole(bytes))))
 }
 
 /// Returns the continuation token of the next page: of the same endpoint, or the first of the next endpoint.

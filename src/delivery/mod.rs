@@ -1,4 +1,4 @@
-//! Delivers planned calls to the endpoints of their route. Returns the answer, or a typed failure that says what was
+//! Delivers planned calls to the endpoints of their route. Returns the response, or a typed failure that says what was
 //! sent.
 //!
 //! Reading order: [`deliver`], `fan_out` and `list`, `single`, `attempt`, `forward`. Independent of
@@ -27,7 +27,7 @@ mod worker;
 use futures_util::future::Either;
 use http::Response;
 
-pub use body::{Answer, BodyMemory, RequestBody};
+pub use body::{BodyMemory, RequestBody, UpstreamBody};
 pub use call::{CallState, PlannedCall};
 pub use error::{DeliveryError, EndpointOutcome};
 pub use head::CallHead;
@@ -41,7 +41,7 @@ pub use worker::{DeliveryParts, WorkerDelivery};
 use crate::route::{Choice, DeliveryMode};
 use crate::signalr::FanOutKind;
 
-/// Delivers a call. Resolves to the answer and the endpoint that sent it. `key` is the call's idempotency key;
+/// Delivers a call. Resolves to the response and the endpoint that sent it. `key` is the call's idempotency key;
 /// `gateway_origin` returns the origin by which the caller reached the gateway.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn deliver<'a>(
     key: Option<CallKey<'a>>,
     call: &'a PlannedCall<'a>,
     gateway_origin: impl FnOnce() -> Option<String>,
-) -> impl Future<Output = Result<(&'a Upstream, Response<Answer>), DeliveryError>> {
+) -> impl Future<Output = Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError>> {
     // Not an async fn, which would store the arguments twice. Fan-outs and lists are rare, so they are boxed: locals
     // held across an await enlarge every request's future.
     match (choice.delivery_mode(), call.operation.fan_out_kind()) {

@@ -1,4 +1,4 @@
-//! The outcome of one attempt at an endpoint: what was sent, who was at fault, and the answer or error.
+//! The outcome of one attempt at an endpoint: what was sent, who was at fault, and the response or error.
 //!
 //! Retries, failover, the endpoint's health, the retry budget, metrics and the merge of a fan-out derive from it, each
 //! by an exhaustive match, and from nothing else.
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
-use super::body::{Answer, BodyFailure};
+use super::body::{BodyFailure, UpstreamBody};
 use super::error::DeliveryError;
 use crate::endpoint::Permit;
 use crate::signalr::{LegOutcome, Operation};
 
-/// How long an endpoint that answers 429 without `Retry-After` gets no calls of the same class.
+/// How long an endpoint that responds 429 without `Retry-After` gets no calls of the same class.
 const COOL_DOWN: Duration = Duration::from_secs(1);
 /// A 404 with this header means that the target does not exist; one without it, that the path does not.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -26,8 +26,8 @@ pub(super) enum Sent {
     /// At least a part, which the endpoint surely did not process: it says so, or the body was never whole.
     NotProcessed,
     /// It may have received and processed the request.
-    Perhaps,
-    /// It answered.
+    MaybeProcessed,
+    /// It responded.
     Processed,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Sent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// No fault, or it is unknown whose.
-    Nobody,
+    NoneKnown,
     /// The caller: its request is wrong, or its upload was slow.
     Caller,
     /// The credential: there was no token.
@@ -48,12 +48,12 @@ pub(super) enum Fault {
     Client,
 }
 
-/// How an attempt ended, without its answer.
+/// How an attempt ended, without its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ending {
     pub(super) sent: Sent,
     pub(super) fault: Fault,
-    /// The endpoint's status, if it answered.
+    /// The endpoint's status, if it responded.
     pub(super) status: Option<StatusCode>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct AttemptOutcome {
     pub(super) ending: Ending,
     /// When it ended.
     pub(super) ended: Instant,
-    pub(super) result: Result<Response<Answer>, DeliveryError>,
+    pub(super) result: Result<Response<UpstreamBody>, DeliveryError>,
 }
 
 impl From<BodyFailure> for Fault {
@@ -79,11 +79,12 @@ impl Ending {
     /// fault.
     pub(super) fn may_fail_over(self) -> bool {
         match (self.sent, self.fault) {
-            (Sent::Nothing, Fault::Nobody | Fault::Token | Fault::Gateway | Fault::Endpoint | Fault::Client) => true,
-            (Sent::NotProcessed, Fault::Nobody | Fault::Token | Fault::Gateway | Fault::Endpoint | Fault::Client) => {
-                self.status.is_none()
-            }
-            (Sent::Nothing | Sent::NotProcessed, Fault::Caller) | (Sent::Perhaps | Sent::Processed, _) => false,
+            (Sent::Nothing, Fault::NoneKnown | Fault::Token | Fault::Gateway | Fault::Endpoint | Fault::Client) => true,
+            (
+                Sent::NotProcessed,
+                Fault::NoneKnown | Fault::Token | Fault::Gateway | Fault::Endpoint | Fault::Client,
+            ) => self.status.is_none(),
+            (Sent::Nothing | Sent::NotProcessed, Fault::Caller) | (Sent::MaybeProcessed | Sent::Processed, _) => false,
         }
     }
 
@@ -92,23 +93,23 @@ impl Ending {
     pub(super) fn costs_budget(self) -> bool {
         match self.sent {
             Sent::Nothing => false,
-            Sent::NotProcessed | Sent::Perhaps | Sent::Processed => true,
+            Sent::NotProcessed | Sent::MaybeProcessed | Sent::Processed => true,
         }
     }
 }
 
 impl AttemptOutcome {
-    /// Returns the outcome of an attempt that the endpoint answered. `waits_for_caller` says whether it still waited
-    /// for the caller's body.
-    pub(super) fn answered(
+    /// Returns the outcome of an attempt to which the endpoint responded. `waits_for_caller` says whether it still
+    /// waited for the caller's body.
+    pub(super) fn responded(
         operation: Operation,
-        response: Response<Answer>,
+        response: Response<UpstreamBody>,
         ended: Instant,
         waits_for_caller: bool,
     ) -> Self {
         let status = response.status();
         let fault = match (is_transient(status), status) {
-            (false, _) => Fault::Nobody,
+            (false, _) => Fault::NoneKnown,
             (true, StatusCode::REQUEST_TIMEOUT) if waits_for_caller => Fault::Caller,
             (true, StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT) if operation.waits_for_client() => {
                 Fault::Client
@@ -120,7 +121,7 @@ impl AttemptOutcome {
         Self { ending: Ending { sent, fault, status: Some(status) }, ended, result: Ok(response) }
     }
 
-    /// Returns the outcome of an attempt without an answer.
+    /// Returns the outcome of an attempt without a response.
     #[cold]
     pub(super) fn failed(sent: Sent, fault: Fault, err: DeliveryError) -> Self {
         debug_assert!(is_consistent(sent, &err), "{err} after {sent:?}");
@@ -162,7 +163,7 @@ impl AttemptOutcome {
     pub(super) fn report(&self, permit: Permit<'_>) -> Ending {
         let Ending { sent, fault, status } = self.ending;
         match (fault, sent) {
-            (Fault::Nobody, Sent::Processed | Sent::NotProcessed) => {
+            (Fault::NoneKnown, Sent::Processed | Sent::NotProcessed) => {
                 if status == Some(StatusCode::TOO_MANY_REQUESTS) {
                     permit.throttled(self.retry_after().unwrap_or(COOL_DOWN), self.ended);
                 } else {
@@ -170,7 +171,7 @@ impl AttemptOutcome {
                 }
             }
             (Fault::Endpoint, Sent::Nothing | Sent::NotProcessed) => permit.unreachable(self.ended),
-            (Fault::Endpoint, Sent::Perhaps | Sent::Processed) => {
+            (Fault::Endpoint, Sent::MaybeProcessed | Sent::Processed) => {
                 let pause = self.retry_after().filter(|_| status == Some(StatusCode::SERVICE_UNAVAILABLE));
                 match pause {
                     Some(pause) => permit.unavailable(pause, self.ended),
@@ -178,7 +179,7 @@ impl AttemptOutcome {
                 }
             }
             // These say nothing about the endpoint.
-            (Fault::Nobody, Sent::Nothing | Sent::Perhaps)
+            (Fault::NoneKnown, Sent::Nothing | Sent::MaybeProcessed)
             | (Fault::Caller | Fault::Token | Fault::Gateway | Fault::Client, _) => drop(permit),
         }
         self.ending
@@ -191,14 +192,14 @@ impl AttemptOutcome {
                 status if status.is_success() => LegOutcome::Accepted,
                 StatusCode::NOT_FOUND if response.headers().contains_key(ERROR_CODE) => LegOutcome::NotFound,
                 StatusCode::TOO_MANY_REQUESTS => LegOutcome::Throttled,
-                _ => LegOutcome::Refused,
+                _ => LegOutcome::Failed,
             },
-            (Err(_), Sent::Nothing | Sent::NotProcessed) => LegOutcome::Unsent,
-            (Err(_), Sent::Perhaps | Sent::Processed) => LegOutcome::NoAnswer,
+            (Err(_), Sent::Nothing | Sent::NotProcessed) => LegOutcome::NotProcessed,
+            (Err(_), Sent::MaybeProcessed | Sent::Processed) => LegOutcome::NoResponse,
         }
     }
 
-    /// Drops the answer so that the endpoint's connection can be used again.
+    /// Drops the response so that the endpoint's connection can be used again.
     pub(super) fn discard(self) {
         if let Ok(response) = self.result {
             response.into_body().discard();
@@ -210,7 +211,7 @@ impl AttemptOutcome {
 fn is_consistent(sent: Sent, err: &DeliveryError) -> bool {
     match sent {
         Sent::Nothing | Sent::NotProcessed => true,
-        Sent::Perhaps | Sent::Processed => err.status() != StatusCode::SERVICE_UNAVAILABLE,
+        Sent::MaybeProcessed | Sent::Processed => err.status() != StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -239,10 +240,10 @@ mod tests {
     use crate::endpoint::{CallClass, FailureRatio, Health, HealthSettings};
     use crate::metrics::Metrics;
 
-    fn answered(operation: Operation, status: u16) -> AttemptOutcome {
-        let mut response = Response::new(Answer::Empty);
+    fn responded(operation: Operation, status: u16) -> AttemptOutcome {
+        let mut response = Response::new(UpstreamBody::Empty);
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
-        AttemptOutcome::answered(operation, response, Instant::now(), false)
+        AttemptOutcome::responded(operation, response, Instant::now(), false)
     }
 
     /// Returns whether the repeated report of an outcome opens the endpoint's circuit.
@@ -260,9 +261,9 @@ mod tests {
 
     #[test]
     fn only_faults_of_the_endpoint_open_its_circuit() {
-        use Fault::{Caller, Client, Endpoint, Gateway, Nobody, Token};
-        for fault in [Nobody, Caller, Token, Gateway, Endpoint, Client] {
-            for sent in [Sent::Nothing, Sent::NotProcessed, Sent::Perhaps] {
+        use Fault::{Caller, Client, Endpoint, Gateway, NoneKnown, Token};
+        for fault in [NoneKnown, Caller, Token, Gateway, Endpoint, Client] {
+            for sent in [Sent::Nothing, Sent::NotProcessed, Sent::MaybeProcessed] {
                 let is_open = opens_circuit(|| AttemptOutcome::failed(sent, fault, DeliveryError::Internal));
                 assert_eq!(is_open, fault == Endpoint, "{fault:?} {sent:?}");
             }
@@ -279,28 +280,28 @@ mod tests {
                 (503, true),
                 (504, !operation.waits_for_client()),
             ] {
-                assert_eq!(opens_circuit(|| answered(operation, status)), expected, "{operation} {status}");
+                assert_eq!(opens_circuit(|| responded(operation, status)), expected, "{operation} {status}");
             }
         }
     }
 
     #[test]
-    fn legs_tell_what_was_sent() {
+    fn leg_outcome_states_whether_the_call_was_processed() {
         for (status, leg) in [
             (200, LegOutcome::Accepted),
             (202, LegOutcome::Accepted),
-            (401, LegOutcome::Refused),
-            (404, LegOutcome::Refused),
+            (401, LegOutcome::Failed),
+            (404, LegOutcome::Failed),
             (429, LegOutcome::Throttled),
-            (500, LegOutcome::Refused),
+            (500, LegOutcome::Failed),
         ] {
-            assert_eq!(answered(Operation::HubSend, status).leg(), leg, "{status}");
+            assert_eq!(responded(Operation::HubSend, status).leg(), leg, "{status}");
         }
         for (sent, leg) in [
-            (Sent::Nothing, LegOutcome::Unsent),
-            (Sent::NotProcessed, LegOutcome::Unsent),
-            (Sent::Perhaps, LegOutcome::NoAnswer),
-            (Sent::Processed, LegOutcome::NoAnswer),
+            (Sent::Nothing, LegOutcome::NotProcessed),
+            (Sent::NotProcessed, LegOutcome::NotProcessed),
+            (Sent::MaybeProcessed, LegOutcome::NoResponse),
+            (Sent::Processed, LegOutcome::NoResponse),
         ] {
             assert_eq!(AttemptOutcome::failed(sent, Fault::Endpoint, DeliveryError::Internal).leg(), leg, "{sent:?}");
         }
@@ -310,8 +311,8 @@ mod tests {
     fn outcome_includes_what_an_earlier_request_sent() {
         let unsent = || AttemptOutcome::unsent(Fault::Endpoint, DeliveryError::Internal);
         assert!(unsent().ending.may_fail_over() && unsent().after(Sent::NotProcessed).ending.may_fail_over());
-        assert!(!unsent().after(Sent::Perhaps).ending.may_fail_over());
-        assert_eq!(unsent().after(Sent::Perhaps).leg(), LegOutcome::NoAnswer);
+        assert!(!unsent().after(Sent::MaybeProcessed).ending.may_fail_over());
+        assert_eq!(unsent().after(Sent::MaybeProcessed).leg(), LegOutcome::NoResponse);
     }
 
     #[test]
@@ -320,11 +321,11 @@ mod tests {
             (408, true, Fault::Caller),
             (408, false, Fault::Endpoint),
             (504, true, Fault::Endpoint),
-            (202, true, Fault::Nobody),
+            (202, true, Fault::NoneKnown),
         ] {
-            let mut response = Response::new(Answer::Empty);
+            let mut response = Response::new(UpstreamBody::Empty);
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
-            let outcome = AttemptOutcome::answered(Operation::HubSend, response, Instant::now(), waits_for_caller);
+            let outcome = AttemptOutcome::responded(Operation::HubSend, response, Instant::now(), waits_for_caller);
             assert_eq!(outcome.ending.fault, fault, "{status}");
         }
     }

@@ -61,13 +61,13 @@ pub(super) fn decide(operation: Operation, ending: Ending, messages: MessageRetr
     match ending.fault {
         // More attempts do not repair a wrong request, and do not relieve this host.
         Fault::Caller | Fault::Gateway => return RetryDecision::Final,
-        Fault::Nobody | Fault::Token | Fault::Endpoint | Fault::Client => {}
+        Fault::NoneKnown | Fault::Token | Fault::Endpoint | Fault::Client => {}
     }
     let may_help = match (ending.sent, ending.status) {
         (Sent::Nothing, _) | (Sent::NotProcessed, None) => return RetryDecision::Retry,
-        // The token was refused, and so was its replacement, or there is none.
+        // The endpoint rejected the token and its replacement, or there is no replacement.
         (Sent::NotProcessed, Some(_)) => return RetryDecision::Final,
-        (Sent::Perhaps, _) | (Sent::Processed, None) => true,
+        (Sent::MaybeProcessed, _) | (Sent::Processed, None) => true,
         // A throttled message goes back to the caller, who knows whether it is still worth sending.
         (Sent::Processed, Some(StatusCode::TOO_MANY_REQUESTS)) => !operation.is_message(),
         (Sent::Processed, Some(status)) => is_transient(status),
@@ -135,7 +135,7 @@ mod tests {
     /// Checks every operation against every ending of an attempt.
     #[test]
     fn retries_follow_the_table() {
-        use Fault::{Caller, Client, Endpoint, Gateway, Nobody, Token};
+        use Fault::{Caller, Client, Endpoint, Gateway, NoneKnown, Token};
         use RetryDecision::{Final, NotSafe, Retry};
         let ending = |sent, fault, code: Option<u16>| {
             let status = code.map(|code| StatusCode::from_u16(code).unwrap());
@@ -144,7 +144,7 @@ mod tests {
         let status = |code| {
             let sent = if code == 401 { Sent::NotProcessed } else { Sent::Processed };
             let is_failure = is_transient(StatusCode::from_u16(code).unwrap());
-            ending(sent, if is_failure { Endpoint } else { Nobody }, Some(code))
+            ending(sent, if is_failure { Endpoint } else { NoneKnown }, Some(code))
         };
         // ending, message, message with `retry.messages = "sdk"`, other operation
         let mut rows = vec![
@@ -162,13 +162,13 @@ mod tests {
             (status(503), NotSafe, Retry, Retry),
             (status(504), NotSafe, Retry, Retry),
         ];
-        for fault in [Nobody, Token, Endpoint, Client] {
+        for fault in [NoneKnown, Token, Endpoint, Client] {
             rows.push((ending(Sent::Nothing, fault, None), Retry, Retry, Retry));
             rows.push((ending(Sent::NotProcessed, fault, None), Retry, Retry, Retry));
-            rows.push((ending(Sent::Perhaps, fault, None), NotSafe, NotSafe, Retry));
+            rows.push((ending(Sent::MaybeProcessed, fault, None), NotSafe, NotSafe, Retry));
         }
         for fault in [Caller, Gateway] {
-            for sent in [Sent::Nothing, Sent::NotProcessed, Sent::Perhaps] {
+            for sent in [Sent::Nothing, Sent::NotProcessed, Sent::MaybeProcessed] {
                 rows.push((ending(sent, fault, None), Final, Final, Final));
             }
         }

@@ -12,7 +12,7 @@ pub struct DeliverySettings {
     /// The largest request head (request line, headers and the bearer that is added), in bytes. The service's own limit
     /// is 16 KiB.
     pub max_header_bytes: usize,
-    /// How long one attempt may take until the head of its answer. Waits for the caller's upload do not count.
+    /// How long one attempt may take until the head of its response. Waits for the caller's upload do not count.
     pub try_timeout: Duration,
     /// The queue of calls beyond a concurrency limit.
     pub queue: QueueSettings,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Response;
 
 use super::attempt::attempt;
-use super::body::Answer;
+use super::body::UpstreamBody;
 use super::call::{CallState, PlannedCall};
 use super::candidates::Candidates;
 use super::error::DeliveryError;
@@ -18,13 +18,13 @@ use crate::metrics::RetryOutcome;
 use crate::route::Choice;
 use crate::signalr::Operation;
 
-/// Returns the answer of one of a route's endpoints, and that endpoint. Tries the next endpoint at once while nothing
+/// Returns the response of one of a route's endpoints, and that endpoint. Tries the next endpoint at once while nothing
 /// was processed.
 pub(super) async fn deliver<'a>(
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
     call: &PlannedCall<'_>,
-) -> Result<(&'a Upstream, Response<Answer>), DeliveryError> {
+) -> Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError> {
     let mut candidates = Candidates::new(worker, choice, call.operation);
     let Some(mut candidate) = candidates.next() else { return Err(circuits_open(worker, choice, call.operation)) };
     loop {

@@ -70,7 +70,7 @@ impl WorkerDelivery {
         }
     }
 
-    /// Keeps the memory of headers for the next answer.
+    /// Keeps the memory of headers for the next response.
     pub fn recycle(&self, headers: HeaderMap) {
         self.recycler.keep_map(headers);
     }

@@ -38,7 +38,7 @@ pub use prune::KnownNames;
 pub use registry::MetricRegistry;
 use shared::SharedMetrics;
 pub use token::TokenMetrics;
-pub use worker::{AnsweredAttempt, CompletedRequest, InFlight, LabelNames, RetryBudgetShare, WorkerMetrics};
+pub use worker::{CompletedRequest, InFlight, LabelNames, RetryBudgetShare, UpstreamResponse, WorkerMetrics};
 
 /// How long a scrape waits for the workers to flush. The counts of a worker that takes longer are missing from this scrape
 /// and part of a later one.

@@ -48,7 +48,7 @@ pub struct CompletedRequest {
 
 /// What is recorded of a response of an endpoint.
 #[derive(Clone, Copy, Debug)]
-pub struct AnsweredAttempt {
+pub struct UpstreamResponse {
     /// The endpoint's index in [`LabelNames::endpoints`].
     pub endpoint: usize,
     /// The operation's index in [`LabelNames::operations`].
@@ -127,7 +127,7 @@ impl WorkerMetrics {
     }
 
     /// Records a response of an endpoint.
-    pub fn upstream_answered(&self, attempt: AnsweredAttempt) {
+    pub fn upstream_responded(&self, attempt: UpstreamResponse) {
         let index = attempt.endpoint * (self.names.operations.len() + 1) + attempt.operation;
         let labels = [self.endpoint(attempt.endpoint), self.operation(attempt.operation)];
         count(&self.upstream_requests, index, &self.shared.upstream_requests, labels, attempt.code);

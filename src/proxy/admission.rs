@@ -59,7 +59,7 @@ impl Admission {
     /// # Errors
     /// [`ProxyError::OperationNotAllowed`].
     pub fn admit_operation(&self, operation: Operation) -> Result<(), ProxyError> {
-        // The gateway answers health probes itself.
+        // The gateway responds to health probes itself.
         if operation == Operation::Health || self.settings.operations.contains(operation) {
             Ok(())
         } else {

@@ -1,4 +1,4 @@
-//! Every error that the gateway answers itself: its kind, its status and the text for the caller.
+//! Every error response of the gateway itself: its kind, its status and the text for the caller.
 //!
 //! A caller's text names the side that failed and what to do, and never a token, tenant, secret or upstream host. The
 //! causes are for the log.
@@ -16,7 +16,7 @@ use crate::route::EndpointNotSelectable;
 use crate::serve::Refusal;
 use crate::signalr::{Operation, ParseCallError};
 
-/// Why a request was not forwarded, or its answer not returned.
+/// Why a request was not forwarded, or its response not returned.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// The request is not well-formed.
@@ -118,10 +118,10 @@ impl ProxyError {
     /// An internal error of the gateway.
     pub const INTERNAL: Self = Self::Delivery(DeliveryError::Internal);
 
-    /// Returns the error of a head that was refused before it was parsed. `limit` is the maximum size of
+    /// Returns the error of a head that the server rejected before it was parsed. `limit` is the maximum size of
     /// a head, in bytes.
     #[cold]
-    pub(super) fn refused(refusal: Refusal, limit: usize) -> Self {
+    pub(super) fn rejected_head(refusal: Refusal, limit: usize) -> Self {
         match refusal {
             Refusal::Malformed(why) => Self::Malformed(why),
             Refusal::UnknownCoding => Self::UnknownCoding,
@@ -209,7 +209,7 @@ impl ProxyError {
         }
     }
 
-    /// Returns the answer: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.
+    /// Returns the response: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.
     pub(super) fn to_response(&self, request_id: &HeaderValue) -> Response<Bytes> {
         let status = self.status();
         let mut problem = serde_json::json!({

@@ -1,4 +1,4 @@
-//! Accepts requests: opens the record of each, admits it, plans it, and answers errors.
+//! Accepts requests: opens the record of each, admits it, plans it, and turns errors into responses.
 //!
 //! One [`Snapshot`] is a configuration in force, shared by all workers. Each worker has a `Proxy` of it, with
 //! connection pools and counts of its own. Reading order: [`WorkerProxy`] → `pipeline` → [`crate::delivery`].

@@ -18,7 +18,7 @@ use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
 use crate::credential::{RequestUrl, in_one_line};
 use crate::delivery::{
-    self, Answer, BodyMemory, CallHead, CallKey, DeliveryError, DeliveryParts, Network, PlannedCall, RequestBody,
+    self, BodyMemory, CallHead, CallKey, DeliveryError, DeliveryParts, Network, PlannedCall, RequestBody, UpstreamBody,
     WorkerDelivery, headers,
 };
 use crate::endpoint::Endpoint;
@@ -31,9 +31,9 @@ use crate::write_batch::WriteBatch;
 
 /// The plan for a request.
 enum Plan<'a> {
-    /// The gateway answers a health probe.
+    /// The gateway responds to a health probe.
     Health,
-    /// Endpoints answer.
+    /// The call is forwarded to endpoints.
     Forward {
         operation: Operation,
         choice: Choice<'a>,
@@ -145,7 +145,7 @@ impl Proxy {
                     record.set_status(response.status());
                     self.delivery.recycle(record.take_headers());
                     let timeout = self.snapshot.settings.request_timeout;
-                    response.map(|answer| ResponseBody::streamed(answer, timeout, body, record))
+                    response.map(|upstream_body| ResponseBody::streamed(upstream_body, timeout, body, record))
                 }
                 Err(err) => error_response(&err, record, body),
             }
@@ -156,7 +156,7 @@ impl Proxy {
     fn plan<'a>(&'a self, peer: &Peer, record: &'a RequestRecord) -> Result<Plan<'a>, ProxyError> {
         let head = record.call().head();
         if let Some(refusal) = record.refusal() {
-            return Err(ProxyError::refused(refusal, self.snapshot.settings.delivery.max_header_bytes));
+            return Err(ProxyError::rejected_head(refusal, self.snapshot.settings.delivery.max_header_bytes));
         }
         // Admission.
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
@@ -199,7 +199,7 @@ impl Proxy {
         plan: &Plan<'_>,
         body: &RequestBody,
         record: &RequestRecord,
-    ) -> Result<Response<Answer>, ProxyError> {
+    ) -> Result<Response<UpstreamBody>, ProxyError> {
         let Plan::Forward { operation, choice, key } = plan else { return self.health(record) };
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
         if let Some(permit) = self.listener_permit(listener, record).await? {
@@ -255,15 +255,15 @@ impl Proxy {
         queued.permit.map(Some).ok_or_else(|| DeliveryError::Overload { retry_after: Queued::RETRY_AFTER }.into())
     }
 
-    /// Answers a health probe: 200 while at least one endpoint has a token.
-    fn health(&self, record: &RequestRecord) -> Result<Response<Answer>, ProxyError> {
+    /// Responds to a health probe: 200 while at least one endpoint has a token.
+    fn health(&self, record: &RequestRecord) -> Result<Response<UpstreamBody>, ProxyError> {
         let has_token = |endpoint: &Arc<Endpoint>| {
             endpoint.bearer().ready(RequestUrl { origin: endpoint.origin(), path: "/" }).is_some()
         };
         if !self.snapshot.endpoints.iter().any(has_token) {
             return Err(DeliveryError::TokenUnavailable(None).into());
         }
-        let mut response = Response::new(Answer::Empty);
+        let mut response = Response::new(UpstreamBody::Empty);
         response.headers_mut().insert(headers::REQUEST_ID, record.request_id().clone());
         Ok(response)
     }
@@ -280,8 +280,8 @@ fn error_response(err: &ProxyError, mut record: Box<RequestRecord>, body: Reques
     response.map(|text| ResponseBody::whole(text, record))
 }
 
-/// Returns the origin by which the caller reached the gateway, for links in answers. A caller on a Unix socket may send
-/// no host; links then name `localhost`.
+/// Returns the origin by which the caller reached the gateway, for links in responses. A caller on a Unix socket may
+/// send no host; links then name `localhost`.
 fn link_origin(peer: &Peer, head: &CallHead) -> String {
     let host = head.host().filter(|host| is_valid_host(host)).unwrap_or("localhost");
     format!("{}://{host}", if peer.is_tls { "https" } else { "http" })

@@ -1,4 +1,4 @@
-//! The record of one request: its metrics and its log line, both written when the answer's body ends or is dropped.
+//! The record of one request: its metrics and its log line, both written when the response's body ends or is dropped.
 
 use std::cell::Cell;
 use std::fmt;
@@ -28,15 +28,15 @@ pub(super) struct RequestRecord {
     access_log: AccessLog,
     _in_flight: InFlight,
     started: Instant,
-    /// Why the server refused the caller's head; the head in `call` is a placeholder then.
+    /// Why the server rejected the caller's head; the head in `call` is a placeholder then.
     refusal: Option<Refusal>,
     call: CallState,
     hub: Cell<Option<Box<str>>>,
     operation: Cell<Option<Operation>>,
     route: Cell<Option<(usize, Rc<str>)>>,
-    /// The index of the endpoint that answered.
+    /// The index of the endpoint that responded.
     endpoint: Cell<Option<usize>>,
-    /// `None` until there is an answer.
+    /// `None` until there is a response.
     status: Option<StatusCode>,
     error: Option<ErrorKind>,
     cause: Option<String>,
@@ -85,12 +85,12 @@ impl RequestRecord {
         &self.call
     }
 
-    /// Returns why the server refused the caller's head, if it did.
+    /// Returns why the server rejected the caller's head, if it did.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
 
-    /// Takes the caller's headers, which are not needed once there is an answer.
+    /// Takes the caller's headers, which are not needed once there is a response.
     pub(super) fn take_headers(&mut self) -> HeaderMap {
         self.call.take_headers()
     }
@@ -114,7 +114,7 @@ impl RequestRecord {
         self.endpoint.set(Some(index));
     }
 
-    /// Holds the listener's permit until the answer has ended.
+    /// Holds the listener's permit until the response has ended.
     pub(super) fn hold(&self, permit: ConcurrencyPermit) {
         self.permit.set(Some(permit));
     }
@@ -131,14 +131,14 @@ impl RequestRecord {
         self.status = Some(status);
     }
 
-    /// Records an error that the gateway answers itself. Only the log shows `cause`.
+    /// Records the error of an error response. Only the log shows `cause`.
     pub(super) fn set_error(&mut self, kind: ErrorKind, cause: Option<String>) {
         self.error = Some(kind);
         self.cause = cause;
         self.metrics.rejected(kind);
     }
 
-    /// Records that the answer ended early.
+    /// Records that the response ended early.
     pub(super) fn set_incomplete(&mut self) {
         self.is_incomplete = true;
     }

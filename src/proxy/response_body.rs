@@ -1,4 +1,4 @@
-//! An answer's body on its way to the caller.
+//! A response's body on its way to the caller.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::record::RequestRecord;
-use crate::delivery::{Answer, RequestBody};
+use crate::delivery::{RequestBody, UpstreamBody};
 use crate::endpoint::{BrokenOff, Download};
 
-/// An answer's body on its way to the caller. It carries the request's record, which is finished when the body ends or
+/// A response's body on its way to the caller. It carries the request's record, which is finished when the body ends or
 /// is dropped.
 #[derive(Debug)]
 pub struct ResponseBody {
@@ -32,7 +32,7 @@ enum Content {
 struct Timed {
     download: Download<RequestBody>,
     deadline: Pin<Box<Sleep>>,
-    /// The caller's body. The endpoint may answer before the caller has sent all of it.
+    /// The caller's body. The endpoint may respond before the caller has sent all of it.
     request_body: Option<RequestBody>,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Debug for Timed {
     }
 }
 
-/// Why an answer's body ended early.
+/// Why a response's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The endpoint ended it early.
@@ -61,21 +61,21 @@ impl ResponseBody {
     }
 
     /// Returns an endpoint's body, which may take as long as `timeout`. The rest of `request_body` is read and dropped
-    /// once the answer has ended.
+    /// once the response has ended.
     pub(super) fn streamed(
-        answer: Answer,
+        upstream_body: UpstreamBody,
         timeout: Duration,
         request_body: RequestBody,
         record: Box<RequestRecord>,
     ) -> Self {
-        let content = match answer {
-            Answer::Streamed(download) => {
+        let content = match upstream_body {
+            UpstreamBody::Streamed(download) => {
                 let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + timeout));
                 let timed = Timed { download, deadline, request_body: Some(request_body) };
                 return Self { content: Content::Streamed(Box::new(timed)), record: Some(record) };
             }
-            Answer::Empty => Content::Empty,
-            Answer::Whole(bytes) => Content::Whole(Some(bytes)),
+            UpstreamBody::Empty => Content::Empty,
+            UpstreamBody::Whole(bytes) => Content::Whole(Some(bytes)),
         };
         request_body.discard();
         Self { content, record: Some(record) }

@@ -38,7 +38,7 @@ pub struct ProxySettings {
     /// The memory for request bodies that are kept so that they can be sent again, in bytes. The first 16 KiB of each
     /// are not counted.
     pub body_memory: u64,
-    /// How long a request may take until the head of its answer. The answer's body may take as long again.
+    /// How long a request may take until the head of its response. The response's body may take as long again.
     pub request_timeout: Duration,
     /// How calls are delivered.
     pub delivery: DeliverySettings,
@@ -56,7 +56,7 @@ pub enum AccessLog {
         /// The share of the others, in percent.
         percent: u8,
     },
-    /// Failed requests only: status 400 and above, or an answer that ended early.
+    /// Failed requests only: status 400 and above, or a response that ended early.
     Failures,
     /// None.
     Off,

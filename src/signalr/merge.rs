@@ -21,18 +21,18 @@ pub enum FanOutKind {
 /// The outcome of one leg: the part of a fan-out call that goes to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegOutcome {
-    /// It answered 2xx.
+    /// It responded 2xx.
     Accepted,
-    /// It answered 404 with `x-ms-error-code`, which names what does not exist.
+    /// It responded 404 with `x-ms-error-code`, which names what does not exist.
     NotFound,
-    /// It answered 429.
+    /// It responded 429.
     Throttled,
-    /// It answered with another status.
-    Refused,
-    /// It may have received the call and did not answer.
-    NoAnswer,
-    /// It has not received the call.
-    Unsent,
+    /// It responded with any other status.
+    Failed,
+    /// It may have processed the call and did not respond.
+    NoResponse,
+    /// It did not process the call: nothing was sent, or the endpoint states so.
+    NotProcessed,
 }
 
 /// How many endpoints must accept a delivery.
@@ -80,8 +80,8 @@ pub fn merge_delivery(policy: Policy, legs: &[LegOutcome]) -> Merged {
         let accepted = counted().filter(|(_, leg)| **leg == LegOutcome::Accepted).count();
         return if accepted >= policy.required(counted().count()) { Merged::Leg(index) } else { Merged::Partial };
     }
-    first_of(legs, &[LegOutcome::NoAnswer, LegOutcome::Refused, LegOutcome::Throttled])
-        .unwrap_or_else(|| merge_unanswered(legs))
+    first_of(legs, &[LegOutcome::NoResponse, LegOutcome::Failed, LegOutcome::Throttled])
+        .unwrap_or_else(|| merge_unprocessed(legs))
 }
 
 /// Merges the legs of a call whose first success is the response. There is at least one leg.
@@ -89,8 +89,8 @@ pub fn merge_delivery(policy: Policy, legs: &[LegOutcome]) -> Merged {
 /// Without a success, the result is an error if there is one, else the service's own 404 with `x-ms-error-code`.
 pub fn merge_first_success(legs: &[LegOutcome]) -> Merged {
     let decisive =
-        first_of(legs, &[LegOutcome::Accepted, LegOutcome::Refused, LegOutcome::Throttled, LegOutcome::NoAnswer]);
-    decisive.unwrap_or_else(|| merge_unanswered(legs))
+        first_of(legs, &[LegOutcome::Accepted, LegOutcome::Failed, LegOutcome::Throttled, LegOutcome::NoResponse]);
+    decisive.unwrap_or_else(|| merge_unprocessed(legs))
 }
 
 /// Returns the first leg with the first of these outcomes that any leg has.
@@ -98,19 +98,19 @@ fn first_of(legs: &[LegOutcome], outcomes: &[LegOutcome]) -> Option<Merged> {
     outcomes.iter().find_map(|outcome| legs.iter().position(|leg| leg == outcome)).map(Merged::Leg)
 }
 
-/// Merges legs that are all `NotFound` or `Unsent`. `Unsent` is the result only if it is true of every leg.
-fn merge_unanswered(legs: &[LegOutcome]) -> Merged {
-    let unsent = legs.iter().filter(|leg| **leg == LegOutcome::Unsent).count();
-    if unsent == 0 || unsent == legs.len() { Merged::Leg(0) } else { Merged::Unreached }
+/// Merges legs that are all `NotFound` or `NotProcessed`. `NotProcessed` is the result only if it is true of every leg.
+fn merge_unprocessed(legs: &[LegOutcome]) -> Merged {
+    let not_processed = legs.iter().filter(|leg| **leg == LegOutcome::NotProcessed).count();
+    if not_processed == 0 || not_processed == legs.len() { Merged::Leg(0) } else { Merged::Unreached }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::LegOutcome::{Accepted, NoAnswer, NotFound, Refused, Throttled, Unsent};
+    use super::LegOutcome::{Accepted, Failed, NoResponse, NotFound, NotProcessed, Throttled};
     use super::*;
     use crate::signalr::Operation;
 
-    const LEGS: [LegOutcome; 6] = [Accepted, NotFound, Throttled, Refused, NoAnswer, Unsent];
+    const LEGS: [LegOutcome; 6] = [Accepted, NotFound, Throttled, Failed, NoResponse, NotProcessed];
 
     /// `MultiEndpointMessageWriter.cs`, `WriteAsync`: all endpoints in parallel, any failure fails the call.
     const WRITE: &str = "sends and other writes: all endpoints, one failed leg fails the call";
@@ -123,7 +123,7 @@ mod tests {
     /// `DefaultEndpointRouter.cs`, negotiation: one online primary, else one online secondary.
     const NEGOTIATE: &str = "client credentials come from one endpoint";
     /// `RestHealthCheckService.cs`: the health of the gateway itself.
-    const HEALTH: &str = "the gateway answers it";
+    const HEALTH: &str = "the gateway responds to it";
 
     /// The fan-out kind of each operation and the rule of the SDK that it follows.
     const TABLE: &[(Operation, FanOutKind, &str)] = &[
@@ -161,17 +161,17 @@ mod tests {
         "00PPPP", // Accepted
         "10111U", // NotFound
         "P00110", // Throttled
-        "P00010", // Refused
-        "P00000", // NoAnswer
-        "PU1110", // Unsent
+        "P00010", // Failed
+        "P00000", // NoResponse
+        "PU1110", // NotProcessed
     ];
     const FIRST_SUCCESS: [&str; 6] = [
         "000000", // Accepted
         "10111U", // NotFound
         "100100", // Throttled
-        "100000", // Refused
-        "101100", // NoAnswer
-        "1U1110", // Unsent
+        "100000", // Failed
+        "101100", // NoResponse
+        "1U1110", // NotProcessed
     ];
 
     /// Every operation × the outcomes of two legs, under the policy `all`.
@@ -204,18 +204,18 @@ mod tests {
     fn policy_determines_how_many_endpoints_must_accept() {
         for (legs, all, any, quorum) in [
             (&[Accepted, Accepted, Accepted][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
-            (&[Unsent, Accepted, Accepted][..], Merged::Partial, Merged::Leg(1), Merged::Leg(1)),
-            (&[NoAnswer, Refused, Accepted][..], Merged::Partial, Merged::Leg(2), Merged::Partial),
+            (&[NotProcessed, Accepted, Accepted][..], Merged::Partial, Merged::Leg(1), Merged::Leg(1)),
+            (&[NoResponse, Failed, Accepted][..], Merged::Partial, Merged::Leg(2), Merged::Partial),
             // None accepted: the leg that may have received the call comes first.
-            (&[Unsent, Refused, NoAnswer][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
-            (&[Unsent, Throttled, Refused][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
-            (&[Unsent, Throttled, Unsent][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),
-            (&[Unsent, Unsent, Unsent][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
-            (&[NotFound, Unsent, Unsent][..], Merged::Unreached, Merged::Unreached, Merged::Unreached),
-            (&[NoAnswer][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
+            (&[NotProcessed, Failed, NoResponse][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
+            (&[NotProcessed, Throttled, Failed][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
+            (&[NotProcessed, Throttled, NotProcessed][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),
+            (&[NotProcessed, NotProcessed, NotProcessed][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
+            (&[NotFound, NotProcessed, NotProcessed][..], Merged::Unreached, Merged::Unreached, Merged::Unreached),
+            (&[NoResponse][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
             // Endpoints where the target does not exist are not counted.
             (&[NotFound, Accepted, NotFound][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),
-            (&[NotFound, Accepted, Unsent][..], Merged::Partial, Merged::Leg(1), Merged::Partial),
+            (&[NotFound, Accepted, NotProcessed][..], Merged::Partial, Merged::Leg(1), Merged::Partial),
         ] {
             let merged = [Policy::All, Policy::Any, Policy::Quorum].map(|policy| merge_delivery(policy, legs));
             assert_eq!(merged, [all, any, quorum], "{legs:?}");

@@ -22,7 +22,7 @@ use crate::serve::CallerBody;
 /// How long the rest of a discarded body is read.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-/// How much of a discarded body is read, in bytes, so that its sender gets to read the answer.
+/// How much of a discarded body is read, in bytes, so that its sender gets to read the response.
 const DISCARD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The largest piece that one read returns, in bytes.
@@ -31,11 +31,11 @@ const MAX_PIECE: u64 = 80 * 1024;
 /// How often a body that waits for memory tries again.
 const MEMORY_POLL: Duration = Duration::from_millis(10);
 
-/// A caller's body on its way upstream. It enforces the size limit and keeps what was sent, so that a refused request
-/// can be sent again, as far as the memory budget of all bodies allows.
+/// A caller's body on its way upstream. It enforces the size limit and keeps what was sent, so that a request that was
+/// not processed can be sent again, as far as the memory budget of all bodies allows.
 ///
 /// Clones share the body. Only the latest one returned by [`RequestBody::rewound`] can be read: an endpoint that
-/// refused early may still be reading an earlier one.
+/// responded early may still be reading an earlier one.
 #[derive(Clone)]
 pub struct RequestBody {
     source: Source,
@@ -219,7 +219,7 @@ impl RequestBody {
     pub fn release(&self) {
         if let Some(stream) = self.stream() {
             let stream = &mut *stream.borrow_mut();
-            // An endpoint may answer while it still reads a replayed body.
+            // An endpoint may respond while it still reads a replayed body.
             if stream.memory.is_counted() && stream.replay.is_at_end() {
                 stream.retention = Retention::Never;
                 stream.replay.clear(0);
@@ -229,7 +229,7 @@ impl RequestBody {
     }
 
     /// Reads the rest of the body for a while and drops it. Closing at once would reset the connection, and the caller,
-    /// still writing, would never see the answer. Attempts that still read the body get an error: the dropped bytes
+    /// still writing, would never see the response. Attempts that still read the body get an error: the dropped bytes
     /// would be missing there.
     pub fn discard(self) {
         let Source::Streamed(stream) = self.source else { return };

@@ -1,4 +1,4 @@
-//! The body of an endpoint's answer, as an attempt returns it.
+//! The body of an endpoint's response, as an attempt returns it.
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use crate::delivery::error::DeliveryError;
 use crate::endpoint::Download;
 use crate::limits::RequestDeadline;
 
-/// The body of an endpoint's answer.
-pub enum Answer {
+/// The body of an endpoint's response.
+pub enum UpstreamBody {
     /// It is empty, and the connection is back in its pool.
     Empty,
     /// It has been read, and the connection is back in its pool.
@@ -21,12 +21,12 @@ pub enum Answer {
     Streamed(Download<RequestBody>),
 }
 
-impl Answer {
+impl UpstreamBody {
     pub(in crate::delivery) fn new(download: Download<RequestBody>) -> Self {
         if download.is_end_stream() { Self::Empty } else { Self::Streamed(download) }
     }
 
-    /// Drops the answer. Its connection is reused if the rest of the body is small enough to be read.
+    /// Drops the response. Its connection is reused if the rest of the body is small enough to be read.
     pub(in crate::delivery) fn discard(self) {
         drop(self);
     }
@@ -34,7 +34,7 @@ impl Answer {
     /// Reads the body to its end.
     ///
     /// # Errors
-    /// [`DeliveryError::AnswerBroken`] if the response ended early or has more than `max` bytes, and
+    /// [`DeliveryError::ResponseIncomplete`] if the response ended early or has more than `max` bytes, and
     /// [`DeliveryError::Deadline`] if the deadline passed.
     pub(in crate::delivery) async fn collected(
         self,
@@ -48,6 +48,6 @@ impl Answer {
         };
         let collected = tokio::time::timeout(deadline.remaining(Instant::now()), Limited::new(download, max).collect());
         let collected = collected.await.map_err(|_late| DeliveryError::Deadline { limit: deadline.limit() })?;
-        Ok(collected.map_err(DeliveryError::AnswerBroken)?.to_bytes())
+        Ok(collected.map_err(DeliveryError::ResponseIncomplete)?.to_bytes())
     }
 }
