@@ -97,7 +97,10 @@ async fn reports_a_github_job_that_has_ended() {
     let gateway = start(&builder, &files, &environment).await;
     let error = last_error(&gateway).await;
     assert!(error.starts_with("the OIDC provider of GitHub Actions at 127.0.0.1:"), "{error}");
-    assert!(error.contains(" answered 401") && error.ends_with("ends with the job that GitHub made it for"), "{error}");
+    assert!(
+        error.contains(" answered 401") && error.ends_with("the request token is valid only while its job runs"),
+        "{error}"
+    );
     assert_eq!(builder.sandbox.providers().journal().received(), 1, "waiting does not help");
     assert!(!error.contains("of-another-job"));
 }
@@ -152,7 +155,7 @@ async fn rejects_an_impostor_of_the_google_metadata_server() {
     builder.sandbox.gcp_metadata().faults().set(Fault::always(FaultKind::body(200, "text/html", &token)));
     let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
-    assert!(error.contains("something else answers in the metadata server's place"), "{error}");
+    assert!(error.contains("the response is not from the metadata server"), "{error}");
     let entra = builder.sandbox.entra().journal().entries();
     assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "the token was sent to Entra");
 }

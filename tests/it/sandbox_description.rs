@@ -131,5 +131,5 @@ async fn reports_all_problems_of_a_description_file_and_exits_with_2() {
     }
     let finished = run(&["sandbox", "--config", "/nowhere/s.toml"]).await;
     assert_eq!(finished.code, Some(2));
-    assert!(finished.stderr.contains("the file cannot be read"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("cannot read the file"), "{}", finished.stderr);
 }
