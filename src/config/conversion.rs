@@ -75,7 +75,7 @@ pub fn from_connection_strings(
     for Found { key, text, line } in &found {
         match parse(text) {
             Err(faults) => {
-                problems.extend(faults.into_iter().map(|Fault { fact, fix }| problem(key, fact, fix, *line)))
+                problems.extend(faults.into_iter().map(|Fault { fact, fix }| problem(key, fact, fix, *line)));
             }
             Ok(read) => {
                 let (name, is_secondary) = name_of(key, &read.host);

@@ -74,15 +74,17 @@ impl Sources {
     /// [`ConfigError`] when it cannot be read.
     pub fn read_again(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
-        let text = files::read_blocking(path).map_err(|err| match err {
-            FileError::NotAFile { kind, .. } if kind != "a folder" => {
+        let text = files::read_blocking(path).map_err(|err| {
+            if let FileError::NotAFile { kind, .. } = &err
+                && *kind != "a folder"
+            {
                 let shown = path.display();
                 let fact = format!(
                     "the configuration {shown} is not a regular file but {kind}, which was read once and cannot be reloaded"
                 );
-                file_problem(fact, "put it into a regular file, or restart the gateway")
+                return file_problem(fact, "put it into a regular file, or restart the gateway");
             }
-            err => unreadable(path, err),
+            unreadable(path, err)
         })?;
         Ok(Some(text.text.expose().to_owned()))
     }
