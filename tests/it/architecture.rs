@@ -41,7 +41,7 @@ fn table() -> BTreeMap<String, Option<BTreeSet<String>>> {
     for (modules, may) in rows {
         let allowed = match may {
             may if may.starts_with("anything") => None,
-            may if may == "none" => Some(BTreeSet::new()),
+            "none" => Some(BTreeSet::new()),
             may if may.starts_with("all above") => Some(above.clone()),
             may => {
                 let mut names: BTreeSet<String> = may.split(',').map(|name| name.trim().to_owned()).collect();

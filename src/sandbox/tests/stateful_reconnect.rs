@@ -1,4 +1,4 @@
-//! Stateful reconnect over WebSockets.
+//! Stateful reconnect over `WebSockets`.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
