@@ -49,7 +49,7 @@ pub enum DeliveryError {
         .0.as_ref().map_or(Actor::Nobody, |unavailable| unavailable.who_acts)
     )]
     TokenUnavailable(#[source] Option<TokenUnavailable>),
-    /// No endpoint could be reached, or none accepted the request.
+    /// No endpoint of the route processed the call.
     #[error("every SignalR endpoint of the route was unreachable or did not process the call; it is safe to try again")]
     EndpointUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The circuit of every endpoint of the route is open, and the route is configured to fail then.
@@ -72,7 +72,7 @@ pub enum DeliveryError {
     NoBodyMemory,
     /// This host lacks what a connection needs.
     #[error(
-        "the gateway is short of file descriptors or memory; nothing was sent, so it is safe to try again. Its operator \
+        "the gateway is short of file descriptors or memory; nothing was sent, so it is safe to try again; its operator \
          finds the cause in its log"
     )]
     Shortage(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -81,7 +81,7 @@ pub enum DeliveryError {
     UpstreamBroken(#[source] BrokenOff),
     /// The endpoint was reached, and sent a response that cannot be read.
     #[error(
-        "the SignalR endpoint sent a response that cannot be read; the request was received. The cause is in the gateway's log"
+        "the SignalR endpoint sent a response that cannot be read; the request was received; the cause is in the gateway's log"
     )]
     ResponseUnreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Some endpoints of a fan-out could not be reached, and the target does not exist on the others.

@@ -130,8 +130,8 @@ fn keyed_call(
 /// Returns whether endpoints are tried despite their open circuits: all circuits are open, and the route is configured
 /// to send anyway.
 fn sends_anyway(route: &Route, upstreams: &[&Upstream], class: CallClass) -> bool {
-    let is_in = |upstream: &&Upstream| upstream.endpoint().health().is_in(class);
-    route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(is_in)
+    let accepts_calls = |upstream: &&Upstream| upstream.endpoint().health().accepts_calls(class);
+    route.when_unavailable() == WhenUnavailable::Send && !upstreams.iter().any(accepts_calls)
 }
 
 fn outcomes(

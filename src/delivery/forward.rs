@@ -155,7 +155,7 @@ impl From<SendError> for Failure {
     fn from(err: SendError) -> Self {
         match err.processing {
             Processing::Unsent => Self::Unsent(err.source),
-            Processing::Refused => Self::NotProcessed(err.source),
+            Processing::NotProcessed => Self::NotProcessed(err.source),
             Processing::Possible => Self::Broken(err.source),
         }
     }

@@ -61,7 +61,7 @@ pub(super) async fn deliver_to(
     let (health, class) = (upstream.endpoint().health(), CallClass::new(call.operation.class().index()));
     let permit = health.enter(class).or_else(|| send_anyway.then(|| health.enter_anyway(class)));
     let Some(permit) = permit else {
-        let err = DeliveryError::CircuitsOpen { retry_after: health.out_for(class) };
+        let err = DeliveryError::CircuitsOpen { retry_after: health.time_until_trial(class) };
         return AttemptOutcome::unsent(Fault::Endpoint, err);
     };
     let retries = {
@@ -153,6 +153,6 @@ fn pause(
 fn circuits_open(worker: &WorkerDelivery, choice: &Choice<'_>, operation: Operation) -> DeliveryError {
     let class = CallClass::new(operation.class().index());
     let upstreams = choice.endpoint_indexes().filter_map(|index| worker.upstreams.get(index));
-    let soonest = upstreams.map(|upstream| upstream.endpoint().health().out_for(class)).min();
+    let soonest = upstreams.map(|upstream| upstream.endpoint().health().time_until_trial(class)).min();
     DeliveryError::CircuitsOpen { retry_after: soonest.unwrap_or_default() }
 }

@@ -162,13 +162,13 @@ impl Health {
         self.open_until.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether calls of a class go to it without further ado.
-    pub fn is_in(&self, class: CallClass) -> bool {
+    /// Returns whether the circuit is closed and no pause of the class lasts.
+    pub fn accepts_calls(&self, class: CallClass) -> bool {
         self.is_closed() && self.now() >= self.cools_until(class)
     }
 
     /// Returns how long it is until a call of a class may be tried.
-    pub fn out_for(&self, class: CallClass) -> Duration {
+    pub fn time_until_trial(&self, class: CallClass) -> Duration {
         let until = self.open_until.load(Ordering::Relaxed).max(self.cools_until(class));
         Duration::from_millis(until.saturating_sub(self.now()))
     }

@@ -115,7 +115,7 @@ impl<B: UploadBody> SendingHttp1<B> {
     fn ended(self, answer: Result<Response<()>, Broken>) -> Sent<B> {
         match answer {
             Ok(answer) if answer.status() == StatusCode::REQUEST_TIMEOUT && self.is_about_idle_connection() => {
-                Err(SendError { processing: Processing::Refused, source: Broken::IdleTimeout.into() })
+                Err(SendError { processing: Processing::NotProcessed, source: Broken::IdleTimeout.into() })
             }
             Ok(answer) => Ok(answer.map(|()| Download::http1(self.counted, self.store))),
             Err(err) => {

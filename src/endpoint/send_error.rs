@@ -20,7 +20,7 @@ pub enum Processing {
     /// Nothing: none of the request was sent.
     Unsent,
     /// Nothing: the endpoint states that it did not process the request.
-    Refused,
+    NotProcessed,
     /// Unknown: the request may have been received and processed.
     Possible,
 }
@@ -62,8 +62,10 @@ impl BrokenOff {
 /// Source: RFC 9113 sections 6.8 and 8.7.
 pub(super) fn processing(err: &hyper::Error) -> Processing {
     match h2_error(err) {
-        Some(cause) if cause.is_remote() && cause.is_go_away() => Processing::Refused,
-        Some(cause) if cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Processing::Refused,
+        Some(cause) if cause.is_remote() && cause.is_go_away() => Processing::NotProcessed,
+        Some(cause) if cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            Processing::NotProcessed
+        }
         _ => Processing::Possible,
     }
 }

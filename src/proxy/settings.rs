@@ -24,7 +24,7 @@ pub struct AdmissionSettings {
     pub clients: Constraint<IpNet>,
     /// A header that every call must carry.
     pub required_header: Option<(HeaderName, HeaderValue)>,
-    /// The most calls in progress at once; no limit if `None`.
+    /// The maximum number of calls in progress; no limit if `None`.
     pub max_requests: Option<usize>,
     /// The rate of each network of callers; no limit if `None`.
     pub client_rate: Option<ClientRateSettings>,

@@ -52,7 +52,7 @@ fn share_of_calls_that_fail_takes_it_out_and_a_few_among_many_do_not() {
     assert!(health.is_closed());
     health.has_calls(0, 1);
     assert!(!health.is_closed() && health.enter_send().is_none(), "half of the calls");
-    assert!(health.out_for(SENDS) > Duration::from_secs(50));
+    assert!(health.time_until_trial(SENDS) > Duration::from_secs(50));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn probe_vouches_for_the_way_to_the_endpoint_and_not_for_its_answers() {
 fn one_trial_at_a_time_finds_out_whether_it_is_back() {
     let health = health(Duration::ZERO);
     health.has_calls(0, 3);
-    while health.out_for(SENDS) > Duration::ZERO {}
+    while health.time_until_trial(SENDS) > Duration::ZERO {}
     let trial = health.enter_send().unwrap();
     assert!(health.enter_send().is_none(), "a second trial");
     drop(trial);
@@ -133,7 +133,7 @@ async fn breaker_is_shown_as_it_is_whatever_became_of_the_trial() {
     let (health, metrics) = health_of(Duration::from_secs(3600), Duration::ZERO);
     let is_shown = async |state| shown(&metrics, &["breaker_state{", state]).await > 0.5;
     let trial = || {
-        while health.out_for(SENDS) > Duration::ZERO {}
+        while health.time_until_trial(SENDS) > Duration::ZERO {}
         health.enter_send().unwrap()
     };
     health.has_calls(0, 3);
@@ -155,7 +155,10 @@ fn a_pause_it_asks_for_is_granted_and_capped() {
     let health = health(Duration::from_secs(60));
     health.enter_send().unwrap().throttled(Duration::from_secs(7200), Instant::now());
     assert!(health.enter_send().is_none());
-    assert!(health.out_for(SENDS) <= LONGEST_COOL_DOWN && health.out_for(SENDS) > Duration::from_secs(200));
+    assert!(
+        health.time_until_trial(SENDS) <= LONGEST_COOL_DOWN
+            && health.time_until_trial(SENDS) > Duration::from_secs(200)
+    );
     assert!(!health.enter_anyway(SENDS).is_trial);
 }
 
@@ -163,8 +166,8 @@ fn a_pause_it_asks_for_is_granted_and_capped() {
 fn calls_of_one_class_that_are_too_many_leave_the_others_alone() {
     let health = health(Duration::from_secs(60));
     health.enter(TOKENS).unwrap().throttled(Duration::from_secs(60), Instant::now());
-    assert!(health.enter(TOKENS).is_none() && !health.is_in(TOKENS));
-    assert!(health.enter(SENDS).is_some() && health.is_in(SENDS) && health.out_for(SENDS).is_zero());
+    assert!(health.enter(TOKENS).is_none() && !health.accepts_calls(TOKENS));
+    assert!(health.enter(SENDS).is_some() && health.accepts_calls(SENDS) && health.time_until_trial(SENDS).is_zero());
     // One that is out of service is so for all.
     health.enter(SENDS).unwrap().unavailable(Duration::from_secs(60), Instant::now());
     assert!((0..CallClass::COUNT).all(|class| health.enter(CallClass::new(class)).is_none()));
@@ -177,7 +180,7 @@ async fn end_of_a_pause_is_shown_when_the_next_call_is_permitted() {
     assert!(until().await < 1.0);
     health.enter(TOKENS).unwrap().throttled(Duration::from_millis(30), Instant::now());
     assert!(until().await > 1.0);
-    while health.out_for(TOKENS) > Duration::ZERO {}
+    while health.time_until_trial(TOKENS) > Duration::ZERO {}
     drop(health.enter(TOKENS).expect("the pause is over"));
     assert!(until().await < 1.0, "no class has a pause");
     // A class that had none does not show another's end.
@@ -248,7 +251,11 @@ fn live<'a>(health: &'a Arc<Health>, events: &[Event], longest: Duration) {
             Event::SayNothing => end(drop),
             Event::Probe(ok) => health.probed(*ok),
         }
-        assert!(health.out_for(SENDS) <= longest, "out for {:?} after {event:?}", health.out_for(SENDS));
+        assert!(
+            health.time_until_trial(SENDS) <= longest,
+            "no trial for {:?} after {event:?}",
+            health.time_until_trial(SENDS)
+        );
     }
 }
 
@@ -258,11 +265,11 @@ proptest! {
     fn an_endpoint_that_is_well_again_comes_back(events in prop::collection::vec(event(), 0..60)) {
         let health = health(Duration::ZERO);
         live(&health, &events, Duration::from_millis(1));
-        while health.out_for(SENDS) > Duration::ZERO {}
+        while health.time_until_trial(SENDS) > Duration::ZERO {}
         let permit = health.enter_send();
         prop_assert!(permit.is_some(), "nobody may find out whether it is back");
         permit.unwrap().succeeded(Instant::now());
-        prop_assert!(health.is_in(SENDS) && health.enter_send().is_some() && health.enter_send().is_some());
+        prop_assert!(health.accepts_calls(SENDS) && health.enter_send().is_some() && health.enter_send().is_some());
     }
 
     /// However many calls fail together, and whatever probes say: it is tried after the first pause.
@@ -276,7 +283,7 @@ proptest! {
         }
         (0..probes).for_each(|_| health.probed(false));
         health.enter_anyway(SENDS).failed(Instant::now());
-        prop_assert!(!health.is_closed() && health.out_for(SENDS) <= pause, "out for {:?}", health.out_for(SENDS));
+        prop_assert!(!health.is_closed() && health.time_until_trial(SENDS) <= pause, "no trial for {:?}", health.time_until_trial(SENDS));
     }
 
     /// The first failure that makes enough of them, and enough of all calls, takes it out; nothing else does.
