@@ -34,7 +34,7 @@ const MEMORY_POLL: Duration = Duration::from_millis(10);
 /// A caller's body on its way upstream. It enforces the size limit and keeps what was sent, so that a request that was
 /// not processed can be sent again, as far as the memory budget of all bodies allows.
 ///
-/// Clones share the body. Only the latest one returned by [`RequestBody::rewound`] can be read: an endpoint that
+/// Clones share the body. Only the latest one returned by `rewound` can be read: an endpoint that
 /// responded early may still be reading an earlier one.
 #[derive(Clone)]
 pub struct RequestBody {
