@@ -1,4 +1,7 @@
 //! Memory for heads that one worker's requests reuse, for all endpoints.
+//!
+//! Replaces allocation by each request, which takes 1,800 of 34,900 instructions more for header maps and 800 of 33,900 more
+//! for written heads (callgrind, `bench.sh --instructions`, plain, 64 connections, medians of three runs, 2026-11-26).
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

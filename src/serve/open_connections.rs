@@ -3,6 +3,10 @@
 //!
 //! One periodic sweep replaces a timer for each connection: a request costs a few stores instead of setting and clearing a
 //! timer. Single-threaded; nothing here is locked.
+//!
+//! Replaces hyper's `header_read_timeout`, which takes 2,200 of 35,300 instructions more per request
+//! (callgrind, `bench.sh --instructions`, plain, 64 connections, median of three runs, 2026-11-26), and knows nothing of
+//! callers that do not read.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
