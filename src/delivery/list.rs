@@ -7,7 +7,7 @@
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::body::UpstreamBody;
@@ -18,6 +18,7 @@ use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::metrics::UpstreamErrorReason;
 use crate::route::{Choice, DeliveryMode, WhenUnavailable};
+use crate::signalr::query_value;
 
 /// The largest page that is read, in bytes. A page has at most 200 entries of two ids each.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
@@ -123,12 +124,6 @@ fn left_of_top(query: &str, page: &Value) -> Option<u64> {
     let top: u64 = query_value(query, "top")?.parse().ok()?;
     let count = page.get("value").and_then(Value::as_array).map_or(0, Vec::len);
     Some(top.saturating_sub(count as u64))
-}
-
-fn query_value(query: &str, key: &str) -> Option<String> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(name, _)| name.eq_ignore_ascii_case(key))?;
-    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
 /// Replaces query parameters, whose names are case-insensitive; an empty value removes the parameter. The others stay

@@ -81,15 +81,20 @@ impl<'a> Call<'a> {
         Ok(call)
     }
 
-    /// Returns the first value of a query parameter, percent-decoded. Keys are case-insensitive, since the SDKs and the API
-    /// definitions spell them differently (`maxPageSize`, `maxpagesize`).
+    /// Returns the first value of a query parameter; see [`query_value`].
     pub fn query_value(&self, key: &str) -> Option<Cow<'a, str>> {
-        self.query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
-            .map(|(_, value)| percent_decode_str(value).decode_utf8_lossy())
+        query_value(self.query, key)
     }
+}
+
+/// Returns the first value of a parameter in a query, percent-decoded. Keys are case-insensitive, since the SDKs and the API
+/// definitions spell them differently (`maxPageSize`, `maxpagesize`).
+pub fn query_value<'q>(query: &'q str, key: &str) -> Option<Cow<'q, str>> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| name.eq_ignore_ascii_case(key))
+        .map(|(_, value)| percent_decode_str(value).decode_utf8_lossy())
 }
 
 /// The shape of a path: its names and the operation of each method.

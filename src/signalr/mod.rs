@@ -9,7 +9,7 @@ mod name;
 mod operation;
 mod operation_set;
 
-pub use grammar::{Call, ParseCallError};
+pub use grammar::{Call, ParseCallError, query_value};
 pub use merge::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
 pub use name::Name;
 pub use operation::{NameKind, Operation, OperationClass};
