@@ -274,7 +274,7 @@ proptest! {
     }
 }
 
-/// Secrets that can be told from prose whatever the seed: at least every 4 bytes, a digit precedes a letter, as in the secrets of
+/// Secrets that differ from prose whatever the seed: at least every 4 bytes, a digit precedes a letter, as in the secrets of
 /// Entra (`…8Q~…`). Without such a rule, one of enough random secrets consists of words.
 const PRINTED_SECRET: &str = "([A-Za-z0-9~._+/-][0-9][A-Za-z][A-Za-z0-9~._+/-]){8,16}";
 

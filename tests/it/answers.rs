@@ -152,7 +152,7 @@ async fn answer_on_an_idle_connection_is_not_used_for_a_request() {
         harness.broadcast().await.assert_status(202);
         assert_ne!(written.await.unwrap(), first);
     }
-    // It arrives while the request is written on a reused connection, and cannot be told from an immediate answer.
+    // It arrives while the request is written on a reused connection, and looks like an immediate response.
     let written = endpoint.answers(ScriptedAnswer { writes: vec![ok.clone()], ..ScriptedAnswer::default() });
     harness.broadcast().await.assert_status(202);
     let first = written.await.unwrap();

@@ -299,9 +299,9 @@ async fn forwards_the_callers_address_only_when_configured() {
         let builder = broadcast_request().header("x-forwarded-for", "10.0.0.1");
         harness.caller().await.send(builder, BROADCAST_BODY).await.assert_status(202);
         let arrived = harness.arrival("east");
-        let told: Vec<&str> =
+        let addresses: Vec<&str> =
             arrived.headers.iter().filter(|(name, _)| name == "x-forwarded-for").map(|(_, value)| &**value).collect();
-        assert_eq!(told, expected);
+        assert_eq!(addresses, expected);
     }
 }
 

@@ -187,10 +187,10 @@ async fn liveness_readiness_and_status_report_the_state() {
     let not_ready = harness.admin("/readyz").await;
     assert_eq!(not_ready.status, 503);
     assert!(not_ready.text().contains("/status"), "{not_ready:?}");
-    let told = wait_until("/status shows the cause", async || {
+    let cause = wait_until("/status shows the cause", async || {
         harness.credential("east").await["last_error"].as_str().map(str::to_owned)
     });
-    assert!(told.await.contains("connect"), "the cause is named");
+    assert!(cause.await.contains("connect"), "the cause is named");
     let dialled: u64 = harness.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().received()).sum();
     harness.admin("/readyz").await;
     harness.sandbox.entra().faults().clear().await;

@@ -1,4 +1,4 @@
-//! How an answer's body is told from what comes after it. Pure.
+//! Determines where the body of a response ends. Does no I/O.
 //!
 //! Source: RFC 9112 sections 6 and 7.
 
@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::Broken;
 
-/// The longest chunk size line, with extensions, and the longest trailer section. Nobody sends either to speak of.
+/// The longest chunk size line, with extensions, and the longest trailer section. Real ones are far shorter.
 const LONGEST_LINE: usize = 16 * 1024;
 /// The most trailer fields.
 const MAX_TRAILERS: usize = 128;
