@@ -57,10 +57,10 @@ fn routing(criterion: &mut Criterion) {
                 listener: 0,
                 client: None,
             };
-            assert_eq!(table.pick(&input).map(|(place, _)| place), Some(count - 1));
+            assert_eq!(table.find(&input).map(|(place, _)| place), Some(count - 1));
             group.bench_with_input(BenchmarkId::new(form, count), &input, |bencher, input| {
                 bencher.iter(|| {
-                    table.pick(black_box(input)).and_then(|(_, route)| Choice::new(route, input).ok()?.order().next())
+                    table.find(black_box(input)).and_then(|(_, route)| Choice::new(route, input).ok()?.order().next())
                 });
             });
         }
@@ -86,7 +86,7 @@ fn choosing(criterion: &mut Criterion) {
             endpoints: endpoints.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
         };
         let table = Table::build(&[settings], &endpoints, &["default"]).expect("every name exists");
-        let (_, route) = table.pick(&input).expect("the route takes every call");
+        let (_, route) = table.find(&input).expect("the route takes every call");
         group.bench_function(pick.as_str(), |bencher| {
             bencher.iter(|| Choice::new(route, black_box(&input)).ok()?.order().next());
         });

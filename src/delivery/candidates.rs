@@ -39,7 +39,7 @@ impl<'a> Candidates<'a> {
             if role.is_some_and(|role| role != endpoint.settings().role) {
                 return None;
             }
-            Some((upstream, endpoint.health().enter(class)?))
+            Some((upstream, endpoint.health().try_acquire(class)?))
         })
     }
 }
@@ -62,6 +62,6 @@ impl<'a> Iterator for Candidates<'a> {
         // All circuits are open, and the route is configured to send anyway.
         self.order = self.choice.order();
         let upstream = self.worker.upstreams.get(self.order.next()?)?;
-        Some((upstream, upstream.endpoint().health().enter_anyway(self.class)))
+        Some((upstream, upstream.endpoint().health().acquire_anyway(self.class)))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::credential::{Actor, TokenUnavailable};
-use crate::endpoint::BrokenOff;
+use crate::endpoint::TransportError;
 use crate::metrics::ErrorKind;
 
 /// Why a planned call has no response.
@@ -78,7 +78,7 @@ pub enum DeliveryError {
     Shortage(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection ended without a complete response head.
     #[error("the SignalR endpoint closed the connection without a response; the request may have been received")]
-    UpstreamBroken(#[source] BrokenOff),
+    UpstreamBroken(#[source] TransportError),
     /// The endpoint was reached, and sent a response that cannot be read.
     #[error(
         "the SignalR endpoint sent a response that cannot be read; the request was received; the cause is in the gateway's log"

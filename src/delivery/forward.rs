@@ -14,7 +14,7 @@ use super::headers;
 use super::outcome::{AttemptOutcome, Fault, Sent};
 use crate::credential::Bearer;
 use crate::endpoint::{
-    BrokenOff, ConnectError, EachLine, Endpoint, Lease, Pool, Processing, RequestHead, SendError, Sending,
+    ConnectError, Endpoint, HeaderVisitor, Lease, Pool, Processing, RequestHead, SendError, Sending, TransportError,
 };
 use crate::limits::{DeadlineTimer, RequestDeadline};
 use crate::metrics::UpstreamErrorReason;
@@ -55,11 +55,11 @@ pub(super) enum Failure {
     /// There was no connection. Nothing was sent.
     Connect(ConnectError),
     /// The connection ended before the request was written to it. Nothing was sent.
-    Unsent(BrokenOff),
+    Unsent(TransportError),
     /// The endpoint states that it did not process the request.
-    NotProcessed(BrokenOff),
+    NotProcessed(TransportError),
     /// The connection ended, or the response cannot be read. Something may have been received.
-    Broken(BrokenOff),
+    Broken(TransportError),
     /// The deadline of the attempt or of the request passed.
     Deadline {
         /// Whether the request was given to a connection, so that something may have been received.
@@ -120,7 +120,7 @@ impl Failure {
                 (Sent::NotProcessed, Fault::Endpoint, err, ResetBeforeSend)
             }
             // The endpoint responded in a way that this gateway cannot read. That is no failure of the endpoint.
-            Self::Broken(err) if err.is_unreadable() => {
+            Self::Broken(err) if err.is_invalid_response() => {
                 (Sent::MaybeProcessed, Fault::NoneKnown, DeliveryError::ResponseUnreadable(err.into()), Protocol)
             }
             Self::Broken(err) => {
@@ -218,7 +218,7 @@ fn send_over(
 ) -> Sending<RequestBody> {
     let target = call.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let head = call.head();
-    let lines = |line: &mut EachLine<'_>| {
+    let lines = |line: &mut HeaderVisitor<'_>| {
         if call.edits_response {
             head.write_upstream(endpoint.host(), bearer, &mut |name, value| {
                 if *name != ACCEPT_ENCODING {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::headers::{HeaderSummary, REQUEST_ID, is_withheld_upstream, named_by_connection};
 use crate::credential::Bearer;
-use crate::endpoint::EachLine;
+use crate::endpoint::HeaderVisitor;
 use crate::route::RouteInput;
 use crate::signalr::Call;
 
@@ -107,7 +107,7 @@ impl CallHead {
 
     /// Calls `line` with each header that goes to an endpoint: the endpoint's host and bearer, the caller's headers
     /// that may pass, and the gateway's own. Headers that frame the body are not among them.
-    pub fn write_upstream(&self, host: &HeaderValue, bearer: &Bearer, line: &mut EachLine<'_>) {
+    pub fn write_upstream(&self, host: &HeaderValue, bearer: &Bearer, line: &mut HeaderVisitor<'_>) {
         let Self { headers, summary, .. } = self;
         line(&HOST_LINE, host);
         line(&AUTHORIZATION_LINE, bearer.header());

@@ -254,7 +254,7 @@ mod tests {
             HealthSettings { failures: 2, failure_ratio, window: 3600 * second, pause: second, probe_interval: second };
         let health = Health::new("east", settings, Metrics::new().unwrap().endpoints().clone());
         for _ in 0..3 {
-            outcome().report(health.enter_anyway(CallClass::new(0)));
+            outcome().report(health.acquire_anyway(CallClass::new(0)));
         }
         !health.is_closed()
     }

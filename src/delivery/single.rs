@@ -59,7 +59,7 @@ pub(super) async fn deliver_to(
     call: &PlannedCall<'_>,
 ) -> AttemptOutcome {
     let (health, class) = (upstream.endpoint().health(), CallClass::new(call.operation.class().index()));
-    let permit = health.enter(class).or_else(|| send_anyway.then(|| health.enter_anyway(class)));
+    let permit = health.try_acquire(class).or_else(|| send_anyway.then(|| health.acquire_anyway(class)));
     let Some(permit) = permit else {
         let err = DeliveryError::CircuitsOpen { retry_after: health.time_until_trial(class) };
         return AttemptOutcome::unsent(Fault::Endpoint, err);
@@ -116,7 +116,7 @@ async fn retry_at(
                 return outcome;
             }
         }
-        let Some(permit) = upstream.endpoint().health().enter(class) else { return outcome };
+        let Some(permit) = upstream.endpoint().health().try_acquire(class) else { return outcome };
         worker.metrics.retry(index, RetryOutcome::Retried);
         let repeated = attempt(worker, upstream, call, 0).await;
         latest = repeated.report(permit);

@@ -72,7 +72,7 @@ impl WorkerDelivery {
 
     /// Keeps the memory of headers for the next response.
     pub fn recycle(&self, headers: HeaderMap) {
-        self.recycler.keep_map(headers);
+        self.recycler.recycle_map(headers);
     }
 
     /// Flushes the counts of the endpoints to the metrics that all workers share.

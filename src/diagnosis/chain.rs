@@ -187,7 +187,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         }
         let no_answer = |problem: String| Box::new(Failure::new(SetupStep::EndpointNetwork, tried, problem));
         let request = request.body(Empty::new()).map_err(|err| no_answer(err.to_string()))?;
-        endpoint.ask(request, SERVER_TIMEOUT).await.map_err(|err| no_answer(in_one_line(&err)))
+        endpoint.send_unpooled(request, SERVER_TIMEOUT).await.map_err(|err| no_answer(in_one_line(&err)))
     }
 
     fn report(&self, what: &str) {

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::http1::{Broken, Connection, UploadBody};
+use super::http1::{Connection, Http1Error, UploadBody};
 use super::store::Abandoned;
 
 /// The time that the rest of an exchange may take.
@@ -60,6 +60,6 @@ async fn is_read<B: UploadBody>(connection: &mut Connection<B>, is_answered: boo
         }
         Ok(true)
     };
-    let rest: Result<Result<bool, Broken>, _> = tokio::time::timeout(TIME, rest).await;
+    let rest: Result<Result<bool, Http1Error>, _> = tokio::time::timeout(TIME, rest).await;
     matches!(rest, Ok(Ok(true)))
 }

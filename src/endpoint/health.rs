@@ -126,16 +126,16 @@ impl Health {
 
     /// Permits a call of a class: always while the circuit is closed; one call while it is open and its pause is over; none
     /// while the endpoint asked for no calls of the class.
-    pub fn enter(&self, class: CallClass) -> Option<Permit<'_>> {
+    pub fn try_acquire(&self, class: CallClass) -> Option<Permit<'_>> {
         let open_until = self.open_until.load(Ordering::Relaxed);
         if open_until == 0 && self.cools_until(class) == 0 {
             return Some(self.permit(class, false));
         }
-        self.enter_late(class, open_until)
+        self.try_acquire_slow(class, open_until)
     }
 
     #[cold]
-    fn enter_late(&self, class: CallClass, open_until: u64) -> Option<Permit<'_>> {
+    fn try_acquire_slow(&self, class: CallClass, open_until: u64) -> Option<Permit<'_>> {
         let now = self.now();
         if now < self.cools_until(class) || now < open_until {
             return None;
@@ -153,7 +153,7 @@ impl Health {
     }
 
     /// Permits a call whatever the health: for when there is nowhere else to go.
-    pub fn enter_anyway(&self, class: CallClass) -> Permit<'_> {
+    pub fn acquire_anyway(&self, class: CallClass) -> Permit<'_> {
         self.permit(class, false)
     }
 

@@ -10,9 +10,9 @@ use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::http1::{Broken, RequestHead, UploadBody};
+use super::http1::{Http1Error, RequestHead, UploadBody};
 use super::http2;
-use super::send_error::{self, BrokenOff, Processing, SendError};
+use super::send_error::{self, Processing, SendError, TransportError};
 use super::store::{ConnectionStore, Counted, Line};
 
 /// The time within which a response arrives that was sent before the request was received: a generous round trip.
@@ -112,10 +112,10 @@ impl<B> Drop for Sending<B> {
 }
 
 impl<B: UploadBody> SendingHttp1<B> {
-    fn ended(self, answer: Result<Response<()>, Broken>) -> Sent<B> {
+    fn ended(self, answer: Result<Response<()>, Http1Error>) -> Sent<B> {
         match answer {
             Ok(answer) if answer.status() == StatusCode::REQUEST_TIMEOUT && self.is_about_idle_connection() => {
-                Err(SendError { processing: Processing::NotProcessed, source: Broken::IdleTimeout.into() })
+                Err(SendError { processing: Processing::NotProcessed, source: Http1Error::IdleTimeout.into() })
             }
             Ok(answer) => Ok(answer.map(|()| Download::http1(self.counted, self.store))),
             Err(err) => {
@@ -178,16 +178,18 @@ impl<B> Drop for Download<B> {
 
 impl<B: UploadBody> Body for Download<B> {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = TransportError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
         let frame = match &mut self.0 {
             Source::Ended => None,
-            Source::Http1(counted, _) => {
-                ready!(counted.connection.poll_body(cx)).map(|piece| piece.map(Frame::data).map_err(BrokenOff::from))
-            }
+            Source::Http1(counted, _) => ready!(counted.connection.poll_body(cx))
+                .map(|piece| piece.map(Frame::data).map_err(TransportError::from)),
             Source::Http2(body) => {
-                return Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(BrokenOff::from)));
+                return Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(TransportError::from)));
             }
         };
         match frame {

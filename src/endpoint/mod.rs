@@ -4,7 +4,6 @@
 //! no routes.
 
 mod abandoned;
-mod ask;
 mod connect;
 mod error;
 mod health;
@@ -21,18 +20,19 @@ mod send_error;
 mod settings;
 mod socket;
 mod store;
+mod unpooled;
 mod waiting;
 
-pub use ask::AskError;
 pub use error::{ConnectError, EndpointError};
 pub use health::{CallClass, FailureRatio, Health, HealthSettings, Permit};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::fuzzing;
-pub use http1::{Broken, EachLine, RequestHead, UploadBody};
+pub use http1::{HeaderVisitor, Http1Error, RequestHead, UploadBody};
 pub use lease::{Download, Lease, Sending};
 pub use pool::Pool;
 pub use probe::Probes;
 pub use recycler::Recycler;
 pub use running::Endpoint;
-pub use send_error::{BrokenOff, Processing, SendError};
+pub use send_error::{Processing, SendError, TransportError};
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
+pub use unpooled::UnpooledError;

@@ -8,7 +8,7 @@ use http::{Method, Request};
 use http_body_util::Empty;
 use tokio::task::JoinHandle;
 
-use super::{AskError, Endpoint};
+use super::{Endpoint, UnpooledError};
 
 /// The timeout of a probe. Source: the SDK's `RestHealthCheckService` gives it two seconds.
 const PROBE_TIME: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ impl Drop for Probing {
 
 impl Probes {
     /// Probes exactly these endpoints from now on. Endpoints that are probed already continue. Call it on the control runtime.
-    pub fn follow(&mut self, endpoints: &[Arc<Endpoint>]) {
+    pub fn set_endpoints(&mut self, endpoints: &[Arc<Endpoint>]) {
         self.running.retain(|probing| endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, &probing.endpoint)));
         for endpoint in endpoints {
             if !self.running.iter().any(|probing| Arc::ptr_eq(endpoint, &probing.endpoint)) {
@@ -66,10 +66,10 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
 async fn probe(endpoint: &Endpoint) -> Option<bool> {
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
     let request = request.ok()?;
-    match endpoint.ask(request, PROBE_TIME).await {
+    match endpoint.send_unpooled(request, PROBE_TIME).await {
         Ok(answer) => Some(!answer.status().is_server_error()),
         Err(err) => {
-            let is_shortage = matches!(&err, AskError::Connect(err) if err.is_shortage_here());
+            let is_shortage = matches!(&err, UnpooledError::Connect(err) if err.is_shortage_here());
             let cause = std::error::Error::source(&err).map(tracing::field::display);
             tracing::debug!(endpoint = %endpoint.name(), error = %err, cause, "a health probe was not answered");
             (!is_shortage).then_some(false)

@@ -33,7 +33,7 @@ impl Recycler {
     }
 
     /// Takes memory of a head back, unless it has grown large.
-    pub(super) fn keep_head(&self, mut head: Vec<u8>) {
+    pub(super) fn recycle_head(&self, mut head: Vec<u8>) {
         if head.capacity() <= USUAL_HEAD {
             head.clear();
             self.head.set(head);
@@ -46,7 +46,7 @@ impl Recycler {
     }
 
     /// Takes a map back.
-    pub fn keep_map(&self, mut map: HeaderMap) {
+    pub fn recycle_map(&self, mut map: HeaderMap) {
         let mut maps = self.maps.borrow_mut();
         if maps.len() < MOST_MAPS && (1..=LARGEST_MAP).contains(&map.capacity()) {
             map.clear();
@@ -75,24 +75,24 @@ mod tests {
         map.append(HOST, HeaderValue::from_static("a"));
         map.append(HOST, HeaderValue::from_static("b"));
         let capacity = map.capacity();
-        recycler.keep_map(map);
+        recycler.recycle_map(map);
         let map = recycler.map();
         assert!(map.is_empty() && map.capacity() == capacity);
         assert!(recycler.map().capacity() >= USUAL_HEADERS, "there is always one");
 
-        recycler.keep_head(b"GET".to_vec());
+        recycler.recycle_head(b"GET".to_vec());
         assert!(recycler.head().is_empty());
     }
 
     #[test]
     fn large_memory_and_surplus_maps_are_dropped() {
         let recycler = Recycler::default();
-        recycler.keep_map(HeaderMap::with_capacity(1000));
-        recycler.keep_map(HeaderMap::new());
+        recycler.recycle_map(HeaderMap::with_capacity(1000));
+        recycler.recycle_map(HeaderMap::new());
         assert!(recycler.maps.borrow().is_empty());
-        (0..2 * MOST_MAPS).for_each(|_| recycler.keep_map(HeaderMap::with_capacity(4)));
+        (0..2 * MOST_MAPS).for_each(|_| recycler.recycle_map(HeaderMap::with_capacity(4)));
         assert_eq!(recycler.maps.borrow().len(), MOST_MAPS);
-        recycler.keep_head(Vec::with_capacity(2 * USUAL_HEAD));
+        recycler.recycle_head(Vec::with_capacity(2 * USUAL_HEAD));
         assert_eq!(recycler.head().capacity(), USUAL_HEAD);
     }
 }

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Empty;
 
-use super::ask::{self, AskError};
 use super::connect::Connector;
 use super::error::EndpointError;
 use super::health::Health;
 use super::settings::{EndpointName, EndpointSettings};
+use super::unpooled::{self, UnpooledError};
 use crate::credential::BearerSource;
 use crate::metrics::EndpointMetrics;
 
@@ -75,12 +75,16 @@ impl Endpoint {
     /// the whole response. Sets the host.
     ///
     /// # Errors
-    /// [`AskError`] when no whole response came within the time.
+    /// [`UnpooledError`] when no whole response came within the time.
     ///
     /// # Cancel safety
     /// Safe: the connection is closed.
-    pub async fn ask(&self, request: Request<Empty<Bytes>>, within: Duration) -> Result<Response<Bytes>, AskError> {
-        ask::ask(&self.connector, &self.host, self.settings.http_version, request, within).await
+    pub async fn send_unpooled(
+        &self,
+        request: Request<Empty<Bytes>>,
+        within: Duration,
+    ) -> Result<Response<Bytes>, UnpooledError> {
+        unpooled::send(&self.connector, &self.host, self.settings.http_version, request, within).await
     }
 
     /// Returns its health.

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use super::http1::Broken;
+use super::http1::Http1Error;
 
 /// A request that got no response.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub struct SendError {
     /// What the endpoint may have done with the request.
     pub processing: Processing,
     /// What went wrong.
-    pub source: BrokenOff,
+    pub source: TransportError,
 }
 
 /// What an endpoint may have done with an unanswered request.
@@ -34,22 +34,22 @@ impl SendError {
 
 /// Why a response is missing or incomplete.
 #[derive(Debug, thiserror::Error)]
-pub enum BrokenOff {
+pub enum TransportError {
     /// On an HTTP/1.1 connection.
     #[error(transparent)]
-    Http1(#[from] Broken),
+    Http1(#[from] Http1Error),
     /// On an HTTP/2 connection.
     #[error(transparent)]
     Http2(#[from] hyper::Error),
 }
 
-impl BrokenOff {
+impl TransportError {
     /// Returns whether the endpoint sent a response that cannot be parsed: then it processed the request. Otherwise the
     /// connection failed.
-    pub fn is_unreadable(&self) -> bool {
+    pub fn is_invalid_response(&self) -> bool {
         match self {
-            Self::Http1(err) => err.is_unreadable(),
-            Self::Http2(err) => err.is_parse() || is_unreadable(err),
+            Self::Http1(err) => err.is_invalid_response(),
+            Self::Http2(err) => err.is_parse() || is_invalid_response(err),
         }
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn processing(err: &hyper::Error) -> Processing {
 }
 
 /// Returns whether the endpoint sent invalid HTTP/2, for which h2 reset the stream or closed the connection.
-fn is_unreadable(err: &hyper::Error) -> bool {
+fn is_invalid_response(err: &hyper::Error) -> bool {
     h2_error(err).is_some_and(h2::Error::is_library)
 }
 

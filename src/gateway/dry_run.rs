@@ -159,7 +159,7 @@ impl<'s> DryRun<'s> {
         }
 
         let input = head.route_input(&call, *listener, client);
-        let picked = self.table.pick(&input);
+        let picked = self.table.find(&input);
         let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(index, _)| index));
         let why = |route: &crate::route::Route| {
             Some((route.name().clone(), MismatchDetail::find(route, &input, &settings.name)?))

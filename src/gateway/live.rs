@@ -81,7 +81,7 @@ impl Live {
     pub(super) fn start(&mut self, addresses: &Addresses) -> Arc<Admin> {
         self.addresses = addresses.clone();
         self.parts.credentials.start();
-        self.probes.follow(self.parts.snapshot.endpoints());
+        self.probes.set_endpoints(self.parts.snapshot.endpoints());
         let admin = self.parts.settings.admin.as_ref();
         let allowed_hosts = admin.map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
         Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
@@ -114,7 +114,7 @@ impl Live {
         }
         // First, so that workers know a new listener before its first connection.
         self.latest.store(Arc::clone(&parts.snapshot));
-        self.probes.follow(parts.snapshot.endpoints());
+        self.probes.set_endpoints(parts.snapshot.endpoints());
         self.parts = parts;
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();

@@ -80,7 +80,7 @@ async fn refused_configuration_changes_no_metric_and_no_snapshot() {
     // An open circuit, which a new endpoint of the same name would reset.
     let east = Arc::clone(&fixture.live.parts.snapshot.endpoints()[0]);
     while east.health().is_closed() {
-        if let Some(permit) = east.health().enter(CallClass::new(0)) {
+        if let Some(permit) = east.health().try_acquire(CallClass::new(0)) {
             permit.failed(Instant::now());
         }
     }

@@ -182,7 +182,7 @@ impl Proxy {
         let client = peer.address.map(|address| address.ip().to_canonical());
         self.check_client_rate(listener, admission, client)?;
         let input = head.route_input(&call, listener, client);
-        let (index, route) = self.snapshot.routes.pick(&input).ok_or(ProxyError::NoRoute)?;
+        let (index, route) = self.snapshot.routes.find(&input).ok_or(ProxyError::NoRoute)?;
         if let Some(name) = self.route_names.get(index) {
             record.set_route(index, name);
         }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::record::RequestRecord;
 use crate::delivery::{RequestBody, UpstreamBody};
-use crate::endpoint::{BrokenOff, Download};
+use crate::endpoint::{Download, TransportError};
 
 /// A response's body on its way to the caller. It carries the request's record, which is finished when the body ends or
 /// is dropped.
@@ -47,7 +47,7 @@ impl fmt::Debug for Timed {
 pub enum DownloadError {
     /// The endpoint ended it early.
     #[error("the endpoint's response ended early")]
-    Broken(#[source] BrokenOff),
+    Broken(#[source] TransportError),
     /// The endpoint took too long.
     #[error("the endpoint did not finish its response in time")]
     Deadline,

@@ -35,7 +35,7 @@ fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usiz
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&Method::POST, path, query).unwrap();
     let input = RouteInput { call: &call, headers, may_have_endpoint_header: true, listener: 0, client: None };
-    let (_, route) = table.pick(&input).unwrap();
+    let (_, route) = table.find(&input).unwrap();
     Ok(Choice::new(route, &input)?.order().collect())
 }
 

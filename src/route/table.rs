@@ -279,7 +279,7 @@ impl Table {
     }
 
     /// Returns the first route that matches the call, and its index.
-    pub fn pick(&self, input: &RouteInput<'_>) -> Option<(usize, &Route)> {
+    pub fn find(&self, input: &RouteInput<'_>) -> Option<(usize, &Route)> {
         let indexes = input
             .call
             .hub

@@ -47,7 +47,7 @@ fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
     let route = &table.routes()[0];
     let mismatch = route.mismatch(&input);
     assert_eq!(MismatchDetail::find(route, &input, "local").map(|difference| difference.condition), mismatch);
-    assert_eq!(table.pick(&input).is_some(), mismatch.is_none());
+    assert_eq!(table.find(&input).is_some(), mismatch.is_none());
     mismatch
 }
 
@@ -98,7 +98,7 @@ fn picked(table: &Table, target: &str) -> Option<String> {
         listener: 0,
         client: None,
     };
-    table.pick(&input).map(|(_, route)| route.name().to_string())
+    table.find(&input).map(|(_, route)| route.name().to_string())
 }
 
 #[test]
@@ -169,6 +169,6 @@ proptest! {
         let call = Call::parse(&Method::POST, &target, None).unwrap();
         let input = RouteInput { call: &call, headers: &HeaderMap::new(), may_have_endpoint_header: false, listener: 0, client: None };
         let expected = table.routes().iter().position(|route| route.mismatch(&input).is_none());
-        prop_assert_eq!(table.pick(&input).map(|(index, _)| index), expected);
+        prop_assert_eq!(table.find(&input).map(|(index, _)| index), expected);
     }
 }

@@ -22,13 +22,13 @@ fn health(pause: Duration) -> Arc<Health> {
 }
 
 impl Health {
-    fn enter_send(&self) -> Option<Permit<'_>> {
-        self.enter(SENDS)
+    fn try_acquire_send(&self) -> Option<Permit<'_>> {
+        self.try_acquire(SENDS)
     }
 
     fn has_calls(&self, succeeded: u32, failed: u32) {
-        (0..succeeded).for_each(|_| self.enter_anyway(SENDS).succeeded(Instant::now()));
-        (0..failed).for_each(|_| self.enter_anyway(SENDS).failed(Instant::now()));
+        (0..succeeded).for_each(|_| self.acquire_anyway(SENDS).succeeded(Instant::now()));
+        (0..failed).for_each(|_| self.acquire_anyway(SENDS).failed(Instant::now()));
     }
 }
 
@@ -43,7 +43,7 @@ async fn shown(metrics: &Metrics, series: &[&str]) -> f64 {
 fn share_of_calls_that_fail_takes_it_out_and_a_few_among_many_do_not() {
     let health = health(Duration::from_secs(60));
     health.has_calls(100, 0);
-    let side_by_side: Vec<_> = (0..50).filter_map(|_| health.enter_send()).collect();
+    let side_by_side: Vec<_> = (0..50).filter_map(|_| health.try_acquire_send()).collect();
     for permit in side_by_side {
         permit.failed(Instant::now());
     }
@@ -51,7 +51,7 @@ fn share_of_calls_that_fail_takes_it_out_and_a_few_among_many_do_not() {
     health.has_calls(0, 49);
     assert!(health.is_closed());
     health.has_calls(0, 1);
-    assert!(!health.is_closed() && health.enter_send().is_none(), "half of the calls");
+    assert!(!health.is_closed() && health.try_acquire_send().is_none(), "half of the calls");
     assert!(health.time_until_trial(SENDS) > Duration::from_secs(50));
 }
 
@@ -70,16 +70,16 @@ fn failures_in_a_row_count_where_calls_come_seldom() {
     let at = |health: &Health, minutes: u64| health.epoch + Duration::from_secs(60 * minutes);
     let (health, _metrics) = health_of(window, Duration::from_secs(3600));
     for minute in 1..3 {
-        health.enter_anyway(SENDS).unreachable(at(&health, minute));
+        health.acquire_anyway(SENDS).unreachable(at(&health, minute));
         assert!(health.is_closed());
     }
-    health.enter_anyway(SENDS).unreachable(at(&health, 3));
+    health.acquire_anyway(SENDS).unreachable(at(&health, 3));
     assert!(!health.is_closed());
 
     let (health, _metrics) = health_of(window, Duration::from_secs(3600));
     for minute in 1..10 {
-        health.enter_anyway(SENDS).unreachable(at(&health, 2 * minute));
-        health.enter_anyway(SENDS).succeeded(at(&health, 2 * minute + 1));
+        health.acquire_anyway(SENDS).unreachable(at(&health, 2 * minute));
+        health.acquire_anyway(SENDS).succeeded(at(&health, 2 * minute + 1));
     }
     assert!(health.is_closed(), "none of them is in a row");
 }
@@ -97,7 +97,7 @@ fn what_failed_before_it_came_back_is_forgotten() {
 fn probe_vouches_for_the_way_to_the_endpoint_and_not_for_its_answers() {
     let health = health(Duration::from_secs(60));
     for _ in 0..3 {
-        health.enter_send().unwrap().unreachable(Instant::now());
+        health.try_acquire_send().unwrap().unreachable(Instant::now());
     }
     assert!(!health.is_closed());
     health.probed(true);
@@ -120,12 +120,12 @@ fn one_trial_at_a_time_finds_out_whether_it_is_back() {
     let health = health(Duration::ZERO);
     health.has_calls(0, 3);
     while health.time_until_trial(SENDS) > Duration::ZERO {}
-    let trial = health.enter_send().unwrap();
-    assert!(health.enter_send().is_none(), "a second trial");
+    let trial = health.try_acquire_send().unwrap();
+    assert!(health.try_acquire_send().is_none(), "a second trial");
     drop(trial);
-    let trial = health.enter_send().expect("a trial that said nothing made way for another");
+    let trial = health.try_acquire_send().expect("a trial that said nothing made way for another");
     trial.succeeded(Instant::now());
-    assert!(health.is_closed() && health.enter_send().is_some());
+    assert!(health.is_closed() && health.try_acquire_send().is_some());
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn breaker_is_shown_as_it_is_whatever_became_of_the_trial() {
     let is_shown = async |state| shown(&metrics, &["breaker_state{", state]).await > 0.5;
     let trial = || {
         while health.time_until_trial(SENDS) > Duration::ZERO {}
-        health.enter_send().unwrap()
+        health.try_acquire_send().unwrap()
     };
     health.has_calls(0, 3);
     assert!(is_shown("\"open\"").await);
@@ -153,24 +153,26 @@ async fn breaker_is_shown_as_it_is_whatever_became_of_the_trial() {
 #[test]
 fn a_pause_it_asks_for_is_granted_and_capped() {
     let health = health(Duration::from_secs(60));
-    health.enter_send().unwrap().throttled(Duration::from_secs(7200), Instant::now());
-    assert!(health.enter_send().is_none());
+    health.try_acquire_send().unwrap().throttled(Duration::from_secs(7200), Instant::now());
+    assert!(health.try_acquire_send().is_none());
     assert!(
         health.time_until_trial(SENDS) <= LONGEST_COOL_DOWN
             && health.time_until_trial(SENDS) > Duration::from_secs(200)
     );
-    assert!(!health.enter_anyway(SENDS).is_trial);
+    assert!(!health.acquire_anyway(SENDS).is_trial);
 }
 
 #[test]
 fn calls_of_one_class_that_are_too_many_leave_the_others_alone() {
     let health = health(Duration::from_secs(60));
-    health.enter(TOKENS).unwrap().throttled(Duration::from_secs(60), Instant::now());
-    assert!(health.enter(TOKENS).is_none() && !health.accepts_calls(TOKENS));
-    assert!(health.enter(SENDS).is_some() && health.accepts_calls(SENDS) && health.time_until_trial(SENDS).is_zero());
+    health.try_acquire(TOKENS).unwrap().throttled(Duration::from_secs(60), Instant::now());
+    assert!(health.try_acquire(TOKENS).is_none() && !health.accepts_calls(TOKENS));
+    assert!(
+        health.try_acquire(SENDS).is_some() && health.accepts_calls(SENDS) && health.time_until_trial(SENDS).is_zero()
+    );
     // One that is out of service is so for all.
-    health.enter(SENDS).unwrap().unavailable(Duration::from_secs(60), Instant::now());
-    assert!((0..CallClass::COUNT).all(|class| health.enter(CallClass::new(class)).is_none()));
+    health.try_acquire(SENDS).unwrap().unavailable(Duration::from_secs(60), Instant::now());
+    assert!((0..CallClass::COUNT).all(|class| health.try_acquire(CallClass::new(class)).is_none()));
 }
 
 #[tokio::test]
@@ -178,15 +180,15 @@ async fn end_of_a_pause_is_shown_when_the_next_call_is_permitted() {
     let (health, metrics) = health_of(Duration::from_secs(3600), Duration::ZERO);
     let until = async || shown(&metrics, &["endpoint_cooldown_until_timestamp_seconds{"]).await;
     assert!(until().await < 1.0);
-    health.enter(TOKENS).unwrap().throttled(Duration::from_millis(30), Instant::now());
+    health.try_acquire(TOKENS).unwrap().throttled(Duration::from_millis(30), Instant::now());
     assert!(until().await > 1.0);
     while health.time_until_trial(TOKENS) > Duration::ZERO {}
-    drop(health.enter(TOKENS).expect("the pause is over"));
+    drop(health.try_acquire(TOKENS).expect("the pause is over"));
     assert!(until().await < 1.0, "no class has a pause");
     // A class that had none does not show another's end.
-    health.enter(TOKENS).unwrap().throttled(Duration::from_secs(60), Instant::now());
+    health.try_acquire(TOKENS).unwrap().throttled(Duration::from_secs(60), Instant::now());
     let shown = until().await;
-    drop(health.enter(SENDS).unwrap());
+    drop(health.try_acquire(SENDS).unwrap());
     assert!((until().await - shown).abs() < 1.0);
 }
 
@@ -241,8 +243,8 @@ fn live<'a>(health: &'a Arc<Health>, events: &[Event], longest: Duration) {
     for event in events {
         let mut end = |end: fn(Permit<'a>)| under_way.pop_front().map_or((), end);
         match event {
-            Event::Enter => under_way.extend(health.enter_send()),
-            Event::EnterAnyway => under_way.push_back(health.enter_anyway(SENDS)),
+            Event::Enter => under_way.extend(health.try_acquire_send()),
+            Event::EnterAnyway => under_way.push_back(health.acquire_anyway(SENDS)),
             Event::Succeed => end(|permit| permit.succeeded(Instant::now())),
             Event::Fail => end(|permit| permit.failed(Instant::now())),
             Event::Unreachable => end(|permit| permit.unreachable(Instant::now())),
@@ -266,10 +268,10 @@ proptest! {
         let health = health(Duration::ZERO);
         live(&health, &events, Duration::from_millis(1));
         while health.time_until_trial(SENDS) > Duration::ZERO {}
-        let permit = health.enter_send();
+        let permit = health.try_acquire_send();
         prop_assert!(permit.is_some(), "nobody may find out whether it is back");
         permit.unwrap().succeeded(Instant::now());
-        prop_assert!(health.accepts_calls(SENDS) && health.enter_send().is_some() && health.enter_send().is_some());
+        prop_assert!(health.accepts_calls(SENDS) && health.try_acquire_send().is_some() && health.try_acquire_send().is_some());
     }
 
     /// However many calls fail together, and whatever probes say: it is tried after the first pause.
@@ -277,12 +279,12 @@ proptest! {
     fn failures_that_were_under_way_do_not_put_its_trial_off(under_way in 3..200_usize, probes in 0..20_usize) {
         let pause = Duration::from_secs(5);
         let health = health(pause);
-        let permits: Vec<_> = (0..under_way).filter_map(|_| health.enter_send()).collect();
+        let permits: Vec<_> = (0..under_way).filter_map(|_| health.try_acquire_send()).collect();
         for permit in permits {
             permit.failed(Instant::now());
         }
         (0..probes).for_each(|_| health.probed(false));
-        health.enter_anyway(SENDS).failed(Instant::now());
+        health.acquire_anyway(SENDS).failed(Instant::now());
         prop_assert!(!health.is_closed() && health.time_until_trial(SENDS) <= pause, "no trial for {:?}", health.time_until_trial(SENDS));
     }
 
@@ -292,7 +294,7 @@ proptest! {
         let health = health(Duration::from_secs(60));
         let (mut successes, mut failures) = (0, 0);
         for ok in calls {
-            let permit = health.enter_send().unwrap();
+            let permit = health.try_acquire_send().unwrap();
             if ok {
                 permit.succeeded(Instant::now());
                 successes += 1;

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::super::recycler::Recycler;
 use super::super::socket::{self, Socket};
-use super::error::{Broken, Cause, MAX_HEAD_BYTES};
+use super::error::{Cause, Http1Error, MAX_HEAD_BYTES};
 use super::framing::Decoder;
 use super::head::{self, RequestHead};
 use super::upload::{Length, Upload};
@@ -38,7 +38,7 @@ pub(in crate::endpoint) struct Connection<B> {
     unwanted: fn(&HeaderName) -> bool,
     recycler: Rc<Recycler>,
     /// Why the rest of the request cannot be written. An endpoint that answers early may stop reading early.
-    write_error: Option<Broken>,
+    write_error: Option<Http1Error>,
     body: Decoder,
     keeps_alive: bool,
 }
@@ -107,7 +107,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     ///
     /// # Errors
     /// The connection cannot be used any more.
-    pub(in crate::endpoint) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broken>> {
+    pub(in crate::endpoint) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Http1Error>> {
         self.poll_upload(cx)?;
         loop {
             let head = match ready!(self.poll_head(cx)) {
@@ -127,7 +127,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     ///
     /// # Errors
     /// The request body failed, or nothing was written at all.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Http1Error> {
         let Some(upload) = self.upload.as_mut().filter(|_| self.write_error.is_none()) else {
             self.poll_rest(cx);
             return Ok(());
@@ -136,10 +136,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 if let Some(upload) = self.upload.take() {
-                    self.recycler.keep_head(upload.into_memory());
+                    self.recycler.recycle_head(upload.into_memory());
                 }
             }
-            Poll::Ready(Err(Broken::Io(err))) if upload.has_begun() => self.write_error = Some(Broken::Io(err)),
+            Poll::Ready(Err(Http1Error::Io(err))) if upload.has_begun() => self.write_error = Some(Http1Error::Io(err)),
             Poll::Ready(Err(err)) => return Err(err),
         }
         Ok(())
@@ -155,12 +155,12 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     }
 
     /// Reads, and returns the head if it is complete.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<head::Head>, Broken>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<head::Head>, Http1Error>> {
         let mut room = [MaybeUninit::uninit(); HEAD_READ];
         let mut read = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
         if read.filled().is_empty() {
-            return Poll::Ready(Err(Broken::Closed));
+            return Poll::Ready(Err(Http1Error::Closed));
         }
         let input = if self.input.is_empty() {
             Bytes::copy_from_slice(read.filled())
@@ -168,7 +168,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             self.input.extend_from_slice(read.filled());
             if self.input.len() > HEAD_READ && !head::may_end(&self.input, read.filled().len()) {
                 return if self.input.len() > MAX_HEAD_BYTES {
-                    Poll::Ready(Err(Broken::HeadTooLarge))
+                    Poll::Ready(Err(Http1Error::HeadTooLarge))
                 } else {
                     Poll::Ready(Ok(None))
                 };
@@ -177,7 +177,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         };
         let Some((length, head)) = head::read(&input, &self.method, self.unwanted, &self.recycler)? else {
             if input.len() > MAX_HEAD_BYTES {
-                return Poll::Ready(Err(Broken::HeadTooLarge));
+                return Poll::Ready(Err(Http1Error::HeadTooLarge));
             }
             self.input = input.into();
             return Poll::Ready(Ok(None));
@@ -190,7 +190,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     ///
     /// # Errors
     /// The body is incomplete.
-    pub(in crate::endpoint) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+    pub(in crate::endpoint) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Http1Error>>> {
         if let Err(err) = self.poll_upload(cx) {
             self.write_error = Some(err);
         }

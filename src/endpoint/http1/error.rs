@@ -10,7 +10,7 @@ pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why there is no answer, or no more of it.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
+pub enum Http1Error {
     /// The endpoint closed the connection.
     #[error("the endpoint closed the connection before its answer had ended")]
     Closed,
@@ -40,9 +40,9 @@ pub enum Broken {
     UploadLength,
 }
 
-impl Broken {
+impl Http1Error {
     /// Returns whether the endpoint sent an answer that cannot be read.
-    pub fn is_unreadable(&self) -> bool {
+    pub fn is_invalid_response(&self) -> bool {
         matches!(self, Self::NotHttp(_) | Self::Framing(_) | Self::Coding | Self::HeadTooLarge)
     }
 }

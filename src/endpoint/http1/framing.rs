@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::error::Broken;
+use super::error::Http1Error;
 
 /// The longest chunk size line, with extensions, and the longest trailer section. Real ones are far shorter.
 const LONGEST_LINE: usize = 16 * 1024;
@@ -47,7 +47,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What follows is not a chunk.
-    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Broken> {
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Http1Error> {
         loop {
             match self {
                 Self::Ended => return Ok(None),
@@ -79,7 +79,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Decoder::decode`].
-    pub(super) fn skip_framing(&mut self, input: &mut BytesMut) -> Result<(), Broken> {
+    pub(super) fn skip_framing(&mut self, input: &mut BytesMut) -> Result<(), Http1Error> {
         while let Self::Chunked(chunk @ (Chunk::Size | Chunk::DataEnd | Chunk::Trailers)) = self {
             let Some(next) = chunk.next(input)? else { break };
             *self = next;
@@ -91,14 +91,14 @@ impl Decoder {
     ///
     /// # Errors
     /// The body has not.
-    pub(super) fn close(&mut self) -> Result<(), Broken> {
+    pub(super) fn close(&mut self) -> Result<(), Http1Error> {
         match self {
             Self::Ended => Ok(()),
             Self::UntilClose => {
                 *self = Self::Ended;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked(_) => Err(Broken::Closed),
+            Self::Length(_) | Self::Chunked(_) => Err(Http1Error::Closed),
         }
     }
 
@@ -114,35 +114,35 @@ impl Decoder {
 
 impl Chunk {
     /// Reads what frames chunks. Returns what comes after it, or `None` while it is not all there.
-    fn next(self, input: &mut BytesMut) -> Result<Option<Decoder>, Broken> {
+    fn next(self, input: &mut BytesMut) -> Result<Option<Decoder>, Http1Error> {
         let (length, next) = match self {
             Self::Size => {
                 // A line without a digit would pass for the end.
                 if input.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) {
-                    return Err(Broken::Framing("a chunk has no size"));
+                    return Err(Http1Error::Framing("a chunk has no size"));
                 }
                 match httparse::parse_chunk_size(input) {
                     Ok(httparse::Status::Complete((length, 0))) => (length, Decoder::Chunked(Self::Trailers)),
                     Ok(httparse::Status::Complete((length, size))) => (length, Decoder::Chunked(Self::Data(size))),
                     Ok(httparse::Status::Partial) => return unfinished(input),
-                    Err(_) => return Err(Broken::Framing("the size of a chunk is not a number")),
+                    Err(_) => return Err(Http1Error::Framing("the size of a chunk is not a number")),
                 }
             }
             Self::DataEnd => match &**input {
                 [b'\r', b'\n', ..] => (2, Decoder::Chunked(Self::Size)),
                 [] | [b'\r'] => return Ok(None),
-                _ => return Err(Broken::Framing("a chunk is longer than its size")),
+                _ => return Err(Http1Error::Framing("a chunk is longer than its size")),
             },
             Self::Trailers => {
                 let mut trailers = [httparse::EMPTY_HEADER; MAX_TRAILERS];
                 match httparse::parse_headers(input, &mut trailers) {
                     // The parser takes a line feed alone for the end of a line; what stands between may read it otherwise.
                     Ok(httparse::Status::Complete((length, _))) if has_bare_line_feed(input, length) => {
-                        return Err(Broken::Framing("a trailer line ends without a carriage return"));
+                        return Err(Http1Error::Framing("a trailer line ends without a carriage return"));
                     }
                     Ok(httparse::Status::Complete((length, _))) => (length, Decoder::Ended),
                     Ok(httparse::Status::Partial) => return unfinished(input),
-                    Err(err) => return Err(Broken::NotHttp(err)),
+                    Err(err) => return Err(Http1Error::NotHttp(err)),
                 }
             }
             Self::Data(_) => return Ok(None),
@@ -152,8 +152,8 @@ impl Chunk {
     }
 }
 
-fn unfinished(input: &BytesMut) -> Result<Option<Decoder>, Broken> {
-    if input.len() > LONGEST_LINE { Err(Broken::Framing("the framing of a chunk has no end")) } else { Ok(None) }
+fn unfinished(input: &BytesMut) -> Result<Option<Decoder>, Http1Error> {
+    if input.len() > LONGEST_LINE { Err(Http1Error::Framing("the framing of a chunk has no end")) } else { Ok(None) }
 }
 
 /// Whether a line ends with a line feed alone among the first bytes (RFC 9112 section 2.2).
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     /// Feeds a body in pieces of these sizes, over and over. Returns what came out and what was left over.
-    fn decoded(mut decoder: Decoder, wire: &[u8], sizes: &[usize]) -> Result<(Vec<u8>, usize), Broken> {
+    fn decoded(mut decoder: Decoder, wire: &[u8], sizes: &[usize]) -> Result<(Vec<u8>, usize), Http1Error> {
         let (mut input, mut body, mut rest) = (BytesMut::new(), Vec::new(), wire);
         let mut sizes = sizes.iter().cycle();
         while decoder != Decoder::Ended {
@@ -246,7 +246,7 @@ mod tests {
     fn framing_without_an_end_is_given_up() {
         for endless in [format!("1;{}", "x".repeat(20_000)), format!("0\r\na: {}", "x".repeat(20_000))] {
             let ended = decoded(CHUNKED, endless.as_bytes(), &[1000]);
-            assert!(matches!(ended, Err(Broken::Framing(_))), "{ended:?}");
+            assert!(matches!(ended, Err(Http1Error::Framing(_))), "{ended:?}");
         }
     }
 

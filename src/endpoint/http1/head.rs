@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use super::super::recycler::Recycler;
-use super::error::Broken;
+use super::error::Http1Error;
 use super::framing::{Chunk, Decoder};
 use super::upload::Length;
 
@@ -18,7 +18,7 @@ const USUAL_LINES: usize = 100;
 const MAX_LINES: usize = 1024;
 
 /// Takes header lines, one after the other.
-pub type EachLine<'a> = dyn FnMut(&HeaderName, &HeaderValue) + 'a;
+pub type HeaderVisitor<'a> = dyn FnMut(&HeaderName, &HeaderValue) + 'a;
 
 /// What is said in the head of a request, beside what frames its body.
 pub struct RequestHead<'a> {
@@ -27,7 +27,7 @@ pub struct RequestHead<'a> {
     /// Path and query, as they go onto the wire.
     pub target: &'a str,
     /// Calls what it is given with each header line, `Host` among them.
-    pub lines: &'a dyn Fn(&mut EachLine<'_>),
+    pub lines: &'a dyn Fn(&mut HeaderVisitor<'_>),
     /// Whether a header of the answer may be left out when it is read, which is cheaper than to remove it.
     pub unwanted: fn(&HeaderName) -> bool,
 }
@@ -82,13 +82,13 @@ pub(super) fn read(
     method: &Method,
     unwanted: fn(&HeaderName) -> bool,
     recycler: &Recycler,
-) -> Result<Option<(usize, Head)>, Broken> {
+) -> Result<Option<(usize, Head)>, Http1Error> {
     let reader = Reader { input, method, unwanted, recycler };
     let mut start = 0;
     loop {
         let mut lines = [const { MaybeUninit::uninit() }; USUAL_LINES];
         let step = match reader.step(start, &mut lines) {
-            Err(Broken::NotHttp(httparse::Error::TooManyHeaders)) => reader.step_of_many_lines(start),
+            Err(Http1Error::NotHttp(httparse::Error::TooManyHeaders)) => reader.step_of_many_lines(start),
             step => step,
         };
         match step? {
@@ -128,18 +128,20 @@ enum Step {
 
 impl Reader<'_> {
     #[inline]
-    fn step<'a>(&'a self, start: usize, lines: &mut [MaybeUninit<httparse::Header<'a>>]) -> Result<Step, Broken> {
+    fn step<'a>(&'a self, start: usize, lines: &mut [MaybeUninit<httparse::Header<'a>>]) -> Result<Step, Http1Error> {
         let rest = self.input.get(start..).unwrap_or_default();
         let mut found = httparse::Response::new(&mut []);
         let mut parser = httparse::ParserConfig::default();
         // A proxy removes it (RFC 9112 section 5.1).
         parser.allow_spaces_after_header_name_in_responses(true);
         let parsed = parser.parse_response_with_uninit_headers(&mut found, rest, lines);
-        let httparse::Status::Complete(length) = parsed.map_err(Broken::NotHttp)? else { return Ok(Step::Incomplete) };
+        let httparse::Status::Complete(length) = parsed.map_err(Http1Error::NotHttp)? else {
+            return Ok(Step::Incomplete);
+        };
         let status = StatusCode::from_u16(found.code.unwrap_or_default());
-        let status = status.map_err(|_not_one| Broken::NotHttp(httparse::Error::Status))?;
+        let status = status.map_err(|_not_one| Http1Error::NotHttp(httparse::Error::Status))?;
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Broken::Framing("it switches to a protocol that was not asked for"));
+            return Err(Http1Error::Framing("it switches to a protocol that was not asked for"));
         }
         if status.is_informational() {
             return Ok(Step::Interim(length));
@@ -152,7 +154,7 @@ impl Reader<'_> {
     }
 
     #[cold]
-    fn step_of_many_lines(&self, start: usize) -> Result<Step, Broken> {
+    fn step_of_many_lines(&self, start: usize) -> Result<Step, Http1Error> {
         self.step(start, &mut vec![MaybeUninit::uninit(); MAX_LINES])
     }
 }
@@ -195,16 +197,16 @@ impl Reading {
         Self { headers, is_http11, ..Self::default() }
     }
 
-    fn line(&mut self, name: &str, value: Bytes, unwanted: fn(&HeaderName) -> bool) -> Result<(), Broken> {
+    fn line(&mut self, name: &str, value: Bytes, unwanted: fn(&HeaderName) -> bool) -> Result<(), Http1Error> {
         let name = HeaderName::from_bytes(name.as_bytes());
-        let name = name.map_err(|_invalid| Broken::NotHttp(httparse::Error::HeaderName))?;
+        let name = name.map_err(|_invalid| Http1Error::NotHttp(httparse::Error::HeaderName))?;
         let value = HeaderValue::from_maybe_shared(value);
-        let mut value = value.map_err(|_invalid| Broken::NotHttp(httparse::Error::HeaderValue))?;
+        let mut value = value.map_err(|_invalid| Http1Error::NotHttp(httparse::Error::HeaderValue))?;
         if name == CONTENT_LENGTH {
             let length = if let Some(length) = parse_length(value.as_bytes()) {
                 length
             } else {
-                let length = parse_lengths(&value).ok_or(Broken::Framing("its length is not a number"))?;
+                let length = parse_lengths(&value).ok_or(Http1Error::Framing("its length is not a number"))?;
                 value = length.into();
                 length
             };
@@ -212,7 +214,7 @@ impl Reading {
                 None => self.length = Some(length),
                 // The same once more says nothing new, and goes no further.
                 Some(known) if known == length => return Ok(()),
-                Some(_) => return Err(Broken::Framing("it has two lengths")),
+                Some(_) => return Err(Http1Error::Framing("it has two lengths")),
             }
         } else if name == TRANSFER_ENCODING {
             self.coding = self.coding.and(&value);
@@ -226,7 +228,7 @@ impl Reading {
         Ok(())
     }
 
-    fn ended(mut self, status: StatusCode, reason: &str, method: &Method) -> Result<Head, Broken> {
+    fn ended(mut self, status: StatusCode, reason: &str, method: &Method) -> Result<Head, Http1Error> {
         let body = self.body(status, method)?;
         if status == StatusCode::NO_CONTENT && self.length.is_some() {
             // It has none (RFC 9110 section 8.6).
@@ -249,17 +251,17 @@ impl Reading {
     /// Says where the body ends.
     ///
     /// Source: RFC 9112 section 6.3. What it leaves to be repaired is refused here.
-    fn body(&self, status: StatusCode, method: &Method) -> Result<Decoder, Broken> {
+    fn body(&self, status: StatusCode, method: &Method) -> Result<Decoder, Http1Error> {
         if *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Ok(Decoder::Ended);
         }
         match (self.coding, self.length) {
             (Coding::Identity, Some(length)) => Ok(Decoder::of_length(length)),
             (Coding::Identity, None) => Ok(Decoder::UntilClose),
-            (_, Some(_)) => Err(Broken::Framing("it has a length and a transfer encoding")),
-            (_, None) if !self.is_http11 => Err(Broken::Framing("HTTP/1.0 does not have transfer encodings")),
+            (_, Some(_)) => Err(Http1Error::Framing("it has a length and a transfer encoding")),
+            (_, None) if !self.is_http11 => Err(Http1Error::Framing("HTTP/1.0 does not have transfer encodings")),
             (Coding::Chunked, None) => Ok(Decoder::Chunked(Chunk::Size)),
-            (Coding::Unknown, None) => Err(Broken::Coding),
+            (Coding::Unknown, None) => Err(Http1Error::Coding),
         }
     }
 }

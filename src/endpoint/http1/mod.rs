@@ -17,6 +17,6 @@ mod upload;
 pub(super) mod tests;
 
 pub(super) use connection::Connection;
-pub use error::Broken;
-pub use head::{EachLine, RequestHead};
+pub use error::Http1Error;
+pub use head::{HeaderVisitor, RequestHead};
 pub use upload::UploadBody;

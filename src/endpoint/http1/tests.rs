@@ -76,7 +76,7 @@ where
     let mut connection = connection(stream);
     assert!(connection.is_usable());
     let host = HeaderValue::from_static("east.example");
-    let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
+    let lines = |line: &mut HeaderVisitor<'_>| line(&http::header::HOST, &host);
     let head =
         RequestHead { method: &method, target: "/api?x=%2F", lines: &lines, unwanted: |name| *name == "unwanted" };
     connection.begin(&head, body);
@@ -88,7 +88,7 @@ where
         }
         Ok(Read { status: answer.status(), headers: answer.headers().clone(), body })
     };
-    let answer: Result<Read, Broken> = answer.await;
+    let answer: Result<Read, Http1Error> = answer.await;
     (answer.map_err(|err| err.to_string()), connection.is_free())
 }
 
@@ -294,7 +294,7 @@ fn request_counts_as_unsent_only_while_nothing_of_it_is_written_or_on_its_way() 
         let server = Server::new(b"").await;
         let mut connection = connection::<Full<Bytes>>(server.connect().await);
         let host = HeaderValue::from_static("east.example");
-        let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
+        let lines = |line: &mut HeaderVisitor<'_>| line(&http::header::HOST, &host);
         let head = RequestHead { method: &Method::POST, target: "/", lines: &lines, unwanted: |_| false };
         connection.begin(&head, none());
         assert!(connection.is_unsent());
@@ -398,7 +398,7 @@ fn body_that_is_not_as_long_as_it_said_is_not_sent_as_if_it_were() {
             let server = Server::new(b"never").await;
             let asked = async { ours(server.connect().await, Method::POST, Liar(length, Some("hello"))).await };
             let ((answer, free), _) = tokio::join!(asked, server.answer(&[]));
-            assert_eq!(answer.unwrap_err(), Broken::UploadLength.to_string());
+            assert_eq!(answer.unwrap_err(), Http1Error::UploadLength.to_string());
             assert!(!free);
         }
     });

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
-use super::error::{Broken, Cause};
+use super::error::{Cause, Http1Error};
 
 /// A body that can be sent to an endpoint.
 pub trait UploadBody: Body<Data = Bytes, Error: Into<Cause>> + Unpin + 'static {}
@@ -77,7 +77,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), Http1Error>> {
         loop {
             // The first piece goes out together with the head, if it is there.
             if self.piece.is_empty() && self.after.is_empty() {
@@ -99,7 +99,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
     }
 
     /// Takes the next piece of the body, if there is one by now.
-    fn take_piece(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+    fn take_piece(&mut self, cx: &mut Context<'_>) -> Result<(), Http1Error> {
         while self.piece.is_empty()
             && let Some(body) = &mut self.body
         {
@@ -109,7 +109,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
                     self.body = None;
                     self.after = self.ending(&[], LAST_CHUNK)?;
                 }
-                Poll::Ready(Some(Err(err))) => return Err(Broken::Upload(err.into())),
+                Poll::Ready(Some(Err(err))) => return Err(Http1Error::Upload(err.into())),
                 // Trailers are about the caller's framing, which ends here.
                 Poll::Ready(Some(Ok(frame))) => {
                     let is_last = body.is_end_stream();
@@ -125,10 +125,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
         Ok(())
     }
 
-    fn frame(&mut self, piece: Bytes) -> Result<(), Broken> {
+    fn frame(&mut self, piece: Bytes) -> Result<(), Http1Error> {
         match &mut self.left {
             Length::Known(left) => {
-                *left = left.checked_sub(piece.len() as u64).ok_or(Broken::UploadLength)?;
+                *left = left.checked_sub(piece.len() as u64).ok_or(Http1Error::UploadLength)?;
             }
             Length::Unknown if piece.is_empty() => {}
             Length::Unknown => {
@@ -141,10 +141,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
     }
 
     /// Returns what goes after the last piece.
-    fn ending(&self, of_known: &'static [u8], of_chunks: &'static [u8]) -> Result<&'static [u8], Broken> {
+    fn ending(&self, of_known: &'static [u8], of_chunks: &'static [u8]) -> Result<&'static [u8], Http1Error> {
         match self.left {
             Length::Known(0) => Ok(of_known),
-            Length::Known(_) => Err(Broken::UploadLength),
+            Length::Known(_) => Err(Http1Error::UploadLength),
             Length::Unknown => Ok(of_chunks),
         }
     }

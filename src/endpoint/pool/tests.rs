@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use super::*;
 use crate::credential::{CredentialName, NoBearer};
 use crate::endpoint::http1::tests::in_time;
-use crate::endpoint::http1::{EachLine, RequestHead};
+use crate::endpoint::http1::{HeaderVisitor, RequestHead};
 use crate::endpoint::{
     EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin, PoolSettings,
 };
@@ -94,7 +94,7 @@ async fn two(pool: &TestPool, now: Instant) -> (Lease<Full<bytes::Bytes>>, Lease
 /// Sends a request over what was leased. Returns the number of the connection.
 async fn ask(lease: Lease<Full<bytes::Bytes>>) -> usize {
     let host = HeaderValue::from_static("east");
-    let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
+    let lines = |line: &mut HeaderVisitor<'_>| line(&http::header::HOST, &host);
     let head = RequestHead { method: &Method::POST, target: "/", lines: &lines, unwanted: |_: &HeaderName| false };
     let answer = lease.send(&head, Full::default()).await.unwrap();
     answer.headers()["connection-number"].to_str().unwrap().parse().unwrap()
@@ -209,7 +209,7 @@ fn exchanges_that_are_cancelled_are_finished_and_their_connection_is_used_again(
         let server = Server::default();
         let pool = pool(&server, ROOMY).await;
         let host = HeaderValue::from_static("east");
-        let lines = |line: &mut EachLine<'_>| line(&http::header::HOST, &host);
+        let lines = |line: &mut HeaderVisitor<'_>| line(&http::header::HOST, &host);
         let head = RequestHead { method: &Method::POST, target: "/", lines: &lines, unwanted: |_: &HeaderName| false };
         for polls in [0, 1, 0, 1] {
             let mut sending = pool.lease(Instant::now()).await.unwrap().send(&head, Full::default());
