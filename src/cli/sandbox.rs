@@ -13,7 +13,7 @@ use super::runtime::control_runtime;
 use super::{logging, write_file};
 use crate::config::{Sources, load};
 use crate::gateway::Addresses;
-use crate::sandbox::{Description, GatewayConfig, Sandbox, SandboxSettings, WorldFiles};
+use crate::sandbox::{DescribedFiles, Description, GatewayConfig, Sandbox, SandboxSettings};
 use crate::serve::BoundAddress;
 
 /// Sends every message to both endpoints, so that it appears on both, and ends without a delay.
@@ -115,10 +115,10 @@ fn built_in_gateway() -> GatewayConfig {
 async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path) -> anyhow::Result<()> {
     let gateway = (!options.no_gateway).then_some(&plan.gateway);
     let files = if plan.is_described {
-        sandbox.write_world(folder, gateway)?
+        sandbox.write_described_files(folder, gateway)?
     } else {
         let files = sandbox.write_files(folder, &plan.gateway)?;
-        WorldFiles { config: gateway.map(|_| files.config), ca: files.ca }
+        DescribedFiles { config: gateway.map(|_| files.config), ca: files.ca }
     };
     let announce = |addresses: Option<&Addresses>| {
         if let Some((Some((_, BoundAddress::Tcp(gateway))), admin)) =
@@ -157,7 +157,7 @@ fn gateway_address(addresses: &Addresses) -> String {
     addresses.listeners.first().map(|(_, address)| address.to_string()).unwrap_or_default()
 }
 
-fn ready(sandbox: &Sandbox, addresses: Option<&Addresses>, files: &WorldFiles) -> serde_json::Value {
+fn ready(sandbox: &Sandbox, addresses: Option<&Addresses>, files: &DescribedFiles) -> serde_json::Value {
     let endpoints: serde_json::Map<_, _> =
         sandbox.endpoints().iter().map(|endpoint| (endpoint.name().to_owned(), endpoint.url().into())).collect();
     json!({
@@ -180,7 +180,7 @@ fn page(sandbox: &Sandbox) -> String {
 fn instructions(
     sandbox: &Sandbox,
     addresses: Option<&Addresses>,
-    files: &WorldFiles,
+    files: &DescribedFiles,
     is_described: bool,
 ) -> anyhow::Result<String> {
     let (Some(addresses), Some(config)) = (addresses, &files.config) else {
@@ -225,7 +225,7 @@ Stop with Ctrl-C.",
     ))
 }
 
-fn addresses_of(sandbox: &Sandbox, files: &WorldFiles) -> String {
+fn addresses_of(sandbox: &Sandbox, files: &DescribedFiles) -> String {
     let endpoints =
         sandbox.endpoints().iter().map(|endpoint| format!("Endpoint {}: {}\n", endpoint.name(), endpoint.url()));
     format!(
@@ -263,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn names_the_web_page_first_without_a_gateway() {
         let sandbox = Sandbox::start(SandboxSettings::default()).await.unwrap();
-        let files = WorldFiles { config: None, ca: PathBuf::from("ca.pem") };
+        let files = DescribedFiles { config: None, ca: PathBuf::from("ca.pem") };
         let text = instructions(&sandbox, None, &files, true).unwrap();
         assert!(text.starts_with(&format!("Web page: {}/\n", sandbox.control().url())), "{text}");
         assert!(!text.contains("curl"), "{text}");

@@ -12,12 +12,12 @@ use super::client::requests::is_client_path;
 use super::client::{cors, requests};
 use super::crypto::keys::RsaKey;
 use super::directory::model::DirectoryHandle;
-use super::server::exchange::{Received, Reply, Service};
-use super::signalr::access::{self, Target};
+use super::server::exchange::{ReceivedRequest, Reply, Service};
+use super::signalr::access::{self, CalledResource};
 use super::signalr::endpoint::Endpoint;
 use super::signalr::operation::{self, Operation};
 use super::signalr::parameters;
-use super::signalr::problem::{Form, Problem};
+use super::signalr::problem::{PathForm, Problem};
 use super::signalr::rest;
 
 /// The largest body of a request, in bytes. Source: the service's documented limits (1 MB).
@@ -40,22 +40,22 @@ pub(super) struct EndpointService {
 impl Service for EndpointService {
     const MAX_BODY: usize = MAX_BODY;
 
-    fn write_time(&self) -> Duration {
+    fn write_timeout(&self) -> Duration {
         self.clients.times().write
     }
 
-    fn common_headers(&self, request: &Received) -> HeaderMap {
+    fn common_headers(&self, request: &ReceivedRequest) -> HeaderMap {
         if is_client_path(&request.path) { cors::response_headers(request) } else { HeaderMap::new() }
     }
 
-    async fn answer(&self, request: Received) -> Reply {
+    async fn answer(&self, request: ReceivedRequest) -> Reply {
         if is_client_path(&request.path) {
             if !self.endpoint.has_host(&request.host) {
-                return Problem::WrongHost(request.host).reply(Form::V1);
+                return Problem::UnknownHost(request.host).reply(PathForm::V1);
             }
             return self.answer_client(request).await;
         }
-        let form = if request.path.starts_with("/api/v1/") { Form::V1 } else { Form::Current };
+        let form = if request.path.starts_with("/api/v1/") { PathForm::V1 } else { PathForm::Current };
         let reply = self.try_answer(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
         if request.method == Method::HEAD {
             // A response to HEAD has no body. Its verdict is in the journal.
@@ -67,39 +67,39 @@ impl Service for EndpointService {
 
 impl EndpointService {
     /// Answers a client that reached the endpoint directly or through the control listener.
-    pub(super) async fn answer_client(&self, request: Received) -> Reply {
+    pub(super) async fn answer_client(&self, request: ReceivedRequest) -> Reply {
         if let Err(problem) = check_size(&request) {
-            return problem.reply(Form::V1);
+            return problem.reply(PathForm::V1);
         }
         let resource = self.directory.read(|directory| {
             directory.resource(self.endpoint.name()).map(|resource| (resource.public_network, resource.local_auth))
         });
         let Some((true, local_auth)) = resource else {
-            return Problem::NetworkClosed.reply(Form::V1);
+            return Problem::PublicAccessDisabled.reply(PathForm::V1);
         };
         requests::answer(&self.clients, request, local_auth).await
     }
 
     /// Answers a REST call. Checks in the service's order: network rules, operation, token, role, parameters.
-    async fn try_answer(&self, request: &Received, form: Form) -> Result<Reply, Problem> {
+    async fn try_answer(&self, request: &ReceivedRequest, form: PathForm) -> Result<Reply, Problem> {
         check_size(request)?;
         if !self.endpoint.has_host(&request.host) {
-            return Err(Problem::WrongHost(request.host.clone()));
+            return Err(Problem::UnknownHost(request.host.clone()));
         }
         let directory = self.directory.snapshot();
         let name = self.endpoint.name();
         if directory.resource(name).is_some_and(|resource| !resource.public_network) {
-            return Err(Problem::NetworkClosed);
+            return Err(Problem::PublicAccessDisabled);
         }
-        let call = operation::parse(&request.method, &request.path).map_err(Problem::NoCall)?;
+        let call = operation::parse(&request.method, &request.path).map_err(Problem::UnknownOperation)?;
         let Some(action) = call.operation.data_action() else {
             return Ok(Reply::empty(StatusCode::OK).verdict("healthy"));
         };
         let origin = self.endpoint.url();
-        let target = Target { directory: &directory, resource: name, origin: &origin, entra: self.entra };
+        let called = CalledResource { directory: &directory, name, origin: &origin, entra_key: self.entra };
         let now = SystemTime::now();
-        let caller = access::authenticate(request, &target, self.endpoint.keys(), now)?;
-        if !access::is_allowed(&caller, action, &target) {
+        let caller = access::authenticate(request, &called, self.endpoint.keys(), now)?;
+        if !access::is_allowed(&caller, action, &called) {
             return Err(Problem::Forbidden(action));
         }
         if !call.v1 {
@@ -119,7 +119,7 @@ impl EndpointService {
     }
 }
 
-fn check_size(request: &Received) -> Result<(), Problem> {
+fn check_size(request: &ReceivedRequest) -> Result<(), Problem> {
     if request.path.len() + request.query.len() > MAX_TARGET {
         return Err(Problem::TargetTooLong);
     }

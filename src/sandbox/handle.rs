@@ -7,17 +7,17 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::control::service::Front;
+use super::control::service::GatewayAddresses;
 use super::crypto::certificates::ClientCertificate;
 use super::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
+use super::directory::described::DescribedContent;
 use super::directory::model::{DirectoryHandle, EXCHANGE_AUDIENCES, SecretText};
 use super::directory::scenario::{APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT};
-use super::directory::world::WorldContent;
-use super::entra::token::{self, ProvedBy, Subject};
+use super::entra::token::{self, ClientAuthentication, TokenParameters};
 use super::error::SandboxError;
 use super::gateway_config::config::{ConfiguredEndpoint, GatewayConfig};
 use super::gateway_config::credential::{CredentialChoice, GatewayCredential, Urls, access_key_file, token_file};
-use super::gateway_config::files::{ASSERTION_COMMAND, ASSERTION_SCRIPT, FileWriter, Files, WorldFiles};
+use super::gateway_config::files::{ASSERTION_COMMAND, ASSERTION_SCRIPT, DescribedFiles, FileWriter, Files};
 use super::identity::providers;
 use super::server::listen::Server;
 use super::settings::SandboxSettings;
@@ -110,7 +110,7 @@ impl Sandbox {
     /// Sets the address of the gateway that the page sends through, and that of its admin listener. Only the first call
     /// has an effect.
     pub fn introduce_gateway(&self, gateway: SocketAddr, admin: Option<SocketAddr>) {
-        let _ = self.parts.front.set(Front { gateway, admin });
+        let _ = self.parts.gateway_addresses.set(GatewayAddresses { gateway, admin });
     }
 
     /// Returns the SignalR endpoint with this name.
@@ -155,7 +155,7 @@ impl Sandbox {
         self.access_token(APP_CLIENT_ID, endpoint, lifetime)
     }
 
-    /// Returns an assertion of the external issuer that the app registration trusts, valid for `lifetime`.
+    /// Returns an assertion of the external issuer that the app registration identity_credentials, valid for `lifetime`.
     ///
     /// # Errors
     /// If it cannot be signed.
@@ -204,17 +204,22 @@ impl Sandbox {
         })
     }
 
-    /// Writes the files of a sandbox that was started with a [`World`](super::World). Without `config` it writes no
-    /// configuration of a gateway.
+    /// Writes the files of a sandbox that was started with a [`DescribedDirectory`](super::DescribedDirectory).
+    ///
+    /// Without `config` it writes no configuration of a gateway.
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn write_world(&self, folder: &Path, config: Option<&GatewayConfig>) -> Result<WorldFiles, SandboxError> {
+    pub fn write_described_files(
+        &self,
+        folder: &Path,
+        config: Option<&GatewayConfig>,
+    ) -> Result<DescribedFiles, SandboxError> {
         let writer = FileWriter::new(folder)?;
         for file in &self.parts.files {
             let content = match &file.content {
-                WorldContent::Secret(secret) => secret.expose().to_owned(),
-                WorldContent::Assertion { issuer, subject, audience } => {
+                DescribedContent::Secret(secret) => secret.expose().to_owned(),
+                DescribedContent::Assertion { issuer, subject, audience } => {
                     self.assertion(issuer, subject, audience, WRITTEN_LIFETIME)?
                 }
             };
@@ -224,9 +229,9 @@ impl Sandbox {
             writer.file(&access_key_file(endpoint.name()), endpoint.access_key().expose())?;
         }
         let ca = writer.public_file("ca.pem", self.ca_pem())?;
-        let Some(config) = config else { return Ok(WorldFiles { config: None, ca }) };
+        let Some(config) = config else { return Ok(DescribedFiles { config: None, ca }) };
         self.write_credentials(&writer, config)?;
-        Ok(WorldFiles { config: Some(writer.file("gateway.toml", &self.gateway_config(config))?), ca })
+        Ok(DescribedFiles { config: Some(writer.file("gateway.toml", &self.gateway_config(config))?), ca })
     }
 
     fn write_credentials(&self, writer: &FileWriter<'_>, config: &GatewayConfig) -> Result<(), SandboxError> {
@@ -274,14 +279,14 @@ impl Sandbox {
             Some((tenant.id.clone(), tenant.service_principal(client_id)?.object_id.clone()))
         });
         let (tenant, object_id) = found.ok_or_else(no_client)?;
-        let subject = Subject {
+        let parameters = TokenParameters {
             tenant: &tenant,
             client_id,
             object_id: &object_id,
             audience: "https://signalr.azure.com",
-            proved_by: ProvedBy::Secret,
+            authentication: ClientAuthentication::Secret,
         };
-        Ok(token::access_token(&subject, SystemTime::now(), lifetime, self.parts.key)?)
+        Ok(token::access_token(&parameters, SystemTime::now(), lifetime, self.parts.key)?)
     }
 
     fn assertion(&self, issuer: &str, subject: &str, audience: &str, life: Duration) -> Result<String, SandboxError> {

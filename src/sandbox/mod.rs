@@ -51,6 +51,7 @@ pub use client::times::ClientTimes;
 pub use crypto::certificates::ClientCertificate;
 pub use crypto::keys::PublicKey;
 pub use description::{Description, FileError};
+pub use directory::described::DescribedDirectory;
 pub use directory::model::{
     Application, ClientSecret, Directory, DirectoryHandle, ExternalIssuer, FederatedCredential, ManagedIdentity,
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
@@ -60,11 +61,10 @@ pub use directory::scenario::{
     APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT, IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, LOCAL_IDENTITY_CLIENT_ID,
     OAUTH2_CLIENT_ID, SERVICE_CONNECTION, TENANT_A, TENANT_B, TENANT_C,
 };
-pub use directory::world::World;
 pub use error::SandboxError;
 pub use gateway_config::config::GatewayConfig;
 pub use gateway_config::credential::{CredentialChoice, GatewayCredential};
-pub use gateway_config::files::{Files, WorldFiles};
+pub use gateway_config::files::{DescribedFiles, Files};
 pub use handle::Sandbox;
 pub use server::faults::{Fault, FaultKind, Faults};
 pub use server::journal::{Authorization, Entry, Journal, fingerprint};
@@ -74,4 +74,4 @@ pub use signalr::connection::Connection;
 pub use signalr::delivery::{Close, Delivery};
 pub use signalr::endpoint::Endpoint;
 pub use signalr::hubs::Hubs;
-pub use signalr::message::{Content, Invocation, Message, Packed};
+pub use signalr::message::{Content, Invocation, Message, PackedInvocation};

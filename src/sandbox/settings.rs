@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::client::times::ClientTimes;
+use super::directory::described::DescribedDirectory;
 use super::directory::model::SecretText;
 use super::directory::scenario::{TENANT_B, TENANT_C};
-use super::directory::world::World;
 use super::server::faults::Fault;
 
 /// The settings of a sandbox. Port 0 selects a free port.
@@ -31,7 +31,7 @@ pub struct SandboxSettings {
     /// The timeouts that SignalR endpoints apply to their clients.
     pub client_times: ClientTimes,
     /// The content of the directory. The default is the built-in scenario.
-    pub world: Option<World>,
+    pub directory: Option<DescribedDirectory>,
     /// Initial faults, each with the name of its server.
     pub faults: Vec<(String, Fault)>,
     /// Initial hubs. Other hubs are created on first use.
@@ -85,7 +85,7 @@ impl Default for SandboxSettings {
             control: free,
             endpoints: vec![endpoint("east", TENANT_B), endpoint("west", TENANT_C)],
             client_times: ClientTimes::default(),
-            world: None,
+            directory: None,
             faults: Vec::new(),
             hubs: Vec::new(),
         }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 
 use super::client::registry::Clients;
-use super::control::service::{Control, Front};
+use super::control::service::{Control, GatewayAddresses};
 use super::crypto::certificates::{CertificateAuthority, ClientCertificate};
-use super::crypto::ids::unique;
+use super::crypto::ids::random_string;
 use super::crypto::keys::RsaKey;
+use super::directory::described::DescribedFile;
 use super::directory::model::{DirectoryHandle, Resource, SecretText};
 use super::directory::scenario;
-use super::directory::world::WorldFile;
 use super::endpoint_service::EndpointService;
 use super::entra::service::Entra;
 use super::error::SandboxError;
@@ -38,11 +38,11 @@ pub(super) struct Parts {
     pub(super) provider_secrets: ProviderSecrets,
     pub(super) gcp_metadata: Server,
     pub(super) control: Server,
-    pub(super) front: Arc<OnceLock<Front>>,
+    pub(super) gateway_addresses: Arc<OnceLock<GatewayAddresses>>,
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) key: &'static RsaKey,
-    /// The files that a [`World`](super::World) adds to those of every sandbox.
-    pub(super) files: Vec<WorldFile>,
+    /// The files that a [`DescribedDirectory`](super::DescribedDirectory) adds to those of every sandbox.
+    pub(super) files: Vec<DescribedFile>,
 }
 
 /// Binds all listeners and serves them in tasks of the calling runtime.
@@ -75,8 +75,8 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let (gcp_metadata, gcp_metadata_port) = bind("gcp_metadata", settings.gcp_metadata, false, true)?;
     let (control, control_port) = bind("control", settings.control, false, true)?;
 
-    let directory = match &settings.world {
-        Some(world) => world.directory(&entra.url()),
+    let directory = match &settings.directory {
+        Some(described) => described.directory(&entra.url()),
         None => scenario::directory(&entra.url(), settings.endpoints.iter().map(resource).collect(), &certificate)?,
     };
     let directory = DirectoryHandle::new(directory);
@@ -85,7 +85,7 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     for of_endpoint in &settings.endpoints {
         let (server, port) = bind(&of_endpoint.name, of_endpoint.bind, of_endpoint.tls, true)?;
         let endpoint = Endpoint::new(server.clone(), of_endpoint.access_key.clone(), public_host);
-        let tls = if of_endpoint.tls { Some(ca.acceptor(public_host)?) } else { None };
+        let tls = if of_endpoint.tls { Some(ca.tls_acceptor(public_host)?) } else { None };
         let clients = Clients::new(endpoint.clone(), settings.client_times);
         let service = EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
         let service = Arc::new(service);
@@ -96,20 +96,20 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let endpoints: Arc<[Endpoint]> = endpoints.into();
     for hub in &settings.hubs {
         for endpoint in endpoints.iter().filter(|endpoint| hub.endpoints.iter().any(|on| on == endpoint.name())) {
-            endpoint.hubs.prepare(&hub.name, &hub.users, Instant::now());
+            endpoint.hubs.add_users(&hub.name, &hub.users, Instant::now());
         }
     }
 
     let service = Entra::new(entra.url(), directory.clone(), key);
-    tasks.spawn(entra.clone().serve(entra_port, Some(ca.acceptor(public_host)?), Arc::new(service)));
+    tasks.spawn(entra.clone().serve(entra_port, Some(ca.tls_acceptor(public_host)?), Arc::new(service)));
     let issuer = IdentityIssuer { authority: entra.url(), directory: directory.clone(), key };
     tasks.spawn(imds.clone().serve(imds_port, None, Arc::new(Imds(issuer.clone()))));
-    let secret = unique();
+    let secret = random_string();
     let service = AppService { issuer, secret: secret.clone() };
     tasks.spawn(app_service.clone().serve(app_service_port, None, Arc::new(service)));
     let (external, provider_secrets) = (RsaKey::external()?, ProviderSecrets::generate());
     let service = Providers { secrets: provider_secrets.clone(), key: external };
-    tasks.spawn(providers.clone().serve(providers_port, Some(ca.acceptor(public_host)?), Arc::new(service)));
+    tasks.spawn(providers.clone().serve(providers_port, Some(ca.tls_acceptor(public_host)?), Arc::new(service)));
     let service = GcpMetadata { key: external };
     tasks.spawn(gcp_metadata.clone().serve(gcp_metadata_port, None, Arc::new(service)));
     let servers =
@@ -121,9 +121,14 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
         }
     }
     let public_host = settings.public_host.clone();
-    let front = Arc::new(OnceLock::new());
-    let service =
-        Control { servers, endpoints: services, directory: directory.clone(), front: Arc::clone(&front), public_host };
+    let gateway_addresses = Arc::new(OnceLock::new());
+    let service = Control {
+        servers,
+        endpoints: services,
+        directory: directory.clone(),
+        gateway_addresses: Arc::clone(&gateway_addresses),
+        public_host,
+    };
     tasks.spawn(control.clone().serve(control_port, None, Arc::new(service)));
 
     Ok(Parts {
@@ -139,10 +144,10 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
         provider_secrets,
         gcp_metadata,
         control,
-        front,
+        gateway_addresses,
         endpoints,
         key,
-        files: settings.world.map(|world| world.files).unwrap_or_default(),
+        files: settings.directory.map(|described| described.files).unwrap_or_default(),
     })
 }
 

@@ -180,7 +180,7 @@ pub(super) const ROWS: &[Row] = {
         row(
             "the certificate has expired",
             By::ClientCertificate,
-            |b| b.write_certificate(&ClientCertificate::generate_another(Duration::ZERO).unwrap()),
+            |b| b.write_certificate(&ClientCertificate::generate_with_new_key(Duration::ZERO).unwrap()),
             Step::Proof,
             "-dates",
         ),
@@ -188,7 +188,7 @@ pub(super) const ROWS: &[Row] = {
             "the key is another certificate's",
             By::ClientCertificate,
             |b| {
-                let another = ClientCertificate::generate_another(Duration::from_secs(3600)).unwrap();
+                let another = ClientCertificate::generate_with_new_key(Duration::from_secs(3600)).unwrap();
                 let own = b.sandbox.client_certificate().certificate_pem();
                 std::fs::write(&b.files.certificate, format!("{own}{}", another.key_pem())).unwrap();
             },
@@ -198,7 +198,7 @@ pub(super) const ROWS: &[Row] = {
         row(
             "the certificate was renewed on this host only",
             By::ClientCertificate,
-            |b| b.write_certificate(&ClientCertificate::generate_another(Duration::from_secs(3600)).unwrap()),
+            |b| b.write_certificate(&ClientCertificate::generate_with_new_key(Duration::from_secs(3600)).unwrap()),
             Step::AppProof,
             "-fingerprint -sha1",
         ),

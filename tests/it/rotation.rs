@@ -40,7 +40,7 @@ const BY_FILE: [ByFile; 3] = [
         choice: CredentialChoice::ClientCertificate,
         file: |files| &files.certificate,
         rotate: |sandbox| {
-            let certificate = ClientCertificate::generate_another(ANOTHER_LIFE).unwrap();
+            let certificate = ClientCertificate::generate_with_new_key(ANOTHER_LIFE).unwrap();
             edit_app(sandbox, |app| app.certificates = vec![certificate.der().to_vec()]);
             format!("{}{}", certificate.key_pem(), certificate.certificate_pem())
         },

@@ -6,11 +6,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::sandbox::server::exchange::Received;
+use crate::sandbox::server::exchange::ReceivedRequest;
 
 /// Returns the header fields that let a page of any origin read a response. Clients send credentials, so the fields must
 /// name the origin.
-pub(crate) fn response_headers(request: &Received) -> HeaderMap {
+pub(crate) fn response_headers(request: &ReceivedRequest) -> HeaderMap {
     let mut fields = HeaderMap::from_iter([(VARY, HeaderValue::from_static("Origin"))]);
     let Some(origin) = request.headers.get(ORIGIN) else {
         return fields;

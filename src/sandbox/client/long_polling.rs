@@ -10,13 +10,17 @@ use tokio::time::timeout;
 use super::polling::Polling;
 use super::registry::{Admission, Clients, Refusal, State, find};
 use super::session::Frame;
-use crate::sandbox::server::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
 /// The size of a response, in bytes, above which no further frame is added.
 const MAX_RESPONSE: usize = 1024 * 1024;
 
 /// Handles a GET. The first one opens the connection and is answered at once; the others wait for frames.
-pub(super) async fn poll(clients: &Arc<Clients>, request: &Received, admission: &Admission) -> Result<Reply, Refusal> {
+pub(super) async fn poll(
+    clients: &Arc<Clients>,
+    request: &ReceivedRequest,
+    admission: &Admission,
+) -> Result<Reply, Refusal> {
     let id = request.query_value("id").ok_or(Refusal::NO_ID)?;
     let polling = {
         let mut negotiated = clients.negotiated();
@@ -71,5 +75,5 @@ fn gather(first: &Frame, outbound: &mut mpsc::Receiver<Frame>) -> Reply {
         body.extend_from_slice(&next.bytes);
     }
     let verdict = format!("{} bytes", body.len());
-    Reply::typed(StatusCode::OK, content_type, body.freeze()).verdict(verdict)
+    Reply::with_content_type(StatusCode::OK, content_type, body.freeze()).verdict(verdict)
 }

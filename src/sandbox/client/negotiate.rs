@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::registry::{Admission, Clients, Negotiated, State, new_identity};
-use crate::sandbox::crypto::ids::unique;
-use crate::sandbox::server::exchange::{Received, Reply};
+use crate::sandbox::crypto::ids::random_string;
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 use crate::sandbox::signalr::endpoint::Endpoint;
 use crate::sandbox::signalr::parameters;
 
@@ -26,7 +26,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// Answers as an application that redirects its clients to the service below `base`, with a token for it.
 ///
 /// Source: TransportProtocols.md, the redirect response of a negotiation.
-pub(crate) fn for_application(endpoint: &Endpoint, request: &Received, base: &str) -> Reply {
+pub(crate) fn for_application(endpoint: &Endpoint, request: &ReceivedRequest, base: &str) -> Reply {
     if request.method != Method::POST {
         return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -47,7 +47,7 @@ pub(crate) fn for_application(endpoint: &Endpoint, request: &Received, base: &st
 }
 
 /// Handles `POST /client/negotiate`.
-pub(super) fn negotiate(clients: &Clients, request: &Received, admission: Admission) -> Reply {
+pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, admission: Admission) -> Reply {
     let asked = request.query_value("negotiateVersion");
     let version = asked.as_deref().map_or(Ok(0), str::parse::<u64>);
     let Ok(version) = version.map(|version| version.min(MAX_VERSION)) else {
@@ -58,7 +58,7 @@ pub(super) fn negotiate(clients: &Clients, request: &Received, admission: Admiss
     let identity = new_identity(admission.user);
     let connection_id = identity.id.clone();
     // Version 0 has one id. Version 1 separates the public connection id from the secret that opens a transport.
-    let token = if version == 0 { connection_id.clone() } else { unique() };
+    let token = if version == 0 { connection_id.clone() } else { random_string() };
     let stateful = version > 0 && request.query_value("useStatefulReconnect").as_deref() == Some("true");
     let until = Instant::now() + clients.times().connect;
     let mut negotiated = clients.negotiated();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn negotiate(clients: &Clients) -> Reply {
-        let request = Received {
+        let request = ReceivedRequest {
             method: Method::POST,
             path: String::from("/client/negotiate"),
             query: String::from("hub=chat"),
@@ -144,7 +144,7 @@ mod tests {
         let mut negotiated = clients.negotiated();
         for _ in 0..count {
             let entry = Negotiated { hub: String::from("chat"), identity: new_identity(None), state: state() };
-            negotiated.insert(unique(), entry);
+            negotiated.insert(random_string(), entry);
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::polling::Polling;
 use super::session::{self, Frame, Identity, Link};
 use super::times::ClientTimes;
-use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::server::exchange::Reply;
 use crate::sandbox::signalr::endpoint::Endpoint;
 
@@ -98,7 +98,7 @@ impl Clients {
     /// Starts a session and returns the transport's ends of it.
     pub(super) fn start(self: &Arc<Self>, hub: &str, identity: Identity, keep_alive: bool) -> TransportEnds {
         let (link, ends) = link(keep_alive);
-        let (hub, times) = (self.endpoint.hubs.hub(hub), self.times);
+        let (hub, times) = (self.endpoint.hubs.get_or_create(hub), self.times);
         self.spawn(async move { session::run(hub, identity, link, None, times).await });
         ends
     }
@@ -113,7 +113,7 @@ impl Clients {
     ) -> (mpsc::Sender<Link>, TransportEnds) {
         let (link, ends) = link(true);
         let (replacements, links) = mpsc::channel(1);
-        let (hub, times, clients) = (self.endpoint.hubs.hub(hub), self.times, Arc::downgrade(self));
+        let (hub, times, clients) = (self.endpoint.hubs.get_or_create(hub), self.times, Arc::downgrade(self));
         self.spawn(async move {
             session::run(hub, identity, link, Some(links), times).await;
             if let Some(clients) = clients.upgrade() {
@@ -187,5 +187,5 @@ pub(super) fn link(keep_alive: bool) -> (Link, TransportEnds) {
 
 /// Returns the identity of a new connection.
 pub(super) fn new_identity(user: Option<String>) -> Identity {
-    Identity { id: unique(), user }
+    Identity { id: random_string(), user }
 }

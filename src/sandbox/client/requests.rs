@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use super::registry::{Admission, Clients, Refusal, State, find};
 use super::{long_polling, negotiate, server_sent_events, websocket};
 use crate::sandbox::crypto::keys;
-use crate::sandbox::server::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 use crate::sandbox::signalr::parameters;
 
 /// Whether a path is for clients.
@@ -19,11 +19,11 @@ pub(crate) fn is_client_path(path: &str) -> bool {
 }
 
 /// Answers a client. `local_auth` says whether tokens signed with an access key are accepted.
-pub(crate) async fn answer(clients: &Arc<Clients>, mut request: Received, local_auth: bool) -> Reply {
+pub(crate) async fn answer(clients: &Arc<Clients>, mut request: ReceivedRequest, local_auth: bool) -> Reply {
     try_answer(clients, &mut request, local_auth).await.unwrap_or_else(Reply::from)
 }
 
-async fn try_answer(clients: &Arc<Clients>, request: &mut Received, local_auth: bool) -> Result<Reply, Refusal> {
+async fn try_answer(clients: &Arc<Clients>, request: &mut ReceivedRequest, local_auth: bool) -> Result<Reply, Refusal> {
     if request.method == Method::OPTIONS {
         return Ok(Reply::empty(StatusCode::NO_CONTENT).verdict("CORS preflight"));
     }
@@ -45,7 +45,7 @@ async fn try_answer(clients: &Arc<Clients>, request: &mut Received, local_auth: 
 }
 
 /// Checks the hub, and the token in `Authorization` or in the query. Browsers cannot set headers on every transport.
-fn admit(clients: &Clients, request: &Received, local_auth: bool) -> Result<Admission, Refusal> {
+fn admit(clients: &Clients, request: &ReceivedRequest, local_auth: bool) -> Result<Admission, Refusal> {
     let bad_hub = || Refusal::bad_request("the query must name one hub, which begins with a letter");
     let mut hubs = request.query_values("hub");
     let hub = hubs.pop().filter(|_| hubs.is_empty()).ok_or_else(bad_hub)?;
@@ -62,7 +62,7 @@ fn admit(clients: &Clients, request: &Received, local_auth: bool) -> Result<Admi
 }
 
 /// Handles a POST: records of a client that uses server-sent events or long polling.
-async fn receive(clients: &Clients, request: &Received, admission: &Admission) -> Result<Reply, Refusal> {
+async fn receive(clients: &Clients, request: &ReceivedRequest, admission: &Admission) -> Result<Reply, Refusal> {
     let id = request.query_value("id").ok_or(Refusal::NO_ID)?;
     let inbound = {
         let mut negotiated = clients.negotiated();
@@ -82,7 +82,7 @@ async fn receive(clients: &Clients, request: &Received, admission: &Admission) -
 }
 
 /// Handles a DELETE: ends a connection with long polling.
-fn delete(clients: &Clients, request: &Received, admission: &Admission) -> Result<Reply, Refusal> {
+fn delete(clients: &Clients, request: &ReceivedRequest, admission: &Admission) -> Result<Reply, Refusal> {
     let id = request.query_value("id").ok_or(Refusal::NO_ID)?;
     let mut negotiated = clients.negotiated();
     match find(&mut negotiated, &id, admission)?.state {
@@ -99,9 +99,9 @@ fn delete(clients: &Clients, request: &Received, admission: &Admission) -> Resul
 /// Source: the order of the official emulator and SDK.
 fn user(claims: &keys::Claims) -> Option<String> {
     let names = ["asrs.s.uid", "nameid", "sub", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
-    names.iter().find_map(|name| keys::text(claims, name)).map(str::to_owned)
+    names.iter().find_map(|name| keys::string_claim(claims, name)).map(str::to_owned)
 }
 
-fn accepts_events(request: &Received) -> bool {
+fn accepts_events(request: &ReceivedRequest) -> bool {
     request.header(ACCEPT).is_some_and(|accept| accept.contains("text/event-stream"))
 }

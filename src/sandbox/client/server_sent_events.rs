@@ -12,10 +12,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::registry::{Admission, Clients, Refusal, Registration, State, find};
-use crate::sandbox::server::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
 /// Handles a GET that asks for an event stream.
-pub(super) fn open(clients: &Arc<Clients>, request: &Received, admission: &Admission) -> Result<Reply, Refusal> {
+pub(super) fn open(clients: &Arc<Clients>, request: &ReceivedRequest, admission: &Admission) -> Result<Reply, Refusal> {
     let id = request.query_value("id").ok_or(Refusal::NO_ID)?;
     let mut negotiated = clients.negotiated();
     let found = find(&mut negotiated, &id, admission)?;

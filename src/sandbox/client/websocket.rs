@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::hub_protocol::record::MAX_RECORD;
 use super::registry::{Admission, Clients, Refusal, Registration, State, TransportEnds, find, link, new_identity};
 use super::session::{Frame, Identity, Link};
-use crate::sandbox::server::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
 /// The largest frame or message that is read, in bytes. A message may hold several records.
 const MAX_MESSAGE: usize = 4 * MAX_RECORD;
@@ -38,7 +38,11 @@ enum Session {
 }
 
 /// Handles a GET that asks for a WebSocket: for a negotiated connection, or for a new one if the query has no id.
-pub(super) fn open(clients: &Arc<Clients>, request: &mut Received, admission: Admission) -> Result<Reply, Refusal> {
+pub(super) fn open(
+    clients: &Arc<Clients>,
+    request: &mut ReceivedRequest,
+    admission: Admission,
+) -> Result<Reply, Refusal> {
     let bad = Refusal::bad_request;
     let is_websocket = request.header(UPGRADE).is_some_and(|name| name.eq_ignore_ascii_case("websocket"));
     let key = request.header(SEC_WEBSOCKET_KEY).filter(|_| is_websocket).map(str::to_owned);
@@ -74,7 +78,7 @@ pub(super) fn open(clients: &Arc<Clients>, request: &mut Received, admission: Ad
             let _ = timeout(time, sink.send(Message::Close(Some(close)))).await;
         }
     };
-    Ok(Reply::switching(Box::pin(run))
+    Ok(Reply::switching_protocols(Box::pin(run))
         .header(CONNECTION, "upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))

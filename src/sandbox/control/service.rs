@@ -14,7 +14,7 @@ use crate::sandbox::client::{cors, negotiate};
 use crate::sandbox::directory::model::DirectoryHandle;
 use crate::sandbox::endpoint_service::EndpointService;
 use crate::sandbox::page::{self, relay};
-use crate::sandbox::server::exchange::{self, Received, Reply, Service};
+use crate::sandbox::server::exchange::{self, ReceivedRequest, Reply, Service};
 use crate::sandbox::server::faults::Fault;
 use crate::sandbox::server::listen::Server;
 use crate::sandbox::signalr::membership::ConnectionInfo;
@@ -27,14 +27,14 @@ pub(crate) struct Control {
     pub(crate) servers: Arc<[Server]>,
     pub(crate) endpoints: Vec<Arc<EndpointService>>,
     pub(crate) directory: DirectoryHandle,
-    pub(crate) front: Arc<OnceLock<Front>>,
+    pub(crate) gateway_addresses: Arc<OnceLock<GatewayAddresses>>,
     /// The host name by which other hosts may control the sandbox.
     pub(crate) public_host: Option<String>,
 }
 
 /// The addresses of the gateway that uses the sandbox.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Front {
+pub(crate) struct GatewayAddresses {
     pub(crate) gateway: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
 }
@@ -50,19 +50,19 @@ impl Service for Control {
     /// The size that clients may post.
     const MAX_BODY: usize = 1024 * 1024;
 
-    fn write_time(&self) -> Duration {
+    fn write_timeout(&self) -> Duration {
         // The same as at the endpoints, which all have the same timeouts.
-        self.endpoints.first().map_or(exchange::WRITE_TIME, |service| service.write_time())
+        self.endpoints.first().map_or(exchange::DEFAULT_WRITE_TIMEOUT, |service| service.write_timeout())
     }
 
-    fn common_headers(&self, request: &Received) -> HeaderMap {
+    fn common_headers(&self, request: &ReceivedRequest) -> HeaderMap {
         match endpoint_path(&request.path) {
             Some((_, path)) if is_client_path(path) => cors::response_headers(request),
             Some(_) | None => HeaderMap::new(),
         }
     }
 
-    async fn answer(&self, request: Received) -> Reply {
+    async fn answer(&self, request: ReceivedRequest) -> Reply {
         if !is_local(&request.host, self.public_host.as_deref()) {
             return problem(StatusCode::FORBIDDEN, "the sandbox can be controlled from this host only");
         }
@@ -84,7 +84,7 @@ fn endpoint_path(path: &str) -> Option<(&str, &str)> {
 
 /// Answers a request for an endpoint. Clients may be pages of any origin, as at the endpoint itself. `negotiate` issues
 /// tokens, so it is restricted to programs and to the sandbox's own page.
-async fn answer_endpoint(service: &EndpointService, mut request: Received) -> Reply {
+async fn answer_endpoint(service: &EndpointService, mut request: ReceivedRequest) -> Reply {
     let name = service.endpoint.name();
     let inner = request.path.split_off("/endpoints/".len() + name.len());
     request.path = inner;
@@ -102,7 +102,7 @@ async fn answer_endpoint(service: &EndpointService, mut request: Received) -> Re
 }
 
 impl Control {
-    async fn answer_control(&self, request: &Received) -> Reply {
+    async fn answer_control(&self, request: &ReceivedRequest) -> Reply {
         if let (&Method::GET, Some(file)) = (&request.method, page::file(&request.path)) {
             return file;
         }
@@ -116,8 +116,8 @@ impl Control {
         match (&request.method, request.path.as_str()) {
             (&Method::GET, "/sandbox") => self.overview(),
             (&Method::GET, "/sandbox/connections") => self.connections(request),
-            (&Method::POST, "/sandbox/relay") => match self.front.get() {
-                Some(front) => relay::relay(request, front.gateway).await,
+            (&Method::POST, "/sandbox/relay") => match self.gateway_addresses.get() {
+                Some(addresses) => relay::relay(request, addresses.gateway).await,
                 None => problem(StatusCode::NOT_FOUND, "there is no gateway in front of this sandbox"),
             },
             (&Method::POST, "/sandbox/tokens") => self.set_tokens(request),
@@ -142,14 +142,14 @@ impl Control {
             .map(|service| &service.endpoint)
             .map(|endpoint| (endpoint.name().to_owned(), json!(endpoint.hubs.connection_counts())))
             .collect();
-        let front = self.front.get();
+        let addresses = self.gateway_addresses.get();
         let url = |address: SocketAddr| format!("http://{address}");
         let body = json!({
             "servers": servers,
             "hubs": hubs,
             "endpoints": self.endpoints.iter().map(|service| self.endpoint_info(service)).collect::<Vec<_>>(),
-            "gateway": front.map(|front| url(front.gateway)),
-            "admin": front.and_then(|front| front.admin).map(url),
+            "gateway": addresses.map(|addresses| url(addresses.gateway)),
+            "admin": addresses.and_then(|addresses| addresses.admin).map(url),
         });
         Reply::json(StatusCode::OK, &body)
     }
@@ -163,20 +163,20 @@ impl Control {
         json!({ "name": endpoint.name(), "url": endpoint.url(), "tenant": tenant })
     }
 
-    fn connections(&self, request: &Received) -> Reply {
+    fn connections(&self, request: &ReceivedRequest) -> Reply {
         let hub = request.query_value("hub").unwrap_or_default();
         let now = Instant::now();
         let shown =
             |ConnectionInfo { id, user, groups }: ConnectionInfo| json!({ "id": id, "user": user, "groups": groups });
         let endpoints = self.endpoints.iter().map(|service| {
-            let (count, first) = service.endpoint.hubs.existing(&hub).first(MAX_SHOWN, now);
+            let (count, first) = service.endpoint.hubs.get_or_empty(&hub).first(MAX_SHOWN, now);
             let connections: Vec<Value> = first.into_iter().map(shown).collect();
             (service.endpoint.name().to_owned(), json!({ "count": count, "connections": connections }))
         });
         Reply::json(StatusCode::OK, &endpoints.collect::<serde_json::Map<_, _>>().into())
     }
 
-    fn set_tokens(&self, request: &Received) -> Reply {
+    fn set_tokens(&self, request: &ReceivedRequest) -> Reply {
         let body: TokensBody = match serde_json::from_slice(&request.body) {
             Ok(body) => body,
             Err(err) => return problem(StatusCode::BAD_REQUEST, &format!("the body is invalid: {err}")),
@@ -190,7 +190,7 @@ impl Control {
         Reply::empty(StatusCode::NO_CONTENT)
     }
 
-    fn server(&self, request: &Received) -> Option<&Server> {
+    fn server(&self, request: &ReceivedRequest) -> Option<&Server> {
         let name = request.query_value("server")?;
         self.servers.iter().find(|server| server.name() == name)
     }
@@ -202,7 +202,7 @@ impl Control {
     }
 }
 
-fn journal(request: &Received, server: &Server) -> Reply {
+fn journal(request: &ReceivedRequest, server: &Server) -> Reply {
     match request.method {
         Method::GET => {
             let after = request.query_value("after").and_then(|after| after.parse().ok()).unwrap_or(0);
@@ -216,7 +216,7 @@ fn journal(request: &Received, server: &Server) -> Reply {
     }
 }
 
-async fn faults(request: &Received, server: &Server) -> Reply {
+async fn faults(request: &ReceivedRequest, server: &Server) -> Reply {
     let faults = server.faults();
     match request.method {
         Method::GET => {
@@ -251,7 +251,7 @@ const CROSS_ORIGIN: &str = "a page of another origin may not control the sandbox
 /// Whether a request comes from a page of another origin. Programs other than browsers do not send these header fields.
 ///
 /// Source: the Fetch standard (browsers send `Origin` with every POST) and Fetch Metadata (`Sec-Fetch-Site`).
-fn is_cross_origin(request: &Received) -> bool {
+fn is_cross_origin(request: &ReceivedRequest) -> bool {
     let own = format!("http://{}", request.host);
     let other_origin = request.header(ORIGIN).is_some_and(|origin| !origin.eq_ignore_ascii_case(&own));
     let other_site = request.header("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none"));

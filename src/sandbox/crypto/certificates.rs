@@ -47,7 +47,7 @@ impl CertificateAuthority {
 
     /// Returns a TLS acceptor with a certificate for `localhost`, 127.0.0.1, `::1` and `host`. ALPN offers HTTP/2 and
     /// HTTP/1.1.
-    pub(crate) fn acceptor(&self, host: Option<&str>) -> Result<TlsAcceptor, SandboxError> {
+    pub(crate) fn tls_acceptor(&self, host: Option<&str>) -> Result<TlsAcceptor, SandboxError> {
         let names = ["localhost", "127.0.0.1", "::1"].into_iter().chain(host);
         let mut params = CertificateParams::new(names.map(String::from).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, "signalr-gateway sandbox");
@@ -68,28 +68,28 @@ impl CertificateAuthority {
 impl ClientCertificate {
     /// Generates a self-signed certificate for the process's client key, valid from `not_before` to `not_after`.
     pub(crate) fn generate(not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
-        Self::of(RsaKey::certificate()?, not_before, not_after)
+        Self::self_signed(RsaKey::certificate()?, not_before, not_after)
     }
 
     /// Generates a self-signed certificate for a new key, which takes some tenths of a second.
     ///
     /// # Errors
     /// If the key or the certificate cannot be generated.
-    pub fn generate_another(valid_for: Duration) -> Result<Self, SandboxError> {
+    pub fn generate_with_new_key(valid_for: Duration) -> Result<Self, SandboxError> {
         let now = SystemTime::now();
-        Self::of(&RsaKey::generate()?, now, now + valid_for)
+        Self::self_signed(&RsaKey::generate()?, now, now + valid_for)
     }
 
-    fn of(key: &RsaKey, not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
+    fn self_signed(key: &RsaKey, not_before: SystemTime, not_after: SystemTime) -> Result<Self, SandboxError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "signalr-gateway");
         params.not_before = not_before.into();
         params.not_after = not_after.into();
-        let certificate = params.self_signed(key.pair())?;
+        let certificate = params.self_signed(key.key_pair())?;
         Ok(Self {
             der: certificate.der().to_vec(),
             certificate_pem: certificate.pem(),
-            key_pem: key.pair().serialize_pem(),
+            key_pem: key.key_pair().serialize_pem(),
         })
     }
 

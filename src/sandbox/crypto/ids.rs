@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// Returns 16 random bytes as text of 22 characters.
-pub(crate) fn unique() -> String {
+pub(crate) fn random_string() -> String {
     let mut bytes = [0_u8; 16];
     // Only an exhausted entropy source fails here. The fallback suffices: nothing outside an emulator relies on it.
     if rand::fill(&mut bytes).is_err() {

@@ -24,10 +24,10 @@ static CERTIFICATE: OnceLock<RsaKey> = OnceLock::new();
 
 /// An RSA key pair that signs JWTs.
 pub(crate) struct RsaKey {
-    pair: rcgen::KeyPair,
+    key_pair: rcgen::KeyPair,
     id: String,
     public: PublicKey,
-    signing: EncodingKey,
+    encoding_key: EncodingKey,
 }
 
 /// The public half of an RSA key, as in a key set (JWKS).
@@ -36,42 +36,42 @@ pub struct PublicKey {
     id: String,
     modulus: String,
     exponent: String,
-    verifying: DecodingKey,
+    decoding_key: DecodingKey,
 }
 
 impl RsaKey {
     /// Returns the key with which Entra signs tokens.
     pub(crate) fn entra() -> Result<&'static Self, SandboxError> {
-        once(&ENTRA)
+        get_or_generate(&ENTRA)
     }
 
     /// Returns the key of the identity providers outside Entra.
     pub(crate) fn external() -> Result<&'static Self, SandboxError> {
-        once(&EXTERNAL)
+        get_or_generate(&EXTERNAL)
     }
 
     /// Returns the key of the client certificate.
     pub(crate) fn certificate() -> Result<&'static Self, SandboxError> {
-        once(&CERTIFICATE)
+        get_or_generate(&CERTIFICATE)
     }
 
     /// Generates a key of 2048 bits.
     pub(crate) fn generate() -> Result<Self, SandboxError> {
-        let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
-        let signing = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes())?;
-        let jwk = Jwk::from_encoding_key(&signing, Algorithm::RS256)?;
+        let key_pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
+        let encoding_key = EncodingKey::from_rsa_pem(key_pair.serialize_pem().as_bytes())?;
+        let jwk = Jwk::from_encoding_key(&encoding_key, Algorithm::RS256)?;
         let AlgorithmParameters::RSA(rsa) = jwk.algorithm else {
             return Err(SandboxError::Jwt(jsonwebtoken::errors::ErrorKind::InvalidKeyFormat.into()));
         };
-        let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, pair.public_key_raw()));
-        let verifying = DecodingKey::from_rsa_components(&rsa.n, &rsa.e)?;
-        let public = PublicKey { id: id.clone(), modulus: rsa.n, exponent: rsa.e, verifying };
-        Ok(Self { pair, id, public, signing })
+        let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, key_pair.public_key_raw()));
+        let decoding_key = DecodingKey::from_rsa_components(&rsa.n, &rsa.e)?;
+        let public = PublicKey { id: id.clone(), modulus: rsa.n, exponent: rsa.e, decoding_key };
+        Ok(Self { key_pair, id, public, encoding_key })
     }
 
     /// Returns the key pair, for a certificate.
-    pub(crate) const fn pair(&self) -> &rcgen::KeyPair {
-        &self.pair
+    pub(crate) const fn key_pair(&self) -> &rcgen::KeyPair {
+        &self.key_pair
     }
 
     /// Returns the public half.
@@ -88,7 +88,7 @@ impl RsaKey {
 
     /// Signs claims under a header, which names the algorithm.
     pub(crate) fn sign_with(&self, header: &Header, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
-        jsonwebtoken::encode(header, claims, &self.signing)
+        jsonwebtoken::encode(header, claims, &self.encoding_key)
     }
 }
 
@@ -97,8 +97,8 @@ impl PublicKey {
     pub(crate) fn from_jwk(jwk: &Value) -> Option<Self> {
         let field = |name: &str| jwk.get(name)?.as_str().map(str::to_owned);
         let (id, modulus, exponent) = (field("kid")?, field("n")?, field("e")?);
-        let verifying = DecodingKey::from_rsa_components(&modulus, &exponent).ok()?;
-        Some(Self { id, modulus, exponent, verifying })
+        let decoding_key = DecodingKey::from_rsa_components(&modulus, &exponent).ok()?;
+        Some(Self { id, modulus, exponent, decoding_key })
     }
 
     /// Returns the key id, which `kid` in a header names.
@@ -112,8 +112,8 @@ impl PublicKey {
     }
 
     /// Returns the key that verifies signatures.
-    pub(crate) const fn verifying(&self) -> &DecodingKey {
-        &self.verifying
+    pub(crate) const fn decoding_key(&self) -> &DecodingKey {
+        &self.decoding_key
     }
 }
 
@@ -143,12 +143,12 @@ pub(crate) fn decode_unverified(token: &str) -> Option<(Header, Claims)> {
 }
 
 /// Returns a text claim.
-pub(crate) fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
+pub(crate) fn string_claim<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
 
 /// Returns a claim that is a time in seconds since 1970, without fractions.
-pub(crate) fn seconds(claims: &Claims, name: &str) -> Option<i64> {
+pub(crate) fn numeric_date_claim(claims: &Claims, name: &str) -> Option<i64> {
     let value = claims.get(name)?;
     #[expect(
         clippy::cast_possible_truncation,
@@ -167,7 +167,7 @@ pub(crate) fn expiry(now: SystemTime, lifetime: Duration) -> i64 {
     unix_seconds(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn once(cell: &'static OnceLock<RsaKey>) -> Result<&'static RsaKey, SandboxError> {
+fn get_or_generate(cell: &'static OnceLock<RsaKey>) -> Result<&'static RsaKey, SandboxError> {
     if let Some(key) = cell.get() {
         return Ok(key);
     }
@@ -183,10 +183,10 @@ mod tests {
     fn verifies_a_signature_only_with_its_key_and_algorithm() {
         let claims = json!({ "sub": "a" }).as_object().unwrap().clone();
         let token = RsaKey::entra().unwrap().sign(&claims).unwrap();
-        let entra = RsaKey::entra().unwrap().public().verifying();
+        let entra = RsaKey::entra().unwrap().public().decoding_key();
         assert_eq!(verify(&token, entra, &[Algorithm::RS256]), Some(claims));
         assert_eq!(verify(&token, entra, &[Algorithm::PS256]), None);
-        assert_eq!(verify(&token, RsaKey::external().unwrap().public().verifying(), &[Algorithm::RS256]), None);
+        assert_eq!(verify(&token, RsaKey::external().unwrap().public().decoding_key(), &[Algorithm::RS256]), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::reader::Reader;
 use super::tenants::{Names, assertion_file, resolve, secret_file};
+use crate::sandbox::directory::described::DescribedDirectory;
 use crate::sandbox::directory::model::{Application, Directory, Resource};
-use crate::sandbox::directory::world::World;
 use crate::sandbox::gateway_config::config::GatewayConfig;
 use crate::sandbox::gateway_config::credential::GatewayCredential;
 
@@ -23,7 +23,7 @@ const KINDS: [&str; 7] = [
 const OPERATIONS: [&str; 6] = ["messages", "execute", "groups", "queries", "close", "credentials"];
 
 /// Reads `[gateway]`.
-pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> GatewayConfig {
+pub(super) fn config(root: &Reader<'_>, names: &Names, described: &DescribedDirectory) -> GatewayConfig {
     let table = root.table("gateway");
     let address = |key, default: &str| {
         let parsed: Option<SocketAddr> =
@@ -43,13 +43,13 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> Gateway
             table.problem_here("there is no such endpoint");
         }
         if let Some(credential) = credential(&table, names) {
-            check_secret(&table, &credential, world);
+            check_secret(&table, &credential, described);
             credentials.push((table.name().to_owned(), credential));
         }
     }
-    for resource in &world.directory.resources {
+    for resource in &described.directory.resources {
         let is_configured = credentials.iter().any(|(endpoint, _)| *endpoint == resource.name);
-        if let Some(credential) = default_credential(&world.directory, resource, names).filter(|_| !is_configured) {
+        if let Some(credential) = default_credential(&described.directory, resource, names).filter(|_| !is_configured) {
             credentials.push((resource.name.clone(), credential));
         }
     }
@@ -57,9 +57,9 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, world: &World) -> Gateway
 }
 
 /// Reports a client secret credential of an application that has no secret.
-fn check_secret(table: &Reader<'_>, credential: &GatewayCredential, world: &World) {
+fn check_secret(table: &Reader<'_>, credential: &GatewayCredential, described: &DescribedDirectory) {
     let GatewayCredential::Secret { client_id, .. } = credential else { return };
-    if world.directory.application(client_id).is_some_and(|application| application.secrets.is_empty()) {
+    if described.directory.application(client_id).is_some_and(|application| application.secrets.is_empty()) {
         table.problem("application", "has no secret; add `secrets`");
     }
 }

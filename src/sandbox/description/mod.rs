@@ -60,11 +60,11 @@ impl Description {
         let mut names = Names::default();
         let tenants = tenants::tenants(&root, &mut names);
         let (endpoints, resources) = endpoints(&root, &mut names, bind);
-        let world = tenants::world(&root, &mut names, tenants, resources);
+        let described = tenants::described_directory(&root, &mut names, tenants, resources);
         let gateway = GatewayConfig {
             // Callers use the same host name for the gateway.
             hosts: public_host.iter().filter(|host| host.parse::<IpAddr>().is_err()).cloned().collect(),
-            ..gateway::config(&root, &names, &world)
+            ..gateway::config(&root, &names, &described)
         };
         let settings = SandboxSettings {
             public_host,
@@ -78,7 +78,7 @@ impl Description {
             faults: faults(&root, &endpoints),
             hubs: hubs::hubs(&root, &names.endpoints),
             endpoints,
-            world: Some(world),
+            directory: Some(described),
         };
         Ok(Self { settings, gateway })
     }

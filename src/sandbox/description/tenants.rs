@@ -8,13 +8,15 @@ use rustls_pki_types::pem::PemObject;
 
 use super::reader::Reader;
 use crate::sandbox::crypto::keys::{PublicKey, RsaKey};
+use crate::sandbox::directory::described::{
+    DescribedContent, DescribedDirectory, DescribedFile, ManagedIdentityCredential,
+};
 use crate::sandbox::directory::model::{
     Application, ClientSecret, Directory, EXCHANGE_AUDIENCES, ExternalIssuer, FederatedCredential, ManagedIdentity,
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
 };
 use crate::sandbox::directory::roles::Role;
 use crate::sandbox::directory::scenario::object_id;
-use crate::sandbox::directory::world::{Trust, World, WorldContent, WorldFile};
 
 /// The default lifetime of a secret.
 const SECRET_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
@@ -67,11 +69,16 @@ pub(super) fn tenants(root: &Reader<'_>, names: &mut Names) -> Vec<Tenant> {
 }
 
 /// Reads the content of the tenants.
-pub(super) fn world(root: &Reader<'_>, names: &mut Names, mut tenants: Vec<Tenant>, resources: Vec<Resource>) -> World {
+pub(super) fn described_directory(
+    root: &Reader<'_>,
+    names: &mut Names,
+    mut tenants: Vec<Tenant>,
+    resources: Vec<Resource>,
+) -> DescribedDirectory {
     let mut files = Vec::new();
     let (identities, of_identities) = identities(root, names);
     let external_issuers = issuers(root, names, &mut files);
-    let (applications, trusts) = applications(root, names, &mut files);
+    let (applications, identity_credentials) = applications(root, names, &mut files);
     for (tenant, principal) in of_identities.into_iter().chain(service_principals(root, names)) {
         if let Some(tenant) = tenants.iter_mut().find(|other| other.id == tenant) {
             tenant.service_principals.push(principal);
@@ -80,25 +87,33 @@ pub(super) fn world(root: &Reader<'_>, names: &mut Names, mut tenants: Vec<Tenan
     let tokens = tokens(root);
     let directory =
         Directory { tenants, applications, managed_identities: identities, external_issuers, resources, tokens };
-    World { directory, trusts, files }
+    DescribedDirectory { directory, identity_credentials, files }
 }
 
-fn applications(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>) -> (Vec<Application>, Vec<Trust>) {
-    let (mut applications, mut trusts) = (Vec::new(), Vec::new());
+fn applications(
+    root: &Reader<'_>,
+    names: &mut Names,
+    files: &mut Vec<DescribedFile>,
+) -> (Vec<Application>, Vec<ManagedIdentityCredential>) {
+    let (mut applications, mut identity_credentials) = (Vec::new(), Vec::new());
     for table in root.named("applications") {
         let client_id = new_id(&table, "client_id", names.applications.iter().chain(&names.identities));
         names.applications.push((table.name().to_owned(), client_id.clone()));
         let secrets: Vec<ClientSecret> = table.list("secrets").iter().map(secret).collect();
         if let Some(secret) = secrets.first() {
-            let content = WorldContent::Secret(secret.value.clone());
-            files.push(WorldFile { name: secret_file(table.name()), content });
+            let content = DescribedContent::Secret(secret.value.clone());
+            files.push(DescribedFile { name: secret_file(table.name()), content });
         }
         let mut federated = Vec::new();
         for table in table.list("federated") {
             let audience = table.text("audience").unwrap_or_else(|| String::from(EXCHANGE_AUDIENCES[0]));
             if table.has("identity") {
                 let identity = resolve(&table, "identity", &names.identities, "managed identity");
-                trusts.push(Trust { application: client_id.clone(), identity, audience });
+                identity_credentials.push(ManagedIdentityCredential {
+                    application: client_id.clone(),
+                    identity,
+                    audience,
+                });
             } else {
                 let (issuer, subject) = (table.required("issuer"), table.required("subject"));
                 federated.push(FederatedCredential { issuer, subject, audience });
@@ -114,7 +129,7 @@ fn applications(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>
             client_id,
         });
     }
-    (applications, trusts)
+    (applications, identity_credentials)
 }
 
 /// Returns the name of the file with an application's first secret.
@@ -215,7 +230,7 @@ fn roles(table: &Reader<'_>, names: &Names) -> Vec<(String, Role)> {
     roles
 }
 
-fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>) -> Vec<ExternalIssuer> {
+fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<DescribedFile>) -> Vec<ExternalIssuer> {
     let mut issuers = Vec::new();
     for table in root.named("external_issuers") {
         let issuer = table.required("issuer");
@@ -236,8 +251,8 @@ fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<WorldFile>) -> 
             (Some(file), None) => published_keys(&table, &file),
             (None, subject) => {
                 let subject = subject.unwrap_or_else(|| table.required("subject"));
-                let content = WorldContent::Assertion { issuer: issuer.clone(), subject, audience };
-                files.push(WorldFile { name: assertion_file(table.name()), content });
+                let content = DescribedContent::Assertion { issuer: issuer.clone(), subject, audience };
+                files.push(DescribedFile { name: assertion_file(table.name()), content });
                 names.issuers.push(table.name().to_owned());
                 // If the key cannot be generated, starting the sandbox fails.
                 RsaKey::external().map(|key| vec![key.public().clone()]).unwrap_or_default()

@@ -50,10 +50,10 @@ fn the_shipped_file_is_valid_with_its_commented_keys() {
     let text = text.replace("# throttled", "throttled").replace("# refresh_in", "refresh_in");
     std::fs::write(folder.path().join("sandbox.toml"), text).unwrap();
     let description = Description::read(&folder.path().join("sandbox.toml")).unwrap();
-    let world = description.settings.world.unwrap().directory("https://entra.test");
-    let tenant = world.tenant("northwind.onmicrosoft.com").unwrap();
+    let directory = description.settings.directory.unwrap().directory("https://entra.test");
+    let tenant = directory.tenant("northwind.onmicrosoft.com").unwrap();
     assert_eq!(tenant.throttled, Some(std::time::Duration::from_secs(7)));
-    assert_eq!(world.tokens.refresh_in, Some(std::time::Duration::from_secs(1800)));
+    assert_eq!(directory.tokens.refresh_in, Some(std::time::Duration::from_secs(1800)));
 }
 
 #[test]

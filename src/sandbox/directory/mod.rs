@@ -1,10 +1,10 @@
 //! The directory: tenants, app registrations, managed identities, SignalR resources and role assignments. It models what
-//! Entra and Azure Resource Manager store. `scenario` is the built-in content, `world` that of a description file.
+//! Entra and Azure Resource Manager store. `scenario` is the built-in content, `described` that of a description file.
 //!
 //! Source: Microsoft's documentation of app registrations, workload identity federation, managed identities and Azure's
 //! built-in roles.
 
+pub(super) mod described;
 pub(super) mod model;
 pub(super) mod roles;
 pub(super) mod scenario;
-pub(super) mod world;

@@ -19,7 +19,7 @@ use super::model::{
 };
 use super::roles::Role;
 use crate::sandbox::crypto::certificates::ClientCertificate;
-use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::crypto::keys::RsaKey;
 use crate::sandbox::error::SandboxError;
 
@@ -39,21 +39,21 @@ pub const IDENTITY_OBJECT_ID: &str = "1de00000-0000-4000-8000-0000000000a0";
 pub const LOCAL_IDENTITY_CLIENT_ID: &str = "1de00000-0000-4000-8000-00000000000b";
 /// An issuer outside Entra, such as a Kubernetes cluster.
 pub const EXTERNAL_ISSUER: &str = "https://issuer.sandbox.test";
-/// The subject of that issuer that the app registration trusts.
+/// The subject of that issuer that the app registration identity_credentials.
 pub const EXTERNAL_SUBJECT: &str = "system:serviceaccount:default:signalr-gateway";
 
-/// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration trusts.
+/// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration identity_credentials.
 pub(crate) const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 pub(crate) const GITHUB_SUBJECT: &str = "repo:contoso/deploy:ref:refs/heads/main";
-/// The OIDC provider of an organization of Azure DevOps, and the service connection that the app registration trusts.
+/// The OIDC provider of an organization of Azure DevOps, and the service connection that the app registration identity_credentials.
 pub(crate) const PIPELINES_ISSUER: &str = "https://vstoken.dev.azure.com/de700000-0000-4000-8000-000000000001";
 pub(crate) const PIPELINES_SUBJECT: &str = "sc://contoso/deploy/signalr";
 /// The id of that service connection.
 pub const SERVICE_CONNECTION: &str = "5c000000-0000-4000-8000-000000000001";
-/// Google, and the unique id of the service account that the app registration trusts.
+/// Google, and the unique id of the service account that the app registration identity_credentials.
 pub(crate) const GCP_ISSUER: &str = "https://accounts.google.com";
 pub(crate) const GCP_SUBJECT: &str = "104857600000000000001";
-/// An OAuth 2.0 authorization server, and its client that the app registration trusts.
+/// An OAuth 2.0 authorization server, and its client that the app registration identity_credentials.
 pub(crate) const OAUTH2_ISSUER: &str = "https://idp.sandbox.test";
 /// The id of that client.
 pub const OAUTH2_CLIENT_ID: &str = "signalr:gateway";
@@ -143,7 +143,7 @@ fn application(authority: &str, certificate: &ClientCertificate) -> Application 
         enabled: true,
         secrets: vec![ClientSecret {
             id: String::from("5ec2e700-0000-4000-8000-000000000001"),
-            value: SecretText::new(format!("{}{}", unique(), unique())),
+            value: SecretText::new(format!("{}{}", random_string(), random_string())),
             expires: SystemTime::now() + SECRET_LIFETIME,
         }],
         certificates: vec![certificate.der().to_vec()],

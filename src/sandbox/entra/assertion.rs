@@ -1,5 +1,5 @@
 //! The checks of a client assertion: one that the app signed with its certificate, or a token of another issuer that a
-//! federated identity credential trusts. Knows nothing of secrets, scopes and HTTP.
+//! federated identity credential identity_credentials. Knows nothing of secrets, scopes and HTTP.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -57,7 +57,7 @@ pub(super) fn check(
     let Some((header, claims)) = keys::decode_unverified(assertion) else {
         return Err(Refusal::assertion_malformed("The assertion is not a signed JWT."));
     };
-    let issuer = keys::text(&claims, "iss").unwrap_or_default();
+    let issuer = keys::string_claim(&claims, "iss").unwrap_or_default();
     // The issuer of an app's own assertion is its client id. Every other issuer is a URL.
     if issuer.starts_with("https://") {
         check_federated(request, application, assertion, &claims, issuer)
@@ -77,11 +77,11 @@ fn check_certificate(
     claims: &Claims,
     used: &mut UsedIds,
 ) -> Result<(), Refusal> {
-    let issuer = keys::text(claims, "iss").unwrap_or_default();
+    let issuer = keys::string_claim(claims, "iss").unwrap_or_default();
     if !issuer.eq_ignore_ascii_case(&application.client_id) {
         return Err(Refusal::assertion_issuer(&application.client_id));
     }
-    if keys::text(claims, "sub") != Some(issuer) {
+    if keys::string_claim(claims, "sub") != Some(issuer) {
         return Err(Refusal::assertion_subject());
     }
     if header.x5t.is_none() && header.x5t_s256.is_none() {
@@ -105,12 +105,12 @@ fn check_certificate(
     if keys::verify(assertion, &key, &[Algorithm::PS256, Algorithm::RS256]).is_none() {
         return Err(Refusal::certificate_refused("The provided signature value did not match the expected one."));
     }
-    let audience = keys::text(claims, "aud").unwrap_or_default();
+    let audience = keys::string_claim(claims, "aud").unwrap_or_default();
     if !is_token_url(request, audience) {
         return Err(Refusal::assertion_audience(audience));
     }
     let expires = check_time(request, claims)?;
-    match keys::text(claims, "jti") {
+    match keys::string_claim(claims, "jti") {
         Some(id) if !used.first_use(id, expires, unix_seconds(request.now)) => Err(Refusal::assertion_replayed()),
         _ => Ok(()),
     }
@@ -139,16 +139,16 @@ fn check_federated(
     claims: &Claims,
     issuer: &str,
 ) -> Result<(), Refusal> {
-    let subject = keys::text(claims, "sub").unwrap_or_default();
-    let audience = keys::text(claims, "aud").unwrap_or_default();
+    let subject = keys::string_claim(claims, "sub").unwrap_or_default();
+    let audience = keys::string_claim(claims, "aud").unwrap_or_default();
     if issuer.starts_with("https://sts.windows.net/") {
         return Err(Refusal::version_1_issuer(issuer));
     }
     match_credential(application, issuer, subject, audience)?;
     let tenant = request.directory.tenants.iter().find(|t| v2_issuer(request.authority, &t.id) == issuer);
     if let Some(tenant) = tenant {
-        verify_signature(assertion, [request.entra.public().verifying()])?;
-        let client_id = keys::text(claims, "azp").unwrap_or_default();
+        verify_signature(assertion, [request.entra.public().decoding_key()])?;
+        let client_id = keys::string_claim(claims, "azp").unwrap_or_default();
         if !request.directory.managed_identities.iter().any(|identity| identity.client_id == client_id) {
             return Err(Refusal::not_a_managed_identity());
         }
@@ -160,7 +160,7 @@ fn check_federated(
         let Some(external) = external else {
             return Err(Refusal::assertion_invalid("The keys of the issuer could not be fetched."));
         };
-        verify_signature(assertion, external.keys.iter().map(crate::sandbox::crypto::keys::PublicKey::verifying))?;
+        verify_signature(assertion, external.keys.iter().map(crate::sandbox::crypto::keys::PublicKey::decoding_key))?;
     }
     check_time(request, claims).map(drop)
 }
@@ -199,7 +199,7 @@ fn verify_signature<'a>(assertion: &str, keys: impl IntoIterator<Item = &'a Deco
 
 /// Checks `nbf` and `exp`, and returns `exp`.
 fn check_time(request: &Request<'_>, claims: &Claims) -> Result<i64, Refusal> {
-    let Some(expires) = keys::seconds(claims, "exp") else {
+    let Some(expires) = keys::numeric_date_claim(claims, "exp") else {
         return Err(Refusal::assertion_malformed("The claim 'exp' is missing."));
     };
     let not_before = claims.get("nbf").and_then(Value::as_i64);

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::assertion::{self, UsedIds};
 use super::refusal::{Refusal, ResponseIds};
-use super::token::{self, ProvedBy, Subject};
+use super::token::{self, ClientAuthentication, TokenParameters};
 use crate::sandbox::crypto::ids::is_guid;
 use crate::sandbox::crypto::keys::RsaKey;
 use crate::sandbox::directory::model::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
-use crate::sandbox::server::exchange::{Received, Reply, Service};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply, Service};
 
 /// The assertion type of RFC 7523.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -51,7 +51,7 @@ impl Entra {
         Self { authority, directory, key, state: Mutex::default() }
     }
 
-    fn token(&self, tenant: &str, request: &Received) -> Reply {
+    fn token(&self, tenant: &str, request: &ReceivedRequest) -> Reply {
         let directory = self.directory.snapshot();
         let now = directory.tokens.now();
         let form = Form(form_urlencoded::parse(&request.body).into_owned().collect());
@@ -84,19 +84,19 @@ impl Entra {
             return Err(Refusal::throttled(after));
         }
         let (application, principal) = find_client(directory, tenant, client_id)?;
-        let proved_by = self.check_proof(directory, requested, application, form, now)?;
+        let authentication = self.check_proof(directory, requested, application, form, now)?;
         let audience = find_resource(tenant, scope)?;
         if tenant.conditional_access_blocks {
             return Err(Refusal::conditional_access());
         }
-        let subject = Subject {
+        let parameters = TokenParameters {
             tenant: &tenant.id,
             client_id: &application.client_id,
             object_id: &principal.object_id,
             audience,
-            proved_by,
+            authentication,
         };
-        self.mint(directory, &subject, now)
+        self.mint(directory, &parameters, now)
     }
 
     fn check_proof(
@@ -106,7 +106,7 @@ impl Entra {
         application: &Application,
         form: &Form,
         now: SystemTime,
-    ) -> Result<ProvedBy, Refusal> {
+    ) -> Result<ClientAuthentication, Refusal> {
         if let Some(assertion) = form.get("client_assertion") {
             if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
                 return Err(Refusal::missing_parameter("client_assertion_type"));
@@ -114,7 +114,7 @@ impl Entra {
             let request = assertion::Request { directory, entra: self.key, authority: &self.authority, tenant, now };
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             assertion::check(&request, application, assertion, &mut state.used)?;
-            return Ok(ProvedBy::Assertion);
+            return Ok(ClientAuthentication::Assertion);
         }
         let Some(secret) = form.get("client_secret") else {
             return Err(Refusal::no_credential());
@@ -123,13 +123,18 @@ impl Entra {
         match known {
             None => Err(Refusal::wrong_secret(&application.client_id)),
             Some(known) if known.expires <= now => Err(Refusal::secret_expired(&application.client_id)),
-            Some(_) => Ok(ProvedBy::Secret),
+            Some(_) => Ok(ClientAuthentication::Secret),
         }
     }
 
-    fn mint(&self, directory: &Directory, subject: &Subject<'_>, now: SystemTime) -> Result<Issued, Refusal> {
+    fn mint(
+        &self,
+        directory: &Directory,
+        parameters: &TokenParameters<'_>,
+        now: SystemTime,
+    ) -> Result<Issued, Refusal> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = [subject.tenant, subject.client_id, subject.audience].map(str::to_owned).into();
+        let key = [parameters.tenant, parameters.client_id, parameters.audience].map(str::to_owned).into();
         if directory.tokens.repeat
             && let Some((token, expires)) = state.issued.get(&key)
             && let Ok(lifetime) = expires.duration_since(now)
@@ -137,7 +142,7 @@ impl Entra {
             return Ok(Issued { token: token.clone(), lifetime });
         }
         let lifetime = directory.tokens.lifetime;
-        let token = token::access_token(subject, now, lifetime, self.key)
+        let token = token::access_token(parameters, now, lifetime, self.key)
             .map_err(|err| Refusal::assertion_invalid(&format!("The token could not be signed: {err}.")))?;
         if state.issued.len() >= MAX_REPEATED_TOKENS {
             state.issued.clear();
@@ -171,7 +176,7 @@ impl Entra {
 impl Service for Entra {
     const MAX_BODY: usize = 256 * 1024;
 
-    async fn answer(&self, request: Received) -> Reply {
+    async fn answer(&self, request: ReceivedRequest) -> Reply {
         let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         match (&request.method, segments.as_slice()) {
             (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => self.token(tenant, &request),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{SIGNALR_PROVIDER, v2_issuer};
 
@@ -13,7 +13,7 @@ const BACKDATED_SECS: i64 = 300;
 
 /// How a client authenticated: the value of the claim `appidacr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProvedBy {
+pub(crate) enum ClientAuthentication {
     /// A client secret.
     Secret,
     /// A certificate, or an assertion of another issuer.
@@ -22,7 +22,7 @@ pub(crate) enum ProvedBy {
 
 /// The subject and the audience of a token.
 #[derive(Clone, Debug)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct TokenParameters<'a> {
     /// The id of the issuing tenant.
     pub(crate) tenant: &'a str,
     /// The client id of the app registration or managed identity.
@@ -32,7 +32,7 @@ pub(crate) struct Subject<'a> {
     /// The audience as requested.
     pub(crate) audience: &'a str,
     /// How the client authenticated.
-    pub(crate) proved_by: ProvedBy,
+    pub(crate) authentication: ClientAuthentication,
 }
 
 /// Whether the resource of a scope or of a metadata request is Azure SignalR.
@@ -48,19 +48,19 @@ pub(crate) fn is_signalr(resource: &str) -> bool {
 ///
 /// Source: Microsoft's access token claims reference.
 pub(crate) fn access_token(
-    subject: &Subject<'_>,
+    parameters: &TokenParameters<'_>,
     now: SystemTime,
     lifetime: Duration,
     key: &RsaKey,
 ) -> jsonwebtoken::errors::Result<String> {
-    let issuer = format!("https://sts.windows.net/{}/", subject.tenant);
-    let mut claims = common_claims(subject, now, lifetime);
-    let acr = match subject.proved_by {
-        ProvedBy::Secret => "1",
-        ProvedBy::Assertion => "2",
+    let issuer = format!("https://sts.windows.net/{}/", parameters.tenant);
+    let mut claims = common_claims(parameters, now, lifetime);
+    let acr = match parameters.authentication {
+        ClientAuthentication::Secret => "1",
+        ClientAuthentication::Assertion => "2",
     };
     claims.extend([
-        (String::from("appid"), Value::from(subject.client_id)),
+        (String::from("appid"), Value::from(parameters.client_id)),
         (String::from("appidacr"), Value::from(acr)),
         (String::from("idp"), Value::from(issuer.clone())),
         (String::from("iss"), Value::from(issuer)),
@@ -72,34 +72,34 @@ pub(crate) fn access_token(
 /// Returns a managed identity's token for the exchange audience, in the v2 format: federated identity credentials trust the
 /// v2 issuer.
 pub(crate) fn exchange_token(
-    subject: &Subject<'_>,
+    parameters: &TokenParameters<'_>,
     authority: &str,
     now: SystemTime,
     lifetime: Duration,
     key: &RsaKey,
 ) -> jsonwebtoken::errors::Result<String> {
-    let mut claims = common_claims(subject, now, lifetime);
+    let mut claims = common_claims(parameters, now, lifetime);
     claims.extend([
-        (String::from("azp"), Value::from(subject.client_id)),
+        (String::from("azp"), Value::from(parameters.client_id)),
         (String::from("azpacr"), Value::from("2")),
-        (String::from("iss"), Value::from(v2_issuer(authority, subject.tenant))),
+        (String::from("iss"), Value::from(v2_issuer(authority, parameters.tenant))),
         (String::from("ver"), Value::from("2.0")),
     ]);
     key.sign(&claims)
 }
 
-fn common_claims(subject: &Subject<'_>, now: SystemTime, lifetime: Duration) -> Claims {
+fn common_claims(parameters: &TokenParameters<'_>, now: SystemTime, lifetime: Duration) -> Claims {
     let issued = unix_seconds(now);
     let Value::Object(claims) = json!({
-        "aud": subject.audience,
+        "aud": parameters.audience,
         "iat": issued - BACKDATED_SECS,
         "nbf": issued - BACKDATED_SECS,
         "exp": expiry(now, lifetime),
         "idtyp": "app",
-        "oid": subject.object_id,
-        "sub": subject.object_id,
-        "tid": subject.tenant,
-        "uti": unique(),
+        "oid": parameters.object_id,
+        "sub": parameters.object_id,
+        "tid": parameters.tenant,
+        "uti": random_string(),
     }) else {
         return Claims::new();
     };

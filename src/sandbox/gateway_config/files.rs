@@ -27,9 +27,9 @@ pub struct Files {
     pub assertion: PathBuf,
 }
 
-/// The files that were written for a [`World`](crate::sandbox::World).
+/// The files that were written for a [`DescribedDirectory`](crate::sandbox::DescribedDirectory).
 #[derive(Clone, Debug)]
-pub struct WorldFiles {
+pub struct DescribedFiles {
     /// The gateway's configuration, if there is a gateway.
     pub config: Option<PathBuf>,
     /// The certificate authority.

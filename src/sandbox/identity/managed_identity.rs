@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::sandbox::crypto::ids::guid;
 use crate::sandbox::crypto::keys::{RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{Directory, DirectoryHandle, EXCHANGE_AUDIENCES, ManagedIdentity};
-use crate::sandbox::entra::token::{self, ProvedBy, Subject};
-use crate::sandbox::server::exchange::{Received, Reply, Service};
+use crate::sandbox::entra::token::{self, ClientAuthentication, TokenParameters};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply, Service};
 
 /// Issues the tokens of managed identities.
 #[derive(Clone)]
@@ -53,25 +53,25 @@ enum Refused {
 }
 
 impl IdentityIssuer {
-    fn issue(&self, request: &Received) -> Result<Issued, Refused> {
+    fn issue(&self, request: &ReceivedRequest) -> Result<Issued, Refused> {
         let resource = request.query_value("resource").filter(|resource| !resource.is_empty());
         let resource = resource.ok_or(Refused::NoResource)?;
         let directory = self.directory.snapshot();
         let identity = find_identity(&directory, request).ok_or(Refused::NoIdentity)?;
         let now = directory.tokens.now();
         let lifetime = directory.tokens.identity_lifetime;
-        let subject = Subject {
+        let parameters = TokenParameters {
             tenant: &identity.tenant,
             client_id: &identity.client_id,
             object_id: &identity.object_id,
             audience: &resource,
-            proved_by: ProvedBy::Assertion,
+            authentication: ClientAuthentication::Assertion,
         };
         let provider = directory.tenant(&identity.tenant).is_some_and(|tenant| tenant.signalr_provider);
         let token = if EXCHANGE_AUDIENCES.contains(&resource.as_str()) {
-            token::exchange_token(&subject, &self.authority, now, lifetime, self.key)
+            token::exchange_token(&parameters, &self.authority, now, lifetime, self.key)
         } else if token::is_signalr(&resource) && provider {
-            token::access_token(&subject, now, lifetime, self.key)
+            token::access_token(&parameters, now, lifetime, self.key)
         } else {
             return Err(Refused::Resource(format!(
                 "AADSTS500011: The resource principal named {resource} was not found in the tenant named {}.",
@@ -86,7 +86,7 @@ impl IdentityIssuer {
 }
 
 /// Returns the host's identity that a request names, or its system-assigned identity.
-fn find_identity<'a>(directory: &'a Directory, request: &Received) -> Option<&'a ManagedIdentity> {
+fn find_identity<'a>(directory: &'a Directory, request: &ReceivedRequest) -> Option<&'a ManagedIdentity> {
     let named = |keys: &[&str]| keys.iter().find_map(|key| request.query_value(key));
     let client_id = named(&["client_id", "clientid"]);
     let object_id = named(&["object_id", "principal_id"]);
@@ -103,7 +103,7 @@ fn find_identity<'a>(directory: &'a Directory, request: &Received) -> Option<&'a
 impl Service for Imds {
     const MAX_BODY: usize = 4096;
 
-    async fn answer(&self, request: Received) -> Reply {
+    async fn answer(&self, request: ReceivedRequest) -> Reply {
         if request.path != "/metadata/identity/oauth2/token" {
             return Reply::empty(StatusCode::NOT_FOUND);
         }
@@ -149,7 +149,7 @@ fn imds_refusal(error: &str, description: &str) -> Reply {
 impl Service for AppService {
     const MAX_BODY: usize = 4096;
 
-    async fn answer(&self, request: Received) -> Reply {
+    async fn answer(&self, request: ReceivedRequest) -> Reply {
         if request.path != "/msi/token" {
             return Reply::empty(StatusCode::NOT_FOUND);
         }

@@ -17,14 +17,14 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCA
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{EXCHANGE_AUDIENCES, SecretText};
 use crate::sandbox::directory::scenario::{
     GCP_ISSUER, GCP_SUBJECT, GITHUB_ISSUER, GITHUB_SUBJECT, OAUTH2_CLIENT_ID, OAUTH2_ISSUER, PIPELINES_ISSUER,
     PIPELINES_SUBJECT, SERVICE_CONNECTION,
 };
-use crate::sandbox::server::exchange::{Received, Reply, Service};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply, Service};
 
 /// The path of GitHub's token request URL.
 pub(crate) const GITHUB_PATH: &str = "/github/token";
@@ -52,7 +52,7 @@ pub(crate) struct ProviderSecrets {
 
 impl ProviderSecrets {
     pub(crate) fn generate() -> Self {
-        let secret = |between: &str| SecretText::new(format!("{}{between}{}", unique(), unique()));
+        let secret = |between: &str| SecretText::new(format!("{}{between}{}", random_string(), random_string()));
         // The characters `: +` reveal a client that does not form-encode the secret.
         Self { github: secret(""), pipelines: secret(""), oauth2: secret(": +") }
     }
@@ -72,7 +72,7 @@ pub(crate) struct GcpMetadata {
 impl Service for Providers {
     const MAX_BODY: usize = 64 * 1024;
 
-    async fn answer(&self, request: Received) -> Reply {
+    async fn answer(&self, request: ReceivedRequest) -> Reply {
         match (request.path.as_str(), &request.method) {
             (GITHUB_PATH, &Method::GET) => self.github(&request),
             (PIPELINES_PATH, &Method::POST) => self.pipelines(&request),
@@ -86,7 +86,7 @@ impl Service for Providers {
 }
 
 impl Providers {
-    fn github(&self, request: &Received) -> Reply {
+    fn github(&self, request: &ReceivedRequest) -> Reply {
         if request.bearer() != Some(self.secrets.github.expose()) {
             return refusal(
                 StatusCode::UNAUTHORIZED,
@@ -106,7 +106,7 @@ impl Providers {
         }
     }
 
-    fn pipelines(&self, request: &Received) -> Reply {
+    fn pipelines(&self, request: &ReceivedRequest) -> Reply {
         if request.bearer() != Some(self.secrets.pipelines.expose()) {
             // Clients without this header field are redirected to the sign-in page.
             let for_programs = request.header("x-tfs-fedauthredirect") == Some("Suppress");
@@ -137,7 +137,7 @@ impl Providers {
         }
     }
 
-    fn oauth2(&self, request: &Received) -> Result<Value, OAuth2Refusal> {
+    fn oauth2(&self, request: &ReceivedRequest) -> Result<Value, OAuth2Refusal> {
         let type_of_form = "application/x-www-form-urlencoded";
         if !request.header(CONTENT_TYPE).is_some_and(|value| value.starts_with(type_of_form)) {
             return Err(OAuth2Refusal::new("invalid_request", "The body is not a form."));
@@ -154,7 +154,7 @@ impl Providers {
         let token =
             |audience: &str| sign(self.key, [OAUTH2_ISSUER, OAUTH2_CLIENT_ID, audience], HOST_LIFETIME, &json!({}));
         // Some servers issue an opaque token if the request has no audience.
-        let access_token = form.get("audience").map_or_else(|| Ok(unique()), |audience| token(audience))?;
+        let access_token = form.get("audience").map_or_else(|| Ok(random_string()), |audience| token(audience))?;
         let mut body =
             json!({ "access_token": access_token, "token_type": "Bearer", "expires_in": HOST_LIFETIME.as_secs() });
         let scopes = form.get("scope").map_or("", String::as_str);
@@ -167,7 +167,7 @@ impl Providers {
     }
 
     /// Authenticates the client in the header or in the form, but not in both (RFC 6749 section 2.3.1).
-    fn authenticate(&self, request: &Received, form: &HashMap<String, String>) -> Result<(), OAuth2Refusal> {
+    fn authenticate(&self, request: &ReceivedRequest, form: &HashMap<String, String>) -> Result<(), OAuth2Refusal> {
         let basic = request.header(AUTHORIZATION).and_then(|value| value.strip_prefix("Basic "));
         let posted = form.get("client_id").zip(form.get("client_secret"));
         let (id, secret) = match (basic, posted) {
@@ -218,13 +218,13 @@ impl From<jsonwebtoken::errors::Error> for OAuth2Refusal {
 impl Service for GcpMetadata {
     const MAX_BODY: usize = 4096;
 
-    async fn answer(&self, request: Received) -> Reply {
+    async fn answer(&self, request: ReceivedRequest) -> Reply {
         self.identity(&request).header(FLAVOR, "Google").header(http::header::SERVER, "Metadata Server for VM")
     }
 }
 
 impl GcpMetadata {
-    fn identity(&self, request: &Received) -> Reply {
+    fn identity(&self, request: &ReceivedRequest) -> Reply {
         let account = request.path.strip_prefix(ACCOUNTS_PATH).and_then(|rest| rest.strip_suffix("/identity"));
         let Some(account) = account else { return page(StatusCode::NOT_FOUND, "Not Found") };
         if request.method != Method::GET {
@@ -250,7 +250,7 @@ impl GcpMetadata {
         };
         match sign(self.key, [GCP_ISSUER, GCP_SUBJECT, &audience], HOST_LIFETIME, &more) {
             // The real server uses this content type for the token, too.
-            Ok(token) => Reply::typed(StatusCode::OK, "text/html", token).verdict("token issued"),
+            Ok(token) => Reply::with_content_type(StatusCode::OK, "text/html", token).verdict("token issued"),
             Err(err) => page(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
         }
     }
@@ -264,8 +264,7 @@ fn sign(
 ) -> jsonwebtoken::errors::Result<String> {
     let now = SystemTime::now();
     let (issued, expires) = (unix_seconds(now), expiry(now, life));
-    let claims =
-        json!({ "iss": iss, "sub": sub, "aud": aud, "iat": issued, "nbf": issued, "exp": expires, "jti": unique() });
+    let claims = json!({ "iss": iss, "sub": sub, "aud": aud, "iat": issued, "nbf": issued, "exp": expires, "jti": random_string() });
     let mut claims = claims.as_object().cloned().unwrap_or_else(Claims::new);
     claims.extend(more.as_object().cloned().unwrap_or_default());
     key.sign(&claims)
@@ -290,5 +289,5 @@ fn refusal(status: StatusCode, message: &str) -> Reply {
 }
 
 fn page(status: StatusCode, message: &str) -> Reply {
-    Reply::typed(status, "text/html; charset=UTF-8", message.to_owned()).verdict(message.to_owned())
+    Reply::with_content_type(status, "text/html; charset=UTF-8", message.to_owned()).verdict(message.to_owned())
 }

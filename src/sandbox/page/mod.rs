@@ -23,7 +23,7 @@ const FILES: [(&str, &str, &str); 3] = [
 /// Returns the file at a path, if there is one.
 pub(super) fn file(path: &str) -> Option<Reply> {
     let (_, content_type, content) = FILES.iter().find(|(name, _, _)| *name == path)?;
-    let reply = Reply::typed(StatusCode::OK, content_type, content.as_bytes());
+    let reply = Reply::with_content_type(StatusCode::OK, content_type, content.as_bytes());
     let reply = reply.header(CONTENT_SECURITY_POLICY, POLICY).header(X_CONTENT_TYPE_OPTIONS, "nosniff");
     // Another version of the program may use the same port next.
     Some(reply.header(CACHE_CONTROL, "no-store").header(REFERRER_POLICY, "no-referrer"))

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::sandbox::server::exchange::{Received, Reply};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
 /// The timeout of a call. Longer than the gateway's own, so that the page shows the gateway's response.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ struct Call {
 }
 
 /// Relays a call.
-pub(crate) async fn relay(request: &Received, gateway: SocketAddr) -> Reply {
+pub(crate) async fn relay(request: &ReceivedRequest, gateway: SocketAddr) -> Reply {
     let call = serde_json::from_slice(&request.body).map_err(|err| format!("the call is invalid: {err}"));
     let call = match call.and_then(|call| outgoing(call, gateway)) {
         Ok(call) => call,

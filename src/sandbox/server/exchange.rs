@@ -21,7 +21,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) type Upgrade = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The default of [`Service::write_time`]. Chosen: longer than any test makes a client pause.
-pub(crate) const WRITE_TIME: Duration = Duration::from_secs(60);
+pub(crate) const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A service that answers the requests of one server.
 pub(crate) trait Service: Send + Sync + 'static {
@@ -29,22 +29,22 @@ pub(crate) trait Service: Send + Sync + 'static {
     const MAX_BODY: usize;
 
     /// Returns how long a write may make no progress before the connection is reset.
-    fn write_time(&self) -> Duration {
-        WRITE_TIME
+    fn write_timeout(&self) -> Duration {
+        DEFAULT_WRITE_TIMEOUT
     }
 
     /// Returns the header fields of every response to a request, including those of faults and of rejected bodies.
-    fn common_headers(&self, _request: &Received) -> HeaderMap {
+    fn common_headers(&self, _request: &ReceivedRequest) -> HeaderMap {
         HeaderMap::new()
     }
 
     /// Answers one request.
-    fn answer(&self, request: Received) -> impl Future<Output = Reply> + Send;
+    fn answer(&self, request: ReceivedRequest) -> impl Future<Output = Reply> + Send;
 }
 
 /// A received request.
 #[derive(Clone, Debug)]
-pub(crate) struct Received {
+pub(crate) struct ReceivedRequest {
     /// The method.
     pub(crate) method: Method,
     /// The path as sent, with its percent-encoding.
@@ -61,7 +61,7 @@ pub(crate) struct Received {
     pub(crate) upgrade: Option<OnUpgrade>,
 }
 
-impl Received {
+impl ReceivedRequest {
     /// Returns the value of a header field, if it is present and visible ASCII.
     pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -87,12 +87,12 @@ impl Received {
 
     /// Returns the bearer token, if there is one.
     pub(crate) fn bearer(&self) -> Option<&str> {
-        bearer_of(&self.headers)
+        bearer_token(&self.headers)
     }
 }
 
 /// Returns the bearer token in `Authorization`, if there is one. The scheme is compared without case (RFC 9110 section 11.1).
-pub(crate) fn bearer_of(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -133,22 +133,22 @@ impl Reply {
     }
 
     /// Returns a reply after which the connection switches protocols.
-    pub(crate) fn switching(upgrade: Upgrade) -> Self {
+    pub(crate) fn switching_protocols(upgrade: Upgrade) -> Self {
         Self { upgrade: Some(upgrade), ..Self::empty(StatusCode::SWITCHING_PROTOCOLS) }
     }
 
     /// Returns a reply with a JSON body.
     pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
-        Self::typed(status, "application/json; charset=utf-8", body.to_string())
+        Self::with_content_type(status, "application/json; charset=utf-8", body.to_string())
     }
 
     /// Returns a reply with a text body.
     pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self::typed(status, "text/plain; charset=utf-8", body)
+        Self::with_content_type(status, "text/plain; charset=utf-8", body)
     }
 
     /// Returns a reply with a body of this content type.
-    pub(crate) fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn with_content_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         Self { headers, body: body.into(), ..Self::empty(status) }
     }
@@ -170,7 +170,7 @@ impl Reply {
     }
 
     /// Adds the header fields that the reply does not have.
-    pub(crate) fn with_defaults(mut self, defaults: HeaderMap) -> Self {
+    pub(crate) fn with_default_headers(mut self, defaults: HeaderMap) -> Self {
         for (name, value) in defaults {
             if let Some(name) = name {
                 self.headers.entry(name).or_insert(value);

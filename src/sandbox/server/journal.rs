@@ -11,7 +11,7 @@ use http::header::AUTHORIZATION;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use super::exchange::bearer_of;
+use super::exchange::bearer_token;
 use crate::sandbox::crypto::keys;
 
 /// The number of entries that are kept.
@@ -261,7 +261,7 @@ impl Authorization {
         let value = headers.get(AUTHORIZATION)?;
         let text = String::from_utf8_lossy(value.as_bytes());
         let scheme = text.split(' ').next().unwrap_or_default().to_owned();
-        let token = bearer_of(headers).unwrap_or_default();
+        let token = bearer_token(headers).unwrap_or_default();
         Some(Self {
             scheme,
             fingerprint: fingerprint(token),
@@ -271,7 +271,7 @@ impl Authorization {
 
     /// Returns a text claim of the token.
     pub fn claim(&self, name: &str) -> Option<&str> {
-        keys::text(&self.claims, name)
+        keys::string_claim(&self.claims, name)
     }
 }
 

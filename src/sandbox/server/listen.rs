@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::exchange::{Body, Received, Reply, Service, Upgrade};
+use super::exchange::{Body, ReceivedRequest, Reply, Service, Upgrade};
 use super::faults::{FaultKind, Faults};
 use super::journal::{Entry, Journal};
 use super::stream::ResettableStream;
@@ -164,7 +164,7 @@ impl Server {
         let read = read_body(body, max_body).await;
         let entry = Entry::new(&head.method, target, &host, &head.headers, &read.bytes, read.end == BodyEnd::Complete);
         let sequence = self.journal().begin(entry);
-        let received = Received {
+        let received = ReceivedRequest {
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
             method: head.method,
@@ -181,7 +181,7 @@ impl Server {
         };
         if let Some(reply) = refused {
             self.journal().end(sequence, Some(reply.status.as_u16()), "body rejected");
-            return Ok(response(reply.with_defaults(common)));
+            return Ok(response(reply.with_default_headers(common)));
         }
         let fault = if is_exempt { None } else { self.faults().next(&received.path) };
         match &fault {
@@ -193,12 +193,12 @@ impl Server {
             Some(FaultKind::Answer { .. }) => {
                 let reply = fault.as_ref().map_or_else(|| Reply::empty(StatusCode::OK), fault_reply);
                 self.journal().end(sequence, Some(reply.status.as_u16()), "fault");
-                return Ok(response(reply.with_defaults(common)));
+                return Ok(response(reply.with_default_headers(common)));
             }
             Some(FaultKind::Delay { delay_ms }) => tokio::time::sleep(Duration::from_millis(*delay_ms)).await,
             Some(FaultKind::LoseAnswer | FaultKind::BreakBody) | None => {}
         }
-        let mut reply = service.answer(received).await.with_defaults(common);
+        let mut reply = service.answer(received).await.with_default_headers(common);
         if fault == Some(FaultKind::LoseAnswer) {
             return Err(self.reset(sequence, "answer lost", state));
         }
@@ -231,7 +231,7 @@ async fn serve_connection<S: Service>(server: Server, stream: TcpStream, tls: Op
     let state = Arc::new(ConnectionState::default());
     // Responses are small, and clients wait for them.
     let _ = stream.set_nodelay(true);
-    let stream = ResettableStream::new(stream, Arc::clone(&state.reset), service.write_time());
+    let stream = ResettableStream::new(stream, Arc::clone(&state.reset), service.write_timeout());
     let Some(tls) = tls else {
         return serve_http(server, stream, service, state).await;
     };

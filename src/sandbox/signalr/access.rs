@@ -8,10 +8,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
-use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::crypto::keys::{self, Claims, RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{Directory, SIGNALR_PROVIDER, SecretText};
-use crate::sandbox::server::exchange::Received;
+use crate::sandbox::server::exchange::ReceivedRequest;
 use crate::sandbox::server::journal::fingerprint;
 
 /// The lifetime of a temporary access key. Source: description of the data action `auth/accessKey/action`.
@@ -25,7 +25,7 @@ const MAX_TEMPORARY_KEYS: usize = 1000;
 pub(crate) struct AccessKeys {
     primary: SecretText,
     /// Signs the tokens of `:generateToken`. No caller has this key, so it is valid even if local auth is disabled.
-    issuing: SecretText,
+    client_token_key: SecretText,
     temporary: Mutex<Vec<TemporaryKey>>,
 }
 
@@ -46,22 +46,22 @@ pub(crate) enum Caller {
 }
 
 /// The called resource.
-pub(crate) struct Target<'a> {
+pub(crate) struct CalledResource<'a> {
     /// The directory.
     pub(crate) directory: &'a Directory,
     /// The resource's name.
-    pub(crate) resource: &'a str,
+    pub(crate) name: &'a str,
     /// The resource's origin, such as `https://127.0.0.1:8443`.
     pub(crate) origin: &'a str,
     /// Entra's key.
-    pub(crate) entra: &'static RsaKey,
+    pub(crate) entra_key: &'static RsaKey,
 }
 
 impl AccessKeys {
     /// Returns keys with this primary key, or with a new one.
     pub(crate) fn with_primary(primary: Option<SecretText>) -> Self {
-        let key = || SecretText::new(format!("{}{}", unique(), unique()));
-        Self { primary: primary.unwrap_or_else(key), issuing: key(), temporary: Mutex::default() }
+        let key = || SecretText::new(format!("{}{}", random_string(), random_string()));
+        Self { primary: primary.unwrap_or_else(key), client_token_key: key(), temporary: Mutex::default() }
     }
 
     /// Returns the primary key.
@@ -71,7 +71,7 @@ impl AccessKeys {
 
     /// Creates a temporary key and returns its id and the key.
     pub(crate) fn issue_temporary(&self, now: SystemTime) -> (String, String) {
-        let (id, key) = (unique(), format!("{}{}", unique(), unique()));
+        let (id, key) = (random_string(), format!("{}{}", random_string(), random_string()));
         let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
         temporary.retain(|key| key.expires > now);
         if temporary.len() >= MAX_TEMPORARY_KEYS {
@@ -100,8 +100,8 @@ impl AccessKeys {
             fields.insert(String::from("asrs.s.uid"), Value::from(user));
         }
         let mut header = Header::new(Algorithm::HS256);
-        header.kid = Some(fingerprint(self.issuing.expose()));
-        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(self.issuing.expose().as_bytes()))
+        header.kid = Some(fingerprint(self.client_token_key.expose()));
+        jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(self.client_token_key.expose().as_bytes()))
     }
 
     /// Checks the token of a client that connects to a hub of the resource at `origin`, and returns its claims. The error is
@@ -115,20 +115,23 @@ impl AccessKeys {
         now: SystemTime,
     ) -> Result<Claims, String> {
         let (header, _) = keys::decode_unverified(token).ok_or("the token is malformed")?;
-        let issued =
-            keys::verify(token, &DecodingKey::from_secret(self.issuing.expose().as_bytes()), &[Algorithm::HS256]);
+        let issued = keys::verify(
+            token,
+            &DecodingKey::from_secret(self.client_token_key.expose().as_bytes()),
+            &[Algorithm::HS256],
+        );
         let claims = issued.or_else(|| self.verify(token, header.kid.as_deref(), local_auth, now));
         let claims = claims.ok_or("the token's signature is invalid")?;
         let seconds = unix_seconds(now);
-        match keys::seconds(&claims, "exp") {
+        match keys::numeric_date_claim(&claims, "exp") {
             None => return Err(String::from("the token has no expiration")),
             Some(expires) if expires <= seconds => return Err(format!("the token expired at {expires}")),
-            Some(_) if keys::seconds(&claims, "nbf").is_some_and(|from| from > seconds) => {
+            Some(_) if keys::numeric_date_claim(&claims, "nbf").is_some_and(|from| from > seconds) => {
                 return Err(String::from("the token is not yet valid"));
             }
             Some(_) => {}
         }
-        let audience = keys::text(&claims, "aud").unwrap_or_default();
+        let audience = keys::string_claim(&claims, "aud").unwrap_or_default();
         if is_client_url(audience, origin, hub) {
             Ok(claims)
         } else {
@@ -162,8 +165,8 @@ impl AccessKeys {
 
 /// Authenticates a request by its bearer token.
 pub(crate) fn authenticate(
-    request: &Received,
-    target: &Target<'_>,
+    request: &ReceivedRequest,
+    called: &CalledResource<'_>,
     access_keys: &AccessKeys,
     now: SystemTime,
 ) -> Result<Caller, Problem> {
@@ -171,75 +174,75 @@ pub(crate) fn authenticate(
         return Err(Problem::NoToken);
     };
     let Some((header, _)) = keys::decode_unverified(token) else {
-        return Err(refused("The token is malformed"));
+        return Err(invalid_token("The token is malformed"));
     };
-    let resource = target.directory.resource(target.resource);
+    let resource = called.directory.resource(called.name);
     #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add algorithms")]
     match header.alg {
-        Algorithm::RS256 => check_entra_token(token, &header, target, resource.map(|r| r.tenant.as_str()), now),
+        Algorithm::RS256 => check_entra_token(token, &header, called, resource.map(|r| r.tenant.as_str()), now),
         Algorithm::HS256 | Algorithm::HS512 => {
             let local_auth = resource.is_some_and(|resource| resource.local_auth);
             let claims = access_keys.verify(token, header.kid.as_deref(), local_auth, now);
-            let claims = claims.ok_or_else(|| refused("The signature is invalid"))?;
+            let claims = claims.ok_or_else(|| invalid_token("The signature is invalid"))?;
             check_time(&claims, now)?;
-            let audience = keys::text(&claims, "aud").unwrap_or_default();
-            if is_url_of(audience, request, target.origin) {
+            let audience = keys::string_claim(&claims, "aud").unwrap_or_default();
+            if is_request_url(audience, request, called.origin) {
                 Ok(Caller::KeyHolder)
             } else {
                 Err(audience_invalid(audience))
             }
         }
-        _ => Err(refused("The signature algorithm is not supported")),
+        _ => Err(invalid_token("The signature algorithm is not supported")),
     }
 }
 
 fn check_entra_token(
     token: &str,
     header: &Header,
-    target: &Target<'_>,
+    called: &CalledResource<'_>,
     tenant: Option<&str>,
     now: SystemTime,
 ) -> Result<Caller, Problem> {
-    let key = target.entra.public();
+    let key = called.entra_key.public();
     if header.kid.as_deref() != Some(key.id()) {
-        return Err(refused("The signature key was not found"));
+        return Err(invalid_token("The signature key was not found"));
     }
-    let claims = keys::verify(token, key.verifying(), &[Algorithm::RS256]);
-    let claims = claims.ok_or_else(|| refused("The signature is invalid"))?;
+    let claims = keys::verify(token, key.decoding_key(), &[Algorithm::RS256]);
+    let claims = claims.ok_or_else(|| invalid_token("The signature is invalid"))?;
     check_time(&claims, now)?;
-    let audience = keys::text(&claims, "aud").unwrap_or_default();
+    let audience = keys::string_claim(&claims, "aud").unwrap_or_default();
     // With or without a trailing slash, or the application id of the resource provider.
     let audiences = ["https://signalr.azure.com", SIGNALR_PROVIDER];
     if !audiences.contains(&audience.trim_end_matches('/')) {
         return Err(audience_invalid(audience));
     }
-    if tenant.is_none() || keys::text(&claims, "tid") != tenant {
-        let issuer = keys::text(&claims, "iss").unwrap_or_default();
-        return Err(refused(&format!("The issuer '{issuer}' is invalid")));
+    if tenant.is_none() || keys::string_claim(&claims, "tid") != tenant {
+        let issuer = keys::string_claim(&claims, "iss").unwrap_or_default();
+        return Err(invalid_token(&format!("The issuer '{issuer}' is invalid")));
     }
-    Ok(Caller::Principal(keys::text(&claims, "oid").unwrap_or_default().to_owned()))
+    Ok(Caller::Principal(keys::string_claim(&claims, "oid").unwrap_or_default().to_owned()))
 }
 
 /// Whether the caller may perform a data action.
-pub(crate) fn is_allowed(caller: &Caller, action: &str, target: &Target<'_>) -> bool {
+pub(crate) fn is_allowed(caller: &Caller, action: &str, called: &CalledResource<'_>) -> bool {
     let Caller::Principal(object_id) = caller else {
         return true;
     };
-    let tenant = target.directory.resource(target.resource).and_then(|r| target.directory.tenant(&r.tenant));
+    let tenant = called.directory.resource(called.name).and_then(|r| called.directory.tenant(&r.tenant));
     tenant.is_some_and(|tenant| {
         let principal = tenant.service_principals.iter().find(|principal| principal.object_id == *object_id);
-        principal.is_some_and(|principal| principal.is_allowed(target.resource, action))
+        principal.is_some_and(|principal| principal.is_allowed(called.name, action))
     })
 }
 
 /// Checks `exp` and `nbf` without tolerance, so that a test notices a token that was sent too late.
 fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
     let now = unix_seconds(now);
-    match keys::seconds(claims, "exp") {
-        None => Err(refused("The token has no expiration")),
-        Some(expires) if expires <= now => Err(refused(&format!("The token expired at '{expires}'"))),
-        Some(_) if keys::seconds(claims, "nbf").is_some_and(|from| from > now) => {
-            Err(refused("The token is not valid yet"))
+    match keys::numeric_date_claim(claims, "exp") {
+        None => Err(invalid_token("The token has no expiration")),
+        Some(expires) if expires <= now => Err(invalid_token(&format!("The token expired at '{expires}'"))),
+        Some(_) if keys::numeric_date_claim(claims, "nbf").is_some_and(|from| from > now) => {
+            Err(invalid_token("The token is not valid yet"))
         }
         Some(_) => Ok(()),
     }
@@ -247,7 +250,7 @@ fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
 
 /// Whether an audience is the URL of the request, with or without its query and port: SDKs differ in that. Case and a
 /// trailing slash are ignored.
-fn is_url_of(audience: &str, request: &Received, origin: &str) -> bool {
+fn is_request_url(audience: &str, request: &ReceivedRequest, origin: &str) -> bool {
     let (audience, query) = audience.split_once('?').map_or((audience, None), |(url, query)| (url, Some(query)));
     let path_matches = [origin, without_port(origin)].iter().any(|origin| {
         let url = format!("{origin}{}", request.path);
@@ -282,9 +285,9 @@ fn without_port(origin: &str) -> &str {
 fn audience_invalid(audience: &str) -> Problem {
     // The audience of an invalid token must not end the quoted string that contains it.
     let audience: String = audience.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
-    refused(&format!("The audience '{audience}' is invalid"))
+    invalid_token(&format!("The audience '{audience}' is invalid"))
 }
 
-fn refused(description: &str) -> Problem {
-    Problem::TokenRefused(description.to_owned())
+fn invalid_token(description: &str) -> Problem {
+    Problem::InvalidToken(description.to_owned())
 }

@@ -7,7 +7,7 @@ use rmpv::Value;
 
 use super::delivery::{self, Delivery, DeliveryReceiver};
 use super::hub::Hub;
-use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::ids::random_string;
 
 /// A connected client. Dropping it disconnects it from its hub.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Connection {
 impl Connection {
     /// Connects a client to a hub under a new id.
     pub(super) fn open(hub: &Arc<Hub>, user: Option<&str>, now: Instant) -> Self {
-        Self::open_as(hub, &unique(), user, now)
+        Self::open_as(hub, &random_string(), user, now)
     }
 
     /// Connects a client to a hub under an id that negotiation assigned.

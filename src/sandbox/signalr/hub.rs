@@ -11,7 +11,7 @@ use super::delivery::{Close, Delivery, DeliverySender};
 use super::filter::Filter;
 use super::membership::{Audience, ConnectionInfo, GroupTtl, Membership, Page};
 use super::message::Message;
-use crate::sandbox::crypto::ids::unique;
+use crate::sandbox::crypto::ids::random_string;
 
 /// One hub.
 #[derive(Debug, Default)]
@@ -146,7 +146,7 @@ impl Hub {
 
     /// Invokes a method of a client. Returns `None` if there is no such connection.
     pub(super) fn invoke(self: &Arc<Self>, to: &str, message: Arc<Message>, now: Instant) -> Option<PendingInvocation> {
-        let id = unique();
+        let id = random_string();
         let (sender, completion) = oneshot::channel();
         let mut membership = self.membership();
         let invocation = Delivery::Invoke { id: id.clone(), message };

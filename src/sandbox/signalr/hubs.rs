@@ -14,18 +14,18 @@ pub struct Hubs(Mutex<HashMap<String, Arc<Hub>>>);
 
 impl Hubs {
     /// Returns the hub with this name, and creates it if it does not exist.
-    pub(crate) fn hub(&self, name: &str) -> Arc<Hub> {
+    pub(crate) fn get_or_create(&self, name: &str) -> Arc<Hub> {
         Arc::clone(self.hubs().entry(name.to_ascii_lowercase()).or_default())
     }
 
     /// Returns the hub with this name. If it does not exist, returns an empty hub and does not store it.
-    pub(crate) fn existing(&self, name: &str) -> Arc<Hub> {
+    pub(crate) fn get_or_empty(&self, name: &str) -> Arc<Hub> {
         self.hubs().get(&name.to_ascii_lowercase()).map(Arc::clone).unwrap_or_default()
     }
 
     /// Creates a hub and adds users to groups before any of them connects.
-    pub(crate) fn prepare(&self, name: &str, users: &[(String, Vec<String>)], now: Instant) {
-        let hub = self.hub(name);
+    pub(crate) fn add_users(&self, name: &str, users: &[(String, Vec<String>)], now: Instant) {
+        let hub = self.get_or_create(name);
         for (user, groups) in users {
             for group in groups {
                 hub.add_user(user, group, GroupTtl::Unlimited, now);
@@ -35,7 +35,7 @@ impl Hubs {
 
     /// Connects a client to a hub, as `user` if it has one.
     pub fn connect(&self, hub: &str, user: Option<&str>) -> Connection {
-        Connection::open(&self.hub(hub), user, Instant::now())
+        Connection::open(&self.get_or_create(hub), user, Instant::now())
     }
 
     /// Returns how many connections each hub has.

@@ -37,7 +37,7 @@ pub(crate) struct Records {
 
 impl Records {
     /// Returns the record of the binary or the text protocol.
-    pub(crate) const fn of(&self, binary: bool) -> &OnceLock<Bytes> {
+    pub(crate) const fn record(&self, binary: bool) -> &OnceLock<Bytes> {
         if binary { &self.binary } else { &self.text }
     }
 }
@@ -52,7 +52,7 @@ impl PartialEq for Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// An invocation of a client method.
-    Invocation(Packed),
+    Invocation(PackedInvocation),
     /// Ready-made frames of the caller, one for each hub protocol (`application/octet-stream`).
     Frames {
         /// The frame for JSON clients.
@@ -74,7 +74,7 @@ pub struct Invocation {
 /// An invocation in its compact form: `MessagePack`, which is about as large as the body. Parsed values of a list of small
 /// numbers use more than ten times as much memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed(Bytes);
+pub struct PackedInvocation(Bytes);
 
 /// A body that is not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,11 +137,11 @@ impl From<Invocation> for Content {
         // Writing to memory cannot fail.
         let _ = rmpv::encode::write_value(&mut bytes, &value);
         bytes.shrink_to_fit();
-        Self::Invocation(Packed(bytes.into()))
+        Self::Invocation(PackedInvocation(bytes.into()))
     }
 }
 
-impl Packed {
+impl PackedInvocation {
     /// Returns the invocation. `None` does not occur, because only parsed invocations are packed.
     pub(crate) fn unpack(&self) -> Option<Invocation> {
         // The packed form is not nested more deeply than the parsed map.

@@ -53,7 +53,7 @@ pub(crate) enum HubOperation {
 
 /// A method and path that match no operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoCall {
+pub(crate) enum ParseError {
     /// The path is unknown.
     NotFound,
     /// The path does not support the method.
@@ -63,8 +63,8 @@ pub(crate) enum NoCall {
 }
 
 /// Parses a method and a path as sent.
-pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, NoCall> {
-    let path = path.strip_prefix("/api/").ok_or(NoCall::NotFound)?;
+pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, ParseError> {
+    let path = path.strip_prefix("/api/").ok_or(ParseError::NotFound)?;
     let (v1, path) = path.strip_prefix("v1/").map_or((false, path), |path| (true, path));
     // A trailing slash is ignored.
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -73,19 +73,19 @@ pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, NoCall> {
         .map(|segment| percent_decode_str(segment).decode_utf8().map(String::from))
         .collect::<Result<Vec<String>, _>>();
     let Ok(segments) = segments else {
-        return Err(NoCall::Malformed);
+        return Err(ParseError::Malformed);
     };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let operation = match segments.as_slice() {
         ["health"] => only(method, &[Method::GET, Method::HEAD], Operation::Health)?,
         ["auth", "accessKey"] => only(method, &[Method::GET], Operation::AccessKey)?,
         ["hubs", hub, rest @ ..] => Operation::Hub((*hub).to_owned(), hub_operation(method, rest)?),
-        _ => return Err(NoCall::NotFound),
+        _ => return Err(ParseError::NotFound),
     };
     Ok(Call { v1, operation })
 }
 
-fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall> {
+fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseError> {
     use HubOperation as Op;
     let get_or_head = [Method::GET, Method::HEAD];
     let post = [Method::POST];
@@ -100,7 +100,7 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall>
                 Method::GET | Method::HEAD => Ok(Op::ConnectionExists { connection }),
                 Method::DELETE => Ok(Op::ConnectionClose { connection }),
                 Method::POST => Ok(Op::ConnectionSend { connection }),
-                _ => Err(NoCall::MethodNotAllowed),
+                _ => Err(ParseError::MethodNotAllowed),
             }
         }
         ["connections", connection, last] => {
@@ -109,7 +109,7 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall>
                 ":send" => only(method, &post, Op::ConnectionSend { connection }),
                 ":invoke" => only(method, &post, Op::ConnectionInvoke { connection }),
                 "groups" => only(method, &[Method::DELETE], Op::ConnectionLeaveAllGroups { connection }),
-                _ => Err(NoCall::NotFound),
+                _ => Err(ParseError::NotFound),
             }
         }
         ["connections", connection, "streams", stream, last] => {
@@ -117,7 +117,7 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall>
             match *last {
                 ":send" => only(method, &post, Op::StreamSend { connection, stream }),
                 ":complete" => only(method, &post, Op::StreamComplete { connection, stream }),
-                _ => Err(NoCall::NotFound),
+                _ => Err(ParseError::NotFound),
             }
         }
         ["groups", group, "connections", connection] | ["connections", connection, "groups", group] => {
@@ -125,7 +125,7 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall>
             match *method {
                 Method::PUT => Ok(Op::GroupAddConnection { group, connection }),
                 Method::DELETE => Ok(Op::GroupRemoveConnection { group, connection }),
-                _ => Err(NoCall::MethodNotAllowed),
+                _ => Err(ParseError::MethodNotAllowed),
             }
         }
         ["groups", group] => {
@@ -141,7 +141,7 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall>
                 ":send" => only(method, &post, Op::GroupSend { group }),
                 ":closeConnections" => only(method, &post, Op::GroupCloseConnections { group }),
                 "connections" => only(method, &[Method::GET], Op::GroupListConnections { group }),
-                _ => Err(NoCall::NotFound),
+                _ => Err(ParseError::NotFound),
             }
         }
         ["users", user, "groups", group] | ["groups", group, "users", user] => {
@@ -165,15 +165,15 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, NoCall>
                 ":send" => only(method, &post, Op::UserSend { user }),
                 ":closeConnections" => only(method, &post, Op::UserCloseConnections { user }),
                 "groups" => only(method, &[Method::DELETE], Op::UserLeaveAllGroups { user }),
-                _ => Err(NoCall::NotFound),
+                _ => Err(ParseError::NotFound),
             }
         }
-        _ => Err(NoCall::NotFound),
+        _ => Err(ParseError::NotFound),
     }
 }
 
-fn only<T>(method: &Method, allowed: &[Method], operation: T) -> Result<T, NoCall> {
-    if allowed.contains(method) { Ok(operation) } else { Err(NoCall::MethodNotAllowed) }
+fn only<T>(method: &Method, allowed: &[Method], operation: T) -> Result<T, ParseError> {
+    if allowed.contains(method) { Ok(operation) } else { Err(ParseError::MethodNotAllowed) }
 }
 
 impl Operation {
@@ -290,19 +290,19 @@ mod tests {
     fn decodes_names_once_and_keeps_an_encoded_slash() {
         let call = parse(&Method::HEAD, "/api/hubs/hub%2Fx/users/user%2Fa%2525").unwrap();
         assert_eq!(call.operation, Operation::Hub(text("hub/x"), HubOperation::UserExists { user: text("user/a%25") }));
-        assert_eq!(parse(&Method::HEAD, "/api/hubs/h/users/%ff"), Err(NoCall::Malformed));
+        assert_eq!(parse(&Method::HEAD, "/api/hubs/h/users/%ff"), Err(ParseError::Malformed));
     }
 
     #[test]
     fn rejects_other_paths_and_methods() {
         for path in ["/", "/api", "/api/", "/api/hubs", "/api/hubs/h/x", "/api/v2/hubs/h", "/client/negotiate"] {
-            assert_eq!(parse(&Method::POST, path), Err(NoCall::NotFound), "{path}");
+            assert_eq!(parse(&Method::POST, path), Err(ParseError::NotFound), "{path}");
         }
         for line in
             ["GET /api/hubs/h/:send", "POST /api/health", "PATCH /api/hubs/h/groups/g", "PUT /api/hubs/h/users/u"]
         {
             let (method, path) = line.split_once(' ').unwrap();
-            assert_eq!(parse(&method.parse().unwrap(), path), Err(NoCall::MethodNotAllowed), "{line}");
+            assert_eq!(parse(&method.parse().unwrap(), path), Err(ParseError::MethodNotAllowed), "{line}");
         }
     }
 }

@@ -5,28 +5,32 @@
 use std::ops::RangeInclusive;
 
 use super::problem::Problem;
-use crate::sandbox::server::exchange::Received;
+use crate::sandbox::server::exchange::ReceivedRequest;
 
 /// The versions of the REST API. The service's response to others is not documented; the sandbox answers 400.
 const API_VERSIONS: [&str; 5] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01"];
 
 /// Checks `api-version`, which every call except those of the v1 form has.
-pub(crate) fn check_version(request: &Received) -> Result<(), Problem> {
+pub(crate) fn check_version(request: &ReceivedRequest) -> Result<(), Problem> {
     match request.query_value("api-version") {
         Some(version) if API_VERSIONS.contains(&version.as_str()) => Ok(()),
-        Some(version) => Err(Problem::Invalid("api-version", format!("The api-version '{version}' is not supported."))),
-        None => Err(Problem::Invalid("api-version", String::from("The query parameter 'api-version' is required."))),
+        Some(version) => {
+            Err(Problem::InvalidArgument("api-version", format!("The api-version '{version}' is not supported.")))
+        }
+        None => {
+            Err(Problem::InvalidArgument("api-version", String::from("The query parameter 'api-version' is required.")))
+        }
     }
 }
 
 /// Returns the hub's full name. With `application`, the hub belongs to that application.
-pub(crate) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem> {
+pub(crate) fn hub_name(request: &ReceivedRequest, hub: &str) -> Result<String, Problem> {
     let checked = |parameter, name: &str| {
         if is_name(name) {
             return Ok(());
         }
         let message = "The name must begin with a letter and have up to 128 letters, digits or _ ` , . [ ].";
-        Err(Problem::Invalid(parameter, String::from(message)))
+        Err(Problem::InvalidArgument(parameter, String::from(message)))
     };
     checked("hub", hub)?;
     let Some(application) = request.query_value("application") else {
@@ -39,7 +43,7 @@ pub(crate) fn hub_name(request: &Received, hub: &str) -> Result<String, Problem>
 /// Validates a connection id.
 pub(crate) fn connection(id: &str) -> Result<&str, Problem> {
     if id.is_empty() {
-        Err(Problem::Invalid("connectionId", String::from("The connection id is empty.")))
+        Err(Problem::InvalidArgument("connectionId", String::from("The connection id is empty.")))
     } else {
         Ok(id)
     }
@@ -48,24 +52,28 @@ pub(crate) fn connection(id: &str) -> Result<&str, Problem> {
 /// Validates the name of a group.
 pub(crate) fn group(name: &str) -> Result<&str, Problem> {
     let message = "The group name must have 1 to 1024 characters, no line feed and not only white space.";
-    if is_text(name, 1024) { Ok(name) } else { Err(Problem::Invalid("group", String::from(message))) }
+    if is_text(name, 1024) { Ok(name) } else { Err(Problem::InvalidArgument("group", String::from(message))) }
 }
 
 /// Validates a user id.
 pub(crate) fn user(id: &str) -> Result<&str, Problem> {
     let message = "The user id must have 1 to 1024 characters.";
-    if (1..=1024).contains(&id.chars().count()) { Ok(id) } else { Err(Problem::Invalid("user", String::from(message))) }
+    if (1..=1024).contains(&id.chars().count()) {
+        Ok(id)
+    } else {
+        Err(Problem::InvalidArgument("user", String::from(message)))
+    }
 }
 
 /// Validates a stream id.
 pub(crate) fn stream(id: &str) -> Result<&str, Problem> {
     let message = "The stream id must have 1 to 100 characters and not only white space.";
-    if is_text(id, 100) { Ok(id) } else { Err(Problem::Invalid("streamId", String::from(message))) }
+    if is_text(id, 100) { Ok(id) } else { Err(Problem::InvalidArgument("streamId", String::from(message))) }
 }
 
 /// Parses an integer in the query.
 pub(crate) fn number(
-    request: &Received,
+    request: &ReceivedRequest,
     name: &'static str,
     range: RangeInclusive<u32>,
 ) -> Result<Option<u32>, Problem> {
@@ -75,18 +83,18 @@ pub(crate) fn number(
     let Some(number) = text.parse().ok().filter(|number| range.contains(number)) else {
         let (start, end) = (range.start(), range.end());
         let message = format!("The query parameter '{name}' must be a number from {start} to {end}.");
-        return Err(Problem::Invalid(name, message));
+        return Err(Problem::InvalidArgument(name, message));
     };
     Ok(Some(number))
 }
 
 /// Parses a boolean in the query. The default is `false`.
-pub(crate) fn flag(request: &Received, name: &'static str) -> Result<bool, Problem> {
+pub(crate) fn flag(request: &ReceivedRequest, name: &'static str) -> Result<bool, Problem> {
     match request.query_value(name) {
         None => Ok(false),
         Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
         Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-        Some(_) => Err(Problem::Invalid(name, format!("The query parameter '{name}' must be true or false."))),
+        Some(_) => Err(Problem::InvalidArgument(name, format!("The query parameter '{name}' must be true or false."))),
     }
 }
 

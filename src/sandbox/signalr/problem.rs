@@ -7,7 +7,7 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, StatusCode};
 use serde_json::json;
 
-use super::operation::NoCall;
+use super::operation::ParseError;
 use crate::sandbox::server::exchange::Reply;
 
 /// The header field that identifies what does not exist.
@@ -15,7 +15,7 @@ pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-co
 
 /// The form of a call. The forms differ in statuses and in the bodies of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum PathForm {
     /// `/api/v1/…`: errors are text.
     V1,
     /// `/api/…?api-version=…`: errors are an `ErrorDetail`.
@@ -28,25 +28,25 @@ pub(crate) enum Problem {
     /// The request has no token.
     NoToken,
     /// The token is invalid for this reason.
-    TokenRefused(String),
+    InvalidToken(String),
     /// The caller's roles do not allow this data action.
     Forbidden(&'static str),
     /// Public network access of the resource is disabled.
-    NetworkClosed,
+    PublicAccessDisabled,
     /// No resource has the host of the request.
-    WrongHost(String),
+    UnknownHost(String),
     /// The request target is too long.
     TargetTooLong,
     /// The header is too large.
     HeaderTooLarge,
     /// Method and path match no operation.
-    NoCall(NoCall),
+    UnknownOperation(ParseError),
     /// A parameter or the body is invalid: its name and the reason.
-    Invalid(&'static str, String),
+    InvalidArgument(&'static str, String),
     /// The operation does not support the content type of the body.
-    MediaType(String),
+    UnsupportedMediaType(String),
     /// The target does not exist: the value of `x-ms-error-code`.
-    NotExisting(&'static str),
+    NotFound(&'static str),
     /// The client completed an invocation with this error.
     ClientError(String),
     /// The client did not complete an invocation in time.
@@ -57,12 +57,12 @@ pub(crate) enum Problem {
 
 impl Problem {
     /// Returns the response.
-    pub(crate) fn reply(&self, form: Form) -> Reply {
+    pub(crate) fn reply(&self, form: PathForm) -> Reply {
         match self {
             Self::NoToken => {
                 Reply::empty(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, "Bearer").verdict("no token")
             }
-            Self::TokenRefused(reason) => {
+            Self::InvalidToken(reason) => {
                 let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{reason}\"");
                 Reply::empty(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, &challenge).verdict(reason.clone())
             }
@@ -70,30 +70,31 @@ impl Problem {
                 let message = format!("The principal lacks the data action Microsoft.SignalRService/SignalR/{action}.");
                 detail(form, StatusCode::FORBIDDEN, "Forbidden", &message)
             }
-            Self::NetworkClosed => {
+            Self::PublicAccessDisabled => {
                 // A network rule answers before the service does, with an HTML page.
                 let page = "<html><head><title>403 Forbidden</title></head><body>nginx</body></html>";
-                Reply::typed(StatusCode::FORBIDDEN, "text/html", page).verdict("closed to the public network")
+                Reply::with_content_type(StatusCode::FORBIDDEN, "text/html", page)
+                    .verdict("closed to the public network")
             }
-            Self::WrongHost(host) => {
+            Self::UnknownHost(host) => {
                 Reply::empty(StatusCode::NOT_FOUND).verdict(format!("no resource has the host {host}"))
             }
             Self::TargetTooLong => Reply::empty(StatusCode::URI_TOO_LONG).verdict("target too long"),
             Self::HeaderTooLarge => {
                 Reply::empty(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).verdict("header too large")
             }
-            Self::NoCall(NoCall::NotFound) => Reply::empty(StatusCode::NOT_FOUND).verdict("no such path"),
-            Self::NoCall(NoCall::MethodNotAllowed) => {
+            Self::UnknownOperation(ParseError::NotFound) => Reply::empty(StatusCode::NOT_FOUND).verdict("no such path"),
+            Self::UnknownOperation(ParseError::MethodNotAllowed) => {
                 Reply::empty(StatusCode::METHOD_NOT_ALLOWED).verdict("no such method")
             }
-            Self::NoCall(NoCall::Malformed) => {
+            Self::UnknownOperation(ParseError::Malformed) => {
                 detail(form, StatusCode::BAD_REQUEST, "InvalidArgument", "The path does not decode to text.")
             }
-            Self::Invalid(parameter, message) => invalid(form, parameter, message),
-            Self::MediaType(message) => {
+            Self::InvalidArgument(parameter, message) => invalid(form, parameter, message),
+            Self::UnsupportedMediaType(message) => {
                 detail(form, StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
             }
-            Self::NotExisting(code) => {
+            Self::NotFound(code) => {
                 detail(form, StatusCode::NOT_FOUND, code, "It does not exist.").header(ERROR_CODE, code).verdict(*code)
             }
             // The service's responses for these two are not documented.
@@ -106,20 +107,20 @@ impl Problem {
     }
 }
 
-fn detail(form: Form, status: StatusCode, code: &str, message: &str) -> Reply {
+fn detail(form: PathForm, status: StatusCode, code: &str, message: &str) -> Reply {
     match form {
-        Form::V1 => Reply::text(status, message.to_owned()),
-        Form::Current => Reply::json(status, &json!({ "code": code, "message": message })),
+        PathForm::V1 => Reply::text(status, message.to_owned()),
+        PathForm::Current => Reply::json(status, &json!({ "code": code, "message": message })),
     }
     .verdict(message.to_owned())
 }
 
-fn invalid(form: Form, parameter: &str, message: &str) -> Reply {
+fn invalid(form: PathForm, parameter: &str, message: &str) -> Reply {
     let status = StatusCode::BAD_REQUEST;
     let body = json!({ "code": "InvalidArgument", "message": message, "target": parameter });
     match form {
-        Form::V1 => Reply::text(status, message.to_owned()),
-        Form::Current => Reply::json(status, &body),
+        PathForm::V1 => Reply::text(status, message.to_owned()),
+        PathForm::Current => Reply::json(status, &body),
     }
     .header(ERROR_CODE, "Error.Request.Invalid")
     .verdict(message.to_owned())

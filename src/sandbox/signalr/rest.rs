@@ -19,8 +19,8 @@ use super::membership::{Audience, GroupTtl};
 use super::message::{self, Content, Invocation, Message, PayloadError};
 use super::operation::HubOperation;
 use super::parameters;
-use super::problem::{ERROR_CODE, Form, Problem};
-use crate::sandbox::server::exchange::{Received, Reply};
+use super::problem::{ERROR_CODE, PathForm, Problem};
+use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
 /// The timeout of an invocation. The service's own is not documented; this is the SDK's default for client results.
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,8 +37,8 @@ const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remov
 /// A call of an operation of a hub.
 pub(crate) struct HubCall<'a> {
     pub(crate) endpoint: &'a Endpoint,
-    pub(crate) request: &'a Received,
-    pub(crate) form: Form,
+    pub(crate) request: &'a ReceivedRequest,
+    pub(crate) form: PathForm,
     pub(crate) hub: &'a str,
 }
 
@@ -50,9 +50,9 @@ impl HubCall<'_> {
         let name = parameters::hub_name(self.request, self.hub)?;
         // Only an operation that stores something creates the hub.
         let hub = if matches!(operation, Op::UserAddToGroup { .. }) {
-            self.endpoint.hubs.hub(&name)
+            self.endpoint.hubs.get_or_create(&name)
         } else {
-            self.endpoint.hubs.existing(&name)
+            self.endpoint.hubs.get_or_empty(&name)
         };
         match operation {
             Op::Send => self.send(&hub, Audience::All, now),
@@ -135,10 +135,10 @@ impl HubCall<'_> {
     }
 
     async fn invoke(&self, hub: &Arc<Hub>, connection: &str, now: Instant) -> Result<Reply, Problem> {
-        const GONE: Problem = Problem::NotExisting("Warning.Connection.NotExisted");
+        const GONE: Problem = Problem::NotFound("Warning.Connection.NotExisted");
         let message = Arc::new(self.message()?);
         if message.invocation().is_none() {
-            return Err(Problem::Invalid("payload", String::from("The frames do not invoke a client method.")));
+            return Err(Problem::InvalidArgument("payload", String::from("The frames do not invoke a client method.")));
         }
         let mut pending = hub.invoke(connection, message, now).ok_or(GONE)?;
         match tokio::time::timeout(INVOKE_TIMEOUT, pending.completion()).await {
@@ -177,13 +177,13 @@ impl HubCall<'_> {
     fn execute(&self, hub: &Hub, now: Instant) -> Result<Reply, Problem> {
         let filter = self.request.query_value("filter").filter(|filter| !filter.trim().is_empty());
         let filter = filter.map(|filter| Filter::parse(&filter)).transpose();
-        let filter = filter.map_err(|err| Problem::Invalid("filter", err.to_string()))?;
+        let filter = filter.map_err(|err| Problem::InvalidArgument("filter", err.to_string()))?;
         if !message::is_json(self.request.header("content-type")) {
-            return Err(Problem::MediaType(String::from("The content type must be application/json.")));
+            return Err(Problem::UnsupportedMediaType(String::from("The content type must be application/json.")));
         }
         let body = message::json_value(&self.request.body)?;
         let commands = body.as_array().and_then(|commands| commands.iter().map(command).collect::<Option<Vec<_>>>());
-        let invalid = || Problem::Invalid("commands", String::from("The commands are invalid."));
+        let invalid = || Problem::InvalidArgument("commands", String::from("The commands are invalid."));
         let reached = hub.execute(filter.as_ref(), &commands.ok_or_else(invalid)?, now);
         Ok(Reply::empty(StatusCode::ACCEPTED).verdict(format!("executed on {reached}")))
     }
@@ -253,8 +253,8 @@ impl HubCall<'_> {
     /// Returns the status for the form of the call.
     fn choose(&self, v1: StatusCode, current: StatusCode) -> StatusCode {
         match self.form {
-            Form::V1 => v1,
-            Form::Current => current,
+            PathForm::V1 => v1,
+            PathForm::Current => current,
         }
     }
 }
@@ -262,15 +262,15 @@ impl HubCall<'_> {
 impl From<PayloadError> for Problem {
     fn from(err: PayloadError) -> Self {
         match err {
-            PayloadError::ContentType => Self::MediaType(err.to_string()),
-            PayloadError::Malformed(..) | PayloadError::Shape => Self::Invalid("payload", err.to_string()),
+            PayloadError::ContentType => Self::UnsupportedMediaType(err.to_string()),
+            PayloadError::Malformed(..) | PayloadError::Shape => Self::InvalidArgument("payload", err.to_string()),
         }
     }
 }
 
 /// Returns the response to adding or removing a connection, which must exist.
 fn membership(exists: bool) -> Result<Reply, Problem> {
-    if exists { Ok(done(StatusCode::OK)) } else { Err(Problem::NotExisting("Error.Connection.NotExisted")) }
+    if exists { Ok(done(StatusCode::OK)) } else { Err(Problem::NotFound("Error.Connection.NotExisted")) }
 }
 
 /// Returns a success with the empty `ServiceResponse` of the swagger's examples.

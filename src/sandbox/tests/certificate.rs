@@ -77,7 +77,7 @@ async fn rejects_each_wrong_claim_with_its_code() {
 async fn rejects_a_certificate_that_is_not_registered() {
     let sandbox = start().await;
     let registered = sandbox.client_certificate();
-    let other = ClientCertificate::generate_another(Duration::from_secs(60)).unwrap();
+    let other = ClientCertificate::generate_with_new_key(Duration::from_secs(60)).unwrap();
     let mut no_thumbprint = header(registered);
     no_thumbprint.x5t_s256 = None;
     for (what, certificate, header) in [

@@ -92,7 +92,7 @@ async fn the_negotiation_of_an_application_redirects_to_the_same_endpoint() {
 async fn lists_connections_with_users_and_groups() {
     let sandbox = start().await;
     let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
-    east(&sandbox).hubs.hub("chat").add_connection(ann.id(), "g");
+    east(&sandbox).hubs.get_or_create("chat").add_connection(ann.id(), "g");
     let target = "/sandbox/connections?hub=CHAT";
     let listed = call(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
     let east = json!({ "count": 1, "connections": [{ "id": ann.id(), "user": "ann", "groups": ["g"] }] });

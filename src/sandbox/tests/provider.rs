@@ -35,7 +35,7 @@ async fn github_issues_a_token_for_the_request_token() {
     let with_audience = format!("{url}&audience={AUDIENCE}");
     let answer = at(&sandbox, Method::GET, &with_audience).bearer(token.expose()).send().await;
     assert_entra_accepts(&sandbox, answer.json()["value"].as_str().unwrap()).await;
-    // The default audience is the repository's owner, which no federated credential trusts.
+    // The default audience is the repository's owner, which no federated credential identity_credentials.
     let answer = at(&sandbox, Method::GET, &url).bearer(token.expose()).send().await;
     let form = assertion_form(answer.json()["value"].as_str().unwrap()).clone();
     assert_eq!(refusal(&sandbox, TENANT_B, &form).await.0, 700_212);

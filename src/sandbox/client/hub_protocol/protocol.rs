@@ -72,7 +72,7 @@ impl Protocol {
                 Self::MessagePack => messagepack.clone(),
             },
             Content::Invocation(packed) => {
-                let record = message.records.of(self.is_binary());
+                let record = message.records.record(self.is_binary());
                 if record.get().is_none() {
                     let Invocation { target, arguments } = packed.unpack()?;
                     let encoded =

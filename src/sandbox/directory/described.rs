@@ -5,15 +5,15 @@ use super::model::{Directory, FederatedCredential, SecretText, v2_issuer};
 
 /// The content of a directory that replaces the built-in scenario, and its files.
 #[derive(Clone, Debug)]
-pub struct World {
+pub struct DescribedDirectory {
     pub(crate) directory: Directory,
-    pub(crate) trusts: Vec<Trust>,
-    pub(crate) files: Vec<WorldFile>,
+    pub(crate) identity_credentials: Vec<ManagedIdentityCredential>,
+    pub(crate) files: Vec<DescribedFile>,
 }
 
 /// A federated identity credential for a managed identity. Its issuer contains the authority's address.
 #[derive(Clone, Debug)]
-pub(crate) struct Trust {
+pub(crate) struct ManagedIdentityCredential {
     /// The client id of the app registration.
     pub(crate) application: String,
     /// The client id of the trusted managed identity.
@@ -23,14 +23,14 @@ pub(crate) struct Trust {
 
 /// A file for a gateway or a test.
 #[derive(Clone, Debug)]
-pub(crate) struct WorldFile {
+pub(crate) struct DescribedFile {
     pub(crate) name: String,
-    pub(crate) content: WorldContent,
+    pub(crate) content: DescribedContent,
 }
 
 /// The content of a file.
 #[derive(Clone, Debug)]
-pub(crate) enum WorldContent {
+pub(crate) enum DescribedContent {
     Secret(SecretText),
     /// An assertion that the sandbox signs as an external issuer.
     Assertion {
@@ -40,19 +40,19 @@ pub(crate) enum WorldContent {
     },
 }
 
-impl World {
+impl DescribedDirectory {
     /// Returns the directory for an authority at this origin.
     pub(crate) fn directory(&self, authority: &str) -> Directory {
         let mut directory = self.directory.clone();
-        for trust in &self.trusts {
-            let identity = directory.managed_identities.iter().find(|identity| identity.client_id == trust.identity);
+        for declared in &self.identity_credentials {
+            let identity = directory.managed_identities.iter().find(|identity| identity.client_id == declared.identity);
             let Some(identity) = identity else { continue };
             let credential = FederatedCredential {
                 issuer: v2_issuer(authority, &identity.tenant),
                 subject: identity.object_id.clone(),
-                audience: trust.audience.clone(),
+                audience: declared.audience.clone(),
             };
-            if let Some(application) = directory.application_mut(&trust.application) {
+            if let Some(application) = directory.application_mut(&declared.application) {
                 application.federated.push(credential);
             }
         }
