@@ -154,9 +154,10 @@ impl AttemptOutcome {
     /// Returns whether a retry with this outcome replaces an earlier one: its endpoint received at least as much. A
     /// body that failed was not whole in any attempt.
     pub(super) fn replaces(&self, earlier: Ending) -> bool {
-        let is_body_incomplete =
-            matches!(self.result, Err(DeliveryError::BodyBroken | DeliveryError::BodyTooLarge { .. }));
-        self.ending.sent >= earlier.sent || is_body_incomplete
+        match (self.ending.sent, self.ending.fault) {
+            (Sent::NotProcessed, Fault::Caller) => true,
+            (sent, _) => sent >= earlier.sent,
+        }
     }
 
     /// Reports to the endpoint's health what the attempt says about it. Returns how it ended.

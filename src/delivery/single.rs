@@ -43,7 +43,7 @@ pub(super) async fn deliver<'a>(
             }
             match decide(worker, call.operation, ending) {
                 RetryDecision::Final => return outcome.result.map(|response| (upstream, response)),
-                RetryDecision::NotSafe | RetryDecision::Retry => Box::pin(retry_at(worker, upstream, call, outcome)),
+                decision => Box::pin(retry_at(worker, upstream, call, outcome, decision)),
             }
         };
         // Outside the block, so that its locals are not held across the await.
@@ -69,7 +69,7 @@ pub(super) async fn deliver_to(
         let outcome = attempt(worker, upstream, call, 0).await;
         match decide(worker, call.operation, outcome.report(permit)) {
             RetryDecision::Final => return outcome,
-            RetryDecision::NotSafe | RetryDecision::Retry => Box::pin(retry_at(worker, upstream, call, outcome)),
+            decision => Box::pin(retry_at(worker, upstream, call, outcome, decision)),
         }
     };
     retries.await
@@ -88,15 +88,16 @@ async fn retry_at(
     upstream: &Upstream,
     call: &PlannedCall<'_>,
     first: AttemptOutcome,
+    first_decision: RetryDecision,
 ) -> AttemptOutcome {
     let index = upstream.index;
     let class = CallClass::new(call.operation.class().index());
-    let mut latest = first.ending;
+    let (mut latest, mut decision) = (first.ending, first_decision);
     let mut retry_after = first.retry_after();
     let mut outcome = first;
     let mut attempts = 0;
     loop {
-        match decide(worker, call.operation, latest) {
+        match decision {
             RetryDecision::Final => return outcome,
             RetryDecision::NotSafe => {
                 worker.metrics.retry(index, RetryOutcome::NotSafe);
@@ -120,6 +121,7 @@ async fn retry_at(
         worker.metrics.retry(index, RetryOutcome::Retried);
         let repeated = attempt(worker, upstream, call, 0).await;
         latest = repeated.report(permit);
+        decision = decide(worker, call.operation, latest);
         retry_after = repeated.retry_after();
         if repeated.replaces(outcome.ending) {
             std::mem::replace(&mut outcome, repeated).discard();
