@@ -60,7 +60,7 @@ label_enum! {
         Overload = "overload",
         /// A rate limit is exceeded.
         RateLimited = "rate_limited",
-        /// The gateway is stopping.
+        /// The listener is closed, because the gateway is stopping or its configuration changed.
         Draining = "draining",
         /// The endpoint did not respond within the deadline.
         Deadline = "deadline",

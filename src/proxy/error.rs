@@ -89,7 +89,10 @@ pub enum ProxyError {
         retry_after: Duration,
     },
     /// The listener is closed, or the gateway is stopping.
-    #[error("the gateway is stopping; nothing was sent, so it is safe to try again")]
+    #[error(
+        "the gateway has closed this listener, because it is stopping or its configuration changed; nothing was sent, so \
+         it is safe to try again over a new connection"
+    )]
     Draining,
     /// The call was not delivered, or its response was lost.
     #[error(transparent)]
@@ -183,7 +186,7 @@ impl ProxyError {
             Self::HeaderRequired { .. } => "Required header missing",
             Self::TooManyHeaders { .. } => "Headers too large",
             Self::RateLimited { .. } => "Too many calls",
-            Self::Draining => "Gateway is stopping",
+            Self::Draining => "Listener closed",
             Self::Delivery(err) => err.title(),
         }
     }
@@ -254,5 +257,20 @@ impl From<ParseCallError> for ProxyError {
             ParseCallError::WrongMethod { allowed } => Self::MethodNotAllowed { allowed },
             ParseCallError::Malformed(what) => Self::Malformed(what),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_at_a_closed_listener_may_be_sent_again_at_once() {
+        let response = ProxyError::Draining.to_response(&HeaderValue::from_static("id"));
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert_eq!(response.headers()[ERROR_HEADER], "draining");
+        let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains("nothing was sent"), "{problem}");
     }
 }

@@ -187,12 +187,13 @@ impl Proxy {
             record.set_route(index, name);
         }
         let choice = Choice::new(route, &input)?;
-        self.check_route_rate(index)?;
         let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
             idempotency_key(head.headers())?
         } else {
             None
         };
+        // After every check of the request itself: a rejected request does not count.
+        self.check_route_rate(index)?;
         let key = key.filter(|_| operation.fan_out_kind() == FanOutKind::Deliver);
         let key = key.map(|key| CallKey { listener: admission.listener(), network: Network::of(client), key });
         Ok(Plan::Forward { operation, choice, key })
