@@ -12,7 +12,7 @@ mod managed_identity;
 mod oauth2;
 mod provider;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use azure_core::http::ClientMethodOptions;
@@ -22,7 +22,7 @@ pub(crate) use managed_identity::ManagedIdentityRequest;
 
 use super::error::CredentialError;
 use super::legs::Legs;
-use super::settings::{AssertionSettings, CertificateSettings, Proof};
+use super::settings::{AssertionSettings, CertificateSettings, Proof, SecretSource};
 use super::transport::IdentityClient;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -45,6 +45,39 @@ pub(crate) struct Asserter {
     pub(crate) legs: Legs,
 }
 
+/// What a source of assertions reads on this host, and whom it calls.
+#[derive(Default)]
+struct Requirements<'a> {
+    /// The file with the assertion.
+    file: Option<&'a Path>,
+    /// The secret that obtains the assertion.
+    secret: Option<&'a SecretSource>,
+    /// The trusted CAs for the provider, if the provider is called over TLS.
+    provider: Option<Trust>,
+}
+
+impl<'a> Requirements<'a> {
+    fn of(settings: &'a AssertionSettings) -> Self {
+        let provider = |ca_file: &Option<PathBuf>| Some(Trust::of(ca_file.as_deref()));
+        match settings {
+            AssertionSettings::File { path } => Self { file: Some(path), ..Self::default() },
+            AssertionSettings::GithubActions { ca_file, .. } => Self { provider: provider(ca_file), ..Self::default() },
+            AssertionSettings::AzurePipelines { access_token, ca_file, .. } => {
+                Self { secret: Some(access_token), provider: provider(ca_file), ..Self::default() }
+            }
+            AssertionSettings::OAuth2(settings) => {
+                Self { secret: Some(&settings.secret), provider: provider(&settings.ca_file), ..Self::default() }
+            }
+            AssertionSettings::GcpMetadata { endpoint, .. } if endpoint.starts_with("https:") => {
+                Self { provider: provider(&None), ..Self::default() }
+            }
+            AssertionSettings::GcpMetadata { .. }
+            | AssertionSettings::ManagedIdentity { .. }
+            | AssertionSettings::Command(_) => Self::default(),
+        }
+    }
+}
+
 impl AssertionSource {
     /// Returns the files whose change starts an acquisition after a failed one.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
@@ -54,62 +87,36 @@ impl AssertionSource {
                 files.extend(settings.key.clone());
                 files
             }
-            Self::Federated(AssertionSettings::File { path }) => vec![path.clone()],
-            Self::Federated(AssertionSettings::OAuth2(settings)) => {
-                settings.secret.file().into_iter().map(Into::into).collect()
+            Self::Federated(settings) => {
+                let Requirements { file, secret, .. } = Requirements::of(settings);
+                file.into_iter().chain(secret.and_then(SecretSource::file)).map(Into::into).collect()
             }
-            Self::Federated(AssertionSettings::AzurePipelines { access_token, .. }) => {
-                access_token.file().into_iter().map(Into::into).collect()
-            }
-            Self::Federated(
-                AssertionSettings::ManagedIdentity { .. }
-                | AssertionSettings::GithubActions { .. }
-                | AssertionSettings::GcpMetadata { .. }
-                | AssertionSettings::Command(_),
-            ) => Vec::new(),
         }
     }
 
     /// Checks the files and secrets on this host. Runs no program.
     pub(crate) async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
-        match self {
-            Self::Certificate { settings, .. } => certificate::inspect(settings, legs).await,
+        let Requirements { file, secret, .. } = match self {
+            Self::Certificate { settings, .. } => return certificate::inspect(settings, legs).await,
+            Self::Federated(settings) => Requirements::of(settings),
+        };
+        match file {
+            Some(path) if path.exists() => file::inspect(path, legs).await?,
             // It may be mounted after the gateway starts.
-            Self::Federated(AssertionSettings::File { path }) if !path.exists() => {
-                legs.remark(format!("file {} does not exist yet", path.display()));
-                Ok(())
-            }
-            Self::Federated(AssertionSettings::File { path }) => file::inspect(path, legs).await,
-            Self::Federated(AssertionSettings::OAuth2(settings)) => {
-                settings.secret.read(legs).await.map(drop).map_err(Into::into)
-            }
-            Self::Federated(AssertionSettings::AzurePipelines { access_token, .. }) => {
-                access_token.read(legs).await.map(drop).map_err(Into::into)
-            }
-            Self::Federated(
-                AssertionSettings::ManagedIdentity { .. }
-                | AssertionSettings::GithubActions { .. }
-                | AssertionSettings::GcpMetadata { .. }
-                | AssertionSettings::Command(_),
-            ) => Ok(()),
+            Some(path) => legs.remark(format!("file {} does not exist yet", path.display())),
+            None => {}
         }
+        if let Some(secret) = secret {
+            secret.read(legs).await?;
+        }
+        Ok(())
     }
 }
 
 /// Returns the trusted CAs for the provider of a proof, if the proof comes from a provider over TLS.
 pub(crate) fn provider_trust(proof: &Proof) -> Option<Trust> {
     let Proof::Federated(assertion) = proof else { return None };
-    match assertion {
-        AssertionSettings::GithubActions { ca_file, .. } | AssertionSettings::AzurePipelines { ca_file, .. } => {
-            Some(Trust::of(ca_file.as_deref()))
-        }
-        AssertionSettings::OAuth2(settings) => Some(Trust::of(settings.ca_file.as_deref())),
-        AssertionSettings::GcpMetadata { endpoint, .. } if endpoint.starts_with("https:") => Some(Trust::of(None)),
-        AssertionSettings::GcpMetadata { .. }
-        | AssertionSettings::ManagedIdentity { .. }
-        | AssertionSettings::File { .. }
-        | AssertionSettings::Command(_) => None,
-    }
+    Requirements::of(assertion).provider
 }
 
 impl Asserter {
