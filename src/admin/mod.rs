@@ -97,7 +97,7 @@ impl Admin {
     }
 
     /// Shows why a configuration was rejected, until one is accepted.
-    pub fn refused(&self, problem: String) {
+    pub fn show_rejection(&self, problem: String) {
         self.refused.store(Some(Arc::new(problem)));
     }
 

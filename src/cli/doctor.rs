@@ -1,4 +1,4 @@
-//! `doctor`: finds the broken step of the cross-tenant set-up and prints the remediation.
+//! `doctor`: finds the broken step of the cross-tenant setup and prints the remediation.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -109,7 +109,7 @@ pub(super) fn checks_to_text(finding: &Finding) -> String {
     let Some(broken) = &finding.broken else { return text };
     line("broken", &broken.step.to_string());
     line("tried", &broken.tried);
-    line("answer", &broken.came_back);
+    line("result", &broken.result);
     if let Some(description) = &broken.description {
         line("Entra", description);
     }
@@ -163,7 +163,7 @@ fn broken_to_json(broken: &BrokenStep) -> Value {
     json!({
         "step": { "number": broken.step.number(), "name": broken.step.name(), "title": broken.step.title() },
         "tried": broken.tried,
-        "came_back": broken.came_back,
+        "came_back": broken.result,
         "description": broken.description,
         "codes": broken.codes,
         "correlation_id": broken.correlation_id,

@@ -42,7 +42,7 @@ enum Command {
     Check(check::Options),
     /// Show where a call would go, or why it would be refused. Sends nothing.
     Explain(explain::Options),
-    /// Examine each endpoint's cross-tenant set-up, name the first broken step and how to fix it. Changes nothing.
+    /// Examine each endpoint's cross-tenant setup, name the first broken step and how to fix it. Changes nothing.
     Doctor(doctor::Options),
     /// Obtain a token with an endpoint's credential, and show each step and claim.
     Token(token::Options),

@@ -91,15 +91,15 @@ impl SetupStep {
             Self::Configuration => "the gateway's configuration",
             Self::Proof => "the proof on this host (secret, certificate, assertion or token)",
             Self::HostIdentity => "the managed identity of this host",
-            Self::IdentityEndpoint => "the way to Entra",
+            Self::IdentityEndpoint => "the connection to Entra",
             Self::App => "the app registration in its home tenant",
             Self::AppProof => "the secret or certificate on the app registration",
             Self::Federation => "the federated credential on the app registration",
             Self::EnterpriseApplication => "the enterprise application in the endpoint's tenant",
             Self::TenantPolicy => "the policies of the endpoint's tenant",
             Self::ResourceProvider => "the SignalR resource provider in the endpoint's tenant",
-            Self::EndpointNetwork => "the way to the endpoint",
-            Self::Access => "the right to call the SignalR resource",
+            Self::EndpointNetwork => "the connection to the endpoint",
+            Self::Access => "the permission to call the SignalR resource",
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Acquisition {
 pub(super) struct Failure {
     pub(super) cause: Cause,
     pub(super) tried: String,
-    pub(super) came_back: String,
+    pub(super) result: String,
     pub(super) description: Option<String>,
     pub(super) codes: Vec<u32>,
     pub(super) correlation_id: Option<String>,
@@ -60,11 +60,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(cause: impl Into<Cause>, tried: impl Into<String>, came_back: impl Into<String>) -> Self {
+    pub(super) fn new(cause: impl Into<Cause>, tried: impl Into<String>, result: impl Into<String>) -> Self {
         Self {
             cause: cause.into(),
             tried: tried.into(),
-            came_back: came_back.into(),
+            result: result.into(),
             description: None,
             codes: Vec::new(),
             correlation_id: None,
@@ -156,12 +156,12 @@ impl Acquisition {
         self.checks.extend(connectivity.passed);
         match connectivity.failure {
             Some(failed) if acquisition_failed => {
-                let failure = Failure::new(SetupStep::IdentityEndpoint, failed.tried, failed.came_back);
+                let failure = Failure::new(SetupStep::IdentityEndpoint, failed.tried, failed.error);
                 Err(Box::new(Failure { layer: Some(failed.layer), ..failure }))
             }
             // The acquisition connected a moment before or after.
             Some(failed) => {
-                self.checks.push(Check::odd(failed.tried, failed.came_back));
+                self.checks.push(Check::odd(failed.tried, failed.error));
                 Ok(())
             }
             None => Ok(()),
@@ -187,8 +187,8 @@ impl Acquisition {
         let wrong = checks.iter().find(|check| check.verdict == Verdict::Wrong);
         let failure = wrong.map(|check| {
             let expected = check.expected.as_ref().map(|expected| format!(", expected {expected}"));
-            let came_back = format!("{}{}", check.result, expected.unwrap_or_default());
-            Box::new(Failure::new(cause::of_claim(&check.what), format!("claim {}", check.what), came_back))
+            let result = format!("{}{}", check.result, expected.unwrap_or_default());
+            Box::new(Failure::new(cause::of_claim(&check.what), format!("claim {}", check.what), result))
         });
         self.checks.extend(checks);
         failure.map_or(Ok(()), Err)
@@ -249,8 +249,8 @@ fn failed(err: &CredentialError, legs: &[Leg], kind: &CredentialKind, now: Syste
     let mut failure = Failure::new(cause::of_acquisition(err, legs, kind), tried, in_one_line(err));
     let answer = err.answer();
     if let Some(skew) = answer.and_then(|answer| claims::noteworthy_skew(answer.date?, now)) {
-        failure.came_back.push_str("; ");
-        failure.came_back.push_str(&skew);
+        failure.result.push_str("; ");
+        failure.result.push_str(&skew);
     }
     failure.description = answer.and_then(|answer| answer.description.clone());
     failure.codes = err.codes().to_vec();

@@ -1,4 +1,4 @@
-//! Maps a failure to the step of the set-up that caused it, and to configuration keys. Pure.
+//! Maps a failure to the step of the setup that caused it, and to configuration keys. Pure.
 
 use http::StatusCode;
 

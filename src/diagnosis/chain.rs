@@ -110,7 +110,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         match connectivity.failure {
             None => Ok(()),
             Some(failed) => {
-                let failure = Failure::new(SetupStep::EndpointNetwork, failed.tried, failed.came_back);
+                let failure = Failure::new(SetupStep::EndpointNetwork, failed.tried, failed.error);
                 Err(Box::new(Failure { layer: Some(failed.layer), ..failure }))
             }
         }

@@ -42,7 +42,7 @@ pub(super) struct Connectivity {
 pub(super) struct FailedLayer {
     pub(super) layer: Layer,
     pub(super) tried: String,
-    pub(super) came_back: String,
+    pub(super) error: String,
 }
 
 /// A layer of a connection.
@@ -71,13 +71,13 @@ impl Server {
     pub(super) async fn test(&self, within: Duration) -> Connectivity {
         let (mut passed, mut current) = (Vec::new(), (Layer::Name, String::new()));
         let outcome = tokio::time::timeout(within, self.test_layers(&mut passed, &mut current)).await;
-        let came_back = match outcome {
+        let error = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(problem)) => Some(problem),
             Err(_elapsed) => Some(format!("no answer within {}", humantime::format_duration(within))),
         };
         let (layer, tried) = current;
-        Connectivity { passed, failure: came_back.map(|came_back| FailedLayer { layer, tried, came_back }) }
+        Connectivity { passed, failure: error.map(|error| FailedLayer { layer, tried, error }) }
     }
 
     /// Stores what is being tried in `current`, where it remains if this is cancelled.
@@ -192,7 +192,7 @@ mod tests {
             let failure = connectivity.failure.unwrap();
             // A slow resolver may hit the timeout; the layer is the name all the same.
             let found = (failure.layer, connectivity.passed.len());
-            assert_eq!(found, (layer, passed), "{host}: {}", failure.came_back);
+            assert_eq!(found, (layer, passed), "{host}: {}", failure.error);
         }
     }
 }

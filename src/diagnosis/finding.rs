@@ -63,12 +63,12 @@ impl Check {
 /// The first step that does not work, with its remediation.
 #[derive(Clone, Debug)]
 pub struct BrokenStep {
-    /// The step of the set-up.
+    /// The step of the setup.
     pub step: SetupStep,
     /// What was tried.
     pub tried: String,
     /// The answer or error.
-    pub came_back: String,
+    pub result: String,
     /// Entra's own description, if Entra refused.
     pub description: Option<String>,
     /// Entra's error codes (AADSTS numbers), if Entra refused.

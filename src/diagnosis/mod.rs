@@ -1,4 +1,4 @@
-//! Finds the broken step of the cross-tenant set-up. Each endpoint has a chain of checks that ends at the first failure.
+//! Finds the broken step of the cross-tenant setup. Each endpoint has a chain of checks that ends at the first failure.
 //!
 //! ```text
 //! proof on this host ──► DNS, TCP, TLS to Entra ──► assertion ──► exchange in the endpoint's tenant ──► claims
@@ -12,7 +12,7 @@
 //! | `chain.rs` | the lower row, for each endpoint |
 //! | `connectivity.rs` | name resolution, TCP and TLS to one server |
 //! | `claims.rs` | compares a token with the configuration |
-//! | `cause.rs` | maps a failure to the step of the set-up that caused it |
+//! | `cause.rs` | maps a failure to the step of the setup that caused it |
 //! | `remediation/` | what to do about a broken step |
 //! | `finding.rs` | what is reported |
 //!

@@ -135,7 +135,7 @@ impl Live {
     pub(super) fn refuse(&self, problem: String, admin: &Admin) {
         self.metrics.reloaded(false);
         tracing::error!(problem, "the new configuration was refused; the previous one stays in force");
-        admin.refused(problem);
+        admin.show_rejection(problem);
     }
 
     fn view(&self) -> View {

@@ -114,7 +114,7 @@ impl Gateway {
                 let Some(reload) = reloads.recv().await else { return std::future::pending().await };
                 let settings = reload?;
                 let plan = running.plan(&settings.listener_settings());
-                let on_slow = || admin.refused("the files that it names are still being read".to_owned());
+                let on_slow = || admin.show_rejection("the files that it names are still being read".to_owned());
                 let prepared = live.prepare(settings, plan, on_slow).await?;
                 prepared.warm_up().await;
                 Ok(prepared)

@@ -172,7 +172,7 @@ label_enum! {
         Ok = "ok",
         /// It failed, but may succeed later without a change.
         Transient = "transient",
-        /// It was rejected and will be until somebody changes the set-up.
+        /// It was rejected and will be until somebody changes the setup.
         Permanent = "permanent",
     }
 }

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome};
 use crate::metrics::ErrorKind;
 use crate::route::EndpointNotSelectable;
-use crate::serve::Refusal;
+use crate::serve::HeadError;
 use crate::signalr::{Operation, ParseCallError};
 
 /// Why a request was not forwarded, or its response not returned.
@@ -124,12 +124,12 @@ impl ProxyError {
     /// Returns the error of a head that the server rejected before it was parsed. `limit` is the maximum size of
     /// a head, in bytes.
     #[cold]
-    pub(super) fn rejected_head(refusal: Refusal, limit: usize) -> Self {
-        match refusal {
-            Refusal::Malformed(why) => Self::Malformed(why),
-            Refusal::UnknownCoding => Self::UnknownCoding,
-            Refusal::TooManyFields { limit } => Self::TooManyHeaders { limit },
-            Refusal::TooLarge { size } => DeliveryError::HeadersTooLarge { size, limit }.into(),
+    pub(super) fn rejected_head(error: HeadError, limit: usize) -> Self {
+        match error {
+            HeadError::Malformed(why) => Self::Malformed(why),
+            HeadError::UnknownCoding => Self::UnknownCoding,
+            HeadError::TooManyFields { limit } => Self::TooManyHeaders { limit },
+            HeadError::TooLarge { size } => DeliveryError::HeadersTooLarge { size, limit }.into(),
         }
     }
 

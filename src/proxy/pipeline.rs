@@ -116,11 +116,12 @@ impl Proxy {
         request: Request<CallerBody>,
     ) -> Pin<Box<impl Future<Output = Response<ResponseBody>> + use<>>> {
         let (head, incoming) = request.into_parts();
-        let (version, refusal) = (head.version, head.extensions.get().copied());
+        let (version, head_error) = (head.version, head.extensions.get().copied());
         let settings = &self.snapshot.settings;
         let client = peer.forwarded_for.as_ref().filter(|_| settings.forward_client_address);
         let head = CallHead::new(head, || self.request_ids.next(), client.cloned());
-        let record = RequestRecord::open(&self.metrics, settings.access_log, settings.request_timeout, head, refusal);
+        let record =
+            RequestRecord::open(&self.metrics, settings.access_log, settings.request_timeout, head, head_error);
         let body = RequestBody::new(incoming, version, settings.max_body_bytes, &self.body_memory);
         let response = self.handle(Rc::clone(peer), record, body);
         debug_assert!(size_of_val(&response) <= MAX_FUTURE, "{} bytes", size_of_val(&response));
@@ -161,8 +162,8 @@ impl Proxy {
     /// Plans a request: every step that needs no await.
     fn plan<'a>(&'a self, peer: &Peer, record: &'a RequestRecord) -> Result<Plan<'a>, ProxyError> {
         let head = record.call().head();
-        if let Some(refusal) = record.refusal() {
-            return Err(ProxyError::rejected_head(refusal, self.snapshot.settings.delivery.max_header_bytes));
+        if let Some(head_error) = record.head_error() {
+            return Err(ProxyError::rejected_head(head_error, self.snapshot.settings.delivery.max_header_bytes));
         }
         // Admission.
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;

@@ -11,7 +11,7 @@ use super::settings::AccessLog;
 use crate::delivery::{CallHead, CallState};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
 use crate::metrics::{CompletedRequest, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
-use crate::serve::Refusal;
+use crate::serve::HeadError;
 use crate::signalr::{Call, Operation};
 
 /// The target of access log lines.
@@ -29,7 +29,7 @@ pub(super) struct RequestRecord {
     _in_flight: InFlight,
     started: Instant,
     /// Why the server rejected the caller's head; the head in `call` is a placeholder then.
-    refusal: Option<Refusal>,
+    head_error: Option<HeadError>,
     call: CallState,
     hub: Cell<Option<Box<str>>>,
     operation: Cell<Option<Operation>>,
@@ -55,7 +55,7 @@ impl RequestRecord {
         access_log: AccessLog,
         timeout: Duration,
         head: CallHead,
-        refusal: Option<Refusal>,
+        head_error: Option<HeadError>,
     ) -> Box<Self> {
         let started = Instant::now();
         Box::new(Self {
@@ -63,7 +63,7 @@ impl RequestRecord {
             metrics: Rc::clone(metrics),
             access_log,
             started,
-            refusal,
+            head_error,
             call: CallState::new(head, RequestDeadline::new(started, timeout)),
             hub: Cell::default(),
             operation: Cell::default(),
@@ -86,8 +86,8 @@ impl RequestRecord {
     }
 
     /// Returns why the server rejected the caller's head, if it did.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.refusal
+    pub(super) fn head_error(&self) -> Option<HeadError> {
+        self.head_error
     }
 
     /// Takes the caller's headers, which are not needed once there is a response.

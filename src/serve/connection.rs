@@ -133,8 +133,8 @@ impl<H: Handler> Connections<H> {
 
     async fn serve_http1(&self, source: Source<Io>, peer: Rc<Peer>, connection: &Rc<Connection>) {
         let service = service_fn(|mut request: Request<Incoming>| {
-            if let Some(refusal) = connection.take_refusal() {
-                request.extensions_mut().insert(refusal);
+            if let Some(head_error) = connection.take_head_error() {
+                request.extensions_mut().insert(head_error);
             }
             let leaving = Rc::clone(&self.leaving);
             let waker = connection.waker();

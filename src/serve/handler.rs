@@ -26,7 +26,7 @@ pub trait Handler: 'static {
     /// The body of its answers.
     type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
 
-    /// Answers a request. A request that was refused before it was parsed carries a [`Refusal`](super::Refusal) in its
+    /// Answers a request. A request that was refused before it was parsed carries a [`HeadError`](super::HeadError) in its
     /// extensions. The future is dropped when the caller disconnects. Each connection reserves memory for the future, even
     /// while it is idle: box what is large.
     fn handle(

@@ -2,7 +2,7 @@
 //!
 //! Each head is checked in hyper's own read buffer (`head`), and each body is followed to the start of the next head
 //! (`framing`). A partial head is held back until it is complete, so hyper sees only heads that passed. In place of a refused
-//! head, hyper reads a small valid one, and the connection carries the [`Refusal`]: the handler answers such a request like any
+//! head, hyper reads a small valid one, and the connection carries the [`HeadError`]: the handler answers such a request like any
 //! other, with a request id, a log line and a count, and hyper never answers on its own. A malformed body ends in an error.
 //! Nothing that a caller sends after either reaches hyper.
 //!
@@ -16,7 +16,7 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod head;
-mod refusal;
+mod head_error;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -35,7 +35,7 @@ use super::caller_stream::{ByteFilter, Source};
 use super::open_connections::Connection;
 use framing::{Framing, Rest};
 use head::{HeadCheck, KnownHead, MAX_HEAD};
-pub use refusal::Refusal;
+pub use head_error::HeadError;
 
 /// The time that a response may take after the caller has half-closed the connection. TCP does not distinguish a half-closed
 /// connection from a closed one until something is written. Chosen: longer than most calls take, short enough that abandoned
@@ -70,7 +70,7 @@ enum Next {
     /// Bytes that are read from the connection.
     Read,
     /// The response to a refused head.
-    Refuse(Refusal),
+    Refuse(HeadError),
     /// The error of a malformed body.
     Break(&'static str),
     /// Nothing: the caller was refused.
@@ -138,8 +138,8 @@ impl Http1Check {
                     slow_path.read(read, &mut self.framing, &mut self.known);
                     into.set_filled(before);
                 }
-                Next::Refuse(refusal) => {
-                    self.connection.refuse(*refusal);
+                Next::Refuse(error) => {
+                    self.connection.reject_next(*error);
                     slow_path.ready = Bytes::from_static(STAND_IN);
                     slow_path.next = Next::Refused(Linger::default());
                 }
@@ -182,7 +182,7 @@ impl SlowPath {
         match rest {
             Rest::Nothing => {}
             Rest::PartialHead(_) if tail.len() > MAX_HEAD => {
-                slow_path.next = Next::Refuse(Refusal::TooLarge { size: tail.len() });
+                slow_path.next = Next::Refuse(HeadError::TooLarge { size: tail.len() });
             }
             Rest::PartialHead(check) => {
                 slow_path.held = tail.to_vec();

@@ -30,7 +30,7 @@ pub use body::{CallerBody, CallerBodyError};
 pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use certificate::TlsFileError;
 pub use handler::{Handler, Peer};
-pub use http1::Refusal;
+pub use http1::HeadError;
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::fuzzing;
 pub use listeners::{BoundListeners, ListenerId, ListenerPlan, check_certificates};

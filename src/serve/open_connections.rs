@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::conn_waker::ConnWaker;
 use super::drain::{LAST_CALL, LAST_CALL_POLL};
 use super::graceful::Graceful;
-use super::http1::Refusal;
+use super::http1::HeadError;
 use super::listeners::ListenerId;
 
 /// The longest interval between two sweeps, and so the most by which a timeout is late. Chosen: one second is little
@@ -66,7 +66,7 @@ pub(super) struct Connection {
     /// Wakes the task that drives it.
     waker: RefCell<Option<Arc<ConnWaker>>>,
     /// Why the next request is refused.
-    refusal: Cell<Option<Refusal>>,
+    head_error: Cell<Option<HeadError>>,
     open: Rc<OpenConnections>,
 }
 
@@ -118,7 +118,7 @@ impl OpenConnections {
             listener_closing: Cell::new(false),
             close_state: Cell::new(CloseState::Open),
             waker: RefCell::default(),
-            refusal: Cell::default(),
+            head_error: Cell::default(),
             open: Rc::clone(self),
         });
         self.connections.borrow_mut().push(Rc::downgrade(&connection));
@@ -263,13 +263,13 @@ impl Connection {
     }
 
     /// Refuses the next request.
-    pub(super) fn refuse(&self, refusal: Refusal) {
-        self.refusal.set(Some(refusal));
+    pub(super) fn reject_next(&self, error: HeadError) {
+        self.head_error.set(Some(error));
     }
 
     /// Returns why the current request is refused, if it is.
-    pub(super) fn take_refusal(&self) -> Option<Refusal> {
-        self.refusal.take()
+    pub(super) fn take_head_error(&self) -> Option<HeadError> {
+        self.head_error.take()
     }
 
     /// Returns the waker of the task that drives the connection; `None` before its first poll.

@@ -47,7 +47,11 @@ async fn doctor_examines_every_endpoint_and_reports_the_same_as_json() {
     setup.sandbox.entra().faults().set(refused);
     let text = run(&["doctor"], &setup.files.config).await;
     assert_eq!(text.code, Some(1));
-    assert!(text.stdout.contains("credential east: broken at step 3 of 12: the way to Entra"), "{}", text.stdout);
+    assert!(
+        text.stdout.contains("credential east: broken at step 3 of 12: the connection to Entra"),
+        "{}",
+        text.stdout
+    );
     assert!(text.stdout.contains("credential west: all checks passed"), "{}", text.stdout);
     let json = run(&["doctor", "--json"], &setup.files.config).await;
     let told: Value = serde_json::from_str(&json.stdout).unwrap();
@@ -83,7 +87,7 @@ async fn doctor_ends_in_time_when_entra_endpoint_and_file_hang() {
     let took = began.elapsed();
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stdout.contains("credential east: broken at step 2 of 12: the proof on this host"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("credential west: broken at step 3 of 12: the way to Entra"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("credential west: broken at step 3 of 12: the connection to Entra"), "{}", ran.stdout);
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 

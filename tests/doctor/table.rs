@@ -52,9 +52,9 @@ async fn check_row(row: &Row) -> Option<String> {
     match &finding.broken {
         None => Some(format!("{}: nothing is broken: {finding:#?}", row.what)),
         Some(broken) if broken.step != row.step => {
-            Some(format!("{}: {} in place of {}: {}", row.what, broken.step, row.step, broken.came_back))
+            Some(format!("{}: {} in place of {}: {}", row.what, broken.step, row.step, broken.result))
         }
-        Some(broken) if broken.came_back.is_empty() || broken.tried.is_empty() => {
+        Some(broken) if broken.result.is_empty() || broken.tried.is_empty() => {
             Some(format!("{}: incomplete report: {broken:#?}", row.what))
         }
         Some(broken) if !remediation_text(broken).contains(row.remediation) => {

@@ -30,7 +30,7 @@ fn broken_step(failure: Failure, remediation: Vec<Remediation>) -> BrokenStep {
         step: failure.cause.step,
         delay: delay(failure.cause.step),
         tried: failure.tried,
-        came_back: failure.came_back,
+        result: failure.result,
         description: failure.description,
         codes: failure.codes,
         correlation_id: failure.correlation_id,

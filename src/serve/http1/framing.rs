@@ -2,7 +2,7 @@
 
 use super::chunked::{Chunked, Followed};
 use super::head::{BodyLength, HeadCheck, KnownHead};
-use super::refusal::Refusal;
+use super::head_error::HeadError;
 
 /// The position of a connection in its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Rest {
     /// A partial head, and its check so far.
     PartialHead(HeadCheck),
     /// A refused head.
-    RefusedHead(Refusal),
+    RefusedHead(HeadError),
     /// The malformed rest of a body.
     RefusedBody(&'static str),
 }

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use super::framing::{Framing, Rest};
 use super::head::{KnownHead, MAX_FIELDS};
-use super::{Http1Check, Refusal, STAND_IN};
+use super::{HeadError, Http1Check, STAND_IN};
 use crate::serve::caller_stream::{ByteFilter as _, Source};
 use crate::serve::listeners::ListenerId;
 use crate::serve::open_connections::OpenConnections;
@@ -54,7 +54,7 @@ struct Judgement {
 enum End {
     /// The end of the input.
     OfInput,
-    Refused(Refusal),
+    Rejected(HeadError),
     Malformed(String),
 }
 
@@ -71,10 +71,10 @@ fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room
             Poll::Ready(Ok(())) => passed.extend_from_slice(into.filled()),
             Poll::Ready(Err(err)) => return Judgement { passed, end: End::Malformed(err.to_string()) },
             Poll::Pending => {
-                let Some(refusal) = connection.take_refusal() else { panic!("it is pending without a refusal") };
+                let Some(error) = connection.take_head_error() else { panic!("it is pending without a rejected head") };
                 assert!(passed.ends_with(STAND_IN), "there is no stand-in for the refused head");
                 passed.truncate(passed.len() - STAND_IN.len());
-                return Judgement { passed, end: End::Refused(refusal) };
+                return Judgement { passed, end: End::Rejected(error) };
             }
         }
     }

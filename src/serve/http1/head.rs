@@ -5,7 +5,7 @@
 //! read such a head differently, so it is refused here. hyper would refuse the other refused heads as well, with a response
 //! that is neither logged nor counted.
 
-use super::refusal::Refusal;
+use super::head_error::HeadError;
 use super::scan::{first_control, first_outside_target, first_outside_token};
 
 /// The largest partial head that is held back: the highest value of `limits.max_header`, and less than what hyper buffers.
@@ -124,7 +124,7 @@ impl HeadCheck {
     /// # Errors
     /// The rule that the head breaks.
     #[inline]
-    pub(super) fn check(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, Refusal> {
+    pub(super) fn check(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, HeadError> {
         if self.at > 0 {
             return self.check_lines(bytes, &mut KnownHead::default());
         }
@@ -145,7 +145,7 @@ impl HeadCheck {
         Ok(head)
     }
 
-    fn check_lines(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, Refusal> {
+    fn check_lines(&mut self, bytes: &[u8], known: &mut KnownHead) -> Result<Option<Head>, HeadError> {
         let mut rest = bytes.get(self.at..).unwrap_or_default();
         let (mut known_lines, mut known_start) = (known.lines.iter(), known.start);
         loop {
@@ -173,7 +173,7 @@ impl HeadCheck {
                     let end = self.at + 2;
                     // hyper would answer a longer target on its own.
                     if end > MAX_HEAD {
-                        return Err(Refusal::TooLarge { size: end });
+                        return Err(HeadError::TooLarge { size: end });
                     }
                     return Ok(Some(Head { end, body: self.body()? }));
                 }
@@ -203,24 +203,24 @@ impl HeadCheck {
     }
 
     #[inline]
-    fn count_field(&mut self) -> Result<(), Refusal> {
+    fn count_field(&mut self) -> Result<(), HeadError> {
         self.fields += 1;
-        if self.fields > MAX_FIELDS { Err(Refusal::TooManyFields { limit: MAX_FIELDS }) } else { Ok(()) }
+        if self.fields > MAX_FIELDS { Err(HeadError::TooManyFields { limit: MAX_FIELDS }) } else { Ok(()) }
     }
 
     /// Records what a field says about the body and the host.
     #[inline]
-    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
         if name.eq_ignore_ascii_case(b"content-length") {
             if self.content_length.is_some() {
-                return Err(Refusal::Malformed("there is more than one Content-Length"));
+                return Err(HeadError::Malformed("there is more than one Content-Length"));
             }
             let length = decimal(value.trim_ascii());
             self.content_length =
-                Some(length.ok_or(Refusal::Malformed("Content-Length is not a decimal number that fits"))?);
+                Some(length.ok_or(HeadError::Malformed("Content-Length is not a decimal number that fits"))?);
         } else if name.eq_ignore_ascii_case(b"host") {
             if std::mem::replace(&mut self.has_host, true) {
-                return Err(Refusal::Malformed("there is more than one Host"));
+                return Err(HeadError::Malformed("there is more than one Host"));
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.note_coding(value.trim_ascii())?;
@@ -231,12 +231,12 @@ impl HeadCheck {
     /// Records a `Transfer-Encoding`.
     ///
     /// Source: RFC 9112 sections 6.1 and 6.3 (chunked is last and applied once, else 400; 501 for a coding that is not known).
-    fn note_coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn note_coding(&mut self, value: &[u8]) -> Result<(), HeadError> {
         if std::mem::replace(&mut self.is_chunked, true) {
-            return Err(Refusal::Malformed("there is more than one Transfer-Encoding"));
+            return Err(HeadError::Malformed("there is more than one Transfer-Encoding"));
         }
         if self.is_http_1_0 {
-            return Err(Refusal::Malformed("HTTP/1.0 has no Transfer-Encoding"));
+            return Err(HeadError::Malformed("HTTP/1.0 has no Transfer-Encoding"));
         }
         let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
         if is_chunked(&value) {
@@ -245,20 +245,20 @@ impl HeadCheck {
         let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         let is_last = codings.next_back().as_ref().is_some_and(is_chunked);
         if !is_last {
-            return Err(Refusal::Malformed("Transfer-Encoding does not end in chunked, so the body has no end"));
+            return Err(HeadError::Malformed("Transfer-Encoding does not end in chunked, so the body has no end"));
         }
         let is_coding = |coding: &[u8]| !coding.is_empty() && !is_chunked(&coding);
         Err(if codings.all(is_coding) {
-            Refusal::UnknownCoding
+            HeadError::UnknownCoding
         } else {
-            Refusal::Malformed("Transfer-Encoding is not a list of codings that ends in one chunked")
+            HeadError::Malformed("Transfer-Encoding is not a list of codings that ends in one chunked")
         })
     }
 
     #[inline]
-    fn body(&self) -> Result<BodyLength, Refusal> {
+    fn body(&self) -> Result<BodyLength, HeadError> {
         match (self.content_length, self.is_chunked) {
-            (Some(_), true) => Err(Refusal::Malformed("there are both Content-Length and Transfer-Encoding")),
+            (Some(_), true) => Err(HeadError::Malformed("there are both Content-Length and Transfer-Encoding")),
             (length, false) => Ok(BodyLength::Known(length.unwrap_or_default())),
             (None, true) => Ok(BodyLength::Chunked),
         }
@@ -267,9 +267,9 @@ impl HeadCheck {
 
 /// Checks a request line, and the one empty line that may precede it (RFC 9112 section 2.2).
 #[inline]
-fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
-    const FORM: Refusal =
-        Refusal::Malformed("the request line is not a method, a target and a version, one space apart");
+fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, HeadError> {
+    const FORM: HeadError =
+        HeadError::Malformed("the request line is not a method, a target and a version, one space apart");
     let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let skipped = bytes.len() - line.len();
     let method_end = first_outside_token(line);
@@ -279,7 +279,7 @@ fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
         // It may be the empty line before the request line.
         Some(_) if bytes == b"\r" => return Ok(Line::Partial),
         Some(b'\n') if method_end <= MAX_METHOD => return Err(BARE_LF),
-        _ => return Err(Refusal::Malformed("the request does not begin with a method and a space")),
+        _ => return Err(HeadError::Malformed("the request does not begin with a method and a space")),
     };
     let target_start = method_end + 1;
     let rest = line.get(target_start..).unwrap_or_default();
@@ -289,8 +289,8 @@ fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
         None => return Ok(Line::Partial),
         Some(b' ') if target_end > 0 => {}
         Some(b' ' | b'\t' | b'\r' | b'\n') => return Err(FORM),
-        Some(b'#') => return Err(Refusal::Malformed("the request target has a fragment; encode `#` as %23")),
-        Some(_) => return Err(Refusal::Malformed("the request target has characters that must be percent-encoded")),
+        Some(b'#') => return Err(HeadError::Malformed("the request target has a fragment; encode `#` as %23")),
+        Some(_) => return Err(HeadError::Malformed("the request target has characters that must be percent-encoded")),
     }
     if target.first() != Some(&b'/') || method == b"CONNECT" {
         other_form(method, target)?;
@@ -318,19 +318,19 @@ fn request_line(bytes: &[u8], is_http_1_0: &mut bool) -> Result<Line, Refusal> {
     }
 }
 
-const BARE_LF: Refusal = Refusal::Malformed("a line ends in LF alone; lines end in CR LF");
-const BARE_CR: Refusal = Refusal::Malformed("there is a CR without LF behind it");
+const BARE_LF: HeadError = HeadError::Malformed("a line ends in LF alone; lines end in CR LF");
+const BARE_CR: HeadError = HeadError::Malformed("there is a CR without LF behind it");
 
 /// Checks a target that is not a path: an absolute URI, or `*` (RFC 9112 section 3.2).
 #[cold]
-fn other_form(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
+fn other_form(method: &[u8], target: &[u8]) -> Result<(), HeadError> {
     if method == b"CONNECT" {
-        return Err(Refusal::Malformed("the gateway is not a tunnel and does not accept CONNECT"));
+        return Err(HeadError::Malformed("the gateway is not a tunnel and does not accept CONNECT"));
     }
     if target == b"*" && method == b"OPTIONS" {
         return Ok(());
     }
-    let malformed = Refusal::Malformed("the request target is neither a path nor an http or https URI with a host");
+    let malformed = HeadError::Malformed("the request target is neither a path nor an http or https URI with a host");
     let uri = http::Uri::try_from(target).map_err(|_why| malformed)?;
     let authority = uri.authority().ok_or(malformed)?.as_str();
     // What `http::Uri` cut or repaired is missing here.
@@ -343,33 +343,33 @@ fn other_form(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
 }
 
 #[cold]
-fn bad_value(found: u8) -> Refusal {
+fn bad_value(found: u8) -> HeadError {
     match found {
         b'\n' => BARE_LF,
         b'\r' => BARE_CR,
-        _ => Refusal::Malformed("a header value has a control character"),
+        _ => HeadError::Malformed("a header value has a control character"),
     }
 }
 
 #[cold]
-fn bad_name(found: u8, at: usize) -> Refusal {
+fn bad_name(found: u8, at: usize) -> HeadError {
     match found {
-        b' ' | b'\t' if at == 0 => Refusal::Malformed("a header line is folded, which HTTP/1.1 does not allow"),
-        b' ' | b'\t' => Refusal::Malformed("there is white space before the colon of a header"),
+        b' ' | b'\t' if at == 0 => HeadError::Malformed("a header line is folded, which HTTP/1.1 does not allow"),
+        b' ' | b'\t' => HeadError::Malformed("there is white space before the colon of a header"),
         b'\n' => BARE_LF,
         b'\r' if at == 0 => BARE_CR,
-        b'\r' => Refusal::Malformed("a header line has no colon"),
-        b':' => Refusal::Malformed("a header line has no name"),
-        _ => Refusal::Malformed("a header name has characters that no name has"),
+        b'\r' => HeadError::Malformed("a header line has no colon"),
+        b':' => HeadError::Malformed("a header line has no name"),
+        _ => HeadError::Malformed("a header name has characters that no name has"),
     }
 }
 
 #[cold]
-fn bad_version(found: &[u8]) -> Refusal {
+fn bad_version(found: &[u8]) -> HeadError {
     if found.starts_with(b"HTTP/") {
-        Refusal::Malformed("the version is not HTTP/1.1 or HTTP/1.0")
+        HeadError::Malformed("the version is not HTTP/1.1 or HTTP/1.0")
     } else {
-        Refusal::Malformed("the request line does not end in a version, or the target has a space; encode it as %20")
+        HeadError::Malformed("the request line does not end in a version, or the target has a space; encode it as %20")
     }
 }
 

@@ -186,7 +186,7 @@ async fn behind_check(bytes: &[u8], piece: usize) -> (String, usize) {
     let served = Cell::new(0);
     let service = service_fn(|request: Request<Incoming>| {
         let counted = connection.request();
-        let _refusal = connection.take_refusal();
+        let _error = connection.take_head_error();
         served.set(served.get() + 1);
         async {
             let is_whole = request.into_body().collect().await.is_ok();

@@ -1,8 +1,8 @@
-//! Why a request was refused before it was parsed.
+//! The reasons to reject a request head.
 
-/// Why a caller's head was refused.
+/// Why a caller's request head was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HeadError {
     /// It violates RFC 9110 or 9112 in this way.
     Malformed(&'static str),
     /// Its body has a transfer coding other than `chunked` (RFC 9112 section 6.1).
