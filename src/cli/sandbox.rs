@@ -124,7 +124,7 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
         if let Some((Some((_, BoundAddress::Tcp(gateway))), admin)) =
             addresses.map(|addresses| (addresses.listeners.first(), addresses.admin))
         {
-            sandbox.introduce_gateway(*gateway, admin);
+            sandbox.set_gateway(*gateway, admin);
         }
         if let Some(file) = &options.ready_file {
             write_ready_file(file, &ready(sandbox, addresses, &files))?;

@@ -1,4 +1,4 @@
-//! The service at the address of an endpoint: the REST API, and negotiation and transports for clients.
+//! The service of one endpoint: the REST API, and negotiation and transports for clients.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,13 +23,13 @@ use super::signalr::rest;
 /// The largest body of a request, in bytes. Source: the service's documented limits (1 MB).
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The largest header of a request, in bytes. Source: as above (16 KB).
+/// The largest header of a request, in bytes. Source: the service's documented limits (16 KB).
 const MAX_HEADER: usize = 16 * 1024;
 
 /// The longest request target, in bytes. Source: the service's troubleshooting guide (12 K).
 const MAX_TARGET: usize = 12 * 1024;
 
-/// Answers every request of one endpoint.
+/// The service of one endpoint.
 pub(super) struct EndpointService {
     pub(super) endpoint: Endpoint,
     pub(super) clients: Arc<Clients>,
@@ -41,7 +41,7 @@ impl Service for EndpointService {
     const MAX_BODY: usize = MAX_BODY;
 
     fn write_timeout(&self) -> Duration {
-        self.clients.times().write
+        self.clients.timeouts().write
     }
 
     fn common_headers(&self, request: &ReceivedRequest) -> HeaderMap {
@@ -58,7 +58,7 @@ impl Service for EndpointService {
         let form = if request.path.starts_with("/api/v1/") { PathForm::V1 } else { PathForm::Current };
         let reply = self.try_answer(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
         if request.method == Method::HEAD {
-            // A response to HEAD has no body. Its verdict is in the journal.
+            // A response to HEAD has no body. The journal records the verdict.
             return Reply { body: Bytes::new(), ..reply };
         }
         reply
@@ -66,7 +66,7 @@ impl Service for EndpointService {
 }
 
 impl EndpointService {
-    /// Answers a client that reached the endpoint directly or through the control listener.
+    /// Handles a request of a client, which arrived directly or through the control listener.
     pub(super) async fn answer_client(&self, request: ReceivedRequest) -> Reply {
         if let Err(problem) = check_size(&request) {
             return problem.reply(PathForm::V1);
@@ -80,7 +80,7 @@ impl EndpointService {
         requests::answer(&self.clients, request, local_auth).await
     }
 
-    /// Answers a REST call. Checks in the service's order: network rules, operation, token, role, parameters.
+    /// Handles a REST call. Checks in the service's order: network rules, operation, token, role, parameters.
     async fn try_answer(&self, request: &ReceivedRequest, form: PathForm) -> Result<Reply, Problem> {
         check_size(request)?;
         if !self.endpoint.has_host(&request.host) {
@@ -123,7 +123,7 @@ fn check_size(request: &ReceivedRequest) -> Result<(), Problem> {
     if request.path.len() + request.query.len() > MAX_TARGET {
         return Err(Problem::TargetTooLong);
     }
-    // A field is `name: value` and CRLF.
+    // Each field adds `: ` and CRLF to its name and value.
     let header: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if header > MAX_HEADER { Err(Problem::HeaderTooLarge) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! The errors of a sandbox itself. Emulated errors are not among them.
+//! The errors of the sandbox itself. Emulated error responses are in the modules of their services.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,9 +16,9 @@ pub enum SandboxError {
         /// The cause.
         source: std::io::Error,
     },
-    /// Two servers have the same name.
+    /// A server name is used twice.
     #[error("two sandbox servers are named {name}; rename one of the endpoints")]
-    Name {
+    DuplicateName {
         /// The name.
         name: String,
     },
@@ -39,9 +39,11 @@ pub enum SandboxError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The tenant of an endpoint has no service principal of the client.
-    #[error("the sandbox has no endpoint {endpoint}, or its tenant has no enterprise application of the client")]
-    NoClient {
+    /// The endpoint is unknown, or its tenant has no service principal of the application.
+    #[error(
+        "the sandbox has no endpoint {endpoint}, or the endpoint's tenant has no service principal of the application"
+    )]
+    NoServicePrincipal {
         /// The endpoint.
         endpoint: String,
     },

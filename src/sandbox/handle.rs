@@ -1,5 +1,5 @@
-//! The handle of a running sandbox: its servers, its directory, the tokens it can sign, and the files of a gateway that
-//! uses it.
+//! The handle of a running sandbox. Gives access to its servers and its directory, signs tokens, and writes the files of a
+//! gateway.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,30 +24,30 @@ use super::settings::SandboxSettings;
 use super::signalr::endpoint::Endpoint;
 use super::start::{self, Parts};
 
-/// The lifetime of the assertions and tokens that are written to files.
-const WRITTEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// The lifetime of assertions and tokens in files.
+const FILE_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// A running sandbox. Everything stops when it is dropped.
+/// A running sandbox. Its servers stop when it is dropped.
 #[derive(Debug)]
 pub struct Sandbox {
     parts: Parts,
 }
 
 impl Sandbox {
-    /// Binds all listeners and serves them in tasks of the calling runtime. The first sandbox of a process generates RSA
-    /// keys, which blocks the calling thread for some tenths of a second.
+    /// Binds all servers and serves them in tasks of the calling runtime. The first sandbox of a process generates RSA keys,
+    /// which blocks the calling thread for some tenths of a second.
     ///
     /// # Errors
-    /// If an address cannot be bound, a name is used twice, or a key or certificate cannot be made.
-    #[expect(clippy::unused_async, reason = "must be called on a runtime, which an async function makes plain")]
+    /// If an address cannot be bound, a name is used twice, or a key or certificate cannot be generated.
+    #[expect(clippy::unused_async, reason = "needs a runtime, which an async signature shows")]
     pub async fn start(settings: SandboxSettings) -> Result<Self, SandboxError> {
         Ok(Self { parts: start::start(settings)? })
     }
 
-    /// Stops every server and waits until all of them have stopped.
+    /// Stops all servers and waits until they have stopped.
     ///
     /// # Cancel safety
-    /// Safe: every server stops even if the future is dropped.
+    /// Safe: all servers stop even if the future is dropped.
     pub async fn shutdown(mut self) {
         self.parts.tasks.shutdown().await;
     }
@@ -97,19 +97,18 @@ impl Sandbox {
         (url, self.parts.provider_secrets.oauth2.clone())
     }
 
-    /// Returns Google Cloud's metadata server, which emulates `http://metadata.google.internal`.
+    /// Returns the server of Google Cloud's metadata, which emulates `http://metadata.google.internal`.
     pub const fn gcp_metadata(&self) -> &Server {
         &self.parts.gcp_metadata
     }
 
-    /// Returns the control listener, whose root is the web page.
+    /// Returns the server of the control listener. Its root is the web page.
     pub const fn control(&self) -> &Server {
         &self.parts.control
     }
 
-    /// Sets the address of the gateway that the page sends through, and that of its admin listener. Only the first call
-    /// has an effect.
-    pub fn introduce_gateway(&self, gateway: SocketAddr, admin: Option<SocketAddr>) {
+    /// Sets the addresses of the gateway and of its admin listener, for the web page. Only the first call has an effect.
+    pub fn set_gateway(&self, gateway: SocketAddr, admin: Option<SocketAddr>) {
         let _ = self.parts.gateway_addresses.set(GatewayAddresses { gateway, admin });
     }
 
@@ -123,22 +122,22 @@ impl Sandbox {
         &self.parts.endpoints
     }
 
-    /// Returns the directory, which can be changed at any time.
+    /// Returns the directory. It can be changed while the sandbox runs.
     pub const fn directory(&self) -> &DirectoryHandle {
         &self.parts.directory
     }
 
-    /// Returns the certificate of the authority that signed the listeners' certificates, in PEM.
+    /// Returns the certificate of the authority that signed the servers' certificates, in PEM.
     pub fn ca_pem(&self) -> &str {
         &self.parts.ca_pem
     }
 
-    /// Returns the client certificate that is registered on the app registration.
+    /// Returns the client certificate of the app registration.
     pub const fn client_certificate(&self) -> &ClientCertificate {
         &self.parts.certificate
     }
 
-    /// Returns the first client secret of the app registration, or an empty one if it has none.
+    /// Returns the first client secret of the app registration, or an empty secret if there is none.
     pub fn client_secret(&self) -> SecretText {
         let secret = self.parts.directory.read(|directory| {
             let application = directory.application(APP_CLIENT_ID)?;
@@ -150,20 +149,20 @@ impl Sandbox {
     /// Returns an access token for an endpoint as Entra would issue it to the app registration, valid for `lifetime`.
     ///
     /// # Errors
-    /// If there is no such endpoint, or its tenant has no service principal of the app registration.
-    pub fn ready_token(&self, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
-        self.access_token(APP_CLIENT_ID, endpoint, lifetime)
+    /// If the endpoint is unknown, or its tenant has no service principal of the app registration.
+    pub fn access_token(&self, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
+        self.sign_access_token(APP_CLIENT_ID, endpoint, lifetime)
     }
 
-    /// Returns an assertion of the external issuer that the app registration identity_credentials, valid for `lifetime`.
+    /// Returns an assertion of the external issuer that the app registration trusts, valid for `lifetime`.
     ///
     /// # Errors
-    /// If it cannot be signed.
+    /// If the assertion cannot be signed.
     pub fn external_assertion(&self, lifetime: Duration) -> Result<String, SandboxError> {
         self.assertion(EXTERNAL_ISSUER, EXTERNAL_SUBJECT, EXCHANGE_AUDIENCES[0], lifetime)
     }
 
-    /// Signs a token with any claims as the external issuer.
+    /// Returns a token of the external issuer with these claims.
     ///
     /// # Errors
     /// If the claims are not an object or cannot be signed.
@@ -172,8 +171,8 @@ impl Sandbox {
         Ok(RsaKey::external()?.sign(&claims)?)
     }
 
-    /// Returns the configuration of a gateway for this sandbox. It names files relative to its own folder; see
-    /// [`Self::write_files`].
+    /// Returns the configuration of a gateway for this sandbox. Its file paths are relative; [`Self::write_files`] writes the
+    /// files.
     pub fn gateway_config(&self, config: &GatewayConfig) -> String {
         let endpoints: Vec<ConfiguredEndpoint> = self.endpoints().iter().map(|e| self.configured(e)).collect();
         let urls = Urls {
@@ -185,8 +184,8 @@ impl Sandbox {
         config.toml(&endpoints, &urls)
     }
 
-    /// Writes `gateway.toml` and every file it names into a folder, which is created if it does not exist. Only the owner
-    /// can read the secrets.
+    /// Writes `gateway.toml` and every file that it names into a folder. Creates the folder if it does not exist. Only the
+    /// owner can read the secrets.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -199,14 +198,14 @@ impl Sandbox {
             secret: writer.file("client-secret", self.client_secret().expose())?,
             certificate: writer
                 .file("client.pem", &format!("{}{}", certificate.certificate_pem(), certificate.key_pem()))?,
-            assertion: writer.file("assertion.jwt", &self.external_assertion(WRITTEN_LIFETIME)?)?,
+            assertion: writer.file("assertion.jwt", &self.external_assertion(FILE_TOKEN_LIFETIME)?)?,
             config: writer.file("gateway.toml", &self.gateway_config(config))?,
         })
     }
 
     /// Writes the files of a sandbox that was started with a [`DescribedDirectory`](super::DescribedDirectory).
     ///
-    /// Without `config` it writes no configuration of a gateway.
+    /// Without `config`, it writes no gateway configuration.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -220,7 +219,7 @@ impl Sandbox {
             let content = match &file.content {
                 DescribedContent::Secret(secret) => secret.expose().to_owned(),
                 DescribedContent::Assertion { issuer, subject, audience } => {
-                    self.assertion(issuer, subject, audience, WRITTEN_LIFETIME)?
+                    self.assertion(issuer, subject, audience, FILE_TOKEN_LIFETIME)?
                 }
             };
             writer.file(&file.name, &content)?;
@@ -242,7 +241,7 @@ impl Sandbox {
                     drop(writer.file(&access_key_file(name), endpoint.access_key().expose())?);
                 }
                 GatewayCredential::Token { client_id } => {
-                    let token = self.access_token(&client_id, name, WRITTEN_LIFETIME)?;
+                    let token = self.sign_access_token(&client_id, name, FILE_TOKEN_LIFETIME)?;
                     drop(writer.file(&token_file(name), &token)?);
                 }
                 GatewayCredential::Secret { .. }
@@ -272,13 +271,13 @@ impl Sandbox {
         ConfiguredEndpoint { name, url: endpoint.url(), tenant: tenant.unwrap_or_default() }
     }
 
-    fn access_token(&self, client_id: &str, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
-        let no_client = || SandboxError::NoClient { endpoint: endpoint.to_owned() };
+    fn sign_access_token(&self, client_id: &str, endpoint: &str, lifetime: Duration) -> Result<String, SandboxError> {
+        let no_service_principal = || SandboxError::NoServicePrincipal { endpoint: endpoint.to_owned() };
         let found = self.directory().read(|directory| {
             let tenant = directory.tenant(&directory.resource(endpoint)?.tenant)?;
             Some((tenant.id.clone(), tenant.service_principal(client_id)?.object_id.clone()))
         });
-        let (tenant, object_id) = found.ok_or_else(no_client)?;
+        let (tenant, object_id) = found.ok_or_else(no_service_principal)?;
         let parameters = TokenParameters {
             tenant: &tenant,
             client_id,
@@ -289,7 +288,13 @@ impl Sandbox {
         Ok(token::access_token(&parameters, SystemTime::now(), lifetime, self.parts.key)?)
     }
 
-    fn assertion(&self, issuer: &str, subject: &str, audience: &str, life: Duration) -> Result<String, SandboxError> {
+    fn assertion(
+        &self,
+        issuer: &str,
+        subject: &str,
+        audience: &str,
+        lifetime: Duration,
+    ) -> Result<String, SandboxError> {
         let now = SystemTime::now();
         let issued = unix_seconds(now);
         self.external_token(&json!({
@@ -298,7 +303,7 @@ impl Sandbox {
             "aud": audience,
             "iat": issued,
             "nbf": issued,
-            "exp": expiry(now, life),
+            "exp": expiry(now, lifetime),
         }))
     }
 }

@@ -1,11 +1,11 @@
 //! The sandbox: an embedded emulator of Microsoft Entra ID, metadata services and Azure SignalR Service.
 //!
-//! Each emulated service is an HTTP server at its own URL. The gateway reaches them only by its ordinary configuration, and
-//! the sandbox imports nothing of the gateway.
+//! Each emulated service is an HTTP server at its own URL. A gateway uses them through its ordinary configuration. The sandbox
+//! imports no module of the gateway.
 //!
-//! [`Sandbox::start`] binds every server and serves it in tasks of the calling runtime. Tests change the [`Directory`] to
-//! remove one step of the cross-tenant set-up, inject [`Fault`]s, add in-process [`Connection`]s to a hub, and read the
-//! [`Journal`] of each server.
+//! [`Sandbox::start`] binds every server and serves it in tasks of the calling runtime. A test can change the [`Directory`],
+//! for example to remove one step of the cross-tenant set-up. It can inject [`Fault`]s and add in-process [`Connection`]s to a
+//! hub. Each server records its requests in a [`Journal`].
 //!
 //! # Modules
 //!
@@ -18,14 +18,14 @@
 //! | `identity` | metadata services, App Service, identity providers outside Entra |
 //! | `signalr` | the REST API of SignalR, hubs and their members |
 //! | `client` | the clients of a hub: negotiation, transports, hub protocol |
-//! | `endpoint_service` | dispatches the requests of one endpoint to `signalr` or `client` |
+//! | `endpoint_service` | the service of one endpoint: passes requests to `signalr` or `client` |
 //! | `page` | the web page |
 //! | `control` | the control listener |
 //! | `gateway_config` | the configuration of a gateway in front of the sandbox |
 //! | `settings`, `start`, `handle` | starting a sandbox, and the handle of a running one |
 //! | `description` | the description file |
 //!
-//! A module imports only modules above it, and `error`.
+//! A module imports only modules above it in this table, and `error`.
 
 mod client;
 mod control;
@@ -47,7 +47,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub use client::times::ClientTimes;
+pub use client::timeouts::ClientTimeouts;
 pub use crypto::certificates::ClientCertificate;
 pub use crypto::keys::PublicKey;
 pub use description::{Description, FileError};

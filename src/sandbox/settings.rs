@@ -1,8 +1,8 @@
-//! The settings of a sandbox: plain data, from a description file, a test or the defaults.
+//! The settings of a sandbox: plain data from a description file, a test or the defaults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::client::times::ClientTimes;
+use super::client::timeouts::ClientTimeouts;
 use super::directory::described::DescribedDirectory;
 use super::directory::model::SecretText;
 use super::directory::scenario::{TENANT_B, TENANT_C};
@@ -11,8 +11,8 @@ use super::server::faults::Fault;
 /// The settings of a sandbox. Port 0 selects a free port.
 #[derive(Clone, Debug)]
 pub struct SandboxSettings {
-    /// The host name or address by which gateway and clients reach all servers. It appears in their URLs, in issued tokens
-    /// and in certificates. The default is the address that each server binds.
+    /// The host name or IP address of all servers in URLs, issued tokens and certificates. The default is the address that
+    /// each server binds.
     pub public_host: Option<String>,
     /// The address of Entra.
     pub entra: SocketAddr,
@@ -29,8 +29,8 @@ pub struct SandboxSettings {
     /// The SignalR endpoints.
     pub endpoints: Vec<EndpointSettings>,
     /// The timeouts that SignalR endpoints apply to their clients.
-    pub client_times: ClientTimes,
-    /// The content of the directory. The default is the built-in scenario.
+    pub client_timeouts: ClientTimeouts,
+    /// The content of the directory. The default is that of the built-in scenario.
     pub directory: Option<DescribedDirectory>,
     /// Initial faults, each with the name of its server.
     pub faults: Vec<(String, Fault)>,
@@ -60,7 +60,7 @@ pub struct HubSettings {
     pub name: String,
     /// The names of the endpoints that have it.
     pub endpoints: Vec<String>,
-    /// Users with their groups, as if each had been added without a `ttl`.
+    /// Users with their groups. The memberships have no `ttl`.
     pub users: Vec<(String, Vec<String>)>,
 }
 
@@ -84,7 +84,7 @@ impl Default for SandboxSettings {
             gcp_metadata: free,
             control: free,
             endpoints: vec![endpoint("east", TENANT_B), endpoint("west", TENANT_C)],
-            client_times: ClientTimes::default(),
+            client_timeouts: ClientTimeouts::default(),
             directory: None,
             faults: Vec::new(),
             hubs: Vec::new(),

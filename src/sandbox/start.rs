@@ -41,14 +41,14 @@ pub(super) struct Parts {
     pub(super) gateway_addresses: Arc<OnceLock<GatewayAddresses>>,
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) key: &'static RsaKey,
-    /// The files that a [`DescribedDirectory`](super::DescribedDirectory) adds to those of every sandbox.
+    /// The files of the [`DescribedDirectory`](super::DescribedDirectory), in addition to those of every sandbox.
     pub(super) files: Vec<DescribedFile>,
 }
 
 /// Binds all listeners and serves them in tasks of the calling runtime.
 ///
 /// # Errors
-/// If an address cannot be bound, a name is used twice, or a key or certificate cannot be made.
+/// If an address cannot be bound, a name is used twice, or a key or certificate cannot be generated.
 pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let key = RsaKey::entra()?;
     let ca = CertificateAuthority::generate()?;
@@ -60,7 +60,7 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let public_host = settings.public_host.as_deref();
     let mut bind = |name: &str, address: SocketAddr, tls: bool, show_bodies: bool| {
         if !names.insert(name.to_owned()) {
-            return Err(SandboxError::Name { name: name.to_owned() });
+            return Err(SandboxError::DuplicateName { name: name.to_owned() });
         }
         let port = Port::bind(address);
         let port = port.map_err(|source| SandboxError::Bind { server: name.to_owned(), address, source })?;
@@ -82,11 +82,11 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let directory = DirectoryHandle::new(directory);
     let mut endpoints = Vec::with_capacity(settings.endpoints.len());
     let mut services = Vec::with_capacity(settings.endpoints.len());
-    for of_endpoint in &settings.endpoints {
-        let (server, port) = bind(&of_endpoint.name, of_endpoint.bind, of_endpoint.tls, true)?;
-        let endpoint = Endpoint::new(server.clone(), of_endpoint.access_key.clone(), public_host);
-        let tls = if of_endpoint.tls { Some(ca.tls_acceptor(public_host)?) } else { None };
-        let clients = Clients::new(endpoint.clone(), settings.client_times);
+    for endpoint_settings in &settings.endpoints {
+        let (server, port) = bind(&endpoint_settings.name, endpoint_settings.bind, endpoint_settings.tls, true)?;
+        let endpoint = Endpoint::new(server.clone(), endpoint_settings.access_key.clone(), public_host);
+        let tls = if endpoint_settings.tls { Some(ca.tls_acceptor(public_host)?) } else { None };
+        let clients = Clients::new(endpoint.clone(), settings.client_timeouts);
         let service = EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
         let service = Arc::new(service);
         tasks.spawn(server.serve(port, tls, Arc::clone(&service)));
@@ -107,10 +107,10 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let secret = random_string();
     let service = AppService { issuer, secret: secret.clone() };
     tasks.spawn(app_service.clone().serve(app_service_port, None, Arc::new(service)));
-    let (external, provider_secrets) = (RsaKey::external()?, ProviderSecrets::generate());
-    let service = Providers { secrets: provider_secrets.clone(), key: external };
+    let (external_key, provider_secrets) = (RsaKey::external()?, ProviderSecrets::generate());
+    let service = Providers { secrets: provider_secrets.clone(), key: external_key };
     tasks.spawn(providers.clone().serve(providers_port, Some(ca.tls_acceptor(public_host)?), Arc::new(service)));
-    let service = GcpMetadata { key: external };
+    let service = GcpMetadata { key: external_key };
     tasks.spawn(gcp_metadata.clone().serve(gcp_metadata_port, None, Arc::new(service)));
     let servers =
         [&entra, &imds, &app_service, &providers, &gcp_metadata].into_iter().chain(endpoints.iter().map(|e| &e.server));
@@ -151,7 +151,7 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     })
 }
 
-/// Returns the resource of an endpoint, open to every network and to access keys.
+/// Returns the resource of an endpoint, with public network access and local authentication.
 fn resource(endpoint: &EndpointSettings) -> Resource {
     Resource { name: endpoint.name.clone(), tenant: endpoint.tenant.clone(), local_auth: true, public_network: true }
 }

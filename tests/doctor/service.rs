@@ -227,7 +227,7 @@ pub(super) const ROWS: &[Row] = {
             "the token in the file is another tenant's",
             By::TokenFile,
             |b| {
-                let token = b.sandbox.ready_token("west", Duration::from_secs(600)).unwrap();
+                let token = b.sandbox.access_token("west", Duration::from_secs(600)).unwrap();
                 std::fs::write(b.file("east-token"), token).unwrap();
             },
             Step::Proof,

@@ -383,7 +383,7 @@ async fn every_shipped_configuration_passes_the_check() {
     let folder = tempfile::tempdir().unwrap();
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(&folder.path().join("files"), &GatewayConfig::default()).unwrap();
-    let token = builder.sandbox.ready_token("east", std::time::Duration::from_secs(600)).unwrap();
+    let token = builder.sandbox.access_token("east", std::time::Duration::from_secs(600)).unwrap();
     std::fs::write(folder.path().join("token"), token).unwrap();
     let mut shipped = vec![root().join("config/gateway.toml")];
     shipped.extend(std::fs::read_dir(root().join("config/examples")).unwrap().map(|entry| entry.unwrap().path()));

@@ -250,7 +250,7 @@ async fn token_file_is_read_again_when_it_changes() {
     let harness = harness_with(CredentialChoice::TokenFile).await;
     let first = bearer_at_east(&harness).await;
     assert_is_app_in(&harness, &first, TENANT_B);
-    let rotated = harness.sandbox.ready_token("east", Duration::from_secs(1800)).unwrap();
+    let rotated = harness.sandbox.access_token("east", Duration::from_secs(1800)).unwrap();
     // Replaces the file by rename, as programs do that write files atomically.
     let (path, half_done) = (harness.folder.path().join("east-token"), harness.folder.path().join("east-token.part"));
     std::fs::write(&half_done, &rotated).unwrap();

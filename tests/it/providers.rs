@@ -312,7 +312,7 @@ fn azure_cli(builder: &HarnessBuilder, token: &str) -> String {
 async fn obtains_a_token_from_azure_cli() {
     let builder = HarnessBuilder::start().await;
     let files = write(&builder, CredentialChoice::AzureCli);
-    let token = builder.sandbox.ready_token("east", Duration::from_secs(600)).unwrap();
+    let token = builder.sandbox.access_token("east", Duration::from_secs(600)).unwrap();
     let path = azure_cli(&builder, &token);
     let gateway = start(&builder, &files, &[("PATH", &path), ("FOREIGN_SECRET", "x"), ("HOME", "/nowhere")]).await;
     assert_eq!(bearer_at_east(&builder, &gateway).await.fingerprint, fingerprint(&token));

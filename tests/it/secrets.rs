@@ -107,7 +107,7 @@ fn environment(builder: &HarnessBuilder) -> Vec<(&'static str, String)> {
 fn write_azure_cli(builder: &HarnessBuilder) {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = builder.folder.path();
-    std::fs::write(folder.join("az.token"), builder.sandbox.ready_token("east", Duration::from_secs(600)).unwrap())
+    std::fs::write(folder.join("az.token"), builder.sandbox.access_token("east", Duration::from_secs(600)).unwrap())
         .unwrap();
     let script = "#!/bin/sh\ntoken=$(cat \"$0.token\")\necho \"debug: $token\" >&2\n\
                   echo >> \"$0.ran\"; [ $(wc -l < \"$0.ran\") -gt 3 ] || exit 1\n\

@@ -1,9 +1,9 @@
 //! The clients of a SignalR endpoint: `/client/negotiate` and `/client/` over WebSocket, server-sent events and long
 //! polling.
 //!
-//! `requests` checks the hub and the token and passes the request to negotiation or to a transport. A transport moves
-//! records between HTTP and a `session`, which speaks the hub protocol and is one connection of the hub. `registry` has the
-//! negotiated connections by their ids.
+//! `requests` checks the hub and the token and passes the request to negotiation or to a transport. A transport carries
+//! records between HTTP and a `session`. A session implements the hub protocol for one connection of the hub. `registry`
+//! holds the negotiated connections by id.
 //!
 //! Source: TransportProtocols.md and HubProtocol.md of ASP.NET Core, and the responses of its server.
 
@@ -17,5 +17,5 @@ mod replay;
 pub(super) mod requests;
 mod server_sent_events;
 mod session;
-pub(super) mod times;
+pub(super) mod timeouts;
 mod websocket;

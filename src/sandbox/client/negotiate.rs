@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::registry::{Admission, Clients, Negotiated, State, new_identity};
+use super::registry::{AuthenticatedClient, Clients, Negotiated, State, new_identity};
 use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 use crate::sandbox::signalr::endpoint::Endpoint;
@@ -16,17 +16,17 @@ use crate::sandbox::signalr::parameters;
 /// The highest version of negotiation.
 const MAX_VERSION: u64 = 1;
 
-/// The number of negotiated connections without a transport. Chosen: five times what the largest soak test connects; clients
-/// that negotiate and never connect use a few MiB at most.
+/// The largest number of negotiated connections without a transport. Chosen: five times the connections of the largest soak
+/// test. At this limit, the connections use a few MiB.
 const MAX_WAITING: usize = 10_000;
 
 /// The lifetime of the token that an application gives its clients. Source: the default of the Management SDK.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Answers as an application that redirects its clients to the service below `base`, with a token for it.
+/// Redirects a client to the service below `base`, as an application does. The response contains a token for the service.
 ///
 /// Source: TransportProtocols.md, the redirect response of a negotiation.
-pub(crate) fn for_application(endpoint: &Endpoint, request: &ReceivedRequest, base: &str) -> Reply {
+pub(crate) fn redirect_to_service(endpoint: &Endpoint, request: &ReceivedRequest, base: &str) -> Reply {
     if request.method != Method::POST {
         return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -37,7 +37,7 @@ pub(crate) fn for_application(endpoint: &Endpoint, request: &ReceivedRequest, ba
     let hub = hub.to_ascii_lowercase();
     let user = request.query_value("user").filter(|user| !user.is_empty());
     let audience = format!("{}/client/?hub={hub}", endpoint.url());
-    match endpoint.keys().client_token(&audience, user.as_deref(), TOKEN_LIFE, SystemTime::now()) {
+    match endpoint.keys().client_token(&audience, user.as_deref(), TOKEN_LIFETIME, SystemTime::now()) {
         Ok(token) => {
             let body = json!({ "url": format!("{base}/client/?hub={hub}"), "accessToken": token });
             Reply::json(StatusCode::OK, &body).verdict("redirected to the service")
@@ -47,20 +47,20 @@ pub(crate) fn for_application(endpoint: &Endpoint, request: &ReceivedRequest, ba
 }
 
 /// Handles `POST /client/negotiate`.
-pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, admission: Admission) -> Reply {
-    let asked = request.query_value("negotiateVersion");
-    let version = asked.as_deref().map_or(Ok(0), str::parse::<u64>);
+pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, client: AuthenticatedClient) -> Reply {
+    let requested = request.query_value("negotiateVersion");
+    let version = requested.as_deref().map_or(Ok(0), str::parse::<u64>);
     let Ok(version) = version.map(|version| version.min(MAX_VERSION)) else {
         // Clients expect the error in a response with status 200.
         let error = "The client requested an invalid protocol version.";
         return Reply::json(StatusCode::OK, &json!({ "error": error })).verdict("invalid version");
     };
-    let identity = new_identity(admission.user);
+    let identity = new_identity(client.user);
     let connection_id = identity.id.clone();
     // Version 0 has one id. Version 1 separates the public connection id from the secret that opens a transport.
     let token = if version == 0 { connection_id.clone() } else { random_string() };
     let stateful = version > 0 && request.query_value("useStatefulReconnect").as_deref() == Some("true");
-    let until = Instant::now() + clients.times().connect;
+    let until = Instant::now() + clients.timeouts().connect;
     let mut negotiated = clients.negotiated();
     let mut waiting = 0;
     negotiated.retain(|_, other| {
@@ -69,13 +69,13 @@ pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, admission:
         is_kept
     });
     if waiting >= MAX_WAITING {
-        return too_many(clients.times().connect);
+        return too_many(clients.timeouts().connect);
     }
     let state = State::Waiting { until, stateful };
-    negotiated.insert(token.clone(), Negotiated { hub: admission.hub, identity, state });
+    negotiated.insert(token.clone(), Negotiated { hub: client.hub, identity, state });
     drop(negotiated);
 
-    let mut answer = json!({
+    let mut body = json!({
         "negotiateVersion": version,
         "connectionId": connection_id,
         "availableTransports": [
@@ -84,17 +84,17 @@ pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, admission:
             { "transport": "LongPolling", "transferFormats": ["Text", "Binary"] },
         ],
     });
-    if let (true, Some(fields)) = (version > 0, answer.as_object_mut()) {
+    if let (true, Some(fields)) = (version > 0, body.as_object_mut()) {
         fields.insert(String::from("connectionToken"), token.into());
-        // A client that did not ask for it refuses to connect if it is offered.
+        // A client that did not request stateful reconnect fails if the response contains this field.
         if stateful {
             fields.insert(String::from("useStatefulReconnect"), true.into());
         }
     }
-    Reply::json(StatusCode::OK, &answer).verdict(format!("negotiated {connection_id}"))
+    Reply::json(StatusCode::OK, &body).verdict(format!("negotiated {connection_id}"))
 }
 
-/// Returns the refusal that the service also sends when its units have no connections left.
+/// Returns the 429 response that the service sends when its units have no free connections.
 ///
 /// Source: Azure SignalR's troubleshooting guide, 429 Too Many Requests.
 fn too_many(connect: Duration) -> Reply {
@@ -103,7 +103,7 @@ fn too_many(connect: Duration) -> Reply {
          client does not connect within {} seconds",
         connect.as_secs_f64()
     );
-    // In whole seconds, and at least one.
+    // `Retry-After` has whole seconds, at least one.
     let after = Duration::from_secs(connect.as_secs().max(1));
     Reply::text(StatusCode::TOO_MANY_REQUESTS, reason.clone()).retry_after(Some(after)).verdict(reason)
 }
@@ -116,14 +116,14 @@ mod tests {
     use bytes::Bytes;
     use http::HeaderMap;
 
-    use super::super::times::ClientTimes;
+    use super::super::timeouts::ClientTimeouts;
     use super::*;
     use crate::sandbox::server::listen::Server;
 
-    fn clients(times: ClientTimes) -> Arc<Clients> {
+    fn clients(timeouts: ClientTimeouts) -> Arc<Clients> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let server = Server::new("east", address, String::from("http://localhost:1"), true);
-        Clients::new(Endpoint::new(server, None, None), times)
+        Clients::new(Endpoint::new(server, None, None), timeouts)
     }
 
     fn negotiate(clients: &Clients) -> Reply {
@@ -136,7 +136,7 @@ mod tests {
             body: Bytes::new(),
             upgrade: None,
         };
-        super::negotiate(clients, &request, Admission { hub: String::from("chat"), user: None })
+        super::negotiate(clients, &request, AuthenticatedClient { hub: String::from("chat"), user: None })
     }
 
     /// Adds connections in a state.
@@ -149,22 +149,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refuses_to_negotiate_while_too_many_connections_wait() {
-        let times = ClientTimes { connect: Duration::from_secs(2), ..ClientTimes::default() };
-        let clients = clients(times);
+    async fn rejects_negotiation_while_too_many_connections_wait() {
+        let timeouts = ClientTimeouts { connect: Duration::from_secs(2), ..ClientTimeouts::default() };
+        let clients = clients(timeouts);
         // An open connection does not count.
         fill(&clients, 10, || State::WebSocket { replacements: None });
-        let until = Instant::now() + times.connect;
+        let until = Instant::now() + timeouts.connect;
         fill(&clients, MAX_WAITING - 1, || State::Waiting { until, stateful: false });
         assert_eq!(negotiate(&clients).status, StatusCode::OK);
-        let refused = negotiate(&clients);
-        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        let rejected = negotiate(&clients);
+        assert_eq!(rejected.status, StatusCode::TOO_MANY_REQUESTS);
         let reason = "10000 negotiated connections are waiting for their clients, which is the limit; each is dropped if its \
                       client does not connect within 2 seconds";
-        assert_eq!(refused.body, reason);
-        assert_eq!(refused.headers["retry-after"], "2");
+        assert_eq!(rejected.body, reason);
+        assert_eq!(rejected.headers["retry-after"], "2");
         assert_eq!(clients.negotiated().len(), MAX_WAITING + 10);
-        tokio::time::advance(times.connect).await;
+        tokio::time::advance(timeouts.connect).await;
         assert_eq!(negotiate(&clients).status, StatusCode::OK);
         assert_eq!(clients.negotiated().len(), 11);
     }

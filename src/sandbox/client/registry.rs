@@ -1,5 +1,4 @@
-//! The negotiated connections of one endpoint by their ids, and the tasks of their sessions. Knows no HTTP beyond the
-//! status of a refusal.
+//! The negotiated connections of one endpoint by id, and the tasks of their sessions.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,21 +12,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::polling::Polling;
-use super::session::{self, Frame, Identity, Link};
-use super::times::ClientTimes;
+use super::session::{self, ConnectionIdentity, Frame, SessionChannels};
+use super::timeouts::ClientTimeouts;
 use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::server::exchange::Reply;
 use crate::sandbox::signalr::endpoint::Endpoint;
 
-/// The capacity of the channels between a session and its transport. Further deliveries stay in the hub's queue, whose size
-/// is bounded.
+/// The capacity of the channels between a session and its transport. When they are full, deliveries wait in the hub's bounded
+/// queue.
 const CHANNEL_CAPACITY: usize = 8;
 
 /// The clients of one endpoint. Their sessions end when it is dropped.
 pub(crate) struct Clients {
     pub(super) endpoint: Endpoint,
-    times: ClientTimes,
-    /// By the id that a client connects with, which only it knows.
+    timeouts: ClientTimeouts,
+    /// By the secret id with which the client connects.
     negotiated: Mutex<HashMap<String, Negotiated>>,
     sessions: Mutex<JoinSet<()>>,
 }
@@ -35,42 +34,43 @@ pub(crate) struct Clients {
 /// A negotiated connection.
 pub(super) struct Negotiated {
     pub(super) hub: String,
-    pub(super) identity: Identity,
+    pub(super) identity: ConnectionIdentity,
     pub(super) state: State,
 }
 
 /// The state of a negotiated connection.
 pub(super) enum State {
-    /// No transport is open. `stateful` if the client asked for stateful reconnect.
+    /// No transport is open. `stateful` if the client requested stateful reconnect.
     Waiting { until: Instant, stateful: bool },
     /// A WebSocket is open. With stateful reconnect, another WebSocket can replace it.
-    WebSocket { replacements: Option<mpsc::Sender<Link>> },
-    /// Server-sent events or long polling: the client sends by POST.
+    WebSocket { replacements: Option<mpsc::Sender<SessionChannels>> },
+    /// Server-sent events or long polling. The client sends records by POST.
     Posting { inbound: mpsc::Sender<Bytes>, polling: Option<Arc<Polling>> },
 }
 
-/// The hub and the user of a request whose token is valid.
-pub(super) struct Admission {
+/// A client whose token is valid: its hub and its user.
+pub(super) struct AuthenticatedClient {
     pub(super) hub: String,
     pub(super) user: Option<String>,
 }
 
-/// A transport's ends of a session: the sender for the client's bytes, and the receiver of frames for the client.
-pub(super) type TransportEnds = (mpsc::Sender<Bytes>, mpsc::Receiver<Frame>);
+/// The channels of a transport: the sender of the client's bytes, and the receiver of frames for the client.
+pub(super) type TransportChannels = (mpsc::Sender<Bytes>, mpsc::Receiver<Frame>);
 
-/// A refused request of a client. The text is for people.
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) Cow<'static, str>);
+/// A rejected request of a client: the status, and the reason as text.
+pub(super) struct Rejection(pub(super) StatusCode, pub(super) Cow<'static, str>);
 
-/// Removes a negotiated connection when dropped.
+/// A guard that removes a negotiated connection when dropped.
 pub(super) struct Registration {
     clients: Arc<Clients>,
     id: Option<String>,
 }
 
-impl Refusal {
+impl Rejection {
     pub(super) const NO_ID: Self = Self(StatusCode::BAD_REQUEST, Cow::Borrowed("the query has no connection id"));
-    pub(super) const UNKNOWN: Self = Self(StatusCode::NOT_FOUND, Cow::Borrowed("there is no connection with this id"));
-    pub(super) const OPEN: Self =
+    pub(super) const UNKNOWN_ID: Self =
+        Self(StatusCode::NOT_FOUND, Cow::Borrowed("there is no connection with this id"));
+    pub(super) const ALREADY_OPEN: Self =
         Self(StatusCode::CONFLICT, Cow::Borrowed("the connection with this id is open already"));
 
     pub(super) const fn bad_request(reason: &'static str) -> Self {
@@ -78,49 +78,54 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for Reply {
-    fn from(Refusal(status, reason): Refusal) -> Self {
+impl From<Rejection> for Reply {
+    fn from(Rejection(status, reason): Rejection) -> Self {
         let reply = Self::text(status, reason.as_bytes().to_vec()).verdict(reason);
         if status == StatusCode::UNAUTHORIZED { reply.header(WWW_AUTHENTICATE, "Bearer") } else { reply }
     }
 }
 
 impl Clients {
-    pub(crate) fn new(endpoint: Endpoint, times: ClientTimes) -> Arc<Self> {
-        Arc::new(Self { endpoint, times, negotiated: Mutex::default(), sessions: Mutex::default() })
+    pub(crate) fn new(endpoint: Endpoint, timeouts: ClientTimeouts) -> Arc<Self> {
+        Arc::new(Self { endpoint, timeouts, negotiated: Mutex::default(), sessions: Mutex::default() })
     }
 
     /// Returns the timeouts.
-    pub(crate) const fn times(&self) -> &ClientTimes {
-        &self.times
+    pub(crate) const fn timeouts(&self) -> &ClientTimeouts {
+        &self.timeouts
     }
 
-    /// Starts a session and returns the transport's ends of it.
-    pub(super) fn start(self: &Arc<Self>, hub: &str, identity: Identity, keep_alive: bool) -> TransportEnds {
-        let (link, ends) = link(keep_alive);
-        let (hub, times) = (self.endpoint.hubs.get_or_create(hub), self.times);
-        self.spawn(async move { session::run(hub, identity, link, None, times).await });
-        ends
+    /// Starts a session and returns the channels of its transport.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        hub: &str,
+        identity: ConnectionIdentity,
+        keep_alive: bool,
+    ) -> TransportChannels {
+        let (channels, transport) = channels(keep_alive);
+        let (hub, timeouts) = (self.endpoint.hubs.get_or_create(hub), self.timeouts);
+        self.spawn(async move { session::run(hub, identity, channels, None, timeouts).await });
+        transport
     }
 
-    /// Starts a session that outlives its transport. Returns the sender of replacement transports, and the first
-    /// transport's ends. The id is removed when the session ends.
+    /// Starts a session that outlives its transport. Returns the sender of replacement transports, and the channels of the
+    /// first transport. Removes the id when the session ends.
     pub(super) fn start_stateful(
         self: &Arc<Self>,
         hub: &str,
-        identity: Identity,
+        identity: ConnectionIdentity,
         id: String,
-    ) -> (mpsc::Sender<Link>, TransportEnds) {
-        let (link, ends) = link(true);
-        let (replacements, links) = mpsc::channel(1);
-        let (hub, times, clients) = (self.endpoint.hubs.get_or_create(hub), self.times, Arc::downgrade(self));
+    ) -> (mpsc::Sender<SessionChannels>, TransportChannels) {
+        let (channels, transport) = channels(true);
+        let (replacements, receiver) = mpsc::channel(1);
+        let (hub, timeouts, clients) = (self.endpoint.hubs.get_or_create(hub), self.timeouts, Arc::downgrade(self));
         self.spawn(async move {
-            session::run(hub, identity, link, Some(links), times).await;
+            session::run(hub, identity, channels, Some(receiver), timeouts).await;
             if let Some(clients) = clients.upgrade() {
                 clients.remove(&id);
             }
         });
-        (replacements, ends)
+        (replacements, transport)
     }
 
     /// Runs a task until it ends or the endpoint is dropped.
@@ -141,14 +146,14 @@ impl Clients {
     }
 }
 
-/// Returns the negotiated connection with this id, if it is of the admitted hub and has not expired.
+/// Returns the negotiated connection with this id, if it belongs to the client's hub and has not expired.
 pub(super) fn find<'a>(
     negotiated: &'a mut HashMap<String, Negotiated>,
     id: &str,
-    admission: &Admission,
-) -> Result<&'a mut Negotiated, Refusal> {
-    let found = negotiated.get_mut(id).filter(|found| found.hub == admission.hub);
-    found.filter(|found| !found.state.is_expired()).ok_or(Refusal::UNKNOWN)
+    client: &AuthenticatedClient,
+) -> Result<&'a mut Negotiated, Rejection> {
+    let found = negotiated.get_mut(id).filter(|found| found.hub == client.hub);
+    found.filter(|found| !found.state.is_expired()).ok_or(Rejection::UNKNOWN_ID)
 }
 
 impl State {
@@ -159,12 +164,12 @@ impl State {
 }
 
 impl Registration {
-    /// Removes the connection with this id when dropped, or nothing if there is no id.
+    /// Creates a guard for the connection with this id. Without an id, the guard removes nothing.
     pub(super) fn new(clients: &Arc<Clients>, id: Option<String>) -> Self {
         Self { clients: Arc::clone(clients), id }
     }
 
-    /// Takes the id out, so that dropping this removes nothing.
+    /// Takes the id. The guard then removes nothing.
     pub(super) fn release(&mut self) -> Option<String> {
         self.id.take()
     }
@@ -178,14 +183,14 @@ impl Drop for Registration {
     }
 }
 
-/// Creates the session's end of a transport, and the transport's ends of the session.
-pub(super) fn link(keep_alive: bool) -> (Link, TransportEnds) {
+/// Creates the channels between a session and a transport.
+pub(super) fn channels(keep_alive: bool) -> (SessionChannels, TransportChannels) {
     let (to_session, inbound) = mpsc::channel(CHANNEL_CAPACITY);
     let (outbound, from_session) = mpsc::channel(CHANNEL_CAPACITY);
-    (Link { inbound, outbound, keep_alive }, (to_session, from_session))
+    (SessionChannels { inbound, outbound, keep_alive }, (to_session, from_session))
 }
 
 /// Returns the identity of a new connection.
-pub(super) fn new_identity(user: Option<String>) -> Identity {
-    Identity { id: random_string(), user }
+pub(super) fn new_identity(user: Option<String>) -> ConnectionIdentity {
+    ConnectionIdentity { id: random_string(), user }
 }

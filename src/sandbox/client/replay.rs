@@ -1,5 +1,5 @@
-//! The state of stateful reconnect: the records that a client may have missed, and how many of its own have arrived. Knows
-//! no transport and no time.
+//! The state of stateful reconnect: the records that a client may have missed, and the number of the client's records that
+//! have arrived.
 //!
 //! Source: HubProtocol.md of ASP.NET Core, "Ack" and "Sequence" messages. Each direction numbers its records of the types 1
 //! to 5, starting at 1.
@@ -13,9 +13,9 @@ use bytes::Bytes;
 const MAX_UNACKNOWLEDGED: usize = 1024 * 1024;
 
 /// The size of the unacknowledged records, in bytes, at which the session ends. Responses to the client's own invocations do
-/// not pause, so they can exceed `MAX_UNACKNOWLEDGED`. This limit is larger than that and the largest record together, so
-/// that only a client that sends no acknowledgements reaches it.
-const MAX_KEPT: usize = 4 * MAX_UNACKNOWLEDGED;
+/// not pause, so they can exceed `MAX_UNACKNOWLEDGED`. Chosen: more than `MAX_UNACKNOWLEDGED` and the largest record together,
+/// which only a client without acknowledgements reaches.
+const MAX_RETAINED: usize = 4 * MAX_UNACKNOWLEDGED;
 
 /// The state of both directions of one connection.
 #[derive(Debug, Default)]
@@ -29,11 +29,11 @@ pub(super) struct Replay {
     received: u64,
     /// The number of the client's last record on this transport.
     current: u64,
-    /// Whether the client has to send the number of its next record first.
+    /// Whether the client must send the number of its next record before other records.
     awaits_sequence: bool,
 }
 
-/// Records of the client are missing.
+/// A gap in the numbers of the client's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the client continues with record {sequence}, but its last record was {received}")]
 pub(super) struct Gap {
@@ -42,7 +42,7 @@ pub(super) struct Gap {
 }
 
 impl Replay {
-    /// Keeps a chunk with this many numbered records until the client acknowledges it. A ready-made frame may hold several.
+    /// Keeps a chunk with this many numbered records until the client acknowledges it. A pre-encoded frame may hold several.
     pub(super) fn keep(&mut self, chunk: Bytes, records: u64) {
         if records > 0 {
             self.bytes += chunk.len();
@@ -55,12 +55,12 @@ impl Replay {
         self.bytes >= MAX_UNACKNOWLEDGED
     }
 
-    /// Whether the session ends because the client does not acknowledge.
-    pub(super) fn is_overdue(&self) -> bool {
-        self.bytes >= MAX_KEPT
+    /// Whether the unacknowledged records have reached the size at which the session ends.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.bytes >= MAX_RETAINED
     }
 
-    /// Removes every record up to a number. Returns `false` if the number is not new.
+    /// Removes every record up to a number. Returns whether any record was removed.
     pub(super) fn acknowledge(&mut self, number: u64) -> bool {
         let before = self.acknowledged;
         while let Some((chunk, records)) = self.unacknowledged.front() {
@@ -74,14 +74,14 @@ impl Replay {
         self.acknowledged > before
     }
 
-    /// Begins another transport. Returns the number of the first unacknowledged record, and the chunks from there on.
+    /// Prepares another transport. Returns the number of the first unacknowledged record, and the unacknowledged chunks.
     pub(super) fn resend(&mut self) -> (u64, Vec<Bytes>) {
         self.awaits_sequence = true;
         (self.acknowledged + 1, self.unacknowledged.iter().map(|(chunk, _)| chunk.clone()).collect())
     }
 
     /// Sets the number of the client's next record on the new transport.
-    pub(super) fn begin(&mut self, sequence: u64) -> Result<(), Gap> {
+    pub(super) fn resume_at(&mut self, sequence: u64) -> Result<(), Gap> {
         if sequence > self.received + 1 {
             return Err(Gap { received: self.received, sequence });
         }
@@ -90,13 +90,13 @@ impl Replay {
         Ok(())
     }
 
-    /// Whether the client has not sent the number of its next record yet. Until then, its records are ignored.
+    /// Whether the client must still send the number of its next record. Until then, its records are ignored.
     pub(super) const fn awaits_sequence(&self) -> bool {
         self.awaits_sequence
     }
 
-    /// Counts a numbered record of the client. Returns `false` if it is a repetition.
-    pub(super) fn is_new(&mut self) -> bool {
+    /// Counts a numbered record of the client. Returns `false` if the record has arrived before.
+    pub(super) fn count_received(&mut self) -> bool {
         self.current += 1;
         let is_new = self.current > self.received;
         self.received = self.received.max(self.current);
@@ -122,7 +122,7 @@ mod tests {
         replay.keep(Bytes::from("a ping"), 0);
         assert!(replay.acknowledge(1));
         assert_eq!(replay.resend(), (2, vec![Bytes::from("b"), Bytes::from("c")]));
-        // A number that is too high acknowledges everything; a lower one than before has no effect.
+        // A number that is too high acknowledges every record. A number below the last one has no effect.
         assert!(replay.acknowledge(9));
         assert!(!replay.acknowledge(2));
         assert_eq!(replay.resend(), (4, Vec::new()));
@@ -135,13 +135,13 @@ mod tests {
     #[test]
     fn ignores_repeated_records_and_detects_missing_ones() {
         let mut replay = Replay::default();
-        assert!(replay.is_new() && replay.is_new());
+        assert!(replay.count_received() && replay.count_received());
         replay.resend();
         assert!(replay.awaits_sequence());
-        assert_eq!(replay.begin(4), Err(Gap { received: 2, sequence: 4 }));
-        assert_eq!(replay.begin(2), Ok(()));
-        assert!(!replay.is_new(), "the second record has arrived before");
-        assert!(replay.is_new(), "the third has not");
+        assert_eq!(replay.resume_at(4), Err(Gap { received: 2, sequence: 4 }));
+        assert_eq!(replay.resume_at(2), Ok(()));
+        assert!(!replay.count_received(), "the second record has arrived before");
+        assert!(replay.count_received(), "the third has not");
         assert_eq!(replay.received(), 3);
     }
 
@@ -149,10 +149,10 @@ mod tests {
     fn bounds_the_unacknowledged_records() {
         let mut replay = Replay::default();
         replay.keep(Bytes::from(vec![0; MAX_UNACKNOWLEDGED]), 1);
-        assert!(replay.is_full() && !replay.is_overdue());
-        replay.keep(Bytes::from(vec![0; MAX_KEPT - MAX_UNACKNOWLEDGED]), 1);
-        assert!(replay.is_overdue());
+        assert!(replay.is_full() && !replay.is_exceeded());
+        replay.keep(Bytes::from(vec![0; MAX_RETAINED - MAX_UNACKNOWLEDGED]), 1);
+        assert!(replay.is_exceeded());
         assert!(replay.acknowledge(2));
-        assert!(!replay.is_full() && !replay.is_overdue());
+        assert!(!replay.is_full() && !replay.is_exceeded());
     }
 }

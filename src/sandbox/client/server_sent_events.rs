@@ -1,4 +1,4 @@
-//! The transport of server-sent events: a GET whose response does not end.
+//! The server-sent events transport: a GET whose response does not end.
 //!
 //! Source: the format that ASP.NET Core's server writes; the HTML standard, "Server-sent events".
 
@@ -11,24 +11,28 @@ use http::header::CACHE_CONTROL;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
-use super::registry::{Admission, Clients, Refusal, Registration, State, find};
+use super::registry::{AuthenticatedClient, Clients, Registration, Rejection, State, find};
 use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
-/// Handles a GET that asks for an event stream.
-pub(super) fn open(clients: &Arc<Clients>, request: &ReceivedRequest, admission: &Admission) -> Result<Reply, Refusal> {
-    let id = request.query_value("id").ok_or(Refusal::NO_ID)?;
+/// Handles a GET for an event stream.
+pub(super) fn open(
+    clients: &Arc<Clients>,
+    request: &ReceivedRequest,
+    client: &AuthenticatedClient,
+) -> Result<Reply, Rejection> {
+    let id = request.query_value("id").ok_or(Rejection::NO_ID)?;
     let mut negotiated = clients.negotiated();
-    let found = find(&mut negotiated, &id, admission)?;
+    let found = find(&mut negotiated, &id, client)?;
     if !matches!(found.state, State::Waiting { .. }) {
-        return Err(Refusal::OPEN);
+        return Err(Rejection::ALREADY_OPEN);
     }
     let identity = found.identity.clone();
     let verdict = format!("event stream {}", identity.id);
-    let (inbound, outbound) = clients.start(&admission.hub, identity, true);
+    let (inbound, outbound) = clients.start(&client.hub, identity, true);
     found.state = State::Posting { inbound, polling: None };
     drop(negotiated);
 
-    // The stream owns the registration: when the client stops reading, the connection is removed and its session ends.
+    // The stream owns the registration: when the client disconnects, the connection is removed and its session ends.
     let registration = Registration::new(clients, Some(id));
     let events = stream::unfold((outbound, registration), |(mut outbound, registration)| async move {
         let frame = outbound.recv().await?;
@@ -41,8 +45,8 @@ pub(super) fn open(clients: &Arc<Clients>, request: &ReceivedRequest, admission:
     Ok(reply.header(CACHE_CONTROL, "no-cache, no-store").verdict(verdict))
 }
 
-/// Returns a record as an event. A ready-made record may have line breaks (line feed, carriage return or both), and each
-/// line becomes a field of its own. In JSON, the kind of line break does not matter.
+/// Encodes a record as an event. A pre-encoded record may contain line breaks (line feed, carriage return or both). Each line
+/// becomes a field of its own. The client joins the fields with line feeds, which JSON treats as equal to other line breaks.
 fn event(record: &[u8]) -> Bytes {
     let mut event = BytesMut::with_capacity(record.len() + 16);
     for line in record.split(|byte| matches!(*byte, b'\n' | b'\r')) {
@@ -60,8 +64,8 @@ mod tests {
 
     #[test]
     fn each_line_of_a_record_is_a_field() {
-        for ends in ["\n", "\r"] {
-            let record = format!("{{\"a\":{ends}1}}\u{1e}");
+        for line_break in ["\n", "\r"] {
+            let record = format!("{{\"a\":{line_break}1}}\u{1e}");
             assert_eq!(event(record.as_bytes()), "data: {\"a\":\r\ndata: 1}\u{1e}\r\n\r\n");
         }
     }

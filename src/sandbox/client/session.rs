@@ -1,5 +1,4 @@
-//! The session of one client: the handshake, records in both directions, pings and the close, over any transport. Knows no
-//! HTTP.
+//! The session of one client over any transport: handshake, records in both directions, pings and close.
 
 use std::sync::Arc;
 
@@ -11,13 +10,13 @@ use super::hub_protocol::decoder::{Decoder, Handshake, count_numbered};
 use super::hub_protocol::protocol::{Protocol, handshake_response};
 use super::hub_protocol::record::{ProtocolError, Record};
 use super::replay::Replay;
-use super::times::ClientTimes;
+use super::timeouts::ClientTimeouts;
 use crate::sandbox::signalr::connection::Connection;
 use crate::sandbox::signalr::delivery::{Close, Delivery};
 use crate::sandbox::signalr::hub::Hub;
 
-/// The error of every invocation of a hub method: in serverless mode, only an upstream could answer.
-const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream that could answer invocations of clients";
+/// The error that completes every invocation by a client: in serverless mode, only an upstream handles invocations.
+const NO_UPSTREAM: &str = "the sandbox is serverless and has no upstream for invocations by clients";
 
 /// The reason for closing a client with stateful reconnect that sends no acknowledgements.
 const NOT_ACKNOWLEDGED: &str = "the client sends no acknowledgements";
@@ -27,10 +26,10 @@ const STATEFUL_VERSION: u64 = 2;
 
 /// The identity of a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
+pub(super) struct ConnectionIdentity {
     /// The connection id that the REST API uses.
     pub(super) id: String,
-    /// The user, if its token names one.
+    /// The user, if the client's token names one.
     pub(super) user: Option<String>,
 }
 
@@ -43,17 +42,17 @@ pub(super) struct Frame {
     pub(super) binary: bool,
 }
 
-/// The session's end of a transport.
-pub(super) struct Link {
-    /// The client's bytes, in any chunks. The channel closes when the client disconnects.
+/// The session's channels to and from a transport.
+pub(super) struct SessionChannels {
+    /// The client's bytes, in chunks of any size. The channel closes when the client disconnects.
     pub(super) inbound: mpsc::Receiver<Bytes>,
-    /// The frames for the client. Dropping the sender closes the transport in an orderly way.
+    /// The frames for the client. Dropping the sender closes the transport.
     pub(super) outbound: mpsc::Sender<Frame>,
     /// Whether both sides send pings.
     pub(super) keep_alive: bool,
 }
 
-/// The client disconnected, or does not read.
+/// A failed write or read: the client has disconnected or does not read.
 struct Disconnected;
 
 /// The size of a batch, in bytes, above which no further record is added.
@@ -64,7 +63,7 @@ const MAX_BATCH: usize = 16 * 1024;
 enum Batch {
     #[default]
     Empty,
-    /// A single record shares its memory with the other receivers.
+    /// One record, not copied. All receivers of a message share its memory.
     One(Bytes),
     Several(BytesMut),
 }
@@ -106,10 +105,10 @@ impl Batch {
 /// A session after its handshake.
 struct Session {
     connection: Connection,
-    link: Link,
+    channels: SessionChannels,
     protocol: Protocol,
     decoder: Decoder,
-    times: ClientTimes,
+    timeouts: ClientTimeouts,
     last_sent: Instant,
     last_received: Instant,
     stateful: Option<Stateful>,
@@ -119,98 +118,104 @@ struct Session {
 struct Stateful {
     replay: Replay,
     /// Replacements of the transport.
-    links: mpsc::Receiver<Link>,
+    replacements: mpsc::Receiver<SessionChannels>,
     /// The time since which deliveries are paused because the client has not acknowledged enough records.
     full_since: Option<Instant>,
 }
 
-/// Runs a session until it ends. With `links`, it outlives its transport if the protocol version allows it.
+/// Runs a session until it ends. With `replacements`, the session outlives its transport if the protocol version allows it.
 pub(super) async fn run(
     hub: Arc<Hub>,
-    identity: Identity,
-    mut link: Link,
-    links: Option<mpsc::Receiver<Link>>,
-    times: ClientTimes,
+    identity: ConnectionIdentity,
+    mut channels: SessionChannels,
+    replacements: Option<mpsc::Receiver<SessionChannels>>,
+    timeouts: ClientTimeouts,
 ) {
     let mut decoder = Decoder::default();
-    let error = match timeout(times.handshake, receive_handshake(&mut link, &mut decoder)).await {
+    let error = match timeout(timeouts.handshake, receive_handshake(&mut channels, &mut decoder)).await {
         Ok(None) => return,
         Ok(Some(Ok(Handshake { protocol, version }))) => {
             // The connection joins the hub before the handshake response: a REST call that follows the response must find it.
             let connection =
                 Connection::open_as(&hub, &identity.id, identity.user.as_deref(), std::time::Instant::now());
-            let links = links.filter(|_| version >= STATEFUL_VERSION);
-            let stateful = links.map(|links| Stateful { replay: Replay::default(), links, full_since: None });
+            let replacements = replacements.filter(|_| version >= STATEFUL_VERSION);
+            let stateful =
+                replacements.map(|replacements| Stateful { replay: Replay::default(), replacements, full_since: None });
             let (last_sent, last_received) = (Instant::now(), Instant::now());
-            Session { connection, link, protocol, decoder, times, last_sent, last_received, stateful }.run().await;
+            Session { connection, channels, protocol, decoder, timeouts, last_sent, last_received, stateful }
+                .run()
+                .await;
             return;
         }
         Ok(Some(Err(error))) => error.to_string(),
-        Err(_) => format!("no handshake arrived within {} seconds", times.handshake.as_secs()),
+        Err(_) => format!("no handshake arrived within {} seconds", timeouts.handshake.as_secs()),
     };
     let response = Frame { bytes: handshake_response(Some(&error)), binary: false };
-    let _ = timeout(times.write, link.outbound.send(response)).await;
+    let _ = timeout(timeouts.write, channels.outbound.send(response)).await;
 }
 
 /// Waits for the handshake. Returns `None` if the client disconnects first.
-async fn receive_handshake(link: &mut Link, decoder: &mut Decoder) -> Option<Result<Handshake, ProtocolError>> {
+async fn receive_handshake(
+    channels: &mut SessionChannels,
+    decoder: &mut Decoder,
+) -> Option<Result<Handshake, ProtocolError>> {
     loop {
         match decoder.handshake() {
             Ok(Some(handshake)) => return Some(Ok(handshake)),
             Ok(None) => {}
             Err(error) => return Some(Err(error)),
         }
-        decoder.push(&link.inbound.recv().await?);
+        decoder.push(&channels.inbound.recv().await?);
     }
 }
 
 impl Session {
     async fn run(&mut self) {
         // One coarse interval for pings and timeouts: a timer for each delivery would cost more than the delivery.
-        let mut clock = interval(self.times.keep_alive / 5);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next = self.greet().await;
+        let mut sweep = interval(self.timeouts.keep_alive / 5);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = self.send_handshake_response().await;
         loop {
             next = match next {
                 Ok(Next::End) => return,
-                Ok(Next::Continue) => self.step(&mut clock).await,
+                Ok(Next::Continue) => self.handle_next_event(&mut sweep).await,
                 Err(Disconnected) => self.wait_for_transport().await,
             };
         }
     }
 
     /// Sends the handshake response.
-    async fn greet(&mut self) -> Result<Next, Disconnected> {
+    async fn send_handshake_response(&mut self) -> Result<Next, Disconnected> {
         self.send(handshake_response(None)).await?;
         // Records may have arrived with the handshake.
         self.receive(&[]).await
     }
 
     /// Waits for one event and handles it.
-    async fn step(&mut self, clock: &mut Interval) -> Result<Next, Disconnected> {
+    async fn handle_next_event(&mut self, sweep: &mut Interval) -> Result<Next, Disconnected> {
         let is_full = self.is_full();
         tokio::select! {
-            received = self.link.inbound.recv() => self.receive(&received.ok_or(Disconnected)?).await,
+            received = self.channels.inbound.recv() => self.receive(&received.ok_or(Disconnected)?).await,
             delivery = self.connection.recv(), if !is_full => self.deliver(delivery.ok_or(Disconnected)?).await,
-            _ = clock.tick(), if self.link.keep_alive => self.check_timeouts().await,
-            link = next_link(&mut self.stateful) => self.replace_transport(link).await,
+            _ = sweep.tick(), if self.channels.keep_alive => self.check_timeouts().await,
+            channels = next_replacement(&mut self.stateful) => self.replace_transport(channels).await,
         }
     }
 
-    /// Waits for a replacement of the broken transport, if the session has stateful reconnect.
+    /// Waits for a replacement of the lost transport. Without stateful reconnect, the session ends.
     async fn wait_for_transport(&mut self) -> Result<Next, Disconnected> {
         if self.stateful.is_none() {
             return Ok(Next::End);
         }
-        match timeout(self.times.away, next_link(&mut self.stateful)).await {
-            Ok(link) => self.replace_transport(link).await,
+        match timeout(self.timeouts.away, next_replacement(&mut self.stateful)).await {
+            Ok(channels) => self.replace_transport(channels).await,
             Err(_) => Ok(Next::End),
         }
     }
 
-    /// Continues on another transport: sends the number of the first record, and resends the unacknowledged ones.
-    async fn replace_transport(&mut self, link: Link) -> Result<Next, Disconnected> {
-        self.link = link;
+    /// Continues on another transport: sends the number of the first unacknowledged record, and resends the records.
+    async fn replace_transport(&mut self, channels: SessionChannels) -> Result<Next, Disconnected> {
+        self.channels = channels;
         self.decoder = Decoder::default();
         self.last_received = Instant::now();
         let Some(stateful) = &mut self.stateful else { return Ok(Next::End) };
@@ -237,7 +242,7 @@ impl Session {
                     }
                 }
                 Ok(None) => break,
-                Err(error) => return self.end(error.to_string()).await,
+                Err(error) => return self.close_with(error.to_string()).await,
             }
         }
         if let (true, Some(stateful)) = (numbered, &self.stateful) {
@@ -249,12 +254,12 @@ impl Session {
     async fn handle(&mut self, record: Record) -> Result<Next, Disconnected> {
         if let Some(Stateful { replay, full_since, .. }) = &mut self.stateful {
             if let Record::Sequence(number) = record {
-                return match replay.begin(number) {
+                return match replay.resume_at(number) {
                     Ok(()) => Ok(Next::Continue),
-                    Err(gap) => self.end(gap.to_string()).await,
+                    Err(gap) => self.close_with(gap.to_string()).await,
                 };
             }
-            if replay.awaits_sequence() || (record.is_numbered() && !replay.is_new()) {
+            if replay.awaits_sequence() || (record.is_numbered() && !replay.count_received()) {
                 return Ok(Next::Continue);
             }
             if let Record::Ack(number) = record
@@ -275,8 +280,7 @@ impl Session {
         Ok(Next::Continue)
     }
 
-    /// Sends a delivery together with the others in the queue. Under load, a client then costs one write per batch instead of
-    /// one per message.
+    /// Sends a delivery together with the queued ones. Under load, this reduces one write per message to one write per batch.
     async fn deliver(&mut self, first: Delivery) -> Result<Next, Disconnected> {
         let mut batch = Batch::default();
         let mut next = Some(first);
@@ -300,8 +304,8 @@ impl Session {
     async fn send_response(&mut self, record: Bytes) -> Result<Next, Disconnected> {
         self.keep(&record);
         self.send(record).await?;
-        if self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_overdue()) {
-            return self.end(String::from(NOT_ACKNOWLEDGED)).await;
+        if self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_exceeded()) {
+            return self.close_with(String::from(NOT_ACKNOWLEDGED)).await;
         }
         Ok(Next::Continue)
     }
@@ -313,7 +317,7 @@ impl Session {
         }
     }
 
-    /// Whether deliveries are paused: the unacknowledged records are bounded, like the hub's queue behind them.
+    /// Whether deliveries are paused because the unacknowledged records have reached their limit.
     fn is_full(&self) -> bool {
         self.stateful.as_ref().is_some_and(|stateful| stateful.replay.is_full())
     }
@@ -325,57 +329,58 @@ impl Session {
         }
     }
 
-    /// Sends the close and ends the session. It is not kept: a client that misses it finds no session when it reconnects.
+    /// Sends a close record and ends the session. The record is not kept for a reconnect, because no session remains.
     async fn close(&mut self, close: &Close) -> Result<Next, Disconnected> {
         let _ = self.send(self.protocol.close(close)).await;
         Ok(Next::End)
     }
 
-    /// Sends a ping if the session is idle, and ends it if the client has exceeded a timeout.
+    /// Sends a ping if the session is idle. Ends the session if the client has exceeded a timeout.
     async fn check_timeouts(&mut self) -> Result<Next, Disconnected> {
-        if self.last_received.elapsed() >= self.times.silence {
-            return self.end(format!("the client sent nothing for {:?}", self.times.silence)).await;
+        if self.last_received.elapsed() >= self.timeouts.silence {
+            return self.close_with(format!("the client sent nothing for {:?}", self.timeouts.silence)).await;
         }
         let is_full = self.is_full();
         if let Some(Stateful { full_since, .. }) = &mut self.stateful {
             if !is_full {
                 *full_since = None;
-            } else if full_since.get_or_insert_with(Instant::now).elapsed() >= self.times.write {
-                return self.end(String::from(NOT_ACKNOWLEDGED)).await;
+            } else if full_since.get_or_insert_with(Instant::now).elapsed() >= self.timeouts.write {
+                return self.close_with(String::from(NOT_ACKNOWLEDGED)).await;
             }
         }
-        if self.last_sent.elapsed() >= self.times.keep_alive {
+        if self.last_sent.elapsed() >= self.timeouts.keep_alive {
             self.send(self.protocol.ping()).await?;
         }
         Ok(Next::Continue)
     }
 
-    async fn end(&mut self, reason: String) -> Result<Next, Disconnected> {
+    /// Ends the session with a reason, without allowing a reconnect.
+    async fn close_with(&mut self, reason: String) -> Result<Next, Disconnected> {
         self.close(&Close { reason: Some(reason), allow_reconnect: false }).await
     }
 
     async fn send(&mut self, bytes: Bytes) -> Result<(), Disconnected> {
         self.last_sent = Instant::now();
         let frame = Frame { bytes, binary: self.protocol.is_binary() };
-        let frame = match self.link.outbound.try_send(frame) {
+        let frame = match self.channels.outbound.try_send(frame) {
             Ok(()) => return Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(Disconnected),
             Err(mpsc::error::TrySendError::Full(frame)) => frame,
         };
-        match timeout(self.times.write, self.link.outbound.send(frame)).await {
+        match timeout(self.timeouts.write, self.channels.outbound.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Disconnected),
         }
     }
 }
 
-/// Waits for a replacement of the transport: forever, if the session has no stateful reconnect.
-async fn next_link(stateful: &mut Option<Stateful>) -> Link {
-    if let Some(link) = match stateful {
-        Some(stateful) => stateful.links.recv().await,
+/// Waits for a replacement of the transport. Never completes without stateful reconnect.
+async fn next_replacement(stateful: &mut Option<Stateful>) -> SessionChannels {
+    if let Some(channels) = match stateful {
+        Some(stateful) => stateful.replacements.recv().await,
         None => None,
     } {
-        return link;
+        return channels;
     }
     std::future::pending().await
 }

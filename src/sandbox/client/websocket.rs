@@ -17,41 +17,43 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::hub_protocol::record::MAX_RECORD;
-use super::registry::{Admission, Clients, Refusal, Registration, State, TransportEnds, find, link, new_identity};
-use super::session::{Frame, Identity, Link};
+use super::registry::{
+    AuthenticatedClient, Clients, Registration, Rejection, State, TransportChannels, channels, find, new_identity,
+};
+use super::session::{ConnectionIdentity, Frame, SessionChannels};
 use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
 /// The largest frame or message that is read, in bytes. A message may hold several records.
 const MAX_MESSAGE: usize = 4 * MAX_RECORD;
 
-/// How long a client may take to answer a close.
-const CLOSE_TIME: Duration = Duration::from_secs(5);
+/// The longest wait for the client's close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The session that a WebSocket belongs to.
-enum Session {
+enum SocketSession {
     /// A session that ends with the WebSocket.
-    New { hub: String, identity: Identity, registration: Registration },
-    /// A new session that can move to another WebSocket, known by its id until it ends.
-    Stateful { hub: String, identity: Identity, registration: Registration },
-    /// A session that takes over this WebSocket.
-    Existing { replacements: mpsc::Sender<Link> },
+    New { hub: String, identity: ConnectionIdentity, registration: Registration },
+    /// A new session that can move to another WebSocket. Its id is registered until it ends.
+    Stateful { hub: String, identity: ConnectionIdentity, registration: Registration },
+    /// An existing session that moves to this WebSocket.
+    Existing { replacements: mpsc::Sender<SessionChannels> },
 }
 
-/// Handles a GET that asks for a WebSocket: for a negotiated connection, or for a new one if the query has no id.
+/// Handles a WebSocket upgrade: for a negotiated connection, or for a new one if the query has no id.
 pub(super) fn open(
     clients: &Arc<Clients>,
     request: &mut ReceivedRequest,
-    admission: Admission,
-) -> Result<Reply, Refusal> {
-    let bad = Refusal::bad_request;
+    client: AuthenticatedClient,
+) -> Result<Reply, Rejection> {
+    let bad_request = Rejection::bad_request;
     let is_websocket = request.header(UPGRADE).is_some_and(|name| name.eq_ignore_ascii_case("websocket"));
     let key = request.header(SEC_WEBSOCKET_KEY).filter(|_| is_websocket).map(str::to_owned);
-    let key = key.ok_or_else(|| bad("the only supported upgrade is WebSocket"))?;
+    let key = key.ok_or_else(|| bad_request("the only supported upgrade is WebSocket"))?;
     if request.header(SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(bad("the version of WebSocket is not 13"));
+        return Err(bad_request("the version of WebSocket is not 13"));
     }
-    let upgrade = request.upgrade.take().ok_or_else(|| bad("the connection cannot be upgraded"))?;
-    let (session, verdict) = session_of(clients, request.query_value("id"), admission)?;
+    let upgrade = request.upgrade.take().ok_or_else(|| bad_request("the connection cannot be upgraded"))?;
+    let (session, verdict) = find_session(clients, request.query_value("id"), client)?;
     let clients = Arc::clone(clients);
     let run = async move {
         let Ok(upgraded) = upgrade.await else { return };
@@ -60,22 +62,22 @@ pub(super) fn open(
         config = config.max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         // The registration lives as long as the socket.
-        let Some((_registration, (inbound, outbound))) = enter(&clients, session).await else { return };
+        let Some((_registration, (inbound, outbound))) = attach(&clients, session).await else { return };
         let (mut sink, stream) = socket.split();
-        let time = clients.times().write;
+        let write_timeout = clients.timeouts().write;
         let violation = {
-            let (reading, writing) = (read(stream, inbound), write(&mut sink, outbound, time));
+            let (reading, writing) = (read(stream, inbound), write(&mut sink, outbound, write_timeout));
             tokio::pin!(reading, writing);
             tokio::select! {
                 violation = &mut reading => violation,
                 () = &mut writing => {
-                    drop(timeout(CLOSE_TIME, reading).await);
+                    drop(timeout(CLOSE_TIMEOUT, reading).await);
                     None
                 }
             }
         };
         if let Some(close) = violation {
-            let _ = timeout(time, sink.send(Message::Close(Some(close)))).await;
+            let _ = timeout(write_timeout, sink.send(Message::Close(Some(close)))).await;
         }
     };
     Ok(Reply::switching_protocols(Box::pin(run))
@@ -85,64 +87,68 @@ pub(super) fn open(
         .verdict(verdict))
 }
 
-/// Returns the session that a WebSocket belongs to, and the journal's verdict.
-fn session_of(clients: &Arc<Clients>, id: Option<String>, admission: Admission) -> Result<(Session, String), Refusal> {
-    let hub = admission.hub.clone();
+/// Returns the session that a WebSocket belongs to, and the verdict for the journal.
+fn find_session(
+    clients: &Arc<Clients>,
+    id: Option<String>,
+    client: AuthenticatedClient,
+) -> Result<(SocketSession, String), Rejection> {
+    let hub = client.hub.clone();
     let registration = |id| Registration::new(clients, id);
     let Some(id) = id else {
-        let identity = new_identity(admission.user);
+        let identity = new_identity(client.user);
         let verdict = format!("WebSocket {}", identity.id);
-        return Ok((Session::New { hub, identity, registration: registration(None) }, verdict));
+        return Ok((SocketSession::New { hub, identity, registration: registration(None) }, verdict));
     };
     let mut negotiated = clients.negotiated();
-    let found = find(&mut negotiated, &id, &admission)?;
+    let found = find(&mut negotiated, &id, &client)?;
     let identity = found.identity.clone();
     let verdict = format!("WebSocket {}", identity.id);
     let session = match &found.state {
         State::Waiting { stateful: false, .. } => {
             found.state = State::WebSocket { replacements: None };
-            Session::New { hub, identity, registration: registration(Some(id)) }
+            SocketSession::New { hub, identity, registration: registration(Some(id)) }
         }
         State::Waiting { stateful: true, .. } => {
             found.state = State::WebSocket { replacements: None };
-            Session::Stateful { hub, identity, registration: registration(Some(id)) }
+            SocketSession::Stateful { hub, identity, registration: registration(Some(id)) }
         }
         State::WebSocket { replacements: Some(replacements) } => {
-            Session::Existing { replacements: replacements.clone() }
+            SocketSession::Existing { replacements: replacements.clone() }
         }
-        State::WebSocket { replacements: None } | State::Posting { .. } => return Err(Refusal::OPEN),
+        State::WebSocket { replacements: None } | State::Posting { .. } => return Err(Rejection::ALREADY_OPEN),
     };
     Ok((session, verdict))
 }
 
-/// Starts a session, or moves an existing one to this transport. Returns `None` if that one has ended in the meantime.
-async fn enter(clients: &Arc<Clients>, session: Session) -> Option<(Registration, TransportEnds)> {
+/// Starts a session, or moves an existing one to this transport. Returns `None` if the existing session has ended.
+async fn attach(clients: &Arc<Clients>, session: SocketSession) -> Option<(Registration, TransportChannels)> {
     match session {
-        Session::New { hub, identity, registration } => Some((registration, clients.start(&hub, identity, true))),
-        Session::Stateful { hub, identity, mut registration } => {
-            // From here on, the id lives as long as the session, not the socket.
+        SocketSession::New { hub, identity, registration } => Some((registration, clients.start(&hub, identity, true))),
+        SocketSession::Stateful { hub, identity, mut registration } => {
+            // From here on, the session removes the id, not the socket.
             let id = registration.release()?;
-            let (replacements, ends) = clients.start_stateful(&hub, identity, id.clone());
+            let (replacements, transport) = clients.start_stateful(&hub, identity, id.clone());
             if let Some(found) = clients.negotiated().get_mut(&id) {
                 found.state = State::WebSocket { replacements: Some(replacements) };
             }
-            Some((registration, ends))
+            Some((registration, transport))
         }
-        Session::Existing { replacements } => {
-            let (link, ends) = link(true);
-            replacements.send(link).await.ok()?;
-            Some((Registration::new(clients, None), ends))
+        SocketSession::Existing { replacements } => {
+            let (channels, transport) = channels(true);
+            replacements.send(channels).await.ok()?;
+            Some((Registration::new(clients, None), transport))
         }
     }
 }
 
-/// Passes the client's bytes to the session until the client closes or disconnects. Returns the close frame for a client
-/// that violated the WebSocket protocol.
+/// Passes the client's bytes to the session until the client closes or disconnects. If the client violates the WebSocket
+/// protocol, returns the close frame to send.
 async fn read(
     mut socket: impl Stream<Item = Result<Message, Error>> + Unpin,
     session: mpsc::Sender<Bytes>,
 ) -> Option<CloseFrame> {
-    // The library answers a close frame while it is read, and then ends the stream.
+    // When tungstenite reads a close frame, it replies and ends the stream.
     loop {
         let bytes = match socket.next().await? {
             Ok(Message::Text(text)) => Bytes::from(text),
@@ -154,15 +160,15 @@ async fn read(
     }
 }
 
-/// Returns the close frame for a protocol violation, or `None` if the client is gone.
+/// Returns the close frame for a protocol violation, or `None` if the client has disconnected.
 ///
 /// Source: RFC 6455 section 7.4.1.
 fn violation_close(err: &Error) -> Option<CloseFrame> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "every other error is a broken connection")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other error is a lost connection")]
     let code = match err {
         Error::Capacity(_) => CloseCode::Size,
         Error::Utf8(_) => CloseCode::Invalid,
-        // The client is gone without a close frame.
+        // The client disconnected without a close frame.
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
         Error::Protocol(_) => CloseCode::Protocol,
         _ => return None,
@@ -172,11 +178,11 @@ fn violation_close(err: &Error) -> Option<CloseFrame> {
     Some(CloseFrame { code, reason: reason.into() })
 }
 
-/// Sends the session's frames, flushing once for all that are ready, and closes the WebSocket when the session ends.
+/// Sends the session's frames, with one flush for all that are ready. Closes the WebSocket when the session ends.
 async fn write<E>(
     mut socket: impl Sink<Message, Error = E> + Unpin,
     mut session: mpsc::Receiver<Frame>,
-    time: Duration,
+    write_timeout: Duration,
 ) {
     while let Some(frame) = session.recv().await {
         let sending = async {
@@ -186,13 +192,13 @@ async fn write<E>(
             }
             socket.flush().await
         };
-        match timeout(time, sending).await {
+        match timeout(write_timeout, sending).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
         }
     }
     let close = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
-    let _ = timeout(time, socket.send(Message::Close(Some(close)))).await;
+    let _ = timeout(write_timeout, socket.send(Message::Close(Some(close)))).await;
 }
 
 fn message(frame: Frame) -> Message {

@@ -98,7 +98,7 @@ async fn answer_endpoint(service: &EndpointService, mut request: ReceivedRequest
         return problem(StatusCode::FORBIDDEN, CROSS_ORIGIN);
     }
     let base = format!("http://{}/endpoints/{name}", request.host);
-    negotiate::for_application(&service.endpoint, &request, &base)
+    negotiate::redirect_to_service(&service.endpoint, &request, &base)
 }
 
 impl Control {

@@ -1,4 +1,4 @@
-//! The table `[gateway]`: the addresses and the credentials of a gateway in front of the sandbox.
+//! The table `[gateway]`: the addresses and credentials of a gateway in front of the sandbox.
 
 use std::net::SocketAddr;
 
@@ -38,9 +38,9 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, described: &DescribedDire
     }
     let more = table.as_ref().and_then(|table| table.text("more")).unwrap_or_default();
     let mut credentials = Vec::new();
-    for table in table.as_ref().map(|table| table.named("credentials")).unwrap_or_default() {
+    for table in table.as_ref().map(|table| table.named_tables("credentials")).unwrap_or_default() {
         if !names.endpoints.iter().any(|endpoint| endpoint == table.name()) {
-            table.problem_here("there is no such endpoint");
+            table.table_problem("there is no such endpoint");
         }
         if let Some(credential) = credential(&table, names) {
             check_secret(&table, &credential, described);
@@ -56,7 +56,7 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, described: &DescribedDire
     GatewayConfig { listen, hosts: Vec::new(), admin, credentials, operations, more }
 }
 
-/// Reports a client secret credential of an application that has no secret.
+/// Reports a `client_secret` credential whose application has no secret.
 fn check_secret(table: &Reader<'_>, credential: &GatewayCredential, described: &DescribedDirectory) {
     let GatewayCredential::Secret { client_id, .. } = credential else { return };
     if described.directory.application(client_id).is_some_and(|application| application.secrets.is_empty()) {
@@ -73,7 +73,7 @@ fn credential(table: &Reader<'_>, names: &Names) -> Option<GatewayCredential> {
             GatewayCredential::Secret { client_id, file: secret_file(&table.required("application")) }
         }
         "client_certificate" => {
-            // The path is absolute because the configuration is in another folder.
+            // The path is absolute because the gateway's configuration is in another folder.
             let file = table.source().resolve(&table.required("certificate"));
             let file = std::path::absolute(&file).unwrap_or(file).display().to_string();
             GatewayCredential::Certificate { client_id: client_id(), file, rs256: table.flag("rs256", false) }
@@ -94,14 +94,15 @@ fn credential(table: &Reader<'_>, names: &Names) -> Option<GatewayCredential> {
         "token_file" => GatewayCredential::Token { client_id: client_id() },
         "" => return None,
         other => {
-            table.unknown("kind", other, "kind of credential", &KINDS);
+            table.unknown_name("kind", other, "kind of credential", &KINDS);
             return None;
         }
     })
 }
 
-/// Returns the first of: an application with a secret and a service principal in the endpoint's tenant, a managed identity
-/// of that tenant, the access key. Ignores roles: the endpoint's response reports a missing one.
+/// Returns the default credential of an endpoint. In order of preference: an application with a secret and a service principal
+/// in the endpoint's tenant, a managed identity of that tenant, the access key. Does not check roles: the endpoint rejects calls
+/// without one.
 fn default_credential(directory: &Directory, resource: &Resource, names: &Names) -> Option<GatewayCredential> {
     let tenant = directory.tenant(&resource.tenant)?;
     let has_secret = |app: &&Application| !app.secrets.is_empty() && tenant.service_principal(&app.client_id).is_some();

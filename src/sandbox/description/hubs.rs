@@ -1,4 +1,4 @@
-//! The tables `[hubs]`: hubs, and the groups of users before they connect.
+//! The tables `[hubs]`: hubs, and the initial groups of their users.
 
 use super::reader::Reader;
 use crate::sandbox::settings::HubSettings;
@@ -6,15 +6,15 @@ use crate::sandbox::signalr::membership::MAX_UNLIMITED_GROUPS;
 use crate::sandbox::signalr::parameters;
 
 /// The rule for the names of hubs.
-const RULE: &str = "a hub's name begins with a letter and has up to 128 letters, digits or _ ` , . [ ]";
+const NAME_RULE: &str = "a hub's name begins with a letter and has up to 128 letters, digits or _ ` , . [ ]";
 
 /// Reads `[hubs]`.
 pub(super) fn hubs(root: &Reader<'_>, endpoints: &[String]) -> Vec<HubSettings> {
     let mut hubs: Vec<HubSettings> = Vec::new();
-    for table in root.named_as("hubs", parameters::is_name, RULE) {
+    for table in root.named_tables_with_rule("hubs", parameters::is_name, NAME_RULE) {
         let name = table.name().to_owned();
         if let Some(other) = hubs.iter().find(|other| other.name.eq_ignore_ascii_case(&name)) {
-            table.problem_here(&format!("is the same hub as `{}`: names are compared without case", other.name));
+            table.table_problem(&format!("is the same hub as `{}`: names are compared without case", other.name));
         }
         hubs.push(HubSettings { name, endpoints: endpoints_of(&table, endpoints), users: users(&table) });
     }
@@ -32,7 +32,7 @@ fn endpoints_of(table: &Reader<'_>, all: &[String]) -> Vec<String> {
     }
     let known: Vec<&str> = all.iter().map(String::as_str).collect();
     for name in named.iter().filter(|name| !known.contains(&name.as_str())) {
-        table.unknown("endpoints", name, "endpoint", &known);
+        table.unknown_name("endpoints", name, "endpoint", &known);
     }
     named
 }
@@ -40,7 +40,7 @@ fn endpoints_of(table: &Reader<'_>, all: &[String]) -> Vec<String> {
 fn users(table: &Reader<'_>) -> Vec<(String, Vec<String>)> {
     let mut users = Vec::new();
     let Some(table) = table.table("users") else { return users };
-    for (user, groups) in table.lists("a list of groups, such as [\"operators\"]") {
+    for (user, groups) in table.string_lists("a list of groups, such as [\"operators\"]") {
         if parameters::user(user).is_err() {
             table.problem(user, "a user id has 1 to 1024 characters");
         }

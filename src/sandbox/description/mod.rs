@@ -1,10 +1,10 @@
-//! The description file of a sandbox (TOML): reads it into settings and reports all its problems at once.
+//! The description file of a sandbox (TOML). Parses it into settings, and reports all its problems at once.
 //! `config/sandbox.toml` shows every key.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use crate::sandbox::client::times::ClientTimes;
+use crate::sandbox::client::timeouts::ClientTimeouts;
 use crate::sandbox::gateway_config::config::GatewayConfig;
 use crate::sandbox::server::faults::Fault;
 use crate::sandbox::settings::{EndpointSettings, SandboxSettings};
@@ -29,12 +29,12 @@ const OTHER_SERVERS: [&str; 6] = ["entra", "imds", "app_service", "providers", "
 pub struct Description {
     /// The settings of the sandbox.
     pub settings: SandboxSettings,
-    /// The settings of a gateway in front of it.
+    /// The settings of a gateway in front of the sandbox.
     pub gateway: GatewayConfig,
 }
 
 impl Description {
-    /// Reads a file.
+    /// Reads and parses a file.
     ///
     /// # Errors
     /// All problems of the file, each with its key and line.
@@ -54,27 +54,26 @@ impl Description {
         if bind.is_unspecified() && public_host.is_none() {
             root.problem("bind", "set `public_host` to bind every address: URLs and certificates need a host name");
         }
-        let at = |port| SocketAddr::from((bind, port));
         let ports = root.table("ports");
-        let port = |name| at(ports.as_ref().map_or(0, |ports| ports.port(name)));
+        let address = |name| SocketAddr::from((bind, ports.as_ref().map_or(0, |ports| ports.port(name))));
         let mut names = Names::default();
         let tenants = tenants::tenants(&root, &mut names);
         let (endpoints, resources) = endpoints(&root, &mut names, bind);
         let described = tenants::described_directory(&root, &mut names, tenants, resources);
         let gateway = GatewayConfig {
-            // Callers use the same host name for the gateway.
+            // Callers reach the gateway by the same host name.
             hosts: public_host.iter().filter(|host| host.parse::<IpAddr>().is_err()).cloned().collect(),
             ..gateway::config(&root, &names, &described)
         };
         let settings = SandboxSettings {
             public_host,
-            entra: port("entra"),
-            imds: port("imds"),
-            app_service: port("app_service"),
-            providers: port("providers"),
-            gcp_metadata: port("gcp_metadata"),
-            control: port("control"),
-            client_times: client_times(&root),
+            entra: address("entra"),
+            imds: address("imds"),
+            app_service: address("app_service"),
+            providers: address("providers"),
+            gcp_metadata: address("gcp_metadata"),
+            control: address("control"),
+            client_timeouts: client_timeouts(&root),
             faults: faults(&root, &endpoints),
             hubs: hubs::hubs(&root, &names.endpoints),
             endpoints,
@@ -99,10 +98,10 @@ fn endpoints(
     bind: IpAddr,
 ) -> (Vec<EndpointSettings>, Vec<crate::sandbox::directory::model::Resource>) {
     let (mut endpoints, mut resources) = (Vec::new(), Vec::new());
-    for table in root.named("endpoints") {
+    for table in root.named_tables("endpoints") {
         let name = table.name().to_owned();
         if OTHER_SERVERS.contains(&name.as_str()) {
-            table.problem_here("the name is reserved for another server of the sandbox");
+            table.table_problem("the name is reserved for another server of the sandbox");
         }
         let tenant = names.tenant(&table, "tenant");
         let access_key = table.text("access_key");
@@ -126,26 +125,26 @@ fn endpoints(
     (endpoints, resources)
 }
 
-fn client_times(root: &Reader<'_>) -> ClientTimes {
-    let mut times = ClientTimes::default();
-    let Some(table) = root.table("clients") else { return times };
-    for (key, time) in [
-        ("connect", &mut times.connect),
-        ("handshake", &mut times.handshake),
-        ("keep_alive", &mut times.keep_alive),
-        ("silence", &mut times.silence),
-        ("write", &mut times.write),
-        ("poll", &mut times.poll),
-        ("away", &mut times.away),
-        ("between_polls", &mut times.between_polls),
+fn client_timeouts(root: &Reader<'_>) -> ClientTimeouts {
+    let mut timeouts = ClientTimeouts::default();
+    let Some(table) = root.table("clients") else { return timeouts };
+    for (key, timeout) in [
+        ("connect", &mut timeouts.connect),
+        ("handshake", &mut timeouts.handshake),
+        ("keep_alive", &mut timeouts.keep_alive),
+        ("silence", &mut timeouts.silence),
+        ("write", &mut timeouts.write),
+        ("poll", &mut timeouts.poll),
+        ("away", &mut timeouts.away),
+        ("between_polls", &mut timeouts.between_polls),
     ] {
         let Some(duration) = table.duration(key) else { continue };
         if duration.is_zero() {
             table.problem(key, "must be greater than zero");
         }
-        *time = duration;
+        *timeout = duration;
     }
-    times
+    timeouts
 }
 
 /// Reads `[[faults]]`.
@@ -156,10 +155,10 @@ fn faults(root: &Reader<'_>, endpoints: &[EndpointSettings]) -> Vec<(String, Fau
         .chain(OTHER_SERVERS.into_iter().filter(|name| *name != "control"))
         .collect();
     let mut faults = Vec::new();
-    for table in root.list("faults") {
+    for table in root.tables("faults") {
         let server = table.required("server");
         if !server.is_empty() && !servers.contains(&server.as_str()) {
-            table.unknown("server", &server, "server", &servers);
+            table.unknown_name("server", &server, "server", &servers);
         }
         match table.json::<Fault>(&["fault", "times", "path_prefix"]) {
             Ok(fault) => faults.push((server, fault)),

@@ -1,4 +1,4 @@
-//! Reads a TOML file table by table and collects all its problems, each with its key and line. Knows no keys.
+//! Reads a TOML file table by table and collects all its problems, each with its key and line.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -8,37 +8,37 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use toml_edit::{ImDocument, Item, TableLike, Value};
 
-/// The problems of a file. Never empty.
+/// The problems of a file, at least one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.text())]
 pub struct FileError {
-    /// The problems, ordered by line: each with its key and its line.
+    /// The problems in line order, each with its key and line.
     pub problems: Vec<String>,
 }
 
-/// A file and the problems that were found in it.
+/// A file and its problems.
 pub(super) struct Source {
     path: PathBuf,
     text: String,
     problems: RefCell<Vec<(usize, String)>>,
-    /// Every possible key, and whether the file has it.
+    /// Every key that was read, and whether the file has it.
     #[cfg(test)]
     keys: RefCell<std::collections::BTreeMap<String, bool>>,
 }
 
-/// A table. When dropped, it reports the keys that were not read.
+/// A reader of one table. When dropped, it reports unknown keys: those that were not read.
 pub(super) struct Reader<'a> {
     source: &'a Source,
     table: &'a dyn TableLike,
     name: String,
     /// The path of the table, such as `endpoints.east`. Empty for the root.
     path: String,
-    /// The path with `*` in place of names.
+    /// The path, with `*` for each name.
     pattern: String,
     line: usize,
     read_keys: RefCell<Vec<&'static str>>,
-    /// Whether the table may have any key.
-    any_key: Cell<bool>,
+    /// Whether every key is a name, so that none is unknown.
+    keys_are_names: Cell<bool>,
 }
 
 impl FileError {
@@ -49,7 +49,7 @@ impl FileError {
         }
     }
 
-    /// Returns a problem of the whole file.
+    /// Creates an error about the whole file.
     pub(super) fn of_file(path: &Path, fact: &str) -> Self {
         Self { problems: vec![format!("{fact} ({})", path.display())] }
     }
@@ -75,12 +75,12 @@ impl Source {
         })
     }
 
-    /// Returns the path of another file, which is relative to the folder of this one.
+    /// Resolves a path relative to the folder of this file.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.path.parent().map_or_else(|| PathBuf::from(path), |folder| folder.join(path))
     }
 
-    /// Returns the problems as an error, if there are any.
+    /// Returns the collected problems as an error, if there are any.
     pub(super) fn finish(&self) -> Result<(), FileError> {
         let mut problems = self.problems.take();
         if problems.is_empty() {
@@ -90,7 +90,7 @@ impl Source {
         Err(FileError { problems: problems.into_iter().map(|(_, problem)| problem).collect() })
     }
 
-    /// Returns the possible keys that the file does not have.
+    /// Returns the keys that were read and that the file does not have.
     #[cfg(test)]
     pub(super) fn missing_keys(&self) -> Vec<String> {
         self.keys.borrow().iter().filter(|(_, present)| !**present).map(|(key, _)| key.clone()).collect()
@@ -106,7 +106,7 @@ impl Source {
 }
 
 impl<'a> Reader<'a> {
-    /// Returns the root table.
+    /// Creates a reader of the root table.
     pub(super) fn root(source: &'a Source, table: &'a dyn TableLike) -> Self {
         Self {
             source,
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
             pattern: String::new(),
             line: 1,
             read_keys: RefCell::default(),
-            any_key: Cell::new(false),
+            keys_are_names: Cell::new(false),
         }
     }
 
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
         self.source
     }
 
-    /// Returns the name of the table: the last part of its path.
+    /// Returns the last part of the table's path.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -137,13 +137,13 @@ impl<'a> Reader<'a> {
         self.source.add(line, &self.key(key), fact);
     }
 
-    /// Reports a problem of the table.
-    pub(super) fn problem_here(&self, fact: &str) {
+    /// Reports a problem of the whole table.
+    pub(super) fn table_problem(&self, fact: &str) {
         self.source.add(self.line, &self.path, fact);
     }
 
-    /// Reports an unknown name.
-    pub(super) fn unknown(&self, key: &str, name: &str, what: &str, known: &[&str]) {
+    /// Reports that the value of a key is an unknown name. `what` is the kind of name.
+    pub(super) fn unknown_name(&self, key: &str, name: &str, what: &str, known: &[&str]) {
         let hint = match closest(name, known) {
             Some(close) => format!("; did you mean `{close}`?"),
             None if known.is_empty() => String::new(),
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         self.value(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 
-    /// Reads a required string. Reports a missing or empty one, and returns an empty string.
+    /// Reads a required string. If it is missing or empty, reports that and returns an empty string.
     pub(super) fn required(&self, key: &'static str) -> String {
         if !self.table.contains_key(key) {
             self.problem(key, "is missing");
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         self.value(key, what, |value| value.as_str()?.parse().ok())
     }
 
-    /// Deserializes the table by way of JSON.
+    /// Deserializes these keys of the table through JSON.
     pub(super) fn json<T: DeserializeOwned>(&self, keys: &[&'static str]) -> Result<T, serde_json::Error> {
         let fields = keys.iter().filter_map(|key| Some(((*key).to_owned(), item_to_json(self.item(key)?))));
         serde_json::from_value(serde_json::Value::Object(fields.collect()))
@@ -230,16 +230,21 @@ impl<'a> Reader<'a> {
         Some(self.inner(key, key, table, item))
     }
 
-    /// Reads the tables inside a table, whose keys are names.
-    pub(super) fn named(&self, key: &'static str) -> Vec<Reader<'a>> {
+    /// Reads a table whose keys are names and whose values are tables.
+    pub(super) fn named_tables(&self, key: &'static str) -> Vec<Reader<'a>> {
         let is_name = |name: &str| {
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };
-        self.named_as(key, is_name, "a name has letters, digits, `-` and `_`")
+        self.named_tables_with_rule(key, is_name, "a name has letters, digits, `-` and `_`")
     }
 
-    /// Reads the tables inside a table, whose keys are names that follow a rule.
-    pub(super) fn named_as(&self, key: &'static str, is_name: impl Fn(&str) -> bool, rule: &str) -> Vec<Reader<'a>> {
+    /// Reads a table whose keys are names that follow a rule and whose values are tables.
+    pub(super) fn named_tables_with_rule(
+        &self,
+        key: &'static str,
+        is_name: impl Fn(&str) -> bool,
+        rule: &str,
+    ) -> Vec<Reader<'a>> {
         let Some(parent) = self.table(key) else { return Vec::new() };
         let mut found = Vec::new();
         for (name, item) in parent.table.iter() {
@@ -251,12 +256,12 @@ impl<'a> Reader<'a> {
                 None => parent.problem(name, "must be a table"),
             }
         }
-        parent.any_key.set(true);
+        parent.keys_are_names.set(true);
         found
     }
 
-    /// Reads a list of tables: an array of tables, or inline tables.
-    pub(super) fn list(&self, key: &'static str) -> Vec<Reader<'a>> {
+    /// Reads a list of tables: an array of tables, or an array of inline tables.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<Reader<'a>> {
         match self.item(key) {
             None => Vec::new(),
             Some(Item::ArrayOfTables(tables)) => {
@@ -277,9 +282,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads every key of the table as a list of strings. `what` describes the expected value.
-    pub(super) fn lists(&self, what: &str) -> Vec<(&'a str, Vec<&'a str>)> {
-        self.any_key.set(true);
+    /// Reads a table whose keys are names and whose values are lists of strings. `what` describes an expected value.
+    pub(super) fn string_lists(&self, what: &str) -> Vec<(&'a str, Vec<&'a str>)> {
+        self.keys_are_names.set(true);
         let mut lists = Vec::new();
         for (name, item) in self.table.iter() {
             let list = item.as_array().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
@@ -325,7 +330,7 @@ impl<'a> Reader<'a> {
             pattern: if self.pattern.is_empty() { pattern.to_owned() } else { format!("{}.{pattern}", self.pattern) },
             line: span.map_or(self.line, |span| self.source.line(span.start)),
             read_keys: RefCell::default(),
-            any_key: Cell::new(false),
+            keys_are_names: Cell::new(false),
         }
     }
 
@@ -337,8 +342,8 @@ impl<'a> Reader<'a> {
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         let read_keys = self.read_keys.borrow();
-        for (key, _) in self.table.iter().filter(|(key, _)| !self.any_key.get() && !read_keys.contains(key)) {
-            let hint = closest(key, &read_keys).map(|close| format!(", did you mean `{close}`?")).unwrap_or_default();
+        for (key, _) in self.table.iter().filter(|(key, _)| !self.keys_are_names.get() && !read_keys.contains(key)) {
+            let hint = closest(key, &read_keys).map(|close| format!("; did you mean `{close}`?")).unwrap_or_default();
             self.problem(key, &format!("there is no such key{hint}"));
         }
     }

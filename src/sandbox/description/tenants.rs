@@ -21,39 +21,39 @@ use crate::sandbox::directory::scenario::object_id;
 /// The default lifetime of a secret.
 const SECRET_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// The names that other tables can refer to, with their ids.
+/// The names that other tables refer to, with their ids.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     tenants: Vec<(String, String)>,
     pub(super) applications: Vec<(String, String)>,
     pub(super) identities: Vec<(String, String)>,
     pub(super) endpoints: Vec<String>,
-    /// Issuers that the sandbox signs for.
+    /// The issuers whose assertions the sandbox signs.
     pub(super) issuers: Vec<String>,
 }
 
 impl Names {
-    /// Returns the id of the tenant that a key names. Reports an unknown name, and returns an empty id.
+    /// Returns the id of the tenant that a key names. If the name is unknown, reports that and returns an empty id.
     pub(super) fn tenant(&self, table: &Reader<'_>, key: &'static str) -> String {
         resolve(table, key, &self.tenants, "tenant")
     }
 }
 
-/// Returns the id that a required key refers to. Reports an unknown name, and returns an empty id.
+/// Returns the id that a required key refers to. If the name is unknown, reports that and returns an empty id.
 pub(super) fn resolve(table: &Reader<'_>, key: &'static str, known: &[(String, String)], what: &str) -> String {
     let name = table.required(key);
     let found = known.iter().find(|(known, _)| *known == name);
     if found.is_none() && !name.is_empty() {
         let known: Vec<&str> = known.iter().map(|(known, _)| known.as_str()).collect();
-        table.unknown(key, &name, what, &known);
+        table.unknown_name(key, &name, what, &known);
     }
     found.map(|(_, id)| id.clone()).unwrap_or_default()
 }
 
-/// Reads the tenants, without their content.
+/// Reads the tenants, without their service principals.
 pub(super) fn tenants(root: &Reader<'_>, names: &mut Names) -> Vec<Tenant> {
     let mut tenants = Vec::new();
-    for table in root.named("tenants") {
+    for table in root.named_tables("tenants") {
         let id = new_id(&table, "id", names.tenants.iter());
         let domain = table.text("domain").unwrap_or_else(|| format!("{}.onmicrosoft.com", table.name()));
         names.tenants.push((table.name().to_owned(), id.clone()));
@@ -68,7 +68,7 @@ pub(super) fn tenants(root: &Reader<'_>, names: &mut Names) -> Vec<Tenant> {
     tenants
 }
 
-/// Reads the content of the tenants.
+/// Reads the remaining content of the directory.
 pub(super) fn described_directory(
     root: &Reader<'_>,
     names: &mut Names,
@@ -76,10 +76,10 @@ pub(super) fn described_directory(
     resources: Vec<Resource>,
 ) -> DescribedDirectory {
     let mut files = Vec::new();
-    let (identities, of_identities) = identities(root, names);
+    let (identities, identity_principals) = identities(root, names);
     let external_issuers = issuers(root, names, &mut files);
     let (applications, identity_credentials) = applications(root, names, &mut files);
-    for (tenant, principal) in of_identities.into_iter().chain(service_principals(root, names)) {
+    for (tenant, principal) in identity_principals.into_iter().chain(service_principals(root, names)) {
         if let Some(tenant) = tenants.iter_mut().find(|other| other.id == tenant) {
             tenant.service_principals.push(principal);
         }
@@ -96,16 +96,16 @@ fn applications(
     files: &mut Vec<DescribedFile>,
 ) -> (Vec<Application>, Vec<ManagedIdentityCredential>) {
     let (mut applications, mut identity_credentials) = (Vec::new(), Vec::new());
-    for table in root.named("applications") {
+    for table in root.named_tables("applications") {
         let client_id = new_id(&table, "client_id", names.applications.iter().chain(&names.identities));
         names.applications.push((table.name().to_owned(), client_id.clone()));
-        let secrets: Vec<ClientSecret> = table.list("secrets").iter().map(secret).collect();
+        let secrets: Vec<ClientSecret> = table.tables("secrets").iter().map(secret).collect();
         if let Some(secret) = secrets.first() {
             let content = DescribedContent::Secret(secret.value.clone());
             files.push(DescribedFile { name: secret_file(table.name()), content });
         }
         let mut federated = Vec::new();
-        for table in table.list("federated") {
+        for table in table.tables("federated") {
             let audience = table.text("audience").unwrap_or_else(|| String::from(EXCHANGE_AUDIENCES[0]));
             if table.has("identity") {
                 let identity = resolve(&table, "identity", &names.identities, "managed identity");
@@ -164,10 +164,10 @@ fn certificates(table: &Reader<'_>) -> Vec<Vec<u8>> {
     certificates
 }
 
-/// Reads the managed identities, and the service principal of each with its tenant.
+/// Reads the managed identities. Returns them with their service principals and the tenant ids of those.
 fn identities(root: &Reader<'_>, names: &mut Names) -> (Vec<ManagedIdentity>, Vec<(String, ServicePrincipal)>) {
     let (mut identities, mut principals) = (Vec::new(), Vec::new());
-    for table in root.named("managed_identities") {
+    for table in root.named_tables("managed_identities") {
         let client_id = new_id(&table, "client_id", names.identities.iter());
         names.identities.push((table.name().to_owned(), client_id.clone()));
         let tenant = names.tenant(&table, "tenant");
@@ -193,14 +193,14 @@ fn identities(root: &Reader<'_>, names: &mut Names) -> (Vec<ManagedIdentity>, Ve
     (identities, principals)
 }
 
-/// Reads the service principals of applications, each with its tenant.
+/// Reads the service principals of applications, each with the id of its tenant.
 fn service_principals(root: &Reader<'_>, names: &Names) -> Vec<(String, ServicePrincipal)> {
     let mut principals: Vec<(String, ServicePrincipal)> = Vec::new();
-    for table in root.list("service_principals") {
+    for table in root.tables("service_principals") {
         let client_id = resolve(&table, "application", &names.applications, "application");
         let tenant = names.tenant(&table, "tenant");
         if principals.iter().any(|(other, principal)| *other == tenant && principal.client_id == client_id) {
-            table.problem_here("the application already has a service principal in this tenant");
+            table.table_problem("the application already has a service principal in this tenant");
         }
         let object_id = table.text("object_id").unwrap_or_else(|| object_id(&tenant, &client_id));
         let (enabled, roles) = (table.flag("enabled", true), roles(&table, names));
@@ -216,14 +216,14 @@ fn roles(table: &Reader<'_>, names: &Names) -> Vec<(String, Role)> {
     let endpoints: Vec<&str> = names.endpoints.iter().map(String::as_str).collect();
     let known = Role::ALL.map(Role::name);
     let what = format!("a list of roles, such as [\"{}\"]", Role::RestApiOwner.name());
-    for (endpoint, listed) in table.lists(&what) {
+    for (endpoint, listed) in table.string_lists(&what) {
         if !endpoints.contains(&endpoint) {
-            table.unknown(endpoint, endpoint, "endpoint", &endpoints);
+            table.unknown_name(endpoint, endpoint, "endpoint", &endpoints);
         }
         for name in listed {
             match Role::ALL.iter().find(|role| role.name().eq_ignore_ascii_case(name)) {
                 Some(role) => roles.push((endpoint.to_owned(), *role)),
-                None => table.unknown(endpoint, name, "role", &known),
+                None => table.unknown_name(endpoint, name, "role", &known),
             }
         }
     }
@@ -232,7 +232,7 @@ fn roles(table: &Reader<'_>, names: &Names) -> Vec<(String, Role)> {
 
 fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<DescribedFile>) -> Vec<ExternalIssuer> {
     let mut issuers = Vec::new();
-    for table in root.named("external_issuers") {
+    for table in root.named_tables("external_issuers") {
         let issuer = table.required("issuer");
         if !issuer.is_empty() && !issuer.starts_with("https://") {
             table.problem("issuer", "must begin with https://");
@@ -244,7 +244,7 @@ fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<DescribedFile>)
             (Some(_), Some(_)) => {
                 table.problem(
                     "subject",
-                    "excludes `jwks`: the sandbox cannot sign assertions with the issuer's own keys",
+                    "cannot be combined with `jwks`: the sandbox cannot sign assertions with the issuer's own keys",
                 );
                 Vec::new()
             }
@@ -254,7 +254,7 @@ fn issuers(root: &Reader<'_>, names: &mut Names, files: &mut Vec<DescribedFile>)
                 let content = DescribedContent::Assertion { issuer: issuer.clone(), subject, audience };
                 files.push(DescribedFile { name: assertion_file(table.name()), content });
                 names.issuers.push(table.name().to_owned());
-                // If the key cannot be generated, starting the sandbox fails.
+                // A key that cannot be generated is an error when the sandbox starts.
                 RsaKey::external().map(|key| vec![key.public().clone()]).unwrap_or_default()
             }
         };
@@ -292,7 +292,7 @@ fn tokens(root: &Reader<'_>) -> TokenPolicy {
     }
 }
 
-/// Reads an id that must be unique among its kind.
+/// Reads an id. Reports an id that another entry of its kind has.
 fn new_id<'n>(table: &Reader<'_>, key: &'static str, mut others: impl Iterator<Item = &'n (String, String)>) -> String {
     let id = table.guid(key);
     if let Some((name, _)) = others.find(|(_, other)| !id.is_empty() && other.eq_ignore_ascii_case(&id)) {

@@ -1,4 +1,4 @@
-//! Valid descriptions, and the problems of invalid ones.
+//! Valid descriptions, and the reported problems of invalid ones.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ fn the_shipped_file_is_valid_and_shows_every_key() {
     assert!(missing.is_empty(), "config/sandbox.toml does not show {missing:?}");
     assert_eq!(description.settings.public_host.as_deref(), Some("localhost"));
     assert_eq!(description.gateway.hosts, ["localhost"]);
-    assert_eq!(description.settings.client_times.poll, ClientTimes::default().poll);
+    assert_eq!(description.settings.client_timeouts.poll, ClientTimeouts::default().poll);
 }
 
 #[test]
@@ -132,7 +132,7 @@ kind = "secret"
 }
 
 #[test]
-fn rejects_more_groups_of_a_user_than_the_service_keeps() {
+fn rejects_more_groups_of_a_user_than_the_service_allows() {
     let text = |count: usize| {
         let groups: Vec<String> = (0..count).map(|number| format!("\"g{number}\"")).collect();
         format!(

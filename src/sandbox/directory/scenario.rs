@@ -39,21 +39,21 @@ pub const IDENTITY_OBJECT_ID: &str = "1de00000-0000-4000-8000-0000000000a0";
 pub const LOCAL_IDENTITY_CLIENT_ID: &str = "1de00000-0000-4000-8000-00000000000b";
 /// An issuer outside Entra, such as a Kubernetes cluster.
 pub const EXTERNAL_ISSUER: &str = "https://issuer.sandbox.test";
-/// The subject of that issuer that the app registration identity_credentials.
+/// The subject of that issuer that the app registration trusts.
 pub const EXTERNAL_SUBJECT: &str = "system:serviceaccount:default:signalr-gateway";
 
-/// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration identity_credentials.
+/// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration trusts.
 pub(crate) const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
 pub(crate) const GITHUB_SUBJECT: &str = "repo:contoso/deploy:ref:refs/heads/main";
-/// The OIDC provider of an organization of Azure DevOps, and the service connection that the app registration identity_credentials.
+/// The OIDC provider of an organization of Azure DevOps, and the service connection that the app registration trusts.
 pub(crate) const PIPELINES_ISSUER: &str = "https://vstoken.dev.azure.com/de700000-0000-4000-8000-000000000001";
 pub(crate) const PIPELINES_SUBJECT: &str = "sc://contoso/deploy/signalr";
 /// The id of that service connection.
 pub const SERVICE_CONNECTION: &str = "5c000000-0000-4000-8000-000000000001";
-/// Google, and the unique id of the service account that the app registration identity_credentials.
+/// Google, and the unique id of the service account that the app registration trusts.
 pub(crate) const GCP_ISSUER: &str = "https://accounts.google.com";
 pub(crate) const GCP_SUBJECT: &str = "104857600000000000001";
-/// An OAuth 2.0 authorization server, and its client that the app registration identity_credentials.
+/// An OAuth 2.0 authorization server, and its client that the app registration trusts.
 pub(crate) const OAUTH2_ISSUER: &str = "https://idp.sandbox.test";
 /// The id of that client.
 pub const OAUTH2_CLIENT_ID: &str = "signalr:gateway";

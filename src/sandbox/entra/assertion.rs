@@ -1,5 +1,5 @@
 //! The checks of a client assertion: one that the app signed with its certificate, or a token of another issuer that a
-//! federated identity credential identity_credentials. Knows nothing of secrets, scopes and HTTP.
+//! federated identity credential trusts. Knows nothing of secrets, scopes and HTTP.
 
 use std::collections::HashMap;
 use std::time::SystemTime;

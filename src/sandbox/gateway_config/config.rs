@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::credential::{CredentialChoice, GatewayCredential, Urls, quote};
 
-/// An endpoint that the configuration names.
+/// An endpoint in the configuration.
 pub(crate) struct ConfiguredEndpoint {
     /// The name.
     pub(crate) name: String,
@@ -27,7 +27,7 @@ pub struct GatewayConfig {
     pub credentials: Vec<(String, GatewayCredential)>,
     /// The operations that the listener allows. If empty, the gateway's default applies.
     pub operations: Vec<String>,
-    /// TOML that is appended: routes, limits, timeouts.
+    /// TOML to append, such as routes, limits and timeouts.
     pub more: String,
 }
 
@@ -63,7 +63,7 @@ impl GatewayConfig {
         named.map_or_else(|| CredentialChoice::ClientSecret.into(), |(_, credential)| credential.clone())
     }
 
-    /// Returns the configuration as TOML. It names files relative to its own folder.
+    /// Formats the configuration as TOML. File paths are relative to it.
     pub(crate) fn toml(&self, endpoints: &[ConfiguredEndpoint], urls: &Urls) -> String {
         let mut toml = format!("[listeners.default]\nbind = {}\n", quote(&self.listen));
         for (key, values) in [("allowed_hosts", &self.hosts), ("operations", &self.operations)] {

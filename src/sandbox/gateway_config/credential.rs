@@ -1,4 +1,4 @@
-//! The credentials with which a gateway calls the endpoints of a sandbox, as tables of its configuration.
+//! The credentials of a gateway in front of a sandbox, as tables of its configuration.
 
 use super::files::ASSERTION_COMMAND;
 use crate::sandbox::directory::model::EXCHANGE_AUDIENCES;
@@ -44,7 +44,7 @@ pub enum CredentialChoice {
     TokenFile,
 }
 
-/// The credential with which the gateway calls one endpoint. Files are relative to the configuration.
+/// The credential of the gateway for one endpoint. File paths are relative to the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayCredential {
     /// The secret of an app registration.
@@ -93,7 +93,7 @@ pub enum GatewayCredential {
     Platform(CredentialChoice),
 }
 
-/// The URLs that credentials name.
+/// The URLs in the tables of credentials.
 pub(crate) struct Urls {
     /// Entra's authority.
     pub(crate) entra: String,
@@ -137,7 +137,7 @@ impl From<CredentialChoice> for GatewayCredential {
 }
 
 impl GatewayCredential {
-    /// Returns the body of the credential's table for an endpoint of `tenant`.
+    /// Formats the body of the credential's table, for an endpoint of `tenant`.
     pub(super) fn toml(&self, endpoint: &str, tenant: &str, urls: &Urls) -> String {
         let app = |kind: &str, client_id: &str, proof: &str| app_toml(kind, tenant, client_id, proof, urls);
         let imds = quote(&urls.imds);
@@ -174,7 +174,7 @@ impl GatewayCredential {
     }
 }
 
-/// Returns the keys that every credential of an app registration has, with those of its proof.
+/// Formats the body of the table of an app registration's credential. `proof` has the keys of its kind.
 fn app_toml(kind: &str, tenant: &str, client_id: &str, proof: &str, urls: &Urls) -> String {
     format!(
         "kind = \"{kind}\"\ntenant = {}\nclient_id = {}\n{proof}cloud = \"custom\"\nauthority = {}\nca_file = \"ca.pem\"\n",
@@ -184,7 +184,7 @@ fn app_toml(kind: &str, tenant: &str, client_id: &str, proof: &str, urls: &Urls)
     )
 }
 
-/// Returns the body of the table of a credential that another platform issues, in the built-in scenario.
+/// Formats the body of the table of a credential of another platform, in the built-in scenario.
 fn platform_toml(choice: CredentialChoice, tenant: &str, urls: &Urls) -> String {
     let audience = EXCHANGE_AUDIENCES[0];
     let assertion = match choice {
@@ -206,7 +206,7 @@ fn platform_toml(choice: CredentialChoice, tenant: &str, urls: &Urls) -> String 
         CredentialChoice::FederatedCommand => {
             format!("assertion = {{ source = \"command\", argv = [\"./{ASSERTION_COMMAND}\"] }}\n")
         }
-        // The pod's environment gives client id and assertion file.
+        // The pod's environment sets the client id and the assertion file.
         CredentialChoice::WorkloadIdentity => {
             let (tenant, authority) = (quote(tenant), quote(&urls.entra));
             return format!(
@@ -244,7 +244,7 @@ pub(crate) fn token_file(endpoint: &str) -> String {
     format!("{endpoint}-token")
 }
 
-/// Returns a text as a TOML string. JSON's escapes are a subset of TOML's.
+/// Quotes a text as a TOML string. JSON's escapes are a subset of TOML's.
 pub(super) fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }

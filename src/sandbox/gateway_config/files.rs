@@ -1,4 +1,4 @@
-//! Writes the files of a sandbox. Knows nothing of their contents.
+//! Writes the files of a sandbox.
 
 use std::fs;
 use std::io;
@@ -9,15 +9,15 @@ use crate::sandbox::error::SandboxError;
 /// The name of the program that prints an assertion.
 pub(crate) const ASSERTION_COMMAND: &str = "get-assertion";
 
-/// The program, which prints the assertion file beside it.
+/// The program. It prints the assertion file in its own folder.
 pub(crate) const ASSERTION_SCRIPT: &str = "#!/bin/sh\nexec cat \"${0%/*}/assertion.jwt\"\n";
 
-/// The written files.
+/// The paths of the files of a sandbox with the built-in scenario.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// The configuration.
     pub config: PathBuf,
-    /// The certificate authority.
+    /// The certificate of the authority.
     pub ca: PathBuf,
     /// The secret of the app registration.
     pub secret: PathBuf,
@@ -27,20 +27,20 @@ pub struct Files {
     pub assertion: PathBuf,
 }
 
-/// The files that were written for a [`DescribedDirectory`](crate::sandbox::DescribedDirectory).
+/// The paths of the files of a sandbox with a [`DescribedDirectory`](crate::sandbox::DescribedDirectory).
 #[derive(Clone, Debug)]
 pub struct DescribedFiles {
     /// The gateway's configuration, if there is a gateway.
     pub config: Option<PathBuf>,
-    /// The certificate authority.
+    /// The certificate of the authority.
     pub ca: PathBuf,
 }
 
-/// Writes files into one folder.
+/// A writer of files into one folder.
 pub(crate) struct FileWriter<'a>(&'a Path);
 
 impl<'a> FileWriter<'a> {
-    /// Creates the folder if it does not exist.
+    /// Creates a writer, and the folder if it does not exist.
     pub(crate) fn new(folder: &'a Path) -> Result<Self, SandboxError> {
         fs::create_dir_all(folder).map_err(|source| SandboxError::Write { path: folder.to_owned(), source })?;
         Ok(Self(folder))
@@ -51,7 +51,7 @@ impl<'a> FileWriter<'a> {
         self.write(name, content, 0o600)
     }
 
-    /// Writes a file that everybody can read: clients in other containers run as other users.
+    /// Writes a file that every user can read: clients in other containers run as other users.
     pub(crate) fn public_file(&self, name: &str, content: &str) -> Result<PathBuf, SandboxError> {
         self.write(name, content, 0o644)
     }
@@ -70,7 +70,7 @@ impl<'a> FileWriter<'a> {
     }
 }
 
-/// Writes a file atomically and with this mode, even if it exists. A symbolic link is replaced, not followed.
+/// Writes a file atomically and with this mode. Replaces an existing file or symbolic link.
 #[cfg(unix)]
 fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     use std::io::Write as _;
@@ -110,6 +110,6 @@ mod tests {
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
         assert_eq!(fs::read_to_string(&path).unwrap(), "another");
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file remains");
     }
 }

@@ -1,5 +1,5 @@
-//! The configuration of a gateway that uses a sandbox, and the files that it names. Imports none of the gateway's code: it
-//! writes what an operator would write.
+//! The configuration of a gateway in front of a sandbox, and the files that it names. The configuration is plain TOML, as an
+//! operator writes it.
 
 pub(super) mod config;
 pub(super) mod credential;

@@ -1,5 +1,5 @@
-//! Relays calls of the page to the gateway, which rejects browsers. Calls only that gateway. The control listener checks who
-//! may use the relay.
+//! Relays calls of the page to the gateway and to no other host, because the gateway rejects browsers. The control listener
+//! checks who may use the relay.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const MAX_RESPONSE: usize = 1024 * 1024;
 #[serde(deny_unknown_fields)]
 struct Call {
     method: String,
-    /// Path and query.
+    /// The path and the query.
     path: String,
     /// The JSON body as text, so that numbers are relayed exactly as written.
     body: Option<String>,
@@ -36,21 +36,24 @@ struct Call {
 /// Relays a call.
 pub(crate) async fn relay(request: &ReceivedRequest, gateway: SocketAddr) -> Reply {
     let call = serde_json::from_slice(&request.body).map_err(|err| format!("the call is invalid: {err}"));
-    let call = match call.and_then(|call| outgoing(call, gateway)) {
+    let call = match call.and_then(|call| build_request(call, gateway)) {
         Ok(call) => call,
-        Err(reason) => return failed(StatusCode::BAD_REQUEST, &reason),
+        Err(reason) => return error_reply(StatusCode::BAD_REQUEST, &reason),
     };
-    match timeout(TIMEOUT, exchange(call, gateway)).await {
+    match timeout(TIMEOUT, send(call, gateway)).await {
         Ok(Ok(response)) => Reply::json(StatusCode::OK, &summary(&response)).verdict("relayed"),
-        Ok(Err(err)) => failed(StatusCode::BAD_GATEWAY, &format!("the gateway at {gateway} did not respond: {err}")),
-        Err(_) => {
-            failed(StatusCode::GATEWAY_TIMEOUT, &format!("the gateway at {gateway} did not respond within {TIMEOUT:?}"))
+        Ok(Err(err)) => {
+            error_reply(StatusCode::BAD_GATEWAY, &format!("the gateway at {gateway} did not respond: {err}"))
         }
+        Err(_) => error_reply(
+            StatusCode::GATEWAY_TIMEOUT,
+            &format!("the gateway at {gateway} did not respond within {TIMEOUT:?}"),
+        ),
     }
 }
 
-fn outgoing(call: Call, gateway: SocketAddr) -> Result<Request<Full<Bytes>>, String> {
-    // An absolute target would make it a proxy request.
+fn build_request(call: Call, gateway: SocketAddr) -> Result<Request<Full<Bytes>>, String> {
+    // With an absolute target, it would be a request to a proxy.
     if !call.path.starts_with('/') {
         return Err(String::from("the call's path must begin with '/'"));
     }
@@ -62,7 +65,7 @@ fn outgoing(call: Call, gateway: SocketAddr) -> Result<Request<Full<Bytes>>, Str
     request.body(body).map_err(|err| format!("the call is invalid: {err}"))
 }
 
-async fn exchange(
+async fn send(
     request: Request<Full<Bytes>>,
     gateway: SocketAddr,
 ) -> Result<Response<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
@@ -89,6 +92,6 @@ fn summary(response: &Response<Bytes>) -> Value {
     })
 }
 
-fn failed(status: StatusCode, reason: &str) -> Reply {
+fn error_reply(status: StatusCode, reason: &str) -> Reply {
     Reply::json(status, &json!({ "error": reason })).verdict(reason.to_owned())
 }

@@ -42,15 +42,15 @@ async fn accepts_both_algorithms_and_both_thumbprints() {
     older.x5t = Some(thumbprint_sha1(certificate.der()));
     for header in [header(certificate), older] {
         let assertion = sign(certificate, &header, &claims(&sandbox));
-        let answer = ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
-        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-        let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+        let response = request_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
+        assert_eq!(response.status, StatusCode::OK, "{response:?}");
+        let token = response.json()["access_token"].as_str().unwrap().to_owned();
         assert_eq!(crate::sandbox::crypto::keys::decode_unverified(&token).unwrap().1["appidacr"], "2");
     }
 }
 
 #[tokio::test]
-async fn rejects_each_wrong_claim_with_its_code() {
+async fn rejects_each_wrong_claim_with_its_error_code() {
     let sandbox = start().await;
     let certificate = sandbox.client_certificate();
     let url = sandbox.entra().url();
@@ -68,7 +68,7 @@ async fn rejects_each_wrong_claim_with_its_code() {
         let mut claims = claims(&sandbox);
         claims[name] = value.clone();
         let assertion = sign(certificate, &header(certificate), &claims);
-        let (code, _) = refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
+        let (code, _) = rejection(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
         assert_eq!(code, expected, "{name} {value}");
     }
 }
@@ -86,22 +86,22 @@ async fn rejects_a_certificate_that_is_not_registered() {
         ("no thumbprint", registered, no_thumbprint),
     ] {
         let assertion = sign(certificate, &header, &claims(&sandbox));
-        assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (700_027, 401), "{what}");
+        assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (700_027, 401), "{what}");
     }
     sandbox.directory().edit(|d| d.application_mut(APP_CLIENT_ID).unwrap().certificates.push(other.der().to_vec()));
     let assertion = sign(&other, &header(&other), &claims(&sandbox));
-    assert_eq!(ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
+    assert_eq!(request_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn rejects_an_expired_certificate() {
     let sandbox = start().await;
-    let certificate = ClientCertificate::generate(SystemTime::UNIX_EPOCH, SystemTime::now() - LONG).unwrap();
+    let certificate = ClientCertificate::generate(SystemTime::UNIX_EPOCH, SystemTime::now() - TIMEOUT).unwrap();
     sandbox
         .directory()
         .edit(|d| d.application_mut(APP_CLIENT_ID).unwrap().certificates = vec![certificate.der().to_vec()]);
     let assertion = sign(&certificate, &header(&certificate), &claims(&sandbox));
-    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (700_027, 401));
+    assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (700_027, 401));
 }
 
 #[tokio::test]
@@ -110,16 +110,16 @@ async fn rejects_an_assertion_that_was_used_before() {
     let certificate = sandbox.client_certificate();
     let assertion = sign(certificate, &header(certificate), &claims(&sandbox));
     let form = assertion_form(&assertion);
-    assert_eq!(ask_token(&sandbox, TENANT_B, &form).await.status, StatusCode::OK);
-    assert_eq!(refusal(&sandbox, TENANT_B, &form).await, (50_013, 401));
+    assert_eq!(request_token(&sandbox, TENANT_B, &form).await.status, StatusCode::OK);
+    assert_eq!(rejection(&sandbox, TENANT_B, &form).await, (50_013, 401));
 }
 
 #[tokio::test]
 async fn rejects_malformed_assertions() {
     let sandbox = start().await;
-    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form("no.jwt.here")).await, (50_027, 400));
+    assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form("no.jwt.here")).await, (50_027, 400));
     let certificate = sandbox.client_certificate();
     let assertion = sign(certificate, &header(certificate), &claims(&sandbox));
     let form = with(assertion_form(&assertion), "client_assertion_type", "jwt");
-    assert_eq!(refusal(&sandbox, TENANT_B, &form).await, (900_144, 400));
+    assert_eq!(rejection(&sandbox, TENANT_B, &form).await, (900_144, 400));
 }

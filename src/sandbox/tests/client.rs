@@ -1,4 +1,4 @@
-//! Clients over every transport, with real sockets.
+//! Clients over each transport.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
-use crate::sandbox::ClientTimes;
+use crate::sandbox::ClientTimeouts;
 
 pub(super) type Socket = WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>;
 
@@ -20,7 +20,7 @@ pub(super) async fn client_token(sandbox: &Sandbox, hub: &str, user: &str) -> St
 
 pub(super) async fn negotiate(sandbox: &Sandbox, token: &str) -> Value {
     let target = "/client/negotiate?hub=chat&negotiateVersion=1";
-    call(sandbox, Method::POST, &east(sandbox).url(), target).bearer(token).send().await.json()
+    request(sandbox, Method::POST, &east(sandbox).url(), target).bearer(token).send().await.json()
 }
 
 pub(super) async fn dial(sandbox: &Sandbox, target: &str, token: &str) -> Result<Socket, tungstenite::Error> {
@@ -47,7 +47,7 @@ pub(super) async fn connected(sandbox: &Sandbox) -> Socket {
 pub(super) async fn stateful(sandbox: &Sandbox) -> (Socket, String, String) {
     let token = client_token(sandbox, "chat", "ann").await;
     let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
-    let negotiated = call(sandbox, Method::POST, &east(sandbox).url(), target).bearer(&token).send().await.json();
+    let negotiated = request(sandbox, Method::POST, &east(sandbox).url(), target).bearer(&token).send().await.json();
     assert_eq!(negotiated["useStatefulReconnect"], true);
     let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
     let mut socket = dial(sandbox, &target, &token).await.unwrap();
@@ -57,14 +57,15 @@ pub(super) async fn stateful(sandbox: &Sandbox) -> (Socket, String, String) {
 }
 
 pub(super) async fn text(socket: &mut Socket) -> String {
-    let message = tokio::time::timeout(LONG, socket.next()).await.unwrap().unwrap().unwrap();
+    let message = tokio::time::timeout(TIMEOUT, socket.next()).await.unwrap().unwrap().unwrap();
     message.into_text().unwrap().to_string()
 }
 
 pub(super) async fn broadcast(sandbox: &Sandbox, number: u32) {
     let target = "/api/hubs/chat/:send?api-version=2024-12-01";
-    let answer = rest(sandbox, "POST", target).await.json(&json!({"target": "t", "arguments": [number]})).send().await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let response =
+        rest(sandbox, "POST", target).await.json(&json!({"target": "t", "arguments": [number]})).send().await;
+    assert_eq!(response.status, StatusCode::ACCEPTED);
 }
 
 pub(super) fn invocation(number: u32) -> String {
@@ -87,12 +88,12 @@ async fn a_websocket_of_a_negotiated_connection_has_its_id() {
     rest(&sandbox, "POST", &send).await.json(&json!({"target": "t", "arguments": [1]})).send().await;
     assert_eq!(text(&mut socket).await, invocation(1));
     for (target, status) in [(target.as_str(), 409), ("/client/?hub=chat&id=other", 404)] {
-        let Err(tungstenite::Error::Http(refused)) = dial(&sandbox, target, &token).await else {
+        let Err(tungstenite::Error::Http(rejected)) = dial(&sandbox, target, &token).await else {
             panic!("{target} was accepted");
         };
-        assert_eq!(refused.status(), status);
+        assert_eq!(rejected.status(), status);
     }
-    let post = call(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token).send().await;
+    let post = request(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token).send().await;
     assert_eq!(post.status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
@@ -110,7 +111,7 @@ async fn sends_messagepack_in_binary_frames() {
 }
 
 #[tokio::test]
-async fn a_close_has_a_reason_and_ends_the_websocket() {
+async fn a_closed_client_receives_the_reason_and_a_close_frame() {
     let sandbox = start().await;
     let mut socket = connected(&sandbox).await;
     let target = "/api/hubs/chat/users/ann/:closeConnections?api-version=2024-12-01&reason=so%20long";
@@ -123,7 +124,7 @@ async fn a_close_has_a_reason_and_ends_the_websocket() {
 }
 
 #[tokio::test]
-async fn a_client_completes_an_invocation_and_its_own_invocations_fail() {
+async fn a_client_can_complete_invocations_but_not_invoke_the_hub() {
     let sandbox = Arc::new(start().await);
     let token = client_token(&sandbox, "chat", "ann").await;
     let negotiated = negotiate(&sandbox, &token).await;
@@ -140,23 +141,23 @@ async fn a_client_completes_an_invocation_and_its_own_invocations_fail() {
         "/api/hubs/chat/connections/{}/:invoke?api-version=2024-12-01",
         negotiated["connectionId"].as_str().unwrap()
     );
-    let of_caller = Arc::clone(&sandbox);
+    let for_caller = Arc::clone(&sandbox);
     let caller = tokio::spawn(async move {
-        rest(&of_caller, "POST", &invoke).await.json(&json!({"target": "add", "arguments": [1, 2]})).send().await
+        rest(&for_caller, "POST", &invoke).await.json(&json!({"target": "add", "arguments": [1, 2]})).send().await
     });
-    let asked: Value = serde_json::from_str(text(&mut socket).await.trim_end_matches('\u{1e}')).unwrap();
-    let answer = json!({"type": 3, "invocationId": asked["invocationId"], "result": 3});
-    socket.send(Message::text(format!("{answer}\u{1e}"))).await.unwrap();
+    let invoked: Value = serde_json::from_str(text(&mut socket).await.trim_end_matches('\u{1e}')).unwrap();
+    let completion = json!({"type": 3, "invocationId": invoked["invocationId"], "result": 3});
+    socket.send(Message::text(format!("{completion}\u{1e}"))).await.unwrap();
     assert_eq!(caller.await.unwrap().json(), json!({"result": 3}));
 }
 
 #[tokio::test]
-async fn long_polling_answers_the_first_poll_at_once_and_then_waits() {
+async fn the_first_poll_returns_at_once_and_later_polls_wait_for_records() {
     let sandbox = Arc::new(start().await);
     let token = client_token(&sandbox, "chat", "ann").await;
     let id = negotiate(&sandbox, &token).await["connectionToken"].as_str().unwrap().to_owned();
     let target = format!("/client/?hub=chat&id={id}");
-    let request = |method: Method| call(&sandbox, method, &east(&sandbox).url(), &target).bearer(&token);
+    let request = |method: Method| request(&sandbox, method, &east(&sandbox).url(), &target).bearer(&token);
     let first = request(Method::GET).send().await;
     assert_eq!((first.status, first.body.len()), (StatusCode::OK, 0));
     assert_eq!(request(Method::POST).body("text/plain", HANDSHAKE).send().await.status, StatusCode::OK);
@@ -187,10 +188,10 @@ async fn an_event_stream_carries_records_until_its_client_disconnects() {
     // A browser cannot set a header field on an event stream.
     let target = format!("/client/?hub=chat&id={id}&access_token={token}");
     let url = east(&sandbox).url();
-    let get = call(&sandbox, Method::GET, &url, &target).header(http::header::ACCEPT, "text/event-stream");
+    let get = request(&sandbox, Method::GET, &url, &target).header(http::header::ACCEPT, "text/event-stream");
     let mut stream = get.send_for_head().await.into_body();
     let mut read = Bytes::new();
-    let post = call(&sandbox, Method::POST, &url, &target).body("text/plain", HANDSHAKE).send().await;
+    let post = request(&sandbox, Method::POST, &url, &target).body("text/plain", HANDSHAKE).send().await;
     assert_eq!(post.status, StatusCode::OK);
     broadcast_when_connected(&sandbox).await;
     let expected = format!(":\r\ndata: {{}}\u{1e}\r\n\r\ndata: {}\r\n\r\n", invocation(5));
@@ -204,7 +205,7 @@ async fn an_event_stream_carries_records_until_its_client_disconnects() {
 }
 
 async fn broadcast_when_connected(sandbox: &Sandbox) {
-    tokio::time::timeout(LONG, async {
+    tokio::time::timeout(TIMEOUT, async {
         while east(sandbox).hubs.connection_counts().get("chat") != Some(&1) {
             tokio::task::yield_now().await;
         }
@@ -215,7 +216,7 @@ async fn broadcast_when_connected(sandbox: &Sandbox) {
 }
 
 async fn wait_until_empty(sandbox: &Sandbox) {
-    tokio::time::timeout(LONG, async {
+    tokio::time::timeout(TIMEOUT, async {
         while east(sandbox).hubs.connection_counts()["chat"] > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -240,14 +241,15 @@ async fn an_invalid_record_closes_only_its_sender() {
 }
 
 #[tokio::test]
-async fn pings_an_idle_connection_and_closes_a_silent_client() {
-    let times = ClientTimes {
+async fn pings_an_idle_connection_and_closes_a_client_that_sends_nothing() {
+    let timeouts = ClientTimeouts {
         handshake: Duration::from_millis(200),
         keep_alive: Duration::from_millis(50),
         silence: Duration::from_millis(500),
-        ..ClientTimes::default()
+        ..ClientTimeouts::default()
     };
-    let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
+    let sandbox =
+        Sandbox::start(SandboxSettings { client_timeouts: timeouts, ..SandboxSettings::default() }).await.unwrap();
     let mut silent = connected(&sandbox).await;
     assert_eq!(text(&mut silent).await, "{\"type\":6}\u{1e}");
     let close = loop {

@@ -1,4 +1,4 @@
-//! The files of a gateway.
+//! The files that the sandbox writes for a gateway.
 
 use std::path::Path;
 
@@ -74,7 +74,7 @@ async fn writes_the_files_of_every_credential() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn only_the_owner_can_read_secrets_and_everybody_the_ca() {
+async fn only_the_owner_can_read_secrets_but_every_user_the_ca() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = start().await;
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,11 @@
-//! Messages of the REST API arrive at the right connections, once and in order.
+//! Delivery of messages from the REST API to connections, once and in order.
 
 use serde_json::json;
 
 use super::*;
 use crate::sandbox::Close;
 
-async fn post(sandbox: &Sandbox, path: &str, body: &Value) -> Answer {
+async fn post(sandbox: &Sandbox, path: &str, body: &Value) -> TestResponse {
     let separator = if path.contains('?') { '&' } else { '?' };
     let target = format!("/api/hubs/chat/{path}{separator}api-version=2024-12-01");
     rest(sandbox, "POST", &target).await.json(body).send().await
@@ -35,7 +35,7 @@ async fn each_audience_receives_its_messages_once_and_in_order() {
     post(&sandbox, &format!("connections/{}/:send", ben.id()), &hello(4)).await;
     post(&sandbox, &format!(":send?excluded={}&excluded={}", ann.id(), ben.id()), &hello(5)).await;
     post(&sandbox, &format!("groups/g/:send?excluded={}", ann.id()), &hello(6)).await;
-    // A send to a user has no parameter `excluded`.
+    // The operation that sends to a user ignores `excluded`.
     post(&sandbox, &format!("users/ann/:send?excluded={}", ann.id()), &hello(7)).await;
 
     assert_eq!(numbers(&mut ann), [1, 2, 3, 7]);
@@ -45,27 +45,27 @@ async fn each_audience_receives_its_messages_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn an_application_has_its_own_hubs() {
+async fn each_application_has_its_own_hubs() {
     let sandbox = start().await;
     let hubs = &east(&sandbox).hubs;
-    let (mut plain, mut of_app) = (hubs.connect("chat", None), hubs.connect("app_chat", None));
+    let (mut without_application, mut with_application) = (hubs.connect("chat", None), hubs.connect("app_chat", None));
     post(&sandbox, ":send?application=App", &hello(1)).await;
-    assert_eq!((numbers(&mut plain), numbers(&mut of_app)), (vec![], vec![1]));
+    assert_eq!((numbers(&mut without_application), numbers(&mut with_application)), (vec![], vec![1]));
 }
 
 #[tokio::test]
-async fn delivers_messagepack_and_ready_made_frames() {
+async fn delivers_messagepack_and_pre_encoded_frames() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let send = "/api/hubs/chat/:send?api-version=2024-12-01";
     let packed = [&[0x82, 0xa6][..], b"target", &[0xa1, b't', 0xa9], b"arguments", &[0x91, 0x07]].concat();
-    let answer = rest(&sandbox, "POST", send).await.body("application/x-msgpack", packed).send().await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let response = rest(&sandbox, "POST", send).await.body("application/x-msgpack", packed).send().await;
+    assert_eq!(response.status, StatusCode::ACCEPTED);
     let frame = b"{\"type\":1,\"target\":\"t\",\"arguments\":[8]}\x1e";
     let length = u8::try_from(frame.len()).unwrap();
     let frames = [&[0x81, 0xa4][..], b"json", &[0xc4, length], frame].concat();
-    let answer = rest(&sandbox, "POST", send).await.body("application/octet-stream", frames).send().await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let response = rest(&sandbox, "POST", send).await.body("application/octet-stream", frames).send().await;
+    assert_eq!(response.status, StatusCode::ACCEPTED);
     let seven_and_eight = [(String::from("t"), vec![json!(7)]), (String::from("t"), vec![json!(8)])];
     assert_eq!(received(&mut connection), seven_and_eight);
 }
@@ -99,7 +99,9 @@ async fn an_invocation_waits_for_the_completion() {
     let client = tokio::spawn(async move {
         let mut seen = Vec::new();
         for result in [Ok(rmpv::Value::from(42)), Err(String::from("no such method"))] {
-            let Some(Delivery::Invoke { id, message }) = connection.recv().await else { panic!("no call came") };
+            let Some(Delivery::Invoke { id, message }) = connection.recv().await else {
+                panic!("no invocation arrived")
+            };
             seen.push(message.invocation().unwrap().target);
             assert!(connection.complete(&id, result));
             assert!(!connection.complete(&id, Ok(rmpv::Value::Nil)));
@@ -107,25 +109,25 @@ async fn an_invocation_waits_for_the_completion() {
         drop(connection.recv().await);
         seen
     });
-    let answer = post(&sandbox, &path, &hello(1)).await;
-    assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({ "result": 42 })));
-    let answer = post(&sandbox, &path, &hello(2)).await;
-    assert_eq!((answer.status, &answer.json()["message"]), (StatusCode::BAD_REQUEST, &"no such method".into()));
+    let response = post(&sandbox, &path, &hello(1)).await;
+    assert_eq!((response.status, response.json()), (StatusCode::OK, json!({ "result": 42 })));
+    let response = post(&sandbox, &path, &hello(2)).await;
+    assert_eq!((response.status, &response.json()["message"]), (StatusCode::BAD_REQUEST, &"no such method".into()));
     // The client receives the third invocation and disconnects.
-    let answer = post(&sandbox, &path, &hello(3)).await;
-    assert_eq!(answer.header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
+    let response = post(&sandbox, &path, &hello(3)).await;
+    assert_eq!(response.header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
     assert_eq!(client.await.unwrap(), ["hello", "hello"]);
 }
 
 #[tokio::test]
-async fn rejects_ready_made_frames_without_an_invocation() {
+async fn rejects_pre_encoded_frames_without_an_invocation() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let target = format!("/api/hubs/chat/connections/{}/:invoke?api-version=2024-12-01", connection.id());
     let ping = [&[0x81, 0xa4][..], b"json", &[0xc4, 11], b"{\"type\":6}\x1e"].concat();
     for frames in [ping, vec![0x80]] {
-        let answer = rest(&sandbox, "POST", &target).await.body("application/octet-stream", frames).send().await;
-        assert_eq!((answer.status, &answer.json()["target"]), (StatusCode::BAD_REQUEST, &"payload".into()));
+        let response = rest(&sandbox, "POST", &target).await.body("application/octet-stream", frames).send().await;
+        assert_eq!((response.status, &response.json()["target"]), (StatusCode::BAD_REQUEST, &"payload".into()));
     }
     assert!(connection.try_recv().is_none());
 }
@@ -156,8 +158,8 @@ async fn executes_commands_for_the_connections_that_match_the_filter() {
         { "type": "LeaveGroup", "group": "other" },
     ]);
     let path = ":execute?filter=startswith(userId,%20'listener-')";
-    let answer = post(&sandbox, path, &commands).await;
-    assert_eq!((answer.status, answer.body.len()), (StatusCode::ACCEPTED, 0));
+    let response = post(&sandbox, path, &commands).await;
+    assert_eq!((response.status, response.body.len()), (StatusCode::ACCEPTED, 0));
     post(&sandbox, "groups/g/:send", &hello(2)).await;
     post(&sandbox, ":execute", &json!([{ "type": "CloseConnection", "reason": "done" }])).await;
     assert_eq!((numbers(&mut ann), numbers(&mut ben)), (vec![1, 2], vec![]));
@@ -168,7 +170,7 @@ async fn executes_commands_for_the_connections_that_match_the_filter() {
 }
 
 #[tokio::test]
-async fn concurrent_messages_all_arrive_once() {
+async fn each_concurrent_message_arrives_once() {
     let sandbox = Arc::new(start().await);
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let token = token(&sandbox).await;
@@ -178,7 +180,7 @@ async fn concurrent_messages_all_arrive_once() {
             tokio::spawn(async move {
                 let url = east(&sandbox).url();
                 let target = "/api/hubs/chat/:send?api-version=2024-12-01";
-                call(&sandbox, Method::POST, &url, target).bearer(&token).json(&hello(number)).send().await.status
+                request(&sandbox, Method::POST, &url, target).bearer(&token).json(&hello(number)).send().await.status
             })
         })
         .collect();

@@ -1,4 +1,4 @@
-//! The token endpoint: issued tokens, and the code of each refusal.
+//! The token endpoint: issued tokens, and the error code of each rejection.
 
 use super::*;
 use crate::sandbox::{ClientSecret, Role, SecretText, TENANT_A, TENANT_C};
@@ -6,9 +6,9 @@ use crate::sandbox::{ClientSecret, Role, SecretText, TENANT_A, TENANT_C};
 #[tokio::test]
 async fn issues_a_token_of_the_requested_tenant_for_a_secret() {
     let sandbox = start().await;
-    let answer = ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    let body = answer.json();
+    let response = request_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
+    assert_eq!(response.status, StatusCode::OK);
+    let body = response.json();
     assert_eq!((&body["token_type"], &body["expires_in"]), (&"Bearer".into(), &3599.into()));
     assert_eq!(body.get("refresh_in"), None);
     let (header, claims) =
@@ -33,9 +33,9 @@ async fn an_app_gets_a_different_token_in_each_tenant() {
     let sandbox = start().await;
     let mut seen = Vec::new();
     for tenant in [TENANT_B, TENANT_C, "northwind.onmicrosoft.com"] {
-        let answer = ask_token(&sandbox, tenant, &secret_form(&sandbox)).await.json();
+        let response = request_token(&sandbox, tenant, &secret_form(&sandbox)).await.json();
         let (_, claims) =
-            crate::sandbox::crypto::keys::decode_unverified(answer["access_token"].as_str().unwrap()).unwrap();
+            crate::sandbox::crypto::keys::decode_unverified(response["access_token"].as_str().unwrap()).unwrap();
         seen.push((claims["tid"].clone(), claims["oid"].clone()));
     }
     assert_ne!(seen[0], seen[1]);
@@ -43,36 +43,36 @@ async fn an_app_gets_a_different_token_in_each_tenant() {
 }
 
 #[tokio::test]
-async fn rejects_each_invalid_request_with_its_code() {
+async fn rejects_each_invalid_request_with_its_error_code() {
     let sandbox = start().await;
-    let good = secret_form(&sandbox);
+    let valid = secret_form(&sandbox);
     let rows = [
-        (TENANT_B, without(good.clone(), "grant_type"), (900_144, 400)),
-        (TENANT_B, with(good.clone(), "grant_type", "password"), (70_003, 400)),
-        (TENANT_B, without(good.clone(), "client_id"), (900_144, 400)),
-        (TENANT_B, without(good.clone(), "scope"), (900_144, 400)),
-        ("dddddddd-0000-4000-8000-00000000000d", good.clone(), (90_002, 400)),
-        ("nowhere.onmicrosoft.com", good.clone(), (90_002, 400)),
-        ("not-a-tenant", good.clone(), (900_023, 400)),
-        ("common", good.clone(), (50_059, 400)),
-        (TENANT_B, with(good.clone(), "client_id", TENANT_A), (700_016, 400)),
-        (TENANT_B, without(good.clone(), "client_secret"), (7_000_218, 401)),
-        (TENANT_B, with(good.clone(), "client_secret", "wrong"), (7_000_215, 401)),
-        (TENANT_B, with(good.clone(), "client_secret", "5ec2e700-0000-4000-8000-000000000001"), (7_000_215, 401)),
-        (TENANT_B, with(good.clone(), "scope", "https://signalr.azure.com"), (1_002_012, 400)),
-        (TENANT_B, with(good.clone(), "scope", "a/.default b/.default"), (70_011, 400)),
-        (TENANT_B, with(good.clone(), "scope", "https://signalr.azure.test/.default"), (500_011, 400)),
+        (TENANT_B, without(valid.clone(), "grant_type"), (900_144, 400)),
+        (TENANT_B, with(valid.clone(), "grant_type", "password"), (70_003, 400)),
+        (TENANT_B, without(valid.clone(), "client_id"), (900_144, 400)),
+        (TENANT_B, without(valid.clone(), "scope"), (900_144, 400)),
+        ("dddddddd-0000-4000-8000-00000000000d", valid.clone(), (90_002, 400)),
+        ("nowhere.onmicrosoft.com", valid.clone(), (90_002, 400)),
+        ("not-a-tenant", valid.clone(), (900_023, 400)),
+        ("common", valid.clone(), (50_059, 400)),
+        (TENANT_B, with(valid.clone(), "client_id", TENANT_A), (700_016, 400)),
+        (TENANT_B, without(valid.clone(), "client_secret"), (7_000_218, 401)),
+        (TENANT_B, with(valid.clone(), "client_secret", "wrong"), (7_000_215, 401)),
+        (TENANT_B, with(valid.clone(), "client_secret", "5ec2e700-0000-4000-8000-000000000001"), (7_000_215, 401)),
+        (TENANT_B, with(valid.clone(), "scope", "https://signalr.azure.com"), (1_002_012, 400)),
+        (TENANT_B, with(valid.clone(), "scope", "a/.default b/.default"), (70_011, 400)),
+        (TENANT_B, with(valid.clone(), "scope", "https://signalr.azure.test/.default"), (500_011, 400)),
     ];
     for (tenant, form, expected) in rows {
-        assert_eq!(refusal(&sandbox, tenant, &form).await, expected, "{tenant} {form:?}");
+        assert_eq!(rejection(&sandbox, tenant, &form).await, expected, "{tenant} {form:?}");
     }
-    assert_eq!(ask_token(&sandbox, TENANT_B, &good).await.status, StatusCode::OK);
+    assert_eq!(request_token(&sandbox, TENANT_B, &valid).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn rejects_each_missing_step_of_the_set_up_with_its_code() {
-    type Break = fn(&mut crate::sandbox::Directory);
-    let rows: [(&str, Break, (u64, u16)); 10] = [
+async fn rejects_a_request_after_each_missing_step_of_the_set_up_with_its_error_code() {
+    type Change = fn(&mut crate::sandbox::Directory);
+    let rows: [(&str, Change, (u64, u16)); 10] = [
         ("single tenant", |d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false, (700_016, 400)),
         ("not provisioned", |d| d.tenant_mut(TENANT_B).unwrap().service_principals.clear(), (7_000_229, 401)),
         ("app disabled", |d| d.application_mut(APP_CLIENT_ID).unwrap().enabled = false, (7_000_112, 400)),
@@ -94,49 +94,49 @@ async fn rejects_each_missing_step_of_the_set_up_with_its_code() {
     ];
     let sandbox = start().await;
     let form = secret_form(&sandbox);
-    let whole = sandbox.directory().snapshot();
-    for (what, break_it, expected) in rows {
-        sandbox.directory().edit(break_it);
-        assert_eq!(refusal(&sandbox, TENANT_B, &form).await, expected, "{what}");
-        sandbox.directory().edit(|directory| *directory = (*whole).clone());
+    let original = sandbox.directory().snapshot();
+    for (what, remove_step, expected) in rows {
+        sandbox.directory().edit(remove_step);
+        assert_eq!(rejection(&sandbox, TENANT_B, &form).await, expected, "{what}");
+        sandbox.directory().edit(|directory| *directory = (*original).clone());
     }
     sandbox.directory().edit(|d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false);
-    assert_eq!(refusal(&sandbox, "organizations", &form).await, (50_194, 400));
-    assert_eq!(ask_token(&sandbox, TENANT_A, &form).await.status, StatusCode::OK);
+    assert_eq!(rejection(&sandbox, "organizations", &form).await, (50_194, 400));
+    assert_eq!(request_token(&sandbox, TENANT_A, &form).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_refusal_has_the_ids_of_its_request() {
+async fn an_error_response_has_the_ids_of_its_request() {
     let sandbox = start().await;
-    let answer = call(&sandbox, Method::POST, &sandbox.entra().url(), &format!("/{TENANT_B}/oauth2/v2.0/token"))
+    let response = request(&sandbox, Method::POST, &sandbox.entra().url(), &format!("/{TENANT_B}/oauth2/v2.0/token"))
         .header(http::HeaderName::from_static("client-request-id"), "11111111-2222-4333-8444-555555555555")
         .body("application/x-www-form-urlencoded", "")
         .send()
         .await;
-    let body = answer.json();
+    let body = response.json();
     assert_eq!(body["correlation_id"], "11111111-2222-4333-8444-555555555555");
-    assert_eq!(body["trace_id"], answer.header("x-ms-request-id").unwrap());
+    assert_eq!(body["trace_id"], response.header("x-ms-request-id").unwrap());
     assert_eq!(body["error_description"].as_str().unwrap().matches("\r\n").count(), 3);
-    assert_eq!(answer.header("cache-control"), Some("no-store, no-cache"));
+    assert_eq!(response.header("cache-control"), Some("no-store, no-cache"));
 }
 
 #[tokio::test]
-async fn throttling_sets_retry_after() {
+async fn a_throttled_request_is_rejected_with_retry_after() {
     let sandbox = start().await;
     sandbox.directory().edit(|d| d.tenant_mut(TENANT_B).unwrap().throttled = Some(Duration::from_secs(7200)));
-    let answer = ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
-    assert_eq!(answer.header("retry-after"), Some("7200"));
+    let response = request_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await;
+    assert_eq!(response.header("retry-after"), Some("7200"));
 }
 
 #[tokio::test]
-async fn tokens_follow_the_policy() {
+async fn the_token_policy_sets_lifetime_refresh_time_clock_and_reuse() {
     let sandbox = start().await;
     let form = secret_form(&sandbox);
     sandbox.directory().edit(|directory| {
         directory.tokens.lifetime = Duration::from_secs(5);
         directory.tokens.refresh_in = Some(Duration::from_secs(2));
     });
-    let body = ask_token(&sandbox, TENANT_B, &form).await.json();
+    let body = request_token(&sandbox, TENANT_B, &form).await.json();
     assert_eq!((&body["expires_in"], &body["refresh_in"]), (&5.into(), &2.into()));
 
     sandbox.directory().edit(|directory| {
@@ -145,18 +145,18 @@ async fn tokens_follow_the_policy() {
         directory.tokens.clock_offset_secs = -600;
         directory.tokens.repeat = true;
     });
-    let first = ask_token(&sandbox, TENANT_B, &form).await;
+    let first = request_token(&sandbox, TENANT_B, &form).await;
     let date = httpdate::parse_http_date(first.header("date").unwrap()).unwrap();
     let behind = std::time::SystemTime::now().duration_since(date).unwrap().as_secs();
     assert!((599..=620).contains(&behind), "{behind}");
     assert_eq!(first.json()["expires_in"], u64::MAX);
-    // The token of five seconds is still valid by a clock that is ten minutes behind, so it is returned again.
-    let second = ask_token(&sandbox, TENANT_B, &form).await.json();
+    // A token of five seconds is still valid for a clock that is ten minutes slow, so Entra returns it again.
+    let second = request_token(&sandbox, TENANT_B, &form).await.json();
     assert_eq!(first.json()["access_token"], second["access_token"]);
 }
 
 #[tokio::test]
-async fn accepts_a_second_secret_beside_the_first() {
+async fn accepts_any_of_several_secrets() {
     let sandbox = start().await;
     sandbox.directory().edit(|directory| {
         let expires = std::time::SystemTime::now() + Duration::from_secs(60);
@@ -164,23 +164,24 @@ async fn accepts_a_second_secret_beside_the_first() {
         directory.application_mut(APP_CLIENT_ID).unwrap().secrets.push(secret);
     });
     let form = with(secret_form(&sandbox), "client_secret", "rotated");
-    assert_eq!(ask_token(&sandbox, TENANT_B, &form).await.status, StatusCode::OK);
+    assert_eq!(request_token(&sandbox, TENANT_B, &form).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn the_published_keys_verify_the_tokens() {
+async fn the_published_keys_verify_issued_tokens() {
     let sandbox = start().await;
     let url = sandbox.entra().url();
     let discovery = format!("/{TENANT_B}/v2.0/.well-known/openid-configuration");
-    let discovery = call(&sandbox, Method::GET, &url, &discovery).send().await.json();
+    let discovery = request(&sandbox, Method::GET, &url, &discovery).send().await.json();
     assert_eq!(discovery["token_endpoint"], format!("{url}/{TENANT_B}/oauth2/v2.0/token"));
     let target = discovery["jwks_uri"].as_str().unwrap().strip_prefix(&url).unwrap().to_owned();
-    let keys = call(&sandbox, Method::GET, &url, &target).send().await.json();
+    let keys = request(&sandbox, Method::GET, &url, &target).send().await.json();
     let key = &keys["keys"][0];
-    let verifying =
+    let verification_key =
         jsonwebtoken::DecodingKey::from_rsa_components(key["n"].as_str().unwrap(), key["e"].as_str().unwrap());
     let token = token(&sandbox).await;
-    let verified = crate::sandbox::crypto::keys::verify(&token, &verifying.unwrap(), &[jsonwebtoken::Algorithm::RS256]);
+    let verified =
+        crate::sandbox::crypto::keys::verify(&token, &verification_key.unwrap(), &[jsonwebtoken::Algorithm::RS256]);
     assert!(verified.is_some());
     assert_eq!(crate::sandbox::crypto::keys::decode_unverified(&token).unwrap().0.kid.as_deref(), key["kid"].as_str());
 }
@@ -190,8 +191,8 @@ async fn rejects_other_paths_and_methods() {
     let sandbox = start().await;
     let url = sandbox.entra().url();
     let target = format!("/{TENANT_B}/oauth2/v2.0/token");
-    assert_eq!(call(&sandbox, Method::GET, &url, &target).send().await.status, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(call(&sandbox, Method::POST, &url, "/token").send().await.status, StatusCode::NOT_FOUND);
+    assert_eq!(request(&sandbox, Method::GET, &url, &target).send().await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(request(&sandbox, Method::POST, &url, "/token").send().await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

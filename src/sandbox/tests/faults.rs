@@ -1,4 +1,4 @@
-//! Faults on real connections, the journal, and both through the control listener.
+//! Faults and the journal, directly and through the control listener.
 
 use std::time::Instant;
 
@@ -11,12 +11,12 @@ use crate::sandbox::{Entry, Fault, FaultKind, fingerprint};
 const HEALTH: &str = "/api/health";
 const SEND: &str = "/api/hubs/chat/:send?api-version=2024-12-01&excluded=a%2Fb&excluded=c";
 
-fn health(sandbox: &Sandbox) -> Call {
-    call(sandbox, Method::GET, &east(sandbox).url(), HEALTH)
+fn health(sandbox: &Sandbox) -> TestRequest {
+    request(sandbox, Method::GET, &east(sandbox).url(), HEALTH)
 }
 
 #[tokio::test]
-async fn replaces_as_many_responses_as_configured() {
+async fn a_fault_replaces_the_configured_number_of_responses() {
     let sandbox = start().await;
     let faults = east(&sandbox).server.faults();
     faults.set(Fault::times(2, FaultKind::status_after(429, Duration::from_secs(7))));
@@ -36,7 +36,7 @@ async fn replaces_as_many_responses_as_configured() {
 }
 
 #[tokio::test]
-async fn a_reset_request_is_not_processed_and_a_lost_answer_is() {
+async fn processes_a_request_whose_response_is_lost_but_not_one_that_is_reset() {
     let sandbox = start().await;
     let mut connection = east(&sandbox).hubs.connect("chat", None);
     let faults = east(&sandbox).server.faults();
@@ -53,11 +53,12 @@ async fn a_reset_request_is_not_processed_and_a_lost_answer_is() {
 }
 
 #[tokio::test]
-async fn breaks_a_response_in_the_middle_of_its_body() {
+async fn aborts_a_response_in_the_middle_of_its_body() {
     let sandbox = start().await;
     sandbox.entra().faults().set(Fault::times(1, FaultKind::BreakBody));
     let target = format!("/{TENANT_B}/oauth2/v2.0/token");
-    let (head, body) = call(&sandbox, Method::POST, &sandbox.entra().url(), &target).send_for_head().await.into_parts();
+    let (head, body) =
+        request(&sandbox, Method::POST, &sandbox.entra().url(), &target).send_for_head().await.into_parts();
     assert_eq!(head.status, StatusCode::BAD_REQUEST);
     let declared: usize = head.headers["content-length"].to_str().unwrap().parse().unwrap();
     let mut body = http_body_util::BodyStream::new(body);
@@ -77,9 +78,9 @@ async fn delays_a_response_or_never_sends_it() {
 
     faults.set(Fault::times(1, FaultKind::Hang));
     let hanging = tokio::spawn(health(&sandbox).try_send());
-    let seen = tokio::time::timeout(LONG, east(&sandbox).server.journal().wait_for(2, |e| e.path() == HEALTH));
+    let seen = tokio::time::timeout(TIMEOUT, east(&sandbox).server.journal().wait_for(2, |e| e.path() == HEALTH));
     assert_eq!(seen.await.unwrap()[1].status, None);
-    // Other requests are answered in the meantime.
+    // Other requests still receive responses.
     assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
     assert!(!hanging.is_finished());
     hanging.abort();
@@ -98,15 +99,15 @@ async fn refuses_connections_until_cleared() {
     }
     // The other endpoint is not affected.
     let west = sandbox.endpoint("west").unwrap().url();
-    assert_eq!(call(&sandbox, Method::GET, &west, HEALTH).send().await.status, StatusCode::OK);
+    assert_eq!(request(&sandbox, Method::GET, &west, HEALTH).send().await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn the_journal_shows_what_arrived() {
+async fn the_journal_records_requests_and_their_results() {
     let sandbox = start().await;
     let token = token(&sandbox).await;
     let body = r#"{"target":"t"}"#;
-    call(&sandbox, Method::POST, &east(&sandbox).url(), SEND)
+    request(&sandbox, Method::POST, &east(&sandbox).url(), SEND)
         .bearer(&token)
         .header(http::HeaderName::from_static("x-request-id"), "r1")
         .body("application/json", body)
@@ -135,28 +136,28 @@ async fn the_control_listener_sets_faults_and_returns_journals() {
     let control = sandbox.control().url();
     let fault = json!({ "fault": { "answer": { "status": 503 } }, "times": 1, "path_prefix": "/api" });
     let post =
-        async |target: &str, body: &Value| call(&sandbox, Method::POST, &control, target).json(body).send().await;
+        async |target: &str, body: &Value| request(&sandbox, Method::POST, &control, target).json(body).send().await;
     assert_eq!(post("/sandbox/faults?server=east", &fault).await.status, StatusCode::NO_CONTENT);
     assert_eq!(health(&sandbox).send().await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
-    let journal = call(&sandbox, Method::GET, &control, "/sandbox/journal?server=east&after=1").send().await.json();
+    let journal = request(&sandbox, Method::GET, &control, "/sandbox/journal?server=east&after=1").send().await.json();
     assert_eq!((&journal["received"], &journal["dropped"]), (&2.into(), &0.into()));
     assert_eq!(journal["entries"].as_array().unwrap().len(), 1);
     assert_eq!(journal["entries"][0]["target"], HEALTH);
 
     assert_eq!(post("/sandbox/faults?server=east", &json!({ "fault": "refuse" })).await.status, StatusCode::NO_CONTENT);
     assert!(TcpStream::connect(east(&sandbox).server.address()).await.is_err());
-    let list = call(&sandbox, Method::GET, &control, "/sandbox/faults?server=east").send().await.json();
+    let list = request(&sandbox, Method::GET, &control, "/sandbox/faults?server=east").send().await.json();
     assert_eq!(list["refusing"], true);
-    call(&sandbox, Method::DELETE, &control, "/sandbox/faults?server=east").send().await;
+    request(&sandbox, Method::DELETE, &control, "/sandbox/faults?server=east").send().await;
     assert_eq!(health(&sandbox).send().await.status, StatusCode::OK);
 
     assert_eq!(post("/sandbox/tokens", &json!({ "lifetime_secs": 9 })).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(ask_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await.json()["expires_in"], 9);
-    let entra = call(&sandbox, Method::GET, &control, "/sandbox/journal?server=entra").send().await;
+    assert_eq!(request_token(&sandbox, TENANT_B, &secret_form(&sandbox)).await.json()["expires_in"], 9);
+    let entra = request(&sandbox, Method::GET, &control, "/sandbox/journal?server=entra").send().await;
     assert!(!String::from_utf8_lossy(&entra.body).contains(sandbox.client_secret().expose()));
 
-    let overview = call(&sandbox, Method::GET, &control, "/sandbox").send().await.json();
+    let overview = request(&sandbox, Method::GET, &control, "/sandbox").send().await.json();
     assert_eq!(overview["servers"]["east"], east(&sandbox).url());
     assert_eq!(post("/sandbox/faults?server=north", &fault).await.status, StatusCode::NOT_FOUND);
     assert_eq!(post("/sandbox/faults?server=east", &json!({ "fault": "none" })).await.status, StatusCode::BAD_REQUEST);
@@ -166,9 +167,9 @@ async fn the_control_listener_sets_faults_and_returns_journals() {
 async fn a_page_of_another_site_cannot_control_the_sandbox() {
     let sandbox = start().await;
     let control = sandbox.control().url();
-    let rebound = call(&sandbox, Method::GET, &control, "/sandbox").header(HOST, "rebound.test").send().await;
-    assert_eq!(rebound.status, StatusCode::FORBIDDEN);
+    let other_host = request(&sandbox, Method::GET, &control, "/sandbox").header(HOST, "rebound.test").send().await;
+    assert_eq!(other_host.status, StatusCode::FORBIDDEN);
     let form =
-        call(&sandbox, Method::POST, &control, "/sandbox/faults?server=east").body("text/plain", "{}").send().await;
+        request(&sandbox, Method::POST, &control, "/sandbox/faults?server=east").body("text/plain", "{}").send().await;
     assert_eq!(form.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }

@@ -1,4 +1,4 @@
-//! Assertions of other issuers that federated identity credentials trust.
+//! Assertions of other issuers, which federated identity credentials trust.
 
 use std::time::SystemTime;
 
@@ -13,11 +13,11 @@ const AUDIENCE: &str = "api://AzureADTokenExchange";
 async fn identity_token(sandbox: &Sandbox, client_id: &str, resource: &str) -> String {
     let target =
         format!("/metadata/identity/oauth2/token?api-version=2019-08-01&resource={resource}&client_id={client_id}");
-    let answer = call(sandbox, Method::GET, &sandbox.imds().url(), &target)
+    let response = request(sandbox, Method::GET, &sandbox.imds().url(), &target)
         .header(http::HeaderName::from_static("metadata"), "true")
         .send()
         .await;
-    answer.json()["access_token"].as_str().unwrap().to_owned()
+    response.json()["access_token"].as_str().unwrap().to_owned()
 }
 
 fn external(sandbox: &Sandbox, issuer: &str, subject: &str, audience: &str, life: i64) -> String {
@@ -30,21 +30,21 @@ fn external(sandbox: &Sandbox, issuer: &str, subject: &str, audience: &str, life
 async fn accepts_a_managed_identitys_token_in_another_tenant() {
     let sandbox = start().await;
     let assertion = identity_token(&sandbox, IDENTITY_CLIENT_ID, AUDIENCE).await;
-    let answer = ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
-    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let response = request_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await;
+    assert_eq!(response.status, StatusCode::OK, "{response:?}");
     // The token can be used again until it expires.
-    assert_eq!(ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
+    assert_eq!(request_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn accepts_an_assertion_of_an_external_issuer() {
     let sandbox = start().await;
-    let assertion = sandbox.external_assertion(LONG).unwrap();
-    assert_eq!(ask_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
+    let assertion = sandbox.external_assertion(TIMEOUT).unwrap();
+    assert_eq!(request_token(&sandbox, TENANT_B, &assertion_form(&assertion)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn rejects_each_mismatch_with_its_code() {
+async fn rejects_each_wrong_claim_with_its_error_code() {
     let sandbox = start().await;
     let upper = EXTERNAL_SUBJECT.to_uppercase();
     let rows = [
@@ -57,11 +57,11 @@ async fn rejects_each_mismatch_with_its_code() {
     ];
     for (issuer, subject, audience, life, expected) in rows {
         let assertion = external(&sandbox, issuer, subject, audience, life);
-        assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (expected, 401), "{expected}");
+        assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (expected, 401), "{expected}");
     }
     sandbox.directory().edit(|d| d.application_mut(APP_CLIENT_ID).unwrap().federated.clear());
-    let assertion = sandbox.external_assertion(LONG).unwrap();
-    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (70_021, 400));
+    let assertion = sandbox.external_assertion(TIMEOUT).unwrap();
+    assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (70_021, 400));
 }
 
 #[tokio::test]
@@ -70,15 +70,15 @@ async fn rejects_an_assertion_with_the_wrong_key() {
     // Signed by the external issuer, but issued by tenant A.
     let issuer = format!("{}/{TENANT_A}/v2.0", sandbox.entra().url());
     let forged = external(&sandbox, &issuer, crate::sandbox::IDENTITY_OBJECT_ID, AUDIENCE, 60);
-    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&forged)).await, (50_013, 401));
+    assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&forged)).await, (50_013, 401));
     // The issuer's keys are not available.
     sandbox.directory().edit(|directory| directory.external_issuers.clear());
-    let assertion = sandbox.external_assertion(LONG).unwrap();
-    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (50_013, 401));
+    let assertion = sandbox.external_assertion(TIMEOUT).unwrap();
+    assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (50_013, 401));
 }
 
 #[tokio::test]
-async fn rejects_a_managed_identity_of_another_tenant_than_the_apps() {
+async fn rejects_a_managed_identity_of_a_tenant_other_than_the_apps() {
     let sandbox = start().await;
     let identity = sandbox.directory().edit(|directory| {
         let issuer = format!("{}/{TENANT_B}/v2.0", sandbox.entra().url());
@@ -92,12 +92,12 @@ async fn rejects_a_managed_identity_of_another_tenant_than_the_apps() {
         identity
     });
     let assertion = identity_token(&sandbox, &identity.client_id, AUDIENCE).await;
-    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (700_236, 401));
+    assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&assertion)).await, (700_236, 401));
 }
 
 #[tokio::test]
 async fn rejects_an_access_token_as_assertion() {
     let sandbox = start().await;
     let access_token = identity_token(&sandbox, IDENTITY_CLIENT_ID, "https://signalr.azure.com").await;
-    assert_eq!(refusal(&sandbox, TENANT_B, &assertion_form(&access_token)).await, (700_227, 401));
+    assert_eq!(rejection(&sandbox, TENANT_B, &assertion_form(&access_token)).await, (700_227, 401));
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::sandbox::HubSettings;
 
-async fn rest_at(sandbox: &Sandbox, method: &str, path: &str) -> Answer {
+async fn rest_at(sandbox: &Sandbox, method: &str, path: &str) -> TestResponse {
     let separator = if path.contains('?') { '&' } else { '?' };
     let target = format!("/api/hubs/chat/{path}{separator}api-version=2024-12-01");
     rest(sandbox, method, &target).await.send().await
@@ -24,7 +24,7 @@ async fn adding_a_user_to_a_group_adds_its_connections() {
 }
 
 #[tokio::test]
-async fn a_configured_hub_has_its_users_in_their_groups() {
+async fn a_configured_hub_has_its_users_in_their_configured_groups() {
     let chat = HubSettings {
         name: String::from("Chat"),
         endpoints: vec![String::from("east")],
@@ -33,7 +33,7 @@ async fn a_configured_hub_has_its_users_in_their_groups() {
     let sandbox = Sandbox::start(SandboxSettings { hubs: vec![chat], ..SandboxSettings::default() }).await.unwrap();
     assert_eq!(east(&sandbox).hubs.connection_counts(), [(String::from("chat"), 0)].into());
     assert_eq!(rest_at(&sandbox, "HEAD", "users/ann/groups/h").await.status, StatusCode::OK);
-    assert_eq!(rest_at(&sandbox, "HEAD", "groups/h").await.status, StatusCode::NOT_FOUND, "nobody is connected");
+    assert_eq!(rest_at(&sandbox, "HEAD", "groups/h").await.status, StatusCode::NOT_FOUND, "no client is connected");
     let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
     let _ben = east(&sandbox).hubs.connect("chat", Some("ben"));
     let list = rest_at(&sandbox, "GET", "groups/h/connections").await.json();

@@ -3,9 +3,9 @@
 use super::*;
 use crate::sandbox::{IDENTITY_CLIENT_ID, IDENTITY_OBJECT_ID, TENANT_A};
 
-async fn imds(sandbox: &Sandbox, query: &str) -> Answer {
+async fn imds(sandbox: &Sandbox, query: &str) -> TestResponse {
     let target = format!("/metadata/identity/oauth2/token?{query}");
-    call(sandbox, Method::GET, &sandbox.imds().url(), &target)
+    request(sandbox, Method::GET, &sandbox.imds().url(), &target)
         .header(http::HeaderName::from_static("metadata"), "true")
         .send()
         .await
@@ -24,9 +24,9 @@ async fn finds_an_identity_by_each_of_its_ids() {
         format!("object_id={IDENTITY_OBJECT_ID}"),
         format!("msi_res_id={resource_id}"),
     ] {
-        let answer = imds(&sandbox, &format!("{RESOURCE}&{name}")).await;
-        assert_eq!(answer.status, StatusCode::OK, "{name} {answer:?}");
-        let body = answer.json();
+        let response = imds(&sandbox, &format!("{RESOURCE}&{name}")).await;
+        assert_eq!(response.status, StatusCode::OK, "{name} {response:?}");
+        let body = response.json();
         assert_eq!(body["client_id"], IDENTITY_CLIENT_ID);
         // Times are strings.
         assert!(body["expires_on"].as_str().unwrap().parse::<u64>().is_ok());
@@ -39,7 +39,7 @@ async fn finds_an_identity_by_each_of_its_ids() {
 }
 
 #[tokio::test]
-async fn the_metadata_service_explains_a_refusal() {
+async fn the_metadata_service_reports_why_it_rejects_a_request() {
     let sandbox = start().await;
     let rows = [
         (format!("{RESOURCE}&client_id=unknown"), "invalid_request"),
@@ -48,16 +48,20 @@ async fn the_metadata_service_explains_a_refusal() {
         (String::from("api-version=2019-08-01&resource=https://other.test"), "invalid_resource"),
     ];
     for (query, error) in rows {
-        let answer = imds(&sandbox, &query).await;
-        assert_eq!((answer.status, answer.json()["error"].as_str()), (StatusCode::BAD_REQUEST, Some(error)), "{query}");
+        let response = imds(&sandbox, &query).await;
+        assert_eq!(
+            (response.status, response.json()["error"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(error)),
+            "{query}"
+        );
     }
     sandbox.directory().edit(|d| d.managed_identity_mut(IDENTITY_CLIENT_ID).unwrap().assigned_to_host = false);
-    let answer = imds(&sandbox, &format!("{RESOURCE}&client_id={IDENTITY_CLIENT_ID}")).await;
-    assert_eq!(answer.json()["error_description"], "Identity not found");
+    let response = imds(&sandbox, &format!("{RESOURCE}&client_id={IDENTITY_CLIENT_ID}")).await;
+    assert_eq!(response.json()["error_description"], "Identity not found");
 
     let target = format!("/metadata/identity/oauth2/token?{RESOURCE}");
-    let answer = call(&sandbox, Method::GET, &sandbox.imds().url(), &target).send().await;
-    assert_eq!(answer.json()["error"], "bad_request_102");
+    let response = request(&sandbox, Method::GET, &sandbox.imds().url(), &target).send().await;
+    assert_eq!(response.json()["error"], "bad_request_102");
 }
 
 #[tokio::test]
@@ -66,12 +70,13 @@ async fn app_service_requires_its_header() {
     let (url, secret) = sandbox.app_service_identity();
     let origin = sandbox.app_service().url();
     let target = format!("{}?{RESOURCE}&client_id={IDENTITY_CLIENT_ID}", url.strip_prefix(&origin).unwrap());
-    let refused = call(&sandbox, Method::GET, &origin, &target).send().await;
-    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    let rejected = request(&sandbox, Method::GET, &origin, &target).send().await;
+    assert_eq!(rejected.status, StatusCode::UNAUTHORIZED);
     let header = http::HeaderName::from_static("x-identity-header");
-    let answer = call(&sandbox, Method::GET, &origin, &target).header(header.clone(), secret.expose()).send().await;
-    assert_eq!((answer.status, &answer.json()["client_id"]), (StatusCode::OK, &IDENTITY_CLIENT_ID.into()));
+    let response =
+        request(&sandbox, Method::GET, &origin, &target).header(header.clone(), secret.expose()).send().await;
+    assert_eq!((response.status, &response.json()["client_id"]), (StatusCode::OK, &IDENTITY_CLIENT_ID.into()));
     let unknown = format!("/msi/token?{RESOURCE}&client_id=unknown");
-    let answer = call(&sandbox, Method::GET, &origin, &unknown).header(header, secret.expose()).send().await;
-    assert_eq!((answer.status, &answer.json()["statusCode"]), (StatusCode::BAD_REQUEST, &400.into()));
+    let response = request(&sandbox, Method::GET, &origin, &unknown).header(header, secret.expose()).send().await;
+    assert_eq!((response.status, &response.json()["statusCode"]), (StatusCode::BAD_REQUEST, &400.into()));
 }

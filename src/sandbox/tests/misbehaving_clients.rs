@@ -1,5 +1,5 @@
-//! Clients that violate the protocol or do not read. Each is closed, with a reason where possible, and affects no other
-//! client.
+//! Clients that violate the protocol or do not read. The sandbox closes each, with a reason where possible. Other clients are
+//! not affected.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,17 +12,17 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::client::{Socket, broadcast, client_token, connected, dial, invocation, negotiate, stateful, text};
 use super::*;
-use crate::sandbox::{ClientTimes, Fault, FaultKind};
+use crate::sandbox::{ClientTimeouts, Fault, FaultKind};
 
-/// The last record for a client with stateful reconnect that sends no acknowledgements.
+/// The close record for a client with stateful reconnect that sends no acknowledgements.
 const NOT_ACKNOWLEDGED: &str =
     "{\"type\":7,\"error\":\"the client sends no acknowledgements\",\"allowReconnect\":false}\u{1e}";
 
-/// Reads a WebSocket until it is closed. Returns its data and the close code, or `None` if the connection broke.
+/// Reads a WebSocket until it closes. Returns the data and the close code, or `None` if the connection is lost.
 async fn read_to_close(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
     let mut data = Vec::new();
     loop {
-        match tokio::time::timeout(LONG, socket.next()).await.unwrap() {
+        match tokio::time::timeout(TIMEOUT, socket.next()).await.unwrap() {
             Some(Ok(Message::Close(close))) => return (data, close.map(|close| close.code)),
             Some(Ok(message)) => data.extend_from_slice(&message.into_data()),
             Some(Err(_)) | None => return (data, None),
@@ -30,14 +30,14 @@ async fn read_to_close(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
     }
 }
 
-/// Opens a WebSocket without a handshake.
+/// Opens a WebSocket and sends no handshake.
 async fn without_handshake(sandbox: &Sandbox) -> Socket {
     let token = client_token(sandbox, "chat", "ann").await;
     dial(sandbox, "/client/?hub=chat", &token).await.unwrap()
 }
 
 async fn wait_for_count(sandbox: &Sandbox, count: usize) {
-    tokio::time::timeout(LONG, async {
+    tokio::time::timeout(TIMEOUT, async {
         while east(sandbox).hubs.connection_counts()["chat"] != count {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -53,14 +53,14 @@ async fn removes_a_connection_whose_upgrade_response_is_lost() {
     for more in ["", "&useStatefulReconnect=true"] {
         let target = format!("/client/negotiate?hub=chat&negotiateVersion=1{more}");
         let negotiated =
-            call(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token).send().await.json();
+            request(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token).send().await.json();
         let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
         east(&sandbox).server.faults().set(Fault::times(1, FaultKind::LoseAnswer));
         assert!(dial(&sandbox, &target, &token).await.is_err());
-        let Err(tungstenite::Error::Http(refused)) = dial(&sandbox, &target, &token).await else {
+        let Err(tungstenite::Error::Http(rejected)) = dial(&sandbox, &target, &token).await else {
             panic!("the connection is open");
         };
-        assert_eq!(refused.status(), StatusCode::NOT_FOUND, "the connection was removed");
+        assert_eq!(rejected.status(), StatusCode::NOT_FOUND, "the connection was removed");
     }
 }
 
@@ -164,24 +164,25 @@ async fn a_protocol_violation_closes_the_websocket_with_its_code() {
 #[tokio::test]
 async fn rejects_the_token_of_another_hub() {
     let sandbox = start().await;
-    let of_other = client_token(&sandbox, "other", "ann").await;
+    let of_other_hub = client_token(&sandbox, "other", "ann").await;
     for target in ["/client/?hub=chat", "/client/?hub=chat&id=x"] {
-        let Err(tungstenite::Error::Http(refused)) = dial(&sandbox, target, &of_other).await else {
+        let Err(tungstenite::Error::Http(rejected)) = dial(&sandbox, target, &of_other_hub).await else {
             panic!("{target} was accepted");
         };
-        assert_eq!(refused.status(), 401);
-        let body = String::from_utf8(refused.into_body().unwrap_or_default()).unwrap();
+        assert_eq!(rejected.status(), 401);
+        let body = String::from_utf8(rejected.into_body().unwrap_or_default()).unwrap();
         assert!(body.is_empty() || body.contains("hub=other"), "{body}");
     }
     assert!(!east(&sandbox).hubs.connection_counts().contains_key("chat"));
 }
 
-/// Sends more than the socket buffers and the client's queue can hold.
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed_and_others_receive_everything() {
+    // 32 MB: more than the socket buffers and the client's queue hold.
     const MESSAGES: usize = 32;
-    let times = ClientTimes { write: Duration::from_millis(500), ..ClientTimes::default() };
-    let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
+    let timeouts = ClientTimeouts { write: Duration::from_millis(500), ..ClientTimeouts::default() };
+    let sandbox =
+        Sandbox::start(SandboxSettings { client_timeouts: timeouts, ..SandboxSettings::default() }).await.unwrap();
     let stuck = connected(&sandbox).await;
     let mut good = connected(&sandbox).await;
     let reader = tokio::spawn(async move {
@@ -198,10 +199,10 @@ async fn a_client_that_never_reads_is_closed_and_others_receive_everything() {
     for number in 0..MESSAGES {
         let body = format!("{{\"target\":\"t\",\"arguments\":[{number},\"{padding}\"]}}");
         let target = "/api/hubs/chat/:send?api-version=2024-12-01";
-        let send = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token);
+        let send = request(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token);
         assert_eq!(send.body("application/json", body).send().await.status, StatusCode::ACCEPTED);
     }
-    let (_good, received) = tokio::time::timeout(LONG, reader).await.unwrap().unwrap();
+    let (_good, received) = tokio::time::timeout(TIMEOUT, reader).await.unwrap().unwrap();
     assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
     wait_for_count(&sandbox, 1).await;
     drop(stuck);
@@ -209,16 +210,20 @@ async fn a_client_that_never_reads_is_closed_and_others_receive_everything() {
 
 #[tokio::test]
 async fn closes_a_stateful_client_that_acknowledges_no_message() {
-    let times =
-        ClientTimes { keep_alive: Duration::from_millis(50), write: Duration::from_secs(1), ..ClientTimes::default() };
-    let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
+    let timeouts = ClientTimeouts {
+        keep_alive: Duration::from_millis(50),
+        write: Duration::from_secs(1),
+        ..ClientTimeouts::default()
+    };
+    let sandbox =
+        Sandbox::start(SandboxSettings { client_timeouts: timeouts, ..SandboxSettings::default() }).await.unwrap();
     // The client reads everything.
     let (mut client, _, _) = stateful(&sandbox).await;
     let token = token(&sandbox).await;
     let body = format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "x".repeat(1_000_000));
     for _ in 0..2 {
         let target = "/api/hubs/chat/users/ann/:send?api-version=2024-12-01";
-        let send = call(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token);
+        let send = request(&sandbox, Method::POST, &east(&sandbox).url(), target).bearer(&token);
         assert_eq!(send.body("application/json", body.clone()).send().await.status, StatusCode::ACCEPTED);
     }
     let data = String::from_utf8(read_to_close(&mut client).await.0).unwrap();
@@ -237,7 +242,7 @@ async fn closes_a_stateful_client_that_acknowledges_no_response() {
     let record = format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"x\",\"arguments\":[]}}\u{1e}");
     let sending = async move { while sink.send(Message::text(record.clone())).await.is_ok() {} };
     let receiving = stream.filter_map(|message| async { message.ok().map(Message::into_data) }).collect::<Vec<_>>();
-    let ((), data) = tokio::time::timeout(LONG, async { tokio::join!(sending, receiving) }).await.unwrap();
+    let ((), data) = tokio::time::timeout(TIMEOUT, async { tokio::join!(sending, receiving) }).await.unwrap();
     let data = String::from_utf8(data.concat()).unwrap();
     assert!(data.ends_with(NOT_ACKNOWLEDGED), "{} bytes", data.len());
     broadcast(&sandbox, 6).await;
@@ -247,8 +252,9 @@ async fn closes_a_stateful_client_that_acknowledges_no_response() {
 
 #[tokio::test]
 async fn resets_an_event_stream_whose_client_does_not_read() {
-    let times = ClientTimes { write: Duration::from_millis(500), ..ClientTimes::default() };
-    let sandbox = Sandbox::start(SandboxSettings { client_times: times, ..SandboxSettings::default() }).await.unwrap();
+    let timeouts = ClientTimeouts { write: Duration::from_millis(500), ..ClientTimeouts::default() };
+    let sandbox =
+        Sandbox::start(SandboxSettings { client_timeouts: timeouts, ..SandboxSettings::default() }).await.unwrap();
     let token_of_client = client_token(&sandbox, "chat", "ann").await;
     let negotiated = negotiate(&sandbox, &token_of_client).await;
     let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
@@ -259,7 +265,7 @@ async fn resets_an_event_stream_whose_client_does_not_read() {
     );
     stuck.write_all(head.as_bytes()).await.unwrap();
     stuck.read_exact(&mut [0; 12]).await.unwrap();
-    let handshake = call(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token_of_client);
+    let handshake = request(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token_of_client);
     let handshake = handshake.body("text/plain", "{\"protocol\":\"json\",\"version\":1}\u{1e}").send().await;
     assert_eq!(handshake.status, StatusCode::OK);
     wait_for_count(&sandbox, 1).await;
@@ -267,7 +273,7 @@ async fn resets_an_event_stream_whose_client_does_not_read() {
     let body = format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "x".repeat(1_000_000));
     for _ in 0..32 {
         let send = "/api/hubs/chat/:send?api-version=2024-12-01";
-        let send = call(&sandbox, Method::POST, &east(&sandbox).url(), send).bearer(&token);
+        let send = request(&sandbox, Method::POST, &east(&sandbox).url(), send).bearer(&token);
         assert_eq!(send.body("application/json", body.clone()).send().await.status, StatusCode::ACCEPTED);
     }
     let reset = async {
@@ -275,6 +281,6 @@ async fn resets_an_event_stream_whose_client_does_not_read() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, reset).await.unwrap();
+    tokio::time::timeout(TIMEOUT, reset).await.unwrap();
     wait_for_count(&sandbox, 0).await;
 }

@@ -1,4 +1,4 @@
-//! End-to-end tests of the sandbox with real sockets and TLS. They use none of the gateway's code.
+//! End-to-end tests of the sandbox with real sockets and TLS. The client side uses no code of the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,22 +33,22 @@ mod provider;
 mod rest;
 mod stateful_reconnect;
 
-/// A response.
+/// A complete response.
 #[derive(Debug)]
-struct Answer {
+struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// A failed request.
-type Broken = Box<dyn std::error::Error + Send + Sync>;
+/// The error of a failed request.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request to a server of the sandbox on a new connection.
-struct Call {
+struct TestRequest {
     sandbox_ca: String,
-    url: String,
-    request: http::request::Builder,
+    origin: String,
+    builder: http::request::Builder,
     body: Bytes,
 }
 
@@ -60,17 +60,17 @@ fn east(sandbox: &Sandbox) -> &Endpoint {
     sandbox.endpoint("east").unwrap()
 }
 
-/// Returns a call of `target` (path and query) at the server with this origin.
-fn call(sandbox: &Sandbox, method: Method, origin: &str, target: &str) -> Call {
+/// Creates a request for `target` (path and query) to the server with this origin.
+fn request(sandbox: &Sandbox, method: Method, origin: &str, target: &str) -> TestRequest {
     let authority = origin.split_once("://").unwrap().1;
-    let request = Request::builder().method(method).uri(target).header(HOST, authority);
-    Call { sandbox_ca: sandbox.ca_pem().to_owned(), url: origin.to_owned(), request, body: Bytes::new() }
+    let builder = Request::builder().method(method).uri(target).header(HOST, authority);
+    TestRequest { sandbox_ca: sandbox.ca_pem().to_owned(), origin: origin.to_owned(), builder, body: Bytes::new() }
 }
 
-impl Call {
+impl TestRequest {
     fn header(mut self, name: impl Into<http::HeaderName>, value: &str) -> Self {
         let name = name.into();
-        if let Some(headers) = self.request.headers_mut() {
+        if let Some(headers) = self.builder.headers_mut() {
             headers.insert(name, value.parse().unwrap());
         }
         self
@@ -89,44 +89,44 @@ impl Call {
         self.body("application/json", body.to_string())
     }
 
-    async fn send(self) -> Answer {
+    async fn send(self) -> TestResponse {
         self.try_send().await.unwrap()
     }
 
-    async fn try_send(self) -> Result<Answer, Broken> {
+    async fn try_send(self) -> Result<TestResponse, BoxError> {
         let (head, body) = self.connect_and_send().await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(TestResponse { status: head.status, headers: head.headers, body })
     }
 
-    /// Sends the call and returns the response without reading its body.
+    /// Sends the request, and returns the response without reading its body.
     async fn send_for_head(self) -> http::Response<Incoming> {
         self.connect_and_send().await.unwrap()
     }
 
-    async fn connect_and_send(self) -> Result<http::Response<Incoming>, Broken> {
-        let authority = self.url.split_once("://").unwrap().1.to_owned();
+    async fn connect_and_send(self) -> Result<http::Response<Incoming>, BoxError> {
+        let authority = self.origin.split_once("://").unwrap().1.to_owned();
         let stream = TcpStream::connect(&authority).await?;
-        if self.url.starts_with("http://") {
-            return self.exchange(stream).await;
+        if self.origin.starts_with("http://") {
+            return self.send_over(stream).await;
         }
         let connector = trusting(&self.sandbox_ca);
         let name = ServerName::try_from(authority.split(':').next().unwrap().to_owned())?;
-        self.exchange(connector.connect(name, stream).await?).await
+        self.send_over(connector.connect(name, stream).await?).await
     }
 
-    async fn exchange<S>(self, stream: S) -> Result<http::Response<Incoming>, Broken>
+    async fn send_over<S>(self, stream: S) -> Result<http::Response<Incoming>, BoxError>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // The task ends with the test's runtime, or when the response is read and the sender dropped.
+        // The task ends when the response has been read and the sender is dropped, or with the test's runtime.
         tokio::spawn(connection);
-        Ok(sender.send_request(self.request.body(Full::new(self.body))?).await?)
+        Ok(sender.send_request(self.builder.body(Full::new(self.body))?).await?)
     }
 }
 
-impl Answer {
+impl TestResponse {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -148,7 +148,7 @@ fn trusting(ca_pem: &str) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// Returns the form of a token request with the app registration's secret.
+/// Returns the form of a token request that authenticates with the app registration's secret.
 fn secret_form(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
     vec![
         ("grant_type", String::from("client_credentials")),
@@ -158,7 +158,7 @@ fn secret_form(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Returns the form of a token request with an assertion.
+/// Returns the form of a token request that authenticates with an assertion.
 fn assertion_form(assertion: &str) -> Vec<(&'static str, String)> {
     vec![
         ("grant_type", String::from("client_credentials")),
@@ -169,50 +169,50 @@ fn assertion_form(assertion: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Replaces a field of a form.
+/// Returns a form with another value of a field.
 fn with(mut form: Vec<(&'static str, String)>, name: &str, value: &str) -> Vec<(&'static str, String)> {
     let field = form.iter_mut().find(|(field, _)| *field == name).unwrap();
     field.1 = value.to_owned();
     form
 }
 
-/// Removes a field of a form.
+/// Returns a form without a field.
 fn without(form: Vec<(&'static str, String)>, name: &str) -> Vec<(&'static str, String)> {
     form.into_iter().filter(|(field, _)| *field != name).collect()
 }
 
-async fn ask_token(sandbox: &Sandbox, tenant: &str, form: &[(&'static str, String)]) -> Answer {
+async fn request_token(sandbox: &Sandbox, tenant: &str, form: &[(&'static str, String)]) -> TestResponse {
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let target = format!("/{tenant}/oauth2/v2.0/token");
-    call(sandbox, Method::POST, &sandbox.entra().url(), &target)
+    request(sandbox, Method::POST, &sandbox.entra().url(), &target)
         .body("application/x-www-form-urlencoded", body)
         .send()
         .await
 }
 
 /// Returns the AADSTS number and the status of a rejected token request.
-async fn refusal(sandbox: &Sandbox, tenant: &str, form: &[(&'static str, String)]) -> (u64, u16) {
-    let answer = ask_token(sandbox, tenant, form).await;
-    let code = answer.json()["error_codes"][0].as_u64().unwrap_or_default();
-    let description = answer.json()["error_description"].as_str().unwrap_or_default().to_owned();
+async fn rejection(sandbox: &Sandbox, tenant: &str, form: &[(&'static str, String)]) -> (u64, u16) {
+    let response = request_token(sandbox, tenant, form).await;
+    let code = response.json()["error_codes"][0].as_u64().unwrap_or_default();
+    let description = response.json()["error_description"].as_str().unwrap_or_default().to_owned();
     assert!(description.starts_with(&format!("AADSTS{code}: ")), "{description}");
-    (code, answer.status.as_u16())
+    (code, response.status.as_u16())
 }
 
 /// Returns a token that tenant B issues to the app registration.
 async fn token(sandbox: &Sandbox) -> String {
-    let answer = ask_token(sandbox, TENANT_B, &secret_form(sandbox)).await;
-    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    answer.json()["access_token"].as_str().unwrap().to_owned()
+    let response = request_token(sandbox, TENANT_B, &secret_form(sandbox)).await;
+    assert_eq!(response.status, StatusCode::OK, "{response:?}");
+    response.json()["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Returns a call of the endpoint `east` with a valid token.
-async fn rest(sandbox: &Sandbox, method: &str, target: &str) -> Call {
+/// Creates a request to the endpoint `east` with a valid token.
+async fn rest(sandbox: &Sandbox, method: &str, target: &str) -> TestRequest {
     let token = token(sandbox).await;
-    call(sandbox, method.parse().unwrap(), &east(sandbox).url(), target).bearer(&token)
+    request(sandbox, method.parse().unwrap(), &east(sandbox).url(), target).bearer(&token)
 }
 
-/// Returns the queued messages of a connection as target and JSON arguments, without waiting.
+/// Returns the queued messages of a connection without waiting, each as target and JSON arguments.
 fn received(connection: &mut Connection) -> Vec<(String, Vec<Value>)> {
     std::iter::from_fn(|| connection.try_recv())
         .filter_map(|delivery| match delivery {
@@ -225,5 +225,5 @@ fn received(connection: &mut Connection) -> Vec<(String, Vec<Value>)> {
         .collect()
 }
 
-/// The timeout of a test.
-const LONG: Duration = Duration::from_secs(20);
+/// The longest wait of a test, and the lifetime of tokens that do not expire during a test.
+const TIMEOUT: Duration = Duration::from_secs(20);

@@ -12,12 +12,12 @@ async fn the_page_loads_nothing_from_other_origins() {
     let sandbox = start().await;
     let control = sandbox.control().url();
     for (target, content_type) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
-        let answer = call(&sandbox, Method::GET, &control, target).send().await;
-        assert_eq!(answer.status, StatusCode::OK);
-        assert!(answer.header("content-type").unwrap().starts_with(content_type));
-        let policy = answer.header(CONTENT_SECURITY_POLICY.as_str()).unwrap();
+        let response = request(&sandbox, Method::GET, &control, target).send().await;
+        assert_eq!(response.status, StatusCode::OK);
+        assert!(response.header("content-type").unwrap().starts_with(content_type));
+        let policy = response.header(CONTENT_SECURITY_POLICY.as_str()).unwrap();
         assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
-        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        let text = String::from_utf8(response.body.to_vec()).unwrap();
         assert!(!text.contains("https://") && !text.contains("http://"), "{target} names another origin");
     }
 }
@@ -29,12 +29,12 @@ async fn pages_of_other_origins_cannot_control_the_sandbox() {
     let targets =
         ["/sandbox/relay", "/sandbox/tokens", "/sandbox/faults?server=east", "/endpoints/east/negotiate?hub=h"];
     for target in targets {
-        let post = || call(&sandbox, Method::POST, &control, target).json(&json!({ "method": "POST", "path": "/" }));
+        let post = || request(&sandbox, Method::POST, &control, target).json(&json!({ "method": "POST", "path": "/" }));
         assert_eq!(post().header(ORIGIN, EVIL).send().await.status, StatusCode::FORBIDDEN, "{target}");
         let name = http::HeaderName::from_static("sec-fetch-site");
         assert_eq!(post().header(name, "cross-site").send().await.status, StatusCode::FORBIDDEN, "{target}");
-        let rebound = post().header(HOST, "evil.example:80").send().await;
-        assert_eq!(rebound.status, StatusCode::FORBIDDEN, "{target}");
+        let other_host = post().header(HOST, "evil.example:80").send().await;
+        assert_eq!(other_host.status, StatusCode::FORBIDDEN, "{target}");
         let own = post().header(ORIGIN, &control).send().await;
         assert_ne!(own.status, StatusCode::FORBIDDEN, "{target}");
     }
@@ -44,28 +44,29 @@ async fn pages_of_other_origins_cannot_control_the_sandbox() {
 async fn the_relay_reports_a_missing_gateway() {
     let sandbox = start().await;
     let body = json!({ "method": "POST", "path": "/api/hubs/chat/:send", "body": "{}" });
-    let relay = || call(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body);
-    let answer = relay().send().await;
-    assert_eq!(answer.status, StatusCode::NOT_FOUND);
-    assert!(answer.json()["error"].as_str().unwrap().contains("no gateway"));
-    // A gateway that is not running.
+    let relay = || request(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body);
+    let response = relay().send().await;
+    assert_eq!(response.status, StatusCode::NOT_FOUND);
+    assert!(response.json()["error"].as_str().unwrap().contains("no gateway"));
+    // No gateway listens at the address.
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    sandbox.introduce_gateway(unused, None);
-    let answer = relay().send().await;
-    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
-    assert!(answer.json()["error"].as_str().unwrap().contains(&unused.to_string()));
+    sandbox.set_gateway(unused, None);
+    let response = relay().send().await;
+    assert_eq!(response.status, StatusCode::BAD_GATEWAY);
+    assert!(response.json()["error"].as_str().unwrap().contains(&unused.to_string()));
 }
 
 #[tokio::test]
 async fn the_relay_calls_only_the_gateway() {
     let sandbox = start().await;
-    sandbox.introduce_gateway(sandbox.control().address(), None);
+    sandbox.set_gateway(sandbox.control().address(), None);
     for path in ["http://elsewhere.example/api/health", "//elsewhere.example/", "api", ""] {
         let body = json!({ "method": "GET", "path": path });
-        let answer = call(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body).send().await;
-        // A path with two leading slashes is sent to the gateway, which does not know it.
+        let response =
+            request(&sandbox, Method::POST, &sandbox.control().url(), "/sandbox/relay").json(&body).send().await;
+        // The relay sends a path with two leading slashes to the gateway, which responds with 404.
         let expected = if path.starts_with("//") { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-        assert_eq!(answer.status, expected, "{path}");
+        assert_eq!(response.status, expected, "{path}");
     }
 }
 
@@ -74,27 +75,27 @@ async fn the_negotiation_of_an_application_redirects_to_the_same_endpoint() {
     let sandbox = start().await;
     let control = sandbox.control().url();
     let target = "/endpoints/west/negotiate?hub=Chat&user=ann";
-    let redirect = call(&sandbox, Method::POST, &control, target).send().await.json();
+    let redirect = request(&sandbox, Method::POST, &control, target).send().await.json();
     assert_eq!(redirect["url"], format!("{control}/endpoints/west/client/?hub=chat"));
     let token = redirect["accessToken"].as_str().unwrap();
     let negotiate = |endpoint: &str| {
         let target = format!("/endpoints/{endpoint}/client/negotiate?hub=chat&negotiateVersion=1");
-        call(&sandbox, Method::POST, &control, &target).bearer(token).header(ORIGIN, EVIL)
+        request(&sandbox, Method::POST, &control, &target).bearer(token).header(ORIGIN, EVIL)
     };
-    let answer = negotiate("west").send().await;
-    assert!(answer.json()["connectionToken"].is_string());
-    assert_eq!(answer.header("access-control-allow-origin"), Some(EVIL), "clients may be of any origin");
+    let response = negotiate("west").send().await;
+    assert!(response.json()["connectionToken"].is_string());
+    assert_eq!(response.header("access-control-allow-origin"), Some(EVIL), "clients may be of any origin");
     assert_eq!(negotiate("east").send().await.status, StatusCode::UNAUTHORIZED, "a token is for one endpoint");
     assert_eq!(negotiate("north").send().await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn lists_connections_with_users_and_groups() {
+async fn lists_connections_with_their_users_and_groups() {
     let sandbox = start().await;
     let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
     east(&sandbox).hubs.get_or_create("chat").add_connection(ann.id(), "g");
     let target = "/sandbox/connections?hub=CHAT";
-    let listed = call(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
+    let listed = request(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
     let east = json!({ "count": 1, "connections": [{ "id": ann.id(), "user": "ann", "groups": ["g"] }] });
     assert_eq!(listed, json!({ "east": east, "west": { "count": 0, "connections": [] } }));
 }

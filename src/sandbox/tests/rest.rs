@@ -1,4 +1,4 @@
-//! The REST API: authorization, refusals and statuses.
+//! The REST API: authorization, rejections and statuses.
 
 use serde_json::json;
 
@@ -11,15 +11,15 @@ fn message() -> Value {
     json!({ "target": "hello", "arguments": ["world"] })
 }
 
-fn code(answer: &Answer) -> Option<&str> {
-    answer.header("x-ms-error-code")
+fn code(response: &TestResponse) -> Option<&str> {
+    response.header("x-ms-error-code")
 }
 
 #[tokio::test]
 async fn accepts_an_entra_token() {
     let sandbox = start().await;
-    let answer = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
-    assert_eq!((answer.status, answer.json()), (StatusCode::ACCEPTED, json!({})));
+    let response = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
+    assert_eq!((response.status, response.json()), (StatusCode::ACCEPTED, json!({})));
 }
 
 #[tokio::test]
@@ -27,26 +27,26 @@ async fn health_requires_no_token() {
     let sandbox = start().await;
     for (method, target) in [("HEAD", "/api/health"), ("GET", "/api/v1/health"), ("HEAD", "/api/health?api-version=x")]
     {
-        let answer = call(&sandbox, method.parse().unwrap(), &east(&sandbox).url(), target).send().await;
-        assert_eq!(answer.status, StatusCode::OK, "{method} {target}");
+        let response = request(&sandbox, method.parse().unwrap(), &east(&sandbox).url(), target).send().await;
+        assert_eq!(response.status, StatusCode::OK, "{method} {target}");
     }
 }
 
 #[tokio::test]
-async fn challenges_an_invalid_token_with_the_reason() {
+async fn rejects_an_invalid_token_with_the_reason_in_its_challenge() {
     let sandbox = start().await;
     let form = secret_form(&sandbox);
-    let ask = async |tenant: &str, form: &[(&'static str, String)]| {
-        ask_token(&sandbox, tenant, form).await.json()["access_token"].as_str().unwrap().to_owned()
+    let issue = async |tenant: &str, form: &[(&'static str, String)]| {
+        request_token(&sandbox, tenant, form).await.json()["access_token"].as_str().unwrap().to_owned()
     };
-    let other_tenant = ask(TENANT_C, &form).await;
-    let other_audience = ask(TENANT_B, &with(form.clone(), "scope", "https://webpubsub.azure.com/.default")).await;
-    let slash = ask(TENANT_B, &with(form.clone(), "scope", "https://signalr.azure.com//.default")).await;
-    let good = ask(TENANT_B, &form).await;
-    let expired = sandbox.ready_token("east", Duration::ZERO).unwrap();
-    let foreign = sandbox.external_assertion(LONG).unwrap();
-    let (head, _) = good.rsplit_once('.').unwrap();
-    let forged = format!("{head}.{}", good.rsplit_once('.').unwrap().1.chars().rev().collect::<String>());
+    let other_tenant = issue(TENANT_C, &form).await;
+    let other_audience = issue(TENANT_B, &with(form.clone(), "scope", "https://webpubsub.azure.com/.default")).await;
+    let extra_slash = issue(TENANT_B, &with(form.clone(), "scope", "https://signalr.azure.com//.default")).await;
+    let valid = issue(TENANT_B, &form).await;
+    let expired = sandbox.access_token("east", Duration::ZERO).unwrap();
+    let foreign = sandbox.external_assertion(TIMEOUT).unwrap();
+    let (head, _) = valid.rsplit_once('.').unwrap();
+    let forged = format!("{head}.{}", valid.rsplit_once('.').unwrap().1.chars().rev().collect::<String>());
     for (token, reason) in [
         (other_tenant, "issuer"),
         (other_audience, "audience"),
@@ -55,24 +55,24 @@ async fn challenges_an_invalid_token_with_the_reason() {
         (forged, "signature"),
         (String::from("opaque"), "malformed"),
     ] {
-        let answer =
-            call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
-        assert_eq!((answer.status, answer.body.len()), (StatusCode::UNAUTHORIZED, 0), "{reason}");
-        let challenge = answer.header("www-authenticate").unwrap();
+        let response =
+            request(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+        assert_eq!((response.status, response.body.len()), (StatusCode::UNAUTHORIZED, 0), "{reason}");
+        let challenge = response.header("www-authenticate").unwrap();
         assert!(challenge.starts_with("Bearer error=\"invalid_token\", error_description=\""), "{challenge}");
         assert!(challenge.contains(reason), "{challenge}");
     }
-    for token in [good, slash] {
-        let answer =
-            call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
-        assert_eq!(answer.status, StatusCode::ACCEPTED);
+    for token in [valid, extra_slash] {
+        let response =
+            request(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+        assert_eq!(response.status, StatusCode::ACCEPTED);
     }
-    let bare = call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).json(&message()).send().await;
+    let bare = request(&sandbox, Method::POST, &east(&sandbox).url(), SEND).json(&message()).send().await;
     assert_eq!((bare.status, bare.header("www-authenticate")), (StatusCode::UNAUTHORIZED, Some("Bearer")));
 }
 
 #[tokio::test]
-async fn forbids_what_the_role_does_not_allow() {
+async fn forbids_operations_that_the_role_does_not_allow() {
     let sandbox = start().await;
     let set_roles = |roles: Vec<(String, Role)>| {
         sandbox.directory().edit(|d| d.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().roles = roles);
@@ -80,7 +80,7 @@ async fn forbids_what_the_role_does_not_allow() {
     let user = "/api/hubs/chat/users/u?api-version=2024-12-01";
     let key = "/api/auth/accessKey?api-version=2024-12-01";
     let on_east = |role| vec![(String::from("east"), role)];
-    for (roles, send, look, access_key) in [
+    for (roles, send, exists, access_key) in [
         (Vec::new(), 403, 403, 403),
         (vec![(String::from("west"), Role::ServiceOwner)], 403, 403, 403),
         (on_east(Role::RestApiReader), 403, 404, 403),
@@ -90,9 +90,9 @@ async fn forbids_what_the_role_does_not_allow() {
     ] {
         set_roles(roles.clone());
         let sent = rest(&sandbox, "POST", SEND).await.json(&message()).send().await.status;
-        let looked = rest(&sandbox, "HEAD", user).await.send().await.status;
+        let user_exists = rest(&sandbox, "HEAD", user).await.send().await.status;
         let fetched = rest(&sandbox, "GET", key).await.send().await.status;
-        assert_eq!([sent, looked, fetched].map(|s| s.as_u16()), [send, look, access_key], "{roles:?}");
+        assert_eq!([sent, user_exists, fetched].map(|s| s.as_u16()), [send, exists, access_key], "{roles:?}");
     }
 }
 
@@ -107,7 +107,7 @@ async fn accepts_an_access_key_while_local_auth_is_enabled() {
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     };
     let status = async |token: String| {
-        call(&sandbox, Method::POST, &endpoint.url(), SEND).bearer(&token).json(&message()).send().await.status
+        request(&sandbox, Method::POST, &endpoint.url(), SEND).bearer(&token).json(&message()).send().await.status
     };
     let url = endpoint.url();
     for audience in [
@@ -140,16 +140,17 @@ async fn accepts_a_temporary_key_without_local_auth() {
     let claims = json!({ "aud": format!("{}{SEND}", east(&sandbox).url()), "exp": now + 60 });
     let signing = jsonwebtoken::EncodingKey::from_secret(key["AccessKey"].as_str().unwrap().as_bytes());
     let token = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
-    let answer = call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let response =
+        request(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+    assert_eq!(response.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
 async fn a_client_token_is_signed_for_the_client_url() {
     let sandbox = start().await;
     let target = "/api/hubs/Chat/:generateToken?api-version=2022-11-01&userId=ann&minutesToExpire=5";
-    let answer = rest(&sandbox, "POST", target).await.send().await;
-    let token = answer.json()["token"].as_str().unwrap().to_owned();
+    let response = rest(&sandbox, "POST", target).await.send().await;
+    let token = response.json()["token"].as_str().unwrap().to_owned();
     let (url, now) = (east(&sandbox).url(), std::time::SystemTime::now());
     let check = |hub: &str| east(&sandbox).keys().check_client_token(&token, &url, hub, false, now);
     assert!(check("other").is_err());
@@ -158,12 +159,13 @@ async fn a_client_token_is_signed_for_the_client_url() {
     assert_eq!(claims["asrs.s.uid"], "ann");
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 300);
     // A client token does not authorize calls of the REST API.
-    let answer = call(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let response =
+        request(&sandbox, Method::POST, &east(&sandbox).url(), SEND).bearer(&token).json(&message()).send().await;
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn names_an_invalid_parameter() {
+async fn reports_the_name_of_an_invalid_parameter() {
     let sandbox = start().await;
     let rows = [
         ("POST", "/api/hubs/chat/:send", "api-version"),
@@ -180,24 +182,24 @@ async fn names_an_invalid_parameter() {
         ("POST", "/api/hubs/chat/connections/c/streams/s/:send?api-version=2024-12-01&completed=1", "completed"),
     ];
     for (method, target, parameter) in rows {
-        let answer = rest(&sandbox, method, target).await.json(&message()).send().await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target}");
-        assert_eq!(answer.json()["target"], parameter, "{target}");
-        assert_eq!(code(&answer), Some("Error.Request.Invalid"));
+        let response = rest(&sandbox, method, target).await.json(&message()).send().await;
+        assert_eq!(response.status, StatusCode::BAD_REQUEST, "{target}");
+        assert_eq!(response.json()["target"], parameter, "{target}");
+        assert_eq!(code(&response), Some("Error.Request.Invalid"));
     }
-    let answer = rest(&sandbox, "POST", SEND).await.json(&json!({})).send().await;
-    assert_eq!(answer.json()["target"], "payload");
-    let answer = rest(&sandbox, "POST", SEND).await.body("text/plain", "x").send().await;
-    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    let answer = rest(&sandbox, "POST", "/api/v1/hubs/1chat").await.json(&message()).send().await;
+    let response = rest(&sandbox, "POST", SEND).await.json(&json!({})).send().await;
+    assert_eq!(response.json()["target"], "payload");
+    let response = rest(&sandbox, "POST", SEND).await.body("text/plain", "x").send().await;
+    assert_eq!(response.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let response = rest(&sandbox, "POST", "/api/v1/hubs/1chat").await.json(&message()).send().await;
     assert_eq!(
-        (answer.status, answer.header("content-type")),
+        (response.status, response.header("content-type")),
         (StatusCode::BAD_REQUEST, Some("text/plain; charset=utf-8"))
     );
 }
 
 #[tokio::test]
-async fn reports_a_missing_target_with_its_code() {
+async fn reports_a_missing_connection_user_or_group_with_its_error_code() {
     let sandbox = start().await;
     let _connection = east(&sandbox).hubs.connect("chat", Some("u"));
     let rows = [
@@ -218,20 +220,20 @@ async fn reports_a_missing_target_with_its_code() {
     ];
     for (method, path, status, expected) in rows {
         let target = format!("/api/hubs/chat/{path}?api-version=2024-12-01");
-        let answer = rest(&sandbox, method, &target).await.send().await;
-        assert_eq!((answer.status.as_u16(), code(&answer)), (status, expected), "{method} {path}");
-        assert!(method != "HEAD" || answer.body.is_empty());
-        assert_eq!(answer.body.is_empty(), answer.header("content-type").is_none(), "{method} {path}");
+        let response = rest(&sandbox, method, &target).await.send().await;
+        assert_eq!((response.status.as_u16(), code(&response)), (status, expected), "{method} {path}");
+        assert!(method != "HEAD" || response.body.is_empty());
+        assert_eq!(response.body.is_empty(), response.header("content-type").is_none(), "{method} {path}");
     }
     for target in ["connections/x/:invoke", "users/x/:send", "connections/x/:send", "groups/x/:send"] {
         let target = format!("/api/hubs/chat/{target}?api-version=2024-12-01");
-        let answer = rest(&sandbox, "POST", &target).await.json(&message()).send().await;
+        let response = rest(&sandbox, "POST", &target).await.json(&message()).send().await;
         let expected = if target.contains(":invoke") { 404 } else { 202 };
-        assert_eq!(answer.status.as_u16(), expected, "{target}");
+        assert_eq!(response.status.as_u16(), expected, "{target}");
     }
     for (method, target, status) in [("POST", "/api/nothing", 404), ("PATCH", SEND, 405), ("GET", "/", 404)] {
-        let answer = rest(&sandbox, method, target).await.send().await;
-        assert_eq!((answer.status.as_u16(), code(&answer)), (status, None), "{method} {target}");
+        let response = rest(&sandbox, method, target).await.send().await;
+        assert_eq!((response.status.as_u16(), code(&response)), (status, None), "{method} {target}");
     }
 }
 
@@ -253,8 +255,8 @@ async fn the_v1_form_has_its_own_statuses() {
         ("DELETE", "/connections/x", 202),
     ] {
         let target = format!("/api/v1/hubs/chat{path}");
-        let answer = rest(&sandbox, method, &target).await.json(&message()).send().await;
-        assert_eq!(answer.status.as_u16(), status, "{method} {target}");
+        let response = rest(&sandbox, method, &target).await.json(&message()).send().await;
+        assert_eq!(response.status.as_u16(), status, "{method} {target}");
     }
 }
 
@@ -278,8 +280,8 @@ async fn enforces_the_size_limits() {
 #[tokio::test]
 async fn rejects_a_request_for_another_host() {
     let sandbox = start().await;
-    let answer = rest(&sandbox, "POST", SEND).await.header(HOST, "127.0.0.1:8080").json(&message()).send().await;
-    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    let response = rest(&sandbox, "POST", SEND).await.header(HOST, "127.0.0.1:8080").json(&message()).send().await;
+    assert_eq!(response.status, StatusCode::NOT_FOUND);
     let port = east(&sandbox).server.address().port();
     let named =
         rest(&sandbox, "POST", SEND).await.header(HOST, &format!("localhost:{port}")).json(&message()).send().await;
@@ -287,12 +289,12 @@ async fn rejects_a_request_for_another_host() {
 }
 
 #[tokio::test]
-async fn a_network_rule_answers_before_the_service() {
+async fn a_network_rule_rejects_a_request_before_the_service() {
     let sandbox = start().await;
     sandbox.directory().edit(|directory| directory.resource_mut("east").unwrap().public_network = false);
-    let answer = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
-    assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    assert!(String::from_utf8_lossy(&answer.body).contains("nginx"));
+    let response = rest(&sandbox, "POST", SEND).await.json(&message()).send().await;
+    assert_eq!(response.status, StatusCode::FORBIDDEN);
+    assert!(String::from_utf8_lossy(&response.body).contains("nginx"));
 }
 
 #[tokio::test]
@@ -308,10 +310,10 @@ async fn supports_any_number_of_endpoints_with_or_without_tls() {
     let sandbox = Sandbox::start(settings).await.unwrap();
     assert!(east(&sandbox).url().starts_with("http://"));
     assert_eq!(rest(&sandbox, "POST", SEND).await.json(&message()).send().await.status, StatusCode::ACCEPTED);
-    let token = sandbox.ready_token("north", LONG).unwrap();
+    let token = sandbox.access_token("north", TIMEOUT).unwrap();
     let north = sandbox.endpoint("north").unwrap().url();
     assert_eq!(
-        call(&sandbox, Method::POST, &north, SEND).bearer(&token).json(&message()).send().await.status,
+        request(&sandbox, Method::POST, &north, SEND).bearer(&token).json(&message()).send().await.status,
         StatusCode::ACCEPTED
     );
 }
@@ -329,7 +331,7 @@ async fn reports_a_duplicate_name_and_a_port_in_use() {
 }
 
 #[tokio::test]
-async fn the_port_is_free_again_when_the_sandbox_is_dropped() {
+async fn the_port_is_free_after_shutdown() {
     let sandbox = start().await;
     let address = east(&sandbox).server.address();
     sandbox.shutdown().await;

@@ -1,11 +1,11 @@
-//! Stateful reconnect over `WebSockets`.
+//! Stateful reconnect of `WebSocket` clients.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::client::{broadcast, dial, invocation, stateful, text};
 use super::*;
-use crate::sandbox::ClientTimes;
+use crate::sandbox::ClientTimeouts;
 
 #[tokio::test]
 async fn stateful_reconnect_loses_no_message() {
@@ -21,14 +21,14 @@ async fn stateful_reconnect_loses_no_message() {
     assert!(failure.contains("no upstream"), "{failure}");
     assert_eq!(text(&mut socket).await, "{\"type\":8,\"sequenceId\":1}\u{1e}");
 
-    // The connection breaks, and a message is sent in the meantime.
+    // The connection is lost, and a message is sent before the client reconnects.
     drop(socket);
     broadcast(&sandbox, 3).await;
     let mut socket = dial(&sandbox, &target, &token).await.unwrap();
     assert_eq!(text(&mut socket).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
     assert_eq!(text(&mut socket).await, invocation(2));
     assert_eq!(text(&mut socket).await, failure);
-    // The client repeats its invocation, which the server ignores.
+    // The client resends its invocation, which the server ignores.
     socket.send(Message::text(format!("{{\"type\":9,\"sequenceId\":1}}\u{1e}{call}"))).await.unwrap();
     let mut rest = [text(&mut socket).await, text(&mut socket).await];
     rest.sort();
@@ -37,22 +37,22 @@ async fn stateful_reconnect_loses_no_message() {
     // A second WebSocket replaces one that is still open.
     let mut other = dial(&sandbox, &target, &token).await.unwrap();
     assert_eq!(text(&mut other).await, "{\"type\":9,\"sequenceId\":2}\u{1e}");
-    // An orderly close removes the connection.
+    // A close record removes the connection.
     other.send(Message::text("{\"type\":7}\u{1e}")).await.unwrap();
     while other.next().await.is_some_and(|message| message.is_ok()) {}
     assert!(dial(&sandbox, &target, &token).await.is_err());
 }
 
 #[tokio::test]
-async fn removes_a_stateful_client_that_does_not_return_in_time() {
-    let client_times = ClientTimes { away: Duration::from_millis(50), ..ClientTimes::default() };
-    let sandbox = Sandbox::start(SandboxSettings { client_times, ..SandboxSettings::default() }).await.unwrap();
+async fn removes_a_stateful_client_that_does_not_reconnect_in_time() {
+    let client_timeouts = ClientTimeouts { away: Duration::from_millis(50), ..ClientTimeouts::default() };
+    let sandbox = Sandbox::start(SandboxSettings { client_timeouts, ..SandboxSettings::default() }).await.unwrap();
     let (socket, _, _) = stateful(&sandbox).await;
     drop(socket);
-    let gone = async {
+    let removed = async {
         while east(&sandbox).hubs.connection_counts().get("chat") != Some(&0) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, gone).await.unwrap();
+    tokio::time::timeout(TIMEOUT, removed).await.unwrap();
 }

@@ -17,12 +17,12 @@ pub(crate) struct Handshake {
     pub(crate) version: u64,
 }
 
-/// Decodes records from bytes that arrive in any chunks.
+/// A decoder of records from chunks of any size.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     buffer: BytesMut,
-    /// The length of the prefix that is known to have no record separator. It keeps the search linear when a record arrives
-    /// byte by byte.
+    /// The length of the part of the buffer that has no record separator. It keeps the search linear when a record arrives byte
+    /// by byte.
     searched: usize,
 }
 
@@ -81,7 +81,7 @@ impl Decoder {
     }
 
     fn binary_record(&mut self) -> Result<Option<Bytes>, ProtocolError> {
-        let Some((prefix, length)) = messagepack::length(&self.buffer)? else {
+        let Some((prefix, length)) = messagepack::decode_length(&self.buffer)? else {
             return Ok(None);
         };
         if length > MAX_RECORD {
@@ -95,7 +95,7 @@ impl Decoder {
     }
 }
 
-/// Returns how many records in a sequence of whole records are numbered by stateful reconnect.
+/// Counts the records that stateful reconnect numbers in a sequence of whole records.
 pub(crate) fn count_numbered(protocol: Protocol, records: &[u8]) -> u64 {
     let mut decoder = Decoder::default();
     decoder.push(records);

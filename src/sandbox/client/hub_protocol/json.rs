@@ -5,10 +5,10 @@ use rmpv::Value;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::record::{Outgoing, ProtocolError, Record};
+use super::record::{OutgoingRecord, ProtocolError, Record};
 use crate::sandbox::signalr::message::{Json, RECORD_SEPARATOR};
 
-impl Serialize for Outgoing<'_> {
+impl Serialize for OutgoingRecord<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match *self {
@@ -53,7 +53,7 @@ impl Serialize for Outgoing<'_> {
     }
 }
 
-pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
+pub(super) fn encode(outgoing: OutgoingRecord<'_>) -> Bytes {
     // Serializing text keys to memory cannot fail.
     let mut record = serde_json::to_vec(&outgoing).unwrap_or_default();
     record.push(RECORD_SEPARATOR);

@@ -1,32 +1,32 @@
-//! Records as `MessagePack`: each is an array, preceded by its length as a variable-length integer of seven bits a byte,
-//! lowest bits first.
+//! Records as `MessagePack`. Each is an array after a length prefix: a variable-length integer of seven bits per byte, lowest
+//! bits first.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rmpv::Value;
 
-use super::record::{Outgoing, ProtocolError, Record};
+use super::record::{OutgoingRecord, ProtocolError, Record};
 use crate::sandbox::signalr::message::MAX_DEPTH;
 
 /// The longest length prefix, in bytes. Source: HubProtocol.md.
 const MAX_PREFIX: usize = 5;
 
-pub(super) fn encode(outgoing: Outgoing<'_>) -> Bytes {
+pub(super) fn encode(outgoing: OutgoingRecord<'_>) -> Bytes {
     let headers = || Value::Map(Vec::new());
     let text = |text: Option<&str>| text.map_or(Value::Nil, Value::from);
     let fields = match outgoing {
-        Outgoing::Invocation { id, target, arguments } => {
+        OutgoingRecord::Invocation { id, target, arguments } => {
             let arguments = Value::Array(arguments.to_vec());
             vec![1.into(), headers(), text(id), target.into(), arguments, Value::Array(Vec::new())]
         }
-        Outgoing::StreamItem { id, item } => vec![2.into(), headers(), id.into(), item.clone()],
-        Outgoing::Completion { id, error: Some(error) } => {
+        OutgoingRecord::StreamItem { id, item } => vec![2.into(), headers(), id.into(), item.clone()],
+        OutgoingRecord::Completion { id, error: Some(error) } => {
             vec![3.into(), headers(), id.into(), 1.into(), error.into()]
         }
-        Outgoing::Completion { id, error: None } => vec![3.into(), headers(), id.into(), 2.into()],
-        Outgoing::Ping => vec![6.into()],
-        Outgoing::Ack(number) => vec![8.into(), number.into()],
-        Outgoing::Sequence(number) => vec![9.into(), number.into()],
-        Outgoing::Close(close) => vec![7.into(), text(close.reason.as_deref()), close.allow_reconnect.into()],
+        OutgoingRecord::Completion { id, error: None } => vec![3.into(), headers(), id.into(), 2.into()],
+        OutgoingRecord::Ping => vec![6.into()],
+        OutgoingRecord::Ack(number) => vec![8.into(), number.into()],
+        OutgoingRecord::Sequence(number) => vec![9.into(), number.into()],
+        OutgoingRecord::Close(close) => vec![7.into(), text(close.reason.as_deref()), close.allow_reconnect.into()],
     };
     let mut body = Vec::new();
     // Writing to memory cannot fail.
@@ -47,8 +47,8 @@ const fn low_bits(number: usize) -> u8 {
     (number & 0x7F) as u8
 }
 
-/// Decodes the length prefix: its own size, and the size of the record. Returns `None` if it is incomplete.
-pub(super) fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
+/// Decodes the length prefix. Returns the sizes of the prefix and of the record, or `None` if the prefix is incomplete.
+pub(super) fn decode_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, ProtocolError> {
     let mut length = 0;
     for (index, byte) in bytes.iter().take(MAX_PREFIX).enumerate() {
         length |= usize::from(byte & 0x7F) << (7 * index);

@@ -1,5 +1,5 @@
-//! SignalR's hub protocol: the records that a client and a hub exchange, as JSON and as `MessagePack`. A record is one
-//! message of the protocol, framed. Knows no transports and no hubs.
+//! SignalR's hub protocol: the records that a client and a hub exchange, as JSON and as `MessagePack`. A record is one framed
+//! message of the protocol.
 //!
 //! Source: HubProtocol.md of ASP.NET Core.
 

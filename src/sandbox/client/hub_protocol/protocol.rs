@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::record::Outgoing;
+use super::record::OutgoingRecord;
 use super::{json, messagepack};
 use crate::sandbox::signalr::delivery::{Close, Delivery};
 use crate::sandbox::signalr::message::{Content, Invocation, Message, RECORD_SEPARATOR};
@@ -22,18 +22,18 @@ impl Protocol {
         matches!(self, Self::MessagePack)
     }
 
-    /// Encodes a delivery. Returns `None` for ready-made frames that have none for this protocol.
+    /// Encodes a delivery. Returns `None` for pre-encoded frames without one for this protocol.
     pub(crate) fn delivery(self, delivery: &Delivery) -> Option<Bytes> {
         Some(match delivery {
             Delivery::Message(message) => return self.message(message),
             Delivery::Invoke { id, message } => {
                 let invocation = message.invocation()?;
                 let (target, arguments) = (&invocation.target, &invocation.arguments);
-                self.encode(Outgoing::Invocation { id: Some(id), target, arguments })
+                self.encode(OutgoingRecord::Invocation { id: Some(id), target, arguments })
             }
-            Delivery::StreamItem { stream, item } => self.encode(Outgoing::StreamItem { id: stream, item }),
+            Delivery::StreamItem { stream, item } => self.encode(OutgoingRecord::StreamItem { id: stream, item }),
             Delivery::StreamEnd { stream, error } => {
-                self.encode(Outgoing::Completion { id: stream, error: error.as_deref() })
+                self.encode(OutgoingRecord::Completion { id: stream, error: error.as_deref() })
             }
             Delivery::Close(close) => self.close(close),
         })
@@ -41,30 +41,30 @@ impl Protocol {
 
     /// Encodes the end of a connection.
     pub(crate) fn close(self, close: &Close) -> Bytes {
-        self.encode(Outgoing::Close(close))
+        self.encode(OutgoingRecord::Close(close))
     }
 
     /// Encodes a ping.
     pub(crate) fn ping(self) -> Bytes {
-        self.encode(Outgoing::Ping)
+        self.encode(OutgoingRecord::Ping)
     }
 
     /// Encodes an acknowledgement of every record up to a number.
     pub(crate) fn ack(self, number: u64) -> Bytes {
-        self.encode(Outgoing::Ack(number))
+        self.encode(OutgoingRecord::Ack(number))
     }
 
     /// Encodes the number of the next record.
     pub(crate) fn sequence(self, number: u64) -> Bytes {
-        self.encode(Outgoing::Sequence(number))
+        self.encode(OutgoingRecord::Sequence(number))
     }
 
     /// Encodes the completion of a failed invocation.
     pub(crate) fn failure(self, id: &str, error: &str) -> Bytes {
-        self.encode(Outgoing::Completion { id, error: Some(error) })
+        self.encode(OutgoingRecord::Completion { id, error: Some(error) })
     }
 
-    /// Returns the record of a message, which is encoded once for all its receivers.
+    /// Returns the record of a message. All receivers of the message share one encoded record.
     fn message(self, message: &Message) -> Option<Bytes> {
         match &message.content {
             Content::Frames { json, messagepack } => match self {
@@ -76,7 +76,7 @@ impl Protocol {
                 if record.get().is_none() {
                     let Invocation { target, arguments } = packed.unpack()?;
                     let encoded =
-                        self.encode(Outgoing::Invocation { id: None, target: &target, arguments: &arguments });
+                        self.encode(OutgoingRecord::Invocation { id: None, target: &target, arguments: &arguments });
                     // Another receiver may have set the same bytes in the meantime.
                     let _ = record.set(encoded);
                 }
@@ -85,7 +85,7 @@ impl Protocol {
         }
     }
 
-    fn encode(self, outgoing: Outgoing<'_>) -> Bytes {
+    fn encode(self, outgoing: OutgoingRecord<'_>) -> Bytes {
         match self {
             Self::Json => json::encode(outgoing),
             Self::MessagePack => messagepack::encode(outgoing),

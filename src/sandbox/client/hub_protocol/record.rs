@@ -7,14 +7,14 @@ use crate::sandbox::signalr::delivery::Close;
 /// The largest record of a client, in bytes.
 pub(crate) const MAX_RECORD: usize = 1024 * 1024;
 
-/// The highest supported version of the hub protocol. Version 2 adds stateful reconnect for clients that negotiated it.
-/// Older versions do not differ in what the sandbox sends, and some clients announce version 0.
+/// The highest supported version of the hub protocol. Version 2 adds stateful reconnect for clients that negotiated it. In
+/// versions 0 and 1, the sandbox sends the same records; some clients announce version 0.
 pub(super) const MAX_VERSION: u64 = 2;
 
 /// A record of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
-    /// An invocation of a method of the hub. With an id, the client waits for a completion.
+    /// An invocation of a hub method. With an id, the client waits for a completion.
     Invocation {
         /// The invocation id.
         id: Option<String>,
@@ -26,7 +26,7 @@ pub(crate) enum Record {
         /// The value or the error message.
         result: Result<Value, String>,
     },
-    /// A stream invocation, whose items callers send by REST; a stream item; or the cancellation of a stream.
+    /// A stream invocation, a stream item or the cancellation of a stream. Callers send the items by REST.
     Stream,
     /// An acknowledgement of every record up to this number.
     Ack(u64),
@@ -40,7 +40,7 @@ pub(crate) enum Record {
 
 /// A record for a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Outgoing<'a> {
+pub(super) enum OutgoingRecord<'a> {
     Invocation { id: Option<&'a str>, target: &'a str, arguments: &'a [Value] },
     StreamItem { id: &'a str, item: &'a Value },
     Completion { id: &'a str, error: Option<&'a str> },

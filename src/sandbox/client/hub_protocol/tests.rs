@@ -1,4 +1,4 @@
-//! The bytes of records.
+//! Encoding and decoding of records, byte by byte.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ fn messagepack_preserves_the_kind_and_width_of_numbers() {
 fn encodes_the_length_of_a_long_messagepack_record_in_several_bytes() {
     let sent = format!(r#"{{"target":"t","arguments":["{}"]}}"#, "a".repeat(300));
     let record = Protocol::MessagePack.delivery(&message(&sent)).unwrap();
-    assert_eq!(messagepack::length(&record).unwrap(), Some((2, record.len() - 2)));
+    assert_eq!(messagepack::decode_length(&record).unwrap(), Some((2, record.len() - 2)));
 }
 
 #[test]

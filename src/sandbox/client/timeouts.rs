@@ -6,26 +6,26 @@ use std::time::Duration;
 ///
 /// Source: the defaults of ASP.NET Core.
 #[derive(Clone, Copy, Debug)]
-pub struct ClientTimes {
+pub struct ClientTimeouts {
     /// From negotiation to the first request of a transport. 15 seconds by default.
     pub connect: Duration,
     /// From the start of the transport to the handshake. 15 seconds by default.
     pub handshake: Duration,
     /// The interval after which an idle session sends a ping. 15 seconds by default.
     pub keep_alive: Duration,
-    /// The longest time without anything from the client. 30 seconds by default.
+    /// The longest interval in which the client sends nothing. 30 seconds by default.
     pub silence: Duration,
-    /// The longest time for one write to the client. 30 seconds by default.
+    /// The timeout of one write to the client. 30 seconds by default.
     pub write: Duration,
     /// The longest time that a poll waits. 90 seconds by default.
     pub poll: Duration,
-    /// The longest absence of a client with stateful reconnect after its transport breaks. 15 seconds by default.
+    /// From the loss of a transport to its replacement, with stateful reconnect. 15 seconds by default.
     pub away: Duration,
-    /// The longest time between two polls. 15 seconds by default.
+    /// The longest interval between two polls. 15 seconds by default.
     pub between_polls: Duration,
 }
 
-impl Default for ClientTimes {
+impl Default for ClientTimeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
