@@ -1,16 +1,16 @@
 //! The admin listener: metrics, liveness, readiness and status, separate from the listeners of callers.
 //!
-//! | path | answers |
+//! | path | response |
 //! |---|---|
 //! | `/metrics` | all metrics, as Prometheus text or OpenMetrics by `Accept` |
-//! | `/livez` | 200 while this process can answer |
+//! | `/livez` | 200 while this process can respond |
 //! | `/readyz` | 200 while an endpoint has a valid token and the gateway is not stopping; contacts no upstream |
 //! | `/status` | JSON: configuration, endpoints, credentials, routes |
-//! | `/` | the same as a page |
+//! | `/` | the status as an HTML page |
 //!
-//! Nothing can be changed here. Requests of browser pages are refused as by the listeners of callers. `/livez` and `/readyz`
-//! contain nothing confidential and accept any `Host`, so that probes need no configuration. The listener runs on the control
-//! runtime, so it and the workers do not delay each other.
+//! The listener is read-only. It rejects requests of browser pages, as callers' listeners do. `/livez` and `/readyz` contain
+//! nothing confidential and accept any `Host`, so that probes need no configuration. The listener runs on the control runtime, so
+//! it and the workers do not delay each other.
 
 mod page;
 mod status;
@@ -44,8 +44,8 @@ pub use status::{CredentialView, EndpointStatus, EndpointView, RouteView, Status
 use crate::metrics::{Exposition, Metrics};
 use crate::serve::{is_allowed_host, page_header};
 
-/// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a response may take.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an accept error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,7 +53,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head. Those of probes and scrapers are far smaller.
 const MAX_HEAD: usize = 16 * 1024;
-/// The most connections at once. A further one closes the oldest, so that idle connections cannot lock out a probe.
+/// The most connections at once. A further one closes the oldest, so that idle connections cannot block a probe.
 /// Chosen: far more than there are clients, and few descriptors.
 const MAX_CONNECTIONS: usize = 128;
 
@@ -74,7 +74,7 @@ pub struct Admin {
     allowed_hosts: Vec<String>,
     view: ArcSwap<View>,
     /// Why the last configuration was rejected, if it was.
-    refused: ArcSwapOption<String>,
+    rejection: ArcSwapOption<String>,
     draining: AtomicBool,
 }
 
@@ -85,7 +85,7 @@ impl Admin {
             metrics,
             allowed_hosts,
             view: ArcSwap::from_pointee(view),
-            refused: ArcSwapOption::empty(),
+            rejection: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
         })
     }
@@ -93,15 +93,15 @@ impl Admin {
     /// Replaces the configuration that is shown.
     pub fn show(&self, view: View) {
         self.view.store(Arc::new(view));
-        self.refused.store(None);
+        self.rejection.store(None);
     }
 
     /// Shows why a configuration was rejected, until one is accepted.
     pub fn show_rejection(&self, problem: String) {
-        self.refused.store(Some(Arc::new(problem)));
+        self.rejection.store(Some(Arc::new(problem)));
     }
 
-    /// Marks the gateway as stopping. It is not ready from now on.
+    /// Marks the gateway as stopping, and so as not ready.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.metrics.draining();
@@ -145,7 +145,7 @@ impl Admin {
         }
     }
 
-    /// Returns the service: the answers, wrapped in tower-http layers.
+    /// Returns the service: [`Self::respond`], wrapped in tower-http layers.
     fn service(
         self: Arc<Self>,
     ) -> impl Service<
@@ -157,23 +157,23 @@ impl Admin {
     + Send
     + Sync
     + 'static {
-        let answer = tower::service_fn(move |request: Request<Incoming>| {
+        let respond = tower::service_fn(move |request: Request<Incoming>| {
             let admin = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(admin.answer(&request).await) }
+            async move { Ok::<_, Infallible>(admin.respond(&request).await) }
         });
         ServiceBuilder::new()
             .layer(CatchPanicLayer::new())
             .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
             .layer(SetResponseHeaderLayer::overriding(X_FRAME_OPTIONS, HeaderValue::from_static("DENY")))
-            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
+            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, RESPONSE_TIMEOUT))
             .layer(CompressionLayer::new())
-            .service(answer)
+            .service(respond)
     }
 
-    async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if let Err(refusal) = self.admit(request) {
-            return *refusal;
+    async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if let Err(rejection) = self.admit(request) {
+            return *rejection;
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "the admin listener only accepts GET and HEAD\n");
@@ -195,11 +195,11 @@ impl Admin {
         }
     }
 
-    /// Refuses requests of browser pages and of hosts that are not allowed.
+    /// Rejects requests of browser pages and for hosts that are not allowed.
     fn admit<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Full<Bytes>>>> {
-        let refuse = |status, line: &str| Err(Box::new(text(status, line)));
+        let reject = |status, line: &str| Err(Box::new(text(status, line)));
         if let Some(header) = page_header(request.headers()).filter(|_| !is_followed_link(request.headers())) {
-            return refuse(
+            return reject(
                 StatusCode::FORBIDDEN,
                 &format!("requests from browser pages ({header}) are not accepted; open the address directly\n"),
             );
@@ -215,9 +215,9 @@ impl Admin {
             (None, Some(host), None) => host.to_str().ok(),
         };
         match named {
-            None => refuse(StatusCode::BAD_REQUEST, "the request has no Host header or more than one\n"),
+            None => reject(StatusCode::BAD_REQUEST, "the request has no Host header or more than one\n"),
             Some(host) if is_allowed_host(host, &self.allowed_hosts) => Ok(()),
-            Some(_) => refuse(
+            Some(_) => reject(
                 StatusCode::FORBIDDEN,
                 "this Host is not allowed; use the IP address of the admin listener, or add the name to `admin.allowed_hosts`\n",
             ),
@@ -236,15 +236,15 @@ impl Admin {
     }
 
     async fn metrics(&self, accept: Option<&HeaderValue>) -> Response<Full<Bytes>> {
-        let wanted = Exposition::preferred(accept.and_then(|accept| accept.to_str().ok()));
-        match self.metrics.exposition(wanted).await {
-            Ok(exposition) => response(StatusCode::OK, wanted.media_type(), exposition),
+        let format = Exposition::preferred(accept.and_then(|accept| accept.to_str().ok()));
+        match self.metrics.exposition(format).await {
+            Ok(exposition) => response(StatusCode::OK, format.media_type(), exposition),
             Err(err) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics cannot be encoded: {err}\n")),
         }
     }
 
     fn status(&self) -> Status {
-        self.view.load().status(self.is_draining(), self.refused.load().as_deref())
+        self.view.load().status(self.is_draining(), self.rejection.load().as_deref())
     }
 }
 
@@ -261,8 +261,8 @@ fn close_oldest(oldest_first: &mut VecDeque<AbortHandle>) {
     }
 }
 
-/// Returns whether the request is a navigation from a link on another page of this host, such as the sandbox's. The page with
-/// the link cannot read the answer.
+/// Returns whether the request is a navigation from a link on another page of this host, such as the sandbox's. That page
+/// cannot read the response.
 fn is_followed_link(headers: &HeaderMap) -> bool {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
     !headers.contains_key(ORIGIN)

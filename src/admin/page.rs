@@ -33,7 +33,7 @@ pub(super) fn render(status: &Status) -> String {
         .raw(". See also <a href=\"/metrics\">/metrics</a> and <a href=\"/status\">/status</a>.</p>");
 
     if let Some(problem) = &status.refused_reload {
-        page.raw("<p class=\"bad\">The last configuration was rejected; the one before is in force:</p><pre>");
+        page.raw("<p class=\"bad\">The last configuration was rejected; the previous one is in force:</p><pre>");
         page.text(problem).raw("</pre>");
     }
     if !status.after_restart.is_empty() {

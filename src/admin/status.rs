@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::credential::{BearerSource, CredentialState};
 use crate::endpoint::Health;
 
-/// The running configuration, from which each status is made.
+/// The running configuration that `/status` shows.
 #[derive(Debug)]
 pub struct View {
     /// The hash of the configuration in force.
@@ -69,7 +69,7 @@ pub struct RouteView {
     pub endpoints: Vec<String>,
 }
 
-/// The answer of `/status`.
+/// The content of `/status`.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// The gateway's version.
@@ -87,7 +87,7 @@ pub struct Status {
     pub draining: bool,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
-    /// Why the last configuration was rejected. The one before is in force then.
+    /// Why the last configuration was rejected, if it was. The previous one is then in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_reload: Option<String>,
     /// The endpoints.

@@ -1,8 +1,8 @@
 //! Assigns new connections to workers, and limits how many are open.
 //!
-//! The kernel spreads connections over the workers' sockets by a hash of their addresses. With few long-lived ones
-//! one core may be idle while another has all of them. So a worker with more connections than another hands a new one
-//! over to the worker with the fewest. This costs something per connection and nothing per request.
+//! The kernel spreads connections over the workers' sockets by a hash of their addresses. With few long-lived connections,
+//! one core may be idle while another serves all of them. So a worker that has more connections than another hands a new one
+//! over to the worker with the fewest. The cost is per connection, not per request.
 
 use std::io;
 use std::sync::Arc;
@@ -10,40 +10,40 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::listeners::Serving;
+use super::listeners::ServedListener;
 use super::socket::{StdStream, Stream};
 
-/// The number of connections of each worker, and a channel to each worker.
+/// Assigns connections to workers: the number of connections of each worker, a channel to each, and the limit of all.
 #[derive(Clone)]
 pub(super) struct Balance {
     loads: Arc<[AtomicUsize]>,
-    inboxes: Arc<[mpsc::UnboundedSender<HandedOver>]>,
-    open: Arc<Semaphore>,
+    senders: Arc<[mpsc::UnboundedSender<HandedOver>]>,
+    permits: Arc<Semaphore>,
 }
 
 /// A new connection that is handed over to another worker.
 pub(super) struct HandedOver {
     stream: StdStream,
-    listener: Arc<Serving>,
-    load: Load,
+    listener: Arc<ServedListener>,
+    guard: ConnectionGuard,
 }
 
 /// A new connection that this worker serves.
 pub(super) struct Accepted {
     pub(super) stream: Stream,
     /// The listener that accepted it.
-    pub(super) listener: Arc<Serving>,
-    pub(super) load: Load,
+    pub(super) listener: Arc<ServedListener>,
+    pub(super) guard: ConnectionGuard,
 }
 
-/// Counts a connection for its worker, and against the limit of open connections, until it is dropped.
-pub(super) struct Load {
+/// A guard that counts a connection for its worker, and towards the limit of open connections, until it is dropped.
+pub(super) struct ConnectionGuard {
     loads: Arc<[AtomicUsize]>,
     worker: usize,
-    _open: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Load {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if let Some(load) = self.loads.get(self.worker) {
             load.fetch_sub(1, Ordering::Relaxed);
@@ -53,61 +53,61 @@ impl Drop for Load {
 
 impl Balance {
     pub(super) fn new(workers: usize, max_connections: usize) -> (Self, Vec<mpsc::UnboundedReceiver<HandedOver>>) {
-        let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        (Self { loads, inboxes: inboxes.into(), open: Arc::new(Semaphore::new(max_connections)) }, receivers)
+        (Self { loads, senders: senders.into(), permits: Arc::new(Semaphore::new(max_connections)) }, receivers)
     }
 
     /// Waits until one more connection may be open. Permits are granted in order, so no listener starves another.
     ///
     /// # Cancel safety
     /// Safe.
-    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn acquire_permit(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
-        Arc::clone(&self.open).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     /// Returns a permit if one is free and no accept loop waits for it.
-    pub(super) fn permit_now(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.open).try_acquire_owned().ok()
+    pub(super) fn try_acquire_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
-    /// Assigns a connection that worker `own` accepted. Returns it if this worker serves it, or hands it over.
-    pub(super) fn place(
+    /// Assigns a connection that worker `accepted_by` accepted. Returns it if that worker serves it, else hands it over.
+    pub(super) fn assign(
         &self,
-        own: usize,
+        accepted_by: usize,
         stream: Stream,
-        listener: &Arc<Serving>,
-        open: OwnedSemaphorePermit,
+        listener: &Arc<ServedListener>,
+        permit: OwnedSemaphorePermit,
     ) -> io::Result<Option<Accepted>> {
         let listener = Arc::clone(listener);
-        let load = self.assign(own, open);
-        let Some(inbox) = self.inboxes.get(load.worker).filter(|_| load.worker != own) else {
-            return Ok(Some(Accepted { stream, listener, load }));
+        let guard = self.choose_worker(accepted_by, permit);
+        let Some(sender) = self.senders.get(guard.worker).filter(|_| guard.worker != accepted_by) else {
+            return Ok(Some(Accepted { stream, listener, guard }));
         };
-        match inbox.send(HandedOver { stream: stream.into_std()?, listener, load }) {
+        match sender.send(HandedOver { stream: stream.into_std()?, listener, guard }) {
             Ok(()) => Ok(None),
-            // The other worker has closed its inbox, so the server is stopping: the connection stays here.
-            Err(mpsc::error::SendError(back)) => back.accept().map(Some),
+            // The other worker no longer receives, because the server is stopping. This worker serves the connection.
+            Err(mpsc::error::SendError(returned)) => returned.into_accepted().map(Some),
         }
     }
 
-    /// Chooses the accepting worker, unless it has more connections than another.
-    fn assign(&self, own: usize, open: OwnedSemaphorePermit) -> Load {
+    /// Chooses the accepting worker, unless another has fewer connections, and counts the connection for the chosen one.
+    fn choose_worker(&self, accepted_by: usize, permit: OwnedSemaphorePermit) -> ConnectionGuard {
         let load = |worker: usize| self.loads.get(worker).map_or(usize::MAX, |load| load.load(Ordering::Relaxed));
-        let least = (0..self.loads.len()).min_by_key(|worker| load(*worker)).unwrap_or(own);
-        let worker = if load(own) > load(least) { least } else { own };
+        let least_loaded = (0..self.loads.len()).min_by_key(|worker| load(*worker)).unwrap_or(accepted_by);
+        let worker = if load(accepted_by) > load(least_loaded) { least_loaded } else { accepted_by };
         if let Some(load) = self.loads.get(worker) {
             load.fetch_add(1, Ordering::Relaxed);
         }
-        Load { loads: Arc::clone(&self.loads), worker, _open: open }
+        ConnectionGuard { loads: Arc::clone(&self.loads), worker, _permit: permit }
     }
 }
 
 impl HandedOver {
-    /// Takes the connection into this thread's runtime.
-    pub(super) fn accept(self) -> io::Result<Accepted> {
-        Ok(Accepted { stream: Stream::from_std(self.stream)?, listener: self.listener, load: self.load })
+    /// Registers the connection with this thread's runtime.
+    pub(super) fn into_accepted(self) -> io::Result<Accepted> {
+        Ok(Accepted { stream: Stream::from_std(self.stream)?, listener: self.listener, guard: self.guard })
     }
 }
 
@@ -116,23 +116,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn few_connections_are_spread_evenly_whichever_worker_accepts_them() {
-        let (balance, _inboxes) = Balance::new(2, 16);
-        let mut loads = Vec::new();
+    async fn spreads_few_connections_evenly_whichever_worker_accepts_them() {
+        let (balance, _receivers) = Balance::new(2, 16);
+        let mut guards = Vec::new();
         for _ in 0..8 {
-            loads.push(balance.assign(0, balance.permit().await.unwrap()));
+            guards.push(balance.choose_worker(0, balance.acquire_permit().await.unwrap()));
         }
-        assert_eq!(loads.iter().filter(|load| load.worker == 0).count(), 4);
-        drop(loads);
+        assert_eq!(guards.iter().filter(|guard| guard.worker == 0).count(), 4);
+        drop(guards);
         assert!(balance.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
     }
 
     #[tokio::test]
     async fn limit_of_open_connections_applies_to_all_workers_together() {
-        let (balance, _inboxes) = Balance::new(2, 1);
-        let first = balance.assign(0, balance.permit().await.unwrap());
-        assert!(balance.permit_now().is_none());
+        let (balance, _receivers) = Balance::new(2, 1);
+        let first = balance.choose_worker(0, balance.acquire_permit().await.unwrap());
+        assert!(balance.try_acquire_permit().is_none());
         drop(first);
-        assert!(balance.permit_now().is_some());
+        assert!(balance.try_acquire_permit().is_some());
     }
 }

@@ -17,7 +17,7 @@ use super::certificate::TlsFileError;
 use super::settings::{Bind, ListenerSettings};
 use super::socket::StdListener;
 
-/// Connections that may wait to be accepted, for each worker.
+/// The length of each worker's accept queue.
 const BACKLOG: i32 = 1024;
 
 /// Why a listener could not be set up.
@@ -82,16 +82,16 @@ impl std::fmt::Display for BoundAddress {
     }
 }
 
-/// Binds a listener: a socket for each worker. `is_own` says that another listener of this process overlaps it, which is
-/// about to be closed.
+/// Binds a listener: a socket for each worker. `overlaps_own` says that its address overlaps that of a listener of this process
+/// that is about to be closed.
 pub(super) fn bind(
     settings: &ListenerSettings,
     workers: usize,
-    is_own: bool,
+    overlaps_own: bool,
 ) -> Result<(BoundAddress, Vec<StdListener>), BindError> {
     match &settings.bind {
         Bind::Tcp(address) => {
-            bind_tcp(*address, workers, is_own).map_err(|source| bind_error(settings, address, source))
+            bind_tcp(*address, workers, overlaps_own).map_err(|source| bind_error(settings, address, source))
         }
         Bind::Unix { path, mode } => bind_unix(settings, path, *mode, workers),
     }
@@ -106,10 +106,10 @@ fn bind_error(settings: &ListenerSettings, address: &dyn std::fmt::Display, sour
     }
 }
 
-fn bind_tcp(address: SocketAddr, workers: usize, is_own: bool) -> io::Result<(BoundAddress, Vec<StdListener>)> {
-    // Without SO_REUSEPORT this fails if anybody listens there, a second gateway too. With it, two gateways would
-    // share the port and each take some of the callers.
-    if !is_own {
+fn bind_tcp(address: SocketAddr, workers: usize, overlaps_own: bool) -> io::Result<(BoundAddress, Vec<StdListener>)> {
+    // Without SO_REUSEPORT, this fails if a process listens on the address, another gateway included. With it, two gateways
+    // would share the port, and each would get some of the callers.
+    if !overlaps_own {
         drop(tcp_socket(address, false)?);
     }
     let first = tcp_socket(address, true)?;
@@ -131,7 +131,7 @@ fn tcp_socket(address: SocketAddr, reuse_port: bool) -> io::Result<StdTcpListene
     Ok(socket.into())
 }
 
-/// Workers share one Unix socket: the kernel has no `SO_REUSEPORT` for them.
+/// Binds one Unix socket that all workers share, since the kernel has no `SO_REUSEPORT` for Unix sockets.
 fn bind_unix(
     settings: &ListenerSettings,
     path: &Path,
@@ -140,7 +140,7 @@ fn bind_unix(
 ) -> Result<(BoundAddress, Vec<StdListener>), BindError> {
     let failed = |source| bind_error(settings, &path.display(), source);
     match std::fs::symlink_metadata(path) {
-        // A symbolic link is not replaced either.
+        // A symbolic link to a socket is not replaced either.
         Ok(file) if !file.file_type().is_socket() => {
             return Err(BindError::NotASocket { listener: settings.name.clone(), path: path.to_owned() });
         }
@@ -161,7 +161,7 @@ fn bind_unix(
     Ok((BoundAddress::Unix(path.to_owned()), sockets))
 }
 
-/// Whether a program listens on the socket at this path. Does not block.
+/// Returns whether a program listens on the socket at this path. Does not block.
 fn is_in_use(path: &Path) -> io::Result<bool> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     let Err(err) = probe.connect(&SockAddr::unix(path)?) else { return Ok(true) };
@@ -194,7 +194,7 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
         return Err(io::Error::other("another program replaced the socket"));
     }
     if bound.mode() & 0o7777 != mode {
-        // Through the descriptor: the path may be a link to another file by now.
+        // By the descriptor, since the path may be a link to another file by now.
         std::fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))?;
     }
     Ok(())
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_another_gateway_has_is_in_use() {
+    fn port_of_another_gateway_is_in_use() {
         let (address, _sockets) = address_and_sockets(&tcp("127.0.0.1:0"), 2);
         let second = bind(&tcp(&address.to_string()), 2, false);
         assert!(matches!(second, Err(BindError::InUse { .. })));
@@ -231,36 +231,36 @@ mod tests {
         ListenerSettings { name: "local".into(), bind: Bind::Unix { path: path.to_owned(), mode: 0o666 }, tls: None }
     }
 
-    fn is_taken(path: &Path) -> bool {
+    fn is_bind_in_use(path: &Path) -> bool {
         matches!(bind(&unix(path), 1, false), Err(BindError::InUse { .. }))
     }
 
     #[test]
-    fn a_stale_socket_is_replaced_and_a_file_is_left_alone() {
+    fn replaces_a_stale_socket_and_keeps_other_files() {
         let dir = tempfile::tempdir().unwrap();
         let (stale, file, link) = (dir.path().join("stale"), dir.path().join("file"), dir.path().join("link"));
         drop(address_and_sockets(&unix(&stale), 1));
         let bound = address_and_sockets(&unix(&stale), 2);
-        // The umask takes nothing from it.
+        // The umask does not apply.
         assert_eq!(std::fs::metadata(&stale).unwrap().permissions().mode() & 0o7777, 0o666);
-        assert!(is_taken(&stale));
+        assert!(is_bind_in_use(&stale));
         drop(bound);
 
-        std::fs::write(&file, "precious").unwrap();
+        std::fs::write(&file, "content").unwrap();
         std::os::unix::fs::symlink(&stale, &link).unwrap();
         for path in [&file, &link] {
             assert!(matches!(bind(&unix(path), 1, false), Err(BindError::NotASocket { .. })));
         }
-        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+        assert_eq!(std::fs::read(&file).unwrap(), b"content");
         assert!(std::fs::symlink_metadata(&stale).is_ok() && std::fs::symlink_metadata(&link).is_ok());
     }
 
     #[test]
-    fn a_socket_that_another_program_has_is_in_use() {
+    fn unix_socket_of_another_program_is_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("datagrams");
         let datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        assert!(is_taken(&path));
+        assert!(is_bind_in_use(&path));
         drop(datagrams);
         assert!(bind(&unix(&path), 1, false).is_ok());
 
@@ -277,16 +277,16 @@ mod tests {
             waiting.push(caller);
         }
         assert!(!waiting.is_empty());
-        assert!(is_taken(&path), "its queue is full");
+        assert!(is_bind_in_use(&path), "its accept queue is full");
     }
 
     #[test]
-    fn a_unix_socket_never_has_more_permissions_than_configured() {
+    fn unix_socket_never_has_more_permissions_than_configured() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("private");
         let socket = unix_socket(&path, 0o600).unwrap();
         let file = File::from(OwnedFd::from(socket));
-        // What it had when it was bound: the file was made with that.
+        // The socket's own mode, which the file inherited when it was bound.
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     }

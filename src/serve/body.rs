@@ -13,10 +13,10 @@ use super::conn_waker::ConnWaker;
 
 /// The body of a caller's request. It ends only where the caller ended it; any other end is an error.
 #[derive(Debug)]
-pub struct CallerBody(Source);
+pub struct CallerBody(Inner);
 
 #[derive(Debug)]
-enum Source {
+enum Inner {
     Http1 {
         incoming: Incoming,
         /// The waker of the connection.
@@ -39,13 +39,13 @@ pub enum CallerBodyError {
 impl CallerBody {
     /// Makes the body of a request on an HTTP/1.1 connection; `waker` is the connection's.
     pub(super) fn http1(incoming: Incoming, waker: Option<Arc<ConnWaker>>) -> Self {
-        Self(Source::Http1 { incoming, waker })
+        Self(Inner::Http1 { incoming, waker })
     }
 }
 
 impl From<Http2Body> for CallerBody {
     fn from(body: Http2Body) -> Self {
-        Self(Source::Http2(body))
+        Self(Inner::Http2(body))
     }
 }
 
@@ -58,28 +58,28 @@ impl Body for CallerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
         match &mut self.0 {
-            Source::Http1 { incoming, waker } => {
+            Inner::Http1 { incoming, waker } => {
                 let frame = match waker {
                     Some(waker) => waker.poll_body_frame(incoming, cx),
                     None => Pin::new(incoming).poll_frame(cx),
                 };
                 frame.map_err(CallerBodyError::from)
             }
-            Source::Http2(body) => body.poll_frame(cx),
+            Inner::Http2(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Http1 { incoming, .. } => incoming.is_end_stream(),
-            Source::Http2(body) => body.stream.is_end_stream(),
+            Inner::Http1 { incoming, .. } => incoming.is_end_stream(),
+            Inner::Http2(body) => body.stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Http1 { incoming, .. } => incoming.size_hint(),
-            Source::Http2(body) => match body.left {
+            Inner::Http1 { incoming, .. } => incoming.size_hint(),
+            Inner::Http2(body) => match body.left {
                 _ if body.stream.is_end_stream() => SizeHint::with_exact(0),
                 Some(left) => SizeHint::with_exact(left),
                 None => SizeHint::default(),
@@ -94,7 +94,7 @@ impl Body for CallerBody {
 #[derive(Debug)]
 pub(super) struct Http2Body {
     stream: RecvStream,
-    /// The rest of the declared length. h2 refuses bodies of another length.
+    /// The bytes left of the declared length. h2 rejects bodies of another length.
     left: Option<u64>,
 }
 
@@ -106,7 +106,7 @@ impl Http2Body {
     /// Waits until a stream whose declared length is 0 has ended without data. Returns at once for any other length.
     ///
     /// # Errors
-    /// Data came, or the caller reset the stream.
+    /// If the caller sends data or resets the stream.
     ///
     /// # Cancel safety
     /// Safe.

@@ -9,8 +9,8 @@ use http::uri::Authority;
 /// The relation of the sending page to the target of a request. Source: Fetch Metadata Request Headers (W3C), section 2.3.
 pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether a `Host` value is an IP address, `localhost` or one of `allowed`: names in lower case, where `*.example.com`
-/// matches any name below. DNS rebinding cannot produce the first two.
+/// Returns whether a `Host` value is an IP address, `localhost` or one of `allowed`. Allowed names are in lower case;
+/// `*.example.com` matches any subdomain. DNS rebinding cannot produce an IP address or `localhost`.
 pub fn is_allowed_host(host: &str, allowed: &[String]) -> bool {
     let name = without_port(host);
     // A trailing dot only says that the name is complete (RFC 1034 section 3.1).
@@ -18,13 +18,13 @@ pub fn is_allowed_host(host: &str, allowed: &[String]) -> bool {
     allowed.iter().any(|pattern| is_match(name, pattern)) || is_address_or_localhost(name)
 }
 
-/// Whether a `Host` value is a host, with or without a port.
+/// Returns whether a `Host` value is a host, with or without a port.
 pub fn is_valid_host(host: &str) -> bool {
     !host.contains('@') && host.parse::<Authority>().is_ok()
 }
 
-/// Returns the header by which a browser marks a request as sent by a page. `Sec-Fetch-Site: none` is an address that a user
-/// typed, and `same-origin` is a page of this origin.
+/// Returns the header that shows that a page sent the request. A browser sends `Sec-Fetch-Site: none` for an address that a
+/// user typed, and `same-origin` for a page of this origin.
 pub fn page_header(headers: &HeaderMap) -> Option<&'static str> {
     if headers.contains_key(ORIGIN) {
         return Some("Origin");
@@ -50,7 +50,7 @@ fn is_address_or_localhost(name: &str) -> bool {
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
-/// Cuts the port off a `Host` value. A colon inside brackets belongs to an IPv6 address.
+/// Returns a `Host` value without its port. A colon inside brackets belongs to an IPv6 address.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_localhost_and_configured_names_are_allowed_hosts() {
+    fn allows_addresses_localhost_and_configured_names() {
         let allowed = ["gateway.internal".to_owned(), "*.svc.cluster.local".to_owned()];
         for (host, expected) in [
             ("127.0.0.1:8080", true),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_with_user_or_path_are_invalid() {
+    fn rejects_hosts_with_user_or_path() {
         for (host, expected) in [
             ("evil.example:80", true),
             ("[::1]", true),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_pages_are_recognised() {
+    fn recognises_requests_of_pages() {
         for (name, value, expected) in [
             ("origin", "https://evil.example", Some("Origin")),
             ("origin", "null", Some("Origin")),

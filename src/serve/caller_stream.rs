@@ -1,7 +1,7 @@
 //! The byte stream of a caller's connection, between its socket and HTTP.
 //!
-//! One wrapper does what both protocols need: it replays the bytes by which the protocol was detected, and records since when
-//! the caller reads nothing of what is written. Each protocol adds its own [`ByteFilter`].
+//! [`CallerStream`] replays the bytes that were read to detect the protocol, and records since when the caller has not read.
+//! Each protocol adds its own [`ByteFilter`].
 
 use std::io;
 use std::pin::Pin;
@@ -17,15 +17,15 @@ pub(super) struct CallerStream<S, F> {
     source: Source<S>,
     filter: F,
     connection: Rc<Connection>,
-    is_shut_down: bool,
+    is_write_shut_down: bool,
 }
 
-/// What a protocol does with the bytes of a connection.
+/// A protocol's filter between the bytes of a connection and the HTTP library.
 pub(super) trait ByteFilter<S> {
-    /// Reads the bytes that the HTTP library may see from `source`.
+    /// Reads from `source` the bytes that the HTTP library may see.
     ///
     /// # Errors
-    /// The stream failed, or a body is malformed.
+    /// If the stream fails or a body is malformed.
     fn poll_read(
         &mut self,
         source: &mut Source<S>,
@@ -34,9 +34,9 @@ pub(super) trait ByteFilter<S> {
     ) -> Poll<io::Result<()>>;
 
     /// Records that the stream accepted bytes.
-    fn wrote(&self, _bytes: usize) {}
+    fn record_written(&self, _bytes: usize) {}
 
-    /// Waits until the connection may be closed, once the write side was shut down.
+    /// Waits until the connection may be closed, after the write side was shut down.
     ///
     /// # Errors
     /// Those of the stream.
@@ -45,14 +45,14 @@ pub(super) trait ByteFilter<S> {
     }
 }
 
-/// The input of a connection: the bytes by which its protocol was detected, then its stream.
+/// The input of a connection: the bytes that were read to detect its protocol, then its stream.
 pub(super) struct Source<S> {
     first: Vec<u8>,
     stream: S,
 }
 
 impl<S> Source<S> {
-    /// Puts back `first`, which was read from `stream`.
+    /// Makes the input of a connection from whose `stream` the bytes `first` were already read.
     pub(super) fn new(first: Vec<u8>, stream: S) -> Self {
         Self { first, stream }
     }
@@ -65,26 +65,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Source<S> {
         if this.first.is_empty() {
             return Pin::new(&mut this.stream).poll_read(cx, into);
         }
-        let later = this.first.split_off(into.remaining().min(this.first.len()));
+        let rest = this.first.split_off(into.remaining().min(this.first.len()));
         into.put_slice(&this.first);
-        this.first = later;
+        this.first = rest;
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S, F: ByteFilter<S>> CallerStream<S, F> {
     pub(super) fn new(source: Source<S>, filter: F, connection: &Rc<Connection>) -> Self {
-        Self { source, filter, connection: Rc::clone(connection), is_shut_down: false }
+        Self { source, filter, connection: Rc::clone(connection), is_write_shut_down: false }
     }
 
     #[inline]
     fn record_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Pending => self.connection.blocks(),
+            Poll::Pending => self.connection.record_blocked(),
             Poll::Ready(Ok(bytes)) => {
-                self.filter.wrote(*bytes);
+                self.filter.record_written(*bytes);
                 if self.connection.is_blocked() {
-                    self.connection.takes(*bytes);
+                    self.connection.record_progress(*bytes);
                 }
             }
             Poll::Ready(Err(_)) => {}
@@ -95,8 +95,8 @@ impl<S, F: ByteFilter<S>> CallerStream<S, F> {
     #[inline]
     fn record_flush(&self, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         match &flushed {
-            Poll::Pending => self.connection.blocks(),
-            Poll::Ready(_) if self.connection.is_blocked() => self.connection.unblocks(),
+            Poll::Pending => self.connection.record_blocked(),
+            Poll::Ready(_) if self.connection.is_blocked() => self.connection.record_unblocked(),
             Poll::Ready(_) => {}
         }
         flushed
@@ -141,10 +141,10 @@ impl<S: AsyncWrite + Unpin, F: ByteFilter<S> + Unpin> AsyncWrite for CallerStrea
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.is_shut_down {
+        if !this.is_write_shut_down {
             let shut_down = Pin::new(&mut this.source.stream).poll_shutdown(cx);
             ready!(this.record_flush(shut_down))?;
-            this.is_shut_down = true;
+            this.is_write_shut_down = true;
         }
         this.filter.poll_linger(&mut this.source, cx)
     }
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn first_bytes_are_read_again_in_pieces_of_any_size() {
+    async fn replays_the_first_bytes_to_reads_of_any_size() {
         let mut source = Source::new(b"GET / HTTP/1.1".to_vec(), b"!".as_slice());
         let (mut method, mut rest) = ([0; 3], [0; 64]);
         source.read_exact(&mut method).await.unwrap();

@@ -1,4 +1,4 @@
-//! The certificate and key of a listener that speaks TLS.
+//! The certificate and key of a TLS listener.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::settings::ListenerTlsSettings;
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError};
 
-/// Why a listener's certificate or key cannot be used. Contains nothing of the files' content.
+/// Why a listener's certificate or key cannot be used. Does not contain the files' content.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFileError {
     /// A file cannot be read.
@@ -37,7 +37,7 @@ pub enum TlsFileError {
     },
     /// The certificate and the key do not match, or one of them is invalid.
     #[error(
-        "one of them is broken, or the key is not that of the first certificate: the first lines of `openssl x509 -in \
+        "one of them is invalid, or the key does not belong to the first certificate: the first lines of `openssl x509 -in \
          CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY -pubout` must be the same"
     )]
     Mismatch,
@@ -46,7 +46,7 @@ pub enum TlsFileError {
     Library,
 }
 
-/// Reads the certificate and key, and returns the acceptor that uses them. Adds what is unusual about the files to `remarks`.
+/// Reads the certificate and key, and returns the acceptor that uses them. Adds warnings about the files to `remarks`.
 ///
 /// # Errors
 /// [`TlsFileError`] when they cannot be used.

@@ -34,19 +34,20 @@ const READ_BUFFER: usize = 80 * 1024;
 /// The bytes of a connection, plain or over TLS. TLS is boxed because it is ten times as large.
 type Io = Either<Batched<ByteStream>, Box<TlsStream<Batched<ByteStream>>>>;
 
-/// What a worker needs to serve connections.
-pub(super) struct Connections<H> {
+/// The server of one worker's connections.
+pub(super) struct ConnectionServer<H> {
     handler: Rc<H>,
     http1: Http1Builder,
     http2: h2::server::Builder,
     handshake_timeout: Duration,
     write_timeout: Duration,
-    leaving: Rc<Cell<bool>>,
+    /// Whether every response asks its caller to close the connection.
+    asks_to_close: Rc<Cell<bool>>,
     open: Rc<OpenConnections>,
     write_batch: WriteBatch,
 }
 
-impl<H: Handler> Connections<H> {
+impl<H: Handler> ConnectionServer<H> {
     pub(super) fn new(
         handler: H,
         settings: &ServeSettings,
@@ -56,12 +57,12 @@ impl<H: Handler> Connections<H> {
         let mut http1 = Http1Builder::new();
         // `OpenConnections` enforces this timeout.
         http1.header_read_timeout(None).max_buf_size(READ_BUFFER);
-        let leaving = Rc::new(Cell::new(false));
-        let flag = Rc::clone(&leaving);
+        let asks_to_close = Rc::new(Cell::new(false));
+        let flag = Rc::clone(&asks_to_close);
         // Ends with the worker's runtime.
         tokio::task::spawn_local(async move {
-            let left = phase.wait_for(|phase| *phase >= Phase::Leaving).await;
-            flag.set(left.is_ok());
+            let reached = phase.wait_for(|phase| *phase >= Phase::DrainDelay).await;
+            flag.set(reached.is_ok());
         });
         let open = OpenConnections::new(settings.header_read_timeout, settings.write_timeout);
         Self {
@@ -70,7 +71,7 @@ impl<H: Handler> Connections<H> {
             http2: http2::builder(u32::try_from(READ_BUFFER).unwrap_or(u32::MAX)),
             handshake_timeout: settings.header_read_timeout,
             write_timeout: settings.write_timeout,
-            leaving,
+            asks_to_close,
             open,
             write_batch,
         }
@@ -86,10 +87,10 @@ impl<H: Handler> Connections<H> {
         &self.open
     }
 
-    /// Serves a connection to its end.
+    /// Serves a connection until it ends.
     pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let Accepted { stream, listener, load: _load } = accepted;
-        let connection = self.open.open(listener.id);
+        let Accepted { stream, listener, guard: _guard } = accepted;
+        let connection = self.open.add(listener.id);
         let (bytes, address) = stream.into_parts();
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
@@ -123,7 +124,7 @@ impl<H: Handler> Connections<H> {
             None => return,
         };
         let source = Source::new(first, io);
-        // ALPN decides. Each server refuses the first bytes of the other protocol.
+        // The protocol of ALPN takes precedence. Each server rejects the first bytes of the other protocol.
         match alpn.unwrap_or(protocol) {
             Protocol::Http1 => self.serve_http1(source, peer, &connection).await,
             // Boxed: every connection would otherwise reserve memory for it.
@@ -136,14 +137,14 @@ impl<H: Handler> Connections<H> {
             if let Some(head_error) = connection.take_head_error() {
                 request.extensions_mut().insert(head_error);
             }
-            let leaving = Rc::clone(&self.leaving);
+            let asks_to_close = Rc::clone(&self.asks_to_close);
             let waker = connection.waker();
-            let answer = self.handler.handle(&peer, request.map(|incoming| CallerBody::http1(incoming, waker)));
-            let request = connection.request();
+            let response = self.handler.handle(&peer, request.map(|incoming| CallerBody::http1(incoming, waker)));
+            let request = connection.count_request();
             async move {
-                let answer = answer.await;
-                let is_last = leaving.get() || request.listener_is_closing();
-                let mut response = answer.map(|body| request.until_end_of(body));
+                let response = response.await;
+                let is_last = asks_to_close.get() || request.listener_is_closing();
+                let mut response = response.map(|body| request.until_end_of(body));
                 if is_last {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -153,7 +154,7 @@ impl<H: Handler> Connections<H> {
         let check = Http1Check::new(Rc::clone(connection));
         let io = TokioIo::new(CallerStream::new(source, check, connection));
         if let Err(err) = connection.drive(self.http1.serve_connection(io, service)).await {
-            log_end(&err, &peer);
+            log_failure(&err, &peer);
         }
     }
 
@@ -162,17 +163,17 @@ impl<H: Handler> Connections<H> {
         let start = |incoming| {
             let (handler, peer) = (Rc::clone(&self.handler), Rc::clone(&peer));
             let (connection, budget) = (Rc::clone(connection), Rc::clone(&budget));
-            let stream = http2::answer(incoming, handler, peer, connection, budget, self.write_timeout);
+            let stream = http2::serve_stream(incoming, handler, peer, connection, budget, self.write_timeout);
             // Ends with the stream.
             tokio::task::spawn_local(stream);
         };
         let io = CallerStream::new(source, FrameCounter::new(&budget), connection);
         if let Err(err) = connection.drive(Http2::new(io, &self.http2, &budget, start)).await {
-            log_end(&err, &peer);
+            log_failure(&err, &peer);
         }
     }
 }
 
-fn log_end(err: &(dyn std::error::Error + 'static), peer: &Peer) {
+fn log_failure(err: &(dyn std::error::Error + 'static), peer: &Peer) {
     tracing::debug!(error = err, peer = ?peer.address, "a caller's connection failed");
 }

@@ -1,22 +1,22 @@
-//! The phases of a stopping server, and how long each leaves to callers.
+//! The phases of a stopping server, and the time that a new connection has for its first request.
 
 use std::time::Duration;
 
-/// How long connections stay open after the last was accepted: the first request of a new connection is still on its way.
+/// How long connections stay open after the last was accepted, since the first request of a new connection may not have arrived.
 /// Chosen: a few round trips between regions.
-pub(super) const LAST_CALL: Duration = Duration::from_millis(250);
+pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
 /// The interval at which the remaining connections are counted.
-pub(super) const LAST_CALL_POLL: Duration = Duration::from_millis(10);
+pub(super) const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The phase of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// Accepting and answering.
+    /// Accepting and serving.
     Serving,
     /// Accepting, but every response asks the caller to close its connection.
-    Leaving,
+    DrainDelay,
     /// Not accepting; requests in flight end, idle connections close.
     Draining,
-    /// Remaining connections are cut off.
-    Ended,
+    /// Remaining connections are aborted.
+    Aborting,
 }

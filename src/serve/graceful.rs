@@ -16,7 +16,7 @@ pub(super) trait Graceful: Future<Output = Result<(), Self::Error>> {
     /// Why the connection failed.
     type Error;
 
-    /// Lets it finish its requests, and accept no others.
+    /// Starts a graceful shutdown: the connection finishes its requests and accepts no others.
     fn graceful_shutdown(self: Pin<&mut Self>);
 }
 

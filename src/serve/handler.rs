@@ -1,4 +1,4 @@
-//! What answers the requests that are served.
+//! The interface between the server and the handler of its requests.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,14 +21,14 @@ pub struct Peer {
     pub forwarded_for: Option<HeaderValue>,
 }
 
-/// Answers requests. A worker calls it for each request, on the worker's own thread.
+/// A handler of requests. A worker calls it for each request, on the worker's own thread.
 pub trait Handler: 'static {
-    /// The body of its answers.
+    /// The body of its responses.
     type Body: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
 
-    /// Answers a request. A request that was refused before it was parsed carries a [`HeadError`](super::HeadError) in its
-    /// extensions. The future is dropped when the caller disconnects. Each connection reserves memory for the future, even
-    /// while it is idle: box what is large.
+    /// Answers a request. A request whose head was rejected carries a [`HeadError`](super::HeadError) in its extensions.
+    /// The future is dropped when the caller disconnects. Each connection reserves memory for the future, even while it is
+    /// idle: box large state.
     fn handle(
         &self,
         peer: &Rc<Peer>,

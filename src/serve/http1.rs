@@ -1,15 +1,16 @@
 //! Checks a caller's HTTP/1.x bytes as they were sent, before hyper parses and repairs them.
 //!
 //! Each head is checked in hyper's own read buffer (`head`), and each body is followed to the start of the next head
-//! (`framing`). A partial head is held back until it is complete, so hyper sees only heads that passed. In place of a refused
-//! head, hyper reads a small valid one, and the connection carries the [`HeadError`]: the handler answers such a request like any
-//! other, with a request id, a log line and a count, and hyper never answers on its own. A malformed body ends in an error.
-//! Nothing that a caller sends after either reaches hyper.
+//! (`framing`). A partial head is held back until it is complete, so hyper reads only heads that passed.
 //!
-//! A caller that half-closes the connection after a complete request is still answered.
+//! hyper reads a small valid head in place of a rejected one, and the handler gets the [`HeadError`]. So hyper never responds on
+//! its own: the handler answers such a request like any other, with a request id, a log line and a count. A malformed body ends
+//! in an error. hyper reads nothing that follows either.
 //!
-//! HTTP/2 has no such check: h2 (0.4.20) parses `:path` into an `http::Uri`, which cuts it at `#` without a trace. h2 resets
-//! the stream for everything else that `http::Uri` does not accept.
+//! A caller that half-closes the connection after a complete request still gets its response.
+//!
+//! HTTP/2 has no such check: h2 (0.4.20) parses `:path` into an `http::Uri`, which drops what follows a `#`. h2 resets
+//! the stream of any other target that `http::Uri` does not accept.
 
 mod chunked;
 mod framing;
@@ -41,16 +42,17 @@ pub use head_error::HeadError;
 /// connection from a closed one until something is written. Chosen: longer than most calls take, short enough that abandoned
 /// calls do not accumulate.
 const HALF_CLOSED_TIME: Duration = Duration::from_secs(5);
-/// The time and the bytes for which input of a refused caller is dropped, so that it can read its response: closing with
-/// unread bytes resets the connection.
+/// How long the input of a rejected caller is read and dropped. Closing with unread bytes resets the connection, so that the
+/// caller cannot read its response.
 const LINGER_TIME: Duration = Duration::from_secs(1);
+/// The most bytes of such input that are dropped.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Checks the bytes that are read from an HTTP/1.x connection.
 pub(super) struct Http1Check {
     connection: Rc<Connection>,
     framing: Framing,
-    known: KnownHead,
+    known_head: KnownHead,
     /// `None` while each head is valid and complete in one read.
     slow_path: Option<Box<SlowPath>>,
 }
@@ -59,8 +61,9 @@ pub(super) struct Http1Check {
 struct SlowPath {
     /// The bytes to pass on next.
     ready: Bytes,
-    /// A partial head, and how far it is checked.
+    /// A partial head.
     held: Vec<u8>,
+    /// The progress of its check.
     check: HeadCheck,
     next: Next,
 }
@@ -69,17 +72,17 @@ struct SlowPath {
 enum Next {
     /// Bytes that are read from the connection.
     Read,
-    /// The response to a refused head.
-    Refuse(HeadError),
+    /// The placeholder of a rejected head.
+    RejectHead(HeadError),
     /// The error of a malformed body.
-    Break(&'static str),
-    /// Nothing: the caller was refused.
-    Refused(Linger),
-    /// The end of the connection, when pending requests are answered or this time has passed.
-    End(Pin<Box<Sleep>>),
+    FailBody(&'static str),
+    /// Nothing: a head or a body was rejected.
+    Rejected(Linger),
+    /// The end of the connection, when all requests have their responses or this time has passed.
+    HalfClosed(Pin<Box<Sleep>>),
 }
 
-/// Drops what a refused caller sends.
+/// Reads and drops the input of a rejected caller.
 #[derive(Default)]
 struct Linger {
     dropped: usize,
@@ -88,10 +91,10 @@ struct Linger {
 
 impl Http1Check {
     pub(super) fn new(connection: Rc<Connection>) -> Self {
-        Self { connection, framing: Framing::Head, known: KnownHead::default(), slow_path: None }
+        Self { connection, framing: Framing::Head, known_head: KnownHead::default(), slow_path: None }
     }
 
-    /// Removes from the read buffer what may not be passed on of the bytes behind `before`.
+    /// Removes from the read buffer the bytes that may not be passed on. `before` is where the bytes of this read begin.
     #[cold]
     fn take_back<S: AsyncRead + Unpin>(
         &mut self,
@@ -119,7 +122,7 @@ impl Http1Check {
             if slow_path.ready.has_remaining() {
                 let length = slow_path.ready.len().min(into.remaining());
                 into.put_slice(&slow_path.ready.split_to(length));
-                if slow_path.is_over() {
+                if slow_path.is_finished() {
                     self.slow_path = None;
                 }
                 return Poll::Ready(Ok(()));
@@ -130,51 +133,51 @@ impl Http1Check {
                     ready!(Pin::new(&mut *source).poll_read(cx, into))?;
                     let read = into.filled().get(before..).unwrap_or_default();
                     if read.is_empty() {
-                        if slow_path.is_refused_at_end(&mut self.framing, &mut self.known) {
+                        if slow_path.is_rejected_at_end(&mut self.framing, &mut self.known_head) {
                             continue;
                         }
                         return self.poll_end(cx);
                     }
-                    slow_path.read(read, &mut self.framing, &mut self.known);
+                    slow_path.read(read, &mut self.framing, &mut self.known_head);
                     into.set_filled(before);
                 }
-                Next::Refuse(error) => {
+                Next::RejectHead(error) => {
                     self.connection.reject_next(*error);
-                    slow_path.ready = Bytes::from_static(STAND_IN);
-                    slow_path.next = Next::Refused(Linger::default());
+                    slow_path.ready = Bytes::from_static(PLACEHOLDER_HEAD);
+                    slow_path.next = Next::Rejected(Linger::default());
                 }
-                Next::Break(why) => {
-                    let broken = io::Error::new(io::ErrorKind::InvalidData, *why);
-                    slow_path.next = Next::Refused(Linger::default());
-                    return Poll::Ready(Err(broken));
+                Next::FailBody(why) => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, *why);
+                    slow_path.next = Next::Rejected(Linger::default());
+                    return Poll::Ready(Err(error));
                 }
                 // The response is being written, after which the connection ends.
-                Next::Refused(_) => return Poll::Pending,
-                Next::End(_) => return self.poll_end(cx),
+                Next::Rejected(_) => return Poll::Pending,
+                Next::HalfClosed(_) => return self.poll_end(cx),
             }
         }
         // The slow path has ended.
         self.poll_read(source, cx, into)
     }
 
-    /// Ends the caller's bytes: at once, or when pending requests are answered.
+    /// Ends the input: at once, or when all requests have their responses.
     #[cold]
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_answering = self.connection.has_requests() || self.connection.is_blocked();
-        if !is_answering || self.framing != Framing::Head {
+        let has_pending_response = self.connection.has_requests() || self.connection.is_blocked();
+        if !has_pending_response || self.framing != Framing::Head {
             return Poll::Ready(Ok(()));
         }
         let slow_path = self.slow_path.get_or_insert_with(|| Box::new(SlowPath::new(Bytes::new(), &[], Rest::Nothing)));
-        if !matches!(slow_path.next, Next::End(_)) {
-            slow_path.next = Next::End(Box::pin(tokio::time::sleep(HALF_CLOSED_TIME)));
+        if !matches!(slow_path.next, Next::HalfClosed(_)) {
+            slow_path.next = Next::HalfClosed(Box::pin(tokio::time::sleep(HALF_CLOSED_TIME)));
         }
-        let Next::End(time) = &mut slow_path.next else { return Poll::Ready(Ok(())) };
+        let Next::HalfClosed(time) = &mut slow_path.next else { return Poll::Ready(Ok(())) };
         time.as_mut().poll(cx).map(Ok)
     }
 }
 
-/// The head that hyper reads in place of a refused one. `-` is its method in the log.
-const STAND_IN: &[u8] = b"- / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
+/// The head that hyper reads in place of a rejected one. The log shows `-` as its method.
+const PLACEHOLDER_HEAD: &[u8] = b"- / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
 
 impl SlowPath {
     fn new(ready: Bytes, tail: &[u8], rest: Rest) -> Self {
@@ -182,19 +185,19 @@ impl SlowPath {
         match rest {
             Rest::Nothing => {}
             Rest::PartialHead(_) if tail.len() > MAX_HEAD => {
-                slow_path.next = Next::Refuse(HeadError::TooLarge { size: tail.len() });
+                slow_path.next = Next::RejectHead(HeadError::TooLarge { size: tail.len() });
             }
             Rest::PartialHead(check) => {
                 slow_path.held = tail.to_vec();
                 slow_path.check = check;
             }
-            Rest::RefusedHead(why) => slow_path.next = Next::Refuse(why),
-            Rest::RefusedBody(why) => slow_path.next = Next::Break(why),
+            Rest::RejectedHead(why) => slow_path.next = Next::RejectHead(why),
+            Rest::MalformedBody(why) => slow_path.next = Next::FailBody(why),
         }
         slow_path
     }
 
-    /// Appends what was read to the partial head.
+    /// Appends the read bytes to the partial head.
     fn read(&mut self, read: &[u8], framing: &mut Framing, known: &mut KnownHead) {
         self.held.extend_from_slice(read);
         // Only complete lines are checked.
@@ -203,14 +206,14 @@ impl SlowPath {
         }
     }
 
-    /// Checks the last line of a head that the caller will not complete. Returns whether the head is refused for it, as it would
-    /// be had it arrived in one piece.
+    /// Checks the incomplete last line of a head after the caller has closed its side. Returns whether the head is rejected, as if
+    /// it had arrived in one piece.
     #[cold]
-    fn is_refused_at_end(&mut self, framing: &mut Framing, known: &mut KnownHead) -> bool {
+    fn is_rejected_at_end(&mut self, framing: &mut Framing, known: &mut KnownHead) -> bool {
         if !self.held.is_empty() {
             self.check_held(framing, known);
         }
-        matches!(self.next, Next::Refuse(_))
+        matches!(self.next, Next::RejectHead(_))
     }
 
     fn check_held(&mut self, framing: &mut Framing, known: &mut KnownHead) {
@@ -220,8 +223,8 @@ impl SlowPath {
         *self = Self::new(bytes.into(), &tail, rest);
     }
 
-    /// Whether bytes can be passed on in hyper's read buffer again.
-    fn is_over(&self) -> bool {
+    /// Returns whether bytes can be passed on in hyper's read buffer again.
+    fn is_finished(&self) -> bool {
         self.ready.is_empty() && self.held.is_empty() && matches!(self.next, Next::Read)
     }
 }
@@ -230,8 +233,8 @@ impl Linger {
     fn poll(&mut self, cx: &mut Context<'_>, source: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<()>> {
         let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_TIME)));
         while self.dropped < LINGER_BYTES && until.as_mut().poll(cx).is_pending() {
-            let mut room = [0; 4096];
-            let mut read = ReadBuf::new(&mut room);
+            let mut buffer = [0; 4096];
+            let mut read = ReadBuf::new(&mut buffer);
             ready!(Pin::new(&mut *source).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
                 break;
@@ -259,7 +262,7 @@ impl<S: AsyncRead + Unpin> ByteFilter<S> for Http1Check {
         if read.is_empty() {
             return self.poll_end(cx);
         }
-        let followed = self.framing.follow(read, &mut self.known);
+        let followed = self.framing.follow(read, &mut self.known_head);
         if matches!(followed.1, Rest::Nothing) {
             Poll::Ready(Ok(()))
         } else {
@@ -267,10 +270,10 @@ impl<S: AsyncRead + Unpin> ByteFilter<S> for Http1Check {
         }
     }
 
-    /// Drops what a refused caller sends.
+    /// Reads and drops the input of a rejected caller.
     fn poll_linger(&mut self, source: &mut Source<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.slow_path.as_deref_mut() {
-            Some(SlowPath { next: Next::Refused(linger), .. }) => linger.poll(cx, source),
+            Some(SlowPath { next: Next::Rejected(linger), .. }) => linger.poll(cx, source),
             _ => Poll::Ready(Ok(())),
         }
     }

@@ -1,8 +1,8 @@
 //! HTTP/2 with callers, on the `h2` crate: accepts streams, starts a task for each, and closes the connection of a caller
 //! that floods it.
 //!
-//! hyper's server holds the body of a response where nothing else can drop it: while a caller grants no window, its request
-//! keeps every permit and connection that it holds. It also hides resets.
+//! Replaces hyper's server, which owns a response body until it is sent: while a caller grants no window, its request keeps all
+//! its permits and connections. hyper also hides resets.
 
 mod frames;
 mod stream;
@@ -19,14 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::graceful::Graceful;
 
 pub(super) use frames::{FrameBudget, FrameCounter};
-pub(super) use stream::{Incoming, answer};
+pub(super) use stream::{Incoming, serve_stream};
 
 /// The most open streams of one connection.
 const MAX_STREAMS: u32 = 256;
 /// The flow-control window of a connection, and so the memory that unread request bodies take. Chosen: at a round trip of a
 /// millisecond it allows 256 MB/s, and a thousand connections take 256 MiB. hyper's default: 1 MiB.
 const WINDOW: u32 = 256 * 1024;
-/// The flow-control window of a stream: one unread stream does not block the others.
+/// The flow-control window of a stream. Smaller than the connection's, so that one unread stream does not block the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// The most bytes of one stream's response that are buffered while the socket accepts none. Chosen: the streams of a
 /// connection buffer 16 MiB at most. hyper's default: 400 KiB.
@@ -47,13 +47,13 @@ pub(super) fn builder(max_header_list: u32) -> Builder {
     builder
 }
 
-/// A connection. It calls `start` with each accepted stream.
+/// An HTTP/2 connection with a caller. It calls `start` with each accepted stream.
 pub(super) struct Http2<T: AsyncRead + AsyncWrite + Unpin, F> {
     state: State<T>,
     start: F,
     budget: Rc<FrameBudget>,
     is_shutting_down: bool,
-    is_cut_off: bool,
+    is_flooded: bool,
 }
 
 enum State<T: AsyncRead + AsyncWrite + Unpin> {
@@ -75,7 +75,7 @@ pub(super) enum Http2Error {
 impl<T: AsyncRead + AsyncWrite + Unpin, F: FnMut(Incoming) + Unpin> Http2<T, F> {
     pub(super) fn new(io: T, builder: &Builder, budget: &Rc<FrameBudget>, start: F) -> Self {
         let state = State::Handshaking(builder.handshake(io));
-        Self { state, start, budget: Rc::clone(budget), is_shutting_down: false, is_cut_off: false }
+        Self { state, start, budget: Rc::clone(budget), is_shutting_down: false, is_flooded: false }
     }
 }
 
@@ -97,15 +97,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin, F: FnMut(Incoming) + Unpin> Future for H
                 State::Serving(connection) => connection,
             };
             let accepted = connection.poll_accept(cx);
-            if this.budget.is_exceeded() && !this.is_cut_off {
-                this.is_cut_off = true;
+            if this.budget.is_exceeded() && !this.is_flooded {
+                this.is_flooded = true;
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 continue;
             }
             match ready!(accepted) {
-                Some(incoming) if !this.is_cut_off => (this.start)(incoming?),
-                Some(Ok(_refused)) => {}
-                Some(Err(_)) | None if this.is_cut_off => return Poll::Ready(Err(Http2Error::Flood)),
+                Some(incoming) if !this.is_flooded => (this.start)(incoming?),
+                Some(Ok(_dropped)) => {}
+                Some(Err(_)) | None if this.is_flooded => return Poll::Ready(Err(Http2Error::Flood)),
                 Some(Err(err)) => return Poll::Ready(Err(err.into())),
                 None => return Poll::Ready(Ok(())),
             }

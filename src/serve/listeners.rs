@@ -1,8 +1,8 @@
 //! The open listeners, and their replacement by those of another configuration: new ones are bound, unchanged ones continue,
 //! removed ones are closed.
 //!
-//! A [`ListenerId`] identifies one listener for as long as it is the same to its callers. Rules are looked up by it, so a
-//! connection never gets the rules of another listener, whatever is configured meanwhile.
+//! A [`ListenerId`] identifies a listener for as long as its name, its address and its use of TLS stay the same. The rules of a
+//! connection are found by this id, so a connection never gets the rules of another listener after a reload.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -15,18 +15,18 @@ use super::certificate;
 use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
 
-/// The id of a listener while its name, its bind and the use of TLS stay the same. A listener that is removed and added again
+/// The id of a listener while its name, its address and its use of TLS stay the same. A listener that is removed and added again
 /// has another id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListenerId(u64);
 
-/// The id of the sockets of one address, one for each worker. They may outlive their listener: another listener at the same
-/// address takes them over.
+/// The id of the sockets of one address, one for each worker. Another listener at the same address takes them over when their
+/// listener is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SocketId(u64);
 
 /// The listener that a socket accepts connections for.
-pub(super) struct Serving {
+pub(super) struct ServedListener {
     pub(super) id: ListenerId,
     pub(super) tls: Option<TlsAcceptor>,
 }
@@ -35,8 +35,8 @@ pub(super) struct Serving {
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     open: Vec<OpenListener>,
-    /// The next number for a listener or a socket.
-    next: u64,
+    /// The last number that a listener or a socket got.
+    last_number: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub struct ListenerPlan {
     planned: Vec<Planned>,
     /// The listeners that are open now.
     open: Vec<OpenListener>,
-    next: u64,
+    last_number: u64,
 }
 
 #[derive(Debug)]
@@ -67,12 +67,12 @@ struct Planned {
 /// Listeners whose sockets are bound. Dropping it closes the new ones.
 pub struct BoundListeners {
     bound: Vec<BoundListener>,
-    next: u64,
+    last_number: u64,
 }
 
 struct BoundListener {
     open: OpenListener,
-    serving: Arc<Serving>,
+    serving: Arc<ServedListener>,
     /// One for each worker; `None` if it takes over open sockets.
     sockets: Option<Vec<StdListener>>,
     /// Whether new connections belong to another listener, or get another certificate.
@@ -82,11 +82,11 @@ struct BoundListener {
 /// A command to a worker about its listeners.
 pub(super) enum Command {
     /// Accept connections on this socket for this listener.
-    Serve { socket: SocketId, new: Option<StdListener>, serving: Arc<Serving> },
+    Serve { socket: SocketId, new: Option<StdListener>, serving: Arc<ServedListener> },
     /// Close this socket.
-    Close(SocketId),
+    CloseSocket(SocketId),
     /// Drain the connections of this listener.
-    End(ListenerId),
+    DrainConnections(ListenerId),
 }
 
 impl ListenerPlan {
@@ -103,15 +103,15 @@ impl ListenerPlan {
     /// Binds the new listeners and reads all certificates.
     ///
     /// # Errors
-    /// [`BindError`] for the first that cannot be set up. Open listeners stay unchanged, new ones are closed.
+    /// [`BindError`] for the first that cannot be set up. Open listeners stay unchanged; new ones are closed.
     pub fn bind(self, workers: usize) -> Result<BoundListeners, BindError> {
-        let Self { planned, open, mut next } = self;
+        let Self { planned, open, mut last_number } = self;
         let is_kept = |socket: SocketId| {
             planned.iter().any(|planned| planned.from.as_ref().is_some_and(|from| from.socket == socket))
         };
-        let (kept, leaving): (Vec<&OpenListener>, Vec<_>) = open.iter().partition(|open| is_kept(open.socket));
-        let is_own = |bind: &Bind| {
-            leaving.iter().any(|open| open.conflicts_with(bind)) && !kept.iter().any(|open| open.conflicts_with(bind))
+        let (kept, closing): (Vec<&OpenListener>, Vec<_>) = open.iter().partition(|open| is_kept(open.socket));
+        let overlaps_own = |bind: &Bind| {
+            closing.iter().any(|open| open.conflicts_with(bind)) && !kept.iter().any(|open| open.conflicts_with(bind))
         };
         let mut bound = Vec::with_capacity(planned.len());
         for Planned { id, settings, from } in &planned {
@@ -122,18 +122,18 @@ impl ListenerPlan {
                 tracing::warn!(
                     listener = settings.name,
                     remark,
-                    "something is odd about the listener's certificate or key"
+                    "a listener's certificate or key is used, but needs attention"
                 );
             }
             let is_changed = from.as_ref().is_none_or(|from| from.id != id) || tls.is_some();
             let (socket, address, sockets) = if let Some(from) = from {
                 (from.socket, from.address, None)
             } else {
-                let (address, sockets) = bind(&settings, workers, is_own(&settings.bind))?;
-                next += 1;
-                (SocketId(next), address, Some(sockets))
+                let (address, sockets) = bind(&settings, workers, overlaps_own(&settings.bind))?;
+                last_number += 1;
+                (SocketId(last_number), address, Some(sockets))
             };
-            let serving = Arc::new(Serving { id, tls });
+            let serving = Arc::new(ServedListener { id, tls });
             bound.push(BoundListener {
                 open: OpenListener { id, socket, settings, address },
                 serving,
@@ -142,11 +142,11 @@ impl ListenerPlan {
             });
         }
         change_modes(&bound, &open)?;
-        Ok(BoundListeners { bound, next })
+        Ok(BoundListeners { bound, last_number })
     }
 }
 
-/// Reads the listeners' certificates and keys only. Returns what is unusual about the files.
+/// Reads only the listeners' certificates and keys. Returns warnings about the files.
 ///
 /// # Errors
 /// [`BindError::Tls`] for the first that cannot be used.
@@ -185,7 +185,7 @@ impl std::fmt::Debug for BoundListeners {
 }
 
 impl OpenListener {
-    /// Whether its sockets have the address of this bind. Port 0 never matches.
+    /// Returns whether its sockets have this address. Port 0 never matches.
     fn is_at(&self, bind: &Bind) -> bool {
         match (bind, &self.address) {
             (Bind::Tcp(wanted), BoundAddress::Tcp(open)) => wanted == open,
@@ -194,7 +194,7 @@ impl OpenListener {
         }
     }
 
-    /// Whether this bind would fail because of it.
+    /// Returns whether binding this address would fail because of it.
     fn conflicts_with(&self, bind: &Bind) -> bool {
         match self.address {
             BoundAddress::Tcp(open) => Bind::Tcp(open).overlaps(bind),
@@ -205,23 +205,23 @@ impl OpenListener {
 
 impl Listeners {
     pub(super) fn plan(&self, wanted: &[ListenerSettings]) -> ListenerPlan {
-        let mut next = self.next;
-        // A socket goes to one listener, preferably to the one that has it.
+        let mut last_number = self.last_number;
+        // Each socket is assigned to one listener, preferably to the one that has it now.
         let is_kept = |open: &OpenListener| wanted.iter().any(|wanted| is_same(&open.settings, wanted));
         let planned = wanted.iter().map(|settings| {
             let same = self.open.iter().find(|open| is_same(&open.settings, settings));
             let from = same.or_else(|| self.open.iter().find(|open| open.is_at(&settings.bind) && !is_kept(open)));
             let id = same.map_or_else(
                 || {
-                    next += 1;
-                    ListenerId(next)
+                    last_number += 1;
+                    ListenerId(last_number)
                 },
                 |same| same.id,
             );
             Planned { id, settings: settings.clone(), from: from.cloned() }
         });
         let planned = planned.collect();
-        ListenerPlan { planned, open: self.open.clone(), next }
+        ListenerPlan { planned, open: self.open.clone(), last_number }
     }
 
     /// Replaces the open listeners, and returns the commands for each worker.
@@ -238,31 +238,31 @@ impl Listeners {
             }
             open.push(listener);
         }
-        let gone = |old: &&OpenListener| !open.iter().any(|new| new.socket == old.socket);
-        for old in self.open.iter().filter(gone) {
+        let is_closed = |old: &&OpenListener| !open.iter().any(|new| new.socket == old.socket);
+        for old in self.open.iter().filter(is_closed) {
             for commands in &mut commands {
-                commands.push(Command::Close(old.socket));
+                commands.push(Command::CloseSocket(old.socket));
             }
-            let is_taken = open.iter().any(|new| new.address == old.address);
+            let is_replaced = open.iter().any(|new| new.address == old.address);
             if let BoundAddress::Unix(path) = &old.address
-                && !is_taken
+                && !is_replaced
             {
                 remove_socket(path);
             }
         }
         for old in self.open.iter().filter(|old| !open.iter().any(|new| new.id == old.id)) {
             for commands in &mut commands {
-                commands.push(Command::End(old.id));
+                commands.push(Command::DrainConnections(old.id));
             }
         }
         self.open = open;
-        self.next = bound.next;
+        self.last_number = bound.last_number;
         commands
     }
 }
 
-/// Whether two settings describe the same listener to callers: then its connections continue under the new rules. The
-/// certificate may differ.
+/// Returns whether two settings describe the same listener. Its connections then continue under the new rules. The certificate
+/// may differ.
 fn is_same(one: &ListenerSettings, other: &ListenerSettings) -> bool {
     one.name == other.name && one.bind == other.bind && one.tls.is_some() == other.tls.is_some()
 }
@@ -282,7 +282,7 @@ fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), Bi
         }
         if let Err(source) = set_mode(path, *mode) {
             for (path, old) in changed {
-                let _as_it_was = set_mode(path, old);
+                let _restored = set_mode(path, old);
             }
             let (listener, address) = (bound.open.settings.name.clone(), path.display().to_string());
             return Err(BindError::Bind { listener, address, source });
@@ -292,7 +292,7 @@ fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), Bi
     Ok(())
 }
 
-/// Removes the path of a closed Unix socket. Keeps any other file.
+/// Removes the path of a closed Unix socket, unless it is another file by now.
 fn remove_socket(path: &Path) {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && let Err(err) = std::fs::remove_file(path) {
@@ -313,44 +313,44 @@ mod tests {
         let plan = listeners.plan(wanted);
         let ids = plan.ids();
         let mut commands = listeners.replace(plan.bind(1).unwrap(), 1);
-        let said = commands.remove(0).into_iter().map(|command| match command {
+        let names = commands.remove(0).into_iter().map(|command| match command {
             Command::Serve { new: Some(_), .. } => "open".to_owned(),
             Command::Serve { new: None, .. } => "hand over".to_owned(),
-            Command::Close(_) => "close".to_owned(),
-            Command::End(id) => format!("end {}", id.0),
+            Command::CloseSocket(_) => "close".to_owned(),
+            Command::DrainConnections(id) => format!("end {}", id.0),
         });
-        (ids, said.collect())
+        (ids, names.collect())
     }
 
     #[test]
-    fn listener_is_the_same_while_name_bind_and_tls_are() {
+    fn listener_keeps_its_id_while_name_address_and_tls_stay_the_same() {
         let mut listeners = Listeners::default();
-        let (first, said) = replace(&mut listeners, &[tcp("default", "127.0.0.1:0"), tcp("other", "127.0.0.1:0")]);
-        assert_eq!(said, ["open", "open"]);
+        let (first, commands) = replace(&mut listeners, &[tcp("default", "127.0.0.1:0"), tcp("other", "127.0.0.1:0")]);
+        assert_eq!(commands, ["open", "open"]);
         let BoundAddress::Tcp(address) = listeners.open[0].address else { panic!("not TCP") };
-        let (same, said) = replace(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("default", "127.0.0.1:0")]);
-        assert_eq!((same, said), (vec![first[1], first[0]], vec![]));
+        let (same, commands) = replace(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("default", "127.0.0.1:0")]);
+        assert_eq!((same, commands), (vec![first[1], first[0]], vec![]));
 
-        // Another name at its address.
+        // Another name at the same address.
         let end_default = format!("end {}", first[0].0);
-        let (renamed, said) =
+        let (renamed, commands) =
             replace(&mut listeners, &[tcp("other", "127.0.0.1:0"), tcp("renamed", &address.to_string())]);
-        assert_eq!((renamed[0], said), (first[1], vec!["hand over".to_owned(), end_default]));
+        assert_eq!((renamed[0], commands), (first[1], vec!["hand over".to_owned(), end_default]));
         assert!(!first.contains(&renamed[1]));
 
-        // Gone, and back again: never the same.
-        let (_, said) = replace(&mut listeners, &[tcp("other", "127.0.0.1:0")]);
-        assert_eq!(said, ["close".to_owned(), format!("end {}", renamed[1].0)]);
+        // A listener that is removed and added again has another id.
+        let (_, commands) = replace(&mut listeners, &[tcp("other", "127.0.0.1:0")]);
+        assert_eq!(commands, ["close".to_owned(), format!("end {}", renamed[1].0)]);
         let (back, _) = replace(&mut listeners, &[tcp("renamed", &address.to_string())]);
         assert!(!first.contains(&back[0]) && back != renamed[1..]);
     }
 
     #[test]
-    fn listener_at_the_port_that_another_got_for_port_0_is_refused() {
+    fn rejects_the_port_that_another_listener_got_for_port_0() {
         let mut listeners = Listeners::default();
         replace(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
         let taken = listeners.open[0].address.to_string();
-        // The worker has it.
+        // The socket that a worker would have.
         let _open = std::net::TcpListener::bind(&taken).unwrap();
         let plan = listeners.plan(&[tcp("a", "127.0.0.1:0"), tcp("b", &taken)]);
         assert!(matches!(plan.bind(1), Err(BindError::InUse { .. })));
@@ -362,14 +362,14 @@ mod tests {
         let (first, _) = replace(&mut listeners, &[tcp("a", "127.0.0.1:0"), tcp("b", "127.0.0.1:0")]);
         let at = |index: usize| listeners.open[index].address.to_string();
         let exchanged = [tcp("a", &at(1)), tcp("b", &at(0))];
-        let (ids, said) = replace(&mut listeners, &exchanged);
+        let (ids, commands) = replace(&mut listeners, &exchanged);
         assert!(ids.iter().all(|id| !first.contains(id)));
         let ends = [format!("end {}", first[0].0), format!("end {}", first[1].0)];
-        assert_eq!(said, ["hand over", "hand over", &ends[0], &ends[1]]);
+        assert_eq!(commands, ["hand over", "hand over", &ends[0], &ends[1]]);
     }
 
     #[test]
-    fn listener_that_cannot_be_set_up_does_not_change_open_listeners() {
+    fn failure_to_bind_does_not_change_open_listeners() {
         let mut listeners = Listeners::default();
         let (ids, _) = replace(&mut listeners, &[tcp("a", "127.0.0.1:0")]);
         let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,8 +1,8 @@
-//! Accepts connections and serves HTTP on them: listeners, workers, limits, drain. Knows no SignalR; it takes any
-//! handler.
+//! Accepts connections and serves HTTP on them: listeners, workers, limits, drain. Independent of SignalR: it calls any
+//! [`Handler`].
 //!
-//! Each worker is a thread with a current-thread runtime, sockets of its own on every TCP address and a handler of its
-//! own, made on that thread. Nothing on the way of a request is shared between workers.
+//! Each worker is a thread with its own current-thread runtime, its own sockets on every TCP address and its own handler, which
+//! is made on that thread. Workers share nothing that a request uses.
 
 mod balance;
 mod bind;

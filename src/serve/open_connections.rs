@@ -1,12 +1,11 @@
-//! One worker's open connections. Closes connections that are idle, or do not read their responses, for too long, and all
-//! of them at shutdown.
+//! One worker's open connections. Closes connections that are idle for too long or whose callers do not read their responses,
+//! and all of them at shutdown.
 //!
 //! One periodic sweep replaces a timer for each connection: a request costs a few stores instead of setting and clearing a
-//! timer. Single-threaded; nothing here is locked.
+//! timer. Single-threaded, so it needs no locks.
 //!
-//! Replaces hyper's `header_read_timeout`, which takes 2,200 of 35,300 instructions more per request
-//! (callgrind, `bench.sh --instructions`, plain, 64 connections, median of three runs, 2026-11-26), and knows nothing of
-//! callers that do not read.
+//! Saves 2,200 of 35,300 instructions per request against hyper's `header_read_timeout` (callgrind, `bench.sh --instructions`,
+//! plain, 64 connections, median of three runs, 2026-11-26), which also does not detect callers that do not read.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -22,20 +21,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conn_waker::ConnWaker;
-use super::drain::{LAST_CALL, LAST_CALL_POLL};
+use super::drain::{DRAIN_POLL_INTERVAL, FIRST_REQUEST_GRACE};
 use super::graceful::Graceful;
 use super::http1::HeadError;
 use super::listeners::ListenerId;
 
-/// The longest interval between two sweeps, and so the most by which a timeout is late. Chosen: one second is little
-/// compared to the default timeout of a minute and a half.
-const LONGEST_SWEEP: Duration = Duration::from_secs(1);
+/// The longest interval between two sweeps. A timeout is late by two intervals at most. Chosen: little compared to the
+/// default timeout of a minute and a half.
+const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest interval between two sweeps.
-const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
+const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 /// The time that a connection without requests has to finish. Chosen: many round trips, and less than any drain timeout.
 const FINISH_TIME: Duration = Duration::from_secs(5);
-/// The bytes that a caller must read within the write timeout, unless fewer are pending. At the default of 20 s that is
-/// 0.8 KiB/s (Kestrel's minimum: 240 bytes/s).
+/// The bytes that a caller must read within the write timeout, unless fewer are pending: 0.8 KiB/s at the default of 20 s.
+/// Kestrel's minimum is 240 bytes/s.
 pub(super) const MIN_PROGRESS: usize = 16 * 1024;
 
 /// One worker's open connections.
@@ -46,18 +45,19 @@ pub(super) struct OpenConnections {
     /// The time of the last sweep, which is precise enough for timeouts.
     now: Cell<Instant>,
     count: Cell<usize>,
+    /// Notified when a connection has closed.
     closed: Notify,
 }
 
 /// The state of one connection.
 pub(super) struct Connection {
-    /// How many requests have a response that has not ended. HTTP/2 can have several.
+    /// The number of requests whose responses have not ended. HTTP/2 can have several.
     requests: Cell<usize>,
     idle_since: Cell<Instant>,
     /// When the caller last read [`MIN_PROGRESS`] of the pending bytes; `None` while nothing is pending.
     blocked_since: Cell<Option<Instant>>,
     /// The bytes that the caller has read since then.
-    taken: Cell<usize>,
+    progress: Cell<usize>,
     /// The listener that accepted it.
     listener: ListenerId,
     /// Whether that listener is closing, so that responses ask the caller to close the connection.
@@ -65,7 +65,7 @@ pub(super) struct Connection {
     close_state: Cell<CloseState>,
     /// Wakes the task that drives it.
     waker: RefCell<Option<Arc<ConnWaker>>>,
-    /// Why the next request is refused.
+    /// Why the head of the next request was rejected.
     head_error: Cell<Option<HeadError>>,
     open: Rc<OpenConnections>,
 }
@@ -74,11 +74,11 @@ pub(super) struct Connection {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CloseState {
     Open,
-    /// It has to finish its requests and accept no others; its task has not started that yet.
+    /// It must finish its requests and accept no others; its task has not started that yet.
     Requested,
     /// It is finishing its requests.
     Finishing,
-    /// It has to be dropped at once.
+    /// It must be dropped at once.
     Aborted,
 }
 
@@ -93,7 +93,7 @@ impl OpenConnections {
             count: Cell::new(0),
             closed: Notify::new(),
         });
-        let interval = (idle_timeout.min(write_timeout) / 8).clamp(SHORTEST_SWEEP, LONGEST_SWEEP);
+        let interval = (idle_timeout.min(write_timeout) / 8).clamp(MIN_SWEEP_INTERVAL, MAX_SWEEP_INTERVAL);
         let swept = Rc::downgrade(&open);
         // Ends with the connections, or with the runtime.
         tokio::task::spawn_local(async move {
@@ -107,13 +107,13 @@ impl OpenConnections {
     }
 
     /// Counts a connection as open until the returned value is dropped.
-    pub(super) fn open(self: &Rc<Self>, listener: ListenerId) -> Rc<Connection> {
+    pub(super) fn add(self: &Rc<Self>, listener: ListenerId) -> Rc<Connection> {
         self.count.set(self.count.get() + 1);
         let connection = Rc::new(Connection {
             requests: Cell::new(0),
             idle_since: Cell::new(self.now.get()),
             blocked_since: Cell::new(None),
-            taken: Cell::new(0),
+            progress: Cell::new(0),
             listener,
             listener_closing: Cell::new(false),
             close_state: Cell::new(CloseState::Open),
@@ -125,28 +125,28 @@ impl OpenConnections {
         connection
     }
 
-    /// Returns how many are open.
+    /// Returns how many connections are open.
     pub(super) fn count(&self) -> usize {
         self.count.get()
     }
 
-    /// Asks all connections to finish their requests, and waits until they are closed.
+    /// Makes all connections finish their requests, and waits until they are closed.
     ///
     /// # Cancel safety
-    /// Safe: connections that were asked continue to finish.
-    pub(super) async fn end(&self) {
+    /// Safe: the connections continue to finish.
+    pub(super) async fn close_all(&self) {
         while self.count() > 0 {
             self.each(Connection::close);
             self.closed.notified().await;
         }
     }
 
-    /// Closes the connections of one listener: first responses ask callers to close, then each connection finishes its
-    /// requests. Aborts what is open after `within`, and returns how many connections that were.
+    /// Closes the connections of one listener. Responses first ask callers to close, then each connection finishes its requests.
+    /// Aborts the connections that are open after `within`, and returns their number.
     ///
     /// # Cancel safety
-    /// Safe: connections that were asked continue to finish.
-    pub(super) async fn end_listener(&self, listener: ListenerId, within: Duration) -> usize {
+    /// Safe: the connections continue to finish.
+    pub(super) async fn close_listener(&self, listener: ListenerId, within: Duration) -> usize {
         let each = |act: &dyn Fn(&Connection)| {
             let left = Cell::new(0);
             self.each(|connection| {
@@ -158,14 +158,14 @@ impl OpenConnections {
             left.get()
         };
         each(&|connection| connection.listener_closing.set(true));
-        // Another worker may be handing over a connection that it has just accepted.
-        tokio::time::sleep(LAST_CALL).await;
+        // Another worker may be about to hand over a connection that it has just accepted.
+        tokio::time::sleep(FIRST_REQUEST_GRACE).await;
         let end = Instant::now() + within;
         while each(&Connection::close) > 0 {
             if Instant::now() >= end {
                 return each(&|connection| connection.set_close_state(CloseState::Aborted));
             }
-            tokio::time::sleep(LAST_CALL_POLL).await;
+            tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
         }
         0
     }
@@ -177,14 +177,14 @@ impl OpenConnections {
         self.each(|connection| {
             let has_passed = |since: Instant, limit| now.saturating_duration_since(since) >= limit + interval;
             if connection.blocked_since.get().is_some_and(|since| has_passed(since, self.write_timeout)) {
-                tracing::debug!("a caller does not read its answers; closing its connection");
+                tracing::debug!("a caller does not read its responses; closing its connection");
                 return connection.set_close_state(CloseState::Aborted);
             }
             if connection.requests.get() > 0 {
                 return;
             }
             let is_finishing = connection.close_state.get() == CloseState::Finishing;
-            // HTTP/1.1 waits for the rest of a partial head, HTTP/2 for a PING acknowledgement. Either may never come.
+            // To finish, HTTP/1.1 waits for the rest of a partial head, HTTP/2 for a PING acknowledgement. Either may never arrive.
             let finish_time = FINISH_TIME.min(self.write_timeout).min(self.idle_timeout);
             if is_finishing && has_passed(connection.idle_since.get(), finish_time) {
                 connection.set_close_state(CloseState::Aborted);
@@ -206,15 +206,15 @@ impl OpenConnections {
 }
 
 impl Connection {
-    /// Waits for a future that sets the connection up. Returns `None` if the connection has to close first.
-    pub(super) async fn unless_closing<F: Future>(&self, begin: F) -> Option<F::Output> {
-        let mut begin = std::pin::pin!(begin);
+    /// Waits for a future that sets the connection up. Returns `None` if the connection must close before that.
+    pub(super) async fn unless_closing<F: Future>(&self, setup: F) -> Option<F::Output> {
+        let mut setup = std::pin::pin!(setup);
         poll_fn(|cx| {
             if self.close_state.get() != CloseState::Open {
                 return Poll::Ready(None);
             }
             self.conn_waker_for(cx);
-            begin.as_mut().poll(cx).map(Some)
+            setup.as_mut().poll(cx).map(Some)
         })
         .await
     }
@@ -244,7 +244,7 @@ impl Connection {
         .await
     }
 
-    /// Returns the waker of the current task, and wakes that task from now on.
+    /// Returns a waker of the current task, and stores it as the connection's.
     fn conn_waker_for(&self, cx: &Context<'_>) -> Arc<ConnWaker> {
         let mut waker = self.waker.borrow_mut();
         let known = waker.take_if(|known| known.wakes_same(cx.waker()));
@@ -252,22 +252,22 @@ impl Connection {
     }
 
     /// Counts a request until the returned value is dropped.
-    pub(super) fn request(self: &Rc<Self>) -> OpenRequest {
+    pub(super) fn count_request(self: &Rc<Self>) -> OpenRequest {
         self.requests.set(self.requests.get() + 1);
         OpenRequest(Rc::clone(self))
     }
 
-    /// Whether there are requests whose answers have not ended.
+    /// Returns whether there are requests whose responses have not ended.
     pub(super) fn has_requests(&self) -> bool {
         self.requests.get() > 0
     }
 
-    /// Refuses the next request.
+    /// Marks the next request as one whose head was rejected.
     pub(super) fn reject_next(&self, error: HeadError) {
         self.head_error.set(Some(error));
     }
 
-    /// Returns why the current request is refused, if it is.
+    /// Returns why the head of the current request was rejected, if it was.
     pub(super) fn take_head_error(&self) -> Option<HeadError> {
         self.head_error.take()
     }
@@ -277,32 +277,32 @@ impl Connection {
         self.waker.borrow().clone()
     }
 
-    /// Whether bytes are pending that the caller does not read.
+    /// Returns whether bytes are pending that the caller does not read.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked_since.get().is_some()
     }
 
     /// Records that bytes are pending and the socket accepts none.
-    pub(super) fn blocks(&self) {
+    pub(super) fn record_blocked(&self) {
         if !self.is_blocked() {
             self.blocked_since.set(Some(self.open.now.get()));
-            self.taken.set(0);
+            self.progress.set(0);
         }
     }
 
     /// Records that the socket accepted some of the pending bytes.
-    pub(super) fn takes(&self, bytes: usize) {
-        let taken = self.taken.get() + bytes;
-        if taken < MIN_PROGRESS {
-            self.taken.set(taken);
+    pub(super) fn record_progress(&self, bytes: usize) {
+        let progress = self.progress.get() + bytes;
+        if progress < MIN_PROGRESS {
+            self.progress.set(progress);
         } else {
-            self.taken.set(0);
+            self.progress.set(0);
             self.blocked_since.set(Some(self.open.now.get()));
         }
     }
 
     /// Records that no bytes are pending.
-    pub(super) fn unblocks(&self) {
+    pub(super) fn record_unblocked(&self) {
         self.blocked_since.set(None);
     }
 
@@ -327,11 +327,11 @@ impl Drop for Connection {
     }
 }
 
-/// Counts a request of a connection until its response has ended.
+/// A guard that counts a request of a connection until it is dropped.
 pub(super) struct OpenRequest(Rc<Connection>);
 
 impl OpenRequest {
-    /// Whether the listener that accepted the connection is closing.
+    /// Returns whether the listener that accepted the connection is closing.
     pub(super) fn listener_is_closing(&self) -> bool {
         self.0.listener_closing.get()
     }

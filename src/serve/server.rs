@@ -51,12 +51,12 @@ impl Bound {
         let make_handler = Arc::new(make_handler);
         let (phase, _) = watch::channel(Phase::Serving);
         let (ended, all_ended) = mpsc::channel(1);
-        let (balance, inboxes) = Balance::new(self.settings.workers, max_connections(&self.settings));
+        let (balance, receivers) = Balance::new(self.settings.workers, max_connections(&self.settings));
         let mut listeners = Listeners::default();
         let first_commands = listeners.replace(self.listeners, self.settings.workers);
         let mut threads = Vec::with_capacity(self.settings.workers);
         let mut workers = Vec::with_capacity(self.settings.workers);
-        for (index, (inbox, first)) in inboxes.into_iter().zip(first_commands).enumerate() {
+        for (index, (handed_over, first)) in receivers.into_iter().zip(first_commands).enumerate() {
             let (sender, commands) = mpsc::unbounded_channel();
             send_commands(&sender, first);
             workers.push(sender);
@@ -64,7 +64,7 @@ impl Bound {
                 index,
                 commands,
                 balance: balance.clone(),
-                inbox,
+                handed_over,
                 settings: self.settings.clone(),
                 phase: phase.subscribe(),
                 accept_errors: accept_errors.clone(),
@@ -92,24 +92,24 @@ impl Bound {
 /// Sends commands to a worker, unless it has ended.
 fn send_commands(worker: &mpsc::UnboundedSender<Command>, commands: Vec<Command>) {
     for command in commands {
-        let _unless_it_has_ended = worker.send(command);
+        let _has_ended = worker.send(command);
     }
 }
 
 /// Raises the limit of open descriptors, and returns how many connections of callers it allows.
 fn max_connections(settings: &ServeSettings) -> usize {
     let limit = descriptors::raise_limit();
-    let room = descriptors::room_for_connections();
-    if room < settings.max_connections {
+    let allowed = descriptors::room_for_connections();
+    if allowed < settings.max_connections {
         tracing::warn!(
             limits.max_connections = settings.max_connections,
             open_files = limit,
-            in_force = room,
-            "the limit of open files leaves room for fewer connections than `limits.max_connections`, with one to an endpoint \
-             for each; raise the hard limit (`LimitNOFILE`, `ulimit -Hn`) or lower the setting"
+            in_force = allowed,
+            "the limit of open files allows fewer connections than `limits.max_connections`, since each may need one to an \
+             endpoint; raise the hard limit (`LimitNOFILE`, `ulimit -Hn`) or lower the setting"
         );
     }
-    settings.max_connections.min(room)
+    settings.max_connections.min(allowed)
 }
 
 /// The running workers. Dropping it aborts all connections.
@@ -130,8 +130,7 @@ impl Running {
     }
 
     /// Replaces the listeners. New ones are served, unchanged ones continue, removed ones stop accepting and drain their
-    /// connections. Connections that wait in the accept queue of a socket that another listener takes over are served by
-    /// the listener before.
+    /// connections. If a listener takes over the socket of another, connections in its accept queue still belong to the other.
     pub fn replace_listeners(&mut self, bound: BoundListeners) {
         let commands = self.listeners.replace(bound, self.workers.len());
         for (worker, commands) in self.workers.iter().zip(commands) {
@@ -139,22 +138,22 @@ impl Running {
         }
     }
 
-    /// Stops gracefully: for [`ServeSettings::drain_delay`] responses ask callers to close; then nothing is accepted, and
-    /// requests in flight have [`ServeSettings::drain_timeout`] to end. Returns whether all of them did.
+    /// Stops gracefully. For [`ServeSettings::drain_delay`], responses ask callers to close. Then nothing is accepted, and requests in
+    /// flight have [`ServeSettings::drain_timeout`] to end. Returns whether all of them ended.
     ///
     /// # Cancel safety
     /// Not safe: dropping the future aborts all connections.
     pub async fn drain(mut self) -> bool {
-        self.phase.send_replace(Phase::Leaving);
+        self.phase.send_replace(Phase::DrainDelay);
         if !self.settings.drain_delay.is_zero() {
             tokio::time::sleep(self.settings.drain_delay).await;
         }
         self.phase.send_replace(Phase::Draining);
-        // Nothing is sent; the channel closes when the last worker has ended.
+        // Nothing is ever sent. The channel closes when the last worker has ended.
         let in_time = tokio::time::timeout(self.settings.drain_timeout, self.all_ended.recv()).await.is_ok();
-        self.phase.send_replace(Phase::Ended);
+        self.phase.send_replace(Phase::Aborting);
         if !in_time {
-            let _cut_off = tokio::time::timeout(CUT_OFF_PATIENCE, self.all_ended.recv()).await;
+            let _aborted = tokio::time::timeout(ABORT_TIMEOUT, self.all_ended.recv()).await;
         }
         for thread in self.threads.drain(..) {
             if thread.is_finished() && thread.join().is_err() {
@@ -167,9 +166,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.phase.send_replace(Phase::Ended);
+        self.phase.send_replace(Phase::Aborting);
     }
 }
 
 /// The time that aborted workers have to end before the process exits anyway.
-const CUT_OFF_PATIENCE: Duration = Duration::from_secs(1);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ pub struct ListenerSettings {
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {
-    /// A TCP address; port 0 takes a free one.
+    /// A TCP address; port 0 takes a free port.
     Tcp(SocketAddr),
     /// A Unix domain socket.
     Unix {
@@ -30,12 +30,12 @@ pub enum Bind {
 }
 
 impl Bind {
-    /// Whether two listeners would bind the same address. The system does not report it, because workers share ports.
+    /// Returns whether two listeners would bind the same address. The system does not report it, because workers share ports.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) => {
                 let is_one_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
-                // Port 0 takes a free one.
+                // Port 0 takes a free port.
                 one.port() == other.port() && one.port() != 0 && is_one_address
             }
             (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
@@ -58,13 +58,13 @@ pub struct ListenerTlsSettings {
 pub struct ServeSettings {
     /// The number of workers. Each is a thread with its own runtime, listeners and upstream pools.
     pub workers: usize,
-    /// The most open connections of callers, over all workers. More wait to be accepted.
+    /// The most open connections of callers, over all workers. Further ones wait to be accepted.
     pub max_connections: usize,
     /// The time that a caller has to send the head of a request, and that a connection may be idle.
     pub header_read_timeout: Duration,
     /// The time that a caller has to read a response, or 16 KiB of it. Then the stream is reset or the connection closed.
     pub write_timeout: Duration,
-    /// The time that a stopping gateway keeps accepting, while it answers `Connection: close` and is not ready.
+    /// The time that a stopping gateway keeps accepting, while it responds with `Connection: close` and is not ready.
     pub drain_delay: Duration,
     /// The time that requests in flight have to end after accepting has stopped.
     pub drain_timeout: Duration,

@@ -46,7 +46,7 @@ impl Listener {
     /// Waits for a connection.
     ///
     /// # Cancel safety
-    /// Safe: a connection that was not returned stays in the queue.
+    /// Safe: a connection that is not returned stays in the queue.
     pub(super) async fn accept(&self) -> io::Result<Stream> {
         Ok(match self {
             Self::Tcp(socket) => socket.accept().await.map(|(stream, peer)| Stream::Tcp(stream, peer))?,
@@ -54,26 +54,26 @@ impl Listener {
         })
     }
 
-    /// Accepts every connection in the kernel's queue, also those that the runtime was not notified of.
-    pub(super) fn into_waiting(self) -> io::Result<(StdListener, Vec<Stream>)> {
-        let mut waiting = Vec::new();
+    /// Accepts every connection in the kernel's queue, also those that the runtime was not notified of. Returns the socket too.
+    pub(super) fn accept_queued(self) -> io::Result<(StdListener, Vec<Stream>)> {
+        let mut queued = Vec::new();
         let socket = match self {
             Self::Tcp(socket) => {
                 let socket = socket.into_std()?;
                 while let Ok((stream, peer)) = socket.accept() {
-                    waiting.push(Stream::from_std(StdStream::Tcp(stream, peer))?);
+                    queued.push(Stream::from_std(StdStream::Tcp(stream, peer))?);
                 }
                 StdListener::Tcp(socket)
             }
             Self::Unix(socket) => {
                 let socket = socket.into_std()?;
                 while let Ok((stream, _)) = socket.accept() {
-                    waiting.push(Stream::from_std(StdStream::Unix(stream))?);
+                    queued.push(Stream::from_std(StdStream::Unix(stream))?);
                 }
                 StdListener::Unix(socket)
             }
         };
-        Ok((socket, waiting))
+        Ok((socket, queued))
     }
 }
 

@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::balance::{Accepted, Balance, HandedOver};
-use super::connection::Connections;
-use super::drain::{LAST_CALL, LAST_CALL_POLL, Phase};
+use super::connection::ConnectionServer;
+use super::drain::{DRAIN_POLL_INTERVAL, FIRST_REQUEST_GRACE, Phase};
 use super::handler::Handler;
-use super::listeners::{Command, Serving, SocketId};
+use super::listeners::{Command, ServedListener, SocketId};
 use super::settings::ServeSettings;
 use super::socket::{Listener, StdListener, Stream};
 use crate::descriptors;
@@ -23,14 +23,17 @@ use crate::write_batch::WriteBatch;
 
 /// The first pause after an accept error, for example when no file descriptor is left.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest pause after accept errors. Chosen: callers notice no delay once the error is over.
+/// The longest pause after accept errors. Chosen: callers notice no delay after the error has ended.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A worker that has not started.
 pub(super) struct Worker {
     pub(super) index: usize,
-    /// Receives which listeners to open and to close.
+    /// Receives which listeners to open and close.
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) balance: Balance,
-    pub(super) inbox: mpsc::UnboundedReceiver<HandedOver>,
+    /// Receives connections that other workers accepted.
+    pub(super) handed_over: mpsc::UnboundedReceiver<HandedOver>,
     pub(super) settings: ServeSettings,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) accept_errors: IntCounter,
@@ -47,7 +50,7 @@ impl Worker {
     async fn serve<H: Handler>(mut self, make_handler: impl FnOnce(&WriteBatch) -> H) {
         let write_batch = WriteBatch::start();
         let handler = make_handler(&write_batch);
-        let connections = Rc::new(Connections::new(handler, &self.settings, self.phase.clone(), write_batch));
+        let connections = Rc::new(ConnectionServer::new(handler, &self.settings, self.phase.clone(), write_batch));
         let handler = Rc::clone(connections.handler());
         let open = Rc::clone(connections.open());
         let serve = move |accepted: Accepted| {
@@ -56,7 +59,7 @@ impl Worker {
         };
         let serve = Rc::new(serve);
         let mut sockets = Sockets { open: HashMap::new(), closing: Vec::new() };
-        let follow = |sockets: &mut Sockets, command: Command| match command {
+        let apply = |sockets: &mut Sockets, command: Command| match command {
             Command::Serve { socket, new, serving } => {
                 handler.listeners_changed();
                 sockets.serve(socket, new, serving, || Acceptor {
@@ -67,14 +70,14 @@ impl Worker {
                     serve: Rc::clone(&serve),
                 });
             }
-            Command::Close(socket) => sockets.close(socket),
-            Command::End(listener) => {
+            Command::CloseSocket(socket) => sockets.close(socket),
+            Command::DrainConnections(listener) => {
                 let (open, handler, within) = (Rc::clone(&open), Rc::clone(&handler), self.settings.drain_timeout);
                 // Ends after the drain timeout, or with the runtime.
                 tokio::task::spawn_local(async move {
-                    let cut_off = open.end_listener(listener, within).await;
-                    if cut_off > 0 {
-                        tracing::warn!(connections = cut_off, "connections of a closed listener were cut off");
+                    let aborted = open.close_listener(listener, within).await;
+                    if aborted > 0 {
+                        tracing::warn!(connections = aborted, "connections of a closed listener were cut off");
                     }
                     handler.listener_ended(listener);
                 });
@@ -85,49 +88,49 @@ impl Worker {
         loop {
             tokio::select! {
                 biased;
-                Some(command) = self.commands.recv() => follow(&mut sockets, command),
+                Some(command) = self.commands.recv() => apply(&mut sockets, command),
                 _ = phase.wait_for(|phase| *phase >= Phase::Draining) => break,
-                Some(handed_over) = self.inbox.recv() => serve_or_log(handed_over.accept().map(Some), &*serve),
+                Some(handed_over) = self.handed_over.recv() => serve_or_log(handed_over.into_accepted().map(Some), &*serve),
             }
         }
-        // The accept loops first empty their queues.
+        // The accept loops end after they have emptied their queues.
         for accept_loop in sockets.closing.into_iter().chain(sockets.open.into_values().map(|(_, task)| task)) {
             if accept_loop.await.is_err() {
                 tracing::error!("an accept loop panicked");
             }
         }
-        self.inbox.close();
-        while let Some(handed_over) = self.inbox.recv().await {
-            serve_or_log(handed_over.accept().map(Some), &*serve);
+        self.handed_over.close();
+        while let Some(handed_over) = self.handed_over.recv().await {
+            serve_or_log(handed_over.into_accepted().map(Some), &*serve);
         }
         drop(serve);
-        let last_call = async {
-            let last_call = tokio::time::Instant::now() + LAST_CALL;
-            while open.count() > 0 && tokio::time::Instant::now() < last_call {
-                tokio::time::sleep(LAST_CALL_POLL).await;
+        let first_requests = async {
+            let end = tokio::time::Instant::now() + FIRST_REQUEST_GRACE;
+            while open.count() > 0 && tokio::time::Instant::now() < end {
+                tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
             }
         };
         tokio::select! {
-            () = last_call => {}
-            _ = phase.wait_for(|phase| *phase >= Phase::Ended) => return,
+            () = first_requests => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Aborting) => return,
         }
         tokio::select! {
-            () = open.end() => {}
-            _ = phase.wait_for(|phase| *phase >= Phase::Ended) => {}
+            () = open.close_all() => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Aborting) => {}
         }
     }
 }
 
-fn serve_or_log(placed: io::Result<Option<Accepted>>, serve: &impl Fn(Accepted)) {
-    match placed {
+fn serve_or_log(assigned: io::Result<Option<Accepted>>, serve: &impl Fn(Accepted)) {
+    match assigned {
         Ok(Some(accepted)) => serve(accepted),
         Ok(None) => {}
-        Err(err) => tracing::warn!(error = %err, "a connection was lost on its way to a worker"),
+        Err(err) => tracing::warn!(error = %err, "a new connection could not be assigned to a worker and was closed"),
     }
 }
 
 /// An accept loop and the listener that it accepts for; `None` closes its socket.
-type AcceptLoop = (watch::Sender<Option<Arc<Serving>>>, JoinHandle<()>);
+type AcceptLoop = (watch::Sender<Option<Arc<ServedListener>>>, JoinHandle<()>);
 
 /// The listening sockets of a worker.
 struct Sockets {
@@ -141,7 +144,7 @@ impl Sockets {
         &mut self,
         id: SocketId,
         new: Option<StdListener>,
-        serving: Arc<Serving>,
+        serving: Arc<ServedListener>,
         acceptor: impl FnOnce() -> Acceptor<S>,
     ) {
         match (self.open.get(&id), new) {
@@ -175,28 +178,28 @@ struct Acceptor<S> {
 
 impl<S: Fn(Accepted)> Acceptor<S> {
     /// Accepts for the listener in `serving`, until there is none or the worker drains.
-    async fn run(self, mut socket: StdListener, mut serving: watch::Receiver<Option<Arc<Serving>>>) {
+    async fn run(self, mut socket: StdListener, mut serving: watch::Receiver<Option<Arc<ServedListener>>>) {
         loop {
-            let now = serving.borrow_and_update().clone();
-            let Some(listener) = now else { return };
+            let current = serving.borrow_and_update().clone();
+            let Some(listener) = current else { return };
             let accepting = async {
                 let socket = Listener::from_std(socket)?;
-                let is_over = self.accept(&socket, &listener, &mut serving).await;
-                Ok::<_, io::Error>((socket.into_waiting()?, is_over))
+                let is_draining = self.accept(&socket, &listener, &mut serving).await;
+                Ok::<_, io::Error>((socket.accept_queued()?, is_draining))
             };
-            let ((left, waiting), is_over) = match accepting.await {
+            let ((unregistered, queued), is_draining) = match accepting.await {
                 Ok(accepted) => accepted,
                 Err(err) => return tracing::error!(error = %err, "a listener cannot be served"),
             };
-            for stream in waiting {
+            for stream in queued {
                 // Connections beyond the limit are closed.
-                let Some(open) = self.balance.permit_now() else { break };
-                self.place(stream, &listener, open);
+                let Some(permit) = self.balance.try_acquire_permit() else { break };
+                self.assign(stream, &listener, permit);
             }
-            if is_over {
+            if is_draining {
                 return;
             }
-            socket = left;
+            socket = unregistered;
         }
     }
 
@@ -204,8 +207,8 @@ impl<S: Fn(Accepted)> Acceptor<S> {
     async fn accept(
         &self,
         socket: &Listener,
-        listener: &Arc<Serving>,
-        serving: &mut watch::Receiver<Option<Arc<Serving>>>,
+        listener: &Arc<ServedListener>,
+        serving: &mut watch::Receiver<Option<Arc<ServedListener>>>,
     ) -> bool {
         let mut phase = self.phase.clone();
         let stopped = async {
@@ -219,7 +222,7 @@ impl<S: Fn(Accepted)> Acceptor<S> {
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted.and_then(descriptors::outside_reserve),
-                is_over = &mut stopped => return is_over,
+                is_draining = &mut stopped => return is_draining,
             };
             let stream = match accepted {
                 Ok(stream) => stream,
@@ -228,32 +231,32 @@ impl<S: Fn(Accepted)> Acceptor<S> {
                     tracing::warn!(error = %err, pause_ms = pause.as_millis(), "cannot accept connections");
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        is_over = &mut stopped => return is_over,
+                        is_draining = &mut stopped => return is_draining,
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     continue;
                 }
             };
             pause = FIRST_PAUSE;
-            // Acquired after accepting: an accept loop without callers must not hold a permit. Beyond the limit this
-            // connection waits, and later ones in the kernel's queue.
-            let open = tokio::select! {
+            // Acquired after accepting, so that an accept loop without callers holds no permit. At the limit, this connection
+            // waits here and later ones wait in the kernel's queue.
+            let permit = tokio::select! {
                 biased;
-                open = self.balance.permit() => open,
-                // Served if there is a permit, else closed.
-                is_over = &mut stopped => {
-                    if let Some(open) = self.balance.permit_now() {
-                        self.place(stream, listener, open);
+                permit = self.balance.acquire_permit() => permit,
+                // The connection is served if there is a permit, else closed.
+                is_draining = &mut stopped => {
+                    if let Some(permit) = self.balance.try_acquire_permit() {
+                        self.assign(stream, listener, permit);
                     }
-                    return is_over;
+                    return is_draining;
                 }
             };
-            let Some(open) = open else { return true };
-            self.place(stream, listener, open);
+            let Some(permit) = permit else { return true };
+            self.assign(stream, listener, permit);
         }
     }
 
-    fn place(&self, stream: Stream, listener: &Arc<Serving>, open: OwnedSemaphorePermit) {
-        serve_or_log(self.balance.place(self.worker, stream, listener, open), &*self.serve);
+    fn assign(&self, stream: Stream, listener: &Arc<ServedListener>, permit: OwnedSemaphorePermit) {
+        serve_or_log(self.balance.assign(self.worker, stream, listener, permit), &*self.serve);
     }
 }

@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// Runs a test on a worker's kind of runtime.
+/// Runs a test on a runtime like a worker's.
 fn on_a_worker(test: impl Future<Output = ()>) {
     let options = tokio::runtime::LocalOptions::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(options).unwrap();
@@ -102,7 +102,7 @@ fn large_writes_bypass_the_batch_and_never_overtake_small_ones() {
 }
 
 #[test]
-fn flushed_bytes_that_the_socket_does_not_accept_wait_and_wake_the_owner() {
+fn keeps_bytes_that_the_socket_does_not_accept_and_wakes_the_owner() {
     on_a_worker(async {
         let batch = WriteBatch::start();
         let (mut near, mut far) = pair(&batch).await;
@@ -179,10 +179,10 @@ fn dropping_a_connection_keeps_its_batched_writes() {
         let batch = WriteBatch::start();
         let (mut near, mut far) = pair(&batch).await;
         batch_everything(&batch);
-        near.write_all(b"last words").await.unwrap();
+        near.write_all(b"last").await.unwrap();
         drop(near);
         let mut read = Vec::new();
         far.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read, b"last words");
+        assert_eq!(read, b"last");
     });
 }

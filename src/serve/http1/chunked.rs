@@ -1,8 +1,8 @@
-//! Follows the chunked transfer coding byte by byte, strictly by RFC 9112 section 7.1. Keeps no data.
+//! Tracks the framing of a chunked body byte by byte, strictly by RFC 9112 section 7.1. Stores no data.
 
 use super::scan::first_outside_token;
 
-/// The most bytes of chunk extensions and trailers together. Both are rare, and dropped.
+/// The most bytes of chunk extensions and trailers together. Both are rare and not forwarded.
 const MAX_EXTRA: u16 = 4 * 1024;
 /// The most trailer lines. hyper accepts 100.
 const MAX_TRAILERS: u8 = 64;
@@ -43,11 +43,11 @@ enum State {
     EndLf,
 }
 
-/// The result of following a chunked body.
+/// The result of tracking a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Followed {
     /// It continues after the given bytes.
-    Whole,
+    Continues,
     /// It ended here.
     Ended(usize),
     /// It is malformed from here on.
@@ -59,7 +59,7 @@ impl Chunked {
         Self { state: State::Size { size: 0, digits: 0 }, extra: 0, trailers: 0 }
     }
 
-    /// Follows the coding through the bytes that come next.
+    /// Tracks the framing through the next bytes.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Followed {
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
@@ -76,7 +76,7 @@ impl Chunked {
             }
             at += 1;
         }
-        Followed::Whole
+        Followed::Continues
     }
 
     /// Returns the state after a byte that is not data; `None` at the end of the body.
@@ -124,7 +124,7 @@ impl Chunked {
                 State::TrailerValue
             }
             (State::SizeLf { .. } | State::TrailerLf | State::EndLf, _) => {
-                return Err("there is a CR without LF behind it");
+                return Err("a CR is not followed by LF");
             }
             (State::LineStart | State::TrailerName | State::TrailerValue, _) => return Err("a trailer is malformed"),
             // `follow` skips data.
@@ -138,7 +138,7 @@ impl Chunked {
     }
 }
 
-/// Whether a byte is allowed in a field value.
+/// Returns whether a byte is allowed in a field value.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }

@@ -1,10 +1,10 @@
-//! Follows the requests of an HTTP/1.x connection, head and body, through its bytes as they are read.
+//! Tracks where each request of an HTTP/1.x connection begins and ends, as its bytes are read.
 
 use super::chunked::{Chunked, Followed};
 use super::head::{BodyLength, HeadCheck, KnownHead};
 use super::head_error::HeadError;
 
-/// The position of a connection in its requests.
+/// The position of a connection within a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     /// At the start of a head.
@@ -22,14 +22,14 @@ pub(super) enum Rest {
     Nothing,
     /// A partial head, and its check so far.
     PartialHead(HeadCheck),
-    /// A refused head.
-    RefusedHead(HeadError),
+    /// A rejected head.
+    RejectedHead(HeadError),
     /// The malformed rest of a body.
-    RefusedBody(&'static str),
+    MalformedBody(&'static str),
 }
 
 impl Framing {
-    /// Follows the requests through the next bytes. Returns how many of them may be passed on, and what follows those.
+    /// Tracks the requests through the next bytes. Returns how many of them may be passed on, and what follows those.
     #[inline]
     pub(super) fn follow(&mut self, bytes: &[u8], known: &mut KnownHead) -> (usize, Rest) {
         if *self == Self::Head
@@ -71,7 +71,7 @@ impl Framing {
                         self.enter(head.body);
                     }
                     Ok(None) => return (at, Rest::PartialHead(check)),
-                    Err(why) => return (at, Rest::RefusedHead(why)),
+                    Err(why) => return (at, Rest::RejectedHead(why)),
                 },
                 Self::Body(left) => {
                     let taken = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -82,12 +82,12 @@ impl Framing {
                     }
                 }
                 Self::Chunked(chunked) => match chunked.follow(rest) {
-                    Followed::Whole => return (bytes.len(), Rest::Nothing),
+                    Followed::Continues => return (bytes.len(), Rest::Nothing),
                     Followed::Ended(end) => {
                         at += end;
                         *self = Self::Head;
                     }
-                    Followed::Malformed(end, why) => return (at + end, Rest::RefusedBody(why)),
+                    Followed::Malformed(end, why) => return (at + end, Rest::MalformedBody(why)),
                 },
             }
         }

@@ -1,4 +1,4 @@
-//! Fuzz properties of the check of request framing.
+//! Fuzz target for the framing of requests.
 
 use std::io;
 use std::pin::Pin;
@@ -14,28 +14,28 @@ use tokio::task::LocalSet;
 
 use super::framing::{Framing, Rest};
 use super::head::{KnownHead, MAX_FIELDS};
-use super::{HeadError, Http1Check, STAND_IN};
+use super::{HeadError, Http1Check, PLACEHOLDER_HEAD};
 use crate::serve::caller_stream::{ByteFilter as _, Source};
 use crate::serve::listeners::ListenerId;
 use crate::serve::open_connections::OpenConnections;
 
-/// Reads the requests of a connection: `size size room wire`. Checks that the result does not depend on how the bytes are split into
-/// pieces, and that each head begins where `httparse` and RFC 9112 section 6.3 place it.
+/// Reads the requests of a connection from `size size buffer wire`. Asserts that the result does not depend on how the bytes are
+/// split, and that each request ends where `httparse` and RFC 9112 section 6.3 say.
 pub(crate) fn requests(data: &[u8]) {
-    let Some((&[size, other, room], wire)) = data.split_first_chunk() else { return };
+    let Some((&[size, other, buffer], wire)) = data.split_first_chunk() else { return };
     let sizes = [size, other].map(|size| usize::from(size).max(1));
     let whole = RUNTIME.with(|runtime| {
         LocalSet::new().block_on(runtime, async {
             let time = Duration::from_secs(60);
             let connections = OpenConnections::new(time, time);
-            let whole = judge(&connections, wire, [wire.len().max(1); 2], wire.len() + STAND_IN.len());
-            for (sizes, room) in [([1, 1], wire.len().max(1)), (sizes, usize::from(room) + 1)] {
-                assert_eq!(judge(&connections, wire, sizes, room), whole, "in pieces of {sizes:?} into {room}");
+            let whole = read_all(&connections, wire, [wire.len().max(1); 2], wire.len() + PLACEHOLDER_HEAD.len());
+            for (sizes, buffer) in [([1, 1], wire.len().max(1)), (sizes, usize::from(buffer) + 1)] {
+                assert_eq!(read_all(&connections, wire, sizes, buffer), whole, "in pieces of {sizes:?} into {buffer}");
             }
             whole
         })
     });
-    assert!(wire.starts_with(&whole.passed), "the passed bytes are not those of the input");
+    assert!(wire.starts_with(&whole.passed), "the passed bytes are not the beginning of the input");
     check_framing(&whole.passed);
 }
 
@@ -45,7 +45,7 @@ thread_local! {
 
 /// The bytes that pass, and how the connection ends.
 #[derive(Debug, PartialEq, Eq)]
-struct Judgement {
+struct Outcome {
     passed: Vec<u8>,
     end: End,
 }
@@ -58,29 +58,29 @@ enum End {
     Malformed(String),
 }
 
-/// Reads a connection to its end, in pieces of alternating sizes and at most `room` bytes at once.
-fn judge(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], room: usize) -> Judgement {
-    let connection = connections.open(ListenerId::default());
+/// Reads a connection to its end, in pieces of alternating sizes and at most `buffer` bytes at once.
+fn read_all(connections: &Rc<OpenConnections>, wire: &[u8], sizes: [usize; 2], buffer: usize) -> Outcome {
+    let connection = connections.add(ListenerId::default());
     let mut source = Source::new(Vec::new(), Pieces { left: wire, sizes });
-    let mut inbound = Http1Check::new(Rc::clone(&connection));
-    let (mut passed, mut memory) = (Vec::new(), vec![0; room]);
+    let mut check = Http1Check::new(Rc::clone(&connection));
+    let (mut passed, mut memory) = (Vec::new(), vec![0; buffer]);
     loop {
         let mut into = ReadBuf::new(&mut memory);
-        match inbound.poll_read(&mut source, &mut Context::from_waker(Waker::noop()), &mut into) {
-            Poll::Ready(Ok(())) if into.filled().is_empty() => return Judgement { passed, end: End::OfInput },
+        match check.poll_read(&mut source, &mut Context::from_waker(Waker::noop()), &mut into) {
+            Poll::Ready(Ok(())) if into.filled().is_empty() => return Outcome { passed, end: End::OfInput },
             Poll::Ready(Ok(())) => passed.extend_from_slice(into.filled()),
-            Poll::Ready(Err(err)) => return Judgement { passed, end: End::Malformed(err.to_string()) },
+            Poll::Ready(Err(err)) => return Outcome { passed, end: End::Malformed(err.to_string()) },
             Poll::Pending => {
                 let Some(error) = connection.take_head_error() else { panic!("it is pending without a rejected head") };
-                assert!(passed.ends_with(STAND_IN), "there is no stand-in for the refused head");
-                passed.truncate(passed.len() - STAND_IN.len());
-                return Judgement { passed, end: End::Rejected(error) };
+                assert!(passed.ends_with(PLACEHOLDER_HEAD), "there is no placeholder for the rejected head");
+                passed.truncate(passed.len() - PLACEHOLDER_HEAD.len());
+                return Outcome { passed, end: End::Rejected(error) };
             }
         }
     }
 }
 
-/// Checks that the framing of the passed requests is followed. The bytes end with a head or within a body.
+/// Asserts that [`Framing`] tracks the passed requests correctly. The bytes end with a head or within a body.
 fn check_framing(passed: &[u8]) {
     let (mut framing, mut known, mut rest) = (Framing::Head, KnownHead::default(), passed);
     while !rest.is_empty() {

@@ -1,7 +1,7 @@
 //! Byte classes of a request head, and the search for the first byte outside a class.
 //!
-//! A head of some 300 bytes may be checked for every request. Values, which are most of it, are searched many bytes at a time,
-//! by plain comparisons that the compiler vectorizes on every target.
+//! A head of about 300 bytes may be checked for every request. Most of it is values, which are searched many bytes at a time by
+//! comparisons that the compiler vectorizes on every target.
 
 /// Returns the position of the first control character (`HTAB` included) or `DEL`; the length if there is none.
 #[inline]
@@ -29,12 +29,13 @@ const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// Returns a bit in each byte that is a control character. Those above the lowest such byte may have one as well.
+/// Returns a word whose lowest set bit is in the lowest byte that is a control character; 0 if there is none. The higher bits
+/// are not reliable.
 #[inline]
 fn controls(word: u64) -> u64 {
-    let without_del = word ^ each(0x7f);
+    let zero_if_del = word ^ each(0x7f);
     let is_low = word.wrapping_sub(each(b' ')) & !word;
-    let is_del = without_del.wrapping_sub(each(1)) & !without_del;
+    let is_del = zero_if_del.wrapping_sub(each(1)) & !zero_if_del;
     (is_low | is_del) & each(0x80)
 }
 
@@ -73,7 +74,7 @@ pub(super) fn first_outside_target(bytes: &[u8]) -> usize {
     bytes.len() - rest.len() + rest.iter().position(|byte| !is_inside(byte)).unwrap_or(rest.len())
 }
 
-/// Whether a byte is not allowed in a path or a query: RFC 3986 excludes it, and `http::Uri` rejects it or cuts there (`#`).
+/// Returns whether a byte is not allowed in a path or a query: RFC 3986 excludes it, and `http::Uri` rejects it or cuts there (`#`).
 /// ``\^{|}``, which RFC 3986 excludes and `http::Uri` accepts, pass unchanged.
 #[inline]
 #[expect(clippy::needless_bitwise_bool, reason = "a branch per byte would prevent vectorization")]
@@ -88,8 +89,8 @@ mod tests {
 
     const LENGTH: usize = 16 + 8 + 5;
 
-    /// Puts each byte at each position.
-    fn agrees(first: fn(&[u8]) -> usize, is_of_class: impl Fn(u8) -> bool) {
+    /// Asserts what `first` finds for each byte at each position.
+    fn assert_class(first: fn(&[u8]) -> usize, is_of_class: impl Fn(u8) -> bool) {
         for byte in 0..=u8::MAX {
             for at in 0..LENGTH {
                 let mut bytes = [b'a'; LENGTH];
@@ -103,9 +104,9 @@ mod tests {
 
     #[test]
     fn classes_are_those_of_the_rfcs_at_every_position() {
-        agrees(first_control, |byte| byte.is_ascii_control());
-        agrees(first_outside_token, |byte| !(byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)));
-        agrees(first_outside_target, |byte| !byte.is_ascii_graphic() || b"\"#<>`".contains(&byte));
+        assert_class(first_control, |byte| byte.is_ascii_control());
+        assert_class(first_outside_token, |byte| !(byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)));
+        assert_class(first_outside_target, |byte| !byte.is_ascii_graphic() || b"\"#<>`".contains(&byte));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The check against hyper, which it stands in front of: what passes hyper reads in the same way, and hyper never answers by
-//! itself. Single cases stand in `tests/it/wire`.
+//! Compares the check with hyper, which reads the bytes that pass: both must find the same requests, and hyper must never respond
+//! on its own. Single cases are in `tests/it/wire`.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -38,7 +38,7 @@ enum Change {
     Replace(prop::sample::Index, u8),
     Insert(prop::sample::Index, u8),
     Remove(prop::sample::Index),
-    /// Repeats a line behind itself.
+    /// Repeats a line directly after itself.
     Repeat(prop::sample::Index),
     Line(prop::sample::Index, &'static str),
 }
@@ -101,20 +101,20 @@ fn changed(request: &str, changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// What hyper made of a request.
+/// A request as it was parsed.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+struct Parsed {
     method: String,
     target: String,
     fields: usize,
-    /// `None` if it broke off.
+    /// `None` if it is incomplete.
     body: Option<Vec<u8>>,
     ends_connection: bool,
 }
 
-async fn seen(request: Request<Incoming>) -> Seen {
+async fn parse(request: Request<Incoming>) -> Parsed {
     let (head, body) = request.into_parts();
-    Seen {
+    Parsed {
         method: head.method.to_string(),
         target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         fields: head.headers.len(),
@@ -128,33 +128,34 @@ fn on_one_thread<T>(future: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().block_on(&runtime, future)
 }
 
-/// Has hyper alone read requests.
-async fn by_hyper(bytes: &[u8]) -> Vec<Seen> {
+/// Parses requests with hyper alone.
+async fn by_hyper(bytes: &[u8]) -> Vec<Parsed> {
     let (mut caller, io) = tokio::io::duplex(1024 * 1024);
     caller.write_all(bytes).await.unwrap();
     caller.shutdown().await.unwrap();
     let all = RefCell::new(Vec::new());
     let service = service_fn(async |request| {
-        let seen = seen(request).await;
-        all.borrow_mut().push(seen);
+        let parsed = parse(request).await;
+        all.borrow_mut().push(parsed);
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
     });
     drop(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(io), service).await);
     all.into_inner()
 }
 
-/// What the check makes of whole requests; `None` if it refuses one, or the last is not whole.
-fn by_check(mut bytes: &[u8]) -> Option<Vec<(Seen, bool)>> {
+/// Parses requests with the check, and returns whether each is chunked. Returns `None` if the check rejects a request or the last
+/// is incomplete.
+fn by_check(mut bytes: &[u8]) -> Option<Vec<(Parsed, bool)>> {
     let mut known = KnownHead::default();
     let mut all = Vec::new();
     while !bytes.is_empty() {
         let head = HeadCheck::default().check(bytes, &mut known).ok()??;
-        let (text, behind) = bytes.split_at(head.end);
+        let (text, after) = bytes.split_at(head.end);
         let text = text.strip_prefix(b"\r\n").unwrap_or(text);
         let mut words = text.split(|byte| *byte == b' ').map(|word| String::from_utf8(word.to_vec()).unwrap());
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
-        let behind_scheme = target.split_once("://").filter(|_| !target.starts_with('/'));
-        let target = match behind_scheme {
+        let after_scheme = target.split_once("://").filter(|_| !target.starts_with('/'));
+        let target = match after_scheme {
             None => target,
             Some((_, rest)) => match rest.find(['/', '?']).map_or("/", |path| &rest[path..]) {
                 query if query.starts_with('?') => format!("/{query}"),
@@ -163,29 +164,29 @@ fn by_check(mut bytes: &[u8]) -> Option<Vec<(Seen, bool)>> {
         };
         let length = match head.body {
             BodyLength::Known(length) => usize::try_from(length).unwrap(),
-            BodyLength::Chunked => match chunked::Chunked::new().follow(behind) {
+            BodyLength::Chunked => match chunked::Chunked::new().follow(after) {
                 chunked::Followed::Ended(end) => end,
-                chunked::Followed::Whole | chunked::Followed::Malformed(..) => return None,
+                chunked::Followed::Continues | chunked::Followed::Malformed(..) => return None,
             },
         };
-        let (body, next) = behind.split_at_checked(length)?;
+        let (body, next) = after.split_at_checked(length)?;
         let fields = text.split(|byte| *byte == b'\n').count() - 3;
-        let seen = Seen { method, target, fields, body: Some(body.to_vec()), ends_connection: false };
-        all.push((seen, head.body == BodyLength::Chunked));
+        let parsed = Parsed { method, target, fields, body: Some(body.to_vec()), ends_connection: false };
+        all.push((parsed, head.body == BodyLength::Chunked));
         bytes = next;
     }
     Some(all)
 }
 
-/// Has hyper read requests behind the check, which come in pieces of this size. Returns what hyper answered, and how many of the
-/// answers were the service's.
-async fn behind_check(bytes: &[u8], piece: usize) -> (String, usize) {
+/// Serves requests that arrive in pieces of this size, with the check and hyper. Returns the bytes of all responses, and how many
+/// responses the service made.
+async fn serve_checked(bytes: &[u8], piece: usize) -> (String, usize) {
     let (caller, io) = tokio::io::duplex(1024 * 1024);
-    let (mut answers, mut caller) = tokio::io::split(caller);
-    let connection = OpenConnections::new(Duration::from_secs(60), Duration::from_secs(60)).open(ListenerId::default());
+    let (mut responses, mut caller) = tokio::io::split(caller);
+    let connection = OpenConnections::new(Duration::from_secs(60), Duration::from_secs(60)).add(ListenerId::default());
     let served = Cell::new(0);
     let service = service_fn(|request: Request<Incoming>| {
-        let counted = connection.request();
+        let counted = connection.count_request();
         let _error = connection.take_head_error();
         served.set(served.get() + 1);
         async {
@@ -196,58 +197,59 @@ async fn behind_check(bytes: &[u8], piece: usize) -> (String, usize) {
     });
     let send = async {
         for piece in bytes.chunks(piece) {
-            // It may have been closed by an answer.
+            // A response may have closed the connection.
             drop(caller.write_all(piece).await);
             tokio::task::yield_now().await;
         }
         drop(caller.shutdown().await);
     };
     let filter = Http1Check::new(Rc::clone(&connection));
-    let inbound = TokioIo::new(CallerStream::new(Source::new(Vec::new(), io), filter, &connection));
-    let serve = http1::Builder::new().max_buf_size(80 * 1024).serve_connection(inbound, service);
+    let io = TokioIo::new(CallerStream::new(Source::new(Vec::new(), io), filter, &connection));
+    let serve = http1::Builder::new().max_buf_size(80 * 1024).serve_connection(io, service);
     let mut text = Vec::new();
-    let read = answers.read_to_end(&mut text);
+    let read = responses.read_to_end(&mut text);
     let (_sent, _served, _read) = tokio::join!(send, serve, read);
     (String::from_utf8(text).unwrap(), served.get())
 }
 
-fn without_continue(answers: &str) -> String {
-    answers.replace("HTTP/1.1 100 Continue\r\n\r\n", "").lines().filter(|line| !line.starts_with("date")).collect()
+fn without_continue(responses: &str) -> String {
+    responses.replace("HTTP/1.1 100 Continue\r\n\r\n", "").lines().filter(|line| !line.starts_with("date")).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_passes_hyper_reads_in_the_same_way(request in prop::sample::select(VALID.as_slice()), changes in changes()) {
+    fn hyper_reads_passed_requests_in_the_same_way(request in prop::sample::select(VALID.as_slice()), changes in changes()) {
         let bytes = changed(request, &changes);
         let Some(expected) = by_check(&bytes) else { return Ok(()) };
-        let seen = on_one_thread(by_hyper(&bytes));
-        prop_assert!(seen.len() == expected.len() || seen.last().is_some_and(|last| last.ends_connection), "{seen:?}");
-        for (seen, (expected, is_chunked)) in seen.iter().zip(&expected) {
-            prop_assert_eq!((&seen.method, &seen.target, seen.fields), (&expected.method, &expected.target, expected.fields));
-            prop_assert!(if *is_chunked { seen.body.is_some() } else { seen.body == expected.body }, "{:?}", seen);
+        let parsed = on_one_thread(by_hyper(&bytes));
+        let ends_early = parsed.last().is_some_and(|last| last.ends_connection);
+        prop_assert!(parsed.len() == expected.len() || ends_early, "{parsed:?}");
+        for (parsed, (expected, is_chunked)) in parsed.iter().zip(&expected) {
+            prop_assert_eq!((&parsed.method, &parsed.target, parsed.fields), (&expected.method, &expected.target, expected.fields));
+            prop_assert!(if *is_chunked { parsed.body.is_some() } else { parsed.body == expected.body }, "{:?}", parsed);
         }
     }
 
     #[test]
-    fn every_answer_is_the_services_in_whatever_pieces(
+    fn hyper_never_responds_on_its_own_however_the_bytes_are_split(
         request in prop::sample::select(VALID.as_slice()),
         changes in changes(),
         piece in 1_usize..40,
     ) {
         let bytes = changed(request, &changes);
-        let (whole, served) = on_one_thread(behind_check(&bytes, bytes.len()));
+        let (whole, served) = on_one_thread(serve_checked(&bytes, bytes.len()));
         prop_assert_eq!(whole.matches(" 299 ").count() + whole.matches(" 499 ").count(), served, "{}", whole);
         prop_assert_eq!(without_continue(&whole).matches("HTTP/1.").count(), served, "{}", whole);
-        let (pieces, _) = on_one_thread(behind_check(&bytes, piece));
+        let (pieces, _) = on_one_thread(serve_checked(&bytes, piece));
         prop_assert_eq!(without_continue(&whole), without_continue(&pieces));
     }
 }
 
 proptest! {
     #[test]
-    fn what_is_known_of_the_last_head_changes_nothing(
+    fn known_head_does_not_change_the_result(
         last in prop::sample::select(VALID.as_slice()),
         request in prop::sample::select(VALID.as_slice()),
         changes in changes(),
@@ -263,7 +265,7 @@ proptest! {
 }
 
 #[test]
-fn header_lines_that_an_older_version_does_not_have_are_not_taken_for_known() {
+fn known_lines_are_checked_again_for_another_http_version() {
     let chunked = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut known = KnownHead::default();
     assert!(HeadCheck::default().check(chunked.as_bytes(), &mut known).is_ok_and(|head| head.is_some()));
@@ -276,20 +278,20 @@ fn header_lines_that_an_older_version_does_not_have_are_not_taken_for_known() {
 fn valid_requests_pass() {
     for request in VALID {
         assert!(by_check(request.as_bytes()).is_some(), "{request}");
-        let (answers, served) = on_one_thread(behind_check(request.as_bytes(), 7));
-        assert_eq!(answers.matches(" 299 ").count(), served, "{answers}");
-        assert_eq!(served, request.matches("HTTP/1.").count(), "{answers}");
+        let (responses, served) = on_one_thread(serve_checked(request.as_bytes(), 7));
+        assert_eq!(responses.matches(" 299 ").count(), served, "{responses}");
+        assert_eq!(served, request.matches("HTTP/1.").count(), "{responses}");
     }
 }
 
 #[test]
-fn heads_of_any_size_are_answered_by_the_service() {
+fn service_answers_heads_of_any_size() {
     for (size, fields) in [(60 * 1024, 1), (64 * 1024, 1), (100 * 1024, 1), (10, 99), (10, 100), (10, 5000)] {
         let line = format!("x: {}\r\n", "y".repeat(size));
         let request = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", line.repeat(fields));
         for piece in [999, request.len()] {
-            let (answers, served) = on_one_thread(behind_check(request.as_bytes(), piece));
-            assert!(answers.starts_with("HTTP/1.1 299 ") && served == 1, "{size} {fields}: {answers}");
+            let (responses, served) = on_one_thread(serve_checked(request.as_bytes(), piece));
+            assert!(responses.starts_with("HTTP/1.1 299 ") && served == 1, "{size} {fields}: {responses}");
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Limits how many frames without content a caller may send, and how many streams it may reset.
 //!
-//! h2 answers each PING and SETTINGS and forgets each reset stream at no cost to the caller. It does not limit resets of
-//! accepted streams, each of which costs a call to an endpoint. So frame headers are counted as they are read. Nine bytes of
-//! each frame are read, nothing is copied.
+//! A caller can make h2 respond to PING and SETTINGS without limit. h2 does not limit resets of accepted streams either, each of
+//! which costs a call to an endpoint. So frames are counted as they are read, by their headers of nine bytes.
 
 use std::cell::Cell;
 use std::io;
@@ -19,7 +18,7 @@ use super::super::caller_stream::{ByteFilter, Source};
 /// The length of the connection preface (RFC 9113, section 3.4).
 const PREFACE_LENGTH: usize = 24;
 /// The length of a frame header (RFC 9113, section 4.1).
-const HEAD_LENGTH: usize = 9;
+const HEADER_LENGTH: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -33,14 +32,14 @@ const FIRST_FRAMES: u32 = 1_000;
 const MOST_FRAMES: u32 = 10_000;
 /// Frames that a request adds: a library sends up to two `WINDOW_UPDATE` and a `PRIORITY` for each.
 const FRAMES_PER_REQUEST: u32 = 4;
-/// Bytes written per frame that they add. Libraries send two `WINDOW_UPDATE` for a `DATA` frame of 16 KiB; those with
+/// The written bytes that add one frame. Libraries send two `WINDOW_UPDATE` for a `DATA` frame of 16 KiB; those with
 /// small windows more.
 const BYTES_PER_FRAME: usize = 256;
 /// Frames that each second adds, for keep-alive PING and the like.
 const FRAMES_PER_SECOND: u32 = 20;
 
-/// Streams that a caller may reset before any response. nginx closes after twice the streams that may be open at once,
-/// Envoy if over half of 500 were reset; each answered stream adds one.
+/// Streams that a caller may reset before any response. Each complete response adds one. nginx closes the connection after twice
+/// the streams that may be open at once, Envoy if over half of 500 were reset.
 const FIRST_RESETS: u32 = 100;
 /// The most resets that can accumulate.
 const MOST_RESETS: u32 = 500;
@@ -50,8 +49,8 @@ const RESETS_PER_SECOND: u32 = 10;
 /// The frames and resets that a caller may still send on one connection.
 #[derive(Debug)]
 pub(in crate::serve) struct FrameBudget {
-    frames: Allowance<MOST_FRAMES, FRAMES_PER_SECOND>,
-    resets: Allowance<MOST_RESETS, RESETS_PER_SECOND>,
+    frames: TokenBucket<MOST_FRAMES, FRAMES_PER_SECOND>,
+    resets: TokenBucket<MOST_RESETS, RESETS_PER_SECOND>,
     /// Bytes written that have not added a frame yet.
     written: Cell<usize>,
     is_exceeded: Cell<bool>,
@@ -59,38 +58,38 @@ pub(in crate::serve) struct FrameBudget {
 
 impl FrameBudget {
     pub(in crate::serve) fn new() -> Rc<Self> {
-        let (frames, resets) = (Allowance::new(FIRST_FRAMES), Allowance::new(FIRST_RESETS));
+        let (frames, resets) = (TokenBucket::new(FIRST_FRAMES), TokenBucket::new(FIRST_RESETS));
         Rc::new(Self { frames, resets, written: Cell::new(0), is_exceeded: Cell::new(false) })
     }
 
-    /// Whether the caller has exceeded its budget.
+    /// Returns whether the caller has exceeded its budget.
     pub(super) fn is_exceeded(&self) -> bool {
         self.is_exceeded.get()
     }
 
     /// Records that a response was sent completely.
-    pub(super) fn answered(&self) {
-        self.resets.earn(1);
+    pub(super) fn record_response(&self) {
+        self.resets.add(1);
     }
 
-    fn wrote(&self, bytes: usize) {
+    fn record_written(&self, bytes: usize) {
         let written = self.written.get() + bytes;
         self.written.set(written % BYTES_PER_FRAME);
-        self.frames.earn(u32::try_from(written / BYTES_PER_FRAME).unwrap_or(MOST_FRAMES));
+        self.frames.add(u32::try_from(written / BYTES_PER_FRAME).unwrap_or(MOST_FRAMES));
     }
 
     /// Counts a frame that the caller sent.
-    fn received(&self, head: [u8; HEAD_LENGTH]) {
-        let [length_0, length_1, length_2, kind, flags, ..] = head;
+    fn record_frame(&self, header: [u8; HEADER_LENGTH]) {
+        let [length_0, length_1, length_2, kind, flags, ..] = header;
         let is_empty = [length_0, length_1, length_2] == [0; 3];
         let is_allowed = match kind {
             HEADERS => {
-                self.frames.earn(FRAMES_PER_REQUEST);
+                self.frames.add(FRAMES_PER_REQUEST);
                 true
             }
-            DATA => !is_empty || flags & END_STREAM != 0 || self.frames.spend(),
-            RST_STREAM => self.resets.spend(),
-            _ => self.frames.spend(),
+            DATA => !is_empty || flags & END_STREAM != 0 || self.frames.take(),
+            RST_STREAM => self.resets.take(),
+            _ => self.frames.take(),
         };
         if !is_allowed {
             self.is_exceeded.set(true);
@@ -98,41 +97,41 @@ impl FrameBudget {
     }
 }
 
-/// A number that is spent and grows with time.
+/// A token bucket.
 #[derive(Debug)]
-struct Allowance<const MOST: u32, const PER_SECOND: u32> {
+struct TokenBucket<const MOST: u32, const PER_SECOND: u32> {
     left: Cell<u32>,
-    grown_at: Cell<Instant>,
+    refilled_at: Cell<Instant>,
 }
 
-impl<const MOST: u32, const PER_SECOND: u32> Allowance<MOST, PER_SECOND> {
+impl<const MOST: u32, const PER_SECOND: u32> TokenBucket<MOST, PER_SECOND> {
     fn new(first: u32) -> Self {
-        Self { left: Cell::new(first), grown_at: Cell::new(Instant::now()) }
+        Self { left: Cell::new(first), refilled_at: Cell::new(Instant::now()) }
     }
 
-    fn earn(&self, count: u32) {
+    fn add(&self, count: u32) {
         self.left.set(self.left.get().saturating_add(count).min(MOST));
     }
 
-    /// Spends one. Returns whether any was left.
-    fn spend(&self) -> bool {
+    /// Takes one token. Returns whether one was left.
+    fn take(&self) -> bool {
         if self.left.get() == 0 {
-            self.grow();
+            self.refill();
         }
         let left = self.left.get();
         self.left.set(left.saturating_sub(1));
         left > 0
     }
 
-    /// Adds what has grown. Reads the clock, so it is called only when nothing is left.
+    /// Adds the tokens of the elapsed time. Reads the clock, so it is called only when the bucket is empty.
     #[cold]
-    fn grow(&self) {
-        let elapsed = self.grown_at.get().elapsed();
-        let grown = elapsed.as_millis() * u128::from(PER_SECOND) / Duration::from_secs(1).as_millis();
-        let grown = u32::try_from(grown).unwrap_or(MOST);
-        if grown > 0 {
-            self.grown_at.set(Instant::now());
-            self.earn(grown);
+    fn refill(&self) {
+        let elapsed = self.refilled_at.get().elapsed();
+        let added = elapsed.as_millis() * u128::from(PER_SECOND) / Duration::from_secs(1).as_millis();
+        let added = u32::try_from(added).unwrap_or(MOST);
+        if added > 0 {
+            self.refilled_at.set(Instant::now());
+            self.add(added);
         }
     }
 }
@@ -141,16 +140,16 @@ impl<const MOST: u32, const PER_SECOND: u32> Allowance<MOST, PER_SECOND> {
 pub(in crate::serve) struct FrameCounter {
     budget: Rc<FrameBudget>,
     /// The header of the next frame, as far as it was read.
-    head: [u8; HEAD_LENGTH],
-    head_length: usize,
-    /// The bytes before the next frame header.
+    header: [u8; HEADER_LENGTH],
+    header_length: usize,
+    /// The number of bytes before the next frame header.
     skip: usize,
 }
 
 impl FrameCounter {
     /// Makes the counter of a connection whose preface is not read yet.
     pub(in crate::serve) fn new(budget: &Rc<FrameBudget>) -> Self {
-        Self { budget: Rc::clone(budget), head: [0; HEAD_LENGTH], head_length: 0, skip: PREFACE_LENGTH }
+        Self { budget: Rc::clone(budget), header: [0; HEADER_LENGTH], header_length: 0, skip: PREFACE_LENGTH }
     }
 
     fn count(&mut self, mut bytes: &[u8]) {
@@ -161,18 +160,18 @@ impl FrameCounter {
             if bytes.is_empty() {
                 return;
             }
-            let missing = self.head.get_mut(self.head_length..).unwrap_or_default();
+            let missing = self.header.get_mut(self.header_length..).unwrap_or_default();
             let taken = missing.len().min(bytes.len());
             for (to, from) in missing.iter_mut().zip(bytes) {
                 *to = *from;
             }
             bytes = bytes.get(taken..).unwrap_or_default();
-            self.head_length += taken;
-            if self.head_length == HEAD_LENGTH {
-                let [length_0, length_1, length_2, ..] = self.head;
-                self.head_length = 0;
+            self.header_length += taken;
+            if self.header_length == HEADER_LENGTH {
+                let [length_0, length_1, length_2, ..] = self.header;
+                self.header_length = 0;
                 self.skip = usize::from(length_0) << 16 | usize::from(length_1) << 8 | usize::from(length_2);
-                self.budget.received(self.head);
+                self.budget.record_frame(self.header);
             }
         }
     }
@@ -195,8 +194,8 @@ impl<S: AsyncRead + Unpin> ByteFilter<S> for FrameCounter {
         read
     }
 
-    fn wrote(&self, bytes: usize) {
-        self.budget.wrote(bytes);
+    fn record_written(&self, bytes: usize) {
+        self.budget.record_written(bytes);
     }
 }
 
@@ -219,8 +218,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn frames_are_found_whatever_pieces_they_come_in() {
-        // A payload that looks like the heads of many PING frames.
+    async fn counts_frames_however_the_bytes_are_split() {
+        // A payload that equals many PING frames.
         let data = frame(DATA, 0, &frame(6, 0, &[]).repeat(2_000));
         let frames: Vec<_> = std::iter::once(data).chain((0..FIRST_FRAMES).map(|_| frame(6, 0, &[0; 8]))).collect();
         for at_once in [1, 2, 7, 9, 4096, usize::MAX] {
@@ -244,14 +243,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_and_answers_allow_more() {
+    async fn time_responses_and_written_bytes_add_to_the_budget() {
         let budget = count(&vec![frame(RST_STREAM, 0, &[0; 4]); FIRST_RESETS as usize], 4096);
-        budget.answered();
-        assert!(budget.resets.spend() && !budget.resets.spend());
+        budget.record_response();
+        assert!(budget.resets.take() && !budget.resets.take());
         tokio::time::advance(Duration::from_millis(250)).await;
-        assert_eq!((0..5).filter(|_| budget.resets.spend()).count(), 2);
-        budget.wrote(BYTES_PER_FRAME - 1);
-        budget.wrote(BYTES_PER_FRAME + 1);
+        assert_eq!((0..5).filter(|_| budget.resets.take()).count(), 2);
+        budget.record_written(BYTES_PER_FRAME - 1);
+        budget.record_written(BYTES_PER_FRAME + 1);
         assert_eq!(budget.frames.left.get(), FIRST_FRAMES + 2);
     }
 }

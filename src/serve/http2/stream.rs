@@ -1,4 +1,4 @@
-//! One stream: a request and its response. Refuses requests that HTTP/2 does not allow, and resets the stream when the
+//! One stream: a request and its response. Rejects requests that HTTP/2 does not allow, and resets the stream when the
 //! caller does not read the response.
 
 use std::future::poll_fn;
@@ -32,12 +32,12 @@ const CONNECTION_HEADERS: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-/// The request of an accepted stream, and the handle that answers it.
+/// The request of an accepted stream, and the handle for its response.
 pub(in crate::serve) type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
 
-/// Answers the request of a stream. Drops what the handler and its response body hold when the response was passed to h2,
-/// the caller resets the stream, or the caller reads less than [`MIN_PROGRESS`] within `write_timeout`.
-pub(in crate::serve) async fn answer(
+/// Serves the request of a stream. Drops the handler's future or response body when the caller resets the stream or reads less than
+/// [`MIN_PROGRESS`] within `write_timeout`.
+pub(in crate::serve) async fn serve_stream(
     (request, mut respond): Incoming,
     handler: Rc<impl Handler>,
     peer: Rc<Peer>,
@@ -46,24 +46,24 @@ pub(in crate::serve) async fn answer(
     write_timeout: Duration,
 ) {
     let (head, stream) = request.into_parts();
-    let Some(framing) = DeclaredLength::of(&head) else {
+    let Some(declared) = DeclaredLength::of(&head) else {
         tracing::debug!("a caller's HTTP/2 request is malformed; resetting its stream");
         return respond.send_reset(Reason::PROTOCOL_ERROR);
     };
-    let mut body = Http2Body::new(stream, framing.content_length);
+    let mut body = Http2Body::new(stream, declared.content_length);
     // A request that declares no body but has one must not be forwarded.
     if body.verify_declared_empty().await.is_err() {
         return;
     }
-    let _open = connection.request();
+    let _open = connection.count_request();
     let response = handler.handle(&peer, Request::from_parts(head, body.into()));
     let Some(response) = unless_reset(&mut respond, response).await else { return };
     if send(&mut respond, response, write_timeout).await.is_ok() {
-        budget.answered();
+        budget.record_response();
     }
 }
 
-/// What frames a request.
+/// The declared length of a request's body.
 struct DeclaredLength {
     content_length: Option<u64>,
 }
@@ -73,7 +73,7 @@ impl DeclaredLength {
     fn of(head: &Parts) -> Option<Self> {
         let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
         let content_length = match lengths.next() {
-            // h2 refuses anything but digits.
+            // h2 rejects anything but digits.
             Some(length) => Some(length.to_str().ok()?.parse().ok()?),
             None => None,
         };
@@ -82,7 +82,7 @@ impl DeclaredLength {
     }
 }
 
-/// Whether `:authority` and `Host` name one host, without user information (RFC 9113, section 8.3.1).
+/// Returns whether `:authority` and `Host` name one host, without user information (RFC 9113, section 8.3.1).
 fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
@@ -99,7 +99,7 @@ fn names_one_host(uri: &Uri, headers: &HeaderMap) -> bool {
     })
 }
 
-/// Waits for a response. Returns `None` if the caller first resets the stream, or the connection ends.
+/// Waits for a response. Returns `None` if the caller resets the stream or the connection ends before.
 async fn unless_reset<F: Future>(respond: &mut SendResponse<Bytes>, response: F) -> Option<F::Output> {
     let mut response = pin!(response);
     poll_fn(|cx| match response.as_mut().poll(cx) {
@@ -109,7 +109,7 @@ async fn unless_reset<F: Future>(respond: &mut SendResponse<Bytes>, response: F)
     .await
 }
 
-/// The response was not sent completely: one side reset the stream, or the connection ended.
+/// The error of a response that was not sent completely: one side reset the stream, or the connection ended.
 struct Unfinished;
 
 impl From<h2::Error> for Unfinished {
@@ -169,7 +169,7 @@ async fn send<B: Body<Data = Bytes>>(
     }
 }
 
-/// Sends a part of a body, as the caller's window allows.
+/// Sends a part of a body as the caller's window allows.
 async fn send_data(
     stream: &mut SendStream<Bytes>,
     mut data: Bytes,
