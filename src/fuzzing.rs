@@ -5,12 +5,12 @@
 
 use crate::{config, credential, delivery, diagnosis, endpoint, proxy, serve, signalr};
 
-/// A target, which takes any bytes.
+/// A fuzz target. It takes arbitrary bytes.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
 pub const TARGETS: [(&str, Target); 13] = [
-    ("answer", endpoint::fuzzing::answer),
+    ("response", endpoint::fuzzing::response),
     ("chunks", endpoint::fuzzing::chunks),
     ("grammar", signalr::fuzzing::grammar),
     ("headers", delivery::fuzzing::headers),
@@ -20,7 +20,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("configuration", config::fuzzing::configuration),
     ("connection_string", config::fuzzing::connection_string),
     ("secret_file", credential::fuzzing::secret_file),
-    ("token_answer", credential::fuzzing::token_answer),
+    ("token_response", credential::fuzzing::token_response),
     ("token", credential::fuzzing::token),
     ("claims", diagnosis::fuzzing::claims),
 ];

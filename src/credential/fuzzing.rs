@@ -57,7 +57,7 @@ pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
 
 /// Parses a token response: `kind-and-federated status-index header-lines \n\n body`. Checks that an accepted token is usable, and
 /// that an error is short, has no control characters and does not contain the token.
-pub(crate) fn token_answer(data: &[u8]) {
+pub(crate) fn token_response(data: &[u8]) {
     let Some((&[kind, status], rest)) = data.split_first_chunk() else { return };
     let kind_of = match kind % 3 {
         0 => IdentityEndpointKind::Entra,

@@ -16,7 +16,7 @@ struct Read {
 
 /// Parses the response to a request: `method sizes wire`. Checks that it is framed by RFC 9112 section 6.3, that the result does not
 /// depend on how the bytes are split into pieces, and that nothing after it is read.
-pub(crate) fn answer(data: &[u8]) {
+pub(crate) fn response(data: &[u8]) {
     let Some((&[first, size], wire)) = data.split_first_chunk() else { return };
     let method = if first & 1 == 0 { Method::POST } else { Method::HEAD };
     let spare = Recycler::default();

@@ -1,3 +1,0 @@
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| signalr_gateway::fuzzing::run("token_answer", data));
