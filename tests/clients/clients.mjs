@@ -5,20 +5,20 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { HttpTransportType, HubConnectionBuilder, JsonHubProtocol, LogLevel } from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
-import { freshHub, rest, send, token, until, where } from "./support.mjs";
+import { freshHub, rest, send, token, until, sandbox } from "./support.mjs";
 
 async function connect(hub, user, { transport = HttpTransportType.WebSockets, protocol = new JsonHubProtocol(), skipNegotiation = false, reconnect = false } = {}) {
   const accessTokenFactory = () => token(hub, user);
   let builder = new HubConnectionBuilder()
-    .withUrl(`${where.endpoints.east}/client/?hub=${hub}`, { transport, accessTokenFactory, skipNegotiation })
+    .withUrl(`${sandbox.endpoints.east}/client/?hub=${hub}`, { transport, accessTokenFactory, skipNegotiation })
     .withHubProtocol(protocol)
     .configureLogging(LogLevel.None);
   if (reconnect) builder = builder.withAutomaticReconnect([0, 100, 500]);
   const connection = builder.build();
-  const got = [];
-  connection.on("t", (...args) => { got.push(args); });
+  const received = [];
+  connection.on("t", (...args) => { received.push(args); });
   await connection.start();
-  return { connection, got };
+  return { connection, received };
 }
 
 const protocols = [["json", JsonHubProtocol], ["messagepack", MessagePackHubProtocol]];
@@ -43,42 +43,42 @@ for (const [transportName, transport] of transports) {
       await send(`${hub}/connections/${id}/:send`, "t", "connection");
       await send(`${hub}/:send?excluded=${id}`, "t", "excluded");
       await send(`${hub}/:send`, "t", "end");
-      await until(() => [ann, ben].every(({ got }) => got.at(-1)?.[0] === "end"));
+      await until(() => [ann, ben].every(({ received }) => received.at(-1)?.[0] === "end"));
       const numbers = Array.from({ length: 50 }, (_, number) => number);
-      assert.deepEqual(ann.got.flat(), [...numbers, "user", "group", "connection", "end"]);
-      assert.deepEqual(ben.got.flat(), [...numbers, "excluded", "end"]);
+      assert.deepEqual(ann.received.flat(), [...numbers, "user", "group", "connection", "end"]);
+      assert.deepEqual(ben.received.flat(), [...numbers, "excluded", "end"]);
       await Promise.all([ann.connection.stop(), ben.connection.stop()]);
       await untilGone(hub, id);
     });
 
-    test(`${transportName}, ${protocolName}: values keep their kind`, async () => {
+    test(`${transportName}, ${protocolName}: values keep their types`, async () => {
       const hub = freshHub();
-      const { connection, got } = await connect(hub, "ann", { transport, protocol: new Protocol() });
+      const { connection, received } = await connect(hub, "ann", { transport, protocol: new Protocol() });
       const values = [0, -1, 300, 65536, 1.5, 2 ** 53 - 1, true, null, "", "grüße 💡 \u001e\u0000 \n", [1, [2]], { b: 1, a: { c: [null] } }];
       await send(`${hub}/:send`, "t", ...values);
-      await until(() => got.length > 0);
-      assert.deepEqual(got[0], values);
-      assert.deepEqual(Object.keys(got[0].at(-1)), ["b", "a"]);
+      await until(() => received.length > 0);
+      assert.deepEqual(received[0], values);
+      assert.deepEqual(Object.keys(received[0].at(-1)), ["b", "a"]);
       await connection.stop();
     });
 
-    test(`${transportName}, ${protocolName}: a close tells its reason`, async () => {
+    test(`${transportName}, ${protocolName}: a closed client receives the reason`, async () => {
       const hub = freshHub();
       const { connection } = await connect(hub, "ann", { transport, protocol: new Protocol() });
       const closed = new Promise((resolve) => connection.onclose(resolve));
-      const answer = await rest("POST", `${hub}/users/ann/:closeConnections?reason=enough`);
-      assert.equal(answer.status, 204);
+      const response = await rest("POST", `${hub}/users/ann/:closeConnections?reason=enough`);
+      assert.equal(response.status, 204);
       assert.match(String(await closed), /Server returned an error on close: enough/);
     });
 
-    test(`${transportName}, ${protocolName}: calls are answered both ways`, async () => {
+    test(`${transportName}, ${protocolName}: invocations return results or errors in both directions`, async () => {
       const hub = freshHub();
       const { connection } = await connect(hub, "ann", { transport, protocol: new Protocol() });
       connection.on("add", (a, b) => a + b);
       connection.on("fail", () => { throw new Error("on purpose"); });
       const invoke = (target, ...args) => rest("POST", `${hub}/connections/${connection.connectionId}/:invoke`, { target, arguments: args });
-      const answer = await invoke("add", 40, 2);
-      assert.deepEqual([answer.status, await answer.json()], [200, { result: 42 }]);
+      const response = await invoke("add", 40, 2);
+      assert.deepEqual([response.status, await response.json()], [200, { result: 42 }]);
       const failed = await invoke("fail");
       assert.equal(failed.status, 400);
       assert.match(await failed.text(), /on purpose/);
@@ -95,21 +95,21 @@ async function untilGone(hub, id) {
 
 test("a client that skips negotiation opens a separate connection", async () => {
   const hub = freshHub();
-  const { connection, got } = await connect(hub, "ann", { skipNegotiation: true });
+  const { connection, received } = await connect(hub, "ann", { skipNegotiation: true });
   await send(`${hub}/users/ann/:send`, "t", 1);
-  await until(() => got.length === 1);
+  await until(() => received.length === 1);
   await connection.stop();
 });
 
-test("a client reconnects when asked to, as a new connection of its user", async () => {
+test("a client reconnects if configured to, as a new connection of its user", async () => {
   const hub = freshHub();
-  const { connection, got } = await connect(hub, "ann", { reconnect: true });
+  const { connection, received } = await connect(hub, "ann", { reconnect: true });
   const before = connection.connectionId;
-  const back = new Promise((resolve) => connection.onreconnected(resolve));
+  const reconnected = new Promise((resolve) => connection.onreconnected(resolve));
   assert.equal((await rest("DELETE", `${hub}/connections/${before}?reason=move`)).status, 200);
-  assert.notEqual(await back, before);
+  assert.notEqual(await reconnected, before);
   await send(`${hub}/users/ann/:send`, "t", "again");
-  await until(() => got.length === 1);
+  await until(() => received.length === 1);
   await connection.stop();
 });
 
@@ -121,16 +121,16 @@ test("connections of a group are listed, page by page", async () => {
   const page = await (await rest("GET", `${hub}/groups/g/connections?maxpagesize=2`)).json();
   assert.equal(page.value.length, 2);
   const next = new URL(page.nextLink);
-  const rest2 = await (await fetch(`${where.gateway}${next.pathname}${next.search}`)).json();
+  const rest2 = await (await fetch(`${sandbox.gateway}${next.pathname}${next.search}`)).json();
   assert.deepEqual([...page.value, ...rest2.value].map(({ connectionId }) => connectionId).sort(), ids.sort());
   await Promise.all(clients.map(({ connection }) => connection.stop()));
 });
 
-test("a token of another hub is refused", async () => {
+test("a token of another hub is rejected", async () => {
   const stolen = await token(freshHub(), "ann");
-  const answer = await fetch(`${where.endpoints.east}/client/negotiate?hub=${freshHub()}&negotiateVersion=1`, {
+  const response = await fetch(`${sandbox.endpoints.east}/client/negotiate?hub=${freshHub()}&negotiateVersion=1`, {
     method: "POST",
     headers: { authorization: `Bearer ${stolen}` },
   });
-  assert.equal(answer.status, 401);
+  assert.equal(response.status, 401);
 });

@@ -7,9 +7,9 @@ import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-WHERE = json.load(open(os.environ["SANDBOX"]))
+SANDBOX = json.load(open(os.environ["SANDBOX"]))
 # Every TLS context created later reads this; signalrcore creates one when it is imported.
-os.environ["SSL_CERT_FILE"] = WHERE["ca"]
+os.environ["SSL_CERT_FILE"] = SANDBOX["ca"]
 
 from pysignalr.client import SignalRClient  # noqa: E402
 from pysignalr.protocol.json import JSONProtocol  # noqa: E402
@@ -22,11 +22,11 @@ ARGUMENTS = [18446744073709551615, -9223372036854775808, 1.5, None, True, "gr√º√
 
 
 def post(path, body=None):
-    url = f"{WHERE['gateway']}/api/hubs/{path}{'&' if '?' in path else '?'}api-version=2024-12-01"
+    url = f"{SANDBOX['gateway']}/api/hubs/{path}{'&' if '?' in path else '?'}api-version=2024-12-01"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method="POST")
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return answer.status, answer.read()
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return response.status, response.read()
 
 
 def token(hub):
@@ -34,13 +34,13 @@ def token(hub):
 
 
 def client_url(hub):
-    return f"{WHERE['endpoints']['east']}/client/?hub={hub}"
+    return f"{SANDBOX['endpoints']['east']}/client/?hub={hub}"
 
 
 class Application(BaseHTTPRequestHandler):
-    """An application's own `POST /HUB/negotiate`, which sends clients on to the service, as with Azure SignalR.
+    """The `POST /HUB/negotiate` of an application, which redirects clients to the service, as with Azure SignalR.
 
-    pysignalr asks for a token on no other way: it negotiates without one."""
+    pysignalr negotiates without a token, so it can obtain one only from such a redirect."""
 
     def do_POST(self):  # noqa: N802 - the name is the base class's
         hub = self.path.split("/")[1]
@@ -59,13 +59,13 @@ async def with_pysignalr(hub, protocol):
     application = ThreadingHTTPServer(("127.0.0.1", 0), Application)
     threading.Thread(target=application.serve_forever, daemon=True).start()
     client = SignalRClient(f"http://127.0.0.1:{application.server_port}/{hub}", protocol=protocol)
-    opened, got = asyncio.Event(), asyncio.Queue()
+    opened, messages = asyncio.Event(), asyncio.Queue()
 
     async def on_open():
         opened.set()
 
     async def on_message(arguments):
-        await got.put(arguments)
+        await messages.put(arguments)
 
     client.on_open(on_open)
     client.on("t", on_message)
@@ -73,11 +73,11 @@ async def with_pysignalr(hub, protocol):
     await asyncio.wait_for(opened.wait(), 20)
     for number in range(20):
         await asyncio.to_thread(post, f"{hub}/users/ann/:send", {"target": "t", "arguments": [number, *ARGUMENTS]})
-    received = [await asyncio.wait_for(got.get(), 20) for _ in range(20)]
+    received = [await asyncio.wait_for(messages.get(), 20) for _ in range(20)]
     running.cancel()
     application.shutdown()
     assert received == [[number, *ARGUMENTS] for number in range(20)], received
-    assert got.empty()
+    assert messages.empty()
 
 
 def with_signalrcore(hub, protocol):
@@ -86,11 +86,11 @@ def with_signalrcore(hub, protocol):
     if protocol:
         builder = builder.with_hub_protocol(protocol)
     connection = builder.build()
-    opened, done, got = threading.Event(), threading.Event(), []
+    opened, done, messages = threading.Event(), threading.Event(), []
 
     def on_message(arguments):
-        got.append(arguments)
-        if len(got) == 20:
+        messages.append(arguments)
+        if len(messages) == 20:
             done.set()
 
     connection.on_open(opened.set)
@@ -99,9 +99,9 @@ def with_signalrcore(hub, protocol):
     assert opened.wait(20), "signalrcore did not connect"
     for number in range(20):
         post(f"{hub}/users/ann/:send", {"target": "t", "arguments": [number, *ARGUMENTS]})
-    assert done.wait(20), got
+    assert done.wait(20), messages
     connection.stop()
-    assert got == [[number, *ARGUMENTS] for number in range(20)], got
+    assert messages == [[number, *ARGUMENTS] for number in range(20)], messages
 
 
 def main():
@@ -116,7 +116,7 @@ def main():
         try:
             check()
             print(f"ok      {name}", flush=True)
-        except Exception as error:  # noqa: BLE001 - each check is reported, the rest go on
+        except Exception as error:  # noqa: BLE001 - a failed check does not stop the others
             failed += 1
             print(f"FAILED  {name}: {error!r}", flush=True)
     # signalrcore leaves threads running that would keep the process alive.

@@ -1,35 +1,35 @@
-// The sandbox's page in Chromium, used like a person would.
+// The sandbox's page in Chromium, operated through its controls.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import test, { after } from "node:test";
 import { close, open } from "./chromium.mjs";
-import { freshHub, rest, send, until, where } from "./support.mjs";
+import { freshHub, rest, send, until, sandbox } from "./support.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const ENDPOINTS = ["east", "west"];
 after(close);
 
 const arrived = (page, endpoint) => page.getByRole("log", { name: `Arrived on ${endpoint}` });
-const lane = (page, endpoint) => page.getByRole("region", { name: endpoint });
+const endpointRegion = (page, endpoint) => page.getByRole("region", { name: endpoint });
 
 // Opens the page, connected to both endpoints.
-async function watch(options, user = "you") {
+async function openConnected(options, user = "you") {
   const hub = freshHub();
   const opened = await open(options);
-  await opened.page.goto(`${where.page}?hub=${hub}&user=${user}`);
-  for (const endpoint of ENDPOINTS) await lane(opened.page, endpoint).getByText("connected", { exact: true }).waitFor();
+  await opened.page.goto(`${sandbox.page}?hub=${hub}&user=${user}`);
+  for (const endpoint of ENDPOINTS) await endpointRegion(opened.page, endpoint).getByText("connected", { exact: true }).waitFor();
   return { hub, ...opened };
 }
 
 test("the sandbox prints the page's address first", () => {
-  const said = readFileSync(process.env.SANDBOX_SAID, "utf8");
-  assert.match(said, new RegExp(`^[^\n]*${where.page}\n`));
+  const stdout = readFileSync(process.env.SANDBOX_STDOUT, "utf8");
+  assert.match(stdout, new RegExp(`^[^\n]*${sandbox.page}\n`));
 });
 
 test("a broadcast sent by REST through the gateway appears on both endpoints, once", async () => {
-  const { page, hub, errors, context } = await watch();
+  const { page, hub, errors, context } = await openConnected();
   await send(`${hub}/:send`, "hello", "world", { a: [1.5, null] });
   for (const endpoint of ENDPOINTS) {
     await arrived(page, endpoint).getByText("hello").waitFor();
@@ -43,21 +43,21 @@ test("a broadcast sent by REST through the gateway appears on both endpoints, on
 });
 
 test("the page shows connected clients with users and groups, and removes those that disconnect", async () => {
-  const { page, hub, context } = await watch({}, "ann");
-  const other = await watch();
-  await other.page.goto(`${where.page}?hub=${hub}&user=ben`);
-  const people = page.getByRole("list", { name: "Connected to east" });
-  await people.getByText("ben", { exact: true }).waitFor();
+  const { page, hub, context } = await openConnected({}, "ann");
+  const other = await openConnected();
+  await other.page.goto(`${sandbox.page}?hub=${hub}&user=ben`);
+  const clientList = page.getByRole("list", { name: "Connected to east" });
+  await clientList.getByText("ben", { exact: true }).waitFor();
   assert.equal((await rest("PUT", `${hub}/users/ben/groups/admins`)).status, 200);
-  await people.getByText("in admins").waitFor();
-  assert.equal(await people.getByText("this page").count(), 1);
+  await clientList.getByText("in admins").waitFor();
+  assert.equal(await clientList.getByText("this page").count(), 1);
   await other.context.close();
-  await people.getByText("ben", { exact: true }).waitFor({ state: "detached" });
+  await clientList.getByText("ben", { exact: true }).waitFor({ state: "detached" });
   await context.close();
 });
 
 test("the page offers existing hubs", async () => {
-  const { page, hub, context } = await watch();
+  const { page, hub, context } = await openConnected();
   await page.reload();
   const offered = page.locator("#hubs option");
   await offered.first().waitFor({ state: "attached" });
@@ -68,7 +68,7 @@ test("the page offers existing hubs", async () => {
 });
 
 test("the form works by keyboard alone, and shows the gateway's answer and where the message arrived", async () => {
-  const { page, hub, context, errors } = await watch();
+  const { page, hub, context, errors } = await openConnected();
   const focused = () => page.evaluate(() => {
     const { activeElement: at } = document;
     const { outlineStyle, outlineWidth } = getComputedStyle(at);
@@ -103,13 +103,13 @@ test("the form works by keyboard alone, and shows the gateway's answer and where
     await arrived(page, endpoint).getByText('"by keyboard", 9007199254740993').waitFor();
   }
   const curl = await page.getByRole("region", { name: "The same call in a terminal" }).textContent();
-  assert.ok(curl.includes(`${where.gateway}/api/hubs/${hub}/users/you/:send`), curl);
+  assert.ok(curl.includes(`${sandbox.gateway}/api/hubs/${hub}/users/you/:send`), curl);
   assert.deepEqual(errors, []);
   await context.close();
 });
 
-test("the form shows the error kind of a refused call, and does not send invalid JSON", async () => {
-  const { page, context } = await watch();
+test("the form shows the error kind of a rejected call, and does not send invalid JSON", async () => {
+  const { page, context } = await openConnected();
   const result = page.getByRole("status", { name: "The gateway's answer" });
   const argumentsField = page.getByLabel("Arguments");
   await argumentsField.fill("[1,");
@@ -129,11 +129,11 @@ test("the form shows the error kind of a refused call, and does not send invalid
 test("without a gateway in front, the page says so and shows how to send by another one", async () => {
   const { page, context } = await open();
   await page.route("**/sandbox", async (route) => {
-    const answer = await route.fetch();
-    await route.fulfill({ response: answer, json: { ...await answer.json(), gateway: null, admin: null } });
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...await response.json(), gateway: null, admin: null } });
   });
-  await page.goto(where.page);
-  await lane(page, "east").getByText("connected", { exact: true }).waitFor();
+  await page.goto(sandbox.page);
+  await endpointRegion(page, "east").getByText("connected", { exact: true }).waitFor();
   await page.getByText("no gateway in front").waitFor();
   assert.equal(await page.getByRole("button", { name: /^Send|^Add/ }).count(), 0);
   assert.match(await page.getByRole("region", { name: "The same call in a terminal" }).textContent(), /^curl -i -X POST 'http:\/\/YOUR-GATEWAY\/api\//);
@@ -144,20 +144,20 @@ test("without a gateway in front, the page says so and shows how to send by anot
 });
 
 test("the page shows no connected clients once the sandbox has stopped", async () => {
-  const { page, context } = await watch();
-  const people = page.getByRole("list", { name: "Connected to east" });
-  await people.getByText("this page").waitFor();
+  const { page, context } = await openConnected();
+  const clientList = page.getByRole("list", { name: "Connected to east" });
+  await clientList.getByText("this page").waitFor();
   await page.route("**/sandbox/connections?*", (route) => route.abort());
-  await until(async () => (await people.getByText("this page").count()) === 0);
+  await until(async () => (await clientList.getByText("this page").count()) === 0);
   await context.close();
 });
 
 test("the page shows the reason of a close and reconnects", async () => {
-  const { page, hub, context } = await watch();
+  const { page, hub, context } = await openConnected();
   assert.equal((await rest("POST", `${hub}/:closeConnections?reason=enough`)).status, 204);
   for (const endpoint of ENDPOINTS) {
     await arrived(page, endpoint).getByText("closed by the service: enough").waitFor();
-    await lane(page, endpoint).getByText("connected", { exact: true }).waitFor();
+    await endpointRegion(page, endpoint).getByText("connected", { exact: true }).waitFor();
   }
   await send(`${hub}/:send`, "hello");
   for (const endpoint of ENDPOINTS) await arrived(page, endpoint).getByText("hello").waitFor();
@@ -167,20 +167,20 @@ test("the page shows the reason of a close and reconnects", async () => {
 test("a page of another origin cannot send through the sandbox", async () => {
   const { page, context } = await open();
   // A name of this host, but another origin than that of the page.
-  await page.goto(where.page.replace("127.0.0.1", "localhost"));
-  const answered = await page.evaluate((url) => fetch(url, {
+  await page.goto(sandbox.page.replace("127.0.0.1", "localhost"));
+  const outcome = await page.evaluate((url) => fetch(url, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ method: "POST", path: "/api/hubs/chat/:send", body: "{}" }),
-  }).then((answer) => answer.status, () => "refused"), `${where.page}sandbox/relay`);
-  assert.equal(answered, "refused");
+  }).then((response) => response.status, () => "rejected"), `${sandbox.page}sandbox/relay`);
+  assert.equal(outcome, "rejected");
   await context.close();
 });
 
 for (const colorScheme of ["light", "dark"]) {
   for (const viewport of [{ width: 1360, height: 860 }, { width: 380, height: 800 }]) {
-    test(`nothing is wrong for assistive technology: ${colorScheme}, ${viewport.width} wide`, async () => {
-      const { page, hub, context } = await watch({ colorScheme, viewport });
+    test(`axe finds no accessibility violations: ${colorScheme}, ${viewport.width} wide`, async () => {
+      const { page, hub, context } = await openConnected({ colorScheme, viewport });
       await send(`${hub}/:send`, "hello", "world");
       await arrived(page, "west").getByText("hello").waitFor();
       await page.getByRole("button", { name: "Send through" }).click();
@@ -189,7 +189,7 @@ for (const colorScheme of ["light", "dark"]) {
       await page.evaluate(axe);
       const { violations } = await page.evaluate(() => window.axe.run());
       assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), []);
-      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it scrolls sideways");
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the page scrolls horizontally");
       await context.close();
     });
   }

@@ -1,41 +1,41 @@
-// The effects of REST calls on connected clients, seen by the official JavaScript client: streams, frames made by the
-// caller, client invocations, groups with an expiry, the old paths, closes, lists and numbers.
+// The effects of REST calls on connected clients, seen by the official JavaScript client: streams, frames built by
+// the caller, client invocations, groups with an expiry, the v1 paths, closes, lists and numbers.
 
 import assert from "node:assert/strict";
 import test, { after } from "node:test";
 import { HubConnectionBuilder, JsonHubProtocol, LogLevel } from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
 import { Encoder } from "@msgpack/msgpack";
-import { freshHub, rest, send, until, where } from "./support.mjs";
+import { freshHub, rest, send, until, sandbox } from "./support.mjs";
 
 const protocols = [["json", JsonHubProtocol], ["messagepack", MessagePackHubProtocol]];
 const open = [];
 // Runs also when a test fails.
 after(() => Promise.all(open.map((connection) => connection.stop())));
 
-// A client after negotiation with an application. `got` has what it received, `ended` why it closed.
+// Connects a client after negotiation with an application. `received` has the messages, `ended` the reason of the close.
 async function connect(hub, user, { endpoint = "east", Protocol = JsonHubProtocol } = {}) {
   const connection = new HubConnectionBuilder()
-    .withUrl(`${where.control}/endpoints/${endpoint}?hub=${hub}&user=${user}`)
+    .withUrl(`${sandbox.control}/endpoints/${endpoint}?hub=${hub}&user=${user}`)
     .withHubProtocol(new Protocol())
     .configureLogging(LogLevel.None)
     .build();
-  const client = { connection, got: [], ended: undefined };
-  connection.on("t", (...args) => { client.got.push(...args); });
+  const client = { connection, received: [], ended: undefined };
+  connection.on("t", (...args) => { client.received.push(...args); });
   connection.onclose((error) => { client.ended = String(error); });
   await connection.start();
   open.push(connection);
   return { ...client, client, id: connection.connectionId };
 }
 
-const ok = async (answer, status) => assert.equal((await answer).status, status);
+const ok = async (response, status) => assert.equal((await response).status, status);
 let ends = 0;
 // Returns what arrived since the last call. A final broadcast marks the end, so that missing messages are noticed.
 async function settle(hub, ...clients) {
   const end = `end ${++ends}`;
   await send(`${hub}/:send`, "t", end);
-  await until(() => clients.every(({ got }) => got.at(-1) === end));
-  return clients.map(({ got }) => got.splice(0).slice(0, -1));
+  await until(() => clients.every(({ received }) => received.at(-1) === end));
+  return clients.map(({ received }) => received.splice(0).slice(0, -1));
 }
 
 for (const [name, Protocol] of protocols) {
@@ -63,18 +63,18 @@ for (const [name, Protocol] of protocols) {
     assert.match(streamed[5], /broken/);
   });
 
-  test(`${name}: frames that the caller made arrive as they are`, async () => {
+  test(`${name}: frames that the caller built arrive unchanged`, async () => {
     const hub = freshHub();
     const { client } = await connect(hub, "ann", { Protocol });
     const json = new TextEncoder().encode('{"type":1,"target":"t","arguments":["by json"]}\u001e');
     const record = new Encoder().encode([1, {}, null, "t", ["by messagepack"], []]);
     const body = new Encoder().encode({ json, messagepack: new Uint8Array([record.length, ...record]) });
     await ok(rest("POST", `${hub}/users/ann/:send`, body, "application/octet-stream"), 202);
-    await until(() => client.got.length === 1);
-    assert.deepEqual(client.got, [`by ${name}`]);
+    await until(() => client.received.length === 1);
+    assert.deepEqual(client.received, [`by ${name}`]);
   });
 
-  test(`${name}: integers of 64 bits and any text stay whole`, async () => {
+  test(`${name}: 64-bit integers and any text arrive unchanged`, async () => {
     const hub = freshHub();
     // JavaScript cannot represent large integers, so the raw text is compared.
     const { connection } = await connect(hub, "ann", { Protocol });
@@ -97,7 +97,7 @@ for (const [name, Protocol] of protocols) {
     }
   });
 
-  test(`${name}: commands act on the connections that a filter picks, on both endpoints`, async () => {
+  test(`${name}: commands act on the connections that a filter selects, on both endpoints`, async () => {
     const hub = freshHub();
     const ann = await connect(hub, "ann", { Protocol });
     const ben = await connect(hub, "ben", { Protocol, endpoint: "west" });
@@ -109,20 +109,20 @@ for (const [name, Protocol] of protocols) {
     await send(`${hub}/groups/g/:send`, "t", "to nobody");
     await ok(execute("", say("to all")), 202);
     assert.deepEqual(await settle(hub, ann.client, ben.client), [["to all"], ["to ben", "to the group", "to all"]]);
-    await ok(execute(`connectionId eq '${ann.id}'`, { type: "CloseConnection", reason: "told to" }), 202);
+    await ok(execute(`connectionId eq '${ann.id}'`, { type: "CloseConnection", reason: "by command" }), 202);
     await until(() => ann.client.ended);
-    assert.match(ann.client.ended, /told to/);
+    assert.match(ann.client.ended, /by command/);
     assert.equal(ben.client.ended, undefined);
   });
 
-  test(`${name}: a client's answer to a call is told, whatever its kind`, async () => {
+  test(`${name}: an invocation returns the client's result, of any type`, async () => {
     const hub = freshHub();
     const { connection, id } = await connect(hub, "ann", { Protocol });
     connection.on("echo", (value) => value);
     connection.on("nothing", () => {});
     const invoke = async (target, ...args) => {
-      const answer = await rest("POST", `${hub}/connections/${id}/:invoke`, { target, arguments: args });
-      return [answer.status, (await answer.json()).result];
+      const response = await rest("POST", `${hub}/connections/${id}/:invoke`, { target, arguments: args });
+      return [response.status, (await response.json()).result];
     };
     for (const value of [0, -1.5, "grüße 💡", true, null, [1, [2]], { a: { b: [] } }]) assert.deepEqual(await invoke("echo", value), [200, value]);
     // This client reports a method without a result as an error.
@@ -154,7 +154,7 @@ test("the v1 paths have the same effects", async () => {
   const hub = freshHub();
   const ann = await connect(hub, "ann");
   const ben = await connect(hub, "ben");
-  const v1 = (method, path, value) => fetch(`${where.gateway}/api/v1/hubs/${hub}${path}`, {
+  const v1 = (method, path, value) => fetch(`${sandbox.gateway}/api/v1/hubs/${hub}${path}`, {
     method,
     headers: { "content-type": "application/json" },
     body: value && JSON.stringify({ target: "t", arguments: [value] }),
@@ -176,9 +176,9 @@ test("connections of a hub, a group and a user are closed with a reason, except 
     const hub = freshHub();
     const clients = [await connect(hub, "ann"), await connect(hub, "ann", { endpoint: "west" }), await connect(hub, "ben")];
     for (const { id } of clients.slice(0, 2)) await ok(rest("PUT", `${hub}/groups/g/connections/${id}`), 200);
-    const spared = clients[excluded];
-    await ok(rest("POST", `${hub}/${where}:closeConnections?reason=${encodeURIComponent("so long 💡")}&excluded=${spared.id}&excluded=nobody`), 204);
-    const closed = where === "" ? [clients[0], clients[2]] : clients.slice(0, 2).filter((client) => client !== spared);
+    const excludedClient = clients[excluded];
+    await ok(rest("POST", `${hub}/${where}:closeConnections?reason=${encodeURIComponent("so long 💡")}&excluded=${excludedClient.id}&excluded=nobody`), 204);
+    const closed = where === "" ? [clients[0], clients[2]] : clients.slice(0, 2).filter((client) => client !== excludedClient);
     await until(() => closed.every(({ client }) => client.ended));
     for (const { client } of closed) assert.match(client.ended, /Server returned an error on close: so long 💡/);
     await settle(hub, ...clients.filter((client) => !closed.includes(client)).map(({ client }) => client));
@@ -202,9 +202,9 @@ test("a group's connections are listed over both endpoints by following the gate
   for (const { id } of clients) await ok(rest("PUT", `${hub}/groups/g/connections/${id}`), 200);
   const listed = [];
   let pages = 0;
-  let next = `${where.gateway}/api/hubs/${hub}/groups/g/connections?maxpagesize=2&api-version=2024-12-01`;
+  let next = `${sandbox.gateway}/api/hubs/${hub}/groups/g/connections?maxpagesize=2&api-version=2024-12-01`;
   while (next) {
-    assert.ok(next.startsWith(where.gateway), next);
+    assert.ok(next.startsWith(sandbox.gateway), next);
     const page = await (await fetch(next)).json();
     assert.ok(page.value.length <= 2);
     listed.push(...page.value);

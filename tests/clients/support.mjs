@@ -1,9 +1,9 @@
-// Shared by the tests: where the sandbox is, and calls through the gateway. `run` starts the sandbox.
+// Shared by the tests: the sandbox's addresses, and calls through the gateway. `run` starts the sandbox.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
-export const where = JSON.parse(readFileSync(process.env.SANDBOX, "utf8"));
+export const sandbox = JSON.parse(readFileSync(process.env.SANDBOX, "utf8"));
 const VERSION = "api-version=2024-12-01";
 let hubs = 0;
 
@@ -13,7 +13,7 @@ export const freshHub = () => `hub${process.pid}x${++hubs}`;
 // Sends a call through the gateway. A text body is sent unchanged, any other as JSON.
 export async function rest(method, path, body, contentType = "application/json") {
   const separator = path.includes("?") ? "&" : "?";
-  return fetch(`${where.gateway}/api/hubs/${path}${separator}${VERSION}`, {
+  return fetch(`${sandbox.gateway}/api/hubs/${path}${separator}${VERSION}`, {
     method,
     headers: body === undefined ? {} : { "content-type": contentType },
     body: typeof body === "object" && contentType === "application/json" ? JSON.stringify(body) : body,
@@ -21,20 +21,20 @@ export async function rest(method, path, body, contentType = "application/json")
 }
 
 export async function send(path, target, ...args) {
-  const answer = await rest("POST", path, { target, arguments: args });
-  assert.equal(answer.status, 202, await answer.text());
+  const response = await rest("POST", path, { target, arguments: args });
+  assert.equal(response.status, 202, await response.text());
 }
 
 export async function token(hub, user) {
-  const answer = await rest("POST", `${hub}/:generateToken?userId=${user}&minutesToExpire=5`);
-  assert.equal(answer.status, 200);
-  return (await answer.json()).token;
+  const response = await rest("POST", `${hub}/:generateToken?userId=${user}&minutesToExpire=5`);
+  assert.equal(response.status, 200);
+  return (await response.json()).token;
 }
 
 export async function until(condition) {
   const deadline = Date.now() + 15000;
   while (!(await condition())) {
-    assert.ok(Date.now() < deadline, "it did not happen within 15 seconds");
+    assert.ok(Date.now() < deadline, "the condition was not met within 15 seconds");
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
