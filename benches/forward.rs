@@ -1,8 +1,8 @@
-//! Costs of one call end to end: a caller on a persistent connection, the gateway with one worker, an upstream.
+//! Measures one call end to end: a caller on a persistent connection, the gateway with one worker, an upstream.
 //!
 //! Catches anything that lengthens the request path, such as another system call, a task that must be woken, a timer,
-//! or a copy of the body. It is a round trip over loopback, so most of the time is spent in the kernel; compare it with
-//! the call that goes directly to the upstream.
+//! or a copy of the body. A call is a round trip over loopback, so most of its time is spent in the kernel. Compare it
+//! with a direct call to the upstream.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -46,7 +46,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("the server ends in order");
+            thread.join().expect("the server thread does not panic");
         }
     }
 }
@@ -56,11 +56,11 @@ fn runtime() -> Runtime {
 }
 
 /// Answers 202 to a call that carries a bearer, as SignalR does.
-async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
+async fn accept(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
     let is_authorized = request.headers().contains_key("authorization");
     let body = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
-    let is_whole = is_authorized && body.len() == 200;
-    let status = if is_whole { StatusCode::ACCEPTED } else { StatusCode::BAD_REQUEST };
+    let is_complete = is_authorized && body.len() == 200;
+    let status = if is_complete { StatusCode::ACCEPTED } else { StatusCode::BAD_REQUEST };
     let mut response = Response::new(Empty::new());
     *response.status_mut() = status;
     Ok(response)
@@ -68,13 +68,13 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, In
 
 async fn upstream(serving: oneshot::Sender<SocketAddr>, stopped: oneshot::Receiver<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the listener is bound");
     serving.send(address).expect("the receiver waits");
     let accept = async {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
-            stream.set_nodelay(true).expect("an option of TCP");
-            let service = hyper::service::service_fn(answer);
+            stream.set_nodelay(true).expect("TCP_NODELAY is set");
+            let service = hyper::service::service_fn(accept);
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     };
@@ -95,7 +95,7 @@ fn gateway(folder: &Path, upstream: SocketAddr) -> Server {
     let file = folder.join("gateway.toml");
     std::fs::write(&file, text).expect("the configuration is written");
     let sources = Sources { file: Some(file), ..Sources::default() };
-    let settings = config::load(&sources).expect("the configuration holds together").settings;
+    let settings = config::load(&sources).expect("the configuration is valid").settings;
     Server::start(async move |serving, stopped| {
         let control = tokio::runtime::Handle::current();
         let gateway = Gateway::build(settings, &control).await.expect("the gateway is built");
@@ -103,7 +103,7 @@ fn gateway(folder: &Path, upstream: SocketAddr) -> Server {
             Some((_, BoundAddress::Tcp(address))) => serving.send(*address).expect("the receiver waits"),
             other => panic!("a TCP listener was configured, not {other:?}"),
         };
-        gateway.serve(async { drop(stopped.await) }, announce).await.expect("the gateway ends in order");
+        gateway.serve(async { drop(stopped.await) }, announce).await.expect("the gateway stops without an error");
     })
 }
 
@@ -111,13 +111,13 @@ fn gateway(folder: &Path, upstream: SocketAddr) -> Server {
 struct Caller {
     stream: TcpStream,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
 }
 
 impl Caller {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the server accepts");
-        stream.set_nodelay(true).expect("an option of TCP");
+        stream.set_nodelay(true).expect("TCP_NODELAY is set");
         let mut request = format!(
             "POST /api/hubs/chat/:send?api-version=2024-12-01 HTTP/1.1\r\nHost: {address}\r\n\
              User-Agent: azsdk-net-SignalR/1.30\r\nAccept: application/json\r\nAuthorization: Bearer caller\r\n\
@@ -125,15 +125,15 @@ impl Caller {
         )
         .into_bytes();
         request.resize(request.len() + 200, b' ');
-        Self { stream, request, answer: vec![0; 4096] }
+        Self { stream, request, response: vec![0; 4096] }
     }
 
-    /// Sends a call and reads its answer, which arrives in one read.
+    /// Sends a call and reads its response, which arrives in one read.
     fn call(&mut self) {
         self.stream.write_all(&self.request).expect("the request is sent");
-        let length = self.stream.read(&mut self.answer).expect("an answer");
-        let answer = self.answer.get(..length).unwrap_or_default();
-        assert!(answer.starts_with(b"HTTP/1.1 202") && answer.ends_with(b"\r\n\r\n"), "an answer without a body");
+        let length = self.stream.read(&mut self.response).expect("a response");
+        let response = self.response.get(..length).unwrap_or_default();
+        assert!(response.starts_with(b"HTTP/1.1 202") && response.ends_with(b"\r\n\r\n"), "a response without a body");
     }
 }
 
@@ -142,7 +142,7 @@ fn forward(criterion: &mut Criterion) {
     let upstream = Server::start(upstream);
     let gateway = gateway(folder.path(), upstream.address);
     let mut group = criterion.benchmark_group("forward");
-    for (name, address) in [("straight_to_the_upstream", upstream.address), ("through_the_gateway", gateway.address)] {
+    for (name, address) in [("direct", upstream.address), ("through_the_gateway", gateway.address)] {
         let mut caller = Caller::connect(address);
         group.bench_function(name, |bencher| bencher.iter(|| caller.call()));
     }

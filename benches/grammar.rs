@@ -1,4 +1,4 @@
-//! Costs of parsing the operation of a request.
+//! Measures parsing the operation of a request.
 //!
 //! Catches an allocation (names are borrowed, and decoded only where a route needs them) and a search whose cost grows
 //! with the number of operations. Every request pays this before it is routed.

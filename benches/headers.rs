@@ -1,4 +1,4 @@
-//! Costs of checking a request's headers against the admission rules, and of rewriting headers in both directions.
+//! Measures checking a request's headers against the admission rules, and rewriting headers in both directions.
 //!
 //! Catches copies of header values (they are reference-counted), hashing of names where a comparison is enough, and
 //! admission rules whose cost grows with the configuration. Every request pays all three.
@@ -30,8 +30,8 @@ fn request() -> Parts {
     request.body(()).expect("a request").into_parts().0
 }
 
-/// Returns the headers of the service's answer.
-fn answer() -> HeaderMap {
+/// Returns the headers of a response of the service.
+fn response() -> HeaderMap {
     let lines = [
         ("content-length", "0"),
         ("date", "Mon, 23 Nov 2026 00:00:00 GMT"),
@@ -42,7 +42,7 @@ fn answer() -> HeaderMap {
 
 const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-fn rules(criterion: &mut Criterion) {
+fn headers_of_a_call(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("headers");
 
     let settings = AdmissionSettings {
@@ -58,11 +58,11 @@ fn rules(criterion: &mut Criterion) {
     let address = "10.1.2.3:40000".parse().expect("an address");
     let forwarded_for = Some(HeaderValue::from_static("10.1.2.3"));
     let peer = Peer { listener: ListenerId::default(), address: Some(address), is_tls: false, forwarded_for };
-    let take_in = |parts: Parts| CallHead::new(parts, || HeaderValue::from_static(ID), peer.forwarded_for.clone());
-    group.bench_function("take_in", |bencher| bencher.iter_batched(request, take_in, BatchSize::SmallInput));
+    let build_head = |parts: Parts| CallHead::new(parts, || HeaderValue::from_static(ID), peer.forwarded_for.clone());
+    group.bench_function("build_head", |bencher| bencher.iter_batched(request, build_head, BatchSize::SmallInput));
 
-    let head = take_in(request());
-    assert!(admission.admit(&peer, &head).is_ok(), "the request passes");
+    let head = build_head(request());
+    assert!(admission.admit(&peer, &head).is_ok(), "the request is admitted");
     group.bench_function("admit", |bencher| bencher.iter(|| admission.admit(black_box(&peer), black_box(&head))));
 
     let bearer = Bearer::new(&"x".repeat(1500)).expect("a bearer");
@@ -87,10 +87,10 @@ fn rules(criterion: &mut Criterion) {
             });
             headers
         };
-        bencher.iter_batched(answer, rewrite, BatchSize::SmallInput);
+        bencher.iter_batched(response, rewrite, BatchSize::SmallInput);
     });
     group.finish();
 }
 
-criterion_group!(benches, rules);
+criterion_group!(benches, headers_of_a_call);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! Costs of finding the route of a call among 1, 20 and 200 routes, and of choosing among its endpoints.
+//! Measures finding the route of a call among 1, 20 and 200 routes, and choosing among its endpoints.
 //!
 //! Catches a linear search where a lookup is possible. Routes that name their hubs must cost the same at 200 as at 20;
 //! routes with patterns are searched, and must stay cheap per route. Choosing by hash must take a few hundred
@@ -57,7 +57,7 @@ fn routing(criterion: &mut Criterion) {
                 listener: 0,
                 client: None,
             };
-            assert_eq!(table.find(&input).map(|(place, _)| place), Some(count - 1));
+            assert_eq!(table.find(&input).map(|(index, _)| index), Some(count - 1));
             group.bench_with_input(BenchmarkId::new(form, count), &input, |bencher, input| {
                 bencher.iter(|| {
                     table.find(black_box(input)).and_then(|(_, route)| Choice::new(route, input).ok()?.order().next())
@@ -86,7 +86,7 @@ fn choosing(criterion: &mut Criterion) {
             endpoints: endpoints.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
         };
         let table = Table::build(&[settings], &endpoints, &["default"]).expect("every name exists");
-        let (_, route) = table.find(&input).expect("the route takes every call");
+        let (_, route) = table.find(&input).expect("the route matches every call");
         group.bench_function(pick.as_str(), |bencher| {
             bencher.iter(|| Choice::new(route, black_box(&input)).ok()?.order().next());
         });

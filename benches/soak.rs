@@ -1,4 +1,4 @@
-//! Many WebSocket clients of one hub, and broadcasts through the gateway. Catches a sandbox that loses, duplicates or
+//! Sends broadcasts through the gateway to many WebSocket clients of one hub. Catches a sandbox that loses, duplicates or
 //! reorders messages under load, that grows while it runs, or whose fan-out became slow.
 //!
 //! Run it with `cargo bench --bench soak`. The sandbox is the real program in its own process, so its memory and CPU
@@ -25,35 +25,35 @@ use tokio::time::interval_at;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-const BEFORE_NUMBERS: &[u8] = b"{\"type\":1,\"target\":\"tick\",\"arguments\":[";
+const RECORD_PREFIX: &[u8] = b"{\"type\":1,\"target\":\"tick\",\"arguments\":[";
 const RECORD_SEPARATOR: u8 = 0x1E;
 const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
 
 /// The interval of reports.
-const REPORT: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The number of callers. Chosen: at 200 broadcasts a second, a call may take 40 ms.
+/// The number of callers. At 200 broadcasts a second, a call may take 40 ms.
 const CALLERS: usize = 8;
 
-/// The load.
+/// The load, from `SOAK_*` variables.
 #[derive(Clone, Copy)]
-struct Plan {
+struct Load {
     clients: u64,
     rate: u64,
     seconds: u64,
     tls: bool,
 }
 
-/// What callers have sent, and what all clients have received.
+/// Counts of what all callers have sent and all clients have received.
 #[derive(Default)]
-struct Seen {
+struct Counters {
     sent: AtomicU64,
     connected: AtomicU64,
     delivered: AtomicU64,
     /// Numbers of a caller that were skipped.
     lost: AtomicU64,
     /// Numbers that were repeated, or arrived after a later one of the same caller.
-    doubled: AtomicU64,
+    duplicated: AtomicU64,
     closed: AtomicU64,
 }
 
@@ -63,8 +63,8 @@ struct Sandbox {
     ready: serde_json::Value,
 }
 
-impl Plan {
-    fn of_environment() -> Self {
+impl Load {
+    fn from_environment() -> Self {
         let number = |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
         Self {
             clients: number("SOAK_CLIENTS", 2000),
@@ -141,51 +141,51 @@ fn main() -> Result<(), Failure> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let plan = Plan::of_environment();
-    let sandbox = Sandbox::start(folder.path(), plan.tls)?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(soak(plan, &sandbox, folder.path()))
+    let load = Load::from_environment();
+    let sandbox = Sandbox::start(folder.path(), load.tls)?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(soak(load, &sandbox, folder.path()))
 }
 
-async fn soak(plan: Plan, sandbox: &Sandbox, folder: &Path) -> Result<(), Failure> {
+async fn soak(load: Load, sandbox: &Sandbox, folder: &Path) -> Result<(), Failure> {
     let gateway = sandbox.address("/gateway")?;
     let endpoint = sandbox.address("/endpoints/east")?;
     let mut control = Caller::connect(sandbox.address("/control")?).await?;
-    let answer = Caller::connect(gateway)
+    let response = Caller::connect(gateway)
         .await?
         .call("POST", "/api/hubs/soak/:generateToken?api-version=2024-12-01&minutesToExpire=600", "")
         .await?;
-    let token: serde_json::Value = serde_json::from_str(&answer.1)?;
+    let token: serde_json::Value = serde_json::from_str(&response.1)?;
     let token = token.get("token").and_then(serde_json::Value::as_str).ok_or("there is no token")?.to_owned();
-    let tls = if plan.tls { Some(trusting(&folder.join("files/ca.pem"))?) } else { None };
-    let seen = Arc::new(Seen::default());
-    for _ in 0..plan.clients {
+    let tls = if load.tls { Some(tls_connector(&folder.join("files/ca.pem"))?) } else { None };
+    let counters = Arc::new(Counters::default());
+    for _ in 0..load.clients {
         let stream = TcpStream::connect(endpoint).await?;
-        let (seen, token) = (Arc::clone(&seen), token.clone());
+        let (counters, token) = (Arc::clone(&counters), token.clone());
         match &tls {
-            None => drop(tokio::spawn(client(stream, token, seen))),
+            None => drop(tokio::spawn(client(stream, token, counters))),
             Some(tls) => {
                 let stream = tls.connect("127.0.0.1".try_into()?, stream).await?;
-                drop(tokio::spawn(client(stream, token, seen)));
+                drop(tokio::spawn(client(stream, token, counters)));
             }
         }
     }
-    while seen.connected.load(Ordering::Relaxed) < plan.clients {
+    while counters.connected.load(Ordering::Relaxed) < load.clients {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     println!(
         "{} clients connected, TLS {}, sandbox and gateway {} MiB",
-        plan.clients,
-        if plan.tls { "on" } else { "off" },
+        load.clients,
+        if load.tls { "on" } else { "off" },
         sandbox.memory()
     );
 
     let (start, cpu_of_sandbox, cpu_of_clients) = (Instant::now(), sandbox.cpu(), cpu(std::process::id()));
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
-        callers.spawn(broadcast(Caller::connect(gateway).await?, number, plan, Arc::clone(&seen)));
+        callers.spawn(broadcast(Caller::connect(gateway).await?, number, load, Arc::clone(&counters)));
     }
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let mut report = interval_at(tokio::time::Instant::now() + REPORT, REPORT);
+    let mut report = interval_at(tokio::time::Instant::now() + REPORT_INTERVAL, REPORT_INTERVAL);
     loop {
         tokio::select! {
             ended = callers.join_next() => match ended {
@@ -193,76 +193,85 @@ async fn soak(plan: Plan, sandbox: &Sandbox, folder: &Path) -> Result<(), Failur
                 None => break,
             },
             _ = report.tick() => {
-                let (sent, delivered) = (count(&seen.sent), count(&seen.delivered));
+                let (sent, delivered) = (count(&counters.sent), count(&counters.delivered));
                 println!(
-                    "after {:.0} s: sent {sent}, delivered {delivered}, on the way {}, {} MiB",
+                    "after {:.0} s: sent {sent}, delivered {delivered}, in flight {}, {} MiB",
                     start.elapsed().as_secs_f64(),
-                    (sent * plan.clients).saturating_sub(delivered),
+                    (sent * load.clients).saturating_sub(delivered),
                     sandbox.memory()
                 );
                 // The sandbox keeps received requests up to a limit. Clear them, so that any growth is a leak.
                 let (status, _) = control.call("DELETE", "/sandbox/journal?server=east", "").await?;
                 if status != 204 {
-                    return Err(format!("clearing the journal was answered {status}").into());
+                    return Err(format!("clearing the journal returned {status}").into());
                 }
             }
         }
     }
     let sending = start.elapsed().as_secs_f64();
-    let sent = count(&seen.sent);
-    let expected = sent * plan.clients;
-    let patience = Instant::now();
-    while count(&seen.delivered) < expected && patience.elapsed() < Duration::from_secs(60) {
+    let sent = count(&counters.sent);
+    let expected = sent * load.clients;
+    let waiting_since = Instant::now();
+    while count(&counters.delivered) < expected && waiting_since.elapsed() < Duration::from_secs(60) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let took = start.elapsed().as_secs_f64();
-    let delivered = count(&seen.delivered);
-    let each_second = |count: u64, seconds: f64| Ok::<_, Failure>(f64::from(u32::try_from(count)?) / seconds);
+    let elapsed = start.elapsed().as_secs_f64();
+    let delivered = count(&counters.delivered);
+    let per_second = |count: u64, seconds: f64| Ok::<_, Failure>(f64::from(u32::try_from(count)?) / seconds);
     println!(
-        "{sent} broadcasts in {sending:.1} s ({:.0} a second), {delivered} of {expected} deliveries in {took:.1} s ({:.0} a \
-         second); lost {}, doubled or out of order {}, closed {}; CPU: sandbox and gateway {:.1} s, clients {:.1} s; {} MiB at \
+        "{sent} broadcasts in {sending:.1} s ({:.0} a second), {delivered} of {expected} deliveries in {elapsed:.1} s ({:.0} a \
+         second); lost {}, duplicated or out of order {}, closed {}; CPU: sandbox and gateway {:.1} s, clients {:.1} s; {} MiB at \
          the end",
-        each_second(sent, sending)?,
-        each_second(delivered, took)?,
-        count(&seen.lost),
-        count(&seen.doubled),
-        count(&seen.closed),
+        per_second(sent, sending)?,
+        per_second(delivered, elapsed)?,
+        count(&counters.lost),
+        count(&counters.duplicated),
+        count(&counters.closed),
         sandbox.cpu() - cpu_of_sandbox,
         cpu(std::process::id()) - cpu_of_clients,
         sandbox.memory(),
     );
-    let is_whole = delivered == expected && count(&seen.lost) + count(&seen.doubled) + count(&seen.closed) == 0;
-    if is_whole { Ok(()) } else { Err("something was lost or doubled".into()) }
+    let is_complete =
+        delivered == expected && count(&counters.lost) + count(&counters.duplicated) + count(&counters.closed) == 0;
+    if is_complete {
+        Ok(())
+    } else {
+        Err("messages were lost, duplicated or reordered, or a client was disconnected".into())
+    }
 }
 
 /// Runs one caller: sends its numbers 0, 1, 2 and so on at its share of the rate, and catches up when it is late.
-async fn broadcast(mut caller: Caller, number: usize, plan: Plan, seen: Arc<Seen>) -> Result<(), Failure> {
-    let (start, share) = (Instant::now(), Duration::from_secs(1) / u32::try_from(plan.rate)?);
+async fn broadcast(mut caller: Caller, number: usize, load: Load, counters: Arc<Counters>) -> Result<(), Failure> {
+    let (start, share) = (Instant::now(), Duration::from_secs(1) / u32::try_from(load.rate)?);
     let mut clock =
         interval_at(tokio::time::Instant::now() + share * u32::try_from(number)?, share * u32::try_from(CALLERS)?);
     for sent in 0_u64.. {
         clock.tick().await;
-        if start.elapsed() >= Duration::from_secs(plan.seconds) {
+        if start.elapsed() >= Duration::from_secs(load.seconds) {
             break;
         }
         let body = format!("{{\"target\":\"tick\",\"arguments\":[{number},{sent}]}}");
         let (status, _) = caller.call("POST", "/api/hubs/soak/:send?api-version=2024-12-01", &body).await?;
         if status != 202 {
-            return Err(format!("a broadcast was answered {status}").into());
+            return Err(format!("a broadcast returned {status}").into());
         }
-        seen.sent.fetch_add(1, Ordering::Relaxed);
+        counters.sent.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
 
 /// Runs one client: connects, and checks that the numbers of each caller arrive as 0, 1, 2 and so on.
-async fn client(mut stream: impl AsyncRead + AsyncWrite + Unpin, token: String, seen: Arc<Seen>) {
-    if listen(&mut stream, &token, &seen).await.is_err() {
-        seen.closed.fetch_add(1, Ordering::Relaxed);
+async fn client(mut stream: impl AsyncRead + AsyncWrite + Unpin, token: String, counters: Arc<Counters>) {
+    if listen(&mut stream, &token, &counters).await.is_err() {
+        counters.closed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-async fn listen(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), token: &str, seen: &Seen) -> io::Result<()> {
+async fn listen(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    token: &str,
+    counters: &Counters,
+) -> io::Result<()> {
     let upgrade = format!(
         "GET /client/?hub=soak HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -284,7 +293,9 @@ async fn listen(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), token: &str,
         let mut at = 0;
         while let Some((payload, end)) = frame(&buffer, at) {
             // Queued records arrive in one frame.
-            payload.split(|byte| *byte == RECORD_SEPARATOR).for_each(|record| take(record, &mut next, seen));
+            payload
+                .split(|byte| *byte == RECORD_SEPARATOR)
+                .for_each(|record| count_record(record, &mut next, counters));
             at = end;
         }
         buffer.drain(..at);
@@ -305,21 +316,21 @@ fn frame(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     Some((bytes.get(start..start + length)?, start + length))
 }
 
-fn take(record: &[u8], next: &mut [u64; CALLERS], seen: &Seen) {
-    let Some(rest) = record.strip_prefix(BEFORE_NUMBERS) else {
+fn count_record(record: &[u8], next: &mut [u64; CALLERS], counters: &Counters) {
+    let Some(rest) = record.strip_prefix(RECORD_PREFIX) else {
         if record == b"{}" {
-            seen.connected.fetch_add(1, Ordering::Relaxed);
+            counters.connected.fetch_add(1, Ordering::Relaxed);
         }
         return;
     };
     let mut numbers = rest.split(|byte| matches!(byte, b',' | b']')).map(number);
     let (Some(caller), Some(number)) = (numbers.next(), numbers.next()) else { return };
     let Some(next) = usize::try_from(caller).ok().and_then(|caller| next.get_mut(caller)) else { return };
-    seen.delivered.fetch_add(1, Ordering::Relaxed);
+    counters.delivered.fetch_add(1, Ordering::Relaxed);
     if number < *next {
-        seen.doubled.fetch_add(1, Ordering::Relaxed);
+        counters.duplicated.fetch_add(1, Ordering::Relaxed);
     } else {
-        seen.lost.fetch_add(number - *next, Ordering::Relaxed);
+        counters.lost.fetch_add(number - *next, Ordering::Relaxed);
         *next = number + 1;
     }
 }
@@ -354,14 +365,14 @@ impl Caller {
                 name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok())?
             });
             if body.len() >= length.unwrap_or(0) {
-                let status = head.split(' ').nth(1).ok_or("an answer has no status")?.parse()?;
+                let status = head.split(' ').nth(1).ok_or("a response has no status")?.parse()?;
                 return Ok((status, body.to_owned()));
             }
         }
     }
 }
 
-fn trusting(ca: &Path) -> Result<tokio_rustls::TlsConnector, Failure> {
+fn tls_connector(ca: &Path) -> Result<tokio_rustls::TlsConnector, Failure> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca)?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

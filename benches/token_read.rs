@@ -1,6 +1,6 @@
-//! Costs of reading the current bearer, alone and while another worker reads it too.
+//! Measures reading the current bearer, alone and while another worker reads it too.
 //!
-//! Catches a lock or a contended counter on the way to the token. The second thread reads as fast as it can, unlike any
+//! Catches a lock or a contended counter in reading the token. The second thread reads as fast as it can, unlike any
 //! real load; the reference count of the shared header value is visible here, and a lock would cost ten times as much.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]

@@ -8,7 +8,7 @@ only that, with the gateway's HTTP library (kit/src/bare.rs): the minimal cost o
 How it is measured:
 - One worker thread for each proxy, on core 0; upstream and load generator on core 1 (where there are two cores).
 - CPU time per request is the scheduler's run time of all threads of the proxy, over exactly the window in
-  which answers are counted. Requests per second also depend on what else the machine does.
+  which responses are counted. Requests per second also depend on what else the machine does.
 - Rounds are interleaved and the order rotates, so that other load affects all proxies alike. A ratio is
   the median over rounds of the gateway's result to the peer's. One run does not prove differences below 10 %.
 """
@@ -59,7 +59,7 @@ def parse_options():
 
 
 def available(options):
-    """Returns the command of each installed proxy. `Bench.render` replaces words in braces."""
+    """Returns the command of each installed proxy. `Bench.render` replaces the placeholders in braces."""
     # As in the Dockerfile.
     allocator = ["env", "MALLOC_TRIM_THRESHOLD_=8388608", "MALLOC_MMAP_THRESHOLD_=4194304"]
     run = [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]
@@ -74,8 +74,8 @@ def available(options):
     found = options.envoy.rglob("envoy") if options.envoy else []
     if envoy := next((path for path in found if path.is_file() and path.stat().st_size > 1 << 20), None):
         envoy.chmod(0o755)
-        words = ["-c", "{folder}/envoy.yaml", "--concurrency", "{threads}", "--log-level", "error", "--disable-hot-restart"]
-        commands["envoy"] = [str(envoy), *words]
+        arguments = ["-c", "{folder}/envoy.yaml", "--concurrency", "{threads}", "--log-level", "error", "--disable-hot-restart"]
+        commands["envoy"] = [str(envoy), *arguments]
     return commands
 
 
@@ -100,10 +100,10 @@ class Bench:
         return process
 
     def render(self, text, kind, port, folder):
-        """Replaces a template's words in braces, and keeps the lines for this kind of upstream."""
+        """Replaces the placeholders of a template, and keeps the lines for this kind of upstream."""
         host = self.upstreams[kind]
         upstream_port = host.rpartition(":")[2]
-        words = {
+        placeholders = {
             "listen": f"127.0.0.1:{port}", "port": port, "threads": 1, "folder": folder,
             "upstream": f"127.0.0.1:{upstream_port}", "upstream_port": upstream_port, "upstream_host": host,
             "upstream_url": f"{'https' if kind == 'tls' else 'http'}://{host}",
@@ -116,8 +116,8 @@ class Bench:
                 lines.append(line)
             elif marked[1] == kind:
                 lines.append(marked[2])
-        pattern = re.compile("{(" + "|".join(words) + ")}")
-        return pattern.sub(lambda word: str(words[word[1]]), "\n".join(lines)) + "\n"
+        pattern = re.compile("{(" + "|".join(placeholders) + ")}")
+        return pattern.sub(lambda found: str(placeholders[found[1]]), "\n".join(lines)) + "\n"
 
     def compare(self, kind, commands):
         """Returns the runs of each proxy, by name."""
@@ -129,11 +129,11 @@ class Bench:
                 if proxy and self.is_correct(name, proxy):
                     running[name] = proxy
             if GATEWAY not in running:
-                sys.exit(f"the gateway does not work here, so there is nothing to compare ({kind} upstream)")
+                sys.exit(f"the gateway does not forward calls to the {kind} upstream, so there is nothing to compare")
             names = list(running)
             for round_number in range(self.options.rounds):
-                turn = round_number % len(names)
-                for name in names[turn:] + names[:turn]:
+                offset = round_number % len(names)
+                for name in names[offset:] + names[:offset]:
                     run = self.load(running[name], self.options.connections, self.options.body, self.options.seconds)
                     if run["errors"]:
                         sys.exit(f"{name}: {run['errors']} errors under load, the first: {run['reason']}")
@@ -149,31 +149,31 @@ class Bench:
         for template in HERE.iterdir():
             if template.suffix in {".toml", ".conf", ".cfg", ".yaml"}:
                 (folder / template.name).write_text(self.render(template.read_text(), kind, port, folder))
-        words = [word for word in (self.render(word, kind, port, folder).strip() for word in command) if word]
-        process = self.start(words, self.proxy_core, stack, name)
-        patience = time.monotonic() + 15
-        while time.monotonic() < patience and process.poll() is None:
+        arguments = [word for word in (self.render(word, kind, port, folder).strip() for word in command) if word]
+        process = self.start(arguments, self.proxy_core, stack, name)
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 return process, port
             time.sleep(0.02)
-        print(f"left out, since it does not start: {name}\n{self.log_of(name)}", file=sys.stderr)
+        print(f"skipped, because it does not start: {name}\n{self.log_of(name)}", file=sys.stderr)
         return None
 
     def is_correct(self, name, proxy):
         for body in sorted({200, 4096, self.options.body}):
             run = self.load(proxy, 4, body, 0.2)
             if run["errors"] or not run["requests"]:
-                print(f"left out, since it does not do the work: {name}: {run['reason']}", file=sys.stderr)
+                print(f"skipped, because it does not forward calls correctly: {name}: {run['reason']}", file=sys.stderr)
                 return False
         return True
 
     def load(self, proxy, connections, body, seconds):
         process, port = proxy
-        words = {
+        arguments = {
             "address": f"127.0.0.1:{port}", "connections": connections, "body": body, "warmup": 0.3, "seconds": seconds,
             "processes": ",".join(map(str, [process.pid, *children(process.pid)])),
         }
-        command = [str(self.options.kit), "load", *(word for pair in words.items() for word in (f"--{pair[0]}", str(pair[1])))]
+        command = [str(self.options.kit), "load", *(word for pair in arguments.items() for word in (f"--{pair[0]}", str(pair[1])))]
         with contextlib.ExitStack() as stack:
             load = self.start(command, self.kit_core, stack, "load", stdout=subprocess.PIPE)
             output = load.stdout.read()
@@ -236,12 +236,12 @@ def report(options, results):
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for name, own in runs.items():
-            middle = {key: statistics.median(run[key] for run in own) for key in ("cpu_us", "p50_microseconds", "p99_microseconds")}
+            medians = {key: statistics.median(run[key] for run in own) for key in ("cpu_us", "p50_microseconds", "p99_microseconds")}
             ratio = statistics.median(ours["cpu_us"] / run["cpu_us"] for ours, run in zip(runs[GATEWAY], own))
             rate = statistics.median(run["requests"] / run["seconds"] for run in own)
             lines.append(
-                f"| {name} | {middle['cpu_us']:.1f} us | {min(run['cpu_us'] for run in own):.1f} us | {ratio:.2f} "
-                f"| {rate:,.0f} | {middle['p50_microseconds']:.0f} us | {middle['p99_microseconds']:.0f} us |"
+                f"| {name} | {medians['cpu_us']:.1f} us | {min(run['cpu_us'] for run in own):.1f} us | {ratio:.2f} "
+                f"| {rate:,.0f} | {medians['p50_microseconds']:.0f} us | {medians['p99_microseconds']:.0f} us |"
             )
     return "\n".join(lines)
 

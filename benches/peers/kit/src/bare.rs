@@ -22,7 +22,7 @@ use crate::{Options, Result};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The upstream.
+/// The upstream, and the idle connections to it.
 struct Upstream {
     address: SocketAddr,
     host: HeaderValue,
@@ -72,13 +72,13 @@ async fn forward(
     headers.insert(AUTHORIZATION, upstream.bearer.clone());
     headers.insert(HOST, upstream.host.clone());
     headers.insert(X_FORWARDED_FOR, peer);
-    let kept = upstream.idle.borrow_mut().pop().filter(SendRequest::is_ready);
-    let mut sender = match kept {
+    let idle = upstream.idle.borrow_mut().pop().filter(SendRequest::is_ready);
+    let mut sender = match idle {
         Some(sender) => sender,
         None => upstream.connect().await.expect("the upstream runs"),
     };
-    let response = sender.send_request(request).await.expect("the upstream of a bench answers");
-    // The answers of this benchmark are empty, so the connection can be reused.
+    let response = sender.send_request(request).await.expect("the upstream answers");
+    // The responses of this benchmark are empty, so the connection can be reused.
     if sender.is_ready() || hyper::body::Body::is_end_stream(response.body()) {
         upstream.idle.borrow_mut().push(sender);
     }

@@ -1,7 +1,7 @@
-//! Closed-loop load: each connection sends the next request when it has received the last answer.
+//! Closed-loop load: each connection sends the next request after the response to the last one.
 //!
 //! `load --address A --connections N --body BYTES --warmup SECONDS --seconds SECONDS --processes PID,PID` prints one
-//! line of JSON. It reads the CPU time of the processes at the start and end of exactly the window in which answers are
+//! line of JSON. It reads the CPU time of the processes at the start and end of exactly the window in which responses are
 //! counted.
 
 use std::cell::{Cell, RefCell};
@@ -18,7 +18,7 @@ use crate::{Options, Result, wire};
 /// The counts of the measurement window.
 #[derive(Default)]
 struct Counts {
-    is_open: Cell<bool>,
+    is_measuring: Cell<bool>,
     errors: Cell<u64>,
     /// The cause of the first error.
     reason: RefCell<Option<String>>,
@@ -45,17 +45,17 @@ pub async fn generate(options: &Options) -> Result<()> {
         stream.set_nodelay(true)?;
         let (request, counts) = (Rc::clone(&request), Rc::clone(&counts));
         tokio::task::spawn_local(async move {
-            if let Err(err) = repeat(&mut stream, &request, &counts).await {
-                counts.fails(err.to_string());
+            if let Err(err) = send_in_a_loop(&mut stream, &request, &counts).await {
+                counts.record_error(err.to_string());
             }
         });
     }
 
     tokio::time::sleep(Duration::from_secs_f64(options.number("warmup")?)).await;
     let (began, cpu_before) = (Instant::now(), cpu_nanoseconds(&processes)?);
-    counts.is_open.set(true);
+    counts.is_measuring.set(true);
     tokio::time::sleep(Duration::from_secs_f64(options.number("seconds")?)).await;
-    counts.is_open.set(false);
+    counts.is_measuring.set(false);
     let (cpu_after, seconds) = (cpu_nanoseconds(&processes)?, began.elapsed().as_secs_f64());
 
     let mut latencies = counts.latencies.take();
@@ -76,7 +76,7 @@ pub async fn generate(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn repeat(stream: &mut TcpStream, request: &[u8], counts: &Counts) -> Result<()> {
+async fn send_in_a_loop(stream: &mut TcpStream, request: &[u8], counts: &Counts) -> Result<()> {
     let mut buffer = BytesMut::with_capacity(4 * 1024);
     loop {
         let began = Instant::now();
@@ -95,8 +95,8 @@ async fn repeat(stream: &mut TcpStream, request: &[u8], counts: &Counts) -> Resu
         wire::fill(stream, &mut buffer, head + body).await?;
         if status != Some(202) {
             let text = String::from_utf8_lossy(&buffer[head..head + body]).into_owned();
-            counts.fails(format!("{}: {text}", status.unwrap_or_default()));
-        } else if counts.is_open.get() {
+            counts.record_error(format!("{}: {text}", status.unwrap_or_default()));
+        } else if counts.is_measuring.get() {
             let latency = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
             counts.latencies.borrow_mut().push(latency);
         }
@@ -105,7 +105,7 @@ async fn repeat(stream: &mut TcpStream, request: &[u8], counts: &Counts) -> Resu
 }
 
 impl Counts {
-    fn fails(&self, reason: String) {
+    fn record_error(&self, reason: String) {
         self.errors.set(self.errors.get() + 1);
         self.reason.borrow_mut().get_or_insert(reason);
     }

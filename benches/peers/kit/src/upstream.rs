@@ -1,4 +1,4 @@
-//! An upstream in the role of Azure SignalR: answers 202 without a body to a correctly forwarded request, and 400 with
+//! An upstream that mimics Azure SignalR: it answers 202 without a body to a correctly forwarded request, and 400 with
 //! the reason to any other. Plain HTTP on one port, TLS 1.3 on another, with a new certificate.
 //!
 //! `upstream --folder F --bearer TOKEN` writes `F/ca.pem` and prints one line of JSON with both addresses.
@@ -17,7 +17,7 @@ use crate::{Options, Result, wire};
 
 const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nX-Content-Type-Options: nosniff\r\n\r\n";
 
-/// What a request must carry.
+/// The headers that a request must have.
 struct Expected {
     authorization: String,
     host: String,
@@ -32,7 +32,7 @@ impl Expected {
             values.next().filter(|_| values.next().is_none())
         };
         let problem = if only("authorization") != Some(self.authorization.as_bytes()) {
-            Some("Authorization is not the one bearer that was configured")
+            Some("Authorization is not the configured bearer")
         } else if only("host") != Some(self.host.as_bytes()) {
             Some("Host is not the upstream's")
         } else if wire::values(request.headers, "x-forwarded-for").next().is_none() {
@@ -59,14 +59,14 @@ pub async fn serve(options: &Options) -> Result<()> {
             accepted = plain.accept() => {
                 let (stream, rules) = (accepted?.0, Rc::clone(&plain_rules));
                 stream.set_nodelay(true)?;
-                tokio::task::spawn_local(converse(stream, rules));
+                tokio::task::spawn_local(serve_connection(stream, rules));
             }
             accepted = secure.accept() => {
                 let (stream, rules, tls) = (accepted?.0, Rc::clone(&secure_rules), tls.clone());
                 stream.set_nodelay(true)?;
                 tokio::task::spawn_local(async move {
                     match tls.accept(stream).await {
-                        Ok(stream) => converse(stream, rules).await,
+                        Ok(stream) => serve_connection(stream, rules).await,
                         Err(err) => eprintln!("TLS handshake: {err}"),
                     }
                 });
@@ -75,13 +75,13 @@ pub async fn serve(options: &Options) -> Result<()> {
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, rules: Rc<Expected>) {
-    if let Err(err) = answer_all(stream, &rules).await {
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin, rules: Rc<Expected>) {
+    if let Err(err) = answer_requests(stream, &rules).await {
         eprintln!("a connection ended: {err}");
     }
 }
 
-async fn answer_all(mut stream: impl AsyncRead + AsyncWrite + Unpin, rules: &Expected) -> Result<()> {
+async fn answer_requests(mut stream: impl AsyncRead + AsyncWrite + Unpin, rules: &Expected) -> Result<()> {
     let mut buffer = BytesMut::with_capacity(16 * 1024);
     loop {
         let head = wire::head(&mut stream, &mut buffer, |bytes| {
@@ -99,8 +99,8 @@ async fn answer_all(mut stream: impl AsyncRead + AsyncWrite + Unpin, rules: &Exp
             None => stream.write_all(ACCEPTED).await?,
             Some(problem) => {
                 let length = problem.len();
-                let refusal = format!("HTTP/1.1 400 Bad Request\r\nContent-Length: {length}\r\n\r\n{problem}");
-                stream.write_all(refusal.as_bytes()).await?;
+                let rejection = format!("HTTP/1.1 400 Bad Request\r\nContent-Length: {length}\r\n\r\n{problem}");
+                stream.write_all(rejection.as_bytes()).await?;
             }
         }
         stream.flush().await?;

@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::Result;
 
-/// More headers than any head here has.
+/// The maximum number of headers of a message.
 const HEADERS: usize = 64;
 
 /// Reads until `parse` finds a complete head. Returns its result and the length of the head, or `None` if the peer
