@@ -12,7 +12,7 @@ use crate::support::{
 
 const MIB: usize = 1024 * 1024;
 
-/// A harness with a listener `strict` beside the default one.
+/// Starts a gateway with the listeners `strict` and `elsewhere` beside the default one.
 async fn strict_harness() -> Harness {
     Harness::start(|options| {
         options.append_toml(
@@ -29,10 +29,10 @@ fn assert_nothing_arrived(harness: &Harness) {
 }
 
 #[tokio::test]
-async fn refuses_hosts_that_are_not_configured() {
+async fn rejects_hosts_that_are_not_configured() {
     let harness = strict_harness().await;
     let mut caller = Caller::connect(harness.listener("strict")).await;
-    for (host, passes) in [
+    for (host, is_admitted) in [
         ("gateway.internal", true),
         ("Gateway.Internal:8080", true),
         ("a.b.svc.cluster.local", true),
@@ -45,13 +45,17 @@ async fn refuses_hosts_that_are_not_configured() {
         ("gateway.internal.evil.example", false),
         ("127.0.0.1.nip.io", false),
     ] {
-        let answer =
+        let response =
             caller.send(broadcast_request().header("host", host).header("x-from", "inside"), BROADCAST_BODY).await;
-        if passes {
-            answer.assert_status(202);
+        if is_admitted {
+            response.assert_status(202);
         } else {
-            answer.assert_gateway_error(403, "host_not_allowed");
-            assert!(answer.text().contains("allowed_hosts"), "names no key to change: {}", answer.text());
+            response.assert_gateway_error(403, "host_not_allowed");
+            assert!(
+                response.text().contains("allowed_hosts"),
+                "the message names no key to change: {}",
+                response.text()
+            );
         }
     }
     assert_eq!(harness.arrivals("east").len(), 7);
@@ -67,28 +71,28 @@ async fn answers_health_probes_for_any_host() {
         }
         let mut raw = RawConnection::connect(harness.listener("strict")).await;
         raw.write(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
-        raw.answer().await.unwrap().assert_status(200);
+        raw.response().await.unwrap().assert_status(200);
         let page = request("GET", path).header("host", "evil.example").header("origin", "https://evil.example");
         caller.send(page, "").await.assert_gateway_error(403, "origin_not_allowed");
     }
 }
 
 #[tokio::test]
-async fn refuses_requests_of_browser_pages() {
+async fn rejects_requests_of_browser_pages() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = harness.caller().await;
-    for (name, value, passes) in [
+    for (name, value, is_admitted) in [
         ("origin", "https://evil.example", false),
         ("origin", "null", false),
         ("sec-fetch-site", "cross-site", false),
         ("sec-fetch-site", "same-site", false),
         ("sec-fetch-site", "none", true),
     ] {
-        let answer = caller.send(broadcast_request().header(name, value), BROADCAST_BODY).await;
-        if passes {
-            answer.assert_status(202);
+        let response = caller.send(broadcast_request().header(name, value), BROADCAST_BODY).await;
+        if is_admitted {
+            response.assert_status(202);
         } else {
-            answer.assert_gateway_error(403, "origin_not_allowed");
+            response.assert_gateway_error(403, "origin_not_allowed");
         }
     }
     // A form is sent without a preflight; its `Origin` shows that it comes from a page.
@@ -104,7 +108,7 @@ async fn refuses_requests_of_browser_pages() {
 }
 
 #[tokio::test]
-async fn refuses_callers_of_other_networks_or_without_the_required_header() {
+async fn rejects_callers_of_other_networks_or_without_the_required_header() {
     let harness = strict_harness().await;
     let mut elsewhere = Caller::connect(harness.listener("elsewhere")).await;
     elsewhere.send(broadcast_request(), BROADCAST_BODY).await.assert_gateway_error(403, "client_not_allowed");
@@ -150,7 +154,7 @@ async fn allows_only_configured_operations() {
 }
 
 #[tokio::test]
-async fn refuses_requests_outside_the_rest_api() {
+async fn rejects_requests_outside_the_rest_api() {
     let harness = Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
     })
@@ -188,12 +192,12 @@ async fn refuses_requests_outside_the_rest_api() {
         ("OPTIONS", "/api/hubs/chat/users/u", "GET, HEAD, POST"),
         ("BREW", "/api/hubs/chat/groups/g/connections/c", "PUT, DELETE"),
     ] {
-        let answer = caller.call(method, target).await;
-        answer.assert_gateway_error(405, "method_not_allowed");
-        assert_eq!(answer.header("allow"), Some(allowed));
+        let response = caller.call(method, target).await;
+        response.assert_gateway_error(405, "method_not_allowed");
+        assert_eq!(response.header("allow"), Some(allowed));
     }
     assert_nothing_arrived(&harness);
-    assert!(!caller.is_closed(), "a refusal closed the connection");
+    assert!(!caller.is_closed(), "a rejection closed the connection");
 }
 
 #[tokio::test]
@@ -208,19 +212,19 @@ async fn answers_431_to_heads_above_the_limit() {
     let long_target = format!("{BROADCAST_PATH}&x={}", "x".repeat(17 * 1024));
     caller.post(&long_target, "application/json", BROADCAST_BODY).await.assert_gateway_error(431, "headers_too_large");
     assert_eq!(harness.arrivals("east").len(), 1);
-    // Near the limit, the length of the added token decides: the endpoint never has to refuse a head.
+    // Near the limit, the length of the added token decides: the endpoint never rejects a head.
     for size in (12 * 1024..16 * 1024).step_by(200) {
-        let answer = caller.send(broadcast_request().header("x-long", "x".repeat(size)), BROADCAST_BODY).await;
-        if answer.status == 202 {
-            answer.assert_status(202)
+        let response = caller.send(broadcast_request().header("x-long", "x".repeat(size)), BROADCAST_BODY).await;
+        if response.status == 202 {
+            response.assert_status(202)
         } else {
-            answer.assert_gateway_error(431, "headers_too_large")
+            response.assert_gateway_error(431, "headers_too_large")
         };
     }
     // Far larger heads are not read completely.
     let mut raw = harness.raw_connection().await;
     raw.write("POST / HTTP/1.1\r\nhost: localhost\r\nx: ").await.write("x".repeat(MIB)).await;
-    raw.answer().await.unwrap().assert_gateway_error(431, "headers_too_large");
+    raw.response().await.unwrap().assert_gateway_error(431, "headers_too_large");
 }
 
 #[tokio::test]
@@ -237,34 +241,33 @@ async fn answers_413_to_bodies_above_one_mebibyte() {
 
     let mut caller = harness.caller().await;
     caller.send(octets(), vec![b'x'; MIB + 1]).await.assert_gateway_error(413, "body_too_large");
-    assert_goes_on_or_was_closed(&harness, caller).await;
+    assert_reusable_or_closed(&harness, caller).await;
 
     let mut caller = harness.caller().await;
-    let answer = caller.send_chunked(octets(), pieces(MIB + 1)).await;
-    answer.assert_gateway_error(413, "body_too_large");
-    assert!(answer.text().contains("1048576"), "{}", answer.text());
-    assert_goes_on_or_was_closed(&harness, caller).await;
+    let response = caller.send_chunked(octets(), pieces(MIB + 1)).await;
+    response.assert_gateway_error(413, "body_too_large");
+    assert!(response.text().contains("1048576"), "{}", response.text());
+    assert_reusable_or_closed(&harness, caller).await;
 
-    // A caller that writes much more than the limit before it reads still receives the answer.
+    // A caller that writes much more than the limit before it reads still receives the response.
     let mut raw = harness.raw_connection().await;
     raw.write(format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 3 * MIB))
         .await;
     raw.write(vec![b'x'; 3 * MIB]).await;
-    raw.answer().await.expect("the answer was lost in a reset").assert_gateway_error(413, "body_too_large");
+    raw.response().await.expect("the response was lost in a reset").assert_gateway_error(413, "body_too_large");
 }
 
-/// Returns the complete requests at an endpoint. It sees incomplete ones when a caller's body turns out to be
-/// malformed.
+/// Returns the complete requests at `east`. It also receives incomplete ones, from callers whose body is malformed.
 fn complete_arrivals(harness: &Harness) -> Vec<Entry> {
     harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect()
 }
 
-/// Asserts that the connection takes the next request, or was closed in order before it was sent.
-async fn assert_goes_on_or_was_closed(harness: &Harness, mut caller: Caller) {
+/// Asserts that the connection can be reused, or was closed before the next request was sent.
+async fn assert_reusable_or_closed(harness: &Harness, mut caller: Caller) {
     harness.clear_arrivals();
     match caller.try_send(broadcast_request(), BROADCAST_BODY).await {
-        Ok(answer) => {
-            answer.assert_status(202);
+        Ok(response) => {
+            response.assert_status(202);
             assert_eq!(complete_arrivals(harness).len(), 1);
             assert_eq!(complete_arrivals(harness)[0].body.as_deref(), Some(BROADCAST_BODY.as_bytes()));
         }
@@ -287,7 +290,7 @@ async fn body_limit_is_configurable() {
     harness.broadcast().await.assert_status(202);
 }
 
-/// What is wrong with the framing, and the bytes that follow the request line and `Host`.
+/// The fault in the framing, and the bytes after the request line and `Host`.
 const MALFORMED: [(&str, &str); 15] = [
     ("two lengths", "content-length: 5\r\ncontent-length: 6\r\n\r\nhello!"),
     ("a list of lengths", "content-length: 5, 6\r\n\r\nhello!"),
@@ -297,20 +300,20 @@ const MALFORMED: [(&str, &str); 15] = [
     ("an unknown coding", "transfer-encoding: gzip\r\n\r\nhello"),
     ("a coding after chunked", "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
     ("a misspelt coding", "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n"),
-    ("a coding behind a tab", "transfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n"),
+    ("a coding after a vertical tab", "transfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n"),
     ("a space before the colon", "content-length : 5\r\n\r\nhello"),
     ("a folded line", "x-folded: a\r\n b\r\ncontent-length: 0\r\n\r\n"),
     ("a folded coding", "transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n"),
-    ("a chunk size that is none", "transfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n"),
-    ("a chunk longer than it says", "transfer-encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n"),
-    ("a chunk size beyond all measure", "transfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\nhello\r\n0\r\n\r\n"),
+    ("a chunk size that is not a number", "transfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n"),
+    ("a chunk longer than its size", "transfer-encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n"),
+    ("a chunk size of more than 64 bits", "transfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\nhello\r\n0\r\n\r\n"),
 ];
 
 /// A request that an attacker tries to smuggle.
 const SMUGGLED: &str = "POST /api/hubs/chat/:send?smuggled HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
 
 #[tokio::test]
-async fn refuses_malformed_framing_and_forwards_nothing_smuggled_in_it() {
+async fn rejects_malformed_framing_and_forwards_no_smuggled_request() {
     let harness = Harness::start(|_| {}).await;
     for (what, rest) in MALFORMED {
         let mut raw = harness.raw_connection().await;
@@ -320,7 +323,7 @@ async fn refuses_malformed_framing_and_forwards_nothing_smuggled_in_it() {
             .await
             .finish()
             .await;
-        let (status, kind) = raw.answer().await.unwrap_or_else(|| panic!("{what}: no answer")).gateway_error();
+        let (status, kind) = raw.response().await.unwrap_or_else(|| panic!("{what}: no response")).gateway_error();
         assert!(status == 400 && ["malformed", "body_broken"].contains(&kind.as_str()), "{what}: {status} {kind}");
         assert_eq!(String::from_utf8_lossy(&raw.rest().await), "", "{what}");
         for entry in harness.arrivals("east") {
@@ -333,7 +336,7 @@ async fn refuses_malformed_framing_and_forwards_nothing_smuggled_in_it() {
 }
 
 #[tokio::test]
-async fn keeps_pipelined_requests_apart() {
+async fn forwards_pipelined_requests_separately() {
     let harness = Harness::start(|_| {}).await;
     let mut raw = harness.raw_connection().await;
     // The first body looks like a request. The last chunk has an extension and a trailer.
@@ -347,7 +350,7 @@ async fn keeps_pipelined_requests_apart() {
     );
     raw.write(format!("{first}{second}GET /api/health HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
     for _ in 0..3 {
-        let status = raw.answer().await.unwrap().status;
+        let status = raw.response().await.unwrap().status;
         assert!(status == 202 || status == 400 || status == 200, "{status}");
     }
     let arrivals = harness.arrivals("east");
@@ -365,18 +368,18 @@ async fn absolute_targets_and_http_1_0_cannot_reach_another_host() {
     let mut raw = harness.raw_connection().await;
     raw.write("POST http://evil.example/api/hubs/chat/:send HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         .await;
-    raw.answer().await.unwrap().assert_gateway_error(403, "host_not_allowed");
+    raw.response().await.unwrap().assert_gateway_error(403, "host_not_allowed");
     let mut raw = harness.raw_connection().await;
     raw.write("POST /api/hubs/chat/:send HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         .await;
-    raw.answer().await.unwrap().assert_gateway_error(400, "malformed");
+    raw.response().await.unwrap().assert_gateway_error(400, "malformed");
     let mut raw = harness.raw_connection().await;
     raw.write("POST /api/hubs/chat/:send HTTP/1.1\r\ncontent-length: 0\r\n\r\n").await;
-    raw.answer().await.unwrap().assert_gateway_error(400, "malformed");
+    raw.response().await.unwrap().assert_gateway_error(400, "malformed");
     let mut raw = harness.raw_connection().await;
     raw.write("CONNECT evil.example:443 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    let answer = raw.answer().await.unwrap();
-    assert!(answer.status.is_client_error(), "{answer:?}");
+    let response = raw.response().await.unwrap();
+    assert!(response.status.is_client_error(), "{response:?}");
     assert_nothing_arrived(&harness);
 
     let mut raw = harness.raw_connection().await;
@@ -385,7 +388,7 @@ async fn absolute_targets_and_http_1_0_cannot_reach_another_host() {
         BROADCAST_BODY.len()
     );
     raw.write(absolute).await;
-    raw.answer().await.unwrap().assert_status(202);
+    raw.response().await.unwrap().assert_status(202);
     assert_eq!(harness.arrival("east").target, BROADCAST_PATH);
 }
 
@@ -397,12 +400,12 @@ async fn answers_408_when_the_body_does_not_arrive() {
     .await;
     let mut raw = harness.raw_connection().await;
     raw.write(format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhello")).await;
-    raw.answer().await.unwrap().assert_gateway_error(408, "slow_request");
+    raw.response().await.unwrap().assert_gateway_error(408, "slow_request");
     assert!(harness.arrivals("east").iter().all(|entry| !entry.complete));
 }
 
 #[tokio::test]
-async fn body_that_breaks_off_reaches_no_endpoint_as_complete() {
+async fn incomplete_body_reaches_no_endpoint_as_complete() {
     let harness = Harness::start(|_| {}).await;
     let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\n");
     for rest in ["content-length: 10\r\n\r\nhello", "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
@@ -440,9 +443,9 @@ async fn serves_on_unix_sockets_with_the_configured_mode() {
         BROADCAST_BODY.len()
     );
     without_host.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    with_timeout("an answer", without_host.read_to_end(&mut answer)).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.0 202"), "{}", String::from_utf8_lossy(&answer));
+    let mut response = Vec::new();
+    with_timeout("a response", without_host.read_to_end(&mut response)).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.0 202"), "{}", String::from_utf8_lossy(&response));
     assert_eq!(harness.arrivals("east").len(), 5);
     harness.shutdown().await.unwrap();
     assert!(!path.exists(), "the socket was not removed");
@@ -457,8 +460,8 @@ async fn answers_expect_100_continue() {
         BROADCAST_BODY.len()
     ))
     .await;
-    assert_eq!(raw.answer().await.unwrap().status, 100);
+    assert_eq!(raw.response().await.unwrap().status, 100);
     raw.write(BROADCAST_BODY).await;
-    raw.answer().await.unwrap().assert_status(202);
+    raw.response().await.unwrap().assert_status(202);
     assert_eq!(harness.arrival("east").header("expect"), None);
 }

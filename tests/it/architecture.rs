@@ -1,4 +1,4 @@
-//! Holds the source against the map in `lib.rs`: which module may import which, no circle of imports, a type's methods in
+//! Checks the source against the rules in `lib.rs`: which module may import which, no import cycles, a type's methods in
 //! one file, where the sandbox may be named, and which errors may carry the content of a secret.
 
 mod imports;
@@ -25,12 +25,12 @@ fn top_level_imports(module: &[String], code: &[TokenTree]) -> BTreeSet<String> 
     names.all_paths().filter_map(absolute).collect()
 }
 
-/// Reads the table in `lib.rs`: each top-level module and what it may import. `None` stands for "anything".
+/// Reads the table in `lib.rs`: each top-level module and what it may import. `None` means "anything".
 fn table() -> BTreeMap<String, Option<BTreeSet<String>>> {
-    let map = std::fs::read_to_string(source_folder().join("lib.rs")).unwrap();
+    let text = std::fs::read_to_string(source_folder().join("lib.rs")).unwrap();
     let exists =
         |module: &&str| source_folder().join(module).exists() || source_folder().join(format!("{module}.rs")).exists();
-    let rows: Vec<(Vec<&str>, &str)> = map
+    let rows: Vec<(Vec<&str>, &str)> = text
         .lines()
         .filter_map(|line| line.strip_prefix("//! ")?.split_once('→'))
         .map(|(modules, may)| (modules.split(',').map(str::trim).collect(), may.trim()))
@@ -61,7 +61,7 @@ fn table() -> BTreeMap<String, Option<BTreeSet<String>>> {
 }
 
 #[test]
-fn modules_import_what_the_map_allows_and_nothing_else() {
+fn modules_import_only_what_lib_rs_allows() {
     let table = table();
     let mut wrong = Vec::new();
     let mut checked = 0;
@@ -77,19 +77,19 @@ fn modules_import_what_the_map_allows_and_nothing_else() {
         }
     }
     assert!(checked > 50, "only {checked} files were checked");
-    assert!(wrong.is_empty(), "the map in lib.rs does not allow:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "the table in lib.rs does not allow:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn no_files_import_each_other_in_a_circle() {
+fn imports_have_no_cycles() {
     let graph = ImportGraph::of(product_files());
     assert!(graph.files.len() > 200, "only {} files were found", graph.files.len());
-    let circles: Vec<String> = graph
-        .circles()
+    let cycles: Vec<String> = graph
+        .cycles()
         .iter()
-        .map(|circle| format!("a circle of {} files:\n{}", circle.len(), graph.describe(circle)))
+        .map(|cycle| format!("a cycle of {} files:\n{}", cycle.len(), graph.describe(cycle)))
         .collect();
-    assert!(circles.is_empty(), "{}", circles.join("\n"));
+    assert!(cycles.is_empty(), "{}", cycles.join("\n"));
 }
 
 #[test]
@@ -135,11 +135,11 @@ fn sandbox_is_named_only_by_its_command() {
     }
 }
 
-/// The files that read secrets, keys and tokens: no library's error about these bytes may leave them.
+/// The files that read secrets, keys and tokens. Their errors may not contain a library's error about these bytes.
 const READERS_OF_SECRETS: [&str; 4] = ["credential", "files", "serve/listener.rs", "tls.rs"];
 
-/// The errors that may be the source of another there: the operating system's, which hold no content, those that passed
-/// `redact`, our own, and the TLS library's about settings.
+/// The errors that may be the source of another there: errors of the operating system, which contain no bytes of a file;
+/// errors that `redact` has masked; our own; and those of the TLS library about settings.
 const SOURCES: [&str; 14] = [
     "std::io::Error",
     "io::Error",
@@ -179,7 +179,7 @@ fn errors_about_secrets_wrap_no_error_of_a_library() {
                 }
             }
         }
-        // Errors of parsers that repeat the bytes they parsed.
+        // Errors of parsers that may contain the parsed bytes.
         for leak in ["pem::Error", "serde_json::Error", "DecodeError", "Box<dyn Error"] {
             if code.contains(leak) {
                 wrong.push(format!("{}: {leak}", path.display()));
@@ -187,7 +187,7 @@ fn errors_about_secrets_wrap_no_error_of_a_library() {
         }
     }
     assert!(checked > 10, "only {checked} error sources were checked");
-    assert!(wrong.is_empty(), "these errors may repeat a secret:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "these errors may contain a secret:\n{}", wrong.join("\n"));
 }
 
 /// Writes tokens as the source spaces them.
@@ -240,7 +240,7 @@ fn graph(files: &[(&str, &str)]) -> ImportGraph {
 }
 
 #[test]
-fn imports_lead_to_the_file_that_defines_the_name() {
+fn imports_resolve_to_the_file_that_defines_the_name() {
     let graph = graph(&[
         ("a", "mod b; mod c; mod d; pub use b::B; use d::D; pub struct A { d: D }"),
         ("a::b", "use super::c; pub struct B(c::C);"),
@@ -256,8 +256,8 @@ fn imports_lead_to_the_file_that_defines_the_name() {
         "  a::c.rs imports crate::a::B from a::b.rs",
     ];
     assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
-    let circles: Vec<Vec<usize>> = graph.circles().into_iter().map(|circle| circle.into_iter().collect()).collect();
-    assert_eq!(circles, [[2, 3]]);
+    let cycles: Vec<Vec<usize>> = graph.cycles().into_iter().map(|cycle| cycle.into_iter().collect()).collect();
+    assert_eq!(cycles, [[2, 3]]);
 }
 
 #[test]

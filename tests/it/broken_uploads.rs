@@ -1,5 +1,5 @@
-//! A message arrives completely or not at all: a body that breaks off or is malformed never ends as a complete request
-//! at an endpoint, in retries either.
+//! A message arrives completely or not at all: an incomplete or malformed body never becomes a complete request at an
+//! endpoint, not even in a retry.
 
 use signalr_gateway::sandbox::{Entry, Fault, FaultKind};
 
@@ -31,7 +31,7 @@ fn is_complete(entry: &Entry) -> bool {
 }
 
 #[tokio::test]
-async fn upload_that_breaks_off_is_never_complete_at_an_endpoint() {
+async fn incomplete_upload_is_never_complete_at_an_endpoint() {
     for (version, route) in [("1.1", "first"), ("2", "first"), ("1.1", "all")] {
         let harness = Harness::start(|options| {
             options.set("endpoints.east.http_version", version).set("retry.messages", "sdk");
@@ -40,10 +40,10 @@ async fn upload_that_breaks_off_is_never_complete_at_an_endpoint() {
             ));
         })
         .await;
-        for (is_kept, is_together) in [(false, false), (false, true), (true, false), (true, true)] {
-            for (tail, goes_away) in BROKEN {
+        for (is_reused, in_one_write) in [(false, false), (false, true), (true, false), (true, true)] {
+            for (tail, disconnects) in BROKEN {
                 let mut raw = harness.raw_connection().await;
-                if is_kept {
+                if is_reused {
                     // The worker of this connection then has a connection to the endpoint.
                     let length = BROADCAST_BODY.len();
                     raw.write(format!(
@@ -53,23 +53,23 @@ async fn upload_that_breaks_off_is_never_complete_at_an_endpoint() {
                     .await
                     .write(BROADCAST_BODY)
                     .await;
-                    raw.answer().await.unwrap().assert_status(202);
+                    raw.response().await.unwrap().assert_status(202);
                 }
                 // In one write, the fault is known before anything is sent to the endpoint.
-                if is_together {
+                if in_one_write {
                     raw.write(chunked_head("broken") + tail).await;
                 } else {
                     raw.write(chunked_head("broken")).await.write(tail).await;
                 }
-                if goes_away {
+                if disconnects {
                     drop(raw);
                 } else {
-                    raw.answer().await.unwrap().assert_gateway_error(400, "body_broken");
+                    raw.response().await.unwrap().assert_gateway_error(400, "body_broken");
                 }
                 harness
                     .caller()
                     .await
-                    .send(broadcast_request().header("x-mark", "whole"), BROADCAST_BODY)
+                    .send(broadcast_request().header("x-mark", "complete"), BROADCAST_BODY)
                     .await
                     .assert_status(202);
                 for endpoint in ["east", "west"] {
@@ -77,7 +77,7 @@ async fn upload_that_breaks_off_is_never_complete_at_an_endpoint() {
                     let wrong: Vec<_> = arrived.iter().filter(|entry| is_complete(entry)).collect();
                     assert!(
                         wrong.is_empty(),
-                        "{version} {route} kept: {is_kept} together: {is_together} {tail:?}: {wrong:#?}"
+                        "{version} {route} reused: {is_reused}, one write: {in_one_write}, {tail:?}: {wrong:#?}"
                     );
                 }
             }
@@ -114,7 +114,7 @@ async fn upload_whose_stream_is_reset_is_never_complete_at_an_endpoint() {
     for (name, code) in [("NO_ERROR", 0), ("INTERNAL_ERROR", 2), ("CANCEL", 8)] {
         let mut caller = harness.raw_connection().await;
         caller.write(http2_call()).await;
-        let mut connection = begun(&endpoint).await;
+        let mut connection = started_call(&endpoint).await;
         caller.write(frame(3, 0, 1, &[0, 0, 0, code])).await;
         assert_eq!(String::from_utf8_lossy(&connection.rest().await), "", "{name}: more was sent");
     }
@@ -132,7 +132,7 @@ async fn late_rest_of_an_abandoned_body_does_not_complete_it() {
         .await;
         let mut raw = harness.raw_connection().await;
         raw.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
-        raw.answer().await.unwrap().assert_gateway_error(408, "slow_request");
+        raw.response().await.unwrap().assert_gateway_error(408, "slow_request");
         raw.write("5\r\nworld\r\n5\r\nagain\r\n0\r\n\r\n").await;
         harness.broadcast().await.assert_status(202);
         let arrived = harness.arrivals("east");
@@ -142,18 +142,18 @@ async fn late_rest_of_an_abandoned_body_does_not_complete_it() {
 }
 
 /// Waits for a call whose body starts with `hello`.
-async fn begun(endpoint: &RawEndpoint) -> RawConnection {
+async fn started_call(endpoint: &RawEndpoint) -> RawConnection {
     let (head, mut connection) = endpoint.call().await;
     assert!(head.contains("x-mark: broken") && head.contains("transfer-encoding: chunked"), "{head}");
     connection.read_to(b"hello\r\n").await.unwrap();
     connection
 }
 
-/// The endpoint answers early, with 401 or with a status that the SDK's policy retries, and the body breaks off in the
+/// The endpoint answers early, with 401 or with a status that the SDK's policy retries, and the body fails during the
 /// retry.
 #[tokio::test]
-async fn body_that_breaks_off_during_a_retry_is_not_complete() {
-    for answer in ["401 Unauthorized", "503 Service Unavailable"] {
+async fn body_that_fails_during_a_retry_is_not_complete() {
+    for response in ["401 Unauthorized", "503 Service Unavailable"] {
         let endpoint = RawEndpoint::start().await;
         let harness = Harness::start(|options| {
             endpoint.replace_endpoint("east", options);
@@ -162,20 +162,20 @@ async fn body_that_breaks_off_during_a_retry_is_not_complete() {
         .await;
         let mut caller = harness.raw_connection().await;
         caller.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
-        let mut first = begun(&endpoint).await;
-        first.write(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n")).await;
-        let mut repeat = begun(&endpoint).await;
+        let mut first = started_call(&endpoint).await;
+        first.write(format!("HTTP/1.1 {response}\r\ncontent-length: 0\r\n\r\n")).await;
+        let mut retry = started_call(&endpoint).await;
         caller.write("zz\r\n").await;
-        caller.answer().await.unwrap().assert_gateway_error(400, "body_broken");
-        for connection in [&mut first, &mut repeat] {
-            assert_eq!(String::from_utf8_lossy(&connection.rest().await), "", "{answer}: more was sent");
+        caller.response().await.unwrap().assert_gateway_error(400, "body_broken");
+        for connection in [&mut first, &mut retry] {
+            assert_eq!(String::from_utf8_lossy(&connection.rest().await), "", "{response}: more was sent");
         }
     }
 }
 
-/// The body breaks off while the gateway waits for another token.
+/// The body fails while the gateway waits for another token.
 #[tokio::test]
-async fn body_that_breaks_off_while_waiting_for_a_token_is_not_complete() {
+async fn body_that_fails_while_waiting_for_a_token_is_not_complete() {
     let endpoint = RawEndpoint::start().await;
     let harness = Harness::start(|options| endpoint.replace_endpoint("east", options)).await;
     let entra = harness.sandbox.entra();
@@ -183,22 +183,22 @@ async fn body_that_breaks_off_while_waiting_for_a_token_is_not_complete() {
     let before = entra.journal().received();
     let mut caller = harness.raw_connection().await;
     caller.write(chunked_head("broken")).await.write("5\r\nhello\r\n").await;
-    let mut first = begun(&endpoint).await;
+    let mut first = started_call(&endpoint).await;
     first.write("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
     crate::support::wait_until("another token is requested", async || {
         (entra.journal().received() > before).then_some(())
     })
     .await;
     caller.write("zz\r\n").await;
-    caller.answer().await.unwrap().assert_gateway_error(400, "body_broken");
+    caller.response().await.unwrap().assert_gateway_error(400, "body_broken");
     assert_eq!(String::from_utf8_lossy(&first.rest().await), "");
     // Anything sent by the retry arrives before this call.
     let sent = tokio::spawn(async move {
-        harness.caller().await.send(request("POST", BROADCAST_PATH).header("x-mark", "whole"), BROADCAST_BODY).await
+        harness.caller().await.send(request("POST", BROADCAST_PATH).header("x-mark", "complete"), BROADCAST_BODY).await
     });
     loop {
         let (head, mut connection) = endpoint.call().await;
-        if head.contains("x-mark: whole") {
+        if head.contains("x-mark: complete") {
             connection.write("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
             break;
         }

@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 }
 
 /// Writes a valid configuration and returns its path.
-fn good_config(folder: &Path) -> String {
+fn valid_config(folder: &Path) -> String {
     let path = folder.join("gateway.toml");
     std::fs::write(folder.join("key"), "abcdefgh").unwrap();
     std::fs::set_permissions(folder.join("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -28,7 +28,7 @@ fn good_config(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Asserts that a command failed as with wrong usage: exit code 2, and one error on stderr with a hint.
+/// Asserts that a command failed with a usage error: exit code 2, and one error on stderr, which may have a hint.
 #[track_caller]
 fn assert_is_one_error(finished: &crate::support::ProgramOutput, parts: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
@@ -60,7 +60,7 @@ async fn every_command_has_help() {
 #[tokio::test]
 async fn wrong_usage_prints_one_error_and_exits_with_2() {
     let folder = tempfile::tempdir().unwrap();
-    let config = good_config(folder.path());
+    let config = valid_config(folder.path());
     assert_is_one_error(&run(&["run", "--confg", &config]).await, &["--confg", "--config"]);
     assert_is_one_error(&run(&["chekc"]).await, &["chekc", "check"]);
     assert_is_one_error(
@@ -84,7 +84,7 @@ async fn port_in_use_prints_one_error_and_exits_with_2() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
-    let config = good_config(folder.path());
+    let config = valid_config(folder.path());
     let bind = format!("listeners.default.bind={address}");
     assert_is_one_error(&run(&["run", "--config", &config, "--set", &bind]).await, &[&address, "in use"]);
     let bind = format!("admin.bind={address}");
@@ -98,7 +98,7 @@ async fn port_in_use_prints_one_error_and_exits_with_2() {
 #[tokio::test]
 async fn refuses_to_start_on_the_port_of_another_gateway() {
     let folder = tempfile::tempdir().unwrap();
-    let config = good_config(folder.path());
+    let config = valid_config(folder.path());
     let first = Process::start(&["run", "--config", &config], &[], folder.path()).await;
     let bind = format!("listeners.default.bind={}", first.listener());
     assert_is_one_error(&run(&["run", "--config", &config, "--set", &bind]).await, &["in use"]);
@@ -135,7 +135,7 @@ async fn check_reports_all_problems_at_once() {
 #[tokio::test]
 async fn check_shows_the_effective_configuration_and_its_sources() {
     let folder = tempfile::tempdir().unwrap();
-    let config = good_config(folder.path());
+    let config = valid_config(folder.path());
     let finished = run(&["check", "--config", &config, "--set", "timeouts.request=12s"]).await;
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
     let line =
@@ -150,7 +150,7 @@ async fn check_shows_the_effective_configuration_and_its_sources() {
 #[tokio::test]
 async fn environment_overrides_the_file_and_flags_override_the_environment() {
     let folder = tempfile::tempdir().unwrap();
-    let config = good_config(folder.path());
+    let config = valid_config(folder.path());
     let environment = [("SIGNALR_GATEWAY_LIMITS__MAX_BODY", "100"), ("SIGNALR_GATEWAY_CONFIG", config.as_str())];
     let process = Process::start(&["run"], &environment, folder.path()).await;
     let mut caller = Caller::connect(process.listener()).await;
@@ -161,9 +161,9 @@ async fn environment_overrides_the_file_and_flags_override_the_environment() {
 }
 
 #[tokio::test]
-async fn explain_shows_the_route_or_the_refusal_of_a_call() {
+async fn explain_shows_the_route_of_a_call_or_why_it_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    let config = good_config(folder.path());
+    let config = valid_config(folder.path());
     let explain = async |rest: &[&str]| {
         let mut arguments = vec!["explain", "--config", &config, "--json"];
         arguments.extend(rest);
@@ -175,11 +175,11 @@ async fn explain_shows_the_route_or_the_refusal_of_a_call() {
     let seen = ["operation", "hub", "user", "route"].map(|key| found[key].as_str().unwrap().to_owned());
     assert_eq!(seen, ["user_send", "Chat", "a/b", "default"]);
     assert_eq!(found["endpoints"][0]["endpoint"], "local");
-    let (_, words) = {
+    let (_, text) = {
         let finished = run(&["explain", "--config", &config, "GET", "/api/hubs/chat/users/u"]).await;
         (finished.code, finished.stdout)
     };
-    assert!(words.contains("\nroute       default (pick: first, in this order)\n"), "{words}");
+    assert!(text.contains("\nroute       default (pick: first, in this order)\n"), "{text}");
     for (rest, kind) in [
         (vec!["GET", "/nowhere"], "unknown_path"),
         (vec!["GET", BROADCAST_PATH], "method_not_allowed"),
@@ -194,7 +194,7 @@ async fn explain_shows_the_route_or_the_refusal_of_a_call() {
 
 /// Writes a configuration with a route for each condition, and two endpoints.
 fn routed_config(folder: &Path) -> String {
-    let path = good_config(folder);
+    let path = valid_config(folder);
     let more = r#"
 [listeners.second]
 bind = "127.0.0.1:0"
@@ -268,7 +268,7 @@ async fn explain_shows_why_each_earlier_route_did_not_match() {
     insta::assert_snapshot!("explain", finished.stdout);
     let finished = run(&[&["explain", "--json", "--config", &config], &call[..]].concat()).await;
     insta::assert_snapshot!("explain_json", finished.stdout);
-    // Operations that need one endpoint use a primary first, and one that is configured alone.
+    // Operations that need one endpoint prefer a primary, unless a header selects the endpoint.
     for (header, endpoints) in
         [("x-none: 1", vec!["local", "other"]), ("signalr-gateway-endpoint: other", vec!["other"])]
     {
@@ -313,10 +313,10 @@ async fn converts_connection_strings_to_a_valid_configuration() {
     assert_is_one_error(&run(&arguments).await, &["cannot write", "east"]);
 
     std::fs::write(path("strings"), "Endpoint=e.service.signalr.net;AccessKey=hunter2").unwrap();
-    let refused = run(&["check", "--connection-strings", &path("strings")]).await;
-    assert_is_one_error(&refused, &["`Endpoint` is not `https://host`", "strings:1"]);
-    for said in [printed.stdout, printed.stderr, checked.stdout, refused.stderr] {
-        assert!(!said.contains("hunter"), "{said}");
+    let rejected = run(&["check", "--connection-strings", &path("strings")]).await;
+    assert_is_one_error(&rejected, &["`Endpoint` is not `https://host`", "strings:1"]);
+    for output in [printed.stdout, printed.stderr, checked.stdout, rejected.stderr] {
+        assert!(!output.contains("hunter"), "{output}");
     }
 }
 
@@ -337,17 +337,17 @@ async fn prints_the_schema_and_completions() {
 #[tokio::test]
 async fn health_command_queries_a_running_gateway() {
     let folder = tempfile::tempdir().unwrap();
-    let config = good_config(folder.path());
+    let config = valid_config(folder.path());
     let process = Process::start(&["run", "--config", &config], &[], folder.path()).await;
     let admin = process.admin().to_string();
-    let good = run(&["health", "--admin", &admin]).await;
-    assert_eq!(good.code, Some(0), "{good:?}");
+    let healthy = run(&["health", "--admin", &admin]).await;
+    assert_eq!(healthy.code, Some(0), "{healthy:?}");
     process.terminate().await;
     let (status, log) = process.wait().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    let gone = run(&["health", "--admin", &admin]).await;
-    assert_eq!(gone.code, Some(1));
-    assert!(gone.stderr.contains(&admin), "{}", gone.stderr);
+    let stopped = run(&["health", "--admin", &admin]).await;
+    assert_eq!(stopped.code, Some(1));
+    assert!(stopped.stderr.contains(&admin), "{}", stopped.stderr);
 }
 
 #[tokio::test]
@@ -408,7 +408,7 @@ async fn every_shipped_configuration_passes_the_check() {
     }
 }
 
-/// Variables that platforms set for programs that run there.
+/// Variables that platforms set for the programs that they run.
 const PLATFORM: [(&str, &str); 6] = [
     ("AZURE_CLIENT_ID", "11111111-1111-1111-1111-111111111111"),
     ("AZURE_FEDERATED_TOKEN_FILE", "/var/run/secrets/azure/tokens/azure-identity-token"),

@@ -1,5 +1,5 @@
-//! Unusable configuration files (a pipe, a folder, too large, half-written) and unknown variables. Probes and signals
-//! are answered in every case.
+//! Unusable configuration files (a pipe, a folder, too large, half-written) and unknown variables. In every case
+//! the gateway answers probes and handles signals.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn make_fifo(path: &Path) {
     assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Longer than two polls of the file.
+/// Waits for longer than two polls of the file.
 async fn wait_for_two_polls() {
     tokio::time::sleep(Duration::from_secs(5)).await;
 }
@@ -31,7 +31,7 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
     make_fifo(&files.config);
     wait_for_two_polls().await;
     process.hang_up().await;
-    wait_until("the reload is refused", async || {
+    wait_until("the reload is rejected", async || {
         let failures = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
         (failures >= 1.0).then_some(())
     })
@@ -41,9 +41,9 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
     Caller::connect(process.admin()).await.call("GET", "/livez").await.assert_status(200);
     Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
 
-    // A folder, a file that is far too large and one that is not text are each refused. A valid file is accepted again.
+    // A folder, a file that is far too large and one that is not text are each rejected. A valid file is accepted again.
     std::fs::remove_file(&files.config).unwrap();
-    let mut refused = 1.0;
+    let mut rejected = 1.0;
     let folder = || std::fs::create_dir(&files.config).unwrap();
     let large = || std::fs::write(&files.config, vec![b'#'; 2 << 20]).unwrap();
     let binary = || std::fs::write(&files.config, b"\xff[\x00").unwrap();
@@ -57,10 +57,10 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
     for (expected, make) in kinds {
         make();
         process.hang_up().await;
-        refused += 1.0;
-        wait_until("the reload is refused", async || {
+        rejected += 1.0;
+        wait_until("the reload is rejected", async || {
             let failures = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
-            (failures >= refused).then_some(())
+            (failures >= rejected).then_some(())
         })
         .await;
         let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();

@@ -1,4 +1,4 @@
-//! More connections than allowed: no listener takes them from another, and operators are always answered.
+//! More connections than allowed: no listener starves another, and the admin listener always responds.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn serves_every_listener_one_connection_at_a_time() {
+async fn every_listener_is_served_under_a_limit_of_one_connection() {
     let harness = HarnessBuilder::start().await.start_gateway(|options| {
         options.set("limits.max_connections", "1");
         options.append_toml("[listeners.other]\nbind = \"127.0.0.1:0\"\n[listeners.third]\nbind = \"127.0.0.1:0\"\n");
@@ -21,8 +21,8 @@ async fn serves_every_listener_one_connection_at_a_time() {
     for round in 0..20 {
         for name in ["default", "other", "third"] {
             let mut caller = Caller::connect(harness.listener(name)).await;
-            let answer = caller.send(broadcast_request(), BROADCAST_BODY).await;
-            assert_eq!(answer.status, 202, "round {round}, listener {name}");
+            let response = caller.send(broadcast_request(), BROADCAST_BODY).await;
+            assert_eq!(response.status, 202, "round {round}, listener {name}");
         }
     }
     harness.shutdown().await.unwrap();
@@ -47,7 +47,7 @@ async fn connections_above_the_limit_wait() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());
     drop(first);
-    with_timeout("the one that waited", waiting).await.unwrap().assert_status(202);
+    with_timeout("the waiting call", waiting).await.unwrap().assert_status(202);
     harness.broadcast().await.assert_status(202);
     // A connection that still waits does not delay shutdown.
     let mut last = harness.caller().await;
@@ -57,7 +57,7 @@ async fn connections_above_the_limit_wait() {
 }
 
 #[tokio::test]
-async fn answers_operators_when_callers_use_all_their_descriptors() {
+async fn admin_listener_responds_when_callers_use_all_their_file_descriptors() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let config = files.config.to_str().unwrap();
@@ -87,8 +87,8 @@ async fn answers_operators_when_callers_use_all_their_descriptors() {
     drop(caller);
     east.faults().clear().await;
     wait_until("callers are served again", async || {
-        let answer = Caller::connect(process.listener()).await.try_send(broadcast_request(), BROADCAST_BODY).await;
-        answer.is_ok_and(|answer| answer.status == 202).then_some(())
+        let response = Caller::connect(process.listener()).await.try_send(broadcast_request(), BROADCAST_BODY).await;
+        response.is_ok_and(|response| response.status == 202).then_some(())
     })
     .await;
     process.terminate().await;

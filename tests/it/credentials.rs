@@ -1,5 +1,5 @@
 //! Every kind of credential, from its file to the token that the endpoint receives. Each endpoint receives only its
-//! own.
+//! own token.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,7 +48,7 @@ fn token_request(harness: &Harness, tenant: &str) -> std::collections::BTreeMap<
     let entries = harness.sandbox.entra().journal().entries();
     let mut matching = entries.iter().filter(|entry| entry.path() == path);
     let request = matching.next().unwrap_or_else(|| panic!("no request to {path}"));
-    assert!(matching.next().is_none(), "one token life, one request");
+    assert!(matching.next().is_none(), "one request per token lifetime");
     request.form().into_iter().collect()
 }
 
@@ -60,13 +60,13 @@ fn jwt_header(jwt: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn client_secret() {
+async fn obtains_a_token_with_a_client_secret() {
     let harness = harness_with(CredentialChoice::ClientSecret).await;
     assert_is_app_in(&harness, &bearer_at_east(&harness).await, TENANT_B);
     let form = token_request(&harness, TENANT_B);
     assert_eq!(form["grant_type"], "client_credentials");
     assert_eq!(form["scope"], "https://signalr.azure.com/.default");
-    assert!(form["client_secret"] == harness.sandbox.client_secret().expose(), "the secret of the file");
+    assert!(form["client_secret"] == harness.sandbox.client_secret().expose(), "not the secret of the file");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn retries_with_a_client_secret_file_that_is_corrected_later() {
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
     wait_until("a token of the new secret is in use", async || {
         harness.clear_arrivals();
-        let _whatever = harness.broadcast().await;
+        let _any_status = harness.broadcast().await;
         (harness.credential("east").await["state"] == "ready").then_some(())
     })
     .await;
@@ -158,7 +158,7 @@ async fn federated_credential_uses_the_managed_identity_of_the_apps_tenant() {
 async fn federated_credential_of_a_sovereign_cloud_requests_that_clouds_audience() {
     for audience in ["api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"] {
         let builder = HarnessBuilder::start().await;
-        // Only that audience is trusted, so any other assertion would be refused.
+        // Only that audience is trusted, so any other assertion would be rejected.
         builder.sandbox.directory().edit(|directory| {
             let app = directory.application_mut(APP_CLIENT_ID).unwrap();
             app.federated.retain(|credential| credential.audience == audience);
@@ -221,7 +221,7 @@ async fn managed_identity_of_app_service_is_found_through_the_environment() {
             .post(BROADCAST_PATH, "application/json", BROADCAST_BODY)
             .await
             .assert_status(202);
-        assert_eq!(builder.sandbox.imds().journal().received(), 0, "the host says who answers");
+        assert_eq!(builder.sandbox.imds().journal().received(), 0, "the environment names the identity endpoint");
         let requests = builder.sandbox.app_service().journal().entries();
         assert!(!requests.is_empty());
         assert!(requests.iter().all(|entry| entry.header("x-identity-header") == Some(header.expose())));
@@ -252,9 +252,9 @@ async fn token_file_is_read_again_when_it_changes() {
     assert_is_app_in(&harness, &first, TENANT_B);
     let rotated = harness.sandbox.access_token("east", Duration::from_secs(1800)).unwrap();
     // Replaces the file by rename, as programs do that write files atomically.
-    let (path, half_done) = (harness.folder.path().join("east-token"), harness.folder.path().join("east-token.part"));
-    std::fs::write(&half_done, &rotated).unwrap();
-    std::fs::rename(&half_done, &path).unwrap();
+    let (path, partial) = (harness.folder.path().join("east-token"), harness.folder.path().join("east-token.part"));
+    std::fs::write(&partial, &rotated).unwrap();
+    std::fs::rename(&partial, &path).unwrap();
     wait_until("the new token is in use", async || {
         (bearer_at_east(&harness).await.fingerprint == fingerprint(&rotated)).then_some(())
     })
@@ -305,15 +305,15 @@ async fn tenants_with_the_same_client_id_never_receive_each_others_tokens() {
             tokens.push(bearer.fingerprint.clone());
         }
         tokens.dedup();
-        assert!(tokens.len() > 1, "{endpoint} was to see more than one token");
+        assert!(tokens.len() > 1, "{endpoint} received only one token");
     }
 }
 
 #[tokio::test]
-async fn equal_credentials_share_a_token_and_others_do_not_wait_for_one_that_hangs() {
+async fn calls_with_a_hanging_credential_fail_and_others_succeed() {
     let builder = HarnessBuilder::start().await;
-    let stuck = Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}"));
-    builder.sandbox.entra().faults().set(stuck);
+    let hang = Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}"));
+    builder.sandbox.entra().faults().set(hang);
     let harness = builder
         .start_gateway(|options| {
             options.wait_until_ready = false;

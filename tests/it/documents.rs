@@ -1,4 +1,4 @@
-//! Holds the README against the program.
+//! Checks the README against the program.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ fn calls(text: &str) -> Vec<(String, String, String)> {
 }
 
 #[tokio::test]
-async fn calls_of_the_readme_get_the_answers_it_shows() {
+async fn calls_in_the_readme_return_the_statuses_it_shows() {
     let harness = Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
     })
@@ -93,8 +93,8 @@ fn memory_limit_of_the_pod_covers_what_its_configuration_allows() {
     let calls = calls * (80 * KIB + 2 * proxy.delivery.max_header_bytes + (128 + 64) * KIB);
     let bodies = usize::try_from(proxy.body_memory).unwrap();
     let keys = proxy.delivery.idempotency.keys * 2 * KIB;
-    let most = connections + calls + bodies + keys + 15 * MIB;
-    assert!(most <= limit * MIB, "{} MiB", most / MIB);
+    let maximum = connections + calls + bodies + keys + 15 * MIB;
+    assert!(maximum <= limit * MIB, "{} MiB", maximum / MIB);
     assert!(readme().contains("HTTP/2 another 256 KiB window"));
 }
 

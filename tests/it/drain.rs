@@ -1,5 +1,5 @@
-//! Shutdown: accepted requests are served to the end, new ones are refused in time, and what does not end by the
-//! deadline is cut off.
+//! Shutdown: accepted requests complete, new connections are refused once the delay has passed, and requests that exceed
+//! the deadline are cut off.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,26 +38,26 @@ async fn sigterm_under_load_loses_no_accepted_request() {
         let is_terminated = Arc::clone(&is_terminated);
         callers.push(tokio::spawn(async move {
             let mut accepted = Vec::new();
-            // Half of the callers keep their connection as long as possible, half open a new one each time.
-            let mut kept: Option<Caller> = None;
+            // Half of the callers reuse their connection as long as possible, half open a new one for each call.
+            let mut caller: Option<Caller> = None;
             loop {
-                if kept.as_ref().is_none_or(Caller::is_closed) {
+                if caller.as_ref().is_none_or(Caller::is_closed) {
                     let Ok(stream) = TcpStream::connect(listener).await else {
                         assert!(is_terminated.load(Ordering::Relaxed), "refused before shutdown");
                         return accepted;
                     };
-                    kept = Some(Caller::on(stream).await);
+                    caller = Some(Caller::on(stream).await);
                 }
                 let id = format!("{number}-{}", accepted.len());
-                let answer = kept
+                let response = caller
                     .as_mut()
                     .unwrap()
                     .try_send(broadcast_request().header("x-request-id", &id), BROADCAST_BODY)
                     .await;
-                let answer = answer.unwrap_or_else(|err| panic!("request {id} was lost: {err:?}"));
-                answer.assert_status(202);
-                if answer.header("connection") == Some("close") || number % 2 == 0 {
-                    kept = None;
+                let response = response.unwrap_or_else(|err| panic!("request {id} was lost: {err:?}"));
+                response.assert_status(202);
+                if response.header("connection") == Some("close") || number % 2 == 0 {
+                    caller = None;
                 }
                 accepted.push(id);
             }
@@ -68,8 +68,8 @@ async fn sigterm_under_load_loses_no_accepted_request() {
     is_terminated.store(true, Ordering::Relaxed);
     process.terminate().await;
     wait_until("the gateway is not ready", async || {
-        let answer = Caller::connect(admin).await.call("GET", "/readyz").await;
-        (answer.status == 503).then(|| assert!(answer.text().contains("stopping"), "{answer:?}"))
+        let response = Caller::connect(admin).await.call("GET", "/readyz").await;
+        (response.status == 503).then(|| assert!(response.text().contains("stopping"), "{response:?}"))
     })
     .await;
     // It is not ready, and still serves new connections.
@@ -93,7 +93,7 @@ async fn sigterm_under_load_loses_no_accepted_request() {
 }
 
 #[tokio::test]
-async fn drain_waits_for_answers_in_flight_and_closes_idle_connections() {
+async fn drain_waits_for_calls_in_flight_and_closes_idle_connections() {
     let mut harness = Harness::start(|_| {}).await;
     let mut idle = harness.caller().await;
     idle.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
@@ -106,8 +106,8 @@ async fn drain_waits_for_answers_in_flight_and_closes_idle_connections() {
     harness.begin_shutdown();
     wait_until("new connections are refused", async || TcpStream::connect(harness.listener("default")).await.err())
         .await;
-    let answer = request.await.unwrap();
-    assert_eq!(answer.assert_status(202).header("connection"), Some("close"));
+    let response = request.await.unwrap();
+    assert_eq!(response.assert_status(202).header("connection"), Some("close"));
     harness.shutdown().await.unwrap();
     wait_until("the idle connection is closed", async || idle.is_closed().then_some(())).await;
 }

@@ -11,12 +11,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::support::{
-    ALL_OPERATIONS, AnsweringEndpoint, BROADCAST_BODY, BROADCAST_PATH, Harness, ScriptedAnswer, broadcast_request,
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Harness, ScriptedEndpoint, ScriptedResponse, broadcast_request,
     request, wait_until,
 };
 
 /// Starts a gateway with one worker, hence one connection pool, in front of the endpoint.
-async fn harness(endpoint: &AnsweringEndpoint) -> Harness {
+async fn harness(endpoint: &ScriptedEndpoint) -> Harness {
     Harness::start(|options| {
         endpoint.replace_endpoint("east", std::path::Path::new(""), options);
         options.set("process.workers", "1").allow(&ALL_OPERATIONS);
@@ -56,7 +56,7 @@ async fn call(harness: &Harness, is_http2: bool) -> Box<dyn FnOnce()> {
 
 #[tokio::test]
 async fn caller_that_disconnects_does_not_close_the_connection_to_the_endpoint() {
-    let endpoint = AnsweringEndpoint::start().await;
+    let endpoint = ScriptedEndpoint::start().await;
     let harness = harness(&endpoint).await;
     let idle = async |count: f64| {
         wait_until("the connection is idle again", async || {
@@ -68,13 +68,13 @@ async fn caller_that_disconnects_does_not_close_the_connection_to_the_endpoint()
     for round in 0..10 {
         let after = Arc::new(Notify::new());
         let written =
-            endpoint.answers(ScriptedAnswer { writes: accepted(), after: Some(Arc::clone(&after)), closes: false });
+            endpoint.queue(ScriptedResponse { writes: accepted(), after: Some(Arc::clone(&after)), closes: false });
         let cancel = call(&harness, round % 2 == 1).await;
         wait_until("the endpoint has the request", async || (endpoint.heads().len() > round).then_some(())).await;
         cancel();
         wait_until("the gateway notices that the caller disconnected", async || {
-            let gone = harness.metrics().await.sum("requests_total", &[("code", "499")]);
-            (gone > f64::from(u32::try_from(round).unwrap()) + 0.5).then_some(())
+            let disconnected = harness.metrics().await.sum("requests_total", &[("code", "499")]);
+            (disconnected > f64::from(u32::try_from(round).unwrap()) + 0.5).then_some(())
         })
         .await;
         after.notify_one();
@@ -86,17 +86,17 @@ async fn caller_that_disconnects_does_not_close_the_connection_to_the_endpoint()
 #[tokio::test]
 async fn requests_lists_that_it_rewrites_without_content_coding() {
     const LIST: &str = "/api/hubs/chat/groups/g/connections?api-version=2024-12-01";
-    let endpoint = AnsweringEndpoint::start().await;
+    let endpoint = ScriptedEndpoint::start().await;
     let harness = harness(&endpoint).await;
-    let answer = |lines: &str, body: &str| {
+    let response = |lines: &str, body: &str| {
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{lines}content-length: {}", body.len());
-        ScriptedAnswer { writes: vec![format!("{head}\r\n\r\n{body}").into_bytes()], ..ScriptedAnswer::default() }
+        ScriptedResponse { writes: vec![format!("{head}\r\n\r\n{body}").into_bytes()], ..ScriptedResponse::default() }
     };
     let page = r#"{"value":[{"connectionId":"c"}],"nextLink":"http://east.invalid/next?continuationToken=t"}"#;
     let list = || request("GET", LIST).header(ACCEPT_ENCODING, "gzip, br;q=0.5");
 
-    let _written = endpoint.answers(answer("content-encoding: identity\r\n", page));
+    let _written = endpoint.queue(response("content-encoding: identity\r\n", page));
     let answered = harness.caller().await.send(list(), "").await;
     let next = answered.assert_status(200).json()["nextLink"].as_str().unwrap().to_owned();
     assert!(next.starts_with("http://127.0.0.1:") && !next.contains("east.invalid"), "{next}");
@@ -105,15 +105,15 @@ async fn requests_lists_that_it_rewrites_without_content_coding() {
     assert_eq!(codings, ["accept-encoding: identity"]);
 
     for coding in ["gzip", "identity, GZIP", "br"] {
-        let _written = endpoint.answers(answer(&format!("content-encoding: {coding}\r\n"), page));
-        let _repeated = endpoint.answers(answer(&format!("content-encoding: {coding}\r\n"), page));
-        let refused = harness.caller().await.send(list(), "").await;
-        refused.assert_gateway_error(502, "upstream_broken");
-        assert!(!refused.text().contains("east.invalid"), "{refused:?}");
+        let _written = endpoint.queue(response(&format!("content-encoding: {coding}\r\n"), page));
+        let _repeated = endpoint.queue(response(&format!("content-encoding: {coding}\r\n"), page));
+        let rejected = harness.caller().await.send(list(), "").await;
+        rejected.assert_gateway_error(502, "upstream_broken");
+        assert!(!rejected.text().contains("east.invalid"), "{rejected:?}");
     }
 
     // For bodies that are not rewritten, the caller chooses the coding.
-    let _written = endpoint.answers(ScriptedAnswer { writes: accepted(), ..ScriptedAnswer::default() });
+    let _written = endpoint.queue(ScriptedResponse { writes: accepted(), ..ScriptedResponse::default() });
     harness.caller().await.send(broadcast_request().header(ACCEPT_ENCODING, "gzip, br;q=0.5"), BROADCAST_BODY).await;
     let head = endpoint.heads().pop().unwrap();
     assert!(head.contains("accept-encoding: gzip, br;q=0.5"), "{head}");

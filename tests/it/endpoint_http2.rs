@@ -104,7 +104,7 @@ async fn sends_no_request_on_a_connection_after_goaway() {
 }
 
 #[tokio::test]
-async fn passes_on_an_answer_with_an_empty_data_frame_completely() {
+async fn forwards_a_response_with_an_empty_data_frame_completely() {
     let east = Http2Endpoint::start().await;
     let harness = harness(&east).await;
     east.reply(&[Reply::EmptyFrame; 2]);
@@ -114,7 +114,7 @@ async fn passes_on_an_answer_with_an_empty_data_frame_completely() {
     // Ends with the test's runtime.
     tokio::spawn(connection);
     let call = request("POST", &format!("http://localhost{BROADCAST_PATH}")).header("content-type", "application/json");
-    let answer = sender.send_request(call.body(Full::<bytes::Bytes>::from(BROADCAST_BODY)).unwrap()).await.unwrap();
-    assert_eq!(answer.status(), 202);
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "before");
+    let response = sender.send_request(call.body(Full::<bytes::Bytes>::from(BROADCAST_BODY)).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 202);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "before");
 }

@@ -1,4 +1,4 @@
-//! Calls to several endpoints, merged into one answer.
+//! Calls to several endpoints, merged into one response.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use signalr_gateway::sandbox::{Fault, FaultKind};
 
-use crate::support::{ALL_OPERATIONS, Answer, BROADCAST_BODY, Harness, broadcast_request, request};
+use crate::support::{ALL_OPERATIONS, BROADCAST_BODY, Harness, Response, broadcast_request, request};
 
 /// Starts a gateway that sends every call to both endpoints.
 async fn harness(policy: &str) -> Harness {
@@ -38,10 +38,10 @@ async fn fan_out_delivers_a_message_once_to_clients_of_every_endpoint() {
 async fn partial_delivery_lists_the_outcome_of_each_endpoint() {
     let harness = harness("all").await;
     harness.endpoint("west").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
-    let answer = harness.broadcast().await;
-    answer.assert_gateway_error(502, "partial_delivery");
+    let response = harness.broadcast().await;
+    response.assert_gateway_error(502, "partial_delivery");
     assert_eq!(
-        answer.json()["endpoints"],
+        response.json()["endpoints"],
         json!([
             { "endpoint": "east", "outcome": "accepted", "status": 202 },
             { "endpoint": "west", "outcome": "refused", "status": 500 },
@@ -60,13 +60,13 @@ async fn one_accepting_endpoint_is_enough_for_policy_any() {
 }
 
 #[tokio::test]
-async fn existence_check_is_true_if_any_endpoint_says_so_and_otherwise_404() {
+async fn existence_check_succeeds_if_any_endpoint_has_the_user_and_is_404_otherwise() {
     let harness = harness("all").await;
     let _client = harness.endpoint("west").hubs.connect("chat", Some("ann"));
     harness.call("HEAD", "/api/hubs/chat/users/ann?api-version=2024-12-01").await.assert_status(200);
-    let nobody = harness.call("HEAD", "/api/hubs/chat/users/bob?api-version=2024-12-01").await;
-    nobody.assert_status(404);
-    assert_eq!(nobody.header("x-ms-error-code"), Some("Warning.User.NotExisted"));
+    let not_found = harness.call("HEAD", "/api/hubs/chat/users/bob?api-version=2024-12-01").await;
+    not_found.assert_status(404);
+    assert_eq!(not_found.header("x-ms-error-code"), Some("Warning.User.NotExisted"));
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::status(403)).on_path("/api/hubs"));
     harness.call("HEAD", "/api/hubs/chat/users/ann?api-version=2024-12-01").await.assert_status(200);
     harness.call("HEAD", "/api/hubs/chat/users/bob?api-version=2024-12-01").await.assert_status(403);
@@ -96,7 +96,7 @@ async fn lists_continue_from_endpoint_to_endpoint() {
             page["value"].as_array().unwrap().iter().map(|entry| entry["connectionId"].as_str().unwrap().to_owned());
         listed.extend(ids);
         let Some(next) = page.get("nextLink").and_then(Value::as_str) else { break };
-        target = next.strip_prefix(&origin).expect("a link that leads around the gateway").to_owned();
+        target = next.strip_prefix(&origin).expect("a link that bypasses the gateway").to_owned();
     }
     let mut expected: Vec<String> = clients.iter().map(|client| client.id().to_owned()).collect();
     listed.sort();
@@ -129,7 +129,7 @@ async fn fan_out_sends_the_unchanged_body_to_every_endpoint() {
 const KEY: &str = "8e03978e-40d5-43dd-bc93-6894a57f9324";
 
 /// Sends a broadcast with an idempotency key.
-async fn keyed(harness: &Harness, key: &str, body: &'static str) -> Answer {
+async fn keyed(harness: &Harness, key: &str, body: &'static str) -> Response {
     let head = broadcast_request().header("idempotency-key", key);
     harness.caller().await.send(head, body).await
 }
@@ -157,7 +157,7 @@ async fn repeat_with_the_same_key_goes_only_to_endpoints_that_did_not_accept() {
 }
 
 #[tokio::test]
-async fn refuses_invalid_keys_and_keys_of_another_call() {
+async fn rejects_invalid_keys_and_keys_of_another_call() {
     let harness = harness("all").await;
     keyed(&harness, KEY, BROADCAST_BODY).await.assert_status(202);
     keyed(&harness, KEY, r#"{"target":"other","arguments":[]}"#).await.assert_gateway_error(400, "malformed");
@@ -175,9 +175,9 @@ async fn repeat_waits_for_the_first_call_in_flight() {
     let west = &harness.endpoint("west").server;
     west.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 300 }).on_path("/api/hubs"));
     // Separate connections, so that they are on different workers.
-    let answers = futures_util::future::join_all((0..6).map(|_| keyed(&harness, KEY, BROADCAST_BODY))).await;
-    for answer in answers {
-        answer.assert_status(202);
+    let responses = futures_util::future::join_all((0..6).map(|_| keyed(&harness, KEY, BROADCAST_BODY))).await;
+    for response in responses {
+        response.assert_status(202);
     }
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 1));
 }
@@ -187,8 +187,8 @@ async fn repeat_after_a_disconnect_continues_with_the_remaining_endpoints() {
     let harness = harness("all").await;
     let west = &harness.endpoint("west").server;
     west.faults().set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
-    let gave_up = tokio::time::timeout(Duration::from_millis(300), keyed(&harness, KEY, BROADCAST_BODY)).await;
-    assert!(gave_up.is_err());
+    let timed_out = tokio::time::timeout(Duration::from_millis(300), keyed(&harness, KEY, BROADCAST_BODY)).await;
+    assert!(timed_out.is_err());
     harness.endpoint("east").server.journal().wait_for(1, |entry| entry.status == Some(202)).await;
     keyed(&harness, KEY, BROADCAST_BODY).await.assert_status(202);
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 2));
@@ -237,11 +237,11 @@ async fn route_decides_whether_to_try_endpoints_when_every_circuit_is_open() {
         for _ in 0..2 {
             harness.broadcast().await.assert_status(500);
         }
-        let answer = harness.broadcast().await;
+        let response = harness.broadcast().await;
         if is_tried {
-            answer.assert_status(202)
+            response.assert_status(202)
         } else {
-            answer.assert_gateway_error(503, "endpoint_unavailable")
+            response.assert_gateway_error(503, "endpoint_unavailable")
         };
         assert_eq!(harness.arrivals("west").len(), if is_tried { 3 } else { 2 });
     }

@@ -1,4 +1,4 @@
-//! Requests and answers pass unchanged, except for what belongs to the connection or to the caller.
+//! Requests and responses pass unchanged, except for what belongs to the connection or to the caller.
 
 use std::fmt::Write;
 
@@ -79,7 +79,7 @@ fn sha256(body: &[u8]) -> String {
 }
 
 #[track_caller]
-fn assert_untouched(arrived: &Entry, method: &str, target: &str, content_type: Option<&str>, body: &[u8]) {
+fn assert_unchanged(arrived: &Entry, method: &str, target: &str, content_type: Option<&str>, body: &[u8]) {
     assert_eq!((arrived.method.as_str(), arrived.target.as_str()), (method, target));
     assert_eq!(arrived.header("content-type"), content_type, "{target}");
     assert_eq!((arrived.body_length, arrived.body_sha256.as_str()), (body.len(), &*sha256(body)), "{target}");
@@ -87,14 +87,14 @@ fn assert_untouched(arrived: &Entry, method: &str, target: &str, content_type: O
 }
 
 #[tokio::test]
-async fn forwards_every_operation_unchanged_and_returns_its_answer() {
+async fn forwards_every_operation_unchanged_and_returns_its_response() {
     let harness = open_harness().await;
     let east = &harness.endpoint("east").server;
     let mut caller = harness.caller().await;
     for (method, target, operation) in CALLS {
         harness.clear_arrivals();
         let counted = harness.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
-        // A few operations wait for clients that do not exist here. A fault makes the endpoint answer them at once.
+        // A few operations wait for clients that do not exist here. A fault makes the endpoint respond at once.
         east.faults().set(Fault::times(1, FaultKind::json(200, r#"{"from":"east"}"#)));
         let (content_type, body) = match method {
             "POST" => (Some("application/json"), BROADCAST_BODY),
@@ -103,11 +103,11 @@ async fn forwards_every_operation_unchanged_and_returns_its_answer() {
         let builder = content_type
             .into_iter()
             .fold(request(method, target), |builder, content_type| builder.header(CONTENT_TYPE, content_type));
-        let answer = caller.send(builder, body).await;
-        answer.assert_status(200);
-        assert_eq!(answer.body.is_empty(), method == "HEAD", "{method} {target}");
-        assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"), "{method} {target}");
-        assert_untouched(&harness.arrival("east"), method, target, content_type, body.as_bytes());
+        let response = caller.send(builder, body).await;
+        response.assert_status(200);
+        assert_eq!(response.body.is_empty(), method == "HEAD", "{method} {target}");
+        assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"), "{method} {target}");
+        assert_unchanged(&harness.arrival("east"), method, target, content_type, body.as_bytes());
         let counts = harness.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
         assert!(counts > counted, "{method} {target} is not counted as {operation}");
     }
@@ -187,7 +187,7 @@ async fn forwards_path_and_query_byte_for_byte() {
     ] {
         harness.clear_arrivals();
         caller.post(target, "application/json", BROADCAST_BODY).await;
-        assert_untouched(&harness.arrival("east"), "POST", target, Some("application/json"), BROADCAST_BODY.as_bytes());
+        assert_unchanged(&harness.arrival("east"), "POST", target, Some("application/json"), BROADCAST_BODY.as_bytes());
     }
 }
 
@@ -208,13 +208,13 @@ async fn forwards_bodies_of_every_content_type_unchanged() {
         harness.clear_arrivals();
         caller.post(BROADCAST_PATH, content_type, body.clone()).await;
         let arrived = harness.arrival("east");
-        assert_untouched(&arrived, "POST", BROADCAST_PATH, Some(content_type), &body);
+        assert_unchanged(&arrived, "POST", BROADCAST_PATH, Some(content_type), &body);
         assert_eq!(arrived.header("transfer-encoding"), None, "Content-Length became chunked");
 
         harness.clear_arrivals();
         let pieces = body.chunks(1000).map(Bytes::copy_from_slice).collect();
         caller.send_chunked(request("POST", BROADCAST_PATH).header(CONTENT_TYPE, content_type), pieces).await;
-        assert_untouched(&harness.arrival("east"), "POST", BROADCAST_PATH, Some(content_type), &body);
+        assert_unchanged(&harness.arrival("east"), "POST", BROADCAST_PATH, Some(content_type), &body);
     }
 }
 
@@ -223,7 +223,7 @@ async fn forwards_content_length_0_of_an_empty_body() {
     let harness = open_harness().await;
     let mut raw = harness.raw_connection().await;
     raw.write("POST /api/hubs/chat/:closeConnections?api-version=2024-12-01 HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
-    raw.answer().await.unwrap().assert_status(204);
+    raw.response().await.unwrap().assert_status(204);
     // Without it, Microsoft's servers answer 411.
     assert_eq!(harness.arrival("east").header("content-length"), Some("0"));
 }
@@ -261,7 +261,7 @@ async fn connection_header_cannot_remove_headers_set_by_the_gateway() {
         broadcast_request().header("connection", "authorization, host, content-length, content-type, x-request-id");
     harness.caller().await.send(builder, BROADCAST_BODY).await.assert_status(202);
     let arrived = harness.arrival("east");
-    assert_untouched(&arrived, "POST", BROADCAST_PATH, Some("application/json"), BROADCAST_BODY.as_bytes());
+    assert_unchanged(&arrived, "POST", BROADCAST_PATH, Some("application/json"), BROADCAST_BODY.as_bytes());
     assert!(arrived.authorization.is_some() && arrived.header("x-request-id").is_some());
 }
 
@@ -274,16 +274,16 @@ async fn keeps_or_creates_request_ids_and_forwards_trace_headers() {
         .header("x-request-id", "from-the-caller/1")
         .header("traceparent", trace)
         .header("tracestate", "a=b");
-    let answer = caller.send(builder, BROADCAST_BODY).await;
-    assert_eq!(answer.assert_status(202).header("x-request-id"), Some("from-the-caller/1"));
+    let response = caller.send(builder, BROADCAST_BODY).await;
+    assert_eq!(response.assert_status(202).header("x-request-id"), Some("from-the-caller/1"));
     let arrived = harness.arrival("east");
     assert_eq!(arrived.header("x-request-id"), Some("from-the-caller/1"));
     assert_eq!((arrived.header("traceparent"), arrived.header("tracestate")), (Some(trace), Some("a=b")));
 
-    for unfit in ["", "two words", "\"quoted\"", &"x".repeat(129)] {
+    for invalid in ["", "two words", "\"quoted\"", &"x".repeat(129)] {
         harness.clear_arrivals();
-        let answer = caller.send(broadcast_request().header("x-request-id", unfit), BROADCAST_BODY).await;
-        let made = answer.assert_status(202).header("x-request-id").unwrap();
+        let response = caller.send(broadcast_request().header("x-request-id", invalid), BROADCAST_BODY).await;
+        let made = response.assert_status(202).header("x-request-id").unwrap();
         assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
         assert_eq!(harness.arrival("east").header("x-request-id"), Some(made));
     }
@@ -308,8 +308,8 @@ async fn forwards_the_callers_address_only_when_configured() {
 #[tokio::test]
 async fn keeps_error_codes_of_the_service_and_removes_headers_about_its_host() {
     let harness = open_harness().await;
-    let answer = harness.call("HEAD", "/api/hubs/chat/connections/nobody?api-version=2024-12-01").await;
-    assert_eq!(answer.assert_status(404).header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
+    let response = harness.call("HEAD", "/api/hubs/chat/connections/nobody?api-version=2024-12-01").await;
+    assert_eq!(response.assert_status(404).header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
 
     let headers = [
         ("x-ms-error-code", "Warning.User.NotExisted"),
@@ -330,11 +330,11 @@ async fn keeps_error_codes_of_the_service_and_removes_headers_about_its_host() {
         body: "{}".to_owned(),
     };
     harness.endpoint("east").server.faults().set(Fault::times(1, fault));
-    // The caller fails on headers that are not on its list.
-    let answer = harness.broadcast().await;
-    assert_eq!(answer.assert_status(404).header("x-ms-error-code"), Some("Warning.User.NotExisted"));
-    assert_eq!((answer.header("retry-after"), &*answer.text()), (Some("7"), "{}"));
-    assert_eq!(answer.header("x-request-id").unwrap().len(), 32, "not a request id of the gateway");
+    // `Caller` fails on response headers that are not on its list.
+    let response = harness.broadcast().await;
+    assert_eq!(response.assert_status(404).header("x-ms-error-code"), Some("Warning.User.NotExisted"));
+    assert_eq!((response.header("retry-after"), &*response.text()), (Some("7"), "{}"));
+    assert_eq!(response.header("x-request-id").unwrap().len(), 32, "not a request id of the gateway");
 }
 
 #[tokio::test]
@@ -359,14 +359,14 @@ async fn rewrites_links_of_the_endpoint_to_the_gateway() {
 }
 
 #[tokio::test]
-async fn caller_sees_that_an_answer_broke_off() {
+async fn caller_sees_that_a_response_is_incomplete() {
     let harness = open_harness().await;
     let faults = harness.endpoint("east").server.faults();
     faults.set(Fault::times(1, FaultKind::BreakBody));
     let broken = harness.caller().await.try_send(request("POST", BROADCAST_PATH), BROADCAST_BODY).await;
     assert!(broken.is_err(), "{broken:?}");
     harness.broadcast().await.assert_status(202);
-    assert_eq!(harness.arrivals("east").len(), 2, "a message whose answer broke off was sent again");
+    assert_eq!(harness.arrivals("east").len(), 2, "a message with an incomplete response was resent");
     let broken = harness.metrics().await.sum("upstream_errors_total", &[("endpoint", "east"), ("reason", "body")]);
     assert!((broken - 1.0).abs() < 0.5, "{broken}");
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 from callers, frame by frame: malformed requests are refused, and a flood ends only its own connection.
+//! HTTP/2 from callers, frame by frame: malformed requests are reset, and a flood ends only its own connection.
 
 use signalr_gateway::sandbox::{Fault, FaultKind};
 use tokio::net::TcpStream;
@@ -36,7 +36,7 @@ async fn wait_until_nothing_is_in_flight(harness: &Harness) {
 }
 
 #[tokio::test]
-async fn resets_malformed_requests_and_sends_nothing_of_them() {
+async fn resets_malformed_requests_and_forwards_no_part_of_them() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = connect(&harness).await;
     let length = BROADCAST_BODY.len().to_string();
@@ -83,7 +83,7 @@ async fn resets_malformed_requests_and_sends_nothing_of_them() {
         &[&[], &[("content-length", &length)], &[("host", "LOCALHOST:80")], &[("te", "trailers")]];
     for (more, stream) in well_formed.iter().zip(&mut streams) {
         caller.write(&message(stream, more)).await;
-        assert_eq!(caller.outcome(stream).await, Some(Outcome::Answer), "{more:?}");
+        assert_eq!(caller.outcome(stream).await, Some(Outcome::Response), "{more:?}");
     }
     assert_eq!(harness.arrivals("east").len(), well_formed.len());
 }
@@ -94,7 +94,7 @@ async fn accepts_an_empty_body_that_ends_in_its_own_frame() {
     let mut caller = connect(&harness).await;
     let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();
     caller.write(&[headers(1, 0, &fields), frame(DATA, END_STREAM, 1, b"")].concat()).await;
-    assert_eq!(caller.outcome(1).await, Some(Outcome::Answer));
+    assert_eq!(caller.outcome(1).await, Some(Outcome::Response));
     assert!(harness.arrival("east").body.unwrap_or_default().is_empty());
 }
 
@@ -115,10 +115,10 @@ async fn reset_never_completes_a_message() {
     }
     // The reset message is not among the complete requests.
     caller.write(&message(99, &[])).await;
-    assert_eq!(caller.outcome(99).await, Some(Outcome::Answer));
-    let whole: Vec<_> = harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
-    assert_eq!(whole.len(), 1, "{whole:#?}");
-    assert_eq!(whole[0].body.as_ref().unwrap(), BROADCAST_BODY.as_bytes());
+    assert_eq!(caller.outcome(99).await, Some(Outcome::Response));
+    let complete: Vec<_> = harness.arrivals("east").into_iter().filter(|entry| entry.complete).collect();
+    assert_eq!(complete.len(), 1, "{complete:#?}");
+    assert_eq!(complete[0].body.as_ref().unwrap(), BROADCAST_BODY.as_bytes());
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn disconnects_a_caller_that_keeps_resetting_streams() {
     for _ in 0..100 {
         let batch: Vec<u32> = streams.by_ref().take(20).collect();
         let requests: Vec<u8> = batch.iter().flat_map(|stream| headers(*stream, END_STREAM, &send(&[]))).collect();
-        // The answer to PING shows that the streams were accepted.
+        // The response to PING shows that the streams were accepted.
         caller.write(&[requests, frame(PING, 0, 0, &[7; 8])].concat()).await;
         if caller.next_of(PING, 0).await.is_none() {
             break;

@@ -1,4 +1,4 @@
-//! Listeners that are added, moved, changed and removed while the gateway serves. Each call is judged by the rules of
+//! Listeners that are added, moved, changed and removed while the gateway serves. Each call is checked against the rules of
 //! its own listener, and reaches only endpoints that the current configuration names for it.
 
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ fn tenants(listener: &str, bind: &str) -> String {
 const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
 
 /// The real binary in front of a sandbox, with a configuration that the test changes.
-struct Changing {
+struct ReloadableGateway {
     builder: HarnessBuilder,
     files: Files,
     process: Process,
     reloads: f64,
 }
 
-impl Changing {
+impl ReloadableGateway {
     async fn start(config: GatewayConfig) -> Self {
         let builder = HarnessBuilder::start().await;
         let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
@@ -106,53 +106,53 @@ fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-async fn is_refused(address: SocketAddr) {
+async fn wait_until_refused(address: SocketAddr) {
     wait_until("nothing listens there", async || TcpStream::connect(address).await.is_err().then_some(())).await;
 }
 
 #[tokio::test]
 async fn added_listener_serves_only_its_own_calls() {
-    let mut changing = Changing::start(config(EAST)).await;
-    let default = changing.process.listener();
+    let mut gateway = ReloadableGateway::start(config(EAST)).await;
+    let default = gateway.process.listener();
     let mut before = Caller::connect(default).await;
     before.send(to_hub("first"), BROADCAST_BODY).await.assert_status(202);
 
-    changing.reload(&config(tenants("internal2", "127.0.0.1:0"))).await;
+    gateway.reload(&config(tenants("internal2", "127.0.0.1:0"))).await;
     before.send(to_hub("old"), BROADCAST_BODY).await.assert_status(202);
     Caller::connect(default).await.send(to_hub("new"), BROADCAST_BODY).await.assert_status(202);
-    let internal = changing.tcp_address("internal2").await;
+    let internal = gateway.tcp_address("internal2").await;
     let mut inside = Caller::connect(internal).await;
     inside.send(to_hub("internal"), BROADCAST_BODY).await.assert_status(202);
-    assert_eq!(changing.hubs_at("east"), ["first", "old", "new"]);
-    assert_eq!(changing.hubs_at("west"), ["internal"]);
+    assert_eq!(gateway.hubs_at("east"), ["first", "old", "new"]);
+    assert_eq!(gateway.hubs_at("west"), ["internal"]);
 
     // A new name at the same address is a new listener, which takes over the socket.
     let bind = internal.to_string();
-    changing.reload(&config(tenants("internal3", &bind))).await;
-    assert_eq!(changing.tcp_address("internal3").await, internal);
+    gateway.reload(&config(tenants("internal3", &bind))).await;
+    assert_eq!(gateway.tcp_address("internal3").await, internal);
     Caller::connect(internal).await.send(to_hub("internal"), BROADCAST_BODY).await.assert_status(202);
 
-    // After its removal, the route for all listeners does not take its calls.
-    changing.reload(&config(EAST)).await;
-    is_refused(internal).await;
+    // After its removal, its calls do not match the route for all listeners.
+    gateway.reload(&config(EAST)).await;
+    wait_until_refused(internal).await;
     wait_until("its connections are closed", async || inside.is_closed().then_some(())).await;
-    assert_eq!(changing.address("internal3").await, None);
+    assert_eq!(gateway.address("internal3").await, None);
     before.send(to_hub("last"), BROADCAST_BODY).await.assert_status(202);
-    assert_eq!(changing.hubs_at("east"), ["first", "old", "new", "last"]);
-    assert_eq!(changing.hubs_at("west"), ["internal", "internal"]);
-    changing.process.terminate().await;
-    assert!(changing.process.wait().await.0.success());
+    assert_eq!(gateway.hubs_at("east"), ["first", "old", "new", "last"]);
+    assert_eq!(gateway.hubs_at("west"), ["internal", "internal"]);
+    gateway.process.terminate().await;
+    assert!(gateway.process.wait().await.0.success());
 }
 
 #[tokio::test]
 async fn moved_listener_does_not_apply_new_rules_to_its_old_socket() {
-    let mut changing = Changing::start(config(EAST)).await;
-    let tcp = changing.process.listener();
+    let mut gateway = ReloadableGateway::start(config(EAST)).await;
+    let tcp = gateway.process.listener();
     let token = || request("POST", "/api/hubs/chat/:generateToken?api-version=2022-11-01");
     let mut before = Caller::connect(tcp).await;
     before.send(token(), "").await.assert_gateway_error(403, "operation_not_allowed");
 
-    let socket = changing.builder.folder.path().join("gateway.sock");
+    let socket = gateway.builder.folder.path().join("gateway.sock");
     let moved = GatewayConfig {
         listen: format!("unix:{}", socket.display()),
         operations: vec!["messages".to_owned(), "credentials".to_owned()],
@@ -161,39 +161,39 @@ async fn moved_listener_does_not_apply_new_rules_to_its_old_socket() {
     };
     // Until its connections are closed, they keep the rules under which they were accepted.
     let stop = Arc::new(AtomicBool::new(false));
-    let hammering = tokio::spawn({
+    let calling = tokio::spawn({
         let stop = Arc::clone(&stop);
         async move {
-            let mut refused = 0;
+            let mut rejected = 0;
             while !stop.load(Ordering::Relaxed) {
                 match before.try_send(token(), "").await {
-                    Ok(answer) => drop(answer.assert_gateway_error(403, "operation_not_allowed")),
+                    Ok(response) => drop(response.assert_gateway_error(403, "operation_not_allowed")),
                     Err(_) => break,
                 }
-                refused += 1;
+                rejected += 1;
             }
-            refused
+            rejected
         }
     });
-    changing.reload(&moved).await;
-    is_refused(tcp).await;
+    gateway.reload(&moved).await;
+    wait_until_refused(tcp).await;
     let mut inside = Caller::connect_unix(&socket).await;
     inside.send(token(), "").await.assert_status(200);
     stop.store(true, Ordering::Relaxed);
-    assert!(hammering.await.unwrap() > 0);
+    assert!(calling.await.unwrap() > 0);
 
     // A new mode also makes a new listener.
-    let text = changing.builder.sandbox.gateway_config(&moved);
+    let text = gateway.builder.sandbox.gateway_config(&moved);
     let text = text.replace("[listeners.default]\n", "[listeners.default]\nmode = \"0600\"\n");
-    std::fs::write(&changing.files.config, text).unwrap();
-    changing.process.hang_up().await;
-    changing.wait_for("success", 2.0).await;
+    std::fs::write(&gateway.files.config, text).unwrap();
+    gateway.process.hang_up().await;
+    gateway.wait_for("success", 2.0).await;
     assert_eq!(mode(&socket), 0o600);
     wait_until("connections accepted under the old mode are closed", async || inside.is_closed().then_some(())).await;
     Caller::connect_unix(&socket).await.send(token(), "").await.assert_status(200);
 
-    changing.reloads = 2.0;
-    changing.reload(&config(EAST)).await;
+    gateway.reloads = 2.0;
+    gateway.reload(&config(EAST)).await;
     wait_until("the socket is removed", async || (!socket.exists()).then_some(())).await;
 }
 
@@ -202,42 +202,42 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn refuses_a_configuration_with_a_listener_that_cannot_be_opened() {
-    let mut changing = Changing::start(config(EAST)).await;
+async fn rejects_a_configuration_with_a_listener_that_cannot_be_opened() {
+    let mut gateway = ReloadableGateway::start(config(EAST)).await;
     let hash = |metrics: crate::support::Samples| {
         metrics.series().iter().find(|series| series.contains("config_hash_info")).map(|series| (*series).to_owned())
     };
-    let before = hash(changing.process.metrics().await);
+    let before = hash(gateway.process.metrics().await);
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let bind = busy.local_addr().unwrap().to_string();
-    changing.write(&config(format!("[listeners.also]\nbind = \"127.0.0.1:0\"\n{}", tenants("busy", &bind))));
-    changing.process.hang_up().await;
-    changing.wait_for("failure", 1.0).await;
-    let status = Caller::connect(changing.process.admin()).await.call("GET", "/status").await.json();
+    gateway.write(&config(format!("[listeners.also]\nbind = \"127.0.0.1:0\"\n{}", tenants("busy", &bind))));
+    gateway.process.hang_up().await;
+    gateway.wait_for("failure", 1.0).await;
+    let status = Caller::connect(gateway.process.admin()).await.call("GET", "/status").await.json();
     assert!(status["refused_reload"].as_str().unwrap().contains("is in use by another program"), "{status}");
-    assert_eq!(changing.address("also").await, None);
-    assert_eq!(hash(changing.process.metrics().await), before);
-    Caller::connect(changing.process.listener())
+    assert_eq!(gateway.address("also").await, None);
+    assert_eq!(hash(gateway.process.metrics().await), before);
+    Caller::connect(gateway.process.listener())
         .await
         .send(broadcast_request(), BROADCAST_BODY)
         .await
         .assert_status(202);
 
     drop(busy);
-    changing.reload(&config(tenants("busy", &bind))).await;
-    assert_ne!(hash(changing.process.metrics().await), before);
-    Caller::connect(changing.tcp_address("busy").await)
+    gateway.reload(&config(tenants("busy", &bind))).await;
+    assert_ne!(hash(gateway.process.metrics().await), before);
+    Caller::connect(gateway.tcp_address("busy").await)
         .await
         .send(to_hub("west"), BROADCAST_BODY)
         .await
         .assert_status(202);
-    assert_eq!(changing.hubs_at("west"), ["west"]);
+    assert_eq!(gateway.hubs_at("west"), ["west"]);
 }
 
 #[tokio::test]
 async fn reload_reads_the_certificate_again_and_switching_tls_closes_old_connections() {
-    let mut changing = Changing::start(config(EAST)).await;
-    let folder = changing.builder.folder.path().to_owned();
+    let mut gateway = ReloadableGateway::start(config(EAST)).await;
+    let folder = gateway.builder.folder.path().to_owned();
     let write_certificate = |folder: &Path| {
         let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(folder.join("listener.pem"), issued.cert.pem()).unwrap();
@@ -247,17 +247,17 @@ async fn reload_reads_the_certificate_again_and_switching_tls_closes_old_connect
     let address = free_address();
     let plain = format!("{EAST}[listeners.secure]\nbind = \"{address}\"\n");
     let tls = "tls = { certificate = \"listener.pem\", key = \"listener.key\" }\n";
-    changing.reload(&config(&plain)).await;
+    gateway.reload(&config(&plain)).await;
     let mut by_plain = Caller::connect(address).await;
     by_plain.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
 
-    changing.reload(&config(format!("{plain}{tls}"))).await;
+    gateway.reload(&config(format!("{plain}{tls}"))).await;
     wait_until("plain connections are closed", async || by_plain.is_closed().then_some(())).await;
     assert_eq!(by_http1(secured(address, &folder, &[]).await).await, 202);
 
     let kept = secured(address, &folder, &[]).await;
     write_certificate(&folder);
-    changing.reload(&config(format!("{plain}{tls}"))).await;
+    gateway.reload(&config(format!("{plain}{tls}"))).await;
     wait_until("the new certificate is served", async || {
         // Verified against the new file.
         crate::listeners::try_secured(address, &folder).await.ok()
@@ -266,9 +266,9 @@ async fn reload_reads_the_certificate_again_and_switching_tls_closes_old_connect
     assert_eq!(by_http1(kept).await, 202, "a new certificate closed the connection");
 
     std::fs::write(folder.join("listener.key"), "no key").unwrap();
-    changing.process.hang_up().await;
-    changing.wait_for("failure", 1.0).await;
-    Caller::connect(changing.process.listener())
+    gateway.process.hang_up().await;
+    gateway.wait_for("failure", 1.0).await;
+    Caller::connect(gateway.process.listener())
         .await
         .send(broadcast_request(), BROADCAST_BODY)
         .await
@@ -279,13 +279,13 @@ async fn reload_reads_the_certificate_again_and_switching_tls_closes_old_connect
 /// tenant and its route.
 #[tokio::test]
 async fn no_call_reaches_another_tenant_through_any_sequence_of_reloads() {
-    let mut changing = Changing::start(config(EAST)).await;
+    let mut gateway = ReloadableGateway::start(config(EAST)).await;
     let (one, other) = (free_address(), free_address());
     let is_over = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicUsize::new(0));
     let mut callers = Vec::new();
     for _ in 0..2 {
-        let (is_over, default) = (Arc::clone(&is_over), changing.process.listener());
+        let (is_over, default) = (Arc::clone(&is_over), gateway.process.listener());
         callers.push(tokio::spawn(async move {
             let mut caller = Caller::connect(default).await;
             while !is_over.load(Ordering::Relaxed) {
@@ -304,8 +304,8 @@ async fn no_call_reaches_another_tenant_through_any_sequence_of_reloads() {
                 let mut caller = Caller::on(stream).await;
                 // Until the connection is closed because its listener was removed or replaced.
                 while !is_over.load(Ordering::Relaxed) && !caller.is_closed() {
-                    let Ok(answer) = caller.try_send(to_hub("of_west"), BROADCAST_BODY).await else { break };
-                    answer.assert_status(202);
+                    let Ok(response) = caller.try_send(to_hub("of_west"), BROADCAST_BODY).await else { break };
+                    response.assert_status(202);
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -322,20 +322,20 @@ async fn no_call_reaches_another_tenant_through_any_sequence_of_reloads() {
             _ => tenants("second", &other.to_string()),
         };
         if round % 6 == 4 {
-            changing.write(&config(next));
-            changing.process.hang_up().await;
-            changing.wait_for("failure", f64::from(round / 6 + 1)).await;
+            gateway.write(&config(next));
+            gateway.process.hang_up().await;
+            gateway.wait_for("failure", f64::from(round / 6 + 1)).await;
         } else {
-            changing.reload(&config(next)).await;
+            gateway.reload(&config(next)).await;
         }
     }
     is_over.store(true, Ordering::Relaxed);
     for caller in callers {
-        caller.await.expect("a call was answered otherwise");
+        caller.await.expect("a call failed");
     }
-    assert!(answered.load(Ordering::Relaxed) > 20, "only {answered:?} calls went through it");
-    assert!(changing.hubs_at("east").iter().all(|hub| hub == "of_east"));
-    assert!(changing.hubs_at("west").iter().all(|hub| hub == "of_west"));
-    let metrics = changing.process.metrics().await;
+    assert!(answered.load(Ordering::Relaxed) > 20, "only {answered:?} calls on the reloaded listener succeeded");
+    assert!(gateway.hubs_at("east").iter().all(|hub| hub == "of_east"));
+    assert!(gateway.hubs_at("west").iter().all(|hub| hub == "of_west"));
+    let metrics = gateway.process.metrics().await;
     assert!(metrics.sum("upstream_unauthorized_total", &[]).abs() < f64::EPSILON, "a token went to the wrong tenant");
 }

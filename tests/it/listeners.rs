@@ -76,7 +76,7 @@ pub(crate) async fn by_http1(io: impl AsyncRead + AsyncWrite + Send + Unpin + 's
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
     let request = broadcast_request().header("host", "localhost").body(Full::<Bytes>::from(BROADCAST_BODY)).unwrap();
-    with_timeout("an answer", sender.send_request(request)).await.unwrap().status()
+    with_timeout("a response", sender.send_request(request)).await.unwrap().status()
 }
 
 /// Sends two calls at the same time on one connection.
@@ -89,7 +89,7 @@ async fn by_http2(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> (
         http::Request::from_parts(head, Full::<Bytes>::from(BROADCAST_BODY))
     };
     let (first, second) = (sender.send_request(request()), sender.send_request(request()));
-    let (first, second) = with_timeout("two answers", async { tokio::join!(first, second) }).await;
+    let (first, second) = with_timeout("two responses", async { tokio::join!(first, second) }).await;
     (first.unwrap().status(), second.unwrap().status())
 }
 
@@ -121,18 +121,18 @@ async fn speaks_the_negotiated_protocol() {
     for (alpn, bytes) in [("h2", request.as_bytes()), ("http/1.1", &preface)] {
         let mut stream = secured(secure, folder.path(), &[alpn.as_bytes()]).await;
         stream.write_all(bytes).await.unwrap();
-        let mut answer = Vec::new();
-        let _broken = with_timeout("the end of the connection", stream.read_to_end(&mut answer)).await;
-        let is_http1 = answer.starts_with(b"HTTP/1.1");
-        let is_http2 = answer.get(3) == Some(&SETTINGS);
-        assert!(if alpn == "h2" { !is_http1 } else { !is_http2 }, "{alpn}: {answer:?}");
+        let mut response = Vec::new();
+        let _broken = with_timeout("the end of the connection", stream.read_to_end(&mut response)).await;
+        let is_http1 = response.starts_with(b"HTTP/1.1");
+        let is_http2 = response.get(3) == Some(&SETTINGS);
+        assert!(if alpn == "h2" { !is_http1 } else { !is_http2 }, "{alpn}: {response:?}");
     }
     let mut config = client_config(&Trust::of(Some(&folder.path().join("listener.pem")))).unwrap();
     config.alpn_protocols = vec![b"spdy/3".to_vec()];
     let (tcp, name) = (TcpStream::connect(secure).await.unwrap(), ServerName::try_from("localhost").unwrap());
-    let refused = with_timeout("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await;
-    let refused = refused.err().unwrap().to_string();
-    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+    let error = with_timeout("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await;
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("NoApplicationProtocol"), "{error}");
     harness.shutdown().await.unwrap();
 }
 
@@ -148,17 +148,17 @@ async fn accepts_first_bytes_one_at_a_time() {
         caller.write([*byte]).await;
         tokio::task::yield_now().await;
     }
-    caller.answer().await.unwrap().assert_status(202);
+    caller.response().await.unwrap().assert_status(202);
     // Complete requests on the same connection, two of them pipelined.
     caller.write(request.repeat(2)).await;
-    caller.answer().await.unwrap().assert_status(202);
-    caller.answer().await.unwrap().assert_status(202);
+    caller.response().await.unwrap().assert_status(202);
+    caller.response().await.unwrap().assert_status(202);
     assert_eq!(harness.arrivals("east").len(), 3);
 
     // The first ten bytes are those of the HTTP/2 preface.
     let mut caller = harness.raw_connection().await;
     caller.write("PRI * HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    assert!(caller.answer().await.is_some_and(|answer| answer.status.is_client_error()));
+    assert!(caller.response().await.is_some_and(|response| response.status.is_client_error()));
     harness.shutdown().await.unwrap();
 }
 

@@ -49,7 +49,7 @@ async fn start(builder: &HarnessBuilder, stderr: OwnedFd, more: &[&str]) -> Proc
     process
 }
 
-/// Sends requests that are refused and logged.
+/// Sends requests that are rejected and logged.
 async fn flood(process: &Process, requests: usize) {
     let callers = (0..4).map(async |_| {
         let mut caller = Caller::connect(process.listener()).await;

@@ -1,12 +1,11 @@
 //! Integration tests: the whole gateway against the sandbox, over real sockets, one file per area. They observe the
-//! gateway only from outside: answers, the journals of the endpoints and the admin listener.
+//! gateway only from outside: responses, the journals of the endpoints and the admin listener.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed expectation ends the test")]
 
 mod support;
 
 mod admission;
-mod answers;
 mod architecture;
 mod broken_uploads;
 mod chaos;
@@ -33,6 +32,7 @@ mod overload;
 #[cfg(unix)]
 mod providers;
 mod reload;
+mod responses;
 mod rotation;
 mod routing;
 mod sandbox_description;
@@ -40,6 +40,6 @@ mod sdk;
 mod secrets;
 mod slow_callers;
 mod token_faults;
-mod token_life;
+mod token_lifetime;
 mod token_reports;
 mod wire;

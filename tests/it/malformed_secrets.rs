@@ -112,7 +112,7 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
     let filter = "logging.filter=trace,azure_identity=trace,azure_core=trace,typespec_client_core=trace";
     let arguments = ["run", "--config", config, "--set", filter, "--set", "shutdown.delay=0s"];
     let process = Process::start(&arguments, &[], folder.path()).await;
-    wait_until("each credential was tried", async || {
+    wait_until("each credential has requested a token", async || {
         let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
         let credentials = status["credentials"].as_array()?.clone();
         credentials.iter().all(|credential| credential["state"] != "starting").then_some(())
@@ -120,8 +120,9 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
     .await;
     for hub in ["secret", "certificate", "stderr", "access"] {
         let target = BROADCAST_PATH.replace("chat", hub);
-        let answer = Caller::connect(process.listener()).await.post(&target, "application/json", BROADCAST_BODY).await;
-        outputs.push((format!("the answer for {hub}"), format!("{:?} {}", answer.headers, answer.text())));
+        let response =
+            Caller::connect(process.listener()).await.post(&target, "application/json", BROADCAST_BODY).await;
+        outputs.push((format!("the response for {hub}"), format!("{:?} {}", response.headers, response.text())));
     }
     for path in ["/", "/status", "/metrics", "/readyz"] {
         outputs.push((path.to_owned(), Caller::connect(process.admin()).await.call("GET", path).await.text()));
@@ -178,7 +179,7 @@ async fn check_reports_what_is_wrong_with_a_secret_or_key() {
 }
 
 #[tokio::test]
-async fn accepts_recoverable_secret_files_and_refuses_a_pipe() {
+async fn accepts_recoverable_secret_files_and_rejects_a_pipe() {
     // A byte order mark, and line breaks as `\n`.
     for choice in [CredentialChoice::ClientSecret, CredentialChoice::ClientCertificate, CredentialChoice::FederatedFile]
     {
@@ -243,7 +244,7 @@ async fn process_memory_is_never_dumped() {
 
 #[tokio::test]
 async fn reads_the_lifetime_of_a_managed_identity_token_in_every_format() {
-    for (fields, is_good) in [
+    for (fields, is_accepted) in [
         (r#","expires_on":"2099-01-15T08:00:00Z","expires_in":"3599""#, false),
         (r#","expires_in":3599"#, true),
         (r#","expires_on":"soon","expires_in":"3599""#, true),
@@ -259,12 +260,12 @@ async fn reads_the_lifetime_of_a_managed_identity_token_in_every_format() {
                 options.wait_until_ready = false;
             })
             .await;
-        let east = wait_until("it was tried", async || {
+        let east = wait_until("a token was requested", async || {
             Some(harness.credential("east").await).filter(|east| east["state"] != "starting")
         })
         .await;
-        assert_eq!(east["state"] == "ready", is_good, "{fields}: {east}");
-        if !is_good {
+        assert_eq!(east["state"] == "ready", is_accepted, "{fields}: {east}");
+        if !is_accepted {
             let output = east["last_error"].as_str().unwrap();
             assert!(output.contains("seconds") || output.contains("expires_"), "{fields}: {output}");
         }

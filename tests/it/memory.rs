@@ -34,7 +34,7 @@ async fn wait_until_memory_is_released(harness: &Harness) {
 }
 
 /// Sends a message of 1,020 KiB except for its last bytes, which uses up a budget of 1 MiB. Returns the rest.
-async fn take_everything(harness: &Harness) -> (RawConnection, String) {
+async fn use_up_the_budget(harness: &Harness) -> (RawConnection, String) {
     let mut caller = harness.raw_connection().await;
     let body = message(1020 * KIB);
     let (sent, rest) = body.split_at(1015 * KIB);
@@ -44,7 +44,7 @@ async fn take_everything(harness: &Harness) -> (RawConnection, String) {
             body.len()
         ))
         .await;
-    wait_until("all memory is taken", async || (memory(harness).await >= 1024.0 * 1024.0).then_some(())).await;
+    wait_until("the memory is used up", async || (memory(harness).await >= 1024.0 * 1024.0).then_some(())).await;
     (caller, rest.to_owned())
 }
 
@@ -58,22 +58,22 @@ async fn bodies_above_the_memory_budget_pass_but_cannot_be_retried() {
         );
     })
     .await;
-    let (mut slow, rest) = take_everything(&harness).await;
+    let (mut slow, rest) = use_up_the_budget(&harness).await;
     let mut caller = harness.caller().await;
     caller.send(broadcast_request(), message(200 * KIB)).await.assert_status(202);
     assert!((not_kept(&harness).await - 1.0).abs() < 0.5);
-    // After a refused token, the large body cannot be sent again. Small bodies are always kept.
-    let refuse_one = |endpoint: &str| {
+    // After a rejected token, the large body cannot be sent again. Small bodies are always kept.
+    let reject_one_token = |endpoint: &str| {
         let fault = Fault::times(1, FaultKind::status(401)).on_path("/api/hubs");
         harness.endpoint(endpoint).server.faults().set(fault);
     };
-    refuse_one("east");
+    reject_one_token("east");
     caller.send(broadcast_request(), message(200 * KIB)).await.assert_gateway_error(503, "overload");
-    refuse_one("west");
+    reject_one_token("west");
     let west = broadcast_request().uri("/api/hubs/west/:send?api-version=2022-11-01");
     caller.send(west, message(10 * KIB)).await.assert_status(202);
     slow.write(rest).await;
-    slow.answer().await.unwrap().assert_status(202);
+    slow.response().await.unwrap().assert_status(202);
     wait_until_memory_is_released(&harness).await;
     assert!((not_kept(&harness).await - 2.0).abs() < 0.5);
     harness.caller().await.send(broadcast_request(), message(200 * KIB)).await.assert_status(202);
@@ -82,7 +82,7 @@ async fn bodies_above_the_memory_budget_pass_but_cannot_be_retried() {
 }
 
 #[tokio::test]
-async fn fan_out_waits_for_memory_and_is_refused_before_anything_is_sent() {
+async fn fan_out_waits_for_memory_and_is_rejected_before_anything_is_sent() {
     let harness = Harness::start(|options| {
         options.set("limits.body_memory", "1MiB").set("limits.queue_time", "50ms");
         options.append_toml(
@@ -91,19 +91,19 @@ async fn fan_out_waits_for_memory_and_is_refused_before_anything_is_sent() {
         );
     })
     .await;
-    let (mut slow, rest) = take_everything(&harness).await;
+    let (mut slow, rest) = use_up_the_budget(&harness).await;
     let target = "/api/hubs/both/:send?api-version=2022-11-01";
     let mut caller = harness.caller().await;
-    let refused = caller.post(target, "application/json", message(200 * KIB)).await;
-    assert_eq!(refused.assert_gateway_error(503, "overload").header("retry-after"), Some("1"));
-    assert!(refused.text().contains("no memory for the request body"), "{}", refused.text());
+    let rejected = caller.post(target, "application/json", message(200 * KIB)).await;
+    assert_eq!(rejected.assert_gateway_error(503, "overload").header("retry-after"), Some("1"));
+    assert!(rejected.text().contains("no memory for the request body"), "{}", rejected.text());
     assert!(harness.arrivals("west").is_empty());
     let chunks = || message(200 * KIB).into_bytes().chunks(8 * KIB).map(Bytes::copy_from_slice).collect::<Vec<_>>();
     let chunked = || crate::support::request("POST", target).header("content-type", "application/json");
     harness.caller().await.send_chunked(chunked(), chunks()).await.assert_gateway_error(503, "overload");
     harness.caller().await.post(target, "application/json", message(10 * KIB)).await.assert_status(202);
     slow.write(rest).await;
-    slow.answer().await.unwrap().assert_status(202);
+    slow.response().await.unwrap().assert_status(202);
     wait_until_memory_is_released(&harness).await;
     Caller::connect(harness.listener("default"))
         .await
@@ -126,7 +126,7 @@ async fn uploads_of_one_http2_connection_stay_within_the_memory_budget() {
     tokio::spawn(connection);
     let body = message(900 * KIB);
     let mut uploads = Vec::new();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..UPLOADS {
         let (pieces, source) = mpsc::channel::<Bytes>(1);
         let source = Box::pin(unfold(source, async |mut source| {
@@ -137,7 +137,7 @@ async fn uploads_of_one_http2_connection_stay_within_the_memory_budget() {
         head.uri = format!("http://localhost{BROADCAST_PATH}").parse().unwrap();
         let mut sender = sender.clone();
         let request = http::Request::from_parts(head, StreamBody::new(source));
-        answers.push(tokio::spawn(async move { sender.send_request(request).await.unwrap().status() }));
+        responses.push(tokio::spawn(async move { sender.send_request(request).await.unwrap().status() }));
         uploads.push(pieces);
     }
     let (sent, rest) = body.split_at(890 * KIB);
@@ -148,15 +148,15 @@ async fn uploads_of_one_http2_connection_stay_within_the_memory_budget() {
     });
     with_timeout("the uploads", join_all(sending)).await;
     wait_until("some are not kept", async || (not_kept(&harness).await > 10.0).then_some(())).await;
-    let most = memory(&harness).await;
-    assert!(most <= 4.2 * 1024.0 * 1024.0, "{most}");
+    let peak = memory(&harness).await;
+    assert!(peak <= 4.2 * 1024.0 * 1024.0, "{peak}");
     // All uploads succeed, and small calls are not delayed.
     harness.broadcast().await.assert_status(202);
     for pieces in uploads {
         pieces.send(Bytes::copy_from_slice(rest.as_bytes())).await.unwrap();
     }
-    let answers = with_timeout("the answers", join_all(answers)).await;
-    assert!(answers.iter().all(|answer| matches!(answer, Ok(status) if *status == 202)), "{answers:?}");
+    let responses = with_timeout("the responses", join_all(responses)).await;
+    assert!(responses.iter().all(|response| matches!(response, Ok(status) if *status == 202)), "{responses:?}");
     wait_until_memory_is_released(&harness).await;
     let complete = harness.arrivals("east").iter().filter(|entry| entry.complete).count();
     assert_eq!(complete, UPLOADS + 1);

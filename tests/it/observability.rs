@@ -1,4 +1,4 @@
-//! What operators see: a bounded number of metric series, one log line per request, liveness, readiness and status.
+//! What operators observe: a bounded number of metric series, one log line per request, liveness, readiness and status.
 
 use std::collections::BTreeSet;
 
@@ -94,7 +94,7 @@ async fn callers_cannot_add_metric_series() {
     let new: BTreeSet<&str> = after.series().difference(&before.series()).copied().collect();
     assert!(new.is_empty(), "{new:?}");
     assert_eq!(after.count(), before.count());
-    assert!(after.sum("requests_total", &[]) >= 1000.0, "they were counted");
+    assert!(after.sum("requests_total", &[]) >= 1000.0, "not every request was counted");
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn counts_a_disconnected_caller_and_returns_gauges_to_zero() {
     let east = &harness.endpoint("east").server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
     let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\n");
-    // One call waits for its answer, one is still being sent.
+    // One call waits for its response, one is still being sent.
     let mut waiting = harness.raw_connection().await;
     waiting.write(format!("{head}content-length: {}\r\n\r\n{BROADCAST_BODY}", BROADCAST_BODY.len())).await;
     east.journal().wait_for(1, |entry| entry.target == BROADCAST_PATH).await;
@@ -120,9 +120,9 @@ async fn counts_a_disconnected_caller_and_returns_gauges_to_zero() {
         (metrics.sum("requests_in_flight", &[]).abs() < 1e-9).then_some(metrics)
     })
     .await;
-    let gone =
+    let ended =
         metrics.sum("requests_total", &[("code", "499")]) + metrics.sum("rejected_total", &[("reason", "body_broken")]);
-    assert!((gone - 2.0).abs() < 1e-9, "{gone}");
+    assert!((ended - 2.0).abs() < 1e-9, "{ended}");
     assert_counted(&metrics, "requests_total", &[], 2);
     wait_until("their connections are closed", async || {
         let metrics = harness.metrics().await;
@@ -169,9 +169,9 @@ async fn serves_openmetrics_and_gzip_on_request() {
         "{}",
         open.text()
     );
-    let packed = caller.send(request("GET", "/metrics").header("accept-encoding", "gzip"), "").await;
-    assert_eq!(packed.header("content-encoding"), Some("gzip"));
-    assert!(packed.body.len() < plain.body.len() / 2);
+    let compressed = caller.send(request("GET", "/metrics").header("accept-encoding", "gzip"), "").await;
+    assert_eq!(compressed.header("content-encoding"), Some("gzip"));
+    assert!(compressed.body.len() < plain.body.len() / 2);
 }
 
 #[tokio::test]
@@ -191,11 +191,11 @@ async fn liveness_readiness_and_status_report_the_state() {
         harness.credential("east").await["last_error"].as_str().map(str::to_owned)
     });
     assert!(cause.await.contains("connect"), "the cause is named");
-    let dialled: u64 = harness.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().received()).sum();
+    let received: u64 = harness.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().received()).sum();
     harness.admin("/readyz").await;
     harness.sandbox.entra().faults().clear().await;
     wait_until("it is ready", async || (harness.admin("/readyz").await.status == 200).then_some(())).await;
-    assert!(harness.arrivals("east").is_empty() && dialled <= 2, "readiness must not connect to an endpoint");
+    assert!(harness.arrivals("east").is_empty() && received <= 2, "readiness must not connect to an endpoint");
 
     let status = harness.admin("/status").await;
     assert_eq!(status.header("content-type"), Some("application/json"));
@@ -207,7 +207,7 @@ async fn liveness_readiness_and_status_report_the_state() {
     harness.wait_until_credentials_are("ready").await;
     let token = harness.credential("east").await["token"].as_str().unwrap().to_owned();
     harness.broadcast().await.assert_status(202);
-    assert_eq!(harness.arrival("east").authorization.unwrap().fingerprint, token, "the name that logs know it by");
+    assert_eq!(harness.arrival("east").authorization.unwrap().fingerprint, token, "the fingerprint in the logs");
     let page = harness.admin("/").await;
     assert!(page.text().contains("ready") && page.text().contains(&token));
     assert_eq!(harness.admin("/elsewhere").await.status, 404);
@@ -216,7 +216,7 @@ async fn liveness_readiness_and_status_report_the_state() {
 }
 
 #[tokio::test]
-async fn admin_listener_refuses_requests_of_browser_pages() {
+async fn admin_listener_rejects_requests_of_browser_pages() {
     let harness = Harness::start(|options| {
         options.set("admin.allowed_hosts", "[\"scraper.internal\"]");
     })
@@ -234,8 +234,8 @@ async fn admin_listener_refuses_requests_of_browser_pages() {
             ("sec-fetch-site", "same-site", 403),
             ("sec-fetch-site", "none", 200),
         ] {
-            let answer = caller.send(request("GET", path).header(name, value), "").await;
-            assert_eq!(answer.status, expected, "{path} {name}: {value}: {answer:?}");
+            let response = caller.send(request("GET", path).header(name, value), "").await;
+            assert_eq!(response.status, expected, "{path} {name}: {value}: {response:?}");
         }
         let link = request("GET", path).header("sec-fetch-site", "same-site").header("sec-fetch-mode", "navigate");
         assert_eq!(caller.send(link.header("sec-fetch-dest", "document"), "").await.status, 200, "the sandbox's link");
@@ -244,11 +244,11 @@ async fn admin_listener_refuses_requests_of_browser_pages() {
         assert_eq!(caller.send(request("GET", path).header("host", "balancer.example"), "").await.status, 200);
         let mut raw = RawConnection::connect(harness.admin_address()).await;
         raw.write(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
-        assert_eq!(raw.answer().await.unwrap().status, 200);
+        assert_eq!(raw.response().await.unwrap().status, 200);
     }
     let mut raw = RawConnection::connect(harness.admin_address()).await;
     raw.write("GET /status HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n\r\n").await;
-    assert_eq!(raw.answer().await.unwrap().status, 400);
+    assert_eq!(raw.response().await.unwrap().status, 400);
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn silent_connections_do_not_block_probes() {
 }
 
 #[tokio::test]
-async fn logs_one_json_line_per_request_without_names_of_users() {
+async fn logs_one_json_line_per_request_without_user_names() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
@@ -304,8 +304,8 @@ async fn logs_one_json_line_per_request_without_names_of_users() {
     }
     assert_eq!((&good["status"], &good["request_bytes"]), (&202.into(), &BROADCAST_BODY.len().into()));
     assert!(good["duration_ms"].as_f64().unwrap() > 0.0 && good["timestamp"].is_string());
-    let refused = line_of("id-2");
-    assert_eq!((&refused["status"], &refused["error.kind"]), (&404.into(), &"unknown_path".into()), "{refused}");
+    let rejected = line_of("id-2");
+    assert_eq!((&rejected["status"], &rejected["error.kind"]), (&404.into(), &"unknown_path".into()), "{rejected}");
     assert!(!log.contains("ann"), "users are not named: {log}");
     assert!(!log.contains("world"), "bodies are not logged: {log}");
 }

@@ -1,4 +1,4 @@
-//! Failed calls: which side is blamed, and what the caller learns about what was sent.
+//! Failed calls: which side is at fault, and what the response says about what was sent.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn is_closed(harness: &Harness, endpoint: &str) -> bool {
     harness.metrics().await.sum("breaker_state", &[("endpoint", endpoint), ("state", "closed")]) > 0.5
 }
 
-/// The answer of a server that waited too long for a request, or for the rest of one.
+/// The response of a server that waited too long for a request, or for the rest of one.
 const IDLE_TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const BOTH: &str = "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n";
@@ -60,13 +60,17 @@ async fn hanging_token_request_leaves_time_for_the_next_endpoint() {
     let harness = harness_without_tokens(&[TENANT_B]).await;
     let began = Instant::now();
     harness.broadcast().await.assert_status(202);
-    assert!(began.elapsed() < Duration::from_secs(3), "it had half of the time: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "the token request took more than half of the time: {:?}",
+        began.elapsed()
+    );
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (0, 1));
     assert!(is_closed(&harness, "east").await && is_closed(&harness, "west").await);
 }
 
 #[tokio::test]
-async fn hanging_token_requests_answer_503_and_open_no_circuit() {
+async fn hanging_token_requests_return_503_and_open_no_circuit() {
     let harness = harness_without_tokens(&[TENANT_B, TENANT_C]).await;
     harness.broadcast().await.assert_gateway_error(503, "token_unavailable");
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (0, 0));
@@ -88,12 +92,12 @@ async fn slow_upload_does_not_count_as_endpoint_time() {
     // Longer than the timeout of an attempt.
     tokio::time::sleep(Duration::from_millis(700)).await;
     raw.write(format!("{:x}\r\n{rest}\r\n0\r\n\r\n", rest.len())).await;
-    raw.answer().await.unwrap().assert_status(202);
+    raw.response().await.unwrap().assert_status(202);
     assert!(harness.arrival("east").complete);
 
     let mut raw = harness.raw_connection().await;
     raw.write(&head).await.write(format!("{:x}\r\n{first}\r\n", first.len())).await;
-    raw.answer().await.unwrap().assert_gateway_error(408, "slow_request");
+    raw.response().await.unwrap().assert_gateway_error(408, "slow_request");
     assert!(is_closed(&harness, "east").await);
     harness.broadcast().await.assert_status(202);
     assert_eq!(harness.arrivals("west").len(), 0);
@@ -107,16 +111,16 @@ async fn endpoint_that_aborts_a_slow_upload_is_not_at_fault() {
         options.append_toml(EAST);
     })
     .await;
-    for answer in [IDLE_TIMEOUT, ""] {
+    for response in [IDLE_TIMEOUT, ""] {
         let mut caller = harness.raw_connection().await;
         let head = format!("POST {BROADCAST_PATH} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
         caller.write(head).await.write("5\r\nhello\r\n").await;
         let (_head, mut connection) = endpoint.call().await;
         connection.read_to(b"hello\r\n").await.unwrap();
-        connection.write(answer).await;
+        connection.write(response).await;
         drop(connection);
-        let answered = caller.answer().await.unwrap();
-        if answer.is_empty() {
+        let answered = caller.response().await.unwrap();
+        if response.is_empty() {
             answered.assert_gateway_error(502, "upstream_broken");
         } else {
             answered.assert_status(408);
@@ -134,7 +138,7 @@ async fn running_out_of_descriptors_opens_no_circuit() {
     let gateway =
         Process::start(&["run", "--config", files.config.to_str().unwrap()], &[], builder.folder.path()).await;
     gateway.wait_until_credentials_are("ready").await;
-    // The caller's connection is open, and none to the endpoint.
+    // The connection of the caller is open, and no connection to the endpoint is.
     let mut caller = Caller::connect(gateway.listener()).await;
     caller.call("GET", "/api/health").await.assert_status(200);
     gateway.allow_open_files(false);
@@ -153,12 +157,12 @@ async fn unanswered_client_invocations_open_no_circuit() {
     .await;
     let invoke = "/api/hubs/chat/connections/c/:invoke?api-version=2024-12-01";
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs/chat/connections"));
-    let answers = join_all(
+    let responses = join_all(
         (0..50).map(|_| async { harness.caller().await.post(invoke, "application/json", BROADCAST_BODY).await }),
     )
     .await;
-    for answer in answers {
-        answer.assert_gateway_error(504, "deadline");
+    for response in responses {
+        response.assert_gateway_error(504, "deadline");
     }
     assert!(is_closed(&harness, "east").await);
     harness.broadcast().await.assert_status(202);
@@ -177,13 +181,9 @@ async fn throttling_of_one_operation_does_not_move_others_to_another_endpoint() 
     harness.endpoint("east").server.faults().set(Fault::times(1, throttled).on_path("/api/hubs/chat/:generateToken"));
     assert_eq!(harness.call("POST", tokens).await.assert_status(429).header("retry-after"), Some("100"));
     harness.broadcast().await.assert_status(202);
-    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 0), "messages stay at east");
+    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 0), "messages still go to east");
     harness.call("POST", tokens).await.assert_status(200);
-    assert_eq!(
-        (harness.arrivals("east").len(), harness.arrivals("west").len()),
-        (2, 1),
-        "tokens come from west meanwhile"
-    );
+    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 1), "token requests go to west");
     assert!(is_closed(&harness, "east").await);
 }
 
@@ -214,7 +214,7 @@ async fn fan_out_reports_a_throttled_leg() {
 
 #[tokio::test]
 async fn failed_retry_still_reports_that_something_was_sent() {
-    // A query that breaks off, whose retry fails.
+    // A query whose connection closes, and whose retry fails.
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);
@@ -228,7 +228,7 @@ async fn failed_retry_still_reports_that_something_was_sent() {
     drop(connection);
     call.await.unwrap().assert_gateway_error(502, "upstream_broken");
 
-    // A query that is not answered.
+    // A query without a response.
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);
@@ -269,7 +269,7 @@ async fn delivery_accepted_by_no_endpoint_is_not_partial() {
     east.set(Fault::times(1, FaultKind::Hang).on_path("/api/hubs"));
     west.set(Fault::times(1, FaultKind::status(500)).on_path("/api/hubs"));
     harness.broadcast().await.assert_gateway_error(504, "deadline");
-    // One endpoint refused it, the other did not receive it.
+    // One endpoint rejected it, the other did not receive it.
     east.refuse().await;
     west.set(Fault::times(1, FaultKind::status(500)).on_path("/api/hubs"));
     harness.broadcast().await.assert_status(500);
@@ -314,9 +314,9 @@ async fn waiting_for_the_listeners_concurrency_limit_is_not_gateway_time() {
         .server
         .faults()
         .set(Fault::times(1, FaultKind::Delay { delay_ms: 1500 }).on_path("/api/hubs"));
-    let answers = join_all((0..2).map(|_| harness.broadcast())).await;
-    for answer in answers {
-        answer.assert_status(202);
+    let responses = join_all((0..2).map(|_| harness.broadcast())).await;
+    for response in responses {
+        response.assert_status(202);
     }
     let spent = overhead().await - before;
     assert!(spent < 0.75, "{spent} s of overhead");
@@ -367,9 +367,9 @@ async fn endpoints_408_on_an_idle_connection_is_not_used_for_a_request() {
         options.append_toml(EAST);
     })
     .await;
-    let (answer, ()) = tokio::join!(harness.broadcast(), async {
+    let (response, ()) = tokio::join!(harness.broadcast(), async {
         let (_head, mut connection) = endpoint.call().await;
         connection.write(IDLE_TIMEOUT).await;
     });
-    answer.assert_status(408);
+    response.assert_status(408);
 }

@@ -1,13 +1,13 @@
-//! More calls than the limits allow: some wait, the others are refused before anything is sent, and those in flight are
+//! More calls than the limits allow: some wait, the others are rejected before anything is sent, and those in flight are
 //! not affected.
 
 use futures_util::future::join_all;
 use signalr_gateway::sandbox::{Fault, FaultKind};
 
-use crate::support::{Answer, BROADCAST_BODY, Harness, broadcast_request, wait_until};
+use crate::support::{BROADCAST_BODY, Harness, Response, broadcast_request, wait_until};
 
 /// Sends one call on its own connection, so that any free worker takes it.
-async fn call(harness: &Harness) -> Answer {
+async fn call(harness: &Harness) -> Response {
     harness.caller().await.send(broadcast_request(), BROADCAST_BODY).await
 }
 
@@ -16,16 +16,16 @@ fn delay(harness: &Harness, endpoint: &str, delay_ms: u64) {
 }
 
 /// Starts calls that hang at an endpoint, and returns once they do.
-async fn hold(harness: &Harness, endpoint: &str, calls: usize) -> Vec<tokio::task::JoinHandle<()>> {
+async fn start_hanging_calls(harness: &Harness, endpoint: &str, calls: usize) -> Vec<tokio::task::JoinHandle<()>> {
     let server = harness.endpoint(endpoint).server.clone();
     server.faults().set(Fault::times(u32::try_from(calls).unwrap(), FaultKind::Hang).on_path("/api/hubs"));
-    let mut held = Vec::new();
+    let mut hanging = Vec::new();
     for _ in 0..calls {
         let mut caller = harness.caller().await;
-        held.push(tokio::spawn(async move { drop(caller.try_send(broadcast_request(), BROADCAST_BODY).await) }));
+        hanging.push(tokio::spawn(async move { drop(caller.try_send(broadcast_request(), BROADCAST_BODY).await) }));
     }
     server.journal().wait_for(calls, |entry| entry.path() != "/api/health").await;
-    held
+    hanging
 }
 
 #[tokio::test]
@@ -34,14 +34,14 @@ async fn answers_503_to_calls_above_the_listeners_limit_without_sending_them() {
         options.set("listeners.default.max_requests", "3").set("limits.queue_time", "50ms");
     })
     .await;
-    let held = hold(&harness, "east", 3).await;
-    let refused = call(&harness).await;
-    assert_eq!(refused.assert_gateway_error(503, "overload").header("retry-after"), Some("1"));
+    let hanging = start_hanging_calls(&harness, "east", 3).await;
+    let rejected = call(&harness).await;
+    assert_eq!(rejected.assert_gateway_error(503, "overload").header("retry-after"), Some("1"));
     harness.call("GET", "/api/health").await.assert_status(200);
     let metrics = harness.metrics().await;
     assert!(metrics.sum("listener_queue_total", &[("listener", "default"), ("outcome", "timed_out")]) > 0.5);
     // Callers that disconnect free their permits.
-    held.iter().for_each(tokio::task::JoinHandle::abort);
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
     wait_until("a permit is free again", async || (call(&harness).await.status == 202).then_some(())).await;
     assert!(harness.arrivals("west").is_empty());
 }
@@ -53,11 +53,11 @@ async fn queues_calls_up_to_the_queue_limit() {
     })
     .await;
     delay(&harness, "east", 500);
-    let answers = join_all((0..12).map(|_| call(&harness))).await;
-    let served = answers.iter().filter(|answer| answer.status == 202).count();
+    let responses = join_all((0..12).map(|_| call(&harness))).await;
+    let served = responses.iter().filter(|response| response.status == 202).count();
     assert!((6..12).contains(&served), "{served} were served");
-    for refused in answers.iter().filter(|answer| answer.status != 202) {
-        refused.assert_gateway_error(503, "overload");
+    for rejected in responses.iter().filter(|response| response.status != 202) {
+        rejected.assert_gateway_error(503, "overload");
     }
     assert_eq!(harness.arrivals("east").len(), served);
 }
@@ -68,14 +68,14 @@ async fn uses_the_next_endpoint_when_one_is_at_its_limit() {
         options.set("endpoints.east.max_requests", "2").set("limits.queue_time", "50ms");
     })
     .await;
-    let held = hold(&harness, "east", 2).await;
+    let hanging = start_hanging_calls(&harness, "east", 2).await;
     call(&harness).await.assert_status(202);
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 1));
     assert!(harness.metrics().await.sum("endpoint_queue_total", &[("endpoint", "east")]) > 0.5);
     // The endpoint did not fail: its circuit stays closed.
     let breaker = harness.metrics().await.sum("breaker_state", &[("endpoint", "east"), ("state", "closed")]);
     assert!((breaker - 1.0).abs() < f64::EPSILON);
-    held.iter().for_each(tokio::task::JoinHandle::abort);
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
@@ -85,14 +85,14 @@ async fn answers_503_when_the_only_endpoint_is_at_its_limit() {
         options.append_toml("[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n");
     })
     .await;
-    let held = hold(&harness, "east", 1).await;
+    let hanging = start_hanging_calls(&harness, "east", 1).await;
     call(&harness).await.assert_gateway_error(503, "overload");
     assert_eq!(harness.arrivals("east").len(), 1);
-    held.iter().for_each(tokio::task::JoinHandle::abort);
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
-async fn rate_limit_of_a_route_spans_workers_and_spares_other_routes() {
+async fn rate_limit_of_a_route_spans_workers_and_does_not_affect_other_routes() {
     let harness = Harness::start(|options| {
         options.append_toml(
             "[[routes]]\nname = \"slow\"\nmatch = { hub = \"chat\" }\nrate = { per_second = 1, burst = 3 }\nendpoints = [\"east\"]\n\
@@ -100,12 +100,12 @@ async fn rate_limit_of_a_route_spans_workers_and_spares_other_routes() {
         );
     })
     .await;
-    let answers = join_all((0..20).map(|_| call(&harness))).await;
-    let served = answers.iter().filter(|answer| answer.status == 202).count();
+    let responses = join_all((0..20).map(|_| call(&harness))).await;
+    let served = responses.iter().filter(|response| response.status == 202).count();
     // A burst of three, and one more for each second that passed.
     assert!((3..15).contains(&served), "{served} were served");
-    for refused in answers.iter().filter(|answer| answer.status != 202) {
-        assert_eq!(refused.assert_gateway_error(429, "rate_limited").header("retry-after"), Some("1"));
+    for rejected in responses.iter().filter(|response| response.status != 202) {
+        assert_eq!(rejected.assert_gateway_error(429, "rate_limited").header("retry-after"), Some("1"));
     }
     assert_eq!(harness.arrivals("east").len(), served);
     let other = "/api/hubs/other/:send?api-version=2022-11-01";
@@ -119,12 +119,12 @@ async fn rate_limit_of_a_network_spans_its_connections() {
         options.set("listeners.default.client_rate", "{ per_second = 1, burst = 2 }");
     })
     .await;
-    let answers = join_all((0..10).map(|_| call(&harness))).await;
-    assert!(answers.iter().any(|answer| answer.status == 202));
-    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 202).collect();
-    assert!(!refused.is_empty());
-    for refused in refused {
-        refused.assert_gateway_error(429, "rate_limited");
+    let responses = join_all((0..10).map(|_| call(&harness))).await;
+    assert!(responses.iter().any(|response| response.status == 202));
+    let rejected: Vec<_> = responses.iter().filter(|response| response.status != 202).collect();
+    assert!(!rejected.is_empty());
+    for rejected in rejected {
+        rejected.assert_gateway_error(429, "rate_limited");
     }
     let counted = harness.metrics().await.sum("client_rate_limited_total", &[("listener", "default")]);
     assert!(counted > 0.5, "{counted}");

@@ -1,5 +1,5 @@
 //! Identities of other platforms, from the platform's provider to the token that the endpoint receives, and the errors
-//! without one.
+//! when there is none.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -101,7 +101,7 @@ async fn reports_a_github_job_that_has_ended() {
         error.contains(" answered 401") && error.ends_with("the request token is valid only while its job runs"),
         "{error}"
     );
-    assert_eq!(builder.sandbox.providers().journal().received(), 1, "waiting does not help");
+    assert_eq!(builder.sandbox.providers().journal().received(), 1, "the token was requested again");
     assert!(!error.contains("of-another-job"));
 }
 
@@ -190,7 +190,7 @@ async fn follows_the_secret_file_of_an_oauth2_client_and_never_shows_it() {
     std::fs::write(&file, "not-the-secret-of-the-client").unwrap();
     let gateway = start(&builder, &files, &[]).await;
     let error = last_error(&gateway).await;
-    // The server repeats the request in its answer.
+    // The server repeats the request in its response.
     assert!(error.contains(&format!("No client '{OAUTH2_CLIENT_ID}' with secret '…'.")), "{error}");
     assert!(error.contains("401 invalid_client") && error.contains("check `client_id`, `secret`"), "{error}");
     // The gateway learns of the change only from the file.

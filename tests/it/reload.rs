@@ -125,7 +125,7 @@ async fn reload_applies_a_changed_file_and_keeps_unchanged_parts() {
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let west = &builder.sandbox.endpoint("west").unwrap().server;
     west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
-    assert_eq!(token_requests(), before, "tokens were asked for again");
+    assert_eq!(token_requests(), before, "tokens were requested again");
     assert!(process.log().contains("route to-west added"), "{}", process.log());
     process.terminate().await;
     assert!(process.wait().await.0.success());
@@ -172,7 +172,7 @@ async fn many_reloads_under_load_fail_no_request() {
             })
         })
         .collect();
-    let (mut good, mut bad) = (0.0, 0.0);
+    let (mut successes, mut failures) = (0.0, 0.0);
     for round in 0..100 {
         match round % 3 {
             0 => rewrite(&builder, &files, &route_to("east")),
@@ -181,11 +181,11 @@ async fn many_reloads_under_load_fail_no_request() {
         }
         process.hang_up().await;
         if round % 3 == 2 {
-            bad += 1.0;
-            wait_for_reloads(&process, "failure", bad).await;
+            failures += 1.0;
+            wait_for_reloads(&process, "failure", failures).await;
         } else {
-            good += 1.0;
-            wait_for_reloads(&process, "success", good).await;
+            successes += 1.0;
+            wait_for_reloads(&process, "success", successes).await;
         }
     }
     is_over.store(true, Ordering::Relaxed);
@@ -193,10 +193,10 @@ async fn many_reloads_under_load_fail_no_request() {
     for caller in callers {
         calls += caller.await.expect("a request failed");
     }
-    assert!(calls > 100, "only {calls} calls went through it");
+    assert!(calls > 100, "only {calls} calls succeeded");
     for endpoint in builder.sandbox.endpoints() {
         let entries = endpoint.server.journal().entries();
         let probes = entries.iter().filter(|entry| entry.path() == "/api/health").count();
-        assert_eq!(probes, 1, "the probes of {} began anew", endpoint.name());
+        assert_eq!(probes, 1, "the probes of {} were restarted", endpoint.name());
     }
 }

@@ -1,5 +1,5 @@
-//! Secrets, certificates and assertions in files that are replaced: they are used at the next acquisition, and at once
-//! after the previous ones were refused.
+//! Secrets, certificates and assertions in files that are replaced: replacements are used at the next acquisition, and at
+//! once after the previous ones were rejected.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use signalr_gateway::sandbox::{
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, wait_until};
 
 /// How long the replacement is valid.
-const ANOTHER_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+const REPLACEMENT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A credential that reads a file.
 struct ByFile {
@@ -40,7 +40,7 @@ const BY_FILE: [ByFile; 3] = [
         choice: CredentialChoice::ClientCertificate,
         file: |files| &files.certificate,
         rotate: |sandbox| {
-            let certificate = ClientCertificate::generate_with_new_key(ANOTHER_LIFE).unwrap();
+            let certificate = ClientCertificate::generate_with_new_key(REPLACEMENT_LIFETIME).unwrap();
             edit_app(sandbox, |app| app.certificates = vec![certificate.der().to_vec()]);
             format!("{}{}", certificate.key_pem(), certificate.certificate_pem())
         },
@@ -54,7 +54,7 @@ const BY_FILE: [ByFile; 3] = [
                 let of_issuer = app.federated.iter_mut().filter(|credential| credential.issuer == EXTERNAL_ISSUER);
                 of_issuer.for_each(|credential| credential.subject = String::from("another"));
             });
-            let ends = (unix_now() + ANOTHER_LIFE).as_secs();
+            let ends = (unix_now() + REPLACEMENT_LIFETIME).as_secs();
             let audience = "api://AzureADTokenExchange";
             let claims = json!({ "iss": EXTERNAL_ISSUER, "sub": "another", "aud": audience, "exp": ends });
             sandbox.external_token(&claims).unwrap()
@@ -92,13 +92,13 @@ async fn uses_a_rotated_file_at_the_next_acquisition() {
         let harness = harness_with(choice).await;
         let first = token_at_east(&harness).await;
         std::fs::write(file(&harness.files), rotate(&harness.sandbox)).unwrap();
-        // The endpoint refuses the token, which starts the next acquisition.
+        // The endpoint rejects the token, which starts the next acquisition.
         harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
         harness.broadcast().await.assert_status(202);
         assert_ne!(token_at_east(&harness).await, first, "{choice:?}");
         if let Some(gauge) = gauge {
             let ends = harness.metrics().await.sum(gauge, &[("credential", "east")]);
-            let expected = (unix_now() + ANOTHER_LIFE).as_secs_f64();
+            let expected = (unix_now() + REPLACEMENT_LIFETIME).as_secs_f64();
             assert!((ends - expected).abs() < 60.0, "{gauge} {ends} is not {expected}");
         }
     }
@@ -109,10 +109,10 @@ async fn retries_a_rejected_file_as_soon_as_it_changes() {
     for ByFile { choice, file, rotate, .. } in BY_FILE {
         let harness = harness_with(choice).await;
         let content = rotate(&harness.sandbox);
-        // The endpoint refuses the token, and Entra refuses the old file.
+        // The endpoint rejects the token, and Entra rejects the old file.
         harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
         harness.broadcast().await.assert_status(401);
-        wait_until("the old file is refused", async || {
+        wait_until("the old file is rejected", async || {
             harness.credential("east").await["last_error"].is_string().then_some(())
         })
         .await;
@@ -171,7 +171,7 @@ async fn credential_with_a_new_secret_keeps_its_token_until_it_has_another() {
     reload(&process, &files, "\"client-secret\"", "\"moved\"").await;
     assert_eq!(broadcast().await, first);
     let expiry = process.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
-    assert!(expiry > unix_now().as_secs_f64(), "the gauge is that of the token in service: {expiry}");
+    assert!(expiry > unix_now().as_secs_f64(), "the gauge is not that of the token in use: {expiry}");
     builder.sandbox.entra().faults().clear().await;
     wait_until("a token was obtained with the new secret", async || (broadcast().await != first).then_some(())).await;
 }

@@ -8,7 +8,7 @@ use signalr_gateway::sandbox::{Fault, FaultKind};
 use crate::support::{BROADCAST_BODY, Caller, Harness, broadcast_request, request};
 
 /// Starts a gateway that sends matching calls to `west` and all others to `east`.
-async fn harness_where_west_takes(conditions: &str) -> Harness {
+async fn harness_with_conditions_of_west(conditions: &str) -> Harness {
     Harness::start(|options| {
         options.append_toml(&format!(
             "[[routes]]\nname = \"special\"\nmatch = {{ {conditions} }}\nendpoints = [\"west\"]\n\
@@ -73,19 +73,19 @@ async fn conditions_choose_the_route() {
         ("client = \"10.0.0.0/8\"", vec![("POST", "/api/hubs/chat/:send", no)]),
         ("listener = \"second\"", vec![("POST", "/api/hubs/chat/:send", no)]),
     ] {
-        let harness = harness_where_west_takes(conditions).await;
+        let harness = harness_with_conditions_of_west(conditions).await;
         let mut caller = harness.caller().await;
         for (method, target, endpoint) in calls {
             harness.clear_arrivals();
             caller.send(request(method, target).header(CONTENT_TYPE, "application/json"), BROADCAST_BODY).await;
-            assert_eq!(harness.arrivals(endpoint).len(), 1, "{conditions}: {method} {target} was to go to {endpoint}");
+            assert_eq!(harness.arrivals(endpoint).len(), 1, "{conditions}: {method} {target} did not go to {endpoint}");
         }
     }
 }
 
 #[tokio::test]
 async fn headers_and_listeners_choose_the_route() {
-    let harness = harness_where_west_takes("header = { name = \"x-region\", value = \"west\" }").await;
+    let harness = harness_with_conditions_of_west("header = { name = \"x-region\", value = \"west\" }").await;
     harness
         .caller()
         .await
@@ -101,7 +101,7 @@ async fn headers_and_listeners_choose_the_route() {
         .assert_status(202);
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 1));
 
-    let harness = harness_where_west_takes("listener = \"second\"").await;
+    let harness = harness_with_conditions_of_west("listener = \"second\"").await;
     Caller::connect(harness.listener("second"))
         .await
         .send(broadcast_request(), BROADCAST_BODY)
@@ -148,7 +148,7 @@ async fn hash_keeps_a_group_at_one_endpoint_while_it_is_available() {
     })
     .await;
     let spread = async |harness: &Harness| {
-        let mut homes = Vec::new();
+        let mut are_in_east = Vec::new();
         for number in 0..40 {
             harness.clear_arrivals();
             for target in [
@@ -159,13 +159,13 @@ async fn hash_keeps_a_group_at_one_endpoint_while_it_is_available() {
             }
             let arrived = (harness.arrivals("east").len(), harness.arrivals("west").len());
             assert!(arrived == (2, 0) || arrived == (0, 2), "group {number} was split: {arrived:?}");
-            homes.push(arrived.0 == 2);
+            are_in_east.push(arrived.0 == 2);
         }
-        homes
+        are_in_east
     };
-    let homes = spread(&harness).await;
-    let in_east = homes.iter().filter(|in_east| **in_east).count();
-    assert!((8..=32).contains(&in_east), "{in_east} of 40 groups live in east");
+    let are_in_east = spread(&harness).await;
+    let in_east = are_in_east.iter().filter(|in_east| **in_east).count();
+    assert!((8..=32).contains(&in_east), "{in_east} of 40 groups are assigned to east");
     harness.endpoint("east").server.faults().refuse().await;
     assert_eq!(spread(&harness).await, [false; 40]);
 }
@@ -188,35 +188,35 @@ async fn caller_selects_the_endpoint_if_the_route_allows_it() {
         harness.clear_arrivals();
         let call = request("POST", &format!("/api/hubs/{hub}/:send?api-version=2024-12-01"))
             .header(CONTENT_TYPE, "application/json");
-        let answer =
+        let response =
             harness.caller().await.send(call.header("signalr-gateway-endpoint", endpoint), BROADCAST_BODY).await;
-        (answer, harness.arrivals("east").len(), harness.arrivals("west").len())
+        (response, harness.arrivals("east").len(), harness.arrivals("west").len())
     };
     for hub in ["open", "all"] {
-        let (answer, east, west) = send(hub, "west").await;
-        answer.assert_status(202);
+        let (response, east, west) = send(hub, "west").await;
+        response.assert_status(202);
         assert_eq!((east, west), (0, 1), "{hub}");
         assert_eq!(harness.arrival("west").header("signalr-gateway-endpoint"), None);
     }
     // No other endpoint replaces the named one.
     harness.endpoint("west").server.faults().refuse().await;
-    let (answer, east, west) = send("open", "west").await;
-    answer.assert_gateway_error(503, "endpoint_unavailable");
+    let (response, east, west) = send("open", "west").await;
+    response.assert_gateway_error(503, "endpoint_unavailable");
     assert_eq!((east, west), (0, 0));
     for (hub, endpoint) in [("open", "north"), ("open", "WEST"), ("closed", "east")] {
-        let (answer, east, west) = send(hub, endpoint).await;
-        answer.assert_gateway_error(404, "no_route");
-        assert!(answer.text().contains("signalr-gateway-endpoint"), "{}", answer.text());
+        let (response, east, west) = send(hub, endpoint).await;
+        response.assert_gateway_error(404, "no_route");
+        assert!(response.text().contains("signalr-gateway-endpoint"), "{}", response.text());
         assert_eq!((east, west), (0, 0), "{hub} {endpoint}");
     }
-    // Names that callers make up do not become labels of metrics.
+    // Unknown endpoint names do not become metric labels.
     assert!(!harness.admin("/metrics").await.text().contains("north"));
 }
 
 #[tokio::test]
 async fn retries_on_the_next_endpoint_when_nothing_was_sent() {
     let harness = Harness::start(|_| {}).await;
-    // First with kept connections that are cut, then without connections.
+    // First on idle connections that are closed, then without connections.
     harness.broadcast().await.assert_status(202);
     harness.endpoint("east").server.faults().refuse().await;
     harness.clear_arrivals();
@@ -242,9 +242,9 @@ async fn answers_503_when_no_endpoint_can_be_reached() {
     for endpoint in ["east", "west"] {
         harness.endpoint(endpoint).server.faults().refuse().await;
     }
-    let answer = harness.broadcast().await;
-    answer.assert_gateway_error(503, "endpoint_unavailable");
-    assert!(answer.header("retry-after").is_some());
+    let response = harness.broadcast().await;
+    response.assert_gateway_error(503, "endpoint_unavailable");
+    assert!(response.header("retry-after").is_some());
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (0, 0));
 }
 
@@ -284,9 +284,9 @@ async fn answers_504_when_the_endpoint_does_not_answer_in_time() {
     })
     .await;
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang));
-    let answer = harness.broadcast().await;
-    answer.assert_gateway_error(504, "deadline");
-    assert!(answer.text().contains("may have been received"), "{}", answer.text());
+    let response = harness.broadcast().await;
+    response.assert_gateway_error(504, "deadline");
+    assert!(response.text().contains("may have been received"), "{}", response.text());
     assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (1, 0));
 }
 
@@ -294,7 +294,7 @@ async fn answers_504_when_the_endpoint_does_not_answer_in_time() {
 async fn message_answered_202_arrived_exactly_once() {
     let harness = Harness::start(|_| {}).await;
     let faults = harness.endpoint("east").server.faults();
-    // Every way of failing to answer, between successful answers.
+    // Every kind of failed response, between successful ones.
     for kind in
         [FaultKind::Reset, FaultKind::LoseAnswer, FaultKind::status(503), FaultKind::status(401), FaultKind::BreakBody]
     {
@@ -305,7 +305,7 @@ async fn message_answered_202_arrived_exactly_once() {
     for number in 0..20 {
         let target = format!("/api/hubs/chat/groups/{number}/:send?api-version=2024-12-01");
         let builder = request("POST", &target).header(CONTENT_TYPE, "application/json");
-        if harness.caller().await.try_send(builder, BROADCAST_BODY).await.is_ok_and(|answer| answer.status == 202) {
+        if harness.caller().await.try_send(builder, BROADCAST_BODY).await.is_ok_and(|response| response.status == 202) {
             accepted.insert(target);
         }
     }

@@ -1,5 +1,5 @@
-//! A sandbox with a description file, as a team would use it in its own tests: the real binary, with its own gateway in
-//! front or with one that the team runs.
+//! A sandbox with a description file, as a team uses it in its own tests: the real binary, with its own gateway or a
+//! separate one in front.
 
 use std::path::Path;
 

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use serde_json::json;
 use signalr_gateway::sandbox::{APP_CLIENT_ID, Connection, Delivery, Fault, FaultKind, Role, TENANT_B};
 
-use crate::support::{ALL_OPERATIONS, Answer, Harness, RawConnection, wait_until};
+use crate::support::{ALL_OPERATIONS, Harness, RawConnection, Response, wait_until};
 
 /// The SDK's token for a connection string with `AccessKey=not-a-secret-0000000`.
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjEyMyJ9.eyJuYW1laWQiOiJob3N0XzEifQ.bm90LW91cnM";
@@ -64,7 +64,7 @@ fn frames() -> Vec<u8> {
 }
 
 /// Sends a call as the SDK does, with a chunked body because its length is unknown. Health probes have no token.
-async fn send(raw: &mut RawConnection, method: &str, target: &str, body: Body, token: Option<&str>) -> Answer {
+async fn send(raw: &mut RawConnection, method: &str, target: &str, body: Body, token: Option<&str>) -> Response {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost:8080\r\n");
     if let Some(token) = token {
         write!(head, "Authorization: Bearer {token}\r\nAsrs-User-Agent: {AGENT}\r\n").unwrap();
@@ -84,7 +84,7 @@ async fn send(raw: &mut RawConnection, method: &str, target: &str, body: Body, t
         }
         raw.write("0\r\n\r\n").await;
     }
-    raw.answer_to(method).await.unwrap()
+    raw.response_to(method).await.unwrap()
 }
 
 /// Starts a gateway that allows all operations, with `ann` connected to hub `chat` of `east`.
@@ -97,10 +97,10 @@ async fn harness() -> (Harness, Connection) {
     (harness, ann)
 }
 
-/// A call of the SDK and the answer that it expects: a status, and `x-ms-error-code` with a 404.
+/// A call of the SDK and the response that it expects: a status, and `x-ms-error-code` with a 404.
 type Row = (&'static str, &'static str, &'static str, Body, u16, Option<&'static str>);
 
-/// Calls of SDK 1.18.3 to 1.25.1, in an order in which each finds what it needs. `{c}` is ann's connection.
+/// Calls of SDK 1.18.3 to 1.25.1, ordered so that each finds the state it needs. `{c}` is ann's connection.
 const CALLS_OF_2022: &[Row] = &[
     ("Clients.All", "POST", "P/:send?V", Body::Json, 202, None),
     ("Clients.All, binary", "POST", "P/:send?V", Body::Frames, 202, None),
@@ -159,7 +159,7 @@ const CALLS_OF_V1: &[Row] = &[
     ("UserGroups.RemoveAll", "DELETE", "/api/v1/hubs/chat/users/user%2Fann/groups", Body::None, 200, None),
 ];
 
-/// Sends calls one after the other, and checks what the endpoint receives and what it answers.
+/// Sends calls one after the other, and checks what the endpoint receives and what the SDK receives.
 async fn send_all(rows: &[Row]) {
     let (harness, ann) = harness().await;
     // One persistent connection, as in .NET's connection pool.
@@ -168,13 +168,13 @@ async fn send_all(rows: &[Row]) {
         let target = target.replace('P', "/api/hubs/chat").replace("{c}", ann.id());
         let target = target.replace("?V", "?api-version=2022-06-01");
         harness.clear_arrivals();
-        let answer = send(&mut raw, method, &target, body, Some(TOKEN)).await;
+        let response = send(&mut raw, method, &target, body, Some(TOKEN)).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.header("x-ms-error-code")),
+            (response.status.as_u16(), response.header("x-ms-error-code")),
             (status, error_code),
-            "{call}: {answer:?}"
+            "{call}: {response:?}"
         );
-        assert_eq!(answer.header("signalr-gateway-error"), None, "{call}");
+        assert_eq!(response.header("signalr-gateway-error"), None, "{call}");
         let arrived = harness.arrival("east");
         assert_eq!((arrived.method.as_str(), arrived.target.as_str()), (method, target.as_str()), "{call}");
         assert_eq!(arrived.header("content-type"), body.content_type(), "{call}");
@@ -188,12 +188,12 @@ async fn send_all(rows: &[Row]) {
 }
 
 #[tokio::test]
-async fn calls_of_the_sdk_are_forwarded_unchanged_and_answered_as_it_expects() {
+async fn calls_of_the_sdk_are_forwarded_unchanged_and_return_what_it_expects() {
     send_all(CALLS_OF_2022).await;
 }
 
 #[tokio::test]
-async fn calls_of_old_sdk_versions_are_forwarded_unchanged_and_answered_as_they_expect() {
+async fn calls_of_old_sdk_versions_are_forwarded_unchanged_and_return_what_they_expect() {
     send_all(CALLS_OF_V1).await;
 }
 
@@ -227,11 +227,11 @@ async fn calls_of_new_sdk_versions_work() {
     let connection = format!("/api/hubs/chat/connections/{}", ann.id());
 
     let target = format!("{connection}/:invoke?api-version=2024-12-01");
-    let (answer, ()) = tokio::join!(send(&mut raw, "POST", &target, Body::Json, Some(TOKEN)), async {
+    let (response, ()) = tokio::join!(send(&mut raw, "POST", &target, Body::Json, Some(TOKEN)), async {
         let Some(Delivery::Invoke { id, .. }) = ann.recv().await else { panic!("the client was not invoked") };
-        assert!(ann.complete(&id, Ok("an answer".into())));
+        assert!(ann.complete(&id, Ok("a response".into())));
     });
-    assert_eq!(answer.assert_status(200).json(), json!({ "result": "an answer" }));
+    assert_eq!(response.assert_status(200).json(), json!({ "result": "a response" }));
 
     for (call, body) in [(":send", Body::Item), (":complete?error=it%20broke", Body::None)] {
         harness.clear_arrivals();
@@ -271,8 +271,8 @@ async fn answers_health_probes_of_the_sdk_without_a_token() {
     let (harness, _ann) = harness().await;
     let mut raw = harness.raw_connection().await;
     for token in [None, Some(TOKEN)] {
-        let answer = send(&mut raw, "HEAD", "/api/health?api-version=2022-06-01", Body::None, token).await;
-        assert_eq!(answer.assert_status(200).body.len(), 0);
+        let response = send(&mut raw, "HEAD", "/api/health?api-version=2022-06-01", Body::None, token).await;
+        assert_eq!(response.assert_status(200).body.len(), 0);
     }
     assert!(harness.arrivals("east").is_empty());
 }
@@ -286,16 +286,16 @@ async fn serves_signing_keys_if_the_listener_allows_it() {
         .await
         .assert_gateway_error(403, "operation_not_allowed");
 
-    let (harness, _ann) = harness_of_app_server().await;
+    let (harness, _ann) = harness_with_app_server_role().await;
     let key = wait_until("the role takes effect", async || {
-        let answer = send(&mut harness.raw_connection().await, "GET", path, Body::None, Some(TOKEN)).await;
-        (answer.status == 200).then(|| answer.json())
+        let response = send(&mut harness.raw_connection().await, "GET", path, Body::None, Some(TOKEN)).await;
+        (response.status == 200).then(|| response.json())
     })
     .await;
     assert!(["AccessKey", "KeyId"].iter().all(|name| key[name].as_str().is_some_and(|text| !text.is_empty())), "{key}");
 }
 
-async fn harness_of_app_server() -> (Harness, Connection) {
+async fn harness_with_app_server_role() -> (Harness, Connection) {
     let (harness, ann) = harness().await;
     harness.sandbox.directory().edit(|directory| {
         let app = directory.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap();
@@ -304,11 +304,11 @@ async fn harness_of_app_server() -> (Harness, Connection) {
     (harness, ann)
 }
 
-/// The SDK retries statuses of 500 and above, so the status must tell whether something was sent.
+/// The SDK retries statuses of 500 and above, so the status must show whether something was sent.
 #[tokio::test]
 async fn statuses_that_the_sdk_retries_mean_nothing_was_delivered() {
     let (harness, mut ann) = harness().await;
-    let send_it = async || {
+    let broadcast = async || {
         send(
             &mut harness.raw_connection().await,
             "POST",
@@ -321,11 +321,11 @@ async fn statuses_that_the_sdk_retries_mean_nothing_was_delivered() {
     for name in ["east", "west"] {
         harness.endpoint(name).server.faults().refuse().await;
     }
-    send_it().await.assert_gateway_error(503, "endpoint_unavailable");
+    broadcast().await.assert_gateway_error(503, "endpoint_unavailable");
     assert!(ann.try_recv().is_none());
     for name in ["east", "west"] {
         harness.endpoint(name).server.faults().clear().await;
     }
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(429)));
-    assert_eq!(send_it().await.status, 429, "the service's own answer, which the SDK does not repeat");
+    assert_eq!(broadcast().await.status, 429, "not the response of the service, which the SDK does not retry");
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use signalr_gateway::sandbox::{APP_CLIENT_ID, CredentialChoice, Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
 
 use crate::support::{
-    ALL_OPERATIONS, Answer, BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, broadcast_request,
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, Response, broadcast_request,
     request, run_in, wait_until,
 };
 
-/// The secrets to search for, by a name that a failing test may print.
+/// The secrets to search for, each with a name that a failing test may print.
 struct Canaries(Vec<(String, String)>);
 
 impl Canaries {
@@ -41,7 +41,7 @@ fn canaries(builder: &HarnessBuilder, folder: &std::path::Path) -> Canaries {
     }
     for (name, file) in [("the assertion", "assertion.jwt"), ("the token of the Azure CLI", "az.token")] {
         let Some(token) = read(file) else { continue };
-        // Its end alone is enough to recognise it.
+        // The end of a token is enough to recognise it.
         found.push((format!("the signature of {name}"), token.rsplit('.').next().unwrap().to_owned()));
         found.push((format!("the end of {name}"), token[token.len() - 40..].to_owned()));
     }
@@ -56,8 +56,8 @@ fn canaries(builder: &HarnessBuilder, folder: &std::path::Path) -> Canaries {
 /// Causes every kind of failure.
 async fn cause_failures(builder: &HarnessBuilder, process: &Process, outputs: &mut Vec<(String, String)>) {
     let mut caller = Caller::connect(process.listener()).await;
-    let mut note = |what: &str, answer: Answer| {
-        outputs.push((what.to_owned(), format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body))));
+    let mut record = |what: &str, response: Response| {
+        outputs.push((what.to_owned(), format!("{:?} {}", response.headers, String::from_utf8_lossy(&response.body))));
     };
     for hub in ["east", "west"] {
         let faults = builder.sandbox.endpoint(hub).unwrap().server.faults();
@@ -68,22 +68,22 @@ async fn cause_failures(builder: &HarnessBuilder, process: &Process, outputs: &m
                 .header("cookie", "of-the-caller-canary")
                 .header("x-request-id", id)
         };
-        note("a good answer", caller.send(send("good"), BROADCAST_BODY).await);
+        record("a successful response", caller.send(send("good"), BROADCAST_BODY).await);
         faults.set(Fault::times(1, FaultKind::status(401)));
-        note("an answer after a refused token", caller.send(send("replaced"), BROADCAST_BODY).await);
+        record("a response after a rejected token", caller.send(send("replaced"), BROADCAST_BODY).await);
         faults.set(Fault::times(1, FaultKind::html(403)));
-        note("a 403", caller.send(send("forbidden"), BROADCAST_BODY).await);
+        record("a 403", caller.send(send("forbidden"), BROADCAST_BODY).await);
         faults.set(Fault::times(1, FaultKind::Reset));
-        note("a 502", caller.send(send("reset"), BROADCAST_BODY).await);
+        record("a 502", caller.send(send("reset"), BROADCAST_BODY).await);
         faults.refuse().await;
-        note("an unreachable endpoint", caller.send(send("refused"), BROADCAST_BODY).await);
+        record("an unreachable endpoint", caller.send(send("refused"), BROADCAST_BODY).await);
         faults.clear().await;
     }
-    note("an unknown path", caller.post("/of-the-caller", "text/plain", BROADCAST_BODY).await);
-    note("a foreign host", caller.send(broadcast_request().header("host", "evil.example"), BROADCAST_BODY).await);
+    record("an unknown path", caller.post("/of-the-caller", "text/plain", BROADCAST_BODY).await);
+    record("a foreign host", caller.send(broadcast_request().header("host", "evil.example"), BROADCAST_BODY).await);
     for path in ["/", "/status", "/metrics", "/readyz", "/livez"] {
-        let answer = Caller::connect(process.admin()).await.call("GET", path).await;
-        outputs.push((path.to_owned(), answer.text()));
+        let response = Caller::connect(process.admin()).await.call("GET", path).await;
+        outputs.push((path.to_owned(), response.text()));
     }
 }
 
@@ -117,7 +117,7 @@ fn write_azure_cli(builder: &HarnessBuilder) {
 }
 
 #[tokio::test]
-async fn shows_no_secret_whatever_happens() {
+async fn shows_no_secret_in_any_output() {
     use CredentialChoice::{
         AccessKey, AzureCli, ClientCertificate, ClientCertificateRs256, ClientSecret, FederatedAzurePipelines,
         FederatedCommand, FederatedFile, FederatedGcp, FederatedGithubActions, FederatedIdentity, FederatedOAuth2,
@@ -143,12 +143,12 @@ async fn shows_no_secret_whatever_happens() {
         };
         let folder = builder.folder.path();
         let files = builder.sandbox.write_files(folder, &config).unwrap();
-        // Entra refuses first, with a long description of the request.
+        // Entra rejects the first request, with a long description.
         let description = r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1\r\nCorrelation ID: 2","error_codes":[7000215]}"#;
-        // Not for credentials without a file: they are retried only after a minute.
+        // Not for credentials without a file: they retry only after a minute.
         let tenant = if west == FederatedFile { TENANT_C } else { TENANT_B };
-        let refused = Fault::times(1, FaultKind::json(401, description)).on_path(&format!("/{tenant}"));
-        builder.sandbox.entra().faults().set(refused);
+        let rejected = Fault::times(1, FaultKind::json(401, description)).on_path(&format!("/{tenant}"));
+        builder.sandbox.entra().faults().set(rejected);
         for host in [builder.sandbox.imds(), builder.sandbox.providers(), builder.sandbox.gcp_metadata()] {
             host.faults().set(Fault::times(1, FaultKind::status(500)));
         }
@@ -186,7 +186,7 @@ async fn shows_no_secret_whatever_happens() {
         }
         process.terminate().await;
         let (_, log) = process.wait().await;
-        assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the log was to be noisy: {log}");
+        assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "the log is not verbose: {log}");
         outputs.push(("the log".to_owned(), log));
         for (source, text) in &outputs {
             canaries.assert_absent(&format!("{source} ({east:?}, {west:?})"), text);

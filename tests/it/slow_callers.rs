@@ -1,4 +1,4 @@
-//! Callers that do not read their answers: their calls are ended after a time, and nothing waits for them.
+//! Callers that do not read their responses: their calls are ended after a time, and nothing waits for them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::support::frames::{
 };
 use crate::support::{GatewayOptions, Harness, wait_until, with_timeout};
 
-/// A call with a streamed answer.
+/// A call with a streamed response.
 const CHECK: &str = "/api/v1/hubs/chat/users/ann";
 /// The listener's limit of concurrent calls.
-const MOST: usize = 3;
+const MAX_REQUESTS: usize = 3;
 /// More than a socket buffers while the peer does not read.
 const LARGE: usize = 16 * 1024 * 1024;
 /// The error code CANCEL.
@@ -29,18 +29,18 @@ async fn harness(length: usize, write_timeout: &str) -> Harness {
     })
     .await;
     for endpoint in harness.sandbox.endpoints() {
-        let answer = FaultKind::body(200, "text/plain", &"x".repeat(length));
-        endpoint.server.faults().set(Fault::always(answer).on_path("/api/v1/hubs"));
+        let response = FaultKind::body(200, "text/plain", &"x".repeat(length));
+        endpoint.server.faults().set(Fault::always(response).on_path("/api/v1/hubs"));
     }
     harness
 }
 
-/// Waits until the endpoint, which answers at once, has received `calls` calls.
-async fn wait_until_calls_are_answered(harness: &Harness, calls: usize) {
+/// Waits until the endpoint has received `calls` calls. It responds at once.
+async fn wait_until_calls_arrived(harness: &Harness, calls: usize) {
     wait_until("the calls have arrived", async || (harness.arrivals("east").len() >= calls).then_some(())).await;
 }
 
-async fn wait_until_all_is_free(harness: &Harness) {
+async fn wait_until_permits_are_free(harness: &Harness) {
     wait_until("no request is in flight", async || {
         (harness.metrics().await.sum("requests_in_flight", &[]) < 0.5).then_some(())
     })
@@ -64,13 +64,13 @@ async fn silent_http2(address: SocketAddr) -> Frames<TcpStream> {
     let mut caller = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     for stream in streams() {
         caller.write(&headers(stream, END_STREAM, &pseudo("GET", CHECK))).await;
-        assert_eq!(caller.outcome(stream).await, Some(Outcome::Answer));
+        assert_eq!(caller.outcome(stream).await, Some(Outcome::Response));
     }
     caller
 }
 
 fn streams() -> impl Iterator<Item = u32> {
-    (1..).step_by(2).take(MOST)
+    (1..).step_by(2).take(MAX_REQUESTS)
 }
 
 #[tokio::test]
@@ -81,10 +81,10 @@ async fn http2_caller_that_grants_no_window_does_not_hold_its_calls() {
         let reset = caller.next_of(RST_STREAM, stream).await.unwrap();
         assert_eq!(reset.payload, CANCEL.to_be_bytes());
     }
-    wait_until_all_is_free(&harness).await;
+    wait_until_permits_are_free(&harness).await;
     // The connection itself works.
     caller.write(&headers(99, END_STREAM, &pseudo("HEAD", CHECK))).await;
-    assert_eq!(caller.outcome(99).await, Some(Outcome::Answer));
+    assert_eq!(caller.outcome(99).await, Some(Outcome::Response));
 }
 
 #[tokio::test]
@@ -107,21 +107,21 @@ async fn http2_caller_that_reads_single_bytes_makes_no_progress() {
         }
     }
     assert!((1..1000).contains(&bytes) && began.elapsed() < Duration::from_secs(10), "{bytes}");
-    wait_until_all_is_free(&harness).await;
+    wait_until_permits_are_free(&harness).await;
 }
 
 #[tokio::test]
 async fn http1_caller_that_does_not_read_does_not_hold_its_call() {
     let harness = harness(LARGE, "400ms").await;
     let mut callers = Vec::new();
-    for _ in 0..MOST {
+    for _ in 0..MAX_REQUESTS {
         callers.push(silent_http1(harness.listener("default")).await);
     }
-    wait_until_calls_are_answered(&harness, MOST).await;
+    wait_until_calls_arrived(&harness, MAX_REQUESTS).await;
     for mut caller in callers {
         // The part that the socket buffered; then the connection was closed.
         let mut received = Vec::new();
-        wait_until_all_is_free(&harness).await;
+        wait_until_permits_are_free(&harness).await;
         let _reset = with_timeout("the end of the connection", caller.read_to_end(&mut received)).await;
         assert!(received.len() < LARGE, "{}", received.len());
     }
@@ -139,8 +139,8 @@ async fn http2_caller_with_a_full_socket_does_not_hold_its_calls() {
     for stream in streams() {
         caller.write(&headers(stream, END_STREAM, &pseudo("GET", CHECK))).await;
     }
-    wait_until_calls_are_answered(&harness, MOST).await;
-    wait_until_all_is_free(&harness).await;
+    wait_until_calls_arrived(&harness, MAX_REQUESTS).await;
+    wait_until_permits_are_free(&harness).await;
     // The caller never reads, so the socket stays full until the gateway closes it. Only then do writes fail.
     wait_until("the gateway has closed the connection", async || {
         let ping = frame(PING, 0, 0, &[0; 8]);
@@ -150,7 +150,7 @@ async fn http2_caller_with_a_full_socket_does_not_hold_its_calls() {
 }
 
 #[tokio::test]
-async fn slow_reader_receives_the_complete_answer() {
+async fn slow_reader_receives_the_complete_response() {
     // In total it takes longer than the write timeout.
     let harness = harness(100 * 16 * 1024, "3s").await;
     let mut caller = Frames::connect(harness.listener("default"), &[(INITIAL_WINDOW_SIZE, 0)]).await;
@@ -173,13 +173,13 @@ async fn callers_that_do_not_read_do_not_delay_shutdown() {
     let harness = harness(LARGE, "400ms").await;
     let address = harness.listener("default");
     let _http2 = silent_http2(address).await;
-    wait_until_all_is_free(&harness).await;
+    wait_until_permits_are_free(&harness).await;
     let (first, second) = (silent_http1(address).await, silent_http1(address).await);
     // Earlier calls, the one that succeeded, and these.
-    wait_until_calls_are_answered(&harness, MOST + 3).await;
+    wait_until_calls_arrived(&harness, MAX_REQUESTS + 3).await;
     let mut third = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     third.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
-    assert_eq!(third.outcome(1).await, Some(Outcome::Answer));
+    assert_eq!(third.outcome(1).await, Some(Outcome::Response));
     let began = Instant::now();
     harness.shutdown().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
@@ -195,11 +195,11 @@ async fn callers_that_do_not_finish_a_request_do_not_delay_shutdown() {
     first.write("POST /api/hubs/chat/:send HTTP/1.1\r\nhost: local").await;
     let mut second = harness.raw_connection().await;
     second.write(format!("HEAD {CHECK} HTTP/1.1\r\nhost: localhost\r\n\r\nPOST /api")).await;
-    second.answer_to("HEAD").await.unwrap().assert_status(200);
+    second.response_to("HEAD").await.unwrap().assert_status(200);
     // Nothing after a request; the caller does not answer the PING of a graceful shutdown.
     let mut third = Frames::connect(address, &[]).await;
     third.write(&headers(1, END_STREAM, &pseudo("HEAD", CHECK))).await;
-    assert_eq!(third.outcome(1).await, Some(Outcome::Answer));
+    assert_eq!(third.outcome(1).await, Some(Outcome::Response));
     // `Content-Length: 0` and a stream that does not end.
     let mut fourth = Frames::connect(address, &[]).await;
     let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();

@@ -1,5 +1,4 @@
-//! Faults of Entra on real sockets: how each is reported, that callers notice nothing while a token is valid, and what
-//! must never happen.
+//! Faults of Entra on real sockets: how each is reported, and that no call fails or waits while a token is valid.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ const BY_HUB: &str = "[[routes]]\nname = \"east\"\nmatch = { hub = \"chat\" }\ne
                       [[routes]]\nname = \"west\"\nendpoints = [\"west\"]\n";
 
 /// A description with every character that could start a line or control a terminal.
-const NASTY: &str = r#"{"error":"invalid_client","error_codes":[7000215],"correlation_id":"c-1\r\nx",
+const CONTROL_CHARACTERS: &str = r#"{"error":"invalid_client","error_codes":[7000215],"correlation_id":"c-1\r\nx",
     "error_description":"AADSTS7000215: Invalid client secret.\r\n\u001b[31mred\u0000\u0007\t\"quoted\" \u0027x\u0027\r\nTrace ID: 1"}"#;
 
 /// A fault of Entra and how it is reported.
@@ -55,13 +54,13 @@ const FAULTS: &[EntraFault] = &[
         reported: "500",
     },
     EntraFault {
-        what: "503, a page",
+        what: "503 with an HTML page",
         start: |sandbox| always(sandbox, FaultKind::html(503)),
         reason: "network",
         reported: "503",
     },
     EntraFault {
-        what: "a reset before the answer",
+        what: "a reset before the response",
         start: |sandbox| always(sandbox, FaultKind::Reset),
         reason: "network",
         reported: "did not answer",
@@ -73,37 +72,37 @@ const FAULTS: &[EntraFault] = &[
         reported: "broke off",
     },
     EntraFault {
-        what: "a page of a proxy",
+        what: "403 with an HTML page of a proxy",
         start: |sandbox| always(sandbox, FaultKind::html(403)),
         reason: "malformed",
         reported: "a proxy or portal on the way answered",
     },
     EntraFault {
-        what: "a page with 200",
+        what: "200 with an HTML page",
         start: |sandbox| always(sandbox, FaultKind::html(200)),
         reason: "malformed",
         reported: "not a JSON object",
     },
     EntraFault {
-        what: "an empty object with 200",
+        what: "200 with an empty object",
         start: |sandbox| always(sandbox, FaultKind::json(200, "{}")),
         reason: "malformed",
         reported: "no access token",
     },
     EntraFault {
-        what: "a life that is over",
+        what: "a negative lifetime",
         start: |sandbox| lifetime(sandbox, json!(-5)),
         reason: "malformed",
         reported: "-5 seconds",
     },
     EntraFault {
-        what: "a life in words",
+        what: "a lifetime in words",
         start: |sandbox| lifetime(sandbox, json!("soon")),
         reason: "malformed",
         reported: "its `expires_in` is neither a number of seconds nor a date",
     },
     EntraFault {
-        what: "a life of ages",
+        what: "the longest lifetime",
         start: |sandbox| lifetime(sandbox, json!(i64::MAX)),
         reason: "malformed",
         reported: "9223372036854775807 seconds",
@@ -115,14 +114,14 @@ const FAULTS: &[EntraFault] = &[
         reported: "its `expires_in` is neither a number of seconds nor a date",
     },
     EntraFault {
-        what: "a refusal full of escapes",
-        start: |sandbox| always(sandbox, FaultKind::json(401, NASTY)),
+        what: "a rejection with control characters",
+        start: |sandbox| always(sandbox, FaultKind::json(401, CONTROL_CHARACTERS)),
         reason: "invalid_client",
         reported: "AADSTS7000215: the client secret is wrong",
     },
 ];
 
-async fn cold(sandbox: HarnessBuilder, more: &str) -> Harness {
+async fn start_cold(sandbox: HarnessBuilder, more: &str) -> Harness {
     sandbox
         .start_gateway(|options| {
             options.wait_until_ready = false;
@@ -131,14 +130,14 @@ async fn cold(sandbox: HarnessBuilder, more: &str) -> Harness {
         .await
 }
 
-const EAST_ALONE: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
+const EAST_ONLY: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
 
 fn token_requests(sandbox: &Sandbox, tenant: &str) -> usize {
     let path = format!("/{tenant}/oauth2/v2.0/token");
     sandbox.entra().journal().entries().iter().filter(|entry| entry.path() == path).count()
 }
 
-fn waits(metrics: &Samples) -> f64 {
+fn token_waits(metrics: &Samples) -> f64 {
     metrics.sum("token_wait_seconds_count", &[])
 }
 
@@ -146,14 +145,14 @@ fn waits(metrics: &Samples) -> f64 {
 async fn cold_start(fault: &EntraFault) {
     let builder = HarnessBuilder::start().await;
     (fault.start)(&builder.sandbox);
-    let harness = cold(builder, EAST_ALONE).await;
-    let answer = harness.broadcast().await;
-    answer.assert_gateway_error(503, "token_unavailable");
-    let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    let harness = start_cold(builder, EAST_ONLY).await;
+    let response = harness.broadcast().await;
+    response.assert_gateway_error(503, "token_unavailable");
+    let retry_after: u64 = response.header("retry-after").unwrap().parse().unwrap();
     // Entra's two hours are limited to five minutes, and `Retry-After` is never 0.
     assert!((1..=301).contains(&retry_after), "{}: {retry_after}", fault.what);
     for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1"] {
-        assert!(!answer.text().contains(hidden), "{}: {}", fault.what, answer.text());
+        assert!(!response.text().contains(hidden), "{}: {}", fault.what, response.text());
     }
     let credential = harness.credential("east").await;
     let error = credential["last_error"].as_str().unwrap_or_default();
@@ -170,19 +169,19 @@ async fn reports_each_fault_of_entra_at_a_cold_start() {
     futures_util::stream::iter(FAULTS).for_each_concurrent(4, cold_start).await;
 }
 
-/// Checks that callers notice nothing of a refresh that fails while the token is valid.
+/// Checks that no call fails or waits when a refresh fails while the token is valid.
 async fn refresh(fault: &EntraFault) {
     let builder = HarnessBuilder::start().await;
     // The refresh is due after half of the lifetime and fails within two seconds; the token is valid for four more.
     builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(16));
     let harness = builder
         .start_gateway(|options| {
-            options.set("process.workers", "1").append_toml(EAST_ALONE);
+            options.set("process.workers", "1").append_toml(EAST_ONLY);
         })
         .await;
     (fault.start)(&harness.sandbox);
     let mut caller = harness.caller().await;
-    let before = waits(&harness.metrics().await);
+    let before = token_waits(&harness.metrics().await);
     wait_until("a refresh has failed", async || {
         caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -190,14 +189,19 @@ async fn refresh(fault: &EntraFault) {
     })
     .await;
     caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
-    let waited = waits(&harness.metrics().await) - before;
+    let waited = token_waits(&harness.metrics().await) - before;
     assert!(waited.abs() < 0.1, "{}: {waited} requests waited although there was a token", fault.what);
     assert_eq!(harness.admin("/readyz").await.status, 200);
 }
 
 #[tokio::test]
 async fn no_request_waits_for_a_failing_refresh_while_a_token_is_valid() {
-    let wanted = ["503, a page", "an empty object with 200", "throttled for two hours", "a refusal full of escapes"];
+    let wanted = [
+        "503 with an HTML page",
+        "200 with an empty object",
+        "throttled for two hours",
+        "a rejection with control characters",
+    ];
     let faults: Vec<&EntraFault> = FAULTS.iter().filter(|fault| wanted.contains(&fault.what)).collect();
     assert_eq!(faults.len(), wanted.len());
     join_all(faults.into_iter().map(refresh)).await;
@@ -209,10 +213,11 @@ async fn no_request_waits_for_a_refresh_that_hangs() {
     builder.sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(12));
     let harness = builder
         .start_gateway(|options| {
-            options.append_toml(EAST_ALONE);
+            options.append_toml(EAST_ONLY);
         })
         .await;
-    let (requests_before, waits_before) = (token_requests(&harness.sandbox, TENANT_B), waits(&harness.metrics().await));
+    let (requests_before, waits_before) =
+        (token_requests(&harness.sandbox, TENANT_B), token_waits(&harness.metrics().await));
     always(&harness.sandbox, FaultKind::Hang);
     let mut caller = harness.caller().await;
     wait_until("a refresh has begun", async || {
@@ -223,7 +228,7 @@ async fn no_request_waits_for_a_refresh_that_hangs() {
     for _ in 0..100 {
         caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
     }
-    let waited = waits(&harness.metrics().await) - waits_before;
+    let waited = token_waits(&harness.metrics().await) - waits_before;
     assert!(waited.abs() < 0.1, "{waited}");
 }
 
@@ -231,13 +236,13 @@ async fn no_request_waits_for_a_refresh_that_hangs() {
 async fn hanging_credential_does_not_delay_others() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_C}")));
-    let harness = cold(builder, BY_HUB).await;
+    let harness = start_cold(builder, BY_HUB).await;
     wait_until("east is ready", async || (harness.credential("east").await["state"] == "ready").then_some(())).await;
-    let before = waits(&harness.metrics().await);
+    let before = token_waits(&harness.metrics().await);
     // One worker serves both: calls that wait for west must not delay those to east.
-    let mut stuck = harness.caller().await;
-    let stuck = tokio::spawn(async move {
-        stuck.post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", BROADCAST_BODY).await
+    let mut hanging = harness.caller().await;
+    let hanging = tokio::spawn(async move {
+        hanging.post("/api/hubs/west/:send?api-version=2022-11-01", "application/json", BROADCAST_BODY).await
     });
     wait_until("the call is in flight", async || {
         ((harness.metrics().await.sum("requests_in_flight", &[]) - 1.0).abs() < 0.1).then_some(())
@@ -247,9 +252,9 @@ async fn hanging_credential_does_not_delay_others() {
     for _ in 0..200 {
         caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
     }
-    let waited = waits(&harness.metrics().await) - before;
-    assert!(!stuck.is_finished() && waited.abs() < 0.1, "{waited} waits");
-    stuck.abort();
+    let waited = token_waits(&harness.metrics().await) - before;
+    assert!(!hanging.is_finished() && waited.abs() < 0.1, "{waited} waits");
+    hanging.abort();
 }
 
 #[tokio::test]
@@ -260,17 +265,17 @@ async fn thousand_callers_at_a_cold_start_share_one_acquisition() {
     settings.endpoints.iter_mut().for_each(|endpoint| endpoint.tls = false);
     let builder = HarnessBuilder::with(settings).await;
     always(&builder.sandbox, FaultKind::Delay { delay_ms: 1500 });
-    let harness = cold(builder, &format!("{EAST_ALONE}[timeouts]\nrequest = \"20s\"\ntry = \"20s\"\n")).await;
+    let harness = start_cold(builder, &format!("{EAST_ONLY}[timeouts]\nrequest = \"20s\"\ntry = \"20s\"\n")).await;
     let callers = (0..1000)
         .map(|_| async { harness.caller().await.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await });
-    for answer in with_timeout("a thousand answers", join_all(callers)).await {
-        answer.assert_status(202);
+    for response in with_timeout("a thousand responses", join_all(callers)).await {
+        response.assert_status(202);
     }
     assert_eq!(token_requests(&harness.sandbox, TENANT_B), 1);
     assert_eq!(harness.arrivals("east").len(), 1000);
 }
 
-/// This process has more than two thousand sockets open at once.
+/// Raises the limit of open files: the test has more than two thousand sockets open at once.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -282,7 +287,7 @@ async fn clock_skew_is_reported_for_certificates_and_does_not_stop_secrets() {
     for offset in [600, -600] {
         let builder = HarnessBuilder::start().await;
         builder.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = offset);
-        let harness = cold(builder, EAST_ALONE).await;
+        let harness = start_cold(builder, EAST_ONLY).await;
         wait_until("east is ready", async || (harness.credential("east").await["state"] == "ready").then_some(()))
             .await;
         let expires = harness.metrics().await.sum("token_expiry_timestamp_seconds", &[("credential", "east")]);
@@ -295,7 +300,7 @@ async fn clock_skew_is_reported_for_certificates_and_does_not_stop_secrets() {
         .start_gateway(|options| {
             options.wait_until_ready = false;
             options.config = options.config.clone().with_credential("east", CredentialChoice::ClientCertificate);
-            options.append_toml(EAST_ALONE);
+            options.append_toml(EAST_ONLY);
         })
         .await;
     harness.broadcast().await.assert_gateway_error(503, "token_unavailable");

@@ -1,5 +1,5 @@
 //! The lifetime of tokens: a valid token is used until it expires, no expired token is sent, and a token that the
-//! endpoint refuses is replaced once.
+//! endpoint rejects is replaced once.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -9,10 +9,10 @@ use signalr_gateway::sandbox::{Entry, Fault, FaultKind, Sandbox, TENANT_B};
 
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, request, wait_until};
 
-/// One endpoint only, so that no other hides a failure.
-const EAST_ALONE: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
+/// A route with one endpoint, so that no failover hides a failure.
+const EAST_ONLY: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
 
-fn live_for(sandbox: &Sandbox, seconds: u64) {
+fn set_token_lifetime(sandbox: &Sandbox, seconds: u64) {
     sandbox.directory().edit(|directory| directory.tokens.lifetime = Duration::from_secs(seconds));
 }
 
@@ -25,10 +25,10 @@ fn assert_none_expired(arrivals: &[Entry]) {
     }
 }
 
-async fn harness_of_east_alone(builder: HarnessBuilder) -> Harness {
+async fn harness_with_only_east(builder: HarnessBuilder) -> Harness {
     builder
         .start_gateway(|options| {
-            options.append_toml(EAST_ALONE);
+            options.append_toml(EAST_ONLY);
         })
         .await
 }
@@ -37,8 +37,8 @@ async fn harness_of_east_alone(builder: HarnessBuilder) -> Harness {
 async fn entra_outage_fails_no_request_while_tokens_are_valid() {
     let builder = HarnessBuilder::start().await;
     // The refresh is due after half of the lifetime, and fails while the token is valid.
-    live_for(&builder.sandbox, 16);
-    let harness = harness_of_east_alone(builder).await;
+    set_token_lifetime(&builder.sandbox, 16);
+    let harness = harness_with_only_east(builder).await;
     harness.sandbox.entra().faults().refuse().await;
     harness.sandbox.imds().faults().refuse().await;
     let mut caller = harness.caller().await;
@@ -58,8 +58,8 @@ async fn entra_outage_fails_no_request_while_tokens_are_valid() {
 #[tokio::test]
 async fn failing_refresh_keeps_the_token_and_is_reported() {
     let builder = HarnessBuilder::start().await;
-    live_for(&builder.sandbox, 12);
-    let harness = harness_of_east_alone(builder).await;
+    set_token_lifetime(&builder.sandbox, 12);
+    let harness = harness_with_only_east(builder).await;
     harness.sandbox.entra().faults().set(Fault::always(FaultKind::html(503)));
     let mut caller = harness.caller().await;
     wait_until("a refresh has failed", async || {
@@ -76,26 +76,26 @@ async fn failing_refresh_keeps_the_token_and_is_reported() {
 #[tokio::test]
 async fn expired_token_is_never_sent_and_service_recovers_with_entra() {
     let builder = HarnessBuilder::start().await;
-    live_for(&builder.sandbox, 3);
-    let harness = harness_of_east_alone(builder).await;
+    set_token_lifetime(&builder.sandbox, 3);
+    let harness = harness_with_only_east(builder).await;
     harness.sandbox.entra().faults().refuse().await;
     let mut caller = harness.caller().await;
     let mut served = 0;
-    let refused = wait_until("the token has expired", async || {
-        let answer = caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await;
-        served += usize::from(answer.status == 202);
-        (answer.status != 202).then_some(answer)
+    let rejected = wait_until("the token has expired", async || {
+        let response = caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await;
+        served += usize::from(response.status == 202);
+        (response.status != 202).then_some(response)
     })
     .await;
-    refused.assert_gateway_error(503, "token_unavailable");
-    let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    rejected.assert_gateway_error(503, "token_unavailable");
+    let retry_after: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=300).contains(&retry_after), "{retry_after}");
-    assert!(refused.text().contains("nothing was sent"), "{}", refused.text());
+    assert!(rejected.text().contains("nothing was sent"), "{}", rejected.text());
     wait_until("the gateway is not ready", async || (harness.admin("/readyz").await.status == 503).then_some(())).await;
-    assert_eq!(harness.arrivals("east").len(), served, "what was refused was not sent");
+    assert_eq!(harness.arrivals("east").len(), served, "a rejected call was sent");
 
     harness.sandbox.entra().faults().clear().await;
-    live_for(&harness.sandbox, 3600);
+    set_token_lifetime(&harness.sandbox, 3600);
     wait_until("calls are served again", async || {
         (caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.status == 202).then_some(())
     })
@@ -108,8 +108,8 @@ async fn expired_token_is_never_sent_and_service_recovers_with_entra() {
 #[tokio::test]
 async fn refreshes_short_lived_tokens_in_time_under_load() {
     let builder = HarnessBuilder::start().await;
-    live_for(&builder.sandbox, 3);
-    let harness = harness_of_east_alone(builder).await;
+    set_token_lifetime(&builder.sandbox, 3);
+    let harness = harness_with_only_east(builder).await;
     let began = Instant::now();
     let mut callers = Vec::new();
     for _ in 0..4 {
@@ -142,22 +142,22 @@ async fn answers_503_with_retry_after_without_a_token() {
     let harness = builder
         .start_gateway(|options| {
             options.wait_until_ready = false;
-            options.append_toml(EAST_ALONE);
+            options.append_toml(EAST_ONLY);
         })
         .await;
-    let answer = harness.broadcast().await;
-    answer.assert_gateway_error(503, "token_unavailable");
-    let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!((15..=17).contains(&retry_after), "Entra's own word is passed on, not {retry_after}");
+    let response = harness.broadcast().await;
+    response.assert_gateway_error(503, "token_unavailable");
+    let retry_after: u64 = response.header("retry-after").unwrap().parse().unwrap();
+    assert!((15..=17).contains(&retry_after), "not the `Retry-After` of Entra: {retry_after}");
     assert_eq!(harness.arrivals("east").len(), 0);
     for hidden in ["AADSTS", "tenant", TENANT_B, &harness.endpoint("east").server.address().to_string()] {
-        assert!(!answer.text().contains(hidden), "{}", answer.text());
+        assert!(!response.text().contains(hidden), "{}", response.text());
     }
 }
 
 #[tokio::test]
-async fn replaces_a_refused_token_and_resends_the_complete_request() {
-    let harness = harness_of_east_alone(HarnessBuilder::start().await).await;
+async fn replaces_a_rejected_token_and_resends_the_complete_request() {
+    let harness = harness_with_only_east(HarnessBuilder::start().await).await;
     let faults = harness.endpoint("east").server.faults();
     let long: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     let mut caller = harness.caller().await;
@@ -168,24 +168,24 @@ async fn replaces_a_refused_token_and_resends_the_complete_request() {
     caller.send_chunked(builder, pieces).await;
     let arrivals = harness.arrivals("east");
     assert_eq!(arrivals.len(), 2, "{arrivals:#?}");
-    let [refused, replayed] = [&arrivals[0], &arrivals[1]];
-    assert_eq!((refused.status, refused.body_length, replayed.body_length), (Some(401), long.len(), long.len()));
-    assert_eq!(refused.body_sha256, replayed.body_sha256);
-    assert_eq!(refused.target, replayed.target);
-    assert_eq!(refused.header("x-request-id"), replayed.header("x-request-id"));
+    let [rejected, replayed] = [&arrivals[0], &arrivals[1]];
+    assert_eq!((rejected.status, rejected.body_length, replayed.body_length), (Some(401), long.len(), long.len()));
+    assert_eq!(rejected.body_sha256, replayed.body_sha256);
+    assert_eq!(rejected.target, replayed.target);
+    assert_eq!(rejected.header("x-request-id"), replayed.header("x-request-id"));
     let token = |entry: &Entry| entry.authorization.as_ref().unwrap().fingerprint.clone();
-    assert_ne!(token(refused), token(replayed));
+    assert_ne!(token(rejected), token(replayed));
     let metrics = harness.metrics().await;
     assert!((metrics.sum("upstream_unauthorized_total", &[("endpoint", "east"), ("code", "401")]) - 1.0).abs() < 0.1);
 }
 
 #[tokio::test]
-async fn passes_on_a_second_401() {
-    let harness = harness_of_east_alone(HarnessBuilder::start().await).await;
+async fn forwards_a_second_401() {
+    let harness = harness_with_only_east(HarnessBuilder::start().await).await;
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::status(401)));
     harness.broadcast().await.assert_status(401);
     assert_eq!(harness.arrivals("east").len(), 2);
-    // Further refusals cause no further requests to Entra.
+    // Further rejections cause no further requests to Entra.
     let before = harness.sandbox.entra().journal().received();
     for _ in 0..20 {
         harness.broadcast().await.assert_status(401);
@@ -195,25 +195,25 @@ async fn passes_on_a_second_401() {
 }
 
 #[tokio::test]
-async fn passes_on_a_401_when_entra_returns_the_same_token() {
+async fn forwards_a_401_when_entra_returns_the_same_token() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| directory.tokens.repeat = true);
-    let harness = harness_of_east_alone(builder).await;
+    let harness = harness_with_only_east(builder).await;
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::status(401)));
     harness.broadcast().await.assert_status(401);
-    assert_eq!(harness.arrivals("east").len(), 1, "the same token again would be refused again");
+    assert_eq!(harness.arrivals("east").len(), 1, "the same token was sent again");
     harness.endpoint("east").server.faults().clear().await;
     harness.broadcast().await.assert_status(202);
 }
 
 #[tokio::test]
-async fn passes_on_a_403_without_replacing_the_token() {
+async fn forwards_a_403_without_replacing_the_token() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| {
         let app = signalr_gateway::sandbox::APP_CLIENT_ID;
         directory.service_principal_mut(TENANT_B, app).unwrap().roles.clear();
     });
-    let harness = harness_of_east_alone(builder).await;
+    let harness = harness_with_only_east(builder).await;
     let before = harness.sandbox.entra().journal().received();
     harness.broadcast().await.assert_status(403);
     assert_eq!((harness.arrivals("east").len(), harness.sandbox.entra().journal().received()), (1, before));
@@ -226,7 +226,7 @@ async fn does_not_use_a_token_that_is_already_expired() {
     let harness = builder
         .start_gateway(|options| {
             options.wait_until_ready = false;
-            options.append_toml(EAST_ALONE);
+            options.append_toml(EAST_ONLY);
         })
         .await;
     harness.broadcast().await.assert_gateway_error(503, "token_unavailable");

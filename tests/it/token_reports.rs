@@ -1,5 +1,5 @@
-//! How a refused token is reported: one log line per change of state, the status page, a metric by cause, and an answer
-//! to callers that names who must act and no ids.
+//! How a failed token request is reported: one log line per change of state, the status page, a metric by cause, and a
+//! response to callers that names who must act and contains no ids.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use signalr_gateway::sandbox::{
 
 use crate::support::{Caller, HarnessBuilder, Process, wait_until};
 
-const EAST_ALONE: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
+const EAST_ONLY: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
 
 fn secret(sandbox: &Sandbox, change: impl FnOnce(&mut ClientSecret)) {
     sandbox.directory().edit(|directory| change(&mut directory.application_mut(APP_CLIENT_ID).unwrap().secrets[0]));
@@ -30,10 +30,10 @@ fn lines(process: &Process) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
+async fn logs_cause_and_remedy_of_a_failed_token_request_once_per_change() {
     let builder = HarnessBuilder::start().await;
-    let (right, later) = (builder.sandbox.client_secret(), SystemTime::now() + Duration::from_secs(3600));
-    let config = GatewayConfig { more: EAST_ALONE.to_owned(), ..GatewayConfig::default() };
+    let (correct, later) = (builder.sandbox.client_secret(), SystemTime::now() + Duration::from_secs(3600));
+    let config = GatewayConfig { more: EAST_ONLY.to_owned(), ..GatewayConfig::default() };
     let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
     secret(&builder.sandbox, |secret| secret.value = SecretText::new("another"));
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
@@ -43,34 +43,34 @@ async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
     let try_again = async |content: &str| {
         let before = token_requests(&builder.sandbox);
         // By rename, so that the gateway never reads half of it.
-        let half_done = files.secret.with_extension("part");
-        std::fs::write(&half_done, content).unwrap();
-        std::fs::set_permissions(&half_done, Permissions::from_mode(0o600)).unwrap();
-        std::fs::rename(&half_done, &files.secret).unwrap();
+        let partial = files.secret.with_extension("part");
+        std::fs::write(&partial, content).unwrap();
+        std::fs::set_permissions(&partial, Permissions::from_mode(0o600)).unwrap();
+        std::fs::rename(&partial, &files.secret).unwrap();
         wait_until("the token was requested again", async || (token_requests(&builder.sandbox) > before).then_some(()))
             .await;
     };
-    wait_until("the refusal was logged", async || (lines(&process).len() == 1).then_some(())).await;
+    wait_until("the rejection was logged", async || (lines(&process).len() == 1).then_some(())).await;
     for attempt in 0..2 {
         try_again(&format!("wrong {attempt}")).await;
     }
     secret(&builder.sandbox, |secret| {
-        secret.value = right.clone();
+        secret.value = correct.clone();
         secret.expires = SystemTime::UNIX_EPOCH;
     });
-    try_again(right.expose()).await;
+    try_again(correct.expose()).await;
     wait_until("the other cause was logged", async || (lines(&process).len() == 2).then_some(())).await;
     let credential = status().await["credentials"][0].clone();
     assert_eq!(credential["state"], "unavailable", "{credential}");
     let error = credential["last_error"].as_str().unwrap();
     assert!(error.contains("AADSTS7000222: the client secret has expired; create a new secret"), "{error}");
     let page = Caller::connect(process.admin()).await.call("GET", "/").await.text();
-    assert!(page.contains("AADSTS7000222"), "the page for people says it, too");
+    assert!(page.contains("AADSTS7000222"), "the HTML page does not show the cause");
     let counted =
         process.metrics().await.sum("token_errors_total", &[("credential", "east"), ("reason", "invalid_client")]);
-    assert!(counted >= 4.0, "each one is counted: {counted}");
+    assert!(counted >= 4.0, "not every failure was counted: {counted}");
     secret(&builder.sandbox, |secret| secret.expires = later);
-    try_again(right.expose()).await;
+    try_again(correct.expose()).await;
     wait_until("the token in use was logged", async || (lines(&process).len() == 3).then_some(())).await;
     assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "the resolved error is still shown");
 
@@ -90,7 +90,7 @@ async fn logs_cause_and_remedy_of_a_refused_token_once_per_change() {
 type Case = (fn(&Sandbox), &'static str);
 
 #[tokio::test]
-async fn tells_callers_who_must_act_without_ids() {
+async fn responses_name_who_must_act_and_contain_no_ids() {
     let cases: [Case; 5] = [
         (
             |sandbox| secret(sandbox, |secret| secret.expires = SystemTime::UNIX_EPOCH),
@@ -127,14 +127,14 @@ async fn tells_callers_who_must_act_without_ids() {
         let harness = builder
             .start_gateway(|options| {
                 options.wait_until_ready = false;
-                options.append_toml(EAST_ALONE);
+                options.append_toml(EAST_ONLY);
             })
             .await;
-        let answer = harness.broadcast().await;
-        answer.assert_gateway_error(503, "token_unavailable");
-        assert!(answer.text().contains(error), "no `{error}` in {}", answer.text());
+        let response = harness.broadcast().await;
+        response.assert_gateway_error(503, "token_unavailable");
+        assert!(response.text().contains(error), "no `{error}` in {}", response.text());
         for hidden in ["AADSTS", TENANT_B, APP_CLIENT_ID, "127.0.0.1", "secret"] {
-            assert!(!answer.text().contains(hidden), "{}", answer.text());
+            assert!(!response.text().contains(hidden), "{}", response.text());
         }
     }
 }

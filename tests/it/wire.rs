@@ -1,6 +1,6 @@
 //! A corpus of requests, byte for byte (`wire/requests.txt`), over HTTP/1.1, and over HTTP/2 where they have a
-//! counterpart, with and without TLS. The bytes at the endpoint decide: it receives nothing of a refused request, and
-//! exactly one request, framed by the gateway, of a forwarded one.
+//! counterpart, with and without TLS. The endpoint must receive no part of a rejected request, and exactly one
+//! request, framed by the gateway, for a forwarded one.
 
 mod corpus;
 mod endpoint;
@@ -49,32 +49,32 @@ impl Setup {
     }
 }
 
-/// Sends a case and checks the answers. Returns what is wrong.
+/// Sends a case and checks the responses. Returns what is wrong.
 async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
     let mut read = Vec::new();
-    // The gateway may refuse the request before it is written completely.
-    let _refused = with_timeout(&case.name, stream.write_all(&case.bytes)).await;
-    let is_cut = case.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Broken | Outcome::Nothing));
-    if is_cut {
+    // The gateway may reject the request before it is written completely.
+    let _rejected = with_timeout(&case.name, stream.write_all(&case.bytes)).await;
+    let ends_early = case.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Broken | Outcome::Nothing));
+    if ends_early {
         let _closed = stream.shutdown().await;
     }
     for outcome in &case.outcomes {
         match outcome {
             Outcome::Forwarded { .. } => {
-                let answer = answer(&mut stream, &mut read, case.is_head()).await.ok_or("no answer")?;
-                if !answer.starts_with("HTTP/1.1 202 ") && !answer.starts_with("HTTP/1.0 202 ") {
-                    return Err(format!("not forwarded: {answer}"));
+                let response = response(&mut stream, &mut read, case.is_head()).await.ok_or("no response")?;
+                if !response.starts_with("HTTP/1.1 202 ") && !response.starts_with("HTTP/1.0 202 ") {
+                    return Err(format!("not forwarded: {response}"));
                 }
             }
-            Outcome::Refused { status, kind } => {
-                let answer = answer(&mut stream, &mut read, case.is_head()).await.ok_or("no answer")?;
-                let has = |line: &str| answer.to_ascii_lowercase().contains(&format!("\r\n{line}"));
-                let is_refused = answer.starts_with(&format!("HTTP/1.1 {status} "))
+            Outcome::Rejected { status, kind } => {
+                let response = response(&mut stream, &mut read, case.is_head()).await.ok_or("no response")?;
+                let has = |line: &str| response.to_ascii_lowercase().contains(&format!("\r\n{line}"));
+                let is_rejected = response.starts_with(&format!("HTTP/1.1 {status} "))
                     && has(&format!("signalr-gateway-error: {kind}\r\n"))
                     && has("x-request-id: ")
                     && has("content-type: application/problem+json\r\n");
-                if !is_refused {
-                    return Err(format!("not refused so: {answer}"));
+                if !is_rejected {
+                    return Err(format!("not rejected as expected: {response}"));
                 }
             }
             Outcome::Broken | Outcome::Nothing | Outcome::End => {}
@@ -83,17 +83,17 @@ async fn run(case: &Case, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Re
     let _closed = stream.shutdown().await;
     with_timeout(&case.name, async { while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {} }).await;
     let rest = String::from_utf8_lossy(&read);
-    let may_answer = case.outcomes.contains(&Outcome::Broken);
-    if rest.is_empty() || (may_answer && rest.starts_with("HTTP/1.1 400 ") && rest.matches("HTTP/1.").count() == 1) {
+    let may_respond = case.outcomes.contains(&Outcome::Broken);
+    if rest.is_empty() || (may_respond && rest.starts_with("HTTP/1.1 400 ") && rest.matches("HTTP/1.").count() == 1) {
         Ok(())
     } else {
-        Err(format!("another answer: {rest}"))
+        Err(format!("an unexpected response: {rest}"))
     }
 }
 
-/// Reads the next final answer. Returns `None` if the connection ends first.
-async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_head: bool) -> Option<String> {
-    with_timeout("an answer", async {
+/// Reads the next final response. Returns `None` if the connection ends first.
+async fn response(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_head: bool) -> Option<String> {
+    with_timeout("a response", async {
         loop {
             let end = loop {
                 match read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -110,7 +110,7 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_he
             let declared = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
             let length = declared.filter(|_| !is_head).map_or(0, |length| length.parse().unwrap());
             while read.len() < length {
-                assert!(stream.read_buf(read).await.unwrap() > 0, "the answer broke off: {head}");
+                assert!(stream.read_buf(read).await.unwrap() > 0, "the response is incomplete: {head}");
             }
             read.drain(..length);
             return Some(head);
@@ -120,13 +120,13 @@ async fn answer(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>, is_he
 }
 
 /// Checks what the endpoint received of a case.
-fn judge(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
+fn check_arrivals(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
     let complete: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.is_complete).collect();
     let forwarded = case.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Forwarded { .. }));
     let expected: Vec<&Outcome> = forwarded.collect();
     let may_begin = case.outcomes.iter().any(Outcome::is_broken_body);
     if complete.len() != expected.len() || (arrivals.len() > complete.len() && !may_begin) {
-        return Err(format!("{} requests were to arrive: {arrivals:#?}", expected.len()));
+        return Err(format!("{} requests were expected: {arrivals:#?}", expected.len()));
     }
     for (arrival, outcome) in complete.into_iter().zip(expected) {
         let Outcome::Forwarded { target, body, without } = outcome else { continue };
@@ -135,10 +135,10 @@ fn judge(case: &Case, arrivals: &[Arrival]) -> Result<(), String> {
             return Err(format!("the target was {}, not {target}", arrival.target));
         }
         if body.as_ref().is_some_and(|body| *body != arrival.body) {
-            return Err(format!("another body arrived: {arrival:#?}"));
+            return Err(format!("the body was changed: {arrival:#?}"));
         }
         if without.as_ref().is_some_and(|name| arrival.field(name).is_some_and(|value| !value.contains("eyJ"))) {
-            return Err(format!("a header went on that was to stay: {arrival:#?}"));
+            return Err(format!("a header was forwarded that must be removed: {arrival:#?}"));
         }
     }
     Ok(())
@@ -156,7 +156,7 @@ enum Transport {
 impl Transport {
     const ALL: [Self; 4] = [Self::Http1, Self::Http1Tls, Self::Http2, Self::Http2Tls];
 
-    /// Returns the prefix of the hubs of its cases.
+    /// Returns the prefix of the hub names of its cases.
     fn prefix(self) -> &'static str {
         match self {
             Self::Http1 => "tcp",
@@ -182,7 +182,7 @@ impl Setup {
 }
 
 #[tokio::test]
-async fn forwards_every_request_of_the_corpus_completely_or_refuses_it() {
+async fn forwards_every_request_of_the_corpus_completely_or_rejects_it() {
     let cases = corpus::read();
     assert!(cases.len() >= 400, "{}", cases.len());
     let setup = Setup::start().await;
@@ -194,20 +194,20 @@ async fn forwards_every_request_of_the_corpus_completely_or_refuses_it() {
     });
     let results: Vec<_> =
         stream::iter(sent).buffer_unordered(AT_ONCE).filter_map(async |results| results).collect().await;
-    let by_http2 =
+    let over_http2 =
         results.iter().filter(|(_, transport, _)| matches!(transport, Transport::Http2 | Transport::Http2Tls)).count();
-    assert!(by_http2 >= 150, "{by_http2}");
+    assert!(over_http2 >= 150, "{over_http2}");
     let arrivals = setup.finish().await;
-    let mut wrong = Vec::new();
+    let mut failed = Vec::new();
     let mut unexpected = arrivals.clone();
     for (case, transport, outcome) in results {
-        let own: Vec<Arrival> = arrivals.iter().filter(|arrival| arrival.is_of(&case.hub)).cloned().collect();
-        unexpected.retain(|arrival| !arrival.is_of(&case.hub));
-        if let Err(what) = outcome.and_then(|()| judge(&case, &own)) {
-            wrong.push(format!("{transport:?} {}\n    {what}", case.name));
+        let own: Vec<Arrival> = arrivals.iter().filter(|arrival| arrival.is_for_hub(&case.hub)).cloned().collect();
+        unexpected.retain(|arrival| !arrival.is_for_hub(&case.hub));
+        if let Err(what) = outcome.and_then(|()| check_arrivals(&case, &own)) {
+            failed.push(format!("{transport:?} {}\n    {what}", case.name));
         }
     }
-    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(failed.is_empty(), "{} cases:\n{}", failed.len(), failed.join("\n"));
     assert!(unexpected.is_empty(), "requests at the endpoint that belong to no case: {unexpected:#?}");
 }
 
@@ -229,18 +229,18 @@ async fn answers_a_caller_that_closed_its_writing_half() {
     let east = &harness.endpoint("east").server;
     let delay = || Fault::times(1, FaultKind::Delay { delay_ms: 400 }).on_path("/api/hubs");
 
-    // The endpoint answers long after the caller closed its writing half.
+    // The endpoint responds long after the caller closed its writing half.
     east.faults().set(delay());
     let mut raw = harness.raw_connection().await;
     raw.write(broadcast()).await.finish().await;
-    raw.answer().await.expect("an answer").assert_status(202);
+    raw.response().await.expect("a response").assert_status(202);
     assert!(raw.rest().await.is_empty());
 
-    // As many answers as requests.
+    // As many responses as requests.
     let mut raw = harness.raw_connection().await;
     raw.write(broadcast().repeat(3)).await.finish().await;
     for _ in 0..3 {
-        raw.answer().await.expect("an answer").assert_status(202);
+        raw.response().await.expect("a response").assert_status(202);
     }
     assert!(raw.rest().await.is_empty());
 
@@ -249,8 +249,8 @@ async fn answers_a_caller_that_closed_its_writing_half() {
     secure.write_all(broadcast().as_bytes()).await.unwrap();
     secure.shutdown().await.unwrap();
     let mut read = Vec::new();
-    let answer = answer(&mut secure, &mut read, false).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    let response = response(&mut secure, &mut read, false).await.expect("a response");
+    assert!(response.starts_with("HTTP/1.1 202 "), "{response}");
     assert_eq!(harness.arrivals("east").len(), 5);
 }
 
@@ -271,7 +271,7 @@ async fn abandons_a_call_after_its_caller_closed() {
 }
 
 #[tokio::test]
-async fn logs_and_counts_refusals_before_parsing() {
+async fn logs_and_counts_rejections_before_parsing() {
     let harness = Harness::start(|_| {}).await;
     for (request, status, kind) in [
         ("POST /api/hubs/chat/groups/a b/:send HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed"),
@@ -280,9 +280,9 @@ async fn logs_and_counts_refusals_before_parsing() {
     ] {
         let mut raw = harness.raw_connection().await;
         raw.write(request).await;
-        let answer = raw.answer().await.expect("an answer");
-        answer.assert_gateway_error(status, kind);
-        assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+        let response = raw.response().await.expect("a response");
+        response.assert_gateway_error(status, kind);
+        assert_eq!(response.header("connection"), Some("close"), "{response:?}");
         assert!(raw.rest().await.is_empty());
     }
     let metrics = harness.metrics().await;

@@ -1,10 +1,10 @@
-//! Follows imports to the file that defines what is imported.
+//! Resolves imports to the files that define the imported names.
 //!
-//! A file *imports* another if one of its `use` items or paths leads to an item that the other file defines. Re-exports
-//! are followed: `super::Name` leads to the sibling that defines `Name` when the parent only re-exports it. A parent's
-//! `mod child;`, and its `pub use child::Name` when nothing else in the parent mentions `Name`, list its contents and are
-//! not imports. So a child may import what its parent's file defines unless that file's own code uses the child; then
-//! what both need belongs in a file below them.
+//! A file *imports* another if one of its `use` items or paths resolves to an item that the other file defines. Re-exports
+//! are followed: `super::Name` resolves to the sibling that defines `Name` when the parent only re-exports it. A parent's
+//! `mod child;`, and its `pub use child::Name` when nothing else in the parent mentions `Name`, declare its contents and
+//! are not imports. So a child may import what its parent's file defines, unless that file's own code uses the child. Then
+//! what both need belongs in a file of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,7 +103,7 @@ impl Names {
     }
 }
 
-/// Expands `a::{b, c::{self, d as e}}` into one [`Use`] a name.
+/// Expands `a::{b, c::{self, d as e}}` into one [`Use`] per name.
 fn expand_use(tree: &[TokenTree], prefix: &[String], is_public: bool, uses: &mut Vec<Use>) {
     for branch in tree.split(|token| is_punct(token, ',')) {
         let mut path = prefix.to_vec();
@@ -157,10 +157,10 @@ impl ImportGraph {
             let Some((target, is_module)) = self.definition(file, &import.path, 0) else { continue };
             let target_module = &self.files[target].module;
             // Paths through an imported module are followed on their own; a glob takes everything.
-            let is_only_a_name = is_module && import.name != "*";
+            let names_a_module = is_module && import.name != "*";
             let is_listing =
                 import.is_public && target_module.starts_with(module) && !names.mentioned.contains(&import.name);
-            if !is_only_a_name && !is_listing {
+            if !names_a_module && !is_listing {
                 found.push((target, import.path.join("::")));
             }
         }
@@ -221,7 +221,7 @@ impl ImportGraph {
         if let Some(import) = names.uses.iter().find(|import| import.name == *first) {
             return self.definition(file, &[&import.path, rest].concat(), depth + 1);
         }
-        // What no file defines in its text comes from a macro of this one.
+        // A name that no file defines in its text comes from a macro of this file.
         let globs = names.uses.iter().filter(|import| import.name == "*");
         let mut from_globs = globs.filter_map(|glob| {
             let (target, _) = self.definition(file, &glob.path, depth + 1)?;
@@ -230,18 +230,18 @@ impl ImportGraph {
         Some(from_globs.next().unwrap_or((file, false)))
     }
 
-    /// Returns the circles: the largest sets of files in which each imports every other, if by way of others.
-    pub(super) fn circles(&self) -> Vec<BTreeSet<usize>> {
+    /// Returns the cycles: the largest sets of files in which each imports every other, directly or through others.
+    pub(super) fn cycles(&self) -> Vec<BTreeSet<usize>> {
         let reached: Vec<BTreeSet<usize>> = (0..self.files.len()).map(|file| self.reachable(file)).collect();
-        let mut circles: Vec<BTreeSet<usize>> = Vec::new();
+        let mut cycles: Vec<BTreeSet<usize>> = Vec::new();
         for file in 0..self.files.len() {
-            let circle: BTreeSet<usize> =
+            let cycle: BTreeSet<usize> =
                 reached[file].iter().copied().filter(|other| reached[*other].contains(&file)).collect();
-            if !circle.is_empty() && !circles.contains(&circle) {
-                circles.push(circle);
+            if !cycle.is_empty() && !cycles.contains(&cycle) {
+                cycles.push(cycle);
             }
         }
-        circles
+        cycles
     }
 
     fn reachable(&self, from: usize) -> BTreeSet<usize> {
@@ -254,11 +254,11 @@ impl ImportGraph {
         reached
     }
 
-    /// Describes a circle: one line an import in it.
-    pub(super) fn describe(&self, circle: &BTreeSet<usize>) -> String {
+    /// Describes a cycle, one line per import.
+    pub(super) fn describe(&self, cycle: &BTreeSet<usize>) -> String {
         let mut lines = Vec::new();
-        for file in circle {
-            for (target, names) in self.imports[file].iter().filter(|(target, _)| circle.contains(target)) {
+        for file in cycle {
+            for (target, names) in self.imports[file].iter().filter(|(target, _)| cycle.contains(target)) {
                 let names = names.iter().cloned().collect::<Vec<_>>().join(", ");
                 lines.push(format!("  {} imports {} from {}", self.path(*file), names, self.path(*target)));
             }
@@ -277,8 +277,11 @@ impl ImportGraph {
             for path in inherent_impls(&file.code) {
                 let name = path.last().unwrap().clone();
                 let defined_here = path.len() == 1 && self.names[index].defined.contains(&name);
-                let home = if defined_here { None } else { self.definition(index, &path, 0) };
-                impls.entry((home.map_or(index, |(home, _)| home), name)).or_default().insert(index);
+                let defining_file = if defined_here { None } else { self.definition(index, &path, 0) };
+                impls
+                    .entry((defining_file.map_or(index, |(defining_file, _)| defining_file), name))
+                    .or_default()
+                    .insert(index);
             }
         }
         impls

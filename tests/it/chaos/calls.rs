@@ -1,4 +1,4 @@
-//! The numbered calls of callers, and their answers.
+//! The numbered calls of callers, and their responses.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use signalr_gateway::sandbox::{Connection, Delivery};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{Answer, Caller, Harness, request};
+use crate::support::{Caller, Harness, Response, request};
 
 /// The hubs, and the endpoints of each hub's route.
 pub(super) const HUBS: [(&str, &[&str]); 5] = [
@@ -23,12 +23,12 @@ pub(super) const HUBS: [(&str, &[&str]); 5] = [
 
 /// One client for each hub at each of its endpoints: user `ann` in group `g`. It receives every message except those to
 /// single connections.
-pub(super) struct World(HashMap<(&'static str, &'static str), Client>);
+pub(super) struct Clients(HashMap<(&'static str, &'static str), Client>);
 
 /// A client that reads continuously, because the service disconnects slow readers.
 struct Client {
     id: String,
-    asks: mpsc::Sender<oneshot::Sender<Vec<String>>>,
+    queries: mpsc::Sender<oneshot::Sender<Vec<String>>>,
 }
 
 /// The operation of a call.
@@ -58,11 +58,11 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) call: Call,
-    /// The answer, or `None` if it broke off.
-    pub(super) answer: Option<Answer>,
+    /// The response, or `None` if the connection ended first.
+    pub(super) response: Option<Response>,
 }
 
-/// Returns the SHA-256 of a body in the format of the journals.
+/// Returns the SHA-256 of a body, formatted as in the journals.
 pub(super) fn digest(body: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
     digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
@@ -75,7 +75,7 @@ pub(super) struct Calls {
     connections: HashMap<(&'static str, &'static str), String>,
 }
 
-impl World {
+impl Clients {
     pub(super) async fn new(harness: &Harness) -> Self {
         let mut clients = HashMap::new();
         for (hub, endpoints) in HUBS {
@@ -96,44 +96,44 @@ impl World {
     }
 
     /// Takes the ids of the messages that each client received.
-    pub(super) async fn arrived(&self) -> HashMap<(&'static str, &'static str), Vec<String>> {
-        let mut arrived = HashMap::new();
-        for (place, client) in &self.0 {
-            arrived.insert(*place, client.arrived().await);
+    pub(super) async fn take_received(&self) -> HashMap<(&'static str, &'static str), Vec<String>> {
+        let mut received = HashMap::new();
+        for (key, client) in &self.0 {
+            received.insert(*key, client.take_received().await);
         }
-        arrived
+        received
     }
 }
 
 impl Client {
     fn new(mut connection: Connection) -> Self {
         let id = connection.id().to_owned();
-        let (asks, mut asked) = mpsc::channel::<oneshot::Sender<_>>(1);
+        let (queries, mut received_queries) = mpsc::channel::<oneshot::Sender<_>>(1);
         tokio::spawn(async move {
             let mut ids = Vec::new();
             loop {
-                // Answers a request for the ids once nothing is queued.
+                // Returns the ids once no delivery is queued.
                 tokio::select! {
                     biased;
                     delivery = connection.recv() => {
-                        let Some(Delivery::Message(message)) = delivery else { panic!("not sent: {delivery:?}") };
+                        let Some(Delivery::Message(message)) = delivery else { panic!("not a sent message: {delivery:?}") };
                         let arguments = message.invocation().unwrap().json_arguments();
                         ids.push(arguments[0].as_str().unwrap().to_owned());
                     }
-                    ask = asked.recv() => {
-                        let Some(ask) = ask else { return };
-                        ask.send(std::mem::take(&mut ids)).unwrap();
+                    query = received_queries.recv() => {
+                        let Some(reply) = query else { return };
+                        reply.send(std::mem::take(&mut ids)).unwrap();
                     }
                 }
             }
         });
-        Self { id, asks }
+        Self { id, queries }
     }
 
-    async fn arrived(&self) -> Vec<String> {
-        let (ask, answer) = oneshot::channel();
-        self.asks.send(ask).await.unwrap();
-        answer.await.unwrap()
+    async fn take_received(&self) -> Vec<String> {
+        let (reply, response) = oneshot::channel();
+        self.queries.send(reply).await.unwrap();
+        response.await.unwrap()
     }
 }
 
@@ -142,19 +142,19 @@ impl Kind {
         matches!(self, Self::Broadcast | Self::ToUser | Self::ToGroup | Self::ToConnection(_))
     }
 
-    pub(super) fn is_question(self) -> bool {
+    pub(super) fn is_existence_check(self) -> bool {
         matches!(self, Self::UserExists | Self::GroupExists | Self::ConnectionExists)
     }
 }
 
 impl Calls {
-    pub(super) fn new(world: &World, rng: Rng, name: String) -> Self {
-        let connections = world.0.iter().map(|(place, client)| (*place, client.id.clone())).collect();
+    pub(super) fn new(clients: &Clients, rng: Rng, name: String) -> Self {
+        let connections = clients.0.iter().map(|(key, client)| (*key, client.id.clone())).collect();
         Self { rng, name, connections }
     }
 
     /// Sends calls until `is_over`.
-    pub(super) async fn make(mut self, gateway: SocketAddr, is_over: Arc<AtomicBool>) -> Vec<Outcome> {
+    pub(super) async fn run(mut self, gateway: SocketAddr, is_over: Arc<AtomicBool>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut caller = Caller::connect(gateway).await;
         while !is_over.load(Ordering::Relaxed) {
@@ -162,11 +162,11 @@ impl Calls {
             let (head, body) = self.request(&call);
             call.digest = digest(&body);
             let head = head.header("x-request-id", &call.id);
-            let answer = caller.try_send(head.header(CONTENT_TYPE, "application/json"), body).await.ok();
-            if answer.is_none() || caller.is_closed() {
+            let response = caller.try_send(head.header(CONTENT_TYPE, "application/json"), body).await.ok();
+            if response.is_none() || caller.is_closed() {
                 caller = Caller::connect(gateway).await;
             }
-            outcomes.push(Outcome { call, answer });
+            outcomes.push(Outcome { call, response });
         }
         outcomes
     }
@@ -208,8 +208,8 @@ impl Calls {
         };
         let body = if call.kind.is_message() {
             // Some bodies are larger than the buffers of a socket.
-            let more = if self.rng.u8(..40) == 0 { 300_000 } else { 10 };
-            format!("{{\"target\":\"t\",\"arguments\":[\"{}\",\"{}\"]}}", call.id, "x".repeat(more))
+            let padding = if self.rng.u8(..40) == 0 { 300_000 } else { 10 };
+            format!("{{\"target\":\"t\",\"arguments\":[\"{}\",\"{}\"]}}", call.id, "x".repeat(padding))
         } else {
             String::new()
         };

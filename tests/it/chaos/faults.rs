@@ -11,7 +11,7 @@ fn faulty_servers(sandbox: &Sandbox) -> [&Server; 4] {
     [endpoint("east"), endpoint("west"), sandbox.entra(), sandbox.imds()]
 }
 
-/// Gives some servers faults for a while, then clears them.
+/// Sets random faults on some servers, waits, and clears them.
 pub(super) async fn round(sandbox: &Sandbox, rng: &mut Rng) {
     let [east, west, entra, imds] = faulty_servers(sandbox);
     for endpoint in [east, west] {
@@ -20,7 +20,7 @@ pub(super) async fn round(sandbox: &Sandbox, rng: &mut Rng) {
             3 => endpoint.faults().refuse().await,
             _ => {
                 for _ in 0..rng.u8(1..=3) {
-                    endpoint.faults().set(of_endpoint(rng));
+                    endpoint.faults().set(endpoint_fault(rng));
                 }
             }
         }
@@ -29,7 +29,7 @@ pub(super) async fn round(sandbox: &Sandbox, rng: &mut Rng) {
         match rng.u8(..10) {
             0..6 => {}
             6 => issuer.faults().refuse().await,
-            _ => issuer.faults().set(Fault::times(rng.u32(1..4), of_issuer(rng))),
+            _ => issuer.faults().set(Fault::times(rng.u32(1..4), issuer_fault(rng))),
         }
     }
     tokio::time::sleep(Duration::from_millis(rng.u64(100..700))).await;
@@ -48,7 +48,7 @@ pub(super) async fn clear(sandbox: &Sandbox) {
     }
 }
 
-fn of_endpoint(rng: &mut Rng) -> Fault {
+fn endpoint_fault(rng: &mut Rng) -> Fault {
     let after = |status, rng: &mut Rng| {
         if rng.u8(..3) > 0 {
             FaultKind::status(status)
@@ -75,7 +75,7 @@ fn of_endpoint(rng: &mut Rng) -> Fault {
     Fault { times: (rng.u8(..4) != 0).then(|| rng.u32(1..30)), ..Fault::always(kind) }
 }
 
-fn of_issuer(rng: &mut Rng) -> FaultKind {
+fn issuer_fault(rng: &mut Rng) -> FaultKind {
     match rng.u8(..7) {
         0 => FaultKind::Delay { delay_ms: rng.u64(1..500) },
         1 => FaultKind::Reset,

@@ -20,15 +20,15 @@ use tokio::time::sleep;
 use super::calls::{Call, Kind, Outcome, digest};
 use crate::support::{RawConnection, request};
 
-/// Their hubs, including that of the endpoint without faults, whose calls must not be affected.
+/// The hubs of the calls, including that of the endpoint without faults.
 const HUBS: [&str; 4] = ["both", "first", "weighted", "north"];
 
-/// A call whose caller did not wait for the answer or did not send it completely.
+/// A call that its caller did not send completely, or whose response it did not await.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct BrokenCall {
     pub(super) call: Call,
     pub(super) misbehaviour: Misbehaviour,
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     pub(super) status: Option<u16>,
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Misbehaviour {
     CutsStream,
     /// Sends the complete request and resets the HTTP/2 stream.
     ResetsStream,
-    /// Sends many calls and reads no answers.
+    /// Sends many calls and reads no responses.
     NeverReads,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct MisbehavingCaller {
     name: String,
     gateway: SocketAddr,
     count: usize,
-    attempts: Vec<Attempt>,
+    broken_calls: Vec<BrokenCall>,
     outcomes: Vec<Outcome>,
 }
 
@@ -82,12 +82,11 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl MisbehavingCaller {
     pub(super) fn new(gateway: SocketAddr, rng: Rng, name: String) -> Self {
-        Self { rng, name, gateway, count: 0, attempts: Vec::new(), outcomes: Vec::new() }
+        Self { rng, name, gateway, count: 0, broken_calls: Vec::new(), outcomes: Vec::new() }
     }
 
-    /// Sends calls until `is_over`. The outcomes are those of slow calls, which are complete and whose answers are
-    /// read.
-    pub(super) async fn make(mut self, is_over: Arc<AtomicBool>) -> (Vec<Attempt>, Vec<Outcome>) {
+    /// Sends calls until `is_over`. The outcomes are those of slow calls: they are complete, and their responses are read.
+    pub(super) async fn run(mut self, is_over: Arc<AtomicBool>) -> (Vec<BrokenCall>, Vec<Outcome>) {
         let mut streams = connect(self.gateway).await;
         while !is_over.load(Ordering::Relaxed) {
             match self.rng.usize(..=Misbehaviour::ALL.len()) {
@@ -104,13 +103,13 @@ impl MisbehavingCaller {
                     | Misbehaviour::CutChunks
                     | Misbehaviour::BadChunkSize
                     | Misbehaviour::ResetsConnection) => {
-                        self.break_off(misbehaviour).await;
+                        self.send_broken(misbehaviour).await;
                     }
                 },
             }
             sleep(Duration::from_millis(self.rng.u64(1..30))).await;
         }
-        (self.attempts, self.outcomes)
+        (self.broken_calls, self.outcomes)
     }
 
     fn call(&mut self) -> (Call, String) {
@@ -122,7 +121,7 @@ impl MisbehavingCaller {
         (Call { id, hub, kind: Kind::Broadcast, digest: digest(&body) }, body)
     }
 
-    async fn break_off(&mut self, misbehaviour: Misbehaviour) {
+    async fn send_broken(&mut self, misbehaviour: Misbehaviour) {
         let (call, body) = self.call();
         let mut raw = RawConnection::connect(self.gateway).await;
         let cut = self.rng.usize(..body.len());
@@ -142,10 +141,10 @@ impl MisbehavingCaller {
             0 => raw.reset(),
             _ if misbehaviour == Misbehaviour::ResetsConnection => raw.reset(),
             1 => drop(raw),
-            // The caller can still read the answer.
-            _ => status = raw.finish().await.next_answer("POST").await.map(|(answer, _)| answer.status.as_u16()),
+            // The caller can still read the response.
+            _ => status = raw.finish().await.next_response("POST").await.map(|(response, _)| response.status.as_u16()),
         }
-        self.attempts.push(Attempt { call, misbehaviour, status });
+        self.broken_calls.push(BrokenCall { call, misbehaviour, status });
     }
 
     fn malformed_chunks(&mut self, misbehaviour: Misbehaviour, sent: &str, rest: &str) -> String {
@@ -170,11 +169,11 @@ impl MisbehavingCaller {
         let request =
             request("POST", &format!("http://{}/api/hubs/{}/:send?api-version=2024-12-01", self.gateway, call.hub));
         let request = request.header(CONTENT_TYPE, "application/json").header("x-request-id", &call.id);
-        let answer = streams.send_request(request.body(body).unwrap());
+        let response = streams.send_request(request.body(body).unwrap());
         let wait = Duration::from_millis(self.rng.u64(..40));
-        let answered = tokio::time::timeout(wait, answer).await;
-        let status = answered.ok().and_then(Result::ok).map(|answer| answer.status().as_u16());
-        self.attempts.push(Attempt { call, misbehaviour, status });
+        let answered = tokio::time::timeout(wait, response).await;
+        let status = answered.ok().and_then(Result::ok).map(|response| response.status().as_u16());
+        self.broken_calls.push(BrokenCall { call, misbehaviour, status });
     }
 
     async fn read_nothing(&mut self) {
@@ -182,7 +181,7 @@ impl MisbehavingCaller {
         for _ in 0..self.rng.usize(1..20) {
             let (call, body) = self.call();
             raw.write(head(&call, &format!("content-length: {}", body.len())) + &body).await;
-            self.attempts.push(Attempt { call, misbehaviour: Misbehaviour::NeverReads, status: None });
+            self.broken_calls.push(BrokenCall { call, misbehaviour: Misbehaviour::NeverReads, status: None });
         }
         sleep(Duration::from_millis(self.rng.u64(..500))).await;
         raw.reset();
@@ -196,9 +195,10 @@ impl MisbehavingCaller {
             raw.write(piece).await;
             sleep(Duration::from_millis(self.rng.u64(..150))).await;
         }
-        // If the endpoint breaks off its answer, so does the gateway.
-        let answer = raw.next_answer("POST").await.and_then(|(answer, is_complete)| is_complete.then_some(answer));
-        self.outcomes.push(Outcome { call, answer });
+        // The response is incomplete if that of the endpoint is.
+        let response =
+            raw.next_response("POST").await.and_then(|(response, is_complete)| is_complete.then_some(response));
+        self.outcomes.push(Outcome { call, response });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Random reloads under load: listeners, endpoints and routes are added, removed and renamed, and some configurations
-//! are invalid. Whatever is in force, the calls of a hub are for one tenant, and so are all calls on one of the
-//! listeners.
+//! are invalid. In every configuration, the calls of a hub belong to one tenant, and so do all calls on the
+//! listener `internal`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use http::header::CONTENT_TYPE;
 use signalr_gateway::sandbox::{Entry, GatewayConfig, TENANT_B, TENANT_C};
 
 use super::calls::digest;
-use super::{number, say};
-use crate::support::{Answer, Caller, HarnessBuilder, Process, request, wait_until, with_timeout};
+use super::{number, print};
+use crate::support::{Caller, HarnessBuilder, Process, Response, request, wait_until, with_timeout};
 
 /// The listener and hub of a caller's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +43,18 @@ impl Destination {
 }
 
 #[derive(Debug)]
-struct Called {
+struct CallResult {
     id: String,
     destination: Destination,
     digest: String,
-    answer: Option<Answer>,
+    response: Option<Response>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_reloads_under_load_never_send_a_call_to_another_tenant() {
     let seed = number("CHAOS_SEED").unwrap_or(5);
-    let time = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
-    say(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", time.as_secs()));
+    let duration = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(10));
+    print(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", duration.as_secs()));
     let mut rng = Rng::with_seed(seed);
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
@@ -71,7 +71,7 @@ async fn random_reloads_under_load_never_send_a_call_to_another_tenant() {
             let destination = [Destination::HubOfEast, Destination::HubOfWest, Destination::Internal][number % 3];
             let (gateway, socket, is_over) = (process.listener(), socket.clone(), Arc::clone(&is_over));
             tokio::spawn(async move {
-                let mut called = Vec::new();
+                let mut results = Vec::new();
                 let mut caller = None;
                 while !is_over.load(Ordering::Relaxed) {
                     if caller.is_none() {
@@ -82,23 +82,23 @@ async fn random_reloads_under_load_never_send_a_call_to_another_tenant() {
                     }
                     match &mut caller {
                         Some(connected) => {
-                            let call = call(connected, destination, format!("{number}-{}", called.len())).await;
-                            if call.answer.is_none() || connected.is_closed() {
+                            let call = call(connected, destination, format!("{number}-{}", results.len())).await;
+                            if call.response.is_none() || connected.is_closed() {
                                 caller = None;
                             }
-                            called.push(call);
+                            results.push(call);
                         }
                         None => tokio::time::sleep(Duration::from_millis(10)).await,
                     }
                 }
-                called
+                results
             })
         })
         .collect();
 
     let began = Instant::now();
     let mut reloads = 0.0;
-    while began.elapsed() < time {
+    while began.elapsed() < duration {
         let text = if rng.u8(..4) == 0 { invalid(&base, &mut rng) } else { configuration(&base, &socket, &mut rng) };
         std::fs::write(&files.config, text).unwrap();
         process.hang_up().await;
@@ -110,14 +110,14 @@ async fn random_reloads_under_load_never_send_a_call_to_another_tenant() {
         tokio::time::sleep(Duration::from_millis(rng.u64(..200))).await;
     }
     is_over.store(true, Ordering::Relaxed);
-    let mut called = Vec::new();
+    let mut results = Vec::new();
     for caller in callers {
-        called.extend(with_timeout("the end of a caller", caller).await.unwrap());
+        results.extend(with_timeout("the end of a caller", caller).await.unwrap());
     }
-    check(&builder, &called);
-    let refused = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
-    say(&format!("{} calls over {reloads} reloads, {refused} of them refused", called.len()));
-    assert!(refused > 0.0 && called.len() > 100, "little happened");
+    check(&builder, &results);
+    let rejected = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
+    print(&format!("{} calls over {reloads} reloads, {rejected} of them rejected", results.len()));
+    assert!(rejected > 0.0 && results.len() > 100, "too few calls or rejected reloads");
 }
 
 async fn connect(socket: &Path) -> Option<Caller> {
@@ -126,16 +126,16 @@ async fn connect(socket: &Path) -> Option<Caller> {
     Some(Caller::connect_unix(socket).await)
 }
 
-async fn call(caller: &mut Caller, destination: Destination, id: String) -> Called {
+async fn call(caller: &mut Caller, destination: Destination, id: String) -> CallResult {
     let body = format!("{{\"target\":\"t\",\"arguments\":[\"{id}\"]}}");
     let digest = digest(&body);
     let request = request("POST", &format!("/api/hubs/{}/:send?api-version=2024-12-01", destination.hub()))
         .header("x-request-id", &id);
-    let answer = caller.try_send(request.header(CONTENT_TYPE, "application/json"), body).await.ok();
-    Called { id, destination, digest, answer }
+    let response = caller.try_send(request.header(CONTENT_TYPE, "application/json"), body).await.ok();
+    CallResult { id, destination, digest, response }
 }
 
-/// Returns a valid configuration: each hub leads to its own tenant, with random names of endpoints and routes.
+/// Returns a valid configuration: the calls of each hub go to its own tenant, with random names of endpoints and routes.
 fn configuration(base: &str, socket: &Path, rng: &mut Rng) -> String {
     let (has_west, has_internal) = (rng.u8(..4) > 0, rng.bool());
     let renamed = |name: &str, rng: &mut Rng| format!("{name}-{}", rng.u8(..3));
@@ -177,7 +177,7 @@ fn invalid(base: &str, rng: &mut Rng) -> String {
     format!("{base}\n{wrong}")
 }
 
-fn check(builder: &HarnessBuilder, called: &[Called]) {
+fn check(builder: &HarnessBuilder, results: &[CallResult]) {
     let mut entries: std::collections::HashMap<String, Vec<(&str, Entry)>> = std::collections::HashMap::new();
     for endpoint in builder.sandbox.endpoints() {
         let tenant = if endpoint.name() == "east" { TENANT_B } else { TENANT_C };
@@ -191,21 +191,21 @@ fn check(builder: &HarnessBuilder, called: &[Called]) {
             entries.entry(id).or_default().push((endpoint.name(), entry));
         }
     }
-    for call in called {
+    for call in results {
         let arrived = entries.get(&call.id).map_or(&[][..], Vec::as_slice);
-        let is_right = |(endpoint, entry): &(&str, Entry)| {
+        let is_expected = |(endpoint, entry): &(&str, Entry)| {
             *endpoint == call.destination.endpoint() && entry.complete && entry.body_sha256 == call.digest
         };
-        assert!(arrived.len() <= 1 && arrived.iter().all(is_right), "{call:#?} arrived as {arrived:#?}");
-        match &call.answer {
-            Some(answer) if answer.status == 202 => assert_eq!(arrived.len(), 1, "{call:#?} did not arrive"),
-            Some(answer) => {
-                let (status, kind) = answer.gateway_error();
+        assert!(arrived.len() <= 1 && arrived.iter().all(is_expected), "{call:#?} arrived as {arrived:#?}");
+        match &call.response {
+            Some(response) if response.status == 202 => assert_eq!(arrived.len(), 1, "{call:#?} did not arrive"),
+            Some(response) => {
+                let (status, kind) = response.gateway_error();
                 let may_be_removed =
                     call.destination.endpoint() == "west" && (status, kind.as_str()) == (404, "no_route");
                 assert!(may_be_removed && arrived.is_empty(), "{call:#?} arrived as {arrived:#?}");
             }
-            None => assert_eq!(call.destination, Destination::Internal, "{call:#?} broke off"),
+            None => assert_eq!(call.destination, Destination::Internal, "{call:#?} got no response"),
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::with_timeout;
 
-/// The headers that an answer may have.
+/// The headers that a response may have.
 const KNOWN_HEADERS: [&str; 17] = [
     "allow",
     "cache-control",
@@ -42,7 +42,7 @@ const KNOWN_HEADERS: [&str; 17] = [
 
 /// A complete response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -71,7 +71,7 @@ impl Caller {
 
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, host: String) -> Self {
         let mut client = http1::Builder::new();
-        // Some tests send answers with many header lines.
+        // Some tests send responses with many header lines.
         client.max_headers(2048);
         let (sender, connection) = client.handshake(TokioIo::new(stream)).await.unwrap();
         // Ends when the caller is dropped or the gateway closes.
@@ -79,22 +79,22 @@ impl Caller {
         Self { sender, host }
     }
 
-    pub(crate) async fn call(&mut self, method: &str, target: &str) -> Answer {
+    pub(crate) async fn call(&mut self, method: &str, target: &str) -> Response {
         self.send(request(method, target), Bytes::new()).await
     }
 
-    pub(crate) async fn post(&mut self, target: &str, content_type: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn post(&mut self, target: &str, content_type: &str, body: impl Into<Bytes>) -> Response {
         self.send(request("POST", target).header(CONTENT_TYPE, content_type), body).await
     }
 
     /// Sends a request with a `Content-Length` body.
-    pub(crate) async fn send(&mut self, request: http::request::Builder, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn send(&mut self, request: http::request::Builder, body: impl Into<Bytes>) -> Response {
         let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
         self.exchange(request, body).await.unwrap()
     }
 
     /// Sends a request with a chunked body.
-    pub(crate) async fn send_chunked(&mut self, request: http::request::Builder, pieces: Vec<Bytes>) -> Answer {
+    pub(crate) async fn send_chunked(&mut self, request: http::request::Builder, pieces: Vec<Bytes>) -> Response {
         let pieces = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
         self.exchange(request, StreamBody::new(stream::iter(pieces)).boxed_unsync()).await.unwrap()
     }
@@ -104,7 +104,7 @@ impl Caller {
         &mut self,
         request: http::request::Builder,
         body: impl Into<Bytes>,
-    ) -> hyper::Result<Answer> {
+    ) -> hyper::Result<Response> {
         let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
         self.exchange(request, body).await
     }
@@ -118,15 +118,16 @@ impl Caller {
         &mut self,
         request: http::request::Builder,
         body: UnsyncBoxBody<Bytes, std::io::Error>,
-    ) -> hyper::Result<Answer> {
+    ) -> hyper::Result<Response> {
         let names_host = request.headers_ref().is_some_and(|headers| headers.contains_key(HOST));
         let request = if names_host { request } else { request.header(HOST, &self.host) };
-        with_timeout("an answer", async {
+        with_timeout("a response", async {
             self.sender.ready().await?;
             let (head, body) = self.sender.send_request(request.body(body).unwrap()).await?.into_parts();
-            let answer = Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() };
-            answer.assert_known_headers();
-            Ok(answer)
+            let response =
+                Response { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() };
+            response.assert_known_headers();
+            Ok(response)
         })
         .await
     }
@@ -136,7 +137,7 @@ pub(crate) fn request(method: &str, target: &str) -> http::request::Builder {
     Request::builder().method(method).uri(target)
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
@@ -149,7 +150,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|err| panic!("{err}: {self:?}"))
     }
 
-    /// Returns status and kind of an error that the gateway itself answered with, after checking its problem document.
+    /// Returns the status and kind of an error response of the gateway, after checking its problem document.
     pub(crate) fn gateway_error(&self) -> (u16, String) {
         let kind =
             self.header("signalr-gateway-error").unwrap_or_else(|| panic!("not an error of the gateway: {self:?}"));
@@ -164,7 +165,7 @@ impl Answer {
         (self.status.as_u16(), kind.to_owned())
     }
 
-    /// Asserts that the answer comes from the endpoint, with this status.
+    /// Asserts that the response comes from the endpoint, with this status.
     #[track_caller]
     pub(crate) fn assert_status(&self, status: u16) -> &Self {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
@@ -172,7 +173,7 @@ impl Answer {
         self
     }
 
-    /// Asserts that the gateway itself answered, with this status and error kind.
+    /// Asserts that the response is an error of the gateway, with this status and kind.
     #[track_caller]
     pub(crate) fn assert_gateway_error(&self, status: u16, kind: &str) -> &Self {
         assert_eq!(self.gateway_error(), (status, kind.to_owned()), "{self:?}");
@@ -229,22 +230,22 @@ impl RawConnection {
         self
     }
 
-    /// Reads the next answer. Returns `None` if the connection ends first.
-    pub(crate) async fn answer(&mut self) -> Option<Answer> {
-        self.answer_to("GET").await
+    /// Reads the next response. Returns `None` if the connection ends first.
+    pub(crate) async fn response(&mut self) -> Option<Response> {
+        self.response_to("GET").await
     }
 
-    /// Reads the answer to a request with this method; answers to `HEAD` have no body.
-    pub(crate) async fn answer_to(&mut self, method: &str) -> Option<Answer> {
-        match self.next_answer(method).await? {
-            (answer, true) => Some(answer),
-            (answer, false) => panic!("the answer's body is incomplete: {answer:?}"),
+    /// Reads the response to a request with this method; responses to `HEAD` have no body.
+    pub(crate) async fn response_to(&mut self, method: &str) -> Option<Response> {
+        match self.next_response(method).await? {
+            (response, true) => Some(response),
+            (response, false) => panic!("the response's body is incomplete: {response:?}"),
         }
     }
 
-    /// Reads the next answer. Returns it and whether its body is complete, or `None` if the connection ends within the head.
-    pub(crate) async fn next_answer(&mut self, method: &str) -> Option<(Answer, bool)> {
-        with_timeout("an answer", async {
+    /// Reads the next response. Returns it and whether its body is complete, or `None` if the connection ends within the head.
+    pub(crate) async fn next_response(&mut self, method: &str) -> Option<(Response, bool)> {
+        with_timeout("a response", async {
             let end = loop {
                 if let Some(at) = find(&self.read, b"\r\n\r\n") {
                     break at + 4;
@@ -254,14 +255,14 @@ impl RawConnection {
                 }
             };
             let head: Vec<u8> = self.read.drain(..end).collect();
-            let answer = parse_head(&head);
-            let declared = answer.header("content-length").filter(|_| method != "HEAD");
+            let response = parse_head(&head);
+            let declared = response.header("content-length").filter(|_| method != "HEAD");
             let length = declared.map_or(0, |length| length.parse().unwrap());
             while self.read.len() < length && self.read_some().await {}
             let arrived = length.min(self.read.len());
-            let answer = Answer { body: self.read.drain(..arrived).collect::<Vec<u8>>().into(), ..answer };
-            answer.assert_known_headers();
-            Some((answer, arrived == length))
+            let response = Response { body: self.read.drain(..arrived).collect::<Vec<u8>>().into(), ..response };
+            response.assert_known_headers();
+            Some((response, arrived == length))
         })
         .await
     }
@@ -289,7 +290,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-fn parse_head(head: &[u8]) -> Answer {
+fn parse_head(head: &[u8]) -> Response {
     let head = std::str::from_utf8(head).unwrap();
     let mut lines = head.trim_end().split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -297,5 +298,5 @@ fn parse_head(head: &[u8]) -> Answer {
         let (name, value) = line.split_once(':').unwrap();
         (name.parse::<HeaderName>().unwrap(), value.trim().parse().unwrap())
     });
-    Answer { status, headers: fields.collect(), body: Bytes::new() }
+    Response { status, headers: fields.collect(), body: Bytes::new() }
 }

@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// Reads up to the answer or the reset of a stream. Returns `None` if the connection ends first.
+    /// Reads up to the response or the reset of a stream. Returns `None` if the connection ends first.
     pub(crate) async fn outcome(&mut self, stream: u32) -> Option<Outcome> {
         loop {
             let next = self.next().await?;
@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             }
             if next.stream == stream && next.kind == HEADERS {
                 // h2 writes the status first: an index of the static table, or a literal with a Huffman-coded value.
-                return Some(Outcome::Answer);
+                return Some(Outcome::Response);
             }
         }
     }
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Answer,
+    Response,
     Reset(u32),
 }
 

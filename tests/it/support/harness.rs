@@ -12,7 +12,7 @@ use signalr_gateway::serve::BoundAddress;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::{Answer, BROADCAST_BODY, BROADCAST_PATH, Caller, RawConnection, Samples, wait_until, with_timeout};
+use super::{BROADCAST_BODY, BROADCAST_PATH, Caller, RawConnection, Response, Samples, wait_until, with_timeout};
 
 /// A sandbox whose gateway is not started yet, for tests that change the sandbox first.
 pub(crate) struct HarnessBuilder {
@@ -139,17 +139,17 @@ impl Harness {
     }
 
     /// Sends one request without a body, on a connection of its own.
-    pub(crate) async fn call(&self, method: &str, target: &str) -> Answer {
+    pub(crate) async fn call(&self, method: &str, target: &str) -> Response {
         self.caller().await.call(method, target).await
     }
 
     /// Sends a broadcast to hub `chat`.
-    pub(crate) async fn broadcast(&self) -> Answer {
+    pub(crate) async fn broadcast(&self) -> Response {
         self.caller().await.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await
     }
 
     /// Sends a GET request to the admin listener.
-    pub(crate) async fn admin(&self, target: &str) -> Answer {
+    pub(crate) async fn admin(&self, target: &str) -> Response {
         Caller::connect(self.addresses.admin.unwrap()).await.call("GET", target).await
     }
 
@@ -201,7 +201,7 @@ impl Harness {
         }
     }
 
-    /// Tells the gateway to stop. It starts to drain.
+    /// Starts the shutdown: the gateway drains.
     pub(crate) fn begin_shutdown(&mut self) {
         drop(self.stop.take());
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How a request is answered.
+/// The reply to a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reply {
     /// 202 without a body.
@@ -18,7 +18,7 @@ pub(crate) enum Reply {
     Reset(u32),
     /// GOAWAY.
     GoAway {
-        /// How many streams before the request's own the last processed stream is.
+        /// How many streams the last processed stream is before that of the request.
         streams_before: u32,
         /// Whether the request is answered with 202 afterwards.
         answered: bool,
@@ -121,14 +121,14 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                 });
                 shared.requests.lock().unwrap().push(number);
                 let reply = shared.replies.lock().unwrap().pop_front().unwrap_or(Reply::Accept);
-                answer(&mut stream, id, reply).await?;
+                write_reply(&mut stream, id, reply).await?;
             }
             _ => {}
         }
     }
 }
 
-async fn answer(stream: &mut TcpStream, id: u32, reply: Reply) -> std::io::Result<()> {
+async fn write_reply(stream: &mut TcpStream, id: u32, reply: Reply) -> std::io::Result<()> {
     let answered = match reply {
         Reply::Accept => true,
         Reply::EmptyFrame => {

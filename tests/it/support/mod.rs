@@ -1,7 +1,6 @@
 //! Support for all tests: the harness (sandbox and gateway in one process), callers, the real binary, endpoints with
-//! scripted answers, and waiting for conditions. Asserts no behaviour of the gateway.
+//! scripted responses, and waiting for conditions. Asserts no behaviour of the gateway.
 
-mod answering_endpoint;
 mod caller;
 pub(crate) mod frames;
 mod harness;
@@ -10,19 +9,20 @@ mod leaks;
 mod metrics;
 mod process;
 mod raw_endpoint;
+mod scripted_endpoint;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use answering_endpoint::{AnsweringEndpoint, ScriptedAnswer};
-pub(crate) use caller::{Answer, Caller, RawConnection, request};
+pub(crate) use caller::{Caller, RawConnection, Response, request};
 pub(crate) use harness::{GatewayOptions, Harness, HarnessBuilder};
 pub(crate) use http2_endpoint::{Http2Endpoint, Reply};
 pub(crate) use leaks::Leaks;
 pub(crate) use metrics::Samples;
 pub(crate) use process::{Process, ProgramOutput, run, run_in};
 pub(crate) use raw_endpoint::RawEndpoint;
+pub(crate) use scripted_endpoint::{ScriptedEndpoint, ScriptedResponse};
 
-/// How long a test waits for anything. Chosen far above what any step takes, so that only a hang reaches it.
+/// How long a test waits for a condition. It is far longer than any step takes, so that only a hang reaches it.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Every operation set.
@@ -39,11 +39,11 @@ pub(crate) fn broadcast_request() -> http::request::Builder {
     request("POST", BROADCAST_PATH).header(http::header::CONTENT_TYPE, "application/json")
 }
 
-/// Polls until `look` returns something. Panics with `what` after [`TEST_TIMEOUT`].
-pub(crate) async fn wait_until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// Polls until `condition` returns a value. Panics with `what` after [`TEST_TIMEOUT`].
+pub(crate) async fn wait_until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = condition().await {
             return found;
         }
         assert!(began.elapsed() < TEST_TIMEOUT, "timed out waiting until {what}");

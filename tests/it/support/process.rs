@@ -170,7 +170,7 @@ async fn collect(mut from: impl AsyncRead + Unpin, into: Arc<Mutex<String>>) {
     let mut bytes = Vec::new();
     let mut line_start = 0;
     while from.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
-        // Only line_start lines: the last character may be incomplete.
+        // Only complete lines, because the last character may be incomplete.
         let Some(line_end) = bytes.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= line_start) else {
             continue;
         };

@@ -1,11 +1,11 @@
-//! An endpoint whose bytes the test itself reads and writes. Health probes are answered automatically.
+//! An endpoint whose bytes the test reads and writes. It answers health probes itself.
 
 use tokio::net::TcpListener;
 
 use super::{GatewayOptions, RawConnection, with_timeout};
 
-/// The answer to a health probe, which ends the connection.
-const PROBE_ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// The response to a health probe, which ends the connection.
+const PROBE_RESPONSE: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// An endpoint without TLS that reads and writes raw bytes.
 pub(crate) struct RawEndpoint {
@@ -33,7 +33,7 @@ impl RawEndpoint {
                 if !head.starts_with("HEAD /api/health") {
                     return (head, connection);
                 }
-                connection.write(PROBE_ANSWER).await;
+                connection.write(PROBE_RESPONSE).await;
             }
         })
         .await

@@ -1,4 +1,4 @@
-//! An endpoint that answers with bytes chosen by the test, with or without TLS.
+//! An endpoint that responds with bytes from the test, with or without TLS.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::GatewayOptions;
 
-/// The answer to one request.
+/// The response to one request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ScriptedAnswer {
+pub(crate) struct ScriptedResponse {
     /// The bytes of each write.
     pub(crate) writes: Vec<Vec<u8>>,
     /// Whether the connection is closed afterwards.
@@ -24,8 +24,8 @@ pub(crate) struct ScriptedAnswer {
     pub(crate) after: Option<Arc<Notify>>,
 }
 
-/// An endpoint with scripted answers. Health probes are answered automatically.
-pub(crate) struct AnsweringEndpoint {
+/// An endpoint with scripted responses. It answers health probes itself.
+pub(crate) struct ScriptedEndpoint {
     address: SocketAddr,
     shared: Arc<Shared>,
     certificate: Option<String>,
@@ -33,13 +33,13 @@ pub(crate) struct AnsweringEndpoint {
 
 #[derive(Default)]
 struct Shared {
-    next: Mutex<VecDeque<(ScriptedAnswer, oneshot::Sender<usize>)>>,
+    next: Mutex<VecDeque<(ScriptedResponse, oneshot::Sender<usize>)>>,
     connections: Mutex<usize>,
     /// The heads of all requests but health probes.
     heads: Mutex<Vec<String>>,
 }
 
-impl AnsweringEndpoint {
+impl ScriptedEndpoint {
     pub(crate) async fn start() -> Self {
         Self::listen(None).await
     }
@@ -86,7 +86,7 @@ impl AnsweringEndpoint {
     pub(crate) fn replace_endpoint(&self, name: &str, folder: &Path, options: &mut GatewayOptions) {
         let scheme = match &self.certificate {
             Some(pem) => {
-                let file = folder.join("answering-endpoint.pem");
+                let file = folder.join("scripted-endpoint.pem");
                 std::fs::write(&file, pem).unwrap();
                 options.set(&format!("endpoints.{name}.ca_file"), file.to_str().unwrap());
                 "https"
@@ -96,10 +96,10 @@ impl AnsweringEndpoint {
         options.set(&format!("endpoints.{name}.url"), &format!("{scheme}://{}", self.address));
     }
 
-    /// Queues an answer. The receiver gets the number of the connection once the answer is written.
-    pub(crate) fn answers(&self, written: ScriptedAnswer) -> oneshot::Receiver<usize> {
+    /// Queues a response. The receiver gets the number of the connection once the response is written.
+    pub(crate) fn queue(&self, response: ScriptedResponse) -> oneshot::Receiver<usize> {
         let (done, number) = oneshot::channel();
-        self.shared.next.lock().unwrap().push_back((written, done));
+        self.shared.next.lock().unwrap().push_back((response, done));
         number
     }
 
@@ -123,25 +123,25 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
         });
         shared.heads.lock().unwrap().push(head);
         let next = shared.next.lock().unwrap().pop_front();
-        let Some((written, done)) = next else {
+        let Some((response, done)) = next else {
             stream.write_all(b"HTTP/1.1 500 Not Expected\r\ncontent-length: 0\r\n\r\n").await?;
             continue;
         };
-        if let Some(after) = &written.after {
+        if let Some(after) = &response.after {
             after.notified().await;
         }
-        for write in &written.writes {
+        for write in &response.writes {
             // The gateway may close before it has read everything.
             if stream.write_all(write).await.is_err() || stream.flush().await.is_err() {
                 break;
             }
             tokio::task::yield_now().await;
         }
-        if written.closes {
+        if response.closes {
             let _closed = stream.shutdown().await;
         }
         let _test_does_not_wait = done.send(number);
-        if written.closes {
+        if response.closes {
             return Ok(());
         }
     }

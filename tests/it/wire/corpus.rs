@@ -1,4 +1,4 @@
-//! Parses `requests.txt`. Its head describes the format.
+//! Parses `requests.txt`, which begins with a description of its format.
 
 /// One case.
 #[derive(Clone)]
@@ -7,7 +7,7 @@ pub(super) struct Case {
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
     pub(super) outcomes: Vec<Outcome>,
-    /// Its own hub instead of `chat`, which identifies its requests at the endpoint.
+    /// The hub that replaces `chat`. It identifies the requests of the case at the endpoint.
     pub(super) hub: String,
     number: usize,
 }
@@ -16,18 +16,18 @@ pub(super) struct Case {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Forwarded { target: Option<String>, body: Option<Vec<u8>>, without: Option<String> },
-    Refused { status: u16, kind: String },
+    Rejected { status: u16, kind: String },
     Broken,
     Nothing,
     End,
 }
 
 impl Outcome {
-    /// Whether a part of the request may reach the endpoint before it is refused.
+    /// Whether a part of the request may reach the endpoint before the gateway rejects it.
     pub(super) fn is_broken_body(&self) -> bool {
         match self {
             Self::Broken => true,
-            Self::Refused { kind, .. } => kind == "body_broken",
+            Self::Rejected { kind, .. } => kind == "body_broken",
             Self::Forwarded { .. } | Self::Nothing | Self::End => false,
         }
     }
@@ -42,12 +42,12 @@ impl Outcome {
                 let (mut target, mut body, mut without) = (None, None, None);
                 // A body may contain spaces.
                 let rest = text.strip_prefix("202").unwrap().trim();
-                let (options, given) =
+                let (options, escaped) =
                     rest.split_once("body=").map_or((rest, None), |(before, body)| (before, Some(body)));
-                if let Some(given) = given {
-                    let (given, name) =
-                        given.split_once(" without=").map_or((given, None), |(body, name)| (body, Some(name)));
-                    body = Some(unescaped(given));
+                if let Some(escaped) = escaped {
+                    let (escaped, name) =
+                        escaped.split_once(" without=").map_or((escaped, None), |(body, name)| (body, Some(name)));
+                    body = Some(unescaped(escaped));
                     without = name.map(str::to_owned);
                 }
                 if options.starts_with('/') {
@@ -55,7 +55,7 @@ impl Outcome {
                 }
                 Self::Forwarded { target, body, without }
             }
-            status => Self::Refused { status: status.parse().unwrap(), kind: words.next().unwrap().to_owned() },
+            status => Self::Rejected { status: status.parse().unwrap(), kind: words.next().unwrap().to_owned() },
         }
     }
 }

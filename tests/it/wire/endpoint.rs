@@ -17,7 +17,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    pub(super) fn is_of(&self, hub: &str) -> bool {
+    pub(super) fn is_for_hub(&self, hub: &str) -> bool {
         self.head.contains(&format!("/hubs/{hub}"))
     }
 
@@ -109,15 +109,15 @@ fn request(bytes: &[u8]) -> Option<(Arrival, usize)> {
     let (lengths, codings) = (values("content-length"), values("transfer-encoding"));
     assert!(lengths.len() + codings.len() <= 1, "framed twice: {head}");
     assert_eq!(values("host").len(), 1, "{head}");
-    let behind = &bytes[head_end..];
+    let after_head = &bytes[head_end..];
     let (body, length) = match (lengths.first(), codings.first()) {
         (Some(length), _) => {
             let length = length.parse().unwrap();
-            (behind.get(..length)?.to_vec(), length)
+            (after_head.get(..length)?.to_vec(), length)
         }
         (None, Some(coding)) => {
             assert_eq!(coding, "chunked", "{head}");
-            chunks(behind)?
+            chunks(after_head)?
         }
         (None, None) => (Vec::new(), 0),
     };

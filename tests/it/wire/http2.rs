@@ -12,7 +12,7 @@ use super::corpus::{Case, Outcome};
 use crate::support::with_timeout;
 
 /// Headers that HTTP/2 forbids (RFC 9113 section 8.2.2), or that frame the body.
-const OF_HTTP1: [&str; 9] = [
+const HTTP1_HEADERS: [&str; 9] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -26,8 +26,8 @@ const OF_HTTP1: [&str; 9] = [
 
 /// Returns the request of a case, if HTTP/2 can express it.
 pub(super) fn request(case: &Case) -> Option<Request<Full<Bytes>>> {
-    let is_of_size = case.name.starts_with("6585") || case.name.ends_with("33 letters");
-    if case.outcomes.len() != 1 || is_of_size {
+    let is_about_size = case.name.starts_with("6585") || case.name.ends_with("33 letters");
+    if case.outcomes.len() != 1 || is_about_size {
         return None;
     }
     let mut headers = [httparse::EMPTY_HEADER; 128];
@@ -47,7 +47,7 @@ pub(super) fn request(case: &Case) -> Option<Request<Full<Bytes>>> {
     let mut request = Request::builder().method(head.method?).uri(format!("http://{host}{target}"));
     let mut lengths = 0;
     for header in head.headers.iter().filter(|header| !header.name.eq_ignore_ascii_case("host")) {
-        if OF_HTTP1.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+        if HTTP1_HEADERS.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
             return None;
         }
         lengths += usize::from(header.name.eq_ignore_ascii_case("content-length"));
@@ -61,7 +61,7 @@ pub(super) fn request(case: &Case) -> Option<Request<Full<Bytes>>> {
     (is_framed && is_whole && lengths <= 1).then_some(request)
 }
 
-/// Sends a case and checks the answer. Returns what is wrong.
+/// Sends a case and checks the response. Returns what is wrong.
 pub(super) async fn run(
     case: &Case,
     request: Request<Full<Bytes>>,
@@ -71,21 +71,21 @@ pub(super) async fn run(
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|err| err.to_string())?;
     // Ends with the sender.
     tokio::spawn(connection);
-    let is_refused = matches!(case.outcomes.first(), Some(Outcome::Refused { .. }));
-    let answer = match with_timeout(&case.name, sender.send_request(request)).await {
-        Ok(answer) => answer,
+    let is_rejected = matches!(case.outcomes.first(), Some(Outcome::Rejected { .. }));
+    let response = match with_timeout(&case.name, sender.send_request(request)).await {
+        Ok(response) => response,
         // A request that is malformed in HTTP/2 itself resets the stream.
-        Err(_reset) if is_refused => return Ok(()),
+        Err(_reset) if is_rejected => return Ok(()),
         Err(err) => return Err(err.to_string()),
     };
     let (status, kind) = match case.outcomes.first() {
         Some(Outcome::Forwarded { .. }) => (202, None),
-        Some(Outcome::Refused { status, kind }) => (*status, Some(kind.as_str())),
+        Some(Outcome::Rejected { status, kind }) => (*status, Some(kind.as_str())),
         other => return Err(format!("no outcome of HTTP/2: {other:?}")),
     };
-    let found = answer.headers().get("signalr-gateway-error").map(|kind| kind.to_str().unwrap());
-    let is_expected = answer.status() == status && found == kind && answer.headers().contains_key("x-request-id");
-    let head = format!("{:?} {:?}", answer.status(), answer.headers());
-    drop(with_timeout(&case.name, answer.into_body().collect()).await);
-    if is_expected { Ok(()) } else { Err(format!("another answer: {head}")) }
+    let found = response.headers().get("signalr-gateway-error").map(|kind| kind.to_str().unwrap());
+    let is_expected = response.status() == status && found == kind && response.headers().contains_key("x-request-id");
+    let head = format!("{:?} {:?}", response.status(), response.headers());
+    drop(with_timeout(&case.name, response.into_body().collect()).await);
+    if is_expected { Ok(()) } else { Err(format!("an unexpected response: {head}")) }
 }
