@@ -248,7 +248,7 @@ fn is_refuse(body: &[u8]) -> bool {
 
 const CROSS_ORIGIN: &str = "a page of another origin may not control the sandbox";
 
-/// Whether a request comes from a page of another origin. Programs other than browsers do not send these header fields.
+/// Returns whether a request comes from a page of another origin. Programs other than browsers do not send these header fields.
 ///
 /// Source: the Fetch standard (browsers send `Origin` with every POST) and Fetch Metadata (`Sec-Fetch-Site`).
 fn is_cross_origin(request: &ReceivedRequest) -> bool {
@@ -258,7 +258,7 @@ fn is_cross_origin(request: &ReceivedRequest) -> bool {
     other_origin || other_site
 }
 
-/// Whether a host is an address, `localhost` or the public host. Other names are rejected, because a page could resolve its
+/// Returns whether a host is an address, `localhost` or the public host. Other names are rejected, because a page could resolve its
 /// own name to this machine (DNS rebinding).
 fn is_local(host: &str, public: Option<&str>) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);

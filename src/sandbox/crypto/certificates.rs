@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use super::keys::RsaKey;
 use crate::sandbox::error::SandboxError;
 
-/// The certificate authority of one sandbox. Only programs that are configured with its certificate trust it.
+/// The certificate authority of one sandbox. Only clients that are configured with its certificate trust it.
 pub(crate) struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -71,7 +71,7 @@ impl ClientCertificate {
         Self::self_signed(RsaKey::certificate()?, not_before, not_after)
     }
 
-    /// Generates a self-signed certificate for a new key, which takes some tenths of a second.
+    /// Generates a self-signed certificate for a new key. Generating the key takes some tenths of a second.
     ///
     /// # Errors
     /// If the key or the certificate cannot be generated.
@@ -93,7 +93,7 @@ impl ClientCertificate {
         })
     }
 
-    /// Returns the certificate in DER, as it is registered on the app registration.
+    /// Returns the certificate in DER, as registered in the app registration.
     pub fn der(&self) -> &[u8] {
         &self.der
     }

@@ -18,9 +18,9 @@ use crate::sandbox::error::SandboxError;
 /// The claims of a JWT.
 pub(crate) type Claims = Map<String, Value>;
 
-static ENTRA: OnceLock<RsaKey> = OnceLock::new();
-static EXTERNAL: OnceLock<RsaKey> = OnceLock::new();
-static CERTIFICATE: OnceLock<RsaKey> = OnceLock::new();
+static ENTRA_KEY: OnceLock<RsaKey> = OnceLock::new();
+static EXTERNAL_KEY: OnceLock<RsaKey> = OnceLock::new();
+static CERTIFICATE_KEY: OnceLock<RsaKey> = OnceLock::new();
 
 /// An RSA key pair that signs JWTs.
 pub(crate) struct RsaKey {
@@ -42,17 +42,17 @@ pub struct PublicKey {
 impl RsaKey {
     /// Returns the key with which Entra signs tokens.
     pub(crate) fn entra() -> Result<&'static Self, SandboxError> {
-        get_or_generate(&ENTRA)
+        get_or_generate(&ENTRA_KEY)
     }
 
     /// Returns the key of the identity providers outside Entra.
     pub(crate) fn external() -> Result<&'static Self, SandboxError> {
-        get_or_generate(&EXTERNAL)
+        get_or_generate(&EXTERNAL_KEY)
     }
 
     /// Returns the key of the client certificate.
     pub(crate) fn certificate() -> Result<&'static Self, SandboxError> {
-        get_or_generate(&CERTIFICATE)
+        get_or_generate(&CERTIFICATE_KEY)
     }
 
     /// Generates a key of 2048 bits.
@@ -69,7 +69,7 @@ impl RsaKey {
         Ok(Self { key_pair, id, public, encoding_key })
     }
 
-    /// Returns the key pair, for a certificate.
+    /// Returns the key pair, which signs certificates.
     pub(crate) const fn key_pair(&self) -> &rcgen::KeyPair {
         &self.key_pair
     }
@@ -86,14 +86,14 @@ impl RsaKey {
         self.sign_with(&header, claims)
     }
 
-    /// Signs claims under a header, which names the algorithm.
+    /// Signs claims with the algorithm that the header names.
     pub(crate) fn sign_with(&self, header: &Header, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
         jsonwebtoken::encode(header, claims, &self.encoding_key)
     }
 }
 
 impl PublicKey {
-    /// Parses a member of a key set. Returns `None` if it is not an RSA key or has no id.
+    /// Parses an element of a key set. Returns `None` if it is not an RSA key or has no id.
     pub(crate) fn from_jwk(jwk: &Value) -> Option<Self> {
         let field = |name: &str| jwk.get(name)?.as_str().map(str::to_owned);
         let (id, modulus, exponent) = (field("kid")?, field("n")?, field("e")?);
@@ -101,12 +101,12 @@ impl PublicKey {
         Some(Self { id, modulus, exponent, decoding_key })
     }
 
-    /// Returns the key id, which `kid` in a header names.
+    /// Returns the key id, the value of `kid` in a JWT header.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Returns the key as a member of a key set (RFC 7517).
+    /// Returns the key as an element of a key set (RFC 7517).
     pub(crate) fn jwk(&self) -> Value {
         json!({ "kty": "RSA", "use": "sig", "kid": self.id, "x5t": self.id, "n": self.modulus, "e": self.exponent })
     }
@@ -123,8 +123,9 @@ impl std::fmt::Debug for RsaKey {
     }
 }
 
-/// Verifies the signature of a token and returns its claims, which it does not check. Returns `None` if the signature is
-/// wrong or made with another algorithm, or if the text is not a JWT.
+/// Verifies the signature of a JWT and returns its claims. It does not validate the claims.
+///
+/// Returns `None` if the signature is wrong or uses another algorithm, or if the string is not a JWT.
 pub(crate) fn verify(token: &str, key: &DecodingKey, algorithms: &[Algorithm]) -> Option<Claims> {
     let validation = Validation {
         algorithms: algorithms.to_vec(),
@@ -136,18 +137,19 @@ pub(crate) fn verify(token: &str, key: &DecodingKey, algorithms: &[Algorithm]) -
     jsonwebtoken::decode::<Claims>(token, key, &validation).ok().map(|data| data.claims)
 }
 
-/// Decodes a JWT without verifying it. Returns `None` if the text is not a JWT or names an unknown signature algorithm.
+/// Decodes a JWT without verifying it. Returns `None` if the string is not a JWT or names an unknown
+/// signature algorithm.
 pub(crate) fn decode_unverified(token: &str) -> Option<(Header, Claims)> {
     let data = jsonwebtoken::dangerous::insecure_decode::<Claims>(token).ok()?;
     Some((data.header, data.claims))
 }
 
-/// Returns a text claim.
+/// Returns a claim that is a string.
 pub(crate) fn string_claim<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
 
-/// Returns a claim that is a time in seconds since 1970, without fractions.
+/// Returns a claim that is a `NumericDate` (RFC 7519 section 2), in whole seconds.
 pub(crate) fn numeric_date_claim(claims: &Claims, name: &str) -> Option<i64> {
     let value = claims.get(name)?;
     #[expect(
@@ -157,12 +159,12 @@ pub(crate) fn numeric_date_claim(claims: &Claims, name: &str) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().map(|fractional| fractional as i64))
 }
 
-/// Returns a point in time in seconds since 1970: a `NumericDate` (RFC 7519 section 2).
+/// Converts a time to a `NumericDate` (RFC 7519 section 2): seconds since 1970.
 pub(crate) fn unix_seconds(at: SystemTime) -> i64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Returns the expiry of a token issued now, in seconds since 1970.
+/// Returns the expiry of a token issued at `now`, in seconds since 1970.
 pub(crate) fn expiry(now: SystemTime, lifetime: Duration) -> i64 {
     unix_seconds(now).saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
 }

@@ -1,4 +1,4 @@
-//! RSA keys, JWTs and certificates, and random identifiers. Knows nothing of who uses them for what.
+//! RSA keys, JWTs, certificates and random identifiers.
 
 pub(super) mod certificates;
 pub(super) mod ids;

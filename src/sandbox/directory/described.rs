@@ -1,9 +1,9 @@
-//! The content of a described directory, before Entra has an address. Issuers of managed identities contain that address, so
-//! they are added when it is known.
+//! The directory that a description file defines. Federated credentials for managed identities name an issuer that contains
+//! the address of Entra; they are added when Entra has an address.
 
 use super::model::{Directory, FederatedCredential, SecretText, v2_issuer};
 
-/// The content of a directory that replaces the built-in scenario, and its files.
+/// A described directory, which replaces the built-in scenario, and the files that belong to it.
 #[derive(Clone, Debug)]
 pub struct DescribedDirectory {
     pub(crate) directory: Directory,
@@ -11,7 +11,7 @@ pub struct DescribedDirectory {
     pub(crate) files: Vec<DescribedFile>,
 }
 
-/// A federated identity credential for a managed identity. Its issuer contains the authority's address.
+/// A federated identity credential for a managed identity, before the address of its issuer is known.
 #[derive(Clone, Debug)]
 pub(crate) struct ManagedIdentityCredential {
     /// The client id of the app registration.
@@ -21,18 +21,18 @@ pub(crate) struct ManagedIdentityCredential {
     pub(crate) audience: String,
 }
 
-/// A file for a gateway or a test.
+/// A file that the sandbox writes for a gateway or a test.
 #[derive(Clone, Debug)]
 pub(crate) struct DescribedFile {
     pub(crate) name: String,
     pub(crate) content: DescribedContent,
 }
 
-/// The content of a file.
+/// The content of a [`DescribedFile`].
 #[derive(Clone, Debug)]
 pub(crate) enum DescribedContent {
     Secret(SecretText),
-    /// An assertion that the sandbox signs as an external issuer.
+    /// An assertion that the sandbox signs with the key of the external issuers.
     Assertion {
         issuer: String,
         subject: String,
@@ -41,7 +41,7 @@ pub(crate) enum DescribedContent {
 }
 
 impl DescribedDirectory {
-    /// Returns the directory for an authority at this origin.
+    /// Returns the directory of an authority at this origin.
     pub(crate) fn directory(&self, authority: &str) -> Directory {
         let mut directory = self.directory.clone();
         for declared in &self.identity_credentials {

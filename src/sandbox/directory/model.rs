@@ -1,4 +1,5 @@
-//! The data of the directory. A test may change it at any time. It performs no checks and answers no requests.
+//! The data of the directory. Tests can change it while the sandbox runs. The emulated services validate requests against
+//! it.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -36,7 +37,7 @@ pub struct Directory {
 pub struct Tenant {
     /// The tenant id, a GUID.
     pub id: String,
-    /// The domain, such as `contoso.onmicrosoft.com`. Token requests may use either name.
+    /// The domain, such as `contoso.onmicrosoft.com`. Token requests name the tenant by its id or its domain.
     pub domain: String,
     /// The enterprise applications (service principals), including those of managed identities.
     pub service_principals: Vec<ServicePrincipal>,
@@ -46,7 +47,7 @@ pub struct Tenant {
     pub conditional_access_blocks: bool,
     /// Whether the tenant belongs to another national cloud.
     pub in_other_cloud: bool,
-    /// If set, token requests are answered with 429 and this `Retry-After`.
+    /// If set, token requests get status 429 with this `Retry-After`.
     pub throttled: Option<Duration>,
 }
 
@@ -57,7 +58,7 @@ pub struct Application {
     pub client_id: String,
     /// The id of the tenant in which it is registered.
     pub home_tenant: String,
-    /// Whether other tenants may have an enterprise application of the registration.
+    /// Whether other tenants can have an enterprise application for it.
     pub multi_tenant: bool,
     /// Whether it is enabled.
     pub enabled: bool,
@@ -72,15 +73,15 @@ pub struct Application {
 /// A client secret of an app registration.
 #[derive(Clone, Debug)]
 pub struct ClientSecret {
-    /// The secret's id, which is often confused with its value.
+    /// The id of the secret, which clients must not send instead of its value.
     pub id: String,
-    /// The secret.
+    /// The value.
     pub value: SecretText,
     /// The time at which it expires.
     pub expires: SystemTime,
 }
 
-/// Text that does not print.
+/// A secret string. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
@@ -117,7 +118,7 @@ pub struct ManagedIdentity {
     pub client_id: String,
     /// The object (principal) id.
     pub object_id: String,
-    /// The ARM resource id. For a system-assigned identity it is that of the host.
+    /// The ARM resource id. A system-assigned identity has that of the host.
     pub resource_id: String,
     /// Whether it is the host's system-assigned identity.
     pub system_assigned: bool,
@@ -141,7 +142,7 @@ pub struct Resource {
     pub name: String,
     /// The id of the tenant whose tokens it accepts.
     pub tenant: String,
-    /// Whether requests signed with an access key are accepted (`disableLocalAuth` is false).
+    /// Whether tokens signed with an access key are accepted (`disableLocalAuth` is false).
     pub local_auth: bool,
     /// Whether public network access is enabled.
     pub public_network: bool,
@@ -156,25 +157,25 @@ pub struct TokenPolicy {
     pub identity_lifetime: Duration,
     /// The value of `refresh_in`, if any.
     pub refresh_in: Option<Duration>,
-    /// A JSON value for `expires_in` that replaces the true lifetime.
+    /// The value of `expires_in`, if it differs from the lifetime.
     pub expires_in: Option<serde_json::Value>,
     /// The offset of Entra's clock from this host's, in seconds. Positive if ahead.
     pub clock_offset_secs: i64,
-    /// Whether repeated requests get the same token until it expires.
+    /// Whether repeated requests get the same token until that expires.
     pub repeat: bool,
 }
 
-/// A handle of a directory. Cloning shares the directory.
+/// A shared handle to a directory.
 #[derive(Clone, Debug)]
 pub struct DirectoryHandle(Arc<RwLock<Arc<Directory>>>);
 
 impl DirectoryHandle {
-    /// Returns a handle of a directory.
+    /// Creates a handle to a directory.
     pub fn new(directory: Directory) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(directory))))
     }
 
-    /// Reads the directory.
+    /// Calls a function with the current directory.
     pub fn read<T>(&self, read: impl FnOnce(&Directory) -> T) -> T {
         read(&self.snapshot())
     }
@@ -184,7 +185,7 @@ impl DirectoryHandle {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the directory. Later requests see the change.
+    /// Changes the directory. The change applies to later requests.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
         change(Arc::make_mut(&mut self.0.write().unwrap_or_else(PoisonError::into_inner)))
     }
@@ -234,10 +235,10 @@ impl Directory {
 }
 
 impl TokenPolicy {
-    /// Returns the time by Entra's clock.
+    /// Returns the time of Entra's clock.
     pub(crate) fn now(&self) -> SystemTime {
-        let distance = Duration::from_secs(self.clock_offset_secs.unsigned_abs());
-        if self.clock_offset_secs < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
+        let offset = Duration::from_secs(self.clock_offset_secs.unsigned_abs());
+        if self.clock_offset_secs < 0 { SystemTime::now() - offset } else { SystemTime::now() + offset }
     }
 }
 
@@ -266,7 +267,7 @@ impl Tenant {
 }
 
 impl ServicePrincipal {
-    /// Whether a role on a resource allows a data action.
+    /// Returns whether a role on a resource allows a data action.
     pub fn is_allowed(&self, resource: &str, action: &str) -> bool {
         self.roles.iter().any(|(on, role)| on == resource && role.allows(action))
     }
@@ -278,7 +279,7 @@ impl SecretText {
         Self(value.into())
     }
 
-    /// The secret itself.
+    /// Returns the secret.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -2,8 +2,7 @@
 
 /// A built-in role for the data plane of Azure SignalR Service.
 ///
-/// Source: Azure's list of built-in roles ("Web and Mobile"); actions are under
-/// `Microsoft.SignalRService/SignalR/`.
+/// Source: Azure's list of built-in roles ("Web and Mobile").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// SignalR App Server: server connections, and access keys for negotiation.
@@ -30,7 +29,7 @@ impl Role {
         }
     }
 
-    /// Whether the role allows a data action, given without `Microsoft.SignalRService/SignalR/`.
+    /// Returns whether the role allows a data action, given without `Microsoft.SignalRService/SignalR/`.
     pub fn allows(self, action: &str) -> bool {
         match self {
             Self::AppServer => {

@@ -1,4 +1,4 @@
-//! The built-in content of the directory: the set-up of Microsoft's article on cross-tenant calls of Azure SignalR.
+//! The built-in content of the directory. It follows Microsoft's article on cross-tenant access to Azure SignalR.
 //!
 //! ```text
 //! tenant A "contoso" (home)                  tenant B "fabrikam"               tenant C "northwind"
@@ -42,20 +42,23 @@ pub const EXTERNAL_ISSUER: &str = "https://issuer.sandbox.test";
 /// The subject of that issuer that the app registration trusts.
 pub const EXTERNAL_SUBJECT: &str = "system:serviceaccount:default:signalr-gateway";
 
-/// The OIDC provider of GitHub Actions, and the branch of the repository that the app registration trusts.
+/// The issuer of GitHub Actions.
 pub(crate) const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
+/// The subject of that issuer that the app registration trusts: a branch of a repository.
 pub(crate) const GITHUB_SUBJECT: &str = "repo:contoso/deploy:ref:refs/heads/main";
-/// The OIDC provider of an organization of Azure DevOps, and the service connection that the app registration trusts.
+/// The issuer of an Azure DevOps organization.
 pub(crate) const PIPELINES_ISSUER: &str = "https://vstoken.dev.azure.com/de700000-0000-4000-8000-000000000001";
+/// The subject of that issuer that the app registration trusts: a service connection.
 pub(crate) const PIPELINES_SUBJECT: &str = "sc://contoso/deploy/signalr";
 /// The id of that service connection.
 pub const SERVICE_CONNECTION: &str = "5c000000-0000-4000-8000-000000000001";
-/// Google, and the unique id of the service account that the app registration trusts.
+/// The issuer of Google.
 pub(crate) const GCP_ISSUER: &str = "https://accounts.google.com";
+/// The subject of that issuer that the app registration trusts: the unique id of a service account.
 pub(crate) const GCP_SUBJECT: &str = "104857600000000000001";
-/// An OAuth 2.0 authorization server, and its client that the app registration trusts.
+/// The issuer of an OAuth 2.0 authorization server.
 pub(crate) const OAUTH2_ISSUER: &str = "https://idp.sandbox.test";
-/// The id of that client.
+/// The subject of that issuer that the app registration trusts: a client of the server.
 pub const OAUTH2_CLIENT_ID: &str = "signalr:gateway";
 
 const DOMAINS: [(&str, &str); 3] = [
@@ -64,10 +67,10 @@ const DOMAINS: [(&str, &str); 3] = [
     (TENANT_C, "northwind.onmicrosoft.com"),
 ];
 
-/// The lifetime of the app registration's secret: longer than any sandbox runs.
+/// The lifetime of the app registration's secret. Chosen: longer than a sandbox runs.
 const SECRET_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// Returns a directory for an authority and its resources.
+/// Returns the built-in directory with these resources, for an authority at this origin.
 pub(crate) fn directory(
     authority: &str,
     resources: Vec<Resource>,
@@ -88,7 +91,7 @@ pub(crate) fn directory(
         identity(TENANT_B, LOCAL_IDENTITY_CLIENT_ID, "1de00000-0000-4000-8000-0000000000b0", "id-signalr-local"),
         ManagedIdentity {
             system_assigned: true,
-            resource_id: resource_group("Microsoft.Compute/virtualMachines/gateway"),
+            resource_id: arm_resource_id("Microsoft.Compute/virtualMachines/gateway"),
             ..identity(
                 TENANT_A,
                 "1de00000-0000-4000-8000-000000000005",
@@ -121,16 +124,16 @@ pub(crate) fn directory(
 
 fn application(authority: &str, certificate: &ClientCertificate) -> Application {
     let home = v2_issuer(authority, TENANT_A);
-    let of_every_cloud = [
+    let all_clouds = [
         (home.as_str(), IDENTITY_OBJECT_ID),
         (EXTERNAL_ISSUER, EXTERNAL_SUBJECT),
         (GITHUB_ISSUER, GITHUB_SUBJECT),
         (GCP_ISSUER, GCP_SUBJECT),
     ];
-    // Azure Pipelines always uses the first audience. An app registration has at most 20 credentials.
-    let of_first_cloud = [(PIPELINES_ISSUER, PIPELINES_SUBJECT), (OAUTH2_ISSUER, OAUTH2_CLIENT_ID)];
-    let federated = EXCHANGE_AUDIENCES.iter().zip([&of_first_cloud[..], &[], &[]]).flat_map(|(audience, more)| {
-        of_every_cloud.iter().chain(more).map(|(issuer, subject)| FederatedCredential {
+    // Azure Pipelines always uses the audience of the public cloud. An app registration has at most 20 federated credentials.
+    let public_cloud = [(PIPELINES_ISSUER, PIPELINES_SUBJECT), (OAUTH2_ISSUER, OAUTH2_CLIENT_ID)];
+    let federated = EXCHANGE_AUDIENCES.iter().zip([&public_cloud[..], &[], &[]]).flat_map(|(audience, more)| {
+        all_clouds.iter().chain(more).map(|(issuer, subject)| FederatedCredential {
             issuer: (*issuer).to_owned(),
             subject: (*subject).to_owned(),
             audience: (*audience).to_owned(),
@@ -157,7 +160,8 @@ fn principal(tenant: &str, client_id: &str, roles: Vec<(String, Role)>) -> Servi
     ServicePrincipal { client_id: client_id.to_owned(), object_id, enabled: true, roles }
 }
 
-/// Returns an object id made of the first group of the tenant id and the rest of the client id: the same at every start.
+/// Returns the object id of an enterprise application: the first group of the tenant id and the rest of the client id. It is
+/// the same at every start.
 pub(crate) fn object_id(tenant: &str, client_id: &str) -> String {
     let first = tenant.split('-').next().unwrap_or_default();
     let rest = client_id.split_once('-').map_or(client_id, |(_, rest)| rest);
@@ -169,17 +173,17 @@ fn identity(tenant: &str, client_id: &str, object_id: &str, name: &str) -> Manag
         tenant: tenant.to_owned(),
         client_id: client_id.to_owned(),
         object_id: object_id.to_owned(),
-        resource_id: resource_group(&format!("Microsoft.ManagedIdentity/userAssignedIdentities/{name}")),
+        resource_id: arm_resource_id(&format!("Microsoft.ManagedIdentity/userAssignedIdentities/{name}")),
         system_assigned: false,
         assigned_to_host: true,
     }
 }
 
-fn resource_group(resource: &str) -> String {
+fn arm_resource_id(resource: &str) -> String {
     format!("/subscriptions/5b500000-0000-4000-8000-000000000001/resourceGroups/sandbox/providers/{resource}")
 }
 
 fn roles_in(tenant: &str, resources: &[Resource]) -> Vec<(String, Role)> {
-    let own = resources.iter().filter(|resource| resource.tenant == tenant);
-    own.map(|resource| (resource.name.clone(), Role::RestApiOwner)).collect()
+    let in_tenant = resources.iter().filter(|resource| resource.tenant == tenant);
+    in_tenant.map(|resource| (resource.name.clone(), Role::RestApiOwner)).collect()
 }

@@ -35,7 +35,7 @@ pub(crate) struct TokenParameters<'a> {
     pub(crate) authentication: ClientAuthentication,
 }
 
-/// Whether the resource of a scope or of a metadata request is Azure SignalR.
+/// Returns whether the resource of a scope or of a metadata request is Azure SignalR.
 pub(crate) fn is_signalr(resource: &str) -> bool {
     let resource = resource.trim_end_matches('/');
     // Web PubSub has the same service principal. SignalR rejects tokens whose audience is Web PubSub.

@@ -151,7 +151,7 @@ impl Faults {
         self.wait_until_refused(true).await;
     }
 
-    /// Whether connections are refused.
+    /// Returns whether connections are refused.
     pub fn is_refusing(&self) -> bool {
         *self.refuse.borrow()
     }

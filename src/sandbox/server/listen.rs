@@ -305,7 +305,7 @@ async fn read_body(mut body: Incoming, max: usize) -> ReadBody {
     ReadBody { bytes: read.freeze(), end }
 }
 
-/// Whether a request is a CORS preflight. Faults apply to the request that follows: a fault of the preflight would be
+/// Returns whether a request is a CORS preflight. Faults apply to the request that follows: a fault of the preflight would be
 /// consumed, and the page could not read the response.
 ///
 /// Source: the Fetch standard, CORS-preflight request.

@@ -223,7 +223,7 @@ fn check_entra_token(
     Ok(Caller::Principal(keys::string_claim(&claims, "oid").unwrap_or_default().to_owned()))
 }
 
-/// Whether the caller may perform a data action.
+/// Returns whether the caller may perform a data action.
 pub(crate) fn is_allowed(caller: &Caller, action: &str, called: &CalledResource<'_>) -> bool {
     let Caller::Principal(object_id) = caller else {
         return true;
@@ -248,7 +248,7 @@ fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
     }
 }
 
-/// Whether an audience is the URL of the request, with or without its query and port: SDKs differ in that. Case and a
+/// Returns whether an audience is the URL of the request, with or without its query and port: SDKs differ in that. Case and a
 /// trailing slash are ignored.
 fn is_request_url(audience: &str, request: &ReceivedRequest, origin: &str) -> bool {
     let (audience, query) = audience.split_once('?').map_or((audience, None), |(url, query)| (url, Some(query)));
@@ -263,7 +263,7 @@ fn is_request_url(audience: &str, request: &ReceivedRequest, origin: &str) -> bo
     path_matches && query_matches
 }
 
-/// Whether an audience is the client URL of a hub.
+/// Returns whether an audience is the client URL of a hub.
 fn is_client_url(audience: &str, origin: &str, hub: &str) -> bool {
     let Some((url, query)) = audience.split_once('?') else {
         return false;

@@ -45,7 +45,7 @@ impl Endpoint {
         &self.keys
     }
 
-    /// Whether a request that names this host reaches the endpoint. Azure finds a resource by its host name.
+    /// Returns whether a request that names this host reaches the endpoint. Azure finds a resource by its host name.
     pub(crate) fn has_host(&self, host: &str) -> bool {
         if self.public_host.as_deref().is_some_and(|public| is_public_host(host, public)) {
             return true;
@@ -58,7 +58,7 @@ impl Endpoint {
     }
 }
 
-/// Whether a host is the public host, or this host at a port that is forwarded to the endpoint.
+/// Returns whether a host is the public host, or this host at a port that is forwarded to the endpoint.
 fn is_public_host(host: &str, public: &str) -> bool {
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');

@@ -48,7 +48,7 @@ impl Filter {
         if parser.position == text.len() { Ok(filter) } else { Err(parser.error()) }
     }
 
-    /// Whether a connection matches.
+    /// Returns whether a connection matches.
     pub(crate) fn matches(&self, connection: &str, user: Option<&str>, groups: &[&str]) -> bool {
         let value = |operand: &Operand| match operand {
             Operand::UserId => user.map(str::to_owned),

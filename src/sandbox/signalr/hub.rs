@@ -79,12 +79,12 @@ impl Hub {
         membership.ids(audience, excluded, now).iter().filter(|id| membership.close(id, close.clone())).count()
     }
 
-    /// Whether an audience has any connection.
+    /// Returns whether an audience has any connection.
     pub(super) fn exists(&self, audience: Audience<'_>, now: Instant) -> bool {
         self.membership().exists(audience, now)
     }
 
-    /// Whether a user is in a group, connected or not.
+    /// Returns whether a user is in a group, connected or not.
     pub(super) fn user_in_group(&self, user: &str, group: &str, now: Instant) -> bool {
         self.membership().user_in_group(user, group, now)
     }

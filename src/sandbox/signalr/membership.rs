@@ -156,7 +156,7 @@ impl Membership {
         self.connections.iter().filter(|(id, member)| matches(id, member)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Whether an audience has any connection.
+    /// Returns whether an audience has any connection.
     pub(super) fn exists(&self, audience: Audience<'_>, now: Instant) -> bool {
         self.connections.iter().any(|(id, member)| member.is_in(id, audience, now))
     }
@@ -254,7 +254,7 @@ impl Membership {
         }
     }
 
-    /// Whether a user is in a group, connected or not.
+    /// Returns whether a user is in a group, connected or not.
     pub(super) fn user_in_group(&self, user: &str, group: &str, now: Instant) -> bool {
         let mut of_user = self.user_groups.get(user).into_iter().flatten();
         of_user.any(|joined| joined.group == group && joined.until > now)

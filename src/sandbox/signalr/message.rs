@@ -188,7 +188,7 @@ impl Invocation {
     }
 }
 
-/// Whether a content type is JSON's.
+/// Returns whether a content type is JSON's.
 pub(crate) fn is_json(content_type: Option<&str>) -> bool {
     matches!(content_type.map(media_type).as_deref(), Some("application/json" | "text/json"))
 }

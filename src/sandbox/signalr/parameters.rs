@@ -98,7 +98,7 @@ pub(crate) fn flag(request: &ReceivedRequest, name: &'static str) -> Result<bool
     }
 }
 
-/// Whether a name is valid for a hub or an application.
+/// Returns whether a name is valid for a hub or an application.
 pub(crate) fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic())
