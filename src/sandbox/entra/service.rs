@@ -1,4 +1,4 @@
-//! The HTTP service of Entra, and the decision who gets a token.
+//! The HTTP service of Entra: validates token requests, issues tokens, and serves the keys and the discovery document.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::assertion::{self, UsedIds};
-use super::refusal::{Refusal, ResponseIds};
+use super::error_response::{ErrorResponse, ResponseIds};
 use super::token::{self, ClientAuthentication, TokenParameters};
 use crate::sandbox::crypto::ids::is_guid;
 use crate::sandbox::crypto::keys::RsaKey;
@@ -19,8 +19,8 @@ use crate::sandbox::server::exchange::{ReceivedRequest, Reply, Service};
 /// The assertion type of RFC 7523.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The number of tokens that are kept for [`TokenPolicy::repeat`](crate::sandbox::TokenPolicy::repeat).
-const MAX_REPEATED_TOKENS: usize = 1000;
+/// The number of stored tokens, which [`TokenPolicy::repeat`](crate::sandbox::TokenPolicy::repeat) issues again.
+const MAX_STORED_TOKENS: usize = 1000;
 
 /// The HTTP service of Entra.
 pub(crate) struct Entra {
@@ -33,15 +33,15 @@ pub(crate) struct Entra {
 #[derive(Default)]
 struct State {
     used: UsedIds,
-    /// Token and expiry by tenant, client id and audience.
+    /// The last issued token and its expiry, by tenant, client id and audience.
     issued: HashMap<(String, String, String), (String, SystemTime)>,
 }
 
-/// The form of a token request.
-struct Form(HashMap<String, String>);
+/// The form parameters of a token request.
+struct TokenForm(HashMap<String, String>);
 
 /// An issued token with its remaining lifetime.
-struct Issued {
+struct IssuedToken {
     token: String,
     lifetime: Duration,
 }
@@ -54,13 +54,13 @@ impl Entra {
     fn token(&self, tenant: &str, request: &ReceivedRequest) -> Reply {
         let directory = self.directory.snapshot();
         let now = directory.tokens.now();
-        let form = Form(form_urlencoded::parse(&request.body).into_owned().collect());
+        let form = TokenForm(form_urlencoded::parse(&request.body).into_owned().collect());
         let ids = ResponseIds::new(request.header("client-request-id"));
         let reply = match self.issue(&directory, tenant, &form, now) {
             Ok(issued) => Reply::json(StatusCode::OK, &token_response(&directory, &issued)).verdict("token issued"),
-            Err(refusal) => Reply::json(refusal.status, &refusal.body(&ids, &self.authority, now))
-                .retry_after(refusal.retry_after)
-                .verdict(format!("AADSTS{}", refusal.code)),
+            Err(error) => Reply::json(error.status, &error.body(&ids, &self.authority, now))
+                .retry_after(error.retry_after)
+                .verdict(format!("AADSTS{}", error.code)),
         };
         reply
             .header(CACHE_CONTROL, "no-store, no-cache")
@@ -69,25 +69,27 @@ impl Entra {
             .header(DATE, &httpdate::fmt_http_date(now))
     }
 
-    /// Issues a token. The order of the checks is Entra's as far as it is visible: request, tenant, client, its proof,
-    /// resource, policies.
-    fn issue(&self, directory: &Directory, tenant: &str, form: &Form, now: SystemTime) -> Result<Issued, Refusal> {
+    /// Validates a token request and issues a token.
+    ///
+    /// The order of the checks is that of Entra, as far as its errors show it: request, tenant, client, client
+    /// authentication, resource, policies.
+    fn issue(&self, directory: &Directory, tenant: &str, form: &TokenForm, now: SystemTime) -> Result<IssuedToken, ErrorResponse> {
         let grant = form.required("grant_type")?;
         if grant != "client_credentials" {
-            return Err(Refusal::unsupported_grant(grant));
+            return Err(ErrorResponse::unsupported_grant(grant));
         }
         let client_id = form.required("client_id")?;
         let scope = form.required("scope")?;
         let requested = tenant;
         let tenant = find_tenant(directory, requested, client_id)?;
         if let Some(after) = tenant.throttled {
-            return Err(Refusal::throttled(after));
+            return Err(ErrorResponse::throttled(after));
         }
         let (application, principal) = find_client(directory, tenant, client_id)?;
-        let authentication = self.check_proof(directory, requested, application, form, now)?;
+        let authentication = self.authenticate_client(directory, requested, application, form, now)?;
         let audience = find_resource(tenant, scope)?;
         if tenant.conditional_access_blocks {
-            return Err(Refusal::conditional_access());
+            return Err(ErrorResponse::conditional_access());
         }
         let parameters = TokenParameters {
             tenant: &tenant.id,
@@ -96,20 +98,20 @@ impl Entra {
             audience,
             authentication,
         };
-        self.mint(directory, &parameters, now)
+        self.token_for(directory, &parameters, now)
     }
 
-    fn check_proof(
+    fn authenticate_client(
         &self,
         directory: &Directory,
         tenant: &str,
         application: &Application,
-        form: &Form,
+        form: &TokenForm,
         now: SystemTime,
-    ) -> Result<ClientAuthentication, Refusal> {
+    ) -> Result<ClientAuthentication, ErrorResponse> {
         if let Some(assertion) = form.get("client_assertion") {
             if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
-                return Err(Refusal::missing_parameter("client_assertion_type"));
+                return Err(ErrorResponse::missing_parameter("client_assertion_type"));
             }
             let request = assertion::Request { directory, entra: self.key, authority: &self.authority, tenant, now };
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,38 +119,39 @@ impl Entra {
             return Ok(ClientAuthentication::Assertion);
         }
         let Some(secret) = form.get("client_secret") else {
-            return Err(Refusal::no_credential());
+            return Err(ErrorResponse::no_credential());
         };
-        let known = application.secrets.iter().find(|known| known.value.expose() == secret);
-        match known {
-            None => Err(Refusal::wrong_secret(&application.client_id)),
-            Some(known) if known.expires <= now => Err(Refusal::secret_expired(&application.client_id)),
+        let registered = application.secrets.iter().find(|registered| registered.value.expose() == secret);
+        match registered {
+            None => Err(ErrorResponse::wrong_secret(&application.client_id)),
+            Some(registered) if registered.expires <= now => Err(ErrorResponse::secret_expired(&application.client_id)),
             Some(_) => Ok(ClientAuthentication::Secret),
         }
     }
 
-    fn mint(
+    /// Returns a new token. With `TokenPolicy::repeat`, returns the stored token if it has not expired.
+    fn token_for(
         &self,
         directory: &Directory,
         parameters: &TokenParameters<'_>,
         now: SystemTime,
-    ) -> Result<Issued, Refusal> {
+    ) -> Result<IssuedToken, ErrorResponse> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let key = [parameters.tenant, parameters.client_id, parameters.audience].map(str::to_owned).into();
         if directory.tokens.repeat
             && let Some((token, expires)) = state.issued.get(&key)
             && let Ok(lifetime) = expires.duration_since(now)
         {
-            return Ok(Issued { token: token.clone(), lifetime });
+            return Ok(IssuedToken { token: token.clone(), lifetime });
         }
         let lifetime = directory.tokens.lifetime;
         let token = token::access_token(parameters, now, lifetime, self.key)
-            .map_err(|err| Refusal::assertion_invalid(&format!("The token could not be signed: {err}.")))?;
-        if state.issued.len() >= MAX_REPEATED_TOKENS {
+            .map_err(|err| ErrorResponse::assertion_invalid(&format!("The token could not be signed: {err}.")))?;
+        if state.issued.len() >= MAX_STORED_TOKENS {
             state.issued.clear();
         }
         state.issued.insert(key, (token.clone(), now + lifetime));
-        Ok(Issued { token, lifetime })
+        Ok(IssuedToken { token, lifetime })
     }
 
     fn keys(&self) -> Reply {
@@ -188,30 +191,30 @@ impl Service for Entra {
     }
 }
 
-impl Form {
+impl TokenForm {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    fn required(&self, name: &str) -> Result<&str, Refusal> {
-        self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing_parameter(name))
+    fn required(&self, name: &str) -> Result<&str, ErrorResponse> {
+        self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| ErrorResponse::missing_parameter(name))
     }
 }
 
-fn find_tenant<'a>(directory: &'a Directory, requested: &str, client_id: &str) -> Result<&'a Tenant, Refusal> {
+fn find_tenant<'a>(directory: &'a Directory, requested: &str, client_id: &str) -> Result<&'a Tenant, ErrorResponse> {
     if matches!(requested, "common" | "organizations" | "consumers") {
         let single = directory.application(client_id).is_some_and(|application| !application.multi_tenant);
         return Err(if single {
-            Refusal::single_tenant_at_common(client_id, requested)
+            ErrorResponse::single_tenant_at_common(client_id, requested)
         } else {
-            Refusal::tenant_not_named(requested)
+            ErrorResponse::tenant_unspecified(requested)
         });
     }
     match directory.tenant(requested) {
-        Some(tenant) if tenant.in_other_cloud => Err(Refusal::other_cloud(requested)),
+        Some(tenant) if tenant.in_other_cloud => Err(ErrorResponse::other_cloud(requested)),
         Some(tenant) => Ok(tenant),
-        None if is_guid(requested) || requested.contains('.') => Err(Refusal::tenant_not_found(requested)),
-        None => Err(Refusal::tenant_malformed(requested)),
+        None if is_guid(requested) || requested.contains('.') => Err(ErrorResponse::tenant_not_found(requested)),
+        None => Err(ErrorResponse::tenant_malformed(requested)),
     }
 }
 
@@ -219,36 +222,36 @@ fn find_client<'a>(
     directory: &'a Directory,
     tenant: &'a Tenant,
     client_id: &str,
-) -> Result<(&'a Application, &'a ServicePrincipal), Refusal> {
-    let not_found = || Refusal::application_not_found(client_id, &tenant.domain);
+) -> Result<(&'a Application, &'a ServicePrincipal), ErrorResponse> {
+    let not_found = || ErrorResponse::application_not_found(client_id, &tenant.domain);
     let application = directory.application(client_id).ok_or_else(not_found)?;
     if !application.multi_tenant && application.home_tenant != tenant.id {
         return Err(not_found());
     }
     let principal = tenant.service_principal(client_id);
-    let principal = principal.ok_or_else(|| Refusal::service_principal_missing(client_id, &tenant.id))?;
+    let principal = principal.ok_or_else(|| ErrorResponse::service_principal_missing(client_id, &tenant.id))?;
     if !application.enabled || !principal.enabled {
-        return Err(Refusal::application_disabled(client_id));
+        return Err(ErrorResponse::application_disabled(client_id));
     }
     Ok((application, principal))
 }
 
-/// Returns the audience that a scope requests.
-fn find_resource<'a>(tenant: &Tenant, scope: &'a str) -> Result<&'a str, Refusal> {
+/// Returns the resource that a scope names, which becomes the audience of the token.
+fn find_resource<'a>(tenant: &Tenant, scope: &'a str) -> Result<&'a str, ErrorResponse> {
     if scope.trim().contains(' ') {
-        return Err(Refusal::several_scopes(scope));
+        return Err(ErrorResponse::several_scopes(scope));
     }
     let Some(resource) = scope.trim().strip_suffix("/.default").filter(|resource| !resource.is_empty()) else {
-        return Err(Refusal::scope_malformed(scope));
+        return Err(ErrorResponse::scope_malformed(scope));
     };
     if !token::is_signalr(resource) || !tenant.signalr_provider {
-        return Err(Refusal::resource_not_found(resource, &tenant.domain));
+        return Err(ErrorResponse::resource_not_found(resource, &tenant.domain));
     }
     Ok(resource)
 }
 
-/// Returns the successful response (RFC 6749 section 5.1).
-fn token_response(directory: &Directory, issued: &Issued) -> Value {
+/// Returns the body of a successful response (RFC 6749 section 5.1).
+fn token_response(directory: &Directory, issued: &IssuedToken) -> Value {
     let seconds = issued.lifetime.as_secs();
     let mut body = json!({
         "token_type": "Bearer",

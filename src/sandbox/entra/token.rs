@@ -8,7 +8,7 @@ use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::crypto::keys::{Claims, RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{SIGNALR_PROVIDER, v2_issuer};
 
-/// The time by which `nbf` precedes the issue, in seconds. Measured on Entra's own tokens.
+/// How far `iat` and `nbf` precede the time of issue, in seconds. Measured on tokens of Entra.
 const BACKDATED_SECS: i64 = 300;
 
 /// How a client authenticated: the value of the claim `appidacr`.
@@ -20,7 +20,7 @@ pub(crate) enum ClientAuthentication {
     Assertion,
 }
 
-/// The subject and the audience of a token.
+/// The claims of a token that depend on the request.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenParameters<'a> {
     /// The id of the issuing tenant.
@@ -29,13 +29,13 @@ pub(crate) struct TokenParameters<'a> {
     pub(crate) client_id: &'a str,
     /// The object id of its service principal in that tenant.
     pub(crate) object_id: &'a str,
-    /// The audience as requested.
+    /// The requested audience.
     pub(crate) audience: &'a str,
     /// How the client authenticated.
     pub(crate) authentication: ClientAuthentication,
 }
 
-/// Returns whether the resource of a scope or of a metadata request is Azure SignalR.
+/// Returns whether a requested resource is Azure SignalR.
 pub(crate) fn is_signalr(resource: &str) -> bool {
     let resource = resource.trim_end_matches('/');
     // Web PubSub has the same service principal. SignalR rejects tokens whose audience is Web PubSub.
@@ -69,8 +69,9 @@ pub(crate) fn access_token(
     key.sign(&claims)
 }
 
-/// Returns a managed identity's token for the exchange audience, in the v2 format: federated identity credentials trust the
-/// v2 issuer.
+/// Returns a managed identity's token for the exchange audience, in the v2 format.
+///
+/// Federated identity credentials trust the v2 issuer.
 pub(crate) fn exchange_token(
     parameters: &TokenParameters<'_>,
     authority: &str,

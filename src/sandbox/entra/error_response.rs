@@ -1,6 +1,6 @@
-//! The error responses of the token endpoint: the AADSTS code, OAuth error and status of each, and the JSON body.
+//! The error responses of the token endpoint: AADSTS code, OAuth error, status and JSON body.
 //!
-//! The codes and their meaning are Entra's. The messages are the sandbox's own, in Entra's format.
+//! The codes and their meanings are Entra's. The messages are the sandbox's own, in Entra's format.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,55 +12,55 @@ use time::macros::format_description;
 use crate::sandbox::crypto::ids::guid;
 use crate::sandbox::crypto::keys::unix_seconds;
 
-/// A refused token request.
+/// An error response of the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     /// The AADSTS number.
     pub(super) code: u32,
     /// The OAuth error (RFC 6749 section 5.2).
     pub(super) error: &'static str,
     /// The HTTP status.
     pub(super) status: StatusCode,
-    /// The message, without the code.
+    /// The error description, without the code.
     pub(super) message: String,
-    /// Entra's `suberror`.
+    /// The value of `suberror`.
     pub(super) suberror: Option<&'static str>,
-    /// `Retry-After`.
+    /// The value of `Retry-After`.
     pub(super) retry_after: Option<Duration>,
 }
 
 /// The ids of one response.
 #[derive(Clone, Debug)]
 pub(super) struct ResponseIds {
-    /// The trace id, also in the header field `x-ms-request-id`.
+    /// The trace id, which is also the value of `x-ms-request-id`.
     pub(super) trace: String,
-    /// The correlation id: the client's, or a new one.
+    /// The correlation id.
     pub(super) correlation: String,
 }
 
 impl ResponseIds {
-    /// Returns new ids. The client's `client-request-id`, if any, becomes the correlation id.
+    /// Creates ids. The client's `client-request-id`, if any, becomes the correlation id.
     pub(super) fn new(client_request_id: Option<&str>) -> Self {
         Self { trace: guid(), correlation: client_request_id.map_or_else(guid, str::to_owned) }
     }
 }
 
-impl Refusal {
+impl ErrorResponse {
     fn new(code: u32, error: &'static str, status: StatusCode, message: String) -> Self {
         Self { code, error, status, message, suberror: None, retry_after: None }
     }
 
-    /// 400 `invalid_request`: the request is invalid.
+    /// Returns 400 `invalid_request`: the request is invalid.
     fn invalid_request(code: u32, message: String) -> Self {
         Self::new(code, "invalid_request", StatusCode::BAD_REQUEST, message)
     }
 
-    /// 401 `invalid_client`: the client did not authenticate.
+    /// Returns 401 `invalid_client`: client authentication failed.
     fn invalid_client(code: u32, message: String) -> Self {
         Self::new(code, "invalid_client", StatusCode::UNAUTHORIZED, message)
     }
 
-    /// 400 `unauthorized_client`: the client may not use the tenant.
+    /// Returns 400 `unauthorized_client`: the client may not use the tenant.
     fn unauthorized_client(code: u32, message: String) -> Self {
         Self::new(code, "unauthorized_client", StatusCode::BAD_REQUEST, message)
     }
@@ -85,7 +85,7 @@ impl Refusal {
         Self::invalid_request(900_023, message)
     }
 
-    pub(super) fn tenant_not_named(tenant: &str) -> Self {
+    pub(super) fn tenant_unspecified(tenant: &str) -> Self {
         let message = format!("No tenant-identifying information can be derived from '{tenant}' for this request.");
         Self::invalid_request(50_059, message)
     }
@@ -104,8 +104,8 @@ impl Refusal {
 
     pub(super) fn throttled(retry_after: Duration) -> Self {
         let message = String::from("There are too many requests for this tenant. Try again later.");
-        let refusal = Self::new(90_055, "temporarily_unavailable", StatusCode::TOO_MANY_REQUESTS, message);
-        Self { retry_after: Some(retry_after), ..refusal }
+        let error = Self::new(90_055, "temporarily_unavailable", StatusCode::TOO_MANY_REQUESTS, message);
+        Self { retry_after: Some(retry_after), ..error }
     }
 
     pub(super) fn application_not_found(client_id: &str, tenant: &str) -> Self {
@@ -150,7 +150,7 @@ impl Refusal {
         Self::invalid_request(50_027, format!("JWT token is invalid or malformed. {detail}"))
     }
 
-    pub(super) fn certificate_refused(reason: &str) -> Self {
+    pub(super) fn certificate_rejected(reason: &str) -> Self {
         let message = format!("Client assertion contains an invalid signature. [Reason - {reason}]");
         Self::invalid_client(700_027, message)
     }
@@ -187,7 +187,7 @@ impl Refusal {
     }
 
     pub(super) fn assertion_replayed() -> Self {
-        // Entra documents that `jti` prevents replay, but no code for it. This is the general code for assertions.
+        // Entra documents that `jti` prevents replay, but no error code for it. This is the general code for assertions.
         let message = String::from("Assertion is invalid. [Reason - An assertion with this 'jti' was used before.]");
         Self::invalid_client(50_013, message)
     }
@@ -268,11 +268,11 @@ impl Refusal {
         let message = String::from(
             "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance.",
         );
-        let refusal = Self::new(53_003, "invalid_grant", StatusCode::BAD_REQUEST, message);
-        Self { suberror: Some("message_only"), ..refusal }
+        let error = Self::new(53_003, "invalid_grant", StatusCode::BAD_REQUEST, message);
+        Self { suberror: Some("message_only"), ..error }
     }
 
-    /// Returns the body of the response. The lines of the description end with CRLF.
+    /// Returns the body of the response. CRLF separates the lines of the description.
     ///
     /// Source: the sample response in Microsoft's documentation of the client credentials flow.
     pub(super) fn body(&self, ids: &ResponseIds, authority: &str, now: SystemTime) -> Value {
@@ -316,10 +316,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_a_refusal_as_entra_does() {
+    fn formats_an_error_as_entra_does() {
         let ids = ResponseIds::new(Some("11111111-2222-4333-8444-555555555555"));
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let body = Refusal::wrong_secret("app").body(&ids, "https://login.test", now);
+        let body = ErrorResponse::wrong_secret("app").body(&ids, "https://login.test", now);
         assert_eq!(body["error"], "invalid_client");
         assert_eq!(body["error_codes"], json!([7_000_215]));
         assert_eq!(body["timestamp"], "2023-11-14 22:13:20Z");
