@@ -1,4 +1,4 @@
-//! Tokens of managed identities: the instance metadata service, and the identity endpoint of App Service.
+//! The sources of managed identity tokens: the instance metadata service, and the identity endpoint of App Service.
 
 use std::time::SystemTime;
 
@@ -14,11 +14,11 @@ use crate::sandbox::server::exchange::{ReceivedRequest, Reply, Service};
 /// Issues the tokens of managed identities.
 #[derive(Clone)]
 pub(crate) struct IdentityIssuer {
-    /// The origin of the issuing authority.
+    /// The origin of the authority, which is in the issuer of exchange tokens.
     pub(crate) authority: String,
     /// The directory.
     pub(crate) directory: DirectoryHandle,
-    /// Entra's key.
+    /// The key with which Entra signs tokens.
     pub(crate) key: &'static RsaKey,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct AppService {
 }
 
 /// An issued token.
-struct Issued {
+struct IssuedToken {
     token: String,
     client_id: String,
     resource: String,
@@ -42,22 +42,22 @@ struct Issued {
     expires: i64,
 }
 
-/// The reason for issuing no token.
-enum Refused {
+/// The reason why no token is issued.
+enum IssueError {
     /// The host does not have the requested identity.
-    NoIdentity,
+    IdentityNotFound,
     /// Entra rejects the resource with this message.
-    Resource(String),
+    InvalidResource(String),
     /// The request names no resource.
-    NoResource,
+    MissingResource,
 }
 
 impl IdentityIssuer {
-    fn issue(&self, request: &ReceivedRequest) -> Result<Issued, Refused> {
+    fn issue(&self, request: &ReceivedRequest) -> Result<IssuedToken, IssueError> {
         let resource = request.query_value("resource").filter(|resource| !resource.is_empty());
-        let resource = resource.ok_or(Refused::NoResource)?;
+        let resource = resource.ok_or(IssueError::MissingResource)?;
         let directory = self.directory.snapshot();
-        let identity = find_identity(&directory, request).ok_or(Refused::NoIdentity)?;
+        let identity = find_identity(&directory, request).ok_or(IssueError::IdentityNotFound)?;
         let now = directory.tokens.now();
         let lifetime = directory.tokens.identity_lifetime;
         let parameters = TokenParameters {
@@ -73,31 +73,31 @@ impl IdentityIssuer {
         } else if token::is_signalr(&resource) && provider {
             token::access_token(&parameters, now, lifetime, self.key)
         } else {
-            return Err(Refused::Resource(format!(
+            return Err(IssueError::InvalidResource(format!(
                 "AADSTS500011: The resource principal named {resource} was not found in the tenant named {}.",
                 identity.tenant
             )));
         };
-        // Signing with a valid key does not fail. An error would be reported as a refusal.
-        let token = token.map_err(|err| Refused::Resource(err.to_string()))?;
+        // Signing with a valid key does not fail.
+        let token = token.map_err(|err| IssueError::InvalidResource(err.to_string()))?;
         let client_id = identity.client_id.clone();
-        Ok(Issued { token, client_id, resource, now, expires: expiry(now, lifetime) })
+        Ok(IssuedToken { token, client_id, resource, now, expires: expiry(now, lifetime) })
     }
 }
 
-/// Returns the host's identity that a request names, or its system-assigned identity.
+/// Returns the identity of the host that a request names, or the system-assigned identity if it names none.
 fn find_identity<'a>(directory: &'a Directory, request: &ReceivedRequest) -> Option<&'a ManagedIdentity> {
-    let named = |keys: &[&str]| keys.iter().find_map(|key| request.query_value(key));
-    let client_id = named(&["client_id", "clientid"]);
-    let object_id = named(&["object_id", "principal_id"]);
-    let resource_id = named(&["msi_res_id", "mi_res_id"]);
-    let is_named = |identity: &&ManagedIdentity| match (&client_id, &object_id, &resource_id) {
+    let query_value = |keys: &[&str]| keys.iter().find_map(|key| request.query_value(key));
+    let client_id = query_value(&["client_id", "clientid"]);
+    let object_id = query_value(&["object_id", "principal_id"]);
+    let resource_id = query_value(&["msi_res_id", "mi_res_id"]);
+    let is_requested = |identity: &&ManagedIdentity| match (&client_id, &object_id, &resource_id) {
         (Some(id), _, _) => identity.client_id.eq_ignore_ascii_case(id),
         (None, Some(id), _) => identity.object_id.eq_ignore_ascii_case(id),
         (None, None, Some(id)) => identity.resource_id.eq_ignore_ascii_case(id),
         (None, None, None) => identity.system_assigned,
     };
-    directory.managed_identities.iter().filter(|identity| identity.assigned_to_host).find(is_named)
+    directory.managed_identities.iter().filter(|identity| identity.assigned_to_host).find(is_requested)
 }
 
 impl Service for Imds {
@@ -111,10 +111,10 @@ impl Service for Imds {
             return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
         }
         if !request.header("metadata").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            return imds_refusal("bad_request_102", "Required metadata header not specified");
+            return imds_error("bad_request_102", "Required metadata header not specified");
         }
         if request.query_value("api-version").is_none() {
-            return imds_refusal("invalid_request", "Required query variable 'api-version' is missing");
+            return imds_error("invalid_request", "Required query variable 'api-version' is missing");
         }
         match self.0.issue(&request) {
             Ok(issued) => {
@@ -132,16 +132,16 @@ impl Service for Imds {
                 });
                 Reply::json(StatusCode::OK, &body).verdict("token issued")
             }
-            Err(Refused::NoIdentity) => imds_refusal("invalid_request", "Identity not found"),
-            Err(Refused::NoResource) => {
-                imds_refusal("invalid_request", "Required query variable 'resource' is missing")
+            Err(IssueError::IdentityNotFound) => imds_error("invalid_request", "Identity not found"),
+            Err(IssueError::MissingResource) => {
+                imds_error("invalid_request", "Required query variable 'resource' is missing")
             }
-            Err(Refused::Resource(text)) => imds_refusal("invalid_resource", &text),
+            Err(IssueError::InvalidResource(message)) => imds_error("invalid_resource", &message),
         }
     }
 }
 
-fn imds_refusal(error: &str, description: &str) -> Reply {
+fn imds_error(error: &str, description: &str) -> Reply {
     let body = json!({ "error": error, "error_description": description });
     Reply::json(StatusCode::BAD_REQUEST, &body).verdict(description.to_owned())
 }
@@ -157,7 +157,7 @@ impl Service for AppService {
             return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
         }
         if request.header("x-identity-header") != Some(self.secret.as_str()) {
-            return app_service_refusal(StatusCode::UNAUTHORIZED, "The X-IDENTITY-HEADER is missing or wrong.");
+            return app_service_error(StatusCode::UNAUTHORIZED, "The X-IDENTITY-HEADER is missing or wrong.");
         }
         match self.issuer.issue(&request) {
             Ok(issued) => {
@@ -170,17 +170,17 @@ impl Service for AppService {
                 });
                 Reply::json(StatusCode::OK, &body).verdict("token issued")
             }
-            Err(Refused::NoIdentity) => app_service_refusal(
+            Err(IssueError::IdentityNotFound) => app_service_error(
                 StatusCode::BAD_REQUEST,
                 "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId.",
             ),
-            Err(Refused::NoResource) => app_service_refusal(StatusCode::BAD_REQUEST, "The resource is missing."),
-            Err(Refused::Resource(text)) => app_service_refusal(StatusCode::BAD_REQUEST, &text),
+            Err(IssueError::MissingResource) => app_service_error(StatusCode::BAD_REQUEST, "The resource is missing."),
+            Err(IssueError::InvalidResource(message)) => app_service_error(StatusCode::BAD_REQUEST, &message),
         }
     }
 }
 
-fn app_service_refusal(status: StatusCode, message: &str) -> Reply {
+fn app_service_error(status: StatusCode, message: &str) -> Reply {
     let body: Value = json!({ "statusCode": status.as_u16(), "message": message, "correlationId": guid() });
     Reply::json(status, &body).verdict(message.to_owned())
 }
