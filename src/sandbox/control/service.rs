@@ -1,4 +1,4 @@
-//! Answers the requests of the control listener.
+//! The HTTP service of the control listener.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -19,8 +19,8 @@ use crate::sandbox::server::faults::Fault;
 use crate::sandbox::server::listen::Server;
 use crate::sandbox::signalr::membership::ConnectionInfo;
 
-/// The largest number of connections of a hub that are listed.
-const MAX_SHOWN: usize = 100;
+/// The maximum number of connections of a hub in a response.
+const MAX_LISTED_CONNECTIONS: usize = 100;
 
 /// The service of the control listener.
 pub(crate) struct Control {
@@ -28,7 +28,7 @@ pub(crate) struct Control {
     pub(crate) endpoints: Vec<Arc<EndpointService>>,
     pub(crate) directory: DirectoryHandle,
     pub(crate) gateway_addresses: Arc<OnceLock<GatewayAddresses>>,
-    /// The host name by which other hosts may control the sandbox.
+    /// The host name under which other hosts can reach the control listener.
     pub(crate) public_host: Option<String>,
 }
 
@@ -47,11 +47,11 @@ struct TokensBody {
 }
 
 impl Service for Control {
-    /// The size that clients may post.
+    /// The maximum size of a message that a client posts (long polling, server-sent events).
     const MAX_BODY: usize = 1024 * 1024;
 
     fn write_timeout(&self) -> Duration {
-        // The same as at the endpoints, which all have the same timeouts.
+        // All endpoints have the same timeouts.
         self.endpoints.first().map_or(exchange::DEFAULT_WRITE_TIMEOUT, |service| service.write_timeout())
     }
 
@@ -64,12 +64,12 @@ impl Service for Control {
 
     async fn answer(&self, request: ReceivedRequest) -> Reply {
         if !is_local(&request.host, self.public_host.as_deref()) {
-            return problem(StatusCode::FORBIDDEN, "the sandbox can be controlled from this host only");
+            return error_reply(StatusCode::FORBIDDEN, "this host name cannot control the sandbox; use localhost or an IP address");
         }
         match endpoint_path(&request.path) {
             Some((name, _)) => match self.endpoints.iter().find(|service| service.endpoint.name() == name) {
                 Some(service) => answer_endpoint(service, request).await,
-                None => problem(StatusCode::NOT_FOUND, "there is no endpoint with this name"),
+                None => error_reply(StatusCode::NOT_FOUND, "the sandbox has no endpoint with this name"),
             },
             None => self.answer_control(&request).await,
         }
@@ -82,8 +82,10 @@ fn endpoint_path(path: &str) -> Option<(&str, &str)> {
     Some(path.split_at(path.find('/')?))
 }
 
-/// Answers a request for an endpoint. Clients may be pages of any origin, as at the endpoint itself. `negotiate` issues
-/// tokens, so it is restricted to programs and to the sandbox's own page.
+/// Responds to a request for an endpoint.
+///
+/// Pages of any origin can use the client URLs, as at the endpoint itself. `negotiate` issues tokens, so pages of other
+/// origins cannot use it.
 async fn answer_endpoint(service: &EndpointService, mut request: ReceivedRequest) -> Reply {
     let name = service.endpoint.name();
     let inner = request.path.split_off("/endpoints/".len() + name.len());
@@ -92,10 +94,10 @@ async fn answer_endpoint(service: &EndpointService, mut request: ReceivedRequest
         return service.answer_client(request).await;
     }
     if request.path != "/negotiate" {
-        return problem(StatusCode::NOT_FOUND, "an endpoint has /client/ and /negotiate on this listener");
+        return error_reply(StatusCode::NOT_FOUND, "the paths of an endpoint on this listener are /client/ and /negotiate");
     }
     if is_cross_origin(&request) {
-        return problem(StatusCode::FORBIDDEN, CROSS_ORIGIN);
+        return error_reply(StatusCode::FORBIDDEN, CROSS_ORIGIN);
     }
     let base = format!("http://{}/endpoints/{name}", request.host);
     negotiate::redirect_to_service(&service.endpoint, &request, &base)
@@ -107,18 +109,18 @@ impl Control {
             return file;
         }
         if is_cross_origin(request) {
-            return problem(StatusCode::FORBIDDEN, CROSS_ORIGIN);
+            return error_reply(StatusCode::FORBIDDEN, CROSS_ORIGIN);
         }
         let json = request.header("content-type").is_some_and(|value| value.starts_with("application/json"));
         if request.method == Method::POST && !json {
-            return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
+            return error_reply(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
         }
         match (&request.method, request.path.as_str()) {
             (&Method::GET, "/sandbox") => self.overview(),
             (&Method::GET, "/sandbox/connections") => self.connections(request),
             (&Method::POST, "/sandbox/relay") => match self.gateway_addresses.get() {
                 Some(addresses) => relay::relay(request, addresses.gateway).await,
-                None => problem(StatusCode::NOT_FOUND, "there is no gateway in front of this sandbox"),
+                None => error_reply(StatusCode::NOT_FOUND, "no gateway is in front of this sandbox"),
             },
             (&Method::POST, "/sandbox/tokens") => self.set_tokens(request),
             (_, path @ ("/sandbox/journal" | "/sandbox/faults")) => match self.server(request) {
@@ -126,7 +128,7 @@ impl Control {
                 Some(server) => faults(request, server).await,
                 None => self.no_server(),
             },
-            _ => problem(
+            _ => error_reply(
                 StatusCode::NOT_FOUND,
                 "the paths are /, /sandbox, and /connections, /relay, /journal, /faults and /tokens below /sandbox",
             ),
@@ -166,11 +168,11 @@ impl Control {
     fn connections(&self, request: &ReceivedRequest) -> Reply {
         let hub = request.query_value("hub").unwrap_or_default();
         let now = Instant::now();
-        let shown =
+        let entry =
             |ConnectionInfo { id, user, groups }: ConnectionInfo| json!({ "id": id, "user": user, "groups": groups });
         let endpoints = self.endpoints.iter().map(|service| {
-            let (count, first) = service.endpoint.hubs.get_or_empty(&hub).first(MAX_SHOWN, now);
-            let connections: Vec<Value> = first.into_iter().map(shown).collect();
+            let (count, first) = service.endpoint.hubs.get_or_empty(&hub).first(MAX_LISTED_CONNECTIONS, now);
+            let connections: Vec<Value> = first.into_iter().map(entry).collect();
             (service.endpoint.name().to_owned(), json!({ "count": count, "connections": connections }))
         });
         Reply::json(StatusCode::OK, &endpoints.collect::<serde_json::Map<_, _>>().into())
@@ -179,7 +181,7 @@ impl Control {
     fn set_tokens(&self, request: &ReceivedRequest) -> Reply {
         let body: TokensBody = match serde_json::from_slice(&request.body) {
             Ok(body) => body,
-            Err(err) => return problem(StatusCode::BAD_REQUEST, &format!("the body is invalid: {err}")),
+            Err(err) => return error_reply(StatusCode::BAD_REQUEST, &format!("the body is invalid: {err}")),
         };
         self.directory.edit(|directory| {
             if let Some(seconds) = body.lifetime_secs {
@@ -198,7 +200,7 @@ impl Control {
     fn no_server(&self) -> Reply {
         let names: Vec<&str> = self.servers.iter().map(Server::name).collect();
         let detail = format!("the query parameter 'server' must name one of: {}", names.join(", "));
-        problem(StatusCode::NOT_FOUND, &detail)
+        error_reply(StatusCode::NOT_FOUND, &detail)
     }
 }
 
@@ -236,7 +238,7 @@ async fn faults(request: &ReceivedRequest, server: &Server) -> Reply {
                 faults.set(fault);
                 Reply::empty(StatusCode::NO_CONTENT)
             }
-            Err(err) => problem(StatusCode::BAD_REQUEST, &format!("the fault is invalid: {err}")),
+            Err(err) => error_reply(StatusCode::BAD_REQUEST, &format!("the fault is invalid: {err}")),
         },
         _ => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),
     }
@@ -246,9 +248,9 @@ fn is_refuse(body: &[u8]) -> bool {
     serde_json::from_slice::<Value>(body).is_ok_and(|body| body == json!({ "fault": "refuse" }))
 }
 
-const CROSS_ORIGIN: &str = "a page of another origin may not control the sandbox";
+const CROSS_ORIGIN: &str = "a page of another origin cannot control the sandbox";
 
-/// Returns whether a request comes from a page of another origin. Programs other than browsers do not send these header fields.
+/// Returns whether a request comes from a page of another origin. Only browsers send the header fields that this checks.
 ///
 /// Source: the Fetch standard (browsers send `Origin` with every POST) and Fetch Metadata (`Sec-Fetch-Site`).
 fn is_cross_origin(request: &ReceivedRequest) -> bool {
@@ -258,15 +260,16 @@ fn is_cross_origin(request: &ReceivedRequest) -> bool {
     other_origin || other_site
 }
 
-/// Returns whether a host is an address, `localhost` or the public host. Other names are rejected, because a page could resolve its
-/// own name to this machine (DNS rebinding).
+/// Returns whether a host is an IP address, `localhost` or the public host.
+///
+/// Other names are rejected, because a page could resolve its own host name to this host (DNS rebinding).
 fn is_local(host: &str, public: Option<&str>) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    let is_named = |own: &str| own.eq_ignore_ascii_case(name);
-    is_named("localhost") || public.is_some_and(is_named) || name.parse::<IpAddr>().is_ok()
+    let matches = |allowed: &str| allowed.eq_ignore_ascii_case(name);
+    matches("localhost") || public.is_some_and(matches) || name.parse::<IpAddr>().is_ok()
 }
 
-fn problem(status: StatusCode, detail: &str) -> Reply {
+fn error_reply(status: StatusCode, detail: &str) -> Reply {
     Reply::json(status, &json!({ "error": detail })).verdict(detail.to_owned())
 }

@@ -1,5 +1,5 @@
-//! The requests and replies of a service. The body of a request has been read; a reply has a body, a stream, or another
-//! protocol for the connection. Knows no sockets.
+//! The [`Service`] trait, with its requests and replies. A request includes its whole body. A reply has a body, has a streamed
+//! body, or switches the protocol of the connection.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -17,28 +17,28 @@ use serde_json::Value;
 /// The body of a response.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// The task that serves a connection after it has switched protocols.
+/// The task that serves a connection after it switches protocols.
 pub(crate) type Upgrade = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The default of [`Service::write_time`]. Chosen: longer than any test makes a client pause.
+/// The default of [`Service::write_timeout`]. Chosen: longer than clients pause in any test.
 pub(crate) const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A service that answers the requests of one server.
+/// A service that responds to the requests of one server.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// The largest body that is read, in bytes. A larger one is answered with 413.
+    /// The maximum size of a request body, in bytes. A larger body gets status 413.
     const MAX_BODY: usize;
 
-    /// Returns how long a write may make no progress before the connection is reset.
+    /// Returns how long a write may make no progress before the server resets the connection.
     fn write_timeout(&self) -> Duration {
         DEFAULT_WRITE_TIMEOUT
     }
 
-    /// Returns the header fields of every response to a request, including those of faults and of rejected bodies.
+    /// Returns the header fields that every response to a request has, even if a fault or a body limit produces it.
     fn common_headers(&self, _request: &ReceivedRequest) -> HeaderMap {
         HeaderMap::new()
     }
 
-    /// Answers one request.
+    /// Responds to one request.
     fn answer(&self, request: ReceivedRequest) -> impl Future<Output = Reply> + Send;
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct ReceivedRequest {
     pub(crate) method: Method,
     /// The path as sent, with its percent-encoding.
     pub(crate) path: String,
-    /// The query as sent, without the `?`, or an empty string.
+    /// The query as sent, without the `?`. Empty if there is none.
     pub(crate) query: String,
     /// The value of `Host`, or of `:authority` in HTTP/2.
     pub(crate) host: String,
@@ -57,22 +57,22 @@ pub(crate) struct ReceivedRequest {
     pub(crate) headers: HeaderMap,
     /// The body.
     pub(crate) body: Bytes,
-    /// The connection, if the request asks for an upgrade.
+    /// The pending upgrade of the connection, if the request has the header field `Upgrade`.
     pub(crate) upgrade: Option<OnUpgrade>,
 }
 
 impl ReceivedRequest {
-    /// Returns the value of a header field, if it is present and visible ASCII.
+    /// Returns the value of a header field, if it is present and consists of visible ASCII.
     pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Returns the first value of a query key. Keys are compared without case, because SDKs differ in it.
+    /// Returns the first value of a query parameter. Names are compared case-insensitively, because SDKs differ in case.
     pub(crate) fn query_value(&self, name: &str) -> Option<String> {
         self.query_pairs().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.into_owned())
     }
 
-    /// Returns every value of a query key, compared without case.
+    /// Returns every value of a query parameter. Names are compared case-insensitively.
     pub(crate) fn query_values(&self, name: &str) -> Vec<String> {
         self.query_pairs()
             .filter(|(key, _)| key.eq_ignore_ascii_case(name))
@@ -80,7 +80,7 @@ impl ReceivedRequest {
             .collect()
     }
 
-    /// Returns the decoded keys and values of the query.
+    /// Returns the decoded names and values of the query parameters.
     pub(crate) fn query_pairs(&self) -> form_urlencoded::Parse<'_> {
         form_urlencoded::parse(self.query.as_bytes())
     }
@@ -91,7 +91,7 @@ impl ReceivedRequest {
     }
 }
 
-/// Returns the bearer token in `Authorization`, if there is one. The scheme is compared without case (RFC 9110 section 11.1).
+/// Returns the bearer token in `Authorization`, if there is one. The scheme is case-insensitive (RFC 9110 section 11.1).
 pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -107,9 +107,9 @@ pub(crate) struct Reply {
     pub(crate) body: Bytes,
     /// A streamed body, which replaces `body`.
     pub(crate) stream: Option<Body>,
-    /// The task for the connection after a reply with status 101.
+    /// The task that serves the connection after status 101.
     pub(crate) upgrade: Option<Upgrade>,
-    /// The verdict in the journal, such as `AADSTS7000215` or `sent to 3`.
+    /// The explanation of the reply for the journal, such as `AADSTS7000215` or `sent to 3`.
     pub(crate) verdict: Cow<'static, str>,
 }
 
@@ -132,7 +132,7 @@ impl Reply {
         Self { headers, stream: Some(stream), ..Self::empty(StatusCode::OK) }
     }
 
-    /// Returns a reply after which the connection switches protocols.
+    /// Returns a reply with status 101, after which `upgrade` serves the connection.
     pub(crate) fn switching_protocols(upgrade: Upgrade) -> Self {
         Self { upgrade: Some(upgrade), ..Self::empty(StatusCode::SWITCHING_PROTOCOLS) }
     }
@@ -153,7 +153,7 @@ impl Reply {
         Self { headers, body: body.into(), ..Self::empty(status) }
     }
 
-    /// Adds a header field. A field with an invalid value is omitted.
+    /// Adds a header field. Omits it if the value is invalid.
     pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.append(name, value);
@@ -161,7 +161,7 @@ impl Reply {
         self
     }
 
-    /// Adds `Retry-After`, in whole seconds.
+    /// Adds `Retry-After`, in whole seconds, if there is a duration.
     pub(crate) fn retry_after(self, after: Option<Duration>) -> Self {
         match after {
             Some(after) => self.header(RETRY_AFTER, &after.as_secs().to_string()),
@@ -169,7 +169,7 @@ impl Reply {
         }
     }
 
-    /// Adds the header fields that the reply does not have.
+    /// Adds those of the header fields that the reply does not have.
     pub(crate) fn with_default_headers(mut self, defaults: HeaderMap) -> Self {
         for (name, value) in defaults {
             if let Some(name) = name {
@@ -179,7 +179,7 @@ impl Reply {
         self
     }
 
-    /// Sets the verdict in the journal.
+    /// Sets the explanation for the journal.
     pub(crate) fn verdict(mut self, verdict: impl Into<Cow<'static, str>>) -> Self {
         self.verdict = verdict.into();
         self

@@ -1,5 +1,5 @@
-//! Fault injection: refused connections, missing, broken or replaced responses. Each server has a list of faults, which can
-//! change at run time. Knows nothing of the services.
+//! Fault injection: refused connections, and missing, truncated or replaced responses. Each server has a list of faults, which
+//! can change at run time.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -15,10 +15,10 @@ pub struct Fault {
     /// The kind.
     #[serde(rename = "fault")]
     pub kind: FaultKind,
-    /// The number of requests it applies to. Without a number, it applies until cleared.
+    /// The number of requests that the fault applies to. Without it, the fault applies until it is cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// The prefix of the paths it applies to. Without a prefix, it applies to all.
+    /// The prefix of the paths that the fault applies to. Without it, the fault applies to all paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<String>,
 }
@@ -32,27 +32,27 @@ pub enum FaultKind {
         /// The delay in milliseconds.
         delay_ms: u64,
     },
-    /// The request is read and never answered.
+    /// The request is read and gets no response.
     Hang,
-    /// The request is read, not processed, and the connection is reset.
+    /// The request is read but not processed, and the connection is reset.
     Reset,
-    /// The request's header is read, and the connection is reset before the body.
+    /// The header of the request is read, and the connection is reset before the body is.
     ResetBeforeBody,
     /// The request is processed, and the connection is reset instead of a response.
     LoseAnswer,
-    /// The request is processed, and the connection breaks in the middle of the response body.
+    /// The request is processed, and the response body fails in the middle.
     BreakBody,
-    /// The request is not processed, and this is the response.
+    /// The request is not processed, and the server sends this response.
     Answer {
         /// The status.
         status: u16,
-        /// `Retry-After`, in seconds.
+        /// The value of `Retry-After`, in seconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_secs: Option<u64>,
-        /// More header fields.
+        /// Additional header fields.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
-        /// `Content-Type`.
+        /// The value of `Content-Type`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         content_type: Option<String>,
         /// The body.
@@ -72,7 +72,7 @@ impl Fault {
         Self { kind, times: Some(times), path_prefix: None }
     }
 
-    /// Restricts the fault to paths that begin with `prefix`.
+    /// Restricts the fault to paths that start with `prefix`.
     #[must_use]
     pub fn on_path(mut self, prefix: &str) -> Self {
         self.path_prefix = Some(prefix.to_owned());
@@ -108,7 +108,7 @@ impl FaultKind {
         Self::body(status, "application/json; charset=utf-8", body)
     }
 
-    /// Returns a response with an HTML page, as an intermediate proxy would send it.
+    /// Returns a response with an HTML page, like one from a proxy.
     pub fn html(status: u16) -> Self {
         Self::body(status, "text/html", "<html><head><title>Error</title></head><body>nginx</body></html>\r\n")
     }
@@ -118,15 +118,15 @@ impl FaultKind {
 #[derive(Debug)]
 pub struct Faults {
     list: Mutex<VecDeque<Fault>>,
-    /// Whether the server should refuse connections.
-    refuse: watch::Sender<bool>,
+    /// Whether the server is to refuse connections.
+    refuse_requested: watch::Sender<bool>,
     /// Whether the server refuses connections.
-    refused: watch::Sender<bool>,
+    refusing: watch::Sender<bool>,
 }
 
 impl Faults {
     pub(crate) fn new() -> Self {
-        Self { list: Mutex::default(), refuse: watch::Sender::new(false), refused: watch::Sender::new(false) }
+        Self { list: Mutex::default(), refuse_requested: watch::Sender::new(false), refusing: watch::Sender::new(false) }
     }
 
     /// Adds a fault. The first fault that matches a request applies to it.
@@ -141,52 +141,51 @@ impl Faults {
         self.list().iter().cloned().collect()
     }
 
-    /// Refuses connections as if the process had exited: closes the port and resets open connections. Returns when both are
-    /// done.
+    /// Closes the port and resets open connections, as if the process had exited. Returns when both are done.
     ///
     /// # Cancel safety
     /// Safe: the server refuses connections even if the future is dropped.
     pub async fn refuse(&self) {
-        self.refuse.send_replace(true);
-        self.wait_until_refused(true).await;
+        self.refuse_requested.send_replace(true);
+        self.wait_until_refusing(true).await;
     }
 
-    /// Returns whether connections are refused.
+    /// Returns whether the server is to refuse connections.
     pub fn is_refusing(&self) -> bool {
-        *self.refuse.borrow()
+        *self.refuse_requested.borrow()
     }
 
-    /// Removes all faults. Returns when the server accepts connections.
+    /// Removes all faults. Returns when the server accepts connections again.
     ///
     /// # Cancel safety
     /// Safe: the faults are removed even if the future is dropped.
     pub async fn clear(&self) {
         self.list().clear();
-        self.refuse.send_replace(false);
-        self.wait_until_refused(false).await;
+        self.refuse_requested.send_replace(false);
+        self.wait_until_refusing(false).await;
     }
 
-    async fn wait_until_refused(&self, refused: bool) {
+    async fn wait_until_refusing(&self, refusing: bool) {
         // `self` owns the sender, so waiting cannot fail.
-        let _ = self.refused.subscribe().wait_for(|now| *now == refused).await;
+        let _ = self.refusing.subscribe().wait_for(|now| *now == refusing).await;
     }
 
-    /// Returns a receiver that tells the server whether to refuse connections.
-    pub(crate) fn watch_refuse(&self) -> watch::Receiver<bool> {
-        self.refuse.subscribe()
+    /// Subscribes to whether the server is to refuse connections.
+    pub(crate) fn subscribe_refuse_requested(&self) -> watch::Receiver<bool> {
+        self.refuse_requested.subscribe()
     }
 
-    /// Sets whether the server refuses connections.
-    pub(crate) fn report_refused(&self, refused: bool) {
-        self.refused.send_replace(refused);
+    /// Records whether the server refuses connections.
+    pub(crate) fn set_refusing(&self, refusing: bool) {
+        self.refusing.send_replace(refusing);
     }
 
-    /// Removes and returns the fault that applies to a request for `path`.
+    /// Returns the fault that applies to a request for `path`, and counts it as used.
     pub(crate) fn next(&self, path: &str) -> Option<FaultKind> {
         self.next_if(path, |_| true)
     }
 
-    /// Removes and returns the fault that applies to a request for `path`, if it satisfies a predicate.
+    /// Returns the fault that applies to a request for `path`, if it satisfies a predicate, and counts it as used.
     pub(crate) fn next_if(&self, path: &str, predicate: impl FnOnce(&FaultKind) -> bool) -> Option<FaultKind> {
         let mut list = self.list();
         let matches = |fault: &Fault| fault.path_prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix));

@@ -1,4 +1,4 @@
-//! The journal of one server: every request that it received. Tests read it to prove what arrived and how often.
+//! The journal of one server: the requests that it received. Tests assert on it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,37 +14,37 @@ use tokio::sync::watch;
 use super::exchange::bearer_token;
 use crate::sandbox::crypto::keys;
 
-/// The number of entries that are kept.
+/// The maximum number of entries.
 const MAX_ENTRIES: usize = 100_000;
 
-/// The size of the kept entries with their header fields and bodies, in bytes. Chosen: more than any test needs, and bounded
-/// for a server that runs for days.
+/// The maximum size of all entries with their header fields and bodies, in bytes. Chosen: more than any test needs. It bounds
+/// the memory of a server that runs for days.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// The size of the largest body that is kept, in bytes.
-const MAX_KEPT_BODY: usize = 64 * 1024;
+/// The maximum size of a stored body, in bytes.
+const MAX_STORED_BODY: usize = 64 * 1024;
 
-/// The approximate size of method, host, hash and verdict of an entry, in bytes.
-const SHORT_TEXTS: usize = 256;
+/// The approximate size of the method, host, hash and verdict of an entry, in bytes.
+const SHORT_FIELDS_BYTES: usize = 256;
 
 /// A request that a server received.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its number at this server, starting at 1.
+    /// The number of the request at this server, starting at 1.
     pub sequence: u64,
     /// The time at which its last byte arrived.
     pub at: SystemTime,
     /// The method.
     pub method: String,
-    /// Path and query as sent, but with a fingerprint as the value of `access_token`.
+    /// The path and query as sent, except that a fingerprint replaces the value of `access_token`.
     pub target: String,
-    /// The host of the request.
+    /// The value of `Host`, or of `:authority` in HTTP/2.
     pub host: String,
-    /// The content of `Authorization`. Consecutive requests with the same token share it.
+    /// The content of `Authorization`. Consecutive entries with the same token share it.
     pub authorization: Option<Arc<Authorization>>,
     /// The other header fields in order, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The size of the body as read, in bytes.
+    /// The size of the body that was read, in bytes.
     pub body_length: usize,
     /// The SHA-256 of those bytes, in lower-case hex.
     pub body_sha256: String,
@@ -52,9 +52,9 @@ pub struct Entry {
     pub body: Option<Bytes>,
     /// Whether the whole body arrived.
     pub complete: bool,
-    /// The status of the response. `None` for a request without a response.
+    /// The status of the response. `None` if there is no response, or none yet.
     pub status: Option<u16>,
-    /// The server's explanation of its response.
+    /// The server's explanation of the response, such as `AADSTS7000215` or `sent to 3`.
     pub verdict: String,
 }
 
@@ -65,56 +65,57 @@ pub struct Authorization {
     pub scheme: String,
     /// The first eight hex digits of the token's SHA-256.
     pub fingerprint: String,
-    /// The unverified claims of the token. Empty if it is not a JWT.
+    /// The unverified claims of the token. Empty if the token is not a JWT.
     pub claims: Map<String, Value>,
 }
 
 /// The journal of one server.
 #[derive(Debug)]
 pub struct Journal {
-    entries: Mutex<Kept>,
+    state: Mutex<JournalState>,
     changed: watch::Sender<u64>,
     show_bodies: bool,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct JournalState {
     entries: VecDeque<Entry>,
     bytes: usize,
     received: u64,
 }
 
 impl Journal {
-    /// Returns an empty journal. Without `show_bodies`, the control listener does not return bodies, which may hold secrets.
+    /// Creates an empty journal. Bodies can contain secrets: without `show_bodies`, the control listener omits them.
     pub(crate) fn new(show_bodies: bool) -> Self {
-        Self { entries: Mutex::default(), changed: watch::Sender::new(0), show_bodies }
+        Self { state: Mutex::default(), changed: watch::Sender::new(0), show_bodies }
     }
 
-    /// Returns the kept entries, oldest first.
+    /// Returns the stored entries, oldest first.
     pub fn entries(&self) -> Vec<Entry> {
-        self.kept().entries.iter().cloned().collect()
+        self.state().entries.iter().cloned().collect()
     }
 
     /// Returns the number of requests received since the start.
     pub fn received(&self) -> u64 {
-        self.kept().received
+        self.state().received
     }
 
-    /// Returns the number of entries that are not kept any more.
+    /// Returns the number of entries that were removed.
     pub fn dropped(&self) -> u64 {
-        let kept = self.kept();
-        kept.received - kept.entries.len() as u64
+        let state = self.state();
+        state.received - state.entries.len() as u64
     }
 
     /// Removes all entries. Numbering continues, and `dropped` counts them.
     pub fn clear(&self) {
-        let mut kept = self.kept();
-        kept.entries.clear();
-        kept.bytes = 0;
+        let mut state = self.state();
+        state.entries.clear();
+        state.bytes = 0;
     }
 
-    /// Waits until at least `count` kept entries match, and returns them. An entry is added when its request has arrived and
-    /// updated when it is answered.
+    /// Waits until at least `count` stored entries match, and returns them.
+    ///
+    /// An entry is added when the request has arrived, and updated when the response is determined.
     ///
     /// # Cancel safety
     /// Safe.
@@ -122,7 +123,7 @@ impl Journal {
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
-            let found: Vec<Entry> = self.kept().entries.iter().filter(|entry| matches(entry)).cloned().collect();
+            let found: Vec<Entry> = self.state().entries.iter().filter(|entry| matches(entry)).cloned().collect();
             if found.len() >= count {
                 return found;
             }
@@ -131,10 +132,10 @@ impl Journal {
         }
     }
 
-    /// Returns the entries behind number `after` as JSON.
+    /// Returns the entries with numbers greater than `after` as JSON.
     pub(crate) fn json(&self, after: u64) -> Value {
         let entries: Vec<Value> = self
-            .kept()
+            .state()
             .entries
             .iter()
             .filter(|entry| entry.sequence > after)
@@ -145,45 +146,45 @@ impl Journal {
 
     /// Adds an entry and returns its number.
     pub(crate) fn begin(&self, mut entry: Entry) -> u64 {
-        let mut kept = self.kept();
-        kept.received += 1;
-        entry.sequence = kept.received;
-        // Consecutive requests with the same token share its claims, which would otherwise fill the journal.
-        let before = kept.entries.back().and_then(|entry| entry.authorization.clone());
-        if before == entry.authorization {
-            entry.authorization = before;
+        let mut state = self.state();
+        state.received += 1;
+        entry.sequence = state.received;
+        // Consecutive entries with the same token share its claims, to save memory.
+        let previous = state.entries.back().and_then(|entry| entry.authorization.clone());
+        if previous == entry.authorization {
+            entry.authorization = previous;
         }
-        kept.bytes += entry.size();
-        kept.entries.push_back(entry);
-        while kept.entries.len() > MAX_ENTRIES || kept.bytes > MAX_BYTES {
-            let Some(oldest) = kept.entries.pop_front() else { break };
-            kept.bytes -= oldest.size();
+        state.bytes += entry.size();
+        state.entries.push_back(entry);
+        while state.entries.len() > MAX_ENTRIES || state.bytes > MAX_BYTES {
+            let Some(oldest) = state.entries.pop_front() else { break };
+            state.bytes -= oldest.size();
         }
-        let sequence = kept.received;
-        drop(kept);
+        let sequence = state.received;
+        drop(state);
         self.changed.send_modify(|changes| *changes += 1);
         sequence
     }
 
     /// Records the response to a request.
     pub(crate) fn end(&self, sequence: u64, status: Option<u16>, verdict: &str) {
-        let mut kept = self.kept();
-        // The search starts at the newest entry, because most requests are answered soon.
-        if let Some(entry) = kept.entries.iter_mut().rev().find(|entry| entry.sequence == sequence) {
+        let mut state = self.state();
+        // Most responses belong to one of the newest entries, so the search starts there.
+        if let Some(entry) = state.entries.iter_mut().rev().find(|entry| entry.sequence == sequence) {
             entry.status = status;
             verdict.clone_into(&mut entry.verdict);
         }
-        drop(kept);
+        drop(state);
         self.changed.send_modify(|changes| *changes += 1);
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, JournalState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
-    /// Returns the entry of a request that has arrived.
+    /// Creates the entry of a request that has arrived.
     pub(crate) fn new(
         method: &http::Method,
         target: &str,
@@ -201,11 +202,11 @@ impl Entry {
             method: method.to_string(),
             target: without_token(target),
             host: host.to_owned(),
-            authorization: Authorization::of(headers).map(Arc::new),
+            authorization: Authorization::from_headers(headers).map(Arc::new),
             headers: shown.collect(),
             body_length: body.len(),
             body_sha256: hex(digest::digest(&digest::SHA256, body).as_ref()),
-            body: (body.len() <= MAX_KEPT_BODY).then(|| body.clone()),
+            body: (body.len() <= MAX_STORED_BODY).then(|| body.clone()),
             complete,
             status: None,
             verdict: String::new(),
@@ -231,7 +232,7 @@ impl Entry {
         // Two strings with their allocation overhead.
         let header = |(name, value): &(String, String)| size_of::<(String, String)>() + 32 + name.len() + value.len();
         let headers: usize = self.headers.iter().map(header).sum();
-        size_of::<Self>() + SHORT_TEXTS + self.target.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
+        size_of::<Self>() + SHORT_FIELDS_BYTES + self.target.len() + headers + self.body.as_ref().map_or(0, Bytes::len)
     }
 
     fn json(&self, show_body: bool) -> Value {
@@ -257,7 +258,7 @@ impl Entry {
 }
 
 impl Authorization {
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(AUTHORIZATION)?;
         let text = String::from_utf8_lossy(value.as_bytes());
         let scheme = text.split(' ').next().unwrap_or_default().to_owned();
@@ -269,7 +270,7 @@ impl Authorization {
         })
     }
 
-    /// Returns a text claim of the token.
+    /// Returns a claim of the token that is a string.
     pub fn claim(&self, name: &str) -> Option<&str> {
         keys::string_claim(&self.claims, name)
     }
@@ -281,7 +282,7 @@ pub fn fingerprint(secret: &str) -> String {
     hex(digest.as_ref().get(..4).unwrap_or_default())
 }
 
-/// Returns a request target with a fingerprint in place of its `access_token`.
+/// Replaces the value of `access_token` in a request target with its fingerprint.
 fn without_token(target: &str) -> String {
     const NAME: &str = "access_token=";
     let Some((path, query)) = target.split_once('?') else {
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_only_the_fingerprint_of_a_token() {
+    fn stores_only_the_fingerprint_of_a_token() {
         let journal = Journal::new(true);
         journal.begin(entry(2));
         let shown = format!("{:?} {}", journal.entries(), journal.json(0));
@@ -324,25 +325,25 @@ mod tests {
     }
 
     #[test]
-    fn keeps_only_the_fingerprint_of_a_token_in_the_query() {
+    fn stores_only_the_fingerprint_of_a_token_in_the_query() {
         let target = without_token("/client/?hub=chat&access_token=secret&id=1");
         assert_eq!(target, format!("/client/?hub=chat&access_token={}&id=1", fingerprint("secret")));
         assert_eq!(without_token("/client/"), "/client/");
     }
 
     #[test]
-    fn keeps_only_length_and_hash_of_a_large_body() {
+    fn stores_only_the_length_and_hash_of_a_large_body() {
         let journal = Journal::new(true);
-        journal.begin(entry(MAX_KEPT_BODY + 1));
+        journal.begin(entry(MAX_STORED_BODY + 1));
         let entry = journal.entries().remove(0);
-        assert_eq!((entry.body, entry.body_length), (None, MAX_KEPT_BODY + 1));
+        assert_eq!((entry.body, entry.body_length), (None, MAX_STORED_BODY + 1));
     }
 
     #[test]
-    fn drops_and_counts_the_oldest_entries() {
+    fn removes_and_counts_the_oldest_entries() {
         let journal = Journal::new(true);
         for _ in 0..1100 {
-            journal.begin(entry(MAX_KEPT_BODY));
+            journal.begin(entry(MAX_STORED_BODY));
         }
         assert_eq!(journal.received(), 1100);
         assert!(journal.dropped() > 50, "{}", journal.dropped());
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn adds_a_response_to_its_request() {
+    fn records_the_response_to_each_request() {
         let journal = Journal::new(true);
         let (first, second) = (journal.begin(entry(1)), journal.begin(entry(2)));
         journal.end(second, Some(202), "sent to 2");

@@ -1,4 +1,4 @@
-//! One server: its port, its connections, and the way of a request through journal and faults to the service.
+//! One server: its port and its connections. It records each request in the journal, applies faults, and calls the service.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,17 +26,17 @@ use super::faults::{FaultKind, Faults};
 use super::journal::{Entry, Journal};
 use super::stream::ResettableStream;
 
-/// The length of the accept queue. No test opens as many connections at once.
+/// The length of the accept queue. Chosen: more than any test opens at once.
 const BACKLOG: u32 = 1024;
 
-/// The timeout of a TLS handshake, and of the header of the next request on a connection. Longer than clients keep idle
+/// The timeout of a TLS handshake, and of the wait for the header of a request. Chosen: longer than clients keep idle
 /// connections, so that the client closes first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The pause after a failed accept or bind.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// One server of the sandbox: its address, its journal and its faults. Cloning shares it.
+/// A shared handle to one server of the sandbox: its address, its journal and its faults.
 #[derive(Clone, Debug)]
 pub struct Server {
     inner: Arc<Inner>,
@@ -55,17 +55,17 @@ struct Inner {
 pub(crate) struct Port {
     address: SocketAddr,
     listener: TcpListener,
-    // Bound and never listening: reserves the port while the listener is closed.
+    // Bound, but not listening. It reserves the port while the listener is closed.
     _placeholder: Option<TcpSocket>,
 }
 
 impl Port {
     /// Binds an address. Port 0 selects a free port.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = reusable(address)?;
+        let socket = bind_reusable(address)?;
         let address = socket.local_addr()?;
-        // Some systems do not allow two sockets on one port. The port is then not reserved.
-        let placeholder = reusable(address).ok();
+        // On systems that do not allow two sockets on one port, the port is not reserved.
+        let placeholder = bind_reusable(address).ok();
         Ok(Self { address, listener: socket.listen(BACKLOG)?, _placeholder: placeholder })
     }
 
@@ -75,7 +75,7 @@ impl Port {
     }
 }
 
-fn reusable(address: SocketAddr) -> io::Result<TcpSocket> {
+fn bind_reusable(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -114,20 +114,20 @@ impl Server {
         &self.inner.journal
     }
 
-    /// Serves until the future is dropped, which also ends its connections.
+    /// Accepts and serves connections. Dropping the future closes them.
     pub(crate) async fn serve(self, port: Port, tls: Option<TlsAcceptor>, service: Arc<impl Service>) {
         let Port { address, mut listener, _placeholder } = port;
-        let mut refuse = self.faults().watch_refuse();
+        let mut refuse = self.faults().subscribe_refuse_requested();
         let mut connections = JoinSet::new();
         loop {
             if *refuse.borrow_and_update() {
                 drop(listener);
                 connections.shutdown().await;
-                self.faults().report_refused(true);
+                self.faults().set_refusing(true);
                 // `self` owns the sender, so waiting cannot fail.
                 let _ = refuse.wait_for(|refuse| !*refuse).await;
                 listener = listen_again(address).await;
-                self.faults().report_refused(false);
+                self.faults().set_refusing(false);
             }
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -142,6 +142,7 @@ impl Server {
         }
     }
 
+    /// Responds to one request: reads the body, adds the journal entry, applies a fault, or calls the service.
     async fn answer(
         &self,
         mut request: Request<Incoming>,
@@ -174,12 +175,12 @@ impl Server {
             upgrade,
         };
         let common = service.common_headers(&received);
-        let refused = match read.end {
+        let rejected = match read.end {
             BodyEnd::Complete => None,
             BodyEnd::TooLarge => Some(Reply::empty(StatusCode::PAYLOAD_TOO_LARGE).header(CONNECTION, "close")),
-            BodyEnd::Broken => Some(Reply::empty(StatusCode::BAD_REQUEST).header(CONNECTION, "close")),
+            BodyEnd::Failed => Some(Reply::empty(StatusCode::BAD_REQUEST).header(CONNECTION, "close")),
         };
-        if let Some(reply) = refused {
+        if let Some(reply) = rejected {
             self.journal().end(sequence, Some(reply.status.as_u16()), "body rejected");
             return Ok(response(reply.with_default_headers(common)));
         }
@@ -210,7 +211,7 @@ impl Server {
         Ok(response(reply))
     }
 
-    /// Requests a reset of the connection instead of a response.
+    /// Makes the connection end in a reset, and records that the request gets no response.
     fn reset(&self, sequence: u64, verdict: &str, state: &ConnectionState) -> Reset {
         self.journal().end(sequence, None, verdict);
         state.reset.store(true, Ordering::Relaxed);
@@ -220,7 +221,7 @@ impl Server {
 
 async fn listen_again(address: SocketAddr) -> TcpListener {
     loop {
-        match reusable(address).and_then(|socket| socket.listen(BACKLOG)) {
+        match bind_reusable(address).and_then(|socket| socket.listen(BACKLOG)) {
             Ok(listener) => return listener,
             Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
         }
@@ -229,7 +230,7 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
 
 async fn serve_connection<S: Service>(server: Server, stream: TcpStream, tls: Option<TlsAcceptor>, service: Arc<S>) {
     let state = Arc::new(ConnectionState::default());
-    // Responses are small, and clients wait for them.
+    // Nagle's algorithm would delay small responses.
     let _ = stream.set_nodelay(true);
     let stream = ResettableStream::new(stream, Arc::clone(&state.reset), service.write_timeout());
     let Some(tls) = tls else {
@@ -254,7 +255,7 @@ async fn serve_http<S: Service>(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
     builder.http2().timer(TokioTimer::new());
-    // An error of a connection is not reported: a test sees it on the client's side.
+    // Connection errors are not reported, because tests observe them at the client.
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
     let upgrade = state_of_connection.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(upgrade) = upgrade {
@@ -262,30 +263,35 @@ async fn serve_http<S: Service>(
     }
 }
 
-/// The state of a connection that outlives one request.
+/// The state of a connection, shared by its requests and its stream.
 #[derive(Default)]
 struct ConnectionState {
     /// Whether the connection ends in a reset.
     reset: Arc<AtomicBool>,
-    /// The next protocol of the connection.
+    /// The task that serves the connection after status 101.
     upgrade: Mutex<Option<Upgrade>>,
 }
 
-/// The connection is reset instead of a response.
+/// The error that closes a connection without a response.
 #[derive(Debug, thiserror::Error)]
-#[error("the connection is reset on demand")]
+#[error("a fault resets the connection")]
 struct Reset;
 
+/// The part of a request body that was read.
 struct ReadBody {
     bytes: Bytes,
     end: BodyEnd,
 }
 
+/// The reason why reading ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BodyEnd {
+    /// The whole body was read.
     Complete,
+    /// The body exceeds the limit.
     TooLarge,
-    Broken,
+    /// The connection failed before the end.
+    Failed,
 }
 
 async fn read_body(mut body: Incoming, max: usize) -> ReadBody {
@@ -295,7 +301,7 @@ async fn read_body(mut body: Incoming, max: usize) -> ReadBody {
     let mut read = BytesMut::new();
     let end = loop {
         let Some(frame) = body.frame().await else { break BodyEnd::Complete };
-        let Ok(frame) = frame else { break BodyEnd::Broken };
+        let Ok(frame) = frame else { break BodyEnd::Failed };
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > max {
             break BodyEnd::TooLarge;
@@ -305,8 +311,10 @@ async fn read_body(mut body: Incoming, max: usize) -> ReadBody {
     ReadBody { bytes: read.freeze(), end }
 }
 
-/// Returns whether a request is a CORS preflight. Faults apply to the request that follows: a fault of the preflight would be
-/// consumed, and the page could not read the response.
+/// Returns whether a request is a CORS preflight.
+///
+/// Faults apply to the request that follows. A fault of the preflight would use up the fault, and the page could not read the
+/// response.
 ///
 /// Source: the Fetch standard, CORS-preflight request.
 fn is_preflight(head: &request::Parts) -> bool {
@@ -342,12 +350,12 @@ fn response(reply: Reply) -> Response<Body> {
     response
 }
 
-/// Returns a response that declares the full length of the body and breaks off after half of it.
+/// Returns a response that declares the full length of the body and fails after half of it.
 fn truncated_response(reply: Reply) -> Response<Body> {
     let length = reply.body.len();
     let half = Frame::data(reply.body.slice(..length / 2));
     let end = stream::once(async {
-        // Yields so that the first half is written before the connection breaks.
+        // Yields, so that the first half is written before the error closes the connection.
         tokio::task::yield_now().await;
         Err(io::Error::from(io::ErrorKind::ConnectionReset))
     });

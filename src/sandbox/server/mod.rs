@@ -1,5 +1,5 @@
-//! The HTTP server that all emulated services share. It accepts connections, reads each request whole, records it in the
-//! journal, applies faults, and otherwise passes it to a service. Knows none of the services.
+//! The HTTP server that all emulated services share. It accepts connections, reads each request with its body, records it in
+//! the journal, applies faults, and passes the request to the service.
 
 pub(super) mod exchange;
 pub(super) mod faults;

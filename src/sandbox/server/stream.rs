@@ -15,27 +15,26 @@ use tokio::time::Sleep;
 pub(super) struct ResettableStream {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
-    write_time: Duration,
-    /// The timeout of a write that makes no progress.
-    write_timeout: Option<Pin<Box<Sleep>>>,
+    write_timeout: Duration,
+    /// The deadline of the pending write.
+    write_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl ResettableStream {
-    /// Wraps a stream. Set `reset` to end it in a reset. `write_time` is the longest time that a write may make no progress.
-    pub(super) fn new(stream: TcpStream, reset: Arc<AtomicBool>, write_time: Duration) -> Self {
-        Self { stream, reset, write_time, write_timeout: None }
+    /// Wraps a stream. It ends in a reset if `reset` is set, or if a write makes no progress for `write_timeout`.
+    pub(super) fn new(stream: TcpStream, reset: Arc<AtomicBool>, write_timeout: Duration) -> Self {
+        Self { stream, reset, write_timeout, write_deadline: None }
     }
 
-    /// Fails a write that makes no progress for too long. A client that never reads would otherwise hold its connection
-    /// forever.
-    fn bounded<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Fails a write that makes no progress for too long. Otherwise a client that never reads would keep its connection open.
+    fn check_progress<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.write_timeout = None;
+            self.write_deadline = None;
             return written;
         }
-        let time = self.write_time;
-        let timeout = self.write_timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
-        ready!(timeout.as_mut().poll(cx));
+        let timeout = self.write_timeout;
+        let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(deadline.as_mut().poll(cx));
         self.reset.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -44,7 +43,7 @@ impl ResettableStream {
 impl Drop for ResettableStream {
     fn drop(&mut self) {
         if self.reset.load(Ordering::Relaxed) {
-            // If this fails, the connection still closes without a response.
+            // If this fails, the connection closes without a reset and without a response.
             let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
     }
@@ -59,7 +58,7 @@ impl AsyncRead for ResettableStream {
 impl AsyncWrite for ResettableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.bounded(written, cx)
+        self.check_progress(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -80,7 +79,7 @@ impl AsyncWrite for ResettableStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.bounded(written, cx)
+        self.check_progress(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
