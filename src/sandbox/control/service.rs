@@ -64,7 +64,10 @@ impl Service for Control {
 
     async fn answer(&self, request: ReceivedRequest) -> Reply {
         if !is_local(&request.host, self.public_host.as_deref()) {
-            return error_reply(StatusCode::FORBIDDEN, "this host name cannot control the sandbox; use localhost or an IP address");
+            return error_reply(
+                StatusCode::FORBIDDEN,
+                "this host name cannot control the sandbox; use localhost or an IP address",
+            );
         }
         match endpoint_path(&request.path) {
             Some((name, _)) => match self.endpoints.iter().find(|service| service.endpoint.name() == name) {
@@ -94,7 +97,10 @@ async fn answer_endpoint(service: &EndpointService, mut request: ReceivedRequest
         return service.answer_client(request).await;
     }
     if request.path != "/negotiate" {
-        return error_reply(StatusCode::NOT_FOUND, "the paths of an endpoint on this listener are /client/ and /negotiate");
+        return error_reply(
+            StatusCode::NOT_FOUND,
+            "the paths of an endpoint on this listener are /client/ and /negotiate",
+        );
     }
     if is_cross_origin(&request) {
         return error_reply(StatusCode::FORBIDDEN, CROSS_ORIGIN);

@@ -103,7 +103,9 @@ fn check_certificate(
     }
     let key = DecodingKey::from_rsa_der(&parsed.public_key().subject_public_key.data);
     if keys::verify(assertion, &key, &[Algorithm::PS256, Algorithm::RS256]).is_none() {
-        return Err(ErrorResponse::certificate_rejected("The provided signature value did not match the expected one."));
+        return Err(ErrorResponse::certificate_rejected(
+            "The provided signature value did not match the expected one.",
+        ));
     }
     let audience = keys::string_claim(claims, "aud").unwrap_or_default();
     if !is_token_url(context, audience) {
@@ -168,7 +170,12 @@ fn check_federated(
 
 /// Matches an assertion with the federated identity credentials of an application. The error names the first property that
 /// has no match.
-fn match_credential(application: &Application, issuer: &str, subject: &str, audience: &str) -> Result<(), ErrorResponse> {
+fn match_credential(
+    application: &Application,
+    issuer: &str,
+    subject: &str,
+    audience: &str,
+) -> Result<(), ErrorResponse> {
     if application.federated.is_empty() {
         return Err(ErrorResponse::no_federated_credential(issuer, subject, audience));
     }

@@ -73,7 +73,13 @@ impl Entra {
     ///
     /// The order of the checks is that of Entra, as far as its errors show it: request, tenant, client, client
     /// authentication, resource, policies.
-    fn issue(&self, directory: &Directory, tenant: &str, form: &TokenForm, now: SystemTime) -> Result<IssuedToken, ErrorResponse> {
+    fn issue(
+        &self,
+        directory: &Directory,
+        tenant: &str,
+        form: &TokenForm,
+        now: SystemTime,
+    ) -> Result<IssuedToken, ErrorResponse> {
         let grant = form.required("grant_type")?;
         if grant != "client_credentials" {
             return Err(ErrorResponse::unsupported_grant(grant));

@@ -126,7 +126,11 @@ pub struct Faults {
 
 impl Faults {
     pub(crate) fn new() -> Self {
-        Self { list: Mutex::default(), refuse_requested: watch::Sender::new(false), refusing: watch::Sender::new(false) }
+        Self {
+            list: Mutex::default(),
+            refuse_requested: watch::Sender::new(false),
+            refusing: watch::Sender::new(false),
+        }
     }
 
     /// Adds a fault. The first fault that matches a request applies to it.

@@ -1,5 +1,4 @@
-//! Authentication and authorization of calls: Entra tokens, and JWTs signed with an access key. Knows the data action of an
-//! operation, but not the operation.
+//! Authentication and authorization of calls, by Entra tokens and by JWTs that are signed with an access key.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,14 +16,14 @@ use crate::sandbox::server::journal::fingerprint;
 /// The lifetime of a temporary access key. Source: description of the data action `auth/accessKey/action`.
 const TEMPORARY_KEY_LIFETIME: Duration = Duration::from_secs(90 * 60);
 
-/// The number of temporary keys that are kept. Each SDK instance fetches one every 55 minutes.
+/// The maximum number of temporary keys. Each SDK instance fetches one every 55 minutes.
 const MAX_TEMPORARY_KEYS: usize = 1000;
 
 /// The access keys of a resource. `Debug` does not show them.
 #[derive(Debug)]
 pub(crate) struct AccessKeys {
     primary: SecretText,
-    /// Signs the tokens of `:generateToken`. No caller has this key, so it is valid even if local auth is disabled.
+    /// The key that signs the tokens of `:generateToken`. It is not disclosed, so it is valid even if local auth is disabled.
     client_token_key: SecretText,
     temporary: Mutex<Vec<TemporaryKey>>,
 }
@@ -53,12 +52,12 @@ pub(crate) struct CalledResource<'a> {
     pub(crate) name: &'a str,
     /// The resource's origin, such as `https://127.0.0.1:8443`.
     pub(crate) origin: &'a str,
-    /// Entra's key.
+    /// The key with which Entra signs tokens.
     pub(crate) entra_key: &'static RsaKey,
 }
 
 impl AccessKeys {
-    /// Returns keys with this primary key, or with a new one.
+    /// Creates keys with this primary key, or with a random one.
     pub(crate) fn with_primary(primary: Option<SecretText>) -> Self {
         let key = || SecretText::new(format!("{}{}", random_string(), random_string()));
         Self { primary: primary.unwrap_or_else(key), client_token_key: key(), temporary: Mutex::default() }
@@ -69,7 +68,7 @@ impl AccessKeys {
         &self.primary
     }
 
-    /// Creates a temporary key and returns its id and the key.
+    /// Creates a temporary key. Returns its id and value.
     pub(crate) fn issue_temporary(&self, now: SystemTime) -> (String, String) {
         let (id, key) = (random_string(), format!("{}{}", random_string(), random_string()));
         let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +81,7 @@ impl AccessKeys {
         (id, key)
     }
 
-    /// Returns a client token for an audience, as `:generateToken` does.
+    /// Creates a client token for an audience, the result of `:generateToken`.
     ///
     /// Source: the claims of the official SDKs. The service reads the user from `asrs.s.uid`, else from `nameid`.
     pub(crate) fn client_token(
@@ -104,8 +103,10 @@ impl AccessKeys {
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(self.client_token_key.expose().as_bytes()))
     }
 
-    /// Checks the token of a client that connects to a hub of the resource at `origin`, and returns its claims. The error is
-    /// the reason for refusing it.
+    /// Validates the token of a client that connects to a hub of the resource at `origin`, and returns its claims.
+    ///
+    /// # Errors
+    /// The reason why the token is rejected.
     pub(crate) fn check_client_token(
         &self,
         token: &str,
@@ -139,8 +140,7 @@ impl AccessKeys {
         }
     }
 
-    /// Verifies the signature of a token with the primary key, if `local_auth` is enabled, and with the temporary key of id
-    /// `key_id`.
+    /// Verifies the signature of a token with the primary key, if `local_auth` is enabled, or with the temporary key `key_id`.
     pub(crate) fn verify(
         &self,
         token: &str,
@@ -157,8 +157,8 @@ impl AccessKeys {
         let primary = if local_auth { check(&self.primary) } else { None };
         primary.or_else(|| {
             let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
-            let named = temporary.iter().find(|key| Some(key.id.as_str()) == key_id && key.expires > now)?;
-            check(&named.key)
+            let key = temporary.iter().find(|key| Some(key.id.as_str()) == key_id && key.expires > now)?;
+            check(&key.key)
         })
     }
 }
@@ -196,6 +196,7 @@ pub(crate) fn authenticate(
     }
 }
 
+/// Validates a token of Entra. The service accepts only tokens of the resource's tenant.
 fn check_entra_token(
     token: &str,
     header: &Header,
@@ -211,7 +212,7 @@ fn check_entra_token(
     let claims = claims.ok_or_else(|| invalid_token("The signature is invalid"))?;
     check_time(&claims, now)?;
     let audience = keys::string_claim(&claims, "aud").unwrap_or_default();
-    // With or without a trailing slash, or the application id of the resource provider.
+    // The resource, with or without a trailing slash, or the application id of its provider.
     let audiences = ["https://signalr.azure.com", SIGNALR_PROVIDER];
     if !audiences.contains(&audience.trim_end_matches('/')) {
         return Err(audience_invalid(audience));
@@ -223,7 +224,7 @@ fn check_entra_token(
     Ok(Caller::Principal(keys::string_claim(&claims, "oid").unwrap_or_default().to_owned()))
 }
 
-/// Returns whether the caller may perform a data action.
+/// Returns whether a caller may perform a data action.
 pub(crate) fn is_allowed(caller: &Caller, action: &str, called: &CalledResource<'_>) -> bool {
     let Caller::Principal(object_id) = caller else {
         return true;
@@ -235,7 +236,7 @@ pub(crate) fn is_allowed(caller: &Caller, action: &str, called: &CalledResource<
     })
 }
 
-/// Checks `exp` and `nbf` without tolerance, so that a test notices a token that was sent too late.
+/// Validates `exp` and `nbf` without tolerance, so that tests detect a token that is sent after its expiry.
 fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
     let now = unix_seconds(now);
     match keys::numeric_date_claim(claims, "exp") {
@@ -248,8 +249,9 @@ fn check_time(claims: &Claims, now: SystemTime) -> Result<(), Problem> {
     }
 }
 
-/// Returns whether an audience is the URL of the request, with or without its query and port: SDKs differ in that. Case and a
-/// trailing slash are ignored.
+/// Returns whether an audience is the URL of the request, ignoring case and a trailing slash.
+///
+/// The query and the port are optional, because SDKs differ in whether they include them.
 fn is_request_url(audience: &str, request: &ReceivedRequest, origin: &str) -> bool {
     let (audience, query) = audience.split_once('?').map_or((audience, None), |(url, query)| (url, Some(query)));
     let path_matches = [origin, without_port(origin)].iter().any(|origin| {
@@ -276,6 +278,7 @@ fn is_client_url(audience: &str, origin: &str, hub: &str) -> bool {
     is_hub && is_url
 }
 
+/// Returns an origin without its port.
 fn without_port(origin: &str) -> &str {
     let host = origin.find("://").map_or(0, |index| index + 3);
     let colon = origin.get(host..).and_then(|rest| rest.rfind(':')).map(|index| host + index);
@@ -283,7 +286,7 @@ fn without_port(origin: &str) -> &str {
 }
 
 fn audience_invalid(audience: &str) -> Problem {
-    // The audience of an invalid token must not end the quoted string that contains it.
+    // The challenge contains the audience in a quoted string, which the audience must not end.
     let audience: String = audience.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
     invalid_token(&format!("The audience '{audience}' is invalid"))
 }

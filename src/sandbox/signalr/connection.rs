@@ -1,4 +1,4 @@
-//! A connected client, as seen by the code that delivers to it: a session over a transport, or a test in this process.
+//! A connection of a client to a hub. Its owner receives the deliveries: a session over a transport, or a test in this process.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use super::delivery::{self, Delivery, DeliveryReceiver};
 use super::hub::Hub;
 use crate::sandbox::crypto::ids::random_string;
 
-/// A connected client. Dropping it disconnects it from its hub.
+/// A connection of a client to a hub. Dropping it removes it from the hub.
 #[derive(Debug)]
 pub struct Connection {
     hub: Arc<Hub>,
@@ -41,7 +41,7 @@ impl Connection {
         self.user.as_deref()
     }
 
-    /// Returns the next delivery: everything that was sent, in order, then one close, then `None`.
+    /// Returns the next delivery in the order of sending. The last one is [`Delivery::Close`], then follows `None`.
     ///
     /// # Cancel safety
     /// Safe: no delivery is lost.
@@ -49,12 +49,12 @@ impl Connection {
         self.deliveries.recv().await
     }
 
-    /// Returns the next delivery if one is queued.
+    /// Returns the next delivery, or `None` if none is queued.
     pub fn try_recv(&mut self) -> Option<Delivery> {
         self.deliveries.try_recv()
     }
 
-    /// Completes an invocation with a value or an error message. Returns `false` if no caller waits for it.
+    /// Completes an invocation with a value or an error message. Returns `false` if no call awaits it.
     pub fn complete(&self, invocation: &str, result: Result<Value, String>) -> bool {
         self.hub.complete(&self.id, invocation, result)
     }

@@ -1,4 +1,4 @@
-//! The queue of deliveries for one connected client, and how a connection ends. Knows no hub, transport or hub protocol.
+//! The queue of deliveries to one client. Deliveries are independent of the transport and the hub protocol.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,20 +8,20 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 
-/// The size of a queue, in bytes; an empty queue takes one delivery of any size. A client with a full queue is
-/// disconnected, so that a stuck client uses bounded memory and does not affect others.
-const MAX_QUEUED: usize = 8 * 1024 * 1024;
+/// The maximum size of a queue, in bytes. An empty queue accepts one delivery of any size.
+///
+/// A client whose queue is full is disconnected: a client that does not read uses bounded memory and does not affect others.
+const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The size of a delivery in addition to its message, in bytes. A small body, once parsed, takes about this much more
-/// memory than its own size.
-const OVERHEAD: usize = 1024;
+/// The size of a delivery beyond its message, in bytes. A parsed small body uses about this much more memory than its size.
+const DELIVERY_OVERHEAD_BYTES: usize = 1024;
 
-/// Something sent to a client.
+/// An element of the queue of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
     /// A message without a response.
     Message(Arc<Message>),
-    /// An invocation that the client answers with a completion of this id.
+    /// An invocation of a client method. The client returns a completion with the same id.
     Invoke {
         /// The invocation id.
         id: String,
@@ -30,19 +30,19 @@ pub enum Delivery {
     },
     /// An item of a stream that the client reads.
     StreamItem {
-        /// The stream.
+        /// The stream id.
         stream: String,
         /// The item.
         item: Value,
     },
     /// The end of a stream.
     StreamEnd {
-        /// The stream.
+        /// The stream id.
         stream: String,
         /// The error that ended it, if any.
         error: Option<String>,
     },
-    /// The end of the connection; nothing follows.
+    /// The end of the connection, which is the last delivery.
     Close(Close),
 }
 
@@ -67,7 +67,7 @@ pub(super) struct DeliverySender {
 pub(super) struct DeliveryReceiver {
     receiver: mpsc::UnboundedReceiver<(Delivery, usize)>,
     shared: Arc<Shared>,
-    closed: bool,
+    close_returned: bool,
 }
 
 #[derive(Debug, Default)]
@@ -81,15 +81,15 @@ pub(super) fn queue() -> (DeliverySender, DeliveryReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::default());
     let sender = DeliverySender { sender, shared: Arc::clone(&shared) };
-    (sender, DeliveryReceiver { receiver, shared, closed: false })
+    (sender, DeliveryReceiver { receiver, shared, close_returned: false })
 }
 
 impl DeliverySender {
-    /// Queues a delivery. Returns `false` if the queue is full or the client is gone.
+    /// Queues a delivery. Returns `false` if the queue is full or the client is disconnected.
     pub(super) fn push(&self, delivery: Delivery) -> bool {
-        let size = OVERHEAD + delivery.size();
+        let size = DELIVERY_OVERHEAD_BYTES + delivery.size();
         let queued = self.shared.queued_bytes.fetch_add(size, Ordering::Relaxed);
-        if queued > 0 && queued + size > MAX_QUEUED {
+        if queued > 0 && queued + size > MAX_QUEUED_BYTES {
             self.shared.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             return false;
         }
@@ -98,39 +98,39 @@ impl DeliverySender {
 
     /// Ends the connection after the queued deliveries.
     pub(super) fn close(self, close: Close) {
-        // `self` is consumed, so no other close was set before.
+        // Setting cannot fail: `self` is consumed, so this is the only call.
         let _ = self.shared.close.set(close);
     }
 }
 
 impl DeliveryReceiver {
-    /// Returns the next delivery: everything queued, in order, then one close, then `None`.
+    /// Returns the next delivery in the order of sending. The last one is [`Delivery::Close`], then follows `None`.
     ///
     /// # Cancel safety
     /// Safe: no delivery is lost.
     pub(super) async fn recv(&mut self) -> Option<Delivery> {
         match self.receiver.recv().await {
-            Some(received) => Some(self.take(received)),
+            Some(received) => Some(self.release(received)),
             None => self.end(),
         }
     }
 
-    /// Returns the next delivery if one is queued.
+    /// Returns the next delivery, or `None` if none is queued.
     pub(super) fn try_recv(&mut self) -> Option<Delivery> {
         match self.receiver.try_recv() {
-            Ok(received) => Some(self.take(received)),
+            Ok(received) => Some(self.release(received)),
             Err(mpsc::error::TryRecvError::Empty) => None,
             Err(mpsc::error::TryRecvError::Disconnected) => self.end(),
         }
     }
 
-    fn take(&self, (delivery, size): (Delivery, usize)) -> Delivery {
+    fn release(&self, (delivery, size): (Delivery, usize)) -> Delivery {
         self.shared.queued_bytes.fetch_sub(size, Ordering::Relaxed);
         delivery
     }
 
     fn end(&mut self) -> Option<Delivery> {
-        if std::mem::replace(&mut self.closed, true) {
+        if std::mem::replace(&mut self.close_returned, true) {
             return None;
         }
         Some(Delivery::Close(self.shared.close.get().cloned().unwrap_or_default()))
@@ -147,6 +147,7 @@ impl Delivery {
     }
 }
 
+/// Returns the approximate memory use of a value, in bytes.
 fn approximate_size(value: &Value) -> usize {
     let own = size_of::<Value>();
     match value {

@@ -1,4 +1,4 @@
-//! One emulated SignalR endpoint: its server, its hubs and its access keys. Answers no request.
+//! One emulated SignalR endpoint: its server, its hubs and its access keys.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::hubs::Hubs;
 use crate::sandbox::directory::model::SecretText;
 use crate::sandbox::server::listen::Server;
 
-/// One emulated SignalR endpoint. Cloning shares it.
+/// A shared handle to one emulated SignalR endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The server: its address, faults and journal.
@@ -19,7 +19,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Creates an endpoint with this primary access key, or with a new key. It is reachable at `public_host` on any port.
+    /// Creates an endpoint. Without `access_key`, its primary key is random. It accepts `public_host` with any port.
     pub(crate) fn new(server: Server, access_key: Option<SecretText>, public_host: Option<&str>) -> Self {
         let keys = Arc::new(AccessKeys::with_primary(access_key));
         Self { server, hubs: Arc::default(), keys, public_host: public_host.map(Arc::from) }
@@ -45,20 +45,21 @@ impl Endpoint {
         &self.keys
     }
 
-    /// Returns whether a request that names this host reaches the endpoint. Azure finds a resource by its host name.
+    /// Returns whether a request to a host is for this endpoint. Azure selects the resource by the host name.
     pub(crate) fn has_host(&self, host: &str) -> bool {
         if self.public_host.as_deref().is_some_and(|public| is_public_host(host, public)) {
             return true;
         }
         let address = self.server.address();
-        // Some clients leave the port out.
+        // Some clients omit the port.
         let ip = address.ip().to_string();
         let own = [address.to_string(), format!("localhost:{}", address.port()), ip, String::from("localhost")];
         own.iter().any(|own| own.eq_ignore_ascii_case(host))
     }
 }
 
-/// Returns whether a host is the public host, or this host at a port that is forwarded to the endpoint.
+/// Returns whether a host is the public host or a loopback host, with any port. A forwarded port can differ from the
+/// endpoint's own.
 fn is_public_host(host: &str, public: &str) -> bool {
     let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let name = name.map_or(host, |(name, _)| name).trim_start_matches('[').trim_end_matches(']');

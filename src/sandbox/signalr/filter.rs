@@ -1,4 +1,4 @@
-//! The `filter` of `:execute`: the subset of `OData`'s filter language that selects connections. Knows no hubs.
+//! The `filter` of `:execute`: the subset of `OData`'s filter language that selects connections.
 //!
 //! Supported: `userId`, `connectionId` and string literals compared by `eq` and `ne`; `null`; `startswith`, `endswith`,
 //! `contains`; `'group' in groups`; `and`, `or`, `not`, parentheses.
@@ -20,12 +20,12 @@ pub(crate) enum Filter {
     InGroups(Operand),
 }
 
-/// An operand: a text, or null.
+/// An operand: a string, or null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operand {
     UserId,
     ConnectionId,
-    Text(String),
+    String(String),
     Null,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct FilterError {
     position: usize,
 }
 
-/// The greatest nesting depth of parentheses and `not`.
+/// The maximum nesting depth of parentheses and `not`.
 const MAX_DEPTH: usize = 64;
 
 impl Filter {
@@ -53,7 +53,7 @@ impl Filter {
         let value = |operand: &Operand| match operand {
             Operand::UserId => user.map(str::to_owned),
             Operand::ConnectionId => Some(connection.to_owned()),
-            Operand::Text(text) => Some(text.clone()),
+            Operand::String(text) => Some(text.clone()),
             Operand::Null => None,
         };
         let both = |left: &Operand, right: &Operand, test: fn(&str, &str) -> bool| match (value(left), value(right)) {
@@ -74,7 +74,7 @@ impl Filter {
     }
 }
 
-/// Makes the filter of a function with two operands.
+/// Creates the filter of a function with two operands.
 type Comparison = fn(Operand, Operand) -> Filter;
 
 struct Parser<'a> {
@@ -86,7 +86,7 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn or(&mut self) -> Result<Filter, FilterError> {
         let mut left = self.and()?;
-        while self.word("or") {
+        while self.eat_word("or") {
             left = Filter::Or(Box::new(left), Box::new(self.and()?));
         }
         Ok(left)
@@ -94,7 +94,7 @@ impl Parser<'_> {
 
     fn and(&mut self) -> Result<Filter, FilterError> {
         let mut left = self.not()?;
-        while self.word("and") {
+        while self.eat_word("and") {
             left = Filter::And(Box::new(left), Box::new(self.not()?));
         }
         Ok(left)
@@ -105,9 +105,9 @@ impl Parser<'_> {
         if self.depth > MAX_DEPTH {
             return Err(self.error());
         }
-        let filter = if self.word("not") {
+        let filter = if self.eat_word("not") {
             Filter::Not(Box::new(self.not()?))
-        } else if self.symbol('(') {
+        } else if self.eat_symbol('(') {
             let inner = self.or()?;
             self.expect(')')?;
             inner
@@ -122,7 +122,7 @@ impl Parser<'_> {
         let functions: [(&str, Comparison); 3] =
             [("startswith", Filter::StartsWith), ("endswith", Filter::EndsWith), ("contains", Filter::Contains)];
         for (name, filter) in functions {
-            if self.word(name) {
+            if self.eat_word(name) {
                 self.expect('(')?;
                 let left = self.operand()?;
                 self.expect(',')?;
@@ -132,13 +132,13 @@ impl Parser<'_> {
             }
         }
         let left = self.operand()?;
-        if self.word("eq") {
+        if self.eat_word("eq") {
             return Ok(Filter::Equal(left, self.operand()?));
         }
-        if self.word("ne") {
+        if self.eat_word("ne") {
             return Ok(Filter::NotEqual(left, self.operand()?));
         }
-        if self.word("in") && self.word("groups") {
+        if self.eat_word("in") && self.eat_word("groups") {
             return Ok(Filter::InGroups(left));
         }
         Err(self.error())
@@ -147,7 +147,7 @@ impl Parser<'_> {
     fn operand(&mut self) -> Result<Operand, FilterError> {
         let words = [("userId", Operand::UserId), ("connectionId", Operand::ConnectionId), ("null", Operand::Null)];
         for (word, operand) in words {
-            if self.word(word) {
+            if self.eat_word(word) {
                 return Ok(operand);
             }
         }
@@ -160,15 +160,15 @@ impl Parser<'_> {
             self.position += end + 1;
             // Two quotes are an escaped quote.
             if !self.rest().starts_with('\'') {
-                return Ok(Operand::Text(text));
+                return Ok(Operand::String(text));
             }
             text.push('\'');
             self.position += 1;
         }
     }
 
-    /// Consumes a whole word, compared without case.
-    fn word(&mut self, word: &str) -> bool {
+    /// Consumes a word if it is next, compared case-insensitively. Returns whether it was.
+    fn eat_word(&mut self, word: &str) -> bool {
         self.skip_space();
         let rest = self.rest();
         let matches = rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
@@ -182,7 +182,7 @@ impl Parser<'_> {
         matches
     }
 
-    fn symbol(&mut self, symbol: char) -> bool {
+    fn eat_symbol(&mut self, symbol: char) -> bool {
         self.skip_space();
         let matches = self.rest().starts_with(symbol);
         if matches {
@@ -192,7 +192,7 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, symbol: char) -> Result<(), FilterError> {
-        if self.symbol(symbol) { Ok(()) } else { Err(self.error()) }
+        if self.eat_symbol(symbol) { Ok(()) } else { Err(self.error()) }
     }
 
     fn skip_space(&mut self) {

@@ -1,5 +1,4 @@
-//! One hub: its membership behind a lock, so that each call applies to all its connections at once. Knows no HTTP, tokens
-//! or transports. The caller passes the time.
+//! One hub: its membership behind a mutex, so that each operation is atomic. Callers pass the current time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -9,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::delivery::{Close, Delivery, DeliverySender};
 use super::filter::Filter;
-use super::membership::{Audience, ConnectionInfo, GroupTtl, Membership, Page};
+use super::membership::{ConnectionInfo, GroupTtl, Membership, Page, Selector};
 use super::message::Message;
 use crate::sandbox::crypto::ids::random_string;
 
@@ -32,7 +31,7 @@ pub(super) enum Command {
     Close(Close),
 }
 
-/// An invocation whose completion is awaited. Dropping it discards the completion.
+/// An invocation that the client has not completed. Dropping it discards the completion.
 #[derive(Debug)]
 pub(super) struct PendingInvocation {
     hub: Arc<Hub>,
@@ -63,25 +62,31 @@ impl Hub {
         (membership.len(), membership.first(limit, now))
     }
 
-    /// Sends a message to an audience except the excluded connections, and returns how many queues took it.
-    pub(super) fn send(&self, to: Audience<'_>, message: &Arc<Message>, excluded: &[String], now: Instant) -> usize {
-        self.membership().deliver(to, &Delivery::Message(Arc::clone(message)), excluded, now)
+    /// Sends a message to the selected connections except the excluded ones. Returns how many queues accepted it.
+    pub(super) fn send(
+        &self,
+        selector: Selector<'_>,
+        message: &Arc<Message>,
+        excluded: &[String],
+        now: Instant,
+    ) -> usize {
+        self.membership().deliver(selector, &Delivery::Message(Arc::clone(message)), excluded, now)
     }
 
-    /// Queues a delivery for one connection. Returns `false` if there is no such connection.
+    /// Queues a delivery for one connection. Returns `false` if there is no such connection, or its queue is full.
     pub(super) fn deliver(&self, connection: &str, delivery: &Delivery, now: Instant) -> bool {
-        self.membership().deliver(Audience::Connection(connection), delivery, &[], now) == 1
+        self.membership().deliver(Selector::Connection(connection), delivery, &[], now) == 1
     }
 
-    /// Closes the connections of an audience except the excluded ones, and returns how many.
-    pub(super) fn close(&self, audience: Audience<'_>, excluded: &[String], close: &Close, now: Instant) -> usize {
+    /// Closes the selected connections except the excluded ones. Returns how many it closed.
+    pub(super) fn close(&self, selector: Selector<'_>, excluded: &[String], close: &Close, now: Instant) -> usize {
         let mut membership = self.membership();
-        membership.ids(audience, excluded, now).iter().filter(|id| membership.close(id, close.clone())).count()
+        membership.ids(selector, excluded, now).iter().filter(|id| membership.close(id, close.clone())).count()
     }
 
-    /// Returns whether an audience has any connection.
-    pub(super) fn exists(&self, audience: Audience<'_>, now: Instant) -> bool {
-        self.membership().exists(audience, now)
+    /// Returns whether any connection is selected.
+    pub(super) fn exists(&self, selector: Selector<'_>, now: Instant) -> bool {
+        self.membership().exists(selector, now)
     }
 
     /// Returns whether a user is in a group, connected or not.
@@ -104,7 +109,7 @@ impl Hub {
         self.membership().remove_connection_from_all(connection)
     }
 
-    /// Adds the connections of a user to a group, and its later ones as `ttl` says.
+    /// Adds the connections of a user to a group. `ttl` determines whether and how long later connections join.
     pub(super) fn add_user(&self, user: &str, group: &str, ttl: GroupTtl, now: Instant) {
         self.membership().add_user(user, group, ttl, now);
     }
@@ -119,12 +124,12 @@ impl Hub {
         self.membership().remove_user_from_all(user);
     }
 
-    /// Returns up to `limit` connections of a group, ordered by id and starting behind the id `after`.
+    /// Returns up to `limit` connections of a group whose ids are greater than `after`, ordered by id.
     pub(super) fn list(&self, group: &str, after: Option<&str>, limit: usize, now: Instant) -> Page {
         self.membership().list(group, after, limit, now)
     }
 
-    /// Executes commands for all connections that match a filter, under one lock, and returns their number.
+    /// Executes commands for all connections that match a filter. Returns their number.
     pub(super) fn execute(&self, filter: Option<&Filter>, commands: &[Command], now: Instant) -> usize {
         let mut membership = self.membership();
         let ids = membership.filtered(filter, now);
@@ -133,7 +138,7 @@ impl Hub {
                 match command {
                     Command::Send(message) => {
                         let message = Delivery::Message(Arc::clone(message));
-                        membership.deliver(Audience::Connection(id), &message, &[], now);
+                        membership.deliver(Selector::Connection(id), &message, &[], now);
                     }
                     Command::Join(group) => drop(membership.add_connection(id, group)),
                     Command::Leave(group) => drop(membership.remove_connection(id, group)),
@@ -144,18 +149,23 @@ impl Hub {
         ids.len()
     }
 
-    /// Invokes a method of a client. Returns `None` if there is no such connection.
-    pub(super) fn invoke(self: &Arc<Self>, to: &str, message: Arc<Message>, now: Instant) -> Option<PendingInvocation> {
+    /// Invokes a method of a client. Returns `None` if there is no such connection, or its queue is full.
+    pub(super) fn invoke(
+        self: &Arc<Self>,
+        connection: &str,
+        message: Arc<Message>,
+        now: Instant,
+    ) -> Option<PendingInvocation> {
         let id = random_string();
         let (sender, completion) = oneshot::channel();
         let mut membership = self.membership();
         let invocation = Delivery::Invoke { id: id.clone(), message };
-        if membership.deliver(Audience::Connection(to), &invocation, &[], now) == 0 {
+        if membership.deliver(Selector::Connection(connection), &invocation, &[], now) == 0 {
             return None;
         }
-        membership.insert_invocation(to, &id, sender);
+        membership.insert_invocation(connection, &id, sender);
         drop(membership);
-        Some(PendingInvocation { hub: Arc::clone(self), connection: to.to_owned(), id, completion })
+        Some(PendingInvocation { hub: Arc::clone(self), connection: connection.to_owned(), id, completion })
     }
 
     /// Completes an invocation of a client. Returns `false` if that client has no such pending invocation.
@@ -170,7 +180,7 @@ impl Hub {
 }
 
 impl PendingInvocation {
-    /// Returns the client's completion, or `None` if the client disconnects first.
+    /// Waits for the client's completion. Returns `None` if the client disconnects first.
     ///
     /// # Cancel safety
     /// Safe: the completion can be awaited again.

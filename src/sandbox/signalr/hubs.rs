@@ -1,4 +1,4 @@
-//! The hubs of one endpoint by their names, which are compared without case.
+//! The hubs of one endpoint by name. Names are compared case-insensitively.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,17 +13,17 @@ use super::membership::GroupTtl;
 pub struct Hubs(Mutex<HashMap<String, Arc<Hub>>>);
 
 impl Hubs {
-    /// Returns the hub with this name, and creates it if it does not exist.
+    /// Returns the hub with this name. Creates it if it does not exist.
     pub(crate) fn get_or_create(&self, name: &str) -> Arc<Hub> {
         Arc::clone(self.hubs().entry(name.to_ascii_lowercase()).or_default())
     }
 
-    /// Returns the hub with this name. If it does not exist, returns an empty hub and does not store it.
+    /// Returns the hub with this name. If it does not exist, returns an empty hub without storing it.
     pub(crate) fn get_or_empty(&self, name: &str) -> Arc<Hub> {
         self.hubs().get(&name.to_ascii_lowercase()).map(Arc::clone).unwrap_or_default()
     }
 
-    /// Creates a hub and adds users to groups before any of them connects.
+    /// Creates a hub and adds users, which need not be connected, to groups.
     pub(crate) fn add_users(&self, name: &str, users: &[(String, Vec<String>)], now: Instant) {
         let hub = self.get_or_create(name);
         for (user, groups) in users {
@@ -33,7 +33,7 @@ impl Hubs {
         }
     }
 
-    /// Connects a client to a hub, as `user` if it has one.
+    /// Connects a client to a hub, as `user` if given.
     pub fn connect(&self, hub: &str, user: Option<&str>) -> Connection {
         Connection::open(&self.get_or_create(hub), user, Instant::now())
     }

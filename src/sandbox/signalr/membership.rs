@@ -1,7 +1,7 @@
-//! The connections of one hub with their users and groups: plain state without a lock, a clock or HTTP.
+//! The connections of one hub with their users and groups.
 //!
-//! Names of users and groups are case-sensitive. A connection can be in a group directly and through its user; it receives
-//! each message once.
+//! The names of users and groups are case-sensitive. A connection can be in a group directly, through its user, or both; it
+//! receives each message once. Callers synchronize access and pass the current time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::delivery::{Close, Delivery, DeliverySender};
 use super::filter::Filter;
 
-/// The number of groups without a `ttl` that a user can be in. Adding one more removes the user from the oldest.
+/// The maximum number of groups without a `ttl` that a user can be in. Adding one more removes the user from the oldest.
 ///
 /// Source: description of `ttl` in the data-plane swagger of 2024-12-01.
 pub(crate) const MAX_UNLIMITED_GROUPS: usize = 100;
@@ -23,48 +23,51 @@ const UNLIMITED_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The connections of a hub, and the groups of its users.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
-    /// The connections by id, which is the order of lists.
+    /// The connections, ordered by id as in lists.
     connections: BTreeMap<String, Member>,
-    /// The groups of users, connected or not.
+    /// The groups of each user, connected or not.
     user_groups: HashMap<String, Vec<UserGroup>>,
 }
 
-/// A connected client.
+/// The state of one connection.
 #[derive(Debug)]
 struct Member {
     user: Option<String>,
-    groups: HashMap<String, Reason>,
+    groups: HashMap<String, GroupMembership>,
     deliveries: DeliverySender,
-    /// Invocations that it has not completed. They fail when it disconnects.
+    /// The pending invocations by id. They fail when the client disconnects.
     invocations: HashMap<String, Completion>,
 }
 
 /// The sender of an invocation's completion.
 pub(super) type Completion = oneshot::Sender<Result<Value, String>>;
 
-/// Why a connection is in a group. The reasons can coexist.
+/// How a connection is in a group: directly, through its user, or both.
 #[derive(Clone, Copy, Debug, Default)]
-struct Reason {
-    directly: bool,
+struct GroupMembership {
+    direct: bool,
     through_user: Option<Until>,
 }
 
+/// The end of a membership through a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
     Disconnected,
     At(Instant),
 }
 
+/// The membership of a user in a group.
 #[derive(Debug)]
 struct UserGroup {
     group: String,
     until: Instant,
+    /// Whether it was added without a `ttl`.
     unlimited: bool,
 }
 
-/// The connections that an operation applies to.
+/// Selects the connections that an operation applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Audience<'a> {
+pub(super) enum Selector<'a> {
     /// All connections of the hub.
     All,
     /// The connections of a user.
@@ -75,25 +78,25 @@ pub(super) enum Audience<'a> {
     Connection(&'a str),
 }
 
-/// How long a user stays in a group: the query parameter `ttl`.
+/// The query parameter `ttl`: how long a user stays in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupTtl {
     /// No `ttl`.
     Unlimited,
-    /// A `ttl` of zero: the current connections of the user join, later ones do not.
+    /// A `ttl` of zero: current connections of the user join the group, later ones do not.
     CurrentConnections,
     /// A positive `ttl`.
     Limited(Duration),
 }
 
-/// A connected client, as the control listener shows it.
+/// The properties of a connection that the control listener shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionInfo {
     /// The connection id.
     pub(crate) id: String,
     /// The user, if the client has one.
     pub(crate) user: Option<String>,
-    /// Its groups, sorted.
+    /// The groups, sorted.
     pub(crate) groups: Vec<String>,
 }
 
@@ -107,11 +110,11 @@ pub(super) struct Page {
 }
 
 impl Membership {
-    /// Adds a connection, with the groups of its user.
+    /// Adds a connection. It joins the groups of its user.
     pub(super) fn connect(&mut self, id: &str, user: Option<&str>, deliveries: DeliverySender, now: Instant) {
-        let of_user = user.and_then(|user| self.user_groups.get(user)).into_iter().flatten();
-        let groups = of_user.filter(|joined| joined.until > now).map(|joined| {
-            let reason = Reason { directly: false, through_user: Some(Until::At(joined.until)) };
+        let joined = user.and_then(|user| self.user_groups.get(user)).into_iter().flatten();
+        let groups = joined.filter(|joined| joined.until > now).map(|joined| {
+            let reason = GroupMembership { direct: false, through_user: Some(Until::At(joined.until)) };
             (joined.group.clone(), reason)
         });
         let member =
@@ -119,7 +122,7 @@ impl Membership {
         self.connections.insert(id.to_owned(), member);
     }
 
-    /// Removes a connection. Its user stays in the user's groups.
+    /// Removes a connection. The user stays in its groups.
     pub(super) fn disconnect(&mut self, connection: &str) {
         self.connections.remove(connection);
     }
@@ -140,13 +143,13 @@ impl Membership {
         self.connections.iter().take(limit).map(info).collect()
     }
 
-    /// Returns the ids of an audience except the excluded ones.
-    pub(super) fn ids(&self, audience: Audience<'_>, excluded: &[String], now: Instant) -> Vec<String> {
-        let members = self.connections.iter().filter(|(id, member)| member.is_in(id, audience, now));
+    /// Returns the ids of the selected connections except the excluded ones.
+    pub(super) fn ids(&self, selector: Selector<'_>, excluded: &[String], now: Instant) -> Vec<String> {
+        let members = self.connections.iter().filter(|(id, member)| member.is_in(id, selector, now));
         members.filter(|(id, _)| !excluded.contains(id)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Returns the ids that match a filter, or all ids without one.
+    /// Returns the ids of the connections that match a filter, or of all connections without a filter.
     pub(super) fn filtered(&self, filter: Option<&Filter>, now: Instant) -> Vec<String> {
         let matches = |id: &str, member: &Member| {
             let groups = member.groups.keys().map(String::as_str).filter(|group| member.in_group(group, now));
@@ -156,30 +159,31 @@ impl Membership {
         self.connections.iter().filter(|(id, member)| matches(id, member)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Returns whether an audience has any connection.
-    pub(super) fn exists(&self, audience: Audience<'_>, now: Instant) -> bool {
-        self.connections.iter().any(|(id, member)| member.is_in(id, audience, now))
+    /// Returns whether any connection is selected.
+    pub(super) fn exists(&self, selector: Selector<'_>, now: Instant) -> bool {
+        self.connections.iter().any(|(id, member)| member.is_in(id, selector, now))
     }
 
-    /// Queues a delivery for an audience except the excluded connections, and returns how many queues took it. A
-    /// connection whose queue is full is closed.
+    /// Queues a delivery for the selected connections except the excluded ones. Returns how many queues accepted it.
+    ///
+    /// Closes the connections whose queues are full.
     pub(super) fn deliver(
         &mut self,
-        to: Audience<'_>,
+        selector: Selector<'_>,
         delivery: &Delivery,
         excluded: &[String],
         now: Instant,
     ) -> usize {
-        let (mut reached, mut stuck) = (0, Vec::new());
-        let members = self.connections.iter().filter(|(id, member)| member.is_in(id, to, now));
+        let (mut reached, mut overflowed) = (0, Vec::new());
+        let members = self.connections.iter().filter(|(id, member)| member.is_in(id, selector, now));
         for (id, member) in members.filter(|(id, _)| !excluded.contains(id)) {
             if member.deliveries.push(delivery.clone()) {
                 reached += 1;
             } else {
-                stuck.push(id.clone());
+                overflowed.push(id.clone());
             }
         }
-        for id in stuck {
+        for id in overflowed {
             let reason = Some(String::from("the client does not read its messages"));
             self.close(&id, Close { reason, allow_reconnect: false });
         }
@@ -191,14 +195,14 @@ impl Membership {
         self.connections.remove(connection).map(|member| member.deliveries.close(close)).is_some()
     }
 
-    /// Adds an invocation that a connection has to complete.
+    /// Adds a pending invocation to a connection.
     pub(super) fn insert_invocation(&mut self, connection: &str, invocation: &str, completion: Completion) {
         if let Some(member) = self.connections.get_mut(connection) {
             member.invocations.insert(invocation.to_owned(), completion);
         }
     }
 
-    /// Removes an invocation of a connection and returns the sender of its completion.
+    /// Removes a pending invocation from a connection. Returns the sender of its completion.
     pub(super) fn take_invocation(&mut self, connection: &str, invocation: &str) -> Option<Completion> {
         self.connections.get_mut(connection)?.invocations.remove(invocation)
     }
@@ -206,7 +210,7 @@ impl Membership {
     /// Adds a connection to a group. Returns `false` if there is no such connection.
     pub(super) fn add_connection(&mut self, connection: &str, group: &str) -> bool {
         let member = self.connections.get_mut(connection);
-        member.map(|member| member.groups.entry(group.to_owned()).or_default().directly = true).is_some()
+        member.map(|member| member.groups.entry(group.to_owned()).or_default().direct = true).is_some()
     }
 
     /// Removes a connection from a group. Returns `false` if there is no such connection.
@@ -219,7 +223,7 @@ impl Membership {
         self.connections.get_mut(connection).map(|member| member.groups.clear()).is_some()
     }
 
-    /// Adds the connections of a user to a group, and its later ones as `ttl` says.
+    /// Adds the connections of a user to a group. `ttl` determines whether and how long later connections join.
     pub(super) fn add_user(&mut self, user: &str, group: &str, ttl: GroupTtl, now: Instant) {
         let through = match ttl {
             GroupTtl::CurrentConnections => Until::Disconnected,
@@ -230,18 +234,19 @@ impl Membership {
             let unlimited = ttl == GroupTtl::Unlimited;
             self.insert_user_group(user, UserGroup { group: group.to_owned(), until, unlimited }, now);
         }
-        for member in self.of_user_mut(user) {
+        for member in self.user_connections_mut(user) {
             member.groups.entry(group.to_owned()).or_default().through_user = Some(through);
         }
     }
 
-    /// Removes a user and all its connections from a group, even those that joined directly: the official emulator does the
-    /// same.
+    /// Removes a user and all its connections from a group, even those that joined directly.
+    ///
+    /// Source: the official emulator.
     pub(super) fn remove_user(&mut self, user: &str, group: &str) {
         if let Some(groups) = self.user_groups.get_mut(user) {
             groups.retain(|joined| joined.group != group);
         }
-        for member in self.of_user_mut(user) {
+        for member in self.user_connections_mut(user) {
             member.groups.remove(group);
         }
     }
@@ -249,15 +254,15 @@ impl Membership {
     /// Removes a user and all its connections from all groups.
     pub(super) fn remove_user_from_all(&mut self, user: &str) {
         self.user_groups.remove(user);
-        for member in self.of_user_mut(user) {
+        for member in self.user_connections_mut(user) {
             member.groups.clear();
         }
     }
 
     /// Returns whether a user is in a group, connected or not.
     pub(super) fn user_in_group(&self, user: &str, group: &str, now: Instant) -> bool {
-        let mut of_user = self.user_groups.get(user).into_iter().flatten();
-        of_user.any(|joined| joined.group == group && joined.until > now)
+        let mut joined = self.user_groups.get(user).into_iter().flatten();
+        joined.any(|joined| joined.group == group && joined.until > now)
             || self
                 .connections
                 .values()
@@ -265,7 +270,7 @@ impl Membership {
                 .any(|member| member.groups.get(group).is_some_and(|reason| reason.is_through_user(now)))
     }
 
-    /// Returns up to `limit` connections of a group, ordered by id and starting behind the id `after`.
+    /// Returns up to `limit` connections of a group whose ids are greater than `after`, ordered by id.
     pub(super) fn list(&self, group: &str, after: Option<&str>, limit: usize, now: Instant) -> Page {
         let members = self.connections.iter().filter(|(_, member)| member.in_group(group, now));
         let mut members = members.filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
@@ -282,34 +287,34 @@ impl Membership {
         }
         let Some(oldest) = groups.iter().position(|joined| joined.unlimited) else { return };
         let removed = groups.remove(oldest).group;
-        for member in self.of_user_mut(user) {
+        for member in self.user_connections_mut(user) {
             if let Some(reason) = member.groups.get_mut(&removed) {
                 reason.through_user = None;
             }
         }
     }
 
-    fn of_user_mut(&mut self, user: &str) -> impl Iterator<Item = &mut Member> {
+    fn user_connections_mut(&mut self, user: &str) -> impl Iterator<Item = &mut Member> {
         self.connections.values_mut().filter(move |member| member.user.as_deref() == Some(user))
     }
 }
 
 impl Member {
-    fn is_in(&self, id: &str, audience: Audience<'_>, now: Instant) -> bool {
-        match audience {
-            Audience::All => true,
-            Audience::User(user) => self.user.as_deref() == Some(user),
-            Audience::Group(group) => self.in_group(group, now),
-            Audience::Connection(connection) => id == connection,
+    fn is_in(&self, id: &str, selector: Selector<'_>, now: Instant) -> bool {
+        match selector {
+            Selector::All => true,
+            Selector::User(user) => self.user.as_deref() == Some(user),
+            Selector::Group(group) => self.in_group(group, now),
+            Selector::Connection(connection) => id == connection,
         }
     }
 
     fn in_group(&self, group: &str, now: Instant) -> bool {
-        self.groups.get(group).is_some_and(|reason| reason.directly || reason.is_through_user(now))
+        self.groups.get(group).is_some_and(|reason| reason.direct || reason.is_through_user(now))
     }
 }
 
-impl Reason {
+impl GroupMembership {
     fn is_through_user(self, now: Instant) -> bool {
         match self.through_user {
             Some(Until::At(until)) => until > now,

@@ -1,5 +1,4 @@
-//! The messages that callers send, parsed from the bodies of the REST API: an invocation, or ready-made frames. Knows no
-//! hubs and no receivers.
+//! The messages that callers send, parsed from the request bodies of the REST API: an invocation, or pre-encoded frames.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -10,8 +9,8 @@ use bytes::Bytes;
 use rmpv::Value;
 use serde::ser::{Serialize, Serializer};
 
-/// The greatest nesting depth of `MessagePack`, as `rmpv` counts it: two for each array or map, and three for an innermost
-/// text. Arrays and maps can thus be nested 128 deep, as in JSON. The limit exists because each level uses stack.
+/// The maximum nesting depth of `MessagePack`, in the units of `rmpv`: two for each array or map, and three for an innermost
+/// string. Arrays and maps can be nested 128 deep, as in JSON. The limit bounds the recursion of the decoder.
 pub(crate) const MAX_DEPTH: usize = 2 * 128 + 3;
 
 /// The byte that ends a record of the JSON hub protocol.
@@ -22,13 +21,13 @@ pub(crate) const RECORD_SEPARATOR: u8 = 0x1E;
 pub struct Message {
     /// The content.
     pub content: Content,
-    /// Its memory, in bytes: the larger of the body's size and the packed size.
+    /// The approximate memory use, in bytes: the larger of the body's size and the packed size.
     pub size: usize,
-    /// Its encoded records.
+    /// The encoded records.
     pub(crate) records: Records,
 }
 
-/// The encoded records of a message, one for each hub protocol. The first receiver encodes them; all receivers share them.
+/// The encoded records of a message, one for each hub protocol. Each is encoded for its first receiver, and shared by all.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     text: OnceLock<Bytes>,
@@ -53,7 +52,7 @@ impl PartialEq for Message {
 pub enum Content {
     /// An invocation of a client method.
     Invocation(PackedInvocation),
-    /// Ready-made frames of the caller, one for each hub protocol (`application/octet-stream`).
+    /// Frames that the caller encoded, one for each hub protocol (`application/octet-stream`).
     Frames {
         /// The frame for JSON clients.
         json: Option<Bytes>,
@@ -62,7 +61,7 @@ pub enum Content {
     },
 }
 
-/// A client method and its arguments. The values preserve the kind and width of numbers, and the order of keys.
+/// A client method and its arguments. The arguments preserve the type and width of numbers, and the order of keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Invocation {
     /// The method's name.
@@ -71,12 +70,13 @@ pub struct Invocation {
     pub arguments: Vec<Value>,
 }
 
-/// An invocation in its compact form: `MessagePack`, which is about as large as the body. Parsed values of a list of small
-/// numbers use more than ten times as much memory.
+/// An invocation, encoded as `MessagePack` to save memory.
+///
+/// The encoding is about as large as the body. The parsed values of a list of small numbers are more than ten times as large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedInvocation(Bytes);
 
-/// A body that is not a message.
+/// The reason why a body is not a valid message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PayloadError {
     #[error("the content type must be application/json, application/x-msgpack or application/octet-stream")]
@@ -88,7 +88,7 @@ pub(crate) enum PayloadError {
 }
 
 impl Message {
-    /// Returns a message that uses `size` bytes of memory.
+    /// Creates a message that uses `size` bytes of memory.
     pub(crate) fn new(content: Content, size: usize) -> Self {
         Self { content, size, records: Records::default() }
     }
@@ -108,8 +108,9 @@ impl Message {
         Ok(Self::new(content, size))
     }
 
-    /// Returns the invocation, decoded from ready-made frames if necessary. Returns `None` if the frames contain something
-    /// else.
+    /// Returns the invocation, which is decoded from pre-encoded frames if necessary.
+    ///
+    /// Returns `None` if the frames do not contain an invocation.
     pub fn invocation(&self) -> Option<Invocation> {
         match &self.content {
             Content::Invocation(packed) => packed.unpack(),
@@ -142,9 +143,9 @@ impl From<Invocation> for Content {
 }
 
 impl PackedInvocation {
-    /// Returns the invocation. `None` does not occur, because only parsed invocations are packed.
+    /// Decodes the invocation. It does not return `None`, because only parsed invocations are encoded.
     pub(crate) fn unpack(&self) -> Option<Invocation> {
-        // The packed form is not nested more deeply than the parsed map.
+        // The encoded form is not nested more deeply than the parsed map.
         let value = rmpv::decode::read_value_with_max_depth(&mut self.0.as_ref(), MAX_DEPTH).ok()?;
         let Value::Array(fields) = value else { return None };
         let [target, Value::Array(arguments)] = <[Value; 2]>::try_from(fields).ok()? else { return None };
@@ -158,8 +159,9 @@ impl Invocation {
         self.arguments.iter().map(to_json).collect()
     }
 
-    /// Parses `{"target", "arguments"}`. Names are compared without case, because SDKs capitalize them. Unknown names are
-    /// ignored. `arguments` may be missing or null.
+    /// Parses `{"target", "arguments"}`. `arguments` is optional and can be null.
+    ///
+    /// Names are compared case-insensitively, because some SDKs capitalize them. Unknown names are ignored.
     pub(crate) fn from_value(value: Value) -> Result<Self, PayloadError> {
         let Value::Map(fields) = value else {
             return Err(PayloadError::Shape);
@@ -188,12 +190,12 @@ impl Invocation {
     }
 }
 
-/// Returns whether a content type is JSON's.
+/// Returns whether a content type is JSON.
 pub(crate) fn is_json(content_type: Option<&str>) -> bool {
     matches!(content_type.map(media_type).as_deref(), Some("application/json" | "text/json"))
 }
 
-/// Reads a JSON body.
+/// Parses a JSON body.
 pub(crate) fn json_value(body: &[u8]) -> Result<Value, PayloadError> {
     serde_json::from_slice(body).map_err(|err| PayloadError::Malformed("JSON", err.to_string()))
 }
@@ -225,7 +227,7 @@ fn frames(value: Value) -> Result<Content, PayloadError> {
                 json = Some(Bytes::from(text));
             }
             Some("messagepack") => messagepack = Some(Bytes::from(frame)),
-            // The sandbox does not support other hub protocols.
+            // Clients of the sandbox use no other hub protocol.
             _ => {}
         }
     }
@@ -236,19 +238,20 @@ fn not_a_map() -> PayloadError {
     PayloadError::Malformed("a MessagePack map of protocols", String::from("each name must have binary data"))
 }
 
-/// Returns the media type without parameters, in lower case.
+/// Returns the media type of a content type, without parameters and in lower case.
 fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A value that serializes as JSON. Numbers keep their kind and keys their order. Bytes become base64, and other keys text.
+/// A value that serializes as JSON. It preserves the type of numbers and the order of keys. Bytes become base64, and keys that
+/// are not strings become strings.
 pub(crate) struct Json<'a>(pub(crate) &'a Value);
 
 impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Value::Nil => serializer.serialize_unit(),
-            Value::Boolean(truth) => serializer.serialize_bool(*truth),
+            Value::Boolean(boolean) => serializer.serialize_bool(*boolean),
             Value::Integer(number) => match (number.as_u64(), number.as_i64()) {
                 (Some(number), _) => serializer.serialize_u64(number),
                 (None, Some(number)) => serializer.serialize_i64(number),
@@ -267,9 +270,9 @@ impl Serialize for Json<'_> {
     }
 }
 
-/// Returns a value as JSON in memory, which sorts keys.
+/// Converts a value to a `serde_json::Value`, which sorts keys.
 pub(crate) fn to_json(value: &Value) -> serde_json::Value {
-    // Serializing text keys to memory cannot fail.
+    // Serializing string keys to memory cannot fail.
     serde_json::to_value(Json(value)).unwrap_or_default()
 }
 
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn preserves_the_kind_and_width_of_numbers() {
+    fn preserves_the_type_and_width_of_numbers() {
         let invocation =
             json(r#"{"target":"t","arguments":[5,300,-1,1.0,18446744073709551615,9007199254740993]}"#).unwrap();
         let mut bytes = Vec::new();
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packed_message_is_about_as_large_as_its_body() {
+    fn an_encoded_invocation_is_about_as_large_as_its_body() {
         let list = |item: &str| format!("[{}]", vec![item; 10_000].join(","));
         for item in ["1", "\"a\"", "null", "[]", "{\"a\":-1}", "1.5"] {
             let body = Bytes::from(format!("{{\"target\":\"t\",\"arguments\":{}}}", list(item)));
@@ -328,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn every_depth_that_can_be_parsed_can_be_sent() {
+    fn a_message_of_any_depth_that_can_be_parsed_can_be_sent() {
         let mut deepest = None;
         for depth in 1..=140 {
             let body = format!("{{\"target\":\"t\",\"arguments\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
@@ -342,12 +345,12 @@ mod tests {
                 deepest = Some(depth);
             }
         }
-        // An innermost text would allow one level less.
+        // With an innermost string, the limit is one level less.
         assert_eq!(deepest, Some(128));
     }
 
     #[test]
-    fn parses_messagepack_and_ready_made_frames() {
+    fn parses_messagepack_and_pre_encoded_frames() {
         let body = Value::Map(vec![("target".into(), "t".into()), ("arguments".into(), Value::Array(vec![7.into()]))]);
         let mut bytes = Vec::new();
         rmpv::encode::write_value(&mut bytes, &body).unwrap();

@@ -1,10 +1,10 @@
 //! Azure SignalR Service in serverless mode: the data-plane REST API of one endpoint, and its hubs.
 //!
 //! A call passes `operation` (parsing), `access` (authorization), `parameters` (validation) and `rest` (execution). `problem`
-//! has the error responses. `hubs` has the hubs of the endpoint. A `hub` has a `membership` (connections, users, groups), and each
-//! `connection` a queue of deliveries.
+//! defines the error responses. `hubs` stores the hubs of an endpoint. Each `hub` has a `membership` (connections, users,
+//! groups), and each `connection` has a queue of deliveries.
 //!
-//! Source: the data-plane swaggers v1 and 2024-12-01; the official emulator and SDKs for what they leave open.
+//! Source: the data-plane swaggers v1 and 2024-12-01; where they specify nothing, the official emulator and SDKs.
 
 pub(super) mod access;
 pub(super) mod connection;

@@ -1,6 +1,7 @@
-//! Parses method and path into an operation of the REST API: in the current form, the v1 form, and the alternative forms that
-//! the official emulator accepts. Knows no hubs. Deliberately independent of the gateway's own parser, so that each verifies
-//! the other.
+//! Parses a method and a path into an operation of the REST API.
+//!
+//! It accepts the current path form, the v1 form, and the alternative forms that the official emulator accepts. It shares no
+//! code with the gateway's parser, so that tests detect an error in either.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -8,13 +9,13 @@ use percent_encoding::percent_decode_str;
 /// A parsed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
-    /// Whether the path has the v1 form, which has no `api-version` and other statuses.
+    /// Whether the path has the v1 form. Such calls have no `api-version` and get other statuses.
     pub(crate) v1: bool,
     /// The operation.
     pub(crate) operation: Operation,
 }
 
-/// An operation. Names are percent-decoded once.
+/// An operation. The names in it are percent-decoded once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Health,
@@ -51,18 +52,18 @@ pub(crate) enum HubOperation {
     UserRemoveFromGroup { user: String, group: String },
 }
 
-/// A method and path that match no operation.
+/// The reason why a method and a path match no operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ParseError {
     /// The path is unknown.
     NotFound,
     /// The path does not support the method.
     MethodNotAllowed,
-    /// A segment does not decode to UTF-8.
+    /// A segment does not percent-decode to UTF-8.
     Malformed,
 }
 
-/// Parses a method and a path as sent.
+/// Parses a method and a path, which is percent-encoded as sent.
 pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, ParseError> {
     let path = path.strip_prefix("/api/").ok_or(ParseError::NotFound)?;
     let (v1, path) = path.strip_prefix("v1/").map_or((false, path), |path| (true, path));
@@ -77,8 +78,8 @@ pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, ParseError> {
     };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let operation = match segments.as_slice() {
-        ["health"] => only(method, &[Method::GET, Method::HEAD], Operation::Health)?,
-        ["auth", "accessKey"] => only(method, &[Method::GET], Operation::AccessKey)?,
+        ["health"] => if_allowed(method, &[Method::GET, Method::HEAD], Operation::Health)?,
+        ["auth", "accessKey"] => if_allowed(method, &[Method::GET], Operation::AccessKey)?,
         ["hubs", hub, rest @ ..] => Operation::Hub((*hub).to_owned(), hub_operation(method, rest)?),
         _ => return Err(ParseError::NotFound),
     };
@@ -90,10 +91,10 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
     let get_or_head = [Method::GET, Method::HEAD];
     let post = [Method::POST];
     match rest {
-        [] | [":send"] => only(method, &post, Op::Send),
-        [":closeConnections"] => only(method, &post, Op::CloseConnections),
-        [":execute"] => only(method, &post, Op::Execute),
-        [":generateToken"] => only(method, &post, Op::GenerateToken),
+        [] | [":send"] => if_allowed(method, &post, Op::Send),
+        [":closeConnections"] => if_allowed(method, &post, Op::CloseConnections),
+        [":execute"] => if_allowed(method, &post, Op::Execute),
+        [":generateToken"] => if_allowed(method, &post, Op::GenerateToken),
         ["connections", connection] => {
             let connection = (*connection).to_owned();
             match *method {
@@ -106,17 +107,17 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
         ["connections", connection, last] => {
             let connection = (*connection).to_owned();
             match *last {
-                ":send" => only(method, &post, Op::ConnectionSend { connection }),
-                ":invoke" => only(method, &post, Op::ConnectionInvoke { connection }),
-                "groups" => only(method, &[Method::DELETE], Op::ConnectionLeaveAllGroups { connection }),
+                ":send" => if_allowed(method, &post, Op::ConnectionSend { connection }),
+                ":invoke" => if_allowed(method, &post, Op::ConnectionInvoke { connection }),
+                "groups" => if_allowed(method, &[Method::DELETE], Op::ConnectionLeaveAllGroups { connection }),
                 _ => Err(ParseError::NotFound),
             }
         }
         ["connections", connection, "streams", stream, last] => {
             let (connection, stream) = ((*connection).to_owned(), (*stream).to_owned());
             match *last {
-                ":send" => only(method, &post, Op::StreamSend { connection, stream }),
-                ":complete" => only(method, &post, Op::StreamComplete { connection, stream }),
+                ":send" => if_allowed(method, &post, Op::StreamSend { connection, stream }),
+                ":complete" => if_allowed(method, &post, Op::StreamComplete { connection, stream }),
                 _ => Err(ParseError::NotFound),
             }
         }
@@ -132,15 +133,15 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
             let group = (*group).to_owned();
             match *method {
                 Method::POST => Ok(Op::GroupSend { group }),
-                _ => only(method, &get_or_head, Op::GroupExists { group }),
+                _ => if_allowed(method, &get_or_head, Op::GroupExists { group }),
             }
         }
         ["groups", group, last] => {
             let group = (*group).to_owned();
             match *last {
-                ":send" => only(method, &post, Op::GroupSend { group }),
-                ":closeConnections" => only(method, &post, Op::GroupCloseConnections { group }),
-                "connections" => only(method, &[Method::GET], Op::GroupListConnections { group }),
+                ":send" => if_allowed(method, &post, Op::GroupSend { group }),
+                ":closeConnections" => if_allowed(method, &post, Op::GroupCloseConnections { group }),
+                "connections" => if_allowed(method, &[Method::GET], Op::GroupListConnections { group }),
                 _ => Err(ParseError::NotFound),
             }
         }
@@ -149,22 +150,22 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
             match *method {
                 Method::PUT => Ok(Op::UserAddToGroup { user, group }),
                 Method::DELETE => Ok(Op::UserRemoveFromGroup { user, group }),
-                _ => only(method, &get_or_head, Op::UserInGroup { user, group }),
+                _ => if_allowed(method, &get_or_head, Op::UserInGroup { user, group }),
             }
         }
         ["users", user] => {
             let user = (*user).to_owned();
             match *method {
                 Method::POST => Ok(Op::UserSend { user }),
-                _ => only(method, &get_or_head, Op::UserExists { user }),
+                _ => if_allowed(method, &get_or_head, Op::UserExists { user }),
             }
         }
         ["users", user, last] => {
             let user = (*user).to_owned();
             match *last {
-                ":send" => only(method, &post, Op::UserSend { user }),
-                ":closeConnections" => only(method, &post, Op::UserCloseConnections { user }),
-                "groups" => only(method, &[Method::DELETE], Op::UserLeaveAllGroups { user }),
+                ":send" => if_allowed(method, &post, Op::UserSend { user }),
+                ":closeConnections" => if_allowed(method, &post, Op::UserCloseConnections { user }),
+                "groups" => if_allowed(method, &[Method::DELETE], Op::UserLeaveAllGroups { user }),
                 _ => Err(ParseError::NotFound),
             }
         }
@@ -172,13 +173,14 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
     }
 }
 
-fn only<T>(method: &Method, allowed: &[Method], operation: T) -> Result<T, ParseError> {
+fn if_allowed<T>(method: &Method, allowed: &[Method], operation: T) -> Result<T, ParseError> {
     if allowed.contains(method) { Ok(operation) } else { Err(ParseError::MethodNotAllowed) }
 }
 
 impl Operation {
-    /// Returns the data action that the operation requires, without `Microsoft.SignalRService/SignalR/`, or `None` if it
-    /// requires no token.
+    /// Returns the data action that the operation requires, without the prefix `Microsoft.SignalRService/SignalR/`.
+    ///
+    /// Returns `None` if it requires no token.
     ///
     /// Source: the actions are documented. Which operation requires which action is inferred from their descriptions.
     pub(crate) const fn data_action(&self) -> Option<&'static str> {
@@ -217,14 +219,14 @@ impl Operation {
 mod tests {
     use super::*;
 
-    fn text(text: &str) -> String {
+    fn string(text: &str) -> String {
         text.to_owned()
     }
 
     #[test]
-    fn parses_every_form() {
+    fn parses_every_path_form() {
         use HubOperation as Op;
-        let (connection, group, user, stream) = (text("c"), text("g"), text("u"), text("s"));
+        let (connection, group, user, stream) = (string("c"), string("g"), string("u"), string("s"));
         let rows = [
             ("POST /api/hubs/h/:send", Op::Send),
             ("POST /api/hubs/h", Op::Send),
@@ -276,7 +278,7 @@ mod tests {
         for (line, expected) in rows {
             let (method, path) = line.split_once(' ').unwrap();
             let call = parse(&method.parse().unwrap(), path).unwrap();
-            assert_eq!(call.operation, Operation::Hub(text("h"), expected), "{line}");
+            assert_eq!(call.operation, Operation::Hub(string("h"), expected), "{line}");
             assert_eq!(call.v1, path.starts_with("/api/v1/"), "{line}");
         }
         for line in ["GET /api/health", "HEAD /api/v1/health"] {
@@ -289,7 +291,10 @@ mod tests {
     #[test]
     fn decodes_names_once_and_keeps_an_encoded_slash() {
         let call = parse(&Method::HEAD, "/api/hubs/hub%2Fx/users/user%2Fa%2525").unwrap();
-        assert_eq!(call.operation, Operation::Hub(text("hub/x"), HubOperation::UserExists { user: text("user/a%25") }));
+        assert_eq!(
+            call.operation,
+            Operation::Hub(string("hub/x"), HubOperation::UserExists { user: string("user/a%25") })
+        );
         assert_eq!(parse(&Method::HEAD, "/api/hubs/h/users/%ff"), Err(ParseError::Malformed));
     }
 

@@ -1,4 +1,4 @@
-//! Validates the parameters of operations: names in the path and values in the query. Knows no hubs.
+//! Validates the parameters of operations: names in the path, and values in the query.
 //!
 //! Source: patterns, lengths and ranges of the data-plane swagger of 2024-12-01.
 
@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use super::problem::Problem;
 use crate::sandbox::server::exchange::ReceivedRequest;
 
-/// The versions of the REST API. The service's response to others is not documented; the sandbox answers 400.
+/// The versions of the REST API. The service's response to other versions is not documented; the sandbox answers 400.
 const API_VERSIONS: [&str; 5] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01"];
 
-/// Checks `api-version`, which every call except those of the v1 form has.
+/// Validates `api-version`, which is required except in the v1 form.
 pub(crate) fn check_version(request: &ReceivedRequest) -> Result<(), Problem> {
     match request.query_value("api-version") {
         Some(version) if API_VERSIONS.contains(&version.as_str()) => Ok(()),
@@ -23,20 +23,20 @@ pub(crate) fn check_version(request: &ReceivedRequest) -> Result<(), Problem> {
     }
 }
 
-/// Returns the hub's full name. With `application`, the hub belongs to that application.
+/// Returns the full name of a hub. The query parameter `application` becomes its prefix.
 pub(crate) fn hub_name(request: &ReceivedRequest, hub: &str) -> Result<String, Problem> {
-    let checked = |parameter, name: &str| {
+    let check = |parameter, name: &str| {
         if is_name(name) {
             return Ok(());
         }
         let message = "The name must begin with a letter and have up to 128 letters, digits or _ ` , . [ ].";
         Err(Problem::InvalidArgument(parameter, String::from(message)))
     };
-    checked("hub", hub)?;
+    check("hub", hub)?;
     let Some(application) = request.query_value("application") else {
         return Ok(hub.to_owned());
     };
-    checked("application", &application)?;
+    check("application", &application)?;
     Ok(format!("{application}_{hub}"))
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn stream(id: &str) -> Result<&str, Problem> {
     if is_text(id, 100) { Ok(id) } else { Err(Problem::InvalidArgument("streamId", String::from(message))) }
 }
 
-/// Parses an integer in the query.
+/// Parses a query parameter that is an integer in a range.
 pub(crate) fn number(
     request: &ReceivedRequest,
     name: &'static str,
@@ -88,7 +88,7 @@ pub(crate) fn number(
     Ok(Some(number))
 }
 
-/// Parses a boolean in the query. The default is `false`.
+/// Parses a query parameter that is a boolean. The default is `false`.
 pub(crate) fn flag(request: &ReceivedRequest, name: &'static str) -> Result<bool, Problem> {
     match request.query_value(name) {
         None => Ok(false),

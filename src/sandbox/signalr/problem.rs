@@ -1,7 +1,7 @@
-//! The error responses of the REST API: status, `x-ms-error-code`, challenge and body of each.
+//! The error responses of the REST API: status, `x-ms-error-code`, challenge and body.
 //!
-//! Source: statuses, codes and `ErrorDetail` of the data-plane swagger of 2024-12-01; the challenge as observed by users. The
-//! service's bodies of 401 and 403 are not documented.
+//! Source: statuses, codes and `ErrorDetail` of the data-plane swagger of 2024-12-01; the challenge as reported by users.
+//! The service's bodies of 401 and 403 are not documented.
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, StatusCode};
@@ -10,19 +10,19 @@ use serde_json::json;
 use super::operation::ParseError;
 use crate::sandbox::server::exchange::Reply;
 
-/// The header field that identifies what does not exist.
+/// The header field with the error code of the service.
 pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
-/// The form of a call. The forms differ in statuses and in the bodies of errors.
+/// The path form of a call, which determines statuses and error bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathForm {
-    /// `/api/v1/…`: errors are text.
+    /// `/api/v1/…`. An error body is text.
     V1,
-    /// `/api/…?api-version=…`: errors are an `ErrorDetail`.
+    /// `/api/…?api-version=…`. An error body is an `ErrorDetail`.
     Current,
 }
 
-/// The reason for rejecting a request.
+/// The reason why a request is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// The request has no token.
@@ -33,23 +33,23 @@ pub(crate) enum Problem {
     Forbidden(&'static str),
     /// Public network access of the resource is disabled.
     PublicAccessDisabled,
-    /// No resource has the host of the request.
+    /// No resource has the host name of the request.
     UnknownHost(String),
     /// The request target is too long.
     TargetTooLong,
     /// The header is too large.
     HeaderTooLarge,
-    /// Method and path match no operation.
+    /// The method and path match no operation.
     UnknownOperation(ParseError),
-    /// A parameter or the body is invalid: its name and the reason.
+    /// A parameter or the body is invalid. Contains its name and the reason.
     InvalidArgument(&'static str, String),
     /// The operation does not support the content type of the body.
     UnsupportedMediaType(String),
-    /// The target does not exist: the value of `x-ms-error-code`.
+    /// The connection, group or user does not exist. Contains the value of `x-ms-error-code`.
     NotFound(&'static str),
-    /// The client completed an invocation with this error.
+    /// The client completed the invocation with this error.
     ClientError(String),
-    /// The client did not complete an invocation in time.
+    /// The client did not complete the invocation in time.
     ClientTimeout,
     /// The sandbox itself failed.
     Internal(String),
@@ -68,10 +68,10 @@ impl Problem {
             }
             Self::Forbidden(action) => {
                 let message = format!("The principal lacks the data action Microsoft.SignalRService/SignalR/{action}.");
-                detail(form, StatusCode::FORBIDDEN, "Forbidden", &message)
+                error_detail(form, StatusCode::FORBIDDEN, "Forbidden", &message)
             }
             Self::PublicAccessDisabled => {
-                // A network rule answers before the service does, with an HTML page.
+                // Network rules are enforced in front of the service, with an HTML page.
                 let page = "<html><head><title>403 Forbidden</title></head><body>nginx</body></html>";
                 Reply::with_content_type(StatusCode::FORBIDDEN, "text/html", page)
                     .verdict("closed to the public network")
@@ -88,26 +88,26 @@ impl Problem {
                 Reply::empty(StatusCode::METHOD_NOT_ALLOWED).verdict("no such method")
             }
             Self::UnknownOperation(ParseError::Malformed) => {
-                detail(form, StatusCode::BAD_REQUEST, "InvalidArgument", "The path does not decode to text.")
+                error_detail(form, StatusCode::BAD_REQUEST, "InvalidArgument", "The path does not decode to text.")
             }
-            Self::InvalidArgument(parameter, message) => invalid(form, parameter, message),
+            Self::InvalidArgument(parameter, message) => invalid_argument(form, parameter, message),
             Self::UnsupportedMediaType(message) => {
-                detail(form, StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+                error_detail(form, StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
             }
-            Self::NotFound(code) => {
-                detail(form, StatusCode::NOT_FOUND, code, "It does not exist.").header(ERROR_CODE, code).verdict(*code)
-            }
-            // The service's responses for these two are not documented.
-            Self::ClientError(message) => detail(form, StatusCode::BAD_REQUEST, "InvocationFailed", message),
+            Self::NotFound(code) => error_detail(form, StatusCode::NOT_FOUND, code, "It does not exist.")
+                .header(ERROR_CODE, code)
+                .verdict(*code),
+            // The service's responses to `ClientError` and `ClientTimeout` are not documented.
+            Self::ClientError(message) => error_detail(form, StatusCode::BAD_REQUEST, "InvocationFailed", message),
             Self::ClientTimeout => {
-                detail(form, StatusCode::GATEWAY_TIMEOUT, "Timeout", "The client did not answer in time.")
+                error_detail(form, StatusCode::GATEWAY_TIMEOUT, "Timeout", "The client did not answer in time.")
             }
-            Self::Internal(message) => detail(form, StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message),
+            Self::Internal(message) => error_detail(form, StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message),
         }
     }
 }
 
-fn detail(form: PathForm, status: StatusCode, code: &str, message: &str) -> Reply {
+fn error_detail(form: PathForm, status: StatusCode, code: &str, message: &str) -> Reply {
     match form {
         PathForm::V1 => Reply::text(status, message.to_owned()),
         PathForm::Current => Reply::json(status, &json!({ "code": code, "message": message })),
@@ -115,7 +115,7 @@ fn detail(form: PathForm, status: StatusCode, code: &str, message: &str) -> Repl
     .verdict(message.to_owned())
 }
 
-fn invalid(form: PathForm, parameter: &str, message: &str) -> Reply {
+fn invalid_argument(form: PathForm, parameter: &str, message: &str) -> Reply {
     let status = StatusCode::BAD_REQUEST;
     let body = json!({ "code": "InvalidArgument", "message": message, "target": parameter });
     match form {

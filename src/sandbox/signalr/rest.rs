@@ -1,7 +1,7 @@
-//! Executes the operations of the REST API on a hub. The caller is authorized already.
+//! Executes the operations of the REST API on a hub. The request must be authorized.
 //!
-//! Source: the data-plane swaggers v1 and 2024-12-01. Status and `x-ms-error-code` of missing targets: the official emulator
-//! and what the official SDK tolerates.
+//! Source: the data-plane swaggers v1 and 2024-12-01. Status and `x-ms-error-code` if a connection, user or group does not
+//! exist: the official emulator, and the statuses that the official SDK accepts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,26 +15,26 @@ use super::delivery::{Close, Delivery};
 use super::endpoint::Endpoint;
 use super::filter::Filter;
 use super::hub::{Command, Hub};
-use super::membership::{Audience, GroupTtl};
+use super::membership::{GroupTtl, Selector};
 use super::message::{self, Content, Invocation, Message, PayloadError};
 use super::operation::HubOperation;
 use super::parameters;
 use super::problem::{ERROR_CODE, PathForm, Problem};
 use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 
-/// The timeout of an invocation. The service's own is not documented; this is the SDK's default for client results.
+/// The timeout of an invocation. That of the service is not documented; this is the SDK's default for client results.
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The largest value of a parameter of type `int32`.
+/// The maximum value of a parameter of type `int32`.
 const MAX_INT32: u32 = i32::MAX as u32;
 
-/// The largest page of a list. Source: `maxpagesize` in the swagger.
+/// The maximum page size of a list. Source: `maxpagesize` in the swagger.
 const MAX_PAGE: u32 = 200;
 
 /// The characters of a query value that are percent-encoded.
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A call of an operation of a hub.
+/// A call to a hub.
 pub(crate) struct HubCall<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) request: &'a ReceivedRequest,
@@ -48,105 +48,105 @@ impl HubCall<'_> {
         use HubOperation as Op;
         let now = Instant::now();
         let name = parameters::hub_name(self.request, self.hub)?;
-        // Only an operation that stores something creates the hub.
+        // Only an operation that changes the state of the hub creates it.
         let hub = if matches!(operation, Op::UserAddToGroup { .. }) {
             self.endpoint.hubs.get_or_create(&name)
         } else {
             self.endpoint.hubs.get_or_empty(&name)
         };
         match operation {
-            Op::Send => self.send(&hub, Audience::All, now),
-            Op::CloseConnections => Ok(self.close(&hub, Audience::All, now)),
+            Op::Send => self.send(&hub, Selector::All, now),
+            Op::CloseConnections => Ok(self.close(&hub, Selector::All, now)),
             Op::Execute => self.execute(&hub, now),
             Op::GenerateToken => self.generate_token(&name, at),
             Op::ConnectionExists { connection } => {
-                let exists = hub.exists(Audience::Connection(parameters::connection(&connection)?), now);
-                Ok(existence(exists, "Warning.Connection.NotExisted"))
+                let exists = hub.exists(Selector::Connection(parameters::connection(&connection)?), now);
+                Ok(existence_reply(exists, "Warning.Connection.NotExisted"))
             }
             Op::ConnectionClose { connection } => {
-                let whom = Audience::Connection(parameters::connection(&connection)?);
-                let closed = hub.close(whom, &[], &self.close_reason(), now);
-                Ok(done(self.choose(StatusCode::ACCEPTED, StatusCode::OK)).verdict(format!("closed {closed}")))
+                let selector = Selector::Connection(parameters::connection(&connection)?);
+                let closed = hub.close(selector, &[], &self.close_reason(), now);
+                Ok(success(self.status(StatusCode::ACCEPTED, StatusCode::OK)).verdict(format!("closed {closed}")))
             }
             Op::ConnectionSend { connection } => {
-                self.send(&hub, Audience::Connection(parameters::connection(&connection)?), now)
+                self.send(&hub, Selector::Connection(parameters::connection(&connection)?), now)
             }
             Op::ConnectionInvoke { connection } => self.invoke(&hub, parameters::connection(&connection)?, now).await,
             Op::ConnectionLeaveAllGroups { connection } => {
                 let exists = hub.remove_connection_from_all(parameters::connection(&connection)?);
-                Ok(done(StatusCode::OK).verdict(if exists { "left all groups" } else { "no such connection" }))
+                Ok(success(StatusCode::OK).verdict(if exists { "left all groups" } else { "no such connection" }))
             }
             Op::StreamSend { connection, stream } => self.stream_send(&hub, &connection, &stream, now),
             Op::StreamComplete { connection, stream } => self.stream_complete(&hub, &connection, &stream, now),
             Op::GroupExists { group } => {
-                let exists = hub.exists(Audience::Group(parameters::group(&group)?), now);
-                Ok(existence(exists, "Warning.Group.NotExisted"))
+                let exists = hub.exists(Selector::Group(parameters::group(&group)?), now);
+                Ok(existence_reply(exists, "Warning.Group.NotExisted"))
             }
-            Op::GroupSend { group } => self.send(&hub, Audience::Group(parameters::group(&group)?), now),
+            Op::GroupSend { group } => self.send(&hub, Selector::Group(parameters::group(&group)?), now),
             Op::GroupCloseConnections { group } => {
-                Ok(self.close(&hub, Audience::Group(parameters::group(&group)?), now))
+                Ok(self.close(&hub, Selector::Group(parameters::group(&group)?), now))
             }
             Op::GroupListConnections { group } => self.list(&hub, parameters::group(&group)?, now),
             Op::GroupAddConnection { group, connection } => {
-                membership(hub.add_connection(parameters::connection(&connection)?, parameters::group(&group)?))
+                group_change_reply(hub.add_connection(parameters::connection(&connection)?, parameters::group(&group)?))
             }
-            Op::GroupRemoveConnection { group, connection } => {
-                membership(hub.remove_connection(parameters::connection(&connection)?, parameters::group(&group)?))
-            }
+            Op::GroupRemoveConnection { group, connection } => group_change_reply(
+                hub.remove_connection(parameters::connection(&connection)?, parameters::group(&group)?),
+            ),
             Op::UserExists { user } => {
-                let exists = hub.exists(Audience::User(parameters::user(&user)?), now);
-                Ok(existence(exists, "Warning.User.NotExisted"))
+                let exists = hub.exists(Selector::User(parameters::user(&user)?), now);
+                Ok(existence_reply(exists, "Warning.User.NotExisted"))
             }
-            Op::UserSend { user } => self.send(&hub, Audience::User(parameters::user(&user)?), now),
-            Op::UserCloseConnections { user } => Ok(self.close(&hub, Audience::User(parameters::user(&user)?), now)),
+            Op::UserSend { user } => self.send(&hub, Selector::User(parameters::user(&user)?), now),
+            Op::UserCloseConnections { user } => Ok(self.close(&hub, Selector::User(parameters::user(&user)?), now)),
             Op::UserLeaveAllGroups { user } => {
                 hub.remove_user_from_all(parameters::user(&user)?);
-                Ok(Reply::empty(self.choose(StatusCode::OK, StatusCode::NO_CONTENT)))
+                Ok(Reply::empty(self.status(StatusCode::OK, StatusCode::NO_CONTENT)))
             }
             Op::UserInGroup { user, group } => {
                 let exists = hub.user_in_group(parameters::user(&user)?, parameters::group(&group)?, now);
-                Ok(existence(exists, "Info.User.NotInGroup"))
+                Ok(existence_reply(exists, "Info.User.NotInGroup"))
             }
             Op::UserAddToGroup { user, group } => {
                 hub.add_user(parameters::user(&user)?, parameters::group(&group)?, self.group_ttl()?, now);
-                Ok(done(self.choose(StatusCode::ACCEPTED, StatusCode::OK)))
+                Ok(success(self.status(StatusCode::ACCEPTED, StatusCode::OK)))
             }
             Op::UserRemoveFromGroup { user, group } => {
                 hub.remove_user(parameters::user(&user)?, parameters::group(&group)?);
-                Ok(Reply::empty(self.choose(StatusCode::ACCEPTED, StatusCode::NO_CONTENT)))
+                Ok(Reply::empty(self.status(StatusCode::ACCEPTED, StatusCode::NO_CONTENT)))
             }
         }
     }
 
-    fn send(&self, hub: &Hub, to: Audience<'_>, now: Instant) -> Result<Reply, Problem> {
+    fn send(&self, hub: &Hub, selector: Selector<'_>, now: Instant) -> Result<Reply, Problem> {
         let message = Arc::new(self.message()?);
-        let excluded = match to {
+        let excluded = match selector {
             // A send to a user or a connection has no parameter `excluded`.
-            Audience::User(_) | Audience::Connection(_) => Vec::new(),
-            Audience::All | Audience::Group(_) => self.request.query_values("excluded"),
+            Selector::User(_) | Selector::Connection(_) => Vec::new(),
+            Selector::All | Selector::Group(_) => self.request.query_values("excluded"),
         };
-        let reached = hub.send(to, &message, &excluded, now);
-        Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {reached}")))
+        let reached = hub.send(selector, &message, &excluded, now);
+        Ok(success(StatusCode::ACCEPTED).verdict(format!("sent to {reached}")))
     }
 
-    fn close(&self, hub: &Hub, whom: Audience<'_>, now: Instant) -> Reply {
-        let closed = hub.close(whom, &self.request.query_values("excluded"), &self.close_reason(), now);
+    fn close(&self, hub: &Hub, selector: Selector<'_>, now: Instant) -> Reply {
+        let closed = hub.close(selector, &self.request.query_values("excluded"), &self.close_reason(), now);
         Reply::empty(StatusCode::NO_CONTENT).verdict(format!("closed {closed}"))
     }
 
     async fn invoke(&self, hub: &Arc<Hub>, connection: &str, now: Instant) -> Result<Reply, Problem> {
-        const GONE: Problem = Problem::NotFound("Warning.Connection.NotExisted");
+        const NOT_CONNECTED: Problem = Problem::NotFound("Warning.Connection.NotExisted");
         let message = Arc::new(self.message()?);
         if message.invocation().is_none() {
             return Err(Problem::InvalidArgument("payload", String::from("The frames do not invoke a client method.")));
         }
-        let mut pending = hub.invoke(connection, message, now).ok_or(GONE)?;
+        let mut pending = hub.invoke(connection, message, now).ok_or(NOT_CONNECTED)?;
         match tokio::time::timeout(INVOKE_TIMEOUT, pending.completion()).await {
             Ok(Some(Ok(value))) => {
                 Ok(Reply::json(StatusCode::OK, &json!({ "result": message::to_json(&value) })).verdict("completed"))
             }
             Ok(Some(Err(error))) => Err(Problem::ClientError(error)),
-            Ok(None) => Err(GONE),
+            Ok(None) => Err(NOT_CONNECTED),
             Err(_) => Err(Problem::ClientTimeout),
         }
     }
@@ -155,7 +155,7 @@ impl HubCall<'_> {
         let (connection, stream) = (parameters::connection(connection)?, parameters::stream(stream)?.to_owned());
         let last = parameters::flag(self.request, "completed")?;
         let mut reached = true;
-        // The swagger declares no body: a stream can end without another item.
+        // The swagger declares no request body, so a stream can end without another item.
         if !(last && self.request.body.is_empty()) {
             let item = message::json_value(&self.request.body)?;
             reached = hub.deliver(connection, &Delivery::StreamItem { stream: stream.clone(), item }, now);
@@ -163,7 +163,7 @@ impl HubCall<'_> {
         if last {
             reached &= hub.deliver(connection, &Delivery::StreamEnd { stream, error: None }, now);
         }
-        Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
+        Ok(success(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
     }
 
     fn stream_complete(&self, hub: &Hub, connection: &str, stream: &str, now: Instant) -> Result<Reply, Problem> {
@@ -171,7 +171,7 @@ impl HubCall<'_> {
         // The swagger declares `reason`; the SDK sends `error`.
         let error = self.request.query_value("reason").or_else(|| self.request.query_value("error"));
         let reached = hub.deliver(connection, &Delivery::StreamEnd { stream, error }, now);
-        Ok(done(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
+        Ok(success(StatusCode::ACCEPTED).verdict(format!("sent to {}", u8::from(reached))))
     }
 
     fn execute(&self, hub: &Hub, now: Instant) -> Result<Reply, Problem> {
@@ -182,7 +182,8 @@ impl HubCall<'_> {
             return Err(Problem::UnsupportedMediaType(String::from("The content type must be application/json.")));
         }
         let body = message::json_value(&self.request.body)?;
-        let commands = body.as_array().and_then(|commands| commands.iter().map(command).collect::<Option<Vec<_>>>());
+        let commands =
+            body.as_array().and_then(|commands| commands.iter().map(parse_command).collect::<Option<Vec<_>>>());
         let invalid = || Problem::InvalidArgument("commands", String::from("The commands are invalid."));
         let reached = hub.execute(filter.as_ref(), &commands.ok_or_else(invalid)?, now);
         Ok(Reply::empty(StatusCode::ACCEPTED).verdict(format!("executed on {reached}")))
@@ -209,15 +210,15 @@ impl HubCall<'_> {
             None => json!({ "connectionId": id }),
         });
         let mut body = json!({ "value": members.collect::<Vec<_>>() });
-        let left = top.map(|top| top - limit);
-        let last = page.members.last().filter(|_| page.more && left != Some(0));
+        let remaining = top.map(|top| top - limit);
+        let last = page.members.last().filter(|_| page.more && remaining != Some(0));
         if let (Some((last, _)), Some(fields)) = (last, body.as_object_mut()) {
-            fields.insert(String::from("nextLink"), self.next_link(last, left).into());
+            fields.insert(String::from("nextLink"), self.next_link(last, remaining).into());
         }
         Ok(Reply::json(StatusCode::OK, &body).verdict(format!("listed {}", page.members.len())))
     }
 
-    /// Returns the absolute URL of the next page at the endpoint's own host.
+    /// Returns the absolute URL of the next page.
     fn next_link(&self, last: &str, top: Option<u32>) -> String {
         let encode = |value: &str| utf8_percent_encode(value, QUERY_VALUE).to_string();
         let mut query: Vec<String> = Vec::new();
@@ -238,7 +239,7 @@ impl HubCall<'_> {
     }
 
     fn close_reason(&self) -> Close {
-        // Like the official emulator, allows the client to reconnect.
+        // As in the official emulator, the client may reconnect.
         Close { reason: self.request.query_value("reason"), allow_reconnect: true }
     }
 
@@ -250,8 +251,8 @@ impl HubCall<'_> {
         })
     }
 
-    /// Returns the status for the form of the call.
-    fn choose(&self, v1: StatusCode, current: StatusCode) -> StatusCode {
+    /// Returns the status for the path form of the call.
+    fn status(&self, v1: StatusCode, current: StatusCode) -> StatusCode {
         match self.form {
             PathForm::V1 => v1,
             PathForm::Current => current,
@@ -268,18 +269,18 @@ impl From<PayloadError> for Problem {
     }
 }
 
-/// Returns the response to adding or removing a connection, which must exist.
-fn membership(exists: bool) -> Result<Reply, Problem> {
-    if exists { Ok(done(StatusCode::OK)) } else { Err(Problem::NotFound("Error.Connection.NotExisted")) }
+/// Returns the response to adding a connection to a group or removing it. The connection must exist.
+fn group_change_reply(exists: bool) -> Result<Reply, Problem> {
+    if exists { Ok(success(StatusCode::OK)) } else { Err(Problem::NotFound("Error.Connection.NotExisted")) }
 }
 
-/// Returns a success with the empty `ServiceResponse` of the swagger's examples.
-fn done(status: StatusCode) -> Reply {
+/// Returns a success with an empty `ServiceResponse`, as in the swagger's examples.
+fn success(status: StatusCode) -> Reply {
     Reply::json(status, &json!({}))
 }
 
-/// Returns the response to an existence check. It has no body, not even if the target does not exist.
-fn existence(exists: bool, code: &'static str) -> Reply {
+/// Returns the response to an existence check, which never has a body.
+fn existence_reply(exists: bool, code: &'static str) -> Reply {
     if exists {
         return Reply::empty(StatusCode::OK).verdict("exists");
     }
@@ -287,7 +288,7 @@ fn existence(exists: bool, code: &'static str) -> Reply {
 }
 
 /// Parses a command of `:execute`.
-fn command(value: &Value) -> Option<Command> {
+fn parse_command(value: &Value) -> Option<Command> {
     let fields = value.as_map()?;
     let field = |name: &str| {
         let named = |(key, _): &&(Value, Value)| key.as_str().is_some_and(|key| key.eq_ignore_ascii_case(name));
