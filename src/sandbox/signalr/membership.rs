@@ -114,8 +114,8 @@ impl Membership {
     pub(super) fn connect(&mut self, id: &str, user: Option<&str>, deliveries: DeliverySender, now: Instant) {
         let joined = user.and_then(|user| self.user_groups.get(user)).into_iter().flatten();
         let groups = joined.filter(|joined| joined.until > now).map(|joined| {
-            let reason = GroupMembership { direct: false, through_user: Some(Until::At(joined.until)) };
-            (joined.group.clone(), reason)
+            let membership = GroupMembership { direct: false, through_user: Some(Until::At(joined.until)) };
+            (joined.group.clone(), membership)
         });
         let member =
             Member { groups: groups.collect(), user: user.map(str::to_owned), deliveries, invocations: HashMap::new() };
@@ -267,7 +267,7 @@ impl Membership {
                 .connections
                 .values()
                 .filter(|member| member.user.as_deref() == Some(user))
-                .any(|member| member.groups.get(group).is_some_and(|reason| reason.is_through_user(now)))
+                .any(|member| member.groups.get(group).is_some_and(|membership| membership.is_through_user(now)))
     }
 
     /// Returns up to `limit` connections of a group whose ids are greater than `after`, ordered by id.
@@ -289,7 +289,7 @@ impl Membership {
         let removed = groups.remove(oldest).group;
         for member in self.user_connections_mut(user) {
             if let Some(reason) = member.groups.get_mut(&removed) {
-                reason.through_user = None;
+                membership.through_user = None;
             }
         }
     }
@@ -310,7 +310,7 @@ impl Member {
     }
 
     fn in_group(&self, group: &str, now: Instant) -> bool {
-        self.groups.get(group).is_some_and(|reason| reason.direct || reason.is_through_user(now))
+        self.groups.get(group).is_some_and(|membership| membership.direct || membership.is_through_user(now))
     }
 }
 

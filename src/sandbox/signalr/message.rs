@@ -227,7 +227,7 @@ fn frames(value: Value) -> Result<Content, PayloadError> {
                 json = Some(Bytes::from(text));
             }
             Some("messagepack") => messagepack = Some(Bytes::from(frame)),
-            // Clients of the sandbox use no other hub protocol.
+            // The sandbox does not support other hub protocols.
             _ => {}
         }
     }

@@ -48,7 +48,7 @@ impl HubCall<'_> {
         use HubOperation as Op;
         let now = Instant::now();
         let name = parameters::hub_name(self.request, self.hub)?;
-        // Only an operation that changes the state of the hub creates it.
+        // Only this operation stores state for users that are not connected, so only it creates the hub.
         let hub = if matches!(operation, Op::UserAddToGroup { .. }) {
             self.endpoint.hubs.get_or_create(&name)
         } else {

@@ -91,16 +91,16 @@ fn a_disconnect_does_not_remove_the_user_from_its_groups() {
 #[test]
 fn closes_a_client_that_does_not_read_without_affecting_others() {
     let (hub, now) = (Arc::new(Hub::default()), Instant::now());
-    let (mut unread, mut reading) = (Connection::open(&hub, None, now), Connection::open(&hub, None, now));
+    let (mut not_reading, mut reading) = (Connection::open(&hub, None, now), Connection::open(&hub, None, now));
     for _ in 0..10 {
         hub.send(Selector::All, &message(1024 * 1024), &[], now);
         assert!(reading.try_recv().is_some());
     }
-    assert!(!hub.exists(Selector::Connection(unread.id()), now));
+    assert!(!hub.exists(Selector::Connection(not_reading.id()), now));
     assert!(hub.exists(Selector::Connection(reading.id()), now));
     let mut queued = 0;
     let end = loop {
-        match unread.try_recv() {
+        match not_reading.try_recv() {
             Some(Delivery::Message(_)) => queued += 1,
             other => break other,
         }
