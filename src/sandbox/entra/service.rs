@@ -119,9 +119,10 @@ impl Entra {
             if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
                 return Err(ErrorResponse::missing_parameter("client_assertion_type"));
             }
-            let request = assertion::Request { directory, entra: self.key, authority: &self.authority, tenant, now };
+            let context =
+                assertion::RequestContext { directory, entra_key: self.key, authority: &self.authority, tenant, now };
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            assertion::check(&request, application, assertion, &mut state.used)?;
+            assertion::check(&context, application, assertion, &mut state.used)?;
             return Ok(ClientAuthentication::Assertion);
         }
         let Some(secret) = form.get("client_secret") else {

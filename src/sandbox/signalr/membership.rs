@@ -288,7 +288,7 @@ impl Membership {
         let Some(oldest) = groups.iter().position(|joined| joined.unlimited) else { return };
         let removed = groups.remove(oldest).group;
         for member in self.user_connections_mut(user) {
-            if let Some(reason) = member.groups.get_mut(&removed) {
+            if let Some(membership) = member.groups.get_mut(&removed) {
                 membership.through_user = None;
             }
         }
