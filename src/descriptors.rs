@@ -1,8 +1,9 @@
-//! The limit of file descriptors, and a reserve for what an operator needs when they run out.
+//! The file descriptor limit, and the descriptors reserved for probes, scrapes, logs and files.
 //!
 //! Each connection of a caller and each connection to an endpoint needs a descriptor. Without a free one the gateway could
 //! answer neither probes nor metrics, and open no log, token or configuration file. So data connections leave [`RESERVE`]
-//! descriptors free. The kernel assigns the lowest free number, so the number of a new descriptor shows how many are in use.
+//! descriptors free. The kernel assigns the lowest free number, so the number of a new descriptor indicates how many are in
+//! use.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// identity connections and files.
 pub const RESERVE: u64 = 64;
 
-/// Raises the soft limit of open descriptors to the hard limit, and returns it; `None` if there is no limit.
+/// Raises the soft limit of file descriptors to the hard limit. Returns the new limit, or `None` if there is none.
 pub fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -28,17 +29,18 @@ pub fn raise_limit() -> Option<u64> {
     }
 }
 
-/// Returns how many connections of callers the limit allows: each may need a connection to an endpoint.
-pub fn room_for_connections() -> usize {
+/// Returns the maximum number of caller connections within the limit. Each may need a second descriptor, for a connection to
+/// an endpoint.
+pub fn max_caller_connections() -> usize {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return usize::MAX };
     usize::try_from(limit.saturating_sub(RESERVE) / 2).unwrap_or(usize::MAX).max(1)
 }
 
-/// Returns a new connection unless its descriptor belongs to the reserve; then closes it.
+/// Returns a new connection, or closes it if its descriptor belongs to the reserve.
 ///
 /// # Errors
 /// `EMFILE`, as if no descriptor were left.
-pub fn outside_reserve<S: AsFd>(stream: S) -> io::Result<S> {
+pub fn ensure_outside_reserve<S: AsFd>(stream: S) -> io::Result<S> {
     let number = u64::try_from(stream.as_fd().as_raw_fd()).unwrap_or(u64::MAX);
     let is_reserved = getrlimit(Resource::Nofile).current.is_some_and(|limit| number >= limit.saturating_sub(RESERVE));
     if is_reserved { Err(rustix::io::Errno::MFILE.into()) } else { Ok(stream) }

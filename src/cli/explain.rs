@@ -103,12 +103,12 @@ impl Explanation<'_> {
             Ok(Destination::Gateway) => {
                 set("answered_by", "the gateway itself".into());
             }
-            Ok(Destination::Endpoints { pick, is_named, endpoints, in_any_order }) => {
+            Ok(Destination::Endpoints { pick, is_named_by_caller, endpoints, in_any_order }) => {
                 set("pick", pick.as_str().into());
                 if let Pick::Hash(by) = pick {
                     set("hash_by", hash_by(by).into());
                 }
-                set("named_by_caller", (*is_named).into());
+                set("named_by_caller", (*is_named_by_caller).into());
                 set("in_any_order", (*in_any_order).into());
                 let one = |(name, weight): &(EndpointName, u32)| json!({ "endpoint": name.as_str(), "url": self.url(name), "weight": weight });
                 set("endpoints", endpoints.iter().map(one).collect());
@@ -158,9 +158,9 @@ fn hash_by(by: &HashKey) -> String {
 }
 
 /// Describes how a route uses its endpoints.
-fn describe_pick(pick: &Pick, is_named: bool, in_any_order: bool) -> String {
+fn describe_pick(pick: &Pick, is_named_by_caller: bool, in_any_order: bool) -> String {
     match pick {
-        _ if is_named => "the endpoint that the caller named".to_owned(),
+        _ if is_named_by_caller => "the endpoint that the caller named".to_owned(),
         Pick::First => "pick: first, in this order".to_owned(),
         Pick::Weighted => "pick: weighted, at random".to_owned(),
         Pick::Hash(by) => format!("pick: hash by {}, in this order", hash_by(by)),
@@ -186,8 +186,8 @@ impl Display for Explanation<'_> {
             line("passed over", &format_args!("{route}: {mismatch}"))?;
         }
         match (route, outcome) {
-            (Some(route), Ok(Destination::Endpoints { pick, is_named, in_any_order, .. })) => {
-                line("route", &format_args!("{route} ({})", describe_pick(pick, *is_named, *in_any_order)))?;
+            (Some(route), Ok(Destination::Endpoints { pick, is_named_by_caller, in_any_order, .. })) => {
+                line("route", &format_args!("{route} ({})", describe_pick(pick, *is_named_by_caller, *in_any_order)))?;
             }
             (Some(route), _) => line("route", route)?,
             (None, _) => {}

@@ -87,7 +87,7 @@ impl Connector {
         let found = self.lookup.find(self.timeout).await?;
         let deadline = Instant::now() + self.timeout;
         let tcp = match tokio::time::timeout_at(deadline, race::connect(found)).await {
-            Ok(connected) => wrap(connected.and_then(descriptors::outside_reserve).map_err(ConnectError::Tcp)?),
+            Ok(connected) => wrap(connected.and_then(descriptors::ensure_outside_reserve).map_err(ConnectError::Tcp)?),
             Err(_late) => return Err(ConnectError::Timeout(self.timeout)),
         };
         let Some(tls) = &self.tls else { return Ok(Socket::Left(tcp)) };

@@ -2,13 +2,13 @@
 
 use super::settings::Settings;
 
-/// Returns the differences, one line each.
+/// Returns one log line per difference.
 pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     let mut changes = Vec::new();
-    named("credential", &old.credentials, &new.credentials, |one| one.name.as_str(), &mut changes);
-    named("endpoint", &old.endpoints, &new.endpoints, |one| one.name.as_str(), &mut changes);
-    named("route", &old.routes, &new.routes, |one| one.name.as_str(), &mut changes);
-    named("listener", &old.listeners, &new.listeners, |(listener, _)| &listener.name, &mut changes);
+    compare_by_name("credential", &old.credentials, &new.credentials, |item| item.name.as_str(), &mut changes);
+    compare_by_name("endpoint", &old.endpoints, &new.endpoints, |item| item.name.as_str(), &mut changes);
+    compare_by_name("route", &old.routes, &new.routes, |item| item.name.as_str(), &mut changes);
+    compare_by_name("listener", &old.listeners, &new.listeners, |(listener, _)| &listener.name, &mut changes);
     let order = |settings: &Settings| -> Vec<_> { settings.routes.iter().map(|route| route.name.clone()).collect() };
     if changes.iter().all(|change| !change.starts_with("route")) && order(old) != order(new) {
         changes.push("order of the routes changed".to_owned());
@@ -19,23 +19,23 @@ pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     changes
 }
 
-fn named<'a, T: PartialEq>(
-    what: &str,
+fn compare_by_name<'a, T: PartialEq>(
+    kind: &str,
     old: &'a [T],
     new: &'a [T],
     name: impl Fn(&'a T) -> &'a str,
     changes: &mut Vec<String>,
 ) {
-    for one in new {
-        match old.iter().find(|before| name(before) == name(one)) {
-            None => changes.push(format!("{what} {} added", name(one))),
-            Some(before) if before != one => changes.push(format!("{what} {} changed", name(one))),
+    for item in new {
+        match old.iter().find(|old_item| name(old_item) == name(item)) {
+            None => changes.push(format!("{kind} {} added", name(item))),
+            Some(old_item) if old_item != item => changes.push(format!("{kind} {} changed", name(item))),
             Some(_same) => {}
         }
     }
-    for before in old {
-        if !new.iter().any(|one| name(one) == name(before)) {
-            changes.push(format!("{what} {} removed", name(before)));
+    for old_item in old {
+        if !new.iter().any(|item| name(item) == name(old_item)) {
+            changes.push(format!("{kind} {} removed", name(old_item)));
         }
     }
 }

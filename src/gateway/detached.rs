@@ -1,28 +1,30 @@
-//! Blocking work that may never end, such as reading a file on a mount that hangs, on a thread of its own, so that the
-//! control runtime keeps answering probes and signals.
+//! Blocking work on a dedicated thread.
+//!
+//! Reading a file may never end if its mount hangs. On its own thread it does not block the control runtime, which responds to
+//! probes and signals.
 
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// When work counts as slow. Chosen: a disk that spins up takes less.
+/// The time after which work is reported as slow. Chosen: longer than a disk takes to spin up.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// Work panicked, or its thread could not be started.
+/// The error of work that panicked or whose thread could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} failed: its thread panicked or could not be started")]
 pub struct WorkFailed {
     what: &'static str,
 }
 
-/// Runs `work` on a thread of its own and waits for it. Calls `on_slow` once if that takes longer than five seconds. At
-/// most one thread can be stuck as long as the caller starts the next work only when this one has ended.
+/// Runs `work` on a dedicated thread and waits for its result. Calls `on_slow` once if that takes longer than five seconds. A
+/// caller that runs one piece of work at a time has at most one hanging thread.
 ///
 /// # Errors
 /// [`WorkFailed`] if the work panics or cannot be started.
 ///
 /// # Cancel safety
-/// Safe: the work continues and its result is dropped. It does not delay the end of the process.
+/// Safe: the work continues and its result is dropped. It does not delay the exit of the process.
 pub async fn run_detached<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -30,7 +32,7 @@ pub async fn run_detached<T: Send + 'static>(
 ) -> Result<T, WorkFailed> {
     let (sender, mut result) = oneshot::channel();
     let thread = std::thread::Builder::new().name("detached".to_owned());
-    // Detached: the end of a runtime waits for the threads of its own blocking pool.
+    // Not `spawn_blocking`: the shutdown of a runtime waits for its blocking threads.
     let started = thread.spawn(move || {
         let _receiver_gone = sender.send(work());
     });

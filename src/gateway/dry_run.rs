@@ -1,7 +1,7 @@
-//! Decides where a call would go, without sending it.
+//! Dry runs: determines the route and the endpoints of a call without sending it.
 //!
-//! Runs the decisions of the request pipeline in their order, up to the first that needs the network. `explain` prints the
-//! decision, and the configuration's own tests are checked against it.
+//! A dry run takes the steps of the request pipeline in order, up to the first that needs the network: admission, operation,
+//! route, endpoints. `explain` prints the decision, and the `[[tests]]` of a configuration compare it with what they expect.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -18,39 +18,39 @@ use crate::route::{Choice, DeliveryMode, MismatchDetail, Pick, RouteName, Table,
 use crate::serve::{Bind, ListenerId, Peer};
 use crate::signalr::{Call, FanOutKind, Operation};
 
-/// A call to decide about.
+/// The call of a dry run.
 #[derive(Clone, Debug)]
 pub struct DryRunCall {
     request: Parts,
-    /// The index of the listener that it arrives at.
+    /// The index of the listener that receives it.
     pub listener: usize,
     /// The caller's address. Default: loopback. A Unix socket has none.
     pub client: Option<IpAddr>,
 }
 
-/// Why something is not a call.
+/// The reason why a method or a URL is not that of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotARequest {
-    /// Not a method.
-    #[error("the method is not one of HTTP")]
+pub enum InvalidCall {
+    /// The method is invalid.
+    #[error("the method is not an HTTP method")]
     Method,
-    /// Not a URL.
+    /// The URL is invalid.
     #[error("the URL is neither `http://host/path` nor `/path`")]
     Url,
 }
 
 impl DryRunCall {
-    /// Makes a call that arrives at the first listener. `url` may be a path and query alone.
+    /// Creates a call to the first listener. `url` may be only a path and a query.
     ///
     /// # Errors
-    /// [`NotARequest`].
-    pub fn new(method: &str, url: &str, headers: &[(HeaderName, HeaderValue)]) -> Result<Self, NotARequest> {
-        let method: Method = method.to_ascii_uppercase().parse().map_err(|_invalid| NotARequest::Method)?;
-        let url: Uri = url.parse().map_err(|_invalid| NotARequest::Url)?;
+    /// [`InvalidCall`].
+    pub fn new(method: &str, url: &str, headers: &[(HeaderName, HeaderValue)]) -> Result<Self, InvalidCall> {
+        let method: Method = method.to_ascii_uppercase().parse().map_err(|_invalid| InvalidCall::Method)?;
+        let url: Uri = url.parse().map_err(|_invalid| InvalidCall::Url)?;
         let host = url.authority().map_or("localhost", http::uri::Authority::as_str).to_owned();
         let target = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let request = Request::builder().method(method).uri(target).header(HOST, host).body(());
-        let mut request = request.map_err(|_invalid| NotARequest::Url)?.into_parts().0;
+        let mut request = request.map_err(|_invalid| InvalidCall::Url)?.into_parts().0;
         for (name, value) in headers {
             if *name == HOST {
                 request.headers.insert(HOST, value.clone());
@@ -62,40 +62,40 @@ impl DryRunCall {
     }
 }
 
-/// What the gateway would do with a call.
+/// The result of a dry run.
 #[derive(Debug)]
 pub struct Decision {
-    /// Its operation, if the pipeline got that far.
+    /// Its operation; `None` if it is rejected before.
     pub operation: Option<Operation>,
     /// The names in its path: `hub`, `group`, `user`, `connection`.
     pub names: Vec<(&'static str, String)>,
-    /// The routes before the matching one, and why each does not match.
+    /// The routes before the matching one, and the reason why each does not match.
     pub passed_over: Vec<(RouteName, MismatchDetail)>,
     /// The route that matches.
     pub route: Option<RouteName>,
-    /// Where it goes, or why it is refused.
+    /// Its destination, or the error with which it is rejected.
     pub outcome: Result<Destination, ProxyError>,
 }
 
-/// Where a call goes.
+/// The destination of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// The gateway answers itself.
+    /// The gateway, which responds itself.
     Gateway,
-    /// To endpoints.
+    /// One or more endpoints.
     Endpoints {
         /// The `pick` of the route.
         pick: Pick,
         /// Whether the caller named the endpoint.
-        is_named: bool,
+        is_named_by_caller: bool,
         /// The endpoints and their weights, in the order in which they are tried unless `in_any_order`.
         endpoints: Vec<(EndpointName, u32)>,
-        /// Whether they have no order: the call goes to all of them, or to one at random.
+        /// Whether the order has no meaning: the call goes to all of them, or to one at random.
         in_any_order: bool,
     },
 }
 
-/// Settings that decide about calls.
+/// The admission rules and the route table of a configuration.
 #[derive(Debug)]
 pub struct DryRun<'s> {
     settings: &'s Settings,
@@ -103,13 +103,13 @@ pub struct DryRun<'s> {
     table: Table,
 }
 
-/// Returns the error kinds that callers can get.
+/// Returns the labels of all error kinds with which the gateway rejects calls.
 pub fn error_kinds() -> impl Iterator<Item = &'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.label())
 }
 
 impl<'s> DryRun<'s> {
-    /// Builds what the decisions need.
+    /// Builds the admission rules and the route table.
     ///
     /// # Errors
     /// [`TableError`] if a route names an endpoint or listener that does not exist.
@@ -125,7 +125,7 @@ impl<'s> DryRun<'s> {
         })
     }
 
-    /// Decides about a call.
+    /// Determines the destination of a call.
     pub fn decide(&self, call: &DryRunCall) -> Decision {
         let outcome = Ok(Destination::Gateway);
         let mut decision =
@@ -161,27 +161,27 @@ impl<'s> DryRun<'s> {
         let input = head.route_input(&call, *listener, client);
         let picked = self.table.find(&input);
         let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(index, _)| index));
-        let why = |route: &crate::route::Route| {
+        let mismatch = |route: &crate::route::Route| {
             Some((route.name().clone(), MismatchDetail::find(route, &input, &settings.name)?))
         };
-        decision.passed_over = before.filter_map(why).collect();
+        decision.passed_over = before.filter_map(mismatch).collect();
         let (_, route) = picked.ok_or(ProxyError::NoRoute)?;
         decision.route = Some(route.name().clone());
         Ok(self.endpoints(&Choice::new(route, &input)?, call.operation.fan_out_kind()))
     }
 
     fn endpoints(&self, choice: &Choice<'_>, fan_out: FanOutKind) -> Destination {
-        let goes_to_all = matches!(choice.delivery_mode(), DeliveryMode::All(_))
+        let is_fan_out = matches!(choice.delivery_mode(), DeliveryMode::All(_))
             && matches!(fan_out, FanOutKind::Deliver | FanOutKind::FirstSuccess);
         let is_random = *choice.route().pick() == Pick::Weighted && !choice.is_named_by_caller();
         let mut indexes: Vec<usize> =
-            if goes_to_all || is_random { choice.endpoint_indexes().collect() } else { choice.order().collect() };
+            if is_fan_out || is_random { choice.endpoint_indexes().collect() } else { choice.order().collect() };
         let endpoint = |index: usize| self.settings.endpoints.get(index);
         if fan_out == FanOutKind::SingleEndpoint {
-            // Client tokens come from a primary first.
+            // Client tokens are requested from primaries first.
             indexes.sort_by_key(|index| endpoint(*index).is_some_and(|found| found.role == EndpointRole::Secondary));
         }
-        let weight = |index: usize| {
+        let name_and_weight = |index: usize| {
             let mut targets = choice.route().targets().iter();
             targets
                 .find(|target| target.endpoint_index() == index)
@@ -189,9 +189,9 @@ impl<'s> DryRun<'s> {
         };
         Destination::Endpoints {
             pick: choice.route().pick().clone(),
-            is_named: choice.is_named_by_caller(),
-            endpoints: indexes.into_iter().filter_map(weight).collect(),
-            in_any_order: goes_to_all || is_random,
+            is_named_by_caller: choice.is_named_by_caller(),
+            endpoints: indexes.into_iter().filter_map(name_and_weight).collect(),
+            in_any_order: is_fan_out || is_random,
         }
     }
 }

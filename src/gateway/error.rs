@@ -1,4 +1,4 @@
-//! Why a gateway cannot be built or served.
+//! The errors of building and running a gateway.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use crate::endpoint::EndpointError;
 use crate::route::TableError;
 use crate::serve::BindError;
 
-/// Why a gateway cannot be built or served.
+/// An error of building or running a gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// A credential cannot be built.
@@ -16,15 +16,15 @@ pub enum GatewayError {
     /// An endpoint cannot be built.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// An endpoint names a credential that does not exist. A loaded configuration has none.
+    /// An endpoint names a credential that does not exist. [`config`](crate::config) rejects such a configuration.
     #[error("endpoint `{endpoint}`: there is no credential `{credential}`; define it, or name one that exists")]
     NoCredential {
         /// The endpoint.
         endpoint: String,
-        /// The name.
+        /// The name of the missing credential.
         credential: String,
     },
-    /// A route names an endpoint or a listener that does not exist. A loaded configuration has none.
+    /// A route names an endpoint or a listener that does not exist. [`config`](crate::config) rejects such a configuration.
     #[error(transparent)]
     Routes(#[from] TableError),
     /// A listener cannot be set up.

@@ -1,8 +1,8 @@
-//! The configuration in force, and how another one replaces it, in two phases.
+//! The configuration in force, and its replacement in two phases.
 //!
-//! [`Live::prepare`] builds the parts of a new configuration and has no effect outside of them: it sets no metric, starts
-//! no task and follows no file. [`Prepared::warm_up`] then obtains the tokens of new credentials, and [`Live::commit`]
-//! registers the parts and swaps them in; neither can fail.
+//! [`Live::prepare`] builds the parts of a new configuration and has no side effect: it sets no metric, starts no task and
+//! watches no file. [`Prepared::warm_up`] then obtains the tokens of new credentials, and [`Live::commit`] registers the parts
+//! and swaps them in; neither can fail.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::proxy::Snapshot;
 use crate::route::RouteSettings;
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan};
 
-/// Where a gateway can be reached.
+/// The addresses that a gateway listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// The listeners by name, in configured order.
@@ -72,12 +72,12 @@ impl Live {
         &self.metrics
     }
 
-    /// Returns the snapshot that workers read at each request.
+    /// Returns the shared snapshot, which workers load at each request.
     pub(super) fn latest(&self) -> Arc<ArcSwap<Snapshot>> {
         Arc::clone(&self.latest)
     }
 
-    /// Starts to obtain tokens and to probe endpoints. Returns what the admin listener shows.
+    /// Starts token acquisition and endpoint probes. Returns the state of the admin listener.
     pub(super) fn start(&mut self, addresses: &Addresses) -> Arc<Admin> {
         self.addresses = addresses.clone();
         self.parts.credentials.start();
@@ -87,10 +87,10 @@ impl Live {
         Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
     }
 
-    /// Builds the parts of a new configuration, on a thread of its own. The one in force is not affected.
+    /// Builds the parts of a new configuration on a dedicated thread. Does not affect the one in force.
     ///
     /// # Errors
-    /// Why it cannot be built, in one line.
+    /// The reason why they cannot be built, in one line.
     ///
     /// # Cancel safety
     /// Safe: what was built is dropped.
@@ -106,13 +106,13 @@ impl Live {
         prepared.map_err(|failed| failed.to_string())?.map_err(|err| in_one_line(&err))
     }
 
-    /// Puts a prepared configuration in force. Returns the listeners that the server must change to.
+    /// Puts a prepared configuration in force. Returns its listeners, which the server must switch to.
     pub(super) fn commit(&mut self, prepared: Prepared, admin: &Admin) -> BoundListeners {
         let Prepared { parts, listeners, after_restart } = prepared;
         for change in changes(&self.parts.settings, &parts.settings) {
             tracing::info!(change, "the configuration changed");
         }
-        // First, so that workers know a new listener before its first connection.
+        // First: workers must know a new listener before its first connection.
         self.latest.store(Arc::clone(&parts.snapshot));
         self.probes.set_endpoints(parts.snapshot.endpoints());
         self.parts = parts;
@@ -131,10 +131,10 @@ impl Live {
         listeners
     }
 
-    /// Records that a configuration was refused. The one in force stays.
-    pub(super) fn refuse(&self, problem: String, admin: &Admin) {
+    /// Records that a configuration was rejected. The one in force stays.
+    pub(super) fn reject(&self, problem: String, admin: &Admin) {
         self.metrics.reloaded(false);
-        tracing::error!(problem, "the new configuration was refused; the previous one stays in force");
+        tracing::error!(problem, "the new configuration was rejected; the previous one stays in force");
         admin.show_rejection(problem);
     }
 

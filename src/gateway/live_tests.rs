@@ -1,4 +1,4 @@
-//! A configuration that is only prepared, or refused, changes nothing; a committed one replaces the one in force.
+//! Preparing or rejecting a configuration changes nothing; committing one replaces the one in force.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::serve::ListenerPlan;
 
 const LISTENERS: &str = "[listeners.default]\nbind = \"127.0.0.1:0\"\n";
 
-/// Two endpoints with access keys. Only their probes use the network, and nothing listens there.
+/// Returns the settings of two endpoints with access keys. Only their probes use the network, and nothing listens there.
 fn settings(folder: &Path, listeners: &str, more: &str) -> Settings {
     let file = folder.join("gateway.toml");
     let endpoint = |name: &str| {
@@ -44,7 +44,7 @@ impl Fixture {
         let mut live = Live::build(settings, &ids, &Handle::current()).unwrap();
         let admin = live.start(&Addresses { listeners: Vec::new(), admin: None });
         let fixture = Self { folder, live, admin };
-        // After the first probes and keys, no metric changes for seconds.
+        // After the first probes and key reads, no metric changes for seconds.
         let keys = "token_last_success_timestamp_seconds{credential=";
         loop {
             let metrics = fixture.metrics().await;
@@ -75,7 +75,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn refused_configuration_changes_no_metric_and_no_snapshot() {
+async fn rejected_configuration_changes_no_metric_and_no_snapshot() {
     let fixture = Fixture::new().await;
     // An open circuit, which a new endpoint of the same name would reset.
     let east = Arc::clone(&fixture.live.parts.snapshot.endpoints()[0]);
@@ -97,7 +97,7 @@ async fn refused_configuration_changes_no_metric_and_no_snapshot() {
     changed.credentials.iter_mut().for_each(|credential| credential.kind = kind.clone());
     let problem = fixture.prepare(changed).await.unwrap_err();
     assert!(problem.contains("is in use by another program"), "{problem}");
-    fixture.live.refuse(problem, &fixture.admin);
+    fixture.live.reject(problem, &fixture.admin);
 
     assert_eq!(fixture.metrics().await, metrics);
     assert!(Arc::ptr_eq(&snapshot, &fixture.live.latest().load_full()));
@@ -126,7 +126,7 @@ async fn prepared_configuration_is_in_force_only_once_it_is_committed() {
 }
 
 #[tokio::test]
-async fn hash_identifies_what_is_in_force_while_keys_wait_for_a_restart() {
+async fn hash_identifies_the_configuration_in_force_while_changed_keys_await_a_restart() {
     let mut fixture = Fixture::new().await;
     let first = fixture.live.settings().hash.clone();
     let more = "logging.filter = \"warn\"\nshutdown.delay = \"7s\"\n";
@@ -139,7 +139,7 @@ async fn hash_identifies_what_is_in_force_while_keys_wait_for_a_restart() {
     assert_eq!(fixture.live.view().after_restart, ["shutdown", "logging.filter, logging.format"]);
     assert_eq!(fixture.live.view().config_hash, in_force.hash);
 
-    // The same configuration again changes nothing; after the first one again, nothing waits for a restart.
+    // Reloading the same configuration changes nothing. Reloading the first one leaves no key pending.
     let hash = in_force.hash.clone();
     let prepared = fixture.prepare(wanted).await.unwrap();
     fixture.live.commit(prepared, &fixture.admin);

@@ -24,12 +24,12 @@ use crate::serve::{Bound, ListenerPlan};
 use live::Live;
 
 pub use detached::{WorkFailed, run_detached};
-pub use dry_run::{Decision, Destination, DryRun, DryRunCall, NotARequest, error_kinds};
+pub use dry_run::{Decision, Destination, DryRun, DryRunCall, InvalidCall, error_kinds};
 pub use error::GatewayError;
 pub use live::Addresses;
 pub use settings::{LogFormat, LoggingSettings, Settings, short_hash};
 
-/// A gateway whose parts are built and whose sockets are bound. It has sent nothing yet.
+/// A gateway whose parts are built and whose sockets are bound. It has sent no request yet.
 #[derive(Debug)]
 pub struct Gateway {
     live: Live,
@@ -38,12 +38,12 @@ pub struct Gateway {
     reloads: mpsc::Receiver<Reload>,
 }
 
-/// The next configuration, or why it is invalid.
+/// A new configuration, or the reason why it is invalid.
 pub type Reload = Result<Settings, String>;
 
 impl Gateway {
-    /// Builds every part and binds every socket. Sends nothing. `control` is the runtime of everything that is not on the
-    /// path of requests: token acquisitions and the admin listener. It needs time and I/O, and must be driven until
+    /// Builds every part and binds every socket. Sends nothing. `control` is the runtime for work outside the
+    /// request path: token acquisition, probes and the admin listener. It needs the time and I/O drivers, and must run until
     /// [`Gateway::serve`] ends.
     ///
     /// # Errors
@@ -64,14 +64,14 @@ impl Gateway {
         Ok(Self { live, bound, admin, reloads })
     }
 
-    /// Sets where new configurations come from while it serves.
+    /// Sets the channel that delivers new configurations while the gateway serves.
     #[must_use]
     pub fn with_reloads(mut self, reloads: mpsc::Receiver<Reload>) -> Self {
         self.reloads = reloads;
         self
     }
 
-    /// Returns the addresses that it is bound to.
+    /// Returns the bound addresses.
     pub fn addresses(&self) -> Addresses {
         let names = self.live.settings().listeners.iter().map(|(listener, _)| listener.name.clone());
         Addresses {
@@ -80,11 +80,11 @@ impl Gateway {
         }
     }
 
-    /// Serves until `shutdown` completes, then drains. Calls `on_serving` once callers are accepted. Each configuration
-    /// that arrives meanwhile replaces the one in force, unless it cannot be built.
+    /// Serves until `shutdown` completes, then drains. Calls `on_serving` once the listeners accept
+    /// connections. Each new configuration replaces the one in force, unless it cannot be built.
     ///
     /// # Errors
-    /// [`GatewayError::Workers`] if it cannot start, [`GatewayError::CutOff`] if requests had to be cut off.
+    /// [`GatewayError::Workers`] if no worker can start, [`GatewayError::CutOff`] if requests were cut off.
     ///
     /// # Cancel safety
     /// Not safe: dropping the future cuts requests off.
@@ -114,7 +114,9 @@ impl Gateway {
                 let Some(reload) = reloads.recv().await else { return std::future::pending().await };
                 let settings = reload?;
                 let plan = running.plan(&settings.listener_settings());
-                let on_slow = || admin.show_rejection("the files that it names are still being read".to_owned());
+                let on_slow = || {
+                    admin.show_rejection("the files that the new configuration names are still being read".to_owned())
+                };
                 let prepared = live.prepare(settings, plan, on_slow).await?;
                 prepared.warm_up().await;
                 Ok(prepared)
@@ -125,10 +127,10 @@ impl Gateway {
             };
             match prepared {
                 Ok(prepared) => running.replace_listeners(live.commit(prepared, &admin)),
-                Err(problem) => live.refuse(problem, &admin),
+                Err(problem) => live.reject(problem, &admin),
             }
         }
-        tracing::info!("stopping: no longer ready, then draining");
+        tracing::info!("shutting down: failing readiness, then draining requests");
         admin.drain();
         let all_ended = running.drain().await;
         if all_ended { Ok(()) } else { Err(GatewayError::CutOff) }

@@ -1,7 +1,7 @@
 //! The running parts of one configuration.
 //!
-//! Building them has no effect outside of them: it sets no metric, starts no task and accepts no connection, so a
-//! configuration that is refused leaves no trace.
+//! Building them has no side effect: it sets no metric, starts no task and accepts no connection. So a rejected configuration
+//! changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::serve::{BoundListeners, ListenerId, ListenerPlan, ServeSettings};
 /// configuration meanwhile. Chosen: most token requests take less than a second, and a stuck one must not delay a reload for
 /// longer.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// How often it checks for them.
+/// The interval of its checks.
 const WARM_UP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The parts of one configuration, without its sockets.
@@ -55,7 +55,7 @@ impl Parts {
         Ok(Self { settings, credentials: Arc::new(credentials), snapshot: Arc::new(snapshot) })
     }
 
-    /// Builds the parts of a new configuration, and shares those that are unchanged. Reads files, which may block. Binds
+    /// Builds the parts of a new configuration, and reuses the unchanged ones. Reads files, which may block. Binds
     /// sockets last, when nothing else can fail.
     pub(super) fn next(
         &self,
@@ -74,8 +74,8 @@ impl Parts {
 }
 
 impl Prepared {
-    /// Starts the tasks of new credentials, and waits until each has obtained its first token or failed, for five seconds at
-    /// most.
+    /// Starts the tasks of new credentials, and waits until each has obtained its first token or failed, but at most
+    /// five seconds.
     pub(super) async fn warm_up(&self) {
         let Parts { settings, credentials, .. } = &self.parts;
         credentials.start();
@@ -90,8 +90,8 @@ impl Prepared {
     }
 }
 
-/// Keeps the settings that only a restart changes, and returns the keys whose new values are not in force. The hash
-/// identifies what is in force, so it changes with them.
+/// Restores the settings that only a restart can change. Returns the keys whose new values are pending, and recomputes the hash,
+/// which identifies the settings in force.
 fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
     let mut keys = Vec::new();
     if new.admin != old.admin {
@@ -132,12 +132,12 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
     keys
 }
 
-/// Builds the snapshot that workers read. Unchanged endpoints are shared, with their connections and health.
+/// Builds the snapshot that workers read. Reuses unchanged endpoints, with their connections and health.
 fn snapshot(
     settings: &Settings,
     listeners: &[ListenerId],
     credentials: &Credentials,
-    before: Option<&Snapshot>,
+    previous: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<Snapshot, GatewayError> {
     let build = |endpoint: &EndpointSettings| {
@@ -145,7 +145,7 @@ fn snapshot(
             endpoint: endpoint.name.to_string(),
             credential: endpoint.credential.to_string(),
         })?;
-        let mut old = before.map(Snapshot::endpoints).unwrap_or_default().iter();
+        let mut old = previous.map(Snapshot::endpoints).unwrap_or_default().iter();
         let same = old.find(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
         match same {
             Some(same) => Ok::<_, GatewayError>(Arc::clone(same)),
@@ -158,5 +158,5 @@ fn snapshot(
     let routes = Table::build(&settings.routes, &endpoint_names, &listener_names)?;
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone());
     let listeners = listeners.iter().copied().zip(admissions).collect();
-    Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, endpoints, before))
+    Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, endpoints, previous))
 }

@@ -9,10 +9,10 @@ use crate::proxy::{AdmissionSettings, ProxySettings};
 use crate::route::RouteSettings;
 use crate::serve::{ListenerSettings, ServeSettings};
 
-/// The settings of a whole gateway. Every value is decided; none is optional because it was not written.
+/// The settings of a whole gateway, with every default applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The listeners, and what each admits. Never empty.
+    /// The listeners and their admission rules. Never empty.
     pub listeners: Vec<(ListenerSettings, AdmissionSettings)>,
     /// The admin listener; `None` turns it off.
     pub admin: Option<AdminSettings>,
@@ -24,11 +24,11 @@ pub struct Settings {
     pub routes: Vec<RouteSettings>,
     /// The limits and deadlines of requests.
     pub proxy: ProxySettings,
-    /// Workers, connection limits, drain.
+    /// The workers, the connection limits and the drain.
     pub serve: ServeSettings,
-    /// The logs.
+    /// The log settings.
     pub logging: LoggingSettings,
-    /// Eight hex digits that change when the effective settings do.
+    /// A hash of the effective settings, in eight hex digits.
     pub hash: String,
 }
 
@@ -39,28 +39,29 @@ impl Settings {
     }
 }
 
-/// Returns the first eight hex digits of a text's SHA-256.
+/// Returns the first eight hex digits of the SHA-256 of a text.
 pub fn short_hash(text: &str) -> String {
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
     format!("{first:08x}")
 }
 
-/// The logs, which go to stderr.
+/// The settings of the logs, which go to stderr.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggingSettings {
     /// A `tracing` filter, such as `info` or `signalr_gateway=debug`.
     pub filter: String,
     /// The format of a line.
     pub format: LogFormat,
-    /// The most lines a second of each kind that callers cause, such as failed requests; 0 for no limit.
+    /// The maximum number of lines per second for each kind of event that callers cause, such as failed requests; 0 for no
+    /// limit.
     pub failures_per_second: u32,
 }
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
+    /// Text on a terminal, otherwise JSON.
     Auto,
     /// Text.
     Text,

@@ -99,7 +99,7 @@ fn send_commands(worker: &mpsc::UnboundedSender<Command>, commands: Vec<Command>
 /// Raises the limit of open descriptors, and returns how many connections of callers it allows.
 fn max_connections(settings: &ServeSettings) -> usize {
     let limit = descriptors::raise_limit();
-    let allowed = descriptors::room_for_connections();
+    let allowed = descriptors::max_caller_connections();
     if allowed < settings.max_connections {
         tracing::warn!(
             limits.max_connections = settings.max_connections,

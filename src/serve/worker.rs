@@ -221,7 +221,7 @@ impl<S: Fn(Accepted)> Acceptor<S> {
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted.and_then(descriptors::outside_reserve),
+                accepted = socket.accept() => accepted.and_then(descriptors::ensure_outside_reserve),
                 is_draining = &mut stopped => return is_draining,
             };
             let stream = match accepted {
