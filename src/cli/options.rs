@@ -26,7 +26,7 @@ impl ConfigOptions {
     pub(super) fn load_with_text(&self) -> Result<(Option<String>, Loaded), ConfigError> {
         let sources = self.sources();
         let text = sources.read()?;
-        Ok((text.clone(), crate::config::load_read(&sources, text)?))
+        Ok((text.clone(), crate::config::load_text(&sources, text)?))
     }
 
     pub(super) fn sources(&self) -> Sources {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::options::ConfigOptions;
-use crate::config::load_read;
+use crate::config::load_text;
 use crate::gateway::{Reload, run_detached};
 
 /// The interval at which the file is read. It is small, and reading it detects every way of replacing it: in place, by rename,
@@ -62,7 +62,7 @@ fn read(options: &ConfigOptions, last: Option<&String>, is_requested: bool) -> O
         Err(err) => Some((None, Err(err.to_string()))),
         // Loads the text that was compared, not what the file contains by now.
         Ok(text) => {
-            let loaded = load_read(&sources, text.clone());
+            let loaded = load_text(&sources, text.clone());
             Some((text, loaded.map(|loaded| loaded.settings).map_err(|err| err.to_string())))
         }
     }

@@ -1,8 +1,8 @@
-//! Parses one Azure SignalR connection string by the rules of the SDK. Knows nothing of the gateway's configuration.
+//! Parses one Azure SignalR connection string by the rules of the SDK. Independent of the gateway's configuration.
 //!
 //! Source: `ConnectionStringParser.cs` of `Azure/azure-signalr`: parts are split at `;`, key and value at the first `=`; keys
-//! ignore case and appear once; an unknown `AuthType` means an access key. What the SDK ignores silently, this reports, by its
-//! key and never by its value. It refuses what may be the rest of a secret that was cut at a `;`.
+//! ignore case and appear once; an unknown `AuthType` means an access key. The parser reports the parts that the SDK ignores
+//! silently, by key and never by value. It rejects a part that may be the end of a secret that contains a `;`.
 
 use super::identifier::{is_guid, is_tenant};
 use super::lower::parse_host;
@@ -11,15 +11,15 @@ use crate::credential::Secret;
 /// A parsed connection string.
 #[derive(Debug)]
 pub(super) struct ConnectionString {
-    /// Where REST calls go: `ServerEndpoint`, or `Endpoint` with `Port`.
+    /// The URL for REST calls: `ServerEndpoint`, or `Endpoint` with `Port`.
     pub(super) url: String,
     /// The host of `Endpoint`, which names the resource.
     pub(super) host: String,
     /// The identity of the calls.
     pub(super) auth: Auth,
-    /// What was left out on purpose, in words.
+    /// Explanations of how it was converted.
     pub(super) notes: Vec<String>,
-    /// What was left out, or used as it is, and may be a mistake, in words.
+    /// Warnings about parts that may be mistakes.
     pub(super) warnings: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Auth {
 }
 
 impl Auth {
-    /// Whether both are the same identity with the same proof.
+    /// Returns whether both are the same identity with the same proof.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::AccessKey(one), Self::AccessKey(other)) => one.expose() == other.expose(),
@@ -59,7 +59,7 @@ impl Proof {
     }
 }
 
-/// How an app proves its identity.
+/// The proof of an app's identity.
 #[derive(Debug)]
 pub(super) enum Proof {
     Secret(Secret),
@@ -101,17 +101,17 @@ const IDENTITY: [&str; 6] = ["accesskey", "clientid", "tenantid", "clientsecret"
 
 const AS_IN_PORTAL: &str = "copy the connection string from the resource's page in the Azure portal";
 const COPY_FROM_APP: &str = "copy it from the app registration's page in the Azure portal";
-const CUT_SECRET: &str = "if it belongs to the secret, which a connection string cannot carry with a `;` in it, put the secret \
-                          into a file and name that in the configuration; remove it otherwise";
+const CUT_SECRET: &str = "if it is part of the secret, put the secret into a file and name the file in the configuration, since \
+                          a secret in a connection string cannot contain a `;`; otherwise remove it";
 
-/// Whether a text is a key of a connection string.
+/// Returns whether a text is a key of a connection string.
 pub(super) fn is_key(text: &str) -> bool {
     KEYS.iter().any(|key| key.eq_ignore_ascii_case(text.trim()))
 }
 
-/// Returns a key as it may be shown. An unknown key may be a piece of a secret, so only as much of it is shown as identifies
-/// it: fewer than eight bytes, and no character that keys do not have.
-fn shown(key: &str) -> String {
+/// Returns a key in a form that reveals no secret. An unknown key may be a part of a secret, so it is shown in full only if it
+/// has fewer than eight bytes, all of them printable ASCII.
+fn displayable(key: &str) -> String {
     if let Some(known) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) {
         return (*known).to_owned();
     }
@@ -124,55 +124,55 @@ fn shown(key: &str) -> String {
     }
 }
 
-/// A problem of a connection string. Shows no value: any could be the secret.
+/// A problem of a connection string. Contains no value: any could be the secret.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct StringProblem {
     /// What is wrong.
     pub(super) fact: String,
     /// What to do.
     pub(super) fix: String,
 }
 
-impl Fault {
+impl StringProblem {
     fn new(fact: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { fact: fact.into(), fix: fix.into() }
     }
 }
 
 /// Parses a connection string, or returns every problem that it has.
-pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<Fault>> {
+pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<StringProblem>> {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let parts = split(text, &mut problems, &mut warnings);
     let (endpoint, port) = (parts.get("endpoint"), port(&parts, &mut problems));
     let endpoint = match endpoint.map(|endpoint| Url::parse(endpoint, port)) {
         Some(Some(endpoint)) => Some(endpoint),
         Some(None) => {
-            problems.push(Fault::new("`Endpoint` is not `https://host`, with a port at most", AS_IN_PORTAL));
+            problems.push(StringProblem::new("`Endpoint` is not `https://host` or `https://host:port`", AS_IN_PORTAL));
             None
         }
         None => {
-            problems.push(Fault::new("`Endpoint` is missing", AS_IN_PORTAL));
+            problems.push(StringProblem::new("`Endpoint` is missing", AS_IN_PORTAL));
             None
         }
     };
     let server = parts.get("serverendpoint").map(|server| Url::parse(server, None));
     if matches!(server, Some(None)) {
-        let fact = "`ServerEndpoint` is not `https://host`, with a port at most";
-        problems.push(Fault::new(fact, "remove the path, which an endpoint's URL cannot have here"));
+        let fact = "`ServerEndpoint` is not `https://host` or `https://host:port`";
+        problems.push(StringProblem::new(fact, "remove the path, which the URL of an endpoint cannot have"));
     }
     if parts.get("version").is_some_and(|version| !is_version(version)) {
-        let fact = "`Version` is not 1.0 or another version that begins with `1.`";
-        problems.push(Fault::new(fact, "write Version=1.0, or remove it"));
+        let fact = "`Version` is neither 1.0 nor another version that begins with `1.`";
+        problems.push(StringProblem::new(fact, "write Version=1.0, or remove it"));
     }
     let mut notes = notes(&parts);
     let auth = auth(&parts, &mut problems, &mut notes);
-    warnings.extend(auth.iter().flat_map(|auth| left_out(&parts, auth)));
+    warnings.extend(auth.iter().flat_map(|auth| ignored_keys(&parts, auth)));
     let url = server.flatten().or_else(|| endpoint.clone());
     if let Some(url) = &url
-        && !url.is_safe()
+        && !url.is_https_or_local()
     {
-        let fact = "the URL is http and its host is not this one";
-        problems.push(Fault::new(fact, "write https://: a token must not cross a network in the clear"));
+        let fact = "the scheme is http and the host is not this host";
+        problems.push(StringProblem::new(fact, "write https://: a token must not cross a network in the clear"));
     }
     match (endpoint, url, auth) {
         (Some(endpoint), Some(url), Some(auth)) if problems.is_empty() => {
@@ -182,7 +182,7 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<Fault>> {
     }
 }
 
-fn split<'a>(text: &'a str, problems: &mut Vec<Fault>, warnings: &mut Vec<String>) -> Parts<'a> {
+fn split<'a>(text: &'a str, problems: &mut Vec<StringProblem>, warnings: &mut Vec<String>) -> Parts<'a> {
     let mut parts: Vec<(String, &str)> = Vec::new();
     // The secret that the next part may belong to.
     let mut secret: Option<String> = None;
@@ -191,24 +191,27 @@ fn split<'a>(text: &'a str, problems: &mut Vec<Fault>, warnings: &mut Vec<String
         let follows_secret = secret.as_ref().map(|secret| format!(" and follows `{secret}`"));
         let Some((key, value)) = part.split_once('=') else {
             let fix = if follows_secret.is_some() { CUT_SECRET } else { "write KEY=VALUE, or remove it" };
-            problems.push(Fault::new(format!("part {number} has no `=`{}", follows_secret.unwrap_or_default()), fix));
+            problems.push(StringProblem::new(
+                format!("part {number} has no `=`{}", follows_secret.unwrap_or_default()),
+                fix,
+            ));
             continue;
         };
         let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
-        let name = shown(&key);
+        let name = displayable(&key);
         if !is_key(&key) {
             let fact = format!("part {number}, `{name}`, is not a key of a connection string");
             match follows_secret {
-                Some(follows_secret) => problems.push(Fault::new(fact + &follows_secret, CUT_SECRET)),
-                None => warnings.push(fact + " and is left out"),
+                Some(follows_secret) => problems.push(StringProblem::new(fact + &follows_secret, CUT_SECRET)),
+                None => warnings.push(fact + " and is ignored"),
             }
             continue;
         }
         if parts.iter().any(|(known, _)| *known == key) {
-            problems.push(Fault::new(format!("`{name}` is there twice"), "keep one of them"));
+            problems.push(StringProblem::new(format!("`{name}` occurs twice"), "keep one of them"));
         }
         if value.is_empty() {
-            warnings.push(format!("`{name}` is empty and is left out"));
+            warnings.push(format!("`{name}` is empty and is ignored"));
         }
         let is_secret = SECRETS.contains(&key.as_str());
         if is_secret && (value.starts_with('"') || value.starts_with('\'')) {
@@ -220,8 +223,8 @@ fn split<'a>(text: &'a str, problems: &mut Vec<Fault>, warnings: &mut Vec<String
     Parts(parts)
 }
 
-/// Returns which keys have no effect, and which key takes precedence.
-fn left_out(parts: &Parts<'_>, auth: &Auth) -> Vec<String> {
+/// Returns warnings about keys without effect, each with the key that takes precedence.
+fn ignored_keys(parts: &Parts<'_>, auth: &Auth) -> Vec<String> {
     let (used, by): (&[&str], &str) = match auth {
         Auth::AccessKey(_) => (&["accesskey"], "`AccessKey`"),
         Auth::ManagedIdentity { client_id: Some(_) } => (&["clientid"], "a managed identity"),
@@ -235,33 +238,34 @@ fn left_out(parts: &Parts<'_>, auth: &Auth) -> Vec<String> {
         }
     };
     let given = IDENTITY.into_iter().filter(|key| parts.get(key).is_some() && !used.contains(key));
-    let mut left_out: Vec<_> = given.map(|key| format!("`{}` is left out, since {by} is used", shown(key))).collect();
+    let mut warnings: Vec<_> =
+        given.map(|key| format!("`{}` is ignored, since {by} is used", displayable(key))).collect();
     if parts.get("serverendpoint").is_some() && parts.get("port").is_some() {
-        left_out.push("`Port` is left out, since it is that of `Endpoint` and `ServerEndpoint` is used".to_owned());
+        warnings.push("`Port` is ignored, since it belongs to `Endpoint` and `ServerEndpoint` is used".to_owned());
     }
-    left_out
+    warnings
 }
 
-fn port(parts: &Parts<'_>, problems: &mut Vec<Fault>) -> Option<u16> {
+fn port(parts: &Parts<'_>, problems: &mut Vec<StringProblem>) -> Option<u16> {
     let port = parts.get("port")?;
     let parsed = port.parse().ok().filter(|port| *port != 0);
     if parsed.is_none() {
-        problems.push(Fault::new("`Port` is not 1 to 65535", "write a port number, or remove it"));
+        problems.push(StringProblem::new("`Port` is not 1 to 65535", "write a port number, or remove it"));
     }
     parsed
 }
 
-/// `^1\.\d+(?:[\w-.]+)?$`
+/// Returns whether a text matches `^1\.\d+(?:[\w-.]+)?$`.
 fn is_version(text: &str) -> bool {
     let rest = text.strip_prefix("1.").unwrap_or_default();
-    let is_of_word = |character: char| character.is_alphanumeric() || "_-.".contains(character);
-    rest.starts_with(|digit: char| digit.is_ascii_digit()) && rest.chars().all(is_of_word)
+    let is_word_character = |character: char| character.is_alphanumeric() || "_-.".contains(character);
+    rest.starts_with(|digit: char| digit.is_ascii_digit()) && rest.chars().all(is_word_character)
 }
 
 fn notes(parts: &Parts<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     if parts.get("clientendpoint").is_some() {
-        notes.push("ClientEndpoint is left out: clients do not connect through the gateway".to_owned());
+        notes.push("ClientEndpoint is ignored: clients do not connect through the gateway".to_owned());
     }
     if parts.get("serverendpoint").is_some() {
         notes.push("the URL is that of ServerEndpoint, where the SDK sends REST calls".to_owned());
@@ -269,15 +273,15 @@ fn notes(parts: &Parts<'_>) -> Vec<String> {
     notes
 }
 
-fn auth(parts: &Parts<'_>, problems: &mut Vec<Fault>, notes: &mut Vec<String>) -> Option<Auth> {
-    let id = |key: &str, problems: &mut Vec<Fault>, shown: &str| {
+fn auth(parts: &Parts<'_>, problems: &mut Vec<StringProblem>, notes: &mut Vec<String>) -> Option<Auth> {
+    let id = |key: &str, problems: &mut Vec<StringProblem>, shown: &str| {
         let id = parts.get(key)?;
         if key == "tenantid" {
             if !is_tenant(id) {
-                problems.push(Fault::new(format!("`{shown}` is neither a GUID nor a domain"), COPY_FROM_APP));
+                problems.push(StringProblem::new(format!("`{shown}` is neither a GUID nor a domain"), COPY_FROM_APP));
             }
         } else if !is_guid(id) {
-            problems.push(Fault::new(format!("`{shown}` is not a GUID"), COPY_FROM_APP));
+            problems.push(StringProblem::new(format!("`{shown}` is not a GUID"), COPY_FROM_APP));
         }
         Some(id.to_owned())
     };
@@ -308,7 +312,7 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<Fault>, notes: &mut Vec<String>) -
                 let why = if other.is_empty() { "and there is no `AuthType`" } else { "and the `AuthType` is none of" };
                 let known = if other.is_empty() { String::new() } else { format!(" {known}") };
                 let fix = "add the AccessKey, or AuthType=azure.msi or azure.app for a token";
-                problems.push(Fault::new(format!("`AccessKey` is missing, {why}{known}"), fix));
+                problems.push(StringProblem::new(format!("`AccessKey` is missing, {why}{known}"), fix));
             }
             key.map(|key| Auth::AccessKey(Secret::new(key.to_owned())))
         }
@@ -317,13 +321,16 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<Fault>, notes: &mut Vec<String>) -
 
 fn app(
     parts: &Parts<'_>,
-    problems: &mut Vec<Fault>,
-    id: impl Fn(&str, &mut Vec<Fault>, &str) -> Option<String>,
+    problems: &mut Vec<StringProblem>,
+    id: impl Fn(&str, &mut Vec<StringProblem>, &str) -> Option<String>,
 ) -> Option<Auth> {
     let mut needed = |key: &str, shown: &str| {
         let found = id(key, problems, shown);
         if found.is_none() {
-            problems.push(Fault::new(format!("`{shown}` is missing, which an app needs"), COPY_FROM_APP));
+            problems.push(StringProblem::new(
+                format!("`{shown}` is missing, but an app registration requires it"),
+                COPY_FROM_APP,
+            ));
         }
         found
     };
@@ -333,8 +340,8 @@ fn app(
         (Some(secret), _) => Some(Proof::Secret(Secret::new(secret.to_owned()))),
         (None, Some(path)) => Some(Proof::Certificate(path.to_owned())),
         (None, None) => {
-            let fact = "`ClientSecret` or `clientCert` is missing, which an app needs";
-            problems.push(Fault::new(fact, "add the app's secret, or the path of its certificate"));
+            let fact = "`ClientSecret` or `clientCert` is missing, but an app registration requires it";
+            problems.push(StringProblem::new(fact, "add the app's secret, or the path of its certificate"));
             None
         }
     };
@@ -372,7 +379,7 @@ impl Url {
         Some(Self { text, host, is_https })
     }
 
-    fn is_safe(&self) -> bool {
+    fn is_https_or_local(&self) -> bool {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let is_loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         self.is_https || is_loopback || self.host == "localhost"

@@ -1,11 +1,11 @@
-//! Converts the connection strings of applications to a configuration file: endpoints, credentials, and the route that does
-//! what the SDK does. Writes no secret into the file.
+//! Converts the connection strings of applications to a configuration file: endpoints, credentials, and a route that behaves
+//! like the SDK. Writes no secret into the file.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::connection_string::{Auth, ConnectionString, Fault, Proof, is_key, parse};
+use super::connection_string::{Auth, ConnectionString, Proof, StringProblem, is_key, parse};
 use super::problem::{ConfigError, Origin, Problem};
 use crate::credential::Secret;
 
@@ -14,13 +14,13 @@ use crate::credential::Secret;
 pub struct Conversion {
     /// The configuration file.
     pub toml: String,
-    /// The secrets that it refers to, by the name of their file.
+    /// The secrets that it refers to, each with the name of its file.
     pub secrets: Vec<(String, Secret)>,
-    /// What was left out or may be a mistake. The file repeats each as a comment.
+    /// The warnings about ignored parts and possible mistakes. The file repeats each as a comment.
     pub warnings: Vec<String>,
 }
 
-/// A connection string and where it was found.
+/// A connection string and its position in the input.
 struct Found<'t> {
     /// Its key, such as `Azure:SignalR:ConnectionString:NAME:secondary`; empty without one.
     key: String,
@@ -28,16 +28,16 @@ struct Found<'t> {
     line: Option<usize>,
 }
 
-/// An endpoint to write.
+/// An endpoint of the configuration file.
 struct Endpoint {
     name: String,
     is_secondary: bool,
     /// The index of the endpoint whose credential it uses.
     credential: usize,
-    read: ConnectionString,
+    parsed: ConnectionString,
 }
 
-/// Converts connection strings: one a line, alone or as `NAME=…` as in an environment file, or anywhere in an
+/// Converts connection strings: one per line, alone or as `NAME=…` as in an environment file, or anywhere in an
 /// `appsettings.json` or `local.settings.json`. `origin_path` is the file that `text` comes from. The configuration reads the
 /// secrets from files in `folder`, or from variables if there is none.
 ///
@@ -57,31 +57,31 @@ pub fn from_connection_strings(
         text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
     let mut found = Vec::new();
     match &json {
-        Some(json) => in_json(json, String::new(), &mut found),
+        Some(json) => find_in_json(json, String::new(), &mut found),
         None if text.trim_start().starts_with('{') => {
             let fact = "is not valid JSON".to_owned();
             let fix = "correct it; JSON has no comments and no comma after the last entry".to_owned();
-            return Err(ConfigError::one(problem("", fact, fix, None)));
+            return Err(ConfigError::single(problem("", fact, fix, None)));
         }
-        None => found.extend(in_lines(text)),
+        None => found.extend(find_in_lines(text)),
     }
     if found.is_empty() {
         let fact = "has no connection string, such as `Endpoint=https://…;AccessKey=…;Version=1.0;`".to_owned();
-        let fix = "write one a line, as NAME=VALUE, or give an appsettings.json".to_owned();
-        return Err(ConfigError::one(problem("", fact, fix, None)));
+        let fix = "write one per line, as NAME=VALUE, or give an appsettings.json".to_owned();
+        return Err(ConfigError::single(problem("", fact, fix, None)));
     }
     let mut problems = Vec::new();
     let (mut endpoints, mut names) = (Vec::new(), BTreeSet::new());
     for Found { key, text, line } in &found {
         match parse(text) {
-            Err(faults) => {
-                problems.extend(faults.into_iter().map(|Fault { fact, fix }| problem(key, fact, fix, *line)));
+            Err(found) => {
+                problems.extend(found.into_iter().map(|StringProblem { fact, fix }| problem(key, fact, fix, *line)));
             }
-            Ok(read) => {
-                let (name, is_secondary) = name_of(key, &read.host);
+            Ok(parsed) => {
+                let (name, is_secondary) = name_of(key, &parsed.host);
                 let name = unique(&name, &mut names);
                 let credential = endpoints.len();
-                endpoints.push(Endpoint { name, is_secondary, credential, read });
+                endpoints.push(Endpoint { name, is_secondary, credential, parsed });
             }
         }
     }
@@ -92,18 +92,18 @@ pub fn from_connection_strings(
     Ok(write_toml(endpoints, folder))
 }
 
-fn in_json<'t>(value: &'t serde_json::Value, key: String, found: &mut Vec<Found<'t>>) {
+fn find_in_json<'t>(value: &'t serde_json::Value, key: String, found: &mut Vec<Found<'t>>) {
     match value {
         serde_json::Value::Object(entries) => {
             for (name, value) in entries {
                 let key = if key.is_empty() { name.clone() } else { format!("{key}:{name}") };
-                in_json(value, key, found);
+                find_in_json(value, key, found);
             }
         }
         serde_json::Value::String(text) if text.to_ascii_lowercase().contains("endpoint=http") => {
             found.push(Found { key, text, line: None });
         }
-        serde_json::Value::Array(values) => values.iter().for_each(|value| in_json(value, key.clone(), found)),
+        serde_json::Value::Array(values) => values.iter().for_each(|value| find_in_json(value, key.clone(), found)),
         serde_json::Value::String(_)
         | serde_json::Value::Null
         | serde_json::Value::Bool(_)
@@ -111,7 +111,7 @@ fn in_json<'t>(value: &'t serde_json::Value, key: String, found: &mut Vec<Found<
     }
 }
 
-fn in_lines(text: &str) -> impl Iterator<Item = Found<'_>> {
+fn find_in_lines(text: &str) -> impl Iterator<Item = Found<'_>> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| {
         let (key, text) = match line.split_once('=') {
@@ -133,8 +133,8 @@ fn unquoted(text: &str) -> &str {
     inside('"').or_else(|| inside('\'')).unwrap_or(text)
 }
 
-/// Returns the name and whether the endpoint is a secondary, from the key as the SDK does. Without a name in the key it is the
-/// first label of the host.
+/// Returns the name of an endpoint, and whether it is a secondary. The key determines both, as in the SDK. Without a name in
+/// the key, the name is the first label of the host.
 ///
 /// Source: `ServiceEndpointProvider` of `Azure/azure-signalr`: `…:ConnectionString:{name}:{primary|secondary}`.
 fn name_of(key: &str, host: &str) -> (String, bool) {
@@ -160,7 +160,7 @@ fn name_of(key: &str, host: &str) -> (String, bool) {
     (if name.is_empty() { "endpoint".to_owned() } else { name }, role == "secondary")
 }
 
-/// Makes a name unique with a number. Names that differ only in case, or in `-` and `_`, would share a variable.
+/// Makes a name unique by appending a number. Names that differ only in case, or in `-` and `_`, would share a variable.
 fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let name = std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken.contains(&variable(name)));
@@ -178,20 +178,20 @@ fn share_credentials(endpoints: &mut [Endpoint]) {
     for index in 0..endpoints.len() {
         let (before, rest) = endpoints.split_at_mut(index);
         if let Some(endpoint) = rest.first_mut()
-            && let Some(same) = before.iter().position(|other| other.read.auth.is_same(&endpoint.read.auth))
+            && let Some(same) = before.iter().position(|other| other.parsed.auth.is_same(&endpoint.parsed.auth))
         {
             endpoint.credential = before.get(same).map_or(same, |other| other.credential);
         }
     }
 }
 
-/// Returns the text as a TOML string. JSON's escapes are valid in TOML, which also requires one for DEL.
+/// Returns a text as a TOML string. JSON's escapes are valid in TOML, which also requires one for DEL.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 const HEAD: &str = "\
-# Converted from Azure SignalR connection strings. It contains no secret: put each where its credential reads it from.
+# Converted from Azure SignalR connection strings. This file contains no secret: each credential names the source of its own.
 #
 # Applications keep their SDK (.NET 1.21.5 or newer, transient transport) and change their connection string to this one.
 # The key may be any text of 16 bytes or more: the gateway replaces the token that the SDK signs with it.
@@ -203,19 +203,19 @@ fn write_toml(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
     let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let (mut toml, mut secrets, mut warnings) = (HEAD.to_owned(), Vec::new(), Vec::new());
     for (index, endpoint) in endpoints.into_iter().enumerate() {
-        let Endpoint { name, is_secondary, credential, read } = endpoint;
+        let Endpoint { name, is_secondary, credential, parsed } = endpoint;
         if credential == index {
-            let (lines, secret) = credential_lines(&name, read.auth, folder);
+            let (lines, secret) = credential_lines(&name, parsed.auth, folder);
             let _infallible = write!(toml, "\n[credentials.{name}]\n{lines}");
             secrets.extend(secret.map(|secret| (name.clone(), secret)));
         }
         let _infallible = write!(toml, "\n[endpoints.{name}]\n");
-        for note in read.notes.iter().chain(&read.warnings) {
+        for note in parsed.notes.iter().chain(&parsed.warnings) {
             let _infallible = writeln!(toml, "# {note}");
         }
-        warnings.extend(read.warnings.iter().map(|warning| format!("endpoints.{name}: {warning}")));
+        warnings.extend(parsed.warnings.iter().map(|warning| format!("endpoints.{name}: {warning}")));
         let credential = names.get(credential).map_or(name.as_str(), String::as_str);
-        let _infallible = writeln!(toml, "url = {}\ncredential = {}", quoted(&read.url), quoted(credential));
+        let _infallible = writeln!(toml, "url = {}\ncredential = {}", quoted(&parsed.url), quoted(credential));
         if is_secondary {
             toml.push_str("role = \"secondary\"\n");
         }
@@ -224,7 +224,7 @@ fn write_toml(endpoints: Vec<Endpoint>, folder: Option<&Path>) -> Conversion {
         let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
         let _infallible = write!(
             toml,
-            "\n# As the SDK does with several endpoints: messages go to all.\n[[routes]]\nname = \"all\"\npick = \"all\"\n\
+            "\n# As in the SDK with several endpoints: messages go to all of them.\n[[routes]]\nname = \"all\"\npick = \"all\"\n\
              endpoints = [{}]\n",
             names.join(", ")
         );

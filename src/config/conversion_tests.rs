@@ -1,4 +1,4 @@
-//! Converts connection strings of every form. The result is a valid configuration and shows no secret.
+//! Connection strings of every form convert to a valid configuration without a secret.
 
 use super::*;
 use crate::config::{Sources, load};
@@ -21,8 +21,8 @@ fn report_of(text: &str) -> String {
     from_connection_strings(text, Path::new("strings"), None).unwrap_err().to_string()
 }
 
-/// Converts and loads, with every secret in its file.
-fn loads(text: &str) -> crate::config::Loaded {
+/// Converts connection strings and loads the result, with every secret in its file.
+fn load_converted(text: &str) -> crate::config::Loaded {
     let dir = tempfile::tempdir().unwrap();
     let conversion = from_connection_strings(text, Path::new("strings"), Some(dir.path())).unwrap();
     for (name, secret) in &conversion.secrets {
@@ -36,7 +36,7 @@ fn loads(text: &str) -> crate::config::Loaded {
 }
 
 #[test]
-fn names_an_access_key_after_the_resource() {
+fn names_the_credential_of_an_access_key_after_the_resource() {
     let text = "Endpoint=https://Contoso.service.signalr.net/;AccessKey=hunter2+/==;Version=1.0;";
     assert_eq!(
         tables(text),
@@ -46,7 +46,7 @@ fn names_an_access_key_after_the_resource() {
     );
     let conversion = from_connection_strings(text, Path::new("strings"), None).unwrap();
     assert_eq!(conversion.secrets[0].1.expose(), "hunter2+/==");
-    loads(text);
+    load_converted(text);
 }
 
 #[test]
@@ -79,14 +79,14 @@ fn every_auth_type_becomes_a_credential() {
             "openssl pkcs12 -in FILE.pfx -nodes -out FILE.pem\ncertificate = \"C:\\\\certs\\\\\\\"app\\\".pfx\"\n"
                 .to_owned(),
         ),
-        ("AuthType=unheard;AccessKey=hunter2", "kind = \"access_key\"\n".to_owned()),
+        ("AuthType=unknown;AccessKey=hunter2", "kind = \"access_key\"\n".to_owned()),
     ] {
         let text = format!("{endpoint};{rest};Version=1.0;").replace("GUID", GUID).replace("TENANT", TENANT);
         let toml = tables(&text);
         assert!(toml.contains(&expected), "{rest}: no\n{expected}\nin\n{toml}");
         assert!(!converted(&text).contains("hunter2"), "{toml}");
         if !rest.contains("pfx") {
-            loads(&text);
+            load_converted(&text);
         }
     }
 }
@@ -102,7 +102,7 @@ fn endpoints_of_every_form_become_urls() {
         ("Endpoint=https://a.example;ClientEndpoint=https://c.example;AccessKey=k", "https://a.example"),
         (" endpoint = https://a.example ; Unknown = ignored ; accesskey = k ;;", "https://a.example"),
     ] {
-        let settings = loads(text).settings;
+        let settings = load_converted(text).settings;
         assert_eq!(settings.endpoints[0].origin.to_string(), url, "{text}");
     }
 }
@@ -117,7 +117,7 @@ fn several_connection_strings_become_named_endpoints_with_roles_and_a_route_to_a
          AzureSignalRConnectionString='Endpoint=https://west-eu.service.signalr.net;AuthType=azure'\n\n\
          Endpoint=https://north.service.signalr.net;AccessKey=hunter3\n"
     );
-    let settings = loads(&text).settings;
+    let settings = load_converted(&text).settings;
     let endpoints: Vec<_> = settings
         .endpoints
         .iter()
@@ -145,11 +145,12 @@ fn reads_settings_files_in_json() {
         "east": { "primary": "Endpoint=https://e.service.signalr.net;AccessKey=k" },
         "west": { "secondary": "Endpoint=https://w.service.signalr.net;AuthType=azure.msi" } } } }
     }"#;
-    let names: Vec<_> = loads(text).settings.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
+    let names: Vec<_> =
+        load_converted(text).settings.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
     assert_eq!(names, ["east", "west"]);
     let functions =
         r#"{ "Values": { "AzureSignalRConnectionString": "Endpoint=https://f.service.signalr.net;AccessKey=k" } }"#;
-    assert_eq!(loads(functions).settings.endpoints[0].name.as_str(), "f");
+    assert_eq!(load_converted(functions).settings.endpoints[0].name.as_str(), "f");
 }
 
 #[test]
@@ -165,46 +166,46 @@ fn reports_every_problem_at_once_and_shows_no_value() {
     assert_eq!(
         report,
         "the configuration has 15 problems
-`AccessKey` is there twice (strings:1)
+`AccessKey` occurs twice (strings:1)
   hint: keep one of them
 one: part 4 has no `=` (strings:2)
   hint: write KEY=VALUE, or remove it
 one: `Port` is not 1 to 65535 (strings:2)
   hint: write a port number, or remove it
-one: `Endpoint` is not `https://host`, with a port at most (strings:2)
+one: `Endpoint` is not `https://host` or `https://host:port` (strings:2)
   hint: copy the connection string from the resource's page in the Azure portal
-one: `Version` is not 1.0 or another version that begins with `1.` (strings:2)
+one: `Version` is neither 1.0 nor another version that begins with `1.` (strings:2)
   hint: write Version=1.0, or remove it
 one: `AccessKey` is missing, and there is no `AuthType` (strings:2)
   hint: add the AccessKey, or AuthType=azure.msi or azure.app for a token
-two: `TenantId` is missing, which an app needs (strings:3)
+two: `TenantId` is missing, but an app registration requires it (strings:3)
   hint: copy it from the app registration's page in the Azure portal
 two: `ClientId` is not a GUID (strings:3)
   hint: copy it from the app registration's page in the Azure portal
-two: `ClientSecret` or `clientCert` is missing, which an app needs (strings:3)
+two: `ClientSecret` or `clientCert` is missing, but an app registration requires it (strings:3)
   hint: add the app's secret, or the path of its certificate
-three: `ServerEndpoint` is not `https://host`, with a port at most (strings:4)
-  hint: remove the path, which an endpoint's URL cannot have here
+three: `ServerEndpoint` is not `https://host` or `https://host:port` (strings:4)
+  hint: remove the path, which the URL of an endpoint cannot have
 three: `ClientId` is not a GUID (strings:4)
   hint: copy it from the app registration's page in the Azure portal
-three: the URL is http and its host is not this one (strings:4)
+three: the scheme is http and the host is not this host (strings:4)
   hint: write https://: a token must not cross a network in the clear
 `Endpoint` is missing (strings:5)
   hint: copy the connection string from the resource's page in the Azure portal
 four: `AccessKey` is missing, and the `AuthType` is none of azure, azure.msi and azure.app (strings:6)
   hint: add the AccessKey, or AuthType=azure.msi or azure.app for a token
-four: the URL is http and its host is not this one (strings:6)
+four: the scheme is http and the host is not this host (strings:6)
   hint: write https://: a token must not cross a network in the clear"
     );
     assert!(!report.contains("hunter"), "{report}");
-    for nothing in ["", "# nothing\n", "{}"] {
-        assert!(report_of(nothing).contains("has no connection string"), "{nothing}");
+    for empty in ["", "# nothing\n", "{}"] {
+        assert!(report_of(empty).contains("has no connection string"), "{empty}");
     }
     assert!(report_of("{ // comment").contains("is not valid JSON"));
 }
 
 #[test]
-fn refuses_a_tenant_that_the_configuration_refuses() {
+fn rejects_a_tenant_that_is_invalid_in_a_configuration() {
     for tenant in ["-.b", "-contoso.com", "contoso", "a_b.example"] {
         let report = report_of(&format!(
             "Endpoint=https://a.example;AuthType=azure.app;ClientId={GUID};TenantId={tenant};ClientSecret=hunter2"
@@ -214,7 +215,7 @@ fn refuses_a_tenant_that_the_configuration_refuses() {
 }
 
 #[test]
-fn reports_what_it_leaves_out_and_refuses_a_cut_secret() {
+fn reports_ignored_parts_and_rejects_a_secret_that_contains_a_semicolon() {
     let app = format!("Endpoint=https://a.example;AuthType=azure.app;ClientId={GUID};TenantId={TENANT}");
     for (rest, key) in [
         ("ClientSecret=ab;cd=e~f", "`cd`"),
@@ -230,17 +231,17 @@ fn reports_what_it_leaves_out_and_refuses_a_cut_secret() {
     for (text, warning) in [
         (
             "Endpoint=https://a.example;Foo=x;AccessKey=k",
-            "part 2, `foo`, is not a key of a connection string and is left out",
+            "part 2, `foo`, is not a key of a connection string and is ignored",
         ),
         ("Endpoint=https://a.example;F\u{1c}o=x;AccessKey=k", "part 2, `f…`, is not a key"),
         ("Endpoint=https://a.example;AccessKey=\"k\"", "`AccessKey` begins with a quote"),
-        ("Endpoint=https://a.example;Port=;AccessKey=k", "`Port` is empty and is left out"),
+        ("Endpoint=https://a.example;Port=;AccessKey=k", "`Port` is empty and is ignored"),
         (
             "Endpoint=https://a.example;AuthType=azure.msi;AccessKey=k",
-            "`AccessKey` is left out, since a managed identity is used",
+            "`AccessKey` is ignored, since a managed identity is used",
         ),
-        (&format!("{app};ClientSecret=s;ClientCert=x.pem"), "`ClientCert` is left out, since `ClientSecret` is used"),
-        ("Endpoint=https://a.example;Port=1;ServerEndpoint=https://b.example;AccessKey=k", "`Port` is left out"),
+        (&format!("{app};ClientSecret=s;ClientCert=x.pem"), "`ClientCert` is ignored, since `ClientSecret` is used"),
+        ("Endpoint=https://a.example;Port=1;ServerEndpoint=https://b.example;AccessKey=k", "`Port` is ignored"),
     ] {
         let conversion = from_connection_strings(text, Path::new("strings"), None).unwrap();
         assert_eq!(conversion.warnings.len(), 1, "{:?}", conversion.warnings);
@@ -270,7 +271,7 @@ fn names_endpoints_without_a_name_after_their_host() {
 }
 
 #[test]
-fn refuses_an_endpoint_that_the_configuration_would_refuse() {
+fn rejects_an_endpoint_that_is_invalid_in_a_configuration() {
     for endpoint in
         ["https://a=b.example", "https://a.example:0", "https://a.example:65536", "https://a.example:", "https://"]
     {

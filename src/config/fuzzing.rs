@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{ConfigError, Loaded, Problem, Sources, from_connection_strings, load_read};
+use super::{ConfigError, Loaded, Problem, Sources, from_connection_strings, load_text};
 
-/// A secret in the environment, which must never be shown.
+/// A secret in the environment. No output may contain it.
 const CANARY: &str = "canary-4f1b9c27d0e85a63";
 
 fn load(text: &str, environment: BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
     let file = Some("/nonexistent/gateway.toml".into());
-    load_read(&Sources { file, environment, overrides: Vec::new() }, Some(text.to_owned()))
+    load_text(&Sources { file, environment, overrides: Vec::new() }, Some(text.to_owned()))
 }
 
 /// Loads a configuration file. Checks that every problem names its key or origin and a fix, that the same text gives the same
-/// settings, and that the value of a secret's variable is never shown.
+/// settings, and that no output contains the value of a secret's variable.
 pub(crate) fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let environment = || BTreeMap::from([("SECRET".to_owned(), CANARY.to_owned())]);
@@ -23,12 +23,15 @@ pub(crate) fn configuration(data: &[u8]) {
     assert!(!shown.contains(CANARY), "shows the value of a secret's variable: {shown}");
     match (loaded, load(text, environment())) {
         (Ok(one), Ok(other)) => {
-            assert!(one.settings == other.settings && one.settings.hash == other.settings.hash, "two readings differ");
+            assert!(
+                one.settings == other.settings && one.settings.hash == other.settings.hash,
+                "two loads of the same text differ"
+            );
             one.warnings.iter().for_each(check_problem);
         }
         (Err(one), Err(other)) => {
-            assert_eq!(one, other, "two readings differ");
-            assert!(!one.problems.is_empty(), "refused without a reason");
+            assert_eq!(one, other, "two loads of the same text differ");
+            assert!(!one.problems.is_empty(), "rejected without a problem");
             one.problems.iter().for_each(check_problem);
         }
         (Ok(_), Err(err)) | (Err(err), Ok(_)) => panic!("valid once and invalid once: {err}"),
@@ -54,12 +57,12 @@ pub(crate) fn connection_string(data: &[u8]) {
             let variables = one.toml.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
             let environment = variables.map(|name| (name.to_owned(), CANARY.to_owned())).collect();
             let problems = load(&one.toml, environment).map_or_else(|err| err.problems, |_| Vec::new());
-            // The certificate's file is not here.
+            // The certificate file does not exist.
             let unexpected = problems.iter().find(|problem| !problem.key.ends_with(".certificate"));
             assert!(unexpected.is_none(), "{unexpected:?} of\n{}", one.toml);
         }
         (Err(one), Err(other)) => assert_eq!(one, other, "a problem shows a secret"),
-        (Ok(_), Err(err)) | (Err(err), Ok(_)) => panic!("it depends on a secret whether it is valid: {err}"),
+        (Ok(_), Err(err)) | (Err(err), Ok(_)) => panic!("the validity depends on a secret: {err}"),
     }
 }
 

@@ -1,12 +1,12 @@
-//! Turns what the operator wrote into [`Settings`], or into one report of everything that is wrong with it.
+//! Loads the configuration: turns a file, environment variables and flags into [`Settings`], or into a report of all problems.
 //!
 //! ```text
 //! defaults < file < environment < flags ──merge──► values ──structure──► ConfigFile ──lower──► Settings
 //! ```
 //!
 //! `sources.rs` merges the sources and keeps the origin of each value, `structure/` validates the values against the schema
-//! of `file/`, and `lower/` decides. `conversion.rs` makes a file of an SDK's connection strings. This module knows the
-//! settings of every part, and no part knows it.
+//! of `file/`, and `lower/` turns the file into settings. `conversion.rs` converts the connection strings of an SDK to a file.
+//! This module depends on the settings of every part; no part depends on it.
 
 mod connection_string;
 mod conversion;
@@ -34,44 +34,44 @@ use crate::gateway::Settings;
 /// A valid configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What the gateway is built from.
+    /// The settings of the gateway.
     pub settings: Settings,
-    /// Every value in force, by its key in the file, and where it came from.
-    pub effective: Vec<Effective>,
-    /// What deserves attention but does not make it invalid.
+    /// Every value in force, with its key and its origin.
+    pub effective: Vec<EffectiveValue>,
+    /// The problems that do not make it invalid.
     pub warnings: Vec<Problem>,
 }
 
 /// A value in force.
 #[derive(Clone, Debug)]
-pub struct Effective {
+pub struct EffectiveValue {
     /// The key, such as `limits.max_body`.
     pub key: String,
-    /// The value, as JSON. A configuration holds no secrets; the value of a required header is hidden.
+    /// The value, as JSON. A configuration contains no secrets; the value of a required header is hidden.
     pub value: serde_json::Value,
-    /// Where it came from.
+    /// Its origin.
     pub origin: Option<Origin>,
 }
 
-/// Loads a configuration. Does everything short of network I/O.
+/// Loads a configuration. Performs no network I/O.
 ///
 /// # Errors
 /// [`ConfigError`] with every problem of every source.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    load_read(sources, sources.read()?)
+    load_text(sources, sources.read()?)
 }
 
-/// As [`load`], with the text of a file that was read already.
+/// Loads a configuration whose file was already read.
 ///
 /// # Errors
 /// [`ConfigError`] with every problem of every source.
-pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, ConfigError> {
+pub fn load_text(sources: &Sources, text: Option<String>) -> Result<Loaded, ConfigError> {
     let merged = sources.merge(text)?;
-    let Checked { root, invalid, mut problems, warnings: ignored } = structure::check(&merged, &schema());
+    let Checked { root, invalid, mut problems, warnings: ignored_keys } = structure::check(&merged, &schema());
     let file: ConfigFile = root.deserialize().map_err(|err| {
-        // Invalid values were removed, so this is a bug. The library's message is left out: it quotes values, which may
-        // be secrets.
-        let fact = "cannot be read".to_owned();
+        // Invalid values were removed, so this is a bug. The library's message is omitted: it quotes values, which may be
+        // secrets.
+        let fact = "cannot be deserialized".to_owned();
         let fix =
             "check the value against `signalr-gateway schema`, and report this as a bug of signalr-gateway".to_owned();
         let last = Problem { key: err.path.join("."), fact, origin: None, fix };
@@ -84,12 +84,12 @@ pub fn load_read(sources: &Sources, text: Option<String>) -> Result<Loaded, Conf
         lower::run_tests(&tests, &settings, &mut context);
         problems.append(&mut context.problems);
     }
-    let warnings = ignored.into_iter().chain(std::mem::take(&mut context.warnings)).collect();
+    let warnings = ignored_keys.into_iter().chain(std::mem::take(&mut context.warnings)).collect();
     if problems.is_empty() {
         let mut effective = effective(&merged, &root);
         for value in &mut effective {
-            context.decided.iter().filter(|(key, _)| *key == value.key).for_each(|(_, decided)| {
-                value.value.clone_from(decided);
+            context.displayed_values.iter().filter(|(key, _)| *key == value.key).for_each(|(_, displayed)| {
+                value.value.clone_from(displayed);
             });
         }
         return Ok(Loaded { settings, effective, warnings });
@@ -104,25 +104,25 @@ pub fn schema() -> serde_json::Value {
     schemars::schema_for!(ConfigFile).to_value()
 }
 
-fn effective(merged: &Merged, root: &Value) -> Vec<Effective> {
+fn effective(merged: &Merged, root: &Value) -> Vec<EffectiveValue> {
     let mut leaves = Vec::new();
-    collect(merged, root, &mut Vec::new(), &mut leaves);
+    collect_leaves(merged, root, &mut Vec::new(), &mut leaves);
     leaves
 }
 
-fn collect(merged: &Merged, value: &Value, path: &mut Vec<String>, leaves: &mut Vec<Effective>) {
+fn collect_leaves(merged: &Merged, value: &Value, path: &mut Vec<String>, leaves: &mut Vec<EffectiveValue>) {
     match value {
         Value::Dict(_, dict) if !dict.is_empty() => {
             for (key, value) in dict {
                 path.push(key.clone());
-                collect(merged, value, path, leaves);
+                collect_leaves(merged, value, path, leaves);
                 path.pop();
             }
         }
         Value::Array(_, items) if items.iter().any(|item| item.as_dict().is_some()) => {
             for (index, value) in items.iter().enumerate() {
                 path.push(index.to_string());
-                collect(merged, value, path, leaves);
+                collect_leaves(merged, value, path, leaves);
                 path.pop();
             }
         }
@@ -132,7 +132,7 @@ fn collect(merged: &Merged, value: &Value, path: &mut Vec<String>, leaves: &mut 
         | Value::Char(..)
         | Value::Bool(..)
         | Value::Num(..)
-        | Value::Empty(..) => leaves.push(Effective {
+        | Value::Empty(..) => leaves.push(EffectiveValue {
             key: path.join("."),
             value: serde_json::to_value(value).unwrap_or_default(),
             origin: merged.origin(path, value),

@@ -8,18 +8,18 @@ use std::path::PathBuf;
 pub struct Problem {
     /// The key, such as `endpoints.east.url`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong. Never shows a secret.
+    /// What is wrong. Never contains a secret.
     pub fact: String,
-    /// Where the value comes from; `None` if there is no value.
+    /// The origin of the value; `None` if there is no value.
     pub origin: Option<Origin>,
     /// What to do.
     pub fix: String,
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// A file, and the line where that is known.
+    /// A file, and the line if it is known.
     File(PathBuf, Option<usize>),
     /// An environment variable.
     Variable(String),
@@ -62,7 +62,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn one(problem: Problem) -> Self {
+    pub(super) fn single(problem: Problem) -> Self {
         Self { problems: vec![problem] }
     }
 }
@@ -91,7 +91,7 @@ pub(super) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate))
-        .filter(|(likeness, _)| *likeness > 0.8)
+        .filter(|(similarity, _)| *similarity > 0.8)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, candidate)| candidate)
 }

@@ -1,5 +1,5 @@
-//! The sources of a configuration: defaults, file, environment, flags; later ones win. Merges them and keeps the origin of
-//! each value.
+//! The sources of a configuration: defaults, file, environment and flags, each of which overrides those before it. Merges them
+//! and keeps the origin of each value.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,17 +15,17 @@ use super::problem::{ConfigError, Origin, Problem};
 use crate::files::{self, FileError, MAX_FILE_BYTES};
 use crate::redact;
 
-/// The prefix of configuration variables.
+/// The prefix of the environment variables that set configuration keys.
 pub const PREFIX: &str = "SIGNALR_GATEWAY_";
-/// Variables with the prefix that are not keys of the file.
+/// The variables with the prefix that set no key.
 const NOT_KEYS: [&str; 1] = ["SIGNALR_GATEWAY_CONFIG"];
 
-/// Where a configuration is read from.
+/// The sources of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The TOML file.
     pub file: Option<PathBuf>,
-    /// The whole environment. Variables with the prefix are configuration; the others may hold secrets.
+    /// The whole environment. Variables with the prefix set keys; the others may contain secrets.
     pub environment: BTreeMap<String, String>,
     /// Flags: a key such as `limits.max_body` and a value.
     pub overrides: Vec<(String, String)>,
@@ -34,7 +34,7 @@ pub struct Sources {
 impl Sources {
     /// Returns the sources of this process: a file, its environment and its flags.
     pub fn of_process(file: Option<PathBuf>, overrides: Vec<(String, String)>) -> Self {
-        // All configuration variables are Unicode.
+        // Skips variables that are not Unicode: no key is set by one.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -46,8 +46,8 @@ impl Sources {
         self.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
     }
 
-    /// Iterates over the configuration variables, ordered by name.
-    fn settings_in_environment(&self, file: Option<&Table>) -> impl Iterator<Item = (&str, &str)> {
+    /// Iterates over the variables that set keys, ordered by name.
+    fn configuration_variables(&self, file: Option<&Table>) -> impl Iterator<Item = (&str, &str)> {
         let mut secrets = Vec::new();
         if let Some(table) = file {
             secret_variables(table, &mut secrets);
@@ -61,17 +61,17 @@ impl Sources {
     /// Reads the file for the first time, if there is one. Waits for the writer if it is a pipe.
     ///
     /// # Errors
-    /// [`ConfigError`] when it cannot be read.
+    /// [`ConfigError`] if it cannot be read.
     pub fn read(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
         let text = files::read_blocking_or_pipe(path).map_err(|err| unreadable(path, err))?;
         Ok(Some(text.text.expose().to_owned()))
     }
 
-    /// Reads the file again. Only a regular file can have new content, and opening anything else could block forever.
+    /// Reads the file again. Accepts only a regular file: opening anything else could block forever.
     ///
     /// # Errors
-    /// [`ConfigError`] when it cannot be read.
+    /// [`ConfigError`] if it cannot be read.
     pub fn read_again(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
         let text = files::read_blocking(path).map_err(|err| {
@@ -95,17 +95,19 @@ impl Sources {
         let mut document = None;
         if let (Some(path), Some(text)) = (&self.file, text) {
             let parsed = ImDocument::parse(text.clone()).map_err(|err| syntax_error(path, &text, &err))?;
-            figment = figment
-                .merge(Text { metadata: Metadata::from("file", path.as_path()), nested: dict(parsed.as_table()) });
+            figment = figment.merge(ParsedValues {
+                metadata: Metadata::from("file", path.as_path()),
+                nested: dict(parsed.as_table()),
+            });
             document = Some((path.clone(), parsed));
         }
         let table = document.as_ref().map(|(_, parsed)| parsed.as_table());
-        for (name, value) in self.settings_in_environment(table) {
+        for (name, value) in self.configuration_variables(table) {
             let key = key_of_variable(name.strip_prefix(PREFIX).unwrap_or(name), table);
-            figment = figment.merge(Text::new(Metadata::from(ENVIRONMENT, name), &key, value));
+            figment = figment.merge(ParsedValues::new(Metadata::from(ENVIRONMENT, name), &key, value));
         }
         for (key, value) in &self.overrides {
-            figment = figment.merge(Text::new(Metadata::from(FLAG, key.as_str()), key, value));
+            figment = figment.merge(ParsedValues::new(Metadata::from(FLAG, key.as_str()), key, value));
         }
         let root = figment.find_value("").unwrap_or_else(|_empty| Value::from(Dict::new()));
         Ok(Merged { root, figment, document })
@@ -115,20 +117,20 @@ impl Sources {
 const ENVIRONMENT: &str = "environment";
 const FLAG: &str = "flag";
 
-/// Provides values that were read already.
-struct Text {
+/// A figment provider of values that were already parsed.
+struct ParsedValues {
     metadata: Metadata,
     nested: Dict,
 }
 
-impl Text {
+impl ParsedValues {
     fn new(metadata: Metadata, key: &str, value: &str) -> Self {
         let nested = figment::util::nest(key, Value::from(value)).into_dict().unwrap_or_default();
         Self { metadata, nested }
     }
 }
 
-impl Provider for Text {
+impl Provider for ParsedValues {
     fn metadata(&self) -> Metadata {
         self.metadata.clone()
     }
@@ -187,9 +189,9 @@ fn unreadable(path: &Path, err: FileError) -> ConfigError {
     }
 }
 
-/// Returns a problem of the file as a whole. The fact names the file.
+/// Returns a problem of the whole file. The fact names the file.
 fn file_problem(fact: String, fix: &str) -> ConfigError {
-    ConfigError::one(Problem { key: String::new(), fact, origin: None, fix: fix.to_owned() })
+    ConfigError::single(Problem { key: String::new(), fact, origin: None, fix: fix.to_owned() })
 }
 
 fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigError {
@@ -198,7 +200,7 @@ fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigEr
     let fact = format!("the file is not valid TOML: {message}");
     let line = err.span().and_then(|span| line_of(text, span.start));
     let (origin, fix) = (Some(Origin::File(path.to_owned(), line)), "correct the line".to_owned());
-    ConfigError::one(Problem { key: String::new(), fact, origin, fix })
+    ConfigError::single(Problem { key: String::new(), fact, origin, fix })
 }
 
 fn line_of(text: &str, offset: usize) -> Option<usize> {
@@ -227,24 +229,24 @@ impl Merged {
         })
     }
 
-    /// Whether there is a file.
+    /// Returns whether there is a file.
     pub(super) fn has_file(&self) -> bool {
         self.document.is_some()
     }
 
-    /// Whether a value comes from a variable or a flag, which have text only.
+    /// Returns whether a value comes from a variable or a flag, whose values are untyped text.
     pub(super) fn is_untyped(&self, value: &Value) -> bool {
         let metadata = self.figment.get_metadata(value.tag());
         metadata.is_some_and(|metadata| [ENVIRONMENT, FLAG].contains(&&*metadata.name))
     }
 
-    /// Returns the line of a key in the file, or of the nearest table around it.
+    /// Returns the line of a key in the file, or of the nearest enclosing table.
     fn line(&self, path: &[String]) -> Option<usize> {
         let (_, document) = self.document.as_ref()?;
         let mut node = Node::Table(document.as_table());
         let mut found = None;
         for segment in path {
-            let Some((span, next)) = node.step(segment) else { break };
+            let Some((span, next)) = node.child(segment) else { break };
             found = span.or(found);
             node = next;
         }
@@ -256,7 +258,7 @@ impl Merged {
 #[derive(Clone, Copy)]
 enum Node<'d> {
     Table(&'d dyn TableLike),
-    Tables(&'d ArrayOfTables),
+    ArrayOfTables(&'d ArrayOfTables),
     List(&'d Array),
     Leaf,
 }
@@ -265,7 +267,7 @@ impl<'d> Node<'d> {
     fn of_item(item: &'d Item) -> Self {
         match item {
             Item::Table(table) => Self::Table(table),
-            Item::ArrayOfTables(tables) => Self::Tables(tables),
+            Item::ArrayOfTables(tables) => Self::ArrayOfTables(tables),
             Item::Value(value) => Self::of_value(value),
             Item::None => Self::Leaf,
         }
@@ -283,13 +285,13 @@ impl<'d> Node<'d> {
         }
     }
 
-    fn step(self, segment: &str) -> Option<(Option<Range<usize>>, Self)> {
+    fn child(self, segment: &str) -> Option<(Option<Range<usize>>, Self)> {
         match self {
             Self::Table(table) => {
                 let (key, item) = table.get_key_value(segment)?;
                 Some((key.span().or_else(|| item.span()), Self::of_item(item)))
             }
-            Self::Tables(tables) => {
+            Self::ArrayOfTables(tables) => {
                 let table = tables.get(segment.parse().ok()?)?;
                 Some((table.span(), Self::Table(table)))
             }
@@ -302,7 +304,7 @@ impl<'d> Node<'d> {
     }
 }
 
-/// Returns the key that a variable sets: `__` separates levels. Names that the file defines match in any case and with `_`
+/// Returns the key that a variable sets, in which `__` separates levels. Names that the file defines match in any case and with `_`
 /// for `-`, because variables are upper case by convention and cannot contain `-`.
 fn key_of_variable(name: &str, file: Option<&Table>) -> String {
     let mut table = file.map(|table| table as &dyn TableLike);
@@ -320,7 +322,7 @@ fn key_of_variable(name: &str, file: Option<&Table>) -> String {
     key
 }
 
-/// Collects the variables that hold secrets.
+/// Collects the names of the variables that contain secrets.
 fn secret_variables(table: &dyn TableLike, found: &mut Vec<String>) {
     for (key, item) in table.iter() {
         match item.as_table_like() {
@@ -331,8 +333,10 @@ fn secret_variables(table: &dyn TableLike, found: &mut Vec<String>) {
     }
 }
 
-/// Whether Kubernetes set a variable for a service whose name begins with `signalr-gateway`: `…_SERVICE_HOST`,
-/// `…_SERVICE_PORT[_HTTP]`, `…_PORT=tcp://…`, `…_PORT_80_TCP[_ADDR]`. No configuration variable has these forms.
+/// Returns whether Kubernetes sets a variable for a service whose name begins with `signalr-gateway`.
+///
+/// The forms are `…_SERVICE_HOST`, `…_SERVICE_PORT[_HTTP]`, `…_PORT=tcp://…` and `…_PORT_80_TCP[_ADDR]`. No variable that sets a
+/// key has them.
 ///
 /// Source: kubernetes.io, "Accessing the Service", environment variables.
 fn is_service_link(name: &str, value: &str) -> bool {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A credential.
-// `structure.rs` refuses unknown keys by the schema: serde's `deny_unknown_fields` does not work with `flatten`.
+// `structure` rejects unknown keys by the schema: serde's `deny_unknown_fields` does not work with `flatten`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[schemars(deny_unknown_fields)]
@@ -31,7 +31,7 @@ pub(crate) enum CredentialFile {
         /// The signature algorithm: `PS256` (default) or `RS256`.
         #[serde(default)]
         algorithm: AlgorithmFile,
-        /// Whether to send the certificate chain. Default false.
+        /// Whether to send the certificate chain. Default: false.
         #[serde(default)]
         send_chain: bool,
     },
@@ -74,7 +74,7 @@ pub(crate) enum CredentialFile {
         /// The origin that replaces `http://169.254.169.254`.
         #[serde(skip_serializing_if = "Option::is_none")]
         imds_endpoint: Option<String>,
-        /// The requested scope. Default `https://signalr.azure.com/.default`.
+        /// The requested scope. Default: `https://signalr.azure.com/.default`.
         #[serde(skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
     },
@@ -82,7 +82,7 @@ pub(crate) enum CredentialFile {
     AzureCli {
         /// The tenant of the SignalR resource, which issues the tokens. A GUID or a domain.
         tenant: String,
-        /// The requested scope. Default `https://signalr.azure.com/.default`.
+        /// The requested scope. Default: `https://signalr.azure.com/.default`.
         #[serde(skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
     },
@@ -125,7 +125,7 @@ pub(crate) struct OptionalAppFile {
     /// PEM file of the CAs for the authority's certificate. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The requested scope. Default `https://signalr.azure.com/.default`.
+    /// The requested scope. Default: `https://signalr.azure.com/.default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<String>,
 }
@@ -182,7 +182,7 @@ pub(crate) enum AssertionFile {
         /// The requested audience. Default: the cloud's, such as `api://AzureADTokenExchange`.
         #[serde(skip_serializing_if = "Option::is_none")]
         audience: Option<String>,
-        /// The service account of the host, by its e-mail address. Default `default`.
+        /// The service account of the host, by its e-mail address. Default: `default`.
         #[serde(skip_serializing_if = "Option::is_none")]
         service_account: Option<String>,
         /// `standard` (default) or `full`, with claims about the instance.
@@ -197,11 +197,11 @@ pub(crate) enum AssertionFile {
     OAuth2 {
         /// The token endpoint: `https://host[:port]/path`.
         token_url: String,
-        /// The client id there.
+        /// The client id at the authorization server.
         client_id: String,
         /// The source of the client secret, read each time it is used.
         secret: SecretFile,
-        /// How the client authenticates: `basic` (default, in `Authorization`) or `post` (in the form).
+        /// The authentication of the client: `basic` (default, in `Authorization`) or `post` (in the form).
         #[serde(default)]
         authentication: ClientAuthenticationFile,
         /// The requested `scope`. Default: none.
@@ -213,7 +213,7 @@ pub(crate) enum AssertionFile {
         /// Additional parameters of the request, by name. Not for secrets, since `check` shows them.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         parameters: BTreeMap<String, String>,
-        /// The token of the response that is the assertion: `access_token` (default) or `id_token`.
+        /// The field of the response that contains the assertion: `access_token` (default) or `id_token`.
         #[serde(default)]
         token: OAuth2TokenFile,
         /// PEM file of the CAs for the server's certificate. Default: the system's.
@@ -222,12 +222,12 @@ pub(crate) enum AssertionFile {
     },
     /// A program that prints the token, or `{"token": …, "expires_at": …}`. It runs without a shell.
     Command {
-        /// The program and its arguments. A program with a `/` is a path; others are found in `PATH`.
+        /// The program and its arguments. A program that contains `/` is a path; others are found in `PATH`.
         argv: Vec<String>,
-        /// The environment variables that it inherits. Default `PATH` and `HOME`.
+        /// The environment variables that it inherits. Default: `PATH` and `HOME`.
         #[serde(skip_serializing_if = "Option::is_none")]
         environment: Option<Vec<String>>,
-        /// The deadline after which it is killed. Default `10s`, at most `12s`.
+        /// The time after which it is killed. Default: `10s`, at most `12s`.
         #[serde(skip_serializing_if = "Option::is_none")]
         timeout: Option<String>,
     },
@@ -242,7 +242,7 @@ pub(crate) enum GcpFormatFile {
     Full,
 }
 
-/// How a client authenticates at a token endpoint.
+/// The authentication of a client at a token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClientAuthenticationFile {
@@ -251,7 +251,7 @@ pub(crate) enum ClientAuthenticationFile {
     Post,
 }
 
-/// A token of an OAuth 2.0 response.
+/// A field of an OAuth 2.0 token response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OAuth2TokenFile {
@@ -264,10 +264,10 @@ pub(crate) enum OAuth2TokenFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecretFile {
-    /// A file that holds the secret.
+    /// A file that contains the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<PathBuf>,
-    /// The name of an environment variable that holds the secret.
+    /// The name of an environment variable that contains the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) env: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Endpoints and their health. A new key of an endpoint needs one field here, and its default in `lower/endpoint.rs`.
+//! Endpoints and their health. A new key of an endpoint needs a field here, and its default in `lower/endpoint.rs`.
 
 use std::path::PathBuf;
 
@@ -11,21 +11,21 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct EndpointFile {
     /// `https://host[:port]` of the SignalR resource.
     pub(crate) url: String,
-    /// The name of the credential its calls carry.
+    /// The name of its credential.
     pub(crate) credential: String,
     /// `primary` (default) or `secondary`: client tokens come from a primary while one is healthy.
     #[serde(default)]
     pub(crate) role: RoleFile,
-    /// PEM file of the CAs that its certificate is checked against. Default: those of the system.
+    /// PEM file of the CAs for its certificate. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The most time for name resolution, and again for TCP and TLS together. Default `2s`.
+    /// The timeout of name resolution, and separately of TCP and TLS together. Default: `2s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connect_timeout: Option<String>,
     /// The HTTP version: `"1.1"` (default) or `"2"`.
     #[serde(default)]
     pub(crate) http_version: HttpVersionFile,
-    /// The most calls in flight to it at once. Default: no limit.
+    /// The maximum number of calls in flight to it. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_requests: Option<u32>,
     /// The pool of connections to it.
@@ -56,9 +56,9 @@ pub(crate) enum HttpVersionFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PoolFile {
-    /// The most idle connections that each worker keeps.
+    /// The maximum number of idle connections that each worker keeps.
     pub(crate) max_idle_per_worker: u32,
-    /// The most time that a connection stays idle.
+    /// The time after which an idle connection is closed.
     pub(crate) idle_timeout: String,
 }
 
@@ -68,20 +68,20 @@ impl Default for PoolFile {
     }
 }
 
-/// When the circuits of endpoints open.
+/// The circuit breakers of endpoints.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HealthFile {
-    /// The fewest failures, within `window` or in a row, that open the circuit of an endpoint, so that calls go to others.
-    /// Failures are: unreachable, connection lost, too slow, or a status of 500 and above.
+    /// The number of failures, within `window` or consecutive, that opens the circuit of an endpoint, so that calls go to
+    /// others. Failures are: unreachable, connection lost, timeout, or a status of 500 and above.
     pub(crate) failures: u32,
-    /// The share of calls within `window` that must fail as well: above 0, at most 1.
+    /// The ratio of calls within `window` that must fail as well: above 0, at most 1.
     pub(crate) failure_ratio: f64,
-    /// The time over which calls are counted; at least `1s`.
+    /// The time over which calls are counted, at least `1s`.
     pub(crate) window: String,
-    /// How long the circuit stays open at first; twice as long each time in a row, at most a minute.
+    /// The time for which the circuit stays open at first. It doubles with each consecutive opening, up to a minute.
     pub(crate) pause: String,
-    /// The interval of probes of `/api/health` of each endpoint, without a token. A sixth of it while the circuit is open.
+    /// The interval of the probes of each endpoint's `/api/health`, without a token. A sixth of it while the circuit is open.
     pub(crate) probe_interval: String,
 }
 

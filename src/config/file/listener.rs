@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct ListenerFile {
     /// `address:port`, or `unix:` and a path. Port 0 chooses a free port.
     pub(crate) bind: String,
-    /// Permission bits of a Unix socket, in octal. Default `0660`.
+    /// The permission bits of a Unix socket, in octal. Default: `0660`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mode: Option<String>,
     /// TLS for callers. Default: plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls: Option<TlsFile>,
-    /// Names that `Host` may have; `*.example.com` matches any subdomain. IP addresses and `localhost` are always
-    /// allowed. Default: none.
+    /// The host names that are allowed in `Host`; `*.example.com` matches any subdomain. IP addresses and `localhost` are
+    /// always allowed. Default: none.
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     /// The operations that callers may use: single ones, or the sets `messages`, `execute`, `groups`, `queries`, `close`,
-    /// `credentials`. Default `messages`, `groups`, `queries`.
+    /// `credentials`. Default: `messages`, `groups`, `queries`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operations: Option<Vec<String>>,
     /// Networks that callers may connect from, such as `10.0.0.0/8`. Default: any.
@@ -31,27 +31,27 @@ pub(crate) struct ListenerFile {
     /// A header that every call except health probes must have. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) required_header: Option<RequiredHeaderFile>,
-    /// The most calls in flight at once. Default: no limit.
+    /// The maximum number of calls in flight. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_requests: Option<u32>,
-    /// The rate of calls from each network of callers. Default: no limit.
+    /// The maximum rate of calls from each network of callers. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_rate: Option<ClientRateFile>,
 }
 
-/// The rate of calls from each network of callers.
+/// The maximum rate of calls from each network of callers.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientRateFile {
-    /// Calls per second over time.
+    /// The sustained rate, in calls per second.
     pub(crate) per_second: u32,
-    /// Calls that may arrive at once. Default: `per_second`.
+    /// The maximum burst, in calls. Default: `per_second`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) burst: Option<u32>,
-    /// The prefix length of a network of IPv4 addresses. Default 32: each address is a network.
+    /// The prefix length of a network of IPv4 addresses. Default: 32, so that each address is a network.
     #[serde(default = "ipv4_prefix")]
     pub(crate) ipv4_prefix: u8,
-    /// The prefix length of a network of IPv6 addresses. Default 64.
+    /// The prefix length of a network of IPv6 addresses. Default: 64.
     #[serde(default = "ipv6_prefix")]
     pub(crate) ipv6_prefix: u8,
 }
@@ -90,8 +90,8 @@ pub(crate) struct RequiredHeaderFile {
 pub(crate) struct AdminFile {
     /// `address:port`, or `off`.
     pub(crate) bind: String,
-    /// Names that `Host` may have, for scrapers and people that use a name; `*.example.com` matches any subdomain. IP
-    /// addresses and `localhost` are always allowed, and `/livez` and `/readyz` answer to any name. Default: none.
+    /// The host names that are allowed in `Host`; `*.example.com` matches any subdomain. IP addresses and `localhost` are
+    /// always allowed, and `/livez` and `/readyz` allow any name. Default: none.
     pub(crate) allowed_hosts: Vec<String>,
 }
 

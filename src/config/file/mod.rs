@@ -1,5 +1,5 @@
-//! The keys of the configuration file, with their types and defaults. Durations, sizes and names stay text here; `lower`
-//! parses them. The doc comments are the descriptions in the JSON Schema and in hints.
+//! The keys of the configuration file, with their types and defaults. Durations, sizes and names remain text; `lower` parses
+//! them. The doc comments are the descriptions in the JSON Schema and in hints.
 
 mod credential;
 mod endpoint;
@@ -39,31 +39,32 @@ pub(crate) struct ConfigFile {
     pub(crate) listeners: BTreeMap<String, ListenerFile>,
     /// The admin listener: metrics, health, status.
     pub(crate) admin: AdminFile,
-    /// The credentials that endpoints are called with, by name.
+    /// The credentials of the endpoints, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) credentials: BTreeMap<String, CredentialFile>,
     /// The SignalR resources, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) endpoints: BTreeMap<String, EndpointFile>,
-    /// Which calls go where; the first route that matches applies. Default: every call goes to the first endpoint that works.
+    /// The routes of calls to endpoints; the first one that matches applies. Default: one that sends every call to the first
+    /// available endpoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) routes: Vec<RouteFile>,
-    /// Calls, and where they must go. `check`, `run` and a reload decide each without sending it.
+    /// Routing tests: calls and their expected routes. `check`, `run` and a reload evaluate them without sending a call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tests: Vec<TestFile>,
     /// Limits on what callers may send.
     pub(crate) limits: LimitsFile,
-    /// Deadlines.
+    /// Timeouts.
     pub(crate) timeouts: TimeoutsFile,
     /// Retries.
     pub(crate) retry: RetryFile,
     /// Calls with an `Idempotency-Key`.
     pub(crate) idempotency: IdempotencyFile,
-    /// When the circuits of endpoints open.
+    /// The circuit breakers of endpoints.
     pub(crate) health: HealthFile,
-    /// What is added to requests.
+    /// Headers that are added to requests.
     pub(crate) forwarding: ForwardingFile,
-    /// How the gateway stops.
+    /// Graceful shutdown.
     pub(crate) shutdown: ShutdownFile,
     /// Worker threads.
     pub(crate) process: ProcessFile,

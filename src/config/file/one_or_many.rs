@@ -1,4 +1,4 @@
-//! A value that may stand alone or in a list.
+//! A single value or a list.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum OneOrMany<T> {
-    /// One.
+    /// A single value.
     One(T),
     /// A list.
     Many(Vec<T>),

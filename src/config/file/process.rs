@@ -3,14 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the gateway stops.
+/// Graceful shutdown.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ShutdownFile {
-    /// How long it keeps accepting calls after `/readyz` fails, while it asks callers to close their connections. In
-    /// Kubernetes, the time that it takes to remove the pod from the service, such as `5s`.
+    /// The time for which the gateway still accepts calls after `/readyz` begins to fail. It asks callers to close their
+    /// connections meanwhile. In Kubernetes: the time that the removal of the pod from the service takes, such as `5s`.
     pub(crate) delay: String,
-    /// The most time for requests in flight after that.
+    /// The time limit for requests in flight after `delay`.
     pub(crate) timeout: String,
 }
 
@@ -24,7 +24,7 @@ impl Default for ShutdownFile {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ProcessFile {
-    /// The number of workers, each a thread; 0 for one a core.
+    /// The number of worker threads; 0 for one per core.
     pub(crate) workers: u32,
 }
 
@@ -36,13 +36,13 @@ pub(crate) struct LoggingFile {
     pub(crate) filter: String,
     /// `auto` (text on a terminal, JSON otherwise), `text` or `json`.
     pub(crate) format: FormatFile,
-    /// Which requests are logged: `all`, `failures` (status 400 and above, or not completed) or `off`.
+    /// The requests that are logged: `all`, `failures` (status 400 and above, or not completed) or `off`.
     pub(crate) access: AccessFile,
     /// With `all`: the percentage of successful requests that are logged. Failed ones are logged up to
     /// `failures_per_second`.
     pub(crate) access_percent: u8,
-    /// The most lines a second of each kind that callers cause, such as requests refused for one reason; ten times as many
-    /// in a burst. A line says how many were left out. 0 for no limit.
+    /// The maximum number of lines per second for each kind of event that callers cause, such as requests rejected for one
+    /// reason. Bursts may be ten times as large. A line reports how many were suppressed. 0 for no limit.
     pub(crate) failures_per_second: u32,
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum FormatFile {
     Json,
 }
 
-/// Which requests are logged.
+/// The requests that are logged.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AccessFile {

@@ -1,4 +1,4 @@
-//! What applies to every request: limits, deadlines, retries, idempotency keys, added headers.
+//! The keys that apply to every request: limits, timeouts, retries, idempotency keys, added headers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LimitsFile {
-    /// The largest request body: bytes, or with `KiB` or `MiB`. The service accepts 1 MiB.
+    /// The maximum size of a request body: bytes, or with `KiB` or `MiB`. The service accepts 1 MiB.
     pub(crate) max_body: SizeFile,
-    /// The most memory of all request bodies that are kept for a retry; the first 16 KiB of each are not counted. Beyond it,
-    /// a call to one endpoint is forwarded but cannot be retried, and one to several endpoints waits for `queue_time` and
-    /// is then answered 503.
+    /// The maximum memory of all request bodies that are kept for a retry, not counting the first 16 KiB of each. Beyond it,
+    /// a call to one endpoint is forwarded but cannot be retried. A call to several endpoints waits for `queue_time` and is
+    /// then answered 503.
     pub(crate) body_memory: SizeFile,
-    /// The largest request head, including the token that is added. The service accepts 16 KiB; at most 64 KiB.
+    /// The maximum size of a request head, including the added token; at most 64 KiB. The service accepts 16 KiB.
     pub(crate) max_header: SizeFile,
-    /// The most connections of callers at once; others wait to be accepted.
+    /// The maximum number of caller connections; further ones wait to be accepted.
     pub(crate) max_connections: u32,
-    /// The most calls that wait at one listener or endpoint whose `max_requests` is reached.
+    /// The maximum number of calls that wait at one listener or endpoint whose `max_requests` is reached.
     pub(crate) queue: u32,
-    /// The most time that each waits.
+    /// The maximum time that each of them waits.
     pub(crate) queue_time: String,
 }
 
@@ -47,22 +47,22 @@ impl Default for LimitsFile {
     }
 }
 
-/// Deadlines.
+/// Timeouts.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TimeoutsFile {
-    /// The most time until the head of the answer, including all attempts and waits. The body of the answer has the same
-    /// time again.
+    /// The timeout until the head of the response, including all attempts and waits. The body of the response has the same
+    /// timeout again.
     pub(crate) request: String,
-    /// The most time of one attempt until the head of its answer, not counting waits for the caller's upload. Default: `10s`,
+    /// The timeout of one attempt until the head of its response, not counting waits for the caller's upload. Default: `10s`,
     /// or `request` if that is shorter.
     #[serde(rename = "try")]
     pub(crate) attempt: String,
-    /// The most time that a caller's connection is idle, or takes to send the head of a request. Keep it longer than callers
-    /// keep idle connections, or they will use closed ones.
+    /// The timeout of an idle caller connection, and of reading the head of a request. Must be longer than callers keep idle
+    /// connections; otherwise they send requests on closed ones.
     pub(crate) idle: String,
-    /// The most time that a caller takes to read an answer, or the next 16 KiB of it. Then its stream is reset or its
-    /// connection closed. Keep it below `shutdown.timeout`.
+    /// The timeout of a caller that does not read a response, or its next 16 KiB. The stream is then reset or the connection
+    /// closed. Keep it below `shutdown.timeout`.
     pub(crate) write: String,
 }
 
@@ -72,15 +72,16 @@ impl Default for TimeoutsFile {
     }
 }
 
-/// Retries. A request that was not sent, or was refused with 401, is always retried.
+/// Retries. A request that was not sent, or was rejected with 401, is always retried.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RetryFile {
-    /// Retries of messages: `never` (default: none is sent twice) or `sdk` (after a status above 500, as the Management SDK does).
+    /// The retries of messages: `never` (default: no message is sent twice) or `sdk` (after a status above 500, as in the
+    /// Management SDK).
     pub(crate) messages: MessageRetryFile,
-    /// The most attempts of one request, not counting those that sent nothing before the next endpoint was tried.
+    /// The maximum number of attempts of a request, not counting those that sent nothing before a failover.
     pub(crate) attempts: u32,
-    /// The most retries to an endpoint, in percent of its requests.
+    /// The maximum number of retries to an endpoint, in percent of its requests.
     pub(crate) budget_percent: u32,
 }
 
@@ -90,7 +91,7 @@ impl Default for RetryFile {
     }
 }
 
-/// When messages are retried.
+/// The retries of messages.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum MessageRetryFile {
@@ -107,14 +108,14 @@ pub(crate) struct ForwardingFile {
     pub(crate) client_address: bool,
 }
 
-/// Calls to several endpoints with an `Idempotency-Key`: a repeated call goes only to the endpoints that did not accept.
+/// Calls to several endpoints with an `Idempotency-Key`: a repeated call goes only to the endpoints that did not accept it.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct IdempotencyFile {
-    /// How long a key is kept.
+    /// The time for which a key is kept.
     pub(crate) keep: String,
-    /// The most keys that are kept, each up to 2 KiB. Beyond it, the oldest key of the network of callers (/24, /64) that has
-    /// the most is removed.
+    /// The maximum number of keys that are kept, each up to 2 KiB. Beyond it, the network of callers (/24, /64) with the most
+    /// keys loses its oldest one.
     pub(crate) keys: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Routes, and the tests of routing.
+//! Routes and routing tests.
 
 use std::collections::BTreeMap;
 
@@ -16,42 +16,42 @@ pub(crate) struct RouteFile {
     /// The conditions; all must hold. Default: every call matches.
     #[serde(default, rename = "match")]
     pub(crate) matches: MatchFile,
-    /// `first` (default; in order, the next only if nothing could be sent), `weighted` (at random), `hash` (calls about the
-    /// same thing go to the same endpoint), or `all` (every endpoint, one answer).
+    /// `first` (default: in order, the next only if nothing could be sent), `weighted` (at random), `hash` (calls with the
+    /// same hash key go to the same endpoint), or `all` (every endpoint, one merged response).
     #[serde(default)]
     pub(crate) pick: PickFile,
-    /// With `pick = "hash"`: what calls are spread by, `hub` (default), `group`, `user`, `connection`, or
-    /// `{ header = "name" }`. A call without it is spread by its hub.
+    /// With `pick = "hash"`: the hash key, which is `hub` (default), `group`, `user`, `connection`, or
+    /// `{ header = "name" }`. The hub is the key of a call without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hash_by: Option<HashByFile>,
-    /// With `pick = "all"`: how many endpoints must accept a delivery, `all` (default), `any` or `quorum`.
+    /// With `pick = "all"`: the number of endpoints that must accept a delivery, `all` (default), `any` or `quorum`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) policy: Option<PolicyFile>,
-    /// While the circuits of all endpoints are open: `send` (default; tries the first anyway) or `fail` (503).
+    /// While the circuits of all endpoints are open: `send` (default: to the first anyway) or `fail` (503).
     #[serde(default)]
     pub(crate) when_unavailable: WhenUnavailableFile,
-    /// Whether a caller may choose one of the endpoints with the header `signalr-gateway-endpoint`. Default false.
+    /// Whether a caller may choose one of the endpoints with the header `signalr-gateway-endpoint`. Default: false.
     #[serde(default)]
     pub(crate) endpoint_header: bool,
-    /// The rate of calls. Default: no limit.
+    /// The maximum rate of calls. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<RateFile>,
     /// The endpoints: names, or `{ name = …, weight = … }`.
     pub(crate) endpoints: Vec<RouteEndpointFile>,
 }
 
-/// The rate of calls of a route.
+/// The maximum rate of calls of a route.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RateFile {
-    /// Calls per second over time.
+    /// The sustained rate, in calls per second.
     pub(crate) per_second: u32,
-    /// Calls that may arrive at once. Default: `per_second`.
+    /// The maximum burst, in calls. Default: `per_second`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) burst: Option<u32>,
 }
 
-/// How a route picks an endpoint.
+/// The way in which a route picks endpoints.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PickFile {
@@ -62,7 +62,7 @@ pub(crate) enum PickFile {
     All,
 }
 
-/// What calls are spread by.
+/// The hash key of calls.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum HashByFile {
@@ -82,7 +82,7 @@ pub(crate) enum HashNameFile {
     Connection,
 }
 
-/// A header that calls are spread by.
+/// A header whose value is the hash key.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HashHeaderFile {
@@ -90,7 +90,7 @@ pub(crate) struct HashHeaderFile {
     pub(crate) header: String,
 }
 
-/// How many endpoints must accept a delivery.
+/// The number of endpoints that must accept a delivery.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PolicyFile {
@@ -124,7 +124,7 @@ pub(crate) enum RouteEndpointFile {
 pub(crate) struct WeightedEndpointFile {
     /// Its name.
     pub(crate) name: String,
-    /// Its share with `pick = "weighted"` or `"hash"`, from 1 to 1000000. Default 1.
+    /// Its weight with `pick = "weighted"` or `"hash"`, from 1 to 1000000. Default: 1.
     #[serde(default = "one")]
     pub(crate) weight: u32,
 }
@@ -164,7 +164,7 @@ pub(crate) struct MatchFile {
 }
 
 impl MatchFile {
-    /// Whether there is no condition, so that every call matches.
+    /// Returns whether there is no condition, so that every call matches.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { hub, operation, group, user, application, header, listener, client } = self;
         let texts = [hub, operation, group, user, application, listener, client];
@@ -183,14 +183,14 @@ pub(crate) struct HeaderMatchFile {
     pub(crate) value: Option<String>,
 }
 
-/// A call, and where it must go.
+/// A routing test: a call and its expected route.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TestFile {
     /// Its name in a report. Default: its method and URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
-    /// The method. Default `POST`.
+    /// The method. Default: `POST`.
     #[serde(default = "post")]
     pub(crate) method: String,
     /// The URL, or its path and query.
@@ -198,7 +198,7 @@ pub(crate) struct TestFile {
     /// The headers, by name.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
-    /// The listener that it arrives at. Default: the first.
+    /// The listener that receives it. Default: the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listener: Option<String>,
     /// The caller's IP address. Default: 127.0.0.1.
@@ -207,10 +207,10 @@ pub(crate) struct TestFile {
     /// The route that must match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<String>,
-    /// The endpoints that it must go to, in the order in which they are tried; in any order where the route has none.
+    /// The endpoints that it must go to, in the order in which they are tried, or in any order if the route has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) endpoints: Option<OneOrMany<String>>,
-    /// In place of both: the error kind that it must be refused with, such as `no_route`.
+    /// Instead of `route` and `endpoints`: the error kind with which it must be rejected, such as `no_route`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
 }

@@ -1,5 +1,5 @@
 //! Warnings about a valid configuration: listeners that allow too much to too many callers, and routes that match less than
-//! they seem to. Runs on the whole configuration, after every part was lowered.
+//! they appear to. Runs on the whole configuration, after all parts are lowered.
 
 use super::context::{Context, key};
 use crate::config::file::{ConfigFile, OneOrMany, RouteFile};
@@ -7,16 +7,16 @@ use crate::gateway::Settings;
 use crate::serve::Bind;
 use crate::signalr::{Operation, OperationSet};
 
-/// The sets of operations that a listener allows only if they are named.
+/// The sets of operations that a listener allows only if its `operations` name them.
 const OPT_IN: [(&str, OperationSet); 3] =
     [("execute", OperationSet::EXECUTE), ("close", OperationSet::CLOSE), ("credentials", OperationSet::CREDENTIALS)];
 
-pub(super) fn advise(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
+pub(super) fn warn(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
     exposed_listeners(settings, context);
     routes_without_execute(file, settings, context);
 }
 
-/// Warns of listeners that other hosts can reach and that allow opt-in operations to every caller.
+/// Warns about listeners that other hosts can reach and that allow opt-in operations to every caller.
 fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
     for (listener, admission) in &settings.listeners {
         let Bind::Tcp(address) = listener.bind else { continue };
@@ -35,20 +35,20 @@ fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
     }
 }
 
-/// Warns of routes for `messages`, which included `:execute` in 0.1, and of routes for `:execute` that no listener allows.
+/// Warns about routes for `messages`, which included `:execute` in 0.1, and about routes for `:execute` that no listener allows.
 fn routes_without_execute(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
     let operations = |route: &RouteFile| -> OperationSet {
         let names = route.matches.operation.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
         names.iter().filter_map(|name| OperationSet::from_name(name)).fold(OperationSet::EMPTY, OperationSet::union)
     };
-    let takes_execute = |route: &RouteFile| operations(route).contains(Operation::HubExecute);
-    let is_decided = file.routes.iter().any(takes_execute);
+    let matches_execute = |route: &RouteFile| operations(route).contains(Operation::HubExecute);
+    let has_route = file.routes.iter().any(matches_execute);
     let is_allowed =
         settings.listeners.iter().any(|(_, admission)| admission.operations.contains(Operation::HubExecute));
     for (index, route) in file.routes.iter().enumerate() {
         let at = key(&["routes", &index.to_string(), "match", "operation"]);
         let names = route.matches.operation.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
-        if names.iter().any(|name| name == "messages") && !is_decided {
+        if names.iter().any(|name| name == "messages") && !has_route {
             let fix =
                 "write operation = [\"messages\", \"execute\"], or name `execute` in the route that should match it";
             context.warning(&at, "`messages` no longer includes `:execute`, so this route does not match it", fix);

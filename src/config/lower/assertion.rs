@@ -19,15 +19,15 @@ use crate::credential::{
 };
 use crate::redact;
 
-/// The metadata server, whose name every host of Google Cloud resolves.
+/// The origin of the metadata server. Every host of Google Cloud resolves its name.
 const GCP_METADATA: &str = "http://metadata.google.internal";
 /// The default deadline of a command.
 const COMMAND_TIMEOUT: &str = "10s";
-/// The longest deadline: an acquisition ends after 15 seconds, and Entra must still answer.
+/// The maximum deadline of a command: an acquisition ends after 15 seconds, in which Entra must respond as well.
 const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(12);
-/// The default variables, which nearly every program needs.
+/// The default variables of a command, which nearly every program needs.
 const COMMAND_ENVIRONMENT: [&str; 2] = ["PATH", "HOME"];
-/// The parameters of a token request that have their own key or that the gateway sets.
+/// The parameters of a token request that have a key of their own or that the gateway sets.
 const OWN_PARAMETERS: [&str; 5] = ["grant_type", "client_id", "client_secret", "scope", "audience"];
 
 pub(super) fn lower(
@@ -57,7 +57,7 @@ pub(super) fn lower(
             let fix =
                 "run the gateway as a step of a job with `permissions: id-token: write`, and pass the variable to it";
             for variable in ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"] {
-                is_set(at, variable, fix, context);
+                check_is_set(at, variable, fix, context);
             }
             let audience = lower_audience(&below(at, "audience"), audience.as_deref(), cloud, context);
             Some(AssertionSettings::GithubActions { audience, ca_file: lower_ca(at, ca_file.as_deref(), context) })
@@ -74,7 +74,7 @@ pub(super) fn lower(
                 context.problem(&below(at, "service_account"), fact, fix);
             }
             let endpoint = metadata_endpoint.as_deref().unwrap_or(GCP_METADATA);
-            let endpoint = values::origin(&below(at, "metadata_endpoint"), endpoint, PlainHttp::OnHost, context);
+            let endpoint = values::origin(&below(at, "metadata_endpoint"), endpoint, PlainHttp::LinkLocal, context);
             Some(AssertionSettings::GcpMetadata {
                 audience: lower_audience(&below(at, "audience"), audience.as_deref(), cloud, context),
                 service_account: service_account.to_owned(),
@@ -100,12 +100,12 @@ fn azure_pipelines(
         let fix = "copy it from the address of the service connection's page: …?resourceId=";
         context.problem(&below(at, "service_connection"), "is not a GUID", fix);
     }
-    is_set(at, "SYSTEM_OIDCREQUESTURI", "run the gateway as a step of a job of Azure Pipelines", context);
+    check_is_set(at, "SYSTEM_OIDCREQUESTURI", "run the gateway as a step of a job of Azure Pipelines", context);
     let access_token = if let Some(file) = access_token {
         secret_source(&below(at, "access_token"), file, context)
     } else {
         let fix = "pass it to the step: `env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)`";
-        is_set(at, "SYSTEM_ACCESSTOKEN", fix, context);
+        check_is_set(at, "SYSTEM_ACCESSTOKEN", fix, context);
         Some(SecretSource::Env("SYSTEM_ACCESSTOKEN".to_owned()))
     };
     let ca_file = lower_ca(at, ca_file, context);
@@ -136,7 +136,7 @@ fn oauth2(at: &Key, file: &AssertionFile, context: &mut Context<'_>) -> Option<O
     let parameters = lower_parameters(&below(at, "parameters"), parameters, context);
     let ca_file = lower_ca(at, ca_file.as_deref(), context);
     if client_id.is_empty() {
-        context.problem(&below(at, "client_id"), "is empty", "write the client id that the provider knows");
+        context.problem(&below(at, "client_id"), "is empty", "write the client id at the authorization server");
     }
     Some(OAuth2Settings {
         token_url: token_url?,
@@ -168,12 +168,12 @@ fn lower_parameters(
     }
     for (name, value) in parameters {
         let shown = redact::parameter(name, value);
-        context.decided.push((below(at, name).join("."), shown.into()));
+        context.displayed_values.push((below(at, name).join("."), shown.into()));
     }
     parameters.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Reads a URL with a path. The message about an invalid one does not contain it, since it may contain a password.
+/// Parses a URL with a path. The message about an invalid URL does not contain it, since it may contain a password.
 fn lower_url(key: &Key, text: &str, context: &mut Context<'_>) -> Option<String> {
     let uri = text.parse::<Uri>().ok().filter(|_| !text.contains(['#', '@']));
     let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
@@ -197,7 +197,7 @@ fn command(
     let timeout_key = below(at, "timeout");
     let timeout = values::duration(&timeout_key, timeout.unwrap_or(COMMAND_TIMEOUT), context);
     if timeout > MAX_COMMAND_TIMEOUT {
-        let fix = "let a timer run a slower program, and name the file that it writes with `source = \"file\"`";
+        let fix = "run a slower program from a timer, and read the file that it writes with `source = \"file\"`";
         let fact = format!("is longer than {}", humantime::format_duration(MAX_COMMAND_TIMEOUT));
         context.problem(&timeout_key, fact, fix);
     }
@@ -207,13 +207,13 @@ fn command(
     };
     for name in &environment {
         if name.is_empty() || name.contains(['=', '\0']) {
-            // Not shown, since it may be a value and a secret.
+            // The message omits the entry, which may be a value and a secret.
             let fix = "write only the names; the values are those of the gateway";
             context.problem(&below(at, "environment"), "has an entry that is not the name of a variable", fix);
         }
     }
     let shown = redact::arguments(argv);
-    context.decided.push((argv_key.join("."), shown.into()));
+    context.displayed_values.push((argv_key.join("."), shown.into()));
     let Some((program, arguments)) = argv.split_first().filter(|(program, _)| !program.is_empty()) else {
         if !context.is_incomplete(&argv_key) {
             let fix =
@@ -234,8 +234,8 @@ fn lower_ca(at: &Key, ca_file: Option<&Path>, context: &mut Context<'_>) -> Opti
     ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context))
 }
 
-/// Checks that a variable of the platform is set: the environment of the process does not change later.
-fn is_set(at: &Key, variable: &str, fix: &str, context: &mut Context<'_>) {
+/// Checks that a variable of the platform is set. The environment of the process does not change later.
+fn check_is_set(at: &Key, variable: &str, fix: &str, context: &mut Context<'_>) {
     if context.environment.get(variable).is_none_or(String::is_empty) {
         context.problem(at, format!("the environment variable {variable} is not set or empty"), fix);
     }

@@ -1,4 +1,4 @@
-//! What lowering needs besides the file: the origins of values, the environment, and the list of problems.
+//! The context of lowering: the origins of values, the environment, and the problems found.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ use crate::redact;
 /// The path of a value.
 pub(super) type Key = Vec<String>;
 
-/// What lowering needs besides the file, and the problems that it found.
+/// The inputs of lowering other than the file, and the problems found.
 pub(in crate::config) struct Context<'a> {
     pub(super) merged: &'a Merged,
     pub(super) environment: &'a BTreeMap<String, String>,
     folder: PathBuf,
-    /// The paths of invalid values, which were reported already.
+    /// The paths of invalid values, which are already reported.
     invalid: Vec<Key>,
     pub(in crate::config) problems: Vec<Problem>,
-    /// What deserves attention but is not a problem.
+    /// The problems that do not make the configuration invalid.
     pub(in crate::config) warnings: Vec<Problem>,
-    /// Values to show in place of those in the file: what is in force, or a form without secrets.
-    pub(in crate::config) decided: Vec<(String, serde_json::Value)>,
+    /// The values to display instead of those in the file, because others are in force or because they may contain secrets.
+    pub(in crate::config) displayed_values: Vec<(String, serde_json::Value)>,
 }
 
 impl<'a> Context<'a> {
@@ -33,21 +33,21 @@ impl<'a> Context<'a> {
         environment: &'a BTreeMap<String, String>,
         folder: PathBuf,
     ) -> Self {
-        let (problems, warnings, decided) = (Vec::new(), Vec::new(), Vec::new());
-        Self { merged, environment, folder, invalid, problems, warnings, decided }
+        let (problems, warnings, displayed_values) = (Vec::new(), Vec::new(), Vec::new());
+        Self { merged, environment, folder, invalid, problems, warnings, displayed_values }
     }
 
-    /// Whether the value at a key, or a table that contains it, is a placeholder.
+    /// Returns whether the value of a key, or a table that contains it, is a placeholder.
     pub(super) fn is_invalid(&self, key: &[String]) -> bool {
         self.invalid.iter().any(|invalid| key.starts_with(invalid))
     }
 
-    /// Whether a value at, above or below a key was invalid, so that the key does not have the value that was meant.
+    /// Returns whether a key, a table that contains it, or a key below it is invalid. Its value is not the intended one then.
     pub(super) fn is_incomplete(&self, key: &[String]) -> bool {
         self.is_invalid(key) || self.invalid.iter().any(|invalid| invalid.starts_with(key))
     }
 
-    /// Returns the origin of the value at a key, or else of the nearest table that contains it.
+    /// Returns the origin of the value of a key, or else of the nearest table that contains it.
     pub(super) fn origin_of(&self, key: &[String]) -> Option<Origin> {
         (0..=key.len()).rev().find_map(|length| {
             let path = key.get(..length)?;
@@ -58,13 +58,14 @@ impl<'a> Context<'a> {
 
     fn make_problem(&self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) -> Problem {
         let mut fact = fact.into();
-        // People paste a secret where its id or its source belongs.
+        // Operators may paste a secret where its id or its source belongs.
         if key.first().is_some_and(|table| table == "credentials") {
             fact = redact::message(&fact);
         }
         Problem { key: key.join("."), fact, origin: self.origin_of(key), fix: fix.into() }
     }
 
+    /// Reports a problem of a key, unless its value is a placeholder.
     pub(super) fn problem(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
         if !self.is_invalid(key) {
             let problem = self.make_problem(key, fact, fix);
@@ -72,6 +73,7 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Reports a warning about a key.
     pub(super) fn warning(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
         let warning = self.make_problem(key, fact, fix);
         self.warnings.push(warning);
@@ -85,18 +87,18 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the names in a table. Those of invalid entries are included, so that a reference to one is not reported.
+    /// Returns the names in a table, including those of invalid entries, so that a reference to one is not reported.
     pub(super) fn names(&self, table: &str) -> Vec<String> {
         let dict = find(&self.merged.root, &[table.to_owned()]).and_then(Value::as_dict);
         dict.map(|dict| dict.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// Returns the names of the routes, as written.
+    /// Returns the names of the routes in the file.
     pub(super) fn route_names(&self) -> Vec<String> {
         let routes = find(&self.merged.root, &key(&["routes"])).and_then(Value::as_array).unwrap_or_default();
         let names: Vec<_> =
             routes.iter().filter_map(|route| Some(route.as_dict()?.get("name")?.as_str()?.to_owned())).collect();
-        // Without routes there is one called `default`.
+        // Without routes, the only one is called `default`.
         if names.is_empty() { vec!["default".to_owned()] } else { names }
     }
 }
@@ -110,7 +112,7 @@ pub(super) fn find<'v>(root: &'v Value, path: &[String]) -> Option<&'v Value> {
     })
 }
 
-/// Returns the path of a key.
+/// Returns the path of a key from its segments.
 pub(super) fn key(segments: &[&str]) -> Key {
     segments.iter().map(|segment| (*segment).to_owned()).collect()
 }

@@ -1,4 +1,4 @@
-//! Lowers credentials. Checks that files exist, but reads no secret.
+//! Lowers credentials. Checks that files exist but reads no secret.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ const CLIENT_ID_VARIABLE: &str = "AZURE_CLIENT_ID";
 const TOKEN_FILE_VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const AUTHORITY_VARIABLE: &str = "AZURE_AUTHORITY_HOST";
 
-/// The settings in the table of a credential.
+/// The lowered table of a credential.
 struct Lowered {
     kind: Option<CredentialKind>,
     object_id: Option<String>,
@@ -39,7 +39,7 @@ impl Lowered {
     }
 }
 
-/// The keys that all kinds with an app registration have. For a pod, some come from its environment.
+/// The keys that all kinds with an app registration have. Workload identities take some from the environment.
 struct App<'f> {
     tenant: &'f str,
     client_id: &'f str,
@@ -57,7 +57,7 @@ impl<'f> From<&'f AppFile> for App<'f> {
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<CredentialSettings> {
     if file.credentials.len() > MAX_CREDENTIALS {
-        let fact = format!("{} credentials, {MAX_CREDENTIALS} are the most", file.credentials.len());
+        let fact = format!("{} credentials, the maximum is {MAX_CREDENTIALS}", file.credentials.len());
         context.problem(&key(&["credentials"]), fact, "remove some, or run several gateways");
     }
     let mut credentials = Vec::with_capacity(file.credentials.len());
@@ -115,7 +115,7 @@ fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Lowe
             let identity = managed_identity(at, ids, imds_endpoint.as_deref(), context);
             let scope = lower_scope(&below(at, "scope"), scope.as_deref(), context);
             let kind = identity.map(|identity| CredentialKind::ManagedIdentity { identity, scope });
-            // Tokens carry the object id by which the identity is configured.
+            // Tokens contain this object id as `oid`.
             Lowered { kind, object_id: object_id.clone() }
         }
         CredentialFile::AzureCli { tenant, scope } => {
@@ -134,7 +134,7 @@ fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Lowe
     }
 }
 
-/// Reads the expected object id in tokens. It does not affect how they are obtained.
+/// Lowers the expected object id of tokens. It does not affect token requests.
 fn lower_object_id(at: &Key, file: &OptionalAppFile, context: &mut Context<'_>) -> Option<String> {
     let object_id = file.object_id.clone()?;
     if !is_guid(&object_id) {
@@ -144,7 +144,7 @@ fn lower_object_id(at: &Key, file: &OptionalAppFile, context: &mut Context<'_>) 
     Some(object_id)
 }
 
-/// Reads the keys of an app, with the variables of the pod as defaults. `None` if there is no tenant or client id.
+/// Returns the keys of an app, with the variables of the pod as defaults, or `None` if the tenant or the client id is missing.
 fn app_of_pod<'f>(
     at: &Key,
     [tenant, client_id]: [Option<&'f str>; 2],
@@ -176,7 +176,7 @@ fn token_file_of_pod(key: &Key, path: Option<&Path>, context: &mut Context<'_>) 
     found.map(PathBuf::from)
 }
 
-/// Reports a missing key for which the webhook set no variable.
+/// Reports a missing key whose variable is not set either.
 fn check_present(key: &Key, found: Option<&str>, variable: &str, context: &mut Context<'_>) {
     if found.is_none() {
         let fix =
@@ -185,7 +185,7 @@ fn check_present(key: &Key, found: Option<&str>, variable: &str, context: &mut C
     }
 }
 
-/// Reads `AZURE_AUTHORITY_HOST`.
+/// Returns the cloud of `AZURE_AUTHORITY_HOST`, and its authority if it is a custom one.
 fn cloud_of(host: &str) -> (CloudFile, Option<&str>) {
     match host.trim_end_matches('/') {
         "https://login.microsoftonline.com" => (CloudFile::Public, None),
@@ -201,7 +201,7 @@ fn lower_app(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut Contex
     if !is_guid(app.client_id) {
         let fix =
             "copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555";
-        // Not shown, since people confuse it with the secret.
+        // The message omits the value, which may be the secret by mistake.
         context.problem(&below(at, "client_id"), "is not a GUID", fix);
     }
     let cloud = match (app.cloud, app.authority) {

@@ -1,4 +1,4 @@
-//! Endpoints.
+//! Lowers endpoints.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use crate::endpoint::{
     EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion, PoolSettings,
 };
 
-/// Bounds the number of metric series; a route's order of endpoints fits 32 bits.
+/// Bounds the number of metric series. Also, [`Order`](crate::route::Order) has 32 bits, one for each endpoint of a
+/// route.
 const MAX_ENDPOINTS: usize = 32;
-/// Keeps each part of a window longer than the milliseconds that it is measured in.
-const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+/// Keeps the buckets of a window longer than a millisecond, the resolution of its time.
+const MIN_WINDOW: Duration = Duration::from_secs(1);
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<EndpointSettings> {
     let names = context.names("endpoints");
@@ -43,7 +44,7 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
         context.problem(&key(&["health", "failure_ratio"]), fact, "write a fraction, such as 0.5");
     }
     let window = values::duration(&key(&["health", "window"]), &file.window, context);
-    if !window.is_zero() && window < SHORTEST_WINDOW {
+    if !window.is_zero() && window < MIN_WINDOW {
         context.problem(
             &key(&["health", "window"]),
             format!("`{}` is too short, the minimum is `1s`", file.window),
@@ -52,7 +53,7 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     }
     HealthSettings {
         failures: file.failures,
-        // Not used: an invalid ratio was reported.
+        // Not used: an invalid ratio is already reported.
         failure_ratio: ratio.unwrap_or(FailureRatio::ALL),
         window,
         pause: values::duration(&key(&["health", "pause"]), &file.pause, context),
@@ -60,7 +61,7 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     }
 }
 
-/// Lowers one endpoint. A new key needs one line here.
+/// Lowers one endpoint. A new key needs a line here.
 fn lower_one(
     name: &str,
     file: &EndpointFile,

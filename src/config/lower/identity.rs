@@ -1,4 +1,4 @@
-//! What credentials and assertions share: managed identities, and the sources of secrets and tokens.
+//! Lowers the keys that credentials and assertions share: managed identities, and the sources of secrets and tokens.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,9 @@ pub(super) fn managed_identity(
     };
     let imds_endpoint = match imds_endpoint {
         None => None,
-        Some(text) => Some(values::origin(&below(at, "imds_endpoint"), text, PlainHttp::OnHost, context)?.to_string()),
+        Some(text) => {
+            Some(values::origin(&below(at, "imds_endpoint"), text, PlainHttp::LinkLocal, context)?.to_string())
+        }
     };
     Some(ManagedIdentitySettings { id, imds_endpoint })
 }
@@ -66,7 +68,7 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
     }
 }
 
-/// Resolves the path of a file with a token. It need not exist yet: it may be mounted after the gateway starts.
+/// Resolves the path of a token file. The file need not exist: it may be mounted after the gateway starts.
 pub(super) fn token_file(key: &Key, path: &Path, context: &mut Context<'_>) -> PathBuf {
     if is_content(path) {
         let fix = "write the path of the file that contains it";

@@ -13,14 +13,14 @@ use crate::route::Constraint;
 use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings};
 use crate::signalr::{Operation, OperationClass, OperationSet};
 
-/// The address of the listener that there is without `[listeners]`.
+/// The address of the default listener, which exists if the file defines none.
 const DEFAULT_BIND: &str = "127.0.0.1:8080";
 const DEFAULT_MODE: u32 = 0o660;
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(ListenerSettings, AdmissionSettings)> {
     let mut listeners: Vec<_> =
         file.listeners.iter().map(|(name, listener)| lower_one(name, listener, context)).collect();
-    // An invalid listener must not open the default one.
+    // The default listener does not replace invalid ones.
     if listeners.is_empty() && context.names("listeners").is_empty() {
         let listener = ListenerFile {
             bind: DEFAULT_BIND.to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
     for (index, (listener, _)) in listeners.iter().enumerate() {
         let same = |(earlier, _): &&(ListenerSettings, AdmissionSettings)| earlier.bind.overlaps(&listener.bind);
         if let Some((earlier, _)) = listeners.iter().take(index).find(same) {
-            let fact = format!("has the address of listener `{}`", earlier.name);
+            let fact = format!("overlaps the address of listener `{}`", earlier.name);
             let fix = "give each listener an address or a port of its own";
             context.problem(&key(&["listeners", &listener.name, "bind"]), fact, fix);
         }
@@ -62,7 +62,7 @@ pub(super) fn lower_admin(
     };
     if let Some((listener, _)) = listeners.iter().find(|(listener, _)| listener.bind.overlaps(&Bind::Tcp(address))) {
         let fix = "give the admin listener an address or a port of its own";
-        context.problem(&at, format!("has the address of listener `{}`", listener.name), fix);
+        context.problem(&at, format!("overlaps the address of listener `{}`", listener.name), fix);
     }
     let at = key(&["admin", "allowed_hosts"]);
     let allowed_hosts = file.allowed_hosts.iter().map(|host| allowed_host(host, &at, context)).collect();
@@ -99,9 +99,9 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         if value.is_empty() {
             context.problem(&value_key, "is empty", "write the value that callers must send");
         }
-        // It admits callers, so neither logs nor `check` show it.
+        // The value is a shared secret: neither logs nor `check` show it.
         value.set_sensitive(true);
-        context.decided.push((value_key.join("."), "(hidden)".into()));
+        context.displayed_values.push((value_key.join("."), "(hidden)".into()));
         Some((name?, value))
     });
     let client_rate = file.client_rate.as_ref().and_then(|file| {
@@ -167,11 +167,11 @@ fn allowed_host(host: &str, key: &[String], context: &mut Context<'_>) -> String
         let fix = "write a name without scheme and port, such as `gateway.internal` or `*.svc.cluster.local`";
         context.problem(key, format!("`{host}` is not a host name"), fix);
     }
-    // A trailing dot does not change the name.
+    // A trailing dot has no meaning.
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// Reads the names of operations and of sets of operations.
+/// Parses the names of operations and of sets of operations.
 pub(super) fn operations(names: &[String], key: &[String], context: &mut Context<'_>) -> OperationSet {
     if names.is_empty() {
         context.problem(key, "is empty, which admits no call", "remove it for the default");

@@ -1,5 +1,5 @@
-//! Lowers what the operator wrote to settings: parses durations, sizes and addresses, resolves names, and checks what would
-//! fail later. Collects every problem instead of stopping at the first. Reads no secret.
+//! Lowers the configuration file to settings: parses durations, sizes and addresses, resolves names, and checks that files
+//! exist. Reports every problem instead of stopping at the first. Reads no secret.
 
 mod advice;
 mod assertion;
@@ -23,7 +23,7 @@ pub(super) use context::Context;
 pub(super) use test::{Test, run as run_tests};
 pub(super) use values::parse_host;
 
-/// Lowers a file. The settings are complete only if `context.problems` stays empty; run the tests only then.
+/// Lowers a file. The settings are complete only if `context.problems` stays empty; run the routing tests only then.
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, Vec<Test>) {
     let listeners = listener::lower(file, context);
     let admin = listener::lower_admin(&file.admin, &listeners, context);
@@ -37,16 +37,16 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let mut settings =
         Settings { listeners, admin, credentials, endpoints, routes, proxy, serve, logging, hash: String::new() };
     settings.hash = hash(&settings);
-    advice::advise(file, &settings, context);
-    // After the hash: replicas on different machines must have the same one.
+    advice::warn(file, &settings, context);
+    // After the hash: replicas with different numbers of cores must have the same hash.
     if settings.serve.workers == 0 {
         settings.serve.workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     }
     (settings, tests)
 }
 
-/// Returns the hash of the settings, which shows whether replicas have the same configuration. Settings hold no secrets, so a
-/// new secret does not change it.
+/// Returns the hash of the settings, by which replicas with different configurations are found. Settings contain no secrets, so
+/// a new secret does not change it.
 fn hash(settings: &Settings) -> String {
     short_hash(&format!("{settings:?}"))
 }

@@ -1,4 +1,4 @@
-//! Lowers what applies to every request: limits, deadlines, retries, idempotency keys, the log line.
+//! Lowers the settings of every request: limits, timeouts, retries, idempotency keys, access log.
 
 use super::context::{Context, key};
 use super::values;
@@ -8,11 +8,11 @@ use crate::delivery::{DeliverySettings, IdempotencySettings, MessageRetry, Retry
 use crate::limits::QueueSettings;
 use crate::proxy::{AccessLog, ProxySettings};
 
-/// The read buffer of a connection has room for this.
+/// The read buffer of a connection can hold a head of this size.
 const MAX_HEADER: u64 = 64 * 1024;
 /// Source: Azure SignalR Service, REST API reference: a message has at most 1 MB.
 const SERVICE_MAX_BODY: u64 = 1024 * 1024;
-/// Bounds memory: a request body is kept until it is answered.
+/// Bounds memory: a request body is kept until the response arrives.
 const MAX_BODY: u64 = 64 * 1024 * 1024;
 /// Chosen: more memory than any machine has.
 const MAX_BODY_MEMORY: u64 = 1 << 40;
@@ -29,7 +29,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
     if try_timeout > request_timeout && !request_timeout.is_zero() && !context.is_invalid(&request_key) {
         if context.origin_of(&try_key) == Some(Origin::Default) {
             try_timeout = request_timeout;
-            context.decided.push((try_key.join("."), timeouts.request.clone().into()));
+            context.displayed_values.push((try_key.join("."), timeouts.request.clone().into()));
         } else {
             let fact = format!("`{}` is longer than timeouts.request (`{}`)", timeouts.attempt, timeouts.request);
             context.problem(&try_key, fact, "lower it, or raise timeouts.request: an attempt is part of a request");
@@ -40,7 +40,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
     if max_body_bytes > SERVICE_MAX_BODY {
         context.warning(
             &key(&["limits", "max_body"]),
-            "the service itself refuses bodies over 1 MiB",
+            "the service itself rejects bodies over 1 MiB",
             "write 1MiB or less",
         );
     }
@@ -111,7 +111,7 @@ fn retry(file: &ConfigFile, context: &mut Context<'_>) -> RetrySettings {
             MessageRetryFile::Sdk => MessageRetry::Sdk,
         },
         attempts,
-        // At most 100, so exact.
+        // Exact, since it is at most 100.
         budget: f32::from(u16::try_from(budget_percent).unwrap_or(u16::MAX)) / 100.0,
     }
 }

@@ -16,7 +16,7 @@ use crate::signalr::{Name, Operation, Policy};
 
 /// Bounds the number of metric series.
 const MAX_ROUTES: usize = 256;
-/// Sums of weights fit 32 bits.
+/// Keeps the sum of a route's weights within 32 bits.
 const MAX_WEIGHT: u32 = 1_000_000;
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSettings> {
@@ -65,7 +65,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
     routes
 }
 
-/// Returns how many routes there are, invalid ones included.
+/// Returns the number of routes in the file, including invalid ones.
 fn count_routes(context: &Context<'_>) -> usize {
     let routes = find(&context.merged.root, &key(&["routes"]));
     routes.and_then(|routes| routes.as_array()).map_or(0, <[_]>::len)
@@ -133,7 +133,7 @@ fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     }
 }
 
-/// Reads what calls are spread by, and checks that calls that match the route can have it.
+/// Lowers the hash key. Checks that the operations that the route matches have it.
 fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: &mut Context<'_>) -> HashKey {
     let found = match &file.hash_by {
         None | Some(HashByFile::Name(HashNameFile::Hub)) => HashKey::Hub,
@@ -161,15 +161,15 @@ fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: 
     };
     let mut matched = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Health).filter(matches);
     if !matched.clone().any(|operation| found.applies_to(operation)) {
-        let fix = "spread by something that these operations have, or by the hub";
+        let fix = "choose a key that these operations have, or `hub`";
         context.problem(key, "no operation that the route matches has it", fix);
     } else if found != HashKey::Hub
         && let Some(operation) = matched.find(|operation| !found.applies_to(*operation))
     {
         let fact = format!(
-            "some operations that the route matches, such as `{operation}`, do not have it: their calls are spread by hub"
+            "some operations that the route matches, such as `{operation}`, do not have it: their calls are hashed by hub"
         );
-        let fix = "give these operations a route of their own if that matters";
+        let fix = "give these operations a route of their own, or accept that they are hashed by hub";
         context.warning(key, fact, fix);
     }
     found
@@ -204,7 +204,7 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
         }
     }
     for listener in listeners.allowed().unwrap_or_default() {
-        // Without `[listeners]` there is one called `default`.
+        // Without `[listeners]`, the only one is called `default`.
         if !(listener == "default" && context.names("listeners").is_empty()) {
             values::check_reference(&at("listener"), "listeners", listener, context);
         }

@@ -1,5 +1,5 @@
-//! The configuration's own tests: calls, and where they must go. They run, without sending anything, once everything else is
-//! valid. A failed test is a problem like any other, so the configuration does not take effect.
+//! Routing tests: calls and their expected routes. They run as dry runs once all other keys are valid. A failed test is a
+//! problem, so the configuration does not take effect.
 
 use http::{HeaderName, HeaderValue};
 
@@ -9,10 +9,10 @@ use crate::config::file::{ConfigFile, OneOrMany, TestFile};
 use crate::config::problem::did_you_mean;
 use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings, error_kinds};
 
-/// A test that can be run.
+/// A valid routing test.
 pub(in crate::config) struct Test {
     key: Key,
-    /// Its name in the report.
+    /// Its name in reports.
     title: String,
     call: DryRunCall,
     listener: Option<String>,
@@ -32,11 +32,11 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
     match (&file.refused, file.route.is_some() || endpoints.is_some()) {
         (None, false) => {
             let fix = "add `route`, `endpoints` or `refused`";
-            context.problem(at, "expects nothing", fix);
+            context.problem(at, "has no expectation", fix);
         }
         (Some(_), true) => {
-            let fix = "keep `refused` or the others: a refused call goes to no endpoint";
-            context.problem(&below("refused"), "excludes `route` and `endpoints`", fix);
+            let fix = "keep `refused` or the others: a rejected call goes to no endpoint";
+            context.problem(&below("refused"), "cannot be combined with `route` or `endpoints`", fix);
         }
         (Some(kind), false) if !error_kinds().any(|known| known == kind) => {
             let fix = did_you_mean(kind, error_kinds())
@@ -124,26 +124,26 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
         let mut call = test.call.clone();
         if let Some(name) = &test.listener {
             let mut listeners = settings.listeners.iter();
-            // An unknown name was reported.
+            // An unknown name is already reported.
             let Some(index) = listeners.position(|(known, _)| known.name == *name) else { continue };
             call.listener = index;
         }
-        test.judge(&dry_run.decide(&call), context);
+        test.evaluate(&dry_run.decide(&call), context);
     }
 }
 
 impl Test {
-    fn judge(&self, decision: &Decision, context: &mut Context<'_>) {
-        let mut fails = |name: &str, expected: String, fix: Option<String>| {
+    fn evaluate(&self, decision: &Decision, context: &mut Context<'_>) {
+        let mut report = |name: &str, expected: String, fix: Option<String>| {
             let key: Key = self.key.iter().cloned().chain([name.to_owned()]).collect();
             let fact = format!("`{}`: expected {expected}, got {}", self.title, describe(decision));
             let fix = fix.unwrap_or_else(|| "correct the routes, or what the test expects".to_owned());
             context.problem(&key, fact, fix);
         };
         if let Some(kind) = &self.refused {
-            let is_it = decision.outcome.as_ref().is_err_and(|err| err.kind().label() == kind);
-            if !is_it {
-                fails("refused", format!("to be refused as `{kind}`"), None);
+            let is_expected = decision.outcome.as_ref().is_err_and(|err| err.kind().label() == kind);
+            if !is_expected {
+                report("refused", format!("to be rejected as `{kind}`"), None);
             }
             return;
         }
@@ -151,18 +151,18 @@ impl Test {
         if let Some(expected) =
             self.route.as_ref().filter(|expected| route.is_none_or(|name| name.as_str() != *expected))
         {
-            let why = decision.passed_over.iter().find(|(name, _)| name.as_str() == expected);
-            let fix = why.map(|(name, difference)| format!("`{name}` does not match: {difference}"));
-            fails("route", format!("route `{expected}`"), fix);
+            let mismatch = decision.passed_over.iter().find(|(name, _)| name.as_str() == expected);
+            let fix = mismatch.map(|(name, detail)| format!("`{name}` does not match: {detail}"));
+            report("route", format!("route `{expected}`"), fix);
             return;
         }
         if let Some(expected) = self.endpoints.as_ref().filter(|expected| !goes_to(decision, expected)) {
-            fails("endpoints", format!("endpoints {}", list(expected.iter().map(String::as_str))), None);
+            report("endpoints", format!("endpoints {}", list(expected.iter().map(String::as_str))), None);
         }
     }
 }
 
-/// Whether a call goes to these endpoints, in this order where there is one.
+/// Returns whether a call goes to the expected endpoints, in the expected order unless the order has no meaning.
 fn goes_to(decision: &Decision, expected: &[String]) -> bool {
     let Ok(Destination::Endpoints { endpoints, in_any_order, .. }) = &decision.outcome else { return false };
     let mut found: Vec<&str> = endpoints.iter().map(|(name, _)| name.as_str()).collect();
@@ -174,13 +174,13 @@ fn goes_to(decision: &Decision, expected: &[String]) -> bool {
     found == expected
 }
 
-/// Describes a decision.
+/// Describes a decision in a report.
 fn describe(decision: &Decision) -> String {
     match (&decision.outcome, &decision.route) {
         (Ok(Destination::Endpoints { endpoints, .. }), Some(route)) => {
             format!("route `{route}` to {}", list(endpoints.iter().map(|(name, _)| name.as_str())))
         }
-        (Ok(_), _) => "an answer of the gateway itself".to_owned(),
+        (Ok(_), _) => "a response of the gateway itself".to_owned(),
         (Err(err), _) => format!("{} `{}`: {err}", err.status().as_u16(), err.kind().label()),
     }
 }

@@ -16,12 +16,12 @@ use crate::files::{self, FileError};
 use crate::limits::RateSettings;
 use crate::route::Constraint;
 
-/// Chosen: a longer deadline is a mistake.
+/// Chosen: a longer duration is a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-/// Chosen: more calls per second than a gateway serves.
+/// Chosen: more calls per second than one gateway serves.
 const MAX_RATE: u32 = 1_000_000;
 
-/// Resolves the path of a file that must exist and have content. Does not read it.
+/// Resolves the path of a file, which must exist and not be empty. Does not read it.
 pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'_>) -> PathBuf {
     if is_content(path) {
         let fix = "put it into a file of its own and write the file's path";
@@ -92,30 +92,30 @@ pub(super) fn duration_or_zero(key: &[String], text: &str, context: &mut Context
     }
 }
 
-/// Parses a size of 1 to `most` bytes.
-pub(super) fn size(key: &[String], size: &SizeFile, most: u64, context: &mut Context<'_>) -> u64 {
+/// Parses a size of 1 to `max` bytes.
+pub(super) fn size(key: &[String], size: &SizeFile, max: u64, context: &mut Context<'_>) -> u64 {
     let bytes = match size {
         SizeFile::Bytes(bytes) => Some(*bytes),
         SizeFile::Text(text) => parse_size(text),
     };
     match bytes {
-        Some(bytes) if (1..=most).contains(&bytes) => return bytes,
+        Some(bytes) if (1..=max).contains(&bytes) => return bytes,
         Some(bytes) => {
-            context.problem(key, format!("is {bytes} bytes, must be 1 to {most}"), format!("write 1 to {most} bytes"));
+            context.problem(key, format!("is {bytes} bytes, must be 1 to {max}"), format!("write 1 to {max} bytes"));
         }
         None => {
             let fix = "write a number of bytes, or a number with `KiB` or `MiB`";
             context.problem(key, "is not a size", fix);
         }
     }
-    most
+    max
 }
 
-/// Parses `scheme://host[:port]`. Any other text is not shown: it may be a connection string, or contain a password.
+/// Parses `scheme://host[:port]`. Problems never contain any other text, which may be a connection string or a password.
 pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context: &mut Context<'_>) -> Option<Origin> {
     if is_connection_string(text) {
-        let fix = "write the part after `Endpoint=`, and take the access key out of this configuration: put it into \
-                   a file and name that in a credential of kind `access_key`";
+        let fix = "write only the URL after `Endpoint=`; put the access key into a file, and name the file in a credential of \
+                   kind `access_key`";
         context.problem(key, "is a connection string, must be a URL", fix);
         return None;
     }
@@ -150,14 +150,14 @@ pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context:
     };
     if !tls && !plain_http.allows(&host) {
         let fix = match plain_http {
-            PlainHttp::Never => "write https://; the identity library refuses anything else".to_owned(),
-            PlainHttp::Loopback | PlainHttp::OnHost => {
+            PlainHttp::Never => "write https://; the identity library rejects anything else".to_owned(),
+            PlainHttp::Loopback | PlainHttp::LinkLocal => {
                 "write https://: a bearer token must not cross a network in the clear".to_owned()
             }
         };
         let fact = match plain_http {
             PlainHttp::Never => "the scheme is http".to_owned(),
-            PlainHttp::Loopback | PlainHttp::OnHost => {
+            PlainHttp::Loopback | PlainHttp::LinkLocal => {
                 format!("the scheme is http and `{host}` is not this host")
             }
         };
@@ -175,7 +175,7 @@ pub(super) fn origin(key: &[String], text: &str, plain_http: PlainHttp, context:
     Some(Origin { tls, host, port })
 }
 
-/// Reads a rate of calls.
+/// Validates a rate of calls.
 pub(super) fn rate(
     key: &[String],
     per_second: u32,
@@ -195,7 +195,7 @@ pub(super) fn rate(
     Some(RateSettings { per_second: per_second?, burst: burst? })
 }
 
-/// Reads the most calls in flight at once.
+/// Validates a maximum number of calls in flight.
 pub(super) fn max_requests(key: &[String], number: Option<u32>, context: &mut Context<'_>) -> Option<usize> {
     if number == Some(0) {
         context.problem(key, "is 0, which admits no call", "remove it for no limit");
@@ -234,21 +234,22 @@ pub(super) fn header_value(key: &[String], text: &str, context: &mut Context<'_>
     value
 }
 
-/// Whether a path is in fact the content of a file: a key or certificate in PEM, or a token. It must not be shown then.
+/// Returns whether a path is the content of a file instead: a key or a certificate in PEM, or a token. Messages must not contain
+/// it then.
 pub(super) fn is_content(path: &Path) -> bool {
     let text = path.to_string_lossy();
     text.contains(['\n', '\r']) || text.contains("-----BEGIN") || text.starts_with("eyJ")
 }
 
-/// The hosts that plain HTTP is allowed to.
+/// The hosts to which plain HTTP is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PlainHttp {
     /// None.
     Never,
     /// This host.
     Loopback,
-    /// This host, and link-local addresses.
-    OnHost,
+    /// This host, and the link-local addresses of metadata servers.
+    LinkLocal,
 }
 
 impl PlainHttp {
@@ -260,12 +261,12 @@ impl PlainHttp {
             Self::Never => false,
             Self::Loopback => is_loopback,
             // Google's name for its link-local metadata server.
-            Self::OnHost => is_loopback || is_link_local || host == "metadata.google.internal",
+            Self::LinkLocal => is_loopback || is_link_local || host == "metadata.google.internal",
         }
     }
 }
 
-/// Whether a text is a connection string of an SDK: `Endpoint=https://…;AccessKey=…;Version=1.0;`.
+/// Returns whether a text is a connection string of an SDK: `Endpoint=https://…;AccessKey=…;Version=1.0;`.
 fn is_connection_string(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.contains("endpoint=") || text.contains("accesskey=")
@@ -339,7 +340,7 @@ mod tests {
     #[test]
     fn plain_http_is_allowed_to_this_host_only() {
         assert!(PlainHttp::Loopback.allows("127.0.0.9") && PlainHttp::Loopback.allows("::1"));
-        assert!(!PlainHttp::Loopback.allows("169.254.169.254") && PlainHttp::OnHost.allows("169.254.169.254"));
-        assert!(!PlainHttp::OnHost.allows("10.0.0.1") && !PlainHttp::Never.allows("localhost"));
+        assert!(!PlainHttp::Loopback.allows("169.254.169.254") && PlainHttp::LinkLocal.allows("169.254.169.254"));
+        assert!(!PlainHttp::LinkLocal.allows("10.0.0.1") && !PlainHttp::Never.allows("localhost"));
     }
 }

@@ -1,11 +1,11 @@
-//! What the JSON Schema says about one key: its type, its words, its description, the kinds of its table.
+//! Queries on the JSON Schema of one key: its type, its enum values, its description, the kinds of its table.
 
 use figment::value::{Dict, Num, Value};
 use serde_json::Value as Schema;
 
-use super::value::whole;
+use super::value::unsigned;
 
-/// The named schemas that others refer to.
+/// The named schemas, which are the targets of `$ref`.
 pub(super) struct Definitions<'a>(Option<&'a Schema>);
 
 impl<'a> Definitions<'a> {
@@ -13,15 +13,15 @@ impl<'a> Definitions<'a> {
         Self(schema.get("$defs"))
     }
 
-    /// Makes a valid value that means nothing.
+    /// Returns a minimal valid value of a schema.
     pub(super) fn placeholder(&self, schema: &Schema) -> Value {
         let schema = self.resolve(schema);
         if let Some(first) = alternatives(schema).and_then(<[Schema]>::first) {
             return self.placeholder(first);
         }
-        let word = words(schema).and_then(|words| words.first().copied());
-        match (word, shape(schema)) {
-            (Some(word), _) => Value::from(word),
+        let first_value = enum_values(schema).and_then(|values| values.first().copied());
+        match (first_value, json_type(schema)) {
+            (Some(first), _) => Value::from(first),
             (None, Some("object")) => {
                 let required = schema.get("required").and_then(Schema::as_array).into_iter().flatten();
                 let entry = |key: &Schema| {
@@ -37,15 +37,15 @@ impl<'a> Definitions<'a> {
         }
     }
 
-    /// Collects the variables that a configuration could have, without their prefix. Takes the names of tables from `value`.
+    /// Collects the names of all variables that can set a key, without their prefix. Takes the names of tables from `value`.
     pub(super) fn collect_variables(&self, schema: &Schema, value: &Value, name: &str, found: &mut Vec<String>) {
         let schema = self.resolve(schema);
         let below = |key: &str| {
             let key = key.to_ascii_uppercase().replace('-', "_");
             if name.is_empty() { key } else { format!("{name}__{key}") }
         };
-        let nothing = Value::from(Dict::new());
-        let at = |key: &str| value.as_dict().and_then(|dict| dict.get(key)).unwrap_or(&nothing);
+        let empty = Value::from(Dict::new());
+        let at = |key: &str| value.as_dict().and_then(|dict| dict.get(key)).unwrap_or(&empty);
         let branches = alternatives(schema).unwrap_or_default();
         let properties = schema.get("properties").and_then(Schema::as_object);
         if let Some(names) = schema.get("additionalProperties").filter(|others| others.is_object()) {
@@ -65,6 +65,7 @@ impl<'a> Definitions<'a> {
         }
     }
 
+    /// Follows a `$ref`.
     pub(super) fn resolve<'s>(&self, schema: &'s Schema) -> &'s Schema
     where
         'a: 's,
@@ -74,14 +75,14 @@ impl<'a> Definitions<'a> {
     }
 }
 
-/// Returns the branches of a schema that has several.
+/// Returns the branches of `anyOf` or `oneOf`.
 pub(super) fn alternatives(schema: &Schema) -> Option<&[Schema]> {
     let branches = schema.get("anyOf").or_else(|| schema.get("oneOf"))?.as_array()?;
     Some(branches)
 }
 
-/// Returns the key that determines the kind of a table, and the kinds.
-pub(super) fn tagged<'a>(branches: &[&'a Schema]) -> Option<(&'a str, Vec<(&'a str, &'a Schema)>)> {
+/// Returns the key that determines the kind of a table, and the schemas of the kinds.
+pub(super) fn tagged_kinds<'a>(branches: &[&'a Schema]) -> Option<(&'a str, Vec<(&'a str, &'a Schema)>)> {
     let tag_of = |branch: &'a Schema| {
         let (tag, schema) =
             branch.get("properties")?.as_object()?.iter().find(|(_, key)| key.get("const").is_some())?;
@@ -92,21 +93,21 @@ pub(super) fn tagged<'a>(branches: &[&'a Schema]) -> Option<(&'a str, Vec<(&'a s
     Some((tag, kinds.into_iter().map(|(_, name, branch)| (name, branch)).collect()))
 }
 
-/// Returns the type that a schema names, if it is only one.
-pub(super) fn shape(schema: &Schema) -> Option<&str> {
-    schema.get("type")?.as_str().filter(|shape| *shape != "null")
+/// Returns the `type` of a schema, if it is a single one.
+pub(super) fn json_type(schema: &Schema) -> Option<&str> {
+    schema.get("type")?.as_str().filter(|name| *name != "null")
 }
 
 /// Returns a hint that names the other kinds that have a key.
 pub(super) fn kinds_with(kinds: &[(&str, &Schema)], key: &str) -> Option<String> {
     let has_key = |schema: &Schema| schema.get("properties").is_some_and(|properties| properties.get(key).is_some());
     let kinds: Vec<&str> = kinds.iter().filter(|(_, schema)| has_key(schema)).map(|(kind, _)| *kind).collect();
-    (!kinds.is_empty()).then(|| format!("it is a key of {}", list(&kinds)))
+    (!kinds.is_empty()).then(|| format!("it is a key of {}", quoted_list(&kinds)))
 }
 
-pub(super) fn has_shape(schema: &Schema, value: &Value) -> bool {
+pub(super) fn has_type(schema: &Schema, value: &Value) -> bool {
     matches!(
-        (shape(schema), value),
+        (json_type(schema), value),
         (Some("string"), Value::String(..))
             | (Some("object"), Value::Dict(..))
             | (Some("array"), Value::Array(..))
@@ -115,27 +116,27 @@ pub(super) fn has_shape(schema: &Schema, value: &Value) -> bool {
     ) || alternatives(schema).is_some()
 }
 
-/// Returns the words that a schema allows, if it lists them.
-pub(super) fn words(schema: &Schema) -> Option<Vec<&str>> {
+/// Returns the values that a schema lists in `enum` or `const`.
+pub(super) fn enum_values(schema: &Schema) -> Option<Vec<&str>> {
     match (schema.get("enum"), schema.get("const")) {
-        (Some(words), _) => Some(words.as_array()?.iter().filter_map(Schema::as_str).collect()),
-        (None, Some(word)) => Some(vec![word.as_str()?]),
+        (Some(values), _) => Some(values.as_array()?.iter().filter_map(Schema::as_str).collect()),
+        (None, Some(value)) => Some(vec![value.as_str()?]),
         (None, None) => None,
     }
 }
 
-/// Returns a number and the maximum that it exceeds.
+/// Returns a number and its maximum, if it exceeds the maximum.
 pub(super) fn maximum_exceeded(schema: &Schema, number: Num) -> Option<(u128, u128)> {
-    let number = whole(number)?;
+    let number = unsigned(number)?;
     let limit = |key: &str| schema.get(key).and_then(Schema::as_u64).map(u128::from);
     // `uint32` is the only format in use that has a limit of its own.
     let format_limit =
         (schema.get("format").and_then(Schema::as_str) == Some("uint32")).then_some(u128::from(u32::MAX));
-    let most = limit("maximum").or(format_limit)?;
-    (number > most).then_some((number, most))
+    let maximum = limit("maximum").or(format_limit)?;
+    (number > maximum).then_some((number, maximum))
 }
 
-/// Returns what to do about a secret that was written where its source belongs. Never shows the value.
+/// Returns a hint about a secret that was written in place of its source. Never contains the value.
 pub(super) fn secret_hint(schema: &Schema, found: &Value) -> Option<String> {
     let keys: Vec<&str> = schema.get("properties")?.as_object()?.keys().map(String::as_str).collect();
     (found.as_str().is_some() && keys == ["env", "file"]).then(|| {
@@ -145,21 +146,22 @@ pub(super) fn secret_hint(schema: &Schema, found: &Value) -> Option<String> {
     })
 }
 
-/// Returns what a schema says about its key, as a part of a sentence.
+/// Returns the description of a schema, as a part of a sentence.
 pub(super) fn description(schema: &Schema) -> Option<String> {
     let text = schema.get("description")?.as_str()?.replace('\n', " ");
     let text = text.strip_suffix('.').unwrap_or(&text);
-    let mut letters = text.chars();
-    let first = letters.next()?;
-    // An abbreviation, such as `TLS`, stays as it is.
-    if letters.clone().next().is_some_and(char::is_uppercase) {
+    let mut characters = text.chars();
+    let first = characters.next()?;
+    // An abbreviation, such as `TLS`, keeps its case.
+    if characters.clone().next().is_some_and(char::is_uppercase) {
         return Some(text.to_owned());
     }
-    Some(first.to_lowercase().chain(letters).collect())
+    Some(first.to_lowercase().chain(characters).collect())
 }
 
-pub(super) fn type_name(shape: &str) -> &'static str {
-    match shape {
+/// Returns the name of a JSON type in messages.
+pub(super) fn type_name(json_type: &str) -> &'static str {
+    match json_type {
         "string" => "text",
         "object" => "a table",
         "array" => "a list",
@@ -169,6 +171,6 @@ pub(super) fn type_name(shape: &str) -> &'static str {
     }
 }
 
-pub(super) fn list(words: &[&str]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+pub(super) fn quoted_list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

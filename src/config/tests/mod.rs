@@ -1,4 +1,4 @@
-//! What a configuration becomes: defaults, secrets, the hash, what a platform provides.
+//! The settings of a loaded configuration: defaults, secrets, the hash, and the variables of a platform.
 
 mod problems;
 mod routing_tests;
@@ -26,7 +26,7 @@ const PLATFORM: [(&str, &str); 8] = [
     ("SYSTEM_ACCESSTOKEN", "x"),
 ];
 
-/// Makes a folder with the files that configurations name.
+/// Creates a folder with the files that the configurations name.
 fn folder(config: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("gateway.toml"), config).unwrap();
@@ -41,7 +41,7 @@ fn sources(dir: &Path, environment: &[(&str, &str)]) -> Sources {
     Sources { file: Some(dir.join("gateway.toml")), environment, overrides: Vec::new() }
 }
 
-fn load_text(config: &str) -> Result<Loaded, ConfigError> {
+fn load_toml(config: &str) -> Result<Loaded, ConfigError> {
     let dir = folder(config);
     load(&sources(dir.path(), &[("SECRET", "x")]))
 }
@@ -71,7 +71,7 @@ credential = "fabrikam"
 
 #[test]
 fn a_minimal_configuration_has_the_documented_defaults() {
-    let settings = load_text(&minimal()).unwrap().settings;
+    let settings = load_toml(&minimal()).unwrap().settings;
     let (listener, admission) = &settings.listeners[0];
     assert_eq!(listener.bind, crate::serve::Bind::Tcp("127.0.0.1:8080".parse().unwrap()));
     assert!(!admission.operations.contains(crate::signalr::Operation::GenerateToken));
@@ -81,9 +81,9 @@ fn a_minimal_configuration_has_the_documented_defaults() {
     assert_eq!(settings.endpoints[0].origin.port, 443);
 }
 
-/// In every key that a secret may be pasted into, from the file and from a variable.
+/// Pastes a secret into each key that it may be confused with, in the file and in a variable.
 #[test]
-fn never_prints_a_secret_in_the_wrong_key() {
+fn never_prints_a_secret_that_was_pasted_into_the_wrong_key() {
     let secret = "secret = { file = \"secret\" }";
     let url = "url = \"https://east.service.signalr.net\"";
     let client_id = format!("client_id = \"{GUID}\"");
@@ -117,14 +117,14 @@ fn never_prints_a_secret_in_the_wrong_key() {
 fn never_shows_the_value_of_a_required_header() {
     let listener =
         "[listeners.a]\nbind = \"127.0.0.1:0\"\nrequired_header = { name = \"x-key\", value = \"hunter2\" }\n";
-    let loaded = load_text(&format!("{}{listener}", minimal())).unwrap();
+    let loaded = load_toml(&format!("{}{listener}", minimal())).unwrap();
     assert!(loaded.settings.listeners[0].1.required_header.is_some());
     assert!(!format!("{loaded:?}").contains("hunter2"), "{loaded:?}");
 }
 
 #[test]
-fn reports_listeners_with_the_same_address() {
-    for (one, other, meets) in [
+fn reports_listeners_with_overlapping_addresses() {
+    for (one, other, overlap) in [
         ("127.0.0.1:80", "127.0.0.1:80", true),
         ("127.0.0.1:80", "127.0.0.2:80", false),
         ("127.0.0.1:80", "0.0.0.0:80", true),
@@ -135,10 +135,10 @@ fn reports_listeners_with_the_same_address() {
         ("unix:/run/a", "unix:/run/b", false),
     ] {
         let listeners = format!("[listeners.a]\nbind = '{one}'\n[listeners.b]\nbind = '{other}'\n");
-        assert_eq!(load_text(&format!("{}{listeners}", minimal())).is_err(), meets, "{one} {other}");
+        assert_eq!(load_toml(&format!("{}{listeners}", minimal())).is_err(), overlap, "{one} {other}");
     }
     let admin = report(&format!("{}[admin]\nbind = \"localhost:8080\"\n", minimal()));
-    assert!(admin.starts_with("admin.bind: has the address of listener `default` (gateway.toml:"), "{admin}");
+    assert!(admin.starts_with("admin.bind: overlaps the address of listener `default` (gateway.toml:"), "{admin}");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn accepts_https_origins_and_http_to_this_host() {
         ("https://east?", Err("has more than scheme, host and port")),
         ("wss://east", Err("the scheme must be https")),
     ] {
-        let loaded = load_text(&minimal().replace("https://east.service.signalr.net", url));
+        let loaded = load_toml(&minimal().replace("https://east.service.signalr.net", url));
         match (loaded, expected) {
             (Ok(loaded), Ok(origin)) => assert_eq!(loaded.settings.endpoints[0].origin.to_string(), origin, "{url}"),
             (Err(err), Err(fact)) => assert!(err.to_string().contains(fact), "{url}: {err}"),
@@ -172,8 +172,8 @@ fn accepts_https_origins_and_http_to_this_host() {
 }
 
 #[test]
-fn the_default_of_an_attempt_is_no_longer_than_the_request() {
-    let loaded = load_text(&format!("{}[timeouts]\nrequest = \"3s\"\n", minimal())).unwrap();
+fn the_default_attempt_timeout_is_at_most_the_request_timeout() {
+    let loaded = load_toml(&format!("{}[timeouts]\nrequest = \"3s\"\n", minimal())).unwrap();
     assert_eq!(loaded.settings.proxy.delivery.try_timeout, std::time::Duration::from_secs(3));
     let shown = loaded.effective.iter().find(|effective| effective.key == "timeouts.try").unwrap();
     assert_eq!(shown.value, "3s");
@@ -186,7 +186,7 @@ fn a_variable_with_the_prefix_may_hold_a_secret() {
 }
 
 #[test]
-fn the_hash_depends_on_the_settings_only() {
+fn the_hash_depends_only_on_the_settings() {
     let hash = |config: &str| load(&sources(folder(config).path(), &[])).map(|loaded| loaded.settings.hash);
     let dir = folder(&minimal());
     let one = load(&sources(dir.path(), &[])).unwrap().settings.hash;
@@ -198,9 +198,9 @@ fn the_hash_depends_on_the_settings_only() {
 }
 
 #[test]
-fn warns_of_an_unused_credential() {
+fn warns_about_an_unused_credential() {
     let extra = "[credentials.spare]\nkind = \"token_file\"\npath = \"token\"\n";
-    let loaded = load_text(&format!("{}{extra}", minimal())).unwrap();
+    let loaded = load_toml(&format!("{}{extra}", minimal())).unwrap();
     assert_eq!(loaded.warnings[0].key, "credentials.spare");
     assert_eq!(loaded.settings.credentials.len(), 1);
 }

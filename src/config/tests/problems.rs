@@ -1,4 +1,4 @@
-//! The problems that `check` reports, and what each says to do.
+//! The problems that `check` reports, and the fix that each suggests.
 
 use super::*;
 
@@ -37,7 +37,7 @@ endpoints = ["eats"]
 limits.max_boddy: unknown key (gateway.toml:3)
   hint: did you mean `max_body`?
 limits.max_connections: is text, must be a whole number (gateway.toml:4)
-  hint: set it to a whole number: the most connections of callers at once; others wait to be accepted
+  hint: set it to a whole number: the maximum number of caller connections; further ones wait to be accepted
 credentials.fabrikam.tenant: `common` is not one tenant, and an app cannot sign in to it (gateway.toml:8)
   hint: name the tenant that the SignalR resource lives in (tenant B), by GUID or domain
 credentials.fabrikam.client_id: is not a GUID (gateway.toml:9)
@@ -61,7 +61,7 @@ routes.0.endpoints.0: there is no `eats` among the endpoints (gateway.toml:24)
 
 /// Makes one mistake in a valid configuration, and checks a part of the report.
 #[test]
-fn names_each_mistake_in_a_key() {
+fn reports_each_mistake_in_a_key() {
     for (change, expected) in [
         (("client_secret", "client_sekret"), "credentials.fabrikam.kind: `client_sekret` is not one of"),
         (("client_secret", "client_sekret"), "did you mean `client_secret`?"),
@@ -131,7 +131,7 @@ fn names_each_mistake_in_a_key() {
     }
 }
 
-/// Placeholders replace missing and invalid values, and nothing else.
+/// Placeholders replace only missing and invalid values.
 #[test]
 fn an_invalid_key_hides_no_other_problem() {
     let text = report(
@@ -209,7 +209,7 @@ endpoints.west.credential: there is no `d` among the credentials (gateway.toml:2
 endpoints.west.pool.idle_timeout: `400d` is longer than a day (gateway.toml:25)
   hint: write a number and a unit, such as `500ms`, `10s` or `2m`
 endpoints.west.pool.max_idle_per_worker: is a negative number, must be a whole number (gateway.toml:25)
-  hint: set it to a whole number: the most idle connections that each worker keeps
+  hint: set it to a whole number: the maximum number of idle connections that each worker keeps
 routes.0.match: is text, must be a table (gateway.toml:29)
   hint: set it to a table: the conditions of a route
 routes.0.endpoints.0: is a number, must be text or a table (gateway.toml:30)
@@ -234,7 +234,7 @@ routes.2.endpoints: is text, must be a list (gateway.toml:38)
 }
 
 #[test]
-fn says_how_to_begin_without_a_configuration() {
+fn suggests_a_configuration_file_if_there_is_none() {
     let err = load(&Sources::default()).unwrap_err();
     assert_eq!(err.to_string(), "endpoints: there is no endpoint\n  hint: give a configuration with --config FILE");
     let missing = Sources { file: Some("/nowhere/gateway.toml".into()), ..Sources::default() };
@@ -243,7 +243,7 @@ fn says_how_to_begin_without_a_configuration() {
 
 /// Makes one mistake in an assertion, and checks a part of the report.
 #[test]
-fn names_each_mistake_in_an_assertion() {
+fn reports_each_mistake_in_an_assertion() {
     let oauth2 =
         "source = 'oauth2', token_url = 'https://idp.example/token', client_id = 'a', secret = { file = 'secret' }";
     let command = "source = 'command', argv = ['get-token']";

@@ -1,4 +1,4 @@
-//! The tests in a configuration: they pass where calls go as expected, and their reports where they fail.
+//! The routing tests of a configuration: which ones pass, and what the others report.
 
 use super::*;
 
@@ -139,9 +139,9 @@ tests.1.route: `POST /api/hubs/chats/:send`: expected route `chat`, got route `i
   hint: `chat` does not match: hub is `chats`, not `chat`
 tests.2.route: `GET /api/hubs/nobody/users/u`: expected route `shared`, got 404 `no_route`: no route of the gateway matches this call; have the operator add one (gateway.toml:56)
   hint: `shared` does not match: hub is `nobody`, not `shared`
-tests.3.refused: `POST /api/hubs/chat/:send`: expected to be refused as `no_route`, got route `chat` to `west`, `east` (gateway.toml:59)
+tests.3.refused: `POST /api/hubs/chat/:send`: expected to be rejected as `no_route`, got route `chat` to `west`, `east` (gateway.toml:59)
   hint: correct the routes, or what the test expects
-tests.4.route: `HEAD /api/health`: expected route `chat`, got an answer of the gateway itself (gateway.toml:63)
+tests.4.route: `HEAD /api/health`: expected route `chat`, got a response of the gateway itself (gateway.toml:63)
   hint: correct the routes, or what the test expects"
     );
 }
@@ -175,14 +175,14 @@ route = "chat"
     .unwrap_err();
     for part in [
         "has 9 problems",
-        "tests.0: expects nothing",
-        "tests.1.refused: excludes `route` and `endpoints`",
+        "tests.0: has no expectation",
+        "tests.1.refused: cannot be combined with `route` or `endpoints`",
         "tests.2.refused: `no_rute` is not an error kind (gateway.toml:53)\n  hint: did you mean `no_route`?",
         "tests.3.route: there is no route called `chta` (gateway.toml:56)\n  hint: did you mean `chat`?",
         "tests.3.endpoints: there is no `esat` among the endpoints",
         "tests.3.listener: there is no `secnd` among the listeners",
         "tests.3.client: `me` is not an IP address",
-        "tests.4: the method is not one of HTTP",
+        "tests.4: the method is not an HTTP method",
         "tests.4.headers: `a b` is not a header name",
     ] {
         assert!(report.contains(part), "no `{part}` in {report}");

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Collects the keys of a schema, each kind of a tagged table included.
+/// Collects the keys of a schema, including those of each kind of a tagged table.
 fn keys_of(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
     match schema {
         serde_json::Value::Object(object) => {
@@ -26,14 +26,14 @@ fn the_reference_configuration_is_valid_and_names_every_key() {
     let mut keys = BTreeSet::new();
     keys_of(&schema(), &mut keys);
     for key in &keys {
-        let is_there = text.lines().any(|line| {
+        let is_shown = text.lines().any(|line| {
             let line = line.trim_start_matches(['#', ' ']);
             line.starts_with(&format!("{key} ="))
                 || line.contains(&format!("[{key}"))
                 || line.contains(&format!("{{ {key} ="))
                 || line.contains(&format!(", {key} ="))
         });
-        assert!(is_there, "config/gateway.toml does not show `{key}`");
+        assert!(is_shown, "config/gateway.toml does not show `{key}`");
     }
     let environment = BTreeMap::from([("FABRIKAM_SECRET".to_owned(), "x".to_owned())]);
     let loaded = load(&Sources { file: Some(path), environment, overrides: Vec::new() });
@@ -53,14 +53,14 @@ fn every_example_is_valid() {
             .filter_map(|rest| Some((rest.split('"').next()?.to_owned(), "x".to_owned())))
             .collect();
         environment.extend(PLATFORM.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        // Replaces the files that only an operator has.
+        // Replaces the paths of an operator's files with those of local ones.
         let dir = tempfile::tempdir().unwrap();
         let mut local = text.clone();
         let paths = text.split("= \"/").skip(1).filter_map(|rest| rest.split('"').next());
         for file in paths.filter(|path| !path.starts_with("api/")) {
-            let stand_in = dir.path().join(file.replace('/', "-"));
-            std::fs::write(&stand_in, "x").unwrap();
-            local = local.replace(&format!("/{file}\""), &format!("{}\"", stand_in.display()));
+            let local_file = dir.path().join(file.replace('/', "-"));
+            std::fs::write(&local_file, "x").unwrap();
+            local = local.replace(&format!("/{file}\""), &format!("{}\"", local_file.display()));
         }
         let config = dir.path().join("gateway.toml");
         std::fs::write(&config, local).unwrap();

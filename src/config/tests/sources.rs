@@ -1,4 +1,4 @@
-//! Precedence of the sources, and what environment variables may be called.
+//! The precedence of the sources, and the names of environment variables.
 
 use super::*;
 
@@ -82,7 +82,7 @@ fn ignores_the_service_variables_of_kubernetes() {
         ("SIGNALR_GATEWAY_ADMIN_SERVICE_HOST", "10.0.0.12"),
     ];
     load(&sources(dir.path(), &links)).unwrap();
-    // Without the form of a service variable, it is an unknown key.
+    // A number is not the form of a service variable.
     let loaded = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_PORT", "8080")])).unwrap();
     assert!(
         loaded.warnings[0].to_string().contains("SIGNALR_GATEWAY_PORT: is not a configuration key"),

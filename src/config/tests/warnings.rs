@@ -1,4 +1,4 @@
-//! Warnings of open listeners and of routes that match less than they seem to; and empty lists, which are problems.
+//! Warnings about open listeners and about routes that match less than they appear to; and empty lists, which are problems.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn warnings(toml: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn warns_of_a_listener_on_a_network_that_allows_more_than_the_default() {
+fn warns_about_a_listener_on_a_network_that_allows_more_than_the_default() {
     for (listener, expected) in [
         ("bind = \"0.0.0.0:8080\"\noperations = [\"messages\", \"credentials\"]", Some("credentials")),
         ("bind = \"[::]:8080\"\noperations = [\"connection_close\", \"hub_execute\"]", Some("execute, close")),
@@ -49,7 +49,7 @@ fn warns_of_a_listener_on_a_network_that_allows_more_than_the_default() {
 }
 
 #[test]
-fn warns_of_a_route_for_messages_unless_a_route_matches_execute() {
+fn warns_about_a_route_for_messages_unless_a_route_matches_execute() {
     let route = |operations: &str| {
         format!("[[routes]]\nname = \"r\"\nmatch.operation = {operations}\nendpoints = [\"east\"]\n")
     };
@@ -66,7 +66,7 @@ fn warns_of_a_route_for_messages_unless_a_route_matches_execute() {
 }
 
 #[test]
-fn refuses_an_empty_list_in_a_condition() {
+fn rejects_an_empty_list_in_a_condition() {
     for condition in ["hub", "group", "user", "application", "operation", "listener", "client", "header"] {
         let route = format!("[[routes]]\nname = \"r\"\nmatch.{condition} = []\nendpoints = [\"east\"]\n");
         let problems = loaded(&route).expect_err(condition).problems;
