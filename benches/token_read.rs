@@ -25,7 +25,7 @@ fn read(source: &dyn BearerSource, threads: usize, reads: u64) -> Duration {
         start.wait();
         let began = Instant::now();
         for _ in 0..reads {
-            black_box(source.ready(black_box(URL)));
+            black_box(source.current(black_box(URL)));
         }
         began.elapsed()
     };
@@ -46,7 +46,7 @@ fn token_read(criterion: &mut Criterion) {
     let credentials = Credentials::build(&[settings], metrics.token(), control.handle()).expect("a credential");
     let source = credentials.get(&name).expect("the credential is there");
     control.block_on(source.acquire()).expect("the token is read");
-    assert!(source.ready(URL).is_some(), "there is a bearer to read");
+    assert!(source.current(URL).is_some(), "there is a bearer to read");
 
     let mut group = criterion.benchmark_group("token_read");
     for threads in [1, 2] {

@@ -84,11 +84,11 @@ impl SentSecrets {
             text.match_indices(short.as_str()).for_each(|(at, found)| hide(at, found.len()));
         }
         let mut shown = String::with_capacity(text.len());
-        for (at, letter) in text.char_indices() {
+        for (at, ch) in text.char_indices() {
             match hidden.get(at) {
                 Some(true) if shown.ends_with(MASK) => {}
                 Some(true) => shown.push(MASK),
-                _ => shown.push(letter),
+                _ => shown.push(ch),
             }
         }
         shown
@@ -106,13 +106,12 @@ pub fn prose(text: &str, sent: &SentSecrets) -> String {
     let text = sent.mask(text);
     let mut words = Vec::new();
     let mut value_follows = false;
-    for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control()).filter(|word| !word.is_empty())
-    {
+    for word in text.split(|ch: char| ch.is_whitespace() || ch.is_control()).filter(|word| !word.is_empty()) {
         let hidden = value_follows || !is_harmless(word);
         value_follows = word.ends_with([':', '=']) && !word.contains('/') && names_a_secret(word);
         words.push((word, hidden));
     }
-    hide_dumps(&mut words);
+    mask_byte_dumps(&mut words);
     let (mut shown, mut was_hidden) = (String::with_capacity(text.len()), false);
     for (word, hidden) in words {
         let continues_mask = hidden && was_hidden;
@@ -131,11 +130,11 @@ pub fn prose(text: &str, sent: &SentSecrets) -> String {
 
 /// Appends the mask of a word, inside the quotes around it.
 fn push_masked(word: &str, shown: &mut String) {
-    let is_quote = |letter: char| "\"'`()".contains(letter);
+    let is_quote = |ch: char| "\"'`()".contains(ch);
     let inside = word.trim_start_matches(is_quote);
     shown.push_str(word.get(..word.len() - inside.len()).unwrap_or_default());
     shown.push(MASK);
-    let closed = inside.trim_end_matches(|letter: char| is_quote(letter) || ".,;:".contains(letter));
+    let closed = inside.trim_end_matches(|ch: char| is_quote(ch) || ".,;:".contains(ch));
     shown.push_str(inside.get(closed.len()..).unwrap_or_default());
 }
 
@@ -161,7 +160,7 @@ impl MaskedError {
 
 /// Returns a value of the configuration that should not be a secret, or the mask if it looks like one.
 pub fn value(text: &str) -> &str {
-    let is_one_word = !text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+    let is_one_word = !text.contains(|ch: char| ch.is_whitespace() || ch.is_control());
     if is_one_word && is_harmless(text) { text } else { "…" }
 }
 
@@ -204,7 +203,7 @@ pub fn id(text: &str) -> Option<&str> {
 }
 
 /// Masks runs of single bytes that are printed as characters, decimal numbers or hex.
-fn hide_dumps(words: &mut [(&str, bool)]) {
+fn mask_byte_dumps(words: &mut [(&str, bool)]) {
     let is_byte = |word: &str| {
         let word = trimmed(word);
         let word = word.strip_prefix("0x").or_else(|| word.strip_prefix("\\x")).unwrap_or(word);
@@ -220,7 +219,7 @@ fn hide_dumps(words: &mut [(&str, bool)]) {
 }
 
 fn trimmed(word: &str) -> &str {
-    word.trim_matches(|letter: char| "\"'`()[]{}<>,.;:!?".contains(letter))
+    word.trim_matches(|ch: char| "\"'`()[]{}<>,.;:!?".contains(ch))
 }
 
 fn names_a_secret(word: &str) -> bool {
@@ -251,10 +250,10 @@ fn is_harmless(word: &str) -> bool {
         return false;
     }
     let (mut numbered, mut short) = (0, 0);
-    let parts = word.split(|letter: char| "/=:?&,;@#|\"'`()[]{}<>".contains(letter));
+    let parts = word.split(|ch: char| "/=:?&,;@#|\"'`()[]{}<>".contains(ch));
     parts.filter(|part| !part.is_empty() && !is_guid(part)).all(|part| {
         part.split(['-', '_', '.', '\\', '+', '*', '$', '~', '%', '!']).filter(|piece| !piece.is_empty()).all(|piece| {
-            let letters = piece.trim_end_matches(|letter: char| letter.is_ascii_digit());
+            let letters = piece.trim_end_matches(|ch: char| ch.is_ascii_digit());
             let digits = piece.len() - letters.len();
             // At most six short pieces, so that no list of bytes is a word.
             short += usize::from(piece.len() <= 3);
@@ -262,11 +261,11 @@ fn is_harmless(word: &str) -> bool {
                 return false;
             }
             match (letters, digits) {
-                (_, 0) => is_natural(letters),
+                (_, 0) => looks_like_word(letters),
                 // An error code: `7000215`, `AADSTS7000215`, `TF400813`.
                 ("" | "AADSTS" | "TF" | "CA" | "MSAL", 1..=8) => true,
                 // `oauth2`, `v2`, `PS256`.
-                (letters, 1..=3) if letters.len() <= 8 && is_natural(letters) => {
+                (letters, 1..=3) if letters.len() <= 8 && looks_like_word(letters) => {
                     numbered += 1;
                     numbered <= 2
                 }
@@ -277,27 +276,27 @@ fn is_harmless(word: &str) -> bool {
 }
 
 /// Whether letters have the case and vowels of a word or a compound name.
-fn is_natural(letters: &str) -> bool {
+fn looks_like_word(letters: &str) -> bool {
     if letters.len() > 40 || !letters.chars().all(char::is_alphabetic) {
         return false;
     }
-    let is_vowel = |letter: char| "aeiouyAEIOUY".contains(letter) || !letter.is_ascii();
-    let (mut humps, mut consonants, mut most_consonants, mut was_lower) = (0, 0, 0, false);
-    for letter in letters.chars() {
-        humps += usize::from(was_lower && letter.is_uppercase());
-        was_lower = letter.is_lowercase();
-        consonants = if is_vowel(letter) { 0 } else { consonants + 1 };
+    let is_vowel = |ch: char| "aeiouyAEIOUY".contains(ch) || !ch.is_ascii();
+    let (mut case_changes, mut consonants, mut most_consonants, mut was_lower) = (0, 0, 0, false);
+    for ch in letters.chars() {
+        case_changes += usize::from(was_lower && ch.is_uppercase());
+        was_lower = ch.is_lowercase();
+        consonants = if is_vowel(ch) { 0 } else { consonants + 1 };
         most_consonants = most_consonants.max(consonants);
     }
     let is_all_upper = letters.chars().all(char::is_uppercase);
     // `connection`, `ClientSecretCredential`, `ACTIONS`, `HTTPS`: words contain vowels, and capitals start words.
-    humps <= letters.len() / 5 && (most_consonants <= 5 || is_all_upper && letters.len() < WINDOW)
+    case_changes <= letters.len() / 5 && (most_consonants <= 5 || is_all_upper && letters.len() < WINDOW)
 }
 
 /// Whether a word is a number, a date or a time. It has at most seven groups of digits, so that no list of bytes is one.
 fn is_number_or_time(word: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_digit() || b"-:.+/TZ%".contains(&byte);
-    let groups = word.split(|letter: char| !letter.is_ascii_digit()).filter(|group| !group.is_empty());
+    let groups = word.split(|ch: char| !ch.is_ascii_digit()).filter(|group| !group.is_empty());
     word.len() <= 32 && word.bytes().all(is_part) && (1..=7).contains(&groups.count())
 }
 

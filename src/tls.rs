@@ -52,7 +52,7 @@ pub enum Trust {
 
 impl Trust {
     /// Returns the CAs in `ca_file`, or the system's if it is `None`.
-    pub fn of(ca_file: Option<&Path>) -> Self {
+    pub fn from_ca_file(ca_file: Option<&Path>) -> Self {
         ca_file.map_or(Self::System, |path| Self::File(path.to_owned()))
     }
 }
@@ -77,8 +77,8 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
 fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
     let file = files::read_with_timeout(path)?;
     let pem = Pem::parse(&file.text).map_err(|problem| TrustError::CaFilePem { path: path.to_owned(), problem })?;
-    if let Some(remark) = file.exposure(!pem.keys.is_empty()) {
-        tracing::warn!("`ca_file` {} {remark}", path.display());
+    if let Some(warning) = file.exposure_warning(!pem.keys.is_empty()) {
+        tracing::warn!("`ca_file` {} {warning}", path.display());
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(pem.certificates);

@@ -41,7 +41,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
-    let Findings { problems, remarks } = build(&loaded)?;
+    let Findings { problems, warnings } = build(&loaded)?;
     if options.json {
         let effective: Vec<_> = loaded
             .effective
@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             })
             .collect();
         let warnings: Vec<_> =
-            loaded.warnings.iter().map(problem_to_json).chain(remarks.iter().map(finding_to_json)).collect();
+            loaded.warnings.iter().map(problem_to_json).chain(warnings.iter().map(finding_to_json)).collect();
         let found: Vec<_> = problems.iter().map(finding_to_json).collect();
         let (hash, ok) = (&loaded.settings.hash, problems.is_empty());
         print(format_args!(
@@ -66,8 +66,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         for warning in &loaded.warnings {
             eprint(format_args!("warning: {warning}"));
         }
-        for remark in &remarks {
-            eprint(format_args!("warning: {remark}"));
+        for warning in &warnings {
+            eprint(format_args!("warning: {warning}"));
         }
         for problem in &problems {
             eprint(format_args!("error: {problem}"));
@@ -81,7 +81,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
 /// until then, calls that need such a credential are answered 503.
 struct Findings {
     problems: Vec<Finding>,
-    remarks: Vec<Finding>,
+    warnings: Vec<Finding>,
 }
 
 /// A finding about a file. Its text says what to do.
@@ -98,7 +98,7 @@ impl fmt::Display for Finding {
 
 /// Builds what `run` builds and reads what it reads, then drops it.
 fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
-    let listener_remarks = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
+    let listener_warnings = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
     block_on(async {
         let metrics = Metrics::new()?;
         let settings = &loaded.settings;
@@ -111,13 +111,13 @@ fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
         }
         let on_listeners = |fact| Finding { key: "listeners".to_owned(), fact };
         let mut findings =
-            Findings { problems: Vec::new(), remarks: listener_remarks.into_iter().map(on_listeners).collect() };
+            Findings { problems: Vec::new(), warnings: listener_warnings.into_iter().map(on_listeners).collect() };
         for credential in &settings.credentials {
-            let Some(Inspection { problem, remarks }) = credentials.inspect(&credential.name).await else { continue };
+            let Some(Inspection { problem, warnings }) = credentials.inspect(&credential.name).await else { continue };
             let key = format!("credentials.{}", credential.name);
             let finding = |fact| Finding { key: key.clone(), fact };
             findings.problems.extend(problem.map(|problem| finding(in_one_line(&problem))));
-            findings.remarks.extend(remarks.into_iter().map(finding));
+            findings.warnings.extend(warnings.into_iter().map(finding));
         }
         Ok(findings)
     })?

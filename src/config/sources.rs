@@ -185,7 +185,7 @@ fn unreadable(path: &Path, err: FileError) -> ConfigError {
             format!("{shown} is UTF-16, must be UTF-8"),
             "save it as UTF-8 in your editor, or with `iconv`",
         ),
-        err @ FileError::Hangs { .. } => file_problem(err.to_string(), fix),
+        err @ FileError::Timeout { .. } => file_problem(err.to_string(), fix),
     }
 }
 

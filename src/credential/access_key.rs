@@ -12,10 +12,10 @@ use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::jwt;
 
 /// How long a token is valid. Chosen: a request takes seconds; the rest allows for a service whose clock is ahead.
-const LIFE: Duration = Duration::from_secs(10 * 60);
+const LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// How far `nbf` is in the past, for a service whose clock is behind.
-const BACKDATED: Duration = Duration::from_secs(60);
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// A key that signs a token for each request.
 #[derive(Clone)]
@@ -44,14 +44,14 @@ impl AccessKey {
         // {"alg":"HS256","typ":"JWT"}
         const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
         let audience = serde_json::to_string(&format!("{}{}", url.origin, url.path)).ok()?;
-        let now = jwt::unix(now);
-        let (not_before, expires) = (now.saturating_sub(BACKDATED.as_secs()), now + LIFE.as_secs());
+        let now = jwt::unix_seconds(now);
+        let (not_before, expires) = (now.saturating_sub(CLOCK_TOLERANCE.as_secs()), now + LIFETIME.as_secs());
         let claims = format!(r#"{{"aud":{audience},"iat":{now},"nbf":{not_before},"exp":{expires}}}"#);
         let mut token = format!("{HEADER}.{}", jwt::encode(claims.as_bytes()));
         let signature = hmac::sign(&self.key, token.as_bytes());
         token.push('.');
         token.push_str(&jwt::encode(signature.as_ref()));
-        Bearer::named(&token, self.fingerprint).ok()
+        Bearer::with_fingerprint(&token, self.fingerprint).ok()
     }
 }
 

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::access_key::AccessKey;
-use super::acquire::{Acquire, Acquired, Files, Material};
+use super::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
 use super::error::CredentialError;
-use super::legs::Legs;
+use super::record::AcquisitionRecord;
 use super::settings::SecretSource;
 use crate::metrics::TokenStage;
 
@@ -18,20 +18,26 @@ pub(crate) struct AccessKeySource {
 
 #[async_trait]
 impl Acquire for AccessKeySource {
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let started = Instant::now();
-        let key = self.key.read(legs).await.map_err(CredentialError::from);
-        legs.record_local(TokenStage::Exchange, format!("access key from {}", self.key), started, None, key.as_ref());
+        let key = self.key.read(record).await.map_err(CredentialError::from);
+        record.add_local_step(
+            TokenStage::Exchange,
+            format!("access key from {}", self.key),
+            started,
+            None,
+            key.as_ref(),
+        );
         let key = key?;
-        Ok(Acquired { material: Material::AccessKey(AccessKey::new(key.expose())), lifetime: None })
+        Ok(Acquired { token_or_key: TokenOrKey::AccessKey(AccessKey::new(key.expose())), lifetime: None })
     }
 
-    fn files(&self) -> Files {
-        Files { paths: self.key.file().into_iter().map(Into::into).collect(), always: true }
+    fn watched_files(&self) -> WatchedFiles {
+        WatchedFiles { paths: self.key.file().into_iter().map(Into::into).collect(), hold_token: true }
     }
 
-    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
-        self.key.read(legs).await?;
+    async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
+        self.key.read(record).await?;
         Ok(())
     }
 }

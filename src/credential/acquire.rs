@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::access_key::AccessKey;
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::error::CredentialError;
-use super::legs::Legs;
 use super::lifetime::Lifetime;
+use super::record::AcquisitionRecord;
 use super::schedule::ErrorClass;
 
-/// The deadline of one acquisition, including all retries and legs. Chosen: a request that runs into its own timeout leaves
+/// The deadline of one acquisition, including all retries and steps. Chosen: a request that runs into its own timeout leaves
 /// time for another.
 const ACQUISITION_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -32,29 +32,29 @@ const FIRST_WAIT: Duration = Duration::from_millis(400);
 #[async_trait]
 pub(crate) trait Acquire: fmt::Debug + Send + Sync {
     /// Obtains a new token or reads the key again. Uses no cache.
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError>;
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError>;
 
     /// Returns the files that an acquisition reads, and whether to follow them.
-    fn files(&self) -> Files;
+    fn watched_files(&self) -> WatchedFiles;
 
     /// Checks the secrets, keys and token files of an acquisition on this host. Sends nothing and runs no program.
-    async fn inspect(&self, _legs: &Legs) -> Result<(), CredentialError> {
+    async fn inspect(&self, _record: &AcquisitionRecord) -> Result<(), CredentialError> {
         Ok(())
     }
 }
 
 /// The files that an acquisition reads.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Files {
+pub(crate) struct WatchedFiles {
     pub(crate) paths: Vec<PathBuf>,
     /// Whether a change always starts an acquisition (the files hold the token itself), or only after a failed acquisition.
-    pub(crate) always: bool,
+    pub(crate) hold_token: bool,
 }
 
 /// The result of a successful acquisition.
 #[derive(Debug)]
 pub(crate) struct Acquired {
-    pub(crate) material: Material,
+    pub(crate) token_or_key: TokenOrKey,
     /// `None` if it does not expire.
     pub(crate) lifetime: Option<Lifetime>,
 }
@@ -62,20 +62,20 @@ pub(crate) struct Acquired {
 impl Acquired {
     /// Makes the result from a token that expires.
     pub(crate) fn bearer(token: &str, lifetime: Lifetime) -> Result<Self, CredentialError> {
-        Ok(Self { material: Material::Bearer(Bearer::new(token)?), lifetime: Some(lifetime) })
+        Ok(Self { token_or_key: TokenOrKey::Bearer(Bearer::new(token)?), lifetime: Some(lifetime) })
     }
 }
 
 /// What authorizes requests.
 #[derive(Clone, Debug)]
-pub(crate) enum Material {
+pub(crate) enum TokenOrKey {
     /// A token that is sent as it is.
     Bearer(Bearer),
     /// A key that signs a token for each request.
     AccessKey(AccessKey),
 }
 
-impl Material {
+impl TokenOrKey {
     /// Returns the bearer for a request.
     pub(crate) fn bearer(&self, url: RequestUrl<'_>) -> Option<Bearer> {
         match self {
@@ -99,16 +99,16 @@ pub(crate) struct WithRetries<A>(pub(crate) A);
 
 #[async_trait]
 impl<A: Acquire> Acquire for WithRetries<A> {
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let deadline = Instant::now() + ACQUISITION_DEADLINE;
         let mut wait = FIRST_WAIT;
         let mut last = None;
-        for _try in 0..TRIES {
+        for _ in 0..TRIES {
             if last.is_some() {
                 sleep(wait.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
                 wait *= 3;
             }
-            match timeout_at(deadline, self.0.acquire(legs)).await {
+            match timeout_at(deadline, self.0.acquire(record)).await {
                 Ok(Err(err)) if err.class() == ErrorClass::Transient && err.retry_after().is_none() => last = Some(err),
                 Ok(outcome) => return outcome,
                 Err(_elapsed) => break,
@@ -117,12 +117,12 @@ impl<A: Acquire> Acquire for WithRetries<A> {
         Err(last.unwrap_or(CredentialError::Deadline(ACQUISITION_DEADLINE)))
     }
 
-    fn files(&self) -> Files {
-        self.0.files()
+    fn watched_files(&self) -> WatchedFiles {
+        self.0.watched_files()
     }
 
-    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
-        self.0.inspect(legs).await
+    async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
+        self.0.inspect(record).await
     }
 }
 
@@ -133,44 +133,44 @@ mod tests {
     use super::*;
     use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
     use crate::credential::local_error::SecretError;
-    use crate::credential::refusal::NoAnswer;
+    use crate::credential::response_error::NoResponse;
 
     /// Fails for some tries, each after a delay, then obtains a token.
     #[derive(Debug)]
     struct Flaky {
         failures: u32,
-        takes: Duration,
+        delay: Duration,
         error: fn() -> CredentialError,
         tries: AtomicU32,
     }
 
     #[async_trait]
     impl Acquire for Flaky {
-        async fn acquire(&self, _legs: &Legs) -> Result<Acquired, CredentialError> {
-            sleep(self.takes).await;
+        async fn acquire(&self, _record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
+            sleep(self.delay).await;
             if self.tries.fetch_add(1, Ordering::SeqCst) < self.failures {
                 return Err((self.error)());
             }
-            Ok(Acquired { material: Material::Bearer(Bearer::new("token").unwrap()), lifetime: None })
+            Ok(Acquired { token_or_key: TokenOrKey::Bearer(Bearer::new("token").unwrap()), lifetime: None })
         }
 
-        fn files(&self) -> Files {
-            Files::default()
+        fn watched_files(&self) -> WatchedFiles {
+            WatchedFiles::default()
         }
     }
 
     fn unreachable_endpoint() -> CredentialError {
         let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() };
-        CredentialError::NoAnswer { endpoint, source: NoAnswer::Timeout(Duration::from_secs(10)) }
+        CredentialError::NoResponse { endpoint, source: NoResponse::Timeout(Duration::from_secs(10)) }
     }
 
     async fn tries(
         failures: u32,
-        takes: Duration,
+        delay: Duration,
         error: fn() -> CredentialError,
     ) -> (u32, Result<Acquired, CredentialError>) {
-        let flaky = WithRetries(Flaky { failures, takes, error, tries: AtomicU32::new(0) });
-        let outcome = flaky.acquire(&Legs::default()).await;
+        let flaky = WithRetries(Flaky { failures, delay, error, tries: AtomicU32::new(0) });
+        let outcome = flaky.acquire(&AcquisitionRecord::default()).await;
         (flaky.0.tries.into_inner(), outcome)
     }
 
@@ -180,7 +180,7 @@ mod tests {
         assert!(matches!(tries(2, Duration::ZERO, unreachable_endpoint).await, (3, Ok(_))));
         assert!(matches!(
             tries(9, Duration::ZERO, unreachable_endpoint).await,
-            (3, Err(CredentialError::NoAnswer { .. }))
+            (3, Err(CredentialError::NoResponse { .. }))
         ));
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(never.unwrap_err().to_string(), "no token within 15s");
         assert_eq!(started.elapsed(), ACQUISITION_DEADLINE);
         let (_, slow) = tries(9, Duration::from_secs(10), unreachable_endpoint).await;
-        assert!(matches!(slow, Err(CredentialError::NoAnswer { .. })), "{slow:?}");
+        assert!(matches!(slow, Err(CredentialError::NoResponse { .. })), "{slow:?}");
         assert_eq!(started.elapsed(), 2 * ACQUISITION_DEADLINE);
     }
 }

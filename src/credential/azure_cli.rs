@@ -16,13 +16,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files};
+use super::acquire::{Acquire, Acquired, WatchedFiles};
 use super::error::CredentialError;
 use super::jwt;
-use super::legs::Legs;
 use super::lifetime;
 use super::lifetime::Lifetime;
 use super::process::{CommandError, Program};
+use super::record::AcquisitionRecord;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
@@ -59,7 +59,7 @@ pub(crate) struct AzureCli {
 
 /// The output of the CLI. `expires_on` exists since version 2.54.0.
 #[derive(Deserialize)]
-struct Printed {
+struct Output {
     #[serde(rename = "accessToken")]
     access_token: String,
     expires_on: Option<Value>,
@@ -86,27 +86,27 @@ impl AzureCli {
 }
 
 fn read(stdout: &Secret) -> Option<(Secret, SystemTime)> {
-    let printed: Printed = serde_json::from_str(stdout.expose()).ok()?;
-    let token = Secret::new(printed.access_token);
-    let said = printed.expires_on.as_ref().and_then(lifetime::moment);
-    let expires = said.or_else(|| jwt::expiry(&jwt::claims(token.expose())?))?;
+    let output: Output = serde_json::from_str(stdout.expose()).ok()?;
+    let token = Secret::new(output.access_token);
+    let given = output.expires_on.as_ref().and_then(lifetime::timestamp);
+    let expires = given.or_else(|| jwt::expiry(&jwt::claims(token.expose())?))?;
     Some((token, expires))
 }
 
 #[async_trait]
 impl Acquire for AzureCli {
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let starts = Instant::now();
         let outcome = self.token().await.map_err(CredentialError::from);
         let subject = format!("token of the Azure CLI for tenant {}", self.tenant);
-        legs.record_local(TokenStage::Exchange, subject, starts, None, outcome.as_ref().map(|(token, _)| token));
+        record.add_local_step(TokenStage::Exchange, subject, starts, None, outcome.as_ref().map(|(token, _)| token));
         let (token, expires) = outcome?;
         let duration = expires.duration_since(SystemTime::now()).unwrap_or_default();
         Acquired::bearer(token.expose(), Lifetime { starts, duration, refresh_in: None })
     }
 
-    fn files(&self) -> Files {
-        Files::default()
+    fn watched_files(&self) -> WatchedFiles {
+        WatchedFiles::default()
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn reads_the_output_of_new_and_old_versions() {
-        let read = |text: &str| read(&Secret::new(text.to_owned())).map(|(_, expires)| jwt::unix(expires));
+        let read = |text: &str| read(&Secret::new(text.to_owned())).map(|(_, expires)| jwt::unix_seconds(expires));
         let token = format!("e30.{}.sig", jwt::encode(br#"{"exp":1800000000}"#));
         let new = r#"{"accessToken":"opaque","expiresOn":"2030-01-15 09:00:00.000000","expires_on":1800000001,"tokenType":"Bearer"}"#;
         assert_eq!(read(new), Some(1_800_000_001));

@@ -12,7 +12,7 @@ use http::HeaderValue;
 /// A source of bearers: one per configured credential, shared by all workers.
 pub trait BearerSource: fmt::Debug + Send + Sync {
     /// Returns the bearer for a request to `url`, if there is a valid token or key. Takes no lock and does no I/O.
-    fn ready(&self, url: RequestUrl<'_>) -> Option<Bearer>;
+    fn current(&self, url: RequestUrl<'_>) -> Option<Bearer>;
 
     /// Waits until there is a bearer. Joins the running acquisition or starts one.
     ///
@@ -44,7 +44,7 @@ pub trait BearerSource: fmt::Debug + Send + Sync {
 pub(crate) struct NoBearer;
 
 impl BearerSource for NoBearer {
-    fn ready(&self, _url: RequestUrl<'_>) -> Option<Bearer> {
+    fn current(&self, _url: RequestUrl<'_>) -> Option<Bearer> {
         None
     }
 
@@ -89,11 +89,11 @@ impl Bearer {
     /// # Errors
     /// [`NotAToken`] if the token is empty or has bytes that RFC 6750 section 2.1 does not allow.
     pub fn new(token: &str) -> Result<Self, NotAToken> {
-        Self::named(token, Fingerprint::of(token))
+        Self::with_fingerprint(token, Fingerprint::of(token))
     }
 
     /// Makes the `Authorization` value of a token that an access key signed; `fingerprint` is that of the key.
-    pub(crate) fn named(token: &str, fingerprint: Fingerprint) -> Result<Self, NotAToken> {
+    pub(crate) fn with_fingerprint(token: &str, fingerprint: Fingerprint) -> Result<Self, NotAToken> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if token.is_empty() || !token.bytes().all(allowed) {
             return Err(NotAToken);
@@ -165,7 +165,7 @@ pub struct TokenUnavailable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// Nobody: the gateway retries.
-    Nobody,
+    Gateway,
     /// The operator of the gateway: its configuration, its proof or its app registration.
     Operator,
     /// An administrator of the endpoint's tenant.
@@ -175,7 +175,7 @@ pub enum Actor {
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Nobody => "nobody needs to act, the gateway retries",
+            Self::Gateway => "nobody needs to act, the gateway retries",
             Self::Operator => "the gateway's operator must act",
             Self::TenantAdministrator => "an administrator of the endpoint's tenant must act",
         })

@@ -11,9 +11,9 @@ use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
-use super::answer::{Answer, refusal};
 use super::assertion::AssertionSource;
 use super::leaks::Leaks;
+use super::response::{IdentityResponse, parse_error};
 use super::*;
 use crate::config::from_connection_strings;
 use crate::files;
@@ -25,7 +25,7 @@ enum Mutation {
     None,
     LineBreak,
     ByteOrderMark,
-    Windows,
+    WindowsLineBreaks,
     Cut(usize),
     Doubled,
     DoubleQuotes,
@@ -51,7 +51,7 @@ impl Mutation {
             Self::None => secret.to_owned(),
             Self::LineBreak => format!("{secret}\n"),
             Self::ByteOrderMark => format!("\u{feff}{secret}"),
-            Self::Windows => format!("{}\r\n", secret.replace('\n', "\r\n")),
+            Self::WindowsLineBreaks => format!("{}\r\n", secret.replace('\n', "\r\n")),
             Self::Cut(index) => return secret.as_bytes()[..at(index)].to_vec(),
             Self::Doubled => format!("{secret}{secret}"),
             Self::DoubleQuotes => format!("\"{secret}\""),
@@ -86,7 +86,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         Just(M::None),
         Just(M::LineBreak),
         Just(M::ByteOrderMark),
-        Just(M::Windows),
+        Just(M::WindowsLineBreaks),
         any::<usize>().prop_map(M::Cut),
         Just(M::Doubled),
         Just(M::DoubleQuotes),
@@ -129,9 +129,9 @@ impl Output {
         self.texts.push(format!("{error} {error:?} {}", in_one_line(error)));
     }
 
-    fn legs(&mut self, legs: &Legs) {
-        self.texts.extend(legs.take_remarks());
-        self.texts.extend(legs.take().iter().map(|leg| format!("{leg:?}")));
+    fn record(&mut self, record: &AcquisitionRecord) {
+        self.texts.extend(record.take_warnings());
+        self.texts.extend(record.take_steps().iter().map(|step| format!("{step:?}")));
     }
 
     fn check(&self, what: &str) -> Result<(), TestCaseError> {
@@ -145,19 +145,19 @@ impl Output {
 }
 
 /// Reads a file like each kind of credential and assertion.
-async fn read_as_everything(path: &Path, output: &mut Output) {
+async fn read_as_each_kind(path: &Path, output: &mut Output) {
     let source = SecretSource::File(path.to_owned());
     let acquirers: [Box<dyn Acquire>; 2] = [
         Box::new(access_key_source::AccessKeySource { key: source.clone() }),
         Box::new(token_file::TokenFile { path: path.to_owned() }),
     ];
     for acquirer in &acquirers {
-        let legs = Legs::default();
-        match acquirer.acquire(&legs).await {
+        let record = AcquisitionRecord::default();
+        match acquirer.acquire(&record).await {
             Ok(acquired) => output.texts.push(format!("{acquired:?} {acquirer:?}")),
             Err(err) => output.error(&err),
         }
-        output.legs(&legs);
+        output.record(&record);
     }
     let certificate = |certificate: &Path, key: Option<&Path>| AssertionSource::Certificate {
         settings: CertificateSettings {
@@ -175,11 +175,11 @@ async fn read_as_everything(path: &Path, output: &mut Output) {
         AssertionSource::Federated(AssertionSettings::File { path: path.to_owned() }),
     ];
     for source in &sources {
-        let legs = Legs::default();
-        if let Err(err) = source.inspect(&legs).await {
+        let record = AcquisitionRecord::default();
+        if let Err(err) = source.inspect(&record).await {
             output.error(&err);
         }
-        output.legs(&legs);
+        output.record(&record);
     }
     match files::read_with_timeout(path) {
         Err(err) => output.error(&err),
@@ -198,7 +198,7 @@ async fn read_as_everything(path: &Path, output: &mut Output) {
 }
 
 /// Runs programs that print a file.
-async fn print_as_assertion(path: &Path, output: &mut Output) {
+async fn print_from_program(path: &Path, output: &mut Output) {
     let path = path.display().to_string();
     for script in [
         "cat \"$0\"",
@@ -239,15 +239,16 @@ fn echo(secret: &str, output: &mut Output) {
             "correlation_id": repeated, "trace_id": repeated, "suberror": repeated, "claims": repeated,
         });
         let (body, headers) = (Bytes::from(body.to_string()), HeaderMap::new());
-        let answer = Answer { sent_at: tokio::time::Instant::now(), status: StatusCode::BAD_REQUEST, headers, body };
+        let response =
+            IdentityResponse { sent_at: tokio::time::Instant::now(), status: StatusCode::BAD_REQUEST, headers, body };
         for kind in [IdentityEndpointKind::Entra, IdentityEndpointKind::Provider(IdentityProvider::OAuth2)] {
             let endpoint = IdentityEndpoint { kind, authority: "login.example".to_owned() };
-            output.error(&refusal(&endpoint, false, &answer, &sent));
+            output.error(&parse_error(&endpoint, false, &response, &sent));
         }
     }
 }
 
-fn written(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
+fn write_file(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, content).unwrap();
@@ -262,8 +263,8 @@ proptest! {
         let mut output = Output { leaks: Leaks::default(), texts: Vec::new() };
         output.leaks.add(secret.as_bytes());
         let content = mutation.of(&secret);
-        let (_folder, path) = written(&content);
-        Runtime::new().unwrap().block_on(read_as_everything(&path, &mut output));
+        let (_folder, path) = write_file(&content);
+        Runtime::new().unwrap().block_on(read_as_each_kind(&path, &mut output));
         echo(&secret, &mut output);
         let text = String::from_utf8_lossy(&content);
         match from_connection_strings(&text, Path::new("strings"), None) {
@@ -295,8 +296,8 @@ proptest! {
         let content = mutation.of(&secret);
         // A shorter rest of it may be a word.
         prop_assume!(content.len() >= 24 && is_distinguishable(&content));
-        let (_folder, path) = written(&content);
-        Runtime::new().unwrap().block_on(print_as_assertion(&path, &mut output));
+        let (_folder, path) = write_file(&content);
+        Runtime::new().unwrap().block_on(print_from_program(&path, &mut output));
         output.check(&format!("{mutation:?}"))?;
     }
 }
@@ -322,8 +323,8 @@ proptest! {
         let (pem, leaks) = key();
         let mut output = Output { leaks, texts: Vec::new() };
         for content in [mutation.of(&pem), second.of(&String::from_utf8_lossy(&mutation.of(&pem)))] {
-            let (_folder, path) = written(&content);
-            Runtime::new().unwrap().block_on(read_as_everything(&path, &mut output));
+            let (_folder, path) = write_file(&content);
+            Runtime::new().unwrap().block_on(read_as_each_kind(&path, &mut output));
         }
         output.check(&format!("{mutation:?}, {second:?}"))?;
     }

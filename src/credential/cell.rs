@@ -17,7 +17,7 @@ use super::bearer::{
 };
 use super::error::in_one_line;
 use super::refresh::Refresher;
-use super::state::{FORCED_INTERVAL, Failure, Progress, TokenState};
+use super::state::{Failure, Progress, REPLACEMENT_INTERVAL, TokenState};
 
 /// The token of one or more credentials, and its refresh task.
 pub(crate) struct TokenCell {
@@ -29,7 +29,7 @@ pub(crate) struct TokenCell {
 
 /// The refresh task.
 enum Task {
-    Made(Box<Refresher>),
+    NotStarted(Box<Refresher>),
     Running(AbortHandle),
     Stopped,
 }
@@ -42,7 +42,7 @@ impl TokenCell {
         refresher: Refresher,
         control: tokio::runtime::Handle,
     ) -> Self {
-        Self { state, progress, control, task: Mutex::new(Task::Made(Box::new(refresher))) }
+        Self { state, progress, control, task: Mutex::new(Task::NotStarted(Box::new(refresher))) }
     }
 
     pub(crate) fn state(&self) -> &TokenState {
@@ -52,8 +52,8 @@ impl TokenCell {
     /// Starts the refresh task, which begins with an acquisition. Does nothing if it is running or was stopped.
     pub(crate) fn start(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Task::Made(_) = &*task
-            && let Task::Made(refresher) = std::mem::replace(&mut *task, Task::Stopped)
+        if let Task::NotStarted(_) = &*task
+            && let Task::NotStarted(refresher) = std::mem::replace(&mut *task, Task::Stopped)
         {
             refresher.set_gauges();
             *task = Task::Running(self.control.spawn(refresher.run()).abort_handle());
@@ -68,7 +68,7 @@ impl TokenCell {
         }
     }
 
-    async fn wait(&self) -> Result<(), TokenUnavailable> {
+    async fn wait_for_token(&self) -> Result<(), TokenUnavailable> {
         self.start();
         let mut progress = self.progress.clone();
         let mut target = None;
@@ -77,7 +77,7 @@ impl TokenCell {
             if self.state.valid() {
                 return Ok(());
             }
-            if let Some(unavailable) = seen.refusal() {
+            if let Some(unavailable) = seen.backoff_error() {
                 return Err(unavailable);
             }
             let target = *target.get_or_insert_with(|| seen.next_acquisition());
@@ -91,18 +91,18 @@ impl TokenCell {
         }
     }
 
-    async fn wait_for_another(&self, refused: Fingerprint) -> Result<(), TokenUnavailable> {
+    async fn wait_for_replacement(&self, refused: Fingerprint) -> Result<(), TokenUnavailable> {
         let mut progress = self.progress.clone();
         let seen = progress.borrow_and_update().clone();
         if self.state.fingerprint() != Some(refused) {
-            return self.wait().await;
+            return self.wait_for_token().await;
         }
-        if let Some(unavailable) = seen.refusal() {
+        if let Some(unavailable) = seen.backoff_error() {
             return Err(unavailable);
         }
         let target = self
             .state
-            .request_refresh(refused, &seen)
+            .request_replacement(refused, &seen)
             .map_err(|retry_after| NotReplaced::TooSoon.unavailable(retry_after))?;
         loop {
             let seen = progress.borrow_and_update().clone();
@@ -110,7 +110,7 @@ impl TokenCell {
                 return Ok(());
             }
             if seen.ended >= target {
-                let unchanged = || NotReplaced::Unchanged.unavailable(FORCED_INTERVAL);
+                let unchanged = || NotReplaced::Unchanged.unavailable(REPLACEMENT_INTERVAL);
                 return Err(seen.failure.as_ref().map_or_else(unchanged, Failure::unavailable));
             }
             progress.changed().await.map_err(|_stopped| stopped())?;
@@ -135,27 +135,27 @@ impl NotReplaced {
     fn unavailable(self, retry_after: Duration) -> TokenUnavailable {
         let who_acts = match self {
             Self::TooSoon | Self::Unchanged => Actor::TenantAdministrator,
-            Self::Stopped => Actor::Nobody,
+            Self::Stopped => Actor::Gateway,
         };
         TokenUnavailable { retry_after, who_acts, cause: Arc::new(self) }
     }
 }
 
 fn stopped() -> TokenUnavailable {
-    NotReplaced::Stopped.unavailable(FORCED_INTERVAL)
+    NotReplaced::Stopped.unavailable(REPLACEMENT_INTERVAL)
 }
 
 impl BearerSource for TokenCell {
-    fn ready(&self, url: RequestUrl<'_>) -> Option<Bearer> {
+    fn current(&self, url: RequestUrl<'_>) -> Option<Bearer> {
         self.state.bearer(url)
     }
 
     fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
-        Box::pin(self.wait())
+        Box::pin(self.wait_for_token())
     }
 
     fn replace(&self, refused: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
-        Box::pin(self.wait_for_another(refused))
+        Box::pin(self.wait_for_replacement(refused))
     }
 
     fn status(&self) -> CredentialStatus {

@@ -14,12 +14,12 @@ use azure_identity::{
 };
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files};
+use super::acquire::{Acquire, Acquired, WatchedFiles};
 use super::assertion::{Asserter, AssertionSource, ManagedIdentityRequest};
 use super::error::CredentialError;
-use super::legs::Legs;
+use super::record::AcquisitionRecord;
 use super::settings::{AppSettings, Cloud, ManagedIdentitySettings, Proof, SecretSource};
-use super::transport::{Destination, IdentityClient, LegClient};
+use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
@@ -63,14 +63,17 @@ impl App {
         let provider_client = provider_client.unwrap_or_else(|| client.clone());
         let cloud = Arc::new(cloud(&authority.cloud));
         let app = Self { tenant, client_id, scope, cloud, proof, client, provider_client };
-        app.secret_credential(&Secret::new("unused".to_owned()), app.leg(&Legs::default()).options())?;
+        app.secret_credential(
+            &Secret::new("unused".to_owned()),
+            app.exchange_client(&AcquisitionRecord::default()).options(),
+        )?;
         Ok(app)
     }
 
-    fn leg(&self, legs: &Legs) -> Arc<LegClient> {
+    fn exchange_client(&self, record: &AcquisitionRecord) -> Arc<RecordingClient> {
         let subject = format!("app {} in tenant {}", self.client_id, self.tenant);
         let federated = matches!(self.proof, AppProof::Assertion(AssertionSource::Federated(_)));
-        LegClient::new(&self.client, legs, TokenStage::Exchange, subject, Destination::Entra { federated })
+        RecordingClient::new(&self.client, record, TokenStage::Exchange, subject, Destination::Entra { federated })
     }
 
     fn secret_credential(
@@ -86,10 +89,11 @@ impl App {
     fn assertion_credential(
         &self,
         source: &AssertionSource,
-        legs: &Legs,
+        record: &AcquisitionRecord,
         options: ClientOptions,
     ) -> azure_core::Result<Arc<ClientAssertionCredential<Asserter>>> {
-        let asserter = Asserter { source: source.clone(), client: self.provider_client.clone(), legs: legs.clone() };
+        let asserter =
+            Asserter { source: source.clone(), client: self.provider_client.clone(), record: record.clone() };
         let options = ClientAssertionCredentialOptions { client_options: self.with_cloud(options) };
         ClientAssertionCredential::new(self.tenant.clone(), self.client_id.clone(), asserter, Some(options))
     }
@@ -102,63 +106,70 @@ impl App {
 
 #[async_trait]
 impl Acquire for App {
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
-        let leg = self.leg(legs);
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
+        let exchange_client = self.exchange_client(record);
         let credential: Arc<dyn TokenCredential> = match &self.proof {
             AppProof::Secret(source) => {
-                let secret = read_secret(source, legs).await?;
-                self.secret_credential(&secret, leg.options()).map_err(|err| CredentialError::settings(&err))?
+                let secret = read_secret(source, record).await?;
+                self.secret_credential(&secret, exchange_client.options())
+                    .map_err(|err| CredentialError::settings(&err))?
             }
-            AppProof::Assertion(source) => {
-                self.assertion_credential(source, legs, leg.options()).map_err(|err| CredentialError::settings(&err))?
-            }
+            AppProof::Assertion(source) => self
+                .assertion_credential(source, record, exchange_client.options())
+                .map_err(|err| CredentialError::settings(&err))?,
         };
         let token = credential.get_token(&[&self.scope], None).await.map_err(CredentialError::unwrap)?;
-        Acquired::bearer(token.token.secret(), leg.take_lifetime()?)
+        Acquired::bearer(token.token.secret(), exchange_client.take_lifetime()?)
     }
 
-    fn files(&self) -> Files {
+    fn watched_files(&self) -> WatchedFiles {
         let paths = match &self.proof {
             AppProof::Secret(source) => source.file().into_iter().map(Into::into).collect(),
             AppProof::Assertion(source) => source.files(),
         };
-        Files { paths, always: false }
+        WatchedFiles { paths, hold_token: false }
     }
 
-    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
+    async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
         match &self.proof {
-            AppProof::Secret(source) => source.read(legs).await.map(drop).map_err(Into::into),
-            AppProof::Assertion(source) => source.inspect(legs).await,
+            AppProof::Secret(source) => source.read(record).await.map(drop).map_err(Into::into),
+            AppProof::Assertion(source) => source.inspect(record).await,
         }
     }
 }
 
 /// A managed identity in the endpoint's tenant, which requests the token directly.
 #[derive(Debug)]
-pub(crate) struct Identity {
+pub(crate) struct HostIdentity {
     pub(crate) settings: ManagedIdentitySettings,
     pub(crate) scope: String,
     pub(crate) client: IdentityClient,
 }
 
 #[async_trait]
-impl Acquire for Identity {
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+impl Acquire for HostIdentity {
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let (identity, scope) = (&self.settings, self.scope.as_str());
         let request = ManagedIdentityRequest { identity, scope, stage: TokenStage::Exchange };
-        let (token, lifetime) = request.token(&self.client, legs).await?;
+        let (token, lifetime) = request.token(&self.client, record).await?;
         Acquired::bearer(token.expose(), lifetime)
     }
 
-    fn files(&self) -> Files {
-        Files::default()
+    fn watched_files(&self) -> WatchedFiles {
+        WatchedFiles::default()
     }
 }
 
-async fn read_secret(source: &SecretSource, legs: &Legs) -> Result<Secret, CredentialError> {
+async fn read_secret(source: &SecretSource, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = source.read(legs).await.map_err(CredentialError::from);
-    legs.record_local(TokenStage::Assertion, format!("client secret from {source}"), started, None, outcome.as_ref());
+    let outcome = source.read(record).await.map_err(CredentialError::from);
+    record.add_local_step(
+        TokenStage::Assertion,
+        format!("client secret from {source}"),
+        started,
+        None,
+        outcome.as_ref(),
+    );
     outcome
 }
 

@@ -10,8 +10,8 @@ use super::bearer::{Actor, NotAToken};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::local_error::{CertificateError, SecretError};
 use super::process::CommandError;
-use super::refusal::{NoAnswer, TokenHttpError};
 use super::remedy::remedy;
+use super::response_error::{NoResponse, ResponseError};
 use super::schedule::ErrorClass;
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
@@ -21,15 +21,15 @@ use crate::redact::MaskedError;
 pub enum CredentialError {
     /// An identity endpoint answered without a usable token.
     #[error(transparent)]
-    Answer(#[from] Box<TokenHttpError>),
+    Response(#[from] Box<ResponseError>),
     /// An identity endpoint did not answer.
-    #[error("{endpoint} did not answer ({})", endpoint.kind.no_answer_hint())]
-    NoAnswer {
+    #[error("{endpoint} did not answer ({})", endpoint.kind.no_response_hint())]
+    NoResponse {
         /// The endpoint.
         endpoint: IdentityEndpoint,
         /// Why.
         #[source]
-        source: NoAnswer,
+        source: NoResponse,
     },
     /// A secret, key, token or assertion on this host cannot be read.
     #[error(transparent)]
@@ -53,13 +53,13 @@ pub enum CredentialError {
     Settings(#[source] MaskedError),
     /// The identity library rejects a response that the gateway accepts.
     #[error("the identity library rejects a response that the gateway accepts: this is a defect of the gateway")]
-    Misunderstood(#[source] MaskedError),
+    RejectedByLibrary(#[source] MaskedError),
     /// The token is not allowed in a header.
     #[error(transparent)]
     NotAToken(#[from] NotAToken),
     /// The token had expired when it arrived.
     #[error("the token had expired when it arrived")]
-    NoLifeLeft,
+    ExpiredOnArrival,
     /// The acquisition ran into its deadline.
     #[error("no token within {}", humantime::format_duration(*.0))]
     Deadline(Duration),
@@ -72,12 +72,12 @@ impl CredentialError {
     /// Returns how the next acquisition is scheduled.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Answer(answer) => answer.class(),
+            Self::Response(response) => response.class(),
             Self::Command(err) if err.is_transient() => ErrorClass::Transient,
-            Self::NoAnswer { .. }
-            | Self::Misunderstood(_)
+            Self::NoResponse { .. }
+            | Self::RejectedByLibrary(_)
             | Self::NotAToken(_)
-            | Self::NoLifeLeft
+            | Self::ExpiredOnArrival
             | Self::Deadline(_)
             | Self::Panicked => ErrorClass::Transient,
             Self::Unreadable(_)
@@ -91,9 +91,9 @@ impl CredentialError {
     /// Returns the metric label.
     pub fn reason(&self) -> TokenErrorReason {
         match self {
-            Self::Answer(answer) => answer.reason(),
-            Self::NoAnswer { .. } | Self::Deadline(_) => TokenErrorReason::Network,
-            Self::Misunderstood(_) | Self::NotAToken(_) | Self::NoLifeLeft => TokenErrorReason::Malformed,
+            Self::Response(response) => response.reason(),
+            Self::NoResponse { .. } | Self::Deadline(_) => TokenErrorReason::Network,
+            Self::RejectedByLibrary(_) | Self::NotAToken(_) | Self::ExpiredOnArrival => TokenErrorReason::Malformed,
             Self::Unreadable(_)
             | Self::Certificate(_)
             | Self::Command(_)
@@ -104,18 +104,18 @@ impl CredentialError {
     }
 
     /// Returns the response of the identity endpoint, if there was one.
-    pub fn answer(&self) -> Option<&TokenHttpError> {
+    pub fn response(&self) -> Option<&ResponseError> {
         match self {
-            Self::Answer(answer) => Some(answer),
-            Self::NoAnswer { .. }
+            Self::Response(response) => Some(response),
+            Self::NoResponse { .. }
             | Self::Unreadable(_)
             | Self::Certificate(_)
             | Self::Command(_)
             | Self::ExpiredFile { .. }
             | Self::Settings(_)
-            | Self::Misunderstood(_)
+            | Self::RejectedByLibrary(_)
             | Self::NotAToken(_)
-            | Self::NoLifeLeft
+            | Self::ExpiredOnArrival
             | Self::Deadline(_)
             | Self::Panicked => None,
         }
@@ -123,28 +123,29 @@ impl CredentialError {
 
     /// Returns the AADSTS codes of the response.
     pub fn codes(&self) -> &[u32] {
-        self.answer().map_or(&[], |answer| &answer.codes)
+        self.response().map_or(&[], |response| &response.codes)
     }
 
     /// Returns the id by which Microsoft support finds the request.
     pub fn correlation_id(&self) -> Option<&str> {
-        self.answer()?.correlation_id.as_deref()
+        self.response()?.correlation_id.as_deref()
     }
 
     /// Returns `Retry-After` of the response.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.answer()?.retry_after
+        self.response()?.retry_after
     }
 
     /// Returns who must act, as far as the error shows it.
     pub fn who_acts(&self) -> Actor {
         if self.class() == ErrorClass::Transient {
-            return Actor::Nobody;
+            return Actor::Gateway;
         }
-        let Some(answer) = self.answer().filter(|answer| answer.endpoint.kind == IdentityEndpointKind::Entra) else {
+        let Some(response) = self.response().filter(|response| response.endpoint.kind == IdentityEndpointKind::Entra)
+        else {
             return Actor::Operator;
         };
-        let step = answer.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.step);
+        let step = response.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.step);
         match (step, self.reason()) {
             (Some(step), _) if step.is_in_endpoint_tenant() => Actor::TenantAdministrator,
             (None, TokenErrorReason::UnknownApp | TokenErrorReason::Refused) => Actor::TenantAdministrator,
@@ -158,13 +159,13 @@ impl CredentialError {
         loop {
             let inner = match current.into_inner() {
                 Ok(inner) => inner,
-                Err(innermost) => return Self::Misunderstood(MaskedError::new(&innermost)),
+                Err(innermost) => return Self::RejectedByLibrary(MaskedError::new(&innermost)),
             };
             match inner.downcast::<Self>() {
                 Ok(ours) => return *ours,
                 Err(other) => match other.downcast::<azure_core::Error>() {
                     Ok(next) => current = *next,
-                    Err(foreign) => return Self::Misunderstood(MaskedError::new(&*foreign)),
+                    Err(foreign) => return Self::RejectedByLibrary(MaskedError::new(&*foreign)),
                 },
             }
         }

@@ -27,7 +27,7 @@ impl FileWatch {
     }
 
     /// Records the metadata of the files. Call it before they are read, so that a change during the read is detected.
-    pub(crate) async fn remember(&mut self) {
+    pub(crate) async fn update(&mut self) {
         // A file system that hangs must not prevent the refresh.
         if let Ok(stamps) = timeout(INTERVAL, stamps(&self.paths)).await {
             self.seen = stamps;

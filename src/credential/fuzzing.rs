@@ -12,14 +12,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::acquire::Acquire as _;
-use super::answer::{Answer, validate};
 use super::assertion::{Asserter, AssertionSource};
 use super::bearer::Bearer;
 use super::error::{CredentialError, in_one_line};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
-use super::legs::{Legs, NotAfter};
+use super::record::{AcquisitionRecord, NotAfter};
+use super::response::{IdentityResponse, validate};
 use super::settings::{AssertionAlgorithm, AssertionSettings, CertificateSettings, SecretSource};
-use super::state::InService;
+use super::state::CurrentToken;
 use super::token_file::TokenFile;
 use super::transport::IdentityClient;
 use super::{jwt, schedule};
@@ -38,7 +38,7 @@ pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
         include_str!("identity_endpoint.rs"),
         include_str!("local_error.rs"),
         include_str!("process.rs"),
-        include_str!("refusal.rs"),
+        include_str!("response_error.rs"),
         include_str!("secret.rs"),
     ];
     let shown = format!("{err} {err:?} {}", in_one_line(err));
@@ -71,15 +71,15 @@ pub(crate) fn token_response(data: &[u8]) {
     let (lines, body) = end
         .map_or((&[][..], rest), |end| (rest.get(..end).unwrap_or_default(), rest.get(end + 2..).unwrap_or_default()));
     let headers: HeaderMap = lines.split(|byte| *byte == b'\n').filter_map(header).collect();
-    let answer = Answer {
+    let response = IdentityResponse {
         sent_at: Instant::now(),
         status: StatusCode::from_u16(status).unwrap_or_default(),
         headers,
         body: Bytes::copy_from_slice(body),
     };
-    match validate(&endpoint, kind & 0x80 != 0, &answer, &SentSecrets::default) {
+    match validate(&endpoint, kind & 0x80 != 0, &response, &SentSecrets::default) {
         Ok(token) => {
-            assert!(answer.status.is_success(), "{status} is accepted");
+            assert!(response.status.is_success(), "{status} is accepted");
             let lifetime = token.lifetime;
             assert!(
                 !lifetime.duration.is_zero() && lifetime.duration <= Duration::from_secs(48 * 60 * 60),
@@ -113,19 +113,19 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
 /// is a token.
 pub(crate) fn secret_file(data: &[u8]) {
     let Some((kind, content)) = data.split_first() else { return };
-    READERS.with(|readers| {
-        readers.runtime.block_on(async {
-            let path = readers.folder.join("secret");
+    HARNESS.with(|harness| {
+        harness.runtime.block_on(async {
+            let path = harness.folder.join("secret");
             if std::fs::write(&path, content).is_err() {
                 return;
             }
             let outcome = match kind % 4 {
-                0 => readers.certificate(path, None).await,
-                1 => readers.certificate(readers.folder.join("certificate.pem"), Some(path)).await,
-                2 => readers.assertion(AssertionSource::Federated(AssertionSettings::File { path })).await,
-                _ => readers.token_file(path).await,
+                0 => harness.certificate(path, None).await,
+                1 => harness.certificate(harness.folder.join("certificate.pem"), Some(path)).await,
+                2 => harness.assertion(AssertionSource::Federated(AssertionSettings::File { path })).await,
+                _ => harness.token_file(path).await,
             };
-            let secret = SecretSource::File(readers.folder.join("secret")).read(&Legs::default()).await;
+            let secret = SecretSource::File(harness.folder.join("secret")).read(&AcquisitionRecord::default()).await;
             let secret = secret.map_err(CredentialError::from);
             for err in [outcome.err(), secret.err()].into_iter().flatten() {
                 assert_hidden(content, &err);
@@ -135,23 +135,23 @@ pub(crate) fn secret_file(data: &[u8]) {
 }
 
 thread_local! {
-    static READERS: Readers = Readers::new();
+    static HARNESS: Harness = Harness::new();
 }
 
 /// A runtime, a client and a folder for reading secrets from files.
-struct Readers {
+struct Harness {
     runtime: tokio::runtime::Runtime,
     folder: PathBuf,
     client: IdentityClient,
 }
 
-impl Readers {
+impl Harness {
     fn new() -> Self {
         let name = format!("signalr-gateway-fuzz-{}-{:?}", std::process::id(), std::thread::current().id());
         let folder = std::env::temp_dir().join(name);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let (Ok(runtime), Ok(client), Ok(())) =
-            (runtime, IdentityClient::new(&Trust::of(None)), std::fs::create_dir_all(&folder))
+            (runtime, IdentityClient::new(&Trust::from_ca_file(None)), std::fs::create_dir_all(&folder))
         else {
             panic!("the setup fails");
         };
@@ -167,27 +167,27 @@ impl Readers {
     }
 
     async fn assertion(&self, source: AssertionSource) -> Result<(), CredentialError> {
-        let legs = Legs::default();
-        let asserter = Asserter { source, client: self.client.clone(), legs: legs.clone() };
+        let record = AcquisitionRecord::default();
+        let asserter = Asserter { source, client: self.client.clone(), record: record.clone() };
         let assertion = asserter.secret(None).await.map_err(CredentialError::unwrap)?;
         assert!(Bearer::new(&assertion).is_ok(), "an assertion is no token");
-        for leg in legs.take() {
-            let not_after = leg.not_after.map(NotAfter::time);
+        for step in record.take_steps() {
+            let not_after = step.not_after.map(NotAfter::time);
             assert!(not_after.is_none_or(|at| at > SystemTime::UNIX_EPOCH), "{not_after:?}");
         }
         Ok(())
     }
 
     async fn token_file(&self, path: PathBuf) -> Result<(), CredentialError> {
-        let acquired = TokenFile { path }.acquire(&Legs::default()).await?;
+        let acquired = TokenFile { path }.acquire(&AcquisitionRecord::default()).await?;
         let lifetime = acquired.lifetime;
-        let in_service = InService::new(acquired);
+        let in_service = CurrentToken::new(acquired);
         assert!(in_service.is_none_or(|token| token.expires_at.is_some() == lifetime.is_some()));
         Ok(())
     }
 }
 
-impl Drop for Readers {
+impl Drop for Harness {
     fn drop(&mut self) {
         let _best_effort = std::fs::remove_dir_all(&self.folder);
     }

@@ -60,7 +60,7 @@ impl IdentityProvider {
     }
 
     /// Returns what to check when it refuses.
-    pub(super) const fn refusal_hint(self) -> &'static str {
+    pub(super) const fn rejection_hint(self) -> &'static str {
         match self {
             Self::GithubActions => "the request token is valid only while its job runs",
             Self::AzurePipelines => {
@@ -75,7 +75,7 @@ impl IdentityProvider {
 
 impl IdentityEndpointKind {
     /// Returns what to check when it does not answer.
-    pub(super) const fn no_answer_hint(self) -> &'static str {
+    pub(super) const fn no_response_hint(self) -> &'static str {
         match self {
             Self::Entra => "check name resolution, outbound firewalls and, for a custom authority, `ca_file`",
             Self::InstanceMetadata => {

@@ -28,11 +28,11 @@ pub(crate) fn claims(token: &str) -> Option<Claims> {
 
 /// Returns the `exp` claim (RFC 7519 section 4.1.4), truncated to seconds.
 pub(crate) fn expiry(claims: &Claims) -> Option<SystemTime> {
-    lifetime::moment(claims.get("exp")?)
+    lifetime::timestamp(claims.get("exp")?)
 }
 
 /// Returns a time in whole seconds since 1970, the format of JWTs.
-pub(crate) fn unix(at: SystemTime) -> u64 {
+pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

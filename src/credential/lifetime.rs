@@ -21,10 +21,10 @@ pub(crate) struct Lifetime {
 /// Parses a number of seconds: `3599`, `3599.0`, `"3599"`.
 pub(crate) fn seconds(value: &Value) -> Option<i64> {
     match value {
-        Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+        Value::Number(number) => number.as_i64().or_else(|| truncated(number.as_f64()?)),
         Value::String(text) => {
             let text = text.trim();
-            text.parse().ok().or_else(|| whole(text.parse().ok()?))
+            text.parse().ok().or_else(|| truncated(text.parse().ok()?))
         }
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
@@ -32,7 +32,7 @@ pub(crate) fn seconds(value: &Value) -> Option<i64> {
 
 /// Parses a point in time: seconds since 1970 like [`seconds`], RFC 3339, ISO 8601, or the format of old versions of App Service
 /// (`09/14/2030 08:00:00 AM +00:00`). A date without a zone is UTC.
-pub(crate) fn moment(value: &Value) -> Option<SystemTime> {
+pub(crate) fn timestamp(value: &Value) -> Option<SystemTime> {
     match seconds(value) {
         // Up to the end of the year 9999.
         Some(seconds @ 0..253_402_300_800) => UNIX_EPOCH.checked_add(Duration::from_secs(seconds.try_into().ok()?)),
@@ -41,7 +41,7 @@ pub(crate) fn moment(value: &Value) -> Option<SystemTime> {
     }
 }
 
-fn whole(number: f64) -> Option<i64> {
+fn truncated(number: f64) -> Option<i64> {
     let whole = number.trunc();
     // A 64-bit float is exact in this range.
     let is_exact = whole.abs() < 9e15;
@@ -51,8 +51,8 @@ fn whole(number: f64) -> Option<i64> {
 }
 
 fn date(text: &str) -> Option<SystemTime> {
-    let (text, offset) = zone(text);
-    let written = of_app_service(text);
+    let (text, offset) = split_utc_offset(text);
+    let written = from_app_service_format(text);
     let local = humantime::parse_rfc3339_weak(written.as_deref().unwrap_or(text)).ok()?;
     match offset {
         offset if offset < 0 => local.checked_add(Duration::from_secs(offset.unsigned_abs())),
@@ -61,7 +61,7 @@ fn date(text: &str) -> Option<SystemTime> {
 }
 
 /// Splits off `Z`, `+02:00` or `+0200` and returns the offset from UTC in seconds.
-fn zone(text: &str) -> (&str, i64) {
+fn split_utc_offset(text: &str) -> (&str, i64) {
     let none = (text, 0);
     let Some(at) = text
         .rfind(['+', '-'])
@@ -81,7 +81,7 @@ fn zone(text: &str) -> (&str, i64) {
 }
 
 /// Rewrites `9/14/2030 8:00:00 AM` as `2030-09-14 08:00:00`.
-fn of_app_service(text: &str) -> Option<String> {
+fn from_app_service_format(text: &str) -> Option<String> {
     let (date, time) = text.split_once(' ')?;
     let numbers = |text: &str, separator| {
         text.split(separator).map(|number| number.parse::<u32>().ok()).collect::<Option<Vec<_>>>()
@@ -139,10 +139,10 @@ mod tests {
             json!("01/15/2030 08:00:00 +00:00"),
             json!("1/15/2030 8:00:00 AM +00:00"),
         ] {
-            assert_eq!(moment(&value), expected, "{value}");
+            assert_eq!(timestamp(&value), expected, "{value}");
         }
         assert_eq!(
-            moment(&json!("1/15/2030 8:00:00 PM +00:00")),
+            timestamp(&json!("1/15/2030 8:00:00 PM +00:00")),
             expected.map(|at| at + Duration::from_secs(12 * 3600))
         );
         for value in [
@@ -153,7 +153,7 @@ mod tests {
             json!(null),
             json!("1/2 3:4 5"),
         ] {
-            assert_eq!(moment(&value), None, "{value}");
+            assert_eq!(timestamp(&value), None, "{value}");
         }
     }
 }

@@ -61,7 +61,7 @@ pub enum CertificateError {
     File(#[from] FileError),
     /// The PEM is broken.
     #[error("{} {problem}", path.display())]
-    BrokenPem {
+    InvalidPem {
         /// The file.
         path: PathBuf,
         /// What is wrong, without any of the content.
@@ -78,7 +78,7 @@ pub enum CertificateError {
         "a certificate in {path} is not X.509: it is damaged or incomplete; copy it again, and inspect it with `openssl x509 -in {path} -noout -text`",
         path = path.display()
     )]
-    BrokenCertificate {
+    InvalidCertificate {
         /// The file.
         path: PathBuf,
     },
@@ -103,7 +103,7 @@ pub enum CertificateError {
         "the private key in {path} is not a key in PKCS#8, PKCS#1 or SEC1 of 2048 to 8192 bits: it is damaged or incomplete; copy it again, and check it with `openssl pkey -in {path} -noout -check`",
         path = path.display()
     )]
-    BrokenKey {
+    InvalidKey {
         /// The file.
         path: PathBuf,
     },

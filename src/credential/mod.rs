@@ -5,20 +5,20 @@
 //! # From the acquisition to the request
 //!
 //! ```text
-//! worker ── ready() ──► cell ◄── refresh task ──► acquirer ──► azure_identity ──► LegClient ──► hyper, rustls
-//!           acquire()           (control runtime)     │        (new for each      (validates the response,
-//!           replace()                                 │         request)           records the leg)
-//!                                                     └─ secret · certificate · token of another identity
+//! worker ── current() ──► cell ◄── refresh task ──► acquirer ──► azure_identity ──► RecordingClient ──► hyper, rustls
+//!           acquire()             (control runtime)     │        (new for each      (validates the response,
+//!           replace()                                   │         request)           records the step)
+//!                                                       └─ secret · certificate · token of another identity
 //! ```
 //!
 //! * `cell.rs`: the token in service and its callers; `state.rs`: what the cell shares with the refresh task in `refresh.rs`;
 //!   `schedule.rs`: when to refresh and retry.
 //! * `acquire.rs`: the trait of an acquisition, implemented in `entra.rs`, `azure_cli.rs`, `token_file.rs` and
-//!   `access_key_source.rs`; `legs.rs`: the record of its steps.
-//! * `assertion/`: client assertions; `transport.rs`, `answer.rs`: the HTTP client below the identity library; `process.rs`:
+//!   `access_key_source.rs`; `record.rs`: the record of its steps.
+//! * `assertion/`: client assertions; `transport.rs`, `response.rs`: the HTTP client below the identity library; `process.rs`:
 //!   programs that print tokens.
-//! * `error.rs` and below it `refusal.rs`, `local_error.rs` and `identity_endpoint.rs`: why there is no token; `remedy.rs`: what
-//!   the codes of Entra mean.
+//! * `error.rs`, `response_error.rs`, `local_error.rs`, `identity_endpoint.rs`: why there is no token; `remedy.rs`: what the codes of
+//!   Entra mean.
 //!
 //! # The flows, and the two tenants
 //!
@@ -77,7 +77,6 @@
 mod access_key;
 mod access_key_source;
 mod acquire;
-mod answer;
 mod assertion;
 mod azure_cli;
 mod bearer;
@@ -89,13 +88,14 @@ mod file_watch;
 pub(crate) mod fuzzing;
 mod identity_endpoint;
 mod jwt;
-mod legs;
 mod lifetime;
 mod local_error;
 mod process;
+mod record;
 mod refresh;
-mod refusal;
 mod remedy;
+mod response;
+mod response_error;
 mod schedule;
 mod secret;
 mod settings;
@@ -118,12 +118,12 @@ pub(crate) use error::{in_one_line, one_line};
 pub use identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
 pub use jwt::Claims;
 pub(crate) use jwt::expiry as token_expiry;
-pub use legs::{Leg, LegOutcome, NotAfter};
 pub use local_error::CertificateError;
 pub use local_error::SecretError;
 pub use process::CommandError;
-pub use refusal::{NoAnswer, TokenHttpError, UnusableAnswer};
+pub use record::{AcquisitionStep, NotAfter, StepOutcome};
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
+pub use response_error::{NoResponse, ResponseError, UnusableResponse};
 pub use schedule::ErrorClass;
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
@@ -131,9 +131,9 @@ pub use settings::{
     ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
 };
 
-use acquire::{Acquire, Material, WithRetries};
+use acquire::{Acquire, TokenOrKey, WithRetries};
 use cell::TokenCell;
-use legs::Legs;
+use record::AcquisitionRecord;
 use refresh::Refresher;
 use state::{Progress, TokenState};
 use tokio::sync::watch;
@@ -193,16 +193,16 @@ impl Credentials {
         metrics: &TokenMetrics,
         control: &tokio::runtime::Handle,
     ) -> Result<Self, CredentialBuildError> {
-        let mut lives: Vec<(&CredentialKind, Vec<CredentialName>)> = Vec::new();
+        let mut distinct: Vec<(&CredentialKind, Vec<CredentialName>)> = Vec::new();
         for credential in settings {
-            match lives.iter_mut().find(|(kind, _)| **kind == credential.kind) {
+            match distinct.iter_mut().find(|(kind, _)| **kind == credential.kind) {
                 Some((_, names)) => names.push(credential.name.clone()),
-                None => lives.push((&credential.kind, vec![credential.name.clone()])),
+                None => distinct.push((&credential.kind, vec![credential.name.clone()])),
             }
         }
         let mut clients = Clients::default();
         let (mut sources, mut problems) = (HashMap::new(), Vec::new());
-        for (kind, names) in lives {
+        for (kind, names) in distinct {
             let same = self.sources.values().find(|source| source.kind == *kind && source.names == names);
             if let Some(same) = same {
                 sources.extend(names.into_iter().map(|name| (name, Arc::clone(same))));
@@ -215,7 +215,7 @@ impl Credentials {
                     continue;
                 }
             };
-            let state = self.before(kind).map(|before| TokenState::continuing(before.cell.state()));
+            let state = self.predecessor(kind).map(|predecessor| TokenState::with_token_of(predecessor.cell.state()));
             let (state, (publish, progress)) =
                 (Arc::new(state.unwrap_or_default()), watch::channel(Progress::default()));
             let refresher =
@@ -228,7 +228,7 @@ impl Credentials {
     }
 
     /// Finds the source of tokens with the same identity as those of `kind`.
-    fn before(&self, kind: &CredentialKind) -> Option<&Arc<Source>> {
+    fn predecessor(&self, kind: &CredentialKind) -> Option<&Arc<Source>> {
         let identity = kind.facts().identity?;
         self.sources.values().find(|source| source.kind.facts().identity == Some(identity))
     }
@@ -237,9 +237,9 @@ impl Credentials {
     /// `None` if there is no credential of that name.
     pub async fn inspect(&self, name: &CredentialName) -> Option<Inspection> {
         let source = self.sources.get(name)?;
-        let legs = Legs::default();
-        let problem = source.acquirer.inspect(&legs).await.err();
-        Some(Inspection { problem, remarks: legs.take_remarks() })
+        let record = AcquisitionRecord::default();
+        let problem = source.acquirer.inspect(&record).await.err();
+        Some(Inspection { problem, warnings: record.take_warnings() })
     }
 
     /// Starts the first acquisition of every credential, instead of at its first use.
@@ -253,23 +253,23 @@ impl Credentials {
         Some(Arc::<TokenCell>::clone(&source.cell))
     }
 
-    /// Makes one acquisition to show its legs, without putting the token in service. `None` if there is no credential of that name.
+    /// Makes one acquisition to show its steps, without putting the token in service. `None` if there is no credential of that name.
     /// The runtime must have time and I/O enabled.
     ///
-    /// After `within`, it stops and returns the legs so far.
+    /// After `timeout`, it stops and returns the steps so far.
     ///
     /// # Cancel safety
     /// Safe: cancels a running request.
-    pub async fn attempt(&self, name: &CredentialName, within: Duration) -> Option<Attempt> {
+    pub async fn acquire_once(&self, name: &CredentialName, timeout: Duration) -> Option<AcquisitionReport> {
         let source = self.sources.get(name)?;
-        let legs = Legs::default();
-        let outcome = tokio::time::timeout(within, source.acquirer.acquire(&legs)).await;
-        let outcome = outcome.unwrap_or(Err(CredentialError::Deadline(within)));
-        let outcome = outcome.map(|acquired| match acquired.material {
-            Material::Bearer(bearer) => Some(bearer),
-            Material::AccessKey(_) => None,
+        let record = AcquisitionRecord::default();
+        let outcome = tokio::time::timeout(timeout, source.acquirer.acquire(&record)).await;
+        let outcome = outcome.unwrap_or(Err(CredentialError::Deadline(timeout)));
+        let outcome = outcome.map(|acquired| match acquired.token_or_key {
+            TokenOrKey::Bearer(bearer) => Some(bearer),
+            TokenOrKey::AccessKey(_) => None,
         });
-        Some(Attempt { remarks: legs.take_remarks(), legs: legs.take(), outcome })
+        Some(AcquisitionReport { warnings: record.take_warnings(), steps: record.take_steps(), outcome })
     }
 }
 
@@ -279,16 +279,16 @@ pub struct Inspection {
     /// Why the credential cannot be used.
     pub problem: Option<CredentialError>,
     /// Warnings that do not prevent its use.
-    pub remarks: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
-/// The result of [`Credentials::attempt`].
+/// The result of [`Credentials::acquire_once`].
 #[derive(Debug)]
-pub struct Attempt {
-    /// Its legs, in the order in which they ended. Retries repeat legs.
-    pub legs: Vec<Leg>,
+pub struct AcquisitionReport {
+    /// Its steps, in the order in which they ended. Retries repeat steps.
+    pub steps: Vec<AcquisitionStep>,
     /// Warnings about the files that it read.
-    pub remarks: Vec<String>,
+    pub warnings: Vec<String>,
     /// The bearer, or why there is none. `None` for an access key, which signs each request.
     pub outcome: Result<Option<Bearer>, CredentialError>,
 }
@@ -342,7 +342,7 @@ impl Clients {
 fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acquire>, CredentialProblem> {
     Ok(match kind {
         CredentialKind::App(settings) => {
-            let trust = Trust::of(settings.authority.ca_file.as_deref());
+            let trust = Trust::from_ca_file(settings.authority.ca_file.as_deref());
             let client = clients.get(trust)?;
             let provider_client =
                 assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
@@ -351,7 +351,7 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
             let client = clients.get(Trust::None)?;
-            Arc::new(WithRetries(entra::Identity { settings: identity.clone(), scope: scope.clone(), client }))
+            Arc::new(WithRetries(entra::HostIdentity { settings: identity.clone(), scope: scope.clone(), client }))
         }
         CredentialKind::AzureCli { tenant, scope } => {
             Arc::new(WithRetries(azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() }))

@@ -64,7 +64,7 @@ pub enum CommandError {
     },
     /// It exceeded its deadline and was killed.
     #[error("{} did not end within {} and was killed", program.display(), humantime::format_duration(*after))]
-    TooSlow {
+    Timeout {
         /// The program.
         program: PathBuf,
         /// The deadline.
@@ -72,7 +72,7 @@ pub enum CommandError {
     },
     /// Its stdout is larger than any token, and it was killed.
     #[error("{} printed more than {MAX_STDOUT} bytes: it must print only the token", program.display())]
-    TooMuch {
+    OutputTooLarge {
         /// The program.
         program: PathBuf,
     },
@@ -99,8 +99,8 @@ impl CommandError {
             Self::Start { source, .. } => {
                 !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
             }
-            Self::Read { .. } | Self::Failed { .. } | Self::TooSlow { .. } => true,
-            Self::TooMuch { .. } | Self::NotAToken { .. } | Self::Expired { .. } => false,
+            Self::Read { .. } | Self::Failed { .. } | Self::Timeout { .. } => true,
+            Self::OutputTooLarge { .. } | Self::NotAToken { .. } | Self::Expired { .. } => false,
         }
     }
 }
@@ -117,7 +117,7 @@ impl Program<'_> {
     pub(crate) async fn run(&self) -> Result<Secret, CommandError> {
         match timeout(self.timeout, self.run_without_deadline()).await {
             Ok(outcome) => outcome,
-            Err(_elapsed) => Err(CommandError::TooSlow { program: self.path.to_owned(), after: self.timeout }),
+            Err(_elapsed) => Err(CommandError::Timeout { program: self.path.to_owned(), after: self.timeout }),
         }
     }
 
@@ -132,19 +132,19 @@ impl Program<'_> {
         // Read both to their ends before `wait`: until then, the id of its process group cannot be reused.
         let printed = async {
             let printed = read_limited(stdout).await.map_err(read)?;
-            printed.ok_or_else(|| CommandError::TooMuch { program: program() })
+            printed.ok_or_else(|| CommandError::OutputTooLarge { program: program() })
         };
-        let failed = async { read_last(stderr).await.map_err(read) };
+        let failed = async { read_tail(stderr).await.map_err(read) };
         let (printed, errors) = tokio::try_join!(printed, failed)?;
         let status = running.0.wait().await.map_err(read)?;
         if !status.success() {
-            return Err(CommandError::Failed { program: program(), status, stderr: shown(&errors, &printed) });
+            return Err(CommandError::Failed { program: program(), status, stderr: mask_stderr(&errors, &printed) });
         }
         let printed = std::str::from_utf8(&printed).map_err(|_err| CommandError::NotAToken { program: program() })?;
         Ok(Secret::new(printed.to_owned()))
     }
 
-    fn start(&self) -> io::Result<Running> {
+    fn start(&self) -> io::Result<RunningProgram> {
         let mut command = Command::new(self.path);
         command.args(&self.arguments).env_clear().kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -155,15 +155,15 @@ impl Program<'_> {
         }
         #[cfg(unix)]
         command.process_group(0);
-        command.spawn().map(Running)
+        command.spawn().map(RunningProgram)
     }
 }
 
 /// A running program. Dropping it kills the program and its children.
-struct Running(Child);
+struct RunningProgram(Child);
 
 #[cfg(unix)]
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         // `id` is `None` after `wait`, when another process may have the id.
         let id = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
@@ -182,7 +182,7 @@ async fn read_limited(from: impl AsyncRead + Unpin) -> io::Result<Option<Zeroizi
 }
 
 /// Reads to the end and keeps the last [`MAX_STDERR`] bytes.
-async fn read_last(mut from: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
+async fn read_tail(mut from: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     while from.read_buf(&mut kept).await? > 0 {
         let excess = kept.len().saturating_sub(MAX_STDERR);
@@ -192,7 +192,7 @@ async fn read_last(mut from: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 }
 
 /// Returns stderr in one line, with everything masked that looks like a token or was also printed to stdout.
-fn shown(stderr: &[u8], stdout: &[u8]) -> String {
+fn mask_stderr(stderr: &[u8], stdout: &[u8]) -> String {
     let mut sent = SentSecrets::default();
     String::from_utf8_lossy(stdout).split_whitespace().for_each(|word| sent.add(word));
     let text = String::from_utf8_lossy(stderr);

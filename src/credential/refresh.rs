@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::acquire::{Acquire, Acquired};
 use super::error::{CredentialError, in_one_line};
 use super::file_watch::FileWatch;
-use super::legs::{LegOutcome, Legs, NotAfter};
+use super::record::{AcquisitionRecord, NotAfter, StepOutcome};
 use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialName;
-use super::state::{Failure, InService, Progress, TokenState};
+use super::state::{CurrentToken, Failure, Progress, TokenState};
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
 
 /// How long the task waits after a panic.
@@ -33,17 +33,17 @@ pub(crate) struct Refresher {
     names: Vec<CredentialName>,
     metrics: TokenMetrics,
     files: FileWatch,
-    follow_always: bool,
+    watch_always: bool,
     failures: u32,
     due: Instant,
-    logged: Logged,
+    logged: LoggedState,
     /// The warnings about the files when they were last read.
-    remarks: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// The state that was last logged, so that each is logged once.
 #[derive(PartialEq, Eq)]
-enum Logged {
+enum LoggedState {
     Nothing,
     InService,
     Failing { without_token: bool, reason: TokenErrorReason, codes: Vec<u32> },
@@ -58,7 +58,7 @@ impl Refresher {
         names: Vec<CredentialName>,
         metrics: TokenMetrics,
     ) -> Self {
-        let files = acquirer.files();
+        let files = acquirer.watched_files();
         Self {
             state,
             progress,
@@ -66,11 +66,11 @@ impl Refresher {
             names,
             metrics,
             files: FileWatch::new(files.paths),
-            follow_always: files.always,
+            watch_always: files.hold_token,
             failures: 0,
             due: Instant::now(),
-            logged: Logged::Nothing,
-            remarks: Vec::new(),
+            logged: LoggedState::Nothing,
+            warnings: Vec::new(),
         }
     }
 
@@ -85,16 +85,16 @@ impl Refresher {
     pub(crate) async fn run(mut self: Box<Self>) {
         loop {
             // Without a restart, the credential would fail when its token expires, with nothing in the log.
-            let ended = AssertUnwindSafe(self.keep_fresh()).catch_unwind().await;
+            let ended = AssertUnwindSafe(self.refresh_repeatedly()).catch_unwind().await;
             if ended.is_err() {
-                tracing::error!(credential = self.label(), "the refresh task panicked and restarts");
+                tracing::error!(credential = self.joined_names(), "the refresh task panicked and restarts");
                 self.progress.send_modify(|progress| progress.ended = progress.begun);
                 sleep(AFTER_PANIC).await;
             }
         }
     }
 
-    async fn keep_fresh(&mut self) {
+    async fn refresh_repeatedly(&mut self) {
         loop {
             self.acquire().await;
             self.wait_until_due().await;
@@ -103,7 +103,7 @@ impl Refresher {
 
     /// Sleeps until the next acquisition is due or requested, or a file changed.
     async fn wait_until_due(&mut self) {
-        let follow = self.follow_always || self.failures > 0;
+        let watch_files = self.watch_always || self.failures > 0;
         loop {
             tokio::select! {
                 () = sleep_until(self.due) => return,
@@ -112,7 +112,7 @@ impl Refresher {
                         return;
                     }
                 }
-                () = self.files.changed(), if follow => {
+                () = self.files.changed(), if watch_files => {
                     self.failures = 0;
                     return;
                 }
@@ -122,14 +122,14 @@ impl Refresher {
 
     /// Makes one acquisition and publishes its outcome.
     async fn acquire(&mut self) {
-        self.files.remember().await;
+        self.files.update().await;
         self.progress.send_modify(|progress| progress.begun += 1);
-        let legs = Legs::default();
-        let outcome = AssertUnwindSafe(self.acquirer.acquire(&legs)).catch_unwind().await;
+        let record = AcquisitionRecord::default();
+        let outcome = AssertUnwindSafe(self.acquirer.acquire(&record)).catch_unwind().await;
         let outcome =
             outcome.unwrap_or(Err(CredentialError::Panicked)).and_then(|acquired| self.put_in_service(acquired));
-        let failures_counted = self.count_legs(&legs);
-        self.log_remarks(&legs);
+        let failures_counted = self.record_metrics(&record);
+        self.log_warnings(&record);
         match outcome {
             Ok(()) => self.succeeded(),
             Err(err) => {
@@ -146,7 +146,7 @@ impl Refresher {
             || Instant::now() + UNEXPIRING_REFRESH,
             |lifetime| lifetime.starts + schedule::refresh_after(lifetime.duration, lifetime.refresh_in, jitter()),
         );
-        let next = InService::new(acquired).ok_or(CredentialError::NoLifeLeft)?;
+        let next = CurrentToken::new(acquired).ok_or(CredentialError::ExpiredOnArrival)?;
         for name in &self.names {
             self.metrics.in_service(name.as_str(), Some((next.obtained_at, next.expires_at)));
         }
@@ -159,11 +159,11 @@ impl Refresher {
         self.failures = 0;
         let fingerprint = self.state.fingerprint().map(tracing::field::display);
         let next_in_secs = self.due.saturating_duration_since(Instant::now()).as_secs();
-        if self.logged == Logged::InService {
-            tracing::debug!(credential = self.label(), fingerprint, next_in_secs, "token refreshed");
+        if self.logged == LoggedState::InService {
+            tracing::debug!(credential = self.joined_names(), fingerprint, next_in_secs, "token refreshed");
         } else {
-            tracing::info!(credential = self.label(), fingerprint, next_in_secs, "token in service");
-            self.logged = Logged::InService;
+            tracing::info!(credential = self.joined_names(), fingerprint, next_in_secs, "token in service");
+            self.logged = LoggedState::InService;
         }
         self.progress.send_modify(|progress| {
             progress.ended = progress.begun;
@@ -177,7 +177,7 @@ impl Refresher {
         let wait = schedule::back_off(err.class(), self.failures, err.retry_after(), jitter());
         self.due = Instant::now() + wait;
         self.log_failure_once(&err, wait);
-        let failure = Failure { cause: Arc::new(err), next: self.due };
+        let failure = Failure { cause: Arc::new(err), retry_at: self.due };
         self.progress.send_modify(|progress| {
             progress.ended = progress.begun;
             progress.failure = Some(failure);
@@ -185,23 +185,27 @@ impl Refresher {
     }
 
     /// Logs each warning about the files once, until it changes.
-    fn log_remarks(&mut self, legs: &Legs) {
-        let remarks = legs.take_remarks();
-        for remark in remarks.iter().filter(|remark| !self.remarks.contains(remark)) {
-            tracing::warn!(credential = self.label(), remark, "a secret, key or token file needs attention");
+    fn log_warnings(&mut self, record: &AcquisitionRecord) {
+        let warnings = record.take_warnings();
+        for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+            tracing::warn!(
+                credential = self.joined_names(),
+                remark = warning,
+                "a secret, key or token file needs attention"
+            );
         }
-        self.remarks = remarks;
+        self.warnings = warnings;
     }
 
     fn log_failure_once(&mut self, err: &CredentialError, wait: Duration) {
         let without_token = !self.state.valid();
-        let now = Logged::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
+        let now = LoggedState::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
         if self.logged == now {
             return;
         }
         self.logged = now;
         let error = in_one_line(err as &(dyn Error + 'static));
-        let (credential, retry_in_secs) = (self.label(), wait.as_secs());
+        let (credential, retry_in_secs) = (self.joined_names(), wait.as_secs());
         if without_token {
             tracing::error!(credential, retry_in_secs, error, "no valid token: calls that need it get 503");
         } else {
@@ -209,26 +213,26 @@ impl Refresher {
         }
     }
 
-    /// Records the legs in the metrics and returns how many failed.
-    fn count_legs(&self, legs: &Legs) -> usize {
+    /// Records the steps in the metrics and returns how many failed.
+    fn record_metrics(&self, record: &AcquisitionRecord) -> usize {
         let mut failures = 0;
-        for leg in legs.take() {
-            failures += usize::from(matches!(leg.outcome, LegOutcome::Failed { .. }));
-            let outcome = match leg.outcome {
-                LegOutcome::Token { .. } => TokenOutcome::Ok,
-                LegOutcome::Failed { class: ErrorClass::Transient, .. } => TokenOutcome::Transient,
-                LegOutcome::Failed { class: ErrorClass::Propagation | ErrorClass::Permanent, .. } => {
+        for step in record.take_steps() {
+            failures += usize::from(matches!(step.outcome, StepOutcome::Failed { .. }));
+            let outcome = match step.outcome {
+                StepOutcome::Token { .. } => TokenOutcome::Ok,
+                StepOutcome::Failed { class: ErrorClass::Transient, .. } => TokenOutcome::Transient,
+                StepOutcome::Failed { class: ErrorClass::Propagation | ErrorClass::Permanent, .. } => {
                     TokenOutcome::Permanent
                 }
             };
             for name in &self.names {
-                if leg.endpoint.is_some() {
-                    self.metrics.request_ended(name.as_str(), leg.stage, outcome, leg.took);
+                if step.endpoint.is_some() {
+                    self.metrics.request_ended(name.as_str(), step.stage, outcome, step.took);
                 }
-                if let LegOutcome::Failed { reason, .. } = leg.outcome {
+                if let StepOutcome::Failed { reason, .. } = step.outcome {
                     self.metrics.request_failed(name.as_str(), reason);
                 }
-                match leg.not_after {
+                match step.not_after {
                     Some(NotAfter::Certificate(at)) => self.metrics.certificate_expires(name.as_str(), at),
                     Some(NotAfter::AssertionFile(at)) => self.metrics.assertion_file_expires(name.as_str(), at),
                     None => {}
@@ -238,7 +242,7 @@ impl Refresher {
         failures
     }
 
-    fn label(&self) -> String {
+    fn joined_names(&self) -> String {
         let names: Vec<&str> = self.names.iter().map(CredentialName::as_str).collect();
         names.join(", ")
     }

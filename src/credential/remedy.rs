@@ -1,6 +1,7 @@
 //! The steps of the cross-tenant setup, and the step and remedy of each AADSTS code, for error messages and `doctor`.
 //!
-//! Retries do not depend on the codes, since Microsoft may change them; `refusal.rs` classifies by the OAuth `error` and status.
+//! Retries do not depend on the codes, since Microsoft may change them: `response_error.rs` classifies by the OAuth `error` and the
+//! status.
 
 use std::fmt;
 

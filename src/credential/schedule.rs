@@ -12,10 +12,10 @@ const MARGIN: Duration = Duration::from_secs(30);
 const ROUNDING: Duration = Duration::from_secs(1);
 
 /// A refresh is due at least this long before expiry, to leave time for several tries.
-const LATEST_REFRESH: Duration = Duration::from_secs(5 * 60);
+const MIN_TIME_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 
 /// The shortest time between refreshes, unless the token lives for less than twice as long.
-const EARLIEST_REFRESH: Duration = Duration::from_secs(30);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often a key without expiry is read again, apart from changes of its file.
 pub(crate) const UNEXPIRING_REFRESH: Duration = Duration::from_secs(60 * 60);
@@ -55,8 +55,8 @@ pub(crate) fn margin(lifetime: Duration) -> Duration {
 pub(crate) fn refresh_after(lifetime: Duration, refresh_in: Option<Duration>, jitter: f64) -> Duration {
     let wanted = refresh_in.unwrap_or(lifetime * 2 / 3).mul_f64(1.0 + 0.1 * jitter.clamp(-1.0, 1.0));
     let half = lifetime / 2;
-    let latest = lifetime.saturating_sub(LATEST_REFRESH).max(half);
-    wanted.clamp(EARLIEST_REFRESH.min(half), latest)
+    let latest = lifetime.saturating_sub(MIN_TIME_BEFORE_EXPIRY).max(half);
+    wanted.clamp(MIN_REFRESH_INTERVAL.min(half), latest)
 }
 
 /// Returns how long to wait after the `failures`th failure in a row (1 is the first).
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(refresh_after(60 * MINUTE, None, 1.0), 44 * MINUTE);
         assert_eq!(refresh_after(24 * 60 * MINUTE, Some(12 * 60 * MINUTE), 0.0), 12 * 60 * MINUTE);
         assert_eq!(refresh_after(60 * MINUTE, Some(59 * MINUTE), 0.0), 55 * MINUTE, "five minutes before expiry");
-        assert_eq!(refresh_after(60 * MINUTE, Some(Duration::from_secs(1)), 0.0), EARLIEST_REFRESH);
+        assert_eq!(refresh_after(60 * MINUTE, Some(Duration::from_secs(1)), 0.0), MIN_REFRESH_INTERVAL);
         assert_eq!(refresh_after(6 * MINUTE, None, 0.0), 3 * MINUTE, "a short token is refreshed at half its lifetime");
     }
 
@@ -125,7 +125,7 @@ mod tests {
             let lifetime = Duration::from_secs(lifetime);
             let after = refresh_after(lifetime, refresh_in.map(Duration::from_secs), jitter);
             prop_assert!(after > Duration::ZERO && after + margin(lifetime) < lifetime);
-            prop_assert!(lifetime < 2 * LATEST_REFRESH || after + LATEST_REFRESH <= lifetime);
+            prop_assert!(lifetime < 2 * MIN_TIME_BEFORE_EXPIRY || after + MIN_TIME_BEFORE_EXPIRY <= lifetime);
         }
     }
 }

@@ -6,21 +6,21 @@ use std::fmt;
 use std::path::Path;
 
 use super::bearer::Bearer;
-use super::legs::Legs;
 use super::local_error::SecretError;
+use super::record::AcquisitionRecord;
 use super::settings::SecretSource;
-use crate::files::{self, Secret, TextFile, remarks_on_secret};
+use crate::files::{self, Secret, TextFile, warnings_about_secret};
 
 impl SecretSource {
-    /// Reads the current secret, without a byte order mark and trailing line breaks. Adds warnings to `legs`.
+    /// Reads the current secret, without a byte order mark and trailing line breaks. Adds warnings to `record`.
     ///
     /// # Errors
     /// [`SecretError`] when it cannot be read or is empty.
-    pub(crate) async fn read(&self, legs: &Legs) -> Result<Secret, SecretError> {
+    pub(crate) async fn read(&self, record: &AcquisitionRecord) -> Result<Secret, SecretError> {
         let text = match self {
             Self::File(path) => {
                 let file = files::read(path).await?;
-                remark_on_mode(&file, path, legs);
+                warn_about_mode(&file, path, record);
                 file.text
             }
             Self::Env(name) => match std::env::var(name) {
@@ -32,8 +32,8 @@ impl SecretSource {
         if secret.trim().is_empty() {
             return Err(SecretError::Empty { location: self.to_string() });
         }
-        for remark in remarks_on_secret(secret) {
-            legs.remark(format!("{self} {remark}"));
+        for warning in warnings_about_secret(secret) {
+            record.add_warning(format!("{self} {warning}"));
         }
         Ok(Secret::new(secret.to_owned()))
     }
@@ -57,9 +57,9 @@ impl fmt::Display for SecretSource {
 }
 
 /// Reads a file that holds one bearer token, and trims it.
-pub(crate) async fn read_token(path: &Path, legs: &Legs) -> Result<Secret, SecretError> {
+pub(crate) async fn read_token(path: &Path, record: &AcquisitionRecord) -> Result<Secret, SecretError> {
     let file = files::read(path).await?;
-    remark_on_mode(&file, path, legs);
+    warn_about_mode(&file, path, record);
     let location = || format!("file {}", path.display());
     let token = file.text.expose().trim();
     if token.is_empty() {
@@ -71,21 +71,21 @@ pub(crate) async fn read_token(path: &Path, legs: &Legs) -> Result<Secret, Secre
     }
 }
 
-pub(super) fn remark_on_mode(file: &TextFile, path: &Path, legs: &Legs) {
-    if let Some(remark) = file.exposure(true) {
-        legs.remark(format!("file {} {remark}", path.display()));
+pub(super) fn warn_about_mode(file: &TextFile, path: &Path, record: &AcquisitionRecord) {
+    if let Some(warning) = file.exposure_warning(true) {
+        record.add_warning(format!("file {} {warning}", path.display()));
     }
 }
 
 /// Returns why a text cannot be a bearer token, without any part of it.
 pub(crate) fn why_not_a_token(text: &str) -> &'static str {
-    let begins = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    let starts_with = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     match () {
         () if text.starts_with(['"', '\'']) => "it is in quotes; write only the token",
         () if text.starts_with(['{', '[']) => "it is JSON; write only the token, such as with `jq -r .access_token`",
         () if text.starts_with("-----BEGIN") => "it is PEM; name the file that holds the token",
-        () if begins("Bearer ") => "it begins with `Bearer`; write only the token",
-        () if begins("Authorization") => "it begins with `Authorization`; write only the token",
+        () if starts_with("Bearer ") => "it begins with `Bearer`; write only the token",
+        () if starts_with("Authorization") => "it begins with `Authorization`; write only the token",
         () if text.starts_with('<') => "it is HTML or XML; the program that writes the file received a web page",
         () if text.contains(['\n', '\r']) => "it has several lines; write only the token, in one line",
         () if text.contains(char::is_whitespace) => "it contains white space; write only the token",
@@ -98,16 +98,16 @@ mod tests {
     use super::*;
 
     async fn read(source: &SecretSource) -> (Result<String, String>, Vec<String>) {
-        let legs = Legs::default();
-        let secret = source.read(&legs).await;
-        (secret.map(|secret| secret.expose().to_owned()).map_err(|err| err.to_string()), legs.take_remarks())
+        let record = AcquisitionRecord::default();
+        let secret = source.read(&record).await;
+        (secret.map(|secret| secret.expose().to_owned()).map_err(|err| err.to_string()), record.take_warnings())
     }
 
     #[tokio::test]
     async fn strips_a_byte_order_mark_and_trailing_line_breaks_from_a_secret() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
-        for (content, secret, remark) in [
+        for (content, secret, warning) in [
             ("s3cret", "s3cret", None),
             ("s3cret\n", "s3cret", None),
             ("s3cret\r\n\r\n", "s3cret", None),
@@ -117,12 +117,12 @@ mod tests {
             ("one\ntwo\n", "one\ntwo", Some("has several lines")),
         ] {
             std::fs::write(&path, content).unwrap();
-            let (read, remarks) = read(&SecretSource::File(path.clone())).await;
+            let (read, warnings) = read(&SecretSource::File(path.clone())).await;
             assert_eq!(read.unwrap(), secret, "{content:?}");
-            let remarks: Vec<_> = remarks.into_iter().filter(|remark| !remark.contains("has mode")).collect();
-            assert_eq!(remarks.len(), usize::from(remark.is_some()), "{remarks:?}");
-            assert!(remark.is_none_or(|remark| remarks[0].contains(remark)), "{remarks:?}");
-            assert!(remarks.iter().all(|remark| !remark.contains("s3cret")), "{remarks:?}");
+            let warnings: Vec<_> = warnings.into_iter().filter(|warning| !warning.contains("has mode")).collect();
+            assert_eq!(warnings.len(), usize::from(warning.is_some()), "{warnings:?}");
+            assert!(warning.is_none_or(|warning| warnings[0].contains(warning)), "{warnings:?}");
+            assert!(warnings.iter().all(|warning| !warning.contains("s3cret")), "{warnings:?}");
         }
     }
 
@@ -154,10 +154,10 @@ mod tests {
             ("a.b\u{200b}.c", "it has characters that no token has"),
         ] {
             std::fs::write(&path, content).unwrap();
-            let text = read_token(&path, &Legs::default()).await.unwrap_err().to_string();
+            let text = read_token(&path, &AcquisitionRecord::default()).await.unwrap_err().to_string();
             assert!(text.contains(why) && !text.contains("a.b"), "{text}");
         }
         std::fs::write(&path, "\u{feff} a.b.c\r\n").unwrap();
-        assert_eq!(read_token(&path, &Legs::default()).await.unwrap().expose(), "a.b.c");
+        assert_eq!(read_token(&path, &AcquisitionRecord::default()).await.unwrap().expose(), "a.b.c");
     }
 }

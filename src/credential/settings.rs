@@ -79,7 +79,7 @@ impl CredentialKind {
                 identity: Some(Identity {
                     issuer: app.authority.origin(),
                     tenant: Some(&app.tenant),
-                    id: IdentityId::App(&app.client_id),
+                    subject: Subject::App(&app.client_id),
                     scope: &app.scope,
                 }),
                 first_step: match &app.proof {
@@ -91,13 +91,13 @@ impl CredentialKind {
                 identity: Some(Identity {
                     issuer: identity.imds_endpoint.as_deref().unwrap_or_default(),
                     tenant: None,
-                    id: IdentityId::Managed(&identity.id),
+                    subject: Subject::Managed(&identity.id),
                     scope,
                 }),
                 first_step: SetupStep::HostIdentity,
             },
             Self::AzureCli { tenant, scope } => KindFacts {
-                identity: Some(Identity { issuer: "az", tenant: Some(tenant), id: IdentityId::User, scope }),
+                identity: Some(Identity { issuer: "az", tenant: Some(tenant), subject: Subject::User, scope }),
                 first_step: SetupStep::Proof,
             },
             Self::AccessKey { .. } | Self::TokenFile { .. } => {
@@ -122,7 +122,7 @@ pub struct Identity<'a> {
     /// The origin of the Entra authority, or of what replaces the host's identity endpoint.
     issuer: &'a str,
     tenant: Option<&'a str>,
-    id: IdentityId<'a>,
+    subject: Subject<'a>,
     scope: &'a str,
 }
 
@@ -134,13 +134,13 @@ impl<'a> Identity<'a> {
 
     /// Returns the client id in the tokens, if it is configured.
     pub fn client_id(&self) -> Option<&'a str> {
-        match self.id {
-            IdentityId::App(id) => Some(id),
-            IdentityId::Managed(ManagedIdentity::ClientId(id)) => Some(id),
-            IdentityId::Managed(
+        match self.subject {
+            Subject::App(id) => Some(id),
+            Subject::Managed(ManagedIdentity::ClientId(id)) => Some(id),
+            Subject::Managed(
                 ManagedIdentity::System | ManagedIdentity::ObjectId(_) | ManagedIdentity::ResourceId(_),
             )
-            | IdentityId::User => None,
+            | Subject::User => None,
         }
     }
 
@@ -152,7 +152,7 @@ impl<'a> Identity<'a> {
 
 /// The subject of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum IdentityId<'a> {
+enum Subject<'a> {
     App(&'a str),
     Managed(&'a ManagedIdentity),
     /// The user who is signed in to the Azure CLI.

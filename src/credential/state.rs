@@ -10,14 +10,14 @@ use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::acquire::{Acquired, Material};
+use super::acquire::{Acquired, TokenOrKey};
 use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
 use super::error::CredentialError;
 use super::schedule;
 
 /// The shortest time between refreshes that a 401 causes. Chosen: an endpoint that refuses every token costs Entra twelve
 /// requests a minute, at any traffic.
-pub(crate) const FORCED_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The shortest `Retry-After` for callers: it is in whole seconds, and zero would invite immediate retries.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -25,15 +25,15 @@ const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The state that a cell and its refresh task share.
 #[derive(Debug, Default)]
 pub(crate) struct TokenState {
-    current: ArcSwapOption<InService>,
+    current: ArcSwapOption<CurrentToken>,
     /// Wakes the refresh task.
     pub(crate) wake: Notify,
     /// The last refresh that a 401 caused.
-    forced: Mutex<Option<ForcedRefresh>>,
+    replacement: Mutex<Option<Replacement>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct ForcedRefresh {
+struct Replacement {
     refused: Fingerprint,
     at: Instant,
     /// The number of the acquisition that fulfils it.
@@ -42,8 +42,8 @@ struct ForcedRefresh {
 
 /// The token or key in service.
 #[derive(Debug)]
-pub(crate) struct InService {
-    material: Material,
+pub(crate) struct CurrentToken {
+    token_or_key: TokenOrKey,
     /// Until when it is used. Both clocks are checked: the monotonic one may stop while the host is suspended, and the wall clock
     /// may be set.
     usable_until: Option<(Instant, SystemTime)>,
@@ -52,18 +52,18 @@ pub(crate) struct InService {
     pub(crate) obtained_at: SystemTime,
 }
 
-impl InService {
+impl CurrentToken {
     /// Computes the dates of what was acquired. `None` if it has already expired.
     pub(crate) fn new(acquired: Acquired) -> Option<Self> {
         let (now, obtained_at) = (Instant::now(), SystemTime::now());
         let (mut usable_until, mut expires_at) = (None, None);
         if let Some(lifetime) = acquired.lifetime {
-            let left = lifetime.duration.checked_sub(now.duration_since(lifetime.starts))?;
-            let used = left.checked_sub(schedule::margin(lifetime.duration)).filter(|used| !used.is_zero())?;
+            let remaining = lifetime.duration.checked_sub(now.duration_since(lifetime.starts))?;
+            let used = remaining.checked_sub(schedule::margin(lifetime.duration)).filter(|used| !used.is_zero())?;
             usable_until = Some((now.checked_add(used)?, obtained_at.checked_add(used)?));
-            expires_at = Some(obtained_at.checked_add(left)?);
+            expires_at = Some(obtained_at.checked_add(remaining)?);
         }
-        Some(Self { material: acquired.material, usable_until, expires_at, obtained_at })
+        Some(Self { token_or_key: acquired.token_or_key, usable_until, expires_at, obtained_at })
     }
 
     pub(crate) fn valid(&self) -> bool {
@@ -71,7 +71,7 @@ impl InService {
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        self.material.fingerprint()
+        self.token_or_key.fingerprint()
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct Progress {
 pub(crate) struct Failure {
     pub(crate) cause: Arc<CredentialError>,
     /// When the next acquisition is due.
-    pub(crate) next: Instant,
+    pub(crate) retry_at: Instant,
 }
 
 impl Progress {
@@ -104,8 +104,8 @@ impl Progress {
     }
 
     /// Returns the last failure, if no acquisition is running and the next one is not due.
-    pub(crate) fn refusal(&self) -> Option<TokenUnavailable> {
-        let failure = self.failure.as_ref().filter(|failure| !self.running() && failure.next > Instant::now())?;
+    pub(crate) fn backoff_error(&self) -> Option<TokenUnavailable> {
+        let failure = self.failure.as_ref().filter(|failure| !self.running() && failure.retry_at > Instant::now())?;
         Some(failure.unavailable())
     }
 }
@@ -113,7 +113,7 @@ impl Progress {
 impl Failure {
     pub(crate) fn unavailable(&self) -> TokenUnavailable {
         let cause: Arc<CredentialError> = Arc::clone(&self.cause);
-        let retry_after = self.next.saturating_duration_since(Instant::now()).max(MIN_RETRY_AFTER);
+        let retry_after = self.retry_at.saturating_duration_since(Instant::now()).max(MIN_RETRY_AFTER);
         TokenUnavailable { retry_after, who_acts: self.cause.who_acts(), cause }
     }
 }
@@ -125,21 +125,21 @@ impl TokenState {
     }
 
     /// Makes a state that starts with the token of another one with the same identity.
-    pub(crate) fn continuing(before: &Self) -> Self {
+    pub(crate) fn with_token_of(other: &Self) -> Self {
         let state = Self::default();
-        state.current.store(before.current.load_full());
+        state.current.store(other.current.load_full());
         state
     }
 
     /// Returns the token or key in service, even if it has expired.
-    pub(crate) fn current(&self) -> Guard<Option<Arc<InService>>> {
+    pub(crate) fn current(&self) -> Guard<Option<Arc<CurrentToken>>> {
         self.current.load()
     }
 
     /// Returns the bearer for a request, if a valid token or key is in service. Takes no lock.
     pub(crate) fn bearer(&self, url: RequestUrl<'_>) -> Option<Bearer> {
         let current = self.current.load();
-        current.as_ref().filter(|current| current.valid())?.material.bearer(url)
+        current.as_ref().filter(|current| current.valid())?.token_or_key.bearer(url)
     }
 
     /// Returns when the token in service was obtained and when it expires.
@@ -148,7 +148,7 @@ impl TokenState {
         current.as_ref().filter(|current| current.valid()).map(|current| (current.obtained_at, current.expires_at))
     }
 
-    pub(crate) fn put_in_service(&self, next: InService) {
+    pub(crate) fn put_in_service(&self, next: CurrentToken) {
         self.current.store(Some(Arc::new(next)));
     }
 
@@ -162,26 +162,28 @@ impl TokenState {
         if progress.failure.is_some() {
             return false;
         }
-        let forced = *self.forced.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = forced.filter(|forced| forced.target > progress.ended).map(|forced| forced.refused);
+        let replacement = *self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = replacement
+            .filter(|replacement| replacement.target > progress.ended)
+            .map(|replacement| replacement.refused);
         !self.valid() || (refused.is_some() && refused == self.fingerprint())
     }
 
     /// Requests a replacement for the token `refused`. Returns the number of the acquisition that obtains it, or how long to wait
     /// before the next request.
-    pub(crate) fn request_refresh(&self, refused: Fingerprint, progress: &Progress) -> Result<u64, Duration> {
-        let mut forced = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = *forced {
+    pub(crate) fn request_replacement(&self, refused: Fingerprint, progress: &Progress) -> Result<u64, Duration> {
+        let mut replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = *replacement {
             if last.refused == refused && progress.ended < last.target {
                 return Ok(last.target);
             }
-            let rest = FORCED_INTERVAL.saturating_sub(last.at.elapsed());
+            let rest = REPLACEMENT_INTERVAL.saturating_sub(last.at.elapsed());
             if !rest.is_zero() {
                 return Err(rest);
             }
         }
         let target = progress.next_acquisition();
-        *forced = Some(ForcedRefresh { refused, at: Instant::now(), target });
+        *replacement = Some(Replacement { refused, at: Instant::now(), target });
         self.wake.notify_one();
         Ok(target)
     }

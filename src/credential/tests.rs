@@ -63,9 +63,9 @@ fn ca(folder: &TempDir) -> std::path::PathBuf {
     path
 }
 
-async fn until(what: impl Fn() -> bool) {
+async fn wait_until(condition: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), async {
-        while !what() {
+        while !condition() {
             sleep(Duration::from_millis(20)).await;
         }
     })
@@ -86,11 +86,11 @@ async fn follows_changes_of_a_token_file() {
     for token in ["first", "second-token"] {
         std::fs::write(&path, token).unwrap();
         let expected = Bearer::new(token).unwrap().fingerprint();
-        until(|| source.ready(URL).is_some_and(|bearer| bearer.fingerprint() == expected)).await;
+        wait_until(|| source.current(URL).is_some_and(|bearer| bearer.fingerprint() == expected)).await;
     }
     std::fs::write(&path, "").unwrap();
-    until(|| source.status().state == CredentialState::Stale).await;
-    assert!(source.ready(URL).is_some(), "an incomplete file fails no request");
+    wait_until(|| source.status().state == CredentialState::Stale).await;
+    assert!(source.current(URL).is_some(), "an incomplete file fails no request");
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn follows_changes_of_an_access_key_which_never_expires() {
     let gateway = gateway(&[CredentialSettings { name, kind: CredentialKind::AccessKey { key }, object_id: None }]);
     let source = gateway.source("emulator");
     source.acquire().await.unwrap();
-    let signed = source.ready(URL).unwrap();
+    let signed = source.current(URL).unwrap();
     assert!(signed.header().to_str().unwrap().starts_with("Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."));
     assert_eq!(signed.fingerprint(), Fingerprint::of("first"), "the fingerprint is that of the key");
     assert_eq!(source.status().expires_at, None);
@@ -111,7 +111,7 @@ async fn follows_changes_of_an_access_key_which_never_expires() {
     assert!(metrics.contains(r#"token_expiry_timestamp_seconds{credential="emulator"} inf"#), "{metrics}");
     assert!(source.replace(signed.fingerprint()).await.is_err(), "the key has not changed");
     std::fs::write(&path, "second").unwrap();
-    until(|| source.ready(URL).is_some_and(|bearer| bearer.fingerprint() == Fingerprint::of("second"))).await;
+    wait_until(|| source.current(URL).is_some_and(|bearer| bearer.fingerprint() == Fingerprint::of("second"))).await;
 }
 
 #[tokio::test]
@@ -121,8 +121,8 @@ async fn credentials_that_differ_only_in_their_name_share_one_cell() {
     std::fs::write(&path, "token").unwrap();
     let gateway = gateway(&[token_file("a", &path), token_file("b", &path), token_file("c", &other)]);
     gateway.source("a").acquire().await.unwrap();
-    assert!(gateway.source("b").ready(URL).is_some());
-    assert!(gateway.source("c").ready(URL).is_none());
+    assert!(gateway.source("b").current(URL).is_some());
+    assert!(gateway.source("c").current(URL).is_none());
     let metrics = gateway.metrics();
     for name in ["a", "b"] {
         assert!(!metrics.contains(&format!("last_success_timestamp_seconds{{credential=\"{name}\"}} 0")), "{metrics}");
@@ -140,27 +140,27 @@ async fn dropping_the_credentials_stops_their_tasks() {
     source.acquire().await.unwrap();
     let running = Handle::current().metrics().num_alive_tasks();
     drop(gateway);
-    until(|| Handle::current().metrics().num_alive_tasks() < running).await;
-    assert!(source.ready(URL).is_some(), "running requests can still use the token");
-    assert!(source.replace(source.ready(URL).unwrap().fingerprint()).await.is_err());
+    wait_until(|| Handle::current().metrics().num_alive_tasks() < running).await;
+    assert!(source.current(URL).is_some(), "running requests can still use the token");
+    assert!(source.replace(source.current(URL).unwrap().fingerprint()).await.is_err());
 }
 
 #[tokio::test]
-async fn attempt_returns_its_legs_and_puts_nothing_in_service() {
+async fn acquire_once_returns_its_steps_and_puts_nothing_in_service() {
     let folder = tempfile::tempdir().unwrap();
     let ca = ca(&folder);
     let path = folder.path().join("token");
     std::fs::write(&path, "token").unwrap();
     let app = app("app", "tenant-b", Cloud::Custom { authority: "https://login.example".into() }, Some(&ca));
     let gateway = gateway(&[token_file("file", &path), app]);
-    let attempt = gateway.credentials.attempt(&CredentialName::new("file"), Duration::from_secs(15)).await.unwrap();
-    assert_eq!(attempt.outcome.unwrap().unwrap().header(), "Bearer token");
-    assert_eq!(attempt.legs.len(), 1);
-    assert!(gateway.source("file").ready(URL).is_none());
-    let attempt = gateway.credentials.attempt(&CredentialName::new("app"), Duration::from_secs(15)).await.unwrap();
-    assert!(attempt.outcome.unwrap_err().to_string().contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"));
-    assert_eq!(attempt.legs[0].subject, "client secret from environment variable SIGNALR_GATEWAY_TEST_IS_NOT_SET");
-    assert!(gateway.credentials.attempt(&CredentialName::new("nobody"), Duration::from_secs(15)).await.is_none());
+    let report = gateway.credentials.acquire_once(&CredentialName::new("file"), Duration::from_secs(15)).await.unwrap();
+    assert_eq!(report.outcome.unwrap().unwrap().header(), "Bearer token");
+    assert_eq!(report.steps.len(), 1);
+    assert!(gateway.source("file").current(URL).is_none());
+    let report = gateway.credentials.acquire_once(&CredentialName::new("app"), Duration::from_secs(15)).await.unwrap();
+    assert!(report.outcome.unwrap_err().to_string().contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"));
+    assert_eq!(report.steps[0].subject, "client secret from environment variable SIGNALR_GATEWAY_TEST_IS_NOT_SET");
+    assert!(gateway.credentials.acquire_once(&CredentialName::new("nobody"), Duration::from_secs(15)).await.is_none());
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn counts_a_failure_by_its_cause() {
 async fn status_has_the_times_of_acquisition_and_expiry() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
-    let exp = jwt::unix(SystemTime::now()) + 1000;
+    let exp = jwt::unix_seconds(SystemTime::now()) + 1000;
     std::fs::write(&path, format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{exp}}}"#).as_bytes()))).unwrap();
     let gateway = gateway(&[token_file("a", &path)]);
     let source = gateway.source("a");
@@ -205,7 +205,7 @@ async fn status_has_the_times_of_acquisition_and_expiry() {
     source.acquire().await.unwrap();
     let status = source.status();
     assert_eq!(status.state, CredentialState::Ready);
-    assert!(jwt::unix(status.expires_at.unwrap()).abs_diff(exp) <= 1, "{status:?}");
+    assert!(jwt::unix_seconds(status.expires_at.unwrap()).abs_diff(exp) <= 1, "{status:?}");
     assert!(status.last_success.is_some() && status.last_error.is_none());
 }
 

@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, Files};
+use super::acquire::{Acquire, Acquired, WatchedFiles};
 use super::error::CredentialError;
 use super::jwt;
-use super::legs::Legs;
 use super::lifetime::Lifetime;
+use super::record::AcquisitionRecord;
 use super::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -29,8 +29,8 @@ pub(crate) struct TokenFile {
 }
 
 impl TokenFile {
-    async fn read(&self, legs: &Legs) -> Result<(Secret, Option<SystemTime>), CredentialError> {
-        let token = read_token(&self.path, legs).await?;
+    async fn read(&self, record: &AcquisitionRecord) -> Result<(Secret, Option<SystemTime>), CredentialError> {
+        let token = read_token(&self.path, record).await?;
         let expiry = jwt::claims(token.expose()).as_ref().and_then(jwt::expiry);
         match expiry {
             Some(expired) if expired <= SystemTime::now() => {
@@ -43,24 +43,24 @@ impl TokenFile {
 
 #[async_trait]
 impl Acquire for TokenFile {
-    async fn acquire(&self, legs: &Legs) -> Result<Acquired, CredentialError> {
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let started = Instant::now();
-        let outcome = self.read(legs).await;
+        let outcome = self.read(record).await;
         let subject = format!("token from file {}", self.path.display());
         let token = outcome.as_ref().map(|(token, _)| token);
-        legs.record_local(TokenStage::Exchange, subject, started, None, token);
+        record.add_local_step(TokenStage::Exchange, subject, started, None, token);
         let (token, expiry) = outcome?;
         let left = expiry.map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or_default());
         let lifetime = Lifetime { starts: started, duration: left.unwrap_or(OPAQUE_LIFETIME), refresh_in: None };
         Acquired::bearer(token.expose(), lifetime)
     }
 
-    fn files(&self) -> Files {
-        Files { paths: vec![self.path.clone()], always: true }
+    fn watched_files(&self) -> WatchedFiles {
+        WatchedFiles { paths: vec![self.path.clone()], hold_token: true }
     }
 
-    async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
-        self.read(legs).await?;
+    async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
+        self.read(record).await?;
         Ok(())
     }
 }
@@ -74,11 +74,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, content).unwrap();
-        TokenFile { path }.acquire(&Legs::default()).await
+        TokenFile { path }.acquire(&AcquisitionRecord::default()).await
     }
 
     fn expiring(at: SystemTime) -> String {
-        format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{}}}"#, jwt::unix(at)).as_bytes()))
+        format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{}}}"#, jwt::unix_seconds(at)).as_bytes()))
     }
 
     #[tokio::test]
@@ -97,7 +97,7 @@ mod tests {
     #[tokio::test]
     async fn uses_an_opaque_token_for_15_minutes() {
         let acquired = read("  opaque-token\n").await.unwrap();
-        assert_eq!(acquired.material.fingerprint(), Bearer::new("opaque-token").unwrap().fingerprint());
+        assert_eq!(acquired.token_or_key.fingerprint(), Bearer::new("opaque-token").unwrap().fingerprint());
         assert_eq!(acquired.lifetime.unwrap().duration, OPAQUE_LIFETIME);
     }
 

@@ -21,12 +21,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
-use super::answer::{Answer, TokenAnswer, validate};
 use super::error::CredentialError;
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
-use super::legs::{Leg, LegOutcome, Legs};
 use super::lifetime::Lifetime;
-use super::refusal::NoAnswer;
+use super::record::{AcquisitionRecord, AcquisitionStep, StepOutcome};
+use super::response::{IdentityResponse, TokenResponse, validate};
+use super::response_error::NoResponse;
 use crate::metrics::TokenStage;
 use crate::redact::{MaskedError, SentSecrets};
 use crate::tls::{self, Trust, TrustError};
@@ -66,32 +66,36 @@ impl IdentityClient {
     }
 
     /// Sends a request and reads the whole response.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<IdentityResponse, NoResponse> {
         let sent_at = Instant::now();
         let exchange = async {
             let response = self.http.request(request).await.map_err(|err| {
                 let cause = MaskedError::new(&err);
-                if err.is_connect() { NoAnswer::Connect(cause) } else { NoAnswer::Broken(cause) }
+                if err.is_connect() { NoResponse::Connect(cause) } else { NoResponse::Interrupted(cause) }
             })?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|err| {
                 let too_large = err.is::<http_body_util::LengthLimitError>();
-                if too_large { NoAnswer::TooLarge(MAX_BODY_BYTES) } else { NoAnswer::Broken(MaskedError::new(&*err)) }
+                if too_large {
+                    NoResponse::TooLarge(MAX_BODY_BYTES)
+                } else {
+                    NoResponse::Interrupted(MaskedError::new(&*err))
+                }
             })?;
-            Ok(Answer { sent_at, status: head.status, headers: head.headers, body: body.to_bytes() })
+            Ok(IdentityResponse { sent_at, status: head.status, headers: head.headers, body: body.to_bytes() })
         };
         match tokio::time::timeout(self.request_timeout, exchange).await {
             Ok(outcome) => outcome,
-            Err(_elapsed) => Err(NoAnswer::Timeout(self.request_timeout)),
+            Err(_elapsed) => Err(NoResponse::Timeout(self.request_timeout)),
         }
     }
 }
 
-/// The client of one leg of an acquisition. It validates the response, keeps what the identity library would lose, and records
-/// the leg.
-pub(crate) struct LegClient {
+/// The client of one step of an acquisition. It validates the response, keeps what the identity library would lose, and records
+/// the step.
+pub(crate) struct RecordingClient {
     client: IdentityClient,
-    legs: Legs,
+    record: AcquisitionRecord,
     stage: TokenStage,
     /// What is requested, for messages.
     subject: String,
@@ -99,7 +103,7 @@ pub(crate) struct LegClient {
     lifetime: Mutex<Option<Lifetime>>,
 }
 
-/// The destination of a leg's request.
+/// The destination of a step's request.
 pub(crate) enum Destination {
     /// Entra's token endpoint.
     Entra {
@@ -113,17 +117,17 @@ pub(crate) enum Destination {
     },
 }
 
-impl LegClient {
-    /// Makes the client of one leg. `subject` is what is requested, for messages.
+impl RecordingClient {
+    /// Makes the client of one step. `subject` is what is requested, for messages.
     pub(crate) fn new(
         client: &IdentityClient,
-        legs: &Legs,
+        record: &AcquisitionRecord,
         stage: TokenStage,
         subject: String,
         destination: Destination,
     ) -> Arc<Self> {
-        let (client, legs, lifetime) = (client.clone(), legs.clone(), Mutex::default());
-        Arc::new(Self { client, legs, stage, subject, destination, lifetime })
+        let (client, record, lifetime) = (client.clone(), record.clone(), Mutex::default());
+        Arc::new(Self { client, record, stage, subject, destination, lifetime })
     }
 
     /// Returns options with which a credential of the identity library sends its requests through this client and does not retry.
@@ -139,7 +143,7 @@ impl LegClient {
 
     /// Takes the lifetime in the last valid response, which the library does not fully pass on.
     pub(crate) fn take_lifetime(&self) -> Result<Lifetime, CredentialError> {
-        self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(CredentialError::NoLifeLeft)
+        self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(CredentialError::ExpiredOnArrival)
     }
 
     async fn exchange(&self, request: &azure_core::http::Request) -> Result<Bytes, CredentialError> {
@@ -147,14 +151,14 @@ impl LegClient {
         let started = Instant::now();
         let outcome = self.ask(request, &endpoint, uri).await;
         let recorded = match &outcome {
-            Ok(answer) => LegOutcome::Token {
-                fingerprint: answer.fingerprint,
-                claims: answer.claims.clone(),
-                endpoint_clock: answer.date,
+            Ok(response) => StepOutcome::Token {
+                fingerprint: response.fingerprint,
+                claims: response.claims.clone(),
+                endpoint_clock: response.date,
             },
-            Err(err) => LegOutcome::failed(err),
+            Err(err) => StepOutcome::failed(err),
         };
-        self.legs.record(Leg {
+        self.record.add_step(AcquisitionStep {
             stage: self.stage,
             subject: self.subject.clone(),
             endpoint: Some(endpoint),
@@ -162,9 +166,9 @@ impl LegClient {
             not_after: None,
             outcome: recorded,
         });
-        let answer = outcome?;
-        *self.lifetime.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer.lifetime);
-        Ok(answer.normal_form)
+        let response = outcome?;
+        *self.lifetime.lock().unwrap_or_else(PoisonError::into_inner) = Some(response.lifetime);
+        Ok(response.normalized_body)
     }
 
     async fn ask(
@@ -172,12 +176,12 @@ impl LegClient {
         request: &azure_core::http::Request,
         endpoint: &IdentityEndpoint,
         uri: Uri,
-    ) -> Result<TokenAnswer, CredentialError> {
-        let no_answer = |source| CredentialError::NoAnswer { endpoint: endpoint.clone(), source };
-        let copy = to_hyper(request, uri).map_err(no_answer)?;
-        let answer = self.client.send(copy).await.map_err(no_answer)?;
+    ) -> Result<TokenResponse, CredentialError> {
+        let no_response = |source| CredentialError::NoResponse { endpoint: endpoint.clone(), source };
+        let copy = to_hyper(request, uri).map_err(no_response)?;
+        let response = self.client.send(copy).await.map_err(no_response)?;
         let federated = matches!(self.destination, Destination::Entra { federated: true });
-        Ok(validate(endpoint, federated, &answer, &|| sent(request))?)
+        Ok(validate(endpoint, federated, &response, &|| sent(request))?)
     }
 
     /// Returns the endpoint of a URL, and the URL that the request is sent to.
@@ -201,8 +205,8 @@ impl LegClient {
         match target {
             Ok(target) => Ok((endpoint, target)),
             Err(_invalid) => {
-                let source = NoAnswer::Unsendable("its URL is not valid");
-                Err(CredentialError::NoAnswer { endpoint, source })
+                let source = NoResponse::InvalidRequest("its URL is not valid");
+                Err(CredentialError::NoResponse { endpoint, source })
             }
         }
     }
@@ -224,30 +228,33 @@ fn sent(request: &azure_core::http::Request) -> SentSecrets {
 }
 
 /// Converts the library's request for hyper.
-fn to_hyper(request: &azure_core::http::Request, uri: Uri) -> Result<Request<Full<Bytes>>, NoAnswer> {
+fn to_hyper(request: &azure_core::http::Request, uri: Uri) -> Result<Request<Full<Bytes>>, NoResponse> {
     let Body::Bytes(body) = request.body() else {
-        return Err(NoAnswer::Unsendable("its body is a stream"));
+        return Err(NoResponse::InvalidRequest("its body is a stream"));
     };
     let method = Method::from_bytes(request.method().as_str().as_bytes());
-    let method = method.map_err(|_invalid| NoAnswer::Unsendable("its method is not valid"))?;
+    let method = method.map_err(|_invalid| NoResponse::InvalidRequest("its method is not valid"))?;
     let mut copy = Request::builder().method(method).uri(uri);
     for (name, value) in request.headers().iter() {
         copy = copy.header(name.as_str(), value.as_str());
     }
-    copy.body(Full::new(body.clone())).map_err(|_invalid| NoAnswer::Unsendable("its headers are not valid"))
+    copy.body(Full::new(body.clone())).map_err(|_invalid| NoResponse::InvalidRequest("its headers are not valid"))
 }
 
 #[async_trait]
-impl HttpClient for LegClient {
+impl HttpClient for RecordingClient {
     async fn execute_request(&self, request: &azure_core::http::Request) -> azure_core::Result<AsyncRawResponse> {
         let body = self.exchange(request).await.map_err(CredentialError::wrap)?;
         Ok(AsyncRawResponse::from_bytes(azure_core::http::StatusCode::Ok, Headers::new(), body))
     }
 }
 
-impl fmt::Debug for LegClient {
+impl fmt::Debug for RecordingClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LegClient").field("stage", &self.stage).field("subject", &self.subject).finish_non_exhaustive()
+        f.debug_struct("RecordingClient")
+            .field("stage", &self.stage)
+            .field("subject", &self.subject)
+            .finish_non_exhaustive()
     }
 }
 

@@ -123,7 +123,7 @@ fn send_once(
     async move {
         let endpoint = upstream.endpoint();
         let url = RequestUrl { origin: endpoint.origin(), path: call.uri.path() };
-        let bearer = match endpoint.bearer().ready(url) {
+        let bearer = match endpoint.bearer().current(url) {
             Some(bearer) => bearer,
             None => Box::pin(wait_for_bearer(worker, endpoint, url, call.state, others))
                 .await
@@ -168,7 +168,7 @@ async fn wait_for_bearer(
     state.add_wait(began.elapsed());
     worker.metrics.token_waited(began.elapsed());
     match acquired {
-        Ok(Ok(())) => source.ready(url).ok_or_else(|| DeliveryError::TokenUnavailable(None)),
+        Ok(Ok(())) => source.current(url).ok_or_else(|| DeliveryError::TokenUnavailable(None)),
         Ok(Err(unavailable)) => Err(DeliveryError::TokenUnavailable(Some(unavailable))),
         Err(_late) => Err(DeliveryError::TokenUnavailable(None)),
     }

@@ -46,7 +46,7 @@ pub enum DeliveryError {
     #[error(
         "the gateway has no valid token for the SignalR endpoint; nothing was sent, so it is safe to try again ({}); the \
          cause is in the gateway's log and on its status page",
-        .0.as_ref().map_or(Actor::Nobody, |unavailable| unavailable.who_acts)
+        .0.as_ref().map_or(Actor::Gateway, |unavailable| unavailable.who_acts)
     )]
     TokenUnavailable(#[source] Option<TokenUnavailable>),
     /// No endpoint of the route processed the call.

@@ -12,8 +12,8 @@ use super::claims::{self, check_claims, is_guid};
 use super::connectivity::{Connectivity, Layer, SERVER_TIMEOUT, Server};
 use super::finding::{Check, Verdict};
 use crate::credential::{
-    Attempt, Bearer, Claims, CredentialError, CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind,
-    Leg, LegOutcome, NotAfter, SetupStep, in_one_line,
+    AcquisitionReport, AcquisitionStep, Bearer, Claims, CredentialError, CredentialKind, CredentialSettings,
+    Credentials, IdentityEndpointKind, NotAfter, SetupStep, StepOutcome, in_one_line,
 };
 use crate::metrics::{TokenMetrics, TokenStage};
 use crate::tls::Trust;
@@ -89,9 +89,9 @@ impl Acquisition {
         };
         let entra = entra_server(&settings.kind);
         let connectivity: OptionFuture<_> = entra.as_ref().map(|server| server.test(SERVER_TIMEOUT)).into();
-        let (attempt, connectivity) = join(attempt(settings, metrics), connectivity).await;
-        this.failure = match attempt {
-            Ok(attempt) => this.evaluate(&attempt, connectivity, settings).err().map(|failure| *failure),
+        let (report, connectivity) = join(acquire_once(settings, metrics), connectivity).await;
+        this.failure = match report {
+            Ok(report) => this.evaluate(&report, connectivity, settings).err().map(|failure| *failure),
             Err(problem) => Some(Failure::new(SetupStep::Configuration, "build the credential", problem)),
         };
         this
@@ -99,47 +99,48 @@ impl Acquisition {
 
     fn evaluate(
         &mut self,
-        attempt: &Attempt,
+        report: &AcquisitionReport,
         connectivity: Option<Connectivity>,
         settings: &CredentialSettings,
     ) -> Result<(), Box<Failure>> {
         let now = SystemTime::now();
-        let failure = attempt.outcome.as_ref().err().map(|err| failed(err, &attempt.legs, &settings.kind, now));
-        let (local, remote): (Vec<&Leg>, Vec<&Leg>) = attempt.legs.iter().partition(|leg| leg.endpoint.is_none());
-        self.checks.extend(attempt.remarks.iter().map(|remark| Check::odd("proof", remark.clone())));
-        self.add_legs(&local, now);
+        let failure = report.outcome.as_ref().err().map(|err| failed(err, &report.steps, &settings.kind, now));
+        let (local, remote): (Vec<&AcquisitionStep>, Vec<&AcquisitionStep>) =
+            report.steps.iter().partition(|step| step.endpoint.is_none());
+        self.checks.extend(report.warnings.iter().map(|warning| Check::odd("proof", warning.clone())));
+        self.add_steps(&local, now);
         // A proof that this host lacks is reported before any connection.
         let failure = match failure {
-            Some(failure) if failure.cause.step == SetupStep::Proof && !is_answer_of_entra(&attempt.outcome) => {
+            Some(failure) if failure.cause.step == SetupStep::Proof && !is_response_of_entra(&report.outcome) => {
                 return Err(failure);
             }
             failure => failure,
         };
         self.add_connectivity(connectivity, failure.is_some())?;
-        self.add_legs(&remote, now);
+        self.add_steps(&remote, now);
         if let Some(failure) = failure {
             return Err(failure);
         }
-        self.bearer = attempt.outcome.as_ref().ok().cloned().flatten();
-        self.add_claims(&attempt.legs, settings, now)
+        self.bearer = report.outcome.as_ref().ok().cloned().flatten();
+        self.add_claims(&report.steps, settings, now)
     }
 
-    /// Adds what was obtained. A leg that was tried several times counts once.
-    fn add_legs(&mut self, legs: &[&Leg], now: SystemTime) {
-        for (index, leg) in legs.iter().enumerate() {
-            let is_last = !legs.iter().skip(index + 1).any(|later| later.subject == leg.subject);
-            let LegOutcome::Token { fingerprint, claims, endpoint_clock } = &leg.outcome else { continue };
+    /// Adds what was obtained. A step that was tried several times counts once.
+    fn add_steps(&mut self, steps: &[&AcquisitionStep], now: SystemTime) {
+        for (index, step) in steps.iter().enumerate() {
+            let is_last = !steps.iter().skip(index + 1).any(|later| later.subject == step.subject);
+            let StepOutcome::Token { fingerprint, claims, endpoint_clock } = &step.outcome else { continue };
             if !is_last {
                 continue;
             }
             let mut result = fingerprint.to_string();
-            if leg.stage == TokenStage::Assertion {
+            if step.stage == TokenStage::Assertion {
                 self.assertion.clone_from(claims);
                 result.push_str(&assertion_claims(claims.as_ref()));
             }
-            self.checks.push(Check::passed(describe(leg), format!("{result} ({} ms)", leg.took.as_millis())));
+            self.checks.push(Check::passed(describe(step), format!("{result} ({} ms)", step.took.as_millis())));
             // The end of an assertion is among its claims already.
-            if let Some(NotAfter::Certificate(ends)) = leg.not_after {
+            if let Some(NotAfter::Certificate(ends)) = step.not_after {
                 self.checks.push(certificate_end(ends, now));
             }
             self.checks.extend(endpoint_clock.map(|theirs| claims::compare_clocks(theirs, now)));
@@ -169,16 +170,21 @@ impl Acquisition {
     }
 
     /// Compares the token with the configuration. Adds all claims; the first wrong one is the failure.
-    fn add_claims(&mut self, legs: &[Leg], settings: &CredentialSettings, now: SystemTime) -> Result<(), Box<Failure>> {
-        let exchanged = legs.iter().rev().find(|leg| leg.stage == TokenStage::Exchange);
-        let claims = match exchanged.map(|leg| &leg.outcome) {
-            Some(LegOutcome::Token { claims: Some(claims), .. }) => claims,
-            Some(LegOutcome::Token { claims: None, .. }) => {
+    fn add_claims(
+        &mut self,
+        steps: &[AcquisitionStep],
+        settings: &CredentialSettings,
+        now: SystemTime,
+    ) -> Result<(), Box<Failure>> {
+        let exchanged = steps.iter().rev().find(|step| step.stage == TokenStage::Exchange);
+        let claims = match exchanged.map(|step| &step.outcome) {
+            Some(StepOutcome::Token { claims: Some(claims), .. }) => claims,
+            Some(StepOutcome::Token { claims: None, .. }) => {
                 let opaque = "the token is not a JWT, so its claims cannot be shown; the endpoint may accept it";
                 self.checks.push(Check::shown("claims", opaque));
                 return Ok(());
             }
-            Some(LegOutcome::Failed { .. }) | None => return Ok(()),
+            Some(StepOutcome::Failed { .. }) | None => return Ok(()),
         };
         // The claim is not verified and becomes part of a command that people copy, so only a GUID is used.
         let object_id = claims.get("oid").and_then(|oid| oid.as_str()).filter(|oid| is_guid(oid));
@@ -196,23 +202,23 @@ impl Acquisition {
 }
 
 /// Makes one acquisition. Returns what is wrong with the settings if the credential cannot be built.
-async fn attempt(settings: &CredentialSettings, metrics: &TokenMetrics) -> Result<Attempt, String> {
+async fn acquire_once(settings: &CredentialSettings, metrics: &TokenMetrics) -> Result<AcquisitionReport, String> {
     let built = Credentials::build(std::slice::from_ref(settings), metrics, &Handle::current());
     let credentials = built.map_err(|err| err.to_string())?;
-    let attempt = credentials.attempt(&settings.name, CREDENTIAL_TIMEOUT).await;
-    attempt.ok_or_else(|| format!("there is no credential `{}`", settings.name))
+    let report = credentials.acquire_once(&settings.name, CREDENTIAL_TIMEOUT).await;
+    report.ok_or_else(|| format!("there is no credential `{}`", settings.name))
 }
 
 /// Returns the token server of an app. Credentials of other kinds connect to no server outside this host.
 fn entra_server(kind: &CredentialKind) -> Option<Server> {
     let CredentialKind::App(app) = kind else { return None };
-    Server::of_https(app.authority.origin(), Trust::of(app.authority.ca_file.as_deref()))
+    Server::of_https(app.authority.origin(), Trust::from_ca_file(app.authority.ca_file.as_deref()))
 }
 
 /// Returns whether Entra answered with an error.
-fn is_answer_of_entra(outcome: &Result<Option<Bearer>, CredentialError>) -> bool {
-    let answer = outcome.as_ref().err().and_then(CredentialError::answer);
-    answer.is_some_and(|answer| answer.endpoint.kind == IdentityEndpointKind::Entra)
+fn is_response_of_entra(outcome: &Result<Option<Bearer>, CredentialError>) -> bool {
+    let response = outcome.as_ref().err().and_then(CredentialError::response);
+    response.is_some_and(|response| response.endpoint.kind == IdentityEndpointKind::Entra)
 }
 
 /// Formats the claims of an assertion that must match a federated credential, and its expiry.
@@ -234,30 +240,30 @@ fn certificate_end(ends: SystemTime, now: SystemTime) -> Check {
     }
 }
 
-fn describe(leg: &Leg) -> String {
-    match &leg.endpoint {
-        Some(endpoint) => format!("{} at {endpoint}", leg.subject),
-        None => leg.subject.clone(),
+fn describe(step: &AcquisitionStep) -> String {
+    match &step.endpoint {
+        Some(endpoint) => format!("{} at {endpoint}", step.subject),
+        None => step.subject.clone(),
     }
 }
 
-fn failed(err: &CredentialError, legs: &[Leg], kind: &CredentialKind, now: SystemTime) -> Box<Failure> {
-    let failed = legs.iter().rfind(|leg| matches!(leg.outcome, LegOutcome::Failed { .. }));
+fn failed(err: &CredentialError, steps: &[AcquisitionStep], kind: &CredentialKind, now: SystemTime) -> Box<Failure> {
+    let failed = steps.iter().rfind(|step| matches!(step.outcome, StepOutcome::Failed { .. }));
     let tried = failed.map_or_else(|| "obtain a token".to_owned(), describe);
-    let tries = failed.map_or(0, |failed| legs.iter().filter(|leg| leg.subject == failed.subject).count());
+    let tries = failed.map_or(0, |failed| steps.iter().filter(|step| step.subject == failed.subject).count());
     let tried = if tries > 1 { format!("{tried} ({tries} times)") } else { tried };
-    let mut failure = Failure::new(cause::of_acquisition(err, legs, kind), tried, in_one_line(err));
-    let answer = err.answer();
-    if let Some(skew) = answer.and_then(|answer| claims::noteworthy_skew(answer.date?, now)) {
+    let mut failure = Failure::new(cause::of_acquisition(err, steps, kind), tried, in_one_line(err));
+    let response = err.response();
+    if let Some(skew) = response.and_then(|response| claims::noteworthy_skew(response.date?, now)) {
         failure.result.push_str("; ");
         failure.result.push_str(&skew);
     }
-    failure.description = answer.and_then(|answer| answer.description.clone());
+    failure.description = response.and_then(|response| response.description.clone());
     failure.codes = err.codes().to_vec();
-    failure.is_unusable_answer = answer.is_some_and(|answer| answer.unusable.is_some());
-    failure.is_throttled = answer.is_some_and(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS)
+    failure.is_unusable_answer = response.is_some_and(|response| response.unusable.is_some());
+    failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
         || failure.codes.iter().any(|code| THROTTLED.contains(code));
     failure.correlation_id = err.correlation_id().map(str::to_owned);
-    failure.trace_id = answer.and_then(|answer| answer.trace_id.clone());
+    failure.trace_id = response.and_then(|response| response.trace_id.clone());
     Box::new(failure)
 }

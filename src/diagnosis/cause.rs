@@ -3,7 +3,8 @@
 use http::StatusCode;
 
 use crate::credential::{
-    CredentialError, CredentialKind, IdentityEndpointKind, Leg, LegOutcome, SetupStep, TokenHttpError, remedy,
+    AcquisitionStep, CredentialError, CredentialKind, IdentityEndpointKind, ResponseError, SetupStep, StepOutcome,
+    remedy,
 };
 use crate::metrics::TokenStage;
 
@@ -30,35 +31,36 @@ fn configuration(keys: &[&'static str]) -> Cause {
 }
 
 /// Returns the cause of a failed acquisition.
-pub(super) fn of_acquisition(error: &CredentialError, legs: &[Leg], kind: &CredentialKind) -> Cause {
+pub(super) fn of_acquisition(error: &CredentialError, steps: &[AcquisitionStep], kind: &CredentialKind) -> Cause {
     match error {
-        CredentialError::Answer(answer) => of_answer(answer, kind),
-        CredentialError::NoAnswer { endpoint, .. } => of_no_answer(endpoint.kind).into(),
+        CredentialError::Response(response) => of_response(response, kind),
+        CredentialError::NoResponse { endpoint, .. } => of_no_response(endpoint.kind).into(),
         CredentialError::Unreadable(_)
         | CredentialError::Certificate(_)
         | CredentialError::Command(_)
         | CredentialError::ExpiredFile { .. } => SetupStep::Proof.into(),
         CredentialError::Settings(_) => SetupStep::Configuration.into(),
-        CredentialError::Misunderstood(_)
+        CredentialError::RejectedByLibrary(_)
         | CredentialError::NotAToken(_)
-        | CredentialError::NoLifeLeft
+        | CredentialError::ExpiredOnArrival
         | CredentialError::Deadline(_)
-        | CredentialError::Panicked => unfinished_step(legs, kind).into(),
+        | CredentialError::Panicked => unfinished_step(steps, kind).into(),
     }
 }
 
-/// Returns the step at which an acquisition was cancelled: that of the last leg if it failed, else that of the leg after it.
-fn unfinished_step(legs: &[Leg], kind: &CredentialKind) -> SetupStep {
-    let last = legs.last();
-    if let Some(Leg { outcome: LegOutcome::Failed { .. }, endpoint: Some(endpoint), .. }) = last {
-        return of_no_answer(endpoint.kind);
+/// Returns the setup step at which an acquisition was cancelled: that of its last step if that failed, else that of the step after
+/// it.
+fn unfinished_step(steps: &[AcquisitionStep], kind: &CredentialKind) -> SetupStep {
+    let last = steps.last();
+    if let Some(AcquisitionStep { outcome: StepOutcome::Failed { .. }, endpoint: Some(endpoint), .. }) = last {
+        return of_no_response(endpoint.kind);
     }
-    let has_proof = last.is_some_and(|leg| leg.stage == TokenStage::Assertion);
+    let has_proof = last.is_some_and(|step| step.stage == TokenStage::Assertion);
     let is_app = matches!(kind, CredentialKind::App(_));
     if is_app && has_proof { SetupStep::IdentityEndpoint } else { kind.facts().first_step }
 }
 
-fn of_no_answer(kind: IdentityEndpointKind) -> SetupStep {
+fn of_no_response(kind: IdentityEndpointKind) -> SetupStep {
     match kind {
         IdentityEndpointKind::Entra => SetupStep::IdentityEndpoint,
         IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService => SetupStep::HostIdentity,
@@ -66,22 +68,22 @@ fn of_no_answer(kind: IdentityEndpointKind) -> SetupStep {
     }
 }
 
-fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> Cause {
-    let remedy = answer.codes.iter().find_map(|code| remedy(*code));
+fn of_response(response: &ResponseError, kind: &CredentialKind) -> Cause {
+    let remedy = response.codes.iter().find_map(|code| remedy(*code));
     let known = remedy.map(|remedy| remedy.step);
-    if let IdentityEndpointKind::Provider(_) = answer.endpoint.kind {
+    if let IdentityEndpointKind::Provider(_) = response.endpoint.kind {
         return SetupStep::Proof.into();
     }
-    if answer.endpoint.kind != IdentityEndpointKind::Entra {
+    if response.endpoint.kind != IdentityEndpointKind::Entra {
         // The host's endpoint returns Entra's error if the configured audience or scope is unknown.
         let key = if matches!(kind, CredentialKind::App(_)) { "assertion.audience" } else { "scope" };
         let wrong_audience = known == Some(SetupStep::ResourceProvider);
         return if wrong_audience { configuration(&[key]) } else { SetupStep::HostIdentity.into() };
     }
-    if answer.unusable.is_some() {
+    if response.unusable.is_some() {
         return SetupStep::IdentityEndpoint.into();
     }
-    match (known, answer.status.as_u16(), answer.error.as_deref()) {
+    match (known, response.status.as_u16(), response.error.as_deref()) {
         (Some(SetupStep::ResourceProvider), ..)
             if kind.facts().identity.is_some_and(|identity| identity.scope() != SIGNALR_SCOPE) =>
         {
@@ -92,13 +94,13 @@ fn of_answer(answer: &TokenHttpError, kind: &CredentialKind) -> Cause {
         }
         // The gateway signs the assertion of a certificate. If it is invalid, Entra answers with the codes for federated
         // credentials.
-        (Some(SetupStep::Federation), ..) if !answer.federated => SetupStep::AppProof.into(),
+        (Some(SetupStep::Federation), ..) if !response.federated => SetupStep::AppProof.into(),
         (Some(step), ..) => step.into(),
         (None, 429, _) => SetupStep::TenantPolicy.into(),
         (None, 408 | 500.., _) | (None, _, None | Some("temporarily_unavailable" | "server_error")) => {
             SetupStep::IdentityEndpoint.into()
         }
-        (None, _, Some("invalid_client")) if answer.federated => SetupStep::Federation.into(),
+        (None, _, Some("invalid_client")) if response.federated => SetupStep::Federation.into(),
         (None, _, Some("invalid_client")) => SetupStep::AppProof.into(),
         (None, _, Some("unauthorized_client")) => SetupStep::EnterpriseApplication.into(),
         (None, _, Some("invalid_resource")) => SetupStep::ResourceProvider.into(),
@@ -119,7 +121,7 @@ pub(super) fn of_claim(claim: &str) -> Cause {
     }
 }
 
-/// Returns the cause of an endpoint's answer to `/api/health` and its meaning; `None` if the endpoint is healthy.
+/// Returns the cause of an endpoint's response to `/api/health` and its meaning; `None` if the endpoint is healthy.
 pub(super) fn of_health(status: StatusCode) -> Option<(Cause, &'static str)> {
     match status.as_u16() {
         200..300 => None,
@@ -132,7 +134,7 @@ pub(super) fn of_health(status: StatusCode) -> Option<(Cause, &'static str)> {
 const NO_RESOURCE: &str = "there is no SignalR resource under this host name";
 const UNHEALTHY: &str = "the endpoint is not healthy, or another server answers in its place";
 
-/// An endpoint's answer to a request with a bearer.
+/// An endpoint's response to a request with a bearer.
 pub(super) struct ReadAnswer<'a> {
     pub(super) status: StatusCode,
     /// `x-ms-error-code`. A 404 without it is not from a SignalR resource.
@@ -141,7 +143,7 @@ pub(super) struct ReadAnswer<'a> {
     pub(super) is_from_front_end: bool,
 }
 
-/// Returns the cause of an endpoint's answer to a request with a bearer and its meaning; `None` if the caller is authorised.
+/// Returns the cause of an endpoint's response to a request with a bearer and its meaning; `None` if the caller is authorised.
 pub(super) fn of_read(read: &ReadAnswer<'_>, kind: &CredentialKind) -> Option<(Cause, &'static str)> {
     match (read.status.as_u16(), kind) {
         (404, _) if read.error_code.is_some() => None,

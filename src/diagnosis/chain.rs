@@ -103,7 +103,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     async fn check_connectivity(&mut self) -> Result<(), Box<Failure>> {
         let origin = &self.endpoint.origin;
         self.report(&format!("connect to {origin}"));
-        let trust = origin.tls.then(|| Trust::of(self.endpoint.ca_file.as_deref()));
+        let trust = origin.tls.then(|| Trust::from_ca_file(self.endpoint.ca_file.as_deref()));
         let server = Server { host: origin.host.clone(), port: origin.port, trust };
         let connectivity = server.test(SERVER_TIMEOUT).await;
         self.checks.extend(connectivity.passed);
@@ -169,7 +169,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         let credentials = Credentials::build(one, metrics.token(), &tokio::runtime::Handle::current()).ok()?;
         let source = credentials.get(&self.credential.name)?;
         timeout(SERVER_TIMEOUT, source.acquire()).await.ok()?.ok()?;
-        source.ready(RequestUrl { origin, path: READ })
+        source.current(RequestUrl { origin, path: READ })
     }
 
     async fn request(

@@ -54,7 +54,7 @@ impl Connector {
         unusable_host: impl FnOnce() -> EndpointError,
     ) -> Result<Self, EndpointError> {
         let tls = if settings.origin.tls {
-            let mut config = tls::client_config(&Trust::of(settings.ca_file.as_deref()))
+            let mut config = tls::client_config(&Trust::from_ca_file(settings.ca_file.as_deref()))
                 .map_err(|source| EndpointError::Trust { endpoint: settings.name.clone(), source })?;
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
             let http1 = TlsConnector::from(Arc::new(config.clone()));

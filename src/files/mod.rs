@@ -7,13 +7,13 @@
 mod exposure;
 pub mod pem;
 mod read;
-mod remark;
 mod secret;
 mod stamp;
+mod warning;
 
 pub use read::{
-    FileError, MAX_FILE_BYTES, TextFile, exists, read, read_blocking, read_blocking_or_pipe, read_with_timeout,
+    FileError, MAX_FILE_BYTES, TextFile, is_empty, read, read_blocking, read_blocking_or_pipe, read_with_timeout,
 };
-pub use remark::{Remark, remarks_on_secret};
 pub use secret::Secret;
 pub use stamp::{Stamp, stamps};
+pub use warning::{FileWarning, warnings_about_secret};

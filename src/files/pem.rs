@@ -8,8 +8,8 @@ use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use zeroize::Zeroizing;
 
-use super::remark::Remark;
 use super::secret::Secret;
+use super::warning::FileWarning;
 
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
@@ -34,12 +34,12 @@ pub enum PemError {
     #[error(
         "is not valid PEM: a line `-----BEGIN …` does not end with `-----`; copy the file whole, with its line breaks"
     )]
-    BrokenMarker,
+    IncompleteMarker,
     /// The end is missing.
     #[error(
         "is not valid PEM: it is incomplete, since a `-----BEGIN …-----` has no matching `-----END …-----`; copy the whole file"
     )]
-    CutOff,
+    Truncated,
     /// The text between the lines is not base64.
     #[error(
         "is not valid PEM: the text between `-----BEGIN …-----` and `-----END …-----` is not base64; copy the file again, and \
@@ -68,16 +68,16 @@ impl Pem {
     /// # Errors
     /// [`PemError`] if it is not PEM.
     pub fn parse(text: &Secret) -> Result<Self, PemError> {
-        let (text, was_escaped) = unescaped(text.expose());
+        let (text, was_escaped) = unescape(text.expose());
         if !text.contains(BEGIN) {
-            return Err(without_markers(&text));
+            return Err(explain_missing_markers(&text));
         }
         let mut pem = Self { in_one_line: was_escaped, ..Self::default() };
         let mut rest = text.as_str();
         while let Some((_, from_label)) = rest.split_once(BEGIN) {
-            let (label, from_body) = label(from_label).ok_or(PemError::BrokenMarker)?;
+            let (label, from_body) = label(from_label).ok_or(PemError::IncompleteMarker)?;
             let end = Zeroizing::new(format!("{END}{label}{DASHES}"));
-            let (body, after) = from_body.split_once(end.as_str()).ok_or(PemError::CutOff)?;
+            let (body, after) = from_body.split_once(end.as_str()).ok_or(PemError::Truncated)?;
             pem.in_one_line |= !from_body.trim_start_matches(['\r', ' ', '\t']).starts_with('\n');
             pem.section(label, body)?;
             rest = after;
@@ -86,8 +86,8 @@ impl Pem {
     }
 
     /// Returns the warning about the format of the text.
-    pub fn remark(&self) -> Option<Remark> {
-        self.in_one_line.then_some(Remark::PemInOneLine)
+    pub fn warning(&self) -> Option<FileWarning> {
+        self.in_one_line.then_some(FileWarning::PemInOneLine)
     }
 
     fn section(&mut self, label: &str, body: &str) -> Result<(), PemError> {
@@ -96,7 +96,7 @@ impl Pem {
             self.has_encrypted_key = true;
             return Ok(());
         }
-        let body: Zeroizing<String> = Zeroizing::new(body.chars().filter(|letter| !letter.is_whitespace()).collect());
+        let body: Zeroizing<String> = Zeroizing::new(body.chars().filter(|ch| !ch.is_whitespace()).collect());
         let section = Zeroizing::new(format!("{BEGIN}{label}{DASHES}\n{}\n{END}{label}{DASHES}\n", body.as_str()));
         let mut read = <(SectionKind, Vec<u8>)>::pem_slice_iter(section.as_bytes());
         match read.next() {
@@ -114,7 +114,7 @@ impl Pem {
 }
 
 /// Replaces `\n` and `\r`, each written as two characters, by line breaks. PEM has no backslashes.
-fn unescaped(text: &str) -> (Zeroizing<String>, bool) {
+fn unescape(text: &str) -> (Zeroizing<String>, bool) {
     let is_escaped = text.contains("\\n") || text.contains("\\r");
     (
         Zeroizing::new(if is_escaped { text.replace("\\n", "\n").replace("\\r", "\r") } else { text.to_owned() }),
@@ -128,7 +128,7 @@ fn label(text: &str) -> Option<(&str, &str)> {
     (label.len() <= 40 && label.bytes().all(is_label)).then_some((label, rest))
 }
 
-fn without_markers(text: &str) -> PemError {
+fn explain_missing_markers(text: &str) -> PemError {
     let text = text.trim_start();
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=\r\n ".contains(&byte);
     // `-----BEGIN` and the first bytes of DER, in base64.
@@ -179,9 +179,9 @@ mod tests {
             ("s3cret".to_owned(), PemError::NotPem),
             ("LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t".to_owned(), PemError::EncodedPem),
             (format!("MIIE{}", "QUJD".repeat(40)), PemError::NoMarkers),
-            (KEY.replace("KEY-----\nQ", "KEY----\nQ"), PemError::BrokenMarker),
-            (KEY.split("-----END").next().unwrap().to_owned(), PemError::CutOff),
-            (KEY.replace("END PRIVATE", "END RSA PRIVATE"), PemError::CutOff),
+            (KEY.replace("KEY-----\nQ", "KEY----\nQ"), PemError::IncompleteMarker),
+            (KEY.split("-----END").next().unwrap().to_owned(), PemError::Truncated),
+            (KEY.replace("END PRIVATE", "END RSA PRIVATE"), PemError::Truncated),
             (KEY.replace("QUJD", "Q*JD"), PemError::NotBase64),
             (KEY.replace("QUJD", "QUJ"), PemError::NotBase64),
         ] {

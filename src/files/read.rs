@@ -11,8 +11,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::exposure;
-use super::remark::Remark;
 use super::secret::Secret;
+use super::warning::FileWarning;
 
 /// The largest file, in bytes. Chosen: a system's CA bundle has 220 kB, and a wrong path (a log, a device) must not fill the
 /// memory.
@@ -68,7 +68,7 @@ pub enum FileError {
     },
     /// Its file system does not respond.
     #[error("{} could not be read within {}: its file system does not respond", path.display(), humantime::format_duration(READ_TIMEOUT))]
-    Hangs {
+    Timeout {
         /// The file.
         path: PathBuf,
     },
@@ -85,7 +85,7 @@ pub struct TextFile {
 
 impl TextFile {
     /// Returns a warning if other users can access the file.
-    pub fn exposure(&self, holds_secret: bool) -> Option<Remark> {
+    pub fn exposure_warning(&self, holds_secret: bool) -> Option<FileWarning> {
         exposure::check(&self.metadata, &self.real_path, holds_secret)
     }
 }
@@ -98,17 +98,17 @@ impl TextFile {
 /// # Cancel safety
 /// Safe: a read that hangs continues on its own thread.
 pub async fn read(path: &Path) -> Result<TextFile, FileError> {
-    let hangs = || FileError::Hangs { path: path.to_owned() };
-    let Some(slot) = Slot::take() else { return Err(hangs()) };
+    let timeout = || FileError::Timeout { path: path.to_owned() };
+    let Some(permit) = ReadPermit::take() else { return Err(timeout()) };
     let file = path.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
-        let _slot = slot;
+        let _permit = permit;
         read_blocking(&file)
     });
     match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(outcome)) => outcome,
         // A panic is also on stderr.
-        Ok(Err(_)) | Err(_) => Err(hangs()),
+        Ok(Err(_)) | Err(_) => Err(timeout()),
     }
 }
 
@@ -118,25 +118,25 @@ pub async fn read(path: &Path) -> Result<TextFile, FileError> {
 /// Like [`read`].
 pub fn read_with_timeout(path: &Path) -> Result<TextFile, FileError> {
     let file = path.to_owned();
-    on_a_thread(move || read_blocking(&file)).unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
+    run_with_timeout(move || read_blocking(&file)).unwrap_or_else(|| Err(FileError::Timeout { path: path.to_owned() }))
 }
 
 /// Checks that a file exists, can be opened and is not empty. Returns [`None`] if it is empty.
 ///
 /// # Errors
 /// [`FileError`] if it cannot be opened.
-pub fn exists(path: &Path) -> Result<Option<()>, FileError> {
+pub fn is_empty(path: &Path) -> Result<bool, FileError> {
     let file = path.to_owned();
-    let outcome = on_a_thread(move || open(&file).map(|(_, metadata)| (metadata.len() > 0).then_some(())));
-    outcome.unwrap_or_else(|| Err(FileError::Hangs { path: path.to_owned() }))
+    let outcome = run_with_timeout(move || open(&file).map(|(_, metadata)| metadata.len() == 0));
+    outcome.unwrap_or_else(|| Err(FileError::Timeout { path: path.to_owned() }))
 }
 
 /// Runs `work` on a new thread and waits for it until the timeout.
-fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let slot = Slot::take()?;
+fn run_with_timeout<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let permit = ReadPermit::take()?;
     let (done, outcome) = mpsc::sync_channel(1);
     let spawned = std::thread::Builder::new().name("file".to_owned()).spawn(move || {
-        let _slot = slot;
+        let _permit = permit;
         // The receiver is gone after the timeout.
         let _too_late = done.send(work());
     });
@@ -145,9 +145,9 @@ fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// A permit for one read.
-struct Slot;
+struct ReadPermit;
 
-impl Slot {
+impl ReadPermit {
     fn take() -> Option<Self> {
         let taken = ACTIVE_READS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |reads| {
             (reads < MAX_ACTIVE_READS).then_some(reads + 1)
@@ -156,7 +156,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ReadPermit {
     fn drop(&mut self) {
         ACTIVE_READS.fetch_sub(1, Ordering::Relaxed);
     }
@@ -180,7 +180,7 @@ pub fn read_blocking_or_pipe(path: &Path) -> Result<TextFile, FileError> {
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
-        return Err(FileError::NotAFile { path: path.to_owned(), kind: kind_of(&metadata) });
+        return Err(FileError::NotAFile { path: path.to_owned(), kind: describe_kind(&metadata) });
     }
     read_to_end(path, file, metadata)
 }
@@ -194,11 +194,11 @@ fn open(path: &Path) -> Result<(File, Metadata), FileError> {
     if metadata.is_file() {
         return Ok((file, metadata));
     }
-    Err(FileError::NotAFile { path: path.to_owned(), kind: kind_of(&metadata) })
+    Err(FileError::NotAFile { path: path.to_owned(), kind: describe_kind(&metadata) })
 }
 
 /// Returns what a path leads to that is not a regular file.
-fn kind_of(metadata: &Metadata) -> &'static str {
+fn describe_kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     match () {
         () if kind.is_dir() => "a folder",
@@ -268,7 +268,7 @@ mod tests {
         {
             let text = read(path).await.unwrap_err().to_string();
             assert!(text.contains(&format!("is {kind}, must be a file")), "{text}");
-            assert!(exists(path).is_err());
+            assert!(is_empty(path).is_err());
         }
     }
 

@@ -266,7 +266,7 @@ impl Proxy {
     /// Responds to a health probe: 200 while at least one endpoint has a token.
     fn health(&self, record: &RequestRecord) -> Result<Response<UpstreamBody>, ProxyError> {
         let has_token = |endpoint: &Arc<Endpoint>| {
-            endpoint.bearer().ready(RequestUrl { origin: endpoint.origin(), path: "/" }).is_some()
+            endpoint.bearer().current(RequestUrl { origin: endpoint.origin(), path: "/" }).is_some()
         };
         if !self.snapshot.endpoints.iter().any(has_token) {
             return Err(DeliveryError::TokenUnavailable(None).into());

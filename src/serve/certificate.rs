@@ -46,23 +46,26 @@ pub enum TlsFileError {
     Library,
 }
 
-/// Reads the certificate and key, and returns the acceptor that uses them. Adds warnings about the files to `remarks`.
+/// Reads the certificate and key, and returns the acceptor that uses them. Adds warnings about the files to `warnings`.
 ///
 /// # Errors
 /// [`TlsFileError`] when they cannot be used.
-pub(super) fn acceptor(settings: &ListenerTlsSettings, remarks: &mut Vec<String>) -> Result<TlsAcceptor, TlsFileError> {
-    Ok(TlsAcceptor::from(Arc::new(server_config(settings, remarks)?)))
+pub(super) fn acceptor(
+    settings: &ListenerTlsSettings,
+    warnings: &mut Vec<String>,
+) -> Result<TlsAcceptor, TlsFileError> {
+    Ok(TlsAcceptor::from(Arc::new(server_config(settings, warnings)?)))
 }
 
 fn server_config(
     settings: &ListenerTlsSettings,
-    remarks: &mut Vec<String>,
+    warnings: &mut Vec<String>,
 ) -> Result<rustls::ServerConfig, TlsFileError> {
-    let chain = read_pem(&settings.certificate, remarks)?.certificates;
+    let chain = read_pem(&settings.certificate, warnings)?.certificates;
     if chain.is_empty() {
         return Err(TlsFileError::NoCertificate { path: settings.certificate.clone() });
     }
-    let key = read_pem(&settings.key, remarks)?.keys.drain(..).next();
+    let key = read_pem(&settings.key, warnings)?.keys.drain(..).next();
     let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -72,10 +75,10 @@ fn server_config(
     Ok(config)
 }
 
-fn read_pem(path: &Path, remarks: &mut Vec<String>) -> Result<Pem, TlsFileError> {
+fn read_pem(path: &Path, warnings: &mut Vec<String>) -> Result<Pem, TlsFileError> {
     let file = files::read_with_timeout(path)?;
     let pem = Pem::parse(&file.text).map_err(|problem| TlsFileError::Pem { path: path.to_owned(), problem })?;
-    let found = [file.exposure(!pem.keys.is_empty()), pem.remark()].into_iter().flatten();
-    remarks.extend(found.map(|remark| format!("file {} {remark}", path.display())));
+    let found = [file.exposure_warning(!pem.keys.is_empty()), pem.warning()].into_iter().flatten();
+    warnings.extend(found.map(|warning| format!("file {} {warning}", path.display())));
     Ok(pem)
 }

@@ -116,12 +116,12 @@ impl ListenerPlan {
         let mut bound = Vec::with_capacity(planned.len());
         for Planned { id, settings, from } in &planned {
             let (id, settings, from) = (*id, settings.clone(), from.clone());
-            let mut remarks = Vec::new();
-            let tls = settings.tls.as_ref().map(|tls| acceptor(&settings.name, tls, &mut remarks)).transpose()?;
-            for remark in remarks {
+            let mut warnings = Vec::new();
+            let tls = settings.tls.as_ref().map(|tls| acceptor(&settings.name, tls, &mut warnings)).transpose()?;
+            for warning in warnings {
                 tracing::warn!(
                     listener = settings.name,
-                    remark,
+                    remark = warning,
                     "a listener's certificate or key is used, but needs attention"
                 );
             }
@@ -151,19 +151,19 @@ impl ListenerPlan {
 /// # Errors
 /// [`BindError::Tls`] for the first that cannot be used.
 pub fn check_certificates(listeners: &[ListenerSettings]) -> Result<Vec<String>, BindError> {
-    let mut remarks = Vec::new();
+    let mut warnings = Vec::new();
     for (name, tls) in listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?))) {
-        acceptor(name, tls, &mut remarks)?;
+        acceptor(name, tls, &mut warnings)?;
     }
-    Ok(remarks)
+    Ok(warnings)
 }
 
 fn acceptor(
     listener: &str,
     settings: &ListenerTlsSettings,
-    remarks: &mut Vec<String>,
+    warnings: &mut Vec<String>,
 ) -> Result<TlsAcceptor, BindError> {
-    certificate::acceptor(settings, remarks).map_err(|source| BindError::Tls {
+    certificate::acceptor(settings, warnings).map_err(|source| BindError::Tls {
         listener: listener.to_owned(),
         certificate: settings.certificate.clone(),
         key: settings.key.clone(),

@@ -65,7 +65,7 @@ async fn handshake(
     folder: &Path,
     alpn: &[&[u8]],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let mut config = client_config(&Trust::of(Some(&folder.join("listener.pem")))).unwrap();
+    let mut config = client_config(&Trust::from_ca_file(Some(&folder.join("listener.pem")))).unwrap();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
@@ -127,7 +127,7 @@ async fn speaks_the_negotiated_protocol() {
         let is_http2 = response.get(3) == Some(&SETTINGS);
         assert!(if alpn == "h2" { !is_http1 } else { !is_http2 }, "{alpn}: {response:?}");
     }
-    let mut config = client_config(&Trust::of(Some(&folder.path().join("listener.pem")))).unwrap();
+    let mut config = client_config(&Trust::from_ca_file(Some(&folder.path().join("listener.pem")))).unwrap();
     config.alpn_protocols = vec![b"spdy/3".to_vec()];
     let (tcp, name) = (TcpStream::connect(secure).await.unwrap(), ServerName::try_from("localhost").unwrap());
     let error = with_timeout("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await;

@@ -30,7 +30,7 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
     }
     let path = context.path(key, path);
     let shown = path.display();
-    let fact_and_fix = match files::exists(&path) {
+    let fact_and_fix = match files::is_empty(&path) {
         Err(FileError::Unreadable { source, .. }) => (
             format!("the file {shown} cannot be read: {source}"),
             "check that it exists and that the gateway's user may read it",
@@ -39,8 +39,8 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
             (format!("{shown} is {kind}, must be a file"), "write the path of a regular file")
         }
         Err(err) => (err.to_string(), "write the path of a file that the gateway can read at any time"),
-        Ok(None) => (format!("the file {shown} is empty"), "write its content, or the path of another file"),
-        Ok(Some(())) => return path,
+        Ok(true) => (format!("the file {shown} is empty"), "write its content, or the path of another file"),
+        Ok(false) => return path,
     };
     let (fact, fix) = fact_and_fix;
     context.problem(key, fact, fix);

@@ -6,7 +6,7 @@
 //!                                       service connection
 //! ```
 //!
-//! The request is the same as that of the identity library's own credential. It is sent here so that each leg has its own
+//! The request is the same as that of the identity library's own credential. It is sent here so that each step has its own
 //! error, and so that nothing is cached. Azure DevOps chooses the audience (`api://AzureADTokenExchange`).
 //!
 //! Source: Microsoft, "Oidctoken - Create" of the Azure DevOps REST API, version 7.1.
@@ -18,7 +18,7 @@ use http_body_util::Full;
 use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
-use crate::credential::legs::Legs;
+use crate::credential::record::AcquisitionRecord;
 use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
@@ -35,12 +35,12 @@ pub(super) async fn assertion(
     service_connection: &str,
     access_token: &SecretSource,
     client: &IdentityClient,
-    legs: &Legs,
+    record: &AcquisitionRecord,
 ) -> Result<Secret, CredentialError> {
-    let url = SecretSource::Env(URL.to_owned()).read(legs).await?;
+    let url = SecretSource::Env(URL.to_owned()).read(record).await?;
     let query = [("api-version", API_VERSION), ("serviceConnectionId", service_connection)];
     let url = provider::address(URL, url.expose(), &query)?;
-    let token = access_token.read(legs).await?;
+    let token = access_token.read(record).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &access_token.to_string())?;
     let request = Request::builder()
         .method(Method::POST)
@@ -55,5 +55,5 @@ pub(super) async fn assertion(
     let subject = format!("ID token of service connection {service_connection}");
     let request =
         ProviderRequest { provider: IdentityProvider::AzurePipelines, subject, request, secret: Some(&token) };
-    request.send(client, legs, |answer| provider::field(answer, "oidcToken")).await
+    request.send(client, record, |response| provider::field(response, "oidcToken")).await
 }

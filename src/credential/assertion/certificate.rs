@@ -27,9 +27,9 @@ use x509_parser::parse_x509_certificate;
 
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
-use crate::credential::legs::{Legs, NotAfter};
 use crate::credential::local_error::CertificateError;
-use crate::credential::secret::remark_on_mode;
+use crate::credential::record::{AcquisitionRecord, NotAfter};
+use crate::credential::secret::warn_about_mode;
 use crate::credential::settings::{AssertionAlgorithm, CertificateSettings};
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError, Secret};
@@ -54,10 +54,10 @@ pub(super) async fn assertion(
     settings: &CertificateSettings,
     client_id: &str,
     token_url: &str,
-    legs: &Legs,
+    record: &AcquisitionRecord,
 ) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = make(settings, client_id, token_url, legs).await;
+    let outcome = make(settings, client_id, token_url, record).await;
     let not_after = match &outcome {
         Ok((_, not_after)) | Err(CertificateError::Expired { not_after, .. }) => {
             Some(NotAfter::Certificate(*not_after))
@@ -67,14 +67,14 @@ pub(super) async fn assertion(
     let subject = format!("assertion signed with certificate {}", settings.certificate.display());
     let outcome = outcome.map_err(CredentialError::from);
     let proof = outcome.as_ref().map(|(token, _)| token);
-    legs.record_local(TokenStage::Assertion, subject, started, not_after, proof);
+    record.add_local_step(TokenStage::Assertion, subject, started, not_after, proof);
     outcome.map(|(token, _)| token)
 }
 
 /// Checks that the certificate and its key belong together and that the certificate is valid now.
-pub(super) async fn inspect(settings: &CertificateSettings, legs: &Legs) -> Result<(), CredentialError> {
+pub(super) async fn inspect(settings: &CertificateSettings, record: &AcquisitionRecord) -> Result<(), CredentialError> {
     // The assertion is discarded, so its audience does not matter.
-    make(settings, "", "", legs).await?;
+    make(settings, "", "", record).await?;
     Ok(())
 }
 
@@ -82,9 +82,9 @@ async fn make(
     settings: &CertificateSettings,
     client_id: &str,
     token_url: &str,
-    legs: &Legs,
+    record: &AcquisitionRecord,
 ) -> Result<(Secret, SystemTime), CertificateError> {
-    let certificate = ClientCertificate::read(settings, legs).await?;
+    let certificate = ClientCertificate::read(settings, record).await?;
     let now = SystemTime::now();
     if certificate.not_after < now {
         let (path, not_after) = (settings.certificate.clone(), certificate.not_after);
@@ -95,12 +95,12 @@ async fn make(
 }
 
 impl ClientCertificate {
-    async fn read(settings: &CertificateSettings, legs: &Legs) -> Result<Self, CertificateError> {
+    async fn read(settings: &CertificateSettings, record: &AcquisitionRecord) -> Result<Self, CertificateError> {
         let certificate_path = &settings.certificate;
-        let mut certificate_pem = read_pem(certificate_path, legs).await?;
+        let mut certificate_pem = read_pem(certificate_path, record).await?;
         let (key_path, key) = match &settings.key {
             None => (certificate_path.clone(), load_key(certificate_path, &mut certificate_pem)?),
-            Some(path) => (path.clone(), load_key(path, &mut read_pem(path, legs).await?)?),
+            Some(path) => (path.clone(), load_key(path, &mut read_pem(path, record).await?)?),
         };
         if certificate_pem.certificates.is_empty() {
             return Err(CertificateError::NoCertificate { path: certificate_path.to_owned() });
@@ -115,7 +115,7 @@ impl ClientCertificate {
         key_path: PathBuf,
         certificate_path: &Path,
     ) -> Result<Self, CertificateError> {
-        let broken = || CertificateError::BrokenCertificate { path: certificate_path.to_owned() };
+        let broken = || CertificateError::InvalidCertificate { path: certificate_path.to_owned() };
         let public_key = key.public_key().map(|key| key.as_ref().to_vec());
         let (mut leaf, mut chain) = (None, Vec::new());
         for certificate in certificates {
@@ -154,9 +154,9 @@ impl ClientCertificate {
             "iss": client_id,
             "sub": client_id,
             "jti": jwt::encode(&id),
-            "iat": jwt::unix(now),
-            "nbf": jwt::unix(now - CLOCK_TOLERANCE),
-            "exp": jwt::unix(now + CLOCK_TOLERANCE),
+            "iat": jwt::unix_seconds(now),
+            "nbf": jwt::unix_seconds(now - CLOCK_TOLERANCE),
+            "exp": jwt::unix_seconds(now + CLOCK_TOLERANCE),
         });
         let segment = |value: &Value| jwt::encode(value.to_string().as_bytes());
         let signed = format!("{}.{}", segment(&self.header(settings)), segment(&claims));
@@ -187,7 +187,7 @@ impl ClientCertificate {
     }
 }
 
-async fn read_pem(path: &Path, legs: &Legs) -> Result<Pem, CertificateError> {
+async fn read_pem(path: &Path, record: &AcquisitionRecord) -> Result<Pem, CertificateError> {
     let file = match files::read(path).await {
         Ok(file) => file,
         // PKCS#12 and DER are binary.
@@ -199,14 +199,14 @@ async fn read_pem(path: &Path, legs: &Legs) -> Result<Pem, CertificateError> {
         if problem == PemError::NotPem {
             CertificateError::NotPem { path }
         } else {
-            CertificateError::BrokenPem { path, problem }
+            CertificateError::InvalidPem { path, problem }
         }
     })?;
     if !pem.keys.is_empty() {
-        remark_on_mode(&file, path, legs);
+        warn_about_mode(&file, path, record);
     }
-    if let Some(remark) = pem.remark() {
-        legs.remark(format!("file {} {remark}", path.display()));
+    if let Some(warning) = pem.warning() {
+        record.add_warning(format!("file {} {warning}", path.display()));
     }
     Ok(pem)
 }
@@ -221,7 +221,7 @@ fn load_key(path: &Path, pem: &mut Pem) -> Result<Arc<dyn SigningKey>, Certifica
     match default_provider().key_provider.load_private_key(key) {
         Ok(key) if key.algorithm() == rustls::SignatureAlgorithm::RSA => Ok(key),
         Ok(_) => Err(CertificateError::NotRsa { path }),
-        Err(_unshown) => Err(CertificateError::BrokenKey { path }),
+        Err(_unshown) => Err(CertificateError::InvalidKey { path }),
     }
 }
 

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
-use crate::credential::legs::Legs;
 use crate::credential::lifetime;
 use crate::credential::process::{CommandError, Program};
+use crate::credential::record::AcquisitionRecord;
 use crate::credential::settings::CommandSettings;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -35,11 +35,14 @@ struct Printed {
 }
 
 /// Runs the program and reads the assertion from its output.
-pub(super) async fn assertion(settings: &CommandSettings, legs: &Legs) -> Result<Secret, CredentialError> {
+pub(super) async fn assertion(
+    settings: &CommandSettings,
+    record: &AcquisitionRecord,
+) -> Result<Secret, CredentialError> {
     let started = Instant::now();
     let outcome = run(settings).await.map_err(CredentialError::from);
     let subject = format!("assertion printed by {}", settings.program.display());
-    legs.record_local(TokenStage::Assertion, subject, started, None, outcome.as_ref());
+    record.add_local_step(TokenStage::Assertion, subject, started, None, outcome.as_ref());
     outcome
 }
 
@@ -76,7 +79,7 @@ fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, OutputError> {
     let (token, expires_at) = if text.starts_with('{') {
         let printed: Printed = serde_json::from_str(text).map_err(|_err| OutputError::NotAToken)?;
         let expires_at = printed.expires_at.filter(|at| !at.is_null());
-        let expires_at = expires_at.map(|at| lifetime::moment(&at).ok_or(OutputError::NotAToken)).transpose()?;
+        let expires_at = expires_at.map(|at| lifetime::timestamp(&at).ok_or(OutputError::NotAToken)).transpose()?;
         (Secret::new(printed.token), expires_at)
     } else {
         (Secret::new(text.to_owned()), None)

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
-use crate::credential::legs::{Legs, NotAfter};
+use crate::credential::record::{AcquisitionRecord, NotAfter};
 use crate::credential::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -19,21 +19,21 @@ use crate::metrics::TokenStage;
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// Reads the assertion.
-pub(super) async fn assertion(path: &Path, legs: &Legs) -> Result<Secret, CredentialError> {
+pub(super) async fn assertion(path: &Path, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = read(path, legs).await;
+    let outcome = read(path, record).await;
     let claims = outcome.as_ref().ok().and_then(|token| jwt::claims(token.expose()));
     let not_after = claims.as_ref().and_then(jwt::expiry).map(NotAfter::AssertionFile);
     let subject = format!("assertion from file {}", path.display());
-    legs.record_local(TokenStage::Assertion, subject, started, not_after, outcome.as_ref());
+    record.add_local_step(TokenStage::Assertion, subject, started, not_after, outcome.as_ref());
     outcome
 }
 
 /// Reads the assertion and warns if it is not a JWT. Entra validates its claims.
-pub(super) async fn inspect(path: &Path, legs: &Legs) -> Result<(), CredentialError> {
-    let token = read(path, legs).await?;
+pub(super) async fn inspect(path: &Path, record: &AcquisitionRecord) -> Result<(), CredentialError> {
+    let token = read(path, record).await?;
     if jwt::claims(token.expose()).is_none() {
-        legs.remark(format!(
+        record.add_warning(format!(
             "file {} holds a token that is not a JWT, and Entra accepts no other assertion",
             path.display()
         ));
@@ -42,8 +42,8 @@ pub(super) async fn inspect(path: &Path, legs: &Legs) -> Result<(), CredentialEr
 }
 
 /// Reads the assertion. Fails if it has expired.
-async fn read(path: &Path, legs: &Legs) -> Result<Secret, CredentialError> {
-    let token = read_token(path, legs).await?;
+async fn read(path: &Path, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
+    let token = read_token(path, record).await?;
     match jwt::claims(token.expose()).as_ref().and_then(jwt::expiry) {
         Some(expired) if expired + CLOCK_TOLERANCE < SystemTime::now() => {
             Err(CredentialError::ExpiredFile { path: path.to_owned(), expired })
@@ -55,22 +55,22 @@ async fn read(path: &Path, legs: &Legs) -> Result<Secret, CredentialError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::legs::LegOutcome;
+    use crate::credential::record::StepOutcome;
 
     fn expiring(at: SystemTime) -> String {
-        format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{}}}"#, jwt::unix(at)).as_bytes()))
+        format!("e30.{}.sig", jwt::encode(format!(r#"{{"exp":{}}}"#, jwt::unix_seconds(at)).as_bytes()))
     }
 
     #[tokio::test]
     async fn reads_and_trims_the_file_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let legs = Legs::default();
+        let record = AcquisitionRecord::default();
         for content in ["first", "second"] {
             std::fs::write(&path, format!("{content}\n")).unwrap();
-            assert_eq!(assertion(&path, &legs).await.unwrap().expose(), content);
+            assert_eq!(assertion(&path, &record).await.unwrap().expose(), content);
         }
-        assert_eq!(legs.take().len(), 2);
+        assert_eq!(record.take_steps().len(), 2);
     }
 
     #[tokio::test]
@@ -78,11 +78,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, expiring(SystemTime::now() - Duration::from_secs(60))).unwrap();
-        assert!(assertion(&path, &Legs::default()).await.is_ok());
+        assert!(assertion(&path, &AcquisitionRecord::default()).await.is_ok());
         std::fs::write(&path, expiring(SystemTime::now() - Duration::from_secs(3600))).unwrap();
-        let legs = Legs::default();
-        let err = assertion(&path, &legs).await.unwrap_err();
+        let record = AcquisitionRecord::default();
+        let err = assertion(&path, &record).await.unwrap_err();
         assert!(err.to_string().contains("has stopped"), "{err}");
-        assert!(matches!(legs.take()[0].outcome, LegOutcome::Failed { .. }));
+        assert!(matches!(record.take_steps()[0].outcome, StepOutcome::Failed { .. }));
     }
 }

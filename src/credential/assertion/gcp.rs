@@ -13,11 +13,11 @@ use http::{HeaderName, Method, Request};
 use http_body_util::Full;
 
 use super::provider::{self, ProviderRequest};
-use crate::credential::answer::Answer;
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
-use crate::credential::legs::Legs;
-use crate::credential::refusal::UnusableAnswer;
+use crate::credential::record::AcquisitionRecord;
+use crate::credential::response::IdentityResponse;
+use crate::credential::response_error::UnusableResponse;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 
@@ -36,7 +36,11 @@ pub(super) struct IdentityRequest<'a> {
 
 impl IdentityRequest<'_> {
     /// Sends the request to the metadata server.
-    pub(super) async fn assertion(&self, client: &IdentityClient, legs: &Legs) -> Result<Secret, CredentialError> {
+    pub(super) async fn assertion(
+        &self,
+        client: &IdentityClient,
+        record: &AcquisitionRecord,
+    ) -> Result<Secret, CredentialError> {
         let request = Request::builder()
             .method(Method::GET)
             .uri(self.url())
@@ -45,7 +49,7 @@ impl IdentityRequest<'_> {
             .body(Full::default());
         let subject = format!("ID token of Google service account {} for {}", self.service_account, self.audience);
         let request = ProviderRequest { provider: IdentityProvider::GcpMetadata, subject, request, secret: None };
-        request.send(client, legs, token).await
+        request.send(client, record, token).await
     }
 
     fn url(&self) -> String {
@@ -58,12 +62,12 @@ impl IdentityRequest<'_> {
 }
 
 /// Returns the body, which is the token, if the response is from the metadata server.
-fn token(answer: &Answer) -> Result<Secret, UnusableAnswer> {
-    if answer.headers.get(FLAVOR).is_none_or(|flavor| flavor.as_bytes() != b"Google") {
-        return Err(UnusableAnswer::NotGoogle);
+fn token(response: &IdentityResponse) -> Result<Secret, UnusableResponse> {
+    if response.headers.get(FLAVOR).is_none_or(|flavor| flavor.as_bytes() != b"Google") {
+        return Err(UnusableResponse::NotGoogle);
     }
-    match std::str::from_utf8(&answer.body).map(str::trim) {
+    match std::str::from_utf8(&response.body).map(str::trim) {
         Ok(token) if !token.is_empty() => Ok(Secret::new(token.to_owned())),
-        Ok(_) | Err(_) => Err(UnusableAnswer::NoToken),
+        Ok(_) | Err(_) => Err(UnusableResponse::NoToken),
     }
 }

@@ -16,7 +16,7 @@ use http_body_util::Full;
 use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
-use crate::credential::legs::Legs;
+use crate::credential::record::AcquisitionRecord;
 use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
@@ -27,11 +27,15 @@ const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 
 /// Requests the ID token of the job. Always sends an audience: GitHub's default is the owner of the repository.
-pub(super) async fn assertion(audience: &str, client: &IdentityClient, legs: &Legs) -> Result<Secret, CredentialError> {
-    let url = SecretSource::Env(URL.to_owned()).read(legs).await?;
+pub(super) async fn assertion(
+    audience: &str,
+    client: &IdentityClient,
+    record: &AcquisitionRecord,
+) -> Result<Secret, CredentialError> {
+    let url = SecretSource::Env(URL.to_owned()).read(record).await?;
     let url = provider::address(URL, url.expose(), &[("audience", audience)])?;
     let source = SecretSource::Env(TOKEN.to_owned());
-    let token = source.read(legs).await?;
+    let token = source.read(record).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &source.to_string())?;
     let request = Request::builder()
         .method(Method::GET)
@@ -42,5 +46,5 @@ pub(super) async fn assertion(audience: &str, client: &IdentityClient, legs: &Le
         .body(Full::default());
     let subject = format!("ID token of the GitHub Actions job for {audience}");
     let request = ProviderRequest { provider: IdentityProvider::GithubActions, subject, request, secret: Some(&token) };
-    request.send(client, legs, |answer| provider::field(answer, "value")).await
+    request.send(client, record, |response| provider::field(response, "value")).await
 }

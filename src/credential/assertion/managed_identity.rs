@@ -8,10 +8,10 @@ use azure_core::credentials::TokenCredential as _;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 
 use crate::credential::error::CredentialError;
-use crate::credential::legs::Legs;
 use crate::credential::lifetime::Lifetime;
+use crate::credential::record::AcquisitionRecord;
 use crate::credential::settings::{ManagedIdentity, ManagedIdentitySettings};
-use crate::credential::transport::{Destination, IdentityClient, LegClient};
+use crate::credential::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
@@ -28,18 +28,18 @@ impl ManagedIdentityRequest<'_> {
     pub(crate) async fn token(
         &self,
         client: &IdentityClient,
-        legs: &Legs,
+        record: &AcquisitionRecord,
     ) -> Result<(Secret, Lifetime), CredentialError> {
         let destination = Destination::Host { imds_endpoint: self.identity.imds_endpoint.clone() };
-        let leg = LegClient::new(client, legs, self.stage, self.identity.id.to_string(), destination);
+        let recorder = RecordingClient::new(client, record, self.stage, self.identity.id.to_string(), destination);
         let options = ManagedIdentityCredentialOptions {
             user_assigned_id: user_assigned(&self.identity.id),
-            client_options: leg.options(),
+            client_options: recorder.options(),
         };
         let credential =
             ManagedIdentityCredential::new(Some(options)).map_err(|err| CredentialError::settings(&err))?;
         let token = credential.get_token(&[self.scope], None).await.map_err(CredentialError::unwrap)?;
-        let lifetime = leg.take_lifetime()?;
+        let lifetime = recorder.take_lifetime()?;
         Ok((Secret::new(token.token.secret().to_owned()), lifetime))
     }
 }

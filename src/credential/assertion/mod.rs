@@ -1,6 +1,6 @@
 //! Client assertions: how an app authenticates without a secret (RFC 7523 section 2.2).
 //!
-//! Each source makes or fetches a new assertion for each token request, and records the leg.
+//! Each source makes or fetches a new assertion for each token request, and records the step.
 
 mod azure_pipelines;
 mod certificate;
@@ -21,7 +21,7 @@ use azure_identity::ClientAssertion;
 pub(crate) use managed_identity::ManagedIdentityRequest;
 
 use super::error::CredentialError;
-use super::legs::Legs;
+use super::record::AcquisitionRecord;
 use super::settings::{AssertionSettings, CertificateSettings, Proof, SecretSource};
 use super::transport::IdentityClient;
 use crate::files::Secret;
@@ -42,7 +42,7 @@ pub(crate) enum AssertionSource {
 pub(crate) struct Asserter {
     pub(crate) source: AssertionSource,
     pub(crate) client: IdentityClient,
-    pub(crate) legs: Legs,
+    pub(crate) record: AcquisitionRecord,
 }
 
 /// What a source of assertions reads on this host, and whom it calls.
@@ -58,7 +58,7 @@ struct Requirements<'a> {
 
 impl<'a> Requirements<'a> {
     fn of(settings: &'a AssertionSettings) -> Self {
-        let provider = |ca_file: &Option<PathBuf>| Some(Trust::of(ca_file.as_deref()));
+        let provider = |ca_file: &Option<PathBuf>| Some(Trust::from_ca_file(ca_file.as_deref()));
         match settings {
             AssertionSettings::File { path } => Self { file: Some(path), ..Self::default() },
             AssertionSettings::GithubActions { ca_file, .. } => Self { provider: provider(ca_file), ..Self::default() },
@@ -95,19 +95,19 @@ impl AssertionSource {
     }
 
     /// Checks the files and secrets on this host. Runs no program.
-    pub(crate) async fn inspect(&self, legs: &Legs) -> Result<(), CredentialError> {
+    pub(crate) async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
         let Requirements { file, secret, .. } = match self {
-            Self::Certificate { settings, .. } => return certificate::inspect(settings, legs).await,
+            Self::Certificate { settings, .. } => return certificate::inspect(settings, record).await,
             Self::Federated(settings) => Requirements::of(settings),
         };
         match file {
-            Some(path) if path.exists() => file::inspect(path, legs).await?,
+            Some(path) if path.exists() => file::inspect(path, record).await?,
             // It may be mounted after the gateway starts.
-            Some(path) => legs.remark(format!("file {} does not exist yet", path.display())),
+            Some(path) => record.add_warning(format!("file {} does not exist yet", path.display())),
             None => {}
         }
         if let Some(secret) = secret {
-            secret.read(legs).await?;
+            secret.read(record).await?;
         }
         Ok(())
     }
@@ -123,31 +123,31 @@ impl Asserter {
     async fn assertion(&self) -> Result<Secret, CredentialError> {
         match &self.source {
             AssertionSource::Certificate { settings, client_id, token_url } => {
-                certificate::assertion(settings, client_id, token_url, &self.legs).await
+                certificate::assertion(settings, client_id, token_url, &self.record).await
             }
             AssertionSource::Federated(settings) => self.federated_assertion(settings).await,
         }
     }
 
     async fn federated_assertion(&self, settings: &AssertionSettings) -> Result<Secret, CredentialError> {
-        let (client, legs) = (&self.client, &self.legs);
+        let (client, record) = (&self.client, &self.record);
         match settings {
             AssertionSettings::ManagedIdentity { identity, audience } => {
                 let request = ManagedIdentityRequest { identity, scope: audience, stage: TokenStage::Assertion };
-                let (token, _life) = request.token(client, legs).await?;
+                let (token, _life) = request.token(client, record).await?;
                 Ok(token)
             }
-            AssertionSettings::File { path } => file::assertion(path, legs).await,
-            AssertionSettings::GithubActions { audience, .. } => github::assertion(audience, client, legs).await,
+            AssertionSettings::File { path } => file::assertion(path, record).await,
+            AssertionSettings::GithubActions { audience, .. } => github::assertion(audience, client, record).await,
             AssertionSettings::AzurePipelines { service_connection, access_token, .. } => {
-                azure_pipelines::assertion(service_connection, access_token, client, legs).await
+                azure_pipelines::assertion(service_connection, access_token, client, record).await
             }
             AssertionSettings::GcpMetadata { audience, service_account, full, endpoint } => {
                 let request = gcp::IdentityRequest { audience, service_account, full: *full, endpoint };
-                request.assertion(client, legs).await
+                request.assertion(client, record).await
             }
-            AssertionSettings::OAuth2(settings) => oauth2::assertion(settings, client, legs).await,
-            AssertionSettings::Command(settings) => command::assertion(settings, legs).await,
+            AssertionSettings::OAuth2(settings) => oauth2::assertion(settings, client, record).await,
+            AssertionSettings::Command(settings) => command::assertion(settings, record).await,
         }
     }
 }

@@ -19,8 +19,8 @@ use http_body_util::Full;
 use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
-use crate::credential::legs::Legs;
 use crate::credential::local_error::SecretError;
+use crate::credential::record::AcquisitionRecord;
 use crate::credential::settings::{ClientAuthentication, OAuth2Settings, OAuth2Token};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
@@ -29,9 +29,9 @@ use crate::files::Secret;
 pub(super) async fn assertion(
     settings: &OAuth2Settings,
     client: &IdentityClient,
-    legs: &Legs,
+    record: &AcquisitionRecord,
 ) -> Result<Secret, CredentialError> {
-    let secret = settings.secret.read(legs).await?;
+    let secret = settings.secret.read(record).await?;
     let request = request(settings, &secret)?;
     let subject = format!("token of OAuth 2.0 client {}", settings.client_id);
     let request = ProviderRequest { provider: IdentityProvider::OAuth2, subject, request, secret: Some(&secret) };
@@ -39,7 +39,7 @@ pub(super) async fn assertion(
         OAuth2Token::Access => "access_token",
         OAuth2Token::Id => "id_token",
     };
-    request.send(client, legs, |answer| provider::field(answer, field)).await
+    request.send(client, record, |response| provider::field(response, field)).await
 }
 
 fn request(settings: &OAuth2Settings, secret: &Secret) -> Result<http::Result<Request<Full<Bytes>>>, SecretError> {

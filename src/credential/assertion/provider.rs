@@ -1,4 +1,4 @@
-//! A request to an identity provider outside Entra: sends it, validates the response and records the leg.
+//! A request to an identity provider outside Entra: sends it, validates the response and records the step.
 //!
 //! Each provider's file builds its own request.
 
@@ -8,14 +8,14 @@ use http_body_util::Full;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::credential::answer::{Answer, date, refusal};
 use crate::credential::bearer::{Bearer, Fingerprint};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
 use crate::credential::jwt;
-use crate::credential::legs::{Leg, LegOutcome, Legs};
 use crate::credential::local_error::SecretError;
-use crate::credential::refusal::{NoAnswer, TokenHttpError, UnusableAnswer};
+use crate::credential::record::{AcquisitionRecord, AcquisitionStep, StepOutcome};
+use crate::credential::response::{IdentityResponse, date, parse_error};
+use crate::credential::response_error::{NoResponse, ResponseError, UnusableResponse};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -39,8 +39,8 @@ impl ProviderRequest<'_> {
     pub(super) async fn send(
         self,
         client: &IdentityClient,
-        legs: &Legs,
-        read: impl Fn(&Answer) -> Result<Secret, UnusableAnswer>,
+        record: &AcquisitionRecord,
+        read: impl Fn(&IdentityResponse) -> Result<Secret, UnusableResponse>,
     ) -> Result<Secret, CredentialError> {
         let uri = self.request.as_ref().map(Request::uri).ok();
         let authority = uri.and_then(Uri::authority).map(ToString::to_string).unwrap_or_default();
@@ -48,14 +48,14 @@ impl ProviderRequest<'_> {
         let started = Instant::now();
         let outcome = exchange(client, self.request, &endpoint, self.secret, read).await;
         let recorded = match &outcome {
-            Ok((assertion, answer)) => LegOutcome::Token {
+            Ok((assertion, response)) => StepOutcome::Token {
                 fingerprint: Fingerprint::of(assertion.expose()),
                 claims: jwt::claims(assertion.expose()),
-                endpoint_clock: date(&answer.headers),
+                endpoint_clock: date(&response.headers),
             },
-            Err(err) => LegOutcome::failed(err),
+            Err(err) => StepOutcome::failed(err),
         };
-        legs.record(Leg {
+        record.add_step(AcquisitionStep {
             stage: TokenStage::Assertion,
             subject: self.subject,
             endpoint: Some(endpoint),
@@ -72,44 +72,44 @@ async fn exchange(
     request: http::Result<Request<Full<Bytes>>>,
     endpoint: &IdentityEndpoint,
     secret: Option<&Secret>,
-    read: impl Fn(&Answer) -> Result<Secret, UnusableAnswer>,
-) -> Result<(Secret, Answer), CredentialError> {
-    let no_answer = |source| CredentialError::NoAnswer { endpoint: endpoint.clone(), source };
+    read: impl Fn(&IdentityResponse) -> Result<Secret, UnusableResponse>,
+) -> Result<(Secret, IdentityResponse), CredentialError> {
+    let no_response = |source| CredentialError::NoResponse { endpoint: endpoint.clone(), source };
     let request =
-        request.map_err(|_invalid| no_answer(NoAnswer::Unsendable("its address or headers are not valid")))?;
-    let answer = client.send(request).await.map_err(no_answer)?;
-    let refusal = |answer: &Answer| {
+        request.map_err(|_invalid| no_response(NoResponse::InvalidRequest("its address or headers are not valid")))?;
+    let response = client.send(request).await.map_err(no_response)?;
+    let refusal = |response: &IdentityResponse| {
         let mut sent = SentSecrets::default();
         if let Some(secret) = secret {
             sent.add(secret.expose());
         }
-        refusal(endpoint, false, answer, &sent)
+        parse_error(endpoint, false, response, &sent)
     };
-    if !answer.status.is_success() {
-        return Err(Box::new(refusal(&answer)).into());
+    if !response.status.is_success() {
+        return Err(Box::new(refusal(&response)).into());
     }
-    match read(&answer).and_then(checked) {
-        Ok(assertion) => Ok((assertion, answer)),
+    match read(&response).and_then(checked) {
+        Ok(assertion) => Ok((assertion, response)),
         Err(unusable) => {
-            let refusal = refusal(&answer);
-            Err(Box::new(TokenHttpError { unusable: Some(unusable), ..refusal }).into())
+            let refusal = refusal(&response);
+            Err(Box::new(ResponseError { unusable: Some(unusable), ..refusal }).into())
         }
     }
 }
 
 /// Checks that a token is a JWT. Entra validates its issuer, audience and expiry.
-fn checked(token: Secret) -> Result<Secret, UnusableAnswer> {
-    Bearer::new(token.expose()).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
-    jwt::claims(token.expose()).map(|_| token).ok_or(UnusableAnswer::NotAnAssertion)
+fn checked(token: Secret) -> Result<Secret, UnusableResponse> {
+    Bearer::new(token.expose()).map_err(|_not_a_token| UnusableResponse::NotAToken)?;
+    jwt::claims(token.expose()).map(|_| token).ok_or(UnusableResponse::NotAnAssertion)
 }
 
 /// Returns the token in a field of a JSON response.
-pub(super) fn field(answer: &Answer, name: &'static str) -> Result<Secret, UnusableAnswer> {
+pub(super) fn field(response: &IdentityResponse, name: &'static str) -> Result<Secret, UnusableResponse> {
     let mut fields: Map<String, Value> =
-        serde_json::from_slice(&answer.body).map_err(|_err| UnusableAnswer::NotJson)?;
+        serde_json::from_slice(&response.body).map_err(|_err| UnusableResponse::NotJson)?;
     match fields.remove(name) {
         Some(Value::String(token)) if !token.is_empty() => Ok(Secret::new(token)),
-        _ => Err(UnusableAnswer::NoAssertion(name)),
+        _ => Err(UnusableResponse::NoAssertion(name)),
     }
 }
 

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, advance, sleep};
 
 use super::*;
-use crate::credential::acquire::{Acquire, Acquired, Files, Material};
+use crate::credential::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
-use crate::credential::legs::Legs;
 use crate::credential::lifetime::Lifetime;
-use crate::credential::refusal::TokenHttpError;
+use crate::credential::record::AcquisitionRecord;
+use crate::credential::response_error::ResponseError;
 use crate::credential::settings::CredentialName;
 use crate::metrics::{MetricRegistry, TokenMetrics};
 
@@ -28,7 +28,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 struct Script {
     steps: Mutex<VecDeque<Step>>,
     calls: AtomicU32,
-    files: Files,
+    files: WatchedFiles,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ enum Step {
     /// A new token each time.
     Fresh(Duration),
     /// A refusal: status, OAuth error, Retry-After.
-    Refuse(u16, Option<&'static str>, Option<Duration>),
+    Reject(u16, Option<&'static str>, Option<Duration>),
     /// Nothing for this long, then the next step.
     After(Duration, Box<Step>),
     Panic,
@@ -46,7 +46,7 @@ enum Step {
 
 #[async_trait]
 impl Acquire for Script {
-    async fn acquire(&self, _legs: &Legs) -> Result<Acquired, CredentialError> {
+    async fn acquire(&self, _record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         let step = {
             let mut steps = self.steps.lock().unwrap();
@@ -61,24 +61,24 @@ impl Acquire for Script {
         match step {
             Step::Token(token, lifetime) => Ok(token_of(token, lifetime)),
             Step::Fresh(lifetime) => Ok(token_of(&format!("fresh-{call}"), lifetime)),
-            Step::Refuse(status, error, retry_after) => Err(refusal(status, error, retry_after)),
+            Step::Reject(status, error, retry_after) => Err(rejection(status, error, retry_after)),
             Step::Panic => panic!("as scripted"),
             Step::After(..) => unreachable!("one wait is enough"),
         }
     }
 
-    fn files(&self) -> Files {
+    fn watched_files(&self) -> WatchedFiles {
         self.files.clone()
     }
 }
 
 fn token_of(token: &str, duration: Duration) -> Acquired {
     let lifetime = Lifetime { starts: Instant::now(), duration, refresh_in: None };
-    Acquired { material: Material::Bearer(Bearer::new(token).unwrap()), lifetime: Some(lifetime) }
+    Acquired { token_or_key: TokenOrKey::Bearer(Bearer::new(token).unwrap()), lifetime: Some(lifetime) }
 }
 
-fn refusal(status: u16, error: Option<&str>, retry_after: Option<Duration>) -> CredentialError {
-    CredentialError::Answer(Box::new(TokenHttpError {
+fn rejection(status: u16, error: Option<&str>, retry_after: Option<Duration>) -> CredentialError {
+    CredentialError::Response(Box::new(ResponseError {
         endpoint: IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() },
         status: StatusCode::from_u16(status).unwrap(),
         unusable: None,
@@ -93,20 +93,20 @@ fn refusal(status: u16, error: Option<&str>, retry_after: Option<Duration>) -> C
     }))
 }
 
-const OUTAGE: Step = Step::Refuse(503, None, None);
-const WRONG_SECRET: Step = Step::Refuse(401, Some("invalid_client"), None);
+const OUTAGE: Step = Step::Reject(503, None, None);
+const WRONG_SECRET: Step = Step::Reject(401, Some("invalid_client"), None);
 
-struct Scene {
+struct Fixture {
     cell: Arc<TokenCell>,
     script: Arc<Script>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self::with_files(steps, Files::default())
+        Self::with_files(steps, WatchedFiles::default())
     }
 
-    fn with_files(steps: impl IntoIterator<Item = Step>, files: Files) -> Self {
+    fn with_files(steps: impl IntoIterator<Item = Step>, files: WatchedFiles) -> Self {
         let script = Arc::new(Script { steps: Mutex::new(steps.into_iter().collect()), files, ..Script::default() });
         let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
         let (state, (publish, progress)) = (Arc::<TokenState>::default(), watch::channel(Progress::default()));
@@ -122,7 +122,7 @@ impl Scene {
     }
 
     fn ready(&self) -> Option<Bearer> {
-        self.cell.ready(URL)
+        self.cell.current(URL)
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -132,22 +132,22 @@ impl Scene {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_cold_callers_share_one_acquisition() {
-    let scene = Scene::new([Step::After(Duration::from_secs(2), Box::new(Step::Fresh(HOUR)))]);
+    let fixture = Fixture::new([Step::After(Duration::from_secs(2), Box::new(Step::Fresh(HOUR)))]);
     let waiting = (0..1000).map(|_| {
-        let cell = Arc::clone(&scene.cell);
+        let cell = Arc::clone(&fixture.cell);
         tokio::spawn(async move { cell.acquire().await })
     });
     for waiter in waiting.collect::<Vec<_>>() {
         waiter.await.unwrap().unwrap();
     }
-    assert_eq!(scene.calls(), 1);
+    assert_eq!(fixture.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_cold_callers_share_one_failure_until_the_next_acquisition_is_due() {
-    let scene = Scene::new([Step::After(Duration::from_secs(2), Box::new(WRONG_SECRET))]);
+    let fixture = Fixture::new([Step::After(Duration::from_secs(2), Box::new(WRONG_SECRET))]);
     let waiting = (0..1000).map(|_| {
-        let cell = Arc::clone(&scene.cell);
+        let cell = Arc::clone(&fixture.cell);
         tokio::spawn(async move { cell.acquire().await.unwrap_err() })
     });
     for waiter in waiting.collect::<Vec<_>>() {
@@ -156,33 +156,33 @@ async fn a_thousand_cold_callers_share_one_failure_until_the_next_acquisition_is
         assert!(unavailable.cause.to_string().contains("401 invalid_client"), "{}", unavailable.cause);
     }
     for _ in 0..1000 {
-        scene.cell.acquire().await.unwrap_err();
+        fixture.cell.acquire().await.unwrap_err();
     }
-    assert_eq!(scene.calls(), 1);
+    assert_eq!(fixture.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_caller_does_not_stop_the_acquisition() {
-    let scene = Scene::new([Step::After(Duration::from_secs(5), Box::new(Step::Fresh(HOUR)))]);
-    let given_up = tokio::time::timeout(Duration::from_secs(1), scene.cell.acquire()).await;
-    assert!(given_up.is_err());
-    scene.cell.acquire().await.unwrap();
-    assert_eq!(scene.calls(), 1);
+    let fixture = Fixture::new([Step::After(Duration::from_secs(5), Box::new(Step::Fresh(HOUR)))]);
+    let timed_out = tokio::time::timeout(Duration::from_secs(1), fixture.cell.acquire()).await;
+    assert!(timed_out.is_err());
+    fixture.cell.acquire().await.unwrap();
+    assert_eq!(fixture.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn refreshes_a_token_before_it_expires_and_no_caller_waits() {
-    let scene = Scene::new([Step::Fresh(HOUR)]);
-    scene.cell.acquire().await.unwrap();
-    let first = scene.fingerprint();
+    let fixture = Fixture::new([Step::Fresh(HOUR)]);
+    fixture.cell.acquire().await.unwrap();
+    let first = fixture.fingerprint();
     for _ in 0..60 {
         advance(MINUTE).await;
         tokio::task::yield_now().await;
-        assert!(scene.ready().is_some());
+        assert!(fixture.ready().is_some());
     }
     sleep(Duration::from_millis(1)).await;
-    assert_ne!(scene.fingerprint(), first);
-    assert_eq!(scene.calls(), 2);
+    assert_ne!(fixture.fingerprint(), first);
+    assert_eq!(fixture.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,63 +190,63 @@ async fn an_outage_shorter_than_the_lifetime_fails_no_request() {
     let mut steps = vec![Step::Fresh(HOUR)];
     steps.extend(std::iter::repeat_n(OUTAGE, 30));
     steps.push(Step::Fresh(HOUR));
-    let scene = Scene::new(steps);
-    scene.cell.acquire().await.unwrap();
+    let fixture = Fixture::new(steps);
+    fixture.cell.acquire().await.unwrap();
     for _ in 0..4 * 60 {
         sleep(Duration::from_secs(30)).await;
-        scene.cell.acquire().await.unwrap();
-        assert!(scene.ready().is_some());
+        fixture.cell.acquire().await.unwrap();
+        assert!(fixture.ready().is_some());
     }
-    assert!(scene.calls() > 31, "the outage happened: {}", scene.calls());
-    assert_eq!(scene.cell.status().state, CredentialState::Ready);
+    assert!(fixture.calls() > 31, "the outage happened: {}", fixture.calls());
+    assert_eq!(fixture.cell.status().state, CredentialState::Ready);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_is_never_returned() {
-    let scene = Scene::new([Step::Fresh(HOUR), OUTAGE]);
-    scene.cell.acquire().await.unwrap();
+    let fixture = Fixture::new([Step::Fresh(HOUR), OUTAGE]);
+    fixture.cell.acquire().await.unwrap();
     sleep(Duration::from_secs(3600 - 31)).await;
-    assert!(scene.ready().is_some());
-    assert_eq!(scene.cell.status().state, CredentialState::Stale);
+    assert!(fixture.ready().is_some());
+    assert_eq!(fixture.cell.status().state, CredentialState::Stale);
     sleep(Duration::from_secs(2)).await;
-    assert!(scene.ready().is_none(), "the margin before expiry is kept");
-    let unavailable = scene.cell.acquire().await.unwrap_err();
+    assert!(fixture.ready().is_none(), "the margin before expiry is kept");
+    let unavailable = fixture.cell.acquire().await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("503"), "{}", unavailable.cause);
-    assert_eq!(scene.cell.status().state, CredentialState::Unavailable);
+    assert_eq!(fixture.cell.status().state, CredentialState::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
 async fn recovers_from_an_outage_without_a_token() {
-    let scene = Scene::new([OUTAGE, OUTAGE, OUTAGE, Step::Fresh(HOUR)]);
-    scene.cell.start();
+    let fixture = Fixture::new([OUTAGE, OUTAGE, OUTAGE, Step::Fresh(HOUR)]);
+    fixture.cell.start();
     let started = Instant::now();
-    while scene.cell.acquire().await.is_err() {
+    while fixture.cell.acquire().await.is_err() {
         sleep(Duration::from_millis(100)).await;
     }
     assert!(started.elapsed() < Duration::from_secs(10), "1 + 2 + 4 seconds of back-off: {:?}", started.elapsed());
-    assert_eq!(scene.calls(), 4);
+    assert_eq!(fixture.calls(), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn honours_a_short_retry_after_and_caps_a_long_one() {
     for (asked, waited) in [(7200, 300), (20, 20)] {
-        let asked = Step::Refuse(429, None, Some(Duration::from_secs(asked)));
-        let scene = Scene::new([asked, Step::Fresh(HOUR)]);
-        let unavailable = scene.cell.acquire().await.unwrap_err();
+        let asked = Step::Reject(429, None, Some(Duration::from_secs(asked)));
+        let fixture = Fixture::new([asked, Step::Fresh(HOUR)]);
+        let unavailable = fixture.cell.acquire().await.unwrap_err();
         assert_eq!(unavailable.retry_after, Duration::from_secs(waited));
         sleep(Duration::from_secs(waited - 1)).await;
-        assert_eq!(scene.calls(), 1);
+        assert_eq!(fixture.calls(), 1);
         sleep(Duration::from_secs(2)).await;
-        assert!(scene.ready().is_some());
+        assert!(fixture.ready().is_some());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn retries_slowly_after_a_permanent_refusal() {
-    let scene = Scene::new([WRONG_SECRET]);
-    scene.cell.start();
+    let fixture = Fixture::new([WRONG_SECRET]);
+    fixture.cell.start();
     sleep(HOUR).await;
-    assert!((12..=17).contains(&scene.calls()), "{}", scene.calls());
+    assert!((12..=17).contains(&fixture.calls()), "{}", fixture.calls());
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,11 +254,11 @@ async fn success_resets_the_back_off() {
     let short = Step::Fresh(MINUTE);
     let mut steps = vec![OUTAGE; 6];
     steps.extend([short, OUTAGE, OUTAGE, Step::Fresh(HOUR)]);
-    let scene = Scene::new(steps);
-    scene.cell.start();
+    let fixture = Fixture::new(steps);
+    fixture.cell.start();
     sleep(2 * MINUTE).await;
     // 1 + 2 + 4 + 8 + 16 + 30 seconds, up to 40 seconds of the short token, then 1 + 2 seconds.
-    assert_eq!((scene.calls(), scene.cell.status().state), (10, CredentialState::Ready));
+    assert_eq!((fixture.calls(), fixture.cell.status().state), (10, CredentialState::Ready));
 }
 
 #[tokio::test(start_paused = true)]
@@ -266,18 +266,18 @@ async fn uses_a_corrected_file_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, "wrong").unwrap();
-    let files = Files { paths: vec![path.clone()], always: false };
-    let scene = Scene::with_files([WRONG_SECRET, WRONG_SECRET, Step::Fresh(HOUR)], files);
-    scene.cell.acquire().await.unwrap_err();
+    let files = WatchedFiles { paths: vec![path.clone()], hold_token: false };
+    let fixture = Fixture::with_files([WRONG_SECRET, WRONG_SECRET, Step::Fresh(HOUR)], files);
+    fixture.cell.acquire().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(scene.calls(), 1);
+    assert_eq!(fixture.calls(), 1);
     std::fs::write(&path, "still wrong").unwrap();
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(scene.calls(), 2);
+    assert_eq!(fixture.calls(), 2);
     std::fs::write(&path, "right").unwrap();
     sleep(Duration::from_secs(3)).await;
-    assert!(scene.ready().is_some());
-    assert_eq!(scene.calls(), 3);
+    assert!(fixture.ready().is_some());
+    assert_eq!(fixture.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,117 +285,118 @@ async fn reads_a_followed_file_only_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     std::fs::write(&path, "one").unwrap();
-    let scene = Scene::with_files([Step::Fresh(HOUR)], Files { paths: vec![path.clone()], always: true });
-    scene.cell.acquire().await.unwrap();
+    let fixture =
+        Fixture::with_files([Step::Fresh(HOUR)], WatchedFiles { paths: vec![path.clone()], hold_token: true });
+    fixture.cell.acquire().await.unwrap();
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(scene.calls(), 1);
+    assert_eq!(fixture.calls(), 1);
     std::fs::write(&path, "another").unwrap();
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(scene.calls(), 2);
+    assert_eq!(fixture.calls(), 2);
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(scene.calls(), 2);
+    assert_eq!(fixture.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn replaces_a_refused_token_once_for_all_callers() {
-    let scene = Scene::new([Step::Fresh(HOUR), Step::After(Duration::from_secs(1), Box::new(Step::Fresh(HOUR)))]);
-    scene.cell.acquire().await.unwrap();
-    let refused = scene.fingerprint();
+    let fixture = Fixture::new([Step::Fresh(HOUR), Step::After(Duration::from_secs(1), Box::new(Step::Fresh(HOUR)))]);
+    fixture.cell.acquire().await.unwrap();
+    let refused = fixture.fingerprint();
     let reports = (0..1000).map(|_| {
-        let cell = Arc::clone(&scene.cell);
+        let cell = Arc::clone(&fixture.cell);
         tokio::spawn(async move { cell.replace(refused).await })
     });
     for report in reports.collect::<Vec<_>>() {
         report.await.unwrap().unwrap();
     }
-    assert_ne!(scene.fingerprint(), refused);
-    assert_eq!(scene.calls(), 2);
-    scene.cell.replace(refused).await.unwrap();
-    assert_eq!(scene.calls(), 2, "reporting a token that was already replaced causes no acquisition");
+    assert_ne!(fixture.fingerprint(), refused);
+    assert_eq!(fixture.calls(), 2);
+    fixture.cell.replace(refused).await.unwrap();
+    assert_eq!(fixture.calls(), 2, "reporting a token that was already replaced causes no acquisition");
 }
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_refusals_in_a_row_cause_one_refresh() {
-    let scene = Scene::new([Step::Fresh(HOUR)]);
-    scene.cell.acquire().await.unwrap();
-    let mut passed_through = 0;
+    let fixture = Fixture::new([Step::Fresh(HOUR)]);
+    fixture.cell.acquire().await.unwrap();
+    let mut failures = 0;
     for _ in 0..10_000 {
-        passed_through += u32::from(scene.cell.replace(scene.fingerprint()).await.is_err());
+        failures += u32::from(fixture.cell.replace(fixture.fingerprint()).await.is_err());
     }
-    assert_eq!((scene.calls(), passed_through), (2, 9_999));
+    assert_eq!((fixture.calls(), failures), (2, 9_999));
     sleep(Duration::from_secs(6)).await;
-    scene.cell.replace(scene.fingerprint()).await.unwrap();
-    assert_eq!(scene.calls(), 3, "another replacement is allowed later");
+    fixture.cell.replace(fixture.fingerprint()).await.unwrap();
+    assert_eq!(fixture.calls(), 3, "another replacement is allowed later");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_source_returns_unchanged_stays_in_service() {
-    let scene = Scene::new([Step::Token("same", HOUR)]);
-    scene.cell.acquire().await.unwrap();
-    let refused = scene.fingerprint();
-    let unavailable = scene.cell.replace(refused).await.unwrap_err();
+    let fixture = Fixture::new([Step::Token("same", HOUR)]);
+    fixture.cell.acquire().await.unwrap();
+    let refused = fixture.fingerprint();
+    let unavailable = fixture.cell.replace(refused).await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("equals the refused one"), "{}", unavailable.cause);
-    assert_eq!(scene.ready().unwrap().fingerprint(), refused);
-    assert_eq!(scene.calls(), 2);
+    assert_eq!(fixture.ready().unwrap().fingerprint(), refused);
+    assert_eq!(fixture.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_stays_in_service_when_the_replacement_fails() {
-    let scene = Scene::new([Step::Fresh(HOUR), OUTAGE]);
-    scene.cell.acquire().await.unwrap();
-    let refused = scene.fingerprint();
-    let unavailable = scene.cell.replace(refused).await.unwrap_err();
+    let fixture = Fixture::new([Step::Fresh(HOUR), OUTAGE]);
+    fixture.cell.acquire().await.unwrap();
+    let refused = fixture.fingerprint();
+    let unavailable = fixture.cell.replace(refused).await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("503"), "{}", unavailable.cause);
-    assert_eq!(scene.fingerprint(), refused, "another endpoint may accept it");
-    assert_eq!(scene.cell.status().state, CredentialState::Stale);
+    assert_eq!(fixture.fingerprint(), refused, "another endpoint may accept it");
+    assert_eq!(fixture.cell.status().state, CredentialState::Stale);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_does_not_shorten_the_back_off() {
-    let throttled = Step::Refuse(429, None, Some(Duration::from_secs(120)));
-    let scene = Scene::new([Step::Fresh(HOUR), throttled, Step::Fresh(HOUR)]);
-    scene.cell.acquire().await.unwrap();
-    scene.cell.replace(scene.fingerprint()).await.unwrap_err();
+    let throttled = Step::Reject(429, None, Some(Duration::from_secs(120)));
+    let fixture = Fixture::new([Step::Fresh(HOUR), throttled, Step::Fresh(HOUR)]);
+    fixture.cell.acquire().await.unwrap();
+    fixture.cell.replace(fixture.fingerprint()).await.unwrap_err();
     sleep(Duration::from_secs(30)).await;
-    scene.cell.replace(scene.fingerprint()).await.unwrap_err();
-    assert_eq!(scene.calls(), 2);
+    fixture.cell.replace(fixture.fingerprint()).await.unwrap_err();
+    assert_eq!(fixture.calls(), 2);
     sleep(Duration::from_secs(100)).await;
-    assert_eq!((scene.calls(), scene.cell.status().state), (3, CredentialState::Ready));
+    assert_eq!((fixture.calls(), fixture.cell.status().state), (3, CredentialState::Ready));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_an_error_and_the_next_acquisition_runs() {
-    let scene = Scene::new([Step::Panic, Step::Fresh(HOUR)]);
-    let unavailable = scene.cell.acquire().await.unwrap_err();
+    let fixture = Fixture::new([Step::Panic, Step::Fresh(HOUR)]);
+    let unavailable = fixture.cell.acquire().await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("panicked"), "{}", unavailable.cause);
     sleep(Duration::from_secs(2)).await;
-    assert!(scene.ready().is_some());
+    assert!(fixture.ready().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_is_an_error_with_back_off() {
-    let scene = Scene::new([Step::Token("dead", Duration::ZERO)]);
-    let unavailable = scene.cell.acquire().await.unwrap_err();
+    let fixture = Fixture::new([Step::Token("dead", Duration::ZERO)]);
+    let unavailable = fixture.cell.acquire().await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("had expired when it arrived"), "{}", unavailable.cause);
     sleep(MINUTE).await;
-    assert!(scene.calls() < 10, "{}", scene.calls());
+    assert!(fixture.calls() < 10, "{}", fixture.calls());
 }
 
 #[tokio::test(start_paused = true)]
 async fn uses_and_refreshes_short_lived_tokens() {
-    let scene = Scene::new([Step::Fresh(Duration::from_secs(10))]);
-    scene.cell.acquire().await.unwrap();
+    let fixture = Fixture::new([Step::Fresh(Duration::from_secs(10))]);
+    fixture.cell.acquire().await.unwrap();
     for _ in 0..600 {
         sleep(Duration::from_millis(100)).await;
-        assert!(scene.ready().is_some());
+        assert!(fixture.ready().is_some());
     }
-    assert!((10..=15).contains(&scene.calls()), "{}", scene.calls());
+    assert!((10..=15).contains(&fixture.calls()), "{}", fixture.calls());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_credential_does_not_delay_others() {
-    let stuck = Scene::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
-    let healthy = Scene::new([Step::Fresh(HOUR)]);
+    let stuck = Fixture::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
+    let healthy = Fixture::new([Step::Fresh(HOUR)]);
     stuck.cell.start();
     let started = Instant::now();
     healthy.cell.acquire().await.unwrap();
@@ -405,7 +406,7 @@ async fn a_stuck_credential_does_not_delay_others() {
 
 #[tokio::test(start_paused = true)]
 async fn stopping_fails_waiters_and_keeps_the_token_in_service() {
-    let cold = Scene::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
+    let cold = Fixture::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
     let waiter = Arc::clone(&cold.cell);
     let waiter = tokio::spawn(async move { waiter.acquire().await });
     sleep(Duration::from_secs(1)).await;
@@ -413,7 +414,7 @@ async fn stopping_fails_waiters_and_keeps_the_token_in_service() {
     assert!(waiter.await.unwrap().unwrap_err().cause.to_string().contains("stopped"));
     assert!(cold.cell.acquire().await.is_err(), "a stopped credential does not restart");
 
-    let warm = Scene::new([Step::Fresh(HOUR)]);
+    let warm = Fixture::new([Step::Fresh(HOUR)]);
     warm.cell.acquire().await.unwrap();
     warm.cell.stop();
     sleep(Duration::from_secs(3000)).await;
@@ -425,13 +426,13 @@ async fn stopping_fails_waiters_and_keeps_the_token_in_service() {
 async fn workers_on_other_threads_and_runtimes_can_wait() {
     // Paused time would advance past the real threads.
     tokio::time::resume();
-    let scene = Scene::new([Step::After(Duration::from_millis(50), Box::new(Step::Fresh(HOUR)))]);
-    let cell = Arc::clone(&scene.cell);
+    let fixture = Fixture::new([Step::After(Duration::from_millis(50), Box::new(Step::Fresh(HOUR)))]);
+    let cell = Arc::clone(&fixture.cell);
     let worker = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(cell.acquire())
     });
     let joined = tokio::task::spawn_blocking(move || worker.join().unwrap());
     joined.await.unwrap().unwrap();
-    assert!(scene.ready().is_some());
+    assert!(fixture.ready().is_some());
 }

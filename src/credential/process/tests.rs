@@ -51,7 +51,7 @@ async fn a_failure_shows_the_exit_code_and_the_end_of_stderr_without_tokens() {
 #[tokio::test]
 async fn kills_a_program_that_prints_too_much() {
     let err = sh("while :; do echo 0123456789012345678901234567890123456789; done").await.unwrap_err();
-    assert!(matches!(err, CommandError::TooMuch { .. }) && !err.is_transient(), "{err}");
+    assert!(matches!(err, CommandError::OutputTooLarge { .. }) && !err.is_transient(), "{err}");
 }
 
 #[tokio::test]

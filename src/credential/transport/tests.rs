@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::credential::acquire::{Acquire as _, Acquired};
-use crate::credential::entra::{App, Identity};
+use crate::credential::entra::{App, HostIdentity};
 use crate::credential::error::in_one_line;
 use crate::credential::schedule::ErrorClass;
 use crate::credential::settings::{
@@ -28,11 +28,11 @@ struct Endpoint {
 /// What the server does after it has read a request.
 #[derive(Clone)]
 enum Reaction {
-    Answer(String),
+    Respond(String),
     /// Sends this and keeps the connection open.
     Hang(String),
     /// Sends this and closes the connection.
-    Break(String),
+    Close(String),
 }
 
 impl Endpoint {
@@ -73,8 +73,8 @@ impl Endpoint {
     async fn acquire_within(&self, request_timeout: Duration) -> Result<Acquired, CredentialError> {
         let client = IdentityClient { request_timeout, ..IdentityClient::new(&Trust::None).unwrap() };
         let settings = managed_identity(&self.address);
-        let identity = Identity { settings, scope: "https://signalr.azure.com/.default".into(), client };
-        identity.acquire(&Legs::default()).await
+        let identity = HostIdentity { settings, scope: "https://signalr.azure.com/.default".into(), client };
+        identity.acquire(&AcquisitionRecord::default()).await
     }
 }
 
@@ -90,12 +90,12 @@ async fn serve(
         }
     }
     seen.send(String::from_utf8(request).unwrap()).ok();
-    let (Reaction::Answer(bytes) | Reaction::Hang(bytes) | Reaction::Break(bytes)) = &reaction;
+    let (Reaction::Respond(bytes) | Reaction::Hang(bytes) | Reaction::Close(bytes)) = &reaction;
     socket.write_all(bytes.as_bytes()).await.ok();
     socket.flush().await.ok();
     match reaction {
         Reaction::Hang(_) => drop(socket.read(&mut [0; 1]).await),
-        Reaction::Answer(_) | Reaction::Break(_) => drop(socket.shutdown().await),
+        Reaction::Respond(_) | Reaction::Close(_) => drop(socket.shutdown().await),
     }
 }
 
@@ -106,8 +106,8 @@ fn complete(request: &[u8]) -> bool {
     body.len() >= length
 }
 
-fn answer(status: &str, body: &str) -> Reaction {
-    Reaction::Answer(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+fn response(status: &str, body: &str) -> Reaction {
+    Reaction::Respond(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
 }
 
 fn managed_identity(address: &str) -> ManagedIdentitySettings {
@@ -118,8 +118,8 @@ fn managed_identity(address: &str) -> ManagedIdentitySettings {
 }
 
 fn imds_token() -> Reaction {
-    let expires_on = crate::credential::jwt::unix(std::time::SystemTime::now()) + 3600;
-    answer(
+    let expires_on = crate::credential::jwt::unix_seconds(std::time::SystemTime::now()) + 3600;
+    response(
         "200 OK",
         &format!(
             r#"{{"access_token":"identity-token","expires_on":"{expires_on}","resource":"r","token_type":"Bearer"}}"#
@@ -174,7 +174,7 @@ impl Authority {
 }
 
 fn entra_token() -> Reaction {
-    answer("200 OK", r#"{"token_type":"Bearer","expires_in":3599,"refresh_in":1800,"access_token":"entra-token"}"#)
+    response("200 OK", r#"{"token_type":"Bearer","expires_in":3599,"refresh_in":1800,"access_token":"entra-token"}"#)
 }
 
 #[tokio::test]
@@ -193,16 +193,16 @@ async fn sends_one_request_to_imds() {
 async fn a_fault_costs_one_request_and_gives_a_typed_error() {
     let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n{}", "x".repeat(MAX_BODY_BYTES + 1));
     for (reaction, expected) in [
-        (answer("500 Internal Server Error", "{}"), "answered 500"),
-        (answer("503 Service Unavailable", "<html>down</html>"), "answered 503"),
-        (answer("404 Not Found", ""), "answered 404"),
-        (answer("302 Found", ""), "answered 302"),
-        (answer("200 OK", "<html>sign in to the hotel</html>"), "not a JSON object"),
-        (answer("200 OK", "{}"), "no access token"),
-        (Reaction::Break("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"acc".into()), "the connection broke off"),
-        (Reaction::Break(String::new()), "the connection broke off"),
-        (Reaction::Break("SSH-2.0-OpenSSH\r\n".into()), "the connection broke off"),
-        (Reaction::Break(large), "larger than 262144 bytes"),
+        (response("500 Internal Server Error", "{}"), "answered 500"),
+        (response("503 Service Unavailable", "<html>down</html>"), "answered 503"),
+        (response("404 Not Found", ""), "answered 404"),
+        (response("302 Found", ""), "answered 302"),
+        (response("200 OK", "<html>sign in to the hotel</html>"), "not a JSON object"),
+        (response("200 OK", "{}"), "no access token"),
+        (Reaction::Close("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"acc".into()), "the connection broke off"),
+        (Reaction::Close(String::new()), "the connection broke off"),
+        (Reaction::Close("SSH-2.0-OpenSSH\r\n".into()), "the connection broke off"),
+        (Reaction::Close(large), "larger than 262144 bytes"),
     ] {
         let endpoint = Endpoint::http(reaction).await;
         let err = endpoint.acquire_by_imds().await.unwrap_err();
@@ -232,8 +232,8 @@ async fn a_closed_port_is_a_transient_error_with_a_hint() {
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let client = IdentityClient::new(&Trust::None).unwrap();
-    let identity = Identity { settings: managed_identity(&address), scope: "s".into(), client };
-    let err = identity.acquire(&Legs::default()).await.unwrap_err();
+    let identity = HostIdentity { settings: managed_identity(&address), scope: "s".into(), client };
+    let err = identity.acquire(&AcquisitionRecord::default()).await.unwrap_err();
     let text = in_one_line(&err);
     assert!(text.contains("exists only on Azure hosts") && text.contains("refused"), "{text}");
     assert_eq!(err.class(), ErrorClass::Transient);
@@ -244,7 +244,7 @@ async fn sends_a_secret_as_a_form_over_tls() {
     let authority = Authority::new();
     let mut endpoint = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
     let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
-    let lifetime = app.acquire(&Legs::default()).await.unwrap().lifetime.unwrap();
+    let lifetime = app.acquire(&AcquisitionRecord::default()).await.unwrap().lifetime.unwrap();
     assert_eq!((lifetime.duration.as_secs(), lifetime.refresh_in), (3599, Some(Duration::from_secs(1800))));
     let request = endpoint.requests.recv().await.unwrap();
     assert!(request.starts_with("POST /tenant-b/oauth2/v2.0/token HTTP/1.1\r\n"), "{request}");
@@ -260,7 +260,7 @@ async fn sends_no_secret_to_an_authority_with_an_untrusted_certificate() {
     let (authority, impostor) = (Authority::new(), Authority::new());
     let mut endpoint = Endpoint::start(entra_token(), Some(impostor.tls.clone())).await;
     let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
-    let err = app.acquire(&Legs::default()).await.unwrap_err();
+    let err = app.acquire(&AcquisitionRecord::default()).await.unwrap_err();
     let text = in_one_line(&err);
     assert!(text.contains("`ca_file`") && text.to_lowercase().contains("certificate"), "{text}");
     assert!(endpoint.requests.try_recv().is_err(), "nothing was sent");
@@ -270,16 +270,16 @@ async fn sends_no_secret_to_an_authority_with_an_untrusted_certificate() {
 async fn a_refusal_passes_through_the_identity_library_unchanged() {
     let authority = Authority::new();
     let body = r#"{"error":"invalid_client","error_description":"AADSTS7000222: The keys are \u0027expired\u0027.\r\nTrace ID: t","error_codes":[7000222],"correlation_id":"c-7"}"#;
-    let endpoint = Endpoint::start(answer("401 Unauthorized", body), Some(authority.tls.clone())).await;
+    let endpoint = Endpoint::start(response("401 Unauthorized", body), Some(authority.tls.clone())).await;
     let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
-    let legs = Legs::default();
-    let err = app.acquire(&legs).await.unwrap_err();
+    let record = AcquisitionRecord::default();
+    let err = app.acquire(&record).await.unwrap_err();
     assert_eq!((err.codes(), err.correlation_id()), (&[7_000_222][..], Some("c-7")));
     assert!(err.to_string().contains("the client secret has expired; create a new secret"), "{err}");
-    let legs = legs.take();
-    assert_eq!(legs[0].subject, format!("client secret from file {}", authority.path("secret").display()));
-    assert_eq!(legs[1].subject, "app app-id in tenant tenant-b");
-    assert!(matches!(legs[1].outcome, LegOutcome::Failed { class: ErrorClass::Permanent, .. }), "{legs:?}");
+    let steps = record.take_steps();
+    assert_eq!(steps[0].subject, format!("client secret from file {}", authority.path("secret").display()));
+    assert_eq!(steps[1].subject, "app app-id in tenant tenant-b");
+    assert!(matches!(steps[1].outcome, StepOutcome::Failed { class: ErrorClass::Permanent, .. }), "{steps:?}");
 }
 
 #[tokio::test]
@@ -290,14 +290,15 @@ async fn uses_the_token_of_a_managed_identity_as_assertion() {
     let identity = managed_identity(&imds.address);
     let audience = "api://AzureADTokenExchange".to_owned();
     let proof = Proof::Federated(AssertionSettings::ManagedIdentity { identity, audience });
-    let legs = Legs::default();
-    authority.app(&entra.address, proof).acquire(&legs).await.unwrap();
+    let record = AcquisitionRecord::default();
+    authority.app(&entra.address, proof).acquire(&record).await.unwrap();
     let assertion = imds.requests.recv().await.unwrap();
     assert!(assertion.contains("&resource=api%3A%2F%2FAzureADTokenExchange&client_id=identity-id "), "{assertion}");
     let exchange = entra.requests.recv().await.unwrap();
     assert!(exchange.contains("client_assertion=identity-token&"), "{exchange}");
     assert!(exchange.contains("&client_id=app-id&"), "{exchange}");
-    let stages: Vec<_> = legs.take().iter().map(|leg| (leg.stage, leg.endpoint.clone().unwrap().kind)).collect();
+    let stages: Vec<_> =
+        record.take_steps().iter().map(|step| (step.stage, step.endpoint.clone().unwrap().kind)).collect();
     assert_eq!(
         stages,
         [
@@ -310,7 +311,7 @@ async fn uses_the_token_of_a_managed_identity_as_assertion() {
 #[tokio::test]
 async fn the_error_of_an_assertion_passes_through_both_layers_of_the_library() {
     let authority = Authority::new();
-    let imds = Endpoint::http(answer(
+    let imds = Endpoint::http(response(
         "400 Bad Request",
         r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
     ))
@@ -318,8 +319,8 @@ async fn the_error_of_an_assertion_passes_through_both_layers_of_the_library() {
     let mut entra = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
     let identity = managed_identity(&imds.address);
     let proof = Proof::Federated(AssertionSettings::ManagedIdentity { identity, audience: "api://x".into() });
-    let err = authority.app(&entra.address, proof).acquire(&Legs::default()).await.unwrap_err();
-    assert_eq!(err.answer().unwrap().endpoint.kind, IdentityEndpointKind::InstanceMetadata);
+    let err = authority.app(&entra.address, proof).acquire(&AcquisitionRecord::default()).await.unwrap_err();
+    assert_eq!(err.response().unwrap().endpoint.kind, IdentityEndpointKind::InstanceMetadata);
     assert!(err.to_string().contains("400 invalid_request: Identity not found"), "{err}");
     assert!(entra.requests.try_recv().is_err(), "nothing was exchanged");
 }
@@ -329,7 +330,7 @@ async fn trims_an_assertion_file() {
     let authority = Authority::new();
     let mut entra = Endpoint::start(entra_token(), Some(authority.tls.clone())).await;
     let proof = Proof::Federated(AssertionSettings::File { path: authority.path("assertion") });
-    authority.app(&entra.address, proof).acquire(&Legs::default()).await.unwrap();
+    authority.app(&entra.address, proof).acquire(&AcquisitionRecord::default()).await.unwrap();
     let exchange = entra.requests.recv().await.unwrap();
     assert!(exchange.contains("client_assertion=assertion-token&"), "{exchange}");
 }
@@ -357,9 +358,9 @@ async fn logs_and_debug_output_contain_no_secret_assertion_or_token() {
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     let authority = Authority::new();
-    let refused = answer("401 Unauthorized", r#"{"error":"invalid_client","error_codes":[7000215]}"#);
+    let refused = response("401 Unauthorized", r#"{"error":"invalid_client","error_codes":[7000215]}"#);
     let mut printed = Vec::new();
-    for reaction in [entra_token(), refused, answer("200 OK", "{}")] {
+    for reaction in [entra_token(), refused, response("200 OK", "{}")] {
         let imds = Endpoint::http(imds_token()).await;
         let entra = Endpoint::start(reaction, Some(authority.tls.clone())).await;
         let identity = managed_identity(&imds.address);
@@ -368,9 +369,9 @@ async fn logs_and_debug_output_contain_no_secret_assertion_or_token() {
             Proof::Federated(AssertionSettings::File { path: authority.path("assertion") }),
             Proof::Federated(AssertionSettings::ManagedIdentity { identity, audience: "api://x".into() }),
         ] {
-            let legs = Legs::default();
-            let outcome = authority.app(&entra.address, proof).acquire(&legs).await;
-            printed.push(format!("{outcome:?} {:?}", legs.take()));
+            let record = AcquisitionRecord::default();
+            let outcome = authority.app(&entra.address, proof).acquire(&record).await;
+            printed.push(format!("{outcome:?} {:?}", record.take_steps()));
             printed.extend(outcome.err().map(|err| in_one_line(&err)));
         }
     }

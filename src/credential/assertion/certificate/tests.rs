@@ -33,7 +33,7 @@ fn settings(folder: &TempDir, pem: &str) -> CertificateSettings {
 }
 
 async fn sign(settings: &CertificateSettings) -> Result<(Value, Value, Secret), CredentialError> {
-    let token = assertion(settings, "app-id", TOKEN_URL, &Legs::default()).await?;
+    let token = assertion(settings, "app-id", TOKEN_URL, &AcquisitionRecord::default()).await?;
     let part = |index| {
         let segment = URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(index).unwrap()).unwrap();
         serde_json::from_slice(&segment).unwrap()
@@ -65,7 +65,7 @@ async fn signs_ps256_with_the_sha256_thumbprint() {
         (&claims["aud"], &claims["iss"], &claims["sub"]),
         (&json!(TOKEN_URL), &json!("app-id"), &json!("app-id"))
     );
-    let now = jwt::unix(SystemTime::now());
+    let now = jwt::unix_seconds(SystemTime::now());
     let (nbf, exp) = (claims["nbf"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
     assert!(nbf + 299 <= now && now + 295 <= exp && exp - nbf == 600, "nbf {nbf} now {now} exp {exp}");
     assert_ne!(claims["jti"], sign(&settings).await.unwrap().1["jti"], "each assertion has its own id");
@@ -96,18 +96,18 @@ async fn uses_a_renewed_certificate_for_the_next_assertion_and_reports_its_expir
         key: Some(folder.path().join("client.key")),
         ..settings(&folder, &old.certificate.pem())
     };
-    let legs = Legs::default();
+    let record = AcquisitionRecord::default();
     for pair in [&old, &new] {
         fs::write(&settings.certificate, pair.certificate.pem()).unwrap();
         fs::write(settings.key.as_ref().unwrap(), pair.key.serialize_pem()).unwrap();
-        let token = assertion(&settings, "app-id", TOKEN_URL, &legs).await.unwrap();
+        let token = assertion(&settings, "app-id", TOKEN_URL, &record).await.unwrap();
         verify(&token, &pair.certificate, &RSA_PSS_2048_8192_SHA256);
     }
-    let legs = legs.take();
-    assert_eq!(legs.len(), 2);
+    let steps = record.take_steps();
+    assert_eq!(steps.len(), 2);
     assert!(
-        legs.iter().all(|leg| matches!(leg.not_after, Some(NotAfter::Certificate(end)) if end > SystemTime::now())),
-        "{legs:?}"
+        steps.iter().all(|step| matches!(step.not_after, Some(NotAfter::Certificate(end)) if end > SystemTime::now())),
+        "{steps:?}"
     );
 }
 
@@ -122,10 +122,10 @@ async fn refuses_an_expired_certificate_before_a_request() {
     let settings = settings(&folder, &(certificate.pem() + &key.serialize_pem()));
     let text = refusal(&settings).await;
     assert!(text.contains("expired at 2021-01-01T00:00:00Z"), "{text}");
-    let legs = Legs::default();
-    assertion(&settings, "app-id", TOKEN_URL, &legs).await.unwrap_err();
+    let record = AcquisitionRecord::default();
+    assertion(&settings, "app-id", TOKEN_URL, &record).await.unwrap_err();
     assert_eq!(
-        legs.take()[0].not_after,
+        record.take_steps()[0].not_after,
         Some(NotAfter::Certificate(UNIX_EPOCH + Duration::from_secs(1_609_459_200))),
         "for the gauge"
     );

@@ -15,7 +15,7 @@ use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::jwt::{self, Claims};
 use super::lifetime;
 use super::lifetime::Lifetime;
-use super::refusal::{TokenHttpError, UnusableAnswer};
+use super::response_error::{ResponseError, UnusableResponse};
 use crate::redact::{self, SentSecrets};
 
 /// The longest lifetime that is accepted. Tokens of managed identities live for 24 hours, the longest of Entra for 28.
@@ -28,7 +28,7 @@ const MAX_DESCRIPTION: usize = 600;
 const MAX_ERROR: usize = 60;
 
 /// A response of an identity endpoint.
-pub(crate) struct Answer {
+pub(crate) struct IdentityResponse {
     /// When the request was sent. Lifetimes start here, so that a slow response does not extend them.
     pub(crate) sent_at: Instant,
     pub(crate) status: StatusCode,
@@ -38,7 +38,7 @@ pub(crate) struct Answer {
 
 /// A valid token response.
 #[derive(Clone, Debug)]
-pub(crate) struct TokenAnswer {
+pub(crate) struct TokenResponse {
     /// The lifetime of the token, from when the request was sent.
     pub(crate) lifetime: Lifetime,
     pub(crate) fingerprint: Fingerprint,
@@ -47,7 +47,7 @@ pub(crate) struct TokenAnswer {
     /// `Date` of the response.
     pub(crate) date: Option<SystemTime>,
     /// The body in a form that each parser of the identity library accepts.
-    pub(crate) normal_form: Bytes,
+    pub(crate) normalized_body: Bytes,
 }
 
 /// Validates the response to a token request. `federated` is whether the request carried an assertion of another identity; `sent`
@@ -55,32 +55,34 @@ pub(crate) struct TokenAnswer {
 pub(crate) fn validate(
     endpoint: &IdentityEndpoint,
     federated: bool,
-    answer: &Answer,
+    response: &IdentityResponse,
     sent: &dyn Fn() -> SentSecrets,
-) -> Result<TokenAnswer, Box<TokenHttpError>> {
-    if !answer.status.is_success() {
-        return Err(Box::new(refusal(endpoint, federated, answer, &sent())));
+) -> Result<TokenResponse, Box<ResponseError>> {
+    if !response.status.is_success() {
+        return Err(Box::new(parse_error(endpoint, federated, response, &sent())));
     }
-    usable(endpoint, answer).map_err(|unusable| {
+    parse_token(endpoint, response).map_err(|unusable| {
         // Some proxies respond with 200 and an error.
-        Box::new(TokenHttpError { unusable: Some(unusable), ..refusal(endpoint, federated, answer, &sent()) })
+        Box::new(ResponseError { unusable: Some(unusable), ..parse_error(endpoint, federated, response, &sent()) })
     })
 }
 
-fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, UnusableAnswer> {
-    let fields: Map<String, Value> = serde_json::from_slice(&answer.body).map_err(|_err| UnusableAnswer::NotJson)?;
+fn parse_token(endpoint: &IdentityEndpoint, response: &IdentityResponse) -> Result<TokenResponse, UnusableResponse> {
+    let fields: Map<String, Value> =
+        serde_json::from_slice(&response.body).map_err(|_err| UnusableResponse::NotJson)?;
     let field = |name: &str| fields.get(name).filter(|value| !value.is_null());
     let token = field("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
-    let token = token.ok_or(UnusableAnswer::NoToken)?;
-    let bearer = Bearer::new(token).map_err(|_not_a_token| UnusableAnswer::NotAToken)?;
-    let (date, claims) = (date(&answer.headers), jwt::claims(token));
-    let left = |at: SystemTime| unix(at).saturating_sub(unix(date.unwrap_or_else(SystemTime::now)));
+    let token = token.ok_or(UnusableResponse::NoToken)?;
+    let bearer = Bearer::new(token).map_err(|_not_a_token| UnusableResponse::NotAToken)?;
+    let (date, claims) = (date(&response.headers), jwt::claims(token));
+    let remaining =
+        |at: SystemTime| unix_seconds(at).saturating_sub(unix_seconds(date.unwrap_or_else(SystemTime::now)));
     let expires_in = field("expires_in").and_then(lifetime::seconds);
-    let expires_on = field("expires_on").and_then(lifetime::moment).map(left);
-    let claimed = claims.as_ref().and_then(jwt::expiry).map(left);
+    let expires_on = field("expires_on").and_then(lifetime::timestamp).map(remaining);
+    let claimed = claims.as_ref().and_then(jwt::expiry).map(remaining);
     let given = ["expires_on", "expires_in"].into_iter().find(|name| field(name).is_some());
-    if let (Some(odd), None, None) = (given, expires_in, expires_on) {
-        return Err(UnusableAnswer::InvalidLifetime(odd));
+    if let (Some(field), None, None) = (given, expires_in, expires_on) {
+        return Err(UnusableResponse::InvalidLifetime(field));
     }
     let lifetime = match endpoint.kind {
         IdentityEndpointKind::Entra => expires_in.or(expires_on).or(claimed),
@@ -90,23 +92,23 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
         }
         IdentityEndpointKind::Provider(_) => expires_in,
     };
-    let seconds = lifetime.ok_or(UnusableAnswer::NoLifetime)?;
+    let seconds = lifetime.ok_or(UnusableResponse::NoLifetime)?;
     let duration =
-        positive(seconds).filter(|lifetime| *lifetime <= MAX_LIFETIME).ok_or(UnusableAnswer::Lifetime(seconds))?;
+        positive(seconds).filter(|lifetime| *lifetime <= MAX_LIFETIME).ok_or(UnusableResponse::Lifetime(seconds))?;
     let refresh_in = match endpoint.kind {
         IdentityEndpointKind::Entra => field("refresh_in").and_then(lifetime::seconds).and_then(positive),
         IdentityEndpointKind::InstanceMetadata
         | IdentityEndpointKind::AppService
         | IdentityEndpointKind::Provider(_) => None,
     };
-    Ok(TokenAnswer {
+    Ok(TokenResponse {
         lifetime: Lifetime {
-            starts: answer.sent_at,
+            starts: response.sent_at,
             duration,
             refresh_in: refresh_in.filter(|refresh_in| *refresh_in < duration),
         },
         fingerprint: bearer.fingerprint(),
-        normal_form: normal_form(token, duration),
+        normalized_body: normalized_body(token, duration),
         claims,
         date,
     })
@@ -114,27 +116,27 @@ fn usable(endpoint: &IdentityEndpoint, answer: &Answer) -> Result<TokenAnswer, U
 
 /// Formats a token response for both parsers of the identity library: `expires_in` for Entra's, `expires_on` as a string for that
 /// of managed identities, and every field that either requires.
-fn normal_form(token: &str, duration: Duration) -> Bytes {
-    let expires_on = jwt::unix(SystemTime::now()).saturating_add(duration.as_secs());
-    let answer = json!({
+fn normalized_body(token: &str, duration: Duration) -> Bytes {
+    let expires_on = jwt::unix_seconds(SystemTime::now()).saturating_add(duration.as_secs());
+    let response = json!({
         "token_type": "Bearer",
         "access_token": token,
         "expires_in": duration.as_secs(),
         "expires_on": expires_on.to_string(),
         "resource": "",
     });
-    answer.to_string().into()
+    response.to_string().into()
 }
 
 /// Parses an error response: RFC 6749 section 5.2, the fields that Entra adds, and `message` of App Service. Ignores fields of an
 /// unexpected type.
-pub(crate) fn refusal(
+pub(crate) fn parse_error(
     endpoint: &IdentityEndpoint,
     federated: bool,
-    answer: &Answer,
+    response: &IdentityResponse,
     sent: &SentSecrets,
-) -> TokenHttpError {
-    let fields: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
+) -> ResponseError {
+    let fields: Map<String, Value> = serde_json::from_slice(&response.body).unwrap_or_default();
     let text = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty());
     let id = |name: &str| text(name).and_then(redact::id).map(|id| redact::prose(id, sent));
     let description = text("error_description").or_else(|| text("message")).map(|text| description(text, sent));
@@ -142,20 +144,20 @@ pub(crate) fn refusal(
     let listed =
         listed.map(|codes| codes.iter().filter_map(Value::as_u64).filter_map(|code| code.try_into().ok()).collect());
     let codes = listed.filter(|codes: &Vec<u32>| !codes.is_empty());
-    TokenHttpError {
+    ResponseError {
         endpoint: endpoint.clone(),
-        status: answer.status,
+        status: response.status,
         unusable: None,
         error: text("error").map(|text| match redact::code(text) {
             Some(code) => redact::prose(code, sent),
-            None => masked(text, MAX_ERROR, sent),
+            None => mask(text, MAX_ERROR, sent),
         }),
         codes: codes.unwrap_or_else(|| description.as_deref().map(codes_in).unwrap_or_default()),
         description,
         correlation_id: id("correlation_id"),
         trace_id: id("trace_id"),
-        retry_after: retry_after(&answer.headers),
-        date: date(&answer.headers),
+        retry_after: retry_after(&response.headers),
+        date: date(&response.headers),
         federated,
     }
 }
@@ -163,18 +165,18 @@ pub(crate) fn refusal(
 /// Returns a description with secrets masked, truncated, and without the ids that Entra repeats at its end.
 fn description(text: &str, sent: &SentSecrets) -> String {
     let text = text.split("Trace ID: ").next().unwrap_or(text);
-    masked(text, MAX_DESCRIPTION, sent)
+    mask(text, MAX_DESCRIPTION, sent)
 }
 
-fn masked(text: &str, most: usize, sent: &SentSecrets) -> String {
+fn mask(text: &str, max: usize, sent: &SentSecrets) -> String {
     // Masks more than is kept, so that a truncated secret does not pass as a word.
-    let line = redact::prose(start(text, 8 * most), sent);
-    start(&line, most).to_owned()
+    let line = redact::prose(truncate(text, 8 * max), sent);
+    truncate(&line, max).to_owned()
 }
 
 /// Truncates a text at a character boundary.
-fn start(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
+fn truncate(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -212,8 +214,8 @@ fn positive(seconds: i64) -> Option<Duration> {
     u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
-fn unix(at: SystemTime) -> i64 {
-    i64::try_from(jwt::unix(at)).unwrap_or(i64::MAX)
+fn unix_seconds(at: SystemTime) -> i64 {
+    i64::try_from(jwt::unix_seconds(at)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -231,8 +233,8 @@ mod tests {
         IdentityEndpoint { kind: IdentityEndpointKind::InstanceMetadata, authority: "169.254.169.254".into() }
     }
 
-    fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answer {
-        Answer {
+    fn response(status: u16, headers: &[(&'static str, &str)], body: &str) -> IdentityResponse {
+        IdentityResponse {
             sent_at: Instant::now(),
             status: StatusCode::from_u16(status).unwrap(),
             headers: headers
@@ -243,16 +245,16 @@ mod tests {
         }
     }
 
-    fn refused(endpoint: &IdentityEndpoint, answer: &Answer) -> CredentialError {
-        validate(endpoint, false, answer, &SentSecrets::default).unwrap_err().into()
+    fn error(endpoint: &IdentityEndpoint, response: &IdentityResponse) -> CredentialError {
+        validate(endpoint, false, response, &SentSecrets::default).unwrap_err().into()
     }
 
     #[test]
     fn reads_the_lifetime_fields_of_entra() {
         let body = r#"{"token_type":"Bearer","expires_in":3599,"ext_expires_in":3599,"refresh_in":1800,"access_token":"a.b.c"}"#;
-        let good = validate(&entra(), false, &answer(200, &[], body), &SentSecrets::default).unwrap();
+        let token = validate(&entra(), false, &response(200, &[], body), &SentSecrets::default).unwrap();
         assert_eq!(
-            (good.lifetime.duration.as_secs(), good.lifetime.refresh_in),
+            (token.lifetime.duration.as_secs(), token.lifetime.refresh_in),
             (3599, Some(Duration::from_secs(1800)))
         );
     }
@@ -275,9 +277,9 @@ mod tests {
         ] {
             let separator = if fields.is_empty() { "" } else { "," };
             let body = format!(r#"{{"access_token":"{jwt}"{separator}{fields}}}"#);
-            let good = validate(&endpoint, false, &answer(200, &headers, &body), &SentSecrets::default).unwrap();
-            assert_eq!(good.lifetime.duration, Duration::from_secs(100), "{fields}");
-            let form: Map<String, Value> = serde_json::from_slice(&good.normal_form).unwrap();
+            let token = validate(&endpoint, false, &response(200, &headers, &body), &SentSecrets::default).unwrap();
+            assert_eq!(token.lifetime.duration, Duration::from_secs(100), "{fields}");
+            let form: Map<String, Value> = serde_json::from_slice(&token.normalized_body).unwrap();
             assert_eq!((&form["expires_in"], &form["access_token"]), (&json!(100), &json!(jwt)), "{fields}");
             assert!(form["expires_on"].as_str().unwrap().parse::<u64>().is_ok(), "{fields}");
         }
@@ -297,7 +299,7 @@ mod tests {
             "QWJjOFF+ZEVmR2hJaktsTW5PcFFy",
         ] {
             let body = json!({ "error": echo, "error_description": format!("AADSTS1: {echo} is bad"), "correlation_id": echo });
-            let err = validate(&entra(), false, &answer(400, &[], &body.to_string()), &sent).unwrap_err();
+            let err = validate(&entra(), false, &response(400, &[], &body.to_string()), &sent).unwrap_err();
             let text = format!("{err} {err:?}");
             assert!(!text.contains("EfGhIj") && !text.contains("Vm R2hJ") && text.contains("AADSTS1:"), "{text}");
         }
@@ -309,33 +311,33 @@ mod tests {
         // 1_894_694_400 is the date above; `expires_in` counts from when the cached token was made.
         let body = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694500","resource":"r","token_type":"Bearer"}"#;
         assert_eq!(
-            validate(&imds(), false, &answer(200, &headers, body), &SentSecrets::default).unwrap().lifetime.duration,
+            validate(&imds(), false, &response(200, &headers, body), &SentSecrets::default).unwrap().lifetime.duration,
             Duration::from_secs(100)
         );
         let expired = r#"{"access_token":"t","expires_in":"86400","expires_on":"1894694400"}"#;
-        let err = refused(&imds(), &answer(200, &headers, expired));
-        assert_eq!(err.answer().unwrap().unusable, Some(UnusableAnswer::Lifetime(0)));
+        let err = error(&imds(), &response(200, &headers, expired));
+        assert_eq!(err.response().unwrap().unusable, Some(UnusableResponse::Lifetime(0)));
     }
 
     #[test]
     fn refuses_a_200_without_a_usable_token() {
-        let lifetime = UnusableAnswer::Lifetime;
+        let lifetime = UnusableResponse::Lifetime;
         for (body, unusable) in [
-            ("{}", UnusableAnswer::NoToken),
-            (r#"{"access_token":"","expires_in":3600}"#, UnusableAnswer::NoToken),
-            (r#"{"access_token":"two words","expires_in":3600}"#, UnusableAnswer::NotAToken),
-            (r#"{"access_token":"t"}"#, UnusableAnswer::NoLifetime),
-            (r#"{"access_token":"t","expires_in":"soon"}"#, UnusableAnswer::InvalidLifetime("expires_in")),
+            ("{}", UnusableResponse::NoToken),
+            (r#"{"access_token":"","expires_in":3600}"#, UnusableResponse::NoToken),
+            (r#"{"access_token":"two words","expires_in":3600}"#, UnusableResponse::NotAToken),
+            (r#"{"access_token":"t"}"#, UnusableResponse::NoLifetime),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, UnusableResponse::InvalidLifetime("expires_in")),
             (r#"{"access_token":"t","expires_in":0}"#, lifetime(0)),
             (r#"{"access_token":"t","expires_in":-5}"#, lifetime(-5)),
             (r#"{"access_token":"t","expires_in":9223372036854775807}"#, lifetime(i64::MAX)),
-            ("<html>welcome to the hotel</html>", UnusableAnswer::NotJson),
-            ("", UnusableAnswer::NotJson),
-            ("[]", UnusableAnswer::NotJson),
-            (r#"{"access_token":7,"expires_in":3600}"#, UnusableAnswer::NoToken),
+            ("<html>welcome to the hotel</html>", UnusableResponse::NotJson),
+            ("", UnusableResponse::NotJson),
+            ("[]", UnusableResponse::NotJson),
+            (r#"{"access_token":7,"expires_in":3600}"#, UnusableResponse::NoToken),
         ] {
-            let err = refused(&entra(), &answer(200, &[], body));
-            assert_eq!(err.answer().unwrap().unusable.as_ref(), Some(&unusable), "{body}");
+            let err = error(&entra(), &response(200, &[], body));
+            assert_eq!(err.response().unwrap().unusable.as_ref(), Some(&unusable), "{body}");
             assert_eq!((err.class(), err.reason()), (ErrorClass::Transient, TokenErrorReason::Malformed), "{body}");
         }
     }
@@ -344,8 +346,8 @@ mod tests {
     fn keeps_an_error_description_with_escapes() {
         let body = "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret provided.\\r\\nTrace ID: 1\\r\\nCorrelation ID: 2\",\
             \"error_codes\":[7000215],\"trace_id\":\"t-1\",\"correlation_id\":\"c-1\",\"suberror\":\"x\",\"claims\":\"{}\"}";
-        let err = refused(&entra(), &answer(401, &[("x-ms-request-id", "r-1"), ("retry-after", "7")], body));
-        let http = err.answer().unwrap();
+        let err = error(&entra(), &response(401, &[("x-ms-request-id", "r-1"), ("retry-after", "7")], body));
+        let http = err.response().unwrap();
         assert_eq!(http.description.as_deref(), Some("AADSTS7000215: Invalid client secret provided."));
         assert_eq!(http.trace_id.as_deref(), Some("t-1"));
         assert_eq!((err.codes(), err.correlation_id()), (&[7_000_215][..], Some("c-1")));
@@ -359,14 +361,14 @@ mod tests {
 
     #[test]
     fn ignores_error_fields_of_an_unexpected_type() {
-        let err = refused(
+        let err = error(
             &entra(),
-            &answer(400, &[], r#"{"error":"invalid_scope","error_description":null,"error_codes":"x","trace_id":5}"#),
+            &response(400, &[], r#"{"error":"invalid_scope","error_description":null,"error_codes":"x","trace_id":5}"#),
         );
-        assert_eq!(err.answer().unwrap().error.as_deref(), Some("invalid_scope"));
-        let err = refused(
+        assert_eq!(err.response().unwrap().error.as_deref(), Some("invalid_scope"));
+        let err = error(
             &imds(),
-            &answer(400, &[], r#"{"error":"invalid_resource","error_description":"AADSTS500011: \u0027x\u0027"}"#),
+            &response(400, &[], r#"{"error":"invalid_resource","error_description":"AADSTS500011: \u0027x\u0027"}"#),
         );
         assert_eq!(err.codes(), &[500_011], "the code is in the description");
     }
@@ -374,7 +376,7 @@ mod tests {
     #[test]
     fn removes_control_characters_from_an_error() {
         let body = r#"{"error":"a\nb","error_description":"x\u001b[31mred\u0000\tend","correlation_id":"1\r\n2"}"#;
-        let text = refused(&entra(), &answer(400, &[], body)).to_string();
+        let text = error(&entra(), &response(400, &[], body)).to_string();
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
 
@@ -438,7 +440,7 @@ mod tests {
         ];
         for (endpoint, federated, status, body, class, reason) in table {
             let err = CredentialError::from(
-                validate(&endpoint, federated, &answer(status, &[], body), &SentSecrets::default).unwrap_err(),
+                validate(&endpoint, federated, &response(status, &[], body), &SentSecrets::default).unwrap_err(),
             );
             assert_eq!((err.class(), err.reason()), (class, reason), "{status} {body}");
         }
@@ -447,6 +449,6 @@ mod tests {
     #[test]
     fn parses_a_retry_after_date_by_the_clock_of_the_endpoint() {
         let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT"), ("retry-after", "Tue, 15 Jan 2030 08:01:30 GMT")];
-        assert_eq!(refused(&entra(), &answer(429, &headers, "")).retry_after(), Some(Duration::from_secs(90)));
+        assert_eq!(error(&entra(), &response(429, &headers, "")).retry_after(), Some(Duration::from_secs(90)));
     }
 }

@@ -4,15 +4,15 @@ use std::fmt;
 
 /// A warning about a file or variable, without any part of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remark {
+pub enum FileWarning {
     /// White space before or after a secret.
-    Blanks,
+    Whitespace,
     /// Quotes around a secret.
     Quotes,
     /// A secret of several lines.
     SeveralLines,
     /// Characters that no editor shows.
-    Invisible,
+    InvisibleCharacters,
     /// PEM without line breaks.
     PemInOneLine,
     /// Every user of this host can read it.
@@ -27,17 +27,17 @@ pub enum Remark {
     },
 }
 
-impl fmt::Display for Remark {
+impl fmt::Display for FileWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Blanks => {
+            Self::Whitespace => {
                 "begins or ends with white space, which is sent as part of the secret: remove it unless it belongs to the secret"
             }
             Self::Quotes => "is in quotes, which are sent as part of the secret: remove them unless they belong to it",
             Self::SeveralLines => {
                 "has several lines, which are sent as one secret: keep the line that is the secret, and no other"
             }
-            Self::Invisible => {
+            Self::InvisibleCharacters => {
                 "has invisible characters (such as a zero-width or a non-breaking space), which are sent as part of the \
                  secret: enter it again"
             }
@@ -56,20 +56,20 @@ impl fmt::Display for Remark {
 }
 
 /// Returns the warnings about a secret, given without its trailing line break.
-pub fn remarks_on_secret(secret: &str) -> Vec<Remark> {
+pub fn warnings_about_secret(secret: &str) -> Vec<FileWarning> {
     let inside = secret.trim();
     let is_quoted = |quote| inside.len() > 1 && inside.starts_with(quote) && inside.ends_with(quote);
-    let is_invisible = |letter: char| {
-        matches!(letter, '\u{a0}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{2060}' | '\u{feff}')
-            || letter.is_control() && !letter.is_whitespace()
+    let is_invisible = |ch: char| {
+        matches!(ch, '\u{a0}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{2060}' | '\u{feff}')
+            || ch.is_control() && !ch.is_whitespace()
     };
     let found = [
-        (inside != secret, Remark::Blanks),
-        (is_quoted('"') || is_quoted('\''), Remark::Quotes),
-        (inside.contains(['\n', '\r']), Remark::SeveralLines),
-        (inside.contains(is_invisible), Remark::Invisible),
+        (inside != secret, FileWarning::Whitespace),
+        (is_quoted('"') || is_quoted('\''), FileWarning::Quotes),
+        (inside.contains(['\n', '\r']), FileWarning::SeveralLines),
+        (inside.contains(is_invisible), FileWarning::InvisibleCharacters),
     ];
-    found.into_iter().filter(|(is_so, _)| *is_so).map(|(_, remark)| remark).collect()
+    found.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning).collect()
 }
 
 #[cfg(test)]
@@ -80,15 +80,15 @@ mod tests {
     fn warns_about_what_tools_add_to_a_secret() {
         for (secret, expected) in [
             ("s3cret", vec![]),
-            ("s3cret ", vec![Remark::Blanks]),
-            ("\"s3cret\"", vec![Remark::Quotes]),
-            ("'s3cret' ", vec![Remark::Blanks, Remark::Quotes]),
-            ("one\ntwo", vec![Remark::SeveralLines]),
-            ("s3\u{200b}cret", vec![Remark::Invisible]),
-            ("s3\0cret", vec![Remark::Invisible]),
+            ("s3cret ", vec![FileWarning::Whitespace]),
+            ("\"s3cret\"", vec![FileWarning::Quotes]),
+            ("'s3cret' ", vec![FileWarning::Whitespace, FileWarning::Quotes]),
+            ("one\ntwo", vec![FileWarning::SeveralLines]),
+            ("s3\u{200b}cret", vec![FileWarning::InvisibleCharacters]),
+            ("s3\0cret", vec![FileWarning::InvisibleCharacters]),
             ("\"", vec![]),
         ] {
-            assert_eq!(remarks_on_secret(secret), expected, "{secret:?}");
+            assert_eq!(warnings_about_secret(secret), expected, "{secret:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The record of an acquisition: its legs, and warnings about the files it read.
+//! The record of an acquisition: its steps, and warnings about the files it read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use crate::metrics::{TokenErrorReason, TokenStage};
 
 /// One step of an acquisition: reading a secret, making or fetching an assertion, or requesting the token.
 #[derive(Clone, Debug)]
-pub struct Leg {
+pub struct AcquisitionStep {
     /// Which step.
     pub stage: TokenStage,
     /// What was read or requested: `client secret from file /run/secrets/x`, `app … in tenant …`.
@@ -27,7 +27,7 @@ pub struct Leg {
     /// When the proof on this host expires.
     pub not_after: Option<NotAfter>,
     /// Whether it succeeded.
-    pub outcome: LegOutcome,
+    pub outcome: StepOutcome,
 }
 
 /// When a proof on this host expires.
@@ -48,9 +48,9 @@ impl NotAfter {
     }
 }
 
-/// The outcome of a leg. Does not contain the token or assertion.
+/// The outcome of a step. Does not contain the token or assertion.
 #[derive(Clone, Debug)]
-pub enum LegOutcome {
+pub enum StepOutcome {
     /// A token or assertion.
     Token {
         /// Its name in logs.
@@ -69,49 +69,49 @@ pub enum LegOutcome {
     },
 }
 
-impl LegOutcome {
+impl StepOutcome {
     pub(crate) fn failed(err: &CredentialError) -> Self {
         Self::Failed { class: err.class(), reason: err.reason() }
     }
 }
 
-/// The legs of an acquisition, in the order in which they ended, and warnings about the files they read. Clones share them.
+/// The steps of an acquisition, in the order in which they ended, and warnings about the files they read. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Legs(Arc<Mutex<Record>>);
+pub(crate) struct AcquisitionRecord(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
-struct Record {
-    legs: Vec<Leg>,
-    remarks: Vec<String>,
+struct Contents {
+    steps: Vec<AcquisitionStep>,
+    warnings: Vec<String>,
 }
 
-impl Legs {
-    pub(crate) fn record(&self, leg: Leg) {
-        self.lock().legs.push(leg);
+impl AcquisitionRecord {
+    pub(crate) fn add_step(&self, step: AcquisitionStep) {
+        self.lock().steps.push(step);
     }
 
-    pub(crate) fn take(&self) -> Vec<Leg> {
-        std::mem::take(&mut self.lock().legs)
+    pub(crate) fn take_steps(&self) -> Vec<AcquisitionStep> {
+        std::mem::take(&mut self.lock().steps)
     }
 
     /// Adds a warning that does not stop the acquisition. Retries add it once.
-    pub(crate) fn remark(&self, remark: String) {
-        let mut record = self.lock();
-        if !record.remarks.contains(&remark) {
-            record.remarks.push(remark);
+    pub(crate) fn add_warning(&self, warning: String) {
+        let mut contents = self.lock();
+        if !contents.warnings.contains(&warning) {
+            contents.warnings.push(warning);
         }
     }
 
-    pub(crate) fn take_remarks(&self) -> Vec<String> {
-        std::mem::take(&mut self.lock().remarks)
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().warnings)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Record> {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a local step.
-    pub(crate) fn record_local(
+    pub(crate) fn add_local_step(
         &self,
         stage: TokenStage,
         subject: String,
@@ -120,13 +120,13 @@ impl Legs {
         outcome: Result<&Secret, &CredentialError>,
     ) {
         let outcome = match outcome {
-            Ok(proof) => LegOutcome::Token {
+            Ok(proof) => StepOutcome::Token {
                 fingerprint: Fingerprint::of(proof.expose()),
                 claims: jwt::claims(proof.expose()),
                 endpoint_clock: None,
             },
-            Err(err) => LegOutcome::failed(err),
+            Err(err) => StepOutcome::failed(err),
         };
-        self.record(Leg { stage, subject, endpoint: None, took: started.elapsed(), not_after, outcome });
+        self.add_step(AcquisitionStep { stage, subject, endpoint: None, took: started.elapsed(), not_after, outcome });
     }
 }

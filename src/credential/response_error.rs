@@ -17,7 +17,7 @@ use crate::redact::MaskedError;
 
 /// Why an identity endpoint did not answer.
 #[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
+pub enum NoResponse {
     /// The request timed out.
     #[error("no response within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
@@ -26,24 +26,24 @@ pub enum NoAnswer {
     Connect(#[source] MaskedError),
     /// The connection ended before the response was complete, or the response is not HTTP.
     #[error("the connection broke off")]
-    Broken(#[source] MaskedError),
+    Interrupted(#[source] MaskedError),
     /// The response is larger than any token response.
     #[error("the response is larger than {0} bytes")]
     TooLarge(usize),
     /// The request is not valid HTTP.
     #[error("the request cannot be sent: {0}")]
-    Unsendable(&'static str),
+    InvalidRequest(&'static str),
 }
 
 /// A response of an identity endpoint without a usable token.
 #[derive(Clone, Debug)]
-pub struct TokenHttpError {
+pub struct ResponseError {
     /// The endpoint.
     pub endpoint: IdentityEndpoint,
     /// The HTTP status.
     pub status: StatusCode,
     /// What is wrong with a successful response.
-    pub unusable: Option<UnusableAnswer>,
+    pub unusable: Option<UnusableResponse>,
     /// OAuth `error`, such as `invalid_client`, with possible secrets masked.
     pub error: Option<String>,
     /// AADSTS codes, the most specific first.
@@ -64,7 +64,7 @@ pub struct TokenHttpError {
 
 /// Why a successful response holds no usable token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnusableAnswer {
+pub enum UnusableResponse {
     /// Not a JSON object.
     #[error("the body is not a JSON object")]
     NotJson,
@@ -94,17 +94,17 @@ pub enum UnusableAnswer {
     NotGoogle,
 }
 
-impl UnusableAnswer {
+impl UnusableResponse {
     /// Whether the next response is likely to be the same.
     fn is_permanent(&self) -> bool {
         matches!(self, Self::NoAssertion(_) | Self::NotAnAssertion | Self::NotGoogle)
     }
 }
 
-impl TokenHttpError {
+impl ResponseError {
     pub(super) fn class(&self) -> ErrorClass {
         let status = self.status.as_u16();
-        if self.unusable.as_ref().is_some_and(UnusableAnswer::is_permanent) {
+        if self.unusable.as_ref().is_some_and(UnusableResponse::is_permanent) {
             return ErrorClass::Permanent;
         }
         if self.unusable.is_some() || matches!(status, 408 | 429 | 500..) {
@@ -147,7 +147,7 @@ impl TokenHttpError {
     }
 }
 
-impl fmt::Display for TokenHttpError {
+impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(unusable) = &self.unusable {
             return write!(f, "{} answered {} but {unusable}", self.endpoint, self.status.as_u16());
@@ -174,7 +174,7 @@ impl fmt::Display for TokenHttpError {
                 write!(f, "; check that the identity exists and is assigned to this host")?;
             }
             (IdentityEndpointKind::Provider(provider), TokenErrorReason::Refused | TokenErrorReason::InvalidClient) => {
-                write!(f, "; {}", provider.refusal_hint())?;
+                write!(f, "; {}", provider.rejection_hint())?;
             }
             _ => {}
         }
@@ -185,4 +185,4 @@ impl fmt::Display for TokenHttpError {
     }
 }
 
-impl Error for TokenHttpError {}
+impl Error for ResponseError {}
