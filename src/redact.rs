@@ -1,7 +1,8 @@
-//! Masks secrets in foreign text: error descriptions of identity providers, the stderr of programs, messages of parsers.
+//! Masks secrets in text from outside the gateway: error descriptions of identity providers, the stderr of programs, messages
+//! of parsers.
 //!
-//! Two filters run in this order. The first masks any 8 bytes of a secret that was sent, in all usual encodings. The second
-//! handles unknown secrets: it keeps words that look like prose, an identifier, a number, a time or an address, and replaces all
+//! There are two filters. The first masks every part of 8 bytes of a secret that was sent, in all usual encodings. The second
+//! is for unknown secrets: it keeps words that look like prose, an identifier, a number, a time or an address, and replaces all
 //! others by `…`.
 
 use std::collections::HashSet;
@@ -10,13 +11,13 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// The length of the parts of a sent secret that are masked. Shorter parts occur in prose by chance.
+/// The length of the shortest part of a sent secret that is masked. Shorter parts occur in prose by chance.
 const WINDOW: usize = 8;
 
-/// Replaces masked text.
+/// The character that replaces masked text.
 const MASK: char = '…';
 
-/// Name endings whose value is always masked.
+/// The endings of names whose values are always masked.
 const SECRET_NAMES: [&str; 12] = [
     "secret",
     "password",
@@ -32,7 +33,7 @@ const SECRET_NAMES: [&str; 12] = [
     "sig",
 ];
 
-/// The secrets in a request.
+/// The secrets in a request, to be masked in its response.
 #[derive(Default)]
 pub struct SentSecrets {
     windows: HashSet<[u8; WINDOW]>,
@@ -41,7 +42,7 @@ pub struct SentSecrets {
 }
 
 impl SentSecrets {
-    /// Adds a secret in plain text, form encoding, hex and base64.
+    /// Adds a secret, to be masked in plain text, form encoding, hex and base64.
     pub fn add(&mut self, secret: &str) {
         if secret.is_empty() {
             return;
@@ -101,7 +102,7 @@ impl std::fmt::Debug for SentSecrets {
     }
 }
 
-/// Returns a text with secrets masked, in one line without control characters.
+/// Masks the secrets in a text. Returns one line without control characters.
 pub fn prose(text: &str, sent: &SentSecrets) -> String {
     let text = sent.mask(text);
     let mut words = Vec::new();
@@ -128,7 +129,7 @@ pub fn prose(text: &str, sent: &SentSecrets) -> String {
     shown
 }
 
-/// Appends the mask of a word, inside the quotes around it.
+/// Appends the mask of a word. Keeps the quotes around the word.
 fn push_masked(word: &str, shown: &mut String) {
     let is_quote = |ch: char| "\"'`()".contains(ch);
     let inside = word.trim_start_matches(is_quote);
@@ -138,8 +139,8 @@ fn push_masked(word: &str, shown: &mut String) {
     shown.push_str(inside.get(closed.len()..).unwrap_or_default());
 }
 
-/// The message of a library's error and its sources in one line, with secrets masked. It does not keep the error itself, so
-/// nothing can print that.
+/// The message of a library's error and its sources in one line, with secrets masked. The error itself is dropped, so that it
+/// cannot be printed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct MaskedError(String);
@@ -158,13 +159,13 @@ impl MaskedError {
     }
 }
 
-/// Returns a value of the configuration that should not be a secret, or the mask if it looks like one.
+/// Masks a configured value that looks like a secret although its key is not for secrets.
 pub fn value(text: &str) -> &str {
     let is_one_word = !text.contains(|ch: char| ch.is_whitespace() || ch.is_control());
     if is_one_word && is_harmless(text) { text } else { "…" }
 }
 
-/// Masks the quotes in backticks of our own message that look like secrets.
+/// Masks the parts in backticks of a message of the gateway that look like secrets.
 pub fn message(text: &str) -> String {
     let parts = text.split('`').enumerate().map(|(index, part)| {
         let is_quoted = index % 2 == 1;
@@ -173,7 +174,7 @@ pub fn message(text: &str) -> String {
     parts.collect::<Vec<_>>().join("`")
 }
 
-/// Masks the value of a parameter if its name is that of a secret or the value looks random.
+/// Masks the value of a parameter if the name is that of a secret or the value looks random.
 pub fn parameter<'v>(name: &str, value: &'v str) -> &'v str {
     if names_a_secret(name) { "…" } else { self::value(value) }
 }
@@ -189,7 +190,7 @@ pub fn arguments(arguments: &[String]) -> Vec<String> {
     arguments.iter().map(show).collect()
 }
 
-/// Returns the text if it is a code of lower case letters and `_`, such as an OAuth error.
+/// Returns the text if it is a code of lower-case letters and `_`, such as an OAuth error.
 pub fn code(text: &str) -> Option<&str> {
     let is_code = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     (text.len() <= 40 && text.bytes().all(is_code) && is_harmless(text)).then_some(text)
@@ -202,7 +203,7 @@ pub fn id(text: &str) -> Option<&str> {
     (is_guid(text) || is_short && !text.is_empty()).then_some(text)
 }
 
-/// Masks runs of single bytes that are printed as characters, decimal numbers or hex.
+/// Masks lists of bytes that are printed as characters, decimal numbers or hex.
 fn mask_byte_dumps(words: &mut [(&str, bool)]) {
     let is_byte = |word: &str| {
         let word = trimmed(word);
@@ -227,7 +228,7 @@ fn names_a_secret(word: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
 }
 
-/// Whether a word is shown: no part of it looks random, and it is no assignment to the name of a secret.
+/// Returns whether a word is shown: no part of it looks random, and it does not assign a value to the name of a secret.
 fn is_harmless(word: &str) -> bool {
     if word.contains(MASK) {
         return false;
@@ -245,7 +246,7 @@ fn is_harmless(word: &str) -> bool {
     if word.len() > 200 || is_number_or_time(word) || word.parse::<std::net::SocketAddr>().is_ok() {
         return word.len() <= 200;
     }
-    // More than one of these in a word is rare in messages of programs, and common in generated secrets.
+    // Messages of programs rarely have more than one of these in a word; generated secrets often do.
     if word.bytes().filter(|byte| b"+*$~!".contains(byte)).count() > 1 {
         return false;
     }
@@ -255,7 +256,7 @@ fn is_harmless(word: &str) -> bool {
         part.split(['-', '_', '.', '\\', '+', '*', '$', '~', '%', '!']).filter(|piece| !piece.is_empty()).all(|piece| {
             let letters = piece.trim_end_matches(|ch: char| ch.is_ascii_digit());
             let digits = piece.len() - letters.len();
-            // At most six short pieces, so that no list of bytes is a word.
+            // At most six short pieces, so that a list of bytes does not pass.
             short += usize::from(piece.len() <= 3);
             if short > 6 {
                 return false;
@@ -275,7 +276,7 @@ fn is_harmless(word: &str) -> bool {
     })
 }
 
-/// Whether letters have the case and vowels of a word or a compound name.
+/// Returns whether letters have the case and vowels of a word or a compound name.
 fn looks_like_word(letters: &str) -> bool {
     if letters.len() > 40 || !letters.chars().all(char::is_alphabetic) {
         return false;
@@ -289,11 +290,13 @@ fn looks_like_word(letters: &str) -> bool {
         most_consonants = most_consonants.max(consonants);
     }
     let is_all_upper = letters.chars().all(char::is_uppercase);
-    // `connection`, `ClientSecretCredential`, `ACTIONS`, `HTTPS`: words contain vowels, and capitals start words.
+    // `connection`, `ClientSecretCredential`, `ACTIONS`, `HTTPS`: a word has at most five consonants in a row, and capitals are
+    // rare inside it.
     case_changes <= letters.len() / 5 && (most_consonants <= 5 || is_all_upper && letters.len() < WINDOW)
 }
 
-/// Whether a word is a number, a date or a time. It has at most seven groups of digits, so that no list of bytes is one.
+/// Returns whether a word is a number, a date or a time. It may have at most seven groups of digits, so that a list of bytes
+/// does not pass.
 fn is_number_or_time(word: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_digit() || b"-:.+/TZ%".contains(&byte);
     let groups = word.split(|ch: char| !ch.is_ascii_digit()).filter(|group| !group.is_empty());
@@ -306,101 +309,4 @@ fn is_guid(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(text: &str) -> String {
-        prose(text, &SentSecrets::default())
-    }
-
-    #[test]
-    fn keeps_error_descriptions() {
-        for text in [
-            "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret \
-             value, not the client secret ID, for a secret added to app '11111111-2222-3333-4444-555555555555'.",
-            "AADSTS700016: Application with identifier '11111111-2222-3333-4444-555555555555' was not found in the directory \
-             'Contoso'. This can happen if the application has not been installed by the administrator of the tenant.",
-            "AADSTS50034: The user account does not exist at 2026-11-26T17:03:30.123Z",
-            "AADSTS700213: No matching federated identity record found for presented assertion subject \
-             'repo:contoso/chat:ref:refs/heads/main'. https://learn.microsoft.com/entra/workload-id",
-            "TF400813: The user is not authorized to access this resource.",
-            "invalid peer certificate: NotValidForName",
-            "Identity not found",
-            "invalid_client",
-            "Please run 'az login' to setup account.",
-            "curl: (7) Failed to connect to 127.0.0.1:8443 after 0 ms: Connection refused",
-            "sh: 1: /opt/idp/print-token: not found",
-            "the file is at https://login.microsoftonline.com/error?code=7000215",
-        ] {
-            assert_eq!(shown(text), text);
-        }
-    }
-
-    #[test]
-    fn masks_what_looks_like_a_token_or_has_the_name_of_one() {
-        for (text, expected) in [
-            ("sent eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2ln now", "sent … now"),
-            ("key 3q2+7wABAgMEBQYHCAkKCwwNDg8= is bad", "key … is bad"),
-            ("bytes [45, 45, 45, 66, 69, 71, 73, 78]", "bytes …"),
-            ("bytes 2d 2d 2d 42 45 47 49 4e here", "bytes … here"),
-            ("s\0e\0c\0r\0e\0t\0 was read", "… was read"),
-            ("bytes 2d:2d:2d:42:45:47:49:4e", "bytes …"),
-            ("bytes 45,45,45,66,69,71,73,78", "bytes …"),
-            ("password=hunter2 user=me", "… user=me"),
-            ("client_secret: hunter2 was sent", "client_secret: … was sent"),
-            ("'Abc8Q~dEfGhIjKlMnOpQrStUvWxYz012345' is not valid", "'…' is not valid"),
-            ("got ~Gooc+38.~VK8~~_A3/w/72+_.Bdq here", "got … here"),
-            ("a\nb\u{1b}[2J\tc", "a b [2J c"),
-        ] {
-            assert_eq!(shown(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn masks_every_part_of_a_sent_secret() {
-        let mut sent = SentSecrets::default();
-        sent.add("correct horse battery");
-        sent.add("abc12");
-        for text in [
-            "got correct horse battery.",
-            "got rrect hor",
-            "client_secret=correct+horse+battery",
-            "abc12",
-            "636F727265637420686F727365",
-            "636f727265637420686f727365",
-            "xxY29ycmVjdCBob3JzZSBiYXR0ZXJ5",
-        ] {
-            let shown = prose(text, &sent);
-            assert!(shown.contains(MASK), "{text} -> {shown}");
-            for leak in ["orrect", "horse", "c12", "7265", "cmVj", "yZWN"] {
-                assert!(!shown.contains(leak), "{text} -> {shown}");
-            }
-        }
-        assert_eq!(prose("the right answer", &sent), "the right answer");
-    }
-
-    #[test]
-    fn keeps_configured_values_that_do_not_look_like_secrets() {
-        assert_eq!(
-            message("`contoso` is not a domain, see `az ad sp list`"),
-            "`contoso` is not a domain, see `az ad sp list`"
-        );
-        assert_eq!(message("`Abc8Q~dEfGhIj` is neither"), "`…` is neither");
-        let shown = arguments(
-            &["get", "--audience", "api://AzureADTokenExchange", "--password", "hunter2", "Abc8Q~dEfGhIj"]
-                .map(str::to_owned),
-        );
-        assert_eq!(shown, ["get", "--audience", "api://AzureADTokenExchange", "--password", "…", "…"]);
-    }
-
-    #[test]
-    fn accepts_only_well_formed_codes_and_ids() {
-        assert_eq!((code("invalid_client"), code("a\nb"), code("Abc8Q~dEf")), (Some("invalid_client"), None, None));
-        assert_eq!(id("11111111-2222-3333-4444-555555555555"), Some("11111111-2222-3333-4444-555555555555"));
-        assert_eq!((id("c-1"), id("Abc8Q~dEfGh"), id("")), (Some("c-1"), None, None));
-        assert_eq!(
-            (value("contoso.onmicrosoft"), value("Abc8Q~dEfGhIj"), value("two words")),
-            ("contoso.onmicrosoft", "…", "…")
-        );
-    }
-}
+mod tests;

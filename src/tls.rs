@@ -1,4 +1,4 @@
-//! The TLS configuration of all clients in the gateway: the crypto provider and the trusted CAs.
+//! The TLS configuration of all clients of the gateway: the crypto provider and the trusted CAs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError};
 
-/// Why a TLS configuration cannot be made.
+/// Why a TLS configuration cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The CA file cannot be read.
@@ -34,7 +34,7 @@ pub enum TrustError {
          SSL_CERT_FILE, or configure `ca_file`"
     )]
     NoSystemRoots,
-    /// rustls does not accept the configuration.
+    /// The TLS library rejects the configuration.
     #[error("TLS cannot be set up")]
     Rustls(#[from] rustls::Error),
 }
@@ -42,11 +42,11 @@ pub enum TrustError {
 /// The CAs that a server's certificate is verified against.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// The system's, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`. Read once.
+    /// The system's CAs, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`. They are read once.
     System,
-    /// Only those in a PEM file. Read when the configuration is made.
+    /// Only the CAs in a PEM file, which is read for each client configuration.
     File(PathBuf),
-    /// None, for clients that only connect to this host over http.
+    /// No CAs, for clients that only connect over http.
     None,
 }
 
@@ -57,7 +57,7 @@ impl Trust {
     }
 }
 
-/// Makes a client configuration without ALPN.
+/// Creates a client configuration without ALPN.
 ///
 /// # Errors
 /// [`TrustError`] if the CAs cannot be loaded or there are none.
@@ -85,7 +85,7 @@ fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
     if roots.is_empty() { Err(TrustError::EmptyCaFile { path: path.to_owned() }) } else { Ok(roots) }
 }
 
-/// Returns the system's CAs. They are read once: parsing takes milliseconds, and every endpoint and authority needs them.
+/// Returns the system's CAs. They are read once: parsing takes milliseconds, and most clients need them.
 fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_a_ca_file_without_certificates_and_names_it() {
+    fn rejects_a_ca_file_without_certificates_and_names_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "not a certificate").unwrap();

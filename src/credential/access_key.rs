@@ -11,29 +11,29 @@ use aws_lc_rs::hmac;
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::jwt;
 
-/// How long a token is valid. Chosen: a request takes seconds; the rest allows for a service whose clock is ahead.
+/// The lifetime of a signed token. Chosen: a request takes seconds; the rest tolerates a service clock that is ahead.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// How far `nbf` is in the past, for a service whose clock is behind.
+/// Subtracted from the current time for `nbf`: the service's clock may be behind.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
-/// A key that signs a token for each request.
+/// An access key, which signs a token for each request.
 #[derive(Clone)]
 pub(crate) struct AccessKey {
-    /// In an `Arc` because it is larger than a bearer, which shares an enum with it.
+    /// Behind an `Arc` because it is larger than a bearer, the other variant of `TokenOrKey`.
     key: Arc<hmac::Key>,
     fingerprint: Fingerprint,
 }
 
 impl AccessKey {
-    /// Makes a key from the text that the portal shows. The text itself is the key; it is not decoded.
+    /// Creates a key from the text in the Azure portal. The bytes of the text are the key, although they look like base64.
     /// Source: Azure SignalR SDK, `AuthUtility.cs`.
     pub(crate) fn new(key: &str) -> Self {
         let fingerprint = Fingerprint::of(key);
         Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())), fingerprint }
     }
 
-    /// Returns the fingerprint of the *key*, which its tokens share: there is one token for each request.
+    /// Returns the fingerprint of the key. All tokens that it signs share this fingerprint.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_with_quotes_stays_inside_the_audience() {
+    fn quotes_in_a_path_are_escaped_in_the_audience() {
         let odd = "/api/hubs/x\",\"exp\":9999999999,\"y\":\"\\";
         let claims = jwt::claims(&token(&AccessKey::new("k"), odd)).unwrap();
         assert_eq!(claims["aud"], json!(format!("https://contoso.service.signalr.net{odd}")));

@@ -10,7 +10,7 @@ use super::record::AcquisitionRecord;
 use super::settings::SecretSource;
 use crate::metrics::TokenStage;
 
-/// Reads an access key, and follows the file that holds it.
+/// An acquirer that reads an access key and watches the file that holds it.
 #[derive(Debug)]
 pub(crate) struct AccessKeySource {
     pub(crate) key: SecretSource,

@@ -1,6 +1,6 @@
-//! The trait of everything that obtains a token, and the retries within one acquisition.
+//! The trait that every source of tokens implements, and the retries within one acquisition.
 //!
-//! `refresh.rs` and `schedule.rs` decide when an acquisition is made.
+//! `refresh.rs` and `schedule.rs` decide when an acquisition starts.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,28 +16,28 @@ use super::lifetime::Lifetime;
 use super::record::AcquisitionRecord;
 use super::schedule::ErrorClass;
 
-/// The deadline of one acquisition, including all retries and steps. Chosen: a request that runs into its own timeout leaves
+/// The deadline of one acquisition, including all retries and steps. Chosen: if a request times out after ten seconds, there is
 /// time for another.
 const ACQUISITION_DEADLINE: Duration = Duration::from_secs(15);
 
-/// The number of tries within one acquisition while failures are transient. Chosen: Microsoft asks for few immediate retries;
-/// the refresh task makes the later ones.
+/// The maximum number of tries within one acquisition. Chosen: Microsoft recommends few immediate retries; the refresh task
+/// makes later ones.
 const TRIES: u32 = 3;
 
-/// The wait before the second try; the third waits three times as long. Source: IMDS asks for a back-off of at least a second
-/// in total (0.4 s + 1.2 s).
+/// The wait before the second try; the third waits three times as long. Source: IMDS requires a back-off of at least a second
+/// in total (here 0.4 s + 1.2 s).
 const FIRST_WAIT: Duration = Duration::from_millis(400);
 
 /// A way to obtain a bearer token or an access key.
 #[async_trait]
 pub(crate) trait Acquire: fmt::Debug + Send + Sync {
-    /// Obtains a new token or reads the key again. Uses no cache.
+    /// Requests a new token, or reads the token or key again. Uses no cache.
     async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError>;
 
-    /// Returns the files that an acquisition reads, and whether to follow them.
+    /// Returns the files that an acquisition reads, and when to watch them.
     fn watched_files(&self) -> WatchedFiles;
 
-    /// Checks the secrets, keys and token files of an acquisition on this host. Sends nothing and runs no program.
+    /// Checks the files and variables that an acquisition reads. Sends nothing and runs no program.
     async fn inspect(&self, _record: &AcquisitionRecord) -> Result<(), CredentialError> {
         Ok(())
     }
@@ -47,7 +47,8 @@ pub(crate) trait Acquire: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchedFiles {
     pub(crate) paths: Vec<PathBuf>,
-    /// Whether a change always starts an acquisition (the files hold the token itself), or only after a failed acquisition.
+    /// Whether the files hold the token or key itself. If so, a change always starts an acquisition, otherwise only after a
+    /// failure.
     pub(crate) hold_token: bool,
 }
 
@@ -55,21 +56,21 @@ pub(crate) struct WatchedFiles {
 #[derive(Debug)]
 pub(crate) struct Acquired {
     pub(crate) token_or_key: TokenOrKey,
-    /// `None` if it does not expire.
+    /// The lifetime of the token. `None` if the token or key does not expire.
     pub(crate) lifetime: Option<Lifetime>,
 }
 
 impl Acquired {
-    /// Makes the result from a token that expires.
+    /// Creates the result from a token that expires.
     pub(crate) fn bearer(token: &str, lifetime: Lifetime) -> Result<Self, CredentialError> {
         Ok(Self { token_or_key: TokenOrKey::Bearer(Bearer::new(token)?), lifetime: Some(lifetime) })
     }
 }
 
-/// What authorizes requests.
+/// A bearer token, or a key that signs bearer tokens.
 #[derive(Clone, Debug)]
 pub(crate) enum TokenOrKey {
-    /// A token that is sent as it is.
+    /// A token that is sent unchanged.
     Bearer(Bearer),
     /// A key that signs a token for each request.
     AccessKey(AccessKey),
@@ -92,8 +93,8 @@ impl TokenOrKey {
     }
 }
 
-/// Retries transient failures a few times before the deadline of the acquisition. A failure with `Retry-After` is not retried
-/// here: the refresh task waits that long.
+/// An acquirer that retries transient failures until a deadline. It does not retry a failure with `Retry-After`: the refresh
+/// task waits that long.
 #[derive(Debug)]
 pub(crate) struct WithRetries<A>(pub(crate) A);
 
@@ -135,7 +136,7 @@ mod tests {
     use crate::credential::local_error::SecretError;
     use crate::credential::response_error::NoResponse;
 
-    /// Fails for some tries, each after a delay, then obtains a token.
+    /// An acquirer that fails for some tries, each after a delay, then obtains a token.
     #[derive(Debug)]
     struct Flaky {
         failures: u32,

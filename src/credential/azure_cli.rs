@@ -5,8 +5,9 @@
 //! az account get-access-token --tenant B ── token of the signed-in user ── request ──► SignalR ◄── role ── user
 //! ```
 //!
-//! The CLI runs without a shell and with a deadline, and is killed when the acquisition is cancelled. The identity library's own
-//! credential does none of this. Source of the output format: Azure CLI reference, `az account get-access-token`.
+//! The CLI runs without a shell and with a deadline, and is killed when the acquisition is cancelled. The Azure CLI credential
+//! of the identity library uses a shell and has no deadline. Source of the output format: Azure CLI reference, `az account
+//! get-access-token`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -29,7 +30,7 @@ use crate::metrics::TokenStage;
 /// The program, found in `PATH`.
 const PROGRAM: &str = "az";
 
-/// The deadline of the CLI. Chosen: it is a Python program that may have to call Entra, and takes seconds on a slow machine.
+/// The deadline of the CLI. Chosen: it is a Python program, which takes seconds on a slow machine and may call Entra.
 const TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The variables that the CLI needs for its installation, its sign-in state and an outbound proxy.
@@ -50,7 +51,7 @@ const ENVIRONMENT: [&str; 14] = [
     "SystemRoot",
 ];
 
-/// Acquires tokens from the Azure CLI.
+/// An acquirer that runs the Azure CLI.
 #[derive(Debug)]
 pub(crate) struct AzureCli {
     pub(crate) tenant: String,

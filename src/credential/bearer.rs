@@ -1,4 +1,4 @@
-//! The bearer, and the trait between the modules that obtain it and those that use it.
+//! The bearer, and the trait through which the request path obtains it.
 
 use std::error::Error;
 use std::fmt;
@@ -14,32 +14,32 @@ pub trait BearerSource: fmt::Debug + Send + Sync {
     /// Returns the bearer for a request to `url`, if there is a valid token or key. Takes no lock and does no I/O.
     fn current(&self, url: RequestUrl<'_>) -> Option<Bearer>;
 
-    /// Waits until there is a bearer. Joins the running acquisition or starts one.
+    /// Waits until there is a valid token or key. Joins the running acquisition, or starts one.
     ///
     /// # Errors
-    /// [`TokenUnavailable`] if the acquisition fails, or if the last one failed and the next is not due.
+    /// [`TokenUnavailable`] if the acquisition fails, or if the last one failed and the back-off has not ended.
     ///
     /// # Cancel safety
     /// Safe: acquisitions run in separate tasks, which keep the result.
     fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
 
-    /// Replaces the bearer `refused`, to which an endpoint answered 401, if it is still the current one, and waits for the new
-    /// one. Callers that report the same bearer share one acquisition. Until then the refused bearer stays in service: an
-    /// endpoint that answers 401 to everything must not affect other endpoints.
+    /// Replaces the token that an endpoint rejected with 401, and waits for the new one. Does nothing if `rejected` is not the
+    /// current token. Callers that report the same token share one acquisition. The rejected token stays in service until it is
+    /// replaced: an endpoint that answers 401 to everything must not affect other endpoints.
     ///
     /// # Errors
-    /// [`TokenUnavailable`] if the acquisition fails, the last replacement was a moment ago, or the new token equals the refused
-    /// one.
+    /// [`TokenUnavailable`] if the acquisition fails, the last replacement was less than five seconds ago, or the new token
+    /// equals the rejected one.
     ///
     /// # Cancel safety
     /// Safe, like [`BearerSource::acquire`].
-    fn replace(&self, refused: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
+    fn replace(&self, rejected: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
 
     /// Returns the state of the credential.
     fn status(&self) -> CredentialStatus;
 }
 
-/// A source without bearers, for callers that set their own, such as `doctor`.
+/// A source without bearers, for code that sets `Authorization` itself, such as `doctor`.
 #[derive(Debug)]
 pub(crate) struct NoBearer;
 
@@ -52,7 +52,7 @@ impl BearerSource for NoBearer {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn replace(&self, _refused: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
+    fn replace(&self, _rejected: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -67,7 +67,7 @@ impl BearerSource for NoBearer {
     }
 }
 
-/// The URL of the request that a bearer is for. An access key signs it without the query.
+/// The URL of the request that a bearer authorizes, without its query. A token of an access key is valid for this URL only.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestUrl<'a> {
     /// `https://host[:port]` of the endpoint.
@@ -84,7 +84,7 @@ pub struct Bearer {
 }
 
 impl Bearer {
-    /// Makes the `Authorization` value of a token.
+    /// Creates the `Authorization` value of a token.
     ///
     /// # Errors
     /// [`NotAToken`] if the token is empty or has bytes that RFC 6750 section 2.1 does not allow.
@@ -92,7 +92,7 @@ impl Bearer {
         Self::with_fingerprint(token, Fingerprint::of(token))
     }
 
-    /// Makes the `Authorization` value of a token that an access key signed; `fingerprint` is that of the key.
+    /// Creates the `Authorization` value of a token with another fingerprint: that of the access key that signed it.
     pub(crate) fn with_fingerprint(token: &str, fingerprint: Fingerprint) -> Result<Self, NotAToken> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if token.is_empty() || !token.bytes().all(allowed) {
@@ -120,13 +120,13 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// A token is empty or has characters that RFC 6750 does not allow.
+/// The error for a token that is empty or has characters that RFC 6750 does not allow.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token is empty or has characters that a bearer token cannot have")]
 pub struct NotAToken;
 
-/// The identification of a token in logs and on pages: the first eight hex digits of its SHA-256. Tokens that an access key
-/// signs have the fingerprint of the key.
+/// The identifier of a token in logs and on the admin pages: the first eight hex digits of its SHA-256. Tokens that an access
+/// key signs have the fingerprint of the key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u32);
 
@@ -150,23 +150,23 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// No valid bearer is available. All callers that waited for the same acquisition get the same cause.
+/// The error when there is no valid bearer. All callers that waited for the same acquisition get the same cause.
 #[derive(Clone, Debug)]
 pub struct TokenUnavailable {
     /// When the next acquisition is due.
     pub retry_after: Duration,
-    /// Who must act. Callers may see this.
+    /// Who must act. This may be sent to callers.
     pub who_acts: Actor,
-    /// The cause, for logs and the admin pages. It names tenants and hosts, so callers must not see it.
+    /// The cause, for logs and the admin pages. It names tenants and hosts, so it must not be sent to callers.
     pub cause: Arc<dyn Error + Send + Sync>,
 }
 
 /// Who must act on a missing token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// Nobody: the gateway retries.
+    /// The gateway: it retries.
     Gateway,
-    /// The operator of the gateway: its configuration, its proof or its app registration.
+    /// The operator of the gateway: the configuration, the proof or the app registration.
     Operator,
     /// An administrator of the endpoint's tenant.
     TenantAdministrator,
@@ -175,7 +175,7 @@ pub enum Actor {
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Gateway => "nobody needs to act, the gateway retries",
+            Self::Gateway => "no action is needed, the gateway retries",
             Self::Operator => "the gateway's operator must act",
             Self::TenantAdministrator => "an administrator of the endpoint's tenant must act",
         })
@@ -205,7 +205,7 @@ pub struct CredentialStatus {
     pub expires_at: Option<SystemTime>,
     /// When the last acquisition succeeded.
     pub last_success: Option<SystemTime>,
-    /// The error of the last acquisition and its sources in one line, if it failed.
+    /// The error of the last acquisition, if it failed, with its sources in one line.
     pub last_error: Option<String>,
 }
 
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_characters_that_a_bearer_token_cannot_have() {
+    fn rejects_characters_that_a_bearer_token_cannot_have() {
         for token in ["", "two words", "line\nbreak", "quote\"", "nul\0", "ü"] {
             assert_eq!(Bearer::new(token).err(), Some(NotAToken), "{token:?}");
         }

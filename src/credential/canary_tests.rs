@@ -1,5 +1,5 @@
-//! Secrets, in the forms that people and tools produce, go through all code that reads them. No error, warning or debug output
-//! may contain any part of them.
+//! Feeds secrets to all code that reads them, also in the damaged forms that people and tools produce. No error, warning or
+//! debug output may contain any part of a secret.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::config::from_connection_strings;
 use crate::files;
 use crate::redact::SentSecrets;
 
-/// A change of a secret on its way into a file.
+/// A way in which a secret is changed when it is written to a file.
 #[derive(Clone, Copy, Debug)]
 enum Mutation {
     None,
@@ -106,7 +106,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// Secrets of several alphabets, random enough that 8 bytes of one occur nowhere by chance.
+/// Generates secrets of several alphabets, random enough that 8 bytes of one occur nowhere else by chance.
 fn secret() -> impl Strategy<Value = String> {
     prop_oneof![
         "[A-Za-z0-9~._-]{24,64}",
@@ -118,7 +118,7 @@ fn secret() -> impl Strategy<Value = String> {
     ]
 }
 
-/// All output about a secret, and the parts of the secret that it must not contain.
+/// All messages and debug output about a secret, and the parts of the secret that they must not contain.
 struct Output {
     leaks: Leaks,
     texts: Vec<String>,
@@ -144,7 +144,7 @@ impl Output {
     }
 }
 
-/// Reads a file like each kind of credential and assertion.
+/// Reads a file with each kind of credential and assertion.
 async fn read_as_each_kind(path: &Path, output: &mut Output) {
     let source = SecretSource::File(path.to_owned());
     let acquirers: [Box<dyn Acquire>; 2] = [
@@ -197,7 +197,7 @@ async fn read_as_each_kind(path: &Path, output: &mut Output) {
     }
 }
 
-/// Runs programs that print a file.
+/// Runs programs that print a file to stdout or stderr.
 async fn print_from_program(path: &Path, output: &mut Output) {
     let path = path.display().to_string();
     for script in [
@@ -275,11 +275,11 @@ proptest! {
     }
 }
 
-/// Secrets that differ from prose whatever the seed: at least every 4 bytes, a digit precedes a letter, as in the secrets of
-/// Entra (`…8Q~…`). Without such a rule, one of enough random secrets consists of words.
+/// Secrets that never look like prose: in every group of 4 bytes, a digit precedes a letter, as in the secrets of Entra
+/// (`…8Q~…`). Without this rule, some random secrets consist of words.
 const PRINTED_SECRET: &str = "([A-Za-z0-9~._+/-][0-9][A-Za-z][A-Za-z0-9~._+/-]){8,16}";
 
-/// Whether a digit precedes a letter in each word of 8 bytes or more. The base64 of a secret may be a word without one.
+/// Returns whether a digit precedes a letter in each word of 8 bytes or more. The base64 of a secret may lack such a pair.
 fn is_distinguishable(content: &[u8]) -> bool {
     let has_mark = |word: &[u8]| word.windows(2).any(|pair| pair[0].is_ascii_digit() && pair[1].is_ascii_alphabetic());
     let mut words = content.split(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control());
@@ -294,7 +294,7 @@ proptest! {
         let mut output = Output { leaks: Leaks::default(), texts: Vec::new() };
         output.leaks.add(secret.as_bytes());
         let content = mutation.of(&secret);
-        // A shorter rest of it may be a word.
+        // The rest of a shorter secret may look like a word.
         prop_assume!(content.len() >= 24 && is_distinguishable(&content));
         let (_folder, path) = write_file(&content);
         Runtime::new().unwrap().block_on(print_from_program(&path, &mut output));
@@ -302,7 +302,7 @@ proptest! {
     }
 }
 
-/// Returns a private key in PEM, and the parts that no output may contain: those of its DER and of its PEM lines.
+/// Returns a private key in PEM, and the parts that no output may contain: parts of its DER and of its PEM lines.
 fn key() -> (String, Leaks) {
     static KEY: std::sync::OnceLock<(String, Vec<u8>)> = std::sync::OnceLock::new();
     let (pem, der) = KEY.get_or_init(|| {

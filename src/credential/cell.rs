@@ -1,7 +1,7 @@
-//! The cell that holds a token: workers read it without a lock, wait for the first token, or request a replacement.
+//! The cell of a token: it serves the token to workers and runs the refresh task.
 //!
-//! Credentials with the same settings share one cell. Workers on any thread and runtime call it; acquisitions run in the refresh
-//! task on the control runtime.
+//! Credentials with the same settings share one cell. Workers call it on any thread and runtime; acquisitions run in the
+//! refresh task on the control runtime.
 
 use std::error::Error;
 use std::fmt;
@@ -27,7 +27,7 @@ pub(crate) struct TokenCell {
     task: Mutex<Task>,
 }
 
-/// The refresh task.
+/// The state of the refresh task.
 enum Task {
     NotStarted(Box<Refresher>),
     Running(AbortHandle),
@@ -35,7 +35,7 @@ enum Task {
 }
 
 impl TokenCell {
-    /// Makes a cell. Its refresh task starts with [`TokenCell::start`] or the first [`BearerSource::acquire`].
+    /// Creates a cell. Its refresh task starts with [`TokenCell::start`] or the first [`BearerSource::acquire`].
     pub(crate) fn new(
         state: Arc<TokenState>,
         progress: watch::Receiver<Progress>,
@@ -49,7 +49,7 @@ impl TokenCell {
         &self.state
     }
 
-    /// Starts the refresh task, which begins with an acquisition. Does nothing if it is running or was stopped.
+    /// Starts the refresh task, which acquires a token at once. Does nothing if the task is running or was stopped.
     pub(crate) fn start(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if let Task::NotStarted(_) = &*task
@@ -60,7 +60,7 @@ impl TokenCell {
         }
     }
 
-    /// Stops the refresh task. Waiting callers get an error. The token in service stays until it expires.
+    /// Stops the refresh task. Waiting callers get an error. The token in service can be used until it expires.
     pub(crate) fn stop(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if let Task::Running(running) = std::mem::replace(&mut *task, Task::Stopped) {
@@ -91,10 +91,10 @@ impl TokenCell {
         }
     }
 
-    async fn wait_for_replacement(&self, refused: Fingerprint) -> Result<(), TokenUnavailable> {
+    async fn wait_for_replacement(&self, rejected: Fingerprint) -> Result<(), TokenUnavailable> {
         let mut progress = self.progress.clone();
         let seen = progress.borrow_and_update().clone();
-        if self.state.fingerprint() != Some(refused) {
+        if self.state.fingerprint() != Some(rejected) {
             return self.wait_for_token().await;
         }
         if let Some(unavailable) = seen.backoff_error() {
@@ -102,11 +102,11 @@ impl TokenCell {
         }
         let target = self
             .state
-            .request_replacement(refused, &seen)
+            .request_replacement(rejected, &seen)
             .map_err(|retry_after| NotReplaced::TooSoon.unavailable(retry_after))?;
         loop {
             let seen = progress.borrow_and_update().clone();
-            if self.state.fingerprint() != Some(refused) && self.state.valid() {
+            if self.state.fingerprint() != Some(rejected) && self.state.valid() {
                 return Ok(());
             }
             if seen.ended >= target {
@@ -118,14 +118,15 @@ impl TokenCell {
     }
 }
 
-/// Why a refused token was not replaced although no acquisition failed.
+/// Why a rejected token was not replaced although no acquisition failed.
 #[derive(Debug, thiserror::Error)]
 enum NotReplaced {
     #[error(
-        "a refused token was replaced a moment ago: the endpoint refuses this credential's tokens, or its role is missing"
+        "a rejected token was replaced less than {} ago: the endpoint rejects this credential's tokens, or its role is missing",
+        humantime::format_duration(REPLACEMENT_INTERVAL)
     )]
     TooSoon,
-    #[error("the new token equals the refused one: its source returns a cached token")]
+    #[error("the new token equals the rejected one: its source returns a cached token")]
     Unchanged,
     #[error("the credential was stopped")]
     Stopped,
@@ -154,8 +155,8 @@ impl BearerSource for TokenCell {
         Box::pin(self.wait_for_token())
     }
 
-    fn replace(&self, refused: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
-        Box::pin(self.wait_for_replacement(refused))
+    fn replace(&self, rejected: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
+        Box::pin(self.wait_for_replacement(rejected))
     }
 
     fn status(&self) -> CredentialStatus {

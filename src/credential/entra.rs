@@ -1,7 +1,7 @@
 //! Acquires tokens from Entra through the identity library.
 //!
-//! A credential of the library has a cache that cannot be bypassed or refreshed early, so each try makes a new one, and reads the
-//! secret, certificate or assertion again. The cell keeps the tokens.
+//! A credential of the library caches its token and cannot refresh it early. Each try therefore creates a new credential, and
+//! reads the secret, certificate or assertion again. The cell keeps the tokens.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// An app registration that requests tokens from a tenant's token endpoint.
+/// An acquirer for an app registration: it requests tokens from the tenant's token endpoint.
 #[derive(Debug)]
 pub(crate) struct App {
     tenant: String,
@@ -32,11 +32,11 @@ pub(crate) struct App {
     cloud: Arc<CloudConfiguration>,
     proof: AppProof,
     client: IdentityClient,
-    /// The client for the provider of the assertion, which may have its own CAs.
+    /// The client for the provider of the assertion, for which other CAs may be configured.
     provider_client: IdentityClient,
 }
 
-/// How a try authenticates the app.
+/// The proof with which the app authenticates.
 #[derive(Debug)]
 enum AppProof {
     Secret(SecretSource),
@@ -44,7 +44,7 @@ enum AppProof {
 }
 
 impl App {
-    /// Makes an app. Fails if the identity library rejects its tenant, client id or authority. Sends nothing. Without a
+    /// Creates an acquirer. Fails if the identity library rejects the tenant, client id or authority. Sends nothing. Without a
     /// `provider_client`, `client` also calls the provider of the assertion.
     pub(crate) fn new(
         settings: AppSettings,
@@ -138,7 +138,7 @@ impl Acquire for App {
     }
 }
 
-/// A managed identity in the endpoint's tenant, which requests the token directly.
+/// An acquirer for a managed identity in the endpoint's tenant: its token is sent to the endpoint.
 #[derive(Debug)]
 pub(crate) struct HostIdentity {
     pub(crate) settings: ManagedIdentitySettings,

@@ -16,14 +16,14 @@ use super::schedule::ErrorClass;
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
 
-/// Why a token could not be obtained.
+/// An error of an acquisition: why there is no new token.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// An identity endpoint answered without a usable token.
+    /// The response of an identity endpoint holds no usable token.
     #[error(transparent)]
     Response(#[from] Box<ResponseError>),
-    /// An identity endpoint did not answer.
-    #[error("{endpoint} did not answer ({})", endpoint.kind.no_response_hint())]
+    /// An identity endpoint returned no complete response.
+    #[error("{endpoint} returned no complete response ({})", endpoint.kind.no_response_hint())]
     NoResponse {
         /// The endpoint.
         endpoint: IdentityEndpoint,
@@ -37,11 +37,11 @@ pub enum CredentialError {
     /// The client certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// A program printed no usable token.
+    /// A program could not be run or printed no usable token.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// A file holds a token that has expired.
-    #[error("the token in {} expired at {}: the program that keeps the file fresh has stopped", path.display(), humantime::format_rfc3339_seconds(*expired))]
+    #[error("the token in {} expired at {}: the program that updates the file has stopped", path.display(), humantime::format_rfc3339_seconds(*expired))]
     ExpiredFile {
         /// The file.
         path: PathBuf,
@@ -136,7 +136,7 @@ impl CredentialError {
         self.response()?.retry_after
     }
 
-    /// Returns who must act, as far as the error shows it.
+    /// Returns who must act, derived from the class and the AADSTS codes.
     pub fn who_acts(&self) -> Actor {
         if self.class() == ErrorClass::Transient {
             return Actor::Gateway;
@@ -153,7 +153,7 @@ impl CredentialError {
         }
     }
 
-    /// Extracts the error that [`CredentialError::wrap`] put into the identity library's wrappers.
+    /// Extracts the error that [`CredentialError::wrap`] wrapped, from under the errors that the identity library adds.
     pub(crate) fn unwrap(wrapped: azure_core::Error) -> Self {
         let mut current = wrapped;
         loop {
@@ -176,8 +176,8 @@ impl CredentialError {
         Self::Settings(MaskedError::new(err))
     }
 
-    /// Wraps the error so that it passes through the identity library. The kind matters: the library retries requests that
-    /// fail with `Io` or `Connection`, regardless of its retry options.
+    /// Wraps the error so that it passes through the identity library. Its kind is `Other`: the library retries requests that
+    /// fail with `Io` or `Connection`, whatever its retry options are.
     pub(crate) fn wrap(self) -> azure_core::Error {
         azure_core::Error::new(azure_core::error::ErrorKind::Other, self)
     }
@@ -195,8 +195,8 @@ pub(crate) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     one_line(&line)
 }
 
-/// Replaces line breaks, tabs and other control characters by single spaces, so that foreign text cannot start a log line or
-/// control a terminal.
+/// Replaces line breaks, tabs and other control characters by single spaces, so that text from outside the gateway cannot start
+/// a log line or control a terminal.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|character: char| character.is_whitespace() || character.is_control()) {

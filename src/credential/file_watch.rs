@@ -1,7 +1,7 @@
 //! Detects changes of files by their metadata, once a second.
 //!
 //! It polls because change notification does not work on every mount (network file systems, some container volumes). Polling
-//! also follows files that are replaced through a symbolic link (Kubernetes secrets, Nix).
+//! also detects files that are replaced through a symbolic link (Kubernetes secrets, Nix).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::files::{Stamp, stamps};
 
-/// How often files are checked. Chosen: a corrected file takes effect within about a second, and a check costs microseconds.
+/// The interval of the checks. Chosen: a corrected file takes effect within about a second, and a check costs microseconds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Files, and their metadata when they were last read.
@@ -21,14 +21,15 @@ pub(crate) struct FileWatch {
 }
 
 impl FileWatch {
-    /// Makes a watch. Checks nothing yet.
+    /// Creates a watch. Does no I/O.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         Self { paths, seen: Vec::new() }
     }
 
-    /// Records the metadata of the files. Call it before they are read, so that a change during the read is detected.
+    /// Records the metadata of the files. Must be called before the files are read, so that a change during the read is
+    /// detected.
     pub(crate) async fn update(&mut self) {
-        // A file system that hangs must not prevent the refresh.
+        // A file system that hangs must not prevent the acquisition.
         if let Ok(stamps) = timeout(INTERVAL, stamps(&self.paths)).await {
             self.seen = stamps;
         }

@@ -1,4 +1,4 @@
-//! Fuzz properties of the parsers of secrets, tokens and token responses.
+//! Fuzz targets for the parsers of secrets, tokens and token responses.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -29,7 +29,8 @@ use crate::tls::Trust;
 /// The shortest part of a secret that counts as a leak, in bytes.
 const WINDOW: usize = 8;
 
-/// Checks that an error contains no part of a secret, in any form in which errors print bytes. Ignores words of our own messages.
+/// Checks that an error contains no part of a secret, in any form in which errors print bytes. Ignores the words of the
+/// gateway's own messages.
 pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
     const WORDS: [&str; 8] = [
         include_str!("../files/read.rs"),
@@ -55,8 +56,8 @@ pub(super) fn assert_hidden(secret: &[u8], err: &(dyn Error + 'static)) {
     }
 }
 
-/// Parses a token response: `kind-and-federated status-index header-lines \n\n body`. Checks that an accepted token is usable, and
-/// that an error is short, has no control characters and does not contain the token.
+/// Parses a token response: `kind-and-federated status-index header-lines \n\n body`. Checks that the lifetime of an accepted
+/// token is valid, and that an error is short and has no control characters.
 pub(crate) fn token_response(data: &[u8]) {
     let Some((&[kind, status], rest)) = data.split_first_chunk() else { return };
     let kind_of = match kind % 3 {
@@ -92,10 +93,10 @@ pub(crate) fn token_response(data: &[u8]) {
                 "{lifetime:?}"
             );
         }
-        Err(refused) => {
-            let wait = schedule::back_off(CredentialError::from(refused.clone()).class(), 1, refused.retry_after, 1.0);
+        Err(error) => {
+            let wait = schedule::back_off(CredentialError::from(error.clone()).class(), 1, error.retry_after, 1.0);
             assert!(wait <= Duration::from_secs(6 * 60), "{wait:?}");
-            let err = CredentialError::from(refused);
+            let err = CredentialError::from(error);
             let shown = in_one_line(&err);
             assert!(!shown.chars().any(char::is_control), "{shown:?}");
             assert!(shown.len() < 16 * 1024, "{} bytes are shown", shown.len());
@@ -109,8 +110,8 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, HeaderValue::from_bytes(line.get(colon + 1..)?.trim_ascii()).ok()?))
 }
 
-/// Reads a file with a secret: `kind content`. Checks that an error contains no part of the file, and that an accepted assertion
-/// is a token.
+/// Reads a file with a secret: `kind content`. Checks that an error contains no part of the file, and that an accepted
+/// assertion is a valid bearer token.
 pub(crate) fn secret_file(data: &[u8]) {
     let Some((kind, content)) = data.split_first() else { return };
     HARNESS.with(|harness| {
@@ -138,7 +139,7 @@ thread_local! {
     static HARNESS: Harness = Harness::new();
 }
 
-/// A runtime, a client and a folder for reading secrets from files.
+/// A runtime, a client and a folder, reused for all inputs of a thread.
 struct Harness {
     runtime: tokio::runtime::Runtime,
     folder: PathBuf,
@@ -193,7 +194,7 @@ impl Drop for Harness {
     }
 }
 
-/// Reads the claims of a token, with the input as the token and as its payload.
+/// Reads the claims of a token. Uses the input as the whole token, then as its payload.
 pub(crate) fn token(data: &[u8]) {
     let payload = format!("e30.{}.sig", jwt::encode(data));
     let token = std::str::from_utf8(data).unwrap_or_default();

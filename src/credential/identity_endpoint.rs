@@ -1,13 +1,13 @@
-//! The endpoints that issue tokens and assertions: their names in messages, and what to check when one fails.
+//! The endpoints that issue tokens and assertions: their names in messages, and hints about failures.
 
 use std::fmt;
 
-/// An identity endpoint.
+/// An endpoint that issues tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityEndpoint {
     /// Its kind.
     pub kind: IdentityEndpointKind,
-    /// `host[:port]`, or the origin that replaces it.
+    /// `host[:port]`, or the configured origin (`imds_endpoint`) that replaces it.
     pub authority: String,
 }
 
@@ -59,7 +59,7 @@ impl IdentityProvider {
         }
     }
 
-    /// Returns what to check when it refuses.
+    /// Returns a hint for an error response: what to check.
     pub(super) const fn rejection_hint(self) -> &'static str {
         match self {
             Self::GithubActions => "the request token is valid only while its job runs",
@@ -74,7 +74,7 @@ impl IdentityProvider {
 }
 
 impl IdentityEndpointKind {
-    /// Returns what to check when it does not answer.
+    /// Returns a hint for a missing response: what to check.
     pub(super) const fn no_response_hint(self) -> &'static str {
         match self {
             Self::Entra => "check name resolution, outbound firewalls and, for a custom authority, `ca_file`",

@@ -1,6 +1,6 @@
-//! The parts of JSON Web Tokens that the gateway needs: encoding segments and reading claims.
+//! JSON Web Tokens: encodes segments and reads claims.
 //!
-//! Does not verify signatures. A token may be opaque: Microsoft's own APIs may use such tokens.
+//! Signatures are not verified. A token may also be opaque: Microsoft's own APIs may use such tokens.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Returns the unverified claims of a token, if it is a JWT. For display and for its expiry.
+/// Returns the unverified claims of a token, if it is a JWT. They are used for display and for the expiry.
 pub(crate) fn claims(token: &str) -> Option<Claims> {
     let mut segments = token.split('.');
     let (_header, payload, _signature) = (segments.next()?, segments.next()?, segments.next()?);
@@ -31,7 +31,7 @@ pub(crate) fn expiry(claims: &Claims) -> Option<SystemTime> {
     lifetime::timestamp(claims.get("exp")?)
 }
 
-/// Returns a time in whole seconds since 1970, the format of JWTs.
+/// Converts a time to whole seconds since 1970, the format of JWTs.
 pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,6 +1,6 @@
-//! The lifetime of a token, and parsers for the formats in which issuers write it: a number, a number in a string, a date.
+//! The lifetime of a token, and parsers for the formats that issuers use: a number, a number in a string, a date.
 //!
-//! All responses, files and program outputs use these parsers. None reads a clock.
+//! Responses, files and program outputs are all read with these parsers. The parsers do not read the clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,9 +12,9 @@ use tokio::time::Instant;
 pub(crate) struct Lifetime {
     /// When it starts.
     pub(crate) starts: Instant,
-    /// How long it is.
+    /// Its length.
     pub(crate) duration: Duration,
-    /// When to refresh the token, from the start, if the issuer sets it.
+    /// The time from the start to the refresh, if the issuer sets it.
     pub(crate) refresh_in: Option<Duration>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn timestamp(value: &Value) -> Option<SystemTime> {
 
 fn truncated(number: f64) -> Option<i64> {
     let whole = number.trunc();
-    // A 64-bit float is exact in this range.
+    // A 64-bit float represents every integer in this range.
     let is_exact = whole.abs() < 9e15;
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
     let whole = whole as i64;

@@ -1,4 +1,4 @@
-//! Errors about secrets, tokens, certificates and keys on this host. None contains any part of what was read.
+//! Errors about secrets, tokens, certificates and keys on this host. None contains any part of the content.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::files::FileError;
 use crate::files::pem::PemError;
 
-/// A secret, token or assertion on this host cannot be used.
+/// An error about a secret, token or assertion on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read as text.
@@ -42,7 +42,7 @@ pub enum SecretError {
     },
 }
 
-/// The certificate or its key cannot be used.
+/// An error about a client certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The file is PKCS#12 or DER.
@@ -59,7 +59,7 @@ pub enum CertificateError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The PEM is broken.
+    /// The file is not valid PEM.
     #[error("{} {problem}", path.display())]
     InvalidPem {
         /// The file.

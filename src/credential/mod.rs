@@ -1,6 +1,7 @@
 //! Credentials: how the gateway authenticates to endpoints, and how it acquires and refreshes tokens.
 //!
-//! The interface is [`BearerSource`]: the request path reads the current bearer without a lock and waits only if there is none.
+//! The interface is [`BearerSource`]. The request path reads the current bearer without a lock, and waits only if there is
+//! none.
 //!
 //! # From the acquisition to the request
 //!
@@ -143,13 +144,13 @@ use crate::metrics::TokenMetrics;
 use crate::redact::MaskedError;
 use crate::tls::{Trust, TrustError};
 
-/// All credentials of a gateway. Dropping it stops their refresh tasks; bearers in service can be used until they expire.
+/// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
 #[derive(Debug)]
 pub struct Credentials {
     sources: HashMap<CredentialName, Arc<Source>>,
 }
 
-/// A cell and its acquirer. Dropping it stops the refresh task.
+/// A cell, its acquirer and the credentials that share it. Dropping it stops the refresh task.
 #[derive(Debug)]
 struct Source {
     kind: CredentialKind,
@@ -172,7 +173,7 @@ impl Credentials {
     /// `control` is the runtime of the refresh tasks, with time and I/O enabled.
     ///
     /// # Errors
-    /// [`CredentialBuildError`] names every credential that cannot work.
+    /// [`CredentialBuildError`] names every credential that cannot be built.
     pub fn build(
         settings: &[CredentialSettings],
         metrics: &TokenMetrics,
@@ -181,9 +182,9 @@ impl Credentials {
         Self { sources: HashMap::new() }.rebuild(settings, metrics, control)
     }
 
-    /// Builds credentials like [`Credentials::build`], and reuses the cells of unchanged ones. A credential with the same identity
-    /// and another proof (a new secret, a certificate instead of a secret) starts with the current token and acquires its own.
-    /// Changes no metric.
+    /// Builds credentials like [`Credentials::build`], and reuses the cells of unchanged ones. Changes no metric. If only the
+    /// proof of a credential changed (another secret, or a certificate in its place), the new cell starts with the current
+    /// token until it has acquired its own.
     ///
     /// # Errors
     /// Like [`Credentials::build`]. `self` is unchanged.
@@ -227,13 +228,13 @@ impl Credentials {
         if problems.is_empty() { Ok(Self { sources }) } else { Err(CredentialBuildError { problems }) }
     }
 
-    /// Finds the source of tokens with the same identity as those of `kind`.
+    /// Returns the source whose tokens have the same identity as those of `kind`.
     fn predecessor(&self, kind: &CredentialKind) -> Option<&Arc<Source>> {
         let identity = kind.facts().identity?;
         self.sources.values().find(|source| source.kind.facts().identity == Some(identity))
     }
 
-    /// Checks the secrets, keys, certificates and token files of a credential on this host. Sends nothing and runs no program.
+    /// Checks the secrets, keys, certificates and token files of a credential. Sends nothing and runs no program. Returns
     /// `None` if there is no credential of that name.
     pub async fn inspect(&self, name: &CredentialName) -> Option<Inspection> {
         let source = self.sources.get(name)?;
@@ -253,10 +254,10 @@ impl Credentials {
         Some(Arc::<TokenCell>::clone(&source.cell))
     }
 
-    /// Makes one acquisition to show its steps, without putting the token in service. `None` if there is no credential of that name.
-    /// The runtime must have time and I/O enabled.
+    /// Makes one acquisition and reports its steps. Does not put the token in service. Returns `None` if there is no credential
+    /// of that name. The runtime must have time and I/O enabled.
     ///
-    /// After `timeout`, it stops and returns the steps so far.
+    /// After `timeout`, it is cancelled and the steps so far are returned.
     ///
     /// # Cancel safety
     /// Safe: cancels a running request.
@@ -276,7 +277,7 @@ impl Credentials {
 /// The result of [`Credentials::inspect`].
 #[derive(Debug)]
 pub struct Inspection {
-    /// Why the credential cannot be used.
+    /// The error, if the credential cannot be used.
     pub problem: Option<CredentialError>,
     /// Warnings that do not prevent its use.
     pub warnings: Vec<String>,
@@ -285,18 +286,18 @@ pub struct Inspection {
 /// The result of [`Credentials::acquire_once`].
 #[derive(Debug)]
 pub struct AcquisitionReport {
-    /// Its steps, in the order in which they ended. Retries repeat steps.
+    /// The steps, in the order in which they ended. Retries repeat steps.
     pub steps: Vec<AcquisitionStep>,
-    /// Warnings about the files that it read.
+    /// Warnings about the files that were read.
     pub warnings: Vec<String>,
-    /// The bearer, or why there is none. `None` for an access key, which signs each request.
+    /// The bearer, or the error. `None` for an access key, which signs each request.
     pub outcome: Result<Option<Bearer>, CredentialError>,
 }
 
-/// Some credentials cannot work.
+/// The error when credentials cannot be built.
 #[derive(Debug)]
 pub struct CredentialBuildError {
-    /// The problems and the credentials that have them, grouped by cell. Never empty.
+    /// Each problem with the credentials that have it. Never empty.
     pub problems: Vec<(Vec<CredentialName>, CredentialProblem)>,
 }
 
@@ -324,7 +325,7 @@ pub enum CredentialProblem {
     Settings(#[source] MaskedError),
 }
 
-/// One client for each set of CAs.
+/// The HTTP clients, one for each set of CAs.
 #[derive(Default)]
 struct Clients(HashMap<Trust, IdentityClient>);
 

@@ -1,5 +1,5 @@
-//! Runs a program and returns its output: without a shell or input, with selected environment variables, a deadline and a size
-//! limit. Cancelling kills the program and its children.
+//! Runs a program and returns its output. The program has no shell, no input and only selected environment variables. Its time
+//! and output are limited. Cancelling kills the program and its children.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::redact::{self, SentSecrets};
 /// The largest stdout. Tokens are below 10 kB.
 const MAX_STDOUT: usize = 64 * 1024;
 
-/// How many bytes of stderr are kept and shown: the last ones, which usually name the error.
+/// The number of bytes of stderr that are kept and shown. They are the last ones, which usually name the error.
 const MAX_STDERR: usize = 600;
 
 /// A program to run.
@@ -31,7 +31,7 @@ pub(crate) struct Program<'a> {
     pub(crate) timeout: Duration,
 }
 
-/// A program printed no usable token.
+/// Why a program printed no usable token.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// It could not be started.
@@ -52,7 +52,7 @@ pub enum CommandError {
         #[source]
         source: io::Error,
     },
-    /// It ended with another status than exit code 0.
+    /// It did not end with exit code 0.
     #[error("{} failed with {status}{}", program.display(), stderr_suffix(stderr))]
     Failed {
         /// The program.
@@ -93,7 +93,7 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Whether the next run may succeed without a change.
+    /// Returns whether the next run may succeed although nothing is changed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Start { source, .. } => {
@@ -129,7 +129,8 @@ impl Program<'_> {
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Err(read(io::Error::other("the program has no output pipes")));
         };
-        // Read both to their ends before `wait`: until then, the id of its process group cannot be reused.
+        // `wait` comes after both pipes have ended: until then, the id of the process group cannot be reused and the group can
+        // be killed.
         let printed = async {
             let printed = read_limited(stdout).await.map_err(read)?;
             printed.ok_or_else(|| CommandError::OutputTooLarge { program: program() })
@@ -165,7 +166,7 @@ struct RunningProgram(Child);
 #[cfg(unix)]
 impl Drop for RunningProgram {
     fn drop(&mut self) {
-        // `id` is `None` after `wait`, when another process may have the id.
+        // `id` is `None` after `wait`, because another process may have the id by then.
         let id = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         if let Some(group) = id {
             let _already_ended = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -173,7 +174,7 @@ impl Drop for RunningProgram {
     }
 }
 
-/// Reads to the end. `None` if there is more than [`MAX_STDOUT`].
+/// Reads to the end. Returns `None` if there are more than [`MAX_STDOUT`] bytes.
 async fn read_limited(from: impl AsyncRead + Unpin) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(16 * 1024));
     let limit = u64::try_from(MAX_STDOUT).unwrap_or(u64::MAX) + 1;
@@ -191,12 +192,12 @@ async fn read_tail(mut from: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     Ok(kept)
 }
 
-/// Returns stderr in one line, with everything masked that looks like a token or was also printed to stdout.
+/// Formats stderr in one line. Masks everything that looks like a token or was also printed to stdout.
 fn mask_stderr(stderr: &[u8], stdout: &[u8]) -> String {
     let mut sent = SentSecrets::default();
     String::from_utf8_lossy(stdout).split_whitespace().for_each(|word| sent.add(word));
     let text = String::from_utf8_lossy(stderr);
-    // The first word may be the end of a longer one, which would have been masked.
+    // Drops the first word: it may be the end of a longer one that would have been masked.
     let text = if stderr.len() < MAX_STDERR {
         &text
     } else {

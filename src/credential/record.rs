@@ -13,29 +13,29 @@ use super::schedule::ErrorClass;
 use crate::files::Secret;
 use crate::metrics::{TokenErrorReason, TokenStage};
 
-/// One step of an acquisition: reading a secret, making or fetching an assertion, or requesting the token.
+/// A step of an acquisition: reading a secret, signing or requesting an assertion, or requesting the token.
 #[derive(Clone, Debug)]
 pub struct AcquisitionStep {
-    /// Which step.
+    /// The stage, a metric label.
     pub stage: TokenStage,
     /// What was read or requested: `client secret from file /run/secrets/x`, `app … in tenant …`.
     pub subject: String,
     /// The identity endpoint that was called; `None` for a local step.
     pub endpoint: Option<IdentityEndpoint>,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
-    /// When the proof on this host expires.
+    /// The expiry of a certificate or assertion file that was read.
     pub not_after: Option<NotAfter>,
     /// Whether it succeeded.
     pub outcome: StepOutcome,
 }
 
-/// When a proof on this host expires.
+/// The expiry of a certificate or an assertion file on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAfter {
-    /// A certificate, which somebody must renew before that time.
+    /// The expiry of a certificate, which the operator must renew.
     Certificate(SystemTime),
-    /// An assertion in a file, which another program replaces regularly.
+    /// The expiry of the assertion in a file, which another program replaces regularly.
     AssertionFile(SystemTime),
 }
 
@@ -48,12 +48,12 @@ impl NotAfter {
     }
 }
 
-/// The outcome of a step. Does not contain the token or assertion.
+/// The outcome of a step, without the token or assertion itself.
 #[derive(Clone, Debug)]
 pub enum StepOutcome {
     /// A token or assertion.
     Token {
-        /// Its name in logs.
+        /// Its identifier in logs.
         fingerprint: Fingerprint,
         /// Its unverified claims, if it is a JWT.
         claims: Option<Claims>,
@@ -75,7 +75,8 @@ impl StepOutcome {
     }
 }
 
-/// The steps of an acquisition, in the order in which they ended, and warnings about the files they read. Clones share them.
+/// The steps of an acquisition, in the order in which they ended, and warnings about the files they read. Clones share their
+/// content.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AcquisitionRecord(Arc<Mutex<Contents>>);
 
@@ -94,7 +95,7 @@ impl AcquisitionRecord {
         std::mem::take(&mut self.lock().steps)
     }
 
-    /// Adds a warning that does not stop the acquisition. Retries add it once.
+    /// Adds a warning about a file or variable. Ignores a warning that a previous try has added.
     pub(crate) fn add_warning(&self, warning: String) {
         let mut contents = self.lock();
         if !contents.warnings.contains(&warning) {
@@ -110,7 +111,7 @@ impl AcquisitionRecord {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a local step.
+    /// Adds a step that called no identity endpoint.
     pub(crate) fn add_local_step(
         &self,
         stage: TokenStage,

@@ -1,6 +1,6 @@
 //! The refresh task of a cell: acquires a token, puts it in service, and sleeps until the next acquisition is due.
 //!
-//! It runs on the control runtime, records metrics and logs, and restarts after a panic.
+//! The task runs on the control runtime, records metrics, logs, and restarts after a panic.
 
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
@@ -21,7 +21,7 @@ use super::settings::CredentialName;
 use super::state::{CurrentToken, Failure, Progress, TokenState};
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
 
-/// How long the task waits after a panic.
+/// The pause of the task after a panic.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// The refresh task of a cell.
@@ -37,11 +37,11 @@ pub(crate) struct Refresher {
     failures: u32,
     due: Instant,
     logged: LoggedState,
-    /// The warnings about the files when they were last read.
+    /// The warnings of the last acquisition.
     warnings: Vec<String>,
 }
 
-/// The state that was last logged, so that each is logged once.
+/// The state that was logged last, so that an unchanged state is logged once.
 #[derive(PartialEq, Eq)]
 enum LoggedState {
     Nothing,
@@ -50,7 +50,7 @@ enum LoggedState {
 }
 
 impl Refresher {
-    /// Makes the task. It starts with [`Refresher::run`].
+    /// Creates the task. [`Refresher::run`] runs it.
     pub(crate) fn new(
         state: Arc<TokenState>,
         progress: watch::Sender<Progress>,
@@ -74,8 +74,8 @@ impl Refresher {
         }
     }
 
-    /// Sets the gauges of the token in service, if there is one. [`Refresher::new`] does not, so that a refused reload changes no
-    /// metric.
+    /// Sets the gauges of the token in service, if there is one. [`Refresher::new`] does not do this, so that a rejected reload
+    /// changes no metric.
     pub(crate) fn set_gauges(&self) {
         let in_service = self.state.dates();
         self.names.iter().for_each(|name| self.metrics.in_service(name.as_str(), in_service));
@@ -84,7 +84,7 @@ impl Refresher {
     /// Runs until it is aborted.
     pub(crate) async fn run(mut self: Box<Self>) {
         loop {
-            // Without a restart, the credential would fail when its token expires, with nothing in the log.
+            // Without a restart, the token would expire, and no log line would say why.
             let ended = AssertUnwindSafe(self.refresh_repeatedly()).catch_unwind().await;
             if ended.is_err() {
                 tracing::error!(credential = self.joined_names(), "the refresh task panicked and restarts");
@@ -101,7 +101,7 @@ impl Refresher {
         }
     }
 
-    /// Sleeps until the next acquisition is due or requested, or a file changed.
+    /// Sleeps until the next acquisition is due or requested, or until a file changes.
     async fn wait_until_due(&mut self) {
         let watch_files = self.watch_always || self.failures > 0;
         loop {
@@ -184,7 +184,7 @@ impl Refresher {
         });
     }
 
-    /// Logs each warning about the files once, until it changes.
+    /// Logs the warnings that the previous acquisition did not have.
     fn log_warnings(&mut self, record: &AcquisitionRecord) {
         let warnings = record.take_warnings();
         for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
@@ -213,7 +213,7 @@ impl Refresher {
         }
     }
 
-    /// Records the steps in the metrics and returns how many failed.
+    /// Records the steps in the metrics. Returns how many failed.
     fn record_metrics(&self, record: &AcquisitionRecord) -> usize {
         let mut failures = 0;
         for step in record.take_steps() {

@@ -1,4 +1,4 @@
-//! The steps of the cross-tenant setup, and the step and remedy of each AADSTS code, for error messages and `doctor`.
+//! The steps of the cross-tenant setup, and a remedy for each AADSTS code, for error messages and `doctor`.
 //!
 //! Retries do not depend on the codes, since Microsoft may change them: `response_error.rs` classifies by the OAuth `error` and the
 //! status.
@@ -56,7 +56,7 @@ impl SetupStep {
         self as u8
     }
 
-    /// Whether it is done in the endpoint's tenant.
+    /// Returns whether the step is done in the endpoint's tenant.
     pub const fn is_in_endpoint_tenant(self) -> bool {
         matches!(
             self,
@@ -111,16 +111,16 @@ impl fmt::Display for SetupStep {
     }
 }
 
-/// The meaning of AADSTS codes in this setup, and what to do.
+/// The meaning of some AADSTS codes in this setup, and what to do about them.
 #[derive(Clone, Copy, Debug)]
 pub struct Remedy {
     /// The codes.
     pub codes: &'static [u32],
-    /// The setup step that they are about.
+    /// The setup step that must be corrected.
     pub step: SetupStep,
     /// What is wrong.
     pub fact: &'static str,
-    /// Who must do what.
+    /// What to do, and who must do it.
     pub action: &'static str,
     /// The URL that documents the codes.
     pub source: &'static str,
@@ -135,7 +135,7 @@ impl Remedy {
 
 /// Microsoft Entra authentication and authorization error codes.
 const REFERENCE: &str = "https://learn.microsoft.com/entra/identity-platform/reference-error-codes";
-/// The error text of a code, at `error?code=`.
+/// Microsoft's page with the text of a code, `error?code=`.
 const LOOK_UP: &str = "https://login.microsoftonline.com/error";
 /// Troubleshooting of federated identity credentials.
 const FEDERATION: &str = "https://learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations";
@@ -167,14 +167,14 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[50059, 50128, 90019],
         step: SetupStep::Configuration,
-        fact: "no tenant was named",
+        fact: "the request names no tenant",
         action: "set `tenant` to the GUID of the resource's tenant",
         source: REFERENCE,
     },
     Remedy {
         codes: &[50194],
         step: SetupStep::App,
-        fact: "the app registration is single-tenant, and no tenant was named",
+        fact: "the app registration is single-tenant, and the request names no tenant",
         action: "set `tenant` to the resource's, and make the app multi-tenant in its own tenant",
         source: REFERENCE,
     },
@@ -230,7 +230,7 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[7_000_218],
         step: SetupStep::Configuration,
-        fact: "no proof was sent",
+        fact: "the request has no secret or assertion",
         action: "check the credential's `kind`",
         source: REFERENCE,
     },
@@ -252,7 +252,7 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[700_024, 500_133],
         step: SetupStep::Proof,
         fact: "the assertion is outside its time window",
-        action: "check this host's clock and what rotates the assertion",
+        action: "check this host's clock, and the program that renews the assertion",
         source: LOOK_UP,
     },
     Remedy {
@@ -272,7 +272,7 @@ pub const REMEDIES: &[Remedy] = &[
     Remedy {
         codes: &[50003, 50146],
         step: SetupStep::App,
-        fact: "the app registration lacks the signing key that its configuration asks for",
+        fact: "the app registration lacks the signing key that its configuration requires",
         action: "its owner adds one, or removes the custom claims",
         source: REFERENCE,
     },
@@ -391,26 +391,4 @@ pub const REMEDIES: &[Remedy] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn every_code_has_one_remedy_and_a_source() {
-        let mut seen = HashSet::new();
-        for remedy in REMEDIES {
-            assert!(remedy.source.starts_with("https://"), "{:?}", remedy.codes);
-            for code in remedy.codes {
-                assert!(seen.insert(code), "AADSTS{code} is listed twice");
-            }
-        }
-        assert!(seen.len() > 50, "{}", seen.len());
-    }
-
-    #[test]
-    fn steps_are_numbered_in_order() {
-        let numbers: Vec<u8> = SetupStep::ALL.iter().map(|step| step.number()).collect();
-        assert_eq!(numbers, (1..=12).collect::<Vec<u8>>());
-    }
-}
+mod tests;

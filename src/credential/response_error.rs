@@ -1,7 +1,7 @@
-//! Why a request to an identity endpoint returned no usable token, and how the next one is scheduled.
+//! Errors of requests to identity endpoints, and how the next acquisition is scheduled.
 //!
-//! Decisions depend on the OAuth `error` and the HTTP status. AADSTS codes are only used for explanations, since Microsoft
-//! changes them.
+//! The schedule depends on the OAuth `error` and the HTTP status. AADSTS codes only select explanations, the metric label and
+//! who must act, since Microsoft changes them.
 
 use std::error::Error;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::schedule::ErrorClass;
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
 
-/// Why an identity endpoint did not answer.
+/// Why there is no complete response of an identity endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum NoResponse {
     /// The request timed out.
@@ -24,8 +24,8 @@ pub enum NoResponse {
     /// Name resolution, connection or TLS failed.
     #[error("the connection failed")]
     Connect(#[source] MaskedError),
-    /// The connection ended before the response was complete, or the response is not HTTP.
-    #[error("the connection broke off")]
+    /// The connection closed before the response was complete, or the response is not HTTP.
+    #[error("the connection closed before the response was complete, or the response is not HTTP")]
     Interrupted(#[source] MaskedError),
     /// The response is larger than any token response.
     #[error("the response is larger than {0} bytes")]
@@ -35,14 +35,14 @@ pub enum NoResponse {
     InvalidRequest(&'static str),
 }
 
-/// A response of an identity endpoint without a usable token.
+/// The error of a response without a usable token.
 #[derive(Clone, Debug)]
 pub struct ResponseError {
     /// The endpoint.
     pub endpoint: IdentityEndpoint,
     /// The HTTP status.
     pub status: StatusCode,
-    /// What is wrong with a successful response.
+    /// What is wrong with the token, if the status is a success.
     pub unusable: Option<UnusableResponse>,
     /// OAuth `error`, such as `invalid_client`, with possible secrets masked.
     pub error: Option<String>,
@@ -58,11 +58,11 @@ pub struct ResponseError {
     pub retry_after: Option<Duration>,
     /// `Date` of the response.
     pub date: Option<SystemTime>,
-    /// Whether the request carried an assertion of another identity.
+    /// Whether the request carried a token of another identity.
     pub federated: bool,
 }
 
-/// Why a successful response holds no usable token.
+/// Why a response with a success status holds no usable token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableResponse {
     /// Not a JSON object.
@@ -77,7 +77,7 @@ pub enum UnusableResponse {
     /// The lifetime is out of range.
     #[error("its token lifetime is {0} seconds")]
     Lifetime(i64),
-    /// There is neither `expires_in` nor `expires_on`, and the token is not a JWT with an `exp`.
+    /// It has neither `expires_in` nor `expires_on`, and the token is not a JWT with `exp`.
     #[error("it has no token lifetime: neither `expires_in` nor `expires_on`")]
     NoLifetime,
     /// A field with the lifetime has an unknown format.
@@ -89,13 +89,13 @@ pub enum UnusableResponse {
     /// The assertion is an opaque token.
     #[error("its token is not a JWT, and Entra accepts no other assertion")]
     NotAnAssertion,
-    /// The response lacks the header that Google's metadata server sets.
+    /// It lacks the header that Google's metadata server sets.
     #[error("it lacks `Metadata-Flavor: Google`: the response is not from the metadata server")]
     NotGoogle,
 }
 
 impl UnusableResponse {
-    /// Whether the next response is likely to be the same.
+    /// Returns whether a retry is likely to get the same response.
     fn is_permanent(&self) -> bool {
         matches!(self, Self::NoAssertion(_) | Self::NotAnAssertion | Self::NotGoogle)
     }
@@ -112,10 +112,10 @@ impl ResponseError {
         }
         let error = self.error.as_deref();
         let is_transient = match self.endpoint.kind {
-            // A response without `error` is not from Entra but from a captive portal or a proxy.
+            // A response without `error` is not from Entra, but from a proxy or captive portal.
             IdentityEndpointKind::Entra => matches!(error, None | Some("temporarily_unavailable" | "server_error")),
-            // While the host is being updated. Source: Microsoft, "How to use managed identities on an Azure VM to
-            // acquire an access token", error handling.
+            // IMDS returns these while the host is being updated. Source: Microsoft, "How to use managed identities on an Azure
+            // VM to acquire an access token", error handling.
             IdentityEndpointKind::InstanceMetadata => matches!(status, 404 | 410),
             IdentityEndpointKind::AppService | IdentityEndpointKind::Provider(_) => false,
         };
@@ -168,7 +168,7 @@ impl fmt::Display for ResponseError {
         }
         match (self.endpoint.kind, self.reason()) {
             (IdentityEndpointKind::Entra, TokenErrorReason::Malformed) => {
-                write!(f, ", which is not an error response of Entra: a proxy or portal on the way answered")?;
+                write!(f, ", which is not an error response of Entra: a proxy or captive portal responded instead")?;
             }
             (IdentityEndpointKind::InstanceMetadata | IdentityEndpointKind::AppService, TokenErrorReason::Refused) => {
                 write!(f, "; check that the identity exists and is assigned to this host")?;

@@ -1,26 +1,27 @@
-//! When a token is refreshed, how long it is used, and how long to wait after a failure: pure arithmetic without a clock.
+//! Computes when a token is refreshed, how long it is used, and how long to wait after a failure. Does not read the clock.
 //!
 //! Jitter is an argument from -1 to 1.
 
 use std::time::Duration;
 
-/// How long before its expiry a token is no longer used: the service's clock may be ahead of Entra's, and a request takes time.
-/// Chosen: clocks in data centres differ by less than a second. Short tokens lose a tenth of their lifetime.
+/// The time before its expiry in which a token is not used: the service's clock may be ahead of Entra's, and a request takes
+/// time. Chosen: clocks in data centres differ by less than a second. It is shorter for tokens that live less than five
+/// minutes.
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// Issuers truncate `exp` to whole seconds, so a token may expire up to a second before `expires_in` says.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// A refresh is due at least this long before expiry, to leave time for several tries.
+/// The shortest time between a refresh and the expiry. It leaves time for several tries.
 const MIN_TIME_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 
-/// The shortest time between refreshes, unless the token lives for less than twice as long.
+/// The shortest time between two refreshes of a token that lives for at least twice as long.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often a key without expiry is read again, apart from changes of its file.
+/// The interval at which a key without expiry is read again. A change of its file is also detected sooner.
 pub(crate) const UNEXPIRING_REFRESH: Duration = Duration::from_secs(60 * 60);
 
-/// The longest `Retry-After` that is honoured, so that a faulty intermediary cannot stop the gateway for hours.
+/// The longest `Retry-After` that is honoured. A faulty intermediary must not stop the gateway for hours.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
 const FIRST_TRANSIENT_WAIT: Duration = Duration::from_secs(1);
@@ -28,30 +29,31 @@ const MAX_TRANSIENT_WAIT: Duration = Duration::from_secs(30);
 const FIRST_PERMANENT_WAIT: Duration = Duration::from_secs(60);
 const MAX_PERMANENT_WAIT: Duration = Duration::from_secs(5 * 60);
 
-/// The wait while a new enterprise application or federated credential propagates, which takes some minutes …
+/// The wait between tries while a new enterprise application or federated credential propagates.
 const PROPAGATION_WAIT: Duration = Duration::from_secs(30);
-/// … for this many tries (ten minutes). After that, the failure counts as permanent.
+/// The number of tries while a change propagates, which are made within ten minutes. After that, the failure counts as
+/// permanent.
 const PROPAGATION_TRIES: u32 = 20;
 
 /// How the acquisition after a failed one is scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The failure may end without action: no response, a 5xx, throttling.
+    /// The failure may end without action, such as a timeout, a 5xx or throttling.
     Transient,
-    /// The refusal is one that Entra also gives for some minutes after an enterprise application or federated credential was
-    /// created, until the change has propagated.
+    /// The failure may end when a change has propagated: Entra returns this error also in the first minutes after an enterprise
+    /// application or federated credential was created.
     Propagation,
-    /// Somebody must change something.
+    /// The failure lasts until the configuration, the proof or Entra is changed.
     Permanent,
 }
 
-/// Returns how much of a token's lifetime is not used.
+/// Returns the time before its expiry in which a token is not used.
 pub(crate) fn margin(lifetime: Duration) -> Duration {
     MARGIN.min(lifetime / 10).max(ROUNDING.min(lifetime / 3))
 }
 
-/// Returns when a token is refreshed, from the start of its lifetime: at the issuer's `refresh_in`, otherwise after two thirds,
-/// with a jitter of a tenth so that a fleet does not refresh at once.
+/// Returns the time from the start of a token's lifetime to its refresh: the issuer's `refresh_in`, or two thirds of the
+/// lifetime. A jitter of a tenth prevents many gateways from refreshing at once.
 pub(crate) fn refresh_after(lifetime: Duration, refresh_in: Option<Duration>, jitter: f64) -> Duration {
     let wanted = refresh_in.unwrap_or(lifetime * 2 / 3).mul_f64(1.0 + 0.1 * jitter.clamp(-1.0, 1.0));
     let half = lifetime / 2;

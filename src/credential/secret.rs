@@ -1,6 +1,6 @@
 //! Reads secrets and tokens from files and environment variables.
 //!
-//! No error or warning contains any part of what was read.
+//! No error or warning contains any part of a secret.
 
 use std::fmt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::settings::SecretSource;
 use crate::files::{self, Secret, TextFile, warnings_about_secret};
 
 impl SecretSource {
-    /// Reads the current secret, without a byte order mark and trailing line breaks. Adds warnings to `record`.
+    /// Reads the secret. Removes a byte order mark and trailing line breaks. Adds warnings to `record`.
     ///
     /// # Errors
     /// [`SecretError`] when it cannot be read or is empty.
@@ -77,7 +77,7 @@ pub(super) fn warn_about_mode(file: &TextFile, path: &Path, record: &Acquisition
     }
 }
 
-/// Returns why a text cannot be a bearer token, without any part of it.
+/// Returns why a text is not a bearer token, without any part of the text.
 pub(crate) fn why_not_a_token(text: &str) -> &'static str {
     let starts_with = |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     match () {

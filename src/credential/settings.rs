@@ -1,4 +1,4 @@
-//! The settings that credentials are built from. They name secrets and files, which are read when they are used.
+//! The settings of credentials. They name secrets and files, which are read when they are used.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::remedy::SetupStep;
 
-/// The configured name of a credential. Metric label, log field, key of the `[credentials.*]` tables.
+/// The configured name of a credential: the key of its `[credentials.*]` table, also a metric label and a log field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CredentialName(Arc<str>);
 
 impl CredentialName {
-    /// Makes a name. The configuration has validated it.
+    /// Creates a name that the configuration has validated.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
@@ -36,14 +36,14 @@ pub struct CredentialSettings {
     pub name: CredentialName,
     /// How bearers are obtained.
     pub kind: CredentialKind,
-    /// The expected object id in its tokens, if configured. Only for display: no token is refused for another one.
+    /// The object id that its tokens should have, if configured. Requests do not depend on it; `doctor` reports a difference.
     pub object_id: Option<String>,
 }
 
 /// How bearers are obtained.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CredentialKind {
-    /// An app registration, by the token endpoint of the resource's tenant.
+    /// An app registration, which requests tokens from the token endpoint of the resource's tenant.
     App(AppSettings),
     /// A managed identity in the endpoint's tenant.
     ManagedIdentity {
@@ -110,16 +110,16 @@ impl CredentialKind {
 /// What is known about a credential before a token is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KindFacts<'a> {
-    /// The identity that its tokens name. `None` if the configuration does not determine it.
+    /// The identity in its tokens. `None` if the configuration does not determine it.
     pub identity: Option<Identity<'a>>,
     /// The setup step that an acquisition begins with.
     pub first_step: SetupStep,
 }
 
-/// The identity that tokens name, and who issues them. Credentials with equal identities may use each other's tokens.
+/// The identity in tokens, and their issuer. Credentials with equal identities may use each other's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity<'a> {
-    /// The origin of the Entra authority, or of what replaces the host's identity endpoint.
+    /// The origin of the Entra authority, or the configured `imds_endpoint`.
     issuer: &'a str,
     tenant: Option<&'a str>,
     subject: Subject<'a>,
@@ -297,7 +297,7 @@ pub struct OAuth2Settings {
     pub audience: Option<String>,
     /// Additional parameters of the request, by name.
     pub parameters: Vec<(String, String)>,
-    /// The token of the response that is the assertion.
+    /// Which token of the response is the assertion.
     pub token: OAuth2Token,
     /// PEM file of the CAs for the server's certificate. `None`: the system's.
     pub ca_file: Option<PathBuf>,
@@ -312,7 +312,7 @@ pub enum ClientAuthentication {
     Post,
 }
 
-/// A token of a token response.
+/// The field of a token response that holds the assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OAuth2Token {
     /// `access_token`.

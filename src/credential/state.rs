@@ -1,4 +1,4 @@
-//! The state that a cell and its refresh task share: the token in service, the progress of acquisitions, and requested
+//! The state that a cell shares with its refresh task: the token in service, the progress of acquisitions, and requested
 //! replacements.
 //!
 //! Workers read the token without a lock. The refresh task writes it.
@@ -15,28 +15,28 @@ use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
 use super::error::CredentialError;
 use super::schedule;
 
-/// The shortest time between refreshes that a 401 causes. Chosen: an endpoint that refuses every token costs Entra twelve
-/// requests a minute, at any traffic.
+/// The shortest time between two replacements after a 401. Chosen: an endpoint that rejects every token causes at most twelve
+/// token requests a minute, at any load.
 pub(crate) const REPLACEMENT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The shortest `Retry-After` for callers: it is in whole seconds, and zero would invite immediate retries.
+/// The shortest `Retry-After` for callers. It is sent in whole seconds, and zero would cause immediate retries.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The state that a cell and its refresh task share.
+/// The state that a cell shares with its refresh task.
 #[derive(Debug, Default)]
 pub(crate) struct TokenState {
     current: ArcSwapOption<CurrentToken>,
     /// Wakes the refresh task.
     pub(crate) wake: Notify,
-    /// The last refresh that a 401 caused.
+    /// The last replacement that was requested after a 401.
     replacement: Mutex<Option<Replacement>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Replacement {
-    refused: Fingerprint,
+    rejected: Fingerprint,
     at: Instant,
-    /// The number of the acquisition that fulfils it.
+    /// The number of the acquisition that obtains the new token.
     target: u64,
 }
 
@@ -44,16 +44,16 @@ struct Replacement {
 #[derive(Debug)]
 pub(crate) struct CurrentToken {
     token_or_key: TokenOrKey,
-    /// Until when it is used. Both clocks are checked: the monotonic one may stop while the host is suspended, and the wall clock
-    /// may be set.
+    /// The end of its use on both clocks: the monotonic clock may stop while the host is suspended, and the wall clock may be
+    /// set.
     usable_until: Option<(Instant, SystemTime)>,
-    /// When it expires, without the safety margin.
+    /// When it expires. It is used until [`schedule::margin`] before that.
     pub(crate) expires_at: Option<SystemTime>,
     pub(crate) obtained_at: SystemTime,
 }
 
 impl CurrentToken {
-    /// Computes the dates of what was acquired. `None` if it has already expired.
+    /// Computes the times of a token or key. Returns `None` if it has already expired.
     pub(crate) fn new(acquired: Acquired) -> Option<Self> {
         let (now, obtained_at) = (Instant::now(), SystemTime::now());
         let (mut usable_until, mut expires_at) = (None, None);
@@ -78,7 +78,7 @@ impl CurrentToken {
 /// The progress of acquisitions, published by the refresh task.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
-    /// The numbers of acquisitions begun and ended: one is running when they differ.
+    /// The numbers of acquisitions that began and that ended. One is running if they differ.
     pub(crate) begun: u64,
     pub(crate) ended: u64,
     /// The failure of the last acquisition, if it failed.
@@ -119,12 +119,12 @@ impl Failure {
 }
 
 impl TokenState {
-    /// Whether a valid token or key is in service.
+    /// Returns whether a valid token or key is in service.
     pub(crate) fn valid(&self) -> bool {
         self.current.load().as_ref().is_some_and(|current| current.valid())
     }
 
-    /// Makes a state that starts with the token of another one with the same identity.
+    /// Creates a state with the current token of another one, which must have the same identity.
     pub(crate) fn with_token_of(other: &Self) -> Self {
         let state = Self::default();
         state.current.store(other.current.load_full());
@@ -142,7 +142,7 @@ impl TokenState {
         current.as_ref().filter(|current| current.valid())?.token_or_key.bearer(url)
     }
 
-    /// Returns when the token in service was obtained and when it expires.
+    /// Returns when the valid token in service was obtained and when it expires.
     pub(crate) fn dates(&self) -> Option<(SystemTime, Option<SystemTime>)> {
         let current = self.current.load();
         current.as_ref().filter(|current| current.valid()).map(|current| (current.obtained_at, current.expires_at))
@@ -156,25 +156,25 @@ impl TokenState {
         self.current.load().as_ref().map(|current| current.fingerprint())
     }
 
-    /// Whether an acquisition should start before it is due: the last one did not fail, and there is no valid token or an endpoint
-    /// refused the current one.
+    /// Returns whether an acquisition should start before it is due: the last one did not fail, and there is no valid token or
+    /// an endpoint rejected the current one.
     pub(crate) fn needs_acquisition(&self, progress: &Progress) -> bool {
         if progress.failure.is_some() {
             return false;
         }
         let replacement = *self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = replacement
+        let rejected = replacement
             .filter(|replacement| replacement.target > progress.ended)
-            .map(|replacement| replacement.refused);
-        !self.valid() || (refused.is_some() && refused == self.fingerprint())
+            .map(|replacement| replacement.rejected);
+        !self.valid() || (rejected.is_some() && rejected == self.fingerprint())
     }
 
-    /// Requests a replacement for the token `refused`. Returns the number of the acquisition that obtains it, or how long to wait
-    /// before the next request.
-    pub(crate) fn request_replacement(&self, refused: Fingerprint, progress: &Progress) -> Result<u64, Duration> {
+    /// Requests a replacement for a rejected token. Returns the number of the acquisition that obtains it, or the time until
+    /// the next request is allowed.
+    pub(crate) fn request_replacement(&self, rejected: Fingerprint, progress: &Progress) -> Result<u64, Duration> {
         let mut replacement = self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = *replacement {
-            if last.refused == refused && progress.ended < last.target {
+            if last.rejected == rejected && progress.ended < last.target {
                 return Ok(last.target);
             }
             let rest = REPLACEMENT_INTERVAL.saturating_sub(last.at.elapsed());
@@ -183,7 +183,7 @@ impl TokenState {
             }
         }
         let target = progress.next_acquisition();
-        *replacement = Some(Replacement { refused, at: Instant::now(), target });
+        *replacement = Some(Replacement { rejected, at: Instant::now(), target });
         self.wake.notify_one();
         Ok(target)
     }

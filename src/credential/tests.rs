@@ -1,4 +1,4 @@
-//! Credentials built from settings, on files in a temporary folder.
+//! Credentials that are built from settings and read files in a temporary folder.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -90,7 +90,7 @@ async fn follows_changes_of_a_token_file() {
     }
     std::fs::write(&path, "").unwrap();
     wait_until(|| source.status().state == CredentialState::Stale).await;
-    assert!(source.current(URL).is_some(), "an incomplete file fails no request");
+    assert!(source.current(URL).is_some(), "the token stays in service while its file is incomplete");
 }
 
 #[tokio::test]
@@ -160,11 +160,11 @@ async fn acquire_once_returns_its_steps_and_puts_nothing_in_service() {
     let report = gateway.credentials.acquire_once(&CredentialName::new("app"), Duration::from_secs(15)).await.unwrap();
     assert!(report.outcome.unwrap_err().to_string().contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"));
     assert_eq!(report.steps[0].subject, "client secret from environment variable SIGNALR_GATEWAY_TEST_IS_NOT_SET");
-    assert!(gateway.credentials.acquire_once(&CredentialName::new("nobody"), Duration::from_secs(15)).await.is_none());
+    assert!(gateway.credentials.acquire_once(&CredentialName::new("unknown"), Duration::from_secs(15)).await.is_none());
 }
 
 #[tokio::test]
-async fn build_error_names_every_credential_that_cannot_work() {
+async fn build_error_names_every_credential_that_cannot_be_built() {
     let folder = tempfile::tempdir().unwrap();
     let ca = ca(&folder);
     let custom = |authority: &str| Cloud::Custom { authority: authority.into() };
@@ -210,7 +210,7 @@ async fn status_has_the_times_of_acquisition_and_expiry() {
 }
 
 #[test]
-fn only_the_same_identity_keeps_a_token_on_reload() {
+fn a_reload_keeps_the_token_only_for_the_same_identity() {
     let of = |tenant: &str, cloud: Cloud| app("a", tenant, cloud, None).kind;
     let change = |change: fn(&mut AppSettings)| {
         let CredentialKind::App(mut app) = of("tenant-b", Cloud::Public) else { panic!("an app") };

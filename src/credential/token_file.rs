@@ -1,8 +1,8 @@
 //! Bearer tokens from a file that another program updates.
 //!
-//! A JWT is used until its `exp`. The lifetime of an opaque token is unknown, so it is used while the file holds it and for 15
-//! minutes after the last successful read. A file that is incomplete or missing for a moment therefore fails no request, and a
-//! deleted file ends the use of its token.
+//! A JWT is used until its `exp`. The lifetime of an opaque token is unknown: it is used for 15 minutes after the last
+//! successful read. A file that is incomplete or missing for a moment therefore fails no request, and the token of a deleted
+//! file is not used for long.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -19,10 +19,10 @@ use super::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// How long an opaque token is used after the last successful read of its file.
+/// The time after a successful read in which an opaque token is used.
 const OPAQUE_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Reads a bearer from a file and follows the file.
+/// An acquirer that reads a token from a file and watches the file.
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     pub(crate) path: PathBuf,
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_an_expired_jwt() {
+    async fn rejects_an_expired_jwt() {
         let err = read(&expiring(SystemTime::now() - Duration::from_secs(1))).await.unwrap_err();
         assert!(err.to_string().contains("expired at 2"), "{err}");
     }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_a_file_without_a_token() {
+    async fn rejects_a_file_without_a_token() {
         for content in ["", "\n", "two words", "{\"access_token\":\"x\"}"] {
             assert!(read(content).await.is_err(), "{content:?}");
         }

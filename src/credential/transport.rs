@@ -1,8 +1,8 @@
 //! The HTTP client for all requests to identity endpoints, including those of the identity library.
 //!
-//! HTTP/1.1 over rustls, with one connection per request, timeouts and a size limit. It uses no proxy, since identity requests
-//! carry secrets that are not meant for the proxy of the environment. It does not follow redirects. The library's own retries
-//! are off; `acquire.rs` retries.
+//! It speaks HTTP/1.1 over rustls, with one connection per request, timeouts and a size limit. It ignores proxies in the
+//! environment, since identity requests carry secrets. It does not follow redirects. The library's own retries are off;
+//! `acquire.rs` retries.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,11 +31,11 @@ use crate::metrics::TokenStage;
 use crate::redact::{MaskedError, SentSecrets};
 use crate::tls::{self, Trust, TrustError};
 
-/// The timeout of a TCP connection. Chosen: several times a slow intercontinental round trip, and short enough for another try
-/// within one acquisition when packets are dropped.
+/// The timeout of a TCP connection. Chosen: several times a slow intercontinental round trip. If packets are dropped, there is
+/// time for another try within the acquisition.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The timeout of one request, from name resolution to the last byte. Chosen: Entra answers within a second.
+/// The timeout of one request, from name resolution to the last byte. Chosen: Entra responds within a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest response body. Tokens are below 10 kB.
@@ -44,7 +44,7 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 /// The host of the instance metadata service in the identity library.
 const IMDS_HOST: &str = "169.254.169.254";
 
-/// A client for identity endpoints. Clones share it.
+/// An HTTP client for identity endpoints. Cloning increments a reference count.
 #[derive(Clone)]
 pub(crate) struct IdentityClient {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -52,7 +52,7 @@ pub(crate) struct IdentityClient {
 }
 
 impl IdentityClient {
-    /// Makes a client. Does no network I/O.
+    /// Creates a client. Does no network I/O.
     pub(crate) fn new(trust: &Trust) -> Result<Self, TrustError> {
         let tls = tls::client_config(trust)?;
         let mut tcp = HttpConnector::new();
@@ -60,7 +60,7 @@ impl IdentityClient {
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        // A connection would be used about once an hour, and be closed by then.
+        // No idle connections: a token is requested about once an hour, and the endpoint closes a connection sooner.
         let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
     }
@@ -68,7 +68,7 @@ impl IdentityClient {
     /// Sends a request and reads the whole response.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<IdentityResponse, NoResponse> {
         let sent_at = Instant::now();
-        let exchange = async {
+        let response = async {
             let response = self.http.request(request).await.map_err(|err| {
                 let cause = MaskedError::new(&err);
                 if err.is_connect() { NoResponse::Connect(cause) } else { NoResponse::Interrupted(cause) }
@@ -84,15 +84,15 @@ impl IdentityClient {
             })?;
             Ok(IdentityResponse { sent_at, status: head.status, headers: head.headers, body: body.to_bytes() })
         };
-        match tokio::time::timeout(self.request_timeout, exchange).await {
+        match tokio::time::timeout(self.request_timeout, response).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(NoResponse::Timeout(self.request_timeout)),
         }
     }
 }
 
-/// The client of one step of an acquisition. It validates the response, keeps what the identity library would lose, and records
-/// the step.
+/// The identity library's HTTP client for one step of an acquisition. It validates the response, keeps the lifetime that the
+/// library would drop, and records the step.
 pub(crate) struct RecordingClient {
     client: IdentityClient,
     record: AcquisitionRecord,
@@ -103,11 +103,11 @@ pub(crate) struct RecordingClient {
     lifetime: Mutex<Option<Lifetime>>,
 }
 
-/// The destination of a step's request.
+/// The destination of the request of a step.
 pub(crate) enum Destination {
     /// Entra's token endpoint.
     Entra {
-        /// Whether the request carries an assertion of another identity.
+        /// Whether the request carries a token of another identity.
         federated: bool,
     },
     /// The host's identity endpoint.
@@ -118,7 +118,7 @@ pub(crate) enum Destination {
 }
 
 impl RecordingClient {
-    /// Makes the client of one step. `subject` is what is requested, for messages.
+    /// Creates the client of one step. `subject` is what is requested, for messages.
     pub(crate) fn new(
         client: &IdentityClient,
         record: &AcquisitionRecord,
@@ -130,8 +130,8 @@ impl RecordingClient {
         Arc::new(Self { client, record, stage, subject, destination, lifetime })
     }
 
-    /// Returns options with which a credential of the identity library sends its requests through this client and does not retry.
-    /// IMDS ignores the retry options, so errors also have a kind that the library does not retry. The caller sets `cloud`.
+    /// Returns options for a credential of the identity library: it sends its requests through this client and does not retry.
+    /// Its IMDS code ignores the retry options, so [`CredentialError::wrap`] also prevents retries. The caller sets `cloud`.
     pub(crate) fn options(self: &Arc<Self>) -> ClientOptions {
         let transport: Arc<dyn HttpClient> = Arc::<Self>::clone(self);
         ClientOptions {
@@ -141,15 +141,15 @@ impl RecordingClient {
         }
     }
 
-    /// Takes the lifetime in the last valid response, which the library does not fully pass on.
+    /// Takes the lifetime of the last valid response. The library's result lacks `refresh_in` and the time of the request.
     pub(crate) fn take_lifetime(&self) -> Result<Lifetime, CredentialError> {
         self.lifetime.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(CredentialError::ExpiredOnArrival)
     }
 
-    async fn exchange(&self, request: &azure_core::http::Request) -> Result<Bytes, CredentialError> {
+    async fn send_and_record(&self, request: &azure_core::http::Request) -> Result<Bytes, CredentialError> {
         let (endpoint, uri) = self.address(request.url())?;
         let started = Instant::now();
-        let outcome = self.ask(request, &endpoint, uri).await;
+        let outcome = self.send(request, &endpoint, uri).await;
         let recorded = match &outcome {
             Ok(response) => StepOutcome::Token {
                 fingerprint: response.fingerprint,
@@ -171,7 +171,7 @@ impl RecordingClient {
         Ok(response.normalized_body)
     }
 
-    async fn ask(
+    async fn send(
         &self,
         request: &azure_core::http::Request,
         endpoint: &IdentityEndpoint,
@@ -184,7 +184,7 @@ impl RecordingClient {
         Ok(validate(endpoint, federated, &response, &|| sent(request))?)
     }
 
-    /// Returns the endpoint of a URL, and the URL that the request is sent to.
+    /// Returns the endpoint of a URL, and the URI to which the request is sent.
     fn address(&self, url: &azure_core::http::Url) -> Result<(IdentityEndpoint, Uri), CredentialError> {
         let host = url.host_str().unwrap_or_default();
         let kind = match self.destination {
@@ -212,7 +212,7 @@ impl RecordingClient {
     }
 }
 
-/// Collects the secrets in a request, which are masked where the response repeats them.
+/// Collects the secrets in a request. They are masked in the response.
 fn sent(request: &azure_core::http::Request) -> SentSecrets {
     let mut sent = SentSecrets::default();
     if let Body::Bytes(body) = request.body() {
@@ -227,7 +227,7 @@ fn sent(request: &azure_core::http::Request) -> SentSecrets {
     sent
 }
 
-/// Converts the library's request for hyper.
+/// Converts a request of the library to one of hyper.
 fn to_hyper(request: &azure_core::http::Request, uri: Uri) -> Result<Request<Full<Bytes>>, NoResponse> {
     let Body::Bytes(body) = request.body() else {
         return Err(NoResponse::InvalidRequest("its body is a stream"));
@@ -244,7 +244,7 @@ fn to_hyper(request: &azure_core::http::Request, uri: Uri) -> Result<Request<Ful
 #[async_trait]
 impl HttpClient for RecordingClient {
     async fn execute_request(&self, request: &azure_core::http::Request) -> azure_core::Result<AsyncRawResponse> {
-        let body = self.exchange(request).await.map_err(CredentialError::wrap)?;
+        let body = self.send_and_record(request).await.map_err(CredentialError::wrap)?;
         Ok(AsyncRawResponse::from_bytes(azure_core::http::StatusCode::Ok, Headers::new(), body))
     }
 }

@@ -1,8 +1,8 @@
 //! Warnings about files that other users of this host can read or write.
 //!
-//! A file that anybody can write always gets one. A file that anybody can read gets one only if the gateway's user can change
-//! its mode: Kubernetes and container runtimes mount secrets with mode 0644 or 0444 by default, in a file system that only the
-//! container sees.
+//! A file that every user can write always causes a warning. A secret that every user can read causes one unless it is mounted
+//! or belongs to another user: Kubernetes and container runtimes mount secrets with mode 0644 or 0444 by default, in a file
+//! system that only the container can access.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,10 +13,10 @@ use super::warning::FileWarning;
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// Where container runtimes mount secrets.
+/// The folders in which container runtimes mount secrets.
 const MOUNTS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 
-/// Returns the warning about the mode of a file. `path` has its links resolved.
+/// Returns the warning about the mode of a file, if there is one. Symbolic links in `path` must be resolved.
 pub(super) fn check(metadata: &Metadata, path: &Path, holds_secret: bool) -> Option<FileWarning> {
     let mode = metadata.mode() & 0o777;
     let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warns_about_files_whose_mode_the_operator_can_change() {
+    fn warns_about_files_whose_mode_the_gateways_user_can_change() {
         let plain = Path::new("/etc/gateway/secret");
         let mounted = Path::new("/etc/gateway/..2026_11_26_17_03_30.1/secret");
         for (mode, is_own, path, holds_secret, expected) in [

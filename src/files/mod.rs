@@ -1,8 +1,7 @@
 //! Small text files from an operator or another program: secrets, tokens, keys, certificates, CAs.
 //!
-//! One function reads all of them. It never blocks on a FIFO or a file system that hangs, limits the size, strips a byte order
-//! mark, and warns about invisible characters. No error or warning contains any part of a file, and no error of a parser is
-//! passed on.
+//! The functions here limit the size and the time, and remove a byte order mark. No error or warning contains any part of a
+//! file, so errors of parsers are replaced.
 
 mod exposure;
 pub mod pem;

@@ -1,8 +1,7 @@
-//! Certificates and keys in PEM (RFC 7468), also in the forms that tools produce: in one line, with `\n` instead of line breaks,
-//! or indented.
+//! Parses certificates and keys in PEM (RFC 7468). Accepts the variants that tools produce: in one line, with `\n` instead of
+//! line breaks, or indented.
 //!
-//! The decoder is that of the TLS library. Its errors contain the invalid text, which may be a key, so this module replaces
-//! them.
+//! The decoder is that of the TLS library. Its errors contain the invalid text, which may be a key, so they are replaced here.
 
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
@@ -15,13 +14,13 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// Why a text is not PEM, without any part of the text.
+/// Why a text is not valid PEM, without any part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
     /// It has no `-----BEGIN`.
     #[error("is not PEM: it has no line `-----BEGIN …-----`")]
     NotPem,
-    /// It is PEM in base64.
+    /// It is PEM that is encoded in base64 again.
     #[error("is base64-encoded PEM, as in the `data` of a Kubernetes secret: decode it with `base64 -d`")]
     EncodedPem,
     /// It is base64 without the marker lines.
@@ -100,13 +99,13 @@ impl Pem {
         let section = Zeroizing::new(format!("{BEGIN}{label}{DASHES}\n{}\n{END}{label}{DASHES}\n", body.as_str()));
         let mut read = <(SectionKind, Vec<u8>)>::pem_slice_iter(section.as_bytes());
         match read.next() {
-            // The error contains the section.
+            // The error may contain a key.
             Some(Err(_unshown)) => return Err(PemError::NotBase64),
             Some(Ok((SectionKind::Certificate, der))) => self.certificates.push(der.into()),
             Some(Ok((SectionKind::PrivateKey, der))) => self.keys.push(PrivatePkcs8KeyDer::from(der).into()),
             Some(Ok((SectionKind::RsaPrivateKey, der))) => self.keys.push(PrivatePkcs1KeyDer::from(der).into()),
             Some(Ok((SectionKind::EcPrivateKey, der))) => self.keys.push(PrivateSec1KeyDer::from(der).into()),
-            // Other sections, such as parameters.
+            // A section of another kind, such as parameters.
             Some(Ok(_)) | None => {}
         }
         Ok(())
@@ -128,6 +127,7 @@ fn label(text: &str) -> Option<(&str, &str)> {
     (label.len() <= 40 && label.bytes().all(is_label)).then_some((label, rest))
 }
 
+/// Returns why a text without `-----BEGIN` is not PEM.
 fn explain_missing_markers(text: &str) -> PemError {
     let text = text.trim_start();
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=\r\n ".contains(&byte);

@@ -1,4 +1,4 @@
-//! Reads small text files with a limit on size and time: regular files only, as UTF-8 without a byte order mark.
+//! Reads small UTF-8 text files with a limit on size and time, and removes a byte order mark.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -14,16 +14,16 @@ use super::exposure;
 use super::secret::Secret;
 use super::warning::FileWarning;
 
-/// The largest file, in bytes. Chosen: a system's CA bundle has 220 kB, and a wrong path (a log, a device) must not fill the
-/// memory.
+/// The largest file, in bytes. Chosen: a system's CA bundle has 220 kB, and a wrong path, such as that of a log, must not
+/// exhaust the memory.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 
-/// The timeout of one read. Chosen: local files take microseconds and a slow network mount less than a second, and a mount that
-/// hangs must leave time for the rest of an acquisition.
+/// The timeout of one read. Chosen: local files take microseconds, a slow network mount less than a second. After a timeout, a
+/// third of an acquisition's deadline has passed.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most concurrent reads. Each occupies a thread, forever if its file system hangs. Chosen: four times the maximum number
-/// of credentials.
+/// The maximum number of concurrent reads. Each uses a thread, which is lost if its file system hangs. Chosen: four times the
+/// maximum number of credentials.
 const MAX_ACTIVE_READS: usize = 128;
 
 static ACTIVE_READS: AtomicUsize = AtomicUsize::new(0);
@@ -55,7 +55,7 @@ pub enum FileError {
         path: PathBuf,
     },
     /// It is UTF-16.
-    #[error("{path} is UTF-16, must be UTF-8: convert it with `iconv -f UTF-16 -t UTF-8 {path} > {path}.utf8`, and use that", path = path.display())]
+    #[error("{path} is UTF-16, must be UTF-8: convert it with `iconv -f UTF-16 -t UTF-8 {path} > {path}.utf8`, and use the new file", path = path.display())]
     Utf16 {
         /// The file.
         path: PathBuf,
@@ -107,12 +107,12 @@ pub async fn read(path: &Path) -> Result<TextFile, FileError> {
     });
     match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(outcome)) => outcome,
-        // A panic is also on stderr.
+        // The message of a panic is on stderr.
         Ok(Err(_)) | Err(_) => Err(timeout()),
     }
 }
 
-/// Reads a file from synchronous code. Blocks until the timeout at most.
+/// Reads a file from synchronous code. Blocks no longer than the timeout.
 ///
 /// # Errors
 /// Like [`read`].
@@ -121,23 +121,23 @@ pub fn read_with_timeout(path: &Path) -> Result<TextFile, FileError> {
     run_with_timeout(move || read_blocking(&file)).unwrap_or_else(|| Err(FileError::Timeout { path: path.to_owned() }))
 }
 
-/// Checks that a file exists, can be opened and is not empty. Returns [`None`] if it is empty.
+/// Returns whether a file is empty.
 ///
 /// # Errors
-/// [`FileError`] if it cannot be opened.
+/// [`FileError`] if the file does not exist or cannot be opened.
 pub fn is_empty(path: &Path) -> Result<bool, FileError> {
     let file = path.to_owned();
     let outcome = run_with_timeout(move || open(&file).map(|(_, metadata)| metadata.len() == 0));
     outcome.unwrap_or_else(|| Err(FileError::Timeout { path: path.to_owned() }))
 }
 
-/// Runs `work` on a new thread and waits for it until the timeout.
+/// Runs `work` on a new thread. Returns `None` after the timeout.
 fn run_with_timeout<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let permit = ReadPermit::take()?;
     let (done, outcome) = mpsc::sync_channel(1);
     let spawned = std::thread::Builder::new().name("file".to_owned()).spawn(move || {
         let _permit = permit;
-        // The receiver is gone after the timeout.
+        // The receiver is dropped after the timeout.
         let _too_late = done.send(work());
     });
     spawned.ok()?;
@@ -187,7 +187,7 @@ pub fn read_blocking_or_pipe(path: &Path) -> Result<TextFile, FileError> {
 
 fn open(path: &Path) -> Result<(File, Metadata), FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
-    // Otherwise, opening a FIFO waits for a writer.
+    // Without `O_NONBLOCK`, opening a FIFO waits for a writer.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -197,7 +197,7 @@ fn open(path: &Path) -> Result<(File, Metadata), FileError> {
     Err(FileError::NotAFile { path: path.to_owned(), kind: describe_kind(&metadata) })
 }
 
-/// Returns what a path leads to that is not a regular file.
+/// Returns the kind of something that is not a regular file.
 fn describe_kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     match () {
@@ -209,7 +209,7 @@ fn describe_kind(metadata: &Metadata) -> &'static str {
 }
 
 fn read_to_end(path: &Path, file: File, metadata: Metadata) -> Result<TextFile, FileError> {
-    // Allocated at once: a buffer that grows would leave copies that are not wiped.
+    // The buffer is allocated once: growing it would leave copies that are not wiped.
     let expected = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(MAX_FILE_BYTES) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected));
     let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_a_pipe_a_folder_and_a_device_at_once() {
+    async fn rejects_a_pipe_a_folder_and_a_device_without_waiting() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_pipe_only_where_it_may_wait_for_the_writer() {
+    fn only_read_blocking_or_pipe_waits_for_the_writer_of_a_pipe() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

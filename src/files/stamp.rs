@@ -1,11 +1,11 @@
-//! The metadata by which a changed file is detected without reading it.
+//! Detects a changed file by its metadata, without reading the file.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// The metadata of a file. The inode and the change time distinguish files with the same length and modification time, such as
-/// those in a Nix store.
+/// The metadata of a file that differs after a change. The inode and the change time distinguish files with the same length and
+/// modification time, such as those in a Nix store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -27,7 +27,7 @@ impl Stamp {
     }
 }
 
-/// Returns the metadata of files, following symbolic links. `None` for a file that does not exist.
+/// Returns the stamps of files. Follows symbolic links. The stamp of a missing file is `None`.
 ///
 /// # Cancel safety
 /// Safe: a call that hangs continues on its own thread.
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn detects_a_link_to_another_file_of_the_same_time_and_length() {
+    async fn detects_that_a_link_points_to_another_file_of_the_same_time_and_length() {
         let folder = tempfile::tempdir().unwrap();
         for (name, content) in [("one", "first"), ("two", "other")] {
             std::fs::write(folder.path().join(name), content).unwrap();

@@ -1,4 +1,4 @@
-//! Warnings about files that do not prevent their use: characters that tools add invisibly, and access by other users.
+//! Warnings about files that can be used: invisible characters that tools add, and access by other users.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ pub enum FileWarning {
     Whitespace,
     /// Quotes around a secret.
     Quotes,
-    /// A secret of several lines.
+    /// More than one line in a secret.
     SeveralLines,
     /// Characters that no editor shows.
     InvisibleCharacters,
-    /// PEM without line breaks.
+    /// PEM that lacks the required line breaks.
     PemInOneLine,
     /// Every user of this host can read it.
     ReadableByAll {
@@ -55,7 +55,7 @@ impl fmt::Display for FileWarning {
     }
 }
 
-/// Returns the warnings about a secret, given without its trailing line break.
+/// Returns the warnings about a secret. Its trailing line breaks must have been removed.
 pub fn warnings_about_secret(secret: &str) -> Vec<FileWarning> {
     let inside = secret.trim();
     let is_quoted = |quote| inside.len() > 1 && inside.starts_with(quote) && inside.ends_with(quote);
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warns_about_what_tools_add_to_a_secret() {
+    fn warns_about_characters_that_tools_add_to_a_secret() {
         for (secret, expected) in [
             ("s3cret", vec![]),
             ("s3cret ", vec![FileWarning::Whitespace]),

@@ -63,19 +63,19 @@ const FAULTS: &[EntraFault] = &[
         what: "a reset before the response",
         start: |sandbox| always(sandbox, FaultKind::Reset),
         reason: "network",
-        reported: "did not answer",
+        reported: "returned no complete response",
     },
     EntraFault {
         what: "a reset in the middle of the body",
         start: |sandbox| always(sandbox, FaultKind::BreakBody),
         reason: "network",
-        reported: "broke off",
+        reported: "the connection closed before the response was complete",
     },
     EntraFault {
         what: "403 with an HTML page of a proxy",
         start: |sandbox| always(sandbox, FaultKind::html(403)),
         reason: "malformed",
-        reported: "a proxy or portal on the way answered",
+        reported: "a proxy or captive portal responded instead",
     },
     EntraFault {
         what: "200 with an HTML page",

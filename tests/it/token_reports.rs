@@ -114,7 +114,7 @@ async fn responses_name_who_must_act_and_contain_no_ids() {
         ),
         (
             |sandbox| sandbox.entra().faults().set(Fault::always(FaultKind::status_after(503, Duration::from_secs(9)))),
-            "nobody needs to act",
+            "no action is needed",
         ),
         (
             |sandbox| sandbox.directory().edit(|directory| directory.tenants.retain(|tenant| tenant.id != TENANT_B)),

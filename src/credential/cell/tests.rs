@@ -1,4 +1,4 @@
-//! Cells and their refresh task under paused time, with a scripted acquirer.
+//! Cells and their refresh tasks under paused time, with a scripted acquirer.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -23,7 +23,7 @@ const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Plays a script; the last step repeats.
+/// An acquirer that returns scripted outcomes in order, and repeats the last one.
 #[derive(Debug, Default)]
 struct Script {
     steps: Mutex<VecDeque<Step>>,
@@ -37,9 +37,9 @@ enum Step {
     Token(&'static str, Duration),
     /// A new token each time.
     Fresh(Duration),
-    /// A refusal: status, OAuth error, Retry-After.
+    /// An error response: status, OAuth error, `Retry-After`.
     Reject(u16, Option<&'static str>, Option<Duration>),
-    /// Nothing for this long, then the next step.
+    /// The inner step, after this delay.
     After(Duration, Box<Step>),
     Panic,
 }
@@ -131,7 +131,7 @@ impl Fixture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_cold_callers_share_one_acquisition() {
+async fn a_thousand_callers_without_a_token_share_one_acquisition() {
     let fixture = Fixture::new([Step::After(Duration::from_secs(2), Box::new(Step::Fresh(HOUR)))]);
     let waiting = (0..1000).map(|_| {
         let cell = Arc::clone(&fixture.cell);
@@ -144,7 +144,7 @@ async fn a_thousand_cold_callers_share_one_acquisition() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_cold_callers_share_one_failure_until_the_next_acquisition_is_due() {
+async fn a_thousand_callers_without_a_token_share_one_failure_until_the_next_acquisition_is_due() {
     let fixture = Fixture::new([Step::After(Duration::from_secs(2), Box::new(WRONG_SECRET))]);
     let waiting = (0..1000).map(|_| {
         let cell = Arc::clone(&fixture.cell);
@@ -162,7 +162,7 @@ async fn a_thousand_cold_callers_share_one_failure_until_the_next_acquisition_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_caller_does_not_stop_the_acquisition() {
+async fn cancelling_a_caller_does_not_stop_the_acquisition() {
     let fixture = Fixture::new([Step::After(Duration::from_secs(5), Box::new(Step::Fresh(HOUR)))]);
     let timed_out = tokio::time::timeout(Duration::from_secs(1), fixture.cell.acquire()).await;
     assert!(timed_out.is_err());
@@ -209,7 +209,7 @@ async fn an_expired_token_is_never_returned() {
     assert!(fixture.ready().is_some());
     assert_eq!(fixture.cell.status().state, CredentialState::Stale);
     sleep(Duration::from_secs(2)).await;
-    assert!(fixture.ready().is_none(), "the margin before expiry is kept");
+    assert!(fixture.ready().is_none(), "the token is not used in the margin before its expiry");
     let unavailable = fixture.cell.acquire().await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("503"), "{}", unavailable.cause);
     assert_eq!(fixture.cell.status().state, CredentialState::Unavailable);
@@ -242,7 +242,7 @@ async fn honours_a_short_retry_after_and_caps_a_long_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_slowly_after_a_permanent_refusal() {
+async fn retries_slowly_after_a_permanent_error() {
     let fixture = Fixture::new([WRONG_SECRET]);
     fixture.cell.start();
     sleep(HOUR).await;
@@ -281,7 +281,7 @@ async fn uses_a_corrected_file_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_a_followed_file_only_when_it_changes() {
+async fn reads_a_token_file_again_only_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     std::fs::write(&path, "one").unwrap();
@@ -298,25 +298,25 @@ async fn reads_a_followed_file_only_when_it_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replaces_a_refused_token_once_for_all_callers() {
+async fn replaces_a_rejected_token_once_for_all_callers() {
     let fixture = Fixture::new([Step::Fresh(HOUR), Step::After(Duration::from_secs(1), Box::new(Step::Fresh(HOUR)))]);
     fixture.cell.acquire().await.unwrap();
-    let refused = fixture.fingerprint();
+    let rejected = fixture.fingerprint();
     let reports = (0..1000).map(|_| {
         let cell = Arc::clone(&fixture.cell);
-        tokio::spawn(async move { cell.replace(refused).await })
+        tokio::spawn(async move { cell.replace(rejected).await })
     });
     for report in reports.collect::<Vec<_>>() {
         report.await.unwrap().unwrap();
     }
-    assert_ne!(fixture.fingerprint(), refused);
+    assert_ne!(fixture.fingerprint(), rejected);
     assert_eq!(fixture.calls(), 2);
-    fixture.cell.replace(refused).await.unwrap();
+    fixture.cell.replace(rejected).await.unwrap();
     assert_eq!(fixture.calls(), 2, "reporting a token that was already replaced causes no acquisition");
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_refusals_in_a_row_cause_one_refresh() {
+async fn ten_thousand_rejections_in_a_row_cause_one_refresh() {
     let fixture = Fixture::new([Step::Fresh(HOUR)]);
     fixture.cell.acquire().await.unwrap();
     let mut failures = 0;
@@ -333,26 +333,26 @@ async fn ten_thousand_refusals_in_a_row_cause_one_refresh() {
 async fn a_token_that_the_source_returns_unchanged_stays_in_service() {
     let fixture = Fixture::new([Step::Token("same", HOUR)]);
     fixture.cell.acquire().await.unwrap();
-    let refused = fixture.fingerprint();
-    let unavailable = fixture.cell.replace(refused).await.unwrap_err();
-    assert!(unavailable.cause.to_string().contains("equals the refused one"), "{}", unavailable.cause);
-    assert_eq!(fixture.ready().unwrap().fingerprint(), refused);
+    let rejected = fixture.fingerprint();
+    let unavailable = fixture.cell.replace(rejected).await.unwrap_err();
+    assert!(unavailable.cause.to_string().contains("equals the rejected one"), "{}", unavailable.cause);
+    assert_eq!(fixture.ready().unwrap().fingerprint(), rejected);
     assert_eq!(fixture.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_stays_in_service_when_the_replacement_fails() {
+async fn a_rejected_token_stays_in_service_when_the_replacement_fails() {
     let fixture = Fixture::new([Step::Fresh(HOUR), OUTAGE]);
     fixture.cell.acquire().await.unwrap();
-    let refused = fixture.fingerprint();
-    let unavailable = fixture.cell.replace(refused).await.unwrap_err();
+    let rejected = fixture.fingerprint();
+    let unavailable = fixture.cell.replace(rejected).await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("503"), "{}", unavailable.cause);
-    assert_eq!(fixture.fingerprint(), refused, "another endpoint may accept it");
+    assert_eq!(fixture.fingerprint(), rejected, "another endpoint may accept it");
     assert_eq!(fixture.cell.status().state, CredentialState::Stale);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_token_does_not_shorten_the_back_off() {
+async fn a_rejected_token_does_not_shorten_the_back_off() {
     let throttled = Step::Reject(429, None, Some(Duration::from_secs(120)));
     let fixture = Fixture::new([Step::Fresh(HOUR), throttled, Step::Fresh(HOUR)]);
     fixture.cell.acquire().await.unwrap();
@@ -375,7 +375,7 @@ async fn a_panic_is_an_error_and_the_next_acquisition_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_is_an_error_with_back_off() {
-    let fixture = Fixture::new([Step::Token("dead", Duration::ZERO)]);
+    let fixture = Fixture::new([Step::Token("expired", Duration::ZERO)]);
     let unavailable = fixture.cell.acquire().await.unwrap_err();
     assert!(unavailable.cause.to_string().contains("had expired when it arrived"), "{}", unavailable.cause);
     sleep(MINUTE).await;
@@ -394,32 +394,32 @@ async fn uses_and_refreshes_short_lived_tokens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_credential_does_not_delay_others() {
-    let stuck = Fixture::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
+async fn an_acquisition_that_hangs_does_not_delay_other_credentials() {
+    let hanging = Fixture::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
     let healthy = Fixture::new([Step::Fresh(HOUR)]);
-    stuck.cell.start();
+    hanging.cell.start();
     let started = Instant::now();
     healthy.cell.acquire().await.unwrap();
     assert_eq!(started.elapsed(), Duration::ZERO);
-    assert_eq!(stuck.cell.status().state, CredentialState::Starting);
+    assert_eq!(hanging.cell.status().state, CredentialState::Starting);
 }
 
 #[tokio::test(start_paused = true)]
 async fn stopping_fails_waiters_and_keeps_the_token_in_service() {
-    let cold = Fixture::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
-    let waiter = Arc::clone(&cold.cell);
+    let without_token = Fixture::new([Step::After(HOUR, Box::new(Step::Fresh(HOUR)))]);
+    let waiter = Arc::clone(&without_token.cell);
     let waiter = tokio::spawn(async move { waiter.acquire().await });
     sleep(Duration::from_secs(1)).await;
-    cold.cell.stop();
+    without_token.cell.stop();
     assert!(waiter.await.unwrap().unwrap_err().cause.to_string().contains("stopped"));
-    assert!(cold.cell.acquire().await.is_err(), "a stopped credential does not restart");
+    assert!(without_token.cell.acquire().await.is_err(), "a stopped credential does not restart");
 
-    let warm = Fixture::new([Step::Fresh(HOUR)]);
-    warm.cell.acquire().await.unwrap();
-    warm.cell.stop();
+    let with_token = Fixture::new([Step::Fresh(HOUR)]);
+    with_token.cell.acquire().await.unwrap();
+    with_token.cell.stop();
     sleep(Duration::from_secs(3000)).await;
-    assert!(warm.ready().is_some());
-    assert_eq!(warm.calls(), 1);
+    assert!(with_token.ready().is_some());
+    assert_eq!(with_token.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]

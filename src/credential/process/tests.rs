@@ -19,7 +19,7 @@ async fn returns_stdout_and_provides_no_input() {
 async fn passes_only_the_listed_variables() {
     let seen = sh("env").await.unwrap();
     let names: Vec<&str> = seen.expose().lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    // Variables that the shell sets.
+    // The shell sets these variables itself.
     let foreign = names.iter().filter(|name| !["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(name));
     assert_eq!(foreign.count(), 0, "{names:?}");
     assert!(names.contains(&"PATH"));
@@ -70,7 +70,7 @@ async fn reports_a_missing_program() {
     );
 }
 
-/// Waits for the ids of a process and its child, which it writes to a file.
+/// Waits until a process has written its id and that of its child to a file.
 async fn ids(file: &Path) -> Vec<i32> {
     loop {
         let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -103,11 +103,11 @@ async fn wait_until_gone(id: i32) {
 async fn cancelling_kills_a_program_and_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ids");
-    // The child keeps the pipes open.
+    // The child keeps the pipes open after the program has ended.
     let script = format!("sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait", file.display());
     let running = tokio::spawn(async move { run(&script, Duration::from_secs(1000)).await.map(drop) });
     let ids = ids(&file).await;
-    // Cancels the acquisition.
+    // Aborting the task cancels the run.
     running.abort();
     for id in ids {
         wait_until_gone(id).await;

@@ -1,4 +1,4 @@
-//! Faults of identity endpoints, on real sockets and through the identity library.
+//! Requests to identity endpoints over real sockets and through the identity library, with faults.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::credential::settings::{
     SecretSource,
 };
 
-/// A server that sends the same bytes to every client.
+/// A server that reacts in the same way to every request.
 struct Endpoint {
     address: String,
     requests: mpsc::UnboundedReceiver<String>,
@@ -190,18 +190,21 @@ async fn sends_one_request_to_imds() {
 }
 
 #[tokio::test]
-async fn a_fault_costs_one_request_and_gives_a_typed_error() {
+async fn a_fault_causes_one_request_and_a_typed_error() {
     let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n{}", "x".repeat(MAX_BODY_BYTES + 1));
     for (reaction, expected) in [
         (response("500 Internal Server Error", "{}"), "answered 500"),
         (response("503 Service Unavailable", "<html>down</html>"), "answered 503"),
         (response("404 Not Found", ""), "answered 404"),
         (response("302 Found", ""), "answered 302"),
-        (response("200 OK", "<html>sign in to the hotel</html>"), "not a JSON object"),
+        (response("200 OK", "<html>captive portal</html>"), "not a JSON object"),
         (response("200 OK", "{}"), "no access token"),
-        (Reaction::Close("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"acc".into()), "the connection broke off"),
-        (Reaction::Close(String::new()), "the connection broke off"),
-        (Reaction::Close("SSH-2.0-OpenSSH\r\n".into()), "the connection broke off"),
+        (
+            Reaction::Close("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"acc".into()),
+            "the connection closed before the response was complete",
+        ),
+        (Reaction::Close(String::new()), "the connection closed before the response was complete"),
+        (Reaction::Close("SSH-2.0-OpenSSH\r\n".into()), "the connection closed before the response was complete"),
         (Reaction::Close(large), "larger than 262144 bytes"),
     ] {
         let endpoint = Endpoint::http(reaction).await;
@@ -215,7 +218,7 @@ async fn a_fault_costs_one_request_and_gives_a_typed_error() {
 }
 
 #[tokio::test]
-async fn a_request_to_a_silent_endpoint_times_out() {
+async fn a_request_to_an_endpoint_that_hangs_times_out() {
     for sent in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"] {
         let endpoint = Endpoint::http(Reaction::Hang(sent.into())).await;
         let started = std::time::Instant::now();
@@ -267,7 +270,7 @@ async fn sends_no_secret_to_an_authority_with_an_untrusted_certificate() {
 }
 
 #[tokio::test]
-async fn a_refusal_passes_through_the_identity_library_unchanged() {
+async fn an_error_response_passes_through_the_identity_library_unchanged() {
     let authority = Authority::new();
     let body = r#"{"error":"invalid_client","error_description":"AADSTS7000222: The keys are \u0027expired\u0027.\r\nTrace ID: t","error_codes":[7000222],"correlation_id":"c-7"}"#;
     let endpoint = Endpoint::start(response("401 Unauthorized", body), Some(authority.tls.clone())).await;
@@ -322,7 +325,7 @@ async fn the_error_of_an_assertion_passes_through_both_layers_of_the_library() {
     let err = authority.app(&entra.address, proof).acquire(&AcquisitionRecord::default()).await.unwrap_err();
     assert_eq!(err.response().unwrap().endpoint.kind, IdentityEndpointKind::InstanceMetadata);
     assert!(err.to_string().contains("400 invalid_request: Identity not found"), "{err}");
-    assert!(entra.requests.try_recv().is_err(), "nothing was exchanged");
+    assert!(entra.requests.try_recv().is_err(), "no request was sent to Entra");
 }
 
 #[tokio::test]
@@ -335,7 +338,7 @@ async fn trims_an_assertion_file() {
     assert!(exchange.contains("client_assertion=assertion-token&"), "{exchange}");
 }
 
-/// Collects the logs of this thread, at all levels and of all crates.
+/// A log writer that collects the lines of this thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -358,9 +361,9 @@ async fn logs_and_debug_output_contain_no_secret_assertion_or_token() {
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     let authority = Authority::new();
-    let refused = response("401 Unauthorized", r#"{"error":"invalid_client","error_codes":[7000215]}"#);
+    let rejection = response("401 Unauthorized", r#"{"error":"invalid_client","error_codes":[7000215]}"#);
     let mut printed = Vec::new();
-    for reaction in [entra_token(), refused, response("200 OK", "{}")] {
+    for reaction in [entra_token(), rejection, response("200 OK", "{}")] {
         let imds = Endpoint::http(imds_token()).await;
         let entra = Endpoint::start(reaction, Some(authority.tls.clone())).await;
         let identity = managed_identity(&imds.address);
@@ -376,7 +379,7 @@ async fn logs_and_debug_output_contain_no_secret_assertion_or_token() {
         }
     }
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(logged.contains("oauth2/v2.0/token"), "the library's own lines are among them");
+    assert!(logged.contains("oauth2/v2.0/token"), "the log contains the library's lines");
     for canary in ["s3cret", "entra-token", "assertion-token", "identity-token"] {
         assert!(!logged.contains(canary), "{canary} is in the log: {logged}");
         assert!(!printed.concat().contains(canary), "{canary} is printed: {printed:?}");
