@@ -67,7 +67,7 @@ test("the page offers existing hubs", async () => {
   await context.close();
 });
 
-test("the form works by keyboard alone, and shows the gateway's answer and where the message arrived", async () => {
+test("the form works by keyboard alone, and shows the gateway's response and where the message arrived", async () => {
   const { page, hub, context, errors } = await openConnected();
   const focused = () => page.evaluate(() => {
     const { activeElement: at } = document;
@@ -95,7 +95,7 @@ test("the form works by keyboard alone, and shows the gateway's answer and where
   await page.keyboard.type('["by keyboard", 9007199254740993]');
   await tabTo("Send through the gateway");
   await page.keyboard.press("Enter");
-  const result = page.getByRole("status", { name: "The gateway's answer" });
+  const result = page.getByRole("status", { name: "The gateway's response" });
   await result.getByText("202 Accepted").waitFor();
   await result.getByText(/x-request-id: \w+/).waitFor();
   for (const endpoint of ENDPOINTS) {
@@ -110,7 +110,7 @@ test("the form works by keyboard alone, and shows the gateway's answer and where
 
 test("the form shows the error kind of a rejected call, and does not send invalid JSON", async () => {
   const { page, context } = await openConnected();
-  const result = page.getByRole("status", { name: "The gateway's answer" });
+  const result = page.getByRole("status", { name: "The gateway's response" });
   const argumentsField = page.getByLabel("Arguments");
   await argumentsField.fill("[1,");
   await page.getByText("Enter a JSON array").waitFor();
@@ -139,7 +139,7 @@ test("without a gateway in front, the page says so and shows how to send by anot
   assert.match(await page.getByRole("region", { name: "The same call in a terminal" }).textContent(), /^curl -i -X POST 'http:\/\/YOUR-GATEWAY\/api\//);
   // Enter in a field also submits a form without a button.
   await page.getByLabel("Method").press("Enter");
-  assert.equal(await page.getByRole("status", { name: "The gateway's answer" }).count(), 0);
+  assert.equal(await page.getByRole("status", { name: "The gateway's response" }).count(), 0);
   await context.close();
 });
 

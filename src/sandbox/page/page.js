@@ -1,5 +1,5 @@
-// The web page of the sandbox: a SignalR client on each endpoint (JSON hub protocol over WebSocket), and a form that sends
-// through the gateway by way of the sandbox's relay, because the gateway rejects browsers.
+// The web page of the sandbox: a SignalR client of each endpoint (JSON hub protocol over WebSocket), and a form that sends
+// calls through the gateway. The sandbox relays the calls, because the gateway rejects browsers.
 // Source of the protocol: TransportProtocols.md and HubProtocol.md of ASP.NET Core.
 
 const SEPARATOR = "\u001e";
@@ -8,14 +8,14 @@ const PING_MS = 10_000;
 const SILENCE_MS = 30_000;
 const RECONNECT_MS = 1_000;
 const REFRESH_MS = 2_000;
-const SHOWN = 200;
+const MAX_ENTRIES = 200;
 
 const find = (selector, within = document) => within.querySelector(selector);
 const element = (name, className, text) => {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
 };
 
 const clockTime = new Intl.DateTimeFormat([], {
@@ -28,25 +28,25 @@ function timeOf(date) {
   return time;
 }
 
-// Preserves numbers as written where the browser supports it: JavaScript numbers do not hold 64 bits.
+// Parses JSON and preserves numbers as written, where the browser supports it. JavaScript numbers cannot hold 64-bit integers.
 const parse = (text) => JSON.parse(text, (_key, value, context) =>
   typeof value === "number" && context?.source && JSON.rawJSON && String(value) !== context.source
     ? JSON.rawJSON(context.source) : value);
 
-// Runs the client of one endpoint: connects, reconnects and shows records in its lane until `signal` is aborted.
-async function listen(endpoint, hub, user, lane, signal) {
+// Runs the client of one endpoint until `signal` is aborted: connects, reconnects and shows received records in the view.
+async function listen(endpoint, hub, user, view, signal) {
   const query = new URLSearchParams({ hub, ...(user && { user }) });
   while (!signal.aborted) {
-    lane.state("connecting");
+    view.state("connecting");
     try {
-      const reason = await connect(await negotiate(`/endpoints/${endpoint}/negotiate?${query}`, signal), lane, signal);
-      if (reason) lane.note(`closed by the service: ${reason}`);
+      const reason = await connect(await negotiate(`/endpoints/${endpoint}/negotiate?${query}`, signal), view, signal);
+      if (reason) view.note(`closed by the service: ${reason}`);
     } catch (error) {
-      lane.problem = error.message;
+      view.problem = error.message;
     }
     if (signal.aborted) return;
-    lane.id = undefined;
-    lane.state("reconnecting", "", lane.problem);
+    view.id = undefined;
+    view.state("reconnecting", "", view.problem);
     await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
   }
 }
@@ -74,7 +74,7 @@ async function json(response) {
 }
 
 // Runs one connection until it closes, and resolves to the service's reason, if any.
-function connect({ id, url }, lane, signal) {
+function connect({ id, url }, view, signal) {
   const socket = new WebSocket(url);
   const sendRecord = (record) => socket.send(JSON.stringify(record) + SEPARATOR);
   return new Promise((resolve) => {
@@ -100,9 +100,9 @@ function connect({ id, url }, lane, signal) {
         if (!handshakeDone) {
           handshakeDone = true;
           if (record.error) reason = record.error;
-          else lane.connected(id);
+          else view.connected(id);
         } else if (record.type === 1) {
-          lane.arrived(record);
+          view.arrived(record);
           // An invocation is completed with its own arguments.
           if (record.invocationId) sendRecord({ type: 3, invocationId: record.invocationId, result: record.arguments });
         } else if (record.type === 7) {
@@ -114,30 +114,30 @@ function connect({ id, url }, lane, signal) {
 }
 
 // The view of one endpoint.
-class Lane {
+class EndpointView {
   constructor({ name, url, tenant }) {
     this.name = name;
-    const made = find("#lane").content.cloneNode(true);
-    this.section = find("section", made);
-    const title = find("h2", made);
+    const fragment = find("#endpoint-view").content.cloneNode(true);
+    this.section = find("section", fragment);
+    const title = find("h2", fragment);
     title.id = `endpoint-${name}`;
     title.textContent = name;
     this.section.setAttribute("aria-labelledby", title.id);
-    find(".where", made).textContent = tenant ? `${tenant} · ${url}` : url;
-    [this.arrivals, this.people] = made.querySelectorAll(".count");
-    this.log = find(".log", made);
+    find(".address", fragment).textContent = tenant ? `${tenant} · ${url}` : url;
+    [this.arrivalCount, this.connectionCount] = fragment.querySelectorAll(".count");
+    this.log = find(".log", fragment);
     this.log.setAttribute("aria-label", `Arrived on ${name}`);
-    this.list = find(".people", made);
-    this.list.setAttribute("aria-label", `Connected to ${name}`);
-    this.pill = find(".state", made);
-    find(".clear", made).onclick = () => this.clear();
-    find("#lanes").append(made);
+    this.connectionList = find(".connections", fragment);
+    this.connectionList.setAttribute("aria-label", `Connected to ${name}`);
+    this.stateLabel = find(".state", fragment);
+    find(".clear", fragment).onclick = () => this.clear();
+    find("#endpoints").append(fragment);
   }
 
   state(text, kind = "", title = "") {
-    this.pill.textContent = text;
-    this.pill.className = `state ${kind}`;
-    this.pill.title = title;
+    this.stateLabel.textContent = text;
+    this.stateLabel.className = `state ${kind}`;
+    this.stateLabel.title = title;
   }
 
   connected(id) {
@@ -152,8 +152,8 @@ class Lane {
     line.append(element("code", "", args.map((value) => JSON.stringify(value)).join(", ")));
     if (invocationId) line.append(element("span", "note", "an invocation: completed with its arguments"));
     this.append(line);
-    this.arrivals.textContent = Number(this.arrivals.textContent) + 1;
-    answer.seen(this.name, target);
+    this.arrivalCount.textContent = Number(this.arrivalCount.textContent) + 1;
+    lastCall.seen(this.name, target);
   }
 
   note(text) {
@@ -166,54 +166,54 @@ class Lane {
     // Keeps the newest entry in view unless the reader has scrolled up.
     const { scrollTop, scrollHeight, clientHeight } = this.log;
     this.log.append(line);
-    while (this.log.children.length > SHOWN) this.log.firstChild.remove();
+    while (this.log.children.length > MAX_ENTRIES) this.log.firstChild.remove();
     if (scrollHeight - scrollTop - clientHeight < 40) this.log.scrollTop = this.log.scrollHeight;
   }
 
   clear() {
     this.log.replaceChildren();
-    this.arrivals.textContent = 0;
+    this.arrivalCount.textContent = 0;
   }
 
   show({ count, connections }) {
-    this.people.textContent = count;
+    this.connectionCount.textContent = count;
     const lines = connections.map(({ id, user, groups }) => {
       const line = element("li");
       line.append(element("span", "user", user ?? "no user"), element("code", "", id));
-      if (id === this.id) line.append(element("span", "quiet", "this page"));
-      if (groups.length) line.append(element("span", "quiet", `in ${groups.join(", ")}`));
+      if (id === this.id) line.append(element("span", "muted", "this page"));
+      if (groups.length) line.append(element("span", "muted", `in ${groups.join(", ")}`));
       return line;
     });
-    if (count > connections.length) lines.push(element("li", "quiet", `and ${count - connections.length} more`));
+    if (count > connections.length) lines.push(element("li", "muted", `and ${count - connections.length} more`));
     // An unchanged list is not replaced, which preserves a selection.
     const changed = JSON.stringify([count, connections, this.id]);
-    if (changed !== this.shown) this.list.replaceChildren(...lines);
+    if (changed !== this.shown) this.connectionList.replaceChildren(...lines);
     this.shown = changed;
   }
 }
 
-// The view of the last call.
-const answer = {
+// The response to the last call, and the endpoints where its message arrived.
+const lastCall = {
   sent: undefined,
 
   begin(target) {
-    this.sent = { target, at: performance.now(), chips: element("div", "badges") };
+    this.sent = { target, at: performance.now(), arrivals: element("div", "badges") };
     return this.sent;
   },
 
   show({ sent, status, text, millis, request_id, error_kind, body, error }) {
     const badges = element("div", "badges");
     const good = status >= 200 && status < 300;
-    badges.append(element("span", `badge ${good ? "good" : "bad"}`, error ? "no answer" : `${status} ${text}`));
-    if (millis !== undefined) badges.append(element("span", "quiet", `after ${millis} ms`));
+    badges.append(element("span", `badge ${good ? "good" : "bad"}`, error ? "no response" : `${status} ${text}`));
+    if (millis !== undefined) badges.append(element("span", "muted", `after ${millis} ms`));
     const lines = [badges];
     if (error_kind) lines.push(element("p", "mono", `signalr-gateway-error: ${error_kind}`));
-    if (request_id) lines.push(element("p", "mono quiet", `x-request-id: ${request_id}`));
+    if (request_id) lines.push(element("p", "mono muted", `x-request-id: ${request_id}`));
     const explanation = error ?? detail(body);
     if (explanation) lines.push(element("p", "", explanation));
     if (good && sent) {
-      if (!sent.chips.children.length) sent.chips.append(element("span", "quiet", "not seen on this page yet"));
-      lines.push(sent.chips);
+      if (!sent.arrivals.children.length) sent.arrivals.append(element("span", "muted", "not seen on this page yet"));
+      lines.push(sent.arrivals);
     }
     find("#result").replaceChildren(...lines);
   },
@@ -221,9 +221,9 @@ const answer = {
   seen(endpoint, target) {
     const { sent } = this;
     if (!sent || sent.target !== target || performance.now() - sent.at > 10_000) return;
-    find(".quiet", sent.chips)?.remove();
+    find(".muted", sent.arrivals)?.remove();
     const millis = Math.round(performance.now() - sent.at);
-    sent.chips.append(element("span", "badge good", `arrived on ${endpoint}, ${millis} ms after sending`));
+    sent.arrivals.append(element("span", "badge good", `arrived on ${endpoint}, ${millis} ms after sending`));
   },
 };
 
@@ -244,75 +244,75 @@ async function call(method, path, body, sent) {
   const started = performance.now();
   try {
     const headers = { "content-type": "application/json" };
-    const relayed = await fetch("/sandbox/relay", { method: "POST", headers, body: JSON.stringify({ method, path, body }) });
-    const response = await relayed.json();
-    answer.show({ sent, millis: Math.round(performance.now() - started), ...response });
+    const relayResponse = await fetch("/sandbox/relay", { method: "POST", headers, body: JSON.stringify({ method, path, body }) });
+    const response = await relayResponse.json();
+    lastCall.show({ sent, millis: Math.round(performance.now() - started), ...response });
   } catch (error) {
-    answer.show({ error: `The sandbox cannot be reached: ${error.message}` });
+    lastCall.show({ error: `cannot reach the sandbox: ${error.message}` });
   }
   refresh();
 }
 
-const listening = find("#listen").elements;
-const sending = find("#send").elements;
-const relayed = find("#relayed");
+const listenFields = find("#listen").elements;
+const sendFields = find("#send").elements;
+const sendButton = find("#send-button");
 const segment = encodeURIComponent;
 
-// Returns the call that the form describes. Throws if its arguments are invalid.
-function callOfForm() {
-  const to = sending.to.value;
-  const audience = to === "all" ? "" : `${to}/${segment(sending.name.value)}/`;
-  const path = `/api/hubs/${segment(listening.hub.value)}/${audience}:send?${VERSION}`;
-  if (!Array.isArray(JSON.parse(sending.args.value))) throw new Error("not an array");
-  // Sends the arguments as written, so that long numbers are preserved.
-  return { path, body: `{"target":${JSON.stringify(sending.target.value)},"arguments":${sending.args.value.trim()}}` };
+// Returns the path and the body of the call in the form. Throws if the arguments are invalid.
+function formToCall() {
+  const to = sendFields.to.value;
+  const audience = to === "all" ? "" : `${to}/${segment(sendFields.name.value)}/`;
+  const path = `/api/hubs/${segment(listenFields.hub.value)}/${audience}:send?${VERSION}`;
+  if (!Array.isArray(JSON.parse(sendFields.args.value))) throw new Error("not an array");
+  // The arguments are sent as written, which preserves long numbers.
+  return { path, body: `{"target":${JSON.stringify(sendFields.target.value)},"arguments":${sendFields.args.value.trim()}}` };
 }
 
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-function describe() {
-  const needsName = sending.to.value !== "all";
-  find("#whom").hidden = !needsName;
-  sending.name.required = needsName;
+function updateCommand() {
+  const needsName = sendFields.to.value !== "all";
+  find("#recipient").hidden = !needsName;
+  sendFields.name.required = needsName;
   let problem = "";
   try {
-    const { path, body } = callOfForm();
+    const { path, body } = formToCall();
     find("#curl").textContent =
-      `curl -i -X POST ${quoted(gateway + path)} -H 'content-type: application/json' -d ${quoted(body)}`;
+      `curl -i -X POST ${shellQuote(gateway + path)} -H 'content-type: application/json' -d ${shellQuote(body)}`;
   } catch {
     problem = "Enter a JSON array, such as [\"world\", 42].";
   }
   find("#args-error").textContent = problem;
-  sending.args.setAttribute("aria-invalid", String(problem !== ""));
+  sendFields.args.setAttribute("aria-invalid", String(problem !== ""));
   return problem === "";
 }
 
 let gateway = "";
-let lanes = [];
+let views = [];
 let session = new AbortController();
 
 function start() {
   session.abort();
   session = new AbortController();
-  const { hub, user } = { hub: listening.hub.value, user: listening.user.value };
+  const { hub, user } = { hub: listenFields.hub.value, user: listenFields.user.value };
   history.replaceState(null, "", `?${new URLSearchParams({ hub, user })}`);
-  for (const lane of lanes) {
-    lane.clear();
-    listen(lane.name, hub, user, lane, session.signal);
+  for (const view of views) {
+    view.clear();
+    listen(view.name, hub, user, view, session.signal);
   }
-  describe();
+  updateCommand();
 }
 
-// Shows the connections, unless the page is in the background.
+// Updates the lists of connections, unless the page is in the background.
 async function refresh() {
   if (document.hidden) return;
-  const hub = session.signal.aborted ? "" : listening.hub.value;
+  const hub = session.signal.aborted ? "" : listenFields.hub.value;
   try {
     const connected = await json(await fetch(`/sandbox/connections?${new URLSearchParams({ hub })}`));
-    for (const lane of lanes) lane.show(connected[lane.name]);
+    for (const view of views) view.show(connected[view.name]);
   } catch {
-    // The sandbox has stopped, and with it every connection.
-    for (const lane of lanes) lane.show({ count: 0, connections: [] });
+    // The sandbox has stopped, so no connection is open.
+    for (const view of views) view.show({ count: 0, connections: [] });
   }
 }
 
@@ -320,19 +320,19 @@ find("#listen").onsubmit = (event) => {
   event.preventDefault();
   start();
 };
-find("#send").oninput = describe;
-find("#listen").oninput = describe;
+find("#send").oninput = updateCommand;
+find("#listen").oninput = updateCommand;
 find("#send").onsubmit = (event) => {
   event.preventDefault();
-  if (relayed.hidden) return;
-  if (!describe()) return sending.args.focus();
-  const { path, body } = callOfForm();
-  call("POST", path, body, answer.begin(sending.target.value));
+  if (sendButton.hidden) return;
+  if (!updateCommand()) return sendFields.args.focus();
+  const { path, body } = formToCall();
+  call("POST", path, body, lastCall.begin(sendFields.target.value));
 };
 find("#join").onsubmit = (event) => {
   event.preventDefault();
   const { user, group } = event.target.elements;
-  call("PUT", `/api/hubs/${segment(listening.hub.value)}/users/${segment(user.value)}/groups/${segment(group.value)}?${VERSION}`);
+  call("PUT", `/api/hubs/${segment(listenFields.hub.value)}/users/${segment(user.value)}/groups/${segment(group.value)}?${VERSION}`);
 };
 find("#copy").onclick = async ({ target }) => {
   await navigator.clipboard.writeText(find("#curl").textContent);
@@ -342,21 +342,21 @@ find("#copy").onclick = async ({ target }) => {
 
 const query = new URLSearchParams(location.search);
 const overview = await json(await fetch("/sandbox"));
-// Suggests the existing hubs. Other hubs are created when the page listens to them.
+// Suggests the existing hubs. The sandbox creates any other hub when the page connects to it.
 const hubs = [...new Set(Object.values(overview.hubs).flatMap(Object.keys))].sort();
 find("#hubs").append(...hubs.map((hub) => Object.assign(element("option"), { value: hub })));
-listening.hub.value = query.get("hub") ?? (hubs.includes("chat") ? "chat" : hubs[0] ?? "chat");
-listening.user.value = query.get("user") ?? "you";
+listenFields.hub.value = query.get("hub") ?? (hubs.includes("chat") ? "chat" : hubs[0] ?? "chat");
+listenFields.user.value = query.get("user") ?? "you";
 gateway = overview.gateway ?? `${location.protocol}//YOUR-GATEWAY`;
 // Without a gateway, the page cannot send.
-for (const part of [relayed, find("#result"), find("#join").closest("details")]) part.hidden = !overview.gateway;
-find("#unrelayed").hidden = Boolean(overview.gateway);
-lanes = overview.endpoints.map((endpoint) => new Lane(endpoint));
-if (overview.gateway) find("#places").append(element("span", "", `The gateway is at ${overview.gateway}`));
+for (const part of [sendButton, find("#result"), find("#join").closest("details")]) part.hidden = !overview.gateway;
+find("#no-gateway").hidden = Boolean(overview.gateway);
+views = overview.endpoints.map((endpoint) => new EndpointView(endpoint));
+if (overview.gateway) find("#links").append(element("span", "", `The gateway is at ${overview.gateway}`));
 if (overview.admin) {
   const link = element("a", "", "its status");
   link.href = `${overview.admin}/`;
-  find("#places").append(link);
+  find("#links").append(link);
 }
 start();
 setInterval(refresh, REFRESH_MS);
