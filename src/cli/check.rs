@@ -1,4 +1,4 @@
-//! `check`: does everything that `run` does before its first network I/O.
+//! `check`: checks a configuration as `run` does before its first network I/O.
 
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
-    let Findings { problems, warnings } = build(&loaded)?;
+    let FileReports { problems, warnings } = build(&loaded)?;
     if options.json {
         let effective: Vec<_> = loaded
             .effective
@@ -55,8 +55,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             })
             .collect();
         let warnings: Vec<_> =
-            loaded.warnings.iter().map(problem_to_json).chain(warnings.iter().map(finding_to_json)).collect();
-        let found: Vec<_> = problems.iter().map(finding_to_json).collect();
+            loaded.warnings.iter().map(problem_to_json).chain(warnings.iter().map(report_to_json)).collect();
+        let found: Vec<_> = problems.iter().map(report_to_json).collect();
         let (hash, ok) = (&loaded.settings.hash, problems.is_empty());
         print(format_args!(
             "{:#}",
@@ -74,30 +74,30 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         }
         print(format_args!("{}", table(&loaded, problems.is_empty())))?;
     }
-    Ok(if problems.is_empty() { Outcome::Good } else { Outcome::ProblemFound })
+    Ok(if problems.is_empty() { Outcome::Success } else { Outcome::ProblemFound })
 }
 
-/// What is wrong with the files that credentials are read from. `run` starts anyway and reads them again when they change;
-/// until then, calls that need such a credential are answered 503.
-struct Findings {
-    problems: Vec<Finding>,
-    warnings: Vec<Finding>,
+/// Reports about files: problems of credential files, and warnings. `run` starts despite a problem and reads the file again
+/// when it changes. Until then, it answers calls that need the credential with 503.
+struct FileReports {
+    problems: Vec<FileReport>,
+    warnings: Vec<FileReport>,
 }
 
-/// A finding about a file. Its text says what to do.
-struct Finding {
+/// A report about one file: the key of its setting, and a text that includes what to do.
+struct FileReport {
     key: String,
     fact: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for FileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.fact)
     }
 }
 
-/// Builds what `run` builds and reads what it reads, then drops it.
-fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
+/// Builds and reads everything that `run` builds and reads before its first network I/O, then drops it.
+fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
     let listener_warnings = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
     block_on(async {
         let metrics = Metrics::new()?;
@@ -109,21 +109,23 @@ fn build(loaded: &Loaded) -> anyhow::Result<Findings> {
                 Endpoint::build(endpoint, bearer, metrics.endpoints()).map_err(usage)?;
             }
         }
-        let on_listeners = |fact| Finding { key: "listeners".to_owned(), fact };
-        let mut findings =
-            Findings { problems: Vec::new(), warnings: listener_warnings.into_iter().map(on_listeners).collect() };
+        let listener_report = |fact| FileReport { key: "listeners".to_owned(), fact };
+        let mut reports = FileReports {
+            problems: Vec::new(),
+            warnings: listener_warnings.into_iter().map(listener_report).collect(),
+        };
         for credential in &settings.credentials {
             let Some(Inspection { problem, warnings }) = credentials.inspect(&credential.name).await else { continue };
             let key = format!("credentials.{}", credential.name);
-            let finding = |fact| Finding { key: key.clone(), fact };
-            findings.problems.extend(problem.map(|problem| finding(in_one_line(&problem))));
-            findings.warnings.extend(warnings.into_iter().map(finding));
+            let report = |fact| FileReport { key: key.clone(), fact };
+            reports.problems.extend(problem.map(|problem| report(in_one_line(&problem))));
+            reports.warnings.extend(warnings.into_iter().map(report));
         }
-        Ok(findings)
+        Ok(reports)
     })?
 }
 
-fn finding_to_json(Finding { key, fact }: &Finding) -> serde_json::Value {
+fn report_to_json(FileReport { key, fact }: &FileReport) -> serde_json::Value {
     json!({ "key": key, "fact": fact, "origin": null, "hint": null })
 }
 

@@ -1,4 +1,4 @@
-//! `check --connection-strings`: converts the connection strings of applications to a configuration.
+//! `check --connection-strings`: converts connection strings to a configuration.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -11,10 +11,10 @@ use super::output::{Outcome, eprint, print, usage};
 use crate::config::from_connection_strings;
 use crate::credential::Secret;
 
-/// The most bytes that are read. Chosen: a thousand connection strings are a quarter of it.
+/// The largest input, in bytes. Chosen: four times the size of a thousand connection strings.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Prints the configuration. Writes the secrets only if `secrets` names a folder for them.
+/// Prints the configuration. Writes the secrets only if `secrets` is a folder.
 pub(super) fn run(source: &Path, secrets: Option<&Path>) -> anyhow::Result<Outcome> {
     let (text, shown) = if source == Path::new("-") {
         (read(std::io::stdin().lock()), Path::new("stdin"))
@@ -22,7 +22,7 @@ pub(super) fn run(source: &Path, secrets: Option<&Path>) -> anyhow::Result<Outco
         (std::fs::File::open(source).map_err(Into::into).and_then(read), source)
     };
     let text = text.with_context(|| format!("cannot read {}", shown.display())).map_err(usage)?;
-    // Absolute, because the operator may move the configuration.
+    // The path is absolute, because the operator may move the configuration.
     let folder = secrets.map(std::path::absolute).transpose()?;
     let conversion = from_connection_strings(&text, shown, folder.as_deref())?;
     for warning in &conversion.warnings {
@@ -42,7 +42,7 @@ fn read(source: impl Read) -> anyhow::Result<String> {
     let mut text = String::new();
     source.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {
-        bail!("it is larger than {MAX_BYTES} bytes: check the path");
+        bail!("the input is larger than {MAX_BYTES} bytes: check the path");
     }
     Ok(text)
 }

@@ -59,7 +59,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         let text: Vec<String> = findings.iter().map(to_text).collect();
         print(format_args!("{}", text.join("\n").trim_end()))?;
     }
-    Ok(if all_passed { Outcome::Good } else { Outcome::ProblemFound })
+    Ok(if all_passed { Outcome::Success } else { Outcome::ProblemFound })
 }
 
 pub(super) fn no_such_endpoint(wanted: &str) -> anyhow::Error {
@@ -91,7 +91,7 @@ fn to_text(finding: &Finding) -> String {
     head + &checks_to_text(finding)
 }
 
-/// Formats the checks in order, and the broken step with its remediation.
+/// Formats the checks in order, then the broken step with its remediation.
 pub(super) fn checks_to_text(finding: &Finding) -> String {
     let mut text = String::new();
     let mut line = |label: &str, content: &str| {

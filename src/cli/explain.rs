@@ -1,4 +1,4 @@
-//! `explain`: shows where a call would go or why it would be refused. Sends nothing.
+//! `explain`: shows the route and the endpoints of a call, or why the gateway would refuse it. Sends no request.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -63,10 +63,10 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     } else {
         print(format_args!("{explanation}"))?;
     }
-    Ok(if decision.outcome.is_err() { Outcome::ProblemFound } else { Outcome::Good })
+    Ok(if decision.outcome.is_err() { Outcome::ProblemFound } else { Outcome::Success })
 }
 
-/// A decision, formatted as text or JSON.
+/// A decision, for output as text or JSON.
 struct Explanation<'a> {
     settings: &'a Settings,
     listener: &'a str,
@@ -76,8 +76,8 @@ struct Explanation<'a> {
 impl Explanation<'_> {
     fn json(&self) -> Value {
         let Decision { operation, names, passed_over, route, outcome } = self.decision;
-        let mut found = Map::new();
-        let mut set = |key: &str, value: Value| found.insert(key.to_owned(), value);
+        let mut fields = Map::new();
+        let mut set = |key: &str, value: Value| fields.insert(key.to_owned(), value);
         set("listener", self.listener.into());
         if let Some(operation) = operation {
             set("operation", operation.name().into());
@@ -86,7 +86,7 @@ impl Explanation<'_> {
             set(key, name.as_str().into());
         }
         if !passed_over.is_empty() {
-            let one = |(route, mismatch): &(RouteName, MismatchDetail)| {
+            let to_json = |(route, mismatch): &(RouteName, MismatchDetail)| {
                 json!({
                     "route": route.as_str(),
                     "mismatch": mismatch.condition.to_string(),
@@ -94,7 +94,7 @@ impl Explanation<'_> {
                     "found": mismatch.found,
                 })
             };
-            set("passed_over", passed_over.iter().map(one).collect());
+            set("passed_over", passed_over.iter().map(to_json).collect());
         }
         if let Some(route) = route {
             set("route", route.as_str().into());
@@ -110,8 +110,8 @@ impl Explanation<'_> {
                 }
                 set("named_by_caller", (*is_named_by_caller).into());
                 set("in_any_order", (*in_any_order).into());
-                let one = |(name, weight): &(EndpointName, u32)| json!({ "endpoint": name.as_str(), "url": self.url(name), "weight": weight });
-                set("endpoints", endpoints.iter().map(one).collect());
+                let to_json = |(name, weight): &(EndpointName, u32)| json!({ "endpoint": name.as_str(), "url": self.url(name), "weight": weight });
+                set("endpoints", endpoints.iter().map(to_json).collect());
                 set("retry", self.retry().into());
             }
             Err(err) => {
@@ -120,7 +120,7 @@ impl Explanation<'_> {
                 set("refused", refused);
             }
         }
-        found.into()
+        fields.into()
     }
 
     fn url(&self, name: &EndpointName) -> String {
@@ -140,8 +140,8 @@ impl Explanation<'_> {
                  (retry.messages = \"sdk\")"
             }
             (false, _) => {
-                "not a message, so a repeat does no harm: retried if nothing was sent, once with another token after a 401, \
-                 and after 408, 429, 500 and above or no answer"
+                "idempotent: retried if nothing was sent, once with another token after a 401, and after 408, 429, 500 and \
+                 above or no response"
             }
         }
     }

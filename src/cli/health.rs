@@ -1,4 +1,4 @@
-//! `health`: checks that a running gateway is alive, for containers, whose image has no shell and no curl.
+//! `health`: checks that a running gateway is alive, for container images without a shell or curl.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::output::Outcome;
 
-/// The most time for the connection, and for the answer.
+/// The timeout for connecting, and for each read.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -25,14 +25,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET /livez HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(4096).read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.take(4096).read_to_string(&mut response)?;
+        Ok(response)
     };
-    let answer = request().with_context(|| format!("no gateway answers at {address}"))?;
-    let status = answer.lines().next().unwrap_or_default();
+    let response = request().with_context(|| format!("no gateway answers at {address}"))?;
+    let status = response.lines().next().unwrap_or_default();
     if status.contains(" 200 ") {
-        Ok(Outcome::Good)
+        Ok(Outcome::Success)
     } else {
         Err(anyhow!("the gateway at {address} answers `{status}`"))
     }

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand. Data goes to stdout, everything else to stderr.
 //!
-//! Exit codes: 0 success, 1 a problem was found, 2 wrong usage or configuration.
+//! Exit codes: 0 for success, 1 for a problem, 2 for wrong usage or configuration.
 
 mod check;
 mod convert;
@@ -38,18 +38,18 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT. SIGHUP or a changed file reloads the configuration.
     Run(run::Options),
-    /// Check a configuration: print every problem at once, or the settings in force and where each came from.
+    /// Check a configuration: print all problems at once, or the effective settings and their origins.
     Check(check::Options),
-    /// Show where a call would go, or why it would be refused. Sends nothing.
+    /// Show the endpoints of a call, or why it would be refused. Sends no request.
     Explain(explain::Options),
-    /// Examine each endpoint's cross-tenant setup, name the first broken step and how to fix it. Changes nothing.
+    /// Examine each endpoint's cross-tenant setup, and report the first broken step and its fix. Changes nothing.
     Doctor(doctor::Options),
     /// Obtain a token with an endpoint's credential, and show each step and claim.
     Token(token::Options),
     /// Start an emulated Entra, two emulated SignalR endpoints and a gateway in front of them, with no Azure account.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Options),
-    /// Check that a running gateway is alive, for container health checks. Asks its admin listener.
+    /// Check that a running gateway is alive, for container health checks. Queries its admin listener.
     Health(health::Options),
     /// Print the JSON Schema of the configuration file.
     Schema,
@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
     let ended = cli.command.run();
     logging::finish();
     match ended {
-        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::ProblemFound) => ExitCode::from(1),
         Err(err) => {
             let code = if err.is::<Usage>() || err.is::<ConfigError>() { 2 } else { 1 };
@@ -101,7 +101,7 @@ impl Command {
     }
 }
 
-/// Prints what clap reports: help in full, an error in one line with what to do.
+/// Prints clap's message: help in full, an error in one line with the help command to run.
 fn usage_error(err: &clap::Error) -> ExitCode {
     if !err.use_stderr() {
         let _reader_gone = err.print();
@@ -115,7 +115,7 @@ fn usage_error(err: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Joins clap's paragraphs into one line, and names the help of the command that was called.
+/// Joins clap's paragraphs into one line, and appends the command that prints help.
 fn in_one_line(text: &str) -> String {
     let (message, usage) = text.split_once("\n\nUsage: ").unwrap_or((text, ""));
     let lines =
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_a_wrong_command_line_in_one_line_with_what_to_do() {
+    fn reports_a_wrong_command_line_in_one_line_with_the_help_command() {
         for (arguments, expected) in [
             (
                 vec!["run", "--confg", "x"],
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_of_the_command_line_is_valid() {
+    fn the_command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

@@ -1,4 +1,4 @@
-//! Where a command reads its configuration from.
+//! The options that select a command's configuration.
 
 use std::path::PathBuf;
 
@@ -6,13 +6,13 @@ use clap::Args;
 
 use crate::config::{ConfigError, Loaded, Sources};
 
-/// Where the configuration comes from.
+/// The options that select the configuration.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ConfigOptions {
     /// The configuration file (TOML).
     #[arg(long, short, value_name = "FILE", env = "SIGNALR_GATEWAY_CONFIG")]
     config: Option<PathBuf>,
-    /// Set one key over file and environment, such as `limits.max_body=2MiB`. May be repeated.
+    /// Override one key of file and environment, such as `limits.max_body=2MiB`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     overrides: Vec<(String, String)>,
 }
@@ -22,7 +22,7 @@ impl ConfigOptions {
         crate::config::load(&self.sources())
     }
 
-    /// Loads the configuration, and returns the text of the file as well.
+    /// Loads the configuration. Also returns the text of the file.
     pub(super) fn load_with_text(&self) -> Result<(Option<String>, Loaded), ConfigError> {
         let sources = self.sources();
         let text = sources.read()?;

@@ -1,4 +1,4 @@
-//! What a command prints and how it ends. Data goes to stdout, everything else to stderr.
+//! The output and the outcome of a command. Data goes to stdout, everything else to stderr.
 
 use std::fmt;
 use std::io::Write;
@@ -9,14 +9,14 @@ use serde_json::json;
 use super::logging;
 use crate::config::{ConfigError, Problem};
 
-/// What a command found.
+/// The outcome of a command that ran without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Good,
+    Success,
     ProblemFound,
 }
 
-/// Marks an error as wrong usage or configuration: exit code 2.
+/// An error of usage or configuration, which ends the process with exit code 2.
 #[derive(Debug)]
 pub(super) struct Usage(anyhow::Error);
 
@@ -28,24 +28,24 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Turns an error into one of usage or configuration.
+/// Marks an error as one of usage or configuration.
 pub(super) fn usage(err: impl Into<anyhow::Error>) -> anyhow::Error {
     Usage(err.into()).into()
 }
 
-/// Prints data to stdout. A reader that is gone (`| head`) is not an error.
+/// Prints data to stdout. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: fmt::Arguments<'_>) -> anyhow::Result<Outcome> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => Err(err).context("cannot write to stdout"),
-        Ok(()) | Err(_) => Ok(Outcome::Good),
+        Ok(()) | Err(_) => Ok(Outcome::Success),
     }
 }
 
-/// Prints a message to stderr. Gives up after a second if nobody reads it.
+/// Prints a message to stderr. Waits for the reader of a full pipe for at most a second.
 pub(super) fn eprint(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    logging::within(logging::LAST_LINES, move || {
-        let _nowhere_to_report_it = writeln!(std::io::stderr().lock(), "{text}");
+    logging::run_with_timeout(logging::FLUSH_TIMEOUT, move || {
+        let _cannot_be_reported = writeln!(std::io::stderr().lock(), "{text}");
     });
 }
 

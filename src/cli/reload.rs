@@ -1,6 +1,6 @@
 //! Watches the configuration while the gateway runs: reloads it on SIGHUP, or when the content of the file changes.
 //!
-//! The file is read on a thread of its own, one read at a time: if its mount hangs, only reloads wait.
+//! A separate thread reads the file, one read at a time. A mount that hangs delays only reloads.
 
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use super::options::ConfigOptions;
 use crate::config::load_text;
 use crate::gateway::{Reload, run_detached};
 
-/// The interval at which the file is read. It is small, and reading it detects every way of replacing it: in place, by rename,
-/// by the symbolic links of a Kubernetes volume.
+/// The interval at which the file is read. Reading detects every way of replacing the file: in place, by rename, and by the
+/// symbolic links of a Kubernetes volume.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Starts to watch. `last` is the content of the file at start. The task ends when the receiver is dropped.
+/// Starts a task that watches the configuration. `last` is the content of the file at start. The task ends when the receiver
+/// is dropped.
 pub(super) fn watch(options: &ConfigOptions, last: Option<String>) -> anyhow::Result<mpsc::Receiver<Reload>> {
     let (sender, receiver) = mpsc::channel(1);
     let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
@@ -52,15 +53,15 @@ async fn keep_watching(
     }
 }
 
-/// Reads the file. Returns its content and the configuration, or nothing if there is nothing new.
+/// Reads the file. Returns its content and the configuration, or `None` if there is nothing to reload.
 fn read(options: &ConfigOptions, last: Option<&String>, is_requested: bool) -> Option<(Option<String>, Reload)> {
     let sources = options.sources();
     match sources.read_again() {
         Ok(text) if !is_requested && text.as_ref() == last => None,
-        // A file that is missing for a moment is being replaced.
+        // A file is missing for a moment while it is being replaced.
         Err(_) if !is_requested => None,
         Err(err) => Some((None, Err(err.to_string()))),
-        // Loads the text that was compared, not what the file contains by now.
+        // Loads the text that was compared. The file may have changed since.
         Ok(text) => {
             let loaded = load_text(&sources, text.clone());
             Some((text, loaded.map(|loaded| loaded.settings).map_err(|err| err.to_string())))

@@ -41,12 +41,12 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         };
         serve(loaded.settings, Some(reloads), on_serving).await
     });
-    // Does not wait for name lookups and file reads that hang.
+    // Does not wait for name lookups or file reads that hang.
     runtime.shutdown_background();
-    served.map(|()| Outcome::Good)
+    served.map(|()| Outcome::Success)
 }
 
-/// Builds and serves a gateway until a signal arrives. Calls `on_serving` once callers are accepted.
+/// Builds a gateway and serves until a signal arrives. Calls `on_serving` once the listeners accept connections.
 pub(super) async fn serve(
     settings: Settings,
     reloads: Option<mpsc::Receiver<Reload>>,
@@ -58,7 +58,7 @@ pub(super) async fn serve(
         None => gateway,
     };
     let shutdown = shutdown_signal()?;
-    let mut announced = Ok(());
+    let mut on_serving_result = Ok(());
     let served = gateway.serve(shutdown, |addresses| {
         for (name, address) in &addresses.listeners {
             tracing::info!(listener = %name, %address, "serving");
@@ -66,10 +66,10 @@ pub(super) async fn serve(
         if let Some(address) = addresses.admin {
             tracing::info!(%address, "admin serving");
         }
-        announced = on_serving(addresses);
+        on_serving_result = on_serving(addresses);
     });
     let served = served.await;
-    announced?;
+    on_serving_result?;
     match served {
         Err(GatewayError::CutOff) => {
             tracing::warn!("requests were cut off: they did not end within shutdown.timeout");
@@ -101,21 +101,21 @@ pub(super) fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Returns the content of a ready file.
+/// Returns the content of the ready file.
 fn ready_file(addresses: &Addresses) -> serde_json::Value {
     let listeners: serde_json::Map<_, _> =
         addresses.listeners.iter().map(|(name, address)| (name.clone(), address.to_string().into())).collect();
     serde_json::json!({ "listeners": listeners, "admin": addresses.admin.map(|address| address.to_string()) })
 }
 
-/// Writes a ready file on a thread of its own: a file system that hangs must not block probes and signals.
+/// Writes a ready file on a separate thread, because a file system that hangs must not block probes and signals.
 pub(super) fn write_ready_file(path: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
     let (path, text) = (path.to_owned(), format!("{content:#}\n"));
     let thread = std::thread::Builder::new().name("ready-file".to_owned());
-    // Detached: it does not delay the end of the process.
+    // The thread is detached, so it does not delay the end of the process.
     let started = thread.spawn(move || {
         if let Err(err) = write_file::write(&path, text.as_bytes()) {
-            tracing::error!(error = format!("{err:#}"), "the ready file was not written");
+            tracing::error!(error = format!("{err:#}"), "cannot write the ready file");
         }
     });
     started.map(drop).context("cannot write the ready file")

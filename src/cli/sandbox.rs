@@ -1,4 +1,4 @@
-//! `sandbox`: runs the emulator and a gateway in front of it in one process. The gateway uses an ordinary configuration file.
+//! `sandbox`: runs the sandbox and a gateway in front of it in one process. The gateway uses an ordinary configuration file.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use crate::gateway::Addresses;
 use crate::sandbox::{DescribedFiles, Description, GatewayConfig, Sandbox, SandboxSettings};
 use crate::serve::BoundAddress;
 
-/// Sends every message to both endpoints, so that it appears on both, and ends without a delay.
-const MORE: &str = r#"[[routes]]
+/// The rest of the built-in configuration. Each message goes to both endpoints, and a shutdown has no delay.
+const ROUTES_AND_SHUTDOWN: &str = r#"[[routes]]
 name = "everywhere"
 endpoints = ["east", "west"]
 pick = "all"
@@ -55,7 +55,7 @@ pub(super) struct Options {
 struct Plan {
     settings: SandboxSettings,
     gateway: GatewayConfig,
-    is_described: bool,
+    has_description: bool,
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
@@ -63,7 +63,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         write_file::check(file).context("--ready-file").map_err(usage)?;
     }
     let plan = Plan::of(options)?;
-    let temporary = if options.files.is_none() { Some(Folder::make()?) } else { None };
+    let temporary = if options.files.is_none() { Some(TemporaryFolder::create()?) } else { None };
     let folder = options.files.as_deref().or(temporary.as_ref().map(|folder| folder.0.as_path()));
     let folder =
         std::path::absolute(folder.unwrap_or(Path::new("."))).context("cannot resolve the folder of --files")?;
@@ -71,10 +71,10 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let sandbox = threads.block_on(Sandbox::start(plan.settings.clone()));
     let sandbox = sandbox.map_err(usage).context("the sandbox cannot start")?;
     control_runtime()?.block_on(start(options, &plan, &sandbox, &folder))?;
-    Ok(Outcome::Good)
+    Ok(Outcome::Success)
 }
 
-/// Returns a runtime for the sandbox, so that its clients do not delay the gateway.
+/// Creates a multi-threaded runtime for the sandbox, so that its clients do not delay the gateway.
 fn sandbox_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.thread_name("sandbox").enable_all().build().context("cannot start the sandbox's threads")
@@ -82,7 +82,7 @@ fn sandbox_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 impl Plan {
     fn of(options: &Options) -> anyhow::Result<Self> {
-        let (mut settings, mut gateway, is_described) = match &options.config {
+        let (mut settings, mut gateway, has_description) = match &options.config {
             Some(file) => {
                 let described = Description::read(file).map_err(usage)?;
                 (described.settings, described.gateway, true)
@@ -98,7 +98,7 @@ impl Plan {
         if let Some(page) = options.page {
             settings.control = page;
         }
-        Ok(Self { settings, gateway, is_described })
+        Ok(Self { settings, gateway, has_description })
     }
 }
 
@@ -107,14 +107,14 @@ fn built_in_gateway() -> GatewayConfig {
         listen: String::from("127.0.0.1:8080"),
         admin: String::from("127.0.0.1:9090"),
         operations: ["messages", "execute", "groups", "queries", "close", "credentials"].map(str::to_owned).to_vec(),
-        more: MORE.to_owned(),
+        more: ROUTES_AND_SHUTDOWN.to_owned(),
         ..GatewayConfig::default()
     }
 }
 
 async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path) -> anyhow::Result<()> {
     let gateway = (!options.no_gateway).then_some(&plan.gateway);
-    let files = if plan.is_described {
+    let files = if plan.has_description {
         sandbox.write_described_files(folder, gateway)?
     } else {
         let files = sandbox.write_files(folder, &plan.gateway)?;
@@ -127,11 +127,11 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
             sandbox.set_gateway(*gateway, admin);
         }
         if let Some(file) = &options.ready_file {
-            write_ready_file(file, &ready(sandbox, addresses, &files))?;
+            write_ready_file(file, &ready_file(sandbox, addresses, &files))?;
         }
-        let instructions = instructions(sandbox, addresses, &files, plan.is_described)?;
-        // Standard output may be a pipe that nobody reads.
-        logging::within(logging::LAST_LINES, move || {
+        let instructions = instructions(sandbox, addresses, &files, plan.has_description)?;
+        // Stdout may be a pipe without a reader.
+        logging::run_with_timeout(logging::FLUSH_TIMEOUT, move || {
             let _ignored = print(format_args!("{instructions}"));
         });
         Ok(())
@@ -147,7 +147,7 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
     served.await.map_err(|err| if err.to_string().contains("in use") { usage(hint(&err, &plan.gateway)) } else { err })
 }
 
-/// Adds the options to change to the most common error of a first start: an address in use.
+/// Adds the relevant options to the most common error of a first start: an address in use.
 fn hint(err: &anyhow::Error, gateway: &GatewayConfig) -> anyhow::Error {
     let GatewayConfig { listen, admin, .. } = gateway;
     anyhow::anyhow!("{err:#} (set --listen and --admin, now {listen} and {admin}; port 0 selects a free port)")
@@ -157,7 +157,7 @@ fn gateway_address(addresses: &Addresses) -> String {
     addresses.listeners.first().map(|(_, address)| address.to_string()).unwrap_or_default()
 }
 
-fn ready(sandbox: &Sandbox, addresses: Option<&Addresses>, files: &DescribedFiles) -> serde_json::Value {
+fn ready_file(sandbox: &Sandbox, addresses: Option<&Addresses>, files: &DescribedFiles) -> serde_json::Value {
     let endpoints: serde_json::Map<_, _> =
         sandbox.endpoints().iter().map(|endpoint| (endpoint.name().to_owned(), endpoint.url().into())).collect();
     json!({
@@ -181,7 +181,7 @@ fn instructions(
     sandbox: &Sandbox,
     addresses: Option<&Addresses>,
     files: &DescribedFiles,
-    is_described: bool,
+    has_description: bool,
 ) -> anyhow::Result<String> {
     let (Some(addresses), Some(config)) = (addresses, &files.config) else {
         return Ok(format!(
@@ -194,7 +194,7 @@ fn instructions(
     let admin = addresses.admin.map(|admin| admin.to_string()).unwrap_or_default();
     let program = std::env::current_exe().context("cannot determine the path of this program")?;
     let send = format!("http://{gateway}/api/hubs/chat/:send?api-version=2022-11-01");
-    let what = if is_described {
+    let what = if has_description {
         format!("signalr-gateway sandbox, and a gateway at http://{gateway}.\n{}", addresses_of(sandbox, files))
     } else {
         format!(
@@ -238,10 +238,10 @@ fn addresses_of(sandbox: &Sandbox, files: &DescribedFiles) -> String {
 }
 
 /// A temporary folder that is removed when dropped.
-struct Folder(PathBuf);
+struct TemporaryFolder(PathBuf);
 
-impl Folder {
-    fn make() -> anyhow::Result<Self> {
+impl TemporaryFolder {
+    fn create() -> anyhow::Result<Self> {
         let name = format!("signalr-gateway-sandbox-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
@@ -249,9 +249,9 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // An error leaves the folder in the system's temporary folder.
+        // On an error, the folder remains.
         let _ignored = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn names_the_web_page_first_without_a_gateway() {
+    async fn prints_the_web_page_first_without_a_gateway() {
         let sandbox = Sandbox::start(SandboxSettings::default()).await.unwrap();
         let files = DescribedFiles { config: None, ca: PathBuf::from("ca.pem") };
         let text = instructions(&sandbox, None, &files, true).unwrap();

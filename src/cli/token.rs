@@ -1,5 +1,5 @@
-//! `token`: obtains a token with the credential of one endpoint and shows each step. Shows only fingerprints of tokens and
-//! secrets, unless `--raw` asks for the token itself.
+//! `token`: obtains a token with the credential of one endpoint and shows each step. Shows tokens and secrets only as
+//! fingerprints. With `--raw`, prints the token itself.
 
 use clap::Args;
 
@@ -45,5 +45,5 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     } else {
         print(format_args!("{}", text.trim_end()))?;
     }
-    Ok(if finding.broken.is_none() { Outcome::Good } else { Outcome::ProblemFound })
+    Ok(if finding.broken.is_none() { Outcome::Success } else { Outcome::ProblemFound })
 }

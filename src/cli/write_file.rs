@@ -10,14 +10,14 @@ use anyhow::{Context, bail};
 /// The mode of a new file. It holds addresses and paths, no secrets.
 const MODE: u32 = 0o644;
 
-/// Checks that a file can be written at `path`, so that a wrong path is an error at start.
+/// Checks that a file can be written at `path`. Called at start, so that a wrong path is an error there.
 ///
 /// # Errors
-/// If `path` is something that must not be replaced, or its folder does not exist.
+/// If `path` exists and is not a regular file, or its folder does not exist.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => {
-            bail!("{} is a symbolic link, must be a file: give its target", path.display())
+            bail!("{} is a symbolic link: give the path of its target", path.display())
         }
         Ok(found) if !found.is_file() => {
             bail!("{} exists and is not a regular file: choose another path", path.display())
@@ -28,7 +28,7 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a file atomically: readers see the old or the new content. Keeps the mode of an existing file.
+/// Writes a file atomically, so that readers see the old or the new content. Keeps the mode of an existing file.
 ///
 /// # Errors
 /// As [`check`], or if it cannot be written.
@@ -38,7 +38,7 @@ pub(super) fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder(path).join(format!(".{name}.{}-{:08x}", std::process::id(), fastrand::u32(..)));
     let written = || -> io::Result<()> {
-        // Fails if the name exists, even as a link.
+        // Fails if the name exists, even as a symbolic link.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary)?;
         if let Some(mode) = mode {
             file.set_permissions(Permissions::from_mode(mode))?;
@@ -81,7 +81,7 @@ mod tests {
         std::fs::write(&victim, "precious").unwrap();
         std::os::unix::fs::symlink(&victim, &path).unwrap();
         assert!(write(&path, b"x").unwrap_err().to_string().contains("is a symbolic link"));
-        // The temporary name of an earlier version.
+        // A symbolic link at the temporary name that an earlier version used.
         std::os::unix::fs::symlink(&victim, dir.path().join("other.json.part")).unwrap();
         write(&dir.path().join("other.json"), b"x").unwrap();
         assert_eq!(std::fs::read(&victim).unwrap(), b"precious");

@@ -4,7 +4,7 @@
 //! imports no module of the gateway.
 //!
 //! [`Sandbox::start`] binds every server and serves it in tasks of the calling runtime. A test can change the [`Directory`],
-//! for example to remove one step of the cross-tenant set-up. It can inject [`Fault`]s and add in-process [`Connection`]s to a
+//! for example to remove one step of the cross-tenant setup. It can inject [`Fault`]s and add in-process [`Connection`]s to a
 //! hub. Each server records its requests in a [`Journal`].
 //!
 //! # Modules

@@ -1,4 +1,4 @@
-//! Logs: to stderr, text on a terminal and JSON otherwise. A slow or stalled reader blocks nothing.
+//! Logging to stderr: text on a terminal, JSON otherwise. A slow or stalled reader of stderr blocks no other thread.
 
 mod throttle;
 mod writer;
@@ -18,25 +18,26 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::gateway::{LogFormat, LoggingSettings};
 use throttle::{Throttle, ThrottleLayer};
 
-/// The levels of the identity libraries, whose messages repeat what the gateway logs of each acquisition.
-const QUIET: &str = "azure_identity=warn,azure_core=warn,typespec_client_core=warn";
-/// The most time for writing the last lines.
-pub(super) const LAST_LINES: Duration = Duration::from_secs(1);
+/// The levels of the identity libraries, which log each token acquisition as the gateway does.
+const LIBRARY_LEVELS: &str = "azure_identity=warn,azure_core=warn,typespec_client_core=warn";
+/// The timeout for writing the remaining lines when the process ends.
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The running logger, which [`finish`] stops.
+/// The running logger, until [`finish`] stops it.
 static RUNNING: Mutex<Option<(WorkerGuard, Arc<Throttle>)>> = Mutex::new(None);
 
-/// Sets up logging for the whole process, including panics. [`finish`] writes the last lines.
+/// Sets up logging for the process, including panics. [`finish`] writes the remaining lines.
 pub(super) fn init(settings: &LoggingSettings) -> anyhow::Result<()> {
-    let filter: Targets = format!("{QUIET},{}", settings.filter).parse().context("`logging.filter` is not a filter")?;
+    let filter: Targets =
+        format!("{LIBRARY_LEVELS},{}", settings.filter).parse().context("`logging.filter` is not a filter")?;
     let is_text = match settings.format {
         LogFormat::Auto => stderr().is_terminal(),
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
     let throttle = Arc::new(Throttle::new(settings.failures_per_second));
-    let (writer, guard) = writer::start(is_text, &throttle).context("stderr cannot be written to")?;
-    // Otherwise the layer prints formatting errors to stderr itself, past the writer.
+    let (writer, guard) = writer::start(is_text, &throttle).context("cannot write to stderr")?;
+    // By default, the layer prints formatting errors to stderr, bypassing the writer.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     let layer = if is_text {
         layer.with_ansi(stderr().is_terminal()).boxed()
@@ -44,7 +45,7 @@ pub(super) fn init(settings: &LoggingSettings) -> anyhow::Result<()> {
         layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     };
     let subscriber = tracing_subscriber::registry().with(layer).with(filter).with(ThrottleLayer(Arc::clone(&throttle)));
-    subscriber.try_init().context("logging cannot be set up")?;
+    subscriber.try_init().context("cannot set up logging")?;
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, throttle));
     log_panics();
     Ok(())
@@ -56,12 +57,12 @@ pub(super) fn finish() {
     let Some((guard, throttle)) = running else { return };
     throttle.report_dropped();
     throttle.report();
-    // The guard waits for the writing thread, and prints to stdout if that is stuck. Both may block.
-    within(LAST_LINES, move || drop(guard));
+    // The guard waits for the writing thread, and prints to stdout if that thread hangs. Both may block.
+    run_with_timeout(FLUSH_TIMEOUT, move || drop(guard));
 }
 
-/// Runs work that may block forever, such as a write to a pipe that nobody reads, and waits for it for a limited time.
-pub(super) fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
+/// Runs work that may block forever, such as a write to a full pipe, on its own thread. Waits for it at most `time`.
+pub(super) fn run_with_timeout(time: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, finished) = mpsc::channel();
     let started = std::thread::Builder::new().spawn(move || {
         work();
@@ -72,7 +73,7 @@ pub(super) fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Logs panics. The standard library's hook writes to stderr, where the thread that panicked could block.
+/// Logs panics. The default hook writes to stderr, which could block the panicking thread.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

@@ -1,5 +1,5 @@
-//! Limits the rate of log lines that callers cause: failed requests, connections, panics. Each kind has a rate of its own.
-//! Lines beyond it are counted and left out, and a line reports their number.
+//! Limits the rate of log lines that callers cause: failed requests, connections, panics. Each kind of line has its own rate.
+//! Lines above the rate are left out and counted. A log line reports their number.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,28 +23,28 @@ use crate::proxy::{ACCESS_LOG, FAILED_REQUEST};
 pub(super) const PANICS: &str = "signalr_gateway::panics";
 /// The target of lines about the log itself.
 pub(super) const LOG: &str = "signalr_gateway::log";
-/// The modules whose lines are about one connection or one call.
-const ABOUT_CALLERS: [&str; 5] =
+/// The targets of lines about one connection or one call.
+const CALLER_TARGETS: [&str; 5] =
     ["signalr_gateway::serve", "signalr_gateway::proxy", "signalr_gateway::delivery", "signalr_gateway::admin", PANICS];
 /// The burst of a kind, in seconds of its rate.
 const BURST_SECONDS: u32 = 10;
 /// The shortest interval between two reports of lines left out.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The rates of all kinds of lines.
+/// The rate limiters of all kinds of lines.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    /// No limit if `None`.
+    /// The rate of each kind. `None` is no limit.
     quota: Option<Quota>,
     kinds: Mutex<Kinds>,
     hasher: RandomState,
-    /// How many of the lines dropped for a slow reader were reported.
+    /// The number of lines dropped for a slow reader that have been reported.
     reported_dropped: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Kinds {
-    /// By call site and label. A label is an error kind or a status, so their number is bounded.
+    /// By call site and label. Labels are error kinds and statuses, so the number of entries is bounded.
     kinds: HashMap<(Identifier, u64), Kind>,
     reported: Instant,
 }
@@ -56,7 +56,7 @@ struct Kind {
     left_out: u64,
 }
 
-/// The fields of a line that tell its kind.
+/// The fields that determine a line's kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Label {
     error_kind: Option<String>,
@@ -64,7 +64,7 @@ struct Label {
 }
 
 impl Throttle {
-    /// Makes a throttle of so many lines a second of each kind; 0 for no limit.
+    /// Creates a throttle with a rate for each kind, in lines a second. 0 is no limit.
     pub(super) fn new(per_second: u32) -> Self {
         let quota = NonZeroU32::new(per_second).map(|per_second| {
             Quota::per_second(per_second)
@@ -74,8 +74,8 @@ impl Throttle {
         Self { quota, kinds: Mutex::new(kinds), hasher: RandomState::new(), reported_dropped: AtomicU64::new(0) }
     }
 
-    /// Whether a line may be written. Counts it as left out if not.
-    fn admits(&self, event: &Event<'_>) -> bool {
+    /// Returns whether a line may be written. If not, counts it as left out.
+    fn allows(&self, event: &Event<'_>) -> bool {
         let Some(quota) = self.quota else { return true };
         let metadata = event.metadata();
         let mut label = Label::default();
@@ -88,12 +88,12 @@ impl Throttle {
             limiter: RateLimiter::direct(quota),
             left_out: 0,
         });
-        let is_admitted = kind.limiter.check().is_ok();
-        if !is_admitted {
+        let is_allowed = kind.limiter.check().is_ok();
+        if !is_allowed {
             kind.left_out += 1;
             LostLine::RateLimit.add(1);
         }
-        is_admitted
+        is_allowed
     }
 
     /// Logs how many lines were dropped for a slow reader since the last report.
@@ -140,12 +140,12 @@ fn is_caused_by_callers(metadata: &Metadata<'_>) -> bool {
     if metadata.target() == ACCESS_LOG {
         return metadata.name() == FAILED_REQUEST;
     }
-    ABOUT_CALLERS.iter().any(|part| metadata.target().starts_with(part))
+    CALLER_TARGETS.iter().any(|part| metadata.target().starts_with(part))
 }
 
 impl Visit for Label {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        // The label of an endpoint's answer, which has no error kind.
+        // Lines about an endpoint's response have a status and no error kind.
         if field.name() == "status" {
             self.status = Some(value);
         }
@@ -166,14 +166,14 @@ impl fmt::Debug for Kind {
     }
 }
 
-/// Leaves out the lines that a [`Throttle`] does not admit.
+/// A layer that leaves out the lines that a [`Throttle`] does not allow.
 pub(super) struct ThrottleLayer(pub(super) Arc<Throttle>);
 
 // A layer, not a `Filter`: a filter that rejects an event leaves state in its thread (tracing-subscriber 0.3.23), which
 // rejects the next event as well.
 impl<S: Subscriber> Layer<S> for ThrottleLayer {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
-        !is_caused_by_callers(event.metadata()) || self.0.admits(event)
+        !is_caused_by_callers(event.metadata()) || self.0.allows(event)
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts the lines that are admitted.
+    /// A layer that counts the lines that pass.
     struct Count(Arc<AtomicUsize>);
 
     impl<S: Subscriber> Layer<S> for Count {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_has_its_own_burst_and_lines_beyond_it_are_counted() {
+    fn each_kind_has_its_own_burst_and_lines_above_the_rate_are_counted() {
         let (lines, throttle) = with_throttle(1, || {
             for _ in 0..1000 {
                 failed("unknown_path");
@@ -221,14 +221,14 @@ mod tests {
         assert_eq!(left_out.len(), 1, "{left_out:?}");
         let (target, label, left_out) = &left_out[0];
         assert_eq!((*target, label.error_kind.as_deref()), (ACCESS_LOG, Some("unknown_path")));
-        // On a slow machine the rate admits a few more.
+        // On a slow machine the rate allows a few more.
         assert_eq!(lines + usize::try_from(*left_out).unwrap(), 1010);
         assert!((20..100).contains(&lines), "{lines}");
         assert!(throttle.take_left_out().is_empty(), "reported once");
     }
 
     #[test]
-    fn never_leaves_out_lines_that_callers_do_not_cause_or_requests_that_succeed() {
+    fn never_leaves_out_successful_requests_or_lines_that_callers_do_not_cause() {
         let (lines, _) = with_throttle(1, || {
             for _ in 0..500 {
                 tracing::info!(target: ACCESS_LOG, status = 202_u16, "request");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_nothing_out_without_a_rate() {
+    fn leaves_out_no_line_without_a_rate() {
         let (lines, _) = with_throttle(0, || (0..500).for_each(|_| failed("malformed")));
         assert_eq!(lines, 500);
     }

@@ -1,5 +1,5 @@
-//! Writes log lines on a thread of its own. Lines that arrive faster than they are read wait in a queue; those that find it
-//! full are dropped and counted.
+//! Writes log lines on a separate thread. Lines wait in a bounded queue. When it is full, further lines are dropped and
+//! counted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,22 +13,22 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::throttle::Throttle;
 use crate::metrics::LostLine;
 
-/// The most lines that wait to be written. Chosen: it holds the lines of 130 ms at 30,000 requests a second. With lines of 400
-/// bytes it takes 1.6 MB when full and 130 KB when empty.
-const QUEUE: usize = 4096;
+/// The capacity of the queue, in lines. Chosen: it holds the lines of 130 ms at 30,000 requests a second. With lines of 400
+/// bytes, it uses 1.6 MB when full and 130 KB when empty.
+const QUEUE_CAPACITY: usize = 4096;
 
-/// The producers' end of the queue.
+/// The sender of the queue.
 pub(super) struct LogWriter {
     queue: NonBlocking,
     dropped: ErrorCounter,
-    /// How many dropped lines the metric has counted.
+    /// The number of dropped lines that the metric has counted.
     counted: AtomicUsize,
     is_text: bool,
 }
 
 /// Starts the thread that writes to stderr.
 pub(super) fn start(is_text: bool, throttle: &Arc<Throttle>) -> io::Result<(LogWriter, WorkerGuard)> {
-    // A duplicate descriptor: a write that blocks must not hold the lock of the standard library's stderr.
+    // A duplicate descriptor, because a write that blocks must not hold the lock of the standard library's stderr.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     Ok(start_with(stderr, is_text, throttle))
 }
@@ -39,7 +39,7 @@ fn start_with(
     throttle: &Arc<Throttle>,
 ) -> (LogWriter, WorkerGuard) {
     let output = Output { inner: output, is_writable: true, throttle: Arc::clone(throttle) };
-    let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).thread_name("log");
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_CAPACITY).lossy(true).thread_name("log");
     let (queue, guard) = builder.finish(output);
     (LogWriter { dropped: queue.error_counter(), queue, counted: AtomicUsize::new(0), is_text }, guard)
 }
@@ -62,7 +62,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Writes one line, which the formatter passes in one piece.
+/// A writer of one line. The formatter passes the whole line in one call.
 pub(super) struct Line<'a>(&'a LogWriter);
 
 impl Write for Line<'_> {
@@ -81,8 +81,8 @@ impl Write for Line<'_> {
     }
 }
 
-/// Escapes the line breaks within a line, if there are any: an error may quote what a caller sent, which must not start a new
-/// line. JSON has none.
+/// Escapes line breaks within a line, or returns `None` if there are none. A text line may quote bytes of a caller, which must
+/// not start a new line. JSON lines contain no line breaks.
 fn escape_breaks(line: &[u8]) -> Option<Vec<u8>> {
     let (end, text) = line.split_last()?;
     let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
@@ -101,7 +101,7 @@ fn escape_breaks(line: &[u8]) -> Option<Vec<u8>> {
     Some(one_line)
 }
 
-/// The writing thread's end of the queue.
+/// The writing thread's output.
 struct Output<W> {
     inner: W,
     /// Whether the last write succeeded.
@@ -120,7 +120,7 @@ impl<W: Write> Write for Output<W> {
 
     /// Reports dropped lines. The thread calls this when the queue is empty.
     fn flush(&mut self) -> io::Result<()> {
-        // A report is a line itself, so it waits until lines can be written.
+        // A report is also a log line, so it waits until lines can be written.
         if self.is_writable {
             self.throttle.report_dropped();
             self.throttle.report_periodically();
@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// Accepts a line only when the test allows it.
+    /// A writer that accepts a line only when the test allows it.
     struct Slow {
         allowed: Receiver<()>,
         lines: Arc<Mutex<Vec<String>>>,
@@ -158,31 +158,31 @@ mod tests {
     }
 
     #[test]
-    fn drops_and_counts_lines_beyond_the_queue_and_never_waits() {
+    fn drops_and_counts_lines_when_the_queue_is_full_and_never_waits() {
         let (allow, allowed) = channel();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let slow = Slow { allowed, lines: Arc::clone(&lines) };
         let (writer, guard) = start_with(slow, true, &Arc::new(Throttle::new(0)));
         let before = LostLine::SlowReader.total();
-        for number in 0..QUEUE + 100 {
+        for number in 0..QUEUE_CAPACITY + 100 {
             writer.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
         // The thread may have taken one already.
         let dropped = LostLine::SlowReader.total() - before;
         assert!((99..=100).contains(&dropped), "{dropped}");
-        for _ in 0..=QUEUE {
+        for _ in 0..=QUEUE_CAPACITY {
             allow.send(()).unwrap();
         }
         drop(allow);
-        super::super::within(Duration::from_secs(10), move || drop(guard));
+        super::super::run_with_timeout(Duration::from_secs(10), move || drop(guard));
         let lines = lines.lock().unwrap();
-        assert_eq!(lines.len() as u64 + dropped, QUEUE as u64 + 100);
-        assert_eq!(lines[QUEUE - 1], format!("line {}\n", QUEUE - 1));
+        assert_eq!(lines.len() as u64 + dropped, QUEUE_CAPACITY as u64 + 100);
+        assert_eq!(lines[QUEUE_CAPACITY - 1], format!("line {}\n", QUEUE_CAPACITY - 1));
     }
 
     #[test]
     fn writes_each_event_as_one_line() {
-        assert_eq!(escape_breaks(b"all in one\n"), None);
+        assert_eq!(escape_breaks(b"one line\n"), None);
         assert_eq!(escape_breaks(b""), None);
         assert_eq!(escape_breaks(b"a\nINFO forged\r\nb\n").unwrap(), b"a\\nINFO forged\\r\\nb\n");
     }

@@ -70,7 +70,7 @@ async fn rejects_each_invalid_request_with_its_error_code() {
 }
 
 #[tokio::test]
-async fn rejects_a_request_after_each_missing_step_of_the_set_up_with_its_error_code() {
+async fn rejects_a_request_after_each_missing_step_of_the_setup_with_its_error_code() {
     type Change = fn(&mut crate::sandbox::Directory);
     let rows: [(&str, Change, (u64, u16)); 10] = [
         ("single tenant", |d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false, (700_016, 400)),
