@@ -10,7 +10,7 @@ use crate::signalr::Policy;
 /// The header in which a caller may name one of a route's endpoints, if the route has `endpoint_header`. It is not forwarded.
 pub const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-endpoint");
 
-/// The caller named an endpoint that the route does not have, or the route does not let callers name one.
+/// Error of a caller that names an endpoint which the route does not have, or on a route that does not allow callers to name one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the header {ENDPOINT_HEADER} names no endpoint that callers of this route may choose")]
 pub struct EndpointNotSelectable;
@@ -44,7 +44,7 @@ impl<'a> Choice<'a> {
             Pick::Hash(by) => by.hash(input.call, input.headers),
             Pick::First | Pick::Weighted | Pick::All(_) => 0,
         };
-        let named = if input.may_have_endpoint_header { named(route, input.headers)? } else { None };
+        let named = if input.may_have_endpoint_header { named_target(route, input.headers)? } else { None };
         Ok(Self { route, key, named })
     }
 
@@ -85,7 +85,7 @@ impl<'a> Choice<'a> {
 }
 
 /// Returns the endpoint that the caller named, if any.
-fn named<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>, EndpointNotSelectable> {
+fn named_target<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>, EndpointNotSelectable> {
     let mut values = headers.get_all(&ENDPOINT_HEADER).iter();
     let Some(name) = values.next() else { return Ok(None) };
     let may_name = route.endpoint_header() && values.next().is_none();

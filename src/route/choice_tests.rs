@@ -163,11 +163,11 @@ fn caller_gets_only_the_endpoint_that_it_names() {
     for pick in [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Hub), Pick::All(Policy::All)] {
         let open = table(pick.clone(), &names, true);
         assert_eq!(order_of(&open, "/api/hubs/chat/:send", &named("west")), Ok(vec![1]), "{pick:?}");
-        for refused in ["", "West", "south", "east,west"] {
+        for invalid in ["", "West", "south", "east,west"] {
             assert_eq!(
-                order_of(&open, "/api/hubs/chat/:send", &named(refused)),
+                order_of(&open, "/api/hubs/chat/:send", &named(invalid)),
                 Err(EndpointNotSelectable),
-                "{pick:?} {refused}"
+                "{pick:?} {invalid}"
             );
         }
         let mut twice = named("west");
@@ -189,7 +189,7 @@ fn some_endpoints() -> impl Strategy<Value = Vec<(String, u32)>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// So a call finds an available endpoint if there is one.
+    /// A call can therefore be sent to any endpoint that is available.
     #[test]
     fn every_order_has_every_endpoint_once(endpoints in some_endpoints(), key: u64, pick in 0..4_usize) {
         let picks = [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Group), Pick::All(Policy::All)];

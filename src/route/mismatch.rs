@@ -11,7 +11,7 @@ use crate::signalr::{Name, OperationClass, OperationSet};
 /// A condition that a call does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MismatchDetail {
-    /// Which condition.
+    /// The condition.
     pub condition: Mismatch,
     /// The values that the route accepts, as configured.
     pub wanted: Vec<String>,
@@ -77,9 +77,9 @@ impl Display for MismatchDetail {
             Some(found) => write!(f, "{condition} is `{found}`, not ")?,
             None => write!(f, "the call has no matching {condition}; the route expects ")?,
         }
-        for (index, wanted) in wanted.iter().enumerate() {
+        for (index, value) in wanted.iter().enumerate() {
             let separator = if index == 0 { "" } else { " or " };
-            write!(f, "{separator}`{wanted}`")?;
+            write!(f, "{separator}`{value}`")?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::endpoint::EndpointName;
 use crate::limits::RateSettings;
 use crate::signalr::{OperationSet, Policy};
 
-/// The configured name of a route. Metric label, log field.
+/// The configured name of a route. It is a metric label and a log field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteName(Arc<str>);
 
@@ -34,7 +34,7 @@ impl fmt::Display for RouteName {
     }
 }
 
-/// One route: the calls that match and where they go.
+/// One route: the calls that match and the endpoints that they are sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSettings {
     /// The configured name.
@@ -90,11 +90,11 @@ impl Pick {
 /// What a route does while none of its endpoints is available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenUnavailable {
-    /// It sends anyway, to the first endpoint or, with [`Pick::All`], to every one: the circuit may be open unnecessarily, and
-    /// the endpoint's own error says more than the gateway's.
+    /// Sends anyway, to the first endpoint or, with [`Pick::All`], to every one. The circuit may be open unnecessarily, and the
+    /// endpoint's own error is more specific than the gateway's.
     #[default]
     Send,
-    /// It fails immediately, so that callers do not wait.
+    /// Fails immediately, so that callers do not wait.
     Fail,
 }
 

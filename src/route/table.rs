@@ -1,6 +1,6 @@
 //! The routing table. A call takes the first route whose conditions all hold.
 //!
-//! Routes that name hubs exactly are indexed by hub, so two hundred of them cost no more than a few.
+//! Routes that name hubs exactly are indexed by hub, so the time to find one does not grow with their number.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -183,8 +183,8 @@ fn accepts<'a>(allowed: &Constraint<Pattern>, name: impl FnOnce() -> Option<Cow<
     name().is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(&name)))
 }
 
-/// A name that does not resolve. Validation already rejects unknown names. Building fails too: a route with a dropped condition
-/// could match calls of another tenant.
+/// Error of building a table: a name that does not resolve. Validation has already rejected unknown names. Building fails as well,
+/// since a route with a dropped condition could match calls of another tenant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     /// A route names a listener that does not exist.

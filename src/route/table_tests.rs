@@ -46,7 +46,7 @@ fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
     let input = RouteInput { call: &call, headers: &headers, may_have_endpoint_header: false, listener: 1, client };
     let route = &table.routes()[0];
     let mismatch = route.mismatch(&input);
-    assert_eq!(MismatchDetail::find(route, &input, "local").map(|difference| difference.condition), mismatch);
+    assert_eq!(MismatchDetail::find(route, &input, "local").map(|detail| detail.condition), mismatch);
     assert_eq!(table.find(&input).is_some(), mismatch.is_none());
     mismatch
 }
@@ -153,7 +153,7 @@ fn call_over_a_unix_socket_matches_no_network() {
 }
 
 proptest! {
-    /// The hub index only saves time.
+    /// The hub index does not change the result.
     #[test]
     fn the_index_agrees_with_trying_every_route(
         rules in prop::collection::vec(prop::collection::vec("[ab]{1,2}|[ab]\\*|\\*", 0..3), 1..8),
