@@ -212,17 +212,17 @@ fn has_escape(shape: &Shape<'_>) -> bool {
     [shape.group, shape.user, shape.connection, shape.stream].iter().flatten().any(|name| name.contains('%'))
 }
 
-/// How many times a path is percent-decoded to detect that it becomes the path of another call: once as the service does, and
-/// once more.
+/// The number of times that a path is percent-decoded to detect whether it becomes the path of another call: once as the service
+/// does, and once more.
 const DECODINGS: usize = 2;
 
 /// Returns whether percent-decoding gives the path dot segments or turns it into the path of another call. A proxy in front of
 /// the service might decode it.
 ///
 /// A name may contain an encoded slash: the Management SDK sends user `user/a` as `user%2Fa`, and the service routes before it
-/// decodes slashes. But `users/u%2f:closeConnections`, a message to one user here, would be another operation behind a proxy
-/// that decodes it. The same is true of dot segments after an encoded slash. A decoded path that has more
-/// segments but matches no operation is accepted.
+/// decodes slashes. But `users/u%2f:closeConnections`, which the gateway parses as a message to one user, would be another
+/// operation behind a proxy that decodes it. The same is true of dot segments after an encoded slash. A decoded path that has
+/// more segments but matches no operation is accepted.
 #[cold]
 fn is_another_path(path: &str) -> bool {
     let mut path = Cow::Borrowed(path);

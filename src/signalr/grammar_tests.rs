@@ -1,4 +1,4 @@
-//! The table of the API, row by row, and properties that hold for any input.
+//! Every row of the API, and properties that hold for any input.
 
 use proptest::prelude::*;
 
@@ -73,17 +73,17 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
 fn parses_every_row_of_the_api() {
     for (method, path, operation, names) in ROWS {
         let named = |name: char| names.contains(name).then(|| name.to_string());
-        let expected = (Operation::from_name(operation).unwrap(), [named('h'), named('g'), named('u'), named('c')]);
+        let expected = (operation_named(operation), [named('h'), named('g'), named('u'), named('c')]);
         assert_eq!(parse(method, path), Ok(expected), "{method} {path}");
         assert_eq!(
             parse(method, &format!("{path}?api-version=2022-11-01")).map(|call| call.0),
-            Ok(expected_of(operation))
+            Ok(operation_named(operation))
         );
     }
 }
 
-fn expected_of(operation: &str) -> Operation {
-    Operation::from_name(operation).unwrap()
+fn operation_named(name: &str) -> Operation {
+    Operation::from_name(name).unwrap()
 }
 
 #[test]

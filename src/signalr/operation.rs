@@ -123,7 +123,7 @@ pub enum OperationClass {
     Queries,
     /// Operations that close connections.
     Close,
-    /// Operations that return credentials, for whatever user and claims the caller names.
+    /// Operations that return credentials, for any user and claims that the caller names.
     Credentials,
 }
 
