@@ -102,7 +102,7 @@ impl Failure {
             ConnectTimeout, Local, Protocol, RequestTimeout, ResetAfterSend, ResetBeforeSend, TryTimeout,
         };
         match self {
-            Self::Connect(err) if err.is_shortage_here() => {
+            Self::Connect(err) if err.is_local_shortage() => {
                 (Sent::Nothing, Fault::Gateway, DeliveryError::Shortage(err.into()), Local)
             }
             Self::Connect(err) => {

@@ -1,5 +1,5 @@
-//! Exchanges whose caller is gone. If the request was sent completely, the response is read and dropped, so that the connection
-//! can be reused and cancelled calls do not cost a connection each.
+//! Finishes exchanges that were dropped before their end. If the request was sent completely, the response is read and discarded,
+//! so that the connection can be reused and cancelled calls do not cost a connection each.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -11,55 +11,55 @@ use tokio::sync::mpsc;
 use super::http1::{Connection, Http1Error, UploadBody};
 use super::store::Abandoned;
 
-/// The time that the rest of an exchange may take.
-const TIME: Duration = Duration::from_secs(2);
-/// The most bytes that are read of a response.
-const MOST_BYTES: usize = 64 * 1024;
-/// The most exchanges of one pool that are finished concurrently; the connections of more are closed. Chosen: the default
-/// number of idle connections of a worker.
-const MOST: usize = 128;
+/// The timeout of the rest of an exchange.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The maximum number of bytes that are read of a response body.
+const MAX_BYTES: usize = 64 * 1024;
+/// The maximum number of exchanges of one pool that are finished concurrently; the connections of further exchanges are closed.
+/// Chosen: the default number of idle connections of a worker.
+const MAX_CONCURRENT: usize = 128;
 
-/// Finishes the exchanges that are received. Ends with the pool that sends them.
+/// Finishes the exchanges that are received. Returns when the pool that sends them is dropped.
 pub(super) async fn finish_all<B: UploadBody>(mut abandoned: mpsc::UnboundedReceiver<Abandoned<B>>) {
-    let mut under_way = FuturesUnordered::new();
+    let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
             next = abandoned.recv() => match next {
-                Some(next) if under_way.len() < MOST => under_way.push(finish(next)),
-                Some(one_too_many) => drop(one_too_many),
+                Some(next) if running.len() < MAX_CONCURRENT => running.push(finish(next)),
+                Some(surplus) => drop(surplus),
                 None => return,
             },
-            Some(()) = under_way.next() => {}
+            Some(()) = running.next() => {}
         }
     }
 }
 
 async fn finish<B: UploadBody>(abandoned: Abandoned<B>) {
-    let Abandoned { mut exchange, store, is_answered } = abandoned;
-    let connection = &mut exchange.connection;
-    if !is_answered && connection.is_unsent() {
+    let Abandoned { connection: mut tracked, store, has_head } = abandoned;
+    let connection = &mut tracked.connection;
+    if !has_head && connection.is_unsent() {
         connection.withdraw();
-    } else if !connection.is_written() || !is_read(connection, is_answered).await {
+    } else if !connection.is_written() || !read_rest(connection, has_head).await {
         return;
     }
-    store.give_back(exchange);
+    store.put_back(tracked);
 }
 
 /// Reads the rest of a response. Returns whether it is complete.
-async fn is_read<B: UploadBody>(connection: &mut Connection<B>, is_answered: bool) -> bool {
+async fn read_rest<B: UploadBody>(connection: &mut Connection<B>, has_head: bool) -> bool {
     let rest = async {
-        if !is_answered {
-            poll_fn(|cx| connection.poll_answer(cx)).await?;
+        if !has_head {
+            poll_fn(|cx| connection.poll_response(cx)).await?;
         }
         let mut read = 0;
         while let Some(piece) = poll_fn(|cx| connection.poll_body(cx)).await {
             read += piece?.len();
-            if read > MOST_BYTES {
+            if read > MAX_BYTES {
                 return Ok(false);
             }
         }
         Ok(true)
     };
-    let rest: Result<Result<bool, Http1Error>, _> = tokio::time::timeout(TIME, rest).await;
+    let rest: Result<Result<bool, Http1Error>, _> = tokio::time::timeout(TIMEOUT, rest).await;
     matches!(rest, Ok(Ok(true)))
 }

@@ -1,5 +1,5 @@
-//! Opens connections to one endpoint: resolves the name each time, so that DNS changes take effect, then connects TCP and TLS.
-//! Sends no request.
+//! Opens connections to one endpoint. It resolves the host name each time, so DNS changes take effect, then connects TCP and
+//! TLS.
 
 use std::io;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use super::socket::Socket;
 use crate::descriptors;
 use crate::tls::{self, Trust};
 
-/// ALPN's name of HTTP/2.
+/// The ALPN protocol name of HTTP/2.
 const HTTP2: &[u8] = b"h2";
 
-/// Distinguishes a server that refuses HTTP/2 from other TLS failures.
-fn refused(err: io::Error) -> ConnectError {
+/// Converts the error of a TLS handshake. The alert `no_application_protocol` states that the server does not offer HTTP/2.
+fn handshake_error(err: io::Error) -> ConnectError {
     let alert = err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>());
     match alert {
         Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) => ConnectError::NoHttp2,
@@ -33,7 +33,7 @@ fn refused(err: io::Error) -> ConnectError {
     }
 }
 
-/// Opens connections to one endpoint.
+/// The parts that connections to one endpoint are opened with.
 pub(super) struct Connector {
     lookup: Lookup,
     uri: Uri,
@@ -74,30 +74,30 @@ impl Connector {
         &self.uri
     }
 
-    /// Opens a connection for `version`. Name resolution may take the configured time, and TCP and TLS together the same time
-    /// again. `wrap` wraps the TCP stream.
+    /// Opens a connection for `version`. The configured timeout applies to name resolution, and again to TCP and TLS together.
+    /// `wrap` wraps the TCP stream.
     ///
     /// # Cancel safety
-    /// Safe: what was begun is closed.
+    /// Safe: cancellation closes the connection that is being opened.
     pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         version: HttpVersion,
         wrap: impl FnOnce(TcpStream) -> S,
     ) -> Result<Socket<S>, ConnectError> {
-        let found = self.lookup.find(self.timeout).await?;
+        let resolved = self.lookup.resolve(self.timeout).await?;
         let deadline = Instant::now() + self.timeout;
-        let tcp = match tokio::time::timeout_at(deadline, race::connect(found)).await {
+        let tcp = match tokio::time::timeout_at(deadline, race::connect(resolved)).await {
             Ok(connected) => wrap(connected.and_then(descriptors::ensure_outside_reserve).map_err(ConnectError::Tcp)?),
             Err(_late) => return Err(ConnectError::Timeout(self.timeout)),
         };
         let Some(tls) = &self.tls else { return Ok(Socket::Left(tcp)) };
-        let secured = tokio::time::timeout_at(deadline, tls.secure(version, tcp)).await;
+        let secured = tokio::time::timeout_at(deadline, tls.handshake(version, tcp)).await;
         secured.unwrap_or(Err(ConnectError::TlsTimeout(self.timeout))).map(|secured| Socket::Right(Box::new(secured)))
     }
 }
 
 impl Tls {
-    async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         version: HttpVersion,
         tcp: S,
@@ -106,8 +106,8 @@ impl Tls {
             HttpVersion::Http1 => &self.http1,
             HttpVersion::Http2 => &self.http2,
         };
-        let secured = connector.connect(self.name.clone(), tcp).await.map_err(refused)?;
-        // A server without ALPN continues the handshake.
+        let secured = connector.connect(self.name.clone(), tcp).await.map_err(handshake_error)?;
+        // A server without ALPN support ignores the requested protocol.
         if version == HttpVersion::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectError::NoHttp2);
         }

@@ -1,4 +1,4 @@
-//! Why an endpoint cannot be built or connected to.
+//! Errors of building an endpoint and of connecting to it.
 
 use std::error::Error;
 use std::io;
@@ -9,19 +9,19 @@ use super::settings::{EndpointName, Origin};
 use crate::metrics::UpstreamErrorReason;
 use crate::tls::TrustError;
 
-/// Why an endpoint could not be built.
+/// Error of building an endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// There are no CA certificates to verify its certificate with.
-    #[error("endpoint `{endpoint}`: connections to it cannot be secured")]
+    /// Its CA certificates could not be loaded.
+    #[error("endpoint `{endpoint}`: TLS to it cannot be set up")]
     Trust {
         /// The endpoint.
         endpoint: EndpointName,
-        /// The reason.
+        /// The cause.
         source: TrustError,
     },
-    /// Its host is not valid in a request or a TLS handshake.
-    #[error("endpoint `{endpoint}`: `{origin}` cannot be connected to: the host is not a DNS name or IP address")]
+    /// Its host is not valid in a URI or a TLS handshake.
+    #[error("endpoint `{endpoint}`: the host of `{origin}` is not a DNS name or IP address")]
     Host {
         /// The endpoint.
         endpoint: EndpointName,
@@ -30,13 +30,13 @@ pub enum EndpointError {
     },
 }
 
-/// Why there is no connection. Nothing was sent.
+/// Error of opening a connection to an endpoint. No part of the request was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The name did not resolve.
+    /// Name resolution failed.
     #[error("name resolution of the endpoint failed")]
     Dns(#[source] Box<dyn Error + Send + Sync>),
-    /// The resolver did not answer within `connect_timeout`.
+    /// Name resolution did not finish within `connect_timeout`.
     #[error("name resolution of the endpoint did not finish within {}", humantime::format_duration(*.0))]
     DnsTimeout(Duration),
     /// No address accepted the connection.
@@ -48,25 +48,25 @@ pub enum ConnectError {
     /// No address accepted the connection within `connect_timeout`.
     #[error("the endpoint did not accept a connection within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// The TLS handshake did not end within what was left of `connect_timeout`.
+    /// The TLS handshake did not finish within the rest of `connect_timeout`.
     #[error("the TLS handshake with the endpoint did not finish within {}", humantime::format_duration(*.0))]
     TlsTimeout(Duration),
-    /// No connection became free while other requests waited as well.
-    #[error("no connection to the endpoint became free within {}, and as many as may be are being opened", humantime::format_duration(*.0))]
+    /// No connection became available to the request in time.
+    #[error("no connection to the endpoint became available within {}; the maximum number of connections is already being opened", humantime::format_duration(*.0))]
     Queue(Duration),
-    /// The connection that several requests share could not be opened.
+    /// The HTTP/2 connection that several requests wait for could not be opened.
     #[error(transparent)]
     Shared(Arc<ConnectError>),
     /// The endpoint supports HTTP/1.1 only.
     #[error("the endpoint does not offer HTTP/2, which is configured for it (`http_version`)")]
     NoHttp2,
-    /// HTTP/2 could not be started on the connection.
-    #[error("HTTP/2 could not be started on the connection to the endpoint")]
+    /// The HTTP/2 handshake failed.
+    #[error("the HTTP/2 handshake with the endpoint failed")]
     Http(#[source] hyper::Error),
 }
 
 impl ConnectError {
-    /// Returns the metric label.
+    /// Returns the metric label of the error.
     pub fn reason(&self) -> UpstreamErrorReason {
         match self {
             Self::Dns(_) | Self::DnsTimeout(_) => UpstreamErrorReason::Dns,
@@ -79,12 +79,13 @@ impl ConnectError {
     }
 }
 
-/// `EMFILE` and `ENFILE`: the process, or the host, has no free descriptor. Their numbers are the same on all Unix systems.
+/// `EMFILE` and `ENFILE`: the process or the host has no free file descriptor. Their numbers are the same on all Unix systems.
 const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
 
 impl ConnectError {
-    /// Whether the gateway's host lacks what a connection needs, such as file descriptors. Says nothing about the endpoint.
-    pub fn is_shortage_here(&self) -> bool {
+    /// Returns whether the gateway's host has run out of a resource, such as file descriptors. Such an error is no failure of the
+    /// endpoint.
+    pub fn is_local_shortage(&self) -> bool {
         let mut cause = self.source();
         while let Some(err) = cause {
             if let Some(err) = err.downcast_ref::<io::Error>() {
@@ -102,13 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lack_of_descriptors_on_this_host_is_not_blamed_on_the_endpoint() {
+    fn local_shortage_of_descriptors_is_distinguished_from_endpoint_failures() {
         for (code, is_shortage) in [(24, true), (23, true), (12, true), (111, false), (110, false)] {
             let err = || io::Error::from_raw_os_error(code);
-            for found in [ConnectError::Tcp(err()), ConnectError::Dns(err().into()), ConnectError::Tls(err())] {
-                assert_eq!(found.is_shortage_here(), is_shortage, "{found:?}");
+            for failed in [ConnectError::Tcp(err()), ConnectError::Dns(err().into()), ConnectError::Tls(err())] {
+                assert_eq!(failed.is_local_shortage(), is_shortage, "{failed:?}");
             }
         }
-        assert!(!ConnectError::Timeout(Duration::ZERO).is_shortage_here());
+        assert!(!ConnectError::Timeout(Duration::ZERO).is_local_shortage());
     }
 }

@@ -1,7 +1,8 @@
-//! The health of an endpoint: a circuit breaker over the share of failed calls, and the pauses that the endpoint asks for.
+//! The health of an endpoint: a circuit breaker over the share of failed calls, and the cool-downs that the endpoint requests
+//! with `Retry-After`. The choice of another endpoint is made elsewhere.
 //!
-//! Shared by all workers and read for every request. A successful call only increments a counter on a cache line of its worker.
-//! Does not choose another endpoint.
+//! All workers share the health and read it for every request. A successful call only increments a counter on a cache line of
+//! its worker.
 
 mod window;
 
@@ -13,21 +14,21 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::metrics::{BreakerState, EndpointMetrics};
 use window::{Counts, Window};
 
-/// The longest time for which a circuit stays open before a trial. Chosen: recovery is detected within a minute.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest pause that an endpoint can ask for.
-const LONGEST_COOL_DOWN: Duration = Duration::from_secs(300);
+/// The maximum time for which a circuit stays open before a trial. Chosen: recovery is detected within a minute.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The maximum cool-down that an endpoint can request.
+const MAX_COOL_DOWN: Duration = Duration::from_secs(300);
 
-/// When an endpoint's circuit opens. An endpoint with an open circuit gets no calls.
+/// The thresholds of an endpoint's circuit breaker. Calls avoid an endpoint with an open circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// The fewest failures that open the circuit, within the window or in a row.
+    /// The minimum number of failures that open the circuit, within the window or in a row.
     pub failures: u32,
-    /// The smallest share of failures among the calls of the window that opens the circuit.
+    /// The minimum share of failures among the calls of the window that opens the circuit.
     pub failure_ratio: FailureRatio,
-    /// The time for which calls are counted.
+    /// The length of the window in which calls are counted.
     pub window: Duration,
-    /// How long the circuit stays open at first. Doubles each time in a row, up to a minute.
+    /// The time for which the circuit stays open before a trial. It doubles with each failed trial, up to a minute.
     pub pause: Duration,
     /// The interval of health probes.
     pub probe_interval: Duration,
@@ -53,7 +54,7 @@ impl FailureRatio {
     }
 }
 
-/// A class of calls that an endpoint throttles separately. Callers define the classes.
+/// A class of calls that an endpoint throttles separately. The code that uses [`Health`] defines the classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallClass(usize);
 
@@ -61,7 +62,7 @@ impl CallClass {
     /// The number of classes.
     pub const COUNT: usize = 8;
 
-    /// Returns the class with this number. Those beyond the last share one.
+    /// Returns the class with this number. Larger numbers share the last class.
     pub const fn new(number: usize) -> Self {
         Self(if number < Self::COUNT { number } else { Self::COUNT - 1 })
     }
@@ -72,26 +73,26 @@ pub struct Health {
     name: String,
     settings: HealthSettings,
     metrics: EndpointMetrics,
-    /// The origin of the times below.
+    /// The origin of the times in milliseconds.
     epoch: Instant,
-    /// Milliseconds after `epoch` until which the circuit is open; 0 while it is closed.
+    /// Milliseconds after `epoch` at which the open circuit permits a trial; 0 while it is closed.
     open_until: AtomicU64,
-    /// By class of calls: milliseconds after `epoch` until which the endpoint asked not to be called, or 0.
+    /// By class of calls: milliseconds after `epoch` at which the cool-down ends; 0 if there is none.
     cools_until: [AtomicU64; CallClass::COUNT],
-    /// Failures in a row.
+    /// The number of consecutive failures.
     failures: AtomicU32,
-    /// Whether a call failed at the endpoint since the last success. Then a successful probe does not close the circuit:
-    /// it exercises less than a call.
-    fails_calls: AtomicBool,
-    /// How many times in a row the circuit opened.
+    /// Whether the endpoint was reached but failed a call since the last success. If so, a successful probe does not close the
+    /// circuit, since a probe exercises less than a call.
+    failed_since_success: AtomicBool,
+    /// The number of times that the circuit has opened since it was last closed.
     trips: AtomicU32,
     /// Whether a trial call is in flight.
     trial_in_flight: AtomicBool,
     window: Window,
 }
 
-/// Permission to call the endpoint. Its holder reports the result of the call; dropping it reports nothing. It borrows the
-/// health: a reference count would be shared by all workers.
+/// Permission to call an endpoint. The holder reports the result of the call; dropping it reports nothing. It borrows the health,
+/// since all workers would contend for a reference count.
 #[derive(Debug)]
 pub struct Permit<'a> {
     health: &'a Health,
@@ -101,7 +102,7 @@ pub struct Permit<'a> {
 }
 
 impl Health {
-    /// Makes the health of a new endpoint. Publishes no metric yet: the endpoint may never be called.
+    /// Creates the health of a new endpoint. Publishes no metrics yet, since the endpoint may never be used.
     pub fn new(name: &str, settings: HealthSettings, metrics: EndpointMetrics) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
@@ -111,21 +112,21 @@ impl Health {
             open_until: AtomicU64::new(0),
             cools_until: Default::default(),
             failures: AtomicU32::new(0),
-            fails_calls: AtomicBool::new(false),
+            failed_since_success: AtomicBool::new(false),
             trips: AtomicU32::new(0),
             trial_in_flight: AtomicBool::new(false),
             window: Window::new(settings.window),
         })
     }
 
-    /// Publishes the endpoint's metrics.
-    pub(super) fn announce(&self) {
+    /// Publishes the initial metrics of the endpoint.
+    pub(super) fn publish_metrics(&self) {
         self.metrics.breaker(&self.name, BreakerState::Closed);
         self.metrics.cool_down(&self.name, None);
     }
 
-    /// Permits a call of a class: always while the circuit is closed; one call while it is open and its pause is over; none
-    /// while the endpoint asked for no calls of the class.
+    /// Permits a call of a class, unless the class is in a cool-down or the circuit is open. An open circuit permits one trial
+    /// call at a time after its pause.
     pub fn try_acquire(&self, class: CallClass) -> Option<Permit<'_>> {
         let open_until = self.open_until.load(Ordering::Relaxed);
         if open_until == 0 && self.cools_until(class) == 0 {
@@ -144,7 +145,7 @@ impl Health {
         if open_until == 0 {
             return Some(self.permit(class, false));
         }
-        // One request finds out; the others go elsewhere until it has.
+        // One trial at a time: the other calls are sent to other endpoints until it ends.
         let is_first = self.trial_in_flight.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         is_first.then(|| {
             self.metrics.breaker(&self.name, BreakerState::HalfOpen);
@@ -152,33 +153,33 @@ impl Health {
         })
     }
 
-    /// Permits a call whatever the health: for when there is nowhere else to go.
+    /// Permits a call regardless of the health, for calls without another endpoint.
     pub fn acquire_anyway(&self, class: CallClass) -> Permit<'_> {
         self.permit(class, false)
     }
 
-    /// Whether the circuit is closed.
+    /// Returns whether the circuit is closed.
     pub fn is_closed(&self) -> bool {
         self.open_until.load(Ordering::Relaxed) == 0
     }
 
-    /// Returns whether the circuit is closed and no pause of the class lasts.
+    /// Returns whether the circuit is closed and the class is not in a cool-down.
     pub fn accepts_calls(&self, class: CallClass) -> bool {
         self.is_closed() && self.now() >= self.cools_until(class)
     }
 
-    /// Returns how long it is until a call of a class may be tried.
+    /// Returns the time until a call of a class may be tried.
     pub fn time_until_trial(&self, class: CallClass) -> Duration {
         let until = self.open_until.load(Ordering::Relaxed).max(self.cools_until(class));
         Duration::from_millis(until.saturating_sub(self.now()))
     }
 
-    /// Notes that `/api/health` was answered, or not. An answer lets calls come back to an endpoint that could not be
-    /// reached; one that was reached and failed its calls has to be tried by a call.
-    pub fn probed(&self, ok: bool) {
+    /// Records the result of a health probe. A success closes the circuit if the endpoint was unreachable. If the endpoint failed
+    /// calls, only a successful call closes it.
+    pub fn record_probe(&self, ok: bool) {
         self.metrics.up(&self.name, ok);
         match ok {
-            true if self.fails_calls.load(Ordering::Relaxed) => {}
+            true if self.failed_since_success.load(Ordering::Relaxed) => {}
             true => self.recovered(),
             false => self.failed(false, self.now()),
         }
@@ -193,11 +194,11 @@ impl Health {
         self.recovered();
     }
 
-    /// Ends the row of failures, and closes the circuit.
+    /// Resets the number of consecutive failures and closes the circuit.
     fn recovered(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
-            self.fails_calls.store(false, Ordering::Relaxed);
+            self.failed_since_success.store(false, Ordering::Relaxed);
         }
         if self.open_until.load(Ordering::Relaxed) != 0 {
             self.close();
@@ -210,10 +211,10 @@ impl Health {
             return;
         }
         self.trips.store(0, Ordering::Relaxed);
-        // What failed before says nothing about the endpoint as it is now.
+        // Earlier failures do not count against a recovered endpoint.
         self.window.clear();
         self.metrics.breaker(&self.name, BreakerState::Closed);
-        tracing::info!(endpoint = self.name, "the endpoint's circuit is closed: it answers again");
+        tracing::info!(endpoint = self.name, "the endpoint's circuit is closed: the endpoint has recovered");
     }
 
     fn failed(&self, is_trial: bool, now: u64) {
@@ -222,16 +223,16 @@ impl Health {
         let open_until = self.open_until.load(Ordering::Relaxed);
         let was_open = open_until != 0;
         let counts = self.window.counts(now);
-        // While the circuit is open, only the trial counts: calls that were in flight when it opened, and probes, would delay the
-        // next trial forever.
+        // While the circuit is open, only the trial counts. Probes and calls that were in flight when it opened would postpone the
+        // next trial indefinitely.
         let decides = if was_open { is_trial } else { self.fails_too_often(in_a_row, counts) };
         if !decides {
             return;
         }
         let trips = self.trips.load(Ordering::Relaxed);
-        let pause = self.settings.pause.saturating_mul(1 << trips.min(8)).min(LONGEST_PAUSE);
+        let pause = self.settings.pause.saturating_mul(1 << trips.min(8)).min(MAX_PAUSE);
         let until = now.saturating_add(millis(pause)).max(1);
-        // One of several concurrent failures opens the circuit.
+        // Of several concurrent failures, one opens the circuit.
         if self.open_until.compare_exchange(open_until, until, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
@@ -243,13 +244,13 @@ impl Health {
                 failures = counts.failures,
                 calls = counts.failures + counts.successes,
                 pause_ms = millis(pause),
-                "the endpoint's circuit is open: calls go elsewhere until it answers again"
+                "the endpoint's circuit is open: calls are sent to other endpoints until it recovers"
             );
         }
     }
 
-    /// Whether the failures open the circuit. With so few calls that a window never holds enough, failures in a row count; one
-    /// success within the window then keeps the ratio below its limit.
+    /// Returns whether the failures open the circuit. Consecutive failures count even if they are older than the window, for
+    /// endpoints with so few calls that no window has enough of them.
     fn fails_too_often(&self, in_a_row: u32, counts: Counts) -> bool {
         let failures = counts.failures.max(u64::from(in_a_row));
         failures >= u64::from(self.settings.failures) && self.settings.failure_ratio.is_reached(counts)
@@ -259,15 +260,15 @@ impl Health {
         self.cools_until.get(class.0).map_or(0, |until| until.load(Ordering::Relaxed))
     }
 
-    fn cool_down(&self, class: CallClass, pause: Duration, now: u64) {
-        let until = now.saturating_add(millis(pause)).max(1);
+    fn cool_down(&self, class: CallClass, time: Duration, now: u64) {
+        let until = now.saturating_add(millis(time)).max(1);
         if let Some(cools_until) = self.cools_until.get(class.0) {
             cools_until.fetch_max(until, Ordering::Relaxed);
         }
         self.publish_cool_down(now);
     }
 
-    /// Ends the pause of a class, if it had one.
+    /// Ends the cool-down of a class, if there is one.
     fn end_cool_down(&self, class: CallClass, now: u64) {
         let ended = self.cools_until.get(class.0).map_or(0, |until| until.swap(0, Ordering::Relaxed));
         if ended != 0 {
@@ -275,7 +276,7 @@ impl Health {
         }
     }
 
-    /// Publishes the end of the longest current pause.
+    /// Publishes the end of the longest current cool-down.
     fn publish_cool_down(&self, now: u64) {
         let longest = self.cools_until.iter().map(|until| until.load(Ordering::Relaxed)).max().unwrap_or_default();
         let left = Duration::from_millis(longest.saturating_sub(now));
@@ -293,34 +294,34 @@ impl Health {
 }
 
 impl Permit<'_> {
-    /// The endpoint answered at `now`.
+    /// Reports that the endpoint responded at `now`.
     pub fn succeeded(self, now: Instant) {
         self.health.succeeded(self.health.at(now));
     }
 
-    /// The endpoint was reached, and closed the connection, was too slow or answered with a server error.
+    /// Reports that the endpoint was reached and failed: it closed the connection, was too slow or responded with a server error.
     pub fn failed(self, now: Instant) {
-        self.health.fails_calls.store(true, Ordering::Relaxed);
+        self.health.failed_since_success.store(true, Ordering::Relaxed);
         self.health.failed(self.is_trial, self.health.at(now));
     }
 
-    /// The endpoint could not be reached.
+    /// Reports that the endpoint could not be reached.
     pub fn unreachable(self, now: Instant) {
         self.health.failed(self.is_trial, self.health.at(now));
     }
 
-    /// The endpoint throttled this class of calls: it gets none of them during the pause.
-    pub fn throttled(self, pause: Duration, now: Instant) {
+    /// Reports that the endpoint throttled the call. It receives no calls of this class during the cool-down.
+    pub fn throttled(self, cool_down: Duration, now: Instant) {
         let now = self.health.at(now);
-        self.health.cool_down(self.class, pause.min(LONGEST_COOL_DOWN), now);
+        self.health.cool_down(self.class, cool_down.min(MAX_COOL_DOWN), now);
         self.health.succeeded(now);
     }
 
-    /// The endpoint answered that it is unavailable: it gets no calls during the pause.
-    pub fn unavailable(self, pause: Duration, now: Instant) {
+    /// Reports that the endpoint is unavailable, as its response states. It receives no calls during the cool-down.
+    pub fn unavailable(self, cool_down: Duration, now: Instant) {
         let at = self.health.at(now);
         for class in 0..CallClass::COUNT {
-            self.health.cool_down(CallClass::new(class), pause.min(LONGEST_COOL_DOWN), at);
+            self.health.cool_down(CallClass::new(class), cool_down.min(MAX_COOL_DOWN), at);
         }
         self.failed(now);
     }
@@ -329,7 +330,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_trial {
-            // The trial may have reported nothing, and the circuit may have changed meanwhile.
+            // The trial may have reported nothing, and other calls may have closed the circuit meanwhile.
             let state = if self.health.is_closed() { BreakerState::Closed } else { BreakerState::Open };
             self.health.metrics.breaker(&self.health.name, state);
             self.health.trial_in_flight.store(false, Ordering::Release);

@@ -1,4 +1,4 @@
-//! Makes HTTP/2 requests, and runs the tasks of HTTP/2 connections.
+//! Builds HTTP/2 requests and runs the tasks of HTTP/2 connections.
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -8,7 +8,7 @@ use hyper::rt::Executor;
 
 use super::http1::RequestHead;
 
-/// Makes a request to `endpoint`. HTTP/2 names the host in the request's pseudo-header fields instead of `Host`.
+/// Builds a request to `endpoint`. HTTP/2 has the pseudo-header field `:authority` instead of `Host`.
 ///
 /// Source: RFC 9113 section 8.3.1.
 pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Request<B> {
@@ -16,7 +16,7 @@ pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Req
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() = head.method.clone();
     let mut uri = endpoint.clone().into_parts();
-    // The caller's target was valid already.
+    // The target has been validated, so the conversion does not fail.
     uri.path_and_query = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(head.target.as_bytes())).ok();
     *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     (head.lines)(&mut |name, value| {
@@ -27,13 +27,13 @@ pub(super) fn request<B>(head: &RequestHead<'_>, body: B, endpoint: &Uri) -> Req
     request
 }
 
-/// Runs the tasks of HTTP/2 connections on the worker's own thread.
+/// An executor that runs the tasks of HTTP/2 connections on the worker's own thread.
 #[derive(Clone, Copy)]
-pub(super) struct OnThisThread;
+pub(super) struct LocalExecutor;
 
-impl<F: Future<Output: 'static> + 'static> Executor<F> for OnThisThread {
+impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        // Ends with its connection, or with the worker.
+        // The task ends with its connection or with the worker.
         tokio::task::spawn_local(future);
     }
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn target_keeps_path_and_query_as_they_came() {
+    fn target_has_the_path_and_query_of_the_call_unchanged() {
         let target = "/api/hubs/h%2F/:send?api-version=2022-11-01&excluded=a&excluded=b";
         let value = HeaderValue::from_static("east.example");
         let head =

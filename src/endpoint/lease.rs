@@ -1,5 +1,6 @@
-//! A connection in use, and a response body that is read from it. Either returns the connection to its store at the end of the
-//! exchange. If it is dropped earlier, the exchange is finished in the background if possible, else the connection is closed.
+//! Connections in use by a request, and response bodies that are read from them. The connection returns to its store at the end of
+//! the exchange. If the request or the body is dropped earlier, the exchange is finished in the background if possible, else the
+//! connection is closed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,47 +14,47 @@ use hyper::body::Incoming;
 use super::http1::{Http1Error, RequestHead, UploadBody};
 use super::http2;
 use super::send_error::{self, Processing, SendError, TransportError};
-use super::store::{ConnectionStore, Counted, Line};
+use super::store::{ConnectionStore, PoolConnection, TrackedConnection};
 
-/// The time within which a response arrives that was sent before the request was received: a generous round trip.
+/// An upper bound of the round-trip time. A later response was sent after the endpoint had received the request.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// A connection for one request. Dropping it closes the connection if it is HTTP/1.1.
+/// A connection that is leased to one request. Dropping it closes an HTTP/1.1 connection.
 pub struct Lease<B> {
-    line: Line<B>,
-    reused: bool,
+    connection: PoolConnection<B>,
+    is_reused: bool,
     store: ConnectionStore<B>,
 }
 
 impl<B: UploadBody> Lease<B> {
-    pub(super) fn new(line: Line<B>, reused: bool, store: ConnectionStore<B>) -> Self {
-        Self { line, reused, store }
+    pub(super) fn new(connection: PoolConnection<B>, is_reused: bool, store: ConnectionStore<B>) -> Self {
+        Self { connection, is_reused, store }
     }
 
-    /// Whether the connection carried a request before. The endpoint may have just closed such a connection.
+    /// Returns whether the connection carried a request before. The endpoint may have just closed such a connection.
     pub fn is_reused(&self) -> bool {
-        self.reused
+        self.is_reused
     }
 
     /// Starts a request on the connection. The returned future writes it and waits for the head of the response.
     ///
     /// # Errors
-    /// [`SendError`]; it says whether the request may have been received.
+    /// [`SendError`], which states whether the endpoint may have processed the request.
     ///
     /// # Cancel safety
-    /// Not safe: the request may have been received.
+    /// Not safe: the endpoint may have processed the request.
     pub fn send(self, head: &RequestHead<'_>, body: B) -> Sending<B> {
-        let Self { line, store, reused } = self;
-        match line {
-            Line::Http1(mut counted) => {
-                counted.connection.begin(head, body);
-                Sending::Http1(Some(SendingHttp1 { counted, reused, store }))
+        let Self { connection, store, is_reused } = self;
+        match connection {
+            PoolConnection::Http1(mut tracked) => {
+                tracked.connection.begin(head, body);
+                Sending::Http1(Some(SendingHttp1 { tracked, is_reused, store }))
             }
-            Line::Http2(mut sender, number) => {
+            PoolConnection::Http2(mut sender, number) => {
                 let request = http2::request(head, body, store.endpoint().connector().uri());
                 Sending::Http2(Box::pin(async move {
-                    let answer = sender.try_send_request(request).await;
-                    answer.map(|answer| answer.map(|body| Download(Source::Http2(body)))).map_err(|mut err| {
+                    let response = sender.try_send_request(request).await;
+                    response.map(|response| response.map(|body| Download(Source::Http2(body)))).map_err(|mut err| {
                         let is_unsent = err.take_message().is_some();
                         let err = err.into_error();
                         if send_error::is_going_away(&err) || is_unsent {
@@ -68,21 +69,21 @@ impl<B: UploadBody> Lease<B> {
     }
 }
 
-/// The result of a request.
+/// The head of the response to a request, or why there is none.
 type Sent<B> = Result<Response<Download<B>>, SendError>;
 
-/// Writes a request and waits for the head of the response.
+/// A future that writes a request and waits for the head of the response.
 pub enum Sending<B> {
-    /// On an HTTP/1.1 connection; `None` when complete.
+    /// The request on an HTTP/1.1 connection; `None` when complete.
     Http1(Option<SendingHttp1<B>>),
-    /// On a shared HTTP/2 connection. Boxed because it is rarer and larger.
+    /// The request on a shared HTTP/2 connection. It is boxed because it is rarer and larger.
     Http2(Pin<Box<dyn Future<Output = Sent<B>>>>),
 }
 
 /// A request that is being sent on an HTTP/1.1 connection.
 pub struct SendingHttp1<B> {
-    counted: Counted<B>,
-    reused: bool,
+    tracked: TrackedConnection<B>,
+    is_reused: bool,
     store: ConnectionStore<B>,
 }
 
@@ -90,53 +91,53 @@ impl<B: UploadBody> Future for Sending<B> {
     type Output = Sent<B>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let on = match self.get_mut() {
-            Self::Http1(on) => on,
-            Self::Http2(answer) => return answer.as_mut().poll(cx),
+        let state = match self.get_mut() {
+            Self::Http1(state) => state,
+            Self::Http2(response) => return response.as_mut().poll(cx),
         };
-        let Some(exchange) = on else { return Poll::Pending };
-        let answer = ready!(exchange.counted.connection.poll_answer(cx));
-        let Some(exchange) = on.take() else { return Poll::Pending };
-        Poll::Ready(exchange.ended(answer))
+        let Some(sending) = state else { return Poll::Pending };
+        let response = ready!(sending.tracked.connection.poll_response(cx));
+        let Some(sending) = state.take() else { return Poll::Pending };
+        Poll::Ready(sending.finish(response))
     }
 }
 
 impl<B> Drop for Sending<B> {
     fn drop(&mut self) {
-        if let Self::Http1(on) = self
-            && let Some(SendingHttp1 { counted, store, .. }) = on.take()
+        if let Self::Http1(state) = self
+            && let Some(SendingHttp1 { tracked, store, .. }) = state.take()
         {
-            store.abandon(counted, false);
+            store.abandon(tracked, false);
         }
     }
 }
 
 impl<B: UploadBody> SendingHttp1<B> {
-    fn ended(self, answer: Result<Response<()>, Http1Error>) -> Sent<B> {
-        match answer {
-            Ok(answer) if answer.status() == StatusCode::REQUEST_TIMEOUT && self.is_about_idle_connection() => {
+    fn finish(self, response: Result<Response<()>, Http1Error>) -> Sent<B> {
+        match response {
+            Ok(response) if response.status() == StatusCode::REQUEST_TIMEOUT && self.is_about_idle_connection() => {
                 Err(SendError { processing: Processing::NotProcessed, source: Http1Error::IdleTimeout.into() })
             }
-            Ok(answer) => Ok(answer.map(|()| Download::http1(self.counted, self.store))),
+            Ok(response) => Ok(response.map(|()| Download::http1(self.tracked, self.store))),
             Err(err) => {
-                let is_unsent = self.counted.connection.is_unsent();
+                let is_unsent = self.tracked.connection.is_unsent();
                 let processing = if is_unsent { Processing::Unsent } else { Processing::Possible };
                 Err(SendError { processing, source: err.into() })
             }
         }
     }
 
-    /// Returns whether a 408 concerns the connection, which was idle for too long, and not the request.
+    /// Returns whether a 408 is a timeout of the idle connection, not of the request.
     ///
-    /// Such a response may be in flight when the request is written, and is then read as its response. It states that the
-    /// endpoint received no complete request, and closes the connection. A 408 for a complete request would come only after a
-    /// timeout of the endpoint. Chromium and Firefox use the same rule.
+    /// The endpoint may send such a 408 just before the request is written, and closes the connection. It states that the endpoint
+    /// received no complete request. A 408 for a complete request would be sent only after a timeout of the endpoint. Chromium and
+    /// Firefox apply the same rule.
     ///
     /// Source: RFC 9110 section 15.5.9.
     fn is_about_idle_connection(&self) -> bool {
-        let connection = &self.counted.connection;
-        let came_within_round_trip = || self.counted.used.elapsed() < ROUND_TRIP;
-        self.reused && connection.will_close() && (!connection.is_written() || came_within_round_trip())
+        let connection = &self.tracked.connection;
+        let is_within_round_trip = || self.tracked.used.elapsed() < ROUND_TRIP;
+        self.is_reused && connection.will_close() && (!connection.is_written() || is_within_round_trip())
     }
 }
 
@@ -146,32 +147,32 @@ pub struct Download<B>(Source<B>);
 enum Source<B> {
     /// The body has ended.
     Ended,
-    Http1(Counted<B>, ConnectionStore<B>),
+    Http1(TrackedConnection<B>, ConnectionStore<B>),
     Http2(Incoming),
 }
 
 impl<B: UploadBody> Download<B> {
-    fn http1(counted: Counted<B>, store: ConnectionStore<B>) -> Self {
-        let mut download = Self(Source::Http1(counted, store));
+    fn http1(tracked: TrackedConnection<B>, store: ConnectionStore<B>) -> Self {
+        let mut download = Self(Source::Http1(tracked, store));
         download.end_if_ended();
         download
     }
 
-    /// Returns the connection to its store, if the body has ended.
+    /// Returns the connection to its store if the body has ended.
     fn end_if_ended(&mut self) {
-        if let Source::Http1(counted, _) = &self.0
-            && counted.connection.body_has_ended()
-            && let Source::Http1(counted, store) = std::mem::replace(&mut self.0, Source::Ended)
+        if let Source::Http1(tracked, _) = &self.0
+            && tracked.connection.body_has_ended()
+            && let Source::Http1(tracked, store) = std::mem::replace(&mut self.0, Source::Ended)
         {
-            store.give_back(counted);
+            store.put_back(tracked);
         }
     }
 }
 
 impl<B> Drop for Download<B> {
     fn drop(&mut self) {
-        if let Source::Http1(counted, store) = std::mem::replace(&mut self.0, Source::Ended) {
-            store.abandon(counted, true);
+        if let Source::Http1(tracked, store) = std::mem::replace(&mut self.0, Source::Ended) {
+            store.abandon(tracked, true);
         }
     }
 }
@@ -186,7 +187,7 @@ impl<B: UploadBody> Body for Download<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
         let frame = match &mut self.0 {
             Source::Ended => None,
-            Source::Http1(counted, _) => ready!(counted.connection.poll_body(cx))
+            Source::Http1(tracked, _) => ready!(tracked.connection.poll_body(cx))
                 .map(|piece| piece.map(Frame::data).map_err(TransportError::from)),
             Source::Http2(body) => {
                 return Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(TransportError::from)));
@@ -202,7 +203,7 @@ impl<B: UploadBody> Body for Download<B> {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Ended => true,
-            // `end_if_ended` replaces it when it has ended.
+            // `end_if_ended` has replaced every body that has ended.
             Source::Http1(..) => false,
             Source::Http2(body) => body.is_end_stream(),
         }
@@ -211,8 +212,8 @@ impl<B: UploadBody> Body for Download<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Ended => SizeHint::with_exact(0),
-            Source::Http1(counted, _) => {
-                counted.connection.body_left().map_or_else(SizeHint::default, SizeHint::with_exact)
+            Source::Http1(tracked, _) => {
+                tracked.connection.body_left().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
             Source::Http2(body) => body.size_hint(),
         }

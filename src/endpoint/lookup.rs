@@ -1,8 +1,8 @@
-//! Resolves an endpoint's name. IPv4 and IPv6 addresses are looked up concurrently, so that a resolver that never answers for
-//! one family does not delay the other.
+//! Resolves an endpoint's host name. IPv4 and IPv6 addresses are looked up concurrently, so an unresponsive lookup of one family
+//! does not delay the other.
 //!
-//! Requests of all workers share a pending lookup. The system's resolver blocks, so each lookup has its own thread: at most two
-//! per endpoint. Process exit does not wait for them.
+//! Connection attempts of all workers share a pending lookup. The system's resolver blocks, so each lookup runs on its own
+//! thread: at most two per endpoint. Process exit does not wait for these threads.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,41 +16,41 @@ use super::error::ConnectError;
 /// The time to wait for IPv6 addresses once there are IPv4 addresses. Source: RFC 8305 section 3.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// Looks up the addresses of one name.
+/// The resolver of one host name.
 pub(super) struct Lookup {
     ipv4: Family,
     ipv6: Family,
     port: u16,
 }
 
-/// The addresses that were found first, and the pending lookup of the other family.
-pub(super) struct Found {
-    /// In the order in which they are tried.
+/// The addresses that are known first, and the pending lookup of the other family.
+pub(super) struct Resolved {
+    /// The addresses, in the order in which they are tried.
     pub(super) addresses: Vec<SocketAddr>,
-    pub(super) more: Option<Later>,
+    pub(super) pending: Option<PendingLookup>,
 }
 
-/// A lookup that may not have ended yet.
-pub(super) struct Later {
+/// A lookup of one address family that may not have finished.
+pub(super) struct PendingLookup {
     outcome: watch::Receiver<Option<Outcome>>,
     port: u16,
 }
 
 type Outcome = Result<Vec<IpAddr>, Arc<io::Error>>;
 
-/// Blocks until the addresses of a name are known.
+/// A blocking function that returns the addresses of a host name.
 type Resolve = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// The lookups of one address family.
 struct Family {
     host: Arc<str>,
     resolve: Resolve,
-    /// The last lookup.
+    /// The most recent lookup.
     latest: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
 }
 
 impl Lookup {
-    /// Makes the lookup of a host: a name or an address.
+    /// Creates the resolver of a host, which is a name or an IP address.
     pub(super) fn new(host: &str, port: u16) -> Self {
         Self::with(host, port, resolve_ipv4, resolve_ipv6)
     }
@@ -61,43 +61,43 @@ impl Lookup {
         Self { ipv4: family(ipv4), ipv6: family(ipv6), port }
     }
 
-    /// Finds addresses within `time`.
+    /// Resolves the host name within `timeout`.
     ///
     /// # Errors
-    /// [`ConnectError::Dns`] and [`ConnectError::DnsTimeout`].
-    pub(super) async fn find(&self, time: Duration) -> Result<Found, ConnectError> {
+    /// [`ConnectError::Dns`] or [`ConnectError::DnsTimeout`].
+    pub(super) async fn resolve(&self, timeout: Duration) -> Result<Resolved, ConnectError> {
         if let Ok(address) = self.ipv4.host.parse() {
-            return Ok(Found { addresses: vec![SocketAddr::new(address, self.port)], more: None });
+            return Ok(Resolved { addresses: vec![SocketAddr::new(address, self.port)], pending: None });
         }
-        tokio::time::timeout(time, self.look_up()).await.unwrap_or(Err(ConnectError::DnsTimeout(time)))
+        tokio::time::timeout(timeout, self.look_up()).await.unwrap_or(Err(ConnectError::DnsTimeout(timeout)))
     }
 
-    async fn look_up(&self) -> Result<Found, ConnectError> {
+    async fn look_up(&self) -> Result<Resolved, ConnectError> {
         let (mut ipv4, mut ipv6) = (self.ipv4.join(self.port), self.ipv6.join(self.port));
         tokio::select! {
             biased;
             first = ipv6.outcome() => match first {
-                Ok(addresses) => Ok(Found { addresses, more: Some(ipv4) }),
-                Err(_) => ipv4.alone().await,
+                Ok(addresses) => Ok(Resolved { addresses, pending: Some(ipv4) }),
+                Err(_) => ipv4.into_resolved().await,
             },
             first = ipv4.outcome() => match first {
                 Ok(addresses) => match tokio::time::timeout(RESOLUTION_DELAY, ipv6.outcome()).await {
-                    Ok(Ok(preferred)) => Ok(Found { addresses: alternating(preferred, addresses), more: None }),
-                    Ok(Err(_)) => Ok(Found { addresses, more: None }),
-                    Err(_late) => Ok(Found { addresses, more: Some(ipv6) }),
+                    Ok(Ok(preferred)) => Ok(Resolved { addresses: alternating(preferred, addresses), pending: None }),
+                    Ok(Err(_)) => Ok(Resolved { addresses, pending: None }),
+                    Err(_late) => Ok(Resolved { addresses, pending: Some(ipv6) }),
                 },
-                Err(_) => ipv6.alone().await,
+                Err(_) => ipv6.into_resolved().await,
             },
         }
     }
 }
 
-impl Later {
-    /// Waits for the addresses; there is at least one.
+impl PendingLookup {
+    /// Waits for the addresses. A lookup without any address fails.
     pub(super) async fn outcome(&mut self) -> Result<Vec<SocketAddr>, ConnectError> {
         let outcome = match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone(),
-            // Its thread panicked.
+            // The lookup's thread panicked.
             Err(_gone) => None,
         };
         let failed = |err| ConnectError::Dns(Box::new(err));
@@ -108,28 +108,28 @@ impl Later {
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, self.port)).collect())
     }
 
-    async fn alone(&mut self) -> Result<Found, ConnectError> {
-        Ok(Found { addresses: self.outcome().await?, more: None })
+    async fn into_resolved(&mut self) -> Result<Resolved, ConnectError> {
+        Ok(Resolved { addresses: self.outcome().await?, pending: None })
     }
 }
 
 impl Family {
     /// Joins the pending lookup, or starts one.
-    fn join(&self, port: u16) -> Later {
+    fn join(&self, port: u16) -> PendingLookup {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let under_way = latest.as_ref().filter(|latest| latest.borrow().is_none() && latest.has_changed().is_ok());
-        let outcome = match under_way {
-            Some(under_way) => under_way.clone(),
+        let pending = latest.as_ref().filter(|latest| latest.borrow().is_none() && latest.has_changed().is_ok());
+        let outcome = match pending {
+            Some(pending) => pending.clone(),
             None => self.start(),
         };
         *latest = Some(outcome.clone());
-        Later { outcome, port }
+        PendingLookup { outcome, port }
     }
 
     fn start(&self) -> watch::Receiver<Option<Outcome>> {
         let (report, outcome) = watch::channel(None);
         let (host, resolve, reported) = (Arc::clone(&self.host), self.resolve, report.clone());
-        // Ends when the system's resolver returns, or with the process.
+        // The thread ends when the system's resolver returns, or with the process.
         let thread = std::thread::Builder::new().name(String::from("lookup"));
         let started = thread.spawn(move || report.send_replace(Some(resolve(&host).map_err(Arc::new))));
         if let Err(err) = started {
@@ -158,7 +158,7 @@ fn resolve(host: &str, family: socket2::Domain) -> io::Result<Vec<IpAddr>> {
     found.map(|found| found.map(|found| found.sockaddr.ip())).collect()
 }
 
-/// Puts addresses of two families in the order in which they are tried. Source: RFC 8305 section 4.
+/// Alternates the addresses of two families, which is the order in which they are tried. Source: RFC 8305 section 4.
 fn alternating(preferred: Vec<SocketAddr>, others: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let (mut preferred, mut others) = (preferred.into_iter(), others.into_iter());
     let mut all = Vec::new();
@@ -171,20 +171,20 @@ fn alternating(preferred: Vec<SocketAddr>, others: Vec<SocketAddr>) -> Vec<Socke
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
 
     const PORT: u16 = 443;
     const MINUTE: Duration = Duration::from_secs(60);
 
-    #[expect(clippy::unnecessary_wraps, reason = "it stands for the system's resolver")]
-    fn one(_: &str) -> io::Result<Vec<IpAddr>> {
+    #[expect(clippy::unnecessary_wraps, reason = "it has the signature of a resolver")]
+    fn ipv4_addresses(_: &str) -> io::Result<Vec<IpAddr>> {
         Ok(vec![[192, 0, 2, 1].into(), [192, 0, 2, 2].into()])
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "it stands for the system's resolver")]
-    fn six(_: &str) -> io::Result<Vec<IpAddr>> {
+    #[expect(clippy::unnecessary_wraps, reason = "it has the signature of a resolver")]
+    fn ipv6_address(_: &str) -> io::Result<Vec<IpAddr>> {
         Ok(vec![[0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()])
     }
 
@@ -198,73 +198,73 @@ mod tests {
         }
     }
 
-    fn texts(found: &Found) -> Vec<String> {
+    fn texts(found: &Resolved) -> Vec<String> {
         found.addresses.iter().map(|address| address.ip().to_string()).collect()
     }
 
     #[tokio::test]
-    async fn family_that_is_never_answered_does_not_hold_up_the_other() {
-        let found = Lookup::with("name", PORT, one, never).find(MINUTE).await.unwrap();
+    async fn unresponsive_lookup_of_one_family_does_not_delay_the_other() {
+        let found = Lookup::with("name", PORT, ipv4_addresses, never).resolve(MINUTE).await.unwrap();
         assert_eq!(texts(&found), ["192.0.2.1", "192.0.2.2"]);
-        assert!(found.more.is_some(), "it may still come");
-        let found = Lookup::with("name", PORT, never, six).find(MINUTE).await.unwrap();
+        assert!(found.pending.is_some(), "the lookup of the other family is still pending");
+        let found = Lookup::with("name", PORT, never, ipv6_address).resolve(MINUTE).await.unwrap();
         assert_eq!(texts(&found), ["2001:db8::1"]);
     }
 
     #[tokio::test]
-    async fn families_are_tried_by_turns_and_one_without_addresses_is_left_out() {
-        let mut ipv4 = Family { host: "name".into(), resolve: one, latest: Mutex::default() }.join(PORT);
-        let mut ipv6 = Family { host: "name".into(), resolve: six, latest: Mutex::default() }.join(PORT);
+    async fn addresses_of_both_families_alternate_and_a_failed_lookup_is_ignored() {
+        let mut ipv4 = Family { host: "name".into(), resolve: ipv4_addresses, latest: Mutex::default() }.join(PORT);
+        let mut ipv6 = Family { host: "name".into(), resolve: ipv6_address, latest: Mutex::default() }.join(PORT);
         let all = alternating(ipv6.outcome().await.unwrap(), ipv4.outcome().await.unwrap());
         let all: Vec<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(all, ["[2001:db8::1]:443", "192.0.2.1:443", "192.0.2.2:443"]);
-        let found = Lookup::with("name", PORT, one, unknown).find(MINUTE).await.unwrap();
+        let found = Lookup::with("name", PORT, ipv4_addresses, unknown).resolve(MINUTE).await.unwrap();
         assert_eq!(texts(&found), ["192.0.2.1", "192.0.2.2"]);
-        let found = Lookup::with("name", PORT, unknown, six).find(MINUTE).await.unwrap();
+        let found = Lookup::with("name", PORT, unknown, ipv6_address).resolve(MINUTE).await.unwrap();
         assert_eq!(texts(&found), ["2001:db8::1"]);
     }
 
     #[tokio::test]
-    async fn name_without_addresses_and_name_without_an_answer_are_errors_of_their_own() {
-        let failed = Lookup::with("name", PORT, unknown, unknown).find(MINUTE).await.err().unwrap();
+    async fn unknown_name_and_unresponsive_resolver_are_different_errors() {
+        let failed = Lookup::with("name", PORT, unknown, unknown).resolve(MINUTE).await.err().unwrap();
         assert!(matches!(failed, ConnectError::Dns(_)), "{failed:?}");
         let short = Duration::from_millis(10);
-        let failed = Lookup::with("name", PORT, never, never).find(short).await.err().unwrap();
+        let failed = Lookup::with("name", PORT, never, never).resolve(short).await.err().unwrap();
         assert_eq!(failed.to_string(), "name resolution of the endpoint did not finish within 10ms");
-        let failed = Lookup::with("name", PORT, never, unknown).find(short).await.err().unwrap();
+        let failed = Lookup::with("name", PORT, never, unknown).resolve(short).await.err().unwrap();
         assert!(matches!(failed, ConnectError::DnsTimeout(_)), "{failed:?}");
     }
 
     #[tokio::test]
-    async fn lookup_that_is_under_way_is_shared_and_the_next_one_is_new() {
+    async fn pending_lookup_is_shared_and_its_result_is_not_cached() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
-        static ANSWERS: AtomicUsize = AtomicUsize::new(0);
+        static IS_FINISHED: AtomicBool = AtomicBool::new(false);
         fn counted(name: &str) -> io::Result<Vec<IpAddr>> {
             LOOKUPS.fetch_add(1, Ordering::SeqCst);
-            while ANSWERS.load(Ordering::SeqCst) == 0 {
+            while !IS_FINISHED.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
-            one(name)
+            ipv4_addresses(name)
         }
         let lookup = Lookup::with("name", PORT, counted, unknown);
-        let finds = futures_util::future::join_all((0..100).map(|_| lookup.find(MINUTE)));
-        let answer = async { ANSWERS.store(1, Ordering::SeqCst) };
-        let (found, ()) = tokio::join!(finds, answer);
+        let lookups = futures_util::future::join_all((0..100).map(|_| lookup.resolve(MINUTE)));
+        let finish = async { IS_FINISHED.store(true, Ordering::SeqCst) };
+        let (found, ()) = tokio::join!(lookups, finish);
         assert!(found.iter().all(|found| texts(found.as_ref().unwrap()) == ["192.0.2.1", "192.0.2.2"]));
         assert_eq!(LOOKUPS.load(Ordering::SeqCst), 1);
-        lookup.find(MINUTE).await.unwrap();
-        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 2, "an answer is not kept");
+        lookup.resolve(MINUTE).await.unwrap();
+        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 2, "the result was cached");
     }
 
     #[tokio::test]
-    async fn addresses_and_names_of_this_host_are_found() {
+    async fn ip_addresses_and_localhost_are_resolved() {
         for (host, expected) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("localhost", "127.0.0.1")] {
-            let found = Lookup::new(host, PORT).find(MINUTE).await.unwrap();
+            let found = Lookup::new(host, PORT).resolve(MINUTE).await.unwrap();
             let mut all = texts(&found);
-            if let Some(mut more) = found.more
-                && let Ok(more) = more.outcome().await
+            if let Some(mut pending) = found.pending
+                && let Ok(addresses) = pending.outcome().await
             {
-                all.extend(more.iter().map(|address| address.ip().to_string()));
+                all.extend(addresses.iter().map(|address| address.ip().to_string()));
             }
             assert!(all.iter().any(|address| address == expected), "{host}: {all:?}");
         }

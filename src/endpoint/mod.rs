@@ -1,7 +1,7 @@
-//! Running endpoints: origin, connections, health, and the bearer source that belongs to each.
+//! Endpoints: their origin, connections, health and bearer source.
 //!
-//! An [`Endpoint`] is shared by all workers and never changes; each worker has its own [`Pool`] for it. Knows no operations and
-//! no routes.
+//! All workers share an [`Endpoint`], which is immutable. Each worker has its own [`Pool`] of connections to it. This module
+//! depends on neither operations nor routes.
 
 mod abandoned;
 mod connect;

@@ -1,7 +1,7 @@
-//! One worker's connections to one endpoint. Leases them to requests and opens new ones. Single-threaded.
+//! One worker's connections to one endpoint. The pool leases them to requests and opens new ones. It is single-threaded.
 //!
 //! A connection returns to the pool only when its response has ended. A request that finds no idle connection waits in a
-//! queue, for which separate tasks open connections: a request that is cancelled meanwhile wastes no connection.
+//! queue, for which separate tasks open connections. If the request is cancelled meanwhile, its connection serves others.
 
 use std::fmt;
 use std::rc::Rc;
@@ -16,43 +16,43 @@ use tokio::sync::{mpsc, oneshot};
 use super::abandoned;
 use super::error::ConnectError;
 use super::http1::{Connection, UploadBody};
-use super::http2::OnThisThread;
+use super::http2::LocalExecutor;
 use super::lease::Lease;
 use super::recycler::Recycler;
 use super::running::Endpoint;
 use super::settings::HttpVersion;
 use super::socket::Socket;
-use super::store::{ConnectionStore, Counted, Line, Offered};
+use super::store::{ConnectionStore, Offer, PoolConnection, TrackedConnection};
 use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
 use crate::write_batch::{Batched, WriteBatch};
 
 /// The interval of HTTP/2 keep-alive pings.
-const PING: Duration = Duration::from_secs(30);
-/// The most HTTP/1.1 connections that are opened at once. Chosen: a burst of calls to a distant endpoint (300 ms for TCP and
-/// TLS) gets a hundred connections per second, and a burst of cancelled calls does not become a burst of connections.
-const MOST_OPENING: usize = 32;
-/// The idle time after which a connection is used only once the runtime has polled its socket: servers close idle connections,
-/// and some send 408 first. Chosen: servers do not close sooner, and busy connections skip the extra poll.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// The maximum number of HTTP/1.1 connections that are opened concurrently. Chosen: enough for a hundred connections per second
+/// to a distant endpoint (300 ms for TCP and TLS), and few enough that a burst of cancelled calls opens few connections.
+const MAX_OPENING: usize = 32;
+/// The idle time after which the runtime polls the socket before a connection is reused, since the server may have closed it, some
+/// with a 408. Chosen: servers do not close connections sooner, and busy connections skip the extra poll.
 const LONG_IDLE: Duration = Duration::from_secs(1);
 
-/// One worker's connections to one endpoint. Clones share them.
+/// One worker's connections to one endpoint. Clones share the connections.
 pub struct Pool<B> {
     store: ConnectionStore<B>,
-    shared: Rc<Opener>,
+    opener: Rc<Opener>,
 }
 
-/// What opens the connections of a pool.
+/// The parts that a pool opens connections with.
 struct Opener {
-    /// Counts connection attempts under the endpoint's name.
+    /// Counts connection attempts by endpoint.
     metrics: Rc<WorkerMetrics>,
     metrics_index: usize,
     recycler: Rc<Recycler>,
-    /// Batches what is written to the endpoint.
+    /// Batches writes to the endpoint.
     write_batch: WriteBatch,
 }
 
 impl<B: UploadBody> Pool<B> {
-    /// Makes an empty pool. `metrics_index` is the endpoint's index in the worker's metrics.
+    /// Creates an empty pool. `metrics_index` is the endpoint's index in the worker's metrics.
     pub fn new(
         endpoint: Arc<Endpoint>,
         metrics: Rc<WorkerMetrics>,
@@ -61,51 +61,50 @@ impl<B: UploadBody> Pool<B> {
         recycler: Rc<Recycler>,
     ) -> Self {
         let (abandoned, received) = mpsc::unbounded_channel();
-        // Ends with the pool, or with the worker.
+        // The task ends with the pool or with the worker.
         tokio::task::spawn_local(abandoned::finish_all(received));
-        let most_opening = match endpoint.settings().http_version {
-            HttpVersion::Http1 => MOST_OPENING,
+        let max_opening = match endpoint.settings().http_version {
+            HttpVersion::Http1 => MAX_OPENING,
             HttpVersion::Http2 => 1,
         };
-        let store = ConnectionStore::new(endpoint, metrics.connections(metrics_index), most_opening, abandoned);
-        Self { store, shared: Rc::new(Opener { metrics, metrics_index, recycler, write_batch }) }
+        let store = ConnectionStore::new(endpoint, metrics.connections(metrics_index), max_opening, abandoned);
+        Self { store, opener: Rc::new(Opener { metrics, metrics_index, recycler, write_batch }) }
     }
 
-    /// Returns the endpoint.
+    /// Returns the endpoint of the pool.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.store.endpoint()
     }
 
-    /// Returns the gauge of its connections.
+    /// Returns the gauge that counts the pool's connections.
     pub fn gauge(&self) -> &ConnectionGauge {
         self.store.gauge()
     }
 
-    /// Returns an idle connection, or waits until one becomes idle or is opened. With HTTP/2 all requests share one connection.
-    /// `now` is the current time.
+    /// Leases an idle connection, or waits until one becomes idle or is opened. With HTTP/2, all requests share one connection.
     ///
     /// # Errors
-    /// [`ConnectError`] when there is none and none can be opened.
+    /// [`ConnectError`] if there is no connection and none can be opened.
     ///
     /// # Cancel safety
-    /// Safe: a connection that is being opened is kept for other requests.
+    /// Safe: a connection that is being opened becomes available to other requests.
     pub async fn lease(&self, now: Instant) -> Result<Lease<B>, ConnectError> {
         let ready = match self.endpoint().settings().http_version {
             HttpVersion::Http1 => self.store.take_idle(now, LONG_IDLE),
-            HttpVersion::Http2 => self.store.share(now),
+            HttpVersion::Http2 => self.store.shared(now),
         };
         match ready {
-            Some(line) => Ok(Lease::new(line, true, self.store.clone())),
-            // Boxed because it is large and rare: every request's future would otherwise reserve memory for it.
+            Some(connection) => Ok(Lease::new(connection, true, self.store.clone())),
+            // Boxed, since it is large and rare: unboxed, it would enlarge the future of every request.
             None => Box::pin(self.wait(now, true)).await,
         }
     }
 
-    /// Returns a new connection, even if there are idle ones. With HTTP/2 it is the shared connection, unless the endpoint
-    /// has sent `GOAWAY` on it.
+    /// Leases a new connection, even if there are idle ones. With HTTP/2 it is the shared connection, unless the endpoint has
+    /// sent `GOAWAY` on it.
     ///
     /// # Errors
-    /// [`ConnectError`] when none can be opened.
+    /// [`ConnectError`] if none can be opened.
     ///
     /// # Cancel safety
     /// As [`Pool::lease`].
@@ -113,48 +112,47 @@ impl<B: UploadBody> Pool<B> {
         Box::pin(self.wait(Instant::now(), false)).await
     }
 
-    /// Waits for a connection. `takes_used` allows one that carried a request before.
-    async fn wait(&self, now: Instant, takes_used: bool) -> Result<Lease<B>, ConnectError> {
+    /// Waits for a connection. `accepts_reused` allows a connection that carried a request before.
+    async fn wait(&self, now: Instant, accepts_reused: bool) -> Result<Lease<B>, ConnectError> {
         let ready = match self.endpoint().settings().http_version {
-            HttpVersion::Http1 if takes_used && self.store.has_idle() => {
-                // The runtime polls the sockets.
+            HttpVersion::Http1 if accepts_reused && self.store.has_idle() => {
+                // Meanwhile the runtime polls the sockets.
                 tokio::task::yield_now().await;
                 self.store.take_idle(now, Duration::MAX)
             }
             HttpVersion::Http1 => None,
-            HttpVersion::Http2 => self.store.share(now),
+            HttpVersion::Http2 => self.store.shared(now),
         };
-        if let Some(line) = ready {
-            return Ok(Lease::new(line, true, self.store.clone()));
+        if let Some(connection) = ready {
+            return Ok(Lease::new(connection, true, self.store.clone()));
         }
-        let mut queued = Queued { offered: self.store.waiting().enqueue(takes_used), store: self.store.clone() };
+        let mut queued = Queued { offered: self.store.waiting().enqueue(accepts_reused), store: self.store.clone() };
         self.open_for_waiting();
-        // One connection may take the timeout for name resolution and again for TCP and TLS.
+        // The connect timeout applies to name resolution, and again to TCP and TLS.
         let limit = self.endpoint().settings().connect_timeout.saturating_mul(2);
         let offered = tokio::time::timeout(limit, &mut queued.offered).await;
         let Ok(Ok(offered)) = offered else { return Err(ConnectError::Queue(limit)) };
-        let Offered { mut line, is_used } = offered?;
-        if let Line::Http1(counted) = &mut line {
-            counted.used = Instant::now();
+        let Offer { mut connection, is_reused } = offered?;
+        if let PoolConnection::Http1(tracked) = &mut connection {
+            tracked.used = Instant::now();
         }
-        Ok(Lease::new(line, is_used, self.store.clone()))
+        Ok(Lease::new(connection, is_reused, self.store.clone()))
     }
 
-    /// Opens connections while more requests wait for one than are being opened, up to the limit.
+    /// Opens connections until one is being opened for each waiting request or the limit is reached.
     fn open_for_waiting(&self) {
-        while self.store.waiting().opens_another() {
+        while self.store.waiting().start_opening() {
             let pool = self.clone();
-            // Ends by the endpoint's `connect_timeout`, or with the worker.
+            // The task ends within twice the endpoint's `connect_timeout`, or with the worker.
             tokio::task::spawn_local(async move {
                 let opened = pool.open().await;
-                pool.shared.metrics.upstream_connected(pool.shared.metrics_index, opened.is_ok());
-                pool.store.waiting().opened();
+                pool.opener.metrics.upstream_connected(pool.opener.metrics_index, opened.is_ok());
+                pool.store.waiting().finish_opening();
                 match (opened, pool.endpoint().settings().http_version) {
-                    (Ok(Line::Http1(counted)), _) => pool.store.offer(counted, false),
-                    (Ok(Line::Http2(sender, number)), _) => pool
-                        .store
-                        .waiting()
-                        .resolve_all(|| Ok(Offered { line: Line::Http2(sender.clone(), number), is_used: false })),
+                    (Ok(PoolConnection::Http1(tracked)), _) => pool.store.offer(tracked, false),
+                    (Ok(PoolConnection::Http2(sender, number)), _) => pool.store.waiting().resolve_all(|| {
+                        Ok(Offer { connection: PoolConnection::Http2(sender.clone(), number), is_reused: false })
+                    }),
                     (Err(err), HttpVersion::Http1) => pool.store.waiting().fail(err),
                     (Err(err), HttpVersion::Http2) => {
                         let err = Arc::new(err);
@@ -166,57 +164,57 @@ impl<B: UploadBody> Pool<B> {
         }
     }
 
-    async fn open(&self) -> Result<Line<B>, ConnectError> {
+    async fn open(&self) -> Result<PoolConnection<B>, ConnectError> {
         let version = self.endpoint().settings().http_version;
         let socket = self
             .endpoint()
             .connector()
-            .connect(version, |stream| Batched::new(stream, &self.shared.write_batch))
+            .connect(version, |stream| Batched::new(stream, &self.opener.write_batch))
             .await?;
         match version {
             HttpVersion::Http1 => {
-                let connection = Box::new(Connection::new(socket, Rc::clone(&self.shared.recycler)));
+                let connection = Box::new(Connection::new(socket, Rc::clone(&self.opener.recycler)));
                 let count = self.gauge().count(ConnectionState::Active);
-                Ok(Line::Http1(Counted { connection, count, used: Instant::now() }))
+                Ok(PoolConnection::Http1(TrackedConnection { connection, count, used: Instant::now() }))
             }
             HttpVersion::Http2 => self.start_http2(socket).await,
         }
     }
 
-    async fn start_http2(&self, socket: Socket<Batched<TcpStream>>) -> Result<Line<B>, ConnectError> {
-        let mut http = http2::Builder::new(OnThisThread);
-        // Detects a vanished endpoint even without requests.
-        http.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_while_idle(true);
+    async fn start_http2(&self, socket: Socket<Batched<TcpStream>>) -> Result<PoolConnection<B>, ConnectError> {
+        let mut http = http2::Builder::new(LocalExecutor);
+        // Pings detect an unreachable endpoint even without requests.
+        http.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_while_idle(true);
         let (sender, connection) = http.handshake(TokioIo::new(socket)).await.map_err(ConnectError::Http)?;
         let count = self.gauge().count(ConnectionState::Active);
-        // Ends when the last sender is dropped and the last stream has ended, or the endpoint closes.
+        // The task ends when all senders are dropped and all streams have ended, or when the endpoint closes the connection.
         tokio::task::spawn_local(async move {
             let _counted = count;
             if let Err(err) = connection.await {
-                tracing::debug!(error = %err, "a connection to an endpoint failed");
+                tracing::debug!(error = %err, "an HTTP/2 connection to an endpoint failed");
             }
         });
         let number = self.store.set_shared(sender.clone());
-        Ok(Line::Http2(sender, number))
+        Ok(PoolConnection::Http2(sender, number))
     }
 }
 
 impl<B> Clone for Pool<B> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), shared: Rc::clone(&self.shared) }
+        Self { store: self.store.clone(), opener: Rc::clone(&self.opener) }
     }
 }
 
-/// A request in the queue. If it is cancelled, a connection that it was just offered returns to the pool.
+/// A request in the queue. If it is cancelled, a connection that was already sent to it returns to the pool.
 struct Queued<B: UploadBody> {
-    offered: oneshot::Receiver<Result<Offered<B>, ConnectError>>,
+    offered: oneshot::Receiver<Result<Offer<B>, ConnectError>>,
     store: ConnectionStore<B>,
 }
 
 impl<B: UploadBody> Drop for Queued<B> {
     fn drop(&mut self) {
-        if let Ok(Ok(Offered { line: Line::Http1(counted), is_used })) = self.offered.try_recv() {
-            self.store.offer(counted, is_used);
+        if let Ok(Ok(Offer { connection: PoolConnection::Http1(tracked), is_reused })) = self.offered.try_recv() {
+            self.store.offer(tracked, is_reused);
         }
     }
 }

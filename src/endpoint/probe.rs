@@ -1,5 +1,5 @@
-//! Health probes: `HEAD /api/health` without a token, as the Management SDK does. They detect failure and recovery of endpoints
-//! that get no calls.
+//! Health probes: `HEAD /api/health` without a token, as the Management SDK sends them. They detect failure and recovery of
+//! endpoints that receive no calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tokio::task::JoinHandle;
 
 use super::{Endpoint, UnpooledError};
 
-/// The timeout of a probe. Source: the SDK's `RestHealthCheckService` gives it two seconds.
-const PROBE_TIME: Duration = Duration::from_secs(2);
-/// The factor by which an endpoint with an open circuit is probed more often.
+/// The timeout of a probe. Source: the SDK's `RestHealthCheckService` has two seconds.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The factor by which the probe interval is shorter while the circuit is open.
 const OPEN_CIRCUIT_FACTOR: u32 = 6;
-/// The path of a probe; any API version that has it works.
+/// The path of a probe. Any API version with this path works.
 const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
 
-/// The probes of a set of endpoints. They stop when it is dropped.
+/// The tasks that probe a set of endpoints. Dropping it stops them.
 #[derive(Debug, Default)]
 pub struct Probes {
     running: Vec<Probing>,
 }
 
-/// The probes of one endpoint, until it is dropped.
+/// The task that probes one endpoint. Dropping it stops the task.
 #[derive(Debug)]
 struct Probing {
     endpoint: Arc<Endpoint>,
@@ -37,12 +37,12 @@ impl Drop for Probing {
 }
 
 impl Probes {
-    /// Probes exactly these endpoints from now on. Endpoints that are probed already continue. Call it on the control runtime.
+    /// Replaces the set of probed endpoints. The tasks of endpoints in both sets continue. Must be called on the control runtime.
     pub fn set_endpoints(&mut self, endpoints: &[Arc<Endpoint>]) {
         self.running.retain(|probing| endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, &probing.endpoint)));
         for endpoint in endpoints {
             if !self.running.iter().any(|probing| Arc::ptr_eq(endpoint, &probing.endpoint)) {
-                endpoint.health().announce();
+                endpoint.health().publish_metrics();
                 let task = tokio::spawn(keep_probing(Arc::clone(endpoint)));
                 self.running.push(Probing { endpoint: Arc::clone(endpoint), task });
             }
@@ -54,24 +54,24 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
     let interval = endpoint.settings().health.probe_interval;
     loop {
         if let Some(ok) = probe(&endpoint).await {
-            endpoint.health().probed(ok);
+            endpoint.health().record_probe(ok);
         }
         let pause = if endpoint.health().is_closed() { interval } else { interval / OPEN_CIRCUIT_FACTOR };
-        // Jitter: replicas that started together do not probe together.
+        // The jitter keeps replicas that start together from probing together.
         tokio::time::sleep(pause.mul_f32(0.9 + fastrand::f32() * 0.2)).await;
     }
 }
 
-/// Returns whether the endpoint answers with a status below 500. `None` if the gateway's host lacks what a connection needs.
+/// Returns whether the endpoint responds with a status below 500; `None` if the gateway's host has run out of a resource.
 async fn probe(endpoint: &Endpoint) -> Option<bool> {
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
     let request = request.ok()?;
-    match endpoint.send_unpooled(request, PROBE_TIME).await {
-        Ok(answer) => Some(!answer.status().is_server_error()),
+    match endpoint.send_unpooled(request, PROBE_TIMEOUT).await {
+        Ok(response) => Some(!response.status().is_server_error()),
         Err(err) => {
-            let is_shortage = matches!(&err, UnpooledError::Connect(err) if err.is_shortage_here());
+            let is_shortage = matches!(&err, UnpooledError::Connect(err) if err.is_local_shortage());
             let cause = std::error::Error::source(&err).map(tracing::field::display);
-            tracing::debug!(endpoint = %endpoint.name(), error = %err, cause, "a health probe was not answered");
+            tracing::debug!(endpoint = %endpoint.name(), error = %err, cause, "a health probe got no response");
             (!is_shortage).then_some(false)
         }
     }

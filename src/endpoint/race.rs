@@ -1,5 +1,5 @@
-//! Connects to the first responsive of several addresses of a host. An address that drops packets delays the connection by a
-//! fraction of a second, not by the whole timeout.
+//! Connects to the first address of a host that accepts. An address that drops packets delays the connection by a quarter of a
+//! second, not by the whole timeout.
 //!
 //! Source: RFC 8305 section 5 ("happy eyeballs").
 
@@ -14,44 +14,43 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::lookup::Found;
+use super::lookup::Resolved;
 
 /// The delay before the next address is tried concurrently. Source: RFC 8305 section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// The interval of TCP keep-alive probes, which detect a vanished peer.
+/// The idle time before TCP keep-alive probes, which detect an unreachable peer.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Connects to the first address that accepts, and cancels the others. Fails when all addresses have refused.
+/// Connects to the first address that accepts, and cancels the other attempts.
 ///
 /// # Errors
-/// The last refusal.
+/// The error of the last attempt, if all have failed.
 ///
 /// # Cancel safety
 /// Safe: pending attempts are cancelled.
-pub(super) async fn connect(found: Found) -> io::Result<TcpStream> {
-    let Found { addresses, mut more } = found;
+pub(super) async fn connect(resolved: Resolved) -> io::Result<TcpStream> {
+    let Resolved { addresses, mut pending } = resolved;
     let mut untried = VecDeque::from(addresses);
     let mut attempts = FuturesUnordered::new();
-    let mut refusal = None;
+    let mut last_error = None;
     let mut next_at = Instant::now();
     loop {
         if attempts.is_empty() {
             next_at = Instant::now();
             if untried.is_empty() {
-                // Waits briefly for the addresses of the other family.
-                let late = match &mut more {
+                let late = match &mut pending {
                     Some(late) => tokio::time::timeout(ATTEMPT_DELAY, late.outcome()).await.ok().and_then(Result::ok),
                     None => None,
                 };
-                more = None;
+                pending = None;
                 untried.extend(late.into_iter().flatten());
             }
             if untried.is_empty() {
-                return Err(refusal.unwrap_or_else(|| io::Error::other("there is no address")));
+                return Err(last_error.unwrap_or_else(|| io::Error::other("the host has no address")));
             }
         }
         let late = async {
-            match &mut more {
+            match &mut pending {
                 Some(late) => late.outcome().await.unwrap_or_default(),
                 None => std::future::pending().await,
             }
@@ -61,7 +60,7 @@ pub(super) async fn connect(found: Found) -> io::Result<TcpStream> {
             Some(ended) = attempts.next() => match ended {
                 Ok(connected) => return Ok(connected),
                 Err(err) => {
-                    refusal = Some(err);
+                    last_error = Some(err);
                     next_at = Instant::now();
                 }
             },
@@ -70,7 +69,7 @@ pub(super) async fn connect(found: Found) -> io::Result<TcpStream> {
                 next_at = Instant::now() + ATTEMPT_DELAY;
             }
             found = late => {
-                more = None;
+                pending = None;
                 untried.extend(found);
             }
         }
@@ -96,7 +95,7 @@ mod tests {
         (Ipv4Addr::new(127, 0, 0, last), port).into()
     }
 
-    /// An address that drops packets: its queue of connections is full.
+    /// Returns an address that drops packets because its accept queue is full.
     async fn silent() -> (SocketAddr, impl Sized) {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&loopback(1, 0).into()).unwrap();
@@ -109,13 +108,13 @@ mod tests {
         (address, (socket, queued))
     }
 
-    /// An address that refuses connections.
+    /// Returns an address that refuses connections.
     async fn refusing() -> SocketAddr {
         TcpListener::bind(loopback(1, 0)).await.unwrap().local_addr().unwrap()
     }
 
-    fn found(addresses: &[SocketAddr]) -> Found {
-        Found { addresses: addresses.to_vec(), more: None }
+    fn resolved(addresses: &[SocketAddr]) -> Resolved {
+        Resolved { addresses: addresses.to_vec(), pending: None }
     }
 
     #[tokio::test]
@@ -125,14 +124,14 @@ mod tests {
         let (silent, _held) = silent().await;
         let refusing = refusing().await;
         for addresses in [&[silent, good][..], &[refusing, good], &[silent, refusing, good], &[good, silent]] {
-            let connected = tokio::time::timeout(Duration::from_secs(20), connect(found(addresses))).await.unwrap();
+            let connected = tokio::time::timeout(Duration::from_secs(20), connect(resolved(addresses))).await.unwrap();
             assert_eq!(connected.unwrap().peer_addr().unwrap(), good, "{addresses:?}");
         }
     }
 
     #[tokio::test]
-    async fn refusal_is_reported_when_all_addresses_refuse() {
-        let refused = connect(found(&[refusing().await, refusing().await])).await.unwrap_err();
+    async fn error_is_returned_if_all_addresses_refuse() {
+        let refused = connect(resolved(&[refusing().await, refusing().await])).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

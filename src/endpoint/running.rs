@@ -1,4 +1,4 @@
-//! A running endpoint: what all workers share of it.
+//! The part of an endpoint that all workers share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use super::unpooled::{self, UnpooledError};
 use crate::credential::BearerSource;
 use crate::metrics::EndpointMetrics;
 
-/// A running endpoint: its origin and its bearer source. Only here are the two combined, so no bearer can go to another host.
+/// An endpoint: its origin, its bearer source and its health. No other type combines origin and bearer source, so no bearer is
+/// sent to another host.
 pub struct Endpoint {
     name: EndpointName,
     origin: String,
@@ -28,10 +29,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Builds an endpoint. Reads its CA file; does no network I/O.
+    /// Builds an endpoint. It reads the CA file and does no network I/O.
     ///
     /// # Errors
-    /// [`EndpointError`] when connections to it can never succeed.
+    /// [`EndpointError`] if its host or its CA file is not usable.
     pub fn build(
         settings: &EndpointSettings,
         bearer: Arc<dyn BearerSource>,
@@ -56,12 +57,12 @@ impl Endpoint {
         &self.origin
     }
 
-    /// Returns its connector.
+    /// Returns the connector, which opens connections to the endpoint.
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    /// Returns the value of `Host`, by which the service distinguishes its resources.
+    /// Returns the value of the `Host` header, by which the service distinguishes its resources.
     pub fn host(&self) -> &HeaderValue {
         &self.host
     }
@@ -71,14 +72,14 @@ impl Endpoint {
         &self.bearer
     }
 
-    /// Sends a request without a body on a new connection, in the HTTP version that is configured for the endpoint, and reads
-    /// the whole response. Sets the host.
+    /// Sends a request without a body on a new connection, in the configured HTTP version, and reads the whole response. Adds the
+    /// `Host` header.
     ///
     /// # Errors
-    /// [`UnpooledError`] when no whole response came within the time.
+    /// [`UnpooledError`] if no complete response arrives `within` this time.
     ///
     /// # Cancel safety
-    /// Safe: the connection is closed.
+    /// Safe: cancellation closes the connection.
     pub async fn send_unpooled(
         &self,
         request: Request<Empty<Bytes>>,
@@ -87,12 +88,12 @@ impl Endpoint {
         unpooled::send(&self.connector, &self.host, self.settings.http_version, request, within).await
     }
 
-    /// Returns its health.
+    /// Returns the health of the endpoint.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
 
-    /// Returns its settings.
+    /// Returns the settings of the endpoint.
     pub fn settings(&self) -> &EndpointSettings {
         &self.settings
     }

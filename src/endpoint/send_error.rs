@@ -1,27 +1,27 @@
-//! Why a request got no response, and what the endpoint may have done with it.
+//! Errors of requests without a response. Each states whether the endpoint may have processed the request.
 
 use std::error::Error;
 
 use super::http1::Http1Error;
 
-/// A request that got no response.
+/// Error of a request without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct SendError {
-    /// What the endpoint may have done with the request.
+    /// Whether the endpoint may have processed the request.
     pub processing: Processing,
-    /// What went wrong.
+    /// The cause.
     pub source: TransportError,
 }
 
-/// What an endpoint may have done with an unanswered request.
+/// Whether an endpoint may have processed a request without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Processing {
-    /// Nothing: none of the request was sent.
+    /// It did not: no part of the request was sent.
     Unsent,
-    /// Nothing: the endpoint states that it did not process the request.
+    /// It did not, as the endpoint states.
     NotProcessed,
-    /// Unknown: the request may have been received and processed.
+    /// It may have: the request was sent at least in part.
     Possible,
 }
 
@@ -32,20 +32,20 @@ impl SendError {
     }
 }
 
-/// Why a response is missing or incomplete.
+/// Error of an HTTP connection, for which a response is missing or incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// On an HTTP/1.1 connection.
+    /// The error of an HTTP/1.1 connection.
     #[error(transparent)]
     Http1(#[from] Http1Error),
-    /// On an HTTP/2 connection.
+    /// The error of an HTTP/2 connection or stream.
     #[error(transparent)]
     Http2(#[from] hyper::Error),
 }
 
 impl TransportError {
-    /// Returns whether the endpoint sent a response that cannot be parsed: then it processed the request. Otherwise the
-    /// connection failed.
+    /// Returns whether the endpoint sent an invalid response, so it has processed the request. All other errors are failures of
+    /// the connection or of the request body.
     pub fn is_invalid_response(&self) -> bool {
         match self {
             Self::Http1(err) => err.is_invalid_response(),
@@ -54,10 +54,10 @@ impl TransportError {
     }
 }
 
-/// Returns what an error on an HTTP/2 stream says about its request.
+/// Returns whether the endpoint may have processed the request of a failed HTTP/2 stream.
 ///
-/// An endpoint that resets a stream with `REFUSED_STREAM`, or that closes the connection with a `GOAWAY` whose last stream
-/// is an earlier one, has not processed the request. h2 reports a `GOAWAY` of the endpoint only on streams after the last.
+/// An endpoint that resets the stream with `REFUSED_STREAM` has not processed the request. Neither has one that sends a `GOAWAY`
+/// whose last stream is an earlier one; h2 reports a remote `GOAWAY` only on streams after the last.
 ///
 /// Source: RFC 9113 sections 6.8 and 8.7.
 pub(super) fn processing(err: &hyper::Error) -> Processing {
@@ -70,7 +70,7 @@ pub(super) fn processing(err: &hyper::Error) -> Processing {
     }
 }
 
-/// Returns whether the endpoint sent invalid HTTP/2, for which h2 reset the stream or closed the connection.
+/// Returns whether h2 reset the stream or closed the connection because the endpoint sent invalid HTTP/2.
 fn is_invalid_response(err: &hyper::Error) -> bool {
     h2_error(err).is_some_and(h2::Error::is_library)
 }
@@ -79,7 +79,7 @@ fn h2_error(err: &hyper::Error) -> Option<&h2::Error> {
     err.source()?.downcast_ref()
 }
 
-/// Returns whether the endpoint accepts no more requests on the connection.
+/// Returns whether the endpoint sent `GOAWAY`, so it accepts no more requests on the connection.
 pub(super) fn is_going_away(err: &hyper::Error) -> bool {
     h2_error(err).is_some_and(h2::Error::is_go_away)
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 use super::HealthSettings;
 use crate::credential::CredentialName;
 
-/// The configured name of an endpoint. Metric label, log field, key of the `[endpoints.*]` tables.
+/// The configured name of an endpoint. It is a metric label, a log field and the key of an `[endpoints.*]` table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointName(Arc<str>);
 
 impl EndpointName {
-    /// Wraps a name that configuration has checked.
+    /// Wraps a name that the configuration has validated.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
 
-    /// Returns the name as the operator wrote it.
+    /// Returns the name as configured.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -35,30 +35,30 @@ impl fmt::Display for EndpointName {
 pub struct EndpointSettings {
     /// The configured name.
     pub name: EndpointName,
-    /// Where it listens.
+    /// Its scheme, host and port.
     pub origin: Origin,
-    /// The credential of its requests.
+    /// The credential whose tokens its requests carry.
     pub credential: CredentialName,
     /// Its role for client tokens.
     pub role: EndpointRole,
-    /// PEM file of the CAs that verify its certificate, in place of the system's.
+    /// The PEM file of the CAs that are trusted for it, instead of the system's CAs.
     pub ca_file: Option<PathBuf>,
-    /// The timeout of name resolution, and again that of TCP and TLS together.
+    /// The timeout of name resolution. TCP and TLS together have the same timeout again.
     pub connect_timeout: Duration,
     /// The HTTP version of its connections.
     pub http_version: HttpVersion,
-    /// The most concurrent calls; no limit if `None`.
+    /// The maximum number of concurrent calls; `None` for no limit.
     pub max_requests: Option<usize>,
-    /// How its connections are kept.
+    /// The limits of its idle connections.
     pub pool: PoolSettings,
-    /// When its circuit opens.
+    /// The thresholds of its circuit breaker.
     pub health: HealthSettings,
 }
 
 /// Scheme, host and port of an endpoint. Configuration allows `http` for loopback hosts only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// Whether the connection is TLS.
+    /// Whether connections use TLS.
     pub tls: bool,
     /// The host: a name, an IPv4 address, or an IPv6 address without brackets.
     pub host: String,
@@ -67,7 +67,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Returns the value of the `Host` header: the port is left out where it is the scheme's own.
+    /// Returns the value of the `Host` header, which omits the default port of the scheme.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match (self.tls, self.port) {
@@ -83,8 +83,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An endpoint's role for client tokens, as in the Management SDK: tokens come from a primary while one is healthy; messages
-/// go to both kinds.
+/// An endpoint's role for client tokens, as in the Management SDK. Primary endpoints issue them while one is healthy. Messages
+/// are sent to endpoints of both roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointRole {
     /// Issues client tokens.
@@ -96,17 +96,18 @@ pub enum EndpointRole {
 /// The HTTP version of connections to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpVersion {
-    /// HTTP/1.1: one request at a time on each connection. Costs the least CPU.
+    /// HTTP/1.1: one request at a time on each connection. It costs the least CPU.
     Http1,
-    /// HTTP/2: one connection of each worker for all its requests. By ALPN with TLS, by prior knowledge without.
+    /// HTTP/2: one connection per worker, which all of its requests share. Negotiated by ALPN over TLS, else used with prior
+    /// knowledge.
     Http2,
 }
 
-/// How upstream connections are kept. Each worker has a pool of its own.
+/// The limits of idle connections to an endpoint. Each worker has its own pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// The most idle connections one worker keeps to one endpoint.
+    /// The maximum number of idle connections of one worker to one endpoint.
     pub max_idle_per_worker: usize,
-    /// The idle time after which a connection is closed. Keep it below the service's own idle timeout.
+    /// The idle time after which a connection is closed. It should be shorter than the idle timeout of the service.
     pub idle_timeout: Duration,
 }

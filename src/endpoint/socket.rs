@@ -9,7 +9,7 @@ use crate::write_batch::Batched;
 /// A byte stream to an endpoint, plain or over TLS. TLS is boxed because it is ten times as large.
 pub(super) type Socket<S> = Either<S, Box<TlsStream<S>>>;
 
-/// Returns how many written bytes the socket has accepted; `None` while some are in the write batch.
+/// Returns the number of bytes that the socket has accepted; `None` while some are in the write batch.
 pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {
     match socket {
         Socket::Left(plain) => plain.written(),
@@ -17,8 +17,8 @@ pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {
     }
 }
 
-/// Whether a socket may have input. Makes no system call: checks the readiness that the runtime has seen, and what TLS has
-/// already decrypted.
+/// Returns whether a socket may have input. Makes no system call: checks the readiness that the runtime has observed and the
+/// input that TLS has already decrypted.
 pub(super) fn may_have_input(socket: &mut Socket<Batched<TcpStream>>) -> bool {
     match socket {
         Socket::Left(plain) => plain.is_readable(),

@@ -1,7 +1,7 @@
-//! One worker's open connections to one endpoint: those that are idle, those that requests share, and the requests that
-//! wait for one. Opens no connection. Single-threaded; nothing here is locked.
+//! One worker's open connections to one endpoint, and the queue of requests that wait for one. It opens no connections. It is
+//! single-threaded, without locks.
 //!
-//! The most recently used idle connection is taken first, so that surplus ones grow old and are closed.
+//! Requests take the most recently used idle connection, so surplus connections reach the idle timeout and are closed.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,75 +14,77 @@ use tokio::sync::mpsc;
 use super::http1::{Connection, UploadBody};
 use super::running::Endpoint;
 use super::settings::PoolSettings;
-use super::waiting::Waiting;
+use super::waiting::WaitQueue;
 use crate::metrics::{ConnectionCount, ConnectionGauge, ConnectionState};
 
-/// The interval at which idle connections are checked for their age.
-const SWEEP: Duration = Duration::from_secs(5);
+/// The interval at which idle connections are checked for the idle timeout.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A connection that a request can be sent on.
-pub(super) enum Line<B> {
-    /// A connection for one request at a time.
-    Http1(Counted<B>),
-    /// A connection that requests share, and its number.
+/// A connection to an endpoint on which a request can be sent.
+pub(super) enum PoolConnection<B> {
+    /// A connection that carries one request at a time.
+    Http1(TrackedConnection<B>),
+    /// A connection that requests share, with its number.
     Http2(SendRequest<B>, u64),
 }
 
-/// An HTTP/1.1 connection, counted in the metrics. The connection is boxed because it is moved often.
-pub(super) struct Counted<B> {
+/// An HTTP/1.1 connection with its metrics gauge and the time of its last use.
+pub(super) struct TrackedConnection<B> {
+    /// Boxed, since it is moved often.
     pub(super) connection: Box<Connection<B>>,
     pub(super) count: ConnectionCount,
-    /// When its last request began. Its idle time is counted from here, so no connection is kept for too long.
+    /// When its last request began. The idle time is measured from here, so it is never underestimated.
     pub(super) used: Instant,
 }
 
-/// A connection for a request that waits.
-pub(super) struct Offered<B> {
-    pub(super) line: Line<B>,
-    pub(super) is_used: bool,
+/// A connection that is handed to a waiting request.
+pub(super) struct Offer<B> {
+    pub(super) connection: PoolConnection<B>,
+    /// Whether it carried a request before.
+    pub(super) is_reused: bool,
 }
 
-/// An exchange whose caller is gone.
+/// An exchange that was dropped before its end, because the caller disconnected or a timeout passed.
 pub(super) struct Abandoned<B> {
-    pub(super) exchange: Counted<B>,
+    pub(super) connection: TrackedConnection<B>,
     pub(super) store: ConnectionStore<B>,
     /// Whether the head of the response was read.
-    pub(super) is_answered: bool,
+    pub(super) has_head: bool,
 }
 
-/// The HTTP/2 connection that all requests share.
+/// An HTTP/2 connection that requests share.
 struct Shared<B> {
     sender: SendRequest<B>,
     number: u64,
     used: Instant,
 }
 
-/// One worker's open connections to one endpoint. Clones share them.
+/// One worker's open connections to one endpoint. Clones share the connections.
 pub(super) struct ConnectionStore<B>(Rc<Inner<B>>);
 
 struct Inner<B> {
     endpoint: Arc<Endpoint>,
     settings: PoolSettings,
-    /// The most recently used last.
-    idle: RefCell<Vec<Counted<B>>>,
-    /// The HTTP/2 connection, if the endpoint speaks HTTP/2.
+    /// Idle HTTP/1.1 connections, the most recently used last.
+    idle: RefCell<Vec<TrackedConnection<B>>>,
+    /// The HTTP/2 connection for new requests, if one is open.
     shared: RefCell<Option<Shared<B>>>,
-    /// How many HTTP/2 connections were opened.
-    shared_count: Cell<u64>,
-    waiting: Waiting<Offered<B>>,
+    /// The number of the next HTTP/2 connection.
+    next_number: Cell<u64>,
+    waiting: WaitQueue<Offer<B>>,
     abandoned: mpsc::UnboundedSender<Abandoned<B>>,
-    /// The task that closes idle connections that have grown old.
+    /// The task that closes connections after the idle timeout.
     sweeper: RefCell<Option<tokio::task::JoinHandle<()>>>,
     gauge: ConnectionGauge,
 }
 
 impl<B: UploadBody> ConnectionStore<B> {
-    /// Makes an empty store for which up to `most_opening` connections are opened at once. Exchanges whose caller is gone are
-    /// sent to `abandoned`.
+    /// Creates an empty store for which up to `max_opening` connections are opened concurrently. It sends abandoned exchanges to
+    /// `abandoned`.
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         gauge: ConnectionGauge,
-        most_opening: usize,
+        max_opening: usize,
         abandoned: mpsc::UnboundedSender<Abandoned<B>>,
     ) -> Self {
         Self(Rc::new(Inner {
@@ -90,114 +92,114 @@ impl<B: UploadBody> ConnectionStore<B> {
             endpoint,
             idle: RefCell::default(),
             shared: RefCell::default(),
-            shared_count: Cell::default(),
-            waiting: Waiting::new(most_opening),
+            next_number: Cell::default(),
+            waiting: WaitQueue::new(max_opening),
             abandoned,
             sweeper: RefCell::default(),
             gauge,
         }))
     }
 
-    /// Returns the endpoint.
+    /// Returns the endpoint of the connections.
     pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.0.endpoint
     }
 
-    /// Returns the gauge of its connections.
+    /// Returns the gauge that counts the connections.
     pub(super) fn gauge(&self) -> &ConnectionGauge {
         &self.0.gauge
     }
 
-    /// Returns the requests that wait for a connection.
-    pub(super) fn waiting(&self) -> &Waiting<Offered<B>> {
+    /// Returns the queue of requests that wait for a connection.
+    pub(super) fn waiting(&self) -> &WaitQueue<Offer<B>> {
         &self.0.waiting
     }
 
     #[cfg(test)]
-    pub(super) fn idle(&self) -> &RefCell<Vec<Counted<B>>> {
+    pub(super) fn idle(&self) -> &RefCell<Vec<TrackedConnection<B>>> {
         &self.0.idle
     }
 
-    /// Takes an idle connection, unless the most recently used was idle for `longest` or more.
-    pub(super) fn take_idle(&self, now: Instant, longest: Duration) -> Option<Line<B>> {
+    /// Takes the most recently used idle connection, unless it was idle for `max_idle` or longer.
+    pub(super) fn take_idle(&self, now: Instant, max_idle: Duration) -> Option<PoolConnection<B>> {
         let mut idle = self.0.idle.borrow_mut();
-        while let Some(mut counted) = idle.pop() {
-            let unused = now.saturating_duration_since(counted.used);
-            if unused >= longest {
-                idle.push(counted);
+        while let Some(mut tracked) = idle.pop() {
+            let unused = now.saturating_duration_since(tracked.used);
+            if unused >= max_idle {
+                idle.push(tracked);
                 return None;
             }
-            // After a long request, a connection may be older than those below it.
+            // A connection that carried a long request may be older than the next one.
             let is_fresh = unused < self.0.settings.idle_timeout;
-            if is_fresh && counted.connection.is_usable() {
-                counted.used = now;
-                counted.count.set(ConnectionState::Active);
-                return Some(Line::Http1(counted));
+            if is_fresh && tracked.connection.is_usable() {
+                tracked.used = now;
+                tracked.count.set(ConnectionState::Active);
+                return Some(PoolConnection::Http1(tracked));
             }
         }
         None
     }
 
-    /// Whether there are idle connections.
+    /// Returns whether there are idle connections.
     pub(super) fn has_idle(&self) -> bool {
         !self.0.idle.borrow().is_empty()
     }
 
     /// Returns the shared HTTP/2 connection, if it is open.
-    pub(super) fn share(&self, now: Instant) -> Option<Line<B>> {
+    pub(super) fn shared(&self, now: Instant) -> Option<PoolConnection<B>> {
         let mut shared = self.0.shared.borrow_mut();
         let shared = shared.as_mut().filter(|shared| !shared.sender.is_closed())?;
         shared.used = now;
-        Some(Line::Http2(shared.sender.clone(), shared.number))
+        Some(PoolConnection::Http2(shared.sender.clone(), shared.number))
     }
 
-    /// Keeps a new HTTP/2 connection for all requests from now on. Returns its number.
+    /// Shares a new HTTP/2 connection among later requests. Returns the connection's number.
     pub(super) fn set_shared(&self, sender: SendRequest<B>) -> u64 {
-        let number = self.0.shared_count.get();
-        self.0.shared_count.set(number + 1);
+        let number = self.0.next_number.get();
+        self.0.next_number.set(number + 1);
         self.0.shared.replace(Some(Shared { sender, number, used: Instant::now() }));
-        self.sweep();
+        self.start_sweeper();
         number
     }
 
-    /// Puts no more requests on an HTTP/2 connection. Requests that are on it continue.
+    /// Removes an HTTP/2 connection from use for new requests. Its open streams continue.
     pub(super) fn retire(&self, number: u64) {
         self.0.shared.borrow_mut().take_if(|shared| shared.number == number);
     }
 
-    /// Takes back a connection whose request was answered, if it can carry another one.
-    pub(super) fn give_back(&self, counted: Counted<B>) {
-        if counted.connection.is_free() {
-            self.offer(counted, true);
+    /// Takes back a connection after an exchange. Closes it if it cannot carry another request.
+    pub(super) fn put_back(&self, tracked: TrackedConnection<B>) {
+        if tracked.connection.is_reusable() {
+            self.offer(tracked, true);
         }
     }
 
-    /// Gives a connection to the first request that waits for one, or keeps it as idle.
-    pub(super) fn offer(&self, counted: Counted<B>, is_used: bool) {
-        let counted = if self.0.waiting.is_empty() {
-            counted
+    /// Hands a connection to the first waiting request that accepts it, else keeps it idle.
+    pub(super) fn offer(&self, tracked: TrackedConnection<B>, is_reused: bool) {
+        let tracked = if self.0.waiting.is_empty() {
+            tracked
         } else {
-            match self.0.waiting.hand_over(Offered { line: Line::Http1(counted), is_used }, is_used) {
-                Some(Offered { line: Line::Http1(counted), .. }) => counted,
-                Some(Offered { line: Line::Http2(..), .. }) | None => return,
+            match self.0.waiting.hand_over(Offer { connection: PoolConnection::Http1(tracked), is_reused }, is_reused) {
+                Some(Offer { connection: PoolConnection::Http1(tracked), .. }) => tracked,
+                Some(Offer { connection: PoolConnection::Http2(..), .. }) | None => return,
             }
         };
-        self.keep(counted);
+        self.keep(tracked);
     }
 
-    fn keep(&self, mut counted: Counted<B>) {
+    fn keep(&self, mut tracked: TrackedConnection<B>) {
         let mut idle = self.0.idle.borrow_mut();
         if idle.len() >= self.0.settings.max_idle_per_worker {
             return;
         }
-        counted.count.set(ConnectionState::Idle);
-        idle.push(counted);
+        tracked.count.set(ConnectionState::Idle);
+        idle.push(tracked);
         drop(idle);
-        self.sweep();
+        self.start_sweeper();
     }
 
-    /// Starts the task that closes idle connections when their time is over, unless it runs.
-    fn sweep(&self) {
+    /// Starts the task that closes connections after the idle timeout, unless it is running.
+    fn start_sweeper(&self) {
         let mut sweeper = self.0.sweeper.borrow_mut();
         if sweeper.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
@@ -205,14 +207,14 @@ impl<B: UploadBody> ConnectionStore<B> {
         let store = Rc::downgrade(&self.0);
         *sweeper = Some(tokio::task::spawn_local(async move {
             loop {
-                tokio::time::sleep(SWEEP).await;
+                tokio::time::sleep(SWEEP_INTERVAL).await;
                 let Some(store) = store.upgrade() else { return };
                 let mut idle = store.idle.borrow_mut();
                 idle.retain_mut(|idle| {
                     idle.used.elapsed() < store.settings.idle_timeout && idle.connection.is_usable()
                 });
                 let mut shared = store.shared.borrow_mut();
-                // Streams that are open keep the connection until they end.
+                // Open streams keep the connection open.
                 shared.take_if(|shared| {
                     shared.used.elapsed() >= store.settings.idle_timeout || shared.sender.is_closed()
                 });
@@ -225,10 +227,10 @@ impl<B: UploadBody> ConnectionStore<B> {
 }
 
 impl<B> ConnectionStore<B> {
-    /// Takes over an exchange whose caller is gone; `is_answered` says whether the head of the response was read.
-    pub(super) fn abandon(&self, exchange: Counted<B>, is_answered: bool) {
-        let abandoned = Abandoned { exchange, store: self.clone(), is_answered };
-        // Without a receiver, at the end of the worker, the connection is closed.
+    /// Sends an abandoned exchange to be finished in the background. `has_head` states whether the head of the response was read.
+    pub(super) fn abandon(&self, connection: TrackedConnection<B>, has_head: bool) {
+        let abandoned = Abandoned { connection, store: self.clone(), has_head };
+        // There is no receiver after the worker has ended; dropping the exchange closes its connection.
         let _closed = self.0.abandoned.send(abandoned);
     }
 }

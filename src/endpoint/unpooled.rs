@@ -1,4 +1,4 @@
-//! Sends one request on a connection of its own, outside the pools. For diagnosis and health probes.
+//! Sends single requests outside the pools, each on a new connection. Diagnosis and health probes use it.
 
 use std::error::Error;
 use std::time::Duration;
@@ -17,30 +17,31 @@ use super::error::ConnectError;
 use super::settings::HttpVersion;
 use super::socket::Socket;
 
-/// The most bytes of a response body that are read.
+/// The maximum length of a response body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Why there is no response.
+/// Error of a request that is sent outside the pools.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpooledError {
     /// The connection could not be opened.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection failed, or the response is not HTTP.
-    #[error("the endpoint broke off the connection or does not speak HTTP")]
+    /// The connection failed, or the response is invalid or too long.
+    #[error("the connection to the endpoint failed, or the response is not valid HTTP")]
     Http(#[source] Box<dyn Error + Send + Sync>),
-    /// It took too long.
-    #[error("the endpoint did not answer within {}", humantime::format_duration(*.0))]
+    /// The response was not complete in time.
+    #[error("the endpoint did not respond within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
 }
 
-/// Sends a request without a body on a new connection, in the given HTTP version, and reads the whole response. Sets the host.
+/// Sends a request without a body on a new connection, in the given HTTP version, and reads the whole response. Adds the
+/// `Host` header.
 ///
 /// # Errors
-/// [`UnpooledError`] when no whole response came within the time.
+/// [`UnpooledError`] if no complete response arrives `within` this time.
 ///
 /// # Cancel safety
-/// Safe: the connection is closed.
+/// Safe: cancellation closes the connection.
 pub(super) async fn send(
     connector: &Connector,
     host: &HeaderValue,
@@ -48,14 +49,14 @@ pub(super) async fn send(
     request: Request<Empty<Bytes>>,
     within: Duration,
 ) -> Result<Response<Bytes>, UnpooledError> {
-    let exchange = async {
+    let send = async {
         let socket = TokioIo::new(connector.connect(version, |stream| stream).await?);
         match version {
             HttpVersion::Http1 => send_http1(host, request, socket).await,
             HttpVersion::Http2 => send_http2(connector.uri(), request, socket).await,
         }
     };
-    tokio::time::timeout(within, Box::pin(exchange)).await.unwrap_or(Err(UnpooledError::Timeout(within)))
+    tokio::time::timeout(within, Box::pin(send)).await.unwrap_or(Err(UnpooledError::Timeout(within)))
 }
 
 async fn send_http1(
@@ -64,8 +65,8 @@ async fn send_http1(
     socket: TokioIo<Socket<TcpStream>>,
 ) -> Result<Response<Bytes>, UnpooledError> {
     request.headers_mut().insert(HOST, host.clone());
-    let (mut sender, connection) = http1::handshake(socket).await.map_err(broken)?;
-    drive(connection, async { read_whole(sender.send_request(request).await.map_err(broken)?).await }).await
+    let (mut sender, connection) = http1::handshake(socket).await.map_err(http_error)?;
+    drive(connection, async { read_whole(sender.send_request(request).await.map_err(http_error)?).await }).await
 }
 
 async fn send_http2(
@@ -76,16 +77,16 @@ async fn send_http2(
     let mut uri = endpoint.clone().into_parts();
     uri.path_and_query = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), socket).await.map_err(broken)?;
-    drive(connection, async { read_whole(sender.send_request(request).await.map_err(broken)?).await }).await
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), socket).await.map_err(http_error)?;
+    drive(connection, async { read_whole(sender.send_request(request).await.map_err(http_error)?).await }).await
 }
 
-fn broken(err: hyper::Error) -> UnpooledError {
+fn http_error(err: hyper::Error) -> UnpooledError {
     UnpooledError::Http(err.into())
 }
 
-async fn read_whole(answer: Response<Incoming>) -> Result<Response<Bytes>, UnpooledError> {
-    let (head, body) = answer.into_parts();
+async fn read_whole(response: Response<Incoming>) -> Result<Response<Bytes>, UnpooledError> {
+    let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(UnpooledError::Http)?;
     Ok(Response::from_parts(head, body.to_bytes()))
 }
@@ -93,15 +94,15 @@ async fn read_whole(answer: Response<Incoming>) -> Result<Response<Bytes>, Unpoo
 /// Drives a connection until the response is complete. If both are ready at once, the response wins.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
-    answer: impl Future<Output = Result<Response<Bytes>, UnpooledError>>,
+    response: impl Future<Output = Result<Response<Bytes>, UnpooledError>>,
 ) -> Result<Response<Bytes>, UnpooledError> {
-    tokio::pin!(answer, connection);
+    tokio::pin!(response, connection);
     tokio::select! {
         biased;
-        answer = &mut answer => answer,
+        response = &mut response => response,
         ended = &mut connection => {
-            ended.map_err(broken)?;
-            answer.await
+            ended.map_err(http_error)?;
+            response.await
         }
     }
 }

@@ -1,28 +1,28 @@
-//! Counts successful and failed calls of all workers within a sliding window.
+//! Counts the successful and failed calls of all workers within a sliding window.
 //!
 //! Successes are counted in stripes, each on its own cache lines, so that workers do not contend.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The number of buckets of a window. Counts leave the window bucket by bucket.
+/// The number of buckets of a window. Counts expire one bucket at a time.
 const BUCKETS: usize = 16;
-/// The number of stripes. Workers share stripes on hosts with more cores.
+/// The number of stripes. Workers beyond this number share stripes.
 const STRIPES: usize = 16;
 
-/// The counts of one endpoint.
+/// The call counts of one endpoint.
 pub(super) struct Window {
     bucket_ms: u64,
     successes: [Stripe; STRIPES],
     failures: Ring,
 }
 
-/// A ring on its own two cache lines, because processors load them in pairs.
+/// A ring on its own pair of cache lines, since processors prefetch lines in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe(Ring);
 
-/// A count by bucket: the number of the bucket since the start in the upper half, the count in the lower one.
+/// Counts by bucket. Each word has the number of its bucket since the start in the upper half and the count in the lower half.
 #[derive(Default)]
 struct Ring([AtomicU64; BUCKETS]);
 
@@ -43,7 +43,7 @@ impl Window {
         }
     }
 
-    /// Counts a success; `now_ms` is the time since the start.
+    /// Counts a success. `now_ms` is the time since the start in milliseconds.
     pub(super) fn succeeded(&self, now_ms: u64) {
         let stripe = STRIPE.with(|stripe| *stripe);
         if let Some(Stripe(ring)) = self.successes.get(stripe) {
@@ -90,7 +90,7 @@ impl Ring {
         if found >> 32 == u64::from(number) {
             bucket.fetch_add(1, Ordering::Relaxed);
         } else {
-            begin(bucket, found, number);
+            replace(bucket, found, number);
         }
     }
 
@@ -105,12 +105,12 @@ impl Ring {
     }
 }
 
-/// Replaces an old bucket by a new one.
+/// Replaces an expired bucket with a new one whose count is 1.
 #[cold]
-fn begin(bucket: &AtomicU64, found: u64, number: u32) {
+fn replace(bucket: &AtomicU64, found: u64, number: u32) {
     let first = u64::from(number) << 32 | 1;
     if bucket.compare_exchange(found, first, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-        // Another thread replaced it first. If that was with an older bucket, one count is off.
+        // Another thread replaced it first. If its bucket is older than `number`, the call is counted in the wrong bucket.
         bucket.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -136,7 +136,7 @@ mod tests {
             }
         });
         window.failed(20);
-        // Threads that begin a bucket together may miss each other by one.
+        // Threads that replace a bucket concurrently may miscount by one each.
         let Counts { successes, failures } = window.counts(30);
         assert!((3960..=4000).contains(&successes), "{successes}");
         assert_eq!(failures, 1);
@@ -145,9 +145,9 @@ mod tests {
     }
 
     proptest! {
-        /// Everything of the last 15 buckets is counted, nothing that is older than 16.
+        /// All calls of the last 15 buckets are counted, and none that is older than 16 buckets.
         #[test]
-        fn window_holds_recent_calls_and_drops_old_ones(steps in prop::collection::vec((0..400_u64, any::<bool>()), 1..200)) {
+        fn recent_calls_are_counted_and_old_ones_expire(steps in prop::collection::vec((0..400_u64, any::<bool>()), 1..200)) {
             let window = window();
             let (mut now, mut events) = (0, Vec::new());
             for (pause, ok) in steps {

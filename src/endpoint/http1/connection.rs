@@ -1,4 +1,4 @@
-//! A connection and the request that is on it.
+//! An HTTP/1.1 connection and its current exchange.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -20,24 +20,24 @@ use super::head::{self, RequestHead};
 use super::upload::{Length, Upload};
 use crate::write_batch::Batched;
 
-/// How much is read at once while a head is expected. It lies on the stack: an answer without a body leaves nothing behind.
+/// The length of a read while a head is expected. The buffer is on the stack, so an idle connection needs none.
 const HEAD_READ: usize = 4 * 1024;
-/// How much is read at once of a body.
+/// The maximum length of a read from a body.
 const BODY_READ: usize = 64 * 1024;
 
-/// A connection and the request that is on it.
+/// An HTTP/1.1 connection and its current exchange.
 pub(in crate::endpoint) struct Connection<B> {
     socket: Socket<Batched<TcpStream>>,
-    /// Bytes that were read and not parsed yet.
+    /// Bytes that have been read but not parsed.
     input: BytesMut,
-    /// The request, until it is written.
+    /// The request; `None` when it is completely written.
     upload: Option<Upload<B>>,
     method: Method,
-    /// The bytes that the socket had accepted when the request began; `None` if unknown.
+    /// The number of bytes that the socket had accepted when the request began; `None` if unknown.
     written_before: Option<u64>,
     unwanted: fn(&HeaderName) -> bool,
     recycler: Rc<Recycler>,
-    /// Why the rest of the request cannot be written. An endpoint that answers early may stop reading early.
+    /// Why the rest of the request cannot be written. An endpoint that responds early may stop reading the request.
     write_error: Option<Http1Error>,
     body: Decoder,
     keeps_alive: bool,
@@ -60,31 +60,31 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         }
     }
 
-    /// Whether a request may be begun: the endpoint has neither closed the connection nor sent anything that was not asked
-    /// for. Makes no system call unless the runtime has seen that there is something to read.
+    /// Returns whether a request may begin: the endpoint has neither closed the idle connection nor sent anything on it. Makes no
+    /// system call unless the runtime has observed that the socket is readable.
     pub(in crate::endpoint) fn is_usable(&mut self) -> bool {
         if !socket::may_have_input(&mut self.socket) {
             return true;
         }
-        let mut room = [MaybeUninit::uninit(); 1];
-        let mut nobody = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.socket).poll_read(&mut nobody, &mut ReadBuf::uninit(&mut room)).is_pending()
+        let mut buffer = [MaybeUninit::uninit(); 1];
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.socket).poll_read(&mut cx, &mut ReadBuf::uninit(&mut buffer)).is_pending()
     }
 
-    /// Begins a request.
+    /// Begins a request. [`Connection::poll_response`] writes it.
     pub(in crate::endpoint) fn begin(&mut self, head: &RequestHead<'_>, body: B) {
-        let mut memory = self.recycler.head();
+        let mut buffer = self.recycler.take_head();
         let length = Length::of(&body);
-        head::write(&mut memory, head, length);
-        self.upload = Some(Upload::new(memory, body, length));
+        head::write(&mut buffer, head, length);
+        self.upload = Some(Upload::new(buffer, body, length));
         self.method = head.method.clone();
         self.written_before = socket::written(&self.socket);
         self.unwanted = head.unwanted;
     }
 
-    /// Whether no byte of the request was or will be received.
+    /// Returns whether no byte of the request has been or will be sent.
     pub(in crate::endpoint) fn is_unsent(&self) -> bool {
-        // Bytes in the write batch cannot be withdrawn.
+        // `written` is `None` while bytes are in the write batch, since those cannot be withdrawn.
         socket::written(&self.socket).is_some_and(|now| Some(now) == self.written_before)
     }
 
@@ -93,21 +93,24 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         self.upload = None;
     }
 
-    /// Whether the request was written completely, or is in the write batch.
+    /// Returns whether the request is completely written, or is in the write batch.
     pub(in crate::endpoint) fn is_written(&self) -> bool {
         self.upload.is_none() && self.write_error.is_none()
     }
 
-    /// Whether the endpoint closes the connection after the answer.
+    /// Returns whether the endpoint closes the connection after the response.
     pub(in crate::endpoint) fn will_close(&self) -> bool {
         !self.keeps_alive
     }
 
-    /// Writes the request and reads the head of its answer.
+    /// Writes the request and reads the head of the response.
     ///
     /// # Errors
-    /// The connection cannot be used any more.
-    pub(in crate::endpoint) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Http1Error>> {
+    /// [`Http1Error`]; the connection is not usable any more.
+    pub(in crate::endpoint) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, Http1Error>> {
         self.poll_upload(cx)?;
         loop {
             let head = match ready!(self.poll_head(cx)) {
@@ -115,28 +118,28 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
                 // The first error is more specific.
                 Err(err) => return Poll::Ready(Err(self.write_error.take().unwrap_or(err))),
             };
-            let Some(head::Head { answer, body, keeps_alive }) = head else { continue };
+            let Some(head::Head { response, body, keeps_alive }) = head else { continue };
             self.body = body;
             self.keeps_alive = keeps_alive;
             self.body.skip_framing(&mut self.input)?;
-            return Poll::Ready(Ok(answer));
+            return Poll::Ready(Ok(response));
         }
     }
 
-    /// Writes the rest of the request, as far as possible.
+    /// Writes as much of the rest of the request as possible.
     ///
     /// # Errors
-    /// The request body failed, or nothing was written at all.
+    /// [`Http1Error`] if the request body failed, or if the connection failed before any byte was written.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Http1Error> {
         let Some(upload) = self.upload.as_mut().filter(|_| self.write_error.is_none()) else {
-            self.poll_rest(cx);
+            self.poll_flush(cx);
             return Ok(());
         };
         match upload.poll(cx, &mut self.socket) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 if let Some(upload) = self.upload.take() {
-                    self.recycler.recycle_head(upload.into_memory());
+                    self.recycler.recycle_head(upload.into_buffer());
                 }
             }
             Poll::Ready(Err(Http1Error::Io(err))) if upload.has_begun() => self.write_error = Some(Http1Error::Io(err)),
@@ -146,7 +149,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
     }
 
     /// Flushes bytes of a written request that the socket has not accepted yet.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) {
         if let Poll::Ready(Err(err)) = Pin::new(&mut self.socket).poll_flush(cx)
             && self.write_error.is_none()
         {
@@ -154,10 +157,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         }
     }
 
-    /// Reads, and returns the head if it is complete.
+    /// Reads once and returns the head if it is complete.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<head::Head>, Http1Error>> {
-        let mut room = [MaybeUninit::uninit(); HEAD_READ];
-        let mut read = ReadBuf::uninit(&mut room);
+        let mut buffer = [MaybeUninit::uninit(); HEAD_READ];
+        let mut read = ReadBuf::uninit(&mut buffer);
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
         if read.filled().is_empty() {
             return Poll::Ready(Err(Http1Error::Closed));
@@ -166,7 +169,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             Bytes::copy_from_slice(read.filled())
         } else {
             self.input.extend_from_slice(read.filled());
-            if self.input.len() > HEAD_READ && !head::may_end(&self.input, read.filled().len()) {
+            if self.input.len() > HEAD_READ && !head::may_be_complete(&self.input, read.filled().len()) {
                 return if self.input.len() > MAX_HEAD_BYTES {
                     Poll::Ready(Err(Http1Error::HeadTooLarge))
                 } else {
@@ -175,7 +178,7 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             }
             self.input.split().freeze()
         };
-        let Some((length, head)) = head::read(&input, &self.method, self.unwanted, &self.recycler)? else {
+        let Some((length, head)) = head::parse(&input, &self.method, self.unwanted, &self.recycler)? else {
             if input.len() > MAX_HEAD_BYTES {
                 return Poll::Ready(Err(Http1Error::HeadTooLarge));
             }
@@ -186,10 +189,10 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
         Poll::Ready(Ok(Some(head)))
     }
 
-    /// Reads the next part of the response body. Continues to write the request if it was answered early.
+    /// Reads the next piece of the response body. Continues to write the request if the response was early.
     ///
     /// # Errors
-    /// The body is incomplete.
+    /// [`Http1Error`] if the body is incomplete or not valid.
     pub(in crate::endpoint) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Http1Error>>> {
         if let Err(err) = self.poll_upload(cx) {
             self.write_error = Some(err);
@@ -200,30 +203,30 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             if piece.is_some() || self.body_has_ended() {
                 return Poll::Ready(piece.map(Ok));
             }
-            let most = self.body.left().map_or(BODY_READ, |left| usize::try_from(left).unwrap_or(BODY_READ));
-            if ready!(self.poll_read(cx, most.min(BODY_READ)))? == 0 {
+            let length = self.body.left().map_or(BODY_READ, |left| usize::try_from(left).unwrap_or(BODY_READ));
+            if ready!(self.poll_read(cx, length.min(BODY_READ)))? == 0 {
                 self.body.close()?;
             }
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        self.input.reserve(most);
+    fn poll_read(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        self.input.reserve(length);
         std::pin::pin!(tokio::io::AsyncReadExt::read_buf(&mut self.socket, &mut self.input)).poll(cx)
     }
 
-    /// Whether the answer's body has ended.
+    /// Returns whether the response body has ended.
     pub(in crate::endpoint) fn body_has_ended(&self) -> bool {
         self.body == Decoder::Ended
     }
 
-    /// Returns the length of the rest of the answer's body, in bytes, if it is known.
+    /// Returns the remaining length of the response body in bytes, if known.
     pub(in crate::endpoint) fn body_left(&self) -> Option<u64> {
         self.body.left()
     }
 
-    /// Whether it can carry another request: this exchange is complete and both sides keep the connection open.
-    pub(in crate::endpoint) fn is_free(&self) -> bool {
+    /// Returns whether the connection can carry another request: the exchange is complete and the endpoint keeps it open.
+    pub(in crate::endpoint) fn is_reusable(&self) -> bool {
         self.keeps_alive && self.body_has_ended() && self.is_written() && self.input.is_empty()
     }
 }

@@ -1,48 +1,48 @@
-//! Why an exchange over HTTP/1.1 broke off.
+//! Errors of an exchange over HTTP/1.1.
 
 use std::io;
 
-/// The largest head of an answer, in bytes. Chosen: four times what servers usually allow themselves.
+/// The maximum length of a response head, in bytes. Chosen: four times the usual limit of servers.
 pub(super) const MAX_HEAD_BYTES: usize = 128 * 1024;
 
-/// Why a body could not be read on.
+/// The error of a request body.
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why there is no answer, or no more of it.
+/// Error of an HTTP/1.1 exchange, for which the response is missing or incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum Http1Error {
     /// The endpoint closed the connection.
-    #[error("the endpoint closed the connection before its answer had ended")]
+    #[error("the endpoint closed the connection before the response was complete")]
     Closed,
-    /// The connection broke.
-    #[error("the connection to the endpoint broke")]
+    /// The connection failed.
+    #[error("the connection to the endpoint failed")]
     Io(#[from] io::Error),
-    /// What came is not HTTP/1.x.
-    #[error("what the endpoint sent is not HTTP")]
-    NotHttp(#[source] httparse::Error),
-    /// What came does not say where it ends, or says two things.
-    #[error("the endpoint's answer is not clearly framed: {0}")]
+    /// The response is not HTTP/1.x.
+    #[error("the endpoint's response is not valid HTTP")]
+    Syntax(#[source] httparse::Error),
+    /// The response does not state unambiguously where it ends.
+    #[error("the framing of the endpoint's response is not valid: {0}")]
     Framing(&'static str),
-    /// Its body is coded for the connection in a way that is not known here.
-    #[error("the endpoint's answer has a transfer coding other than chunked, which this gateway did not ask for")]
-    Coding,
-    /// The head has no end.
-    #[error("the head of the endpoint's answer is longer than {MAX_HEAD_BYTES} bytes")]
+    /// The response has a transfer coding that the gateway does not support.
+    #[error("the endpoint's response has a transfer coding other than `chunked`, which the gateway does not support")]
+    TransferCoding,
+    /// The head of the response is too long.
+    #[error("the head of the endpoint's response is longer than {MAX_HEAD_BYTES} bytes")]
     HeadTooLarge,
-    /// What came is no answer to the request.
-    #[error("the endpoint closed the connection, which was idle for too long for it, as the request was sent (408)")]
+    /// The endpoint closed the idle connection. Its 408 is not a response to the request.
+    #[error("the endpoint closed the idle connection (408) while the request was being sent")]
     IdleTimeout,
-    /// The caller broke off.
-    #[error("the body of the request broke off")]
-    Upload(#[source] Cause),
-    /// The caller's body is not as long as it said.
-    #[error("the body of the request is not as long as it was said to be")]
-    UploadLength,
+    /// The request body could not be read from the caller.
+    #[error("the request body could not be read")]
+    RequestBody(#[source] Cause),
+    /// The request body does not have its declared length.
+    #[error("the request body does not have its declared length")]
+    RequestBodyLength,
 }
 
 impl Http1Error {
-    /// Returns whether the endpoint sent an answer that cannot be read.
+    /// Returns whether the endpoint sent an invalid response.
     pub fn is_invalid_response(&self) -> bool {
-        matches!(self, Self::NotHttp(_) | Self::Framing(_) | Self::Coding | Self::HeadTooLarge)
+        matches!(self, Self::Syntax(_) | Self::Framing(_) | Self::TransferCoding | Self::HeadTooLarge)
     }
 }

@@ -1,4 +1,4 @@
-//! Determines where the body of a response ends. Does no I/O.
+//! Decodes the framing of response bodies, which determines where a body ends. Does no I/O.
 //!
 //! Source: RFC 9112 sections 6 and 7.
 
@@ -6,47 +6,47 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::error::Http1Error;
 
-/// The longest chunk size line, with extensions, and the longest trailer section. Real ones are far shorter.
-const LONGEST_LINE: usize = 16 * 1024;
-/// The most trailer fields.
+/// The maximum length of a chunk-size line with its extensions, and of a trailer section. Chosen: far more than servers send.
+const MAX_LINE: usize = 16 * 1024;
+/// The maximum number of trailer fields.
 const MAX_TRAILERS: usize = 128;
 
-/// Takes the framing off a body.
+/// The decoder of a body: what follows in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decoder {
-    /// This many bytes are still to come.
+    /// This many bytes.
     Length(u64),
-    /// Chunks are still to come.
+    /// The rest of a chunked body.
     Chunked(Chunk),
-    /// Everything up to the end of the connection.
+    /// All bytes until the connection is closed.
     UntilClose,
-    /// The body has ended.
+    /// Nothing: the body has ended.
     Ended,
 }
 
-/// What comes next of a chunked body.
+/// The next element of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
-    /// The line with a chunk's size.
+    /// A chunk-size line.
     Size,
-    /// This many bytes of a chunk's data, and the end of line behind them.
+    /// This many bytes of chunk data.
     Data(u64),
-    /// The end of line behind a chunk's data.
+    /// The line end after chunk data.
     DataEnd,
-    /// The trailer section. It is about the endpoint's own framing, so it goes no further.
+    /// The trailer section. It is not forwarded.
     Trailers,
 }
 
 impl Decoder {
-    /// The decoder of a body of so many bytes.
+    /// Returns the decoder of a body of this length.
     pub(super) fn of_length(length: u64) -> Self {
         if length == 0 { Self::Ended } else { Self::Length(length) }
     }
 
-    /// Returns the next piece of the body; `None` if there is none in `input` any more.
+    /// Returns the next piece of the body; `None` if `input` has no more of it.
     ///
     /// # Errors
-    /// What follows is not a chunk.
+    /// [`Http1Error`] if the chunked coding is not valid.
     pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Http1Error> {
         loop {
             match self {
@@ -75,7 +75,7 @@ impl Decoder {
         }
     }
 
-    /// Goes over what frames the body and is no part of it, as far as it is there: the end is seen with the last byte.
+    /// Skips framing at the start of `input`, so that the end of the body is detected without another read.
     ///
     /// # Errors
     /// As [`Decoder::decode`].
@@ -87,10 +87,10 @@ impl Decoder {
         Ok(())
     }
 
-    /// Notes that the connection has ended.
+    /// Records that the connection was closed.
     ///
     /// # Errors
-    /// The body has not.
+    /// [`Http1Error::Closed`] if the body has not ended.
     pub(super) fn close(&mut self) -> Result<(), Http1Error> {
         match self {
             Self::Ended => Ok(()),
@@ -102,7 +102,7 @@ impl Decoder {
         }
     }
 
-    /// Returns how many bytes are to come, if that is known.
+    /// Returns the remaining length of the body, if known.
     pub(super) fn left(&self) -> Option<u64> {
         match self {
             Self::Ended => Some(0),
@@ -113,19 +113,19 @@ impl Decoder {
 }
 
 impl Chunk {
-    /// Reads what frames chunks. Returns what comes after it, or `None` while it is not all there.
+    /// Parses one element of framing. Returns the decoder of the rest; `None` while the element is incomplete.
     fn next(self, input: &mut BytesMut) -> Result<Option<Decoder>, Http1Error> {
         let (length, next) = match self {
             Self::Size => {
-                // A line without a digit would pass for the end.
+                // httparse parses a line without digits as size 0, which would end the body.
                 if input.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) {
                     return Err(Http1Error::Framing("a chunk has no size"));
                 }
                 match httparse::parse_chunk_size(input) {
                     Ok(httparse::Status::Complete((length, 0))) => (length, Decoder::Chunked(Self::Trailers)),
                     Ok(httparse::Status::Complete((length, size))) => (length, Decoder::Chunked(Self::Data(size))),
-                    Ok(httparse::Status::Partial) => return unfinished(input),
-                    Err(_) => return Err(Http1Error::Framing("the size of a chunk is not a number")),
+                    Ok(httparse::Status::Partial) => return incomplete(input),
+                    Err(_) => return Err(Http1Error::Framing("a chunk size is not a number")),
                 }
             }
             Self::DataEnd => match &**input {
@@ -136,13 +136,13 @@ impl Chunk {
             Self::Trailers => {
                 let mut trailers = [httparse::EMPTY_HEADER; MAX_TRAILERS];
                 match httparse::parse_headers(input, &mut trailers) {
-                    // The parser takes a line feed alone for the end of a line; what stands between may read it otherwise.
+                    // httparse accepts a bare line feed as a line end; another proxy on the way may not.
                     Ok(httparse::Status::Complete((length, _))) if has_bare_line_feed(input, length) => {
-                        return Err(Http1Error::Framing("a trailer line ends without a carriage return"));
+                        return Err(Http1Error::Framing("a trailer line does not end in CR LF"));
                     }
                     Ok(httparse::Status::Complete((length, _))) => (length, Decoder::Ended),
-                    Ok(httparse::Status::Partial) => return unfinished(input),
-                    Err(err) => return Err(Http1Error::NotHttp(err)),
+                    Ok(httparse::Status::Partial) => return incomplete(input),
+                    Err(err) => return Err(Http1Error::Syntax(err)),
                 }
             }
             Self::Data(_) => return Ok(None),
@@ -152,19 +152,25 @@ impl Chunk {
     }
 }
 
-fn unfinished(input: &BytesMut) -> Result<Option<Decoder>, Http1Error> {
-    if input.len() > LONGEST_LINE { Err(Http1Error::Framing("the framing of a chunk has no end")) } else { Ok(None) }
+/// Returns `None` for an incomplete element of framing, or an error if it is too long.
+fn incomplete(input: &BytesMut) -> Result<Option<Decoder>, Http1Error> {
+    if input.len() > MAX_LINE {
+        Err(Http1Error::Framing("a chunk-size line or trailer section is too long"))
+    } else {
+        Ok(None)
+    }
 }
 
-/// Whether a line ends with a line feed alone among the first bytes (RFC 9112 section 2.2).
+/// Returns whether a line within the first `length` bytes ends with a bare line feed (RFC 9112 section 2.2).
 fn has_bare_line_feed(input: &[u8], length: usize) -> bool {
     let lines = input.get(..length).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
     lines.into_iter().any(|line| !line.ends_with(b"\r\n"))
 }
 
+/// Takes at most `left` bytes from the input and subtracts their number.
 fn take(input: &mut BytesMut, left: &mut u64) -> Bytes {
-    let most = usize::try_from(*left).unwrap_or(usize::MAX);
-    let piece = input.split_to(input.len().min(most)).freeze();
+    let limit = usize::try_from(*left).unwrap_or(usize::MAX);
+    let piece = input.split_to(input.len().min(limit)).freeze();
     *left -= piece.len() as u64;
     piece
 }
@@ -175,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// Feeds a body in pieces of these sizes, over and over. Returns what came out and what was left over.
+    /// Decodes a body that arrives in pieces of these sizes, repeated. Returns the body and the number of bytes after it.
     fn decoded(mut decoder: Decoder, wire: &[u8], sizes: &[usize]) -> Result<(Vec<u8>, usize), Http1Error> {
         let (mut input, mut body, mut rest) = (BytesMut::new(), Vec::new(), wire);
         let mut sizes = sizes.iter().cycle();
@@ -200,8 +206,8 @@ mod tests {
     const CHUNKED: Decoder = Decoder::Chunked(Chunk::Size);
 
     #[test]
-    fn bodies_end_where_their_framing_says() {
-        for (decoder, wire, body, left_over) in [
+    fn framing_determines_where_a_body_ends() {
+        for (decoder, wire, body, bytes_after) in [
             (Decoder::of_length(0), "", "", 0),
             (Decoder::of_length(5), "helloHTTP/1.1", "hello", 8),
             (Decoder::UntilClose, "hello", "hello", 0),
@@ -212,13 +218,13 @@ mod tests {
         ] {
             for sizes in [&[1][..], &[2], &[3, 1], &[1000]] {
                 let (found, rest) = decoded(decoder, wire.as_bytes(), sizes).unwrap();
-                assert_eq!((&*found, rest), (body.as_bytes(), left_over), "{wire:?} by {sizes:?}");
+                assert_eq!((&*found, rest), (body.as_bytes(), bytes_after), "{wire:?} in pieces of {sizes:?}");
             }
         }
     }
 
     #[test]
-    fn framing_that_is_not_whole_is_refused() {
+    fn incomplete_or_invalid_framing_is_rejected() {
         for (decoder, wire) in [
             (Decoder::of_length(5), "hell"),
             (CHUNKED, ""),
@@ -238,12 +244,12 @@ mod tests {
             (CHUNKED, "0\r\nx-a: b\r\n\n"),
         ] {
             assert!(decoded(decoder, wire.as_bytes(), &[1000]).is_err(), "{wire:?}");
-            assert!(decoded(decoder, wire.as_bytes(), &[1]).is_err(), "{wire:?} by single bytes");
+            assert!(decoded(decoder, wire.as_bytes(), &[1]).is_err(), "{wire:?} byte by byte");
         }
     }
 
     #[test]
-    fn framing_without_an_end_is_given_up() {
+    fn endless_framing_is_rejected() {
         for endless in [format!("1;{}", "x".repeat(20_000)), format!("0\r\na: {}", "x".repeat(20_000))] {
             let ended = decoded(CHUNKED, endless.as_bytes(), &[1000]);
             assert!(matches!(ended, Err(Http1Error::Framing(_))), "{ended:?}");
@@ -252,7 +258,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunked_bodies_come_out_as_they_went_in(
+        fn decoded_body_has_the_data_of_all_chunks(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..8),
             sizes in prop::collection::vec(1..200_usize, 1..6),
         ) {
@@ -263,8 +269,8 @@ mod tests {
                 wire.extend_from_slice(b"\r\n");
             }
             wire.extend_from_slice(b"0\r\n\r\nnext");
-            let (body, left_over) = decoded(CHUNKED, &wire, &sizes).unwrap();
-            prop_assert_eq!((body, left_over), (chunks.concat(), 4));
+            let (body, bytes_after) = decoded(CHUNKED, &wire, &sizes).unwrap();
+            prop_assert_eq!((body, bytes_after), (chunks.concat(), 4));
         }
     }
 }

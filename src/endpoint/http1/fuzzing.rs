@@ -1,4 +1,4 @@
-//! Fuzz properties of the parser of responses.
+//! Fuzz targets for the parser of responses.
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
@@ -9,29 +9,29 @@ use crate::endpoint::recycler::Recycler;
 
 /// A parsed response: its body, and its length on the wire.
 #[derive(Debug, PartialEq, Eq)]
-struct Read {
+struct Decoded {
     body: Vec<u8>,
     length: usize,
 }
 
-/// Parses the response to a request: `method sizes wire`. Checks that it is framed by RFC 9112 section 6.3, that the result does not
-/// depend on how the bytes are split into pieces, and that nothing after it is read.
+/// Parses a byte that selects the method, a byte with the size of pieces, then a response. Asserts that the response is framed as
+/// in RFC 9112 section 6.3, that the result does not depend on the size of pieces, and that no byte after the response is read.
 pub(crate) fn response(data: &[u8]) {
     let Some((&[first, size], wire)) = data.split_first_chunk() else { return };
     let method = if first & 1 == 0 { Method::POST } else { Method::HEAD };
-    let spare = Recycler::default();
+    let recycler = Recycler::default();
     let input = Bytes::copy_from_slice(wire);
     // A prefix parses to the same head, to none, or to an error.
-    let parsed = head::read(&input, &method, |_| false, &spare);
+    let parsed = head::parse(&input, &method, |_| false, &recycler);
     let cut = input.slice(..input.len().min(usize::from(size)));
-    if let Ok(Some((length, _))) = head::read(&cut, &method, |_| false, &spare) {
+    if let Ok(Some((length, _))) = head::parse(&cut, &method, |_| false, &recycler) {
         assert!(matches!(&parsed, Ok(Some((whole, _))) if *whole == length), "a longer input has another head");
     }
     let Ok(Some((length, head))) = parsed else { return };
     assert!(length <= wire.len(), "the head is longer than the input");
-    let headers = head.answer.headers();
-    let status = head.answer.status();
-    assert!(!status.is_informational(), "{status} is not a final answer");
+    let headers = head.response.headers();
+    let status = head.response.status();
+    assert!(!status.is_informational(), "{status} is not a final response");
     let (lengths, encodings) = (headers.get_all(header::CONTENT_LENGTH), headers.get_all(header::TRANSFER_ENCODING));
     let lengths: Vec<&[u8]> = lengths.iter().map(http::HeaderValue::as_bytes).collect();
     let encodings: Vec<&[u8]> = encodings.iter().map(http::HeaderValue::as_bytes).collect();
@@ -64,37 +64,37 @@ fn trimmed(number: &[u8]) -> &[u8] {
     number.get(zeros..).unwrap_or_default()
 }
 
-/// Parses a chunked body: `size wire`.
+/// Parses a byte with the size of pieces, then a chunked body.
 pub(crate) fn chunks(data: &[u8]) {
     let Some((size, wire)) = data.split_first() else { return };
     check_body(Decoder::Chunked(Chunk::Size), wire, usize::from(*size));
 }
 
 fn check_body(decoder: Decoder, wire: &[u8], size: usize) {
-    let whole = read(decoder, wire, wire.len());
+    let whole = decode(decoder, wire, wire.len());
     for size in [1, size.max(1)] {
-        assert_eq!(read(decoder, wire, size), whole, "in pieces of {size}");
+        assert_eq!(decode(decoder, wire, size), whole, "in pieces of {size}");
     }
     let expected = match decoder {
         Decoder::Chunked(_) => reference(wire),
         Decoder::Length(length) => {
             let length = usize::try_from(length).ok();
-            length.and_then(|length| Some(Read { body: wire.get(..length)?.to_vec(), length }))
+            length.and_then(|length| Some(Decoded { body: wire.get(..length)?.to_vec(), length }))
         }
-        Decoder::UntilClose => Some(Read { body: wire.to_vec(), length: wire.len() }),
-        Decoder::Ended => Some(Read { body: Vec::new(), length: 0 }),
+        Decoder::UntilClose => Some(Decoded { body: wire.to_vec(), length: wire.len() }),
+        Decoder::Ended => Some(Decoded { body: Vec::new(), length: 0 }),
     };
     match (whole, expected) {
-        (Some(read), Some(expected)) => assert_eq!(read, expected),
-        (Some(read), None) => panic!("parsed {read:?} from an invalid body"),
-        // Extensions and trailers may be refused for their content or length.
-        (None, Some(_)) => assert!(wire.contains(&b';') || wire.contains(&b':'), "refused a valid body"),
+        (Some(decoded), Some(expected)) => assert_eq!(decoded, expected),
+        (Some(decoded), None) => panic!("parsed {decoded:?} from an invalid body"),
+        // Extensions and trailers may be rejected for their content or length.
+        (None, Some(_)) => assert!(wire.contains(&b';') || wire.contains(&b':'), "rejected a valid body"),
         (None, None) => {}
     }
 }
 
-/// Parses a body that arrives in pieces of one size, until the connection closes; `None` if it is incomplete or refused.
-fn read(mut decoder: Decoder, wire: &[u8], size: usize) -> Option<Read> {
+/// Parses a body that arrives in pieces of one size, until the connection closes; `None` if it is incomplete or invalid.
+fn decode(mut decoder: Decoder, wire: &[u8], size: usize) -> Option<Decoded> {
     let (mut input, mut body, mut taken) = (BytesMut::new(), Vec::new(), 0);
     loop {
         while let Some(piece) = decoder.decode(&mut input).ok()? {
@@ -103,13 +103,13 @@ fn read(mut decoder: Decoder, wire: &[u8], size: usize) -> Option<Read> {
         }
         decoder.skip_framing(&mut input).ok()?;
         if decoder == Decoder::Ended {
-            return Some(Read { body, length: taken - input.len() });
+            return Some(Decoded { body, length: taken - input.len() });
         }
         let Some(piece) =
             wire.get(taken..).filter(|rest| !rest.is_empty()).and_then(|rest| rest.chunks(size.max(1)).next())
         else {
             decoder.close().ok()?;
-            return Some(Read { body, length: taken - input.len() });
+            return Some(Decoded { body, length: taken - input.len() });
         };
         input.extend_from_slice(piece);
         taken += piece.len();
@@ -117,7 +117,7 @@ fn read(mut decoder: Decoder, wire: &[u8], size: usize) -> Option<Read> {
 }
 
 /// Parses a chunked body by the grammar of RFC 9112 section 7.1, line by line; any line with a colon is a trailer.
-fn reference(wire: &[u8]) -> Option<Read> {
+fn reference(wire: &[u8]) -> Option<Decoded> {
     let (mut body, mut at) = (Vec::new(), 0);
     let line = |at: usize| -> Option<&[u8]> {
         let rest = wire.get(at..)?;
@@ -130,7 +130,7 @@ fn reference(wire: &[u8]) -> Option<Read> {
         let digits = size.split(|byte| *byte == b';').next()?;
         let blanks = digits.iter().rev().take_while(|byte| b" \t".contains(byte)).count();
         let digits = digits.get(..digits.len() - blanks)?;
-        // More digits than 64 bits need are refused, leading zeros included.
+        // More than 16 digits are rejected, including leading zeros.
         if digits.is_empty() || digits.len() > 16 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return None;
         }
@@ -149,7 +149,7 @@ fn reference(wire: &[u8]) -> Option<Read> {
         let trailer = line(at)?;
         at += trailer.len() + 2;
         if trailer.is_empty() {
-            return Some(Read { body, length: at });
+            return Some(Decoded { body, length: at });
         }
         if !trailer.contains(&b':') {
             return None;

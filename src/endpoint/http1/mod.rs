@@ -1,9 +1,9 @@
-//! An HTTP/1.1 client connection to an endpoint. The task of the request drives it: no task, no channel and no copy of the
-//! headers per connection. It carries one request at a time.
+//! HTTP/1.1 client connections to an endpoint. A connection carries one request at a time. The task of the request drives it, so it
+//! needs no task, no channel and no copy of the headers of its own.
 //!
-//! Replaces hyper's client, whose task, channel and second header map cost 10 k of 48 k instructions per request (callgrind,
-//! 2026-11). `tests.rs` compares the two. Ambiguous framing is refused, not repaired; deviations that RFC 9110 and 9112 allow a
-//! proxy to accept (equal lengths, white space before a colon, head lines that end in a bare LF) are accepted.
+//! It replaces hyper's client, whose task, channel and second header map cost 10 k of 48 k instructions per request (callgrind,
+//! 2026-11). The tests compare the two clients. Ambiguous framing is rejected, not repaired. Deviations that RFC 9110 and 9112 allow
+//! a proxy to accept are accepted: equal lengths, white space before a colon, head lines that end in a bare LF.
 
 mod connection;
 mod error;

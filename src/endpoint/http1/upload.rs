@@ -1,4 +1,4 @@
-//! A request on its way to a connection: its head and its body, piece by piece.
+//! Writes a request to a connection: its head and its body, as the body becomes available.
 
 use std::io;
 use std::pin::Pin;
@@ -15,12 +15,12 @@ pub trait UploadBody: Body<Data = Bytes, Error: Into<Cause>> + Unpin + 'static {
 
 impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin + 'static> UploadBody for B {}
 
-/// How long a request's body is.
+/// The length of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
-    /// So many bytes.
+    /// This many bytes.
     Known(u64),
-    /// That is seen when it has ended: it goes in chunks.
+    /// Unknown until the body ends; it is sent in chunks.
     Unknown,
 }
 
@@ -30,75 +30,79 @@ impl Length {
     }
 }
 
-/// What is still to be written of a request.
+/// The part of a request that is not yet written.
 #[derive(Debug)]
 pub(super) struct Upload<B> {
-    /// `None` once all of it was read.
+    /// The request body; `None` when it has ended.
     body: Option<B>,
-    /// What is left of it.
+    /// The remaining length of the body.
     left: Length,
-    /// What goes before the piece: the head, or the size of a chunk.
-    before: Vec<u8>,
+    /// The bytes before `piece`: the head, or a chunk-size line.
+    prefix: Vec<u8>,
+    /// The current piece of the body.
     piece: Bytes,
-    after: &'static [u8],
-    /// How much of these three is written.
+    /// The bytes after `piece`: the end of a chunk or of the body.
+    suffix: &'static [u8],
+    /// The number of bytes of these three that are written.
     written: usize,
-    /// Whether the socket has taken any of the request.
+    /// Whether any byte of the request is written.
     has_begun: bool,
 }
 
-/// Ends a chunk, the last chunk, and both in one.
+/// The end of a chunk.
 const CHUNK_END: &[u8] = b"\r\n";
+/// The last chunk, which ends the body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// The end of a chunk, and the last chunk.
 const CHUNK_END_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
 
 impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
-    /// Makes a request of its head, as it goes onto the wire, and a body of the length that the head tells.
+    /// Wraps a written head and a body of the length that the head declares.
     pub(super) fn new(head: Vec<u8>, body: B, length: Length) -> Self {
         let body = if length == Length::Known(0) { None } else { Some(body) };
-        Self { body, left: length, before: head, piece: Bytes::new(), after: &[], written: 0, has_begun: false }
+        Self { body, left: length, prefix: head, piece: Bytes::new(), suffix: &[], written: 0, has_begun: false }
     }
 
-    /// Whether the socket has taken any of it. Whether the system has is the socket's to say.
+    /// Returns whether any byte is written. It may still be in the write batch.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Returns the memory of the head, for the next one.
-    pub(super) fn into_memory(self) -> Vec<u8> {
-        self.before
+    /// Returns the buffer of the head for reuse.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.prefix
     }
 
-    /// Writes as much as there is and as fits.
+    /// Writes as much as the body provides and the socket accepts. Is ready when the whole request is written.
     ///
     /// # Errors
-    /// Either side broke off. What is left cannot be sent.
+    /// [`Http1Error`] if the body or the connection fails. The rest of the request cannot be sent.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), Http1Error>> {
         loop {
-            // The first piece goes out together with the head, if it is there.
-            if self.piece.is_empty() && self.after.is_empty() {
+            // If the first piece is available, it is written together with the head.
+            if self.piece.is_empty() && self.suffix.is_empty() {
                 self.take_piece(cx)?;
             }
-            let length = self.before.len() + self.piece.len() + self.after.len();
+            let length = self.prefix.len() + self.piece.len() + self.suffix.len();
             if self.written == length {
                 ready!(Pin::new(socket).poll_flush(cx))?;
                 return if self.body.is_none() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             self.written += ready!(self.poll_write(cx, socket))?;
             if self.written == length {
-                self.before.clear();
+                self.prefix.clear();
                 self.piece = Bytes::new();
-                self.after = &[];
+                self.suffix = &[];
                 self.written = 0;
             }
         }
     }
 
-    /// Takes the next piece of the body, if there is one by now.
+    /// Takes the next piece of the body, if one is available.
     fn take_piece(&mut self, cx: &mut Context<'_>) -> Result<(), Http1Error> {
         while self.piece.is_empty()
             && let Some(body) = &mut self.body
@@ -107,17 +111,17 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(None) => {
                     self.body = None;
-                    self.after = self.ending(&[], LAST_CHUNK)?;
+                    self.suffix = self.last_suffix(&[], LAST_CHUNK)?;
                 }
-                Poll::Ready(Some(Err(err))) => return Err(Http1Error::Upload(err.into())),
-                // Trailers are about the caller's framing, which ends here.
+                Poll::Ready(Some(Err(err))) => return Err(Http1Error::RequestBody(err.into())),
+                // Trailers are not forwarded.
                 Poll::Ready(Some(Ok(frame))) => {
                     let is_last = body.is_end_stream();
-                    self.frame(frame.into_data().unwrap_or_default())?;
+                    self.set_piece(frame.into_data().unwrap_or_default())?;
                     if is_last {
                         self.body = None;
                         let last = if self.piece.is_empty() { LAST_CHUNK } else { CHUNK_END_AND_LAST };
-                        self.after = self.ending(self.after, last)?;
+                        self.suffix = self.last_suffix(self.suffix, last)?;
                     }
                 }
             }
@@ -125,32 +129,33 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Upload<B> {
         Ok(())
     }
 
-    fn frame(&mut self, piece: Bytes) -> Result<(), Http1Error> {
+    /// Sets the next piece, and its chunk framing if the length is unknown.
+    fn set_piece(&mut self, piece: Bytes) -> Result<(), Http1Error> {
         match &mut self.left {
             Length::Known(left) => {
-                *left = left.checked_sub(piece.len() as u64).ok_or(Http1Error::UploadLength)?;
+                *left = left.checked_sub(piece.len() as u64).ok_or(Http1Error::RequestBodyLength)?;
             }
             Length::Unknown if piece.is_empty() => {}
             Length::Unknown => {
-                self.before.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                self.after = CHUNK_END;
+                self.prefix.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                self.suffix = CHUNK_END;
             }
         }
         self.piece = piece;
         Ok(())
     }
 
-    /// Returns what goes after the last piece.
-    fn ending(&self, of_known: &'static [u8], of_chunks: &'static [u8]) -> Result<&'static [u8], Http1Error> {
+    /// Returns the suffix of the last piece: `known` for a body of known length, `chunked` for a chunked body.
+    fn last_suffix(&self, known: &'static [u8], chunked: &'static [u8]) -> Result<&'static [u8], Http1Error> {
         match self.left {
-            Length::Known(0) => Ok(of_known),
-            Length::Known(_) => Err(Http1Error::UploadLength),
-            Length::Unknown => Ok(of_chunks),
+            Length::Known(0) => Ok(known),
+            Length::Known(_) => Err(Http1Error::RequestBodyLength),
+            Length::Unknown => Ok(chunked),
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, socket: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<usize>> {
-        let mut parts = [io::IoSlice::new(&self.before), io::IoSlice::new(&self.piece), io::IoSlice::new(self.after)];
+        let mut parts = [io::IoSlice::new(&self.prefix), io::IoSlice::new(&self.piece), io::IoSlice::new(self.suffix)];
         let mut parts = &mut parts[..];
         io::IoSlice::advance_slices(&mut parts, self.written);
         let written = ready!(Pin::new(socket).poll_write_vectored(cx, parts))?;
