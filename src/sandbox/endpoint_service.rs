@@ -48,15 +48,15 @@ impl Service for EndpointService {
         if is_client_path(&request.path) { cors::response_headers(request) } else { HeaderMap::new() }
     }
 
-    async fn answer(&self, request: ReceivedRequest) -> Reply {
+    async fn handle(&self, request: ReceivedRequest) -> Reply {
         if is_client_path(&request.path) {
             if !self.endpoint.has_host(&request.host) {
                 return Problem::UnknownHost(request.host).reply(PathForm::V1);
             }
-            return self.answer_client(request).await;
+            return self.handle_client(request).await;
         }
         let form = if request.path.starts_with("/api/v1/") { PathForm::V1 } else { PathForm::Current };
-        let reply = self.try_answer(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
+        let reply = self.try_handle(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
         if request.method == Method::HEAD {
             // A response to HEAD has no body. The journal records the verdict.
             return Reply { body: Bytes::new(), ..reply };
@@ -67,7 +67,7 @@ impl Service for EndpointService {
 
 impl EndpointService {
     /// Handles a request of a client, which arrived directly or through the control listener.
-    pub(super) async fn answer_client(&self, request: ReceivedRequest) -> Reply {
+    pub(super) async fn handle_client(&self, request: ReceivedRequest) -> Reply {
         if let Err(problem) = check_size(&request) {
             return problem.reply(PathForm::V1);
         }
@@ -77,11 +77,11 @@ impl EndpointService {
         let Some((true, local_auth)) = resource else {
             return Problem::PublicAccessDisabled.reply(PathForm::V1);
         };
-        requests::answer(&self.clients, request, local_auth).await
+        requests::handle(&self.clients, request, local_auth).await
     }
 
     /// Handles a REST call. Checks in the service's order: network rules, operation, token, role, parameters.
-    async fn try_answer(&self, request: &ReceivedRequest, form: PathForm) -> Result<Reply, Problem> {
+    async fn try_handle(&self, request: &ReceivedRequest, form: PathForm) -> Result<Reply, Problem> {
         check_size(request)?;
         if !self.endpoint.has_host(&request.host) {
             return Err(Problem::UnknownHost(request.host.clone()));

@@ -174,7 +174,7 @@ impl Sandbox {
     /// Returns the configuration of a gateway for this sandbox. Its file paths are relative; [`Self::write_files`] writes the
     /// files.
     pub fn gateway_config(&self, config: &GatewayConfig) -> String {
-        let endpoints: Vec<ConfiguredEndpoint> = self.endpoints().iter().map(|e| self.configured(e)).collect();
+        let endpoints: Vec<ConfiguredEndpoint> = self.endpoints().iter().map(|e| self.configured_endpoint(e)).collect();
         let urls = Urls {
             entra: self.entra().url(),
             imds: self.imds().url(),
@@ -265,7 +265,7 @@ impl Sandbox {
         Ok(())
     }
 
-    fn configured(&self, endpoint: &Endpoint) -> ConfiguredEndpoint {
+    fn configured_endpoint(&self, endpoint: &Endpoint) -> ConfiguredEndpoint {
         let name = endpoint.name().to_owned();
         let tenant = self.directory().read(|directory| directory.resource(&name).map(|r| r.tenant.clone()));
         ConfiguredEndpoint { name, url: endpoint.url(), tenant: tenant.unwrap_or_default() }

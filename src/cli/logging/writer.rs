@@ -17,7 +17,7 @@ use crate::metrics::LostLine;
 /// bytes, it uses 1.6 MB when full and 130 KB when empty.
 const QUEUE_CAPACITY: usize = 4096;
 
-/// The sender of the queue.
+/// The sending side of the queue.
 pub(super) struct LogWriter {
     queue: NonBlocking,
     dropped: ErrorCounter,
@@ -101,7 +101,7 @@ fn escape_breaks(line: &[u8]) -> Option<Vec<u8>> {
     Some(one_line)
 }
 
-/// The writing thread's output.
+/// The output of the writing thread.
 struct Output<W> {
     inner: W,
     /// Whether the last write succeeded.

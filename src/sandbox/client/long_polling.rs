@@ -31,7 +31,7 @@ pub(super) async fn poll(
             State::Waiting { .. } => {
                 let identity = found.identity.clone();
                 let verdict = format!("long polling {}", identity.id);
-                let (inbound, outbound) = clients.start(&client.hub, identity, false);
+                let (inbound, outbound) = clients.start_session(&client.hub, identity, false);
                 let polling = Arc::new(Polling::new(outbound));
                 found.state = State::Posting { inbound, polling: Some(Arc::clone(&polling)) };
                 let (weak, timeouts) = (Arc::downgrade(clients), *clients.timeouts());

@@ -96,7 +96,7 @@ impl Clients {
     }
 
     /// Starts a session and returns the channels of its transport.
-    pub(super) fn start(
+    pub(super) fn start_session(
         self: &Arc<Self>,
         hub: &str,
         identity: ConnectionIdentity,
@@ -110,7 +110,7 @@ impl Clients {
 
     /// Starts a session that outlives its transport. Returns the sender of replacement transports, and the channels of the
     /// first transport. Removes the id when the session ends.
-    pub(super) fn start_stateful(
+    pub(super) fn start_stateful_session(
         self: &Arc<Self>,
         hub: &str,
         identity: ConnectionIdentity,

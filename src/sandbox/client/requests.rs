@@ -19,11 +19,11 @@ pub(crate) fn is_client_path(path: &str) -> bool {
 }
 
 /// Handles a request of a client. `local_auth` is whether tokens signed with an access key are accepted.
-pub(crate) async fn answer(clients: &Arc<Clients>, mut request: ReceivedRequest, local_auth: bool) -> Reply {
-    try_answer(clients, &mut request, local_auth).await.unwrap_or_else(Reply::from)
+pub(crate) async fn handle(clients: &Arc<Clients>, mut request: ReceivedRequest, local_auth: bool) -> Reply {
+    try_handle(clients, &mut request, local_auth).await.unwrap_or_else(Reply::from)
 }
 
-async fn try_answer(
+async fn try_handle(
     clients: &Arc<Clients>,
     request: &mut ReceivedRequest,
     local_auth: bool,

@@ -28,7 +28,7 @@ pub(super) fn open(
     }
     let identity = found.identity.clone();
     let verdict = format!("event stream {}", identity.id);
-    let (inbound, outbound) = clients.start(&client.hub, identity, true);
+    let (inbound, outbound) = clients.start_session(&client.hub, identity, true);
     found.state = State::Posting { inbound, polling: None };
     drop(negotiated);
 

@@ -184,10 +184,9 @@ impl Session {
         }
     }
 
-    /// Sends the handshake response.
+    /// Sends the handshake response, and handles the records that arrived with the handshake.
     async fn send_handshake_response(&mut self) -> Result<Next, Disconnected> {
         self.send(handshake_response(None)).await?;
-        // Records may have arrived with the handshake.
         self.receive(&[]).await
     }
 

@@ -124,11 +124,13 @@ fn find_session(
 /// Starts a session, or moves an existing one to this transport. Returns `None` if the existing session has ended.
 async fn attach(clients: &Arc<Clients>, session: SocketSession) -> Option<(Registration, TransportChannels)> {
     match session {
-        SocketSession::New { hub, identity, registration } => Some((registration, clients.start(&hub, identity, true))),
+        SocketSession::New { hub, identity, registration } => {
+            Some((registration, clients.start_session(&hub, identity, true)))
+        }
         SocketSession::Stateful { hub, identity, mut registration } => {
             // From here on, the session removes the id, not the socket.
             let id = registration.release()?;
-            let (replacements, transport) = clients.start_stateful(&hub, identity, id.clone());
+            let (replacements, transport) = clients.start_stateful_session(&hub, identity, id.clone());
             if let Some(found) = clients.negotiated().get_mut(&id) {
                 found.state = State::WebSocket { replacements: Some(replacements) };
             }

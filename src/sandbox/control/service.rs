@@ -62,7 +62,7 @@ impl Service for Control {
         }
     }
 
-    async fn answer(&self, request: ReceivedRequest) -> Reply {
+    async fn handle(&self, request: ReceivedRequest) -> Reply {
         if !is_local(&request.host, self.public_host.as_deref()) {
             return error_reply(
                 StatusCode::FORBIDDEN,
@@ -71,10 +71,10 @@ impl Service for Control {
         }
         match endpoint_path(&request.path) {
             Some((name, _)) => match self.endpoints.iter().find(|service| service.endpoint.name() == name) {
-                Some(service) => answer_endpoint(service, request).await,
+                Some(service) => handle_endpoint(service, request).await,
                 None => error_reply(StatusCode::NOT_FOUND, "the sandbox has no endpoint with this name"),
             },
-            None => self.answer_control(&request).await,
+            None => self.handle_control(&request).await,
         }
     }
 }
@@ -89,12 +89,12 @@ fn endpoint_path(path: &str) -> Option<(&str, &str)> {
 ///
 /// Pages of any origin can use the client URLs, as at the endpoint itself. `negotiate` issues tokens, so pages of other
 /// origins cannot use it.
-async fn answer_endpoint(service: &EndpointService, mut request: ReceivedRequest) -> Reply {
+async fn handle_endpoint(service: &EndpointService, mut request: ReceivedRequest) -> Reply {
     let name = service.endpoint.name();
     let inner = request.path.split_off("/endpoints/".len() + name.len());
     request.path = inner;
     if is_client_path(&request.path) {
-        return service.answer_client(request).await;
+        return service.handle_client(request).await;
     }
     if request.path != "/negotiate" {
         return error_reply(
@@ -110,7 +110,7 @@ async fn answer_endpoint(service: &EndpointService, mut request: ReceivedRequest
 }
 
 impl Control {
-    async fn answer_control(&self, request: &ReceivedRequest) -> Reply {
+    async fn handle_control(&self, request: &ReceivedRequest) -> Reply {
         if let (&Method::GET, Some(file)) = (&request.method, page::file(&request.path)) {
             return file;
         }

@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
     pub(super) fn problem(&self, key: &str, fact: &str) {
         let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
         let line = span.map_or(self.line, |span| self.source.line(span.start));
-        self.source.add(line, &self.key(key), fact);
+        self.source.add(line, &self.key_path(key), fact);
     }
 
     /// Reports a problem of the whole table.
@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
             self.problem(key, "must be a table");
             return None;
         };
-        Some(self.inner(key, key, table, item))
+        Some(self.child(key, key, table, item))
     }
 
     /// Reads a table whose keys are names and whose values are tables.
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
                 parent.problem(name, rule);
             }
             match item.as_table_like() {
-                Some(table) => found.push(parent.inner(name, "*", table, item)),
+                Some(table) => found.push(parent.child(name, "*", table, item)),
                 None => parent.problem(name, "must be a table"),
             }
         }
@@ -316,7 +316,7 @@ impl<'a> Reader<'a> {
         item
     }
 
-    fn inner(&self, name: &str, pattern: &str, table: &'a dyn TableLike, item: &Item) -> Reader<'a> {
+    fn child(&self, name: &str, pattern: &str, table: &'a dyn TableLike, item: &Item) -> Reader<'a> {
         let key = self.table.get_key_value(name).and_then(|(key, _)| key.span());
         self.at(name, pattern, table, item.span().or(key))
     }
@@ -326,7 +326,7 @@ impl<'a> Reader<'a> {
             source: self.source,
             table,
             name: name.to_owned(),
-            path: self.key(name),
+            path: self.key_path(name),
             pattern: if self.pattern.is_empty() { pattern.to_owned() } else { format!("{}.{pattern}", self.pattern) },
             line: span.map_or(self.line, |span| self.source.line(span.start)),
             read_keys: RefCell::default(),
@@ -334,7 +334,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn key(&self, key: &str) -> String {
+    fn key_path(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 }

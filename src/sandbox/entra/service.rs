@@ -186,7 +186,7 @@ impl Entra {
 impl Service for Entra {
     const MAX_BODY: usize = 256 * 1024;
 
-    async fn answer(&self, request: ReceivedRequest) -> Reply {
+    async fn handle(&self, request: ReceivedRequest) -> Reply {
         let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         match (&request.method, segments.as_slice()) {
             (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => self.token(tenant, &request),

@@ -103,7 +103,7 @@ fn find_identity<'a>(directory: &'a Directory, request: &ReceivedRequest) -> Opt
 impl Service for Imds {
     const MAX_BODY: usize = 4096;
 
-    async fn answer(&self, request: ReceivedRequest) -> Reply {
+    async fn handle(&self, request: ReceivedRequest) -> Reply {
         if request.path != "/metadata/identity/oauth2/token" {
             return Reply::empty(StatusCode::NOT_FOUND);
         }
@@ -149,7 +149,7 @@ fn imds_error(error: &str, description: &str) -> Reply {
 impl Service for AppService {
     const MAX_BODY: usize = 4096;
 
-    async fn answer(&self, request: ReceivedRequest) -> Reply {
+    async fn handle(&self, request: ReceivedRequest) -> Reply {
         if request.path != "/msi/token" {
             return Reply::empty(StatusCode::NOT_FOUND);
         }

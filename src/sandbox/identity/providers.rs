@@ -72,7 +72,7 @@ pub(crate) struct GcpMetadata {
 impl Service for Providers {
     const MAX_BODY: usize = 64 * 1024;
 
-    async fn answer(&self, request: ReceivedRequest) -> Reply {
+    async fn handle(&self, request: ReceivedRequest) -> Reply {
         match (request.path.as_str(), &request.method) {
             (GITHUB_PATH, &Method::GET) => self.github(&request),
             (PIPELINES_PATH, &Method::POST) => self.pipelines(&request),
@@ -218,7 +218,7 @@ impl From<jsonwebtoken::errors::Error> for OAuth2Error {
 impl Service for GcpMetadata {
     const MAX_BODY: usize = 4096;
 
-    async fn answer(&self, request: ReceivedRequest) -> Reply {
+    async fn handle(&self, request: ReceivedRequest) -> Reply {
         self.identity(&request).header(METADATA_FLAVOR, "Google").header(http::header::SERVER, "Metadata Server for VM")
     }
 }

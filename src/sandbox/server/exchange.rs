@@ -39,7 +39,7 @@ pub(crate) trait Service: Send + Sync + 'static {
     }
 
     /// Responds to one request.
-    fn answer(&self, request: ReceivedRequest) -> impl Future<Output = Reply> + Send;
+    fn handle(&self, request: ReceivedRequest) -> impl Future<Output = Reply> + Send;
 }
 
 /// A received request.

@@ -143,7 +143,7 @@ impl Server {
     }
 
     /// Responds to one request: reads the body, adds the journal entry, applies a fault, or calls the service.
-    async fn answer(
+    async fn handle(
         &self,
         mut request: Request<Incoming>,
         service: &impl Service,
@@ -199,7 +199,7 @@ impl Server {
             Some(FaultKind::Delay { delay_ms }) => tokio::time::sleep(Duration::from_millis(*delay_ms)).await,
             Some(FaultKind::LoseAnswer | FaultKind::BreakBody) | None => {}
         }
-        let mut reply = service.answer(received).await.with_default_headers(common);
+        let mut reply = service.handle(received).await.with_default_headers(common);
         if fault == Some(FaultKind::LoseAnswer) {
             return Err(self.reset(sequence, "answer lost", state));
         }
@@ -250,7 +250,7 @@ async fn serve_http<S: Service>(
     let state_of_connection = Arc::clone(&state);
     let answer = hyper::service::service_fn(move |request| {
         let (server, service, state) = (server.clone(), Arc::clone(&service), Arc::clone(&state));
-        async move { server.answer(request, &*service, S::MAX_BODY, &state).await }
+        async move { server.handle(request, &*service, S::MAX_BODY, &state).await }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);

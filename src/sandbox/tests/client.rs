@@ -23,7 +23,7 @@ pub(super) async fn negotiate(sandbox: &Sandbox, token: &str) -> Value {
     request(sandbox, Method::POST, &east(sandbox).url(), target).bearer(token).send().await.json()
 }
 
-pub(super) async fn dial(sandbox: &Sandbox, target: &str, token: &str) -> Result<Socket, tungstenite::Error> {
+pub(super) async fn open_websocket(sandbox: &Sandbox, target: &str, token: &str) -> Result<Socket, tungstenite::Error> {
     let authority = east(sandbox).server.address().to_string();
     let stream = TcpStream::connect(&authority).await.unwrap();
     let name = ServerName::try_from(String::from("127.0.0.1")).unwrap();
@@ -34,29 +34,29 @@ pub(super) async fn dial(sandbox: &Sandbox, target: &str, token: &str) -> Result
 }
 
 /// Opens a WebSocket as user `ann` of the hub `chat` and completes its handshake.
-pub(super) async fn connected(sandbox: &Sandbox) -> Socket {
+pub(super) async fn connect_client(sandbox: &Sandbox) -> Socket {
     let token = client_token(sandbox, "chat", "ann").await;
-    let mut socket = dial(sandbox, "/client/?hub=chat", &token).await.unwrap();
+    let mut socket = open_websocket(sandbox, "/client/?hub=chat", &token).await.unwrap();
     socket.send(Message::text(HANDSHAKE)).await.unwrap();
-    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    assert_eq!(next_text(&mut socket).await, "{}\u{1e}");
     socket
 }
 
 /// Opens a WebSocket with stateful reconnect and completes its handshake. Returns it with the target and the token for
 /// reconnecting.
-pub(super) async fn stateful(sandbox: &Sandbox) -> (Socket, String, String) {
+pub(super) async fn connect_stateful_client(sandbox: &Sandbox) -> (Socket, String, String) {
     let token = client_token(sandbox, "chat", "ann").await;
     let target = "/client/negotiate?hub=chat&negotiateVersion=1&useStatefulReconnect=true";
     let negotiated = request(sandbox, Method::POST, &east(sandbox).url(), target).bearer(&token).send().await.json();
     assert_eq!(negotiated["useStatefulReconnect"], true);
     let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
-    let mut socket = dial(sandbox, &target, &token).await.unwrap();
+    let mut socket = open_websocket(sandbox, &target, &token).await.unwrap();
     socket.send(Message::text("{\"protocol\":\"json\",\"version\":2}\u{1e}")).await.unwrap();
-    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    assert_eq!(next_text(&mut socket).await, "{}\u{1e}");
     (socket, target, token)
 }
 
-pub(super) async fn text(socket: &mut Socket) -> String {
+pub(super) async fn next_text(socket: &mut Socket) -> String {
     let message = tokio::time::timeout(TIMEOUT, socket.next()).await.unwrap().unwrap().unwrap();
     message.into_text().unwrap().to_string()
 }
@@ -80,15 +80,15 @@ async fn a_websocket_of_a_negotiated_connection_has_its_id() {
     let id = negotiated["connectionId"].as_str().unwrap();
     let secret = negotiated["connectionToken"].as_str().unwrap();
     let target = format!("/client/?hub=chat&id={secret}");
-    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
+    let mut socket = open_websocket(&sandbox, &target, &token).await.unwrap();
     socket.send(Message::text(HANDSHAKE)).await.unwrap();
-    assert_eq!(text(&mut socket).await, "{}\u{1e}");
+    assert_eq!(next_text(&mut socket).await, "{}\u{1e}");
 
     let send = format!("/api/hubs/chat/connections/{id}/:send?api-version=2024-12-01");
     rest(&sandbox, "POST", &send).await.json(&json!({"target": "t", "arguments": [1]})).send().await;
-    assert_eq!(text(&mut socket).await, invocation(1));
+    assert_eq!(next_text(&mut socket).await, invocation(1));
     for (target, status) in [(target.as_str(), 409), ("/client/?hub=chat&id=other", 404)] {
-        let Err(tungstenite::Error::Http(rejected)) = dial(&sandbox, target, &token).await else {
+        let Err(tungstenite::Error::Http(rejected)) = open_websocket(&sandbox, target, &token).await else {
             panic!("{target} was accepted");
         };
         assert_eq!(rejected.status(), status);
@@ -101,7 +101,7 @@ async fn a_websocket_of_a_negotiated_connection_has_its_id() {
 async fn sends_messagepack_in_binary_frames() {
     let sandbox = start().await;
     let token = client_token(&sandbox, "chat", "ann").await;
-    let mut socket = dial(&sandbox, "/client/?hub=chat", &token).await.unwrap();
+    let mut socket = open_websocket(&sandbox, "/client/?hub=chat", &token).await.unwrap();
     socket.send(Message::binary(&b"{\"protocol\":\"messagepack\",\"version\":1}\x1e"[..])).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(&b"{}\x1e"[..]));
     broadcast(&sandbox, 300).await;
@@ -113,10 +113,10 @@ async fn sends_messagepack_in_binary_frames() {
 #[tokio::test]
 async fn a_closed_client_receives_the_reason_and_a_close_frame() {
     let sandbox = start().await;
-    let mut socket = connected(&sandbox).await;
+    let mut socket = connect_client(&sandbox).await;
     let target = "/api/hubs/chat/users/ann/:closeConnections?api-version=2024-12-01&reason=so%20long";
     rest(&sandbox, "POST", target).await.send().await;
-    assert_eq!(text(&mut socket).await, "{\"type\":7,\"error\":\"so long\",\"allowReconnect\":true}\u{1e}");
+    assert_eq!(next_text(&mut socket).await, "{\"type\":7,\"error\":\"so long\",\"allowReconnect\":true}\u{1e}");
     let Some(Ok(Message::Close(Some(close)))) = socket.next().await else { panic!("the socket is not closed") };
     assert_eq!(u16::from(close.code), 1000);
     assert!(!matches!(socket.next().await, Some(Ok(_))), "nothing follows the close");
@@ -129,12 +129,12 @@ async fn a_client_can_complete_invocations_but_not_invoke_the_hub() {
     let token = client_token(&sandbox, "chat", "ann").await;
     let negotiated = negotiate(&sandbox, &token).await;
     let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
-    let mut socket = dial(&sandbox, &target, &token).await.unwrap();
+    let mut socket = open_websocket(&sandbox, &target, &token).await.unwrap();
     let call = "{\"type\":1,\"invocationId\":\"7\",\"target\":\"x\",\"arguments\":[]}\u{1e}";
     // The first invocation arrives with the handshake.
     socket.send(Message::text(format!("{HANDSHAKE}{call}"))).await.unwrap();
-    assert_eq!(text(&mut socket).await, "{}\u{1e}");
-    let failed = text(&mut socket).await;
+    assert_eq!(next_text(&mut socket).await, "{}\u{1e}");
+    let failed = next_text(&mut socket).await;
     assert!(failed.contains("\"invocationId\":\"7\"") && failed.contains("no upstream"), "{failed}");
 
     let invoke = format!(
@@ -145,7 +145,7 @@ async fn a_client_can_complete_invocations_but_not_invoke_the_hub() {
     let caller = tokio::spawn(async move {
         rest(&for_caller, "POST", &invoke).await.json(&json!({"target": "add", "arguments": [1, 2]})).send().await
     });
-    let invoked: Value = serde_json::from_str(text(&mut socket).await.trim_end_matches('\u{1e}')).unwrap();
+    let invoked: Value = serde_json::from_str(next_text(&mut socket).await.trim_end_matches('\u{1e}')).unwrap();
     let completion = json!({"type": 3, "invocationId": invoked["invocationId"], "result": 3});
     socket.send(Message::text(format!("{completion}\u{1e}"))).await.unwrap();
     assert_eq!(caller.await.unwrap().json(), json!({"result": 3}));
@@ -229,15 +229,15 @@ async fn wait_until_empty(sandbox: &Sandbox) {
 async fn an_invalid_record_closes_only_its_sender() {
     let sandbox = start().await;
     let (mut bad, mut large, mut good) =
-        (connected(&sandbox).await, connected(&sandbox).await, connected(&sandbox).await);
+        (connect_client(&sandbox).await, connect_client(&sandbox).await, connect_client(&sandbox).await);
     bad.send(Message::text("garbage\u{1e}")).await.unwrap();
-    let close = text(&mut bad).await;
+    let close = next_text(&mut bad).await;
     assert!(close.starts_with("{\"type\":7,\"error\":\"a record is invalid"), "{close}");
     large.send(Message::text("x".repeat(2 * 1024 * 1024))).await.unwrap();
-    let close = text(&mut large).await;
+    let close = next_text(&mut large).await;
     assert!(close.starts_with("{\"type\":7,\"error\":\"a record is larger than"), "{close}");
     broadcast(&sandbox, 9).await;
-    assert_eq!(text(&mut good).await, invocation(9));
+    assert_eq!(next_text(&mut good).await, invocation(9));
 }
 
 #[tokio::test]
@@ -250,10 +250,10 @@ async fn pings_an_idle_connection_and_closes_a_client_that_sends_nothing() {
     };
     let sandbox =
         Sandbox::start(SandboxSettings { client_timeouts: timeouts, ..SandboxSettings::default() }).await.unwrap();
-    let mut silent = connected(&sandbox).await;
-    assert_eq!(text(&mut silent).await, "{\"type\":6}\u{1e}");
+    let mut silent = connect_client(&sandbox).await;
+    assert_eq!(next_text(&mut silent).await, "{\"type\":6}\u{1e}");
     let close = loop {
-        let record = text(&mut silent).await;
+        let record = next_text(&mut silent).await;
         if !record.contains("\"type\":6") {
             break record;
         }
@@ -261,6 +261,6 @@ async fn pings_an_idle_connection_and_closes_a_client_that_sends_nothing() {
     assert!(close.contains("the client sent nothing for"), "{close}");
 
     let token = client_token(&sandbox, "chat", "ann").await;
-    let mut without_handshake = dial(&sandbox, "/client/?hub=chat", &token).await.unwrap();
-    assert!(text(&mut without_handshake).await.contains("no handshake arrived"));
+    let mut without_handshake = open_websocket(&sandbox, "/client/?hub=chat", &token).await.unwrap();
+    assert!(next_text(&mut without_handshake).await.contains("no handshake arrived"));
 }

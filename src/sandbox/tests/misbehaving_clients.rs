@@ -10,7 +10,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 };
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::client::{Socket, broadcast, client_token, connected, dial, invocation, negotiate, stateful, text};
+use super::client::{
+    Socket, broadcast, client_token, connect_client, connect_stateful_client, invocation, negotiate, next_text,
+    open_websocket,
+};
 use super::*;
 use crate::sandbox::{ClientTimeouts, Fault, FaultKind};
 
@@ -33,10 +36,10 @@ async fn read_to_close(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
 /// Opens a WebSocket and sends no handshake.
 async fn without_handshake(sandbox: &Sandbox) -> Socket {
     let token = client_token(sandbox, "chat", "ann").await;
-    dial(sandbox, "/client/?hub=chat", &token).await.unwrap()
+    open_websocket(sandbox, "/client/?hub=chat", &token).await.unwrap()
 }
 
-async fn wait_for_count(sandbox: &Sandbox, count: usize) {
+async fn wait_for_connection_count(sandbox: &Sandbox, count: usize) {
     tokio::time::timeout(TIMEOUT, async {
         while east(sandbox).hubs.connection_counts()["chat"] != count {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -56,8 +59,8 @@ async fn removes_a_connection_whose_upgrade_response_is_lost() {
             request(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token).send().await.json();
         let target = format!("/client/?hub=chat&id={}", negotiated["connectionToken"].as_str().unwrap());
         east(&sandbox).server.faults().set(Fault::times(1, FaultKind::LoseAnswer));
-        assert!(dial(&sandbox, &target, &token).await.is_err());
-        let Err(tungstenite::Error::Http(rejected)) = dial(&sandbox, &target, &token).await else {
+        assert!(open_websocket(&sandbox, &target, &token).await.is_err());
+        let Err(tungstenite::Error::Http(rejected)) = open_websocket(&sandbox, &target, &token).await else {
             panic!("the connection is open");
         };
         assert_eq!(rejected.status(), StatusCode::NOT_FOUND, "the connection was removed");
@@ -87,7 +90,7 @@ async fn closes_a_client_with_an_invalid_handshake() {
 #[tokio::test]
 async fn invalid_messagepack_closes_only_its_sender() {
     let sandbox = start().await;
-    let mut good = connected(&sandbox).await;
+    let mut good = connect_client(&sandbox).await;
     // The last body has arrays that are nested ten thousand deep.
     let deep = [&[0x90 | 0x80, 0xce, 0][..], &[0x91; 9_999], &[0x90]].concat();
     let bodies = [
@@ -107,26 +110,26 @@ async fn invalid_messagepack_closes_only_its_sender() {
         assert_eq!(code, Some(CloseCode::Normal));
     }
     broadcast(&sandbox, 3).await;
-    assert_eq!(text(&mut good).await, invocation(3));
-    wait_for_count(&sandbox, 1).await;
+    assert_eq!(next_text(&mut good).await, invocation(3));
+    wait_for_connection_count(&sandbox, 1).await;
 }
 
 #[tokio::test]
 async fn invalid_or_endless_json_closes_only_its_sender() {
     let sandbox = start().await;
-    let mut good = connected(&sandbox).await;
+    let mut good = connect_client(&sandbox).await;
     for (record, expected) in [
         (format!("{}{}\u{1e}", "[".repeat(10_000), "]".repeat(10_000)), "a record is invalid"),
         ("{\"type\":3}\u{1e}".to_owned(), "a completion has no 'invocationId'"),
         ("\u{1e}".to_owned(), "a record is invalid"),
     ] {
-        let mut bad = connected(&sandbox).await;
+        let mut bad = connect_client(&sandbox).await;
         bad.send(Message::text(record)).await.unwrap();
         let data = String::from_utf8(read_to_close(&mut bad).await.0).unwrap();
         assert!(data.starts_with("{\"type\":7,\"error\":") && data.contains(expected), "{data}");
     }
     // An endless record in small frames.
-    let mut bad = connected(&sandbox).await;
+    let mut bad = connect_client(&sandbox).await;
     for _ in 0..3 {
         // The socket may be closed already.
         let _ = bad.send(Message::text("x".repeat(512 * 1024))).await;
@@ -134,20 +137,20 @@ async fn invalid_or_endless_json_closes_only_its_sender() {
     let data = String::from_utf8(read_to_close(&mut bad).await.0).unwrap();
     assert!(data.contains("a record is larger than"), "{data}");
     broadcast(&sandbox, 4).await;
-    assert_eq!(text(&mut good).await, invocation(4));
-    wait_for_count(&sandbox, 1).await;
+    assert_eq!(next_text(&mut good).await, invocation(4));
+    wait_for_connection_count(&sandbox, 1).await;
 }
 
 #[tokio::test]
 async fn a_protocol_violation_closes_the_websocket_with_its_code() {
     let sandbox = start().await;
-    let mut good = connected(&sandbox).await;
+    let mut good = connect_client(&sandbox).await;
     let not_text = Frame::message(&b"\xff\xfe"[..], OpCode::Data(Data::Text), true);
     let reserved = Frame::message(&b"x"[..], OpCode::Data(Data::Reserved(5)), true);
     let large = Frame::message(vec![b'x'; 5 * 1024 * 1024], OpCode::Data(Data::Binary), true);
     for (frame, expected) in [(not_text, CloseCode::Invalid), (reserved, CloseCode::Protocol), (large, CloseCode::Size)]
     {
-        let mut bad = connected(&sandbox).await;
+        let mut bad = connect_client(&sandbox).await;
         // The server closes before the whole frame has arrived.
         let _ = bad.send(Message::Frame(frame)).await;
         let (_, code) = read_to_close(&mut bad).await;
@@ -157,8 +160,8 @@ async fn a_protocol_violation_closes_the_websocket_with_its_code() {
         );
     }
     broadcast(&sandbox, 5).await;
-    assert_eq!(text(&mut good).await, invocation(5));
-    wait_for_count(&sandbox, 1).await;
+    assert_eq!(next_text(&mut good).await, invocation(5));
+    wait_for_connection_count(&sandbox, 1).await;
 }
 
 #[tokio::test]
@@ -166,7 +169,7 @@ async fn rejects_the_token_of_another_hub() {
     let sandbox = start().await;
     let of_other_hub = client_token(&sandbox, "other", "ann").await;
     for target in ["/client/?hub=chat", "/client/?hub=chat&id=x"] {
-        let Err(tungstenite::Error::Http(rejected)) = dial(&sandbox, target, &of_other_hub).await else {
+        let Err(tungstenite::Error::Http(rejected)) = open_websocket(&sandbox, target, &of_other_hub).await else {
             panic!("{target} was accepted");
         };
         assert_eq!(rejected.status(), 401);
@@ -183,12 +186,12 @@ async fn a_client_that_never_reads_is_closed_and_others_receive_everything() {
     let timeouts = ClientTimeouts { write: Duration::from_millis(500), ..ClientTimeouts::default() };
     let sandbox =
         Sandbox::start(SandboxSettings { client_timeouts: timeouts, ..SandboxSettings::default() }).await.unwrap();
-    let stuck = connected(&sandbox).await;
-    let mut good = connected(&sandbox).await;
+    let stuck = connect_client(&sandbox).await;
+    let mut good = connect_client(&sandbox).await;
     let reader = tokio::spawn(async move {
         let mut received = Vec::new();
         while received.len() < MESSAGES {
-            let record = text(&mut good).await;
+            let record = next_text(&mut good).await;
             let number = record.split_once("\"arguments\":[").unwrap().1.split(',').next().unwrap().to_owned();
             received.push(number.parse::<usize>().unwrap());
         }
@@ -204,7 +207,7 @@ async fn a_client_that_never_reads_is_closed_and_others_receive_everything() {
     }
     let (_good, received) = tokio::time::timeout(TIMEOUT, reader).await.unwrap().unwrap();
     assert_eq!(received, (0..MESSAGES).collect::<Vec<_>>());
-    wait_for_count(&sandbox, 1).await;
+    wait_for_connection_count(&sandbox, 1).await;
     drop(stuck);
 }
 
@@ -218,7 +221,7 @@ async fn closes_a_stateful_client_that_acknowledges_no_message() {
     let sandbox =
         Sandbox::start(SandboxSettings { client_timeouts: timeouts, ..SandboxSettings::default() }).await.unwrap();
     // The client reads everything.
-    let (mut client, _, _) = stateful(&sandbox).await;
+    let (mut client, _, _) = connect_stateful_client(&sandbox).await;
     let token = token(&sandbox).await;
     let body = format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "x".repeat(1_000_000));
     for _ in 0..2 {
@@ -228,14 +231,14 @@ async fn closes_a_stateful_client_that_acknowledges_no_message() {
     }
     let data = String::from_utf8(read_to_close(&mut client).await.0).unwrap();
     assert!(data.ends_with(NOT_ACKNOWLEDGED), "{} bytes", data.len());
-    wait_for_count(&sandbox, 0).await;
+    wait_for_connection_count(&sandbox, 0).await;
 }
 
 #[tokio::test]
 async fn closes_a_stateful_client_that_acknowledges_no_response() {
     let sandbox = start().await;
-    let mut good = connected(&sandbox).await;
-    let (caller, _, _) = stateful(&sandbox).await;
+    let mut good = connect_client(&sandbox).await;
+    let (caller, _, _) = connect_stateful_client(&sandbox).await;
     let (mut sink, stream) = caller.split();
     // The response is as long as the id.
     let id = "x".repeat(500_000);
@@ -246,8 +249,8 @@ async fn closes_a_stateful_client_that_acknowledges_no_response() {
     let data = String::from_utf8(data.concat()).unwrap();
     assert!(data.ends_with(NOT_ACKNOWLEDGED), "{} bytes", data.len());
     broadcast(&sandbox, 6).await;
-    assert_eq!(text(&mut good).await, invocation(6));
-    wait_for_count(&sandbox, 1).await;
+    assert_eq!(next_text(&mut good).await, invocation(6));
+    wait_for_connection_count(&sandbox, 1).await;
 }
 
 #[tokio::test]
@@ -268,7 +271,7 @@ async fn resets_an_event_stream_whose_client_does_not_read() {
     let handshake = request(&sandbox, Method::POST, &east(&sandbox).url(), &target).bearer(&token_of_client);
     let handshake = handshake.body("text/plain", "{\"protocol\":\"json\",\"version\":1}\u{1e}").send().await;
     assert_eq!(handshake.status, StatusCode::OK);
-    wait_for_count(&sandbox, 1).await;
+    wait_for_connection_count(&sandbox, 1).await;
     let token = token(&sandbox).await;
     let body = format!("{{\"target\":\"t\",\"arguments\":[\"{}\"]}}", "x".repeat(1_000_000));
     for _ in 0..32 {
@@ -282,5 +285,5 @@ async fn resets_an_event_stream_whose_client_does_not_read() {
         }
     };
     tokio::time::timeout(TIMEOUT, reset).await.unwrap();
-    wait_for_count(&sandbox, 0).await;
+    wait_for_connection_count(&sandbox, 0).await;
 }
