@@ -39,6 +39,7 @@ pub(crate) struct GatewayAddresses {
     pub(crate) admin: Option<SocketAddr>,
 }
 
+/// The body of `POST /sandbox/tokens`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokensBody {
@@ -47,7 +48,7 @@ struct TokensBody {
 }
 
 impl Service for Control {
-    /// The maximum size of a message that a client posts (long polling, server-sent events).
+    /// The maximum size of a message that a hub client posts over long polling or server-sent events.
     const MAX_BODY: usize = 1024 * 1024;
 
     fn write_timeout(&self) -> Duration {

@@ -75,6 +75,7 @@ impl Port {
     }
 }
 
+/// Binds a socket with `SO_REUSEADDR`.
 fn bind_reusable(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -117,15 +118,15 @@ impl Server {
     /// Accepts and serves connections. Dropping the future closes them.
     pub(crate) async fn serve(self, port: Port, tls: Option<TlsAcceptor>, service: Arc<impl Service>) {
         let Port { address, mut listener, _placeholder } = port;
-        let mut refuse = self.faults().subscribe_refuse_requested();
+        let mut refuse_requested = self.faults().subscribe_refuse_requested();
         let mut connections = JoinSet::new();
         loop {
-            if *refuse.borrow_and_update() {
+            if *refuse_requested.borrow_and_update() {
                 drop(listener);
                 connections.shutdown().await;
                 self.faults().set_refusing(true);
                 // `self` owns the sender, so waiting cannot fail.
-                let _ = refuse.wait_for(|refuse| !*refuse).await;
+                let _ = refuse_requested.wait_for(|requested| !*requested).await;
                 listener = listen_again(address).await;
                 self.faults().set_refusing(false);
             }
@@ -137,7 +138,7 @@ impl Server {
                     Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
                 },
                 Some(_) = connections.join_next() => {}
-                _ = refuse.changed() => {}
+                _ = refuse_requested.changed() => {}
             }
         }
     }
@@ -155,9 +156,9 @@ impl Server {
         let host = head.uri.authority().map(ToString::to_string);
         let host = host.or_else(|| head.headers.get(HOST)?.to_str().ok().map(str::to_owned)).unwrap_or_default();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let is_exempt = is_preflight(&head);
-        let is_early = |kind: &FaultKind| !is_exempt && *kind == FaultKind::ResetBeforeBody;
-        if self.faults().next_if(head.uri.path(), is_early).is_some() {
+        let exempt_from_faults = is_preflight(&head);
+        let is_before_body = |kind: &FaultKind| !exempt_from_faults && *kind == FaultKind::ResetBeforeBody;
+        if self.faults().next_if(head.uri.path(), is_before_body).is_some() {
             let entry = Entry::new(&head.method, target, &host, &head.headers, &Bytes::new(), false);
             let sequence = self.journal().begin(entry);
             return Err(self.reset(sequence, "reset before the body", state));
@@ -184,7 +185,7 @@ impl Server {
             self.journal().end(sequence, Some(reply.status.as_u16()), "body rejected");
             return Ok(response(reply.with_default_headers(common)));
         }
-        let fault = if is_exempt { None } else { self.faults().next(&received.path) };
+        let fault = if exempt_from_faults { None } else { self.faults().next(&received.path) };
         match &fault {
             Some(FaultKind::Hang) => {
                 self.journal().end(sequence, None, "hang");
@@ -219,6 +220,7 @@ impl Server {
     }
 }
 
+/// Listens on an address, and retries until the port is free.
 async fn listen_again(address: SocketAddr) -> TcpListener {
     loop {
         match bind_reusable(address).and_then(|socket| socket.listen(BACKLOG)) {
@@ -248,7 +250,7 @@ async fn serve_http<S: Service>(
     state: Arc<ConnectionState>,
 ) {
     let state_of_connection = Arc::clone(&state);
-    let answer = hyper::service::service_fn(move |request| {
+    let http_service = hyper::service::service_fn(move |request| {
         let (server, service, state) = (server.clone(), Arc::clone(&service), Arc::clone(&state));
         async move { server.handle(request, &*service, S::MAX_BODY, &state).await }
     });
@@ -256,7 +258,7 @@ async fn serve_http<S: Service>(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
     builder.http2().timer(TokioTimer::new());
     // Connection errors are not reported, because tests observe them at the client.
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer).await;
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), http_service).await;
     let upgrade = state_of_connection.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(upgrade) = upgrade {
         upgrade.await;

@@ -20,7 +20,7 @@ pub(crate) enum Filter {
     InGroups(Operand),
 }
 
-/// An operand: a string, or null.
+/// An operand. Its value is a string or null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operand {
     UserId,
@@ -167,7 +167,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Consumes a word if it is next, compared case-insensitively. Returns whether it was.
+    /// Consumes a word, compared case-insensitively. Returns whether the word was next.
     fn eat_word(&mut self, word: &str) -> bool {
         self.skip_space();
         let rest = self.rest();

@@ -49,10 +49,12 @@ struct GroupMembership {
     through_user: Option<Until>,
 }
 
-/// The end of a membership through a user.
+/// The end of a membership that a connection has through its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Until {
+    /// The connection leaves the group when it disconnects.
     Disconnected,
+    /// The connection leaves the group at this time.
     At(Instant),
 }
 
@@ -61,7 +63,7 @@ enum Until {
 struct UserGroup {
     group: String,
     until: Instant,
-    /// Whether it was added without a `ttl`.
+    /// Whether the user was added without a `ttl`.
     unlimited: bool,
 }
 

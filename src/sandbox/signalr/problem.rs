@@ -51,7 +51,7 @@ pub(crate) enum Problem {
     ClientError(String),
     /// The client did not complete the invocation in time.
     ClientTimeout,
-    /// The sandbox itself failed.
+    /// An internal error of the sandbox.
     Internal(String),
 }
 
@@ -99,9 +99,12 @@ impl Problem {
                 .verdict(*code),
             // The service's responses to `ClientError` and `ClientTimeout` are not documented.
             Self::ClientError(message) => error_detail(form, StatusCode::BAD_REQUEST, "InvocationFailed", message),
-            Self::ClientTimeout => {
-                error_detail(form, StatusCode::GATEWAY_TIMEOUT, "Timeout", "The client did not answer in time.")
-            }
+            Self::ClientTimeout => error_detail(
+                form,
+                StatusCode::GATEWAY_TIMEOUT,
+                "Timeout",
+                "The client did not complete the invocation in time.",
+            ),
             Self::Internal(message) => error_detail(form, StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message),
         }
     }
