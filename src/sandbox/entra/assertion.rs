@@ -52,7 +52,7 @@ pub(super) fn check(
     context: &RequestContext<'_>,
     application: &Application,
     assertion: &str,
-    used: &mut UsedIds,
+    used_ids: &mut UsedIds,
 ) -> Result<(), ErrorResponse> {
     let Some((header, claims)) = keys::decode_unverified(assertion) else {
         return Err(ErrorResponse::assertion_malformed("The assertion is not a signed JWT."));
@@ -62,7 +62,7 @@ pub(super) fn check(
     if issuer.starts_with("https://") {
         check_federated(context, application, assertion, &claims, issuer)
     } else {
-        check_certificate(context, application, assertion, &header, &claims, used)
+        check_certificate(context, application, assertion, &header, &claims, used_ids)
     }
 }
 
@@ -75,7 +75,7 @@ fn check_certificate(
     assertion: &str,
     header: &Header,
     claims: &Claims,
-    used: &mut UsedIds,
+    used_ids: &mut UsedIds,
 ) -> Result<(), ErrorResponse> {
     let issuer = keys::string_claim(claims, "iss").unwrap_or_default();
     if !issuer.eq_ignore_ascii_case(&application.client_id) {
@@ -113,7 +113,9 @@ fn check_certificate(
     }
     let expires = check_time(context, claims)?;
     match keys::string_claim(claims, "jti") {
-        Some(id) if !used.insert(id, expires, unix_seconds(context.now)) => Err(ErrorResponse::assertion_replayed()),
+        Some(id) if !used_ids.insert(id, expires, unix_seconds(context.now)) => {
+            Err(ErrorResponse::assertion_replayed())
+        }
         _ => Ok(()),
     }
 }

@@ -19,7 +19,7 @@ use crate::sandbox::server::exchange::{ReceivedRequest, Reply, Service};
 /// The assertion type of RFC 7523.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The number of stored tokens, which [`TokenPolicy::repeat`](crate::sandbox::TokenPolicy::repeat) issues again.
+/// The maximum number of stored tokens, which [`TokenPolicy::repeat`](crate::sandbox::TokenPolicy::repeat) issues again.
 const MAX_STORED_TOKENS: usize = 1000;
 
 /// The HTTP service of Entra.
@@ -32,9 +32,9 @@ pub(crate) struct Entra {
 
 #[derive(Default)]
 struct State {
-    used: UsedIds,
+    used_ids: UsedIds,
     /// The last issued token and its expiry, by tenant, client id and audience.
-    issued: HashMap<(String, String, String), (String, SystemTime)>,
+    tokens: HashMap<(String, String, String), (String, SystemTime)>,
 }
 
 /// The form parameters of a token request.
@@ -76,7 +76,7 @@ impl Entra {
     fn issue(
         &self,
         directory: &Directory,
-        tenant: &str,
+        requested_tenant: &str,
         form: &TokenForm,
         now: SystemTime,
     ) -> Result<IssuedToken, ErrorResponse> {
@@ -86,13 +86,12 @@ impl Entra {
         }
         let client_id = form.required("client_id")?;
         let scope = form.required("scope")?;
-        let requested = tenant;
-        let tenant = find_tenant(directory, requested, client_id)?;
+        let tenant = find_tenant(directory, requested_tenant, client_id)?;
         if let Some(after) = tenant.throttled {
             return Err(ErrorResponse::throttled(after));
         }
         let (application, principal) = find_client(directory, tenant, client_id)?;
-        let authentication = self.authenticate_client(directory, requested, application, form, now)?;
+        let authentication = self.authenticate_client(directory, requested_tenant, application, form, now)?;
         let audience = find_resource(tenant, scope)?;
         if tenant.conditional_access_blocks {
             return Err(ErrorResponse::conditional_access());
@@ -122,7 +121,7 @@ impl Entra {
             let context =
                 assertion::RequestContext { directory, entra_key: self.key, authority: &self.authority, tenant, now };
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            assertion::check(&context, application, assertion, &mut state.used)?;
+            assertion::check(&context, application, assertion, &mut state.used_ids)?;
             return Ok(ClientAuthentication::Assertion);
         }
         let Some(secret) = form.get("client_secret") else {
@@ -146,7 +145,7 @@ impl Entra {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let key = [parameters.tenant, parameters.client_id, parameters.audience].map(str::to_owned).into();
         if directory.tokens.repeat
-            && let Some((token, expires)) = state.issued.get(&key)
+            && let Some((token, expires)) = state.tokens.get(&key)
             && let Ok(lifetime) = expires.duration_since(now)
         {
             return Ok(IssuedToken { token: token.clone(), lifetime });
@@ -154,10 +153,10 @@ impl Entra {
         let lifetime = directory.tokens.lifetime;
         let token = token::access_token(parameters, now, lifetime, self.key)
             .map_err(|err| ErrorResponse::assertion_invalid(&format!("The token could not be signed: {err}.")))?;
-        if state.issued.len() >= MAX_STORED_TOKENS {
-            state.issued.clear();
+        if state.tokens.len() >= MAX_STORED_TOKENS {
+            state.tokens.clear();
         }
-        state.issued.insert(key, (token.clone(), now + lifetime));
+        state.tokens.insert(key, (token.clone(), now + lifetime));
         Ok(IssuedToken { token, lifetime })
     }
 
@@ -208,20 +207,26 @@ impl TokenForm {
     }
 }
 
-fn find_tenant<'a>(directory: &'a Directory, requested: &str, client_id: &str) -> Result<&'a Tenant, ErrorResponse> {
-    if matches!(requested, "common" | "organizations" | "consumers") {
+fn find_tenant<'a>(
+    directory: &'a Directory,
+    requested_tenant: &str,
+    client_id: &str,
+) -> Result<&'a Tenant, ErrorResponse> {
+    if matches!(requested_tenant, "common" | "organizations" | "consumers") {
         let single = directory.application(client_id).is_some_and(|application| !application.multi_tenant);
         return Err(if single {
-            ErrorResponse::single_tenant_at_common(client_id, requested)
+            ErrorResponse::single_tenant_at_common(client_id, requested_tenant)
         } else {
-            ErrorResponse::tenant_unspecified(requested)
+            ErrorResponse::tenant_unspecified(requested_tenant)
         });
     }
-    match directory.tenant(requested) {
-        Some(tenant) if tenant.in_other_cloud => Err(ErrorResponse::other_cloud(requested)),
+    match directory.tenant(requested_tenant) {
+        Some(tenant) if tenant.in_other_cloud => Err(ErrorResponse::other_cloud(requested_tenant)),
         Some(tenant) => Ok(tenant),
-        None if is_guid(requested) || requested.contains('.') => Err(ErrorResponse::tenant_not_found(requested)),
-        None => Err(ErrorResponse::tenant_malformed(requested)),
+        None if is_guid(requested_tenant) || requested_tenant.contains('.') => {
+            Err(ErrorResponse::tenant_not_found(requested_tenant))
+        }
+        None => Err(ErrorResponse::tenant_malformed(requested_tenant)),
     }
 }
 

@@ -38,7 +38,7 @@ struct IssuedToken {
     token: String,
     client_id: String,
     resource: String,
-    now: SystemTime,
+    issued_at: SystemTime,
     expires: i64,
 }
 
@@ -81,7 +81,7 @@ impl IdentityIssuer {
         // Signing with a valid key does not fail.
         let token = token.map_err(|err| IssueError::InvalidResource(err.to_string()))?;
         let client_id = identity.client_id.clone();
-        Ok(IssuedToken { token, client_id, resource, now, expires: expiry(now, lifetime) })
+        Ok(IssuedToken { token, client_id, resource, issued_at: now, expires: expiry(now, lifetime) })
     }
 }
 
@@ -119,14 +119,14 @@ impl Service for Imds {
         match self.0.issue(&request) {
             Ok(issued) => {
                 // All values are strings, including times.
-                let lifetime = (issued.expires - unix_seconds(issued.now)).to_string();
+                let lifetime = (issued.expires - unix_seconds(issued.issued_at)).to_string();
                 let body = json!({
                     "access_token": issued.token,
                     "client_id": issued.client_id,
                     "expires_in": lifetime,
                     "expires_on": issued.expires.to_string(),
                     "ext_expires_in": lifetime,
-                    "not_before": unix_seconds(issued.now).to_string(),
+                    "not_before": unix_seconds(issued.issued_at).to_string(),
                     "resource": issued.resource,
                     "token_type": "Bearer",
                 });
