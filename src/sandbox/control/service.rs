@@ -100,7 +100,7 @@ async fn handle_endpoint(service: &EndpointService, mut request: ReceivedRequest
     if request.path != "/negotiate" {
         return error_reply(
             StatusCode::NOT_FOUND,
-            "the paths of an endpoint on this listener are /client/ and /negotiate",
+            "unknown path; the paths of an endpoint on this listener are /client/ and /negotiate",
         );
     }
     if is_cross_origin(&request) {
@@ -127,7 +127,7 @@ impl Control {
             (&Method::GET, "/sandbox/connections") => self.connections(request),
             (&Method::POST, "/sandbox/relay") => match self.gateway_addresses.get() {
                 Some(addresses) => relay::relay(request, addresses.gateway).await,
-                None => error_reply(StatusCode::NOT_FOUND, "no gateway is in front of this sandbox"),
+                None => error_reply(StatusCode::NOT_FOUND, "this sandbox has no gateway in front of it"),
             },
             (&Method::POST, "/sandbox/tokens") => self.set_tokens(request),
             (_, path @ ("/sandbox/journal" | "/sandbox/faults")) => match self.server(request) {
@@ -137,7 +137,7 @@ impl Control {
             },
             _ => error_reply(
                 StatusCode::NOT_FOUND,
-                "the paths are /, /sandbox, and /connections, /relay, /journal, /faults and /tokens below /sandbox",
+                "unknown path; the paths are /, /sandbox, and /connections, /relay, /journal, /faults and /tokens below /sandbox",
             ),
         }
     }
