@@ -93,6 +93,13 @@ impl<'a> Context<'a> {
         dict.map(|dict| dict.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// Returns whether a table has an entry with this name, valid or not. Does not copy names: there may be thousands of
+    /// entries, each with references.
+    pub(super) fn defines(&self, table: &str, name: &str) -> bool {
+        let dict = find(&self.merged.root, &[table.to_owned()]).and_then(Value::as_dict);
+        dict.is_some_and(|dict| dict.contains_key(name))
+    }
+
     /// Returns the names of the routes in the file.
     pub(super) fn route_names(&self) -> Vec<String> {
         let routes = find(&self.merged.root, &key(&["routes"])).and_then(Value::as_array).unwrap_or_default();

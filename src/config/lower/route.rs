@@ -1,5 +1,7 @@
 //! Lowers routes.
 
+use std::collections::HashSet;
+
 use super::context::{Context, Key, find, key};
 use super::listener::operations;
 use super::values;
@@ -14,55 +16,65 @@ use crate::route::{
 };
 use crate::signalr::{Name, Operation, Policy};
 
-/// Bounds the number of metric series.
-const MAX_ROUTES: usize = 256;
+/// The order of a route's endpoints fits 32 bits.
+const MAX_ENDPOINTS: usize = 32;
 /// Keeps the sum of a route's weights within 32 bits.
 const MAX_WEIGHT: u32 = 1_000_000;
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSettings> {
     if file.routes.is_empty() && count_routes(context) == 0 {
-        let endpoints = file.endpoints.keys();
-        let endpoints = endpoints.map(|name| RouteEndpoint { endpoint: EndpointName::new(name), weight: 1 }).collect();
-        let matches = MatchSettings::default();
-        return vec![RouteSettings {
-            name: RouteName::new("default"),
-            matches,
-            pick: Pick::First,
-            when_unavailable: WhenUnavailable::default(),
-            endpoint_header: false,
-            rate: None,
-            endpoints,
-        }];
-    }
-    if file.routes.len() > MAX_ROUTES {
-        let fact = format!("{} routes, the maximum is {MAX_ROUTES}", file.routes.len());
-        context.problem(&key(&["routes"]), fact, "remove some, or run several gateways");
+        return vec![default_route(file, context)];
     }
     let routes: Vec<_> =
         file.routes.iter().enumerate().map(|(index, route)| lower_one(index, route, context)).collect();
-    for (index, route) in routes.iter().enumerate() {
-        let earlier = || routes.iter().take(index);
-        let at = |tail: &str| key(&["routes", &index.to_string(), tail]);
-        if earlier().any(|earlier| earlier.name == route.name) {
-            let fact = format!("there is another route called `{}`", route.name);
-            context.problem(&at("name"), fact, "give each route a name of its own");
-        }
-        let matches_all = |index: usize, file: &RouteFile| {
-            file.matches.is_empty() && !context.is_incomplete(&key(&["routes", &index.to_string(), "match"]))
-        };
-        let all = file.routes.iter().take(index).enumerate().find(|(index, file)| matches_all(*index, file));
-        if let Some((_, all)) = all {
-            let fact = format!("`{}` can never match: the earlier route `{}` matches every call", route.name, all.name);
-            context.problem(&at("match"), fact, format!("move `{}` to the end", all.name));
-        }
-    }
+    check_order(file, &routes, context);
+    let named: HashSet<&EndpointName> =
+        routes.iter().flat_map(|route| &route.endpoints).map(|named| &named.endpoint).collect();
     for endpoint in file.endpoints.keys() {
-        if !routes.iter().flat_map(|route| &route.endpoints).any(|named| named.endpoint.as_str() == endpoint) {
+        if !named.contains(&EndpointName::new(endpoint)) {
             let fix = "name it in a route, or remove it";
             context.warning(&key(&["endpoints", endpoint]), "no route has this endpoint", fix);
         }
     }
     routes
+}
+
+/// Returns the route of a configuration that has none.
+fn default_route(file: &ConfigFile, context: &mut Context<'_>) -> RouteSettings {
+    if file.endpoints.len() > MAX_ENDPOINTS {
+        let count = file.endpoints.len();
+        let fact = format!("there are {count} endpoints and no route: without routes there may be {MAX_ENDPOINTS}");
+        context.problem(&key(&["routes"]), fact, "add routes that say which calls go to which endpoints");
+    }
+    let endpoints = file.endpoints.keys();
+    RouteSettings {
+        name: RouteName::new("default"),
+        matches: MatchSettings::default(),
+        pick: Pick::First,
+        when_unavailable: WhenUnavailable::default(),
+        endpoint_header: false,
+        rate: None,
+        endpoints: endpoints.map(|name| RouteEndpoint { endpoint: EndpointName::new(name), weight: 1 }).collect(),
+    }
+}
+
+/// Reports routes whose name is taken and routes behind one that matches every call.
+fn check_order(file: &ConfigFile, routes: &[RouteSettings], context: &mut Context<'_>) {
+    let mut names = HashSet::with_capacity(routes.len());
+    let mut matches_all: Option<&RouteName> = None;
+    for (index, (route, file)) in routes.iter().zip(&file.routes).enumerate() {
+        let at = |tail: &str| key(&["routes", &index.to_string(), tail]);
+        if !names.insert(&route.name) {
+            let fact = format!("there is another route called `{}`", route.name);
+            context.problem(&at("name"), fact, "give each route a name of its own");
+        }
+        if let Some(all) = matches_all {
+            let fact = format!("`{}` can never match: the earlier route `{all}` matches every call", route.name);
+            context.problem(&at("match"), fact, format!("move `{all}` to the end"));
+        } else if file.matches.is_empty() && !context.is_incomplete(&at("match")) {
+            matches_all = Some(&route.name);
+        }
+    }
 }
 
 /// Returns the number of routes in the file, including invalid ones.
@@ -80,6 +92,11 @@ fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     values::check_name(&at(&["name"]), &file.name, context);
     if file.endpoints.is_empty() {
         context.problem(&at(&["endpoints"]), "is empty: the route has no endpoint", "name at least one endpoint");
+    }
+    if file.endpoints.len() > MAX_ENDPOINTS {
+        let fact = format!("has {} endpoints, the maximum is {MAX_ENDPOINTS}", file.endpoints.len());
+        let fix = "spread its calls over several routes, such as one for each hub";
+        context.problem(&at(&["endpoints"]), fact, fix);
     }
     let mut endpoints: Vec<RouteEndpoint> = Vec::with_capacity(file.endpoints.len());
     for (position, endpoint) in file.endpoints.iter().enumerate() {

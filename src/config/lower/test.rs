@@ -1,6 +1,8 @@
 //! Routing tests: calls and their expected routes. They run as dry runs once all other keys are valid. A failed test is a
 //! problem, so the configuration does not take effect.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderName, HeaderValue};
 
 use super::context::{Context, Key, key};
@@ -22,11 +24,13 @@ pub(in crate::config) struct Test {
 }
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Test> {
+    let routes: BTreeSet<String> = context.route_names().into_iter().collect();
     let tests = file.tests.iter().enumerate();
-    tests.filter_map(|(index, test)| lower_one(&key(&["tests", &index.to_string()]), test, context)).collect()
+    tests.filter_map(|(index, test)| lower_one(&key(&["tests", &index.to_string()]), test, &routes, context)).collect()
 }
 
-fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Test> {
+/// Lowers one test. `routes` has the names of all routes.
+fn lower_one(at: &Key, file: &TestFile, routes: &BTreeSet<String>, context: &mut Context<'_>) -> Option<Test> {
     let below = |name: &str| -> Key { at.iter().cloned().chain([name.to_owned()]).collect() };
     let endpoints = file.endpoints.as_ref().map(OneOrMany::as_slice);
     match (&file.refused, file.route.is_some() || endpoints.is_some()) {
@@ -46,8 +50,7 @@ fn lower_one(at: &Key, file: &TestFile, context: &mut Context<'_>) -> Option<Tes
         (None, true) | (Some(_), false) => {}
     }
     if let Some(route) = file.route.as_ref().filter(|_| !context.is_incomplete(&key(&["routes"]))) {
-        let routes = context.route_names();
-        if !routes.iter().any(|known| known == route) {
+        if !routes.contains(route) {
             let fix = did_you_mean(route, routes.iter().map(String::as_str))
                 .unwrap_or_else(|| format!("name one of {}", list(routes.iter().map(String::as_str))));
             context.problem(&below("route"), format!("there is no route called `{route}`"), fix);

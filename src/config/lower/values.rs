@@ -49,8 +49,8 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
 
 /// Checks that a table defines `name`.
 pub(super) fn check_reference(key: &[String], table: &str, name: &str, context: &mut Context<'_>) {
-    let names = context.names(table);
-    if !names.iter().any(|known| known == name) {
+    if !context.defines(table, name) {
+        let names = context.names(table);
         let fix = did_you_mean(name, names.iter().map(String::as_str))
             .unwrap_or_else(|| format!("define it as [{table}.{name}], or name one that exists"));
         context.problem(key, format!("there is no `{name}` among the {table}"), fix);

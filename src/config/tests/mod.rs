@@ -1,6 +1,7 @@
 //! The settings of a loaded configuration: defaults, secrets, the hash, and the variables of a platform.
 
 mod problems;
+mod routes;
 mod routing_tests;
 mod shipped_files;
 mod sources;
