@@ -1,7 +1,7 @@
 //! The file descriptor limit, and the descriptors reserved for probes, scrapes, logs and files.
 //!
 //! Each connection of a caller and each connection to an endpoint needs a descriptor. Without a free one the gateway could
-//! answer neither probes nor metrics, and open no log, token or configuration file. So data connections leave [`RESERVE`]
+//! accept no probes and scrapes, and open no log, token or configuration file. So data connections leave [`RESERVE`]
 //! descriptors free. The kernel assigns the lowest free number, so the number of a new descriptor indicates how many are in
 //! use.
 

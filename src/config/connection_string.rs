@@ -126,43 +126,46 @@ fn displayable(key: &str) -> String {
 
 /// A problem of a connection string. Contains no value: any could be the secret.
 #[derive(Debug)]
-pub(super) struct StringProblem {
+pub(super) struct ConnectionStringProblem {
     /// What is wrong.
     pub(super) fact: String,
     /// What to do.
     pub(super) fix: String,
 }
 
-impl StringProblem {
+impl ConnectionStringProblem {
     fn new(fact: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { fact: fact.into(), fix: fix.into() }
     }
 }
 
 /// Parses a connection string, or returns every problem that it has.
-pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<StringProblem>> {
+pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<ConnectionStringProblem>> {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let parts = split(text, &mut problems, &mut warnings);
     let (endpoint, port) = (parts.get("endpoint"), port(&parts, &mut problems));
     let endpoint = match endpoint.map(|endpoint| Url::parse(endpoint, port)) {
         Some(Some(endpoint)) => Some(endpoint),
         Some(None) => {
-            problems.push(StringProblem::new("`Endpoint` is not `https://host` or `https://host:port`", AS_IN_PORTAL));
+            problems.push(ConnectionStringProblem::new(
+                "`Endpoint` is not `https://host` or `https://host:port`",
+                AS_IN_PORTAL,
+            ));
             None
         }
         None => {
-            problems.push(StringProblem::new("`Endpoint` is missing", AS_IN_PORTAL));
+            problems.push(ConnectionStringProblem::new("`Endpoint` is missing", AS_IN_PORTAL));
             None
         }
     };
     let server = parts.get("serverendpoint").map(|server| Url::parse(server, None));
     if matches!(server, Some(None)) {
         let fact = "`ServerEndpoint` is not `https://host` or `https://host:port`";
-        problems.push(StringProblem::new(fact, "remove the path, which the URL of an endpoint cannot have"));
+        problems.push(ConnectionStringProblem::new(fact, "remove the path, which the URL of an endpoint cannot have"));
     }
     if parts.get("version").is_some_and(|version| !is_version(version)) {
         let fact = "`Version` is neither 1.0 nor another version that begins with `1.`";
-        problems.push(StringProblem::new(fact, "write Version=1.0, or remove it"));
+        problems.push(ConnectionStringProblem::new(fact, "write Version=1.0, or remove it"));
     }
     let mut notes = notes(&parts);
     let auth = auth(&parts, &mut problems, &mut notes);
@@ -172,7 +175,8 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<StringProblem>> 
         && !url.is_https_or_local()
     {
         let fact = "the scheme is http and the host is not this host";
-        problems.push(StringProblem::new(fact, "write https://: a token must not cross a network in the clear"));
+        problems
+            .push(ConnectionStringProblem::new(fact, "write https://: a token must not cross a network in the clear"));
     }
     match (endpoint, url, auth) {
         (Some(endpoint), Some(url), Some(auth)) if problems.is_empty() => {
@@ -182,7 +186,7 @@ pub(super) fn parse(text: &str) -> Result<ConnectionString, Vec<StringProblem>> 
     }
 }
 
-fn split<'a>(text: &'a str, problems: &mut Vec<StringProblem>, warnings: &mut Vec<String>) -> Parts<'a> {
+fn split<'a>(text: &'a str, problems: &mut Vec<ConnectionStringProblem>, warnings: &mut Vec<String>) -> Parts<'a> {
     let mut parts: Vec<(String, &str)> = Vec::new();
     // The secret that the next part may belong to.
     let mut secret: Option<String> = None;
@@ -191,7 +195,7 @@ fn split<'a>(text: &'a str, problems: &mut Vec<StringProblem>, warnings: &mut Ve
         let follows_secret = secret.as_ref().map(|secret| format!(" and follows `{secret}`"));
         let Some((key, value)) = part.split_once('=') else {
             let fix = if follows_secret.is_some() { CUT_SECRET } else { "write KEY=VALUE, or remove it" };
-            problems.push(StringProblem::new(
+            problems.push(ConnectionStringProblem::new(
                 format!("part {number} has no `=`{}", follows_secret.unwrap_or_default()),
                 fix,
             ));
@@ -202,13 +206,13 @@ fn split<'a>(text: &'a str, problems: &mut Vec<StringProblem>, warnings: &mut Ve
         if !is_key(&key) {
             let fact = format!("part {number}, `{name}`, is not a key of a connection string");
             match follows_secret {
-                Some(follows_secret) => problems.push(StringProblem::new(fact + &follows_secret, CUT_SECRET)),
+                Some(follows_secret) => problems.push(ConnectionStringProblem::new(fact + &follows_secret, CUT_SECRET)),
                 None => warnings.push(fact + " and is ignored"),
             }
             continue;
         }
         if parts.iter().any(|(known, _)| *known == key) {
-            problems.push(StringProblem::new(format!("`{name}` occurs twice"), "keep one of them"));
+            problems.push(ConnectionStringProblem::new(format!("`{name}` occurs twice"), "keep one of them"));
         }
         if value.is_empty() {
             warnings.push(format!("`{name}` is empty and is ignored"));
@@ -246,11 +250,11 @@ fn ignored_keys(parts: &Parts<'_>, auth: &Auth) -> Vec<String> {
     warnings
 }
 
-fn port(parts: &Parts<'_>, problems: &mut Vec<StringProblem>) -> Option<u16> {
+fn port(parts: &Parts<'_>, problems: &mut Vec<ConnectionStringProblem>) -> Option<u16> {
     let port = parts.get("port")?;
     let parsed = port.parse().ok().filter(|port| *port != 0);
     if parsed.is_none() {
-        problems.push(StringProblem::new("`Port` is not 1 to 65535", "write a port number, or remove it"));
+        problems.push(ConnectionStringProblem::new("`Port` is not 1 to 65535", "write a port number, or remove it"));
     }
     parsed
 }
@@ -273,15 +277,18 @@ fn notes(parts: &Parts<'_>) -> Vec<String> {
     notes
 }
 
-fn auth(parts: &Parts<'_>, problems: &mut Vec<StringProblem>, notes: &mut Vec<String>) -> Option<Auth> {
-    let id = |key: &str, problems: &mut Vec<StringProblem>, shown: &str| {
+fn auth(parts: &Parts<'_>, problems: &mut Vec<ConnectionStringProblem>, notes: &mut Vec<String>) -> Option<Auth> {
+    let id = |key: &str, problems: &mut Vec<ConnectionStringProblem>, shown: &str| {
         let id = parts.get(key)?;
         if key == "tenantid" {
             if !is_tenant(id) {
-                problems.push(StringProblem::new(format!("`{shown}` is neither a GUID nor a domain"), COPY_FROM_APP));
+                problems.push(ConnectionStringProblem::new(
+                    format!("`{shown}` is neither a GUID nor a domain"),
+                    COPY_FROM_APP,
+                ));
             }
         } else if !is_guid(id) {
-            problems.push(StringProblem::new(format!("`{shown}` is not a GUID"), COPY_FROM_APP));
+            problems.push(ConnectionStringProblem::new(format!("`{shown}` is not a GUID"), COPY_FROM_APP));
         }
         Some(id.to_owned())
     };
@@ -312,7 +319,7 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<StringProblem>, notes: &mut Vec<St
                 let why = if other.is_empty() { "and there is no `AuthType`" } else { "and the `AuthType` is none of" };
                 let known = if other.is_empty() { String::new() } else { format!(" {known}") };
                 let fix = "add the AccessKey, or AuthType=azure.msi or azure.app for a token";
-                problems.push(StringProblem::new(format!("`AccessKey` is missing, {why}{known}"), fix));
+                problems.push(ConnectionStringProblem::new(format!("`AccessKey` is missing, {why}{known}"), fix));
             }
             key.map(|key| Auth::AccessKey(Secret::new(key.to_owned())))
         }
@@ -321,13 +328,13 @@ fn auth(parts: &Parts<'_>, problems: &mut Vec<StringProblem>, notes: &mut Vec<St
 
 fn app(
     parts: &Parts<'_>,
-    problems: &mut Vec<StringProblem>,
-    id: impl Fn(&str, &mut Vec<StringProblem>, &str) -> Option<String>,
+    problems: &mut Vec<ConnectionStringProblem>,
+    id: impl Fn(&str, &mut Vec<ConnectionStringProblem>, &str) -> Option<String>,
 ) -> Option<Auth> {
     let mut needed = |key: &str, shown: &str| {
         let found = id(key, problems, shown);
         if found.is_none() {
-            problems.push(StringProblem::new(
+            problems.push(ConnectionStringProblem::new(
                 format!("`{shown}` is missing, but an app registration requires it"),
                 COPY_FROM_APP,
             ));
@@ -341,7 +348,7 @@ fn app(
         (None, Some(path)) => Some(Proof::Certificate(path.to_owned())),
         (None, None) => {
             let fact = "`ClientSecret` or `clientCert` is missing, but an app registration requires it";
-            problems.push(StringProblem::new(fact, "add the app's secret, or the path of its certificate"));
+            problems.push(ConnectionStringProblem::new(fact, "add the app's secret, or the path of its certificate"));
             None
         }
     };

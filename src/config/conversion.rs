@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::connection_string::{Auth, ConnectionString, Proof, StringProblem, is_key, parse};
+use super::connection_string::{Auth, ConnectionString, ConnectionStringProblem, Proof, is_key, parse};
 use super::problem::{ConfigError, Origin, Problem};
 use crate::credential::Secret;
 
@@ -75,7 +75,9 @@ pub fn from_connection_strings(
     for Found { key, text, line } in &found {
         match parse(text) {
             Err(found) => {
-                problems.extend(found.into_iter().map(|StringProblem { fact, fix }| problem(key, fact, fix, *line)));
+                problems.extend(
+                    found.into_iter().map(|ConnectionStringProblem { fact, fix }| problem(key, fact, fix, *line)),
+                );
             }
             Ok(parsed) => {
                 let (name, is_secondary) = name_of(key, &parsed.host);
@@ -237,7 +239,7 @@ fn credential_lines(name: &str, auth: Auth, folder: Option<&Path>) -> (String, O
         Some(folder) => format!("{{ file = {} }}", quoted(&folder.join(name).to_string_lossy())),
         None => format!("{{ env = \"SIGNALR_{}_{what}\" }}", variable(name)),
     };
-    let hint = if folder.is_some() { "its file holds" } else { "set the variable to" };
+    let hint = if folder.is_some() { "its file contains" } else { "set the variable to" };
     match auth {
         Auth::AccessKey(key) => {
             let source = source("ACCESS_KEY");

@@ -195,7 +195,7 @@ fn file_problem(fact: String, fix: &str) -> ConfigError {
 }
 
 fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigError {
-    // The library's full message quotes the line, which may hold a secret.
+    // The library's full message quotes the line, which may contain a secret.
     let message = redact::prose(&err.message().replace('\n', "; "), &redact::SentSecrets::default());
     let fact = format!("the file is not valid TOML: {message}");
     let line = err.span().and_then(|span| line_of(text, span.start));

@@ -141,7 +141,7 @@ async fn invalid_configuration_is_reported_and_changes_nothing() {
     Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     let problem = status["refused_reload"].as_str().unwrap();
-    assert!(problem.contains("there is no `nowhere` among the endpoints"), "{problem}");
+    assert!(problem.contains("there is no endpoint `nowhere`"), "{problem}");
     assert!((process.metrics().await.sum("config_last_reload_successful", &[])).abs() < f64::EPSILON);
 
     rewrite(&builder, &files, "");

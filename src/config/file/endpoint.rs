@@ -75,7 +75,7 @@ pub(crate) struct HealthFile {
     /// The number of failures, within `window` or consecutive, that opens the circuit of an endpoint, so that calls go to
     /// others. Failures are: unreachable, connection lost, timeout, or a status of 500 and above.
     pub(crate) failures: u32,
-    /// The ratio of calls within `window` that must fail as well: above 0, at most 1.
+    /// The ratio of failed calls within `window` that is required as well: above 0, at most 1.
     pub(crate) failure_ratio: f64,
     /// The time over which calls are counted, at least `1s`.
     pub(crate) window: String,

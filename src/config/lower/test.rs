@@ -53,7 +53,7 @@ fn lower_one(at: &Key, file: &TestFile, routes: &BTreeSet<String>, context: &mut
         if !routes.contains(route) {
             let fix = did_you_mean(route, routes.iter().map(String::as_str))
                 .unwrap_or_else(|| format!("name one of {}", list(routes.iter().map(String::as_str))));
-            context.problem(&below("route"), format!("there is no route called `{route}`"), fix);
+            context.problem(&below("route"), format!("there is no route `{route}`"), fix);
         }
     }
     for endpoint in endpoints.unwrap_or_default() {

@@ -53,7 +53,8 @@ pub(super) fn check_reference(key: &[String], table: &str, name: &str, context: 
         let names = context.names(table);
         let fix = did_you_mean(name, names.iter().map(String::as_str))
             .unwrap_or_else(|| format!("define it as [{table}.{name}], or name one that exists"));
-        context.problem(key, format!("there is no `{name}` among the {table}"), fix);
+        let kind = table.strip_suffix('s').unwrap_or(table);
+        context.problem(key, format!("there is no {kind} `{name}`"), fix);
     }
 }
 

@@ -50,11 +50,11 @@ endpoints.east.conect_timeout: unknown key (gateway.toml:15)
   hint: did you mean `connect_timeout`?
 endpoints.west.url: has more than scheme, host and port (gateway.toml:18)
   hint: remove the user, the path and the query
-endpoints.west.credential: there is no `fabricam` among the credentials (gateway.toml:19)
+endpoints.west.credential: there is no credential `fabricam` (gateway.toml:19)
   hint: did you mean `fabrikam`?
 endpoints.west.ca_file: the file missing.pem cannot be read: No such file or directory (os error 2) (gateway.toml:20)
   hint: check that it exists and that the gateway's user may read it
-routes.0.endpoints.0: there is no `eats` among the endpoints (gateway.toml:24)
+routes.0.endpoints.0: there is no endpoint `eats` (gateway.toml:24)
   hint: did you mean `east`?"
     );
 }
@@ -204,7 +204,7 @@ endpoints.east.ca_file: . is a folder, must be a file (gateway.toml:21)
   hint: write the path of a regular file
 endpoints.west.url: is missing (gateway.toml:23)
   hint: add it: `https://host[:port]` of the SignalR resource
-endpoints.west.credential: there is no `d` among the credentials (gateway.toml:24)
+endpoints.west.credential: there is no credential `d` (gateway.toml:24)
   hint: define it as [credentials.d], or name one that exists
 endpoints.west.pool.idle_timeout: `400d` is longer than a day (gateway.toml:25)
   hint: write a number and a unit, such as `500ms`, `10s` or `2m`
@@ -214,7 +214,7 @@ routes.0.match: is text, must be a table (gateway.toml:29)
   hint: set it to a table: the conditions of a route
 routes.0.endpoints.0: is a number, must be text or a table (gateway.toml:30)
   hint: set it to text or a table: an endpoint of a route
-routes.0.endpoints.1: there is no `eastt` among the endpoints (gateway.toml:30)
+routes.0.endpoints.1: there is no endpoint `eastt` (gateway.toml:30)
   hint: did you mean `east`?
 routes.0.endpoints.2: the weight is 0, must be 1 to 1000000 (gateway.toml:30)
   hint: to use no weight, remove it; to take the endpoint out of the route, remove the endpoint
