@@ -28,7 +28,7 @@ pub struct DryRunCall {
     pub client: Option<IpAddr>,
 }
 
-/// The reason why a method or a URL is not that of a call.
+/// The reason why a method or a URL is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCall {
     /// The method is invalid.
@@ -80,7 +80,7 @@ pub struct Decision {
 /// The destination of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// The gateway, which responds itself.
+    /// The gateway itself.
     Gateway,
     /// One or more endpoints.
     Endpoints {

@@ -42,8 +42,8 @@ pub struct Gateway {
 pub type Reload = Result<Settings, String>;
 
 impl Gateway {
-    /// Builds every part and binds every socket. Sends nothing. `control` is the runtime for work outside the
-    /// request path: token acquisition, probes and the admin listener. It needs the time and I/O drivers, and must run until
+    /// Builds every part and binds every socket. Sends nothing. `control` is the runtime for work outside the request path:
+    /// token acquisition, probes and the admin listener. It needs the time and I/O drivers, and must run until
     /// [`Gateway::serve`] ends.
     ///
     /// # Errors
@@ -80,8 +80,8 @@ impl Gateway {
         }
     }
 
-    /// Serves until `shutdown` completes, then drains. Calls `on_serving` once the listeners accept
-    /// connections. Each new configuration replaces the one in force, unless it cannot be built.
+    /// Serves until `shutdown` completes, then drains. Calls `on_serving` once the listeners accept connections. Each new
+    /// configuration replaces the one in force, unless it cannot be built.
     ///
     /// # Errors
     /// [`GatewayError::Workers`] if no worker can start, [`GatewayError::CutOff`] if requests were cut off.
