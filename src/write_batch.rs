@@ -46,7 +46,7 @@ struct Inner {
 struct PendingWrites {
     /// The bytes of all writes, in the order of the calls.
     bytes: Vec<u8>,
-    /// The connection that each range of `bytes` goes to.
+    /// The connection that each range of `bytes` is written to.
     targets: Vec<(Rc<dyn BatchedConnection>, Range<usize>)>,
 }
 
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Batched<S> {
         if self.shared.batched.get() > 0 { None } else { Some(self.shared.written.get()) }
     }
 
-    /// Flushes the whole batch if it holds a write of this connection, so that writes keep their order.
+    /// Flushes the batch if it contains a write of this connection, so that writes keep their order.
     fn flush_batch(&self) {
         if self.shared.batched.get() > 0 {
             self.batch.0.flush_all();

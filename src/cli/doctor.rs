@@ -131,7 +131,7 @@ const fn label(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Good => "ok",
         Verdict::Shown => "-",
-        Verdict::Odd => "odd",
+        Verdict::Warning => "odd",
         Verdict::Wrong => "wrong",
     }
 }
@@ -151,7 +151,7 @@ fn check_to_json(check: &Check) -> Value {
     let verdict = match check.verdict {
         Verdict::Good => "good",
         Verdict::Shown => "shown",
-        Verdict::Odd => "odd",
+        Verdict::Warning => "odd",
         Verdict::Wrong => "wrong",
     };
     json!({ "what": check.what, "result": check.result, "expected": check.expected, "verdict": verdict })

@@ -1,5 +1,5 @@
-//! The upper row of the chain: the proof on this host, the connection to Entra, the assertion, the exchange, and the claims of
-//! the token. Runs once for all endpoints that share the credential.
+//! The checks of a credential: the proof on this host, the connection to Entra, the assertion, the exchange, and the claims of the
+//! token. They run once for all endpoints that share the credential.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,17 +18,17 @@ use crate::credential::{
 use crate::metrics::{TokenMetrics, TokenStage};
 use crate::tls::Trust;
 
-/// How long an acquisition may take. Chosen: a request to Entra times out after ten seconds, and the rest is enough to report
-/// which request it was.
+/// How long an acquisition may take. Chosen: a request to Entra times out after ten seconds; the rest is enough to report which
+/// request that was.
 const CREDENTIAL_TIMEOUT: Duration = Duration::from_millis(10_300);
 
-/// AADSTS numbers for too many requests: 90055 in the tenant, 50196 the same one in a loop.
+/// AADSTS codes for throttling: 90055 for too many requests in the tenant, 50196 for repeating one request in a loop.
 const THROTTLED: [u32; 2] = [90055, 50196];
 
-/// How long before its end a certificate is reported. Chosen: people are away for two weeks.
+/// The remaining validity below which a certificate is reported. Chosen: covers an absence of two weeks.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// An acquisition and what its checks found.
+/// The result of an acquisition and its checks.
 #[derive(Clone, Debug)]
 pub struct Acquisition {
     /// The token. `None` if a step is broken, or if an access key signs each request.
@@ -54,8 +54,8 @@ pub(super) struct Failure {
     /// The layer at which connecting to a server failed, if that is the failure.
     pub(super) layer: Option<Layer>,
     /// Whether an identity endpoint answered 200 without a usable token.
-    pub(super) is_unusable_answer: bool,
-    /// Whether Entra refused because it received too many requests.
+    pub(super) is_unusable_response: bool,
+    /// Whether Entra rejected the request as one of too many.
     pub(super) is_throttled: bool,
 }
 
@@ -70,15 +70,14 @@ impl Failure {
             correlation_id: None,
             trace_id: None,
             layer: None,
-            is_unusable_answer: false,
+            is_unusable_response: false,
             is_throttled: false,
         }
     }
 }
 
 impl Acquisition {
-    /// Obtains a token with a new credential that nothing else uses. Tests the connection to Entra at the same time, so that
-    /// the whole takes no longer than the acquisition.
+    /// Obtains a token with a new credential. Tests the connection to Entra at the same time, so that the test adds no time.
     pub(super) async fn make(settings: &CredentialSettings, metrics: &TokenMetrics) -> Self {
         let mut this = Self {
             bearer: None,
@@ -104,12 +103,12 @@ impl Acquisition {
         settings: &CredentialSettings,
     ) -> Result<(), Box<Failure>> {
         let now = SystemTime::now();
-        let failure = report.outcome.as_ref().err().map(|err| failed(err, &report.steps, &settings.kind, now));
+        let failure = report.outcome.as_ref().err().map(|err| failure_of(err, &report.steps, &settings.kind, now));
         let (local, remote): (Vec<&AcquisitionStep>, Vec<&AcquisitionStep>) =
             report.steps.iter().partition(|step| step.endpoint.is_none());
-        self.checks.extend(report.warnings.iter().map(|warning| Check::odd("proof", warning.clone())));
+        self.checks.extend(report.warnings.iter().map(|warning| Check::warning("proof", warning.clone())));
         self.add_steps(&local, now);
-        // A proof that this host lacks is reported before any connection.
+        // A proof that this host lacks is reported before the checks of a connection.
         let failure = match failure {
             Some(failure) if failure.cause.step == SetupStep::Proof && !is_response_of_entra(&report.outcome) => {
                 return Err(failure);
@@ -125,7 +124,7 @@ impl Acquisition {
         self.add_claims(&report.steps, settings, now)
     }
 
-    /// Adds what was obtained. A step that was tried several times counts once.
+    /// Adds a check for each step that succeeded. Only the last try of a step counts.
     fn add_steps(&mut self, steps: &[&AcquisitionStep], now: SystemTime) {
         for (index, step) in steps.iter().enumerate() {
             let is_last = !steps.iter().skip(index + 1).any(|later| later.subject == step.subject);
@@ -139,7 +138,7 @@ impl Acquisition {
                 result.push_str(&assertion_claims(claims.as_ref()));
             }
             self.checks.push(Check::passed(describe(step), format!("{result} ({} ms)", step.took.as_millis())));
-            // The end of an assertion is among its claims already.
+            // The claims of an assertion already show its expiry.
             if let Some(NotAfter::Certificate(ends)) = step.not_after {
                 self.checks.push(certificate_end(ends, now));
             }
@@ -160,16 +159,16 @@ impl Acquisition {
                 let failure = Failure::new(SetupStep::IdentityEndpoint, failed.tried, failed.error);
                 Err(Box::new(Failure { layer: Some(failed.layer), ..failure }))
             }
-            // The acquisition connected a moment before or after.
+            // Not a failure, since the acquisition itself connected.
             Some(failed) => {
-                self.checks.push(Check::odd(failed.tried, failed.error));
+                self.checks.push(Check::warning(failed.tried, failed.error));
                 Ok(())
             }
             None => Ok(()),
         }
     }
 
-    /// Compares the token with the configuration. Adds all claims; the first wrong one is the failure.
+    /// Compares the token with the configuration. Adds a check for each claim; the first wrong one is the failure.
     fn add_claims(
         &mut self,
         steps: &[AcquisitionStep],
@@ -186,7 +185,7 @@ impl Acquisition {
             }
             Some(StepOutcome::Failed { .. }) | None => return Ok(()),
         };
-        // The claim is not verified and becomes part of a command that people copy, so only a GUID is used.
+        // The claim is not verified and becomes part of a command that users copy, so only a GUID is used.
         let object_id = claims.get("oid").and_then(|oid| oid.as_str()).filter(|oid| is_guid(oid));
         self.object_id = object_id.map(str::to_owned).or_else(|| self.object_id.take());
         let checks = check_claims(claims, settings, now);
@@ -201,7 +200,10 @@ impl Acquisition {
     }
 }
 
-/// Makes one acquisition. Returns what is wrong with the settings if the credential cannot be built.
+/// Makes one acquisition.
+///
+/// # Errors
+/// What is wrong with the settings, if the credential cannot be built.
 async fn acquire_once(settings: &CredentialSettings, metrics: &TokenMetrics) -> Result<AcquisitionReport, String> {
     let built = Credentials::build(std::slice::from_ref(settings), metrics, &Handle::current());
     let credentials = built.map_err(|err| err.to_string())?;
@@ -209,13 +211,13 @@ async fn acquire_once(settings: &CredentialSettings, metrics: &TokenMetrics) -> 
     report.ok_or_else(|| format!("there is no credential `{}`", settings.name))
 }
 
-/// Returns the token server of an app. Credentials of other kinds connect to no server outside this host.
+/// Returns Entra's server for an app. Credentials of other kinds connect to no server outside this host.
 fn entra_server(kind: &CredentialKind) -> Option<Server> {
     let CredentialKind::App(app) = kind else { return None };
     Server::of_https(app.authority.origin(), Trust::from_ca_file(app.authority.ca_file.as_deref()))
 }
 
-/// Returns whether Entra answered with an error.
+/// Returns whether Entra responded with an error.
 fn is_response_of_entra(outcome: &Result<Option<Bearer>, CredentialError>) -> bool {
     let response = outcome.as_ref().err().and_then(CredentialError::response);
     response.is_some_and(|response| response.endpoint.kind == IdentityEndpointKind::Entra)
@@ -235,7 +237,7 @@ fn assertion_claims(claims: Option<&Claims>) -> String {
 fn certificate_end(ends: SystemTime, now: SystemTime) -> Check {
     let at = humantime::format_rfc3339_seconds(ends);
     match ends.duration_since(now) {
-        Ok(left) if left < EXPIRY_WARNING => Check::odd("certificate", format!("ends {at}: renew it")),
+        Ok(left) if left < EXPIRY_WARNING => Check::warning("certificate", format!("ends {at}: renew it")),
         Ok(_) | Err(_) => Check::passed("certificate", format!("ends {at}")),
     }
 }
@@ -247,11 +249,16 @@ fn describe(step: &AcquisitionStep) -> String {
     }
 }
 
-fn failed(err: &CredentialError, steps: &[AcquisitionStep], kind: &CredentialKind, now: SystemTime) -> Box<Failure> {
+fn failure_of(
+    err: &CredentialError,
+    steps: &[AcquisitionStep],
+    kind: &CredentialKind,
+    now: SystemTime,
+) -> Box<Failure> {
     let failed = steps.iter().rfind(|step| matches!(step.outcome, StepOutcome::Failed { .. }));
     let tried = failed.map_or_else(|| "obtain a token".to_owned(), describe);
-    let tries = failed.map_or(0, |failed| steps.iter().filter(|step| step.subject == failed.subject).count());
-    let tried = if tries > 1 { format!("{tried} ({tries} times)") } else { tried };
+    let times = failed.map_or(0, |failed| steps.iter().filter(|step| step.subject == failed.subject).count());
+    let tried = if times > 1 { format!("{tried} ({times} times)") } else { tried };
     let mut failure = Failure::new(cause::of_acquisition(err, steps, kind), tried, in_one_line(err));
     let response = err.response();
     if let Some(skew) = response.and_then(|response| claims::noteworthy_skew(response.date?, now)) {
@@ -260,7 +267,7 @@ fn failed(err: &CredentialError, steps: &[AcquisitionStep], kind: &CredentialKin
     }
     failure.description = response.and_then(|response| response.description.clone());
     failure.codes = err.codes().to_vec();
-    failure.is_unusable_answer = response.is_some_and(|response| response.unusable.is_some());
+    failure.is_unusable_response = response.is_some_and(|response| response.unusable.is_some());
     failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
         || failure.codes.iter().any(|code| THROTTLED.contains(code));
     failure.correlation_id = err.correlation_id().map(str::to_owned);

@@ -1,4 +1,4 @@
-//! Maps a failure to the step of the setup that caused it, and to configuration keys. Pure.
+//! Maps a failure to the step of the setup that caused it, and to configuration keys.
 
 use http::StatusCode;
 
@@ -48,8 +48,7 @@ pub(super) fn of_acquisition(error: &CredentialError, steps: &[AcquisitionStep],
     }
 }
 
-/// Returns the setup step at which an acquisition was cancelled: that of its last step if that failed, else that of the step after
-/// it.
+/// Returns the setup step that an acquisition did not finish: that of its last step if that failed, else that of the next one.
 fn unfinished_step(steps: &[AcquisitionStep], kind: &CredentialKind) -> SetupStep {
     let last = steps.last();
     if let Some(AcquisitionStep { outcome: StepOutcome::Failed { .. }, endpoint: Some(endpoint), .. }) = last {
@@ -92,8 +91,8 @@ fn of_response(response: &ResponseError, kind: &CredentialKind) -> Cause {
         (Some(SetupStep::Configuration), ..) => {
             configuration(&remedy.map(|remedy| remedy.keys().collect::<Vec<_>>()).unwrap_or_default())
         }
-        // The gateway signs the assertion of a certificate. If it is invalid, Entra answers with the codes for federated
-        // credentials.
+        // With a certificate, the gateway signs the assertion itself. If it is invalid, Entra responds with the codes for
+        // federated credentials.
         (Some(SetupStep::Federation), ..) if !response.federated => SetupStep::AppProof.into(),
         (Some(step), ..) => step.into(),
         (None, 429, _) => SetupStep::TenantPolicy.into(),
@@ -132,25 +131,25 @@ pub(super) fn of_health(status: StatusCode) -> Option<(Cause, &'static str)> {
 }
 
 const NO_RESOURCE: &str = "there is no SignalR resource under this host name";
-const UNHEALTHY: &str = "the endpoint is not healthy, or another server answers in its place";
+const UNHEALTHY: &str = "the endpoint is not healthy, or another server answers at its address";
 
 /// An endpoint's response to a request with a bearer.
-pub(super) struct ReadAnswer<'a> {
+pub(super) struct ReadResponse<'a> {
     pub(super) status: StatusCode,
     /// `x-ms-error-code`. A 404 without it is not from a SignalR resource.
     pub(super) error_code: Option<&'a str>,
-    /// Whether a front end answered in place of the resource.
+    /// Whether a front end responded instead of the resource.
     pub(super) is_from_front_end: bool,
 }
 
 /// Returns the cause of an endpoint's response to a request with a bearer and its meaning; `None` if the caller is authorised.
-pub(super) fn of_read(read: &ReadAnswer<'_>, kind: &CredentialKind) -> Option<(Cause, &'static str)> {
+pub(super) fn of_read(read: &ReadResponse<'_>, kind: &CredentialKind) -> Option<(Cause, &'static str)> {
     match (read.status.as_u16(), kind) {
         (404, _) if read.error_code.is_some() => None,
-        // The user does not exist, so a server that confirms it is not a SignalR resource.
+        // The user does not exist, so a server that says it does is not a SignalR resource.
         (200..300 | 404, _) => Some((configuration(&["url"]), NO_RESOURCE)),
         (401, _) => Some(of_unauthorized(kind)),
-        // A denial by network rules is an HTML page of the front end, a denial for lack of a role is not.
+        // Network rules deny with an HTML page of the front end, a missing role does not.
         // Source: the Management SDK, which distinguishes the two by the page.
         (403, _) if read.is_from_front_end => Some((
             SetupStep::EndpointNetwork.into(),
@@ -164,7 +163,7 @@ pub(super) fn of_read(read: &ReadAnswer<'_>, kind: &CredentialKind) -> Option<(C
     }
 }
 
-/// Returns the cause of a 401 of an endpoint and its meaning.
+/// Returns the cause of an endpoint's 401 and its meaning.
 fn of_unauthorized(kind: &CredentialKind) -> (Cause, &'static str) {
     match kind.facts().identity {
         Some(identity) if identity.tenant().is_some() => (
@@ -202,7 +201,7 @@ mod tests {
     fn denial_by_the_front_end_is_not_a_missing_role() {
         let kind = CredentialKind::AccessKey { key: SecretSource::Env("X".to_owned()) };
         let step = |is_from_front_end| {
-            let read = ReadAnswer { status: StatusCode::FORBIDDEN, error_code: None, is_from_front_end };
+            let read = ReadResponse { status: StatusCode::FORBIDDEN, error_code: None, is_from_front_end };
             of_read(&read, &kind).unwrap().0.step
         };
         assert_eq!((step(true), step(false)), (SetupStep::EndpointNetwork, SetupStep::Access));

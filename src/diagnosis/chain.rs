@@ -1,4 +1,4 @@
-//! The checks of one endpoint: those of its credential's acquisition, then the lower row of the chain, up to the first failure.
+//! The checks of one endpoint up to the first failure: those of its credential, then connection, health check and authorised read.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use http_body_util::Empty;
 use tokio::time::timeout;
 
 use super::acquisition::{Acquisition, Failure};
-use super::cause::{self, ReadAnswer};
+use super::cause::{self, ReadResponse};
 use super::connectivity::{SERVER_TIMEOUT, Server};
 use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
@@ -18,11 +18,12 @@ use crate::endpoint::{Endpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::tls::Trust;
 
-/// Names what a 404 is about. A 404 without it is not from a SignalR resource.
+/// The header with SignalR's error code. A 404 without it is not from a SignalR resource.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 const HEALTH: &str = "/api/health";
-/// Whether a user exists who does not, in a hub that need not exist: changes nothing, and answers 404 to an authorised caller.
+/// The existence check of a user that does not exist, in a hub that need not exist. It changes nothing, and SignalR answers 404 to an
+/// authorised caller.
 const READ: &str = "/api/hubs/signalr_gateway_doctor/users/signalr-gateway-doctor";
 const VERSION: &str = "?api-version=2022-06-01";
 
@@ -42,8 +43,8 @@ pub(super) fn no_credential(endpoint: &EndpointSettings) -> Finding {
     finding(endpoint, Vec::new(), Some(remediation::without_credential(failure)))
 }
 
-/// Returns the finding about an endpoint that was not contacted.
-pub(super) fn without_endpoint(
+/// Returns the finding about an endpoint that was not contacted, from the acquisition alone.
+pub(super) fn acquisition_only(
     endpoint: &EndpointSettings,
     credential: &CredentialSettings,
     acquisition: &Acquisition,
@@ -72,7 +73,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         Self { endpoint, credential, acquisition, checks: acquisition.checks.clone(), progress }
     }
 
-    /// Runs the checks up to the last or the first failure.
+    /// Runs the checks up to the first failure.
     pub(super) async fn run(mut self, metrics: &Metrics) -> Finding {
         let failure = match &self.acquisition.failure {
             Some(failure) => Some(failure.clone()),
@@ -119,14 +120,14 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     /// Requests `/api/health`, without a token.
     async fn check_health(&mut self, endpoint: &Endpoint) -> Result<(), Box<Failure>> {
         let tried = format!("GET {}{HEALTH}", endpoint.origin());
-        let answer = self.request(endpoint, &tried, Method::GET, HEALTH, None).await?;
-        match cause::of_health(answer.status()) {
+        let response = self.request(endpoint, &tried, Method::GET, HEALTH, None).await?;
+        match cause::of_health(response.status()) {
             None => {
-                self.checks.push(Check::passed(tried, answer.status().to_string()));
+                self.checks.push(Check::passed(tried, response.status().to_string()));
                 Ok(())
             }
             Some((cause, meaning)) => {
-                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({})", answer.status()))))
+                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({})", response.status()))))
             }
         }
     }
@@ -141,32 +142,32 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         let Some(bearer) = bearer else {
             return Err(Box::new(Failure::new(SetupStep::Proof, tried, "there is no bearer to send")));
         };
-        let answer = self.request(endpoint, &tried, Method::HEAD, READ, Some(&bearer)).await?;
-        let read = ReadAnswer {
-            status: answer.status(),
-            error_code: header(&answer, &ERROR_CODE),
-            is_from_front_end: header(&answer, &SERVER).is_some_and(|server| server.contains("nginx"))
-                || header(&answer, &CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html")),
+        let response = self.request(endpoint, &tried, Method::HEAD, READ, Some(&bearer)).await?;
+        let read = ReadResponse {
+            status: response.status(),
+            error_code: header(&response, &ERROR_CODE),
+            is_from_front_end: header(&response, &SERVER).is_some_and(|server| server.contains("nginx"))
+                || header(&response, &CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html")),
         };
         match cause::of_read(&read, &self.credential.kind) {
             None => {
                 let code = read.error_code.map(|code| format!(" {code}")).unwrap_or_default();
-                let result = format!("{}{code}: the call is authorised", answer.status());
+                let result = format!("{}{code}: the call is authorised", response.status());
                 self.checks.push(Check::passed(tried, result));
                 Ok(())
             }
             Some((cause, meaning)) => {
-                let challenge = header(&answer, &WWW_AUTHENTICATE);
+                let challenge = header(&response, &WWW_AUTHENTICATE);
                 let challenge = challenge.map(|challenge| format!(", {challenge}")).unwrap_or_default();
-                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({}{challenge})", answer.status()))))
+                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({}{challenge})", response.status()))))
             }
         }
     }
 
-    /// Signs [`READ`] with an access key.
+    /// Returns the token that an access key signs for [`READ`].
     async fn sign(&self, origin: &str, metrics: &Metrics) -> Option<Bearer> {
-        let one = std::slice::from_ref(self.credential);
-        let credentials = Credentials::build(one, metrics.token(), &tokio::runtime::Handle::current()).ok()?;
+        let settings = std::slice::from_ref(self.credential);
+        let credentials = Credentials::build(settings, metrics.token(), &tokio::runtime::Handle::current()).ok()?;
         let source = credentials.get(&self.credential.name)?;
         timeout(SERVER_TIMEOUT, source.acquire()).await.ok()?.ok()?;
         source.current(RequestUrl { origin, path: READ })
@@ -185,9 +186,9 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         if let Some(bearer) = bearer {
             request = request.header(AUTHORIZATION, bearer.header());
         }
-        let no_answer = |problem: String| Box::new(Failure::new(SetupStep::EndpointNetwork, tried, problem));
-        let request = request.body(Empty::new()).map_err(|err| no_answer(err.to_string()))?;
-        endpoint.send_unpooled(request, SERVER_TIMEOUT).await.map_err(|err| no_answer(in_one_line(&err)))
+        let no_response = |problem: String| Box::new(Failure::new(SetupStep::EndpointNetwork, tried, problem));
+        let request = request.body(Empty::new()).map_err(|err| no_response(err.to_string()))?;
+        endpoint.send_unpooled(request, SERVER_TIMEOUT).await.map_err(|err| no_response(in_one_line(&err)))
     }
 
     fn report(&self, what: &str) {
@@ -195,6 +196,6 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     }
 }
 
-fn header<'r>(answer: &'r Response<Bytes>, name: &HeaderName) -> Option<&'r str> {
-    answer.headers().get(name).and_then(|value| value.to_str().ok())
+fn header<'r>(response: &'r Response<Bytes>, name: &HeaderName) -> Option<&'r str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
 }

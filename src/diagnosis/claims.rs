@@ -1,5 +1,5 @@
-//! Compares a token's claims with the configuration. The claims are not verified, and there may be none: Microsoft may make
-//! the tokens of its own services opaque at any time.
+//! Compares a token's claims with the configuration. The claims are not verified. There may be none, since Microsoft may make the
+//! tokens of its own services opaque at any time.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use super::finding::{Check, Verdict};
 pub(super) use crate::credential::token_expiry as expiry;
 use crate::credential::{Claims, CredentialSettings, one_line};
 
-/// The clock skew from which it is reported. Chosen: assertions are valid from five minutes before they are made.
+/// The largest clock skew that is not reported. Chosen: far below the five minutes by which assertions are backdated.
 const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
 
 /// What the configuration expects of the tokens of a credential.
@@ -25,7 +25,7 @@ impl<'a> Expected<'a> {
         let object_id = settings.object_id.as_deref();
         let identity = settings.kind.facts().identity;
         Self {
-            // The tenant id of a domain is not known here.
+            // The id of a tenant that is configured by its domain is not known here.
             tenant: identity.and_then(|identity| identity.tenant()).filter(|tenant| is_guid(tenant)),
             scope: identity.map(|identity| identity.scope()),
             client_id: identity.and_then(|identity| identity.client_id()),
@@ -42,12 +42,12 @@ pub(super) fn check_claims(claims: &Claims, settings: &CredentialSettings, now: 
     let checks = [
         compare("tid", claims.get("tid"), expected.tenant, Verdict::Wrong),
         // Entra writes the audience with or without a slash, or as the id of SignalR's own application.
-        compare("aud", claims.get("aud"), resource, Verdict::Odd),
+        compare("aud", claims.get("aud"), resource, Verdict::Warning),
         compare("appid", app, expected.client_id, Verdict::Wrong),
         compare("oid", claims.get("oid"), expected.object_id, Verdict::Wrong),
         compare("iss", claims.get("iss"), None, Verdict::Shown),
     ];
-    checks.into_iter().flatten().chain(expiry(claims).map(|expires| life_left(expires, now))).collect()
+    checks.into_iter().flatten().chain(expiry(claims).map(|expires| remaining_lifetime(expires, now))).collect()
 }
 
 /// Compares a claim with its expected value; `differing` is the verdict if they differ. Returns `None` if the claim is missing
@@ -55,7 +55,7 @@ pub(super) fn check_claims(claims: &Claims, settings: &CredentialSettings, now: 
 fn compare(claim: &str, found: Option<&Value>, expected: Option<&str>, differing: Verdict) -> Option<Check> {
     let (result, verdict) = match (found.map(text), expected) {
         (None, None) => return None,
-        (None, Some(_)) => ("(none)".to_owned(), Verdict::Odd),
+        (None, Some(_)) => ("(none)".to_owned(), Verdict::Warning),
         (Some(value), None) => (value, Verdict::Shown),
         (Some(value), Some(expected)) => {
             let same = expected.eq_ignore_ascii_case(value.trim_end_matches('/'));
@@ -65,14 +65,14 @@ fn compare(claim: &str, found: Option<&Value>, expected: Option<&str>, differing
     Some(Check { what: claim.to_owned(), result, expected: expected.map(str::to_owned), verdict })
 }
 
-/// Formats a claim in one line without control characters: claims are not verified and are printed to terminals.
+/// Formats a claim in one line without control characters, since claims are not verified and are printed to terminals.
 pub(super) fn text(value: &Value) -> String {
     let values = value.as_array().map_or_else(|| vec![value], |values| values.iter().collect());
     let values = values.into_iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     one_line(&values.collect::<Vec<_>>().join(", "))
 }
 
-fn life_left(expires: SystemTime, now: SystemTime) -> Check {
+fn remaining_lifetime(expires: SystemTime, now: SystemTime) -> Check {
     let at = humantime::format_rfc3339_seconds(expires);
     let (result, verdict) = match expires.duration_since(now) {
         Ok(left) => (format!("{at}, in {}", whole_seconds(left)), Verdict::Good),
@@ -81,10 +81,10 @@ fn life_left(expires: SystemTime, now: SystemTime) -> Check {
     Check { what: "exp".to_owned(), result, expected: None, verdict }
 }
 
-/// Compares the clock of an identity endpoint, taken from `Date` (RFC 9110 section 6.6.1), with this host's.
+/// Compares the clock of an identity endpoint, from its `Date` header (RFC 9110 section 6.6.1), with this host's.
 pub(super) fn compare_clocks(theirs: SystemTime, ours: SystemTime) -> Check {
     let (result, verdict) = match noteworthy_skew(theirs, ours) {
-        Some(skew) => (skew, Verdict::Odd),
+        Some(skew) => (skew, Verdict::Warning),
         None => ("less than a minute apart".to_owned(), Verdict::Good),
     };
     Check { what: "compare clocks".to_owned(), result, expected: None, verdict }
@@ -154,13 +154,13 @@ mod tests {
         let good = json!({ "tid": TENANT, "aud": "https://signalr.azure.com/", "appid": CLIENT, "oid": OBJECT, "exp": NOW + 60 });
         let all = seen(app(TENANT), Some(OBJECT), &good);
         assert!(all.len() == 5 && all.iter().all(|(_, verdict)| *verdict == Verdict::Good), "{all:?}");
-        // The tenant id of a domain is not known.
+        // The id of a tenant that is configured by its domain is not known.
         assert_eq!(of(&seen(app("contoso.onmicrosoft.com"), None, &good), "tid"), Some(&Verdict::Shown));
         for (claim, other, verdict) in [
             ("tid", json!("another"), Verdict::Wrong),
             ("appid", json!("another"), Verdict::Wrong),
             ("oid", json!("another"), Verdict::Wrong),
-            ("aud", json!("https://management.azure.com"), Verdict::Odd),
+            ("aud", json!("https://management.azure.com"), Verdict::Warning),
             ("exp", json!(NOW - 1), Verdict::Wrong),
             ("tid", Value::Null, Verdict::Wrong),
         ] {
@@ -169,7 +169,11 @@ mod tests {
             assert_eq!(of(&seen(app(TENANT), Some(OBJECT), &claims), claim), Some(&verdict), "{claims}");
         }
         let bare = seen(app(TENANT), Some(OBJECT), &json!({}));
-        assert_eq!(of(&bare, "tid"), Some(&Verdict::Odd), "a missing claim is reported if it is expected: {bare:?}");
+        assert_eq!(
+            of(&bare, "tid"),
+            Some(&Verdict::Warning),
+            "a missing claim is reported if it is expected: {bare:?}"
+        );
         let second_version = json!({ "azp": CLIENT, "aud": ["https://signalr.azure.com"] });
         let second_version = seen(app(TENANT), None, &second_version);
         assert_eq!(of(&second_version, "appid"), Some(&Verdict::Good), "{second_version:?}");
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn token_of_a_managed_identity_must_carry_the_configured_client_id() {
+    fn token_of_a_managed_identity_must_have_the_configured_client_id() {
         let kind = CredentialKind::ManagedIdentity {
             identity: ManagedIdentitySettings { id: ManagedIdentity::ClientId(CLIENT.to_owned()), imds_endpoint: None },
             scope: "https://signalr.azure.com/.default".to_owned(),
@@ -186,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn expiry_out_of_range_is_not_shown() {
-        for odd in [json!("soon"), json!(-1), json!(1e300), json!(253_402_300_800_u64)] {
-            assert_eq!(of(&seen(app(TENANT), None, &json!({ "exp": odd })), "exp"), None, "{odd}");
+    fn invalid_expiry_is_not_shown() {
+        for invalid in [json!("soon"), json!(-1), json!(1e300), json!(253_402_300_800_u64)] {
+            assert_eq!(of(&seen(app(TENANT), None, &json!({ "exp": invalid })), "exp"), None, "{invalid}");
         }
     }
 }

@@ -17,8 +17,8 @@ use super::finding::Check;
 use crate::credential::one_line;
 use crate::tls::{self, Trust};
 
-/// How long connecting to a server may take, and how long each request to an endpoint. With the credential before them,
-/// connecting, the health check and the read stay below fifteen seconds.
+/// How long connecting to a server may take, and each request to an endpoint. The sum of the acquisition (10.3 s), the connection,
+/// the health check and the read stays below fifteen seconds.
 pub(super) const SERVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A server and the certificates to trust.
@@ -32,9 +32,9 @@ pub(super) struct Server {
 
 /// The result of testing a connection.
 pub(super) struct Connectivity {
-    /// The layers that work.
+    /// The checks of the layers that work.
     pub(super) passed: Vec<Check>,
-    /// The first layer that does not.
+    /// The first layer that does not work.
     pub(super) failure: Option<FailedLayer>,
 }
 
@@ -64,7 +64,7 @@ impl Server {
         Some(Self { host, port: uri.port_u16().unwrap_or(443), trust: Some(trust) })
     }
 
-    /// Tests the layers in order, up to the first failure or the end of the time.
+    /// Tests the layers in order, up to the first failure or the timeout `within`.
     ///
     /// # Cancel safety
     /// Safe: connections are closed.
@@ -74,13 +74,13 @@ impl Server {
         let error = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(problem)) => Some(problem),
-            Err(_elapsed) => Some(format!("no answer within {}", humantime::format_duration(within))),
+            Err(_elapsed) => Some(format!("timed out after {}", humantime::format_duration(within))),
         };
         let (layer, tried) = current;
         Connectivity { passed, failure: error.map(|error| FailedLayer { layer, tried, error }) }
     }
 
-    /// Stores what is being tried in `current`, where it remains if this is cancelled.
+    /// Tests the layers in order. Stores each in `current` before its test, so that the caller knows it after a timeout.
     async fn test_layers(&self, passed: &mut Vec<Check>, current: &mut (Layer, String)) -> Result<(), String> {
         *current = (Layer::Name, format!("resolve {}", self.host));
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|err| err.to_string())?;
@@ -90,7 +90,7 @@ impl Server {
 
         *current = (Layer::Connection, format!("connect to {}:{}", self.host, self.port));
         let (at, stream) = connect(&found).await?;
-        passed.push(Check::passed(&current.1, format!("{} accepts", at.ip())));
+        passed.push(Check::passed(&current.1, format!("connected to {}", at.ip())));
 
         let Some(trust) = &self.trust else { return Ok(()) };
         *current = (Layer::Tls, format!("TLS with {}", self.host));
@@ -108,19 +108,19 @@ impl Server {
 
 /// Connects to all addresses concurrently and returns the first connection.
 async fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), String> {
-    let mut tries: FuturesUnordered<_> =
+    let mut attempts: FuturesUnordered<_> =
         addresses.iter().map(async |address| (*address, TcpStream::connect(address).await)).collect();
-    let mut refused = Vec::new();
-    while let Some((address, outcome)) = tries.next().await {
+    let mut errors = Vec::new();
+    while let Some((address, outcome)) = attempts.next().await {
         match outcome {
             Ok(stream) => return Ok((address, stream)),
-            Err(err) => refused.push(format!("{}: {err}", address.ip())),
+            Err(err) => errors.push(format!("{}: {err}", address.ip())),
         }
     }
-    if refused.is_empty() { Err("the name has no address".to_owned()) } else { Err(refused.join(", ")) }
+    if errors.is_empty() { Err("the name has no address".to_owned()) } else { Err(errors.join(", ")) }
 }
 
-/// Formats the TLS version and the issuer of the server's certificate. A proxy that inspects TLS shows as the issuer.
+/// Formats the TLS version and the issuer of the server's certificate. The issuer reveals a proxy that inspects TLS.
 fn describe_session(session: &TlsStream<TcpStream>) -> String {
     let (_, connection) = session.get_ref();
     let version = match connection.protocol_version() {
@@ -178,19 +178,19 @@ mod tests {
 
     #[tokio::test]
     async fn reports_the_layer_that_fails() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let unserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let open = silent.local_addr().unwrap().port();
+        let open = unserved.local_addr().unwrap().port();
         for (host, port, layer, passed) in [
             ("nowhere.invalid", 443, Layer::Name, 0),
             ("127.0.0.1", closed, Layer::Connection, 1),
-            // The system accepts the connection and nothing answers, so the handshake hangs.
+            // The system accepts the connection, but no process serves it, so the handshake hangs.
             ("127.0.0.1", open, Layer::Tls, 2),
         ] {
             let server = Server { host: host.to_owned(), port, trust: Some(Trust::None) };
             let connectivity = server.test(Duration::from_millis(300)).await;
             let failure = connectivity.failure.unwrap();
-            // A slow resolver may hit the timeout; the layer is the name all the same.
+            // A slow resolver may hit the timeout, which is reported for the same layer.
             let found = (failure.layer, connectivity.passed.len());
             assert_eq!(found, (layer, passed), "{host}: {}", failure.error);
         }

@@ -1,4 +1,4 @@
-//! What an examination reports: the checks of each endpoint, the broken step and its remediation.
+//! The report of an examination: the checks of each endpoint, the broken step and its remediation.
 
 use crate::credential::SetupStep;
 
@@ -11,7 +11,7 @@ pub struct Finding {
     pub url: String,
     /// The configured name of the endpoint's credential.
     pub credential: String,
-    /// The checks that passed, in order.
+    /// The checks that were made, in order.
     pub checks: Vec<Check>,
     /// The first broken step, if any. Later steps are not examined.
     pub broken: Option<BrokenStep>,
@@ -38,7 +38,7 @@ pub enum Verdict {
     /// Nothing is expected; shown for information.
     Shown,
     /// Not as expected, but it may work.
-    Odd,
+    Warning,
     /// Not as expected, and it cannot work.
     Wrong,
 }
@@ -49,41 +49,41 @@ impl Check {
         Self { what: what.into(), result: result.into(), expected: None, verdict: Verdict::Good }
     }
 
-    /// Makes a check with a result that may work although it is not as expected.
-    pub(super) fn odd(what: impl Into<String>, result: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Odd, ..Self::passed(what, result) }
+    /// Makes a check whose result is not as expected but may work.
+    pub(super) fn warning(what: impl Into<String>, result: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warning, ..Self::passed(what, result) }
     }
 
-    /// Makes a check of which nothing is expected.
+    /// Makes a check that is shown for information.
     pub(super) fn shown(what: impl Into<String>, result: impl Into<String>) -> Self {
         Self { verdict: Verdict::Shown, ..Self::passed(what, result) }
     }
 }
 
-/// The first step that does not work, with its remediation.
+/// The first broken step, with its remediation.
 #[derive(Clone, Debug)]
 pub struct BrokenStep {
     /// The step of the setup.
     pub step: SetupStep,
     /// What was tried.
     pub tried: String,
-    /// The answer or error.
+    /// The response or error.
     pub result: String,
-    /// Entra's own description, if Entra refused.
+    /// Entra's own description, if Entra returned an error.
     pub description: Option<String>,
-    /// Entra's error codes (AADSTS numbers), if Entra refused.
+    /// Entra's error codes (AADSTS numbers), if Entra returned an error.
     pub codes: Vec<u32>,
     /// The id under which Microsoft's support finds the request.
     pub correlation_id: Option<String>,
-    /// The id of Entra's answer.
+    /// The id of Entra's response.
     pub trace_id: Option<String>,
     /// What to do, in order.
     pub remediation: Vec<Remediation>,
-    /// How long a change takes to come into effect, where that is more than a moment.
+    /// How long a change takes to come into effect, if that is not immediate.
     pub delay: Option<&'static str>,
 }
 
-/// One thing to do.
+/// One action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remediation {
     /// What to do, where and as whom. Empty if the command continues the one before.

@@ -6,15 +6,15 @@
 //!               authorised read ◄── /api/health ◄── DNS, TCP, TLS to the endpoint ◄───────────────────────┘
 //! ```
 //!
-//! | file | does |
+//! | file | content |
 //! |---|---|
-//! | `acquisition.rs` | the upper row, once for each credential |
-//! | `chain.rs` | the lower row, for each endpoint |
+//! | `acquisition.rs` | the checks up to the claims, once for each credential |
+//! | `chain.rs` | the checks of the endpoint, after those of its credential |
 //! | `connectivity.rs` | name resolution, TCP and TLS to one server |
-//! | `claims.rs` | compares a token with the configuration |
-//! | `cause.rs` | maps a failure to the step of the setup that caused it |
+//! | `claims.rs` | the comparison of a token with the configuration |
+//! | `cause.rs` | the map from a failure to the step of the setup that caused it |
 //! | `remediation/` | what to do about a broken step |
-//! | `finding.rs` | what is reported |
+//! | `finding.rs` | the report |
 //!
 //! Prints nothing, reads no configuration file and changes nothing.
 
@@ -50,7 +50,7 @@ pub async fn examine(
     metrics: &Metrics,
     progress: impl Fn(Progress<'_>),
 ) -> Vec<Finding> {
-    // Each credential is built separately, so that one that cannot be built does not affect the others.
+    // Each credential is built separately, so that one that cannot be built does not affect others.
     let acquisitions: HashMap<_, _> = credentials
         .iter()
         .map(|settings| (&settings.name, Acquisition::make(settings, metrics.token()).boxed_local().shared()))
@@ -76,7 +76,7 @@ pub async fn examine(
     join_all(chains).await
 }
 
-/// Obtains one token with a new credential, as [`examine`] does, and does not contact the endpoint.
+/// Obtains one token with a new credential, as [`examine`] does, without contacting the endpoint.
 ///
 /// # Cancel safety
 /// Safe: a request in flight is cancelled.
@@ -86,6 +86,6 @@ pub async fn acquire(
     metrics: &TokenMetrics,
 ) -> (Acquisition, Finding) {
     let acquisition = Acquisition::make(credential, metrics).await;
-    let finding = chain::without_endpoint(endpoint, credential, &acquisition);
+    let finding = chain::acquisition_only(endpoint, credential, &acquisition);
     (acquisition, finding)
 }

@@ -13,9 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::listeners::ServedListener;
 use super::socket::{StdStream, Stream};
 
-/// Assigns connections to workers: the number of connections of each worker, a channel to each, and the limit of all.
+/// The load balancer of the workers: the number of connections of each, a channel to each, and the limit of open connections.
 #[derive(Clone)]
-pub(super) struct Balance {
+pub(super) struct Balancer {
     loads: Arc<[AtomicUsize]>,
     senders: Arc<[mpsc::UnboundedSender<HandedOver>]>,
     permits: Arc<Semaphore>,
@@ -51,7 +51,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-impl Balance {
+impl Balancer {
     pub(super) fn new(workers: usize, max_connections: usize) -> (Self, Vec<mpsc::UnboundedReceiver<HandedOver>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
@@ -117,22 +117,22 @@ mod tests {
 
     #[tokio::test]
     async fn spreads_few_connections_evenly_whichever_worker_accepts_them() {
-        let (balance, _receivers) = Balance::new(2, 16);
+        let (balancer, _receivers) = Balancer::new(2, 16);
         let mut guards = Vec::new();
         for _ in 0..8 {
-            guards.push(balance.choose_worker(0, balance.acquire_permit().await.unwrap()));
+            guards.push(balancer.choose_worker(0, balancer.acquire_permit().await.unwrap()));
         }
         assert_eq!(guards.iter().filter(|guard| guard.worker == 0).count(), 4);
         drop(guards);
-        assert!(balance.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
+        assert!(balancer.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
     }
 
     #[tokio::test]
     async fn limit_of_open_connections_applies_to_all_workers_together() {
-        let (balance, _receivers) = Balance::new(2, 1);
-        let first = balance.choose_worker(0, balance.acquire_permit().await.unwrap());
-        assert!(balance.try_acquire_permit().is_none());
+        let (balancer, _receivers) = Balancer::new(2, 1);
+        let first = balancer.choose_worker(0, balancer.acquire_permit().await.unwrap());
+        assert!(balancer.try_acquire_permit().is_none());
         drop(first);
-        assert!(balance.try_acquire_permit().is_some());
+        assert!(balancer.try_acquire_permit().is_some());
     }
 }

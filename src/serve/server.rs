@@ -8,7 +8,7 @@ use prometheus::IntCounter;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
-use super::balance::Balance;
+use super::balance::Balancer;
 use super::bind::{BindError, BoundAddress};
 use super::drain::Phase;
 use super::handler::Handler;
@@ -51,7 +51,7 @@ impl Bound {
         let make_handler = Arc::new(make_handler);
         let (phase, _) = watch::channel(Phase::Serving);
         let (ended, all_ended) = mpsc::channel(1);
-        let (balance, receivers) = Balance::new(self.settings.workers, max_connections(&self.settings));
+        let (balancer, receivers) = Balancer::new(self.settings.workers, max_connections(&self.settings));
         let mut listeners = Listeners::default();
         let first_commands = listeners.replace(self.listeners, self.settings.workers);
         let mut threads = Vec::with_capacity(self.settings.workers);
@@ -63,7 +63,7 @@ impl Bound {
             let worker = Worker {
                 index,
                 commands,
-                balance: balance.clone(),
+                balancer: balancer.clone(),
                 handed_over,
                 settings: self.settings.clone(),
                 phase: phase.subscribe(),

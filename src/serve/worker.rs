@@ -11,7 +11,7 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::balance::{Accepted, Balance, HandedOver};
+use super::balance::{Accepted, Balancer, HandedOver};
 use super::connection::ConnectionServer;
 use super::drain::{DRAIN_POLL_INTERVAL, FIRST_REQUEST_GRACE, Phase};
 use super::handler::Handler;
@@ -31,7 +31,7 @@ pub(super) struct Worker {
     pub(super) index: usize,
     /// Receives which listeners to open and close.
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) balance: Balance,
+    pub(super) balancer: Balancer,
     /// Receives connections that other workers accepted.
     pub(super) handed_over: mpsc::UnboundedReceiver<HandedOver>,
     pub(super) settings: ServeSettings,
@@ -64,7 +64,7 @@ impl Worker {
                 handler.listeners_changed();
                 sockets.serve(socket, new, serving, || Acceptor {
                     worker: self.index,
-                    balance: self.balance.clone(),
+                    balancer: self.balancer.clone(),
                     accept_errors: self.accept_errors.clone(),
                     phase: self.phase.clone(),
                     serve: Rc::clone(&serve),
@@ -170,7 +170,7 @@ impl Sockets {
 /// One worker's accept loop on one socket.
 struct Acceptor<S> {
     worker: usize,
-    balance: Balance,
+    balancer: Balancer,
     accept_errors: IntCounter,
     phase: watch::Receiver<Phase>,
     serve: Rc<S>,
@@ -193,7 +193,7 @@ impl<S: Fn(Accepted)> Acceptor<S> {
             };
             for stream in queued {
                 // Connections beyond the limit are closed.
-                let Some(permit) = self.balance.try_acquire_permit() else { break };
+                let Some(permit) = self.balancer.try_acquire_permit() else { break };
                 self.assign(stream, &listener, permit);
             }
             if is_draining {
@@ -242,10 +242,10 @@ impl<S: Fn(Accepted)> Acceptor<S> {
             // waits here and later ones wait in the kernel's queue.
             let permit = tokio::select! {
                 biased;
-                permit = self.balance.acquire_permit() => permit,
+                permit = self.balancer.acquire_permit() => permit,
                 // The connection is served if there is a permit, else closed.
                 is_draining = &mut stopped => {
-                    if let Some(permit) = self.balance.try_acquire_permit() {
+                    if let Some(permit) = self.balancer.try_acquire_permit() {
                         self.assign(stream, listener, permit);
                     }
                     return is_draining;
@@ -257,6 +257,6 @@ impl<S: Fn(Accepted)> Acceptor<S> {
     }
 
     fn assign(&self, stream: Stream, listener: &Arc<ServedListener>, permit: OwnedSemaphorePermit) {
-        serve_or_log(self.balance.assign(self.worker, stream, listener, permit), &*self.serve);
+        serve_or_log(self.balancer.assign(self.worker, stream, listener, permit), &*self.serve);
     }
 }

@@ -8,42 +8,42 @@ use signalr_gateway::sandbox::{APP_CLIENT_ID, ClientCertificate, CredentialChoic
 use super::table::{Row, edit, row};
 
 pub(super) const ROWS: &[Row] = {
-    use CredentialChoice as By;
+    use CredentialChoice as Choice;
     use SetupStep as Step;
     &[
         row(
             "the tenant does not exist",
-            By::ClientSecret,
-            |b| b.rewrite(TENANT_B, "dddddddd-0000-4000-8000-00000000000d"),
+            Choice::ClientSecret,
+            |setup| setup.rewrite(TENANT_B, "dddddddd-0000-4000-8000-00000000000d"),
             Step::Configuration,
             "credentials.east.tenant",
         ),
         row(
             "the tenant is another one that has the app",
-            By::ClientSecret,
-            |b| b.rewrite(TENANT_B, TENANT_C),
+            Choice::ClientSecret,
+            |setup| setup.rewrite(TENANT_B, TENANT_C),
             Step::Configuration,
             "credentials.east.tenant",
         ),
         row(
             "the tenant is in another cloud",
-            By::ClientSecret,
-            |b| edit(b, |d| d.tenant_mut(TENANT_B).unwrap().in_other_cloud = true),
+            Choice::ClientSecret,
+            |setup| edit(setup, |d| d.tenant_mut(TENANT_B).unwrap().in_other_cloud = true),
             Step::Configuration,
             "credentials.east.cloud",
         ),
         row(
             "the client id does not exist",
-            By::ClientSecret,
-            |b| b.rewrite(APP_CLIENT_ID, "0a990000-0000-4000-8000-0000000000ff"),
+            Choice::ClientSecret,
+            |setup| setup.rewrite(APP_CLIENT_ID, "0a990000-0000-4000-8000-0000000000ff"),
             Step::EnterpriseApplication,
             "credentials.east.client_id",
         ),
         row(
             "the app is not provisioned",
-            By::ClientSecret,
-            |b| {
-                edit(b, |d| {
+            Choice::ClientSecret,
+            |setup| {
+                edit(setup, |d| {
                     d.tenant_mut(TENANT_B).unwrap().service_principals.retain(|p| p.client_id != APP_CLIENT_ID);
                 });
             },
@@ -52,61 +52,62 @@ pub(super) const ROWS: &[Row] = {
         ),
         row(
             "the enterprise application is disabled",
-            By::ClientSecret,
-            |b| edit(b, |d| d.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().enabled = false),
+            Choice::ClientSecret,
+            |setup| edit(setup, |d| d.service_principal_mut(TENANT_B, APP_CLIENT_ID).unwrap().enabled = false),
             Step::EnterpriseApplication,
             "--set accountEnabled=true",
         ),
         row(
             "the app registration is disabled",
-            By::ClientSecret,
-            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().enabled = false),
+            Choice::ClientSecret,
+            |setup| edit(setup, |d| d.application_mut(APP_CLIENT_ID).unwrap().enabled = false),
             Step::EnterpriseApplication,
             "app registration itself is disabled",
         ),
         row(
             "the app was deleted from its own tenant",
-            By::ClientSecret,
-            |b| edit(b, |d| d.applications.clear()),
+            Choice::ClientSecret,
+            |setup| edit(setup, |d| d.applications.clear()),
             Step::EnterpriseApplication,
             "credentials.east.client_id",
         ),
         row(
             "the secret's file is missing",
-            By::ClientSecret,
-            |b| std::fs::remove_file(&b.files.secret).unwrap(),
+            Choice::ClientSecret,
+            |setup| std::fs::remove_file(&setup.files.secret).unwrap(),
             Step::Proof,
             "readable by the process",
         ),
         row(
             "the secret's file is empty",
-            By::ClientSecret,
-            |b| std::fs::write(&b.files.secret, "\n").unwrap(),
+            Choice::ClientSecret,
+            |setup| std::fs::write(&setup.files.secret, "\n").unwrap(),
             Step::Proof,
             "readable by the process",
         ),
         row(
             "the secret is wrong",
-            By::ClientSecret,
-            |b| std::fs::write(&b.files.secret, "wrong").unwrap(),
+            Choice::ClientSecret,
+            |setup| std::fs::write(&setup.files.secret, "wrong").unwrap(),
             Step::AppProof,
             "az ad app credential reset --id 0a990000",
         ),
         row(
-            "the secret's id was pasted",
-            By::ClientSecret,
-            |b| {
-                let id = b.sandbox.directory().read(|d| d.application(APP_CLIENT_ID).unwrap().secrets[0].id.clone());
-                std::fs::write(&b.files.secret, id).unwrap();
+            "the secret's id is used instead of its value",
+            Choice::ClientSecret,
+            |setup| {
+                let id =
+                    setup.sandbox.directory().read(|d| d.application(APP_CLIENT_ID).unwrap().secrets[0].id.clone());
+                std::fs::write(&setup.files.secret, id).unwrap();
             },
             Step::AppProof,
             "its value, not its id",
         ),
         row(
             "the secret has expired",
-            By::ClientSecret,
-            |b| {
-                edit(b, |d| {
+            Choice::ClientSecret,
+            |setup| {
+                edit(setup, |d| {
                     d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].expires =
                         SystemTime::now() - Duration::from_secs(60);
                 });
@@ -116,89 +117,97 @@ pub(super) const ROWS: &[Row] = {
         ),
         row(
             "the secret was replaced",
-            By::ClientSecret,
-            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].value = SecretText::new("another")),
+            Choice::ClientSecret,
+            |setup| {
+                edit(setup, |d| {
+                    d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].value = SecretText::new("another")
+                });
+            },
             Step::AppProof,
             "az ad app credential reset --id 0a990000",
         ),
         row(
             "the certificate is not uploaded",
-            By::ClientCertificate,
-            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().certificates.clear()),
+            Choice::ClientCertificate,
+            |setup| edit(setup, |d| d.application_mut(APP_CLIENT_ID).unwrap().certificates.clear()),
             Step::AppProof,
             "--cert @certificate-only.pem",
         ),
         row(
             "the certificate's file is missing",
-            By::ClientCertificate,
-            |b| std::fs::remove_file(&b.files.certificate).unwrap(),
+            Choice::ClientCertificate,
+            |setup| std::fs::remove_file(&setup.files.certificate).unwrap(),
             Step::Proof,
             "openssl x509 -in",
         ),
         row(
             "the certificate's file has no key",
-            By::ClientCertificate,
-            |b| std::fs::write(&b.files.certificate, b.sandbox.client_certificate().certificate_pem()).unwrap(),
+            Choice::ClientCertificate,
+            |setup| {
+                std::fs::write(&setup.files.certificate, setup.sandbox.client_certificate().certificate_pem()).unwrap();
+            },
             Step::Proof,
             "openssl x509 -in",
         ),
         row(
             "the certificate's file is not PEM",
-            By::ClientCertificate,
-            |b| std::fs::write(&b.files.certificate, [0x30, 0x82, 1, 2]).unwrap(),
+            Choice::ClientCertificate,
+            |setup| std::fs::write(&setup.files.certificate, [0x30, 0x82, 1, 2]).unwrap(),
             Step::Proof,
             "openssl x509 -in",
         ),
         row(
             "Entra's clock is an hour ahead",
-            By::ClientCertificate,
-            |b| edit(b, |d| d.tokens.clock_offset_secs = 3600),
+            Choice::ClientCertificate,
+            |setup| edit(setup, |d| d.tokens.clock_offset_secs = 3600),
             Step::Proof,
             "timedatectl",
         ),
         row(
             "the app is single-tenant",
-            By::ClientSecret,
-            |b| edit(b, |d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false),
+            Choice::ClientSecret,
+            |setup| edit(setup, |d| d.application_mut(APP_CLIENT_ID).unwrap().multi_tenant = false),
             Step::EnterpriseApplication,
             "--sign-in-audience AzureADMultipleOrgs",
         ),
         row(
             "the scope is another service's",
-            By::ClientSecret,
-            |b| b.rewrite("[credentials.east]", "[credentials.east]\nscope = \"https://other.test/.default\""),
+            Choice::ClientSecret,
+            |setup| setup.rewrite("[credentials.east]", "[credentials.east]\nscope = \"https://other.test/.default\""),
             Step::Configuration,
             "credentials.east.scope",
         ),
         row(
             "the object id is another enterprise application's",
-            By::ClientSecret,
-            |b| b.rewrite("[credentials.east]", &format!("[credentials.east]\nobject_id = \"{TENANT_C}\"")),
+            Choice::ClientSecret,
+            |setup| setup.rewrite("[credentials.east]", &format!("[credentials.east]\nobject_id = \"{TENANT_C}\"")),
             Step::Configuration,
             "credentials.east.object_id",
         ),
         row(
             "the certificate has expired",
-            By::ClientCertificate,
-            |b| b.write_certificate(&ClientCertificate::generate_with_new_key(Duration::ZERO).unwrap()),
+            Choice::ClientCertificate,
+            |setup| setup.write_certificate(&ClientCertificate::generate_with_new_key(Duration::ZERO).unwrap()),
             Step::Proof,
             "-dates",
         ),
         row(
             "the key is another certificate's",
-            By::ClientCertificate,
-            |b| {
+            Choice::ClientCertificate,
+            |setup| {
                 let another = ClientCertificate::generate_with_new_key(Duration::from_secs(3600)).unwrap();
-                let own = b.sandbox.client_certificate().certificate_pem();
-                std::fs::write(&b.files.certificate, format!("{own}{}", another.key_pem())).unwrap();
+                let own = setup.sandbox.client_certificate().certificate_pem();
+                std::fs::write(&setup.files.certificate, format!("{own}{}", another.key_pem())).unwrap();
             },
             Step::Proof,
             "openssl x509 -in",
         ),
         row(
             "the certificate was renewed on this host only",
-            By::ClientCertificate,
-            |b| b.write_certificate(&ClientCertificate::generate_with_new_key(Duration::from_secs(3600)).unwrap()),
+            Choice::ClientCertificate,
+            |setup| {
+                setup.write_certificate(&ClientCertificate::generate_with_new_key(Duration::from_secs(3600)).unwrap());
+            },
             Step::AppProof,
             "-fingerprint -sha1",
         ),

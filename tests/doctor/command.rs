@@ -10,20 +10,20 @@ use tokio::process::Command;
 
 use super::setup::Setup;
 
-struct Ran {
+struct Exited {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-async fn run(arguments: &[&str], config: &Path) -> Ran {
+async fn run(arguments: &[&str], config: &Path) -> Exited {
     let mut command = Command::new(env!("CARGO_BIN_EXE_signalr-gateway"));
     command.args(arguments).arg("--config").arg(config).kill_on_drop(true);
-    // The documented limit is fifteen seconds. The rest is for starting a process on a busy machine.
+    // The documented limit is fifteen seconds. The rest is for the start of a process on a busy machine.
     let ran = tokio::time::timeout(Duration::from_secs(20), command.output()).await;
     let Output { status, stdout, stderr } = ran.unwrap().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    Exited { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
 fn tokens_in(text: &str) -> usize {
@@ -34,17 +34,17 @@ fn tokens_in(text: &str) -> usize {
 #[tokio::test]
 async fn doctor_examines_every_endpoint_and_reports_the_same_as_json() {
     let setup = Setup::new(CredentialChoice::ClientSecret).await;
-    let whole = run(&["doctor"], &setup.files.config).await;
-    assert_eq!((whole.code, whole.stderr.as_str()), (Some(0), ""), "{}", whole.stdout);
+    let all = run(&["doctor"], &setup.files.config).await;
+    assert_eq!((all.code, all.stderr.as_str()), (Some(0), ""), "{}", all.stdout);
     for name in ["east", "west"] {
-        assert!(whole.stdout.contains(&format!("endpoint {name} (https://")), "{}", whole.stdout);
+        assert!(all.stdout.contains(&format!("endpoint {name} (https://")), "{}", all.stdout);
     }
-    assert!(whole.stdout.contains("(this host)") && whole.stdout.contains("certificate issued by"), "{}", whole.stdout);
-    assert_eq!(tokens_in(&whole.stdout), 0, "{}", whole.stdout);
+    assert!(all.stdout.contains("(this host)") && all.stdout.contains("certificate issued by"), "{}", all.stdout);
+    assert_eq!(tokens_in(&all.stdout), 0, "{}", all.stdout);
 
-    // East is broken, west is not.
-    let refused = Fault::always(FaultKind::status(503)).on_path(&format!("/{TENANT_B}"));
-    setup.sandbox.entra().faults().set(refused);
+    // Only east is broken.
+    let unavailable = Fault::always(FaultKind::status(503)).on_path(&format!("/{TENANT_B}"));
+    setup.sandbox.entra().faults().set(unavailable);
     let text = run(&["doctor"], &setup.files.config).await;
     assert_eq!(text.code, Some(1));
     assert!(
@@ -54,16 +54,16 @@ async fn doctor_examines_every_endpoint_and_reports_the_same_as_json() {
     );
     assert!(text.stdout.contains("credential west: all checks passed"), "{}", text.stdout);
     let json = run(&["doctor", "--json"], &setup.files.config).await;
-    let told: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!((json.code, &told["ok"]), (Some(1), &Value::Bool(false)));
-    let [east, west] = [&told["endpoints"][0], &told["endpoints"][1]];
+    let report: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((json.code, &report["ok"]), (Some(1), &Value::Bool(false)));
+    let [east, west] = [&report["endpoints"][0], &report["endpoints"][1]];
     assert_eq!((&east["endpoint"], &east["broken"]["step"]["name"]), (&"east".into(), &"identity_endpoint".into()));
     assert!(east["broken"]["mend"][0]["note"].is_string() && east["checks"].as_array().unwrap().len() >= 3, "{east:#}");
     assert_eq!((&west["ok"], &west["broken"]), (&Value::Bool(true), &Value::Null));
     let alone = run(&["doctor", "--endpoint", "west"], &setup.files.config).await;
     assert!(alone.code == Some(0) && !alone.stdout.contains("endpoint east"), "{}", alone.stdout);
-    let nobody = run(&["doctor", "--endpoint", "north"], &setup.files.config).await;
-    assert!(nobody.code == Some(2) && nobody.stderr.contains("`north`"), "{}", nobody.stderr);
+    let unknown = run(&["doctor", "--endpoint", "north"], &setup.files.config).await;
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("`north`"), "{}", unknown.stderr);
 }
 
 #[tokio::test]
@@ -71,12 +71,12 @@ async fn reports_an_invalid_configuration_as_json() {
     let setup = Setup::new(CredentialChoice::ClientSecret).await;
     setup.rewrite("[credentials.east]", "[credentials.east]\nobjct_id = \"x\"");
     let ran = run(&["doctor", "--json"], &setup.files.config).await;
-    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!((ran.code, &told["problems"][0]["key"]), (Some(2), &"credentials.east.objct_id".into()));
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &report["problems"][0]["key"]), (Some(2), &"credentials.east.objct_id".into()));
 }
 
 #[tokio::test]
-async fn doctor_ends_in_time_when_entra_endpoint_and_file_hang() {
+async fn doctor_ends_in_time_when_entra_and_a_file_hang() {
     let setup = Setup::new(CredentialChoice::FederatedFile).await;
     // A pipe without a writer: opening it blocks a thread until the process ends.
     std::fs::remove_file(&setup.files.assertion).unwrap();
@@ -114,9 +114,9 @@ async fn token_shows_each_step_and_each_claim_with_its_expected_value() {
 
     // Standard output has only the token, for use in scripts.
     setup.sandbox.entra().faults().set(Fault::always(FaultKind::html(403)));
-    let refused = run(&["token", "east", "--raw"], &setup.files.config).await;
-    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
-    assert!(refused.stderr.contains("broken    step 3 of 12") && refused.stderr.contains("fix "), "{}", refused.stderr);
+    let failed = run(&["token", "east", "--raw"], &setup.files.config).await;
+    assert_eq!((failed.code, failed.stdout.as_str()), (Some(1), ""));
+    assert!(failed.stderr.contains("broken    step 3 of 12") && failed.stderr.contains("fix "), "{}", failed.stderr);
 }
 
 #[tokio::test]
@@ -133,5 +133,5 @@ async fn token_handles_opaque_tokens_and_access_keys() {
     let key = run(&["token", "east"], &setup.files.config).await;
     assert!(key.code == Some(0) && key.stdout.contains("signs each request"), "{}", key.stdout);
     let raw = run(&["token", "east", "--raw"], &setup.files.config).await;
-    assert_eq!((raw.code, raw.stdout.as_str()), (Some(1), ""), "there is none to print");
+    assert_eq!((raw.code, raw.stdout.as_str()), (Some(1), ""), "there is no token to print");
 }

@@ -1,5 +1,5 @@
-//! `doctor` against the sandbox: each row breaks one step of the cross-tenant setup, and the doctor must report that
-//! step, no other, and how to repair it.
+//! Tests of `doctor` against the sandbox: each row breaks one step of the cross-tenant setup, and `doctor` must report that step
+//! and its remediation.
 #![cfg(feature = "sandbox")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed expectation ends the test")]
 

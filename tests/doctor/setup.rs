@@ -1,4 +1,4 @@
-//! A sandbox with one endpoint that `doctor` examines, and helpers to break it.
+//! A sandbox with one endpoint that `doctor` examines, and functions that break it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use signalr_gateway::sandbox::{ClientCertificate, CredentialChoice, Files, Gatew
 pub(crate) struct Setup {
     pub(crate) sandbox: Sandbox,
     pub(crate) files: Files,
-    /// The settings before anything was broken.
+    /// The settings of the correct setup.
     before: Settings,
     _folder: tempfile::TempDir,
 }
@@ -56,8 +56,8 @@ impl Setup {
 
     /// Examines `east`.
     pub(crate) async fn examine(&self) -> Finding {
-        // The configuration does not load when a file is missing. Use the earlier settings then, as if the file was
-        // removed later.
+        // The configuration does not load when a file is missing. The earlier settings then stand for a file that was removed
+        // later.
         let mut settings = load(&self.files).unwrap_or_else(|_gone| self.before.clone());
         settings.endpoints.retain(|endpoint| endpoint.name.as_str() == "east");
         settings.credentials.retain(|credential| credential.name.as_str() == "east");

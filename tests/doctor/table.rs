@@ -1,4 +1,4 @@
-//! Runs all rows: what is broken, the credential that shows it, the step that the doctor must report, and a part of the
+//! Runs all rows. A row has what is broken, the kind of credential, the step that `doctor` must report, and a part of its
 //! remediation.
 
 use futures_util::StreamExt as _;
@@ -16,8 +16,8 @@ type Break = fn(&mut Setup);
 
 pub(super) struct Row {
     what: &'static str,
-    by: CredentialChoice,
-    breaks: Break,
+    credential: CredentialChoice,
+    break_setup: Break,
     step: SetupStep,
     /// A part of the remediation.
     remediation: &'static str,
@@ -25,12 +25,12 @@ pub(super) struct Row {
 
 pub(super) const fn row(
     what: &'static str,
-    by: CredentialChoice,
-    breaks: Break,
+    credential: CredentialChoice,
+    break_setup: Break,
     step: SetupStep,
     remediation: &'static str,
 ) -> Row {
-    Row { what, by, breaks, step, remediation }
+    Row { what, credential, break_setup, step, remediation }
 }
 
 pub(super) fn edit(setup: &Setup, change: impl FnOnce(&mut Directory)) {
@@ -40,14 +40,14 @@ pub(super) fn edit(setup: &Setup, change: impl FnOnce(&mut Directory)) {
 /// Returns the whole remediation as text.
 fn remediation_text(broken: &BrokenStep) -> String {
     let lines =
-        broken.remediation.iter().flat_map(|step| [step.note.clone(), step.command.clone().unwrap_or_default()]);
+        broken.remediation.iter().flat_map(|action| [action.note.clone(), action.command.clone().unwrap_or_default()]);
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Breaks one thing. Returns what is wrong with the doctor's report.
+/// Breaks one step. Returns what is wrong with the report.
 async fn check_row(row: &Row) -> Option<String> {
-    let mut setup = Setup::new(row.by).await;
-    (row.breaks)(&mut setup);
+    let mut setup = Setup::new(row.credential).await;
+    (row.break_setup)(&mut setup);
     let finding = setup.examine().await;
     match &finding.broken {
         None => Some(format!("{}: nothing is broken: {finding:#?}", row.what)),
@@ -69,7 +69,7 @@ async fn reports_the_broken_step_and_its_remediation() {
     let rows: Vec<&Row> = app::ROWS.iter().chain(identities::ROWS).chain(service::ROWS).collect();
     assert!(rows.len() >= 60);
     let total = rows.len();
-    // Concurrently, because most of the time is spent waiting between attempts.
+    // Concurrent, because most of the time is spent waiting between attempts.
     let wrong = futures_util::stream::iter(rows).map(check_row).buffer_unordered(8);
     let wrong: Vec<String> = wrong.filter_map(async |wrong| wrong).collect().await;
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), total, wrong.join("\n"));
@@ -77,7 +77,7 @@ async fn reports_the_broken_step_and_its_remediation() {
 
 #[tokio::test]
 async fn finds_nothing_broken_in_a_correct_setup() {
-    for by in [
+    for credential in [
         CredentialChoice::ClientSecret,
         CredentialChoice::ClientCertificate,
         CredentialChoice::FederatedIdentity,
@@ -89,9 +89,9 @@ async fn finds_nothing_broken_in_a_correct_setup() {
         CredentialChoice::AccessKey,
         CredentialChoice::TokenFile,
     ] {
-        let finding = Setup::new(by).await.examine().await;
-        assert!(finding.broken.is_none(), "{by:?}: {finding:#?}");
-        assert!(finding.checks.len() >= 3, "{by:?}: {finding:#?}");
+        let finding = Setup::new(credential).await.examine().await;
+        assert!(finding.broken.is_none(), "{credential:?}: {finding:#?}");
+        assert!(finding.checks.len() >= 3, "{credential:?}: {finding:#?}");
     }
 }
 

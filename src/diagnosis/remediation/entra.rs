@@ -1,4 +1,4 @@
-//! Remediation in Entra: the app registration in its home tenant, the enterprise application and the policies in the endpoint's
+//! Remediation in Entra: the app registration in its home tenant, and the enterprise application and the policies in the endpoint's
 //! tenant.
 
 use super::facts::{Facts, quoted, quoted_path};
@@ -31,7 +31,7 @@ pub(super) fn app_proof(facts: &Facts<'_>) -> Vec<Remediation> {
                 ),
             ),
             Remediation::command(
-                "create another, and put its value, not its id, where the configuration says",
+                "create another, and put its value, not its id, into the configured file or variable",
                 format!("az ad app credential reset --id {client_id} --append --query password -o tsv"),
             ),
         ];
@@ -46,7 +46,7 @@ pub(super) fn app_proof(facts: &Facts<'_>) -> Vec<Remediation> {
             "in the app's own tenant: list the thumbprints that it accepts",
             format!("az ad app credential list --id {client_id} --cert --query \"[].customKeyIdentifier\" -o tsv"),
         ),
-        // The file may hold the private key too.
+        // The file may also contain the private key.
         Remediation::command(
             "if it is not among them: upload the certificate, without its key",
             format!(
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claims_stay_one_word_of_a_command() {
+    fn claims_stay_one_argument_of_a_command() {
         let claims = serde_json::json!({ "iss": "https://i", "sub": "a'; rm -rf ~ #\u{1b}[2J", "aud": ["x", "y"] });
         let command = create_federated_credential("id", claims.as_object());
         assert!(command.contains(r"a'\''; rm") && !command.contains('\u{1b}'), "{command}");

@@ -1,11 +1,11 @@
-//! What is known when a step is broken, as the parts of commands.
+//! The known values that remediation commands contain.
 
 use std::path::Path;
 
 use crate::credential::{AppSettings, Claims, CredentialKind, CredentialSettings};
 use crate::endpoint::EndpointSettings;
 
-/// What is known when a step is broken.
+/// The known values that remediation commands contain.
 pub(in crate::diagnosis) struct Facts<'a> {
     pub(in crate::diagnosis) credential: &'a CredentialSettings,
     pub(in crate::diagnosis) endpoint: &'a EndpointSettings,
@@ -48,9 +48,9 @@ impl Facts<'_> {
     }
 }
 
-/// Quotes a word for a POSIX shell.
-pub(super) fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
+/// Quotes a text as one argument of a POSIX shell.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Quotes a path for a POSIX shell if it needs quotes.

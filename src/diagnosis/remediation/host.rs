@@ -8,14 +8,14 @@ use crate::diagnosis::finding::Remediation;
 pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     if failure.cause.keys.is_empty() {
         return vec![Remediation::command(
-            "see the values in force and where each comes from",
+            "print the effective values and the source of each",
             "signalr-gateway check --config <file>",
         )];
     }
     failure.cause.keys.iter().map(|key| correct(key, facts)).collect()
 }
 
-/// Returns what a key must be and the command that prints the right value.
+/// Returns what a key must be, and the command that prints the correct value.
 fn correct(key: &str, facts: &Facts<'_>) -> Remediation {
     let path = facts.path(key);
     let client_id = facts.client_id();
@@ -62,7 +62,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
                 "make the certificate and its key readable by the process, and renew the certificate if it has expired",
             ),
             Remediation::command(
-                "see its dates",
+                "print its validity",
                 format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
             ),
         ],
@@ -81,7 +81,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
             format!("ls -l {}", quoted_path(path)),
         )],
         CredentialKind::App(AppSettings { proof: Proof::Secret(_), .. }) | CredentialKind::AccessKey { .. } => {
-            vec![Remediation::note("put the secret where the configuration says, readable by the process")]
+            vec![Remediation::note("put the secret into the configured file or variable, readable by the process")]
         }
         CredentialKind::ManagedIdentity { .. } => Vec::new(),
     };
@@ -93,7 +93,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     remediation
 }
 
-/// Returns what to do if the assertion of another identity cannot be obtained.
+/// Returns what to do if the assertion cannot be obtained.
 fn assertion(source: &AssertionSettings) -> &'static str {
     match source {
         AssertionSettings::File { .. } => "make sure that the assertion's file exists, is readable and is kept fresh",
@@ -122,10 +122,10 @@ fn assertion(source: &AssertionSettings) -> &'static str {
 }
 
 pub(super) fn host_identity(failure: &Failure) -> Vec<Remediation> {
-    if failure.is_unusable_answer {
+    if failure.is_unusable_response {
         return vec![Remediation::note(
-            "find out what answers in place of the host's identity endpoint (`imds_endpoint`, IDENTITY_ENDPOINT): its answer must \
-             be a JSON object with `access_token`, and `expires_on` or `expires_in`",
+            "find out which server answers instead of the host's identity endpoint (`imds_endpoint`, IDENTITY_ENDPOINT): its \
+             response must be a JSON object with `access_token`, and `expires_on` or `expires_in`",
         )];
     }
     vec![

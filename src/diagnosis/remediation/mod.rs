@@ -1,7 +1,7 @@
 //! The remediation of a broken step: instructions and `az` commands with the configured ids filled in. Runs nothing.
 //!
-//! `host.rs` has the steps on this host, `entra.rs` those in the two tenants, `network.rs` connections; `facts.rs` fills in
-//! commands.
+//! `host.rs` has the steps on this host, `entra.rs` those in the two tenants, `network.rs` those of connections. `facts.rs` has the
+//! values for the commands.
 
 mod entra;
 mod facts;
@@ -79,7 +79,7 @@ fn access(facts: &Facts<'_>) -> Vec<Remediation> {
     if matches!(facts.credential.kind, CredentialKind::AccessKey { .. }) {
         return vec![
             Remediation::command(
-                "see whether access keys of the resource are disabled",
+                "print whether access keys of the resource are disabled",
                 facts.resource("disableLocalAuth"),
             ),
             Remediation::command(

@@ -1,4 +1,4 @@
-//! Remediation of connections to Entra and to the endpoint.
+//! Remediation for the connections to Entra and to the endpoint.
 
 use super::facts::Facts;
 use crate::diagnosis::acquisition::Failure;
@@ -12,14 +12,14 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
     let mut remediation = connection(failure.layer, "the authority");
     if failure.layer.is_none() {
         remediation.push(Remediation::note(
-            "nothing but Entra may answer there: find the proxy or captive portal that answers in its place",
+            "only Entra may answer at this address: find the proxy or captive portal that answers instead",
         ));
     }
     let discovery = facts.app().map_or_else(
         || "https://login.microsoftonline.com".to_owned(),
         |app| format!("{}/{}/v2.0/.well-known/openid-configuration", app.authority.origin(), app.tenant),
     );
-    remediation.push(Remediation::command("see what answers", format!("curl -v --noproxy '*' {discovery}")));
+    remediation.push(Remediation::command("show which server answers", format!("curl -v --noproxy '*' {discovery}")));
     remediation
 }
 
@@ -52,7 +52,7 @@ fn connection(failed: Option<Layer>, server: &str) -> Vec<Remediation> {
             "allow this host to connect to {server}: check firewall, network rules and routing"
         ))],
         Some(Layer::Tls) => vec![Remediation::note(format!(
-            "remove what intercepts TLS between this host and {server}, or set `ca_file` if {server} has a CA of its own"
+            "remove the proxy that intercepts TLS between this host and {server}, or set `ca_file` if {server} has a CA of its own"
         ))],
     };
     let proxy = PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some());
