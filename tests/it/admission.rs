@@ -99,7 +99,7 @@ async fn rejects_requests_of_browser_pages() {
     let form =
         request("POST", BROADCAST_PATH).header(CONTENT_TYPE, "text/plain").header("origin", "http://127.0.0.1:8080");
     caller.send(form, BROADCAST_BODY).await.assert_gateway_error(403, "origin_not_allowed");
-    // The gateway grants no preflight.
+    // The gateway rejects preflight requests.
     let preflight = request("OPTIONS", BROADCAST_PATH)
         .header("origin", "https://evil.example")
         .header("access-control-request-method", "POST");

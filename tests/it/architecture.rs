@@ -219,7 +219,7 @@ fn production_build_leaves_out_what_only_the_sandbox_needs() {
 }
 
 #[test]
-fn imports_are_read_in_every_form() {
+fn parses_every_form_of_import() {
     let code = "use crate::a::{b, c}; fn f() { crate::d::e() } use crate::{g, h::{i, j}, k as l}; \
         pub(in crate::m) struct S; #[cfg(test)] mod tests { use crate::n; } #[cfg(any(test, fuzzing))] use crate::{o}; \
         struct T { #[cfg(test)] count: crate::p::Count, rest: super::super::q::R } #[cfg(unix)] use crate::r; \

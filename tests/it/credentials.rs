@@ -48,7 +48,7 @@ fn token_request(harness: &Harness, tenant: &str) -> std::collections::BTreeMap<
     let entries = harness.sandbox.entra().journal().entries();
     let mut matching = entries.iter().filter(|entry| entry.path() == path);
     let request = matching.next().unwrap_or_else(|| panic!("no request to {path}"));
-    assert!(matching.next().is_none(), "one request per token lifetime");
+    assert!(matching.next().is_none(), "more than one token request");
     request.form().into_iter().collect()
 }
 
@@ -193,7 +193,7 @@ async fn federated_credential_follows_a_rotated_token_file() {
     let requests = harness.sandbox.entra().journal().entries();
     let last = requests.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
     let sent = last.iter().find(|(field, _)| field == "client_assertion").unwrap();
-    assert!(sent.1 == rotated, "the file is read at each acquisition");
+    assert!(sent.1 == rotated, "the file was not read again");
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn managed_identity_of_the_endpoints_own_tenant_obtains_a_token() {
     let bearer = bearer_at_east(&harness).await;
     assert_eq!((bearer.claim("tid"), bearer.claim("appid")), (Some(TENANT_B), Some(LOCAL_IDENTITY_CLIENT_ID)));
     let entra = harness.sandbox.entra().journal().entries();
-    assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "no exchange is needed: {entra:?}");
+    assert!(entra.iter().all(|entry| !entry.path().contains(TENANT_B)), "a token was requested from Entra: {entra:?}");
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn managed_identity_of_app_service_is_found_through_the_environment() {
             .post(BROADCAST_PATH, "application/json", BROADCAST_BODY)
             .await
             .assert_status(202);
-        assert_eq!(builder.sandbox.imds().journal().received(), 0, "the environment names the identity endpoint");
+        assert_eq!(builder.sandbox.imds().journal().received(), 0, "the metadata service was called");
         let requests = builder.sandbox.app_service().journal().entries();
         assert!(!requests.is_empty());
         assert!(requests.iter().all(|entry| entry.header("x-identity-header") == Some(header.expose())));

@@ -195,7 +195,7 @@ async fn repeat_after_a_disconnect_continues_with_the_remaining_endpoints() {
 }
 
 #[tokio::test]
-async fn keys_expire() {
+async fn idempotency_keys_expire() {
     let harness = Harness::start(|options| {
         options.append_toml("[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n");
         options.set("idempotency.keep", "100ms");

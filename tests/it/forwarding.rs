@@ -61,7 +61,7 @@ const CALLS: [(&str, &str, &str); 47] = [
     ("PUT", "/api/v1/hubs/chat/users/u/groups/g", "user_add_to_group"),
 ];
 
-/// A harness that allows all operations.
+/// Starts a gateway that allows all operations.
 async fn open_harness() -> Harness {
     Harness::start(|options| {
         options.allow(&ALL_OPERATIONS);
@@ -69,7 +69,7 @@ async fn open_harness() -> Harness {
     .await
 }
 
-/// Returns the digest of a body as the journal has it.
+/// Returns the SHA-256 of a body, formatted as in the journals.
 fn sha256(body: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
     digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
@@ -137,7 +137,7 @@ async fn uses_one_http2_connection_per_worker() {
     assert_eq!(arrived.len(), 20);
     for entry in &arrived {
         assert_eq!((entry.target.as_str(), entry.host.as_str(), entry.complete), (target, authority.as_str(), true));
-        assert_eq!(entry.header("host"), None, "HTTP/2 requests have no Host header");
+        assert_eq!(entry.header("host"), None, "an HTTP/2 request has a Host header");
         assert!(entry.authorization.is_some());
     }
     let connected = [("endpoint", "east"), ("result", "ok")];

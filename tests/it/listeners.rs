@@ -102,7 +102,7 @@ async fn serves_http1_and_http2_with_and_without_tls() {
     assert_eq!(by_http1(TcpStream::connect(plain).await.unwrap()).await, 202);
     assert_eq!(by_http2(TcpStream::connect(plain).await.unwrap()).await, (StatusCode::ACCEPTED, StatusCode::ACCEPTED));
     let stream = secured(secure, folder.path(), &both).await;
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(both[0]), "HTTP/2 where both are offered");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(both[0]), "HTTP/2 was not negotiated");
     assert_eq!(by_http2(stream).await, (StatusCode::ACCEPTED, StatusCode::ACCEPTED));
     let stream = secured(secure, folder.path(), &both[1..]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(both[1]));

@@ -49,7 +49,7 @@ async fn use_up_the_budget(harness: &Harness) -> (RawConnection, String) {
 }
 
 #[tokio::test]
-async fn bodies_above_the_memory_budget_pass_but_cannot_be_retried() {
+async fn bodies_above_the_memory_budget_are_forwarded_but_cannot_be_retried() {
     let harness = Harness::start(|options| {
         options.set("limits.body_memory", "1MiB").set("limits.queue_time", "50ms");
         options.append_toml(

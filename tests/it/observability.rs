@@ -190,12 +190,12 @@ async fn liveness_readiness_and_status_report_the_state() {
     let cause = wait_until("/status shows the cause", async || {
         harness.credential("east").await["last_error"].as_str().map(str::to_owned)
     });
-    assert!(cause.await.contains("connect"), "the cause is named");
+    assert!(cause.await.contains("connect"), "the cause is missing");
     let received: u64 = harness.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().received()).sum();
     harness.admin("/readyz").await;
     harness.sandbox.entra().faults().clear().await;
     wait_until("it is ready", async || (harness.admin("/readyz").await.status == 200).then_some(())).await;
-    assert!(harness.arrivals("east").is_empty() && received <= 2, "readiness must not connect to an endpoint");
+    assert!(harness.arrivals("east").is_empty() && received <= 2, "the readiness probe connected to an endpoint");
 
     let status = harness.admin("/status").await;
     assert_eq!(status.header("content-type"), Some("application/json"));
@@ -207,7 +207,7 @@ async fn liveness_readiness_and_status_report_the_state() {
     harness.wait_until_credentials_are("ready").await;
     let token = harness.credential("east").await["token"].as_str().unwrap().to_owned();
     harness.broadcast().await.assert_status(202);
-    assert_eq!(harness.arrival("east").authorization.unwrap().fingerprint, token, "the fingerprint in the logs");
+    assert_eq!(harness.arrival("east").authorization.unwrap().fingerprint, token, "not the fingerprint in the logs");
     let page = harness.admin("/").await;
     assert!(page.text().contains("ready") && page.text().contains(&token));
     assert_eq!(harness.admin("/elsewhere").await.status, 404);
@@ -238,7 +238,11 @@ async fn admin_listener_rejects_requests_of_browser_pages() {
             assert_eq!(response.status, expected, "{path} {name}: {value}: {response:?}");
         }
         let link = request("GET", path).header("sec-fetch-site", "same-site").header("sec-fetch-mode", "navigate");
-        assert_eq!(caller.send(link.header("sec-fetch-dest", "document"), "").await.status, 200, "the sandbox's link");
+        assert_eq!(
+            caller.send(link.header("sec-fetch-dest", "document"), "").await.status,
+            200,
+            "the link from the sandbox was rejected"
+        );
     }
     for path in ["/livez", "/readyz"] {
         assert_eq!(caller.send(request("GET", path).header("host", "balancer.example"), "").await.status, 200);
@@ -287,7 +291,7 @@ async fn logs_one_json_line_per_request_without_user_names() {
     let line_of = |id: &str| {
         let mut found = lines.iter().filter(|line| line["request_id"] == id);
         let line = found.next().unwrap_or_else(|| panic!("no line of {id} in {log}")).clone();
-        assert!(found.next().is_none(), "one line for each request");
+        assert!(found.next().is_none(), "more than one line of {id}");
         line
     };
     let good = line_of("id-1");
@@ -306,8 +310,8 @@ async fn logs_one_json_line_per_request_without_user_names() {
     assert!(good["duration_ms"].as_f64().unwrap() > 0.0 && good["timestamp"].is_string());
     let rejected = line_of("id-2");
     assert_eq!((&rejected["status"], &rejected["error.kind"]), (&404.into(), &"unknown_path".into()), "{rejected}");
-    assert!(!log.contains("ann"), "users are not named: {log}");
-    assert!(!log.contains("world"), "bodies are not logged: {log}");
+    assert!(!log.contains("ann"), "the log names a user: {log}");
+    assert!(!log.contains("world"), "the log contains a body: {log}");
 }
 
 #[tokio::test]

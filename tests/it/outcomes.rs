@@ -181,9 +181,17 @@ async fn throttling_of_one_operation_does_not_move_others_to_another_endpoint() 
     harness.endpoint("east").server.faults().set(Fault::times(1, throttled).on_path("/api/hubs/chat/:generateToken"));
     assert_eq!(harness.call("POST", tokens).await.assert_status(429).header("retry-after"), Some("100"));
     harness.broadcast().await.assert_status(202);
-    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 0), "messages still go to east");
+    assert_eq!(
+        (harness.arrivals("east").len(), harness.arrivals("west").len()),
+        (2, 0),
+        "a message did not go to east"
+    );
     harness.call("POST", tokens).await.assert_status(200);
-    assert_eq!((harness.arrivals("east").len(), harness.arrivals("west").len()), (2, 1), "token requests go to west");
+    assert_eq!(
+        (harness.arrivals("east").len(), harness.arrivals("west").len()),
+        (2, 1),
+        "a token request did not go to west"
+    );
     assert!(is_closed(&harness, "east").await);
 }
 
@@ -203,7 +211,7 @@ async fn fan_out_reports_a_throttled_leg() {
             { "endpoint": "west", "outcome": "throttled", "status": 429 },
         ])
     );
-    // While it is throttled it receives no calls of this operation, and all others.
+    // While it is throttled, it receives only calls of other operations.
     assert_eq!(
         harness.broadcast().await.assert_gateway_error(502, "partial_delivery").json()["endpoints"][1]["outcome"],
         "not_sent"
@@ -350,7 +358,7 @@ async fn endpoints_408_on_an_idle_connection_is_not_used_for_a_request() {
         connection
     });
     second.assert_status(202);
-    // The 408 crosses the next message.
+    // The 408 arrives while the next message is sent.
     let (third, ()) = tokio::join!(harness.broadcast(), async {
         kept.read_to(b"\r\n\r\n").await.unwrap();
         kept.write(IDLE_TIMEOUT).await;
@@ -360,7 +368,7 @@ async fn endpoints_408_on_an_idle_connection_is_not_used_for_a_request() {
     });
     third.assert_status(202);
     assert!(is_closed(&harness, "east").await);
-    // A 408 to the first message of a connection answers it.
+    // A 408 to the first message of a connection is its response.
     let endpoint = RawEndpoint::start().await;
     let harness = strict_harness(|options| {
         endpoint.replace_endpoint("east", options);

@@ -70,7 +70,7 @@ async fn check_case(harness: &Harness, endpoint: &ScriptedEndpoint, case: &Case,
     let next = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let written = endpoint.queue(ScriptedResponse { writes: vec![next.into()], ..ScriptedResponse::default() });
     assert_eq!(harness.broadcast().await.assert_status(200).text(), body, "{label}");
-    assert_eq!(written.await.unwrap() == first, case.is_reused, "{label}: whether the connection is used again");
+    assert_eq!(written.await.unwrap() == first, case.is_reused, "{label}: whether the connection is reused");
 }
 
 #[tokio::test]

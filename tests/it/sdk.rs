@@ -182,7 +182,7 @@ async fn send_all(rows: &[Row]) {
         assert_eq!(arrived.header("asrs-user-agent"), Some(AGENT), "{call}");
         assert_eq!(arrived.host, harness.endpoint("east").server.address().to_string(), "{call}");
         let authorization = arrived.authorization.as_ref().unwrap();
-        assert_eq!(authorization.claim("tid"), Some(TENANT_B), "{call}: the token is the gateway's own");
+        assert_eq!(authorization.claim("tid"), Some(TENANT_B), "{call}: not the gateway's own token");
     }
     assert!(harness.arrivals("west").is_empty());
 }

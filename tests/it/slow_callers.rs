@@ -1,4 +1,5 @@
-//! Callers that do not read their responses: their calls are ended after a time, and nothing waits for them.
+//! Callers that do not read their responses: the gateway ends their calls after the write timeout, and they delay neither
+//! other calls nor shutdown.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -74,7 +75,7 @@ fn streams() -> impl Iterator<Item = u32> {
 }
 
 #[tokio::test]
-async fn http2_caller_that_grants_no_window_does_not_hold_its_calls() {
+async fn http2_caller_that_grants_no_window_does_not_hold_its_permits() {
     let harness = harness(100, "400ms").await;
     let mut caller = silent_http2(harness.listener("default")).await;
     for stream in streams() {
@@ -82,13 +83,13 @@ async fn http2_caller_that_grants_no_window_does_not_hold_its_calls() {
         assert_eq!(reset.payload, CANCEL.to_be_bytes());
     }
     wait_until_permits_are_free(&harness).await;
-    // The connection itself works.
+    // The connection still works.
     caller.write(&headers(99, END_STREAM, &pseudo("HEAD", CHECK))).await;
     assert_eq!(caller.outcome(99).await, Some(Outcome::Response));
 }
 
 #[tokio::test]
-async fn http2_caller_that_reads_single_bytes_makes_no_progress() {
+async fn http2_caller_that_reads_single_bytes_is_reset() {
     let harness = harness(1000, "400ms").await;
     let mut caller = silent_http2(harness.listener("default")).await;
     let began = Instant::now();
@@ -111,7 +112,7 @@ async fn http2_caller_that_reads_single_bytes_makes_no_progress() {
 }
 
 #[tokio::test]
-async fn http1_caller_that_does_not_read_does_not_hold_its_call() {
+async fn http1_caller_that_does_not_read_does_not_hold_its_permit() {
     let harness = harness(LARGE, "400ms").await;
     let mut callers = Vec::new();
     for _ in 0..MAX_REQUESTS {
@@ -128,7 +129,7 @@ async fn http1_caller_that_does_not_read_does_not_hold_its_call() {
 }
 
 #[tokio::test]
-async fn http2_caller_with_a_full_socket_does_not_hold_its_calls() {
+async fn http2_caller_with_a_full_socket_does_not_hold_its_permits() {
     let harness = harness(LARGE, "400ms").await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
