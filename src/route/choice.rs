@@ -25,10 +25,10 @@ pub struct Choice<'a> {
     named: Option<&'a Target>,
 }
 
-/// Whether a call goes to one endpoint or to all.
+/// Whether a call is sent to one endpoint or to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryMode {
-    /// One endpoint; the next one only if the one before did not process the call.
+    /// One endpoint. The next one is tried only if the previous one did not process the call.
     One,
     /// All endpoints, whose responses are merged.
     All(Policy),
@@ -53,7 +53,7 @@ impl<'a> Choice<'a> {
         self.route
     }
 
-    /// Returns whether the call goes to one endpoint or to all.
+    /// Returns whether the call is sent to one endpoint or to all.
     pub fn delivery_mode(&self) -> DeliveryMode {
         match (self.route.pick(), self.named) {
             (Pick::All(policy), None) => DeliveryMode::All(*policy),

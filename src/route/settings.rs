@@ -65,13 +65,13 @@ pub struct RouteEndpoint {
 /// How a route chooses among its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// In configured order: the next one only if those before did not process the call.
+    /// In configured order. The next endpoint is tried only if the previous ones did not process the call.
     First,
     /// At random by weight. Failover picks the next one by weight too.
     Weighted,
-    /// By the hash of a key: calls with the same key try the endpoints in the same order. Shares are by weight.
+    /// By the hash of a key. Calls with the same key try the endpoints in the same order. Shares are by weight.
     Hash(HashKey),
-    /// All of them, whose responses are merged. Operations for one endpoint only (client tokens) go to one, primaries first.
+    /// All endpoints, whose responses are merged. Operations on one endpoint (client tokens) are sent to one, primaries first.
     All(Policy),
 }
 

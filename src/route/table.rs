@@ -46,7 +46,7 @@ pub enum Mismatch {
     Header,
     /// The listener differs.
     Listener,
-    /// The caller's address is in another network, or the call came over a Unix socket.
+    /// The caller's address is in another network, or the call was received on a Unix socket.
     Client,
 }
 
