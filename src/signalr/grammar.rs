@@ -1,4 +1,4 @@
-//! Parses a method and a path into an operation and its names. Decides neither whether the call is allowed nor where it goes.
+//! Parses a method and a path into an operation and its names. Decides neither whether the call is allowed nor how it is routed.
 //!
 //! The method and the shape of the path determine the operation. Paths are split only at unencoded slashes and are
 //! case-sensitive, so percent-encoding cannot change the operation.

@@ -194,7 +194,7 @@ proptest! {
         let _ = Call::parse(&method.parse().unwrap(), &path, None);
     }
 
-    /// Whatever a name contains, the request has the operation of its shape or is an error.
+    /// With any name, a request has the operation of its shape or is an error.
     #[test]
     fn a_name_never_changes_the_operation(
         name in "([a-z.:/\\\\]|%2[fFeE]|%5[cC]|%0[0ad]|%3[aA]|\\.\\.|[\\x01-\\x7f]){1,12}",

@@ -7,31 +7,31 @@
 /// How an operation is carried out on several endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FanOutKind {
-    /// On each, and a [`Policy`] says how many must accept: sends, closing many connections, group membership of users.
+    /// On each endpoint. A [`Policy`] determines how many must accept: sends, closing many connections, group membership of users.
     Deliver,
-    /// On each, and the first success is the response: existence checks, and operations on one connection, which only one of the
-    /// endpoints has.
+    /// On each endpoint. The first success is the response: existence checks, and operations on one connection, which exists on only
+    /// one endpoint.
     FirstSuccess,
-    /// On one after the other, and each returns its part of the list.
+    /// On one endpoint after the other. Each returns its part of the list.
     List,
-    /// On one only: credentials for clients.
+    /// On one endpoint: credentials for clients.
     SingleEndpoint,
 }
 
-/// The outcome of one leg: the part of a fan-out call that goes to one endpoint.
+/// The outcome of one leg of a fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LegOutcome {
-    /// It responded 2xx.
+    /// The endpoint responded 2xx.
     Accepted,
-    /// It responded 404 with `x-ms-error-code`, which names what does not exist.
+    /// The endpoint responded 404 with `x-ms-error-code`, which names what does not exist.
     NotFound,
-    /// It responded 429.
+    /// The endpoint responded 429.
     Throttled,
-    /// It responded with any other status.
+    /// The endpoint responded with any other status.
     Failed,
-    /// It may have processed the call and did not respond.
+    /// The endpoint did not respond and may have processed the call.
     NoResponse,
-    /// It did not process the call: nothing was sent, or the endpoint states so.
+    /// The endpoint did not process the call: nothing was sent, or the endpoint states so.
     NotProcessed,
 }
 
@@ -47,10 +47,10 @@ pub enum Policy {
     Quorum,
 }
 
-/// The response that the caller of a fan-out gets.
+/// The response that the caller of a fan-out receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// That of the leg at this index, response or error.
+    /// The response or error of the leg at this index.
     Leg(usize),
     /// Some endpoints accepted, but fewer than required.
     Partial,
@@ -206,7 +206,7 @@ mod tests {
             (&[Accepted, Accepted, Accepted][..], Merged::Leg(0), Merged::Leg(0), Merged::Leg(0)),
             (&[NotProcessed, Accepted, Accepted][..], Merged::Partial, Merged::Leg(1), Merged::Leg(1)),
             (&[NoResponse, Failed, Accepted][..], Merged::Partial, Merged::Leg(2), Merged::Partial),
-            // None accepted: the leg that may have received the call comes first.
+            // None accepted: the leg that may have processed the call determines the result.
             (&[NotProcessed, Failed, NoResponse][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
             (&[NotProcessed, Throttled, Failed][..], Merged::Leg(2), Merged::Leg(2), Merged::Leg(2)),
             (&[NotProcessed, Throttled, NotProcessed][..], Merged::Leg(1), Merged::Leg(1), Merged::Leg(1)),

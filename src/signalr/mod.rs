@@ -1,5 +1,5 @@
-//! The grammar of the Azure SignalR Service REST API: which operation a method and a path stand for, which names the path
-//! carries, and how the responses of several endpoints are merged. Pure functions: no I/O, no configured endpoints.
+//! The grammar of the Azure SignalR Service REST API. Parses a method and a path into an operation and names, and merges the
+//! responses of several endpoints. Pure functions, without I/O or configuration.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 pub struct Name<'a>(&'a str);
 
 impl<'a> Name<'a> {
-    /// Parses a path segment. The error says what is wrong with it.
+    /// Parses a path segment. The error describes what is invalid.
     ///
     /// Dot segments are errors in every spelling, since a proxy in front of the service may remove them and so change the path
     /// (RFC 3986 section 5.2.4). An encoded slash is part of the name: the Management SDK sends user `user/a` as `user%2Fa`.
@@ -22,7 +22,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Parses a hub name. The error says what is wrong with it.
+    /// Parses a hub name. The error describes what is invalid.
     ///
     /// Source: the pattern in `docs/swagger/v20241201.json`; the emulator's `ParameterValidator.cs` has the same.
     pub(super) fn hub(segment: &'a str) -> Result<Self, &'static str> {

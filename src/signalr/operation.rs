@@ -1,6 +1,6 @@
 //! The operations of the REST API in one table: name, class, fan-out kind and the names that their paths carry.
 //!
-//! A new operation is one row here and its path in [`Call::parse`](super::Call::parse).
+//! To add an operation, add a row here and its path in [`Call::parse`](super::Call::parse).
 
 use std::fmt;
 
@@ -179,8 +179,8 @@ impl Operation {
         self.carried_names().contains(&kind)
     }
 
-    /// Returns whether a client of the hub determines how long the operation takes, so that its duration says nothing about
-    /// the endpoint.
+    /// Returns whether a client of the hub determines how long the operation takes. Its duration then says nothing about the
+    /// endpoint.
     pub const fn waits_for_client(self) -> bool {
         matches!(self, Self::ConnectionInvoke)
     }
