@@ -1,5 +1,5 @@
-//! The health of an endpoint: a circuit breaker over the share of failed calls, and the cool-downs that the endpoint requests
-//! with `Retry-After`. The choice of another endpoint is made elsewhere.
+//! The health of an endpoint: a circuit breaker over the share of failed calls, and the cool-downs after the endpoint throttles
+//! calls or reports that it is unavailable.
 //!
 //! All workers share the health and read it for every request. A successful call only increments a counter on a cache line of
 //! its worker.
@@ -77,7 +77,7 @@ pub struct Health {
     epoch: Instant,
     /// Milliseconds after `epoch` at which the open circuit permits a trial; 0 while it is closed.
     open_until: AtomicU64,
-    /// By class of calls: milliseconds after `epoch` at which the cool-down ends; 0 if there is none.
+    /// Milliseconds after `epoch` at which the cool-down of each class ends; 0 if there is none.
     cools_until: [AtomicU64; CallClass::COUNT],
     /// The number of consecutive failures.
     failures: AtomicU32,

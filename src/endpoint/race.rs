@@ -120,12 +120,14 @@ mod tests {
     #[tokio::test]
     async fn addresses_that_drop_packets_or_refuse_do_not_delay_the_others() {
         let listener = TcpListener::bind(loopback(1, 0)).await.unwrap();
-        let good = listener.local_addr().unwrap();
+        let accepting = listener.local_addr().unwrap();
         let (silent, _held) = silent().await;
         let refusing = refusing().await;
-        for addresses in [&[silent, good][..], &[refusing, good], &[silent, refusing, good], &[good, silent]] {
+        for addresses in
+            [&[silent, accepting][..], &[refusing, accepting], &[silent, refusing, accepting], &[accepting, silent]]
+        {
             let connected = tokio::time::timeout(Duration::from_secs(20), connect(resolved(addresses))).await.unwrap();
-            assert_eq!(connected.unwrap().peer_addr().unwrap(), good, "{addresses:?}");
+            assert_eq!(connected.unwrap().peer_addr().unwrap(), accepting, "{addresses:?}");
         }
     }
 

@@ -56,8 +56,8 @@ impl TransportError {
 
 /// Returns whether the endpoint may have processed the request of a failed HTTP/2 stream.
 ///
-/// An endpoint that resets the stream with `REFUSED_STREAM` has not processed the request. Neither has one that sends a `GOAWAY`
-/// whose last stream is an earlier one; h2 reports a remote `GOAWAY` only on streams after the last.
+/// `REFUSED_STREAM` states that the endpoint has not processed the request, and so does a `GOAWAY` whose last stream is an earlier
+/// one. h2 reports a remote `GOAWAY` only on streams after the last.
 ///
 /// Source: RFC 9113 sections 6.8 and 8.7.
 pub(super) fn processing(err: &hyper::Error) -> Processing {

@@ -43,7 +43,7 @@ pub struct EndpointSettings {
     pub role: EndpointRole,
     /// The PEM file of the CAs that are trusted for it, instead of the system's CAs.
     pub ca_file: Option<PathBuf>,
-    /// The timeout of name resolution. TCP and TLS together have the same timeout again.
+    /// The timeout of a connection attempt. It applies once to name resolution, and once to TCP and TLS together.
     pub connect_timeout: Duration,
     /// The HTTP version of its connections.
     pub http_version: HttpVersion,

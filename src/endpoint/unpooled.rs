@@ -91,7 +91,7 @@ async fn read_whole(response: Response<Incoming>) -> Result<Response<Bytes>, Unp
     Ok(Response::from_parts(head, body.to_bytes()))
 }
 
-/// Drives a connection until the response is complete. If both are ready at once, the response wins.
+/// Drives a connection until the response is complete. If both are ready, the response takes precedence.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     response: impl Future<Output = Result<Response<Bytes>, UnpooledError>>,

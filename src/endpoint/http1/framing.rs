@@ -11,7 +11,7 @@ const MAX_LINE: usize = 16 * 1024;
 /// The maximum number of trailer fields.
 const MAX_TRAILERS: usize = 128;
 
-/// The decoder of a body: what follows in the input.
+/// The decoder of a body. The variant is what follows in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decoder {
     /// This many bytes.
@@ -136,7 +136,7 @@ impl Chunk {
             Self::Trailers => {
                 let mut trailers = [httparse::EMPTY_HEADER; MAX_TRAILERS];
                 match httparse::parse_headers(input, &mut trailers) {
-                    // httparse accepts a bare line feed as a line end; another proxy on the way may not.
+                    // httparse accepts a bare line feed as a line end; a proxy before the endpoint may not.
                     Ok(httparse::Status::Complete((length, _))) if has_bare_line_feed(input, length) => {
                         return Err(Http1Error::Framing("a trailer line does not end in CR LF"));
                     }

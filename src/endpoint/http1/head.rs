@@ -103,7 +103,7 @@ pub(super) fn parse(
 /// arrives.
 #[cold]
 pub(super) fn may_be_complete(input: &[u8], new: usize) -> bool {
-    // An empty line ends a head: its line end follows that of the line before.
+    // An empty line ends a head, so its line end follows that of the previous line.
     let from = input.len().saturating_sub(new + 2);
     let new = input.get(from..).unwrap_or_default();
     new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
@@ -180,7 +180,7 @@ struct HeadBuilder {
 /// The transfer codings of a response, from all of its `Transfer-Encoding` lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Coding {
-    /// There is none.
+    /// No transfer coding.
     #[default]
     Identity,
     /// `chunked`, once.
