@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn quotes_in_a_path_are_escaped_in_the_audience() {
-        let odd = "/api/hubs/x\",\"exp\":9999999999,\"y\":\"\\";
-        let claims = jwt::claims(&token(&AccessKey::new("k"), odd)).unwrap();
-        assert_eq!(claims["aud"], json!(format!("https://contoso.service.signalr.net{odd}")));
+        let path = "/api/hubs/x\",\"exp\":9999999999,\"y\":\"\\";
+        let claims = jwt::claims(&token(&AccessKey::new("k"), path)).unwrap();
+        assert_eq!(claims["aud"], json!(format!("https://contoso.service.signalr.net{path}")));
         assert_eq!(claims["exp"], json!(1_800_000_600));
     }
 }

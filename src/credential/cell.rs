@@ -68,50 +68,52 @@ impl TokenCell {
         }
     }
 
+    /// Waits until a valid token is in service. Starts the refresh task if necessary.
     async fn wait_for_token(&self) -> Result<(), TokenUnavailable> {
         self.start();
         let mut progress = self.progress.clone();
         let mut target = None;
         loop {
-            let seen = progress.borrow_and_update().clone();
-            if self.state.valid() {
+            let snapshot = progress.borrow_and_update().clone();
+            if self.state.has_valid_token() {
                 return Ok(());
             }
-            if let Some(unavailable) = seen.backoff_error() {
+            if let Some(unavailable) = snapshot.backoff_error() {
                 return Err(unavailable);
             }
-            let target = *target.get_or_insert_with(|| seen.next_acquisition());
-            if let Some(failure) = seen.failure.as_ref().filter(|_| seen.ended >= target) {
+            let target = *target.get_or_insert_with(|| snapshot.next_acquisition());
+            if let Some(failure) = snapshot.failure.as_ref().filter(|_| snapshot.ended >= target) {
                 return Err(failure.unavailable());
             }
-            if !seen.running() {
+            if !snapshot.is_running() {
                 self.state.wake.notify_one();
             }
             progress.changed().await.map_err(|_stopped| stopped())?;
         }
     }
 
+    /// Waits until another token than `rejected` is in service. Requests a replacement if `rejected` is the current one.
     async fn wait_for_replacement(&self, rejected: Fingerprint) -> Result<(), TokenUnavailable> {
         let mut progress = self.progress.clone();
-        let seen = progress.borrow_and_update().clone();
+        let snapshot = progress.borrow_and_update().clone();
         if self.state.fingerprint() != Some(rejected) {
             return self.wait_for_token().await;
         }
-        if let Some(unavailable) = seen.backoff_error() {
+        if let Some(unavailable) = snapshot.backoff_error() {
             return Err(unavailable);
         }
         let target = self
             .state
-            .request_replacement(rejected, &seen)
+            .request_replacement(rejected, &snapshot)
             .map_err(|retry_after| NotReplaced::TooSoon.unavailable(retry_after))?;
         loop {
-            let seen = progress.borrow_and_update().clone();
-            if self.state.fingerprint() != Some(rejected) && self.state.valid() {
+            let snapshot = progress.borrow_and_update().clone();
+            if self.state.fingerprint() != Some(rejected) && self.state.has_valid_token() {
                 return Ok(());
             }
-            if seen.ended >= target {
+            if snapshot.ended >= target {
                 let unchanged = || NotReplaced::Unchanged.unavailable(REPLACEMENT_INTERVAL);
-                return Err(seen.failure.as_ref().map_or_else(unchanged, Failure::unavailable));
+                return Err(snapshot.failure.as_ref().map_or_else(unchanged, Failure::unavailable));
             }
             progress.changed().await.map_err(|_stopped| stopped())?;
         }
@@ -162,7 +164,7 @@ impl BearerSource for TokenCell {
     fn status(&self) -> CredentialStatus {
         let progress = self.progress.borrow().clone();
         let current = self.state.current();
-        let current = current.as_ref().filter(|current| current.valid());
+        let current = current.as_ref().filter(|current| current.is_valid());
         let state = match (current, &progress.failure) {
             (Some(_), None) => CredentialState::Ready,
             (Some(_), Some(_)) => CredentialState::Stale,

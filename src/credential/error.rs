@@ -162,10 +162,10 @@ impl CredentialError {
                 Err(innermost) => return Self::RejectedByLibrary(MaskedError::new(&innermost)),
             };
             match inner.downcast::<Self>() {
-                Ok(ours) => return *ours,
+                Ok(error) => return *error,
                 Err(other) => match other.downcast::<azure_core::Error>() {
                     Ok(next) => current = *next,
-                    Err(foreign) => return Self::RejectedByLibrary(MaskedError::new(&*foreign)),
+                    Err(other) => return Self::RejectedByLibrary(MaskedError::new(&*other)),
                 },
             }
         }

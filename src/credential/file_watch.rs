@@ -17,13 +17,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct FileWatch {
     paths: Vec<PathBuf>,
-    seen: Vec<Option<Stamp>>,
+    recorded: Vec<Option<Stamp>>,
 }
 
 impl FileWatch {
     /// Creates a watch. Does no I/O.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, seen: Vec::new() }
+        Self { paths, recorded: Vec::new() }
     }
 
     /// Records the metadata of the files. Must be called before the files are read, so that a change during the read is
@@ -31,7 +31,7 @@ impl FileWatch {
     pub(crate) async fn update(&mut self) {
         // A file system that hangs must not prevent the acquisition.
         if let Ok(stamps) = timeout(INTERVAL, stamps(&self.paths)).await {
-            self.seen = stamps;
+            self.recorded = stamps;
         }
     }
 
@@ -45,7 +45,7 @@ impl FileWatch {
         }
         loop {
             sleep(INTERVAL).await;
-            if stamps(&self.paths).await != self.seen {
+            if stamps(&self.paths).await != self.recorded {
                 return;
             }
         }

@@ -49,8 +49,8 @@ mod tests {
         assert_eq!(exp(&token(r#"{"exp":1800000000}"#)), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
         assert_eq!(exp(&token(r#"{"exp":1800000000.5}"#)), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
         assert_eq!(exp(&token(r#"{"exp":"1800000000"}"#)), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
-        for odd in [r#"{"exp":-1}"#, r#"{"exp":1e300}"#, r#"{"exp":"soon"}"#, "{}", "[]", "not json"] {
-            assert_eq!(exp(&token(odd)), None, "{odd}");
+        for payload in [r#"{"exp":-1}"#, r#"{"exp":1e300}"#, r#"{"exp":"soon"}"#, "{}", "[]", "not json"] {
+            assert_eq!(exp(&token(payload)), None, "{payload}");
         }
         assert_eq!(claims("opaque"), None);
         assert_eq!(claims("a.b"), None);

@@ -198,7 +198,7 @@ impl Refresher {
     }
 
     fn log_failure_once(&mut self, err: &CredentialError, wait: Duration) {
-        let without_token = !self.state.valid();
+        let without_token = !self.state.has_valid_token();
         let now = LoggedState::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
         if self.logged == now {
             return;

@@ -66,7 +66,7 @@ impl CurrentToken {
         Some(Self { token_or_key: acquired.token_or_key, usable_until, expires_at, obtained_at })
     }
 
-    pub(crate) fn valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.usable_until.is_none_or(|(instant, clock)| Instant::now() < instant && SystemTime::now() < clock)
     }
 
@@ -94,18 +94,19 @@ pub(crate) struct Failure {
 }
 
 impl Progress {
-    pub(crate) fn running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.begun != self.ended
     }
 
     /// Returns the number of the running acquisition, or else of the next one.
     pub(crate) fn next_acquisition(&self) -> u64 {
-        if self.running() { self.begun } else { self.begun + 1 }
+        if self.is_running() { self.begun } else { self.begun + 1 }
     }
 
     /// Returns the last failure, if no acquisition is running and the next one is not due.
     pub(crate) fn backoff_error(&self) -> Option<TokenUnavailable> {
-        let failure = self.failure.as_ref().filter(|failure| !self.running() && failure.retry_at > Instant::now())?;
+        let failure =
+            self.failure.as_ref().filter(|failure| !self.is_running() && failure.retry_at > Instant::now())?;
         Some(failure.unavailable())
     }
 }
@@ -120,8 +121,8 @@ impl Failure {
 
 impl TokenState {
     /// Returns whether a valid token or key is in service.
-    pub(crate) fn valid(&self) -> bool {
-        self.current.load().as_ref().is_some_and(|current| current.valid())
+    pub(crate) fn has_valid_token(&self) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.is_valid())
     }
 
     /// Creates a state with the current token of another one, which must have the same identity.
@@ -139,13 +140,13 @@ impl TokenState {
     /// Returns the bearer for a request, if a valid token or key is in service. Takes no lock.
     pub(crate) fn bearer(&self, url: RequestUrl<'_>) -> Option<Bearer> {
         let current = self.current.load();
-        current.as_ref().filter(|current| current.valid())?.token_or_key.bearer(url)
+        current.as_ref().filter(|current| current.is_valid())?.token_or_key.bearer(url)
     }
 
     /// Returns when the valid token in service was obtained and when it expires.
     pub(crate) fn dates(&self) -> Option<(SystemTime, Option<SystemTime>)> {
         let current = self.current.load();
-        current.as_ref().filter(|current| current.valid()).map(|current| (current.obtained_at, current.expires_at))
+        current.as_ref().filter(|current| current.is_valid()).map(|current| (current.obtained_at, current.expires_at))
     }
 
     pub(crate) fn put_in_service(&self, next: CurrentToken) {
@@ -166,7 +167,7 @@ impl TokenState {
         let rejected = replacement
             .filter(|replacement| replacement.target > progress.ended)
             .map(|replacement| replacement.rejected);
-        !self.valid() || (rejected.is_some() && rejected == self.fingerprint())
+        !self.has_valid_token() || (rejected.is_some() && rejected == self.fingerprint())
     }
 
     /// Requests a replacement for a rejected token. Returns the number of the acquisition that obtains it, or the time until

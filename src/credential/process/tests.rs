@@ -17,11 +17,11 @@ async fn returns_stdout_and_provides_no_input() {
 
 #[tokio::test]
 async fn passes_only_the_listed_variables() {
-    let seen = sh("env").await.unwrap();
-    let names: Vec<&str> = seen.expose().lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    let output = sh("env").await.unwrap();
+    let names: Vec<&str> = output.expose().lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
     // The shell sets these variables itself.
-    let foreign = names.iter().filter(|name| !["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(name));
-    assert_eq!(foreign.count(), 0, "{names:?}");
+    let unexpected = names.iter().filter(|name| !["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(name));
+    assert_eq!(unexpected.count(), 0, "{names:?}");
     assert!(names.contains(&"PATH"));
 }
 

@@ -43,20 +43,20 @@ impl Endpoint {
     async fn start(reaction: Reaction, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (seen, requests) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
         let connections = Arc::<AtomicUsize>::default();
         let counter = Arc::clone(&connections);
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 counter.fetch_add(1, Ordering::SeqCst);
-                let (reaction, seen, tls) = (reaction.clone(), seen.clone(), tls.clone());
+                let (reaction, sender, tls) = (reaction.clone(), sender.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(socket, reaction, seen).await,
+                        None => serve(socket, reaction, sender).await,
                         Some(tls) => {
                             if let Ok(socket) = tls.accept(socket).await {
-                                serve(socket, reaction, seen).await;
+                                serve(socket, reaction, sender).await;
                             }
                         }
                     }
@@ -81,7 +81,7 @@ impl Endpoint {
 async fn serve(
     mut socket: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     reaction: Reaction,
-    seen: mpsc::UnboundedSender<String>,
+    sender: mpsc::UnboundedSender<String>,
 ) {
     let mut request = Vec::new();
     while !complete(&request) {
@@ -89,7 +89,7 @@ async fn serve(
             return;
         }
     }
-    seen.send(String::from_utf8(request).unwrap()).ok();
+    sender.send(String::from_utf8(request).unwrap()).ok();
     let (Reaction::Respond(bytes) | Reaction::Hang(bytes) | Reaction::Close(bytes)) = &reaction;
     socket.write_all(bytes.as_bytes()).await.ok();
     socket.flush().await.ok();
