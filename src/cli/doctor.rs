@@ -131,7 +131,7 @@ const fn label(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Good => "ok",
         Verdict::Shown => "-",
-        Verdict::Warning => "odd",
+        Verdict::Warning => "warning",
         Verdict::Wrong => "wrong",
     }
 }

@@ -1,6 +1,6 @@
 //! Checks a caller's HTTP/1.x bytes as they were sent, before hyper parses and repairs them.
 //!
-//! Each head is checked in hyper's own read buffer (`head`), and each body is followed to the start of the next head
+//! Each head is checked in hyper's own read buffer (`head`), and each body is tracked to the start of the next head
 //! (`framing`). A partial head is held back until it is complete, so hyper reads only heads that passed.
 //!
 //! hyper reads a small valid head in place of a rejected one, and the handler gets the [`HeadError`]. So hyper never responds on
@@ -218,7 +218,7 @@ impl SlowPath {
 
     fn check_held(&mut self, framing: &mut Framing, known: &mut KnownHead) {
         let mut bytes = std::mem::take(&mut self.held);
-        let (passed, rest) = framing.follow_from(0, &bytes, self.check, known);
+        let (passed, rest) = framing.track_from(0, &bytes, self.check, known);
         let tail = bytes.split_off(passed);
         *self = Self::new(bytes.into(), &tail, rest);
     }
@@ -262,11 +262,11 @@ impl<S: AsyncRead + Unpin> ByteFilter<S> for Http1Check {
         if read.is_empty() {
             return self.poll_end(cx);
         }
-        let followed = self.framing.follow(read, &mut self.known_head);
-        if matches!(followed.1, Rest::Nothing) {
+        let tracked = self.framing.track(read, &mut self.known_head);
+        if matches!(tracked.1, Rest::Nothing) {
             Poll::Ready(Ok(()))
         } else {
-            self.take_back(source, cx, into, before, followed)
+            self.take_back(source, cx, into, before, tracked)
         }
     }
 

@@ -56,8 +56,8 @@ impl Setup {
 
     /// Examines `east`.
     pub(crate) async fn examine(&self) -> Finding {
-        // The configuration does not load when a file is missing. The earlier settings then stand for a file that was removed
-        // later.
+        // The configuration does not load when a file is missing. Use the correct settings then, as if the file was removed
+        // after loading.
         let mut settings = load(&self.files).unwrap_or_else(|_gone| self.before.clone());
         settings.endpoints.retain(|endpoint| endpoint.name.as_str() == "east");
         settings.credentials.retain(|credential| credential.name.as_str() == "east");

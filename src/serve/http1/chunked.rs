@@ -45,7 +45,7 @@ enum State {
 
 /// The result of tracking a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Followed {
+pub(super) enum Progress {
     /// It continues after the given bytes.
     Continues,
     /// It ended here.
@@ -60,7 +60,7 @@ impl Chunked {
     }
 
     /// Tracks the framing through the next bytes.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> Followed {
+    pub(super) fn track(&mut self, bytes: &[u8]) -> Progress {
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
             if let State::Data { left } = self.state {
@@ -71,12 +71,12 @@ impl Chunked {
             }
             match self.step(*byte) {
                 Ok(Some(next)) => self.state = next,
-                Ok(None) => return Followed::Ended(at + 1),
-                Err(why) => return Followed::Malformed(at, why),
+                Ok(None) => return Progress::Ended(at + 1),
+                Err(why) => return Progress::Malformed(at, why),
             }
             at += 1;
         }
-        Followed::Continues
+        Progress::Continues
     }
 
     /// Returns the state after a byte that is not data; `None` at the end of the body.
@@ -127,7 +127,7 @@ impl Chunked {
                 return Err("a CR is not followed by LF");
             }
             (State::LineStart | State::TrailerName | State::TrailerValue, _) => return Err("a trailer is malformed"),
-            // `follow` skips data.
+            // `track` skips data.
             (State::Data { left }, _) => State::Data { left },
         }))
     }

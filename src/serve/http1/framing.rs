@@ -1,6 +1,6 @@
 //! Tracks where each request of an HTTP/1.x connection begins and ends, as its bytes are read.
 
-use super::chunked::{Chunked, Followed};
+use super::chunked::{Chunked, Progress};
 use super::head::{BodyLength, HeadCheck, KnownHead};
 use super::head_error::HeadError;
 
@@ -31,7 +31,7 @@ pub(super) enum Rest {
 impl Framing {
     /// Tracks the requests through the next bytes. Returns how many of them may be passed on, and what follows those.
     #[inline]
-    pub(super) fn follow(&mut self, bytes: &[u8], known: &mut KnownHead) -> (usize, Rest) {
+    pub(super) fn track(&mut self, bytes: &[u8], known: &mut KnownHead) -> (usize, Rest) {
         if *self == Self::Head
             && let Some(head) = known.recognise(bytes)
         {
@@ -43,15 +43,15 @@ impl Framing {
                     (bytes.len(), Rest::Nothing)
                 }
                 Self::Head | Self::Body(_) | Self::Chunked(_) => {
-                    self.follow_from(head.end, bytes, HeadCheck::default(), known)
+                    self.track_from(head.end, bytes, HeadCheck::default(), known)
                 }
             };
         }
-        self.follow_from(0, bytes, HeadCheck::default(), known)
+        self.track_from(0, bytes, HeadCheck::default(), known)
     }
 
-    /// Does the same as [`Framing::follow`] from position `at`; `check` is the progress of the head there.
-    pub(super) fn follow_from(
+    /// Does the same as [`Framing::track`] from position `at`; `check` is the progress of the head there.
+    pub(super) fn track_from(
         &mut self,
         mut at: usize,
         bytes: &[u8],
@@ -81,13 +81,13 @@ impl Framing {
                         *self = Self::Head;
                     }
                 }
-                Self::Chunked(chunked) => match chunked.follow(rest) {
-                    Followed::Continues => return (bytes.len(), Rest::Nothing),
-                    Followed::Ended(end) => {
+                Self::Chunked(chunked) => match chunked.track(rest) {
+                    Progress::Continues => return (bytes.len(), Rest::Nothing),
+                    Progress::Ended(end) => {
                         at += end;
                         *self = Self::Head;
                     }
-                    Followed::Malformed(end, why) => return (at + end, Rest::MalformedBody(why)),
+                    Progress::Malformed(end, why) => return (at + end, Rest::MalformedBody(why)),
                 },
             }
         }

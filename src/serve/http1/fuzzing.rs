@@ -88,7 +88,7 @@ fn check_framing(passed: &[u8]) {
         let mut request = httparse::Request::new(&mut fields);
         let Ok(Status::Complete(length)) = request.parse(rest) else { panic!("passed an invalid head: {rest:?}") };
         let (head, after) = rest.split_at(length);
-        follow(&mut framing, head, &mut known);
+        track(&mut framing, head, &mut known);
         let body = body_length(request.headers, after);
         assert_eq!(framing == Framing::Head, body == Some(0), "{framing:?} after the head, {body:?} by its fields");
         match body {
@@ -96,14 +96,14 @@ fn check_framing(passed: &[u8]) {
             Some(length) => {
                 let (body, next) = after.split_at(length);
                 let Some((last, body)) = body.split_last() else { return };
-                follow(&mut framing, body, &mut known);
+                track(&mut framing, body, &mut known);
                 assert_ne!(framing, Framing::Head, "a body ends too early");
-                follow(&mut framing, &[*last], &mut known);
+                track(&mut framing, &[*last], &mut known);
                 assert_eq!(framing, Framing::Head, "a body ends too late");
                 rest = next;
             }
             None => {
-                follow(&mut framing, after, &mut known);
+                track(&mut framing, after, &mut known);
                 assert_ne!(framing, Framing::Head, "an incomplete body ends");
                 return;
             }
@@ -111,8 +111,8 @@ fn check_framing(passed: &[u8]) {
     }
 }
 
-fn follow(framing: &mut Framing, bytes: &[u8], known: &mut KnownHead) {
-    let (passed, rest) = framing.follow(bytes, known);
+fn track(framing: &mut Framing, bytes: &[u8], known: &mut KnownHead) {
+    let (passed, rest) = framing.track(bytes, known);
     assert!(passed == bytes.len() && matches!(rest, Rest::Nothing), "{rest:?} after {passed} passed bytes");
 }
 

@@ -164,9 +164,9 @@ fn by_check(mut bytes: &[u8]) -> Option<Vec<(Parsed, bool)>> {
         };
         let length = match head.body {
             BodyLength::Known(length) => usize::try_from(length).unwrap(),
-            BodyLength::Chunked => match chunked::Chunked::new().follow(after) {
-                chunked::Followed::Ended(end) => end,
-                chunked::Followed::Continues | chunked::Followed::Malformed(..) => return None,
+            BodyLength::Chunked => match chunked::Chunked::new().track(after) {
+                chunked::Progress::Ended(end) => end,
+                chunked::Progress::Continues | chunked::Progress::Malformed(..) => return None,
             },
         };
         let (body, next) = after.split_at_checked(length)?;
