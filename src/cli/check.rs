@@ -23,8 +23,8 @@ pub(super) struct Options {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Convert the Azure SignalR connection strings of a file, `-` for stdin, and print the configuration: one a line, as
-    /// NAME=VALUE, or in an appsettings.json. No secret is printed.
+    /// Convert Azure SignalR connection strings to a configuration, and print it without secrets. The file (`-` for stdin) has
+    /// one NAME=VALUE per line, or is an appsettings.json.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     connection_strings: Option<PathBuf>,
     /// With --connection-strings: write the secrets into files in this folder, readable by their owner only.
@@ -96,7 +96,7 @@ impl fmt::Display for FileReport {
     }
 }
 
-/// Builds and reads everything that `run` builds and reads before its first network I/O, then drops it.
+/// Builds the parts and reads the files that `run` needs before its first network I/O, then drops the parts.
 fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
     let listener_warnings = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
     block_on(async {

@@ -69,7 +69,7 @@ pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, client: Au
         is_kept
     });
     if waiting >= MAX_WAITING {
-        return too_many(clients.timeouts().connect);
+        return too_many_connections(clients.timeouts().connect);
     }
     let state = State::Waiting { until, stateful };
     negotiated.insert(token.clone(), Negotiated { hub: client.hub, identity, state });
@@ -97,7 +97,7 @@ pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, client: Au
 /// Returns the 429 response that the service sends when its units have no free connections.
 ///
 /// Source: Azure SignalR's troubleshooting guide, 429 Too Many Requests.
-fn too_many(connect: Duration) -> Reply {
+fn too_many_connections(connect: Duration) -> Reply {
     let reason = format!(
         "{MAX_WAITING} negotiated connections are waiting for their clients, which is the limit; each is dropped if its \
          client does not connect within {} seconds",

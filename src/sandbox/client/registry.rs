@@ -157,7 +157,7 @@ pub(super) fn find<'a>(
 }
 
 impl State {
-    /// Whether the client did not connect in time.
+    /// Whether the client has not connected in time.
     pub(super) fn is_expired(&self) -> bool {
         matches!(self, Self::Waiting { until, .. } if *until <= Instant::now())
     }

@@ -17,7 +17,7 @@ pub(crate) const ASSERTION_SCRIPT: &str = "#!/bin/sh\nexec cat \"${0%/*}/asserti
 pub struct Files {
     /// The configuration.
     pub config: PathBuf,
-    /// The certificate of the authority.
+    /// The certificate of the certificate authority.
     pub ca: PathBuf,
     /// The secret of the app registration.
     pub secret: PathBuf,
@@ -32,7 +32,7 @@ pub struct Files {
 pub struct DescribedFiles {
     /// The gateway's configuration, if there is a gateway.
     pub config: Option<PathBuf>,
-    /// The certificate of the authority.
+    /// The certificate of the certificate authority.
     pub ca: PathBuf,
 }
 

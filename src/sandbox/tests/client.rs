@@ -27,7 +27,7 @@ pub(super) async fn open_websocket(sandbox: &Sandbox, target: &str, token: &str)
     let authority = east(sandbox).server.address().to_string();
     let stream = TcpStream::connect(&authority).await.unwrap();
     let name = ServerName::try_from(String::from("127.0.0.1")).unwrap();
-    let stream = trusting(sandbox.ca_pem()).connect(name, stream).await.unwrap();
+    let stream = tls_connector(sandbox.ca_pem()).connect(name, stream).await.unwrap();
     let mut request = format!("wss://{authority}{target}").into_client_request().unwrap();
     request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
     tokio_tungstenite::client_async(request, stream).await.map(|(socket, _)| socket)

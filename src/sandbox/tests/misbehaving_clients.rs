@@ -34,7 +34,7 @@ async fn read_to_close(socket: &mut Socket) -> (Vec<u8>, Option<CloseCode>) {
 }
 
 /// Opens a WebSocket and sends no handshake.
-async fn without_handshake(sandbox: &Sandbox) -> Socket {
+async fn open_websocket_without_handshake(sandbox: &Sandbox) -> Socket {
     let token = client_token(sandbox, "chat", "ann").await;
     open_websocket(sandbox, "/client/?hub=chat", &token).await.unwrap()
 }
@@ -77,7 +77,7 @@ async fn closes_a_client_with_an_invalid_handshake() {
         ("{}\u{1e}".to_owned(), "the first record is not a handshake"),
         (" ".repeat(2 * 1024 * 1024), "a record is larger than"),
     ] {
-        let mut socket = without_handshake(&sandbox).await;
+        let mut socket = open_websocket_without_handshake(&sandbox).await;
         socket.send(Message::text(handshake)).await.unwrap();
         let (data, code) = read_to_close(&mut socket).await;
         let data = String::from_utf8(data).unwrap();
@@ -101,7 +101,7 @@ async fn invalid_messagepack_closes_only_its_sender() {
         ([&[0x90, 0x4e][..], &deep[3..]].concat(), "a record is invalid"),
     ];
     for (body, expected) in bodies {
-        let mut bad = without_handshake(&sandbox).await;
+        let mut bad = open_websocket_without_handshake(&sandbox).await;
         bad.send(Message::binary(&b"{\"protocol\":\"messagepack\",\"version\":1}\x1e"[..])).await.unwrap();
         bad.send(Message::binary(body)).await.unwrap();
         let (data, code) = read_to_close(&mut bad).await;

@@ -110,7 +110,7 @@ impl TestRequest {
         if self.origin.starts_with("http://") {
             return self.send_over(stream).await;
         }
-        let connector = trusting(&self.sandbox_ca);
+        let connector = tls_connector(&self.sandbox_ca);
         let name = ServerName::try_from(authority.split(':').next().unwrap().to_owned())?;
         self.send_over(connector.connect(name, stream).await?).await
     }
@@ -136,7 +136,7 @@ impl TestResponse {
     }
 }
 
-fn trusting(ca_pem: &str) -> TlsConnector {
+fn tls_connector(ca_pem: &str) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
