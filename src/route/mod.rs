@@ -2,6 +2,7 @@
 
 mod choice;
 mod hash;
+mod hub_index;
 mod mismatch;
 mod pattern;
 mod settings;

@@ -19,6 +19,25 @@ pub enum Case {
     Insensitive,
 }
 
+/// A hub, or what the names of several hubs begin with. In lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HubKey<'a> {
+    text: &'a str,
+    is_prefix: bool,
+}
+
+impl<'a> HubKey<'a> {
+    /// Returns the name or the prefix.
+    pub(super) fn text(self) -> &'a str {
+        self.text
+    }
+
+    /// Returns whether longer names match too.
+    pub(super) fn is_prefix(self) -> bool {
+        self.is_prefix
+    }
+}
+
 impl Pattern {
     /// Parses a configured name or pattern.
     pub fn new(text: &str, case: Case) -> Self {
@@ -30,9 +49,12 @@ impl Pattern {
         Self { text, case, is_exact }
     }
 
-    /// Returns the only name that matches, in lower case if case is not significant; `None` if there is a `*`.
-    pub fn exact(&self) -> Option<&str> {
-        self.is_exact.then_some(&self.text)
+    /// Returns the key by which the hub index finds the pattern. `None` if its `*` is not at the end, or if case is
+    /// significant.
+    pub(super) fn hub_key(&self) -> Option<HubKey<'_>> {
+        let text = self.text.trim_end_matches('*');
+        let is_key = self.case == Case::Insensitive && !text.contains('*');
+        is_key.then_some(HubKey { text, is_prefix: !self.is_exact })
     }
 
     /// Returns whether `name` matches. The time is at most proportional to the product of both lengths.

@@ -1,6 +1,7 @@
 //! The routing table. A call takes the first route whose conditions all hold.
 //!
-//! Routes that name hubs exactly are indexed by hub, so the time to find one does not grow with their number.
+//! Routes that name their hubs, or what the hubs begin with, are indexed, so the time to find one does not grow with their
+//! number. All other routes are tried one after the other.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
+use super::hub_index::HubIndex;
 use super::{Constraint, MatchSettings, Pattern, Pick, RouteName, RouteSettings, WhenUnavailable, hash};
 use crate::endpoint::EndpointName;
 use crate::limits::RateSettings;
@@ -147,12 +149,17 @@ impl Route {
 
     /// Returns the first condition that the call does not meet, if any.
     pub fn mismatch(&self, input: &RouteInput<'_>) -> Option<Mismatch> {
+        self.mismatch_at(input, false)
+    }
+
+    /// Returns the first condition that the call does not meet. `hub_matches` skips the condition on the hub.
+    fn mismatch_at(&self, input: &RouteInput<'_>, hub_matches: bool) -> Option<Mismatch> {
         let RouteInput { call, headers, listener, client, .. } = input;
         let rules = &self.matches;
         if rules.operations.is_some_and(|operations| !operations.contains(call.operation)) {
             return Some(Mismatch::Operation);
         }
-        if !accepts(&rules.hubs, || call.hub.map(Name::decoded)) {
+        if !hub_matches && !accepts(&rules.hubs, || call.hub.map(Name::decoded)) {
             return Some(Mismatch::Hub);
         }
         if !accepts(&rules.groups, || call.group.map(Name::decoded)) {
@@ -212,9 +219,9 @@ pub enum TableError {
 #[derive(Debug)]
 pub struct Table {
     routes: Vec<Route>,
-    /// The routes that may match calls of a hub, in order, by the hub in lower case.
-    by_hub: HashMap<String, Vec<usize>>,
-    /// The routes that may match calls of any other hub or of none, in order.
+    /// The routes that have only hubs that can be indexed.
+    hubs: HubIndex,
+    /// All other routes, in order.
     others: Vec<usize>,
 }
 
@@ -228,10 +235,11 @@ impl Table {
         endpoints: &[EndpointName],
         listeners: &[&str],
     ) -> Result<Self, TableError> {
+        let indexes: HashMap<&EndpointName, usize> = endpoints.iter().zip(0..).collect();
         let resolve = |route: &RouteSettings| {
             let endpoint = |wanted: &super::RouteEndpoint| {
                 let (name, seed) = (wanted.endpoint.clone(), hash::seed(wanted.endpoint.as_str()));
-                match endpoints.iter().position(|known| *known == name) {
+                match indexes.get(&name).copied() {
                     Some(endpoint_index) => Ok(Target { name, endpoint_index, weight: wanted.weight, seed }),
                     None => Err(TableError::NoEndpoint { route: route.name.clone(), endpoint: name }),
                 }
@@ -258,38 +266,35 @@ impl Table {
             })
         };
         let routes: Vec<Route> = settings.iter().map(resolve).collect::<Result<_, _>>()?;
-        // Patterns and routes without a hub condition may match any hub.
-        let exact_hubs = |route: &Route| -> Option<Vec<String>> {
-            let hubs = route.matches.hubs.allowed()?;
-            hubs.iter().map(|hub| hub.exact().map(str::to_owned)).collect()
-        };
-        let mut by_hub: HashMap<String, Vec<usize>> = HashMap::new();
-        for hub in routes.iter().filter_map(exact_hubs).flatten() {
-            let may_match = |(_, route): &(usize, &Route)| exact_hubs(route).is_none_or(|hubs| hubs.contains(&hub));
-            let indexes = routes.iter().enumerate().filter(may_match).map(|(index, _)| index).collect();
-            by_hub.insert(hub, indexes);
+        let (mut hubs, mut others) = (Vec::new(), Vec::new());
+        for (index, route) in routes.iter().enumerate() {
+            let keys = route.matches.hubs.allowed().and_then(|hubs| hubs.iter().map(Pattern::hub_key).collect());
+            match keys {
+                Some(keys) => hubs.extend(Vec::into_iter(keys).map(|key| (key, index))),
+                None => others.push(index),
+            }
         }
-        let others = routes
-            .iter()
-            .enumerate()
-            .filter(|(_, route)| exact_hubs(route).is_none())
-            .map(|(index, _)| index)
-            .collect();
-        Ok(Self { routes, by_hub, others })
+        let hubs = HubIndex::build(hubs);
+        Ok(Self { routes, hubs, others })
     }
 
     /// Returns the first route that matches the call, and its index.
     pub fn find(&self, input: &RouteInput<'_>) -> Option<(usize, &Route)> {
-        let indexes = input
-            .call
-            .hub
-            .filter(|_| !self.by_hub.is_empty())
-            .and_then(|hub| self.by_hub.get(&hub.decoded().to_ascii_lowercase()))
-            .unwrap_or(&self.others);
-        indexes
-            .iter()
-            .filter_map(|index| Some((*index, self.routes.get(*index)?)))
-            .find(|(_, route)| route.mismatch(input).is_none())
+        let mut found: Option<(usize, &Route)> = None;
+        // The lists are in no order, so all of them are searched, up to the best route so far.
+        let mut search = |indexes: &[usize], hub_matches| {
+            let mut routes = indexes.iter().map_while(|index| {
+                let is_earlier = found.is_none_or(|(best, _)| *index < best);
+                Some((*index, self.routes.get(*index).filter(|_| is_earlier)?))
+            });
+            let first = routes.find(|(_, route)| route.mismatch_at(input, hub_matches).is_none());
+            found = first.or(found);
+        };
+        if let Some(hub) = input.call.hub.filter(|_| !self.hubs.is_empty()) {
+            self.hubs.visit(&hub.decoded(), |indexes| search(indexes, true));
+        }
+        search(&self.others, false);
+        found
     }
 
     /// Returns all routes, in order.

@@ -152,23 +152,40 @@ fn call_over_a_unix_socket_matches_no_network() {
     assert_eq!(picked(&table(&[route("net", matches)]), "/api/hubs/h/:send"), None);
 }
 
+/// Any conditions on hub, group and operation. Hubs are names, prefixes and other patterns.
+fn any_rules() -> impl Strategy<Value = MatchSettings> {
+    let names = prop::collection::vec("[abAB]{1,3}|[ab]{0,3}\\*|\\*?[ab]\\*[ab]?|\\*\\*", 0..4);
+    (names, prop::option::of("[gh]\\*?"), any::<bool>()).prop_map(|(names, group, is_for_groups)| MatchSettings {
+        groups: group.map_or(Constraint::Any, |group| name(&group)),
+        operations: is_for_groups.then_some(OperationSet::GROUPS),
+        ..if names.is_empty() {
+            MatchSettings::default()
+        } else {
+            hubs(&names.iter().map(String::as_str).collect::<Vec<_>>())
+        }
+    })
+}
+
 proptest! {
-    /// The hub index does not change the result.
+    /// The hub index only saves time.
     #[test]
     fn the_index_agrees_with_trying_every_route(
-        rules in prop::collection::vec(prop::collection::vec("[ab]{1,2}|[ab]\\*|\\*", 0..3), 1..8),
-        hub in "[aAbB]{1,3}",
+        rules in prop::collection::vec(any_rules(), 1..12),
+        hub in "[aAbB]{1,5}",
+        group in "[gh]{1,2}",
     ) {
-        let named = |(index, rules): (usize, &Vec<String>)| {
-            let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-            route(&index.to_string(), if rules.is_empty() { MatchSettings::default() } else { hubs(&rules) })
-        };
-        let routes: Vec<_> = rules.iter().enumerate().map(named).collect();
+        let routes: Vec<_> = rules.into_iter().enumerate().map(|(index, rules)| route(&index.to_string(), rules)).collect();
         let table = table(&routes);
-        let target = format!("/api/hubs/{hub}/:send");
-        let call = Call::parse(&Method::POST, &target, None).unwrap();
-        let input = RouteInput { call: &call, headers: &HeaderMap::new(), may_have_endpoint_header: false, listener: 0, client: None };
-        let expected = table.routes().iter().position(|route| route.mismatch(&input).is_none());
-        prop_assert_eq!(table.find(&input).map(|(index, _)| index), expected);
+        for (method, target) in [
+            (Method::POST, format!("/api/hubs/{hub}/:send")),
+            (Method::POST, format!("/api/hubs/{hub}/groups/{group}/:send")),
+            (Method::PUT, format!("/api/hubs/%{:x}{}/groups/{group}/connections/c", hub.as_bytes()[0], &hub[1..])),
+            (Method::GET, "/api/auth/accessKey".to_owned()),
+        ] {
+            let call = Call::parse(&method, &target, None).unwrap();
+            let input = RouteInput { call: &call, headers: &HeaderMap::new(), may_have_endpoint_header: false, listener: 0, client: None };
+            let expected = table.routes().iter().position(|route| route.mismatch(&input).is_none());
+            prop_assert_eq!(table.find(&input).map(|(index, _)| index), expected, "{}", target);
+        }
     }
 }
