@@ -62,11 +62,26 @@ impl Trust {
 /// # Errors
 /// [`TrustError`] if the CAs cannot be loaded or there are none.
 pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
-    let roots = match trust {
-        Trust::System => system_roots()?,
-        Trust::File(path) => Arc::new(roots_of_file(path)?),
-        Trust::None => Arc::new(RootCertStore::empty()),
-    };
+    client_config_with(roots(trust)?)
+}
+
+/// Loads the CAs that a client trusts.
+///
+/// # Errors
+/// [`TrustError`] if they cannot be loaded or there are none.
+pub fn roots(trust: &Trust) -> Result<Arc<RootCertStore>, TrustError> {
+    match trust {
+        Trust::System => system_roots(),
+        Trust::File(path) => roots_of_file(path).map(Arc::new),
+        Trust::None => Ok(Arc::new(RootCertStore::empty())),
+    }
+}
+
+/// Creates a client configuration without ALPN that trusts these CAs.
+///
+/// # Errors
+/// [`TrustError::Rustls`] if the TLS library rejects the configuration.
+pub fn client_config_with(roots: Arc<RootCertStore>) -> Result<ClientConfig, TrustError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -12,7 +12,7 @@ use super::output::{Outcome, eprint, print, problem_to_json, problems_to_json, u
 use super::runtime::block_on;
 use crate::config::Loaded;
 use crate::credential::{Credentials, Inspection, in_one_line};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, TlsClients};
 use crate::metrics::Metrics;
 use crate::serve::check_certificates;
 
@@ -104,9 +104,10 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
         let settings = &loaded.settings;
         let credentials =
             Credentials::build(&settings.credentials, metrics.token(), &Handle::current()).map_err(usage)?;
+        let mut tls_clients = TlsClients::default();
         for endpoint in &settings.endpoints {
             if let Some(bearer) = credentials.get(&endpoint.credential) {
-                Endpoint::build(endpoint, bearer, metrics.endpoints()).map_err(usage)?;
+                Endpoint::build(endpoint, bearer, metrics.endpoints(), &mut tls_clients).map_err(usage)?;
             }
         }
         let listener_report = |fact| FileReport { key: "listeners".to_owned(), fact };

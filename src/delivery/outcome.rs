@@ -253,7 +253,7 @@ mod tests {
         let failure_ratio = FailureRatio::ALL;
         let settings =
             HealthSettings { failures: 2, failure_ratio, window: 3600 * second, pause: second, probe_interval: second };
-        let health = Health::new("east", settings, Metrics::new().unwrap().endpoints().clone());
+        let health = Health::new("east".into(), settings, Metrics::new().unwrap().endpoints().clone());
         for _ in 0..3 {
             outcome().report(health.acquire_anyway(CallClass::new(0)));
         }

@@ -70,7 +70,7 @@ impl CallClass {
 
 /// The health of one endpoint.
 pub struct Health {
-    name: String,
+    name: Arc<str>,
     settings: HealthSettings,
     metrics: EndpointMetrics,
     /// The origin of the times in milliseconds.
@@ -103,9 +103,9 @@ pub struct Permit<'a> {
 
 impl Health {
     /// Creates the health of a new endpoint. Publishes no metrics yet, since the endpoint may never be used.
-    pub fn new(name: &str, settings: HealthSettings, metrics: EndpointMetrics) -> Arc<Self> {
+    pub fn new(name: Arc<str>, settings: HealthSettings, metrics: EndpointMetrics) -> Arc<Self> {
         Arc::new(Self {
-            name: name.to_owned(),
+            name,
             settings,
             metrics,
             epoch: Instant::now(),
@@ -214,7 +214,7 @@ impl Health {
         // Earlier failures do not count against a recovered endpoint.
         self.window.clear();
         self.metrics.breaker(&self.name, BreakerState::Closed);
-        tracing::info!(endpoint = self.name, "the endpoint's circuit is closed: the endpoint has recovered");
+        tracing::info!(endpoint = &*self.name, "the endpoint's circuit is closed: the endpoint has recovered");
     }
 
     fn failed(&self, is_trial: bool, now: u64) {
@@ -240,7 +240,7 @@ impl Health {
         self.metrics.breaker(&self.name, BreakerState::Open);
         if !was_open {
             tracing::warn!(
-                endpoint = self.name,
+                endpoint = &*self.name,
                 failures = counts.failures,
                 calls = counts.failures + counts.successes,
                 pause_ms = millis(pause),

@@ -20,6 +20,7 @@ mod send_error;
 mod settings;
 mod socket;
 mod store;
+mod tls_clients;
 mod unpooled;
 mod waiting;
 
@@ -35,4 +36,5 @@ pub use recycler::Recycler;
 pub use running::Endpoint;
 pub use send_error::{Processing, SendError, TransportError};
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
+pub use tls_clients::TlsClients;
 pub use unpooled::UnpooledError;

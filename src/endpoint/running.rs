@@ -12,9 +12,11 @@ use super::connect::Connector;
 use super::error::EndpointError;
 use super::health::Health;
 use super::settings::{EndpointName, EndpointSettings};
+use super::tls_clients::TlsClients;
 use super::unpooled::{self, UnpooledError};
 use crate::credential::BearerSource;
 use crate::metrics::EndpointMetrics;
+use crate::tls::Trust;
 
 /// An endpoint: its origin, its bearer source and its health. No other type combines origin and bearer source, so no bearer is
 /// sent to another host.
@@ -29,7 +31,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Builds an endpoint. It reads the CA file and does no network I/O.
+    /// Builds an endpoint. It reads the CA file, unless `tls_clients` has a client that trusts it, and does no network I/O.
     ///
     /// # Errors
     /// [`EndpointError`] if its host or its CA file is not usable.
@@ -37,14 +39,22 @@ impl Endpoint {
         settings: &EndpointSettings,
         bearer: Arc<dyn BearerSource>,
         metrics: &EndpointMetrics,
+        tls_clients: &mut TlsClients,
     ) -> Result<Self, EndpointError> {
         let unusable_host = || EndpointError::Host { endpoint: settings.name.clone(), origin: settings.origin.clone() };
         let host = HeaderValue::try_from(settings.origin.authority()).map_err(|_invalid| unusable_host())?;
         let origin = settings.origin.to_string();
         let uri = Uri::try_from(&origin).map_err(|_invalid| unusable_host())?;
-        let connector = Connector::build(settings, uri, unusable_host)?;
-        let health = Health::new(settings.name.as_str(), settings.health, metrics.clone());
+        let connector = Connector::build(settings, uri, tls_clients, unusable_host)?;
+        let health = Health::new(settings.name.shared(), settings.health, metrics.clone());
         Ok(Self { name: settings.name.clone(), origin, host, connector, bearer, health, settings: settings.clone() })
+    }
+
+    /// Offers its TLS client to the endpoints of the next configuration.
+    pub fn share_tls_client(&self, tls_clients: &mut TlsClients) {
+        if let Some(client) = self.connector.tls_client() {
+            tls_clients.add_previous(Trust::from_ca_file(self.settings.ca_file.as_deref()), client);
+        }
     }
 
     /// Returns the configured name.

@@ -22,6 +22,11 @@ impl EndpointName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the name as configured, in shared memory.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl fmt::Display for EndpointName {

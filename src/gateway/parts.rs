@@ -3,6 +3,7 @@
 //! Building them has no side effect: it sets no metric, starts no task and accepts no connection. So a rejected configuration
 //! changes nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::error::GatewayError;
 use super::settings::{Settings, short_hash};
 use crate::credential::{CredentialSettings, CredentialState, Credentials};
-use crate::endpoint::{Endpoint, EndpointSettings};
+use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, TlsClients};
 use crate::metrics::Metrics;
 use crate::proxy::Snapshot;
 use crate::route::Table;
@@ -140,19 +141,25 @@ fn snapshot(
     previous: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<Snapshot, GatewayError> {
-    let build = |endpoint: &EndpointSettings| {
+    let old = previous.map(Snapshot::endpoints).unwrap_or_default();
+    let mut tls_clients = TlsClients::default();
+    for old in old {
+        old.share_tls_client(&mut tls_clients);
+    }
+    let old: HashMap<&EndpointName, &Arc<Endpoint>> = old.iter().map(|old| (old.name(), old)).collect();
+    let mut build = |endpoint: &EndpointSettings| {
         let bearer = credentials.get(&endpoint.credential).ok_or_else(|| GatewayError::NoCredential {
             endpoint: endpoint.name.to_string(),
             credential: endpoint.credential.to_string(),
         })?;
-        let mut old = previous.map(Snapshot::endpoints).unwrap_or_default().iter();
-        let same = old.find(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
+        let old = old.get(&endpoint.name).copied();
+        let same = old.filter(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
         match same {
             Some(same) => Ok::<_, GatewayError>(Arc::clone(same)),
-            None => Ok(Arc::new(Endpoint::build(endpoint, bearer, metrics.endpoints())?)),
+            None => Ok(Arc::new(Endpoint::build(endpoint, bearer, metrics.endpoints(), &mut tls_clients)?)),
         }
     };
-    let endpoints = settings.endpoints.iter().map(build).collect::<Result<Vec<_>, _>>()?;
+    let endpoints = settings.endpoints.iter().map(&mut build).collect::<Result<Vec<_>, _>>()?;
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
     let routes = Table::build(&settings.routes, &endpoint_names, &listener_names)?;

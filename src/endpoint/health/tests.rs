@@ -11,7 +11,7 @@ fn health_of(window: Duration, pause: Duration) -> (Arc<Health>, Metrics) {
     let failure_ratio = FailureRatio::new(0.5).unwrap();
     let settings = HealthSettings { failures: 3, failure_ratio, window, pause, probe_interval: Duration::from_secs(1) };
     let metrics = Metrics::new().unwrap();
-    let health = Health::new("east", settings, metrics.endpoints().clone());
+    let health = Health::new("east".into(), settings, metrics.endpoints().clone());
     health.publish_metrics();
     (health, metrics)
 }

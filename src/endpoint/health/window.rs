@@ -1,19 +1,22 @@
 //! Counts the successful and failed calls of all workers within a sliding window.
 //!
-//! Successes are counted in stripes, each on its own cache lines, so that workers do not contend.
+//! Successes are counted in stripes, each on its own cache lines, so that workers do not contend. An endpoint has none until the
+//! first success.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 /// The number of buckets of a window. Counts expire one bucket at a time.
 const BUCKETS: usize = 16;
-/// The number of stripes. Workers beyond this number share stripes.
-const STRIPES: usize = 16;
+/// The maximum number of stripes. Workers beyond this number, or beyond the number of processors, share stripes.
+const MAX_STRIPES: usize = 16;
 
 /// The call counts of one endpoint.
 pub(super) struct Window {
     bucket_ms: u64,
-    successes: [Stripe; STRIPES],
+    successes: OnceLock<Box<[Stripe]>>,
     failures: Ring,
 }
 
@@ -38,7 +41,7 @@ impl Window {
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         Self {
             bucket_ms: length_ms.div_ceil(BUCKETS as u64).max(1),
-            successes: Default::default(),
+            successes: OnceLock::new(),
             failures: Ring::default(),
         }
     }
@@ -46,7 +49,7 @@ impl Window {
     /// Counts a success. `now_ms` is the time since the start in milliseconds.
     pub(super) fn succeeded(&self, now_ms: u64) {
         let stripe = STRIPE.with(|stripe| *stripe);
-        if let Some(Stripe(ring)) = self.successes.get(stripe) {
+        if let Some(Stripe(ring)) = self.successes.get_or_init(new_stripes).get(stripe) {
             ring.add(self.bucket(now_ms));
         }
     }
@@ -60,14 +63,14 @@ impl Window {
     pub(super) fn counts(&self, now_ms: u64) -> Counts {
         let bucket = self.bucket(now_ms);
         Counts {
-            successes: self.successes.iter().map(|Stripe(ring)| ring.sum(bucket)).sum(),
+            successes: self.successes.get().into_iter().flatten().map(|Stripe(ring)| ring.sum(bucket)).sum(),
             failures: self.failures.sum(bucket),
         }
     }
 
     /// Resets all counts.
     pub(super) fn clear(&self) {
-        self.successes.iter().for_each(|Stripe(ring)| ring.clear());
+        self.successes.get().into_iter().flatten().for_each(|Stripe(ring)| ring.clear());
         self.failures.clear();
     }
 
@@ -79,8 +82,19 @@ impl Window {
 thread_local! {
     static STRIPE: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES
+        NEXT.fetch_add(1, Ordering::Relaxed) % stripes()
     };
+}
+
+#[cold]
+fn new_stripes() -> Box<[Stripe]> {
+    (0..stripes()).map(|_| Stripe::default()).collect()
+}
+
+/// Returns the number of stripes.
+fn stripes() -> usize {
+    static STRIPES: OnceLock<usize> = OnceLock::new();
+    *STRIPES.get_or_init(|| available_parallelism().map_or(1, usize::from).min(MAX_STRIPES))
 }
 
 impl Ring {

@@ -13,7 +13,7 @@ use crate::credential::{CredentialName, NoBearer};
 use crate::endpoint::http1::tests::run;
 use crate::endpoint::http1::{HeaderVisitor, RequestHead};
 use crate::endpoint::{
-    EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin, PoolSettings,
+    EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin, PoolSettings, TlsClients,
 };
 use crate::metrics::{LabelNames, Metrics};
 
@@ -80,7 +80,8 @@ async fn pool(server: &Server, settings: PoolSettings) -> TestPool {
         },
     };
     let metrics = Metrics::new().unwrap();
-    let endpoint = Endpoint::build(&settings, Arc::new(NoBearer), metrics.endpoints()).unwrap();
+    let endpoint =
+        Endpoint::build(&settings, Arc::new(NoBearer), metrics.endpoints(), &mut TlsClients::default()).unwrap();
     let names = LabelNames { routes: vec![], endpoints: vec!["east".into()], operations: vec![] };
     let metrics = Rc::new(WorkerMetrics::new(&metrics, names));
     Pool::new(Arc::new(endpoint), metrics, 0, WriteBatch::start(), Rc::default())
