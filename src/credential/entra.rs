@@ -15,10 +15,10 @@ use azure_identity::{
 use tokio::time::Instant;
 
 use super::acquire::{Acquire, Acquired, WatchedFiles};
-use super::assertion::{Asserter, AssertionSource, ManagedIdentityRequest};
+use super::assertion::{AssertionProvider, AssertionSource};
 use super::error::CredentialError;
 use super::record::AcquisitionRecord;
-use super::settings::{AppSettings, Cloud, ManagedIdentitySettings, Proof, SecretSource};
+use super::settings::{AppSettings, Cloud, Proof, SecretSource};
 use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -91,11 +91,11 @@ impl App {
         source: &AssertionSource,
         record: &AcquisitionRecord,
         options: ClientOptions,
-    ) -> azure_core::Result<Arc<ClientAssertionCredential<Asserter>>> {
-        let asserter =
-            Asserter { source: source.clone(), client: self.provider_client.clone(), record: record.clone() };
+    ) -> azure_core::Result<Arc<ClientAssertionCredential<AssertionProvider>>> {
+        let provider =
+            AssertionProvider { source: source.clone(), client: self.provider_client.clone(), record: record.clone() };
         let options = ClientAssertionCredentialOptions { client_options: self.with_cloud(options) };
-        ClientAssertionCredential::new(self.tenant.clone(), self.client_id.clone(), asserter, Some(options))
+        ClientAssertionCredential::new(self.tenant.clone(), self.client_id.clone(), provider, Some(options))
     }
 
     /// Sets the cloud, so that the library ignores the variable `AZURE_AUTHORITY_HOST`.
@@ -125,7 +125,7 @@ impl Acquire for App {
     fn watched_files(&self) -> WatchedFiles {
         let paths = match &self.proof {
             AppProof::Secret(source) => source.file().into_iter().map(Into::into).collect(),
-            AppProof::Assertion(source) => source.files(),
+            AppProof::Assertion(source) => source.watched_files(),
         };
         WatchedFiles { paths, hold_token: false }
     }
@@ -135,28 +135,6 @@ impl Acquire for App {
             AppProof::Secret(source) => source.read(record).await.map(drop).map_err(Into::into),
             AppProof::Assertion(source) => source.inspect(record).await,
         }
-    }
-}
-
-/// An acquirer for a managed identity in the endpoint's tenant: its token is sent to the endpoint.
-#[derive(Debug)]
-pub(crate) struct HostIdentity {
-    pub(crate) settings: ManagedIdentitySettings,
-    pub(crate) scope: String,
-    pub(crate) client: IdentityClient,
-}
-
-#[async_trait]
-impl Acquire for HostIdentity {
-    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
-        let (identity, scope) = (&self.settings, self.scope.as_str());
-        let request = ManagedIdentityRequest { identity, scope, stage: TokenStage::Exchange };
-        let (token, lifetime) = request.token(&self.client, record).await?;
-        Acquired::bearer(token.expose(), lifetime)
-    }
-
-    fn watched_files(&self) -> WatchedFiles {
-        WatchedFiles::default()
     }
 }
 

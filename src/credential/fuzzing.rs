@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::acquire::Acquire as _;
-use super::assertion::{Asserter, AssertionSource};
+use super::assertion::{AssertionProvider, AssertionSource};
 use super::bearer::Bearer;
 use super::error::{CredentialError, in_one_line};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
@@ -169,8 +169,8 @@ impl Harness {
 
     async fn assertion(&self, source: AssertionSource) -> Result<(), CredentialError> {
         let record = AcquisitionRecord::default();
-        let asserter = Asserter { source, client: self.client.clone(), record: record.clone() };
-        let assertion = asserter.secret(None).await.map_err(CredentialError::unwrap)?;
+        let provider = AssertionProvider { source, client: self.client.clone(), record: record.clone() };
+        let assertion = provider.secret(None).await.map_err(CredentialError::unwrap)?;
         assert!(Bearer::new(&assertion).is_ok(), "an assertion is no token");
         for step in record.take_steps() {
             let not_after = step.not_after.map(NotAfter::time);

@@ -14,8 +14,8 @@
 //!
 //! * `cell.rs`: the token in service and its callers; `state.rs`: what the cell shares with the refresh task in `refresh.rs`;
 //!   `schedule.rs`: when to refresh and retry.
-//! * `acquire.rs`: the trait of an acquisition, implemented in `entra.rs`, `azure_cli.rs`, `token_file.rs` and
-//!   `access_key_source.rs`; `record.rs`: the record of its steps.
+//! * `acquire.rs`: the trait of an acquisition, implemented in `entra.rs`, `managed_identity.rs`, `azure_cli.rs`, `token_file.rs`
+//!   and `access_key_source.rs`; `record.rs`: the record of its steps.
 //! * `assertion/`: client assertions; `transport.rs`, `response.rs`: the HTTP client below the identity library; `process.rs`:
 //!   programs that print tokens.
 //! * `error.rs`, `response_error.rs`, `local_error.rs`, `identity_endpoint.rs`: why there is no token; `remedy.rs`: what the codes of
@@ -91,6 +91,7 @@ mod identity_endpoint;
 mod jwt;
 mod lifetime;
 mod local_error;
+mod managed_identity;
 mod process;
 mod record;
 mod refresh;
@@ -352,7 +353,11 @@ fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acqu
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
             let client = clients.get(Trust::None)?;
-            Arc::new(WithRetries(entra::HostIdentity { settings: identity.clone(), scope: scope.clone(), client }))
+            Arc::new(WithRetries(managed_identity::HostIdentity {
+                settings: identity.clone(),
+                scope: scope.clone(),
+                client,
+            }))
         }
         CredentialKind::AzureCli { tenant, scope } => {
             Arc::new(WithRetries(azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() }))

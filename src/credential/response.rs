@@ -58,13 +58,28 @@ pub(crate) fn validate(
     response: &IdentityResponse,
     sent: &dyn Fn() -> SentSecrets,
 ) -> Result<TokenResponse, Box<ResponseError>> {
-    if !response.status.is_success() {
-        return Err(Box::new(parse_error(endpoint, federated, response, &sent())));
-    }
-    parse_token(endpoint, response).map_err(|unusable| {
-        // Some proxies respond with 200 and an error.
-        Box::new(ResponseError { unusable: Some(unusable), ..parse_error(endpoint, federated, response, &sent()) })
-    })
+    read_success(endpoint, federated, response, sent, |response| parse_token(endpoint, response))
+}
+
+/// Extracts the token from a response with a success status by `read`. Any other response, or one without a usable token, is an
+/// error. The other arguments are those of [`validate`].
+pub(crate) fn read_success<T>(
+    endpoint: &IdentityEndpoint,
+    federated: bool,
+    response: &IdentityResponse,
+    sent: &dyn Fn() -> SentSecrets,
+    read: impl FnOnce(&IdentityResponse) -> Result<T, UnusableResponse>,
+) -> Result<T, Box<ResponseError>> {
+    let unusable = if response.status.is_success() {
+        match read(response) {
+            Ok(token) => return Ok(token),
+            Err(unusable) => Some(unusable),
+        }
+    } else {
+        None
+    };
+    // Some proxies respond with 200 and an error, so the body is parsed in both cases.
+    Err(Box::new(ResponseError { unusable, ..parse_error(endpoint, federated, response, &sent()) }))
 }
 
 fn parse_token(endpoint: &IdentityEndpoint, response: &IdentityResponse) -> Result<TokenResponse, UnusableResponse> {

@@ -27,7 +27,7 @@ use crate::files::Secret;
 const URL: &str = "SYSTEM_OIDCREQUESTURI";
 /// The version of the REST API that the identity library uses.
 const API_VERSION: &str = "7.1";
-/// Without this header, a refusal is a redirect to a sign-in page.
+/// The service rejects a request without this header by a redirect to a sign-in page.
 const NO_SIGN_IN_PAGE: HeaderName = HeaderName::from_static("x-tfs-fedauthredirect");
 
 /// Requests the ID token of a service connection.
@@ -39,7 +39,7 @@ pub(super) async fn assertion(
 ) -> Result<Secret, CredentialError> {
     let url = SecretSource::Env(URL.to_owned()).read(record).await?;
     let query = [("api-version", API_VERSION), ("serviceConnectionId", service_connection)];
-    let url = provider::address(URL, url.expose(), &query)?;
+    let url = provider::url_from_variable(URL, url.expose(), &query)?;
     let token = access_token.read(record).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &access_token.to_string())?;
     let request = Request::builder()

@@ -1,10 +1,11 @@
 //! Assertions signed with the key of a client certificate.
 //!
-//! The identity library's own certificate credential needs OpenSSL and PKCS#12 and identifies the certificate by SHA-1. This
-//! one signs with the TLS library's key provider, from PEM. Files are read for each assertion, so a renewed certificate takes
-//! effect at once.
+//! The identity library's own certificate credential needs OpenSSL and PKCS#12 and identifies the certificate by SHA-1. The
+//! gateway therefore signs its assertions itself, with the TLS library's key provider and from PEM. The files are read for each
+//! assertion, so a renewed certificate takes effect at once. An assertion names the token endpoint of one tenant as its audience,
+//! so tenants cannot share it.
 //!
-//! Encrypted keys and PKCS#12 are not supported: their parsers add a second set of cryptography (measured in November 2026:
+//! Encrypted keys and PKCS#12 are not supported: their parsers depend on a second cryptography library (measured in November 2026:
 //! `pkcs8` with `encryption` 24 crates, `p12-keystore` 40, two of them pre-releases), and the passphrase would be stored next
 //! to the key. The errors contain the `openssl` commands that convert them.
 //!
@@ -25,6 +26,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use x509_parser::parse_x509_certificate;
 
+use super::clock::CLOCK_TOLERANCE;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
 use crate::credential::local_error::CertificateError;
@@ -34,10 +36,6 @@ use crate::credential::settings::{AssertionAlgorithm, CertificateSettings};
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError, Secret};
 use crate::metrics::TokenStage;
-
-/// How far `nbf` is in the past and `exp` in the future, since clocks differ. Microsoft recommends a lifetime of at most ten
-/// minutes.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// A certificate and its key.
 struct ClientCertificate {
@@ -57,7 +55,7 @@ pub(super) async fn assertion(
     record: &AcquisitionRecord,
 ) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = make(settings, client_id, token_url, record).await;
+    let outcome = read_and_sign(settings, client_id, token_url, record).await;
     let not_after = match &outcome {
         Ok((_, not_after)) | Err(CertificateError::Expired { not_after, .. }) => {
             Some(NotAfter::Certificate(*not_after))
@@ -74,11 +72,11 @@ pub(super) async fn assertion(
 /// Checks that the certificate and its key belong together and that the certificate is valid now.
 pub(super) async fn inspect(settings: &CertificateSettings, record: &AcquisitionRecord) -> Result<(), CredentialError> {
     // The assertion is discarded, so its audience does not matter.
-    make(settings, "", "", record).await?;
+    read_and_sign(settings, "", "", record).await?;
     Ok(())
 }
 
-async fn make(
+async fn read_and_sign(
     settings: &CertificateSettings,
     client_id: &str,
     token_url: &str,
@@ -105,21 +103,21 @@ impl ClientCertificate {
         if certificate_pem.certificates.is_empty() {
             return Err(CertificateError::NoCertificate { path: certificate_path.to_owned() });
         }
-        Self::pair(certificate_pem.certificates, key, key_path, certificate_path)
+        Self::match_key(certificate_pem.certificates, key, key_path, certificate_path)
     }
 
     /// Finds the certificate of the key. It is usually the first, but tools write chains in any order.
-    fn pair(
+    fn match_key(
         certificates: Vec<CertificateDer<'static>>,
         key: Arc<dyn SigningKey>,
         key_path: PathBuf,
         certificate_path: &Path,
     ) -> Result<Self, CertificateError> {
-        let broken = || CertificateError::InvalidCertificate { path: certificate_path.to_owned() };
+        let invalid = || CertificateError::InvalidCertificate { path: certificate_path.to_owned() };
         let public_key = key.public_key().map(|key| key.as_ref().to_vec());
         let (mut leaf, mut chain) = (None, Vec::new());
         for certificate in certificates {
-            let parsed = parse_x509_certificate(&certificate).map_err(|_err| broken())?.1;
+            let parsed = parse_x509_certificate(&certificate).map_err(|_err| invalid())?.1;
             let matches = public_key.as_deref() == Some(parsed.public_key().raw);
             let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
             if matches && leaf.is_none() {
@@ -155,13 +153,14 @@ impl ClientCertificate {
             "sub": client_id,
             "jti": jwt::encode(&id),
             "iat": jwt::unix_seconds(now),
+            // The lifetime is ten minutes, the longest that Microsoft recommends.
             "nbf": jwt::unix_seconds(now - CLOCK_TOLERANCE),
             "exp": jwt::unix_seconds(now + CLOCK_TOLERANCE),
         });
         let segment = |value: &Value| jwt::encode(value.to_string().as_bytes());
         let signed = format!("{}.{}", segment(&self.header(settings)), segment(&claims));
         let signature = signer.sign(signed.as_bytes());
-        let signature = signature.map_err(|_unshown| CertificateError::Sign { path: self.key_path.clone() })?;
+        let signature = signature.map_err(|_may_contain_key| CertificateError::Sign { path: self.key_path.clone() })?;
         Ok(Secret::new(format!("{signed}.{}", jwt::encode(&signature))))
     }
 
@@ -221,7 +220,7 @@ fn load_key(path: &Path, pem: &mut Pem) -> Result<Arc<dyn SigningKey>, Certifica
     match default_provider().key_provider.load_private_key(key) {
         Ok(key) if key.algorithm() == rustls::SignatureAlgorithm::RSA => Ok(key),
         Ok(_) => Err(CertificateError::NotRsa { path }),
-        Err(_unshown) => Err(CertificateError::InvalidKey { path }),
+        Err(_may_contain_key) => Err(CertificateError::InvalidKey { path }),
     }
 }
 

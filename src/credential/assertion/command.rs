@@ -7,12 +7,13 @@
 //!
 //! The program runs for each token request. Messages never contain its stdout.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::clock;
 use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
@@ -23,12 +24,9 @@ use crate::credential::settings::CommandSettings;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// How long an expired assertion is still sent: this host's clock may be ahead, and Entra decides.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
-
 /// The JSON form of the output. The other form is the bare token.
 #[derive(Deserialize)]
-struct Printed {
+struct JsonOutput {
     token: String,
     /// RFC 3339, or seconds since 1970.
     expires_at: Option<Value>,
@@ -77,24 +75,24 @@ impl OutputError {
 fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, OutputError> {
     let text = stdout.expose().trim_start_matches('\u{feff}').trim();
     let (token, expires_at) = if text.starts_with('{') {
-        let printed: Printed = serde_json::from_str(text).map_err(|_err| OutputError::NotAToken)?;
-        let expires_at = printed.expires_at.filter(|at| !at.is_null());
+        let output: JsonOutput = serde_json::from_str(text).map_err(|_err| OutputError::NotAToken)?;
+        let expires_at = output.expires_at.filter(|at| !at.is_null());
         let expires_at = expires_at.map(|at| lifetime::timestamp(&at).ok_or(OutputError::NotAToken)).transpose()?;
-        (Secret::new(printed.token), expires_at)
+        (Secret::new(output.token), expires_at)
     } else {
         (Secret::new(text.to_owned()), None)
     };
     let claims = jwt::claims(token.expose()).filter(|_| Bearer::new(token.expose()).is_ok());
     let claims = claims.ok_or(OutputError::NotAToken)?;
     match expires_at.or_else(|| jwt::expiry(&claims)) {
-        Some(expired) if expired + CLOCK_TOLERANCE < now => Err(OutputError::Expired(expired)),
+        Some(at) if clock::has_expired(at, now) => Err(OutputError::Expired(at)),
         Some(_) | None => Ok(token),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
@@ -132,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_an_assertion_that_expired_before_the_clock_tolerance() {
+    fn rejects_an_assertion_that_expired_before_the_clock_tolerance() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let an_hour_ago = UNIX_EPOCH + Duration::from_secs(1_799_996_400);
         for text in [

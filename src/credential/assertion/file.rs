@@ -1,22 +1,20 @@
 //! Assertions from a file that another program updates, such as a Kubernetes projected token.
 //!
-//! The file is read for each acquisition. The identity library's own reader caches for ten minutes and sends trailing line
-//! breaks.
+//! The file is read for each token request. The identity library has a reader too, but it caches the content for ten minutes and
+//! sends trailing line breaks.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use super::clock;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
 use crate::credential::record::{AcquisitionRecord, NotAfter};
 use crate::credential::secret::read_token;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
-
-/// How long an expired assertion is still sent: this host's clock may be ahead, and Entra decides.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
 /// Reads the assertion.
 pub(super) async fn assertion(path: &Path, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
@@ -45,7 +43,7 @@ pub(super) async fn inspect(path: &Path, record: &AcquisitionRecord) -> Result<(
 async fn read(path: &Path, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
     let token = read_token(path, record).await?;
     match jwt::claims(token.expose()).as_ref().and_then(jwt::expiry) {
-        Some(expired) if expired + CLOCK_TOLERANCE < SystemTime::now() => {
+        Some(expired) if clock::has_expired(expired, SystemTime::now()) => {
             Err(CredentialError::ExpiredFile { path: path.to_owned(), expired })
         }
         Some(_) | None => Ok(token),
@@ -54,6 +52,8 @@ async fn read(path: &Path, record: &AcquisitionRecord) -> Result<Secret, Credent
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::credential::record::StepOutcome;
 
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_an_assertion_that_expired_before_the_clock_tolerance() {
+    async fn rejects_an_assertion_that_expired_before_the_clock_tolerance() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, expiring(SystemTime::now() - Duration::from_secs(60))).unwrap();

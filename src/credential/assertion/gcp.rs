@@ -21,7 +21,7 @@ use crate::credential::response_error::UnusableResponse;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 
-/// Required in every request, and set in every response of the metadata server.
+/// The header that the metadata server requires in every request and sets in every response.
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
 /// A request for the ID token of a service account.
@@ -49,7 +49,7 @@ impl IdentityRequest<'_> {
             .body(Full::default());
         let subject = format!("ID token of Google service account {} for {}", self.service_account, self.audience);
         let request = ProviderRequest { provider: IdentityProvider::GcpMetadata, subject, request, secret: None };
-        request.send(client, record, token).await
+        request.send(client, record, token_in_body).await
     }
 
     fn url(&self) -> String {
@@ -62,7 +62,7 @@ impl IdentityRequest<'_> {
 }
 
 /// Returns the body, which is the token, if the response is from the metadata server.
-fn token(response: &IdentityResponse) -> Result<Secret, UnusableResponse> {
+fn token_in_body(response: &IdentityResponse) -> Result<Secret, UnusableResponse> {
     if response.headers.get(FLAVOR).is_none_or(|flavor| flavor.as_bytes() != b"Google") {
         return Err(UnusableResponse::NotGoogle);
     }

@@ -33,7 +33,7 @@ pub(super) async fn assertion(
     record: &AcquisitionRecord,
 ) -> Result<Secret, CredentialError> {
     let url = SecretSource::Env(URL.to_owned()).read(record).await?;
-    let url = provider::address(URL, url.expose(), &[("audience", audience)])?;
+    let url = provider::url_from_variable(URL, url.expose(), &[("audience", audience)])?;
     let source = SecretSource::Env(TOKEN.to_owned());
     let token = source.read(record).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &source.to_string())?;

@@ -4,11 +4,11 @@
 
 mod azure_pipelines;
 mod certificate;
+mod clock;
 mod command;
 mod file;
 mod gcp;
 mod github;
-mod managed_identity;
 mod oauth2;
 mod provider;
 
@@ -18,9 +18,8 @@ use async_trait::async_trait;
 use azure_core::http::ClientMethodOptions;
 use azure_identity::ClientAssertion;
 
-pub(crate) use managed_identity::ManagedIdentityRequest;
-
 use super::error::CredentialError;
+use super::managed_identity::ManagedIdentityRequest;
 use super::record::AcquisitionRecord;
 use super::settings::{AssertionSettings, CertificateSettings, Proof, SecretSource};
 use super::transport::IdentityClient;
@@ -37,9 +36,9 @@ pub(crate) enum AssertionSource {
     Federated(AssertionSettings),
 }
 
-/// Provides assertions to the identity library.
+/// A provider of assertions for the identity library.
 #[derive(Debug)]
-pub(crate) struct Asserter {
+pub(crate) struct AssertionProvider {
     pub(crate) source: AssertionSource,
     pub(crate) client: IdentityClient,
     pub(crate) record: AcquisitionRecord,
@@ -80,7 +79,7 @@ impl<'a> Requirements<'a> {
 
 impl AssertionSource {
     /// Returns the files whose change starts an acquisition after a failed one.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn watched_files(&self) -> Vec<PathBuf> {
         match self {
             Self::Certificate { settings, .. } => {
                 let mut files = vec![settings.certificate.clone()];
@@ -102,7 +101,7 @@ impl AssertionSource {
         };
         match file {
             Some(path) if path.exists() => file::inspect(path, record).await?,
-            // It may be mounted after the gateway starts.
+            // The file may be mounted after the gateway starts.
             Some(path) => record.add_warning(format!("file {} does not exist yet", path.display())),
             None => {}
         }
@@ -119,7 +118,7 @@ pub(crate) fn provider_trust(proof: &Proof) -> Option<Trust> {
     Requirements::of(assertion).provider
 }
 
-impl Asserter {
+impl AssertionProvider {
     async fn assertion(&self) -> Result<Secret, CredentialError> {
         match &self.source {
             AssertionSource::Certificate { settings, client_id, token_url } => {
@@ -134,7 +133,7 @@ impl Asserter {
         match settings {
             AssertionSettings::ManagedIdentity { identity, audience } => {
                 let request = ManagedIdentityRequest { identity, scope: audience, stage: TokenStage::Assertion };
-                let (token, _life) = request.token(client, record).await?;
+                let (token, _lifetime) = request.token(client, record).await?;
                 Ok(token)
             }
             AssertionSettings::File { path } => file::assertion(path, record).await,
@@ -153,7 +152,7 @@ impl Asserter {
 }
 
 #[async_trait]
-impl ClientAssertion for Asserter {
+impl ClientAssertion for AssertionProvider {
     async fn secret(&self, _options: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
         let assertion = self.assertion().await.map_err(CredentialError::wrap)?;
         Ok(assertion.expose().to_owned())

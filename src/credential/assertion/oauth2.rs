@@ -55,7 +55,7 @@ fn request(settings: &OAuth2Settings, secret: &Secret) -> Result<http::Result<Re
     let mut request = Request::builder().method(Method::POST).uri(&settings.token_url);
     match settings.authentication {
         ClientAuthentication::Basic => {
-            // RFC 6749 form-encodes both, so that a colon cannot end the id.
+            // Both are form-encoded (RFC 6749 section 2.3.1): a colon in the id would otherwise end it.
             let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
             let pair = Secret::new(format!("{}:{}", encoded(&settings.client_id), encoded(secret.expose())));
             let value = Secret::new(STANDARD.encode(pair.expose()));

@@ -14,14 +14,14 @@ use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKin
 use crate::credential::jwt;
 use crate::credential::local_error::SecretError;
 use crate::credential::record::{AcquisitionRecord, AcquisitionStep, StepOutcome};
-use crate::credential::response::{IdentityResponse, date, parse_error};
-use crate::credential::response_error::{NoResponse, ResponseError, UnusableResponse};
+use crate::credential::response::{self, IdentityResponse, date};
+use crate::credential::response_error::{NoResponse, UnusableResponse};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 use crate::redact::SentSecrets;
 
-/// Required by some providers.
+/// The `User-Agent` header, which some providers require.
 pub(super) const USER_AGENT: &str = concat!("signalr-gateway/", env!("CARGO_PKG_VERSION"));
 
 /// A request to an identity provider.
@@ -46,7 +46,7 @@ impl ProviderRequest<'_> {
         let authority = uri.and_then(Uri::authority).map(ToString::to_string).unwrap_or_default();
         let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Provider(self.provider), authority };
         let started = Instant::now();
-        let outcome = exchange(client, self.request, &endpoint, self.secret, read).await;
+        let outcome = send(client, self.request, &endpoint, self.secret, read).await;
         let recorded = match &outcome {
             Ok((assertion, response)) => StepOutcome::Token {
                 fingerprint: Fingerprint::of(assertion.expose()),
@@ -67,7 +67,7 @@ impl ProviderRequest<'_> {
     }
 }
 
-async fn exchange(
+async fn send(
     client: &IdentityClient,
     request: http::Result<Request<Full<Bytes>>>,
     endpoint: &IdentityEndpoint,
@@ -78,27 +78,20 @@ async fn exchange(
     let request =
         request.map_err(|_invalid| no_response(NoResponse::InvalidRequest("its address or headers are not valid")))?;
     let response = client.send(request).await.map_err(no_response)?;
-    let refusal = |response: &IdentityResponse| {
+    let sent = || {
         let mut sent = SentSecrets::default();
         if let Some(secret) = secret {
             sent.add(secret.expose());
         }
-        parse_error(endpoint, false, response, &sent)
+        sent
     };
-    if !response.status.is_success() {
-        return Err(Box::new(refusal(&response)).into());
-    }
-    match read(&response).and_then(checked) {
-        Ok(assertion) => Ok((assertion, response)),
-        Err(unusable) => {
-            let refusal = refusal(&response);
-            Err(Box::new(ResponseError { unusable: Some(unusable), ..refusal }).into())
-        }
-    }
+    let read = |response: &IdentityResponse| read(response).and_then(require_jwt);
+    let assertion = response::read_success(endpoint, false, &response, &sent, read)?;
+    Ok((assertion, response))
 }
 
 /// Checks that a token is a JWT. Entra validates its issuer, audience and expiry.
-fn checked(token: Secret) -> Result<Secret, UnusableResponse> {
+fn require_jwt(token: Secret) -> Result<Secret, UnusableResponse> {
     Bearer::new(token.expose()).map_err(|_not_a_token| UnusableResponse::NotAToken)?;
     jwt::claims(token.expose()).map(|_| token).ok_or(UnusableResponse::NotAnAssertion)
 }
@@ -113,14 +106,14 @@ pub(super) fn field(response: &IdentityResponse, name: &'static str) -> Result<S
     }
 }
 
-/// Parses a URL from an environment variable and appends to its query. Refuses URLs that would send a secret unencrypted over
+/// Parses a URL from an environment variable and appends to its query. Rejects URLs that would send a secret unencrypted over
 /// a network.
-pub(super) fn address(variable: &str, text: &str, query: &[(&str, &str)]) -> Result<String, SecretError> {
+pub(super) fn url_from_variable(variable: &str, text: &str, query: &[(&str, &str)]) -> Result<String, SecretError> {
     let unusable = |problem| SecretError::Unusable { location: format!("environment variable {variable}"), problem };
     let uri: Uri = text.parse().map_err(|_invalid| unusable("is not a URL"))?;
     // The URL appears in messages, and no platform puts credentials into it.
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(unusable("is a URL with a user in it"));
+        return Err(unusable("contains user information"));
     }
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let on_host = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
@@ -134,7 +127,7 @@ pub(super) fn address(variable: &str, text: &str, query: &[(&str, &str)]) -> Res
     Ok(format!("{text}{separator}{query}"))
 }
 
-/// Makes an `Authorization` value from a secret.
+/// Formats an `Authorization` value with a secret.
 pub(super) fn authorization(scheme: &str, secret: &str, location: &str) -> Result<HeaderValue, SecretError> {
     let value = HeaderValue::try_from(format!("{scheme} {secret}"));
     let mut value = value.map_err(|_invalid| SecretError::Unusable {
@@ -151,7 +144,7 @@ mod tests {
 
     #[test]
     fn url_of_the_environment_must_be_https_or_loopback() {
-        let url = |text: &str| address("X", text, &[("audience", "api://a b")]);
+        let url = |text: &str| url_from_variable("X", text, &[("audience", "api://a b")]);
         assert_eq!(url("https://a.example/t").unwrap(), "https://a.example/t?audience=api%3A%2F%2Fa+b");
         assert_eq!(url("https://a.example/t?v=1").unwrap(), "https://a.example/t?v=1&audience=api%3A%2F%2Fa+b");
         assert!(url("http://127.0.0.1:1/t").is_ok() && url("http://[::1]:1/t").is_ok());
@@ -162,11 +155,11 @@ mod tests {
             assert!(err.starts_with("environment variable X is not a"), "{bad:?}: {err}");
         }
         let err = url("https://me:hunter2@a.example/t").unwrap_err().to_string();
-        assert_eq!(err, "environment variable X is a URL with a user in it");
+        assert_eq!(err, "environment variable X contains user information");
     }
 
     #[test]
-    fn refuses_a_secret_with_a_line_break_in_a_header() {
+    fn rejects_a_secret_with_a_line_break_in_a_header() {
         let err = authorization("Bearer", "one\r\nx-injected: two", "file x").unwrap_err().to_string();
         assert_eq!(err, "file x has characters that are not allowed in a header");
         assert!(authorization("Bearer", "token", "file x").unwrap().is_sensitive());

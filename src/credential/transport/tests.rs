@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::credential::acquire::{Acquire as _, Acquired};
-use crate::credential::entra::{App, HostIdentity};
+use crate::credential::entra::App;
 use crate::credential::error::in_one_line;
+use crate::credential::managed_identity::HostIdentity;
 use crate::credential::schedule::ErrorClass;
 use crate::credential::settings::{
     AppSettings, AssertionSettings, AuthoritySettings, Cloud, ManagedIdentity, ManagedIdentitySettings, Proof,

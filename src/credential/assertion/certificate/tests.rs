@@ -112,7 +112,7 @@ async fn uses_a_renewed_certificate_for_the_next_assertion_and_reports_its_expir
 }
 
 #[tokio::test]
-async fn refuses_an_expired_certificate_before_a_request() {
+async fn rejects_an_expired_certificate_before_a_request() {
     let folder = tempfile::tempdir().unwrap();
     let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
     let mut params = CertificateParams::new(vec!["gateway".into()]).unwrap();
@@ -132,7 +132,7 @@ async fn refuses_an_expired_certificate_before_a_request() {
 }
 
 #[tokio::test]
-async fn an_unusable_file_error_has_the_command_that_converts_it() {
+async fn the_error_about_an_unusable_file_states_the_command_that_converts_it() {
     let (folder, good) = (tempfile::tempdir().unwrap(), pair());
     let certificate = good.certificate.pem();
     let other_key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem();

@@ -4,21 +4,23 @@
 //! The identity library detects whether the host is a virtual machine (IMDS) or App Service (`IDENTITY_ENDPOINT`). Each
 //! request makes a new credential of the library, which bypasses its cache.
 
+use async_trait::async_trait;
 use azure_core::credentials::TokenCredential as _;
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 
-use crate::credential::error::CredentialError;
-use crate::credential::lifetime::Lifetime;
-use crate::credential::record::AcquisitionRecord;
-use crate::credential::settings::{ManagedIdentity, ManagedIdentitySettings};
-use crate::credential::transport::{Destination, IdentityClient, RecordingClient};
+use super::acquire::{Acquire, Acquired, WatchedFiles};
+use super::error::CredentialError;
+use super::lifetime::Lifetime;
+use super::record::AcquisitionRecord;
+use super::settings::{ManagedIdentity, ManagedIdentitySettings};
+use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
 /// A request for a token of a managed identity.
 pub(crate) struct ManagedIdentityRequest<'a> {
     pub(crate) identity: &'a ManagedIdentitySettings,
-    /// A scope, or the resource without `/.default`.
+    /// The requested scope, or the resource: the scope without `/.default`.
     pub(crate) scope: &'a str,
     pub(crate) stage: TokenStage,
 }
@@ -41,6 +43,28 @@ impl ManagedIdentityRequest<'_> {
         let token = credential.get_token(&[self.scope], None).await.map_err(CredentialError::unwrap)?;
         let lifetime = recorder.take_lifetime()?;
         Ok((Secret::new(token.token.secret().to_owned()), lifetime))
+    }
+}
+
+/// An acquirer for a managed identity in the endpoint's tenant: its token is sent to the endpoint.
+#[derive(Debug)]
+pub(crate) struct HostIdentity {
+    pub(crate) settings: ManagedIdentitySettings,
+    pub(crate) scope: String,
+    pub(crate) client: IdentityClient,
+}
+
+#[async_trait]
+impl Acquire for HostIdentity {
+    async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
+        let (identity, scope) = (&self.settings, self.scope.as_str());
+        let request = ManagedIdentityRequest { identity, scope, stage: TokenStage::Exchange };
+        let (token, lifetime) = request.token(&self.client, record).await?;
+        Acquired::bearer(token.expose(), lifetime)
+    }
+
+    fn watched_files(&self) -> WatchedFiles {
+        WatchedFiles::default()
     }
 }
 
