@@ -219,3 +219,6 @@ impl<B: UploadBody> Body for Download<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

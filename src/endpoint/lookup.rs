@@ -269,4 +269,11 @@ mod tests {
             assert!(all.iter().any(|address| address == expected), "{host}: {all:?}");
         }
     }
+
+    #[test]
+    fn each_family_is_resolved_to_its_own_addresses() {
+        assert_eq!(resolve_ipv4("127.0.0.1").unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(resolve_ipv6("::1").unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
+        assert!(resolve_ipv4("::1").is_err() && resolve_ipv6("127.0.0.1").is_err());
+    }
 }

@@ -20,6 +20,8 @@ mod send_error;
 mod settings;
 mod socket;
 mod store;
+#[cfg(test)]
+pub(crate) mod tests;
 mod tls_clients;
 mod unpooled;
 mod waiting;

@@ -56,10 +56,15 @@ async fn keep_probing(endpoint: Arc<Endpoint>) {
         if let Some(ok) = probe(&endpoint).await {
             endpoint.health().record_probe(ok);
         }
-        let pause = if endpoint.health().is_closed() { interval } else { interval / OPEN_CIRCUIT_FACTOR };
         // The jitter keeps replicas that start together from probing together.
-        tokio::time::sleep(pause.mul_f32(0.9 + fastrand::f32() * 0.2)).await;
+        let jitter = 0.9 + fastrand::f32() * 0.2;
+        tokio::time::sleep(pause(interval, endpoint.health().is_closed()).mul_f32(jitter)).await;
     }
+}
+
+/// Returns the pause before the next probe, without jitter.
+fn pause(interval: Duration, is_circuit_closed: bool) -> Duration {
+    if is_circuit_closed { interval } else { interval / OPEN_CIRCUIT_FACTOR }
 }
 
 /// Returns whether the endpoint responds with a status below 500; `None` if the gateway's host has run out of a resource.
@@ -74,5 +79,41 @@ async fn probe(endpoint: &Endpoint) -> Option<bool> {
             tracing::debug!(endpoint = %endpoint.name(), error = %err, cause, "a health probe got no response");
             (!is_shortage).then_some(false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::{endpoint, settings};
+
+    #[test]
+    fn probes_are_more_frequent_while_the_circuit_is_open() {
+        let minute = Duration::from_secs(60);
+        assert_eq!((pause(minute, true), pause(minute, false)), (minute, Duration::from_secs(10)));
+    }
+
+    /// Waits until no task probes the endpoint.
+    async fn wait_until_unused(endpoint: &Arc<Endpoint>) {
+        let unused = async {
+            while Arc::strong_count(endpoint) > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), unused).await.expect("the endpoint is still probed");
+    }
+
+    #[tokio::test]
+    async fn endpoints_are_probed_only_while_they_are_in_the_set() {
+        // Nothing listens there.
+        let (east, west) = (endpoint(&settings(9)), endpoint(&settings(9)));
+        let mut probes = Probes::default();
+        probes.set_endpoints(&[Arc::clone(&east), Arc::clone(&west)]);
+        assert!(Arc::strong_count(&east) > 1 && Arc::strong_count(&west) > 1);
+        probes.set_endpoints(&[Arc::clone(&west)]);
+        wait_until_unused(&east).await;
+        assert!(Arc::strong_count(&west) > 1);
+        drop(probes);
+        wait_until_unused(&west).await;
     }
 }

@@ -298,3 +298,18 @@ fn tokens(value: &HeaderValue) -> impl DoubleEndedIterator<Item = &[u8]> {
 fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
     tokens(value).any(|found| found.eq_ignore_ascii_case(token))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_empty_line_may_complete_a_head() {
+        let head = b"HTTP/1.1 200 OK\r\na: b\r\n\r\n";
+        for length in 1..=head.len() {
+            assert_eq!(may_be_complete(&head[..length], 1), length == head.len(), "{length}");
+        }
+        assert!(may_be_complete(head, 4) && may_be_complete(b"HTTP/1.1 200 OK\n\n", 1));
+        assert!(!may_be_complete(b"HTTP/1.1 200 OK\n\nbody", 1), "the empty line was read earlier");
+    }
+}

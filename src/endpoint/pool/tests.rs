@@ -9,13 +9,9 @@ use tokio::task::AbortHandle;
 use std::cell::RefCell;
 
 use super::*;
-use crate::credential::{CredentialName, NoBearer};
 use crate::endpoint::http1::tests::run;
 use crate::endpoint::http1::{HeaderVisitor, RequestHead};
-use crate::endpoint::{
-    EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, Origin, PoolSettings, TlsClients,
-};
-use crate::metrics::{LabelNames, Metrics};
+use crate::endpoint::{EndpointSettings, PoolSettings, tests};
 
 type TestPool = Pool<Full<bytes::Bytes>>;
 
@@ -61,30 +57,7 @@ impl Server {
 }
 
 async fn pool(server: &Server, settings: PoolSettings) -> TestPool {
-    let settings = EndpointSettings {
-        name: EndpointName::new("east"),
-        origin: Origin { tls: false, host: "127.0.0.1".into(), port: server.start().await },
-        credential: CredentialName::new("east"),
-        role: EndpointRole::Primary,
-        ca_file: None,
-        connect_timeout: Duration::from_secs(5),
-        http_version: HttpVersion::Http1,
-        max_requests: None,
-        pool: settings,
-        health: HealthSettings {
-            failures: 5,
-            failure_ratio: FailureRatio::new(0.5).unwrap(),
-            window: MINUTE,
-            pause: MINUTE,
-            probe_interval: MINUTE,
-        },
-    };
-    let metrics = Metrics::new().unwrap();
-    let endpoint =
-        Endpoint::build(&settings, Arc::new(NoBearer), metrics.endpoints(), &mut TlsClients::default()).unwrap();
-    let names = LabelNames { routes: vec![], endpoints: vec!["east".into()], operations: vec![] };
-    let metrics = Rc::new(WorkerMetrics::new(&metrics, names));
-    Pool::new(Arc::new(endpoint), metrics, 0, WriteBatch::start(), Rc::default())
+    tests::pool(&EndpointSettings { pool: settings, ..tests::settings(server.start().await) })
 }
 
 /// Leases two connections at the same time.
@@ -190,6 +163,22 @@ fn idle_connections_are_closed_without_further_requests() {
         while !server.connections.borrow()[0].is_finished() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        assert!(pool.store.idle().borrow().is_empty());
+    });
+}
+
+#[test]
+fn idle_connections_are_checked_repeatedly_until_all_are_closed() {
+    run(async {
+        let server = Server::default();
+        let pool = pool(&server, SETTINGS).await;
+        assert_eq!(send(pool.lease(Instant::now()).await.unwrap()).await, 0);
+        // No socket is used from here on.
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert_eq!(pool.store.idle().borrow().len(), 1, "it was checked before the idle timeout");
+        pool.store.idle().borrow_mut()[0].used -= MINUTE;
+        tokio::time::sleep(Duration::from_secs(8)).await;
         assert!(pool.store.idle().borrow().is_empty());
     });
 }
