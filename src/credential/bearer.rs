@@ -239,4 +239,12 @@ mod tests {
             assert_eq!(Bearer::new(token).err(), Some(NotAToken), "{token:?}");
         }
     }
+
+    #[test]
+    fn missing_token_states_its_cause() {
+        let cause = Arc::new(std::io::Error::other("Entra is unreachable"));
+        let unavailable = TokenUnavailable { retry_after: Duration::ZERO, who_acts: Actor::Gateway, cause };
+        assert_eq!(unavailable.to_string(), "no valid token");
+        assert_eq!(unavailable.source().unwrap().to_string(), "Entra is unreachable");
+    }
 }

@@ -181,12 +181,6 @@ impl BearerSource for TokenCell {
     }
 }
 
-impl Drop for TokenCell {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 impl fmt::Debug for TokenCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCell").field("state", &self.state).finish_non_exhaustive()

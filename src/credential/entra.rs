@@ -168,3 +168,28 @@ fn cloud(cloud: &Cloud) -> CloudConfiguration {
 fn token_url(settings: &AppSettings) -> String {
     format!("{}/{}/oauth2/v2.0/token", settings.authority.origin(), settings.tenant)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::settings::AuthoritySettings;
+
+    #[test]
+    fn assertion_is_for_the_token_endpoint_of_the_tenant() {
+        let settings = |cloud| AppSettings {
+            authority: AuthoritySettings { cloud, ca_file: None },
+            tenant: "tenant-b".into(),
+            client_id: "app-id".into(),
+            scope: "https://signalr.azure.com/.default".into(),
+            proof: Proof::Secret(SecretSource::Env("UNUSED".into())),
+        };
+        let custom = Cloud::Custom { authority: "https://login.example:8443".into() };
+        for (cloud, expected) in [
+            (Cloud::Public, "https://login.microsoftonline.com/tenant-b/oauth2/v2.0/token"),
+            (Cloud::China, "https://login.chinacloudapi.cn/tenant-b/oauth2/v2.0/token"),
+            (custom, "https://login.example:8443/tenant-b/oauth2/v2.0/token"),
+        ] {
+            assert_eq!(token_url(&settings(cloud)), expected);
+        }
+    }
+}

@@ -209,3 +209,19 @@ pub(crate) fn one_line(text: &str) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_that_may_succeed_next_time_is_retried_soon() {
+        let program = || PathBuf::from("get-token");
+        for (err, class) in [
+            (CommandError::Timeout { program: program(), after: Duration::from_secs(1) }, ErrorClass::Transient),
+            (CommandError::NotAToken { program: program() }, ErrorClass::Permanent),
+        ] {
+            assert_eq!(CredentialError::from(err).class(), class);
+        }
+    }
+}

@@ -158,3 +158,56 @@ impl ClientAssertion for AssertionProvider {
         Ok(assertion.expose().to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::settings::AssertionAlgorithm;
+
+    fn pipeline(access_token: SecretSource) -> AssertionSource {
+        let service_connection = "connection".to_owned();
+        let settings = AssertionSettings::AzurePipelines { service_connection, access_token, ca_file: None };
+        AssertionSource::Federated(settings)
+    }
+
+    fn file(path: &str) -> AssertionSource {
+        AssertionSource::Federated(AssertionSettings::File { path: path.into() })
+    }
+
+    #[test]
+    fn watches_the_files_that_hold_the_proof() {
+        let certificate = |key: Option<&str>| AssertionSource::Certificate {
+            settings: CertificateSettings {
+                certificate: "app.pem".into(),
+                key: key.map(Into::into),
+                algorithm: AssertionAlgorithm::Ps256,
+                send_chain: false,
+            },
+            client_id: "app".to_owned(),
+            token_url: "https://login.example".to_owned(),
+        };
+        for (source, files) in [
+            (certificate(None), vec!["app.pem"]),
+            (certificate(Some("app.key")), vec!["app.pem", "app.key"]),
+            (file("assertion"), vec!["assertion"]),
+            (pipeline(SecretSource::File("job-token".into())), vec!["job-token"]),
+            (pipeline(SecretSource::Env("JOB_TOKEN".into())), vec![]),
+        ] {
+            let files: Vec<PathBuf> = files.into_iter().map(Into::into).collect();
+            assert_eq!(source.watched_files(), files, "{source:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_file_is_a_warning_and_an_unusable_one_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("assertion");
+        let source = file(path.to_str().unwrap());
+        let record = AcquisitionRecord::default();
+        source.inspect(&record).await.unwrap();
+        assert_eq!(record.take_warnings(), [format!("file {} does not exist yet", path.display())]);
+        std::fs::write(&path, "").unwrap();
+        assert!(source.inspect(&record).await.is_err());
+        assert!(pipeline(SecretSource::File(path)).inspect(&record).await.is_err());
+    }
+}

@@ -48,6 +48,13 @@ async fn a_failure_shows_the_exit_code_and_the_end_of_stderr_without_tokens() {
     assert!(killed.starts_with("/bin/sh failed with signal: 9"), "{killed}");
 }
 
+#[test]
+fn first_word_is_dropped_only_from_stderr_that_may_be_cut() {
+    let stderr = |length: usize| format!("cut {}", "x".repeat(length - 4));
+    assert!(mask_stderr(stderr(MAX_STDERR - 1).as_bytes(), b"").starts_with("cut "));
+    assert!(!mask_stderr(stderr(MAX_STDERR).as_bytes(), b"").contains("cut"));
+}
+
 #[tokio::test]
 async fn kills_a_program_that_prints_too_much() {
     let err = sh("while :; do echo 0123456789012345678901234567890123456789; done").await.unwrap_err();

@@ -19,3 +19,9 @@ fn steps_are_numbered_in_order() {
     let numbers: Vec<u8> = SetupStep::ALL.iter().map(|step| step.number()).collect();
     assert_eq!(numbers, (1..=12).collect::<Vec<u8>>());
 }
+
+#[test]
+fn step_is_shown_with_its_number_and_title() {
+    assert_eq!(SetupStep::Proof.to_string(), format!("step 2 of 12: {}", SetupStep::Proof.title()));
+    assert!(SetupStep::Proof.title().starts_with("the proof on this host"));
+}

@@ -187,6 +187,7 @@ fn classifies_errors_by_oauth_error_and_status() {
             Propagation,
             Reason::UnknownApp,
         ),
+        (entra(), false, 400, r#"{"error":"unauthorized_client"}"#, Propagation, Reason::UnknownApp),
         (entra(), false, 400, r#"{"error":"invalid_request","error_codes":[90002]}"#, Permanent, Reason::UnknownApp),
         (entra(), false, 400, r#"{"error":"invalid_resource"}"#, Permanent, Reason::Refused),
         (entra(), false, 400, r#"{"error":"temporarily_unavailable"}"#, Transient, Reason::Refused),
@@ -218,4 +219,26 @@ fn classifies_errors_by_oauth_error_and_status() {
 fn parses_a_retry_after_date_by_the_clock_of_the_endpoint() {
     let headers = [("date", "Tue, 15 Jan 2030 08:00:00 GMT"), ("retry-after", "Tue, 15 Jan 2030 08:01:30 GMT")];
     assert_eq!(error(&entra(), &response(429, &headers, "")).retry_after(), Some(Duration::from_secs(90)));
+}
+
+#[test]
+fn error_says_what_to_check() {
+    for (endpoint, status, body, hint) in [
+        (
+            entra(),
+            403,
+            "<html>",
+            ", which is not an error response of Entra: a proxy or captive portal responded instead",
+        ),
+        (entra(), 400, r#"{"error":"invalid_scope"}"#, " invalid_scope"),
+        (
+            imds(),
+            400,
+            r#"{"error":"invalid_request"}"#,
+            " invalid_request; check that the identity exists and is assigned to this host",
+        ),
+    ] {
+        let text = error(&endpoint, &response(status, &[], body)).to_string();
+        assert_eq!(text, format!("{endpoint} answered {status}{hint}"));
+    }
 }
