@@ -213,3 +213,27 @@ impl DeliveryError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_read_which_side_failed_and_when_to_try_again() {
+        let second = Duration::from_secs(1);
+        for (err, status, title, retry_after) in [
+            (DeliveryError::KeyReused, 400, "Malformed request", None),
+            (DeliveryError::SlowRequest, 408, "Request too slow", None),
+            (DeliveryError::BodyTooLarge { limit: 1 }, 413, "Body too large", None),
+            (DeliveryError::HeadersTooLarge { size: 2, limit: 1 }, 431, "Headers too large", None),
+            (DeliveryError::TokenUnavailable(None), 503, "No token for the endpoint", Some(second)),
+            (DeliveryError::CircuitsOpen { retry_after: 3 * second }, 503, "All circuits open", Some(3 * second)),
+            (DeliveryError::SomeUnreached, 502, "Some endpoints not reachable", None),
+            (DeliveryError::Deadline { limit: second }, 504, "Endpoint did not respond in time", None),
+            (DeliveryError::Internal, 500, "Internal gateway error", None),
+        ] {
+            let found = (err.status().as_u16(), err.title(), err.retry_after());
+            assert_eq!(found, (status, title, retry_after), "{err:?}");
+        }
+    }
+}

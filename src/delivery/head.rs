@@ -229,4 +229,17 @@ mod tests {
         let long = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::try_from("x".repeat(129)).unwrap())]);
         assert_eq!(valid_request_id(&long), None);
     }
+
+    #[test]
+    fn size_of_a_head_includes_target_and_header_lines() {
+        for (target, expected) in
+            [("/api/hubs/chat", "/api/hubs/chat"), ("http://gateway/api/hubs?a=b", "/api/hubs?a=b")]
+        {
+            let mut parts = http::Request::builder().uri(target).body(()).unwrap().into_parts().0;
+            parts.headers = headers(&[("accept", "*/*")]);
+            let head = CallHead::new(parts, || HeaderValue::from_static("made"), None);
+            assert_eq!(head.uri(), expected);
+            assert_eq!(head.bytes(), expected.len() + "accept: */*\r\n".len());
+        }
+    }
 }

@@ -245,4 +245,36 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn request_headers_are_summarized_in_one_pass() {
+        let headers = headers(&[
+            ("host", "a"),
+            ("host", "b"),
+            ("content-length", "12"),
+            ("connection", "close, x-a"),
+            ("connection", "x-b"),
+        ]);
+        let summary = HeaderSummary {
+            size: 2 * "host: a\r\n".len()
+                + "content-length: 12\r\n".len()
+                + "connection: close, x-a\r\n".len()
+                + "connection: x-b\r\n".len(),
+            hosts: 2,
+            content_length: Some(12),
+            has_withheld: true,
+            connection_names: 3,
+            ..HeaderSummary::default()
+        };
+        assert_eq!(HeaderSummary::of(&headers), summary);
+    }
+
+    #[test]
+    fn only_response_headers_that_are_never_forwarded_are_skipped_when_read() {
+        for (name, is_skipped) in
+            [("set-cookie", true), ("transfer-encoding", true), ("connection", false), ("content-type", false)]
+        {
+            assert_eq!(is_unwanted(&HeaderName::from_static(name)), is_skipped, "{name}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ mod outcome;
 mod retry;
 mod settings;
 mod single;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod worker;
 

@@ -330,4 +330,15 @@ mod tests {
             assert_eq!(outcome.ending.fault, fault, "{status}");
         }
     }
+
+    #[test]
+    fn error_with_status_503_means_that_nothing_was_processed() {
+        let (unavailable, broken) = (|| DeliveryError::NoBodyMemory, || DeliveryError::Internal);
+        for (sent, may_be_503) in
+            [(Sent::Nothing, true), (Sent::NotProcessed, true), (Sent::MaybeProcessed, false), (Sent::Processed, false)]
+        {
+            assert_eq!(is_consistent(sent, &unavailable()), may_be_503, "{sent:?}");
+            assert!(is_consistent(sent, &broken()), "{sent:?}");
+        }
+    }
 }

@@ -200,4 +200,11 @@ mod tests {
         }
         assert!(backoff(1) <= FIRST_BACKOFF);
     }
+
+    #[test]
+    fn full_budget_allows_ten_retries() {
+        let budget = RetryBudget::new(0.2);
+        assert_eq!((0..20).filter(|_| budget.withdraw()).count(), 10);
+        assert!(budget.level().abs() < f64::EPSILON, "{}", budget.level());
+    }
 }

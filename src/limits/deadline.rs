@@ -42,4 +42,10 @@ mod tests {
         assert_eq!(deadline.remaining(started + Duration::from_secs(1)), Duration::from_secs(2));
         assert_eq!(deadline.remaining(started + Duration::from_secs(4)), Duration::ZERO);
     }
+
+    #[test]
+    fn limit_is_the_whole_time_of_the_request() {
+        let deadline = RequestDeadline::new(Instant::now(), Duration::from_secs(3));
+        assert_eq!(deadline.limit(), Duration::from_secs(3));
+    }
 }

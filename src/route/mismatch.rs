@@ -95,4 +95,20 @@ mod tests {
         assert_eq!(operations(set("messages").union(set("user_exists"))), ["messages", "user_exists"]);
         assert_eq!(operations(set("hub_send")), ["hub_send"]);
     }
+
+    #[test]
+    fn header_mismatch_shows_the_expected_line_and_those_of_the_call() {
+        let rule = |value: Option<&'static str>| HeaderMatch {
+            name: http::HeaderName::from_static("x-region"),
+            value: value.map(HeaderValue::from_static),
+        };
+        let mut headers = HeaderMap::new();
+        assert_eq!(header(&[rule(None)], &headers), (vec!["x-region: (anything)".to_owned()], None));
+        for region in ["east", "west"] {
+            headers.append("x-region", HeaderValue::from_static(region));
+        }
+        let (wanted, found) = header(&[rule(Some("east")), rule(Some("north"))], &headers);
+        assert_eq!(wanted, ["x-region: north"]);
+        assert_eq!(found.as_deref(), Some("x-region: east, x-region: west"));
+    }
 }

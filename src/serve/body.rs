@@ -41,6 +41,12 @@ impl CallerBody {
     pub(super) fn http1(incoming: Incoming, waker: Option<Arc<ConnWaker>>) -> Self {
         Self(Inner::Http1 { incoming, waker })
     }
+
+    /// Makes the body of a request that a test receives with hyper's own server.
+    #[cfg(test)]
+    pub(crate) fn of_request(incoming: Incoming) -> Self {
+        Self::http1(incoming, None)
+    }
 }
 
 impl From<Http2Body> for CallerBody {

@@ -224,4 +224,9 @@ mod tests {
             assert_eq!(OperationClass::ALL[class.index()], class);
         }
     }
+
+    #[test]
+    fn operations_are_shown_by_their_configured_name() {
+        assert_eq!(format!("{} {}", Operation::HubSend, Operation::UserInGroup), "hub_send user_in_group");
+    }
 }

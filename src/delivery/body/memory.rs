@@ -120,4 +120,14 @@ mod tests {
         drop((first, second));
         assert_eq!(memory.used.get(), 0);
     }
+
+    #[test]
+    fn body_is_counted_once_it_exceeds_the_free_part() {
+        let memory = memory(STEP);
+        let mut held = HeldMemory::new(&memory);
+        assert!(held.reserve(FREE) && !held.is_counted());
+        assert!(held.reserve(FREE + 1) && held.is_counted());
+        held.release();
+        assert!(!held.is_counted());
+    }
 }

@@ -394,3 +394,6 @@ impl fmt::Debug for RequestBody {
         write!(f, "RequestBody({} bytes so far)", self.received())
     }
 }
+
+#[cfg(test)]
+mod tests;
