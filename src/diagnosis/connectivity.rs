@@ -1,6 +1,7 @@
 //! Tests the connection to a server layer by layer: name resolution, TCP, TLS. Sends no HTTP and uses no proxy, since the
 //! gateway uses none.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,6 +16,7 @@ use x509_parser::parse_x509_certificate;
 
 use super::finding::Check;
 use crate::credential::one_line;
+use crate::endpoint::localhost_addresses;
 use crate::tls::{self, Trust};
 
 /// How long connecting to a server may take, and each request to an endpoint. The sum of the acquisition (10.3 s), the connection,
@@ -83,8 +85,7 @@ impl Server {
     /// Tests the layers in order. Stores each in `current` before its test, so that the caller knows it after a timeout.
     async fn test_layers(&self, passed: &mut Vec<Check>, current: &mut (Layer, String)) -> Result<(), String> {
         *current = (Layer::Name, format!("resolve {}", self.host));
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|err| err.to_string())?;
-        let found: Vec<SocketAddr> = found.collect();
+        let found = self.resolve().await.map_err(|err| err.to_string())?;
         let shown: Vec<String> = found.iter().map(|at| format!("{} ({})", at.ip(), network_of(at.ip()))).collect();
         passed.push(Check::passed(&current.1, shown.join(", ")));
 
@@ -97,6 +98,13 @@ impl Server {
         let session = self.handshake(stream, trust).await?;
         passed.push(Check::passed(&current.1, describe_session(&session)));
         Ok(())
+    }
+
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        if let Some(addresses) = localhost_addresses(&self.host) {
+            return Ok(addresses.map(|address| SocketAddr::new(address, self.port)).into());
+        }
+        Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
     }
 
     async fn handshake(&self, stream: TcpStream, trust: &Trust) -> Result<TlsStream<TcpStream>, String> {

@@ -5,7 +5,7 @@
 //! thread: at most two per endpoint. Process exit does not wait for these threads.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +68,10 @@ impl Lookup {
     pub(super) async fn resolve(&self, timeout: Duration) -> Result<Resolved, ConnectError> {
         if let Ok(address) = self.ipv4.host.parse() {
             return Ok(Resolved { addresses: vec![SocketAddr::new(address, self.port)], pending: None });
+        }
+        if let Some(addresses) = localhost_addresses(&self.ipv4.host) {
+            let addresses = addresses.map(|address| SocketAddr::new(address, self.port)).into();
+            return Ok(Resolved { addresses, pending: None });
         }
         tokio::time::timeout(timeout, self.look_up()).await.unwrap_or(Err(ConnectError::DnsTimeout(timeout)))
     }
@@ -137,6 +141,13 @@ impl Family {
         }
         outcome
     }
+}
+
+/// Returns the loopback addresses for a name below `localhost`, such as `east.localhost`. Not every system's resolver knows these
+/// names, and none should ask a DNS server for them. Source: RFC 6761 section 6.3.
+pub fn localhost_addresses(host: &str) -> Option<[IpAddr; 2]> {
+    let (_, top) = host.rsplit_once('.')?;
+    top.eq_ignore_ascii_case("localhost").then_some([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
 }
 
 fn resolve_ipv4(host: &str) -> io::Result<Vec<IpAddr>> {
@@ -254,6 +265,15 @@ mod tests {
         assert_eq!(LOOKUPS.load(Ordering::SeqCst), 1);
         lookup.resolve(MINUTE).await.unwrap();
         assert_eq!(LOOKUPS.load(Ordering::SeqCst), 2, "the result was cached");
+    }
+
+    #[tokio::test]
+    async fn names_below_localhost_are_this_host_without_a_lookup() {
+        for (host, expected) in [("east.localhost", true), ("a.b.LOCALHOST", true), ("localhost.example", false)] {
+            let found = Lookup::with(host, PORT, unknown, unknown).resolve(MINUTE).await;
+            let addresses = found.map(|found| texts(&found)).unwrap_or_default();
+            assert_eq!(addresses == ["127.0.0.1", "::1"], expected, "{host}: {addresses:?}");
+        }
     }
 
     #[tokio::test]

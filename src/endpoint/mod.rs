@@ -32,6 +32,7 @@ pub use health::{CallClass, FailureRatio, Health, HealthSettings, Permit};
 pub(crate) use http1::fuzzing;
 pub use http1::{HeaderVisitor, Http1Error, RequestHead, UploadBody};
 pub use lease::{Download, Lease, Sending};
+pub use lookup::localhost_addresses;
 pub use pool::Pool;
 pub use probe::Probes;
 pub use recycler::Recycler;
