@@ -13,7 +13,7 @@ use super::runtime::control_runtime;
 use super::{logging, write_file};
 use crate::config::{Sources, load};
 use crate::gateway::Addresses;
-use crate::sandbox::{DescribedFiles, Description, GatewayConfig, Sandbox, SandboxSettings};
+use crate::sandbox::{DescribedFiles, Description, Endpoint, GatewayConfig, Sandbox, SandboxSettings};
 use crate::serve::BoundAddress;
 
 /// The rest of the built-in configuration. Each message goes to both endpoints, and a shutdown has no delay.
@@ -193,7 +193,10 @@ fn instructions(
     let gateway = gateway_address(addresses);
     let admin = addresses.admin.map(|admin| admin.to_string()).unwrap_or_default();
     let program = std::env::current_exe().context("cannot determine the path of this program")?;
-    let send = format!("http://{gateway}/api/hubs/chat/:send?api-version=2022-11-01");
+    // A hub's name begins with the name of an endpoint in a group.
+    let tenant = sandbox.groups().find_map(|(_, _, endpoints)| endpoints.first());
+    let hub = tenant.map_or_else(|| String::from("chat"), |endpoint| format!("{}_chat", endpoint.name()));
+    let send = format!("http://{gateway}/api/hubs/{hub}/:send?api-version=2022-11-01");
     let what = if has_description {
         format!("signalr-gateway sandbox, and a gateway at http://{gateway}.\n{}", addresses_of(sandbox, files))
     } else {
@@ -226,12 +229,16 @@ Stop with Ctrl-C.",
 }
 
 fn addresses_of(sandbox: &Sandbox, files: &DescribedFiles) -> String {
-    let endpoints =
-        sandbox.endpoints().iter().map(|endpoint| format!("Endpoint {}: {}\n", endpoint.name(), endpoint.url()));
+    let endpoints = sandbox.endpoints_with_port().iter();
+    let endpoints = endpoints.map(|endpoint| format!("Endpoint {}: {}\n", endpoint.name(), endpoint.url()));
+    let groups = sandbox.groups().map(|(name, url, endpoints)| {
+        let [first, last] = [endpoints.first(), endpoints.last()].map(|endpoint| endpoint.map_or("", Endpoint::name));
+        format!("Endpoints {first} to {last} of the tenants {name}: {url}\n")
+    });
     format!(
         "Entra: {}\n{}Control: {}\nCertificate authority: {}",
         sandbox.entra().url(),
-        endpoints.collect::<String>(),
+        endpoints.chain(groups).collect::<String>(),
         sandbox.control().url(),
         files.ca.display()
     )

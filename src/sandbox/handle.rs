@@ -15,7 +15,7 @@ use super::directory::model::{DirectoryHandle, EXCHANGE_AUDIENCES, SecretText};
 use super::directory::scenario::{APP_CLIENT_ID, EXTERNAL_ISSUER, EXTERNAL_SUBJECT};
 use super::entra::token::{self, ClientAuthentication, TokenParameters};
 use super::error::SandboxError;
-use super::gateway_config::config::{ConfiguredEndpoint, GatewayConfig};
+use super::gateway_config::config::{ConfiguredEndpoint, ConfiguredGroup, GatewayConfig};
 use super::gateway_config::credential::{CredentialChoice, GatewayCredential, Urls, access_key_file, token_file};
 use super::gateway_config::files::{ASSERTION_COMMAND, ASSERTION_SCRIPT, DescribedFiles, FileWriter, Files};
 use super::identity::providers;
@@ -122,6 +122,20 @@ impl Sandbox {
         &self.parts.endpoints
     }
 
+    /// Returns the SignalR endpoints that have a port of their own.
+    pub fn endpoints_with_port(&self) -> &[Endpoint] {
+        let first_group = self.parts.groups.first().map_or(self.parts.endpoints.len(), |group| group.endpoints.start);
+        self.parts.endpoints.get(..first_group).unwrap_or_default()
+    }
+
+    /// Returns the groups of SignalR endpoints that share a port: name, URL with `NAME` for that of an endpoint, and endpoints.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, &str, &[Endpoint])> {
+        self.parts.groups.iter().map(|group| {
+            let endpoints = self.parts.endpoints.get(group.endpoints.clone()).unwrap_or_default();
+            (group.name.as_str(), group.url.as_str(), endpoints)
+        })
+    }
+
     /// Returns the directory. It can be changed while the sandbox runs.
     pub const fn directory(&self) -> &DirectoryHandle {
         &self.parts.directory
@@ -174,14 +188,19 @@ impl Sandbox {
     /// Returns the configuration of a gateway for this sandbox. Its file paths are relative; [`Self::write_files`] writes the
     /// files.
     pub fn gateway_config(&self, config: &GatewayConfig) -> String {
-        let endpoints: Vec<ConfiguredEndpoint> = self.endpoints().iter().map(|e| self.configured_endpoint(e)).collect();
+        let configured = |endpoints: &[Endpoint]| endpoints.iter().map(|e| self.configured_endpoint(e)).collect();
+        let groups: Vec<ConfiguredGroup> = self
+            .groups()
+            .map(|(name, _, endpoints)| ConfiguredGroup { name: name.to_owned(), endpoints: configured(endpoints) })
+            .collect();
+        let endpoints: Vec<ConfiguredEndpoint> = configured(self.endpoints_with_port());
         let urls = Urls {
             entra: self.entra().url(),
             imds: self.imds().url(),
             gcp_metadata: self.gcp_metadata().url(),
             oauth2: self.oauth2_client().0,
         };
-        config.toml(&endpoints, &urls)
+        config.toml(&endpoints, &groups, &urls)
     }
 
     /// Writes `gateway.toml` and every file that it names into a folder. Creates the folder if it does not exist. Only the
@@ -224,7 +243,7 @@ impl Sandbox {
             };
             writer.file(&file.name, &content)?;
         }
-        for endpoint in self.endpoints() {
+        for endpoint in self.endpoints_with_port() {
             writer.file(&access_key_file(endpoint.name()), endpoint.access_key().expose())?;
         }
         let ca = writer.public_file("ca.pem", self.ca_pem())?;
@@ -234,7 +253,7 @@ impl Sandbox {
     }
 
     fn write_credentials(&self, writer: &FileWriter<'_>, config: &GatewayConfig) -> Result<(), SandboxError> {
-        for endpoint in self.endpoints() {
+        for endpoint in self.endpoints_with_port() {
             let name = endpoint.name();
             match config.credential(name) {
                 GatewayCredential::AccessKey => {

@@ -69,7 +69,7 @@ pub use handle::Sandbox;
 pub use server::faults::{Fault, FaultKind, Faults};
 pub use server::journal::{Authorization, Entry, Journal, fingerprint};
 pub use server::listen::Server;
-pub use settings::{EndpointSettings, HubSettings, SandboxSettings};
+pub use settings::{EndpointGroupSettings, EndpointSettings, HubSettings, SandboxSettings};
 pub use signalr::connection::Connection;
 pub use signalr::delivery::{Close, Delivery};
 pub use signalr::endpoint::Endpoint;

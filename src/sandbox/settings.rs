@@ -28,6 +28,8 @@ pub struct SandboxSettings {
     pub control: SocketAddr,
     /// The SignalR endpoints.
     pub endpoints: Vec<EndpointSettings>,
+    /// Groups of SignalR endpoints that share a port.
+    pub groups: Vec<EndpointGroupSettings>,
     /// The timeouts that SignalR endpoints apply to their clients.
     pub client_timeouts: ClientTimeouts,
     /// The content of the directory. The default is that of the built-in scenario.
@@ -51,6 +53,20 @@ pub struct EndpointSettings {
     pub tenant: String,
     /// The primary access key. The default is a random key.
     pub access_key: Option<SecretText>,
+}
+
+/// The settings of a group of SignalR endpoints. They share a port with TLS, and the host name of a request selects one of
+/// them: `NAME.DOMAIN`.
+#[derive(Clone, Debug)]
+pub struct EndpointGroupSettings {
+    /// The name of the group.
+    pub name: String,
+    /// The address.
+    pub bind: SocketAddr,
+    /// The domain of the host names.
+    pub domain: String,
+    /// The names of the endpoints. Their resources are in the directory.
+    pub endpoints: Vec<String>,
 }
 
 /// The settings of one hub.
@@ -84,6 +100,7 @@ impl Default for SandboxSettings {
             gcp_metadata: free,
             control: free,
             endpoints: vec![endpoint("east", TENANT_B), endpoint("west", TENANT_C)],
+            groups: Vec::new(),
             client_timeouts: ClientTimeouts::default(),
             directory: None,
             faults: Vec::new(),

@@ -1,6 +1,8 @@
 //! Starts a sandbox: binds every listener, fills the directory and serves each server in a task.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,8 +22,9 @@ use super::error::SandboxError;
 use super::identity::managed_identity::{AppService, IdentityIssuer, Imds};
 use super::identity::providers::{GcpMetadata, ProviderSecrets, Providers};
 use super::server::listen::{Port, Server};
+use super::server::shared::Hosts;
 use super::settings::{self, EndpointSettings, SandboxSettings};
-use super::signalr::endpoint::Endpoint;
+use super::signalr::endpoint::{Endpoint, EndpointHosts};
 
 /// The parts of a running sandbox. Its servers stop when `tasks` is dropped.
 #[derive(Debug)]
@@ -39,10 +42,22 @@ pub(super) struct Parts {
     pub(super) gcp_metadata: Server,
     pub(super) control: Server,
     pub(super) gateway_addresses: Arc<OnceLock<GatewayAddresses>>,
+    /// The endpoints with a port of their own, then those of the groups.
     pub(super) endpoints: Arc<[Endpoint]>,
+    pub(super) groups: Vec<RunningGroup>,
     pub(super) key: &'static RsaKey,
     /// The files of the [`DescribedDirectory`](super::DescribedDirectory), in addition to those of every sandbox.
     pub(super) files: Vec<DescribedFile>,
+}
+
+/// A group of endpoints that share a port.
+#[derive(Debug)]
+pub(super) struct RunningGroup {
+    pub(super) name: String,
+    /// The URL of its endpoints, with `NAME` for the endpoint's name.
+    pub(super) url: String,
+    /// The positions of its endpoints.
+    pub(super) endpoints: Range<usize>,
 }
 
 /// Binds all listeners and serves them in tasks of the calling runtime.
@@ -56,14 +71,14 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let certificate =
         ClientCertificate::generate(now - Duration::from_secs(3600), now + Duration::from_secs(365 * 24 * 3600))?;
     let mut tasks = JoinSet::new();
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     let public_host = settings.public_host.as_deref();
     let mut bind = |name: &str, address: SocketAddr, tls: bool, show_bodies: bool| {
         if !names.insert(name.to_owned()) {
             return Err(SandboxError::DuplicateName { name: name.to_owned() });
         }
         let port = Port::bind(address);
-        let port = port.map_err(|source| SandboxError::Bind { server: name.to_owned(), address, source })?;
+        let port = port.map_err(|source| bind_error(name, address, source))?;
         let origin = settings::origin(tls, public_host, port.address());
         Ok((Server::new(name, port.address(), origin, show_bodies), port))
     };
@@ -84,7 +99,8 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let mut services = Vec::with_capacity(settings.endpoints.len());
     for endpoint_settings in &settings.endpoints {
         let (server, port) = bind(&endpoint_settings.name, endpoint_settings.bind, endpoint_settings.tls, true)?;
-        let endpoint = Endpoint::new(server.clone(), endpoint_settings.access_key.clone(), public_host);
+        let hosts = public_host.map_or(EndpointHosts::Address, |host| EndpointHosts::Public(host.into()));
+        let endpoint = Endpoint::new(server.clone(), endpoint_settings.access_key.clone(), hosts);
         let tls = if endpoint_settings.tls { Some(ca.tls_acceptor(public_host)?) } else { None };
         let clients = Clients::new(endpoint.clone(), settings.client_timeouts);
         let service = EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
@@ -93,9 +109,37 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
         endpoints.push(endpoint);
         services.push(service);
     }
+    let mut groups = Vec::with_capacity(settings.groups.len());
+    for group in &settings.groups {
+        let port = Port::bind(group.bind);
+        let port = port.map_err(|source| bind_error(&group.name, group.bind, source))?;
+        let first = endpoints.len();
+        let mut hosts = Vec::with_capacity(group.endpoints.len());
+        for name in &group.endpoints {
+            if !names.insert(name.clone()) {
+                return Err(SandboxError::DuplicateName { name: name.clone() });
+            }
+            let host = format!("{name}.{}", group.domain);
+            let origin = settings::origin(true, Some(&host), port.address());
+            let server = Server::of_shared_port(name, port.address(), origin, group.endpoints.len());
+            let endpoint = Endpoint::new(server.clone(), None, EndpointHosts::Selected);
+            let clients = Clients::new(endpoint.clone(), settings.client_timeouts);
+            let service =
+                EndpointService { endpoint: endpoint.clone(), clients, directory: directory.clone(), entra: key };
+            let service = Arc::new(service);
+            hosts.push((host, server, Arc::clone(&service)));
+            endpoints.push(endpoint);
+            services.push(service);
+        }
+        let url = settings::origin(true, Some(&format!("NAME.{}", group.domain)), port.address());
+        groups.push(RunningGroup { name: group.name.clone(), url, endpoints: first..endpoints.len() });
+        let tls = ca.tls_acceptor(Some(&format!("*.{}", group.domain)))?;
+        tasks.spawn(Hosts::new(hosts).serve(port, tls));
+    }
     let endpoints: Arc<[Endpoint]> = endpoints.into();
     for hub in &settings.hubs {
-        for endpoint in endpoints.iter().filter(|endpoint| hub.endpoints.iter().any(|on| on == endpoint.name())) {
+        let on: HashSet<&str> = hub.endpoints.iter().map(String::as_str).collect();
+        for endpoint in endpoints.iter().filter(|endpoint| on.contains(endpoint.name())) {
             endpoint.hubs.add_users(&hub.name, &hub.users, Instant::now());
         }
     }
@@ -115,8 +159,9 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
     let servers =
         [&entra, &imds, &app_service, &providers, &gcp_metadata].into_iter().chain(endpoints.iter().map(|e| &e.server));
     let servers: Arc<[Server]> = servers.cloned().collect();
+    let by_name: HashMap<&str, &Server> = servers.iter().map(|server| (server.name(), server)).collect();
     for (server, fault) in &settings.faults {
-        if let Some(server) = servers.iter().find(|other| other.name() == server) {
+        if let Some(server) = by_name.get(server.as_str()) {
             server.faults().set(fault.clone());
         }
     }
@@ -146,9 +191,14 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
         control,
         gateway_addresses,
         endpoints,
+        groups,
         key,
         files: settings.directory.map(|described| described.files).unwrap_or_default(),
     })
+}
+
+fn bind_error(server: &str, address: SocketAddr, source: std::io::Error) -> SandboxError {
+    SandboxError::Bind { server: server.to_owned(), address, source }
 }
 
 /// Returns the resource of an endpoint, with public network access and local authentication.

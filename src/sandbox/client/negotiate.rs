@@ -119,11 +119,12 @@ mod tests {
     use super::super::timeouts::ClientTimeouts;
     use super::*;
     use crate::sandbox::server::listen::Server;
+    use crate::sandbox::signalr::endpoint::EndpointHosts;
 
     fn clients(timeouts: ClientTimeouts) -> Arc<Clients> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let server = Server::new("east", address, String::from("http://localhost:1"), true);
-        Clients::new(Endpoint::new(server, None, None), timeouts)
+        Clients::new(Endpoint::new(server, None, EndpointHosts::Address), timeouts)
     }
 
     fn negotiate(clients: &Clients) -> Reply {

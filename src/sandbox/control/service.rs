@@ -22,6 +22,9 @@ use crate::sandbox::signalr::membership::ConnectionInfo;
 /// The maximum number of connections of a hub in a response.
 const MAX_LISTED_CONNECTIONS: usize = 100;
 
+/// The maximum number of endpoints in a response. The page is a client of each.
+const MAX_LISTED_ENDPOINTS: usize = 20;
+
 /// The service of the control listener.
 pub(crate) struct Control {
     pub(crate) servers: Arc<[Server]>,
@@ -146,7 +149,7 @@ impl Control {
         let servers: serde_json::Map<String, Value> =
             self.servers.iter().map(|server| (server.name().to_owned(), server.url().into())).collect();
         let hubs: serde_json::Map<String, Value> = self
-            .endpoints
+            .listed()
             .iter()
             .map(|service| &service.endpoint)
             .map(|endpoint| (endpoint.name().to_owned(), json!(endpoint.hubs.connection_counts())))
@@ -156,11 +159,17 @@ impl Control {
         let body = json!({
             "servers": servers,
             "hubs": hubs,
-            "endpoints": self.endpoints.iter().map(|service| self.endpoint_info(service)).collect::<Vec<_>>(),
+            "endpoints": self.listed().iter().map(|service| self.endpoint_info(service)).collect::<Vec<_>>(),
+            "more_endpoints": self.endpoints.len() - self.listed().len(),
             "gateway": addresses.map(|addresses| url(addresses.gateway)),
             "admin": addresses.and_then(|addresses| addresses.admin).map(url),
         });
         Reply::json(StatusCode::OK, &body)
+    }
+
+    /// Returns the endpoints that responses show.
+    fn listed(&self) -> &[Arc<EndpointService>] {
+        self.endpoints.get(..MAX_LISTED_ENDPOINTS).unwrap_or(&self.endpoints)
     }
 
     fn endpoint_info(&self, service: &EndpointService) -> Value {
@@ -177,7 +186,7 @@ impl Control {
         let now = Instant::now();
         let entry =
             |ConnectionInfo { id, user, groups }: ConnectionInfo| json!({ "id": id, "user": user, "groups": groups });
-        let endpoints = self.endpoints.iter().map(|service| {
+        let endpoints = self.listed().iter().map(|service| {
             let (count, first) = service.endpoint.hubs.get_or_empty(&hub).first(MAX_LISTED_CONNECTIONS, now);
             let connections: Vec<Value> = first.into_iter().map(entry).collect();
             (service.endpoint.name().to_owned(), json!({ "count": count, "connections": connections }))
@@ -205,8 +214,9 @@ impl Control {
     }
 
     fn no_server(&self) -> Reply {
-        let names: Vec<&str> = self.servers.iter().map(Server::name).collect();
-        let detail = format!("the query parameter 'server' must name one of: {}", names.join(", "));
+        let names: Vec<&str> = self.servers.iter().map(Server::name).take(MAX_LISTED_ENDPOINTS).collect();
+        let rest = if names.len() < self.servers.len() { " and other endpoints" } else { "" };
+        let detail = format!("the query parameter 'server' must name one of: {}{rest}", names.join(", "));
         error_reply(StatusCode::NOT_FOUND, &detail)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::groups::Group;
 use super::reader::Reader;
 use super::tenants::{Names, assertion_file, resolve, secret_file};
 use crate::sandbox::directory::described::DescribedDirectory;
@@ -23,7 +24,12 @@ const KINDS: [&str; 7] = [
 const OPERATIONS: [&str; 6] = ["messages", "execute", "groups", "queries", "close", "credentials"];
 
 /// Reads `[gateway]`.
-pub(super) fn config(root: &Reader<'_>, names: &Names, described: &DescribedDirectory) -> GatewayConfig {
+pub(super) fn config(
+    root: &Reader<'_>,
+    names: &Names,
+    described: &DescribedDirectory,
+    groups: &[Group],
+) -> GatewayConfig {
     let table = root.table("gateway");
     let address = |key, default: &str| {
         let parsed: Option<SocketAddr> =
@@ -39,11 +45,18 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, described: &DescribedDire
     let more = table.as_ref().and_then(|table| table.text("more")).unwrap_or_default();
     let mut credentials = Vec::new();
     for table in table.as_ref().map(|table| table.named_tables("credentials")).unwrap_or_default() {
-        if !names.endpoints.iter().any(|endpoint| endpoint == table.name()) {
-            table.table_problem("there is no such endpoint");
+        let is_group = groups.iter().any(|group| group.name == table.name());
+        if !is_group && !names.endpoints.iter().any(|endpoint| endpoint == table.name()) {
+            table.table_problem("there is no such endpoint or group of tenants");
         }
         if let Some(credential) = credential(&table, names) {
             check_secret(&table, &credential, described);
+            if is_group && !credential.serves_tenants() {
+                table.problem(
+                    "kind",
+                    "is of one endpoint; a group of tenants needs an application with a proof of its own",
+                );
+            }
             credentials.push((table.name().to_owned(), credential));
         }
     }
@@ -51,6 +64,14 @@ pub(super) fn config(root: &Reader<'_>, names: &Names, described: &DescribedDire
         let is_configured = credentials.iter().any(|(endpoint, _)| *endpoint == resource.name);
         if let Some(credential) = default_credential(&described.directory, resource, names).filter(|_| !is_configured) {
             credentials.push((resource.name.clone(), credential));
+        }
+    }
+    for group in groups {
+        if !credentials.iter().any(|(name, _)| *name == group.name) {
+            let application = names.applications.iter().find(|(_, id)| *id == group.client_id);
+            let file = secret_file(application.map_or("", |(name, _)| name));
+            let credential = GatewayCredential::Secret { client_id: group.client_id.clone(), file };
+            credentials.push((group.name.clone(), credential));
         }
     }
     GatewayConfig { listen, hosts: Vec::new(), admin, credentials, operations, more }

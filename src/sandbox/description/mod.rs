@@ -10,6 +10,7 @@ use crate::sandbox::server::faults::Fault;
 use crate::sandbox::settings::{EndpointSettings, SandboxSettings};
 
 mod gateway;
+mod groups;
 mod hubs;
 mod reader;
 mod tenants;
@@ -17,6 +18,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 
+use groups::Group;
 pub use reader::FileError;
 use reader::{Reader, Source};
 use tenants::Names;
@@ -59,12 +61,21 @@ impl Description {
         let mut names = Names::default();
         let tenants = tenants::tenants(&root, &mut names);
         let (endpoints, resources) = endpoints(&root, &mut names, bind);
-        let described = tenants::described_directory(&root, &mut names, tenants, resources);
+        let mut described = tenants::described_directory(&root, &mut names, tenants, resources);
+        let groups = groups::groups(&root, &names, &described.directory, bind);
+        if endpoints.is_empty() && groups.is_empty() {
+            root.problem(
+                "endpoints",
+                "is empty; add an endpoint, such as `[endpoints.east]`, or `[tenant_groups.NAME]`",
+            );
+        }
         let gateway = GatewayConfig {
             // Callers reach the gateway by the same host name.
             hosts: public_host.iter().filter(|host| host.parse::<IpAddr>().is_err()).cloned().collect(),
-            ..gateway::config(&root, &names, &described)
+            ..gateway::config(&root, &names, &described, &groups)
         };
+        let mut faults = faults(&root, &endpoints, &groups);
+        let groups = groups.into_iter().map(|group| group.add_to(&mut described.directory, &mut faults)).collect();
         let settings = SandboxSettings {
             public_host,
             entra: address("entra"),
@@ -74,9 +85,10 @@ impl Description {
             gcp_metadata: address("gcp_metadata"),
             control: address("control"),
             client_timeouts: client_timeouts(&root),
-            faults: faults(&root, &endpoints),
+            faults,
             hubs: hubs::hubs(&root, &names.endpoints),
             endpoints,
+            groups,
             directory: Some(described),
         };
         Ok(Self { settings, gateway })
@@ -119,9 +131,6 @@ fn endpoints(
         names.endpoints.push(name.clone());
         resources.push(crate::sandbox::directory::model::Resource { name, tenant, local_auth, public_network });
     }
-    if endpoints.is_empty() {
-        root.problem("endpoints", "is empty; add an endpoint, such as `[endpoints.east]`");
-    }
     (endpoints, resources)
 }
 
@@ -148,10 +157,11 @@ fn client_timeouts(root: &Reader<'_>) -> ClientTimeouts {
 }
 
 /// Reads `[[faults]]`.
-fn faults(root: &Reader<'_>, endpoints: &[EndpointSettings]) -> Vec<(String, Fault)> {
+fn faults(root: &Reader<'_>, endpoints: &[EndpointSettings], groups: &[Group]) -> Vec<(String, Fault)> {
     let servers: Vec<&str> = endpoints
         .iter()
         .map(|endpoint| endpoint.name.as_str())
+        .chain(groups.iter().flat_map(|group| group.names.iter().map(String::as_str)))
         .chain(OTHER_SERVERS.into_iter().filter(|name| *name != "control"))
         .collect();
     let mut faults = Vec::new();

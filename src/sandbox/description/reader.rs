@@ -1,7 +1,7 @@
 //! Reads a TOML file table by table and collects all its problems, each with its key and line.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -185,6 +185,19 @@ impl<'a> Reader<'a> {
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<String>> {
         let read = |value: &Value| value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect();
         self.value(key, "a list of strings", read)
+    }
+
+    /// Reads a list of numbers and of ranges as text. Returns each as written, and as a range.
+    pub(super) fn ranges(&self, key: &'static str, what: &str) -> Vec<(String, RangeInclusive<usize>)> {
+        let range = |value: &Value| {
+            if let Some(text) = value.as_str() {
+                let (first, last) = text.split_once('-')?;
+                return Some((text.to_owned(), first.parse().ok()?..=last.parse().ok()?));
+            }
+            let number = usize::try_from(value.as_integer()?).ok()?;
+            Some((number.to_string(), number..=number))
+        };
+        self.value(key, what, |value| value.as_array()?.iter().map(range).collect()).unwrap_or_default()
     }
 
     /// Reads a boolean.

@@ -11,6 +11,7 @@ use crate::sandbox::crypto::keys::{PublicKey, RsaKey};
 use crate::sandbox::directory::described::{
     DescribedContent, DescribedDirectory, DescribedFile, ManagedIdentityCredential,
 };
+use crate::sandbox::directory::index::Index;
 use crate::sandbox::directory::model::{
     Application, ClientSecret, Directory, EXCHANGE_AUDIENCES, ExternalIssuer, FederatedCredential, ManagedIdentity,
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy,
@@ -62,6 +63,7 @@ pub(super) fn tenants(root: &Reader<'_>, names: &mut Names) -> Vec<Tenant> {
             conditional_access_blocks: table.flag("conditional_access_blocks", false),
             in_other_cloud: table.flag("in_other_cloud", false),
             throttled: table.duration("throttled"),
+            token_delay: table.duration("token_delay"),
             ..Tenant::new(&id, &domain)
         });
     }
@@ -85,8 +87,15 @@ pub(super) fn described_directory(
         }
     }
     let tokens = tokens(root);
-    let directory =
-        Directory { tenants, applications, managed_identities: identities, external_issuers, resources, tokens };
+    let directory = Directory {
+        tenants,
+        applications,
+        managed_identities: identities,
+        external_issuers,
+        resources,
+        tokens,
+        index: Index::default(),
+    };
     DescribedDirectory { directory, identity_credentials, files }
 }
 
@@ -209,23 +218,26 @@ fn service_principals(root: &Reader<'_>, names: &Names) -> Vec<(String, ServiceP
     principals
 }
 
+/// Returns the role with this name. If it is unknown, reports that.
+pub(super) fn role(table: &Reader<'_>, key: &str, name: &str) -> Option<Role> {
+    let role = Role::ALL.into_iter().find(|role| role.name().eq_ignore_ascii_case(name));
+    if role.is_none() {
+        table.unknown_name(key, name, "role", &Role::ALL.map(Role::name));
+    }
+    role
+}
+
 /// Reads role assignments: endpoints with their roles.
 fn roles(table: &Reader<'_>, names: &Names) -> Vec<(String, Role)> {
     let mut roles = Vec::new();
     let Some(table) = table.table("roles") else { return roles };
     let endpoints: Vec<&str> = names.endpoints.iter().map(String::as_str).collect();
-    let known = Role::ALL.map(Role::name);
     let what = format!("a list of roles, such as [\"{}\"]", Role::RestApiOwner.name());
     for (endpoint, listed) in table.string_lists(&what) {
         if !endpoints.contains(&endpoint) {
             table.unknown_name(endpoint, endpoint, "endpoint", &endpoints);
         }
-        for name in listed {
-            match Role::ALL.iter().find(|role| role.name().eq_ignore_ascii_case(name)) {
-                Some(role) => roles.push((endpoint.to_owned(), *role)),
-                None => table.unknown_name(endpoint, name, "role", &known),
-            }
-        }
+        roles.extend(listed.iter().filter_map(|name| Some((endpoint.to_owned(), role(&table, endpoint, name)?))));
     }
     roles
 }

@@ -34,7 +34,7 @@ fn the_shipped_file_is_valid_and_shows_every_key() {
     // Keys that exclude another key are shown in comments.
     let is_commented = |key: &String| {
         let key = key.rsplit('.').next().unwrap();
-        text.lines().any(|line| line.starts_with(&format!("# {key} = ")))
+        text.lines().any(|line| line.starts_with(&format!("# {key} = ")) || line.starts_with(&format!("# [{key}.")))
     };
     let missing: Vec<_> = absent.iter().filter(|key| !is_commented(key)).collect();
     assert!(missing.is_empty(), "config/sandbox.toml does not show {missing:?}");
@@ -47,13 +47,79 @@ fn the_shipped_file_is_valid_and_shows_every_key() {
 fn the_shipped_file_is_valid_with_its_commented_keys() {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(shipped()).unwrap();
-    let text = text.replace("# throttled", "throttled").replace("# refresh_in", "refresh_in");
+    let text = text.replacen("# throttled", "throttled", 1).replace("# refresh_in", "refresh_in");
     std::fs::write(folder.path().join("sandbox.toml"), text).unwrap();
     let description = Description::read(&folder.path().join("sandbox.toml")).unwrap();
     let directory = description.settings.directory.unwrap().directory("https://entra.test");
     let tenant = directory.tenant("northwind.onmicrosoft.com").unwrap();
     assert_eq!(tenant.throttled, Some(std::time::Duration::from_secs(7)));
     assert_eq!(directory.tokens.refresh_in, Some(std::time::Duration::from_secs(1800)));
+}
+
+/// Returns the shipped file with its group of tenants.
+fn shipped_with_group() -> String {
+    let text = std::fs::read_to_string(shipped()).unwrap();
+    let (before, rest) = text.split_once("# [tenant_groups.fleet]").unwrap();
+    let (group, after) = rest.split_once("\n\n").unwrap();
+    format!("{before}[tenant_groups.fleet]{}\n\n{after}", group.replace("\n# ", "\n"))
+}
+
+#[test]
+fn the_shipped_group_of_tenants_is_valid_and_shows_every_key() {
+    let text = shipped_with_group();
+    let path = shipped();
+    let source = Source::new(&path, &text);
+    let description = Description::parse(&source).unwrap();
+    source.finish().unwrap();
+    assert!(source.missing_keys().iter().all(|key| !key.starts_with("tenant_groups")), "{:?}", source.missing_keys());
+    let [group] = description.settings.groups.as_slice() else { panic!("{:?}", description.settings.groups) };
+    assert_eq!((group.endpoints.len(), group.domain.as_str()), (1000, "service.localhost"));
+    let directory = description.settings.directory.unwrap().directory("https://entra.test");
+    let tenant = |number: usize| directory.tenant(&format!("fleet{number}.onmicrosoft.com")).unwrap();
+    assert_eq!(tenant(1000).id, "a1b2c3d4-0000-4000-8000-000000001000");
+    assert_eq!(directory.resource("fleet1000").unwrap().tenant, tenant(1000).id);
+    let app = "44444444-dddd-4ddd-8ddd-444444444444";
+    let provisioned = |number: usize| tenant(number).service_principal(app).is_some_and(|p| !p.roles.is_empty());
+    assert_eq!([6, 7, 8].map(provisioned), [true, false, true]);
+    let five = Some(std::time::Duration::from_secs(5));
+    assert_eq!([7, 8].map(|number| tenant(number).throttled), [None, five]);
+    assert_eq!([8, 9, 24, 25].map(|number| tenant(number).token_delay), [None, five, five, None]);
+    let slow = description.settings.faults.iter().filter(|(server, _)| server == "fleet25").count();
+    assert_eq!(slow, 1);
+}
+
+#[test]
+fn reports_the_problems_of_a_group_of_tenants() {
+    let text = r#"[tenants.home]
+id = "22222222-bbbb-4bbb-8bbb-222222222222"
+[applications.saas]
+client_id = "44444444-dddd-4ddd-8ddd-444444444444"
+tenant = "home"
+[endpoints.t2]
+tenant = "home"
+[tenant_groups.t]
+count = 3
+application = "sas"
+roles = ["Owner"]
+not_provisioned = [0, "2-5", "x"]
+throttled = [4]
+slow_tokens = ["3-1"]
+[tenant_groups.u]
+application = "saas"
+name = "u"
+id = "x-{n}"
+domain = "same.onmicrosoft.com"
+hosts = "*.localhost"
+[tenant_groups.v]
+count = 0
+application = "saas"
+name = "v_{n}"
+[gateway.credentials.v]
+kind = "access_key"
+[gateway.credentials.w]
+kind = "access_key"
+"#;
+    insta::assert_snapshot!(problems(text).join("\n"));
 }
 
 #[test]

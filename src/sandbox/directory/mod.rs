@@ -7,6 +7,7 @@
 //! built-in roles.
 
 pub(super) mod described;
+pub(super) mod index;
 pub(super) mod model;
 pub(super) mod roles;
 pub(super) mod scenario;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use super::index::Index;
 use super::roles::Role;
 use crate::sandbox::crypto::keys::PublicKey;
 
@@ -15,7 +16,7 @@ pub(crate) const SIGNALR_PROVIDER: &str = "cdad765c-f191-43ba-b9f5-7aef392f811d"
 pub(crate) const EXCHANGE_AUDIENCES: [&str; 3] =
     ["api://AzureADTokenExchange", "api://AzureADTokenExchangeUSGov", "api://AzureADTokenExchangeChina"];
 
-/// The directory. Its lists are small and searched linearly.
+/// The directory. Tenants and resources may be many; an index finds them.
 #[derive(Clone, Debug)]
 pub struct Directory {
     /// The tenants.
@@ -30,6 +31,7 @@ pub struct Directory {
     pub resources: Vec<Resource>,
     /// The properties of issued tokens.
     pub tokens: TokenPolicy,
+    pub(crate) index: Index,
 }
 
 /// A tenant.
@@ -49,6 +51,8 @@ pub struct Tenant {
     pub in_other_cloud: bool,
     /// If set, token requests get status 429 with this `Retry-After`.
     pub throttled: Option<Duration>,
+    /// If set, token requests are answered after this time.
+    pub token_delay: Option<Duration>,
 }
 
 /// An app registration.
@@ -187,14 +191,23 @@ impl DirectoryHandle {
 
     /// Changes the directory. The change applies to later requests.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Directory) -> T) -> T {
-        change(Arc::make_mut(&mut self.0.write().unwrap_or_else(PoisonError::into_inner)))
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let directory = Arc::make_mut(&mut current);
+        directory.index = Index::default();
+        let result = change(directory);
+        // The change may have used the index and moved entries afterwards.
+        directory.index = Index::default();
+        result
     }
 }
 
 impl Directory {
     /// Returns the tenant with this id or domain.
     pub fn tenant(&self, id_or_domain: &str) -> Option<&Tenant> {
-        self.tenants.iter().find(|tenant| tenant.is_named(id_or_domain))
+        let names = self.tenants.iter().map(|tenant| [tenant.id.as_str(), tenant.domain.as_str()]);
+        let indexed = self.index.tenant(id_or_domain, names).and_then(|position| self.tenants.get(position));
+        let indexed = indexed.filter(|tenant| tenant.is_named(id_or_domain));
+        indexed.or_else(|| self.tenants.iter().find(|tenant| tenant.is_named(id_or_domain)))
     }
 
     /// Returns the tenant with this id or domain for modification.
@@ -220,7 +233,10 @@ impl Directory {
 
     /// Returns the SignalR resource with this name.
     pub fn resource(&self, name: &str) -> Option<&Resource> {
-        self.resources.iter().find(|resource| resource.name == name)
+        let names = self.resources.iter().map(|resource| resource.name.as_str());
+        let indexed = self.index.resource(name, names).and_then(|position| self.resources.get(position));
+        let indexed = indexed.filter(|resource| resource.name == name);
+        indexed.or_else(|| self.resources.iter().find(|resource| resource.name == name))
     }
 
     /// Returns the SignalR resource with this name for modification.
@@ -253,6 +269,7 @@ impl Tenant {
             conditional_access_blocks: false,
             in_other_cloud: false,
             throttled: None,
+            token_delay: None,
         }
     }
 

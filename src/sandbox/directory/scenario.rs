@@ -13,6 +13,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::index::Index;
 use super::model::{
     Application, ClientSecret, Directory, EXCHANGE_AUDIENCES, ExternalIssuer, FederatedCredential, ManagedIdentity,
     Resource, SecretText, ServicePrincipal, Tenant, TokenPolicy, v2_issuer,
@@ -119,6 +120,7 @@ pub(crate) fn directory(
         external_issuers: external_issuers.into(),
         resources,
         tokens: TokenPolicy::default(),
+        index: Index::default(),
     })
 }
 

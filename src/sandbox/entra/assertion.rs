@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::error_response::ErrorResponse;
 use crate::sandbox::crypto::certificates::{thumbprint_sha1, thumbprint_sha256};
 use crate::sandbox::crypto::keys::{self, Claims, RsaKey, unix_seconds};
-use crate::sandbox::directory::model::{Application, Directory, v2_issuer};
+use crate::sandbox::directory::model::{Application, Directory};
 
 /// The clock skew of a client that is tolerated, in seconds.
 const MAX_CLOCK_SKEW_SECS: i64 = 300;
@@ -150,7 +150,9 @@ fn check_federated(
         return Err(ErrorResponse::version_1_issuer(issuer));
     }
     match_credential(application, issuer, subject, audience)?;
-    let tenant = context.directory.tenants.iter().find(|t| v2_issuer(context.authority, &t.id) == issuer);
+    let of_entra =
+        issuer.strip_prefix(context.authority).and_then(|path| path.strip_prefix('/')?.strip_suffix("/v2.0"));
+    let tenant = of_entra.and_then(|id| context.directory.tenant(id).filter(|tenant| tenant.id == id));
     if let Some(tenant) = tenant {
         verify_signature(assertion, [context.entra_key.public().decoding_key()])?;
         let client_id = keys::string_claim(claims, "azp").unwrap_or_default();

@@ -188,7 +188,13 @@ impl Service for Entra {
     async fn handle(&self, request: ReceivedRequest) -> Reply {
         let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         match (&request.method, segments.as_slice()) {
-            (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => self.token(tenant, &request),
+            (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => {
+                let delay = self.directory.read(|directory| directory.tenant(tenant)?.token_delay);
+                if let Some(delay) = delay {
+                    tokio::time::sleep(delay).await;
+                }
+                self.token(tenant, &request)
+            }
             (&Method::GET, [_, "discovery", "v2.0", "keys"]) => self.keys(),
             (&Method::GET, [tenant, "v2.0", ".well-known", "openid-configuration"]) => self.discovery(tenant),
             (_, [_, "oauth2", "v2.0", "token"]) => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),

@@ -14,6 +14,17 @@ pub(crate) struct ConfiguredEndpoint {
     pub(crate) tenant: String,
 }
 
+/// A group of endpoints in the configuration. They share a credential, and each names its tenant.
+pub(crate) struct ConfiguredGroup {
+    /// The name of the group, of its credential and of its route.
+    pub(crate) name: String,
+    /// The endpoints.
+    pub(crate) endpoints: Vec<ConfiguredEndpoint>,
+}
+
+/// The maximum number of endpoints of a route.
+const MAX_ROUTE_ENDPOINTS: usize = 32;
+
 /// The settings of the configuration file.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -23,7 +34,7 @@ pub struct GatewayConfig {
     pub hosts: Vec<String>,
     /// The address of the admin listener, or `off`.
     pub admin: String,
-    /// The credentials by endpoint name. The default is a client secret.
+    /// The credentials by the name of an endpoint or a group. The default is a client secret.
     pub credentials: Vec<(String, GatewayCredential)>,
     /// The operations that the listener allows. If empty, the gateway's default applies.
     pub operations: Vec<String>,
@@ -64,7 +75,7 @@ impl GatewayConfig {
     }
 
     /// Formats the configuration as TOML. File paths are relative to it.
-    pub(crate) fn toml(&self, endpoints: &[ConfiguredEndpoint], urls: &Urls) -> String {
+    pub(crate) fn toml(&self, endpoints: &[ConfiguredEndpoint], groups: &[ConfiguredGroup], urls: &Urls) -> String {
         let mut toml = format!("[listeners.default]\nbind = {}\n", quote(&self.listen));
         for (key, values) in [("allowed_hosts", &self.hosts), ("operations", &self.operations)] {
             if !values.is_empty() {
@@ -74,7 +85,11 @@ impl GatewayConfig {
         }
         add(&mut toml, &format!("\n[admin]\nbind = {}\n", quote(&self.admin)));
         for ConfiguredEndpoint { name, tenant, .. } in endpoints {
-            let body = self.credential(name).toml(name, tenant, urls);
+            let body = self.credential(name).toml(name, Some(tenant), urls);
+            add(&mut toml, &format!("\n[credentials.{name}]\n{body}"));
+        }
+        for ConfiguredGroup { name, .. } in groups {
+            let body = self.credential(name).toml(name, None, urls);
             add(&mut toml, &format!("\n[credentials.{name}]\n{body}"));
         }
         for ConfiguredEndpoint { name, url, .. } in endpoints {
@@ -83,8 +98,34 @@ impl GatewayConfig {
                 add(&mut toml, "ca_file = \"ca.pem\"\n");
             }
         }
+        for group in groups {
+            let credential = quote(&group.name);
+            for ConfiguredEndpoint { name, url, tenant } in &group.endpoints {
+                let (url, tenant) = (quote(url), quote(tenant));
+                add(
+                    &mut toml,
+                    &format!(
+                        "\n[endpoints.{name}]\nurl = {url}\ncredential = {credential}\ntenant = {tenant}\nca_file = \"ca.pem\"\n"
+                    ),
+                );
+            }
+        }
+        if !groups.is_empty() {
+            add(&mut toml, &self.routes(endpoints));
+        }
         if !self.more.is_empty() {
             add(&mut toml, &format!("\n{}", self.more));
+        }
+        toml
+    }
+
+    /// Formats the routes of a configuration with groups: the call names the endpoint by its hub, and other calls go to the
+    /// endpoints outside groups, unless there are more routes.
+    fn routes(&self, others: &[ConfiguredEndpoint]) -> String {
+        let mut toml = String::from("\n[[routes]]\nname = \"tenants\"\nmatch = { hub = \"{endpoint}_*\" }\n");
+        if !others.is_empty() && !self.more.contains("[[routes]]") {
+            let names: Vec<String> = others.iter().take(MAX_ROUTE_ENDPOINTS).map(|other| quote(&other.name)).collect();
+            add(&mut toml, &format!("\n[[routes]]\nname = \"others\"\nendpoints = [{}]\n", names.join(", ")));
         }
         toml
     }

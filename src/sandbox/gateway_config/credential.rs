@@ -137,8 +137,19 @@ impl From<CredentialChoice> for GatewayCredential {
 }
 
 impl GatewayCredential {
-    /// Formats the body of the credential's table, for an endpoint of `tenant`.
-    pub(super) fn toml(&self, endpoint: &str, tenant: &str, urls: &Urls) -> String {
+    /// Returns whether one such credential serves endpoints of many tenants.
+    pub(crate) const fn serves_tenants(&self) -> bool {
+        matches!(
+            self,
+            Self::Secret { .. }
+                | Self::Certificate { .. }
+                | Self::FederatedIdentity { .. }
+                | Self::FederatedFile { .. }
+        )
+    }
+
+    /// Formats the body of the credential's table, for an endpoint of `tenant`. Without a tenant, the endpoints name theirs.
+    pub(super) fn toml(&self, endpoint: &str, tenant: Option<&str>, urls: &Urls) -> String {
         let app = |kind: &str, client_id: &str, proof: &str| app_toml(kind, tenant, client_id, proof, urls);
         let imds = quote(&urls.imds);
         let audience = EXCHANGE_AUDIENCES[0];
@@ -175,17 +186,17 @@ impl GatewayCredential {
 }
 
 /// Formats the body of the table of an app registration's credential. `proof` has the keys of its kind.
-fn app_toml(kind: &str, tenant: &str, client_id: &str, proof: &str, urls: &Urls) -> String {
+fn app_toml(kind: &str, tenant: Option<&str>, client_id: &str, proof: &str, urls: &Urls) -> String {
+    let tenant = tenant.map(|tenant| format!("tenant = {}\n", quote(tenant))).unwrap_or_default();
     format!(
-        "kind = \"{kind}\"\ntenant = {}\nclient_id = {}\n{proof}cloud = \"custom\"\nauthority = {}\nca_file = \"ca.pem\"\n",
-        quote(tenant),
+        "kind = \"{kind}\"\n{tenant}client_id = {}\n{proof}cloud = \"custom\"\nauthority = {}\nca_file = \"ca.pem\"\n",
         quote(client_id),
         quote(&urls.entra),
     )
 }
 
 /// Formats the body of the table of a credential of another platform, in the built-in scenario.
-fn platform_toml(choice: CredentialChoice, tenant: &str, urls: &Urls) -> String {
+fn platform_toml(choice: CredentialChoice, tenant: Option<&str>, urls: &Urls) -> String {
     let audience = EXCHANGE_AUDIENCES[0];
     let assertion = match choice {
         CredentialChoice::FederatedGithubActions => {
@@ -208,12 +219,14 @@ fn platform_toml(choice: CredentialChoice, tenant: &str, urls: &Urls) -> String 
         }
         // The pod's environment sets the client id and the assertion file.
         CredentialChoice::WorkloadIdentity => {
-            let (tenant, authority) = (quote(tenant), quote(&urls.entra));
+            let (tenant, authority) = (quote(tenant.unwrap_or_default()), quote(&urls.entra));
             return format!(
                 "kind = \"workload_identity\"\ntenant = {tenant}\nauthority = {authority}\nca_file = \"ca.pem\"\n"
             );
         }
-        CredentialChoice::AzureCli => return format!("kind = \"azure_cli\"\ntenant = {}\n", quote(tenant)),
+        CredentialChoice::AzureCli => {
+            return format!("kind = \"azure_cli\"\ntenant = {}\n", quote(tenant.unwrap_or_default()));
+        }
         CredentialChoice::ClientSecret
         | CredentialChoice::ClientCertificate
         | CredentialChoice::ClientCertificateRs256

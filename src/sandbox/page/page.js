@@ -353,6 +353,9 @@ for (const part of [sendButton, find("#result"), find("#join").closest("details"
 find("#no-gateway").hidden = Boolean(overview.gateway);
 views = overview.endpoints.map((endpoint) => new EndpointView(endpoint));
 if (overview.gateway) find("#links").append(element("span", "", `The gateway is at ${overview.gateway}`));
+if (overview.more_endpoints) {
+  find("#links").append(element("span", "", `${overview.more_endpoints} more endpoints are not shown`));
+}
 if (overview.admin) {
   const link = element("a", "", "its status");
   link.href = `${overview.admin}/`;

@@ -122,6 +122,8 @@ pub struct Faults {
     refuse_requested: watch::Sender<bool>,
     /// Whether the server refuses connections.
     refusing: watch::Sender<bool>,
+    /// Whether the server has a port, which it closes to refuse connections.
+    has_port: bool,
 }
 
 impl Faults {
@@ -130,7 +132,13 @@ impl Faults {
             list: Mutex::default(),
             refuse_requested: watch::Sender::new(false),
             refusing: watch::Sender::new(false),
+            has_port: true,
         }
+    }
+
+    /// Creates the faults of a server that shares its port. To refuse connections, they are reset when they name the server.
+    pub(crate) fn of_shared_port() -> Self {
+        Self { has_port: false, ..Self::new() }
     }
 
     /// Adds a fault. The first fault that matches a request applies to it.
@@ -170,6 +178,9 @@ impl Faults {
     }
 
     async fn wait_until_refusing(&self, refusing: bool) {
+        if !self.has_port {
+            return;
+        }
         // `self` owns the sender, so waiting cannot fail.
         let _ = self.refusing.subscribe().wait_for(|now| *now == refusing).await;
     }

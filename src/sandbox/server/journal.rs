@@ -21,6 +21,12 @@ const MAX_ENTRIES: usize = 100_000;
 /// the memory of a server that runs for days.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// The maximum size of all entries of a group of endpoints, in bytes. Chosen: the memory of four other servers.
+const MAX_GROUP_BYTES: usize = 4 * MAX_BYTES;
+
+/// The least size of the entries of one endpoint of a group, in bytes. Chosen: some ten requests.
+const MIN_BYTES: usize = 16 * 1024;
+
 /// The maximum size of a stored body, in bytes.
 const MAX_STORED_BODY: usize = 64 * 1024;
 
@@ -75,6 +81,7 @@ pub struct Journal {
     state: Mutex<JournalState>,
     changed: watch::Sender<u64>,
     show_bodies: bool,
+    max_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +94,13 @@ struct JournalState {
 impl Journal {
     /// Creates an empty journal. Bodies can contain secrets: without `show_bodies`, the control listener omits them.
     pub(crate) fn new(show_bodies: bool) -> Self {
-        Self { state: Mutex::default(), changed: watch::Sender::new(0), show_bodies }
+        Self { state: Mutex::default(), changed: watch::Sender::new(0), show_bodies, max_bytes: MAX_BYTES }
+    }
+
+    /// Creates the empty journal of one of `count` servers that share the memory of [`MAX_GROUP_BYTES`].
+    pub(crate) fn of_group(count: usize) -> Self {
+        let max_bytes = (MAX_GROUP_BYTES / count.max(1)).clamp(MIN_BYTES, MAX_BYTES);
+        Self { max_bytes, ..Self::new(true) }
     }
 
     /// Returns the stored entries, oldest first.
@@ -156,7 +169,7 @@ impl Journal {
         }
         state.bytes += entry.size();
         state.entries.push_back(entry);
-        while state.entries.len() > MAX_ENTRIES || state.bytes > MAX_BYTES {
+        while state.entries.len() > MAX_ENTRIES || state.bytes > self.max_bytes {
             let Some(oldest) = state.entries.pop_front() else { break };
             state.bytes -= oldest.size();
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt};
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
@@ -31,10 +31,10 @@ const BACKLOG: u32 = 1024;
 
 /// The timeout of a TLS handshake, and of the wait for the header of a request. Chosen: longer than clients keep idle
 /// connections, so that the client closes first.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The pause after a failed accept or bind.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A shared handle to one server of the sandbox: its address, its journal and its faults.
 #[derive(Clone, Debug)]
@@ -73,6 +73,11 @@ impl Port {
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Accepts a connection.
+    pub(super) async fn accept(&self) -> io::Result<TcpStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
 }
 
 /// Binds a socket with `SO_REUSEADDR`.
@@ -88,6 +93,12 @@ impl Server {
         let journal = Journal::new(show_bodies);
         let inner = Inner { name: name.to_owned(), address, origin, faults: Faults::new(), journal };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Creates one of `count` servers that share a port. Each has a host name of its own, which is part of `origin`.
+    pub(crate) fn of_shared_port(name: &str, address: SocketAddr, origin: String, count: usize) -> Self {
+        let (faults, journal) = (Faults::of_shared_port(), Journal::of_group(count));
+        Self { inner: Arc::new(Inner { name: name.to_owned(), address, origin, faults, journal }) }
     }
 
     /// Returns the server's name: `entra`, `imds`, `app_service`, `providers`, `gcp_metadata`, or that of a SignalR endpoint.
@@ -153,8 +164,7 @@ impl Server {
     ) -> Result<Response<Body>, Reset> {
         let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
-        let host = head.uri.authority().map(ToString::to_string);
-        let host = host.or_else(|| head.headers.get(HOST)?.to_str().ok().map(str::to_owned)).unwrap_or_default();
+        let host = host(&head.uri, &head.headers).to_owned();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         let exempt_from_faults = is_preflight(&head);
         let is_before_body = |kind: &FaultKind| !exempt_from_faults && *kind == FaultKind::ResetBeforeBody;
@@ -230,29 +240,46 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
     }
 }
 
+/// Returns the host that a request names, with its port.
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| headers.get(HOST)?.to_str().ok()).unwrap_or_default()
+}
+
 async fn serve_connection<S: Service>(server: Server, stream: TcpStream, tls: Option<TlsAcceptor>, service: Arc<S>) {
     let state = Arc::new(ConnectionState::default());
     // Nagle's algorithm would delay small responses.
     let _ = stream.set_nodelay(true);
     let stream = ResettableStream::new(stream, Arc::clone(&state.reset), service.write_timeout());
     let Some(tls) = tls else {
-        return serve_http(server, stream, service, state).await;
+        return serve_http(move |_| Some((server.clone(), Arc::clone(&service))), stream, state).await;
     };
     if let Ok(Ok(stream)) = tokio::time::timeout(IDLE_TIMEOUT, tls.accept(stream)).await {
-        serve_http(server, stream, service, state).await;
+        serve_http(move |_| Some((server.clone(), Arc::clone(&service))), stream, state).await;
     }
 }
 
-async fn serve_http<S: Service>(
-    server: Server,
+/// Serves a connection. `select` returns the server of a host.
+pub(super) async fn serve_http<S: Service>(
+    select: impl Fn(&str) -> Option<(Server, Arc<S>)>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    service: Arc<S>,
     state: Arc<ConnectionState>,
 ) {
     let state_of_connection = Arc::clone(&state);
-    let http_service = hyper::service::service_fn(move |request| {
-        let (server, service, state) = (server.clone(), Arc::clone(&service), Arc::clone(&state));
-        async move { server.handle(request, &*service, S::MAX_BODY, &state).await }
+    let http_service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (selected, state) = (select(host(request.uri(), request.headers())), Arc::clone(&state));
+        async move {
+            match selected {
+                Some((server, service)) if !server.faults().is_refusing() => {
+                    server.handle(request, &*service, S::MAX_BODY, &state).await
+                }
+                Some(_) => {
+                    state.reset.store(true, Ordering::Relaxed);
+                    Err(Reset)
+                }
+                None => Ok(response(Reply::text(StatusCode::NOT_FOUND, "no server has this host name"))),
+            }
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
@@ -267,9 +294,9 @@ async fn serve_http<S: Service>(
 
 /// The state of a connection, shared by its requests and its stream.
 #[derive(Default)]
-struct ConnectionState {
+pub(super) struct ConnectionState {
     /// Whether the connection ends in a reset.
-    reset: Arc<AtomicBool>,
+    pub(super) reset: Arc<AtomicBool>,
     /// The task that serves the connection after status 101.
     upgrade: Mutex<Option<Upgrade>>,
 }

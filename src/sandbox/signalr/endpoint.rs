@@ -15,14 +15,25 @@ pub struct Endpoint {
     /// The hubs and their connections.
     pub hubs: Arc<Hubs>,
     keys: Arc<AccessKeys>,
-    public_host: Option<Arc<str>>,
+    hosts: EndpointHosts,
+}
+
+/// The host names of an endpoint, besides those of its address.
+#[derive(Clone, Debug)]
+pub(crate) enum EndpointHosts {
+    /// Those of its address only.
+    Address,
+    /// A public host, with any port.
+    Public(Arc<str>),
+    /// A host of its own, by which the shared port selected it.
+    Selected,
 }
 
 impl Endpoint {
-    /// Creates an endpoint. Without `access_key`, its primary key is random. It accepts `public_host` with any port.
-    pub(crate) fn new(server: Server, access_key: Option<SecretText>, public_host: Option<&str>) -> Self {
+    /// Creates an endpoint. Without `access_key`, its primary key is random.
+    pub(crate) fn new(server: Server, access_key: Option<SecretText>, hosts: EndpointHosts) -> Self {
         let keys = Arc::new(AccessKeys::with_primary(access_key));
-        Self { server, hubs: Arc::default(), keys, public_host: public_host.map(Arc::from) }
+        Self { server, hubs: Arc::default(), keys, hosts }
     }
 
     /// Returns the endpoint's name.
@@ -47,8 +58,10 @@ impl Endpoint {
 
     /// Returns whether a request to a host is for this endpoint. Azure selects the resource by the host name.
     pub(crate) fn has_host(&self, host: &str) -> bool {
-        if self.public_host.as_deref().is_some_and(|public| is_public_host(host, public)) {
-            return true;
+        match &self.hosts {
+            EndpointHosts::Selected => return true,
+            EndpointHosts::Public(public) if is_public_host(host, public) => return true,
+            EndpointHosts::Public(_) | EndpointHosts::Address => {}
         }
         let address = self.server.address();
         // Some clients omit the port.

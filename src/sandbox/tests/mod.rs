@@ -26,6 +26,7 @@ mod entra;
 mod faults;
 mod federated;
 mod groups;
+mod groups_of_tenants;
 mod identity;
 mod misbehaving_clients;
 mod page;
@@ -106,7 +107,12 @@ impl TestRequest {
 
     async fn connect_and_send(self) -> Result<http::Response<Incoming>, BoxError> {
         let authority = self.origin.split_once("://").unwrap().1.to_owned();
-        let stream = TcpStream::connect(&authority).await?;
+        // Not every system resolves names below `localhost`.
+        let address = match authority.rsplit_once(".localhost:") {
+            Some((_, port)) => format!("127.0.0.1:{port}"),
+            None => authority.clone(),
+        };
+        let stream = TcpStream::connect(address).await?;
         if self.origin.starts_with("http://") {
             return self.send_over(stream).await;
         }
