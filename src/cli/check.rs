@@ -44,7 +44,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let FileReports { problems, warnings } = build(&loaded)?;
     if options.json {
         let effective: Vec<_> = loaded
-            .effective
+            .effective()
             .iter()
             .map(|value| {
                 json!({
@@ -132,7 +132,7 @@ fn report_to_json(FileReport { key, fact }: &FileReport) -> serde_json::Value {
 
 fn table(loaded: &Loaded, is_ready: bool) -> String {
     let rows: Vec<_> = loaded
-        .effective
+        .effective()
         .iter()
         .map(|value| {
             let origin = value.origin.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -22,13 +22,6 @@ impl ConfigOptions {
         crate::config::load(&self.sources())
     }
 
-    /// Loads the configuration. Also returns the text of the file.
-    pub(super) fn load_with_text(&self) -> Result<(Option<String>, Loaded), ConfigError> {
-        let sources = self.sources();
-        let text = sources.read()?;
-        Ok((text.clone(), crate::config::load_text(&sources, text)?))
-    }
-
     pub(super) fn sources(&self) -> Sources {
         Sources::of_process(self.config.clone(), self.overrides.clone())
     }

@@ -12,6 +12,7 @@ use super::options::ConfigOptions;
 use super::output::{Outcome, usage};
 use super::runtime::control_runtime;
 use super::{logging, reload, write_file};
+use crate::config::Loader;
 use crate::gateway::{Addresses, Gateway, GatewayError, Reload, Settings};
 
 #[derive(Debug, Args)]
@@ -27,14 +28,15 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if let Some(file) = &options.ready_file {
         write_file::check(file).context("--ready-file").map_err(usage)?;
     }
-    let (text, loaded) = options.config.load_with_text()?;
+    let mut loader = Loader::new(options.config.sources());
+    let loaded = loader.load()?;
     logging::init(&loaded.settings.logging)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = control_runtime()?;
     let served = runtime.block_on(async {
-        let reloads = reload::watch(&options.config, text)?;
+        let reloads = reload::watch(loader)?;
         let on_serving = |addresses: &Addresses| match &options.ready_file {
             Some(file) => write_ready_file(file, &ready_file(addresses)),
             None => Ok(()),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{ConfigError, Loaded, Problem, Sources, from_connection_strings, load_text};
+use super::{ConfigError, Loaded, Loader, Problem, Sources, from_connection_strings};
 
 /// A secret in the environment. No output may contain it.
 const CANARY: &str = "canary-4f1b9c27d0e85a63";
 
 fn load(text: &str, environment: BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
     let file = Some("/nonexistent/gateway.toml".into());
-    load_text(&Sources { file, environment, overrides: Vec::new() }, Some(text.to_owned()))
+    Loader::new(Sources { file, environment, overrides: Vec::new() }).load_text(Some(text.to_owned()))
 }
 
 /// Loads a configuration file. Checks that every problem names its key or origin and a fix, that the same text gives the same

@@ -1,24 +1,21 @@
-//! The sources of a configuration: defaults, file, environment and flags, each of which overrides those before it. Merges them
-//! and keeps the origin of each value.
+//! The sources of a configuration: defaults, files, environment and flags, each of which overrides those before it.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use figment::providers::Serialized;
-use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
-use toml_edit::{Array, ArrayOfTables, ImDocument, Item, Table, TableLike};
+use toml_edit::{Table, TableLike};
 
-use super::file::ConfigFile;
+use super::merged::Override;
 use super::problem::{ConfigError, Origin, Problem};
-use crate::files::{self, FileError, MAX_FILE_BYTES};
-use crate::redact;
+use crate::files::{self, FileError, Stamp};
 
 /// The prefix of the environment variables that set configuration keys.
 pub const PREFIX: &str = "SIGNALR_GATEWAY_";
 /// The variables with the prefix that set no key.
 const NOT_KEYS: [&str; 1] = ["SIGNALR_GATEWAY_CONFIG"];
+
+/// The maximum size of a configuration file. Chosen: more than 10,000 endpoints with a route and a credential each.
+const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The sources of a configuration.
 #[derive(Clone, Debug, Default)]
@@ -46,16 +43,29 @@ impl Sources {
         self.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
     }
 
-    /// Iterates over the variables that set keys, ordered by name.
-    fn configuration_variables(&self, file: Option<&Table>) -> impl Iterator<Item = (&str, &str)> {
-        let mut secrets = Vec::new();
-        if let Some(table) = file {
-            secret_variables(table, &mut secrets);
+    /// Returns the values that variables, ordered by name, and flags set. Each overrides those before it. `secrets` are the
+    /// names of variables that contain secrets and therefore set no key.
+    pub(super) fn overrides(
+        &self,
+        secrets: &HashSet<&str>,
+        file: Option<&Table>,
+        names: &IncludedNames<'_>,
+    ) -> Overrides {
+        let mut overrides = Overrides::default();
+        for (name, value) in &self.environment {
+            let Some(suffix) = name.strip_prefix(PREFIX) else { continue };
+            if NOT_KEYS.contains(&name.as_str()) || is_service_link(name, value) || secrets.contains(name.as_str()) {
+                continue;
+            }
+            let key = key_of_variable(suffix, file, names);
+            let variable = Some(name.clone());
+            overrides.add(&key, Override { key: key.join("."), value: value.clone(), variable }, file, names);
         }
-        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).filter(move |(name, value)| {
-            let is_ours = name.starts_with(PREFIX) && !NOT_KEYS.contains(name) && !is_service_link(name, value);
-            is_ours && !secrets.iter().any(|secret| secret == name)
-        })
+        for (key, value) in &self.overrides {
+            let segments: Vec<String> = key.split('.').map(str::to_owned).collect();
+            overrides.add(&segments, Override { key: key.clone(), value: value.clone(), variable: None }, file, names);
+        }
+        overrides
     }
 
     /// Reads the file for the first time, if there is one. Waits for the writer if it is a pipe.
@@ -64,7 +74,7 @@ impl Sources {
     /// [`ConfigError`] if it cannot be read.
     pub fn read(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
-        let text = files::read_blocking_or_pipe(path).map_err(|err| unreadable(path, err))?;
+        let text = files::read_blocking_or_pipe(path, MAX_FILE_BYTES).map_err(|err| unreadable(path, err))?;
         Ok(Some(text.text.expose().to_owned()))
     }
 
@@ -74,7 +84,7 @@ impl Sources {
     /// [`ConfigError`] if it cannot be read.
     pub fn read_again(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
-        let text = files::read_blocking(path).map_err(|err| {
+        let text = files::read_blocking_up_to(path, MAX_FILE_BYTES).map_err(|err| {
             if let FileError::NotAFile { kind, .. } = &err
                 && *kind != "a folder"
             {
@@ -88,83 +98,31 @@ impl Sources {
         })?;
         Ok(Some(text.text.expose().to_owned()))
     }
+}
 
-    /// Merges the sources; `text` is the content of the file.
-    pub(super) fn merge(&self, text: Option<String>) -> Result<Merged, ConfigError> {
-        let mut figment = Figment::from(Serialized::defaults(ConfigFile::default()));
-        let mut document = None;
-        if let (Some(path), Some(text)) = (&self.file, text) {
-            let parsed = ImDocument::parse(text.clone()).map_err(|err| syntax_error(path, &text, &err))?;
-            figment = figment.merge(ParsedValues {
-                metadata: Metadata::from("file", path.as_path()),
-                nested: dict(parsed.as_table()),
-            });
-            document = Some((path.clone(), parsed));
+/// The values that variables and flags set.
+#[derive(Debug, Default)]
+pub(super) struct Overrides {
+    /// Those of keys of the main file.
+    pub(super) main: Vec<Override>,
+    /// Those of entries that an included file defines, by the index of the file.
+    pub(super) included: HashMap<usize, Vec<Override>>,
+}
+
+impl Overrides {
+    fn add(&mut self, key: &[String], value: Override, file: Option<&Table>, names: &IncludedNames<'_>) {
+        let owner = match key {
+            [table, name, _, ..] => {
+                let in_main = file.and_then(|file| file.get(table)).and_then(|item| item.as_table_like());
+                let is_in_main = in_main.is_some_and(|entries| entries.contains_key(name));
+                names.of_table(table).get(name.as_str()).filter(|_| !is_in_main)
+            }
+            _ => None,
+        };
+        match owner {
+            Some(index) => self.included.entry(*index).or_default().push(value),
+            None => self.main.push(value),
         }
-        let table = document.as_ref().map(|(_, parsed)| parsed.as_table());
-        for (name, value) in self.configuration_variables(table) {
-            let key = key_of_variable(name.strip_prefix(PREFIX).unwrap_or(name), table);
-            figment = figment.merge(ParsedValues::new(Metadata::from(ENVIRONMENT, name), &key, value));
-        }
-        for (key, value) in &self.overrides {
-            figment = figment.merge(ParsedValues::new(Metadata::from(FLAG, key.as_str()), key, value));
-        }
-        let root = figment.find_value("").unwrap_or_else(|_empty| Value::from(Dict::new()));
-        Ok(Merged { root, figment, document })
-    }
-}
-
-const ENVIRONMENT: &str = "environment";
-const FLAG: &str = "flag";
-
-/// A figment provider of values that were already parsed.
-struct ParsedValues {
-    metadata: Metadata,
-    nested: Dict,
-}
-
-impl ParsedValues {
-    fn new(metadata: Metadata, key: &str, value: &str) -> Self {
-        let nested = figment::util::nest(key, Value::from(value)).into_dict().unwrap_or_default();
-        Self { metadata, nested }
-    }
-}
-
-impl Provider for ParsedValues {
-    fn metadata(&self) -> Metadata {
-        self.metadata.clone()
-    }
-
-    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        Ok(Map::from([(Profile::Default, self.nested.clone())]))
-    }
-}
-
-/// Converts a TOML table to figment's values. Dates become text; no key takes one.
-fn dict(table: &dyn TableLike) -> Dict {
-    table.iter().map(|(key, item)| (key.to_owned(), value(item))).collect()
-}
-
-fn value(item: &Item) -> Value {
-    match item {
-        Item::None => Value::from(Dict::new()),
-        Item::Table(table) => Value::from(dict(table)),
-        Item::ArrayOfTables(tables) => {
-            Value::from(tables.iter().map(|table| Value::from(dict(table))).collect::<Vec<_>>())
-        }
-        Item::Value(value) => scalar(value),
-    }
-}
-
-fn scalar(value: &toml_edit::Value) -> Value {
-    match value {
-        toml_edit::Value::String(text) => Value::from(text.value().as_str()),
-        toml_edit::Value::Integer(number) => Value::from(*number.value()),
-        toml_edit::Value::Float(number) => Value::from(*number.value()),
-        toml_edit::Value::Boolean(flag) => Value::from(*flag.value()),
-        toml_edit::Value::Datetime(date) => Value::from(date.value().to_string()),
-        toml_edit::Value::Array(array) => Value::from(array.iter().map(scalar).collect::<Vec<_>>()),
-        toml_edit::Value::InlineTable(table) => Value::from(dict(table)),
     }
 }
 
@@ -179,7 +137,7 @@ fn unreadable(path: &Path, err: FileError) -> ConfigError {
         FileError::NotAFile { kind, .. } => {
             file_problem(format!("{shown} is {kind}, must be the configuration file"), fix)
         }
-        FileError::TooLarge { .. } => file_problem(format!("{shown} is larger than {MAX_FILE_BYTES} bytes"), fix),
+        FileError::TooLarge { limit, .. } => file_problem(format!("{shown} is larger than {limit} bytes"), fix),
         FileError::NotText { .. } => file_problem(format!("{shown} is not UTF-8 text"), fix),
         FileError::Utf16 { .. } => file_problem(
             format!("{shown} is UTF-16, must be UTF-8"),
@@ -189,146 +147,72 @@ fn unreadable(path: &Path, err: FileError) -> ConfigError {
     }
 }
 
+/// Reads an included file. Returns its text, and its metadata when it was opened.
+///
+/// # Errors
+/// The reason why it cannot be read.
+pub(super) fn read_included(path: &Path) -> Result<(String, Stamp), Problem> {
+    let file = files::read_blocking_up_to(path, MAX_FILE_BYTES).map_err(|err| {
+        let (fact, fix) = match err {
+            FileError::Unreadable { source, .. } => (
+                format!("the included file cannot be read: {source}"),
+                "check that it exists and that the gateway's user may read it",
+            ),
+            FileError::NotAFile { kind, .. } => {
+                (format!("is {kind}, must be a file"), "remove it, or change `include`")
+            }
+            FileError::TooLarge { limit, .. } => {
+                (format!("is larger than {limit} bytes"), "split it, or change `include`")
+            }
+            FileError::NotText { .. } => ("is not UTF-8 text".to_owned(), "save it as UTF-8, or change `include`"),
+            FileError::Utf16 { .. } => ("is UTF-16, must be UTF-8".to_owned(), "save it as UTF-8"),
+            err @ FileError::Timeout { .. } => (err.to_string(), "check the file system"),
+        };
+        Problem { key: String::new(), fact, origin: Some(Origin::File(path.to_owned(), None)), fix: fix.to_owned() }
+    })?;
+    Ok((file.text.expose().to_owned(), file.stamp))
+}
+
 /// Returns a problem of the whole file. The fact names the file.
 fn file_problem(fact: String, fix: &str) -> ConfigError {
     ConfigError::single(Problem { key: String::new(), fact, origin: None, fix: fix.to_owned() })
 }
 
-fn syntax_error(path: &Path, text: &str, err: &toml_edit::TomlError) -> ConfigError {
-    // The library's full message quotes the line, which may contain a secret.
-    let message = redact::prose(&err.message().replace('\n', "; "), &redact::SentSecrets::default());
-    let fact = format!("the file is not valid TOML: {message}");
-    let line = err.span().and_then(|span| line_of(text, span.start));
-    let (origin, fix) = (Some(Origin::File(path.to_owned(), line)), "correct the line".to_owned());
-    ConfigError::single(Problem { key: String::new(), fact, origin, fix })
-}
-
-fn line_of(text: &str, offset: usize) -> Option<usize> {
-    Some(text.get(..offset)?.bytes().filter(|byte| *byte == b'\n').count() + 1)
-}
-
-/// The merged values, and the origin of each.
-pub(super) struct Merged {
-    pub(super) root: Value,
-    figment: Figment,
-    document: Option<(PathBuf, ImDocument<String>)>,
-}
-
-impl Merged {
-    /// Returns the origin of the value at `path`.
-    pub(super) fn origin(&self, path: &[String], value: &Value) -> Option<Origin> {
-        let metadata = self.figment.get_metadata(value.tag())?;
-        Some(match &*metadata.name {
-            ENVIRONMENT => Origin::Variable(metadata.source.as_ref()?.custom()?.to_owned()),
-            FLAG => Origin::Flag(format!("--set {}", metadata.source.as_ref()?.custom()?)),
-            "file" => {
-                let (file, _) = self.document.as_ref()?;
-                Origin::File(file.clone(), self.line(path))
-            }
-            _ => Origin::Default,
-        })
-    }
-
-    /// Returns whether there is a file.
-    pub(super) fn has_file(&self) -> bool {
-        self.document.is_some()
-    }
-
-    /// Returns whether a value comes from a variable or a flag, whose values are untyped text.
-    pub(super) fn is_untyped(&self, value: &Value) -> bool {
-        let metadata = self.figment.get_metadata(value.tag());
-        metadata.is_some_and(|metadata| [ENVIRONMENT, FLAG].contains(&&*metadata.name))
-    }
-
-    /// Returns the line of a key in the file, or of the nearest enclosing table.
-    fn line(&self, path: &[String]) -> Option<usize> {
-        let (_, document) = self.document.as_ref()?;
-        let mut node = Node::Table(document.as_table());
-        let mut found = None;
-        for segment in path {
-            let Some((span, next)) = node.child(segment) else { break };
-            found = span.or(found);
-            node = next;
-        }
-        line_of(document.raw(), found?.start)
-    }
-}
-
-/// A node of the parsed file.
-#[derive(Clone, Copy)]
-enum Node<'d> {
-    Table(&'d dyn TableLike),
-    ArrayOfTables(&'d ArrayOfTables),
-    List(&'d Array),
-    Leaf,
-}
-
-impl<'d> Node<'d> {
-    fn of_item(item: &'d Item) -> Self {
-        match item {
-            Item::Table(table) => Self::Table(table),
-            Item::ArrayOfTables(tables) => Self::ArrayOfTables(tables),
-            Item::Value(value) => Self::of_value(value),
-            Item::None => Self::Leaf,
-        }
-    }
-
-    fn of_value(value: &'d toml_edit::Value) -> Self {
-        match value {
-            toml_edit::Value::InlineTable(table) => Self::Table(table),
-            toml_edit::Value::Array(list) => Self::List(list),
-            toml_edit::Value::String(_)
-            | toml_edit::Value::Integer(_)
-            | toml_edit::Value::Float(_)
-            | toml_edit::Value::Boolean(_)
-            | toml_edit::Value::Datetime(_) => Self::Leaf,
-        }
-    }
-
-    fn child(self, segment: &str) -> Option<(Option<Range<usize>>, Self)> {
-        match self {
-            Self::Table(table) => {
-                let (key, item) = table.get_key_value(segment)?;
-                Some((key.span().or_else(|| item.span()), Self::of_item(item)))
-            }
-            Self::ArrayOfTables(tables) => {
-                let table = tables.get(segment.parse().ok()?)?;
-                Some((table.span(), Self::Table(table)))
-            }
-            Self::List(list) => {
-                let value = list.get(segment.parse().ok()?)?;
-                Some((value.span(), Self::of_value(value)))
-            }
-            Self::Leaf => None,
-        }
-    }
-}
-
-/// Returns the key that a variable sets, in which `__` separates levels. Names that the file defines match in any case and with `_`
-/// for `-`, because variables are upper case by convention and cannot contain `-`.
-fn key_of_variable(name: &str, file: Option<&Table>) -> String {
+/// Returns the segments of the key that a variable sets, in which `__` separates levels. Names that the main file or an included
+/// one defines match in any case and with `_` for `-`, because variables are upper case by convention and cannot contain `-`.
+fn key_of_variable(name: &str, file: Option<&Table>, names: &IncludedNames<'_>) -> Vec<String> {
     let mut table = file.map(|table| table as &dyn TableLike);
-    let mut key = String::new();
+    let mut key: Vec<String> = Vec::new();
     for segment in name.split("__") {
         let segment = segment.to_ascii_lowercase();
         let is_same = |known: &str| known.to_ascii_lowercase().replace('-', "_") == segment;
         let known = table.and_then(|table| table.iter().find(|(known, _)| is_same(known)));
-        if !key.is_empty() {
-            key.push('.');
-        }
-        key.push_str(known.map_or(segment.as_str(), |(known, _)| known));
+        let included = match key.as_slice() {
+            [table] if known.is_none() => names.of_table(table).keys().find(|known| is_same(known)),
+            _ => None,
+        };
+        let known_name = known.map(|(known, _)| known).or(included.map(|known| &**known));
+        key.push(known_name.unwrap_or(&segment).to_owned());
         table = known.and_then(|(_, item)| item.as_table_like());
     }
     key
 }
 
-/// Collects the names of the variables that contain secrets.
-fn secret_variables(table: &dyn TableLike, found: &mut Vec<String>) {
-    for (key, item) in table.iter() {
-        match item.as_table_like() {
-            Some(table) => secret_variables(table, found),
-            None if key == "env" => found.extend(item.as_str().map(str::to_owned)),
-            None => {}
+/// The names that included files define, and the index of the file.
+#[derive(Debug, Default)]
+pub(super) struct IncludedNames<'n> {
+    pub(super) endpoints: HashMap<&'n str, usize>,
+    pub(super) credentials: HashMap<&'n str, usize>,
+    /// For tables without names.
+    pub(super) none: HashMap<&'n str, usize>,
+}
+
+impl<'n> IncludedNames<'n> {
+    fn of_table(&self, table: &str) -> &HashMap<&'n str, usize> {
+        match table {
+            "endpoints" => &self.endpoints,
+            "credentials" => &self.credentials,
+            _ => &self.none,
         }
     }
 }

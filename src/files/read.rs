@@ -12,11 +12,12 @@ use zeroize::Zeroizing;
 
 use super::exposure;
 use super::secret::Secret;
+use super::stamp::Stamp;
 use super::warning::FileWarning;
 
-/// The largest file, in bytes. Chosen: a system's CA bundle has 220 kB, and a wrong path, such as that of a log, must not
-/// exhaust the memory.
-pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+/// The maximum size of a file, in bytes. Chosen: a system's CA bundle has 220 kB, and a wrong path, such as that of a log, must
+/// not exhaust the memory.
+const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// The timeout of one read. Chosen: local files take microseconds, a slow network mount less than a second. After a timeout, a
 /// third of an acquisition's deadline has passed.
@@ -48,11 +49,13 @@ pub enum FileError {
         /// What it is.
         kind: &'static str,
     },
-    /// It is larger than [`MAX_FILE_BYTES`].
-    #[error("{} is larger than {MAX_FILE_BYTES} bytes: check the path", path.display())]
+    /// It is too large.
+    #[error("{} is larger than {limit} bytes: check the path", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// The maximum size, in bytes.
+        limit: usize,
     },
     /// It is UTF-16.
     #[error("{path} is UTF-16, must be UTF-8: convert it with `iconv -f UTF-16 -t UTF-8 {path} > {path}.utf8`, and use the new file", path = path.display())]
@@ -79,14 +82,17 @@ pub enum FileError {
 pub struct TextFile {
     /// The text, without a byte order mark.
     pub text: Secret,
+    /// Its metadata when it was opened.
+    pub stamp: Stamp,
     metadata: Metadata,
-    real_path: PathBuf,
+    path: PathBuf,
 }
 
 impl TextFile {
     /// Returns a warning if other users can access the file.
     pub fn exposure_warning(&self, holds_secret: bool) -> Option<FileWarning> {
-        exposure::check(&self.metadata, &self.real_path, holds_secret)
+        let real_path = self.path.canonicalize().unwrap_or_else(|_gone| self.path.clone());
+        exposure::check(&self.metadata, &real_path, holds_secret)
     }
 }
 
@@ -163,26 +169,31 @@ impl Drop for ReadPermit {
 }
 
 /// Reads a regular file on the calling thread, without a timeout.
-///
-/// # Errors
-/// Like [`read`], except for the timeout.
-pub fn read_blocking(path: &Path) -> Result<TextFile, FileError> {
-    let (file, metadata) = open(path)?;
-    read_to_end(path, file, metadata)
+fn read_blocking(path: &Path) -> Result<TextFile, FileError> {
+    read_blocking_up_to(path, MAX_FILE_BYTES)
 }
 
-/// Reads a regular file or a pipe on the calling thread. Waits for the writer of the pipe.
+/// Reads a regular file of at most `limit` bytes on the calling thread, without a timeout.
 ///
 /// # Errors
 /// Like [`read`], except for the timeout.
-pub fn read_blocking_or_pipe(path: &Path) -> Result<TextFile, FileError> {
+pub fn read_blocking_up_to(path: &Path, limit: usize) -> Result<TextFile, FileError> {
+    let (file, metadata) = open(path)?;
+    read_to_end(path, file, metadata, limit)
+}
+
+/// Reads a regular file or a pipe of at most `limit` bytes on the calling thread. Waits for the writer of the pipe.
+///
+/// # Errors
+/// Like [`read`], except for the timeout.
+pub fn read_blocking_or_pipe(path: &Path, limit: usize) -> Result<TextFile, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(FileError::NotAFile { path: path.to_owned(), kind: describe_kind(&metadata) });
     }
-    read_to_end(path, file, metadata)
+    read_to_end(path, file, metadata, limit)
 }
 
 fn open(path: &Path) -> Result<(File, Metadata), FileError> {
@@ -208,23 +219,22 @@ fn describe_kind(metadata: &Metadata) -> &'static str {
     }
 }
 
-fn read_to_end(path: &Path, file: File, metadata: Metadata) -> Result<TextFile, FileError> {
+fn read_to_end(path: &Path, file: File, metadata: Metadata, limit: usize) -> Result<TextFile, FileError> {
     // The buffer is allocated once: growing it would leave copies that are not wiped.
-    let expected = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(MAX_FILE_BYTES) + 1;
+    let expected = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(limit) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(expected));
-    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
-    let length = file.take(limit).read_to_end(&mut bytes);
+    let end = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let length = file.take(end).read_to_end(&mut bytes);
     let length = length.map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
-    if length > MAX_FILE_BYTES {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+    if length > limit {
+        return Err(FileError::TooLarge { path: path.to_owned(), limit });
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(FileError::Utf16 { path: path.to_owned() });
     }
     let Ok(text) = std::str::from_utf8(&bytes) else { return Err(FileError::NotText { path: path.to_owned() }) };
     let text = Secret::new(text.trim_start_matches('\u{feff}').to_owned());
-    let real_path = path.canonicalize().unwrap_or_else(|_gone| path.to_owned());
-    Ok(TextFile { text, metadata, real_path })
+    Ok(TextFile { text, stamp: Stamp::of(&metadata), metadata, path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -282,8 +292,11 @@ mod tests {
             let pipe = pipe.clone();
             move || std::fs::write(pipe, "text")
         });
-        assert_eq!(read_blocking_or_pipe(&pipe).unwrap().text.expose(), "text");
+        assert_eq!(read_blocking_or_pipe(&pipe, MAX_FILE_BYTES).unwrap().text.expose(), "text");
         writer.join().unwrap().unwrap();
-        assert!(matches!(read_blocking_or_pipe(folder.path()), Err(FileError::NotAFile { kind: "a folder", .. })));
+        assert!(matches!(
+            read_blocking_or_pipe(folder.path(), MAX_FILE_BYTES),
+            Err(FileError::NotAFile { kind: "a folder", .. })
+        ));
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 /// The metadata of a file that differs after a change. The inode and the change time distinguish files with the same length and
 /// modification time, such as those in a Nix store.
@@ -16,7 +17,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    /// Returns the stamp of a file with this metadata.
+    pub fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -24,6 +26,14 @@ impl Stamp {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Returns whether the file changed less than `time` ago. A time in the future, of a host whose clock
+    /// differs, does not count.
+    pub fn changed_within(&self, time: Duration) -> bool {
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(self.changed.0).unwrap_or_default());
+        // The whole second may have been about to end.
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age < time + Duration::from_secs(1))
     }
 }
 

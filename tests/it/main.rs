@@ -20,6 +20,7 @@ mod endpoint_http2;
 mod fanout;
 mod forwarding;
 mod http2;
+mod included_files;
 mod listener_reload;
 mod listeners;
 #[cfg(unix)]

@@ -10,6 +10,7 @@ mod request;
 mod route;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,10 +31,28 @@ pub(crate) use route::{
     WhenUnavailableFile,
 };
 
+/// A file that the main file includes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct IncludedFile {
+    /// Credentials, by name.
+    pub(crate) credentials: BTreeMap<String, Arc<CredentialFile>>,
+    /// SignalR resources, by name.
+    pub(crate) endpoints: BTreeMap<String, Arc<EndpointFile>>,
+    /// Routes, which stand before those of the main file.
+    pub(crate) routes: Vec<RouteFile>,
+    /// Routing tests.
+    pub(crate) tests: Vec<TestFile>,
+}
+
 /// The configuration of signalr-gateway.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConfigFile {
+    /// Files with more endpoints, credentials, routes and tests: paths, or patterns such as `tenants.d/*.toml`. Relative ones are
+    /// relative to this file. Files whose name begins with a dot are left out. Their routes stand before those of this file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) include: Vec<String>,
     /// The listeners for callers, by name. Default: one called `default` at 127.0.0.1:8080.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) listeners: BTreeMap<String, ListenerFile>,
@@ -41,10 +60,10 @@ pub(crate) struct ConfigFile {
     pub(crate) admin: AdminFile,
     /// The credentials of the endpoints, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) credentials: BTreeMap<String, CredentialFile>,
+    pub(crate) credentials: BTreeMap<String, Arc<CredentialFile>>,
     /// The SignalR resources, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) endpoints: BTreeMap<String, EndpointFile>,
+    pub(crate) endpoints: BTreeMap<String, Arc<EndpointFile>>,
     /// The routes of calls to endpoints; the first one that matches applies. Default: one that sends every call to the first
     /// available endpoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]

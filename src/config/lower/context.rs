@@ -1,24 +1,28 @@
 //! The context of lowering: the origins of values, the environment, and the problems found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use figment::value::Value;
-
-use crate::config::problem::{Origin, Problem};
-use crate::config::sources::Merged;
+use crate::config::problem::{Origin, Problem, did_you_mean};
+use crate::config::tree::Tree;
 use crate::redact;
+
+/// The maximum number of searches for the name that an unknown one may mean. Chosen: more than anybody reads.
+const MAX_SUGGESTIONS: usize = 50;
 
 /// The path of a value.
 pub(super) type Key = Vec<String>;
 
 /// The inputs of lowering other than the file, and the problems found.
 pub(in crate::config) struct Context<'a> {
-    pub(super) merged: &'a Merged,
+    pub(super) merged: &'a Tree,
     pub(super) environment: &'a BTreeMap<String, String>,
     folder: PathBuf,
     /// The paths of invalid values, which are already reported.
-    invalid: Vec<Key>,
+    invalid: BTreeSet<Key>,
+    /// The number of suggestions that may still be searched for.
+    suggestions: usize,
     pub(in crate::config) problems: Vec<Problem>,
     /// The problems that do not make the configuration invalid.
     pub(in crate::config) warnings: Vec<Problem>,
@@ -28,32 +32,31 @@ pub(in crate::config) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(in crate::config) fn new(
-        merged: &'a Merged,
-        invalid: Vec<Key>,
+        merged: &'a Tree,
+        invalid: BTreeSet<Key>,
         environment: &'a BTreeMap<String, String>,
         folder: PathBuf,
     ) -> Self {
         let (problems, warnings, displayed_values) = (Vec::new(), Vec::new(), Vec::new());
-        Self { merged, environment, folder, invalid, problems, warnings, displayed_values }
+        let suggestions = MAX_SUGGESTIONS;
+        Self { merged, environment, folder, invalid, suggestions, problems, warnings, displayed_values }
     }
 
     /// Returns whether the value of a key, or a table that contains it, is a placeholder.
     pub(super) fn is_invalid(&self, key: &[String]) -> bool {
-        self.invalid.iter().any(|invalid| key.starts_with(invalid))
+        !self.invalid.is_empty()
+            && (0..=key.len()).any(|length| key.get(..length).is_some_and(|table| self.invalid.contains(table)))
     }
 
     /// Returns whether a key, a table that contains it, or a key below it is invalid. Its value is not the intended one then.
     pub(super) fn is_incomplete(&self, key: &[String]) -> bool {
-        self.is_invalid(key) || self.invalid.iter().any(|invalid| invalid.starts_with(key))
+        let mut from_here = self.invalid.range::<[String], _>((Bound::Included(key), Bound::Unbounded));
+        self.is_invalid(key) || from_here.next().is_some_and(|invalid| invalid.starts_with(key))
     }
 
     /// Returns the origin of the value of a key, or else of the nearest table that contains it.
     pub(super) fn origin_of(&self, key: &[String]) -> Option<Origin> {
-        (0..=key.len()).rev().find_map(|length| {
-            let path = key.get(..length)?;
-            let value = find(&self.merged.root, path)?;
-            self.merged.origin(key, value)
-        })
+        self.merged.origin_of(key)
     }
 
     fn make_problem(&self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) -> Problem {
@@ -89,34 +92,21 @@ impl<'a> Context<'a> {
 
     /// Returns the names in a table, including those of invalid entries, so that a reference to one is not reported.
     pub(super) fn names(&self, table: &str) -> Vec<String> {
-        let dict = find(&self.merged.root, &[table.to_owned()]).and_then(Value::as_dict);
-        dict.map(|dict| dict.keys().cloned().collect()).unwrap_or_default()
+        self.merged.names(table)
     }
 
     /// Returns whether a table has an entry with this name, valid or not. Does not copy names: there may be thousands of
     /// entries, each with references.
     pub(super) fn defines(&self, table: &str, name: &str) -> bool {
-        let dict = find(&self.merged.root, &[table.to_owned()]).and_then(Value::as_dict);
-        dict.is_some_and(|dict| dict.contains_key(name))
+        self.merged.defines(table, name)
     }
 
-    /// Returns the names of the routes in the file.
-    pub(super) fn route_names(&self) -> Vec<String> {
-        let routes = find(&self.merged.root, &key(&["routes"])).and_then(Value::as_array).unwrap_or_default();
-        let names: Vec<_> =
-            routes.iter().filter_map(|route| Some(route.as_dict()?.get("name")?.as_str()?.to_owned())).collect();
-        // Without routes, the only one is called `default`.
-        if names.is_empty() { vec!["default".to_owned()] } else { names }
+    /// Suggests the name in a table that is closest to an unknown one.
+    pub(super) fn suggest_name(&mut self, table: &str, name: &str) -> Option<String> {
+        // Each search compares all names.
+        self.suggestions = self.suggestions.checked_sub(1)?;
+        did_you_mean(name, self.names(table).iter().map(String::as_str))
     }
-}
-
-/// Returns the value at a path.
-pub(super) fn find<'v>(root: &'v Value, path: &[String]) -> Option<&'v Value> {
-    path.iter().try_fold(root, |value, segment| match value {
-        Value::Dict(_, dict) => dict.get(segment),
-        Value::Array(_, items) => items.get(segment.parse::<usize>().ok()?),
-        Value::String(..) | Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => None,
-    })
 }
 
 /// Returns the path of a key from its segments.

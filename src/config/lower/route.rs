@@ -1,8 +1,8 @@
 //! Lowers routes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::context::{Context, Key, find, key};
+use super::context::{Context, Key, key};
 use super::listener::operations;
 use super::values;
 use crate::config::file::{
@@ -22,7 +22,7 @@ const MAX_ENDPOINTS: usize = 32;
 const MAX_WEIGHT: u32 = 1_000_000;
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSettings> {
-    if file.routes.is_empty() && count_routes(context) == 0 {
+    if file.routes.is_empty() && context.merged.main_items("routes") == 0 {
         return vec![default_route(file, context)];
     }
     let routes: Vec<_> =
@@ -60,12 +60,14 @@ fn default_route(file: &ConfigFile, context: &mut Context<'_>) -> RouteSettings 
 
 /// Reports routes whose name is taken and routes behind one that matches every call.
 fn check_order(file: &ConfigFile, routes: &[RouteSettings], context: &mut Context<'_>) {
-    let mut names = HashSet::with_capacity(routes.len());
+    let mut names: HashMap<&RouteName, usize> = HashMap::with_capacity(routes.len());
     let mut matches_all: Option<&RouteName> = None;
     for (index, (route, file)) in routes.iter().zip(&file.routes).enumerate() {
         let at = |tail: &str| key(&["routes", &index.to_string(), tail]);
-        if !names.insert(&route.name) {
-            let fact = format!("there is another route called `{}`", route.name);
+        if let Some(other) = names.insert(&route.name, index) {
+            let place = context.origin_of(&key(&["routes", &other.to_string(), "name"]));
+            let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+            let fact = format!("there is another route called `{}`{place}", route.name);
             context.problem(&at("name"), fact, "give each route a name of its own");
         }
         if let Some(all) = matches_all {
@@ -75,12 +77,6 @@ fn check_order(file: &ConfigFile, routes: &[RouteSettings], context: &mut Contex
             matches_all = Some(&route.name);
         }
     }
-}
-
-/// Returns the number of routes in the file, including invalid ones.
-fn count_routes(context: &Context<'_>) -> usize {
-    let routes = find(&context.merged.root, &key(&["routes"]));
-    routes.and_then(|routes| routes.as_array()).map_or(0, <[_]>::len)
 }
 
 fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> RouteSettings {

@@ -24,7 +24,10 @@ pub(in crate::config) struct Test {
 }
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Test> {
-    let routes: BTreeSet<String> = context.route_names().into_iter().collect();
+    let mut routes: BTreeSet<String> = file.routes.iter().map(|route| route.name.clone()).collect();
+    if routes.is_empty() {
+        routes.insert("default".to_owned());
+    }
     let tests = file.tests.iter().enumerate();
     tests.filter_map(|(index, test)| lower_one(&key(&["tests", &index.to_string()]), test, &routes, context)).collect()
 }

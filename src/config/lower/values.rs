@@ -10,7 +10,6 @@ use ipnet::IpNet;
 
 use super::context::Context;
 use crate::config::file::SizeFile;
-use crate::config::problem::did_you_mean;
 use crate::endpoint::Origin;
 use crate::files::{self, FileError};
 use crate::limits::RateSettings;
@@ -49,9 +48,10 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
 
 /// Checks that a table defines `name`.
 pub(super) fn check_reference(key: &[String], table: &str, name: &str, context: &mut Context<'_>) {
-    if !context.defines(table, name) {
-        let names = context.names(table);
-        let fix = did_you_mean(name, names.iter().map(String::as_str))
+    // A file that could not be parsed may define it.
+    if !context.defines(table, name) && !context.merged.has_unknown_names() {
+        let fix = context
+            .suggest_name(table, name)
             .unwrap_or_else(|| format!("define it as [{table}.{name}], or name one that exists"));
         let kind = table.strip_suffix('s').unwrap_or(table);
         context.problem(key, format!("there is no {kind} `{name}`"), fix);

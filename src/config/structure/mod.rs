@@ -10,8 +10,9 @@ mod value;
 use figment::value::{Dict, Value};
 use serde_json::Value as Schema;
 
+use super::merged::Merged;
 use super::problem::{Origin, Problem, closest, did_you_mean};
-use super::sources::{Merged, PREFIX};
+use super::sources::PREFIX;
 use crate::redact;
 use schema::{
     Definitions, alternatives, description, enum_values, has_type, json_type, kinds_with, maximum_exceeded,
@@ -31,11 +32,12 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<Problem>,
 }
 
-/// Checks `merged.root`.
-pub(super) fn check(merged: &Merged, schema: &Schema) -> Checked {
+/// Checks `merged.root`. `main` is the schema of the main file, if `merged` is a file that it includes.
+pub(super) fn check(merged: &Merged, schema: &Schema, main: Option<&Schema>) -> Checked {
     let mut walk = Walk {
         merged,
         schema,
+        main,
         definitions: Definitions::of(schema),
         kinds: Vec::new(),
         invalid: Vec::new(),
@@ -51,6 +53,7 @@ pub(super) fn check(merged: &Merged, schema: &Schema) -> Checked {
 struct Walk<'a> {
     merged: &'a Merged,
     schema: &'a Schema,
+    main: Option<&'a Schema>,
     definitions: Definitions<'a>,
     /// The kinds of the tagged table that is visited next, for hints about keys of another kind.
     kinds: Vec<(&'a str, &'a Schema)>,
@@ -159,6 +162,10 @@ impl<'a> Walk<'a> {
             let schema_of_key = properties.and_then(|properties| properties.get(key)).or(others);
             let validity = if let Some(schema) = schema_of_key {
                 self.visit(schema, value, path)
+            } else if self.is_of_main_file(path) {
+                let known: Vec<&str> = known.keys().map(String::as_str).collect();
+                let fix = format!("move it to the main file; an included file may have {}", quoted_list(&known));
+                self.problem(path, value, "is not allowed in an included file".to_owned(), fix)
             } else {
                 let fix = self
                     .suggest_variable(path, value)
@@ -282,6 +289,12 @@ impl<'a> Walk<'a> {
         Validity::Invalid
     }
 
+    /// Returns whether a key that is unknown in an included file is one of the main file.
+    fn is_of_main_file(&self, path: &[String]) -> bool {
+        let properties = self.main.and_then(|main| main.get("properties"));
+        matches!((path, properties), ([key], Some(known)) if known.get(key).is_some())
+    }
+
     /// Returns whether a value comes from a variable without `__`, which is ignored with a warning. Images and charts set
     /// variables such as `SIGNALR_GATEWAY_VERSION`, which must not prevent a start.
     fn ignores_variable(&mut self, value: &Value) -> bool {
@@ -305,6 +318,15 @@ impl<'a> Walk<'a> {
         let name = name.strip_prefix(PREFIX)?;
         closest(name, known.iter().map(String::as_str)).map(|known| format!("did you mean `{PREFIX}{known}`?"))
     }
+}
+
+/// Returns the problem of values that cannot be deserialized although they are valid, which is a bug. Omits the library's message:
+/// it quotes values, which may be secrets.
+pub(super) fn bug(err: &figment::Error, origin: Option<Origin>) -> Problem {
+    let fact = "cannot be deserialized".to_owned();
+    let fix =
+        "check the value against `signalr-gateway schema`, and report this as a bug of signalr-gateway".to_owned();
+    Problem { key: err.path.join("."), fact, origin, fix }
 }
 
 /// Returns `fix`, followed by the description of the key.

@@ -1,5 +1,6 @@
 //! The settings of a loaded configuration: defaults, secrets, the hash, and the variables of a platform.
 
+mod included;
 mod problems;
 mod routes;
 mod routing_tests;
@@ -176,7 +177,7 @@ fn accepts_https_origins_and_http_to_this_host() {
 fn the_default_attempt_timeout_is_at_most_the_request_timeout() {
     let loaded = load_toml(&format!("{}[timeouts]\nrequest = \"3s\"\n", minimal())).unwrap();
     assert_eq!(loaded.settings.proxy.delivery.try_timeout, std::time::Duration::from_secs(3));
-    let shown = loaded.effective.iter().find(|effective| effective.key == "timeouts.try").unwrap();
+    let shown = loaded.effective().into_iter().find(|effective| effective.key == "timeouts.try").unwrap();
     assert_eq!(shown.value, "3s");
 }
 

@@ -10,7 +10,7 @@ fn flags_override_variables_and_variables_override_the_file() {
     sources.overrides.push(("limits.max_body".into(), "4096".into()));
     let loaded = load(&sources).unwrap();
     assert_eq!(loaded.settings.proxy.max_body_bytes, 4096);
-    let effective = loaded.effective.iter().find(|effective| effective.key == "limits.max_body").unwrap();
+    let effective = loaded.effective().into_iter().find(|effective| effective.key == "limits.max_body").unwrap();
     assert_eq!(effective.origin, Some(Origin::Flag("--set limits.max_body".into())));
 }
 

@@ -1,0 +1,74 @@
+//! Tenants that are added, changed and removed by files, while the gateway serves.
+
+use std::path::{Path, PathBuf};
+
+use signalr_gateway::sandbox::{Files, GatewayConfig};
+
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, wait_until};
+
+/// Moves the endpoint `west` to an included file, and starts the real binary.
+async fn start(builder: &HarnessBuilder) -> (Process, Files, PathBuf, String) {
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    let (west, rest): (Vec<&str>, Vec<&str>) = text.split("\n\n").partition(|table| table.contains(".west]"));
+    let main = format!("include = [\"tenants.d/*.toml\"]\n{}\n\n{}", rest.join("\n\n"), route("rest", "*", "east"));
+    std::fs::write(&files.config, main).unwrap();
+    let folder = files.config.parent().unwrap().join("tenants.d");
+    std::fs::create_dir(&folder).unwrap();
+    let west = west.join("\n\n") + "\n\n" + &route("west", "chat", "west");
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    (process, files, folder, west)
+}
+
+fn route(name: &str, hub: &str, endpoint: &str) -> String {
+    format!("[[routes]]\nname = \"{name}\"\nmatch = {{ hub = \"{hub}\" }}\nendpoints = [\"{endpoint}\"]\n")
+}
+
+async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
+    wait_until(&format!("{count} reloads end in {result}"), async || {
+        (process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
+    })
+    .await;
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    // As most programs do, so that the file is never seen half written.
+    std::fs::write(folder.join(format!(".{name}")), text).unwrap();
+    std::fs::rename(folder.join(format!(".{name}")), folder.join(name)).unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_is_added_and_removed_by_a_file_and_the_others_keep_their_connections() {
+    let builder = HarnessBuilder::start().await;
+    let (process, _files, folder, west_file) = start(&builder).await;
+    let endpoint = |name: &str| &builder.sandbox.endpoint(name).unwrap().server;
+    let (east, west) = (endpoint("east"), endpoint("west"));
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    east.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
+    let connections = process.metrics().await.sum("upstream_connects_total", &[("endpoint", "east")]);
+
+    write(&folder, "west.toml", &west_file);
+    wait_for_reloads(&process, "success", 1.0).await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
+
+    // A file that is invalid changes nothing, and the reason names it.
+    write(&folder, "bad.toml", "[endpoints.bad]\nurl = 5\n");
+    wait_for_reloads(&process, "failure", 1.0).await;
+    wait_until("the log names the file and the line", async || process.log().contains("bad.toml:2").then_some(()))
+        .await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    west.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
+
+    std::fs::remove_file(folder.join("bad.toml")).unwrap();
+    std::fs::remove_file(folder.join("west.toml")).unwrap();
+    wait_for_reloads(&process, "success", 2.0).await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    east.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
+    let metrics = process.metrics().await;
+    assert_eq!(metrics.sum("upstream_connects_total", &[("endpoint", "east")]), connections);
+    assert_eq!(metrics.sum("upstream_connects_total", &[("endpoint", "west")]), 0.0);
+}
