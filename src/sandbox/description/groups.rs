@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::OTHER_SERVERS;
 use super::reader::Reader;
 use super::tenants::{self, Names};
 use crate::sandbox::crypto::ids::is_guid;
@@ -58,10 +57,16 @@ impl Group {
     }
 }
 
-/// Reads `[tenant_groups]`.
-pub(super) fn groups(root: &Reader<'_>, names: &Names, directory: &Directory, bind: IpAddr) -> Vec<Group> {
+/// Reads `[tenant_groups]`. `reserved` are names of other servers.
+pub(super) fn groups(
+    root: &Reader<'_>,
+    names: &Names,
+    directory: &Directory,
+    bind: IpAddr,
+    reserved: &[&str],
+) -> Vec<Group> {
     let mut taken: HashSet<String> = names.endpoints.iter().map(|name| name.to_ascii_lowercase()).collect();
-    taken.extend(OTHER_SERVERS.map(str::to_owned));
+    taken.extend(reserved.iter().map(|name| (*name).to_owned()));
     for tenant in &directory.tenants {
         taken.extend([tenant.id.to_ascii_lowercase(), tenant.domain.to_ascii_lowercase()]);
     }

@@ -62,7 +62,7 @@ impl Description {
         let tenants = tenants::tenants(&root, &mut names);
         let (endpoints, resources) = endpoints(&root, &mut names, bind);
         let mut described = tenants::described_directory(&root, &mut names, tenants, resources);
-        let groups = groups::groups(&root, &names, &described.directory, bind);
+        let groups = groups::groups(&root, &names, &described.directory, bind, &OTHER_SERVERS);
         if endpoints.is_empty() && groups.is_empty() {
             root.problem(
                 "endpoints",
