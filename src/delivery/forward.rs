@@ -16,7 +16,7 @@ use crate::credential::Bearer;
 use crate::endpoint::{
     ConnectError, Endpoint, HeaderVisitor, Lease, Pool, Processing, RequestHead, SendError, Sending, TransportError,
 };
-use crate::limits::{RequestDeadline, until};
+use crate::limits::{DeadlineTimer, RequestDeadline};
 use crate::metrics::UpstreamErrorReason;
 use crate::signalr::Operation;
 
@@ -169,6 +169,7 @@ pub(super) async fn send(
     pool: &Pool<RequestBody>,
     call: &PlannedCall<'_>,
     bearer: &Bearer,
+    timer: &DeadlineTimer,
     time: &AttemptTime,
 ) -> Result<Response<UpstreamBody>, Failure> {
     let sent = Cell::new(false);
@@ -188,7 +189,7 @@ pub(super) async fn send(
     };
     let caller_wait = |now| if sent.get() { call.body.waited_for_caller(now) } else { Duration::ZERO };
     let extend = |now| time.extended(now, caller_wait(now));
-    let result = until(time.deadline(), extend, attempt).await;
+    let result = timer.until(time.deadline(), extend, attempt).await;
     result.unwrap_or_else(|| {
         let now = Instant::now();
         Err(Failure::Deadline { sent: sent.get(), waited: time.endpoint_time(now, caller_wait(now)) })

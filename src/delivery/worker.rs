@@ -9,7 +9,7 @@ use super::idempotency::IdempotencyStore;
 use super::settings::DeliverySettings;
 use super::upstream::Upstream;
 use crate::endpoint::{Endpoint, Recycler};
-use crate::limits::Limits;
+use crate::limits::{DeadlineTimer, Limits};
 use crate::metrics::{ConnectionGauge, WorkerMetrics};
 use crate::write_batch::WriteBatch;
 
@@ -20,6 +20,7 @@ pub struct WorkerDelivery {
     /// In configured order.
     pub(super) upstreams: Vec<Upstream>,
     pub(super) idempotency: Arc<IdempotencyStore>,
+    pub(super) timer: DeadlineTimer,
     pub(super) metrics: Rc<WorkerMetrics>,
     recycler: Rc<Recycler>,
 }
@@ -63,6 +64,7 @@ impl WorkerDelivery {
             settings,
             upstreams: endpoints.iter().enumerate().map(upstream).collect(),
             idempotency: Arc::clone(idempotency),
+            timer: DeadlineTimer::default(),
             metrics: Rc::clone(metrics),
             recycler,
         }
