@@ -52,7 +52,7 @@ fn response_408_is_about_the_idle_connection_if_the_request_cannot_have_timed_ou
         let hour = Duration::from_secs(3600);
         let settings = PoolSettings { max_idle_per_worker: 1, idle_timeout: 2 * hour };
         let settings = EndpointSettings { pool: settings, ..tests::settings(start().await) };
-        let (just_now, earlier) = (|| Instant::now() + hour, || Instant::now() - 2 * ROUND_TRIP);
+        let (just_now, earlier) = (|| Instant::now() + hour, || Instant::now().checked_sub(2 * ROUND_TRIP).unwrap());
         for (began, body, is_about_idle_connection) in [
             (just_now(), complete(), true),
             (earlier(), complete(), false),

@@ -61,7 +61,7 @@ fn waits_for_the_caller_are_counted_for_each_attempt() {
         let mut body = upload.body.rewound();
         let waited_within_a_second = |body: &RequestBody| {
             let now = Instant::now();
-            body.waited_for_caller(now + SECOND) - body.waited_for_caller(now)
+            body.waited_for_caller(now + SECOND).saturating_sub(body.waited_for_caller(now))
         };
         assert_eq!(read(&mut body, 5).await, b"hello");
         assert!(!upload.body.is_waiting_for_caller());
