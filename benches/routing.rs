@@ -35,7 +35,7 @@ fn table(count: usize, hub: impl Fn(usize) -> String) -> Table {
         },
         pick: Pick::First,
         when_unavailable: WhenUnavailable::Send,
-        endpoint_header: false,
+        endpoint_header: None,
         rate: None,
         endpoints: vec![RouteEndpoint { endpoint: endpoint.clone(), weight: 1 }],
     };
@@ -93,7 +93,7 @@ fn choosing(criterion: &mut Criterion) {
             matches: MatchSettings::default(),
             pick: pick.clone(),
             when_unavailable: WhenUnavailable::Send,
-            endpoint_header: false,
+            endpoint_header: None,
             rate: None,
             endpoints: endpoints.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
         };

@@ -56,7 +56,9 @@ pub(super) fn render(status: &Status) -> String {
     }
     page.raw("</table>").table("Routes, in the order in which they are matched", &["name", "pick", "endpoints"]);
     for route in &status.routes {
-        page.row(&[&route.name, route.pick, &route.endpoints.join(", ")]);
+        let named_by = route.named_by.as_ref().map(|by| format!("named by {by}"));
+        let endpoints = if route.endpoints.is_empty() { "any".to_owned() } else { route.endpoints.join(", ") };
+        page.row(&[&route.name, named_by.as_deref().unwrap_or(route.pick), &endpoints]);
     }
     page.raw("</table>").table("Listeners", &["name", "address"]);
     for listener in &status.listeners {
@@ -147,7 +149,12 @@ mod tests {
                 last_success: None,
                 last_error: Some("<script>alert('x')</script>".into()),
             }],
-            routes: vec![RouteView { name: "a&b".into(), pick: "first", endpoints: vec!["east".into()] }],
+            routes: vec![RouteView {
+                name: "a&b".into(),
+                pick: "first",
+                named_by: None,
+                endpoints: vec!["east".into()],
+            }],
         };
         let page = render(&status);
         assert!(

@@ -65,7 +65,9 @@ pub struct RouteView {
     pub name: String,
     /// How endpoints are picked.
     pub pick: &'static str,
-    /// The endpoints, in configured order.
+    /// What in a call names its endpoint, such as `hub {endpoint}_*`; `None` if the route picks.
+    pub named_by: Option<String>,
+    /// The endpoints, in configured order. Empty if calls may name any.
     pub endpoints: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ use super::output::{Outcome, print, usage};
 use crate::delivery::MessageRetry;
 use crate::endpoint::EndpointName;
 use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings};
-use crate::route::{HashKey, MismatchDetail, Pick, RouteName};
+use crate::route::{HashKey, Mismatch, MismatchDetail, NamedBy, Pick, RouteName};
 use crate::signalr::{Operation, Policy};
 
 #[derive(Debug, Args)]
@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             usage(anyhow!("there is no listener `{wanted}`; the configuration has {}", names.join(", ")))
         })?;
     }
-    let decision = DryRun::new(&settings).map_err(usage)?.decide(&call);
+    let decision = DryRun::new(&settings).map_err(usage)?.explain(&call);
     let listener = names.get(call.listener).copied().unwrap_or_default();
     let explanation = Explanation { settings: &settings, listener, decision: &decision };
     if options.json {
@@ -103,12 +103,15 @@ impl Explanation<'_> {
             Ok(Destination::Gateway) => {
                 set("answered_by", "the gateway itself".into());
             }
-            Ok(Destination::Endpoints { pick, is_named_by_caller, endpoints, in_any_order }) => {
+            Ok(Destination::Endpoints { pick, named_by, endpoints, in_any_order }) => {
                 set("pick", pick.as_str().into());
                 if let Pick::Hash(by) = pick {
                     set("hash_by", hash_by(by).into());
                 }
-                set("named_by_caller", (*is_named_by_caller).into());
+                set("named_by_caller", named_by.is_some().into());
+                if let Some(by) = named_by {
+                    set("named_by", by.to_string().into());
+                }
                 set("in_any_order", (*in_any_order).into());
                 let to_json = |(name, weight): &(EndpointName, u32)| json!({ "endpoint": name.as_str(), "url": self.url(name), "weight": weight });
                 set("endpoints", endpoints.iter().map(to_json).collect());
@@ -157,10 +160,20 @@ fn hash_by(by: &HashKey) -> String {
     }
 }
 
+/// The maximum number of routes that are all listed.
+const MAX_LISTED: usize = 20;
+
+/// Returns whether the text lists a route that was passed over. Among many, those for other hubs are only counted.
+fn is_listed(mismatch: &MismatchDetail, routes: usize) -> bool {
+    routes <= MAX_LISTED || mismatch.condition != Mismatch::Hub
+}
+
 /// Describes how a route uses its endpoints.
-fn describe_pick(pick: &Pick, is_named_by_caller: bool, in_any_order: bool) -> String {
+fn describe_pick(pick: &Pick, named_by: Option<&NamedBy>, in_any_order: bool) -> String {
+    if let Some(by) = named_by {
+        return format!("the endpoint that the {by} names");
+    }
     match pick {
-        _ if is_named_by_caller => "the endpoint that the caller named".to_owned(),
         Pick::First => "pick: first, in this order".to_owned(),
         Pick::Weighted => "pick: weighted, at random".to_owned(),
         Pick::Hash(by) => format!("pick: hash by {}, in this order", hash_by(by)),
@@ -182,12 +195,16 @@ impl Display for Explanation<'_> {
         for (key, name) in names {
             line(key, name)?;
         }
-        for (route, mismatch) in passed_over {
+        for (route, mismatch) in passed_over.iter().filter(|(_, mismatch)| is_listed(mismatch, passed_over.len())) {
             line("passed over", &format_args!("{route}: {mismatch}"))?;
         }
+        let unlisted = passed_over.iter().filter(|(_, mismatch)| !is_listed(mismatch, passed_over.len())).count();
+        if unlisted > 0 {
+            line("passed over", &format_args!("{unlisted} routes for other hubs (--json lists them)"))?;
+        }
         match (route, outcome) {
-            (Some(route), Ok(Destination::Endpoints { pick, is_named_by_caller, in_any_order, .. })) => {
-                line("route", &format_args!("{route} ({})", describe_pick(pick, *is_named_by_caller, *in_any_order)))?;
+            (Some(route), Ok(Destination::Endpoints { pick, named_by, in_any_order, .. })) => {
+                line("route", &format_args!("{route} ({})", describe_pick(pick, named_by.as_ref(), *in_any_order)))?;
             }
             (Some(route), _) => line("route", route)?,
             (None, _) => {}

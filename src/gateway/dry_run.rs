@@ -14,7 +14,7 @@ use crate::delivery::CallHead;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
 use crate::proxy::{Admission, ProxyError};
-use crate::route::{Choice, DeliveryMode, MismatchDetail, Pick, RouteName, Table, TableError};
+use crate::route::{Choice, DeliveryMode, MismatchDetail, NamedBy, Pick, RouteName, Table, TableError};
 use crate::serve::{Bind, ListenerId, Peer};
 use crate::signalr::{Call, FanOutKind, Operation};
 
@@ -69,7 +69,7 @@ pub struct Decision {
     pub operation: Option<Operation>,
     /// The names in its path: `hub`, `group`, `user`, `connection`.
     pub names: Vec<(&'static str, String)>,
-    /// The routes before the matching one, and the reason why each does not match.
+    /// The routes before the matching one, and the reason why each does not match. Only [`DryRun::explain`] finds them.
     pub passed_over: Vec<(RouteName, MismatchDetail)>,
     /// The route that matches.
     pub route: Option<RouteName>,
@@ -86,8 +86,8 @@ pub enum Destination {
     Endpoints {
         /// The `pick` of the route.
         pick: Pick,
-        /// Whether the caller named the endpoint.
-        is_named_by_caller: bool,
+        /// What in the call named the endpoint; `None` if the route picks.
+        named_by: Option<NamedBy>,
         /// The endpoints and their weights, in the order in which they are tried unless `in_any_order`.
         endpoints: Vec<(EndpointName, u32)>,
         /// Whether the order has no meaning: the call goes to all of them, or to one at random.
@@ -127,14 +127,28 @@ impl<'s> DryRun<'s> {
 
     /// Determines the destination of a call.
     pub fn decide(&self, call: &DryRunCall) -> Decision {
+        self.decide_with(call, false)
+    }
+
+    /// Determines the destination of a call, and why each of the routes before does not match.
+    pub fn explain(&self, call: &DryRunCall) -> Decision {
+        self.decide_with(call, true)
+    }
+
+    fn decide_with(&self, call: &DryRunCall, explains: bool) -> Decision {
         let outcome = Ok(Destination::Gateway);
         let mut decision =
             Decision { operation: None, names: Vec::new(), passed_over: Vec::new(), route: None, outcome };
-        decision.outcome = self.destination(call, &mut decision);
+        decision.outcome = self.destination(call, explains, &mut decision);
         decision
     }
 
-    fn destination(&self, call: &DryRunCall, decision: &mut Decision) -> Result<Destination, ProxyError> {
+    fn destination(
+        &self,
+        call: &DryRunCall,
+        explains: bool,
+        decision: &mut Decision,
+    ) -> Result<Destination, ProxyError> {
         let DryRunCall { request, listener, client } = call;
         let (settings, _) = self.settings.listeners.get(*listener).ok_or(ProxyError::INTERNAL)?;
         let admission = self.admissions.get(*listener).ok_or(ProxyError::INTERNAL)?;
@@ -160,11 +174,13 @@ impl<'s> DryRun<'s> {
 
         let input = head.route_input(&call, *listener, client);
         let picked = self.table.find(&input);
-        let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(index, _)| index));
-        let mismatch = |route: &crate::route::Route| {
-            Some((route.name().clone(), MismatchDetail::find(route, &input, &settings.name)?))
-        };
-        decision.passed_over = before.filter_map(mismatch).collect();
+        if explains {
+            let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(index, _)| index));
+            let mismatch = |route: &crate::route::Route| {
+                Some((route.name().clone(), MismatchDetail::find(route, &input, &settings.name)?))
+            };
+            decision.passed_over = before.filter_map(mismatch).collect();
+        }
         let (_, route) = picked.ok_or(ProxyError::NoRoute)?;
         decision.route = Some(route.name().clone());
         Ok(self.endpoints(&Choice::new(route, &input)?, call.operation.fan_out_kind()))
@@ -173,7 +189,7 @@ impl<'s> DryRun<'s> {
     fn endpoints(&self, choice: &Choice<'_>, fan_out: FanOutKind) -> Destination {
         let is_fan_out = matches!(choice.delivery_mode(), DeliveryMode::All(_))
             && matches!(fan_out, FanOutKind::Deliver | FanOutKind::FirstSuccess);
-        let is_random = *choice.route().pick() == Pick::Weighted && !choice.is_named_by_caller();
+        let is_random = *choice.route().pick() == Pick::Weighted && choice.named_by().is_none();
         let mut indexes: Vec<usize> =
             if is_fan_out || is_random { choice.endpoint_indexes().collect() } else { choice.order().collect() };
         let endpoint = |index: usize| self.settings.endpoints.get(index);
@@ -182,14 +198,14 @@ impl<'s> DryRun<'s> {
             indexes.sort_by_key(|index| endpoint(*index).is_some_and(|found| found.role == EndpointRole::Secondary));
         }
         let name_and_weight = |index: usize| {
-            let mut targets = choice.route().targets().iter();
+            let mut targets = choice.targets().iter();
             targets
                 .find(|target| target.endpoint_index() == index)
                 .map(|target| (target.name().clone(), target.weight()))
         };
         Destination::Endpoints {
             pick: choice.route().pick().clone(),
-            is_named_by_caller: choice.is_named_by_caller(),
+            named_by: choice.named_by().cloned(),
             endpoints: indexes.into_iter().filter_map(name_and_weight).collect(),
             in_any_order: is_fan_out || is_random,
         }

@@ -158,6 +158,7 @@ impl Live {
         let route = |route: &RouteSettings| RouteView {
             name: route.name.to_string(),
             pick: route.pick.as_str(),
+            named_by: route.named_by_text(),
             endpoints: route.endpoints.iter().map(|endpoint| endpoint.endpoint.to_string()).collect(),
         };
         let listeners = self.addresses.listeners.iter();

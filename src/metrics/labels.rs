@@ -36,6 +36,8 @@ label_enum! {
         UnknownPath = "unknown_path",
         /// No route matches the call.
         NoRoute = "no_route",
+        /// The call names an endpoint that does not exist or that its route does not let calls name.
+        NoEndpoint = "no_endpoint",
         /// The path does not support the method.
         MethodNotAllowed = "method_not_allowed",
         /// The caller sent the request too slowly.

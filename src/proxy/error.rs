@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome};
 use crate::metrics::ErrorKind;
-use crate::route::EndpointNotSelectable;
+use crate::route::NamedEndpointError;
 use crate::serve::HeadError;
 use crate::signalr::{Operation, ParseCallError};
 
@@ -60,12 +60,9 @@ pub enum ProxyError {
     /// No route matches the call.
     #[error("no route of the gateway matches this call; have the operator add one")]
     NoRoute,
-    /// The caller named an endpoint that it may not select.
-    #[error(
-        "the header `signalr-gateway-endpoint` names no endpoint that callers of this route may choose; leave it out, or \
-         have the operator set `endpoint_header` on the route and name the endpoint there"
-    )]
-    EndpointNotSelectable,
+    /// The call names no endpoint that it may be sent to.
+    #[error(transparent)]
+    NamedEndpoint(#[from] NamedEndpointError),
     /// A required header is missing.
     #[error("this gateway requires the header `{header}` with the value agreed with its operator")]
     HeaderRequired {
@@ -143,8 +140,13 @@ impl ProxyError {
             Self::OperationNotAllowed(_) => ErrorKind::OperationNotAllowed,
             Self::UnknownPath => ErrorKind::UnknownPath,
             Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
-            Self::NoRoute | Self::EndpointNotSelectable => ErrorKind::NoRoute,
-            Self::HeaderRequired { .. } => ErrorKind::HeaderRequired,
+            Self::NoRoute => ErrorKind::NoRoute,
+            Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
+                ErrorKind::NoEndpoint
+            }
+            Self::HeaderRequired { .. } | Self::NamedEndpoint(NamedEndpointError::HeaderMissing { .. }) => {
+                ErrorKind::HeaderRequired
+            }
             Self::TooManyHeaders { .. } => ErrorKind::HeadersTooLarge,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
             Self::Draining => ErrorKind::Draining,
@@ -160,9 +162,15 @@ impl ProxyError {
             | Self::OriginNotAllowed { .. }
             | Self::ClientNotAllowed
             | Self::OperationNotAllowed(_) => StatusCode::FORBIDDEN,
-            Self::UnknownPath | Self::NoRoute | Self::EndpointNotSelectable => StatusCode::NOT_FOUND,
+            Self::UnknownPath
+            | Self::NoRoute
+            | Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::HeaderRequired { .. } => StatusCode::PRECONDITION_FAILED,
+            Self::HeaderRequired { .. } | Self::NamedEndpoint(NamedEndpointError::HeaderMissing { .. }) => {
+                StatusCode::PRECONDITION_FAILED
+            }
             Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -182,8 +190,10 @@ impl ProxyError {
             Self::UnknownPath => "Not a SignalR REST path",
             Self::MethodNotAllowed { .. } => "Method not allowed",
             Self::NoRoute => "No route",
-            Self::EndpointNotSelectable => "No such endpoint",
-            Self::HeaderRequired { .. } => "Required header missing",
+            Self::HeaderRequired { .. } | Self::NamedEndpoint(NamedEndpointError::HeaderMissing { .. }) => {
+                "Required header missing"
+            }
+            Self::NamedEndpoint(_) => "No such endpoint",
             Self::TooManyHeaders { .. } => "Headers too large",
             Self::RateLimited { .. } => "Too many calls",
             Self::Draining => "Listener closed",
@@ -206,7 +216,7 @@ impl ProxyError {
             | Self::UnknownPath
             | Self::MethodNotAllowed { .. }
             | Self::NoRoute
-            | Self::EndpointNotSelectable
+            | Self::NamedEndpoint(_)
             | Self::HeaderRequired { .. }
             | Self::TooManyHeaders { .. } => None,
         }
@@ -241,12 +251,6 @@ impl ProxyError {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
-    }
-}
-
-impl From<EndpointNotSelectable> for ProxyError {
-    fn from(_: EndpointNotSelectable) -> Self {
-        Self::EndpointNotSelectable
     }
 }
 

@@ -1,19 +1,60 @@
 //! The endpoints that a route chooses for one call and the order in which they are tried. Ignores their health.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName};
 
-use super::Pick;
 use super::hash::Score;
-use super::table::{Route, RouteInput, Target};
-use crate::signalr::Policy;
+use super::table::{Route, RouteInput};
+use super::target::Target;
+use super::{Constraint, NamedBy, Pattern, Pick};
+use crate::signalr::{Name, Policy};
 
 /// The header in which a caller may name one of a route's endpoints, if the route has `endpoint_header`. It is not forwarded.
 pub const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-endpoint");
 
-/// Error of a caller that names an endpoint which the route does not have, or on a route that does not allow callers to name one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the header {ENDPOINT_HEADER} names no endpoint that callers of this route may choose")]
-pub struct EndpointNotSelectable;
+/// Error of a call that names no endpoint that it may be sent to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NamedEndpointError {
+    /// The route does not let callers name an endpoint in [`ENDPOINT_HEADER`].
+    #[error(
+        "callers of this route may not name an endpoint in the header {ENDPOINT_HEADER}; leave it out, or have the operator \
+         set `endpoint_header` on the route"
+    )]
+    NotAllowed,
+    /// The call names an endpoint that does not exist or that is not among those of the route.
+    #[error(
+        "the {by} of the call names {}, which is no endpoint that calls of this route may name; check the name, or have the \
+         operator add it",
+        shown(name.as_deref())
+    )]
+    Unknown {
+        /// What names it.
+        by: NamedBy,
+        /// The name; `None` if the call does not have it in the form that the route expects.
+        name: Option<String>,
+    },
+    /// A header that must name the endpoint is missing.
+    #[error("calls of this route must name their endpoint in the header {header}, and this one has no such header")]
+    HeaderMissing {
+        /// The header.
+        header: HeaderName,
+    },
+}
+
+impl NamedEndpointError {
+    #[cold]
+    fn unknown(by: &NamedBy, name: Option<&str>) -> Self {
+        Self::Unknown { by: by.clone(), name: name.map(|name| name.chars().take(MAX_SHOWN).collect()) }
+    }
+}
+
+/// The maximum number of characters of a name that an error shows. Names of endpoints are no longer.
+const MAX_SHOWN: usize = 64;
+
+fn shown(name: Option<&str>) -> String {
+    name.filter(|name| !name.is_empty()).map_or_else(|| "nothing".to_owned(), |name| format!("`{name}`"))
+}
 
 /// What a route chooses for one call.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +79,14 @@ impl<'a> Choice<'a> {
     /// Chooses among the endpoints of `route`, which matches the call.
     ///
     /// # Errors
-    /// [`EndpointNotSelectable`] if the caller named an endpoint that it may not choose.
-    pub fn new(route: &'a Route, input: &RouteInput<'_>) -> Result<Self, EndpointNotSelectable> {
+    /// [`NamedEndpointError`] if the call names no endpoint that it may be sent to.
+    pub fn new(route: &'a Route, input: &RouteInput<'_>) -> Result<Self, NamedEndpointError> {
         let key = match route.pick() {
             Pick::Hash(by) => by.hash(input.call, input.headers),
             Pick::First | Pick::Weighted | Pick::All(_) => 0,
         };
-        let named = if input.may_have_endpoint_header { named_target(route, input.headers)? } else { None };
+        let may_be_named = route.named_by().is_some() || input.may_have_endpoint_header;
+        let named = if may_be_named { named_target(route, input)? } else { None };
         Ok(Self { route, key, named })
     }
 
@@ -61,36 +103,74 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Returns whether the caller named the endpoint.
-    pub fn is_named_by_caller(&self) -> bool {
-        self.named.is_some()
+    /// Returns what named the endpoint; `None` if the route picks.
+    pub fn named_by(&self) -> Option<&'a NamedBy> {
+        self.route.named_by().filter(|_| self.named.is_some())
+    }
+
+    /// Returns the endpoints that may be used, in configured order.
+    pub fn targets(&self) -> &'a [Target] {
+        self.named.map_or_else(|| self.route.targets(), std::slice::from_ref)
     }
 
     /// Returns the indexes of the endpoints that may be used, in configured order.
     pub fn endpoint_indexes(&self) -> impl Iterator<Item = usize> + 'a {
-        let named = self.named.map(Target::endpoint_index);
-        let all = self.route.targets().iter().map(Target::endpoint_index);
-        all.filter(move |index| named.is_none_or(|named| named == *index))
+        self.targets().iter().map(Target::endpoint_index)
     }
 
     /// Returns the endpoints in the order in which they are tried.
     pub fn order(&self) -> Order<'a> {
-        let excluded = self.named.map_or(0, |named| {
-            let others = self.route.targets().iter().enumerate();
-            let others = others.filter(|(_, target)| target.endpoint_index() != named.endpoint_index());
-            others.fold(0, |bits, (index, _)| bits | 1 << index)
-        });
-        Order { choice: *self, returned: excluded }
+        Order { choice: *self, returned: 0 }
     }
 }
 
-/// Returns the endpoint that the caller named, if any.
-fn named_target<'a>(route: &'a Route, headers: &HeaderMap) -> Result<Option<&'a Target>, EndpointNotSelectable> {
-    let mut values = headers.get_all(&ENDPOINT_HEADER).iter();
-    let Some(name) = values.next() else { return Ok(None) };
-    let may_name = route.endpoint_header() && values.next().is_none();
-    let target = route.targets().iter().find(|target| may_name && name == target.name().as_str());
-    target.map(Some).ok_or(EndpointNotSelectable)
+/// Returns the endpoint that the call names, if any.
+fn named_target<'a>(route: &'a Route, input: &RouteInput<'_>) -> Result<Option<&'a Target>, NamedEndpointError> {
+    let RouteInput { call, headers, may_have_endpoint_header, .. } = input;
+    let by = route.named_by();
+    let is_own_header = matches!(by, Some(NamedBy::Header(name)) if *name == ENDPOINT_HEADER);
+    if *may_have_endpoint_header && !is_own_header && headers.contains_key(ENDPOINT_HEADER) {
+        return Err(NamedEndpointError::NotAllowed);
+    }
+    let Some(by) = by else { return Ok(None) };
+    let rules = route.matches();
+    match by {
+        NamedBy::Hub => captured_target(route, by, &rules.hubs, call.hub.map(Name::decoded)),
+        NamedBy::Group => captured_target(route, by, &rules.groups, call.group.map(Name::decoded)),
+        NamedBy::Application => captured_target(route, by, &rules.applications, call.query_value("application")),
+        NamedBy::Header(header) => header_target(route, by, header, headers),
+    }
+}
+
+/// Returns the endpoint that a part of `name` names. Only the first pattern that matches counts.
+fn captured_target<'a>(
+    route: &'a Route,
+    by: &NamedBy,
+    patterns: &Constraint<Pattern>,
+    name: Option<Cow<'_, str>>,
+) -> Result<Option<&'a Target>, NamedEndpointError> {
+    let name = name.unwrap_or_default();
+    let mut patterns = patterns.allowed().unwrap_or_default().iter();
+    let captured = patterns.find(|pattern| pattern.matches(&name)).and_then(|pattern| pattern.captured(&name));
+    let target = captured.and_then(|captured| route.target_named(captured.as_bytes(), by.case()));
+    target.map(Some).ok_or_else(|| NamedEndpointError::unknown(by, captured))
+}
+
+/// Returns the endpoint that a header names. A call without the header names none.
+fn header_target<'a>(
+    route: &'a Route,
+    by: &NamedBy,
+    header: &HeaderName,
+    headers: &HeaderMap,
+) -> Result<Option<&'a Target>, NamedEndpointError> {
+    let mut values = headers.get_all(header).iter();
+    let Some(value) = values.next() else {
+        let is_required = route.names_any_endpoint();
+        return if is_required { Err(NamedEndpointError::HeaderMissing { header: header.clone() }) } else { Ok(None) };
+    };
+    let is_single = values.next().is_none();
+    let target = route.target_named(value.as_bytes(), by.case()).filter(|_| is_single);
+    target.map(Some).ok_or_else(|| NamedEndpointError::unknown(by, value.to_str().ok().filter(|_| is_single)))
 }
 
 /// The endpoints of a choice in the order in which they are tried. Does not allocate.
@@ -104,7 +184,7 @@ pub struct Order<'a> {
 impl Order<'_> {
     /// Returns the number of endpoints that are left.
     pub fn left(&self) -> usize {
-        let targets = self.choice.route.targets().len();
+        let targets = self.choice.targets().len();
         targets.saturating_sub(self.returned.count_ones() as usize)
     }
 }
@@ -115,7 +195,7 @@ impl Iterator for Order<'_> {
 
     fn next(&mut self) -> Option<usize> {
         let returned = self.returned;
-        let mut left = self.choice.route.targets().iter().enumerate().filter(|(index, _)| returned & (1 << index) == 0);
+        let mut left = self.choice.targets().iter().enumerate().filter(|(index, _)| returned & (1 << index) == 0);
         let (index, target) = match self.choice.route.pick() {
             Pick::First | Pick::All(_) => left.next()?,
             Pick::Weighted => random(left)?,
@@ -149,3 +229,7 @@ fn best<'a>(left: impl Iterator<Item = (usize, &'a Target)>, key: u64) -> Option
 #[cfg(test)]
 #[path = "choice_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "named_endpoint_tests.rs"]
+mod named_endpoint_tests;

@@ -19,7 +19,7 @@ fn table(pick: Pick, endpoints: &[(String, u32)], endpoint_header: bool) -> Tabl
         pick,
         when_unavailable: WhenUnavailable::default(),
         rate: None,
-        endpoint_header,
+        endpoint_header: endpoint_header.then_some(ENDPOINT_HEADER),
         endpoints: endpoints.iter().map(named).collect(),
     };
     let names: Vec<_> = endpoints.iter().map(|(name, _)| EndpointName::new(name)).collect();
@@ -31,7 +31,7 @@ fn endpoints(weights: &[(&str, u32)]) -> Vec<(String, u32)> {
 }
 
 /// Returns the order of endpoints for a call.
-fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usize>, EndpointNotSelectable> {
+fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usize>, NamedEndpointError> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&Method::POST, path, query).unwrap();
     let input = RouteInput { call: &call, headers, may_have_endpoint_header: true, listener: 0, client: None };
@@ -164,17 +164,15 @@ fn caller_gets_only_the_endpoint_that_it_names() {
         let open = table(pick.clone(), &names, true);
         assert_eq!(order_of(&open, "/api/hubs/chat/:send", &named("west")), Ok(vec![1]), "{pick:?}");
         for invalid in ["", "West", "south", "east,west"] {
-            assert_eq!(
-                order_of(&open, "/api/hubs/chat/:send", &named(invalid)),
-                Err(EndpointNotSelectable),
-                "{pick:?} {invalid}"
-            );
+            let unknown = NamedEndpointError::unknown(&NamedBy::Header(ENDPOINT_HEADER), Some(invalid));
+            assert_eq!(order_of(&open, "/api/hubs/chat/:send", &named(invalid)), Err(unknown), "{pick:?} {invalid}");
         }
         let mut twice = named("west");
         twice.append(ENDPOINT_HEADER, HeaderValue::from_static("west"));
-        assert_eq!(order_of(&open, "/api/hubs/chat/:send", &twice), Err(EndpointNotSelectable), "{pick:?}");
+        let unclear = NamedEndpointError::unknown(&NamedBy::Header(ENDPOINT_HEADER), None);
+        assert_eq!(order_of(&open, "/api/hubs/chat/:send", &twice), Err(unclear), "{pick:?}");
         let closed = table(pick, &names, false);
-        assert_eq!(order_of(&closed, "/api/hubs/chat/:send", &named("west")), Err(EndpointNotSelectable));
+        assert_eq!(order_of(&closed, "/api/hubs/chat/:send", &named("west")), Err(NamedEndpointError::NotAllowed));
         assert_eq!(order(&closed, "/api/hubs/chat/:send").len(), 3);
     }
 }

@@ -2,21 +2,17 @@
 
 use std::fmt;
 
+use super::capture::{Capture, CaptureError};
+use super::case::Case;
+
 /// A name, or a pattern in which `*` matches any number of characters, including none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
+    /// Folded, with `*` in place of the capture.
     text: String,
     case: Case,
     is_exact: bool,
-}
-
-/// Whether case is significant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Case {
-    /// `Chat` and `chat` are different names (groups, users).
-    Sensitive,
-    /// `Chat` and `chat` are the same name (hubs, applications). Only ASCII letters are folded: hub names have no others.
-    Insensitive,
+    capture: Option<Box<Capture>>,
 }
 
 /// A hub, or what the names of several hubs begin with. In lower case.
@@ -39,14 +35,46 @@ impl<'a> HubKey<'a> {
 }
 
 impl Pattern {
-    /// Parses a configured name or pattern.
+    /// Parses a configured name or pattern that names no endpoint.
     pub fn new(text: &str, case: Case) -> Self {
-        let text = match case {
-            Case::Sensitive => text.to_owned(),
-            Case::Insensitive => text.to_ascii_lowercase(),
-        };
-        let is_exact = !text.contains('*');
-        Self { text, case, is_exact }
+        Self { text: case.fold(text), case, is_exact: !text.contains('*'), capture: None }
+    }
+
+    /// Parses a configured name or pattern whose `{endpoint}` names the endpoint.
+    ///
+    /// # Errors
+    /// [`CaptureError`] if it is not clear what names the endpoint.
+    pub fn with_capture(text: &str, case: Case) -> Result<Self, CaptureError> {
+        Ok(match Capture::parse(text, case)? {
+            None => Self::new(text, case),
+            Some((text, capture)) => Self { capture: Some(Box::new(capture)), ..Self::new(&text, case) },
+        })
+    }
+
+    /// Returns whether a part of the name that matches names the endpoint.
+    pub fn names_endpoint(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    /// Returns whether case is significant.
+    pub fn case(&self) -> Case {
+        self.case
+    }
+
+    /// Returns the text at which the endpoint's name ends, folded if case is not significant. `None` if the name ends the
+    /// pattern, or if there is none.
+    pub fn capture_end(&self) -> Option<&str> {
+        self.capture.as_ref().map(|capture| capture.end()).filter(|end| !end.is_empty())
+    }
+
+    /// Returns whether the endpoint's name begins the pattern.
+    pub fn begins_with_capture(&self) -> bool {
+        self.capture.as_ref().is_some_and(|capture| capture.start() == 0)
+    }
+
+    /// Returns the part of `name`, which matches, that names the endpoint. `None` if the text after that part occurs in it.
+    pub(super) fn captured<'n>(&self, name: &'n str) -> Option<&'n str> {
+        self.capture.as_ref()?.find(name, self.case)
     }
 
     /// Returns the key by which the hub index finds the pattern. `None` if its `*` is not at the end, or if case is
@@ -59,13 +87,7 @@ impl Pattern {
 
     /// Returns whether `name` matches. The time is at most proportional to the product of both lengths.
     pub fn matches(&self, name: &str) -> bool {
-        let same = |pattern: u8, byte: u8| match self.case {
-            Case::Sensitive => pattern == byte,
-            Case::Insensitive => pattern == byte.to_ascii_lowercase(),
-        };
-        let equal = |pattern: &[u8], bytes: &[u8]| {
-            pattern.len() == bytes.len() && pattern.iter().zip(bytes).all(|(p, b)| same(*p, *b))
-        };
+        let equal = |pattern: &[u8], bytes: &[u8]| self.case.is_same(pattern, bytes);
         let name = name.as_bytes();
         if self.is_exact {
             return equal(self.text.as_bytes(), name);
@@ -93,7 +115,10 @@ impl Pattern {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        match &self.capture {
+            None => f.write_str(&self.text),
+            Some(capture) => f.write_str(&capture.restore(&self.text)),
+        }
     }
 }
 
@@ -128,6 +153,40 @@ mod tests {
     fn case_is_significant_only_if_configured() {
         assert!(Pattern::new("Chat*", Case::Insensitive).matches("cHATroom"));
         assert!(!Pattern::new("Chat*", Case::Sensitive).matches("chatroom"));
+    }
+
+    #[test]
+    fn endpoint_name_ends_at_the_first_text_after_it() {
+        for (pattern, name, captured) in [
+            ("{endpoint}_*", "Contoso_chat", Some("Contoso")),
+            ("{endpoint}_*", "contoso_eu_chat", Some("contoso")),
+            ("{endpoint}_*", "_chat", Some("")),
+            ("{endpoint}_Chat", "contoso_eu_cHAT", Some("contoso_eu")),
+            ("{endpoint}_chat", "contoso_chat_chat", None),
+            ("{endpoint}_chat*", "contoso_chat_chat", Some("contoso")),
+            ("app_{endpoint}", "APP_contoso_eu", Some("contoso_eu")),
+            ("{endpoint}", "contoso", Some("contoso")),
+            ("app_{endpoint}_*_x", "app_a_b_x", Some("a")),
+            ("chat", "chat", None),
+        ] {
+            let pattern = Pattern::with_capture(pattern, Case::Insensitive).unwrap();
+            assert!(pattern.matches(name), "{pattern} {name}");
+            assert_eq!(pattern.captured(name), captured, "{pattern} {name}");
+        }
+        let sensitive = Pattern::with_capture("{endpoint}X*", Case::Sensitive).unwrap();
+        assert_eq!(sensitive.captured("axbXc"), Some("axb"));
+        assert_eq!(sensitive.to_string(), "{endpoint}X*");
+    }
+
+    #[test]
+    fn unclear_captures_are_rejected() {
+        for (pattern, expected) in [
+            ("{endpoint}{endpoint}", CaptureError::Repeated),
+            ("*_{endpoint}", CaptureError::AfterStar),
+            ("{endpoint}*", CaptureError::BeforeStar),
+        ] {
+            assert_eq!(Pattern::with_capture(pattern, Case::Sensitive), Err(expected), "{pattern}");
+        }
     }
 
     /// The textbook recursion: slow and obviously correct.

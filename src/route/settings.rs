@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use super::case::Case;
 use super::hash::HashKey;
 use super::pattern::Pattern;
 use crate::endpoint::EndpointName;
@@ -45,12 +46,71 @@ pub struct RouteSettings {
     pub pick: Pick,
     /// What happens while no endpoint is available.
     pub when_unavailable: WhenUnavailable,
-    /// Whether callers may name one of the endpoints in [`super::ENDPOINT_HEADER`].
-    pub endpoint_header: bool,
+    /// The header in which callers may name one of the endpoints.
+    pub endpoint_header: Option<HeaderName>,
     /// The rate limit; `None` for no limit.
     pub rate: Option<RateSettings>,
-    /// The endpoints, in configured order. Never empty.
+    /// The endpoints, in configured order. Empty if each call names its endpoint, which may be any.
     pub endpoints: Vec<RouteEndpoint>,
+}
+
+impl RouteSettings {
+    /// Returns what in a call names its endpoint, if the route lets calls name one.
+    pub fn named_by(&self) -> Option<NamedBy> {
+        let header = self.endpoint_header.clone().map(NamedBy::Header);
+        let mut captures = self.captures();
+        header.or_else(|| captures.next().map(|(by, _)| by))
+    }
+
+    /// Returns the conditions with patterns that name the endpoint, and all their patterns.
+    pub fn captures(&self) -> impl Iterator<Item = (NamedBy, &[Pattern])> {
+        let MatchSettings { hubs, groups, applications, .. } = &self.matches;
+        let all = [(NamedBy::Hub, hubs), (NamedBy::Group, groups), (NamedBy::Application, applications)];
+        let all = all.into_iter().filter_map(|(by, patterns)| Some((by, patterns.allowed()?)));
+        all.filter(|(_, patterns)| patterns.iter().any(Pattern::names_endpoint))
+    }
+
+    /// Returns what in a call names its endpoint, with the patterns that it matches.
+    pub fn named_by_text(&self) -> Option<String> {
+        let by = self.named_by()?;
+        let patterns = self.captures().find(|(other, _)| *other == by).map(|(_, patterns)| patterns);
+        let patterns = patterns.unwrap_or_default().iter().map(|pattern| format!(" {pattern}"));
+        Some(format!("{by}{}", patterns.collect::<Vec<_>>().join(" or")))
+    }
+}
+
+/// What in a call names its endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The hub.
+    Hub,
+    /// The group.
+    Group,
+    /// The query parameter `application`.
+    Application,
+    /// A header.
+    Header(HeaderName),
+}
+
+impl NamedBy {
+    /// Returns whether case is significant in the name.
+    pub fn case(&self) -> Case {
+        match self {
+            Self::Hub | Self::Application => Case::Insensitive,
+            Self::Group | Self::Header(_) => Case::Sensitive,
+        }
+    }
+}
+
+impl fmt::Display for NamedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hub => f.write_str("hub"),
+            Self::Group => f.write_str("group"),
+            Self::Application => f.write_str("application"),
+            Self::Header(name) => write!(f, "header {name}"),
+        }
+    }
 }
 
 /// An endpoint of a route.

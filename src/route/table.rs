@@ -7,14 +7,23 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::case::Case;
+use super::directory::Directory;
 use super::hub_index::HubIndex;
-use super::{Constraint, MatchSettings, Pattern, Pick, RouteName, RouteSettings, WhenUnavailable, hash};
+use super::target::Target;
+use super::{
+    Constraint, MatchSettings, NamedBy, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings, WhenUnavailable, hash,
+};
 use crate::endpoint::EndpointName;
 use crate::limits::RateSettings;
 use crate::signalr::{Call, Name};
+
+/// The order of a route's endpoints fits 32 bits.
+const MAX_TARGETS: usize = 32;
 
 /// The properties of a request that routes match.
 #[derive(Clone, Copy, Debug)]
@@ -77,38 +86,10 @@ pub struct Route {
     pick: Pick,
     when_unavailable: WhenUnavailable,
     rate: Option<RateSettings>,
-    endpoint_header: bool,
+    named_by: Option<NamedBy>,
+    /// All endpoints, if calls may name any of them.
+    directory: Option<Arc<Directory>>,
     targets: Vec<Target>,
-}
-
-/// An endpoint of a route.
-#[derive(Debug)]
-pub struct Target {
-    name: EndpointName,
-    endpoint_index: usize,
-    weight: u32,
-    seed: u64,
-}
-
-impl Target {
-    /// Returns the configured name.
-    pub fn name(&self) -> &EndpointName {
-        &self.name
-    }
-
-    /// Returns its index among all endpoints.
-    pub fn endpoint_index(&self) -> usize {
-        self.endpoint_index
-    }
-
-    /// Returns its weight.
-    pub fn weight(&self) -> u32 {
-        self.weight
-    }
-
-    pub(super) fn seed(&self) -> u64 {
-        self.seed
-    }
 }
 
 impl Route {
@@ -127,9 +108,22 @@ impl Route {
         &self.matches
     }
 
-    /// Returns whether callers may name one of the endpoints.
-    pub fn endpoint_header(&self) -> bool {
-        self.endpoint_header
+    /// Returns what in a call names its endpoint, if the route lets calls name one.
+    pub fn named_by(&self) -> Option<&NamedBy> {
+        self.named_by.as_ref()
+    }
+
+    /// Returns whether each call names its endpoint, which may be any.
+    pub fn names_any_endpoint(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Returns the endpoint with this name, if calls of this route may name it.
+    pub(super) fn target_named(&self, name: &[u8], case: Case) -> Option<&Target> {
+        match &self.directory {
+            Some(all) => all.find(name, case),
+            None => self.targets.iter().find(|target| case.is_same(target.name().as_str().as_bytes(), name)),
+        }
     }
 
     /// Returns the rate limit, if there is one.
@@ -142,7 +136,7 @@ impl Route {
         self.when_unavailable
     }
 
-    /// Returns the endpoints, in configured order.
+    /// Returns the endpoints, in configured order. Empty if each call names its endpoint, which may be any.
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
@@ -210,9 +204,20 @@ pub enum TableError {
         /// The name.
         endpoint: EndpointName,
     },
-    /// A route has no endpoints.
+    /// A route has no endpoints, and its calls name none.
     #[error("route `{0}` has no endpoints")]
     NoTarget(RouteName),
+    /// A route has more endpoints than it can order.
+    #[error("route `{0}` has more than {MAX_TARGETS} endpoints")]
+    TooManyTargets(RouteName),
+    /// The calls of a route name their endpoint without case, and two names differ only in case.
+    #[error("the names of the endpoints `{one}` and `{other}` differ only in case")]
+    Ambiguous {
+        /// One of them.
+        one: EndpointName,
+        /// The other.
+        other: EndpointName,
+    },
 }
 
 /// All routes, in order.
@@ -236,11 +241,12 @@ impl Table {
         listeners: &[&str],
     ) -> Result<Self, TableError> {
         let indexes: HashMap<&EndpointName, usize> = endpoints.iter().zip(0..).collect();
+        let directory = directory(settings, endpoints)?;
         let resolve = |route: &RouteSettings| {
-            let endpoint = |wanted: &super::RouteEndpoint| {
+            let endpoint = |wanted: &RouteEndpoint| {
                 let (name, seed) = (wanted.endpoint.clone(), hash::seed(wanted.endpoint.as_str()));
-                match indexes.get(&name).copied() {
-                    Some(endpoint_index) => Ok(Target { name, endpoint_index, weight: wanted.weight, seed }),
+                match indexes.get(&name) {
+                    Some(index) => Ok(Target::new(name, *index, wanted.weight, seed)),
                     None => Err(TableError::NoEndpoint { route: route.name.clone(), endpoint: name }),
                 }
             };
@@ -251,16 +257,22 @@ impl Table {
                     .ok_or_else(|| TableError::NoListener { route: route.name.clone(), listener: wanted.clone() })
             };
             let targets: Vec<_> = route.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
-            if targets.is_empty() {
+            let named_by = route.named_by();
+            if targets.is_empty() && named_by.is_none() {
                 return Err(TableError::NoTarget(route.name.clone()));
             }
+            if targets.len() > MAX_TARGETS {
+                return Err(TableError::TooManyTargets(route.name.clone()));
+            }
+            check_case(&targets, named_by.as_ref())?;
             Ok(Route {
                 name: route.name.clone(),
                 listeners: route.matches.listeners.try_map(listener)?,
+                directory: directory.clone().filter(|_| targets.is_empty()),
                 targets,
                 matches: route.matches.clone(),
                 pick: route.pick.clone(),
-                endpoint_header: route.endpoint_header,
+                named_by,
                 when_unavailable: route.when_unavailable,
                 rate: route.rate,
             })
@@ -301,6 +313,30 @@ impl Table {
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
+}
+
+/// Builds the directory of all endpoints, if there is a route whose calls may name any of them.
+fn directory(routes: &[RouteSettings], endpoints: &[EndpointName]) -> Result<Option<Arc<Directory>>, TableError> {
+    let routes = routes.iter().filter(|route| route.endpoints.is_empty());
+    let cases: Vec<Case> = routes.filter_map(|route| Some(route.named_by()?.case())).collect();
+    if cases.is_empty() {
+        return Ok(None);
+    }
+    let target = |(name, index): (&EndpointName, usize)| Target::new(name.clone(), index, 1, 0);
+    let targets = endpoints.iter().zip(0..).map(target).collect();
+    Directory::build(targets, &cases).map(|built| Some(Arc::new(built))).map_err(ambiguous)
+}
+
+/// Checks that no two names differ only in case if calls name their endpoint without case.
+fn check_case(targets: &[Target], named_by: Option<&NamedBy>) -> Result<(), TableError> {
+    if named_by.is_none_or(|by| by.case() == Case::Sensitive) {
+        return Ok(());
+    }
+    Directory::build(targets.to_vec(), &[Case::Insensitive]).map(|_| ()).map_err(ambiguous)
+}
+
+fn ambiguous((one, other): (Target, Target)) -> TableError {
+    TableError::Ambiguous { one: one.name().clone(), other: other.name().clone() }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ fn route(name: &str, matches: MatchSettings) -> RouteSettings {
         matches,
         pick: Pick::First,
         when_unavailable: WhenUnavailable::default(),
-        endpoint_header: false,
+        endpoint_header: None,
         rate: None,
         endpoints: vec![RouteEndpoint { endpoint: EndpointName::new("east"), weight: 1 }],
     }

@@ -27,6 +27,7 @@ mod listeners;
 mod log;
 mod malformed_secrets;
 mod memory;
+mod named_endpoints;
 mod observability;
 mod outcomes;
 mod overload;

@@ -205,7 +205,7 @@ async fn caller_selects_the_endpoint_if_the_route_allows_it() {
     assert_eq!((east, west), (0, 0));
     for (hub, endpoint) in [("open", "north"), ("open", "WEST"), ("closed", "east")] {
         let (response, east, west) = send(hub, endpoint).await;
-        response.assert_gateway_error(404, "no_route");
+        response.assert_gateway_error(404, "no_endpoint");
         assert!(response.text().contains("signalr-gateway-endpoint"), "{}", response.text());
         assert_eq!((east, west), (0, 0), "{hub} {endpoint}");
     }

@@ -27,8 +27,8 @@ pub(crate) use request::{
     ForwardingFile, IdempotencyFile, LimitsFile, MessageRetryFile, RetryFile, SizeFile, TimeoutsFile,
 };
 pub(crate) use route::{
-    HashByFile, HashNameFile, HeaderMatchFile, MatchFile, PickFile, PolicyFile, RouteEndpointFile, RouteFile, TestFile,
-    WhenUnavailableFile,
+    EndpointHeaderFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, PickFile, PolicyFile, RouteEndpointFile,
+    RouteFile, TestFile, WhenUnavailableFile,
 };
 
 /// A file that the main file includes.

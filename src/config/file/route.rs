@@ -30,14 +30,33 @@ pub(crate) struct RouteFile {
     /// While the circuits of all endpoints are open: `send` (default: to the first anyway) or `fail` (503).
     #[serde(default)]
     pub(crate) when_unavailable: WhenUnavailableFile,
-    /// Whether a caller may choose one of the endpoints with the header `signalr-gateway-endpoint`. Default: false.
+    /// Whether a call may name its endpoint in the header `signalr-gateway-endpoint`, or the name of another header for it.
+    /// Default: false. Without `endpoints`, each call must name its endpoint, which may be any.
     #[serde(default)]
-    pub(crate) endpoint_header: bool,
+    pub(crate) endpoint_header: EndpointHeaderFile,
     /// The maximum rate of calls. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<RateFile>,
-    /// The endpoints: names, or `{ name = …, weight = … }`.
-    pub(crate) endpoints: Vec<RouteEndpointFile>,
+    /// The endpoints: names, or `{ name = …, weight = … }`; at most 32. Default: any endpoint, which each call must name, by
+    /// `{endpoint}` in a pattern of the route or in the `endpoint_header`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoints: Option<Vec<RouteEndpointFile>>,
+}
+
+/// Whether, and in which header, calls may name their endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum EndpointHeaderFile {
+    /// Whether they may name it in the header `signalr-gateway-endpoint`.
+    Allowed(bool),
+    /// The header in which they may name it.
+    Name(String),
+}
+
+impl Default for EndpointHeaderFile {
+    fn default() -> Self {
+        Self::Allowed(false)
+    }
 }
 
 /// The maximum rate of calls of a route.
@@ -137,19 +156,20 @@ fn one() -> u32 {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MatchFile {
-    /// Hub names or `*` patterns, in any case.
+    /// Hub names or `*` patterns, in any case; `{endpoint}` stands for the name of the call's endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hub: Option<OneOrMany<String>>,
     /// Operations, or the sets `messages`, `execute`, `groups`, `queries`, `close`, `credentials`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<OneOrMany<String>>,
-    /// Group names or `*` patterns.
+    /// Group names or `*` patterns; `{endpoint}` stands for the name of the call's endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<OneOrMany<String>>,
     /// User ids or `*` patterns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<OneOrMany<String>>,
-    /// Values or `*` patterns of the `application` parameter, in any case.
+    /// Values or `*` patterns of the `application` parameter, in any case; `{endpoint}` stands for the name of the call's
+    /// endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) application: Option<OneOrMany<String>>,
     /// Headers that the call must have, all of them.

@@ -8,6 +8,7 @@ mod credential;
 mod endpoint;
 mod identity;
 mod listener;
+mod named_endpoint;
 mod process;
 mod request;
 mod route;

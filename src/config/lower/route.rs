@@ -1,10 +1,10 @@
 //! Lowers routes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::context::{Context, Key, key};
 use super::listener::operations;
-use super::values;
+use super::{named_endpoint, values};
 use crate::config::file::{
     ConfigFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, PolicyFile,
     RouteEndpointFile, RouteFile, WhenUnavailableFile,
@@ -18,6 +18,8 @@ use crate::signalr::{Name, Operation, Policy};
 
 /// The order of a route's endpoints fits 32 bits.
 const MAX_ENDPOINTS: usize = 32;
+/// The part of a pattern that names the endpoint.
+const CAPTURE: &str = "{endpoint}";
 /// Keeps the sum of a route's weights within 32 bits.
 const MAX_WEIGHT: u32 = 1_000_000;
 
@@ -28,14 +30,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSe
     let routes: Vec<_> =
         file.routes.iter().enumerate().map(|(index, route)| lower_one(index, route, context)).collect();
     check_order(file, &routes, context);
-    let named: HashSet<&EndpointName> =
-        routes.iter().flat_map(|route| &route.endpoints).map(|named| &named.endpoint).collect();
-    for endpoint in file.endpoints.keys() {
-        if !named.contains(&EndpointName::new(endpoint)) {
-            let fix = "name it in a route, or remove it";
-            context.warning(&key(&["endpoints", endpoint]), "no route has this endpoint", fix);
-        }
-    }
+    named_endpoint::check_names(file, &routes, context);
+    named_endpoint::check_unused(file, &routes, context);
     routes
 }
 
@@ -52,7 +48,7 @@ fn default_route(file: &ConfigFile, context: &mut Context<'_>) -> RouteSettings 
         matches: MatchSettings::default(),
         pick: Pick::First,
         when_unavailable: WhenUnavailable::default(),
-        endpoint_header: false,
+        endpoint_header: None,
         rate: None,
         endpoints: endpoints.map(|name| RouteEndpoint { endpoint: EndpointName::new(name), weight: 1 }).collect(),
     }
@@ -86,16 +82,17 @@ fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         path
     };
     values::check_name(&at(&["name"]), &file.name, context);
-    if file.endpoints.is_empty() {
+    if file.endpoints.as_ref().is_some_and(Vec::is_empty) {
         context.problem(&at(&["endpoints"]), "is empty: the route has no endpoint", "name at least one endpoint");
     }
-    if file.endpoints.len() > MAX_ENDPOINTS {
-        let fact = format!("has {} endpoints, the maximum is {MAX_ENDPOINTS}", file.endpoints.len());
+    let listed = file.endpoints.as_deref().unwrap_or_default();
+    if listed.len() > MAX_ENDPOINTS {
+        let fact = format!("has {} endpoints, the maximum is {MAX_ENDPOINTS}", listed.len());
         let fix = "spread its calls over several routes, such as one for each hub";
         context.problem(&at(&["endpoints"]), fact, fix);
     }
-    let mut endpoints: Vec<RouteEndpoint> = Vec::with_capacity(file.endpoints.len());
-    for (position, endpoint) in file.endpoints.iter().enumerate() {
+    let mut endpoints: Vec<RouteEndpoint> = Vec::with_capacity(listed.len());
+    for (position, endpoint) in listed.iter().enumerate() {
         let key = at(&["endpoints", &position.to_string()]);
         let (name, weight) = match endpoint {
             RouteEndpointFile::Name(name) => (name, 1),
@@ -117,16 +114,16 @@ fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     }
     let is_weighted = |endpoint: &RouteEndpointFile| matches!(endpoint, RouteEndpointFile::Weighted(weighted) if weighted.weight != 1);
     let weights_count = matches!(file.pick, PickFile::Weighted | PickFile::Hash);
-    if !weights_count && file.endpoints.iter().any(is_weighted) {
+    if !weights_count && listed.iter().any(is_weighted) {
         let fix = "write pick = \"weighted\" or \"hash\", or remove the weights";
         context.warning(&at(&["endpoints"]), "weights have an effect only with pick = \"weighted\" and \"hash\"", fix);
     }
     let matches = matches(&file.matches, &at(&["match"]), context);
     let hash_key = hash_key(file, &matches, &at(&["hash_by"]), context);
-    RouteSettings {
+    let route = RouteSettings {
         name: RouteName::new(&file.name),
         matches,
-        endpoint_header: file.endpoint_header,
+        endpoint_header: named_endpoint::header(&file.endpoint_header, &at(&["endpoint_header"]), context),
         pick: match file.pick {
             PickFile::First => Pick::First,
             PickFile::Weighted => Pick::Weighted,
@@ -143,7 +140,9 @@ fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
         },
         rate: file.rate.as_ref().and_then(|rate| values::rate(&at(&["rate"]), rate.per_second, rate.burst, context)),
         endpoints,
-    }
+    };
+    named_endpoint::check_route(index, file, &route, context);
+    route
 }
 
 /// Lowers the hash key. Checks that the operations that the route matches have it.
@@ -200,22 +199,45 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
         }
         Constraint::OneOf(texts.to_vec())
     };
-    let mut patterns = |name: &str, file: &Option<OneOrMany<String>>, case| match texts(name, file) {
-        Constraint::Any => Constraint::Any,
-        Constraint::OneOf(texts) => Constraint::OneOf(texts.iter().map(|text| Pattern::new(text, case)).collect()),
-    };
-    let hubs = patterns("hub", &file.hub, Case::Insensitive);
-    let groups = patterns("group", &file.group, Case::Sensitive);
-    let users = patterns("user", &file.user, Case::Sensitive);
-    let applications = patterns("application", &file.application, Case::Insensitive);
+    let hubs = texts("hub", &file.hub);
+    let groups = texts("group", &file.group);
+    let users = texts("user", &file.user);
+    let applications = texts("application", &file.application);
     let listeners = texts("listener", &file.listener);
     let clients = texts("client", &file.client);
-    for text in file.hub.as_ref().map(OneOrMany::as_slice).unwrap_or_default() {
-        if !text.bytes().all(|byte| byte == b'*' || Name::is_hub_byte(byte)) {
-            let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text";
+    for text in hubs.allowed().unwrap_or_default() {
+        if !text.replace(CAPTURE, "").bytes().all(|byte| byte == b'*' || Name::is_hub_byte(byte)) {
+            let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text, `{endpoint}` a name of an endpoint";
             context.problem(&at("hub"), format!("`{text}` can never match"), fix);
         }
     }
+    if let Some(text) = users.allowed().unwrap_or_default().iter().find(|text| text.contains(CAPTURE)) {
+        let fact = format!("`{text}` would let a user name the endpoint, which is not supported");
+        context.problem(&at("user"), fact, "let the hub, the group, the application or a header name it");
+    }
+    let mut patterns = |name: &str, texts: Constraint<String>, case| match texts {
+        Constraint::Any => Constraint::Any,
+        Constraint::OneOf(texts) => {
+            let pattern = |text: &String| match Pattern::with_capture(text, case) {
+                Ok(pattern) => pattern,
+                Err(err) => {
+                    let fix = "write one `{endpoint}` with text between it and each `*`, such as `{endpoint}_*`";
+                    context.problem(&at(name), format!("`{text}` {err}"), fix);
+                    Pattern::new(text, case)
+                }
+            };
+            Constraint::OneOf(texts.iter().map(pattern).collect())
+        }
+    };
+    let hubs = patterns("hub", hubs, Case::Insensitive);
+    let groups = patterns("group", groups, Case::Sensitive);
+    let applications = patterns("application", applications, Case::Insensitive);
+    let users = match users {
+        Constraint::Any => Constraint::Any,
+        Constraint::OneOf(texts) => {
+            Constraint::OneOf(texts.iter().map(|text| Pattern::new(text, Case::Sensitive)).collect())
+        }
+    };
     for listener in listeners.allowed().unwrap_or_default() {
         // Without `[listeners]`, the only one is called `default`.
         if !(listener == "default" && context.names("listeners").is_empty()) {

@@ -52,12 +52,12 @@ fn lower_one(at: &Key, file: &TestFile, routes: &BTreeSet<String>, context: &mut
         }
         (None, true) | (Some(_), false) => {}
     }
-    if let Some(route) = file.route.as_ref().filter(|_| !context.is_incomplete(&key(&["routes"]))) {
-        if !routes.contains(route) {
-            let fix = did_you_mean(route, routes.iter().map(String::as_str))
-                .unwrap_or_else(|| format!("name one of {}", list(routes.iter().map(String::as_str))));
-            context.problem(&below("route"), format!("there is no route `{route}`"), fix);
-        }
+    if let Some(route) = file.route.as_ref().filter(|_| !context.is_incomplete(&key(&["routes"])))
+        && !routes.contains(route)
+    {
+        let fix = did_you_mean(route, routes.iter().map(String::as_str))
+            .unwrap_or_else(|| format!("name one of {}", list(routes.iter().map(String::as_str))));
+        context.problem(&below("route"), format!("there is no route `{route}`"), fix);
     }
     for endpoint in endpoints.unwrap_or_default() {
         values::check_reference(&below("endpoints"), "endpoints", endpoint, context);
@@ -134,37 +134,50 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
             let Some(index) = listeners.position(|(known, _)| known.name == *name) else { continue };
             call.listener = index;
         }
-        test.evaluate(&dry_run.decide(&call), context);
+        let decision = dry_run.decide(&call);
+        if !test.is_met(&decision) {
+            // Only now: to explain takes time in proportion to the number of routes.
+            test.report(&dry_run.explain(&call), context);
+        }
     }
 }
 
 impl Test {
-    fn evaluate(&self, decision: &Decision, context: &mut Context<'_>) {
-        let mut report = |name: &str, expected: String, fix: Option<String>| {
-            let key: Key = self.key.iter().cloned().chain([name.to_owned()]).collect();
-            let fact = format!("`{}`: expected {expected}, got {}", self.title, describe(decision));
-            let fix = fix.unwrap_or_else(|| "correct the routes, or what the test expects".to_owned());
-            context.problem(&key, fact, fix);
-        };
-        if let Some(kind) = &self.refused {
-            let is_expected = decision.outcome.as_ref().is_err_and(|err| err.kind().label() == kind);
-            if !is_expected {
-                report("refused", format!("to be rejected as `{kind}`"), None);
+    /// Returns whether a decision is as expected.
+    fn is_met(&self, decision: &Decision) -> bool {
+        match &self.refused {
+            Some(kind) => decision.outcome.as_ref().is_err_and(|err| err.kind().label() == kind),
+            None => {
+                self.has_route(decision) && self.endpoints.as_ref().is_none_or(|expected| goes_to(decision, expected))
             }
-            return;
         }
+    }
+
+    fn has_route(&self, decision: &Decision) -> bool {
         let route = decision.route.as_ref().filter(|_| decision.outcome.is_ok());
-        if let Some(expected) =
-            self.route.as_ref().filter(|expected| route.is_none_or(|name| name.as_str() != *expected))
-        {
-            let mismatch = decision.passed_over.iter().find(|(name, _)| name.as_str() == expected);
-            let fix = mismatch.map(|(name, detail)| format!("`{name}` does not match: {detail}"));
-            report("route", format!("route `{expected}`"), fix);
-            return;
-        }
-        if let Some(expected) = self.endpoints.as_ref().filter(|expected| !goes_to(decision, expected)) {
-            report("endpoints", format!("endpoints {}", list(expected.iter().map(String::as_str))), None);
-        }
+        self.route.as_ref().is_none_or(|expected| route.is_some_and(|route| route.as_str() == expected))
+    }
+
+    /// Reports what was expected and what was decided instead.
+    fn report(&self, decision: &Decision, context: &mut Context<'_>) {
+        let mut fix = "correct the routes, or what the test expects".to_owned();
+        let (name, expected) = match (&self.refused, &self.route, &self.endpoints) {
+            (Some(kind), _, _) => ("refused", format!("to be rejected as `{kind}`")),
+            (None, Some(route), _) if !self.has_route(decision) => {
+                let mismatch = decision.passed_over.iter().find(|(name, _)| name.as_str() == route);
+                if let Some((name, detail)) = mismatch {
+                    fix = format!("`{name}` does not match: {detail}");
+                }
+                ("route", format!("route `{route}`"))
+            }
+            (None, _, endpoints) => {
+                let names = endpoints.iter().flatten().map(String::as_str);
+                ("endpoints", format!("endpoints {}", list(names)))
+            }
+        };
+        let key: Key = self.key.iter().cloned().chain([name.to_owned()]).collect();
+        let fact = format!("`{}`: expected {expected}, got {}", self.title, describe(decision));
+        context.problem(&key, fact, fix);
     }
 }
 

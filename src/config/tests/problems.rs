@@ -229,7 +229,7 @@ routes.1.endpoints.1: `east` is in this route twice (gateway.toml:34)
 routes.2.name: `_two` is not a name (gateway.toml:37)
   hint: names have 1 to 64 letters, digits, `-` and `_`, and do not begin with `_`
 routes.2.endpoints: is text, must be a list (gateway.toml:38)
-  hint: set it to a list: the endpoints: names, or `{ name = …, weight = … }`"
+  hint: set it to a list: the endpoints: names, or `{ name = …, weight = … }`; at most 32. Default: any endpoint, which each call must name, by `{endpoint}` in a pattern of the route or in the `endpoint_header`"
     );
 }
 

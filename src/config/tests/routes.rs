@@ -38,3 +38,118 @@ fn more_than_32_endpoints_need_routes_and_a_route_has_at_most_32() {
     let text = report(&format!("{config}[[routes]]\nname = \"all\"\nendpoints = {names:?}\n"));
     assert!(text.contains("routes.0.endpoints: has 33 endpoints, the maximum is 32"), "{text}");
 }
+
+/// Returns the report on a configuration with these endpoints and one route.
+fn report_of_route(endpoints: &[&str], route: &str) -> String {
+    report(&format!("{}[[routes]]\nname = \"tenants\"\n{route}\n", with_endpoints(endpoints.iter().copied())))
+}
+
+#[test]
+fn route_needs_no_endpoints_if_each_call_names_its_endpoint() {
+    for route in [
+        "match = { hub = \"{endpoint}_*\" }",
+        "match = { hub = [\"{endpoint}_*\", \"app.{endpoint}\"] }\nendpoints = [\"contoso\"]",
+        "match = { group = \"{endpoint}/*\" }",
+        "match = { application = \"{endpoint}\" }",
+        "endpoint_header = true",
+        "endpoint_header = \"x-tenant\"",
+    ] {
+        let config = with_endpoints(["contoso", "fabrikam"]);
+        let loaded = load_toml(&format!("{config}[[routes]]\nname = \"tenants\"\n{route}\n"));
+        let settings = loaded.unwrap_or_else(|err| panic!("{route}: {err}")).settings;
+        assert!(settings.routes[0].named_by().is_some(), "{route}");
+    }
+}
+
+#[test]
+fn unclear_captures_are_problems() {
+    for (route, problem) in [
+        ("match = { hub = \"chat\" }", "routes.0.endpoints: is missing: the route has no endpoint"),
+        ("match = { hub = \"{endpoint}*\" }", "routes.0.match.hub: `{endpoint}*` has a `*` right after `{endpoint}`"),
+        ("match = { hub = \"*_{endpoint}\" }", "routes.0.match.hub: `*_{endpoint}` has a `*` before `{endpoint}`"),
+        (
+            "match = { group = \"{endpoint}/{endpoint}\" }",
+            "routes.0.match.group: `{endpoint}/{endpoint}` has more than one `{endpoint}`",
+        ),
+        ("match = { hub = \"{tenant}_*\" }\nendpoints = [\"a\"]", "routes.0.match.hub: `{tenant}_*` can never match"),
+        (
+            "match = { user = \"{endpoint}_*\" }\nendpoints = [\"a\"]",
+            "routes.0.match.user: `{endpoint}_*` would let a user",
+        ),
+        ("match = { hub = [\"{endpoint}_*\", \"chat\"] }", "routes.0.match.hub: `chat` names no endpoint"),
+        (
+            "match = { hub = \"{endpoint}_*\", group = \"{endpoint}\" }",
+            "routes.0.match.hub: names the endpoint, and so does `group`",
+        ),
+        (
+            "match = { hub = \"{endpoint}_*\" }\nendpoint_header = true",
+            "routes.0.match.hub: names the endpoint, and so does `endpoint_header`",
+        ),
+        (
+            "match = { hub = \"{endpoint}_*\" }\npick = \"all\"",
+            "routes.0.pick: has no effect: each call names its endpoint",
+        ),
+        ("endpoint_header = true\npick = \"weighted\"", "routes.0.pick: has no effect"),
+        ("endpoint_header = \"x tenant\"", "routes.0.endpoint_header: `x tenant` is not a header name"),
+        ("endpoint_header = true\nendpoints = []", "routes.0.endpoints: is empty"),
+    ] {
+        let text = report_of_route(&["a"], route);
+        assert!(text.contains(problem), "{route}: {text}");
+    }
+}
+
+#[test]
+fn names_that_no_call_can_have_whole_are_problems() {
+    let tenants = "match = { hub = \"{endpoint}_*\" }";
+    let text = report_of_route(&["contoso", "contoso_eu"], tenants);
+    assert_eq!(
+        text,
+        "endpoints.contoso_eu: has `_` in its name, where `{endpoint}` in `{endpoint}_*` of the route `tenants` ends: its calls would name `contoso` (gateway.toml:7)
+  hint: rename the endpoint, put another text after `{endpoint}`, or list in `endpoints` of the route the endpoints that its calls may name"
+    );
+    // Case is significant as it is in the match.
+    assert!(report_of_route(&["axb"], "match = { hub = \"{endpoint}X*\" }").contains("endpoints.axb: has `x`"));
+    let text = report_of_route(&["Contoso", "contoso"], tenants);
+    assert!(text.contains("endpoints.contoso: differs from `Contoso` only in case"), "{text}");
+    let text = report_of_route(&["a-b"], &format!("{tenants}\nendpoints = [\"a-b\"]"));
+    assert!(text.contains("routes.0.endpoints.0: hubs begin with a letter and have no `-`"), "{text}");
+    // What calls cannot name does no harm.
+    for (endpoints, route) in [
+        (["contoso", "contoso_eu"], "match = { hub = \"{endpoint}_*\" }\nendpoints = [\"contoso\"]"),
+        (["contoso", "contoso_eu"], "match = { hub = \"app_{endpoint}\" }"),
+        (["axb", "other"], "match = { group = \"{endpoint}X*\" }"),
+        (["Contoso", "contoso"], "match = { group = \"{endpoint}/*\" }"),
+        (["Contoso", "contoso"], "endpoint_header = true"),
+    ] {
+        let config = format!("{}[[routes]]\nname = \"tenants\"\n{route}\n", with_endpoints(endpoints));
+        load_toml(&config).unwrap_or_else(|err| panic!("{route}: {err}"));
+    }
+}
+
+#[test]
+fn endpoints_that_no_call_can_name_are_warnings() {
+    let warnings = |route: &str| {
+        let config = with_endpoints(["contoso", "a-b", "1st"]);
+        let loaded = load_toml(&format!("{config}[[routes]]\nname = \"tenants\"\n{route}\n")).unwrap();
+        loaded.warnings.into_iter().map(|warning| warning.key).collect::<Vec<_>>()
+    };
+    assert_eq!(warnings("match = { hub = \"{endpoint}_*\" }"), ["endpoints.1st", "endpoints.a-b"]);
+    assert_eq!(warnings("match = { hub = \"app_{endpoint}\" }"), ["endpoints.a-b"]);
+    assert_eq!(warnings("match = { group = \"{endpoint}\" }"), Vec::<String>::new());
+    assert_eq!(warnings("endpoint_header = true"), Vec::<String>::new());
+}
+
+#[test]
+fn tests_say_which_endpoint_a_call_names() {
+    let config = |tests: &str| {
+        format!(
+            "{}[[routes]]\nname = \"tenants\"\nmatch = {{ hub = \"{{endpoint}}_*\" }}\n{tests}",
+            with_endpoints(["contoso", "fabrikam"])
+        )
+    };
+    let good = "[[tests]]\nurl = \"/api/hubs/CONTOSO_chat/:send\"\nroute = \"tenants\"\nendpoints = \"contoso\"\n\
+                [[tests]]\nurl = \"/api/hubs/northwind_chat/:send\"\nrefused = \"no_endpoint\"\n";
+    load_toml(&config(good)).unwrap();
+    let text = report(&config("[[tests]]\nurl = \"/api/hubs/fabrikam_chat/:send\"\nendpoints = \"contoso\"\n"));
+    assert!(text.contains("expected endpoints `contoso`, got route `tenants` to `fabrikam`"), "{text}");
+}

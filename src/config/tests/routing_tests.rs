@@ -75,7 +75,7 @@ endpoints = "west"
 [[tests]]
 url = "/api/hubs/other/groups/room-0/:send"
 headers = { signalr-gateway-endpoint = "elsewhere" }
-refused = "no_route"
+refused = "no_endpoint"
 [[tests]]
 url = "/api/hubs/shared/:send"
 endpoints = ["west", "east"]

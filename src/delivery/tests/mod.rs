@@ -187,7 +187,7 @@ fn routes(endpoints: &[TestEndpoint], pick: Pick) -> Table {
         pick,
         when_unavailable: WhenUnavailable::default(),
         rate: None,
-        endpoint_header: false,
+        endpoint_header: None,
         endpoints: names.iter().map(|name| RouteEndpoint { endpoint: name.clone(), weight: 1 }).collect(),
     };
     Table::build(&[route], &names, &["default"]).unwrap()
