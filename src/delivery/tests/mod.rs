@@ -1,8 +1,6 @@
 //! Deliveries to endpoints on loopback addresses that send scripted responses.
 
-mod attempt;
-mod fan_out;
-mod single;
+mod calls;
 pub(super) mod upload;
 
 use std::cell::Cell;
