@@ -13,7 +13,7 @@ use super::runtime::block_on;
 use crate::config::Loaded;
 use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::endpoint::{Endpoint, TlsClients};
-use crate::metrics::Metrics;
+use crate::metrics::{Label, Metrics};
 use crate::serve::check_certificates;
 
 #[derive(Debug, Args)]
@@ -107,7 +107,7 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
         let mut tls_clients = TlsClients::default();
         for endpoint in &settings.endpoints {
             if let Some(bearer) = credentials.get(&endpoint.credential) {
-                Endpoint::build(endpoint, bearer, metrics.endpoints(), &mut tls_clients).map_err(usage)?;
+                Endpoint::build(endpoint, bearer, Label::other(), &mut tls_clients).map_err(usage)?;
             }
         }
         let listener_report = |fact| FileReport { key: "listeners".to_owned(), fact };

@@ -32,7 +32,7 @@ impl Gateway {
 
     fn metrics(&self) -> String {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(None), &mut text).unwrap();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).unwrap();
         String::from_utf8(text).unwrap()
     }
 }

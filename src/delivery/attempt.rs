@@ -55,7 +55,7 @@ pub(super) fn attempt(
                 StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, received)),
                 status => {
                     if status == StatusCode::FORBIDDEN {
-                        worker.metrics.unauthorized(upstream.index, status.as_u16(), UnauthorizedAction::Kept);
+                        worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
                     }
                     return received.outcome(call);
                 }
@@ -78,7 +78,7 @@ async fn endpoint_permit(
     // Boxed because it is rare: locals held across an await enlarge every request's future.
     let queued = Box::pin(limit.acquire(worker.settings.queue, state.deadline())).await;
     state.add_wait(queued.waited);
-    worker.metrics.queued_at_endpoint(upstream.index, queued.outcome);
+    worker.metrics.queued_at_endpoint(upstream.label(), queued.outcome);
     queued.permit.map(Some).ok_or(DeliveryError::Overload { retry_after: Queued::RETRY_AFTER })
 }
 
@@ -90,15 +90,15 @@ async fn send_with_another_token(
     call: &PlannedCall<'_>,
     unauthorized: AuthorizedResponse,
 ) -> AttemptOutcome {
-    let index = upstream.index;
-    let count = |status: StatusCode, action| worker.metrics.unauthorized(index, status.as_u16(), action);
+    let label = upstream.label();
+    let count = |status: StatusCode, action| worker.metrics.unauthorized(label, status.as_u16(), action);
     let status = unauthorized.response.status();
     if !replace_token(upstream.endpoint(), &unauthorized.bearer, call.state).await {
         count(status, UnauthorizedAction::Kept);
         return unauthorized.outcome(call);
     }
     count(status, UnauthorizedAction::Replaced);
-    worker.metrics.retry(index, RetryOutcome::Retried);
+    worker.metrics.retry(label, RetryOutcome::Retried);
     unauthorized.response.into_body().discard();
     match send_once(worker, upstream, call, 0).await {
         Ok(received) => {
@@ -138,8 +138,8 @@ fn send_once(
         let duration = ended.saturating_duration_since(time.began);
         call.state.add_wait(duration);
         let response = result.map_err(|failure| failed(worker, upstream, call, failure, &time))?;
-        worker.metrics.upstream_responded(UpstreamResponse {
-            endpoint: upstream.index,
+        worker.metrics.upstream_responded(&UpstreamResponse {
+            endpoint: upstream.label(),
             operation: call.operation.index(),
             code: response.status().as_u16(),
             duration,
@@ -232,7 +232,7 @@ fn failed(
 ) -> Box<AttemptOutcome> {
     let (outcome, reason) = failure.outcome(call.operation, call.body, time);
     if let Some(reason) = reason {
-        worker.metrics.upstream_failed(upstream.index, reason);
+        worker.metrics.upstream_failed(upstream.label(), reason);
     }
     Box::new(outcome)
 }

@@ -20,6 +20,7 @@ use super::single::deliver_to;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::endpoint::CallClass;
+use crate::metrics::FanOutOutcome;
 use crate::route::{Choice, Route, WhenUnavailable};
 use crate::signalr::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
 
@@ -88,7 +89,7 @@ pub(super) async fn fan_out<'a>(
     let legs: Vec<LegOutcome> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
     for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {
         if result.is_some() && earlier.is_none() {
-            worker.metrics.fan_out_leg(route, label(*leg));
+            worker.metrics.fan_out_leg(route, fan_out_outcome(*leg));
         }
     }
     let merged = match operation.fan_out_kind() {
@@ -144,7 +145,7 @@ fn outcomes(
         if let Some(outcome) = result {
             outcome.discard();
         }
-        EndpointOutcome { endpoint: upstream.name.to_string(), outcome: label(*leg), status }
+        EndpointOutcome { endpoint: upstream.name.to_string(), outcome: fan_out_outcome(*leg).label(), status }
     };
     upstreams.iter().zip(legs).zip(results).map(outcome).collect()
 }
@@ -188,14 +189,14 @@ fn leg_of(outcome: Option<&AttemptOutcome>) -> LegOutcome {
     outcome.map_or(LegOutcome::NoResponse, AttemptOutcome::leg)
 }
 
-/// Returns the name of an outcome, in responses and as metric label.
-const fn label(leg: LegOutcome) -> &'static str {
+/// Returns the outcome as responses and metrics name it.
+const fn fan_out_outcome(leg: LegOutcome) -> FanOutOutcome {
     match leg {
-        LegOutcome::Accepted => "accepted",
-        LegOutcome::NotFound => "not_there",
-        LegOutcome::Throttled => "throttled",
-        LegOutcome::Failed => "refused",
-        LegOutcome::NoResponse => "no_answer",
-        LegOutcome::NotProcessed => "not_sent",
+        LegOutcome::Accepted => FanOutOutcome::Accepted,
+        LegOutcome::NotFound => FanOutOutcome::NotFound,
+        LegOutcome::Throttled => FanOutOutcome::Throttled,
+        LegOutcome::Failed => FanOutOutcome::Refused,
+        LegOutcome::NoResponse => FanOutOutcome::NoResponse,
+        LegOutcome::NotProcessed => FanOutOutcome::NotSent,
     }
 }

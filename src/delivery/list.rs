@@ -70,7 +70,7 @@ pub(super) async fn list<'a>(
     let bytes = match body.collected(MAX_PAGE_BYTES, call.state.deadline()).await {
         Ok(bytes) => bytes,
         Err(err) => {
-            worker.metrics.upstream_failed(upstream.index, UpstreamErrorReason::Body);
+            worker.metrics.upstream_failed(upstream.label(), UpstreamErrorReason::Body);
             return Err(err);
         }
     };

@@ -239,7 +239,6 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::endpoint::{CallClass, FailureRatio, Health, HealthSettings};
-    use crate::metrics::Metrics;
 
     fn responded(operation: Operation, status: u16) -> AttemptOutcome {
         let mut response = Response::new(UpstreamBody::Empty);
@@ -253,7 +252,7 @@ mod tests {
         let failure_ratio = FailureRatio::ALL;
         let settings =
             HealthSettings { failures: 2, failure_ratio, window: 3600 * second, pause: second, probe_interval: second };
-        let health = Health::new("east".into(), settings, Metrics::new().unwrap().endpoints().clone());
+        let health = Health::new("east".into(), settings);
         for _ in 0..3 {
             outcome().report(health.acquire_anyway(CallClass::new(0)));
         }

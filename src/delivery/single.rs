@@ -90,7 +90,7 @@ async fn retry_at(
     first: AttemptOutcome,
     first_decision: RetryDecision,
 ) -> AttemptOutcome {
-    let index = upstream.index;
+    let label = upstream.label();
     let class = CallClass::new(call.operation.class().index());
     let (mut latest, mut decision) = (first.ending, first_decision);
     let mut retry_after = first.retry_after();
@@ -100,7 +100,7 @@ async fn retry_at(
         match decision {
             RetryDecision::Final => return outcome,
             RetryDecision::NotSafe => {
-                worker.metrics.retry(index, RetryOutcome::NotSafe);
+                worker.metrics.retry(label, RetryOutcome::NotSafe);
                 return outcome;
             }
             RetryDecision::Retry => attempts += 1,
@@ -112,13 +112,13 @@ async fn retry_at(
             }
             Err(denied) => {
                 if let Some(denied) = denied {
-                    worker.metrics.retry(index, denied);
+                    worker.metrics.retry(label, denied);
                 }
                 return outcome;
             }
         }
         let Some(permit) = upstream.endpoint().health().try_acquire(class) else { return outcome };
-        worker.metrics.retry(index, RetryOutcome::Retried);
+        worker.metrics.retry(label, RetryOutcome::Retried);
         let repeated = attempt(worker, upstream, call, 0).await;
         latest = repeated.report(permit);
         decision = decide(worker, call.operation, latest);

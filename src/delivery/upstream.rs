@@ -7,7 +7,7 @@ use super::body::RequestBody;
 use super::retry::RetryBudget;
 use crate::endpoint::{Endpoint, Pool, Recycler};
 use crate::limits::ConcurrencyLimit;
-use crate::metrics::{ConnectionGauge, RetryBudgetShare, WorkerMetrics};
+use crate::metrics::{Label, WorkerMetrics};
 use crate::write_batch::WriteBatch;
 
 /// An endpoint, for one worker.
@@ -21,7 +21,6 @@ pub struct Upstream {
     /// Shared by all workers; `None` if the endpoint has no limit.
     pub(super) limit: Option<Arc<ConcurrencyLimit>>,
     pub(super) budget: Rc<RetryBudget>,
-    budget_gauge: Rc<RetryBudgetShare>,
 }
 
 impl Upstream {
@@ -34,14 +33,13 @@ impl Upstream {
         write_batch: &WriteBatch,
         recycler: &Rc<Recycler>,
     ) -> Self {
-        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(metrics), index, write_batch.clone(), Rc::clone(recycler));
+        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(metrics), write_batch.clone(), Rc::clone(recycler));
         Self {
             index,
             name: endpoint.name().as_str().into(),
             pool,
             limit: None,
             budget: Rc::new(RetryBudget::new(share)),
-            budget_gauge: Rc::new(metrics.retry_budget(index)),
         }
     }
 
@@ -60,26 +58,18 @@ impl Upstream {
         self.pool.endpoint()
     }
 
+    /// Returns the label of its metrics.
+    pub(super) fn label(&self) -> &Label {
+        self.endpoint().label()
+    }
+
     /// Returns its index in the configuration.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Returns the gauge of its connections.
-    pub(super) fn connection_gauge(&self) -> &ConnectionGauge {
-        self.pool.gauge()
-    }
-
-    /// Flushes its counts to the metrics that all workers share.
-    pub(super) fn flush(&self) {
-        self.pool.gauge().flush();
-        self.budget_gauge.set(self.budget.level());
-    }
-
-    /// Sets its budget to zero in the metrics, unless another configuration also has the endpoint.
-    pub(super) fn retire(&self) {
-        if Rc::strong_count(&self.budget_gauge) == 1 {
-            self.budget_gauge.set(0.0);
-        }
+    /// Reports its retry budget to the worker's metrics.
+    pub(super) fn report_budget(&self, metrics: &WorkerMetrics) {
+        metrics.retry_budget(self.label(), self.budget.level());
     }
 }

@@ -10,7 +10,7 @@ use super::settings::DeliverySettings;
 use super::upstream::Upstream;
 use crate::endpoint::{Endpoint, Recycler};
 use crate::limits::{DeadlineTimer, Limits};
-use crate::metrics::{ConnectionGauge, WorkerMetrics};
+use crate::metrics::WorkerMetrics;
 use crate::write_batch::WriteBatch;
 
 /// One worker's state for deliveries under one configuration.
@@ -75,18 +75,8 @@ impl WorkerDelivery {
         self.recycler.recycle_map(headers);
     }
 
-    /// Flushes the counts of the endpoints to the metrics that all workers share.
-    pub fn flush(&self) {
-        self.upstreams.iter().for_each(Upstream::flush);
-    }
-
-    /// Zeroes the retry budgets of endpoints that no later configuration has, in the metrics.
-    pub fn retire(&self) {
-        self.upstreams.iter().for_each(Upstream::retire);
-    }
-
-    /// Returns the gauges of the endpoints' connections.
-    pub fn connection_gauges(&self) -> Vec<ConnectionGauge> {
-        self.upstreams.iter().map(|upstream| upstream.connection_gauge().clone()).collect()
+    /// Reports the endpoints' retry budgets to the worker's metrics.
+    pub fn report_budgets(&self) {
+        self.upstreams.iter().for_each(|upstream| upstream.report_budget(&self.metrics));
     }
 }

@@ -15,7 +15,7 @@ use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
 use crate::credential::{Bearer, CredentialSettings, Credentials, NoBearer, RequestUrl, SetupStep, in_one_line};
 use crate::endpoint::{Endpoint, EndpointSettings, TlsClients};
-use crate::metrics::Metrics;
+use crate::metrics::{Label, Metrics};
 use crate::tls::Trust;
 
 /// The header with SignalR's error code. A 404 without it is not from a SignalR resource.
@@ -95,11 +95,10 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
 
     async fn check_endpoint(&mut self, metrics: &Metrics) -> Result<(), Box<Failure>> {
         self.check_connectivity().await?;
-        let endpoint =
-            Endpoint::build(self.endpoint, Arc::new(NoBearer), metrics.endpoints(), &mut TlsClients::default())
-                .map_err(|err| {
-                    Box::new(Failure::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err)))
-                })?;
+        let endpoint = Endpoint::build(self.endpoint, Arc::new(NoBearer), Label::other(), &mut TlsClients::default())
+            .map_err(|err| {
+            Box::new(Failure::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err)))
+        })?;
         self.check_health(&endpoint).await?;
         self.check_read(&endpoint, metrics).await
     }

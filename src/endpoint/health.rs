@@ -8,10 +8,10 @@ mod window;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::metrics::{BreakerState, EndpointMetrics};
+use crate::metrics::{BreakerState, EndpointState};
 use window::{Counts, Window};
 
 /// The maximum time for which a circuit stays open before a trial. Chosen: recovery is detected within a minute.
@@ -72,7 +72,6 @@ impl CallClass {
 pub struct Health {
     name: Arc<str>,
     settings: HealthSettings,
-    metrics: EndpointMetrics,
     /// The origin of the times in milliseconds.
     epoch: Instant,
     /// Milliseconds after `epoch` at which the open circuit permits a trial; 0 while it is closed.
@@ -88,8 +87,13 @@ pub struct Health {
     trips: AtomicU32,
     /// Whether a trial call is in flight.
     trial_in_flight: AtomicBool,
+    /// The result of the last probe: [`UP`], [`DOWN`], or 0 before the first one.
+    last_probe: AtomicU8,
     window: Window,
 }
+
+const UP: u8 = 1;
+const DOWN: u8 = 2;
 
 /// Permission to call an endpoint. The holder reports the result of the call; dropping it reports nothing. It borrows the health,
 /// since all workers would contend for a reference count.
@@ -102,12 +106,11 @@ pub struct Permit<'a> {
 }
 
 impl Health {
-    /// Creates the health of a new endpoint. Publishes no metrics yet, since the endpoint may never be used.
-    pub fn new(name: Arc<str>, settings: HealthSettings, metrics: EndpointMetrics) -> Arc<Self> {
+    /// Creates the health of a new endpoint.
+    pub fn new(name: Arc<str>, settings: HealthSettings) -> Arc<Self> {
         Arc::new(Self {
             name,
             settings,
-            metrics,
             epoch: Instant::now(),
             open_until: AtomicU64::new(0),
             cools_until: Default::default(),
@@ -115,14 +118,33 @@ impl Health {
             failed_since_success: AtomicBool::new(false),
             trips: AtomicU32::new(0),
             trial_in_flight: AtomicBool::new(false),
+            last_probe: AtomicU8::new(0),
             window: Window::new(settings.window),
         })
     }
 
-    /// Publishes the initial metrics of the endpoint.
-    pub(super) fn publish_metrics(&self) {
-        self.metrics.breaker(&self.name, BreakerState::Closed);
-        self.metrics.cool_down(&self.name, None);
+    /// Returns the state for metrics.
+    pub fn state(&self) -> EndpointState {
+        let is_trying = self.trial_in_flight.load(Ordering::Relaxed);
+        EndpointState {
+            breaker: match (self.is_closed(), is_trying) {
+                (true, _) => BreakerState::Closed,
+                (false, true) => BreakerState::HalfOpen,
+                (false, false) => BreakerState::Open,
+            },
+            up: match self.last_probe.load(Ordering::Relaxed) {
+                UP => Some(true),
+                DOWN => Some(false),
+                _ => None,
+            },
+            cool_down: self.longest_cool_down().map(|left| SystemTime::now() + left),
+        }
+    }
+
+    /// Returns the time that is left of the longest cool-down.
+    fn longest_cool_down(&self) -> Option<Duration> {
+        let longest = self.cools_until.iter().map(|until| until.load(Ordering::Relaxed)).max().filter(|at| *at != 0)?;
+        Some(Duration::from_millis(longest.saturating_sub(self.now()))).filter(|left| !left.is_zero())
     }
 
     /// Permits a call of a class, unless the class is in a cool-down or the circuit is open. An open circuit permits one trial
@@ -141,16 +163,13 @@ impl Health {
         if now < self.cools_until(class) || now < open_until {
             return None;
         }
-        self.end_cool_down(class, now);
+        self.end_cool_down(class);
         if open_until == 0 {
             return Some(self.permit(class, false));
         }
         // One trial at a time: the other calls are sent to other endpoints until it ends.
         let is_first = self.trial_in_flight.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        is_first.then(|| {
-            self.metrics.breaker(&self.name, BreakerState::HalfOpen);
-            self.permit(class, true)
-        })
+        is_first.then(|| self.permit(class, true))
     }
 
     /// Permits a call regardless of the health, for calls without another endpoint.
@@ -177,7 +196,7 @@ impl Health {
     /// Records the result of a health probe. A success closes the circuit if the endpoint was unreachable. If the endpoint failed
     /// calls, only a successful call closes it.
     pub fn record_probe(&self, ok: bool) {
-        self.metrics.up(&self.name, ok);
+        self.last_probe.store(if ok { UP } else { DOWN }, Ordering::Relaxed);
         match ok {
             true if self.failed_since_success.load(Ordering::Relaxed) => {}
             true => self.recovered(),
@@ -213,7 +232,6 @@ impl Health {
         self.trips.store(0, Ordering::Relaxed);
         // Earlier failures do not count against a recovered endpoint.
         self.window.clear();
-        self.metrics.breaker(&self.name, BreakerState::Closed);
         tracing::info!(endpoint = &*self.name, "the endpoint's circuit is closed: the endpoint has recovered");
     }
 
@@ -237,7 +255,6 @@ impl Health {
             return;
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
-        self.metrics.breaker(&self.name, BreakerState::Open);
         if !was_open {
             tracing::warn!(
                 endpoint = &*self.name,
@@ -265,22 +282,13 @@ impl Health {
         if let Some(cools_until) = self.cools_until.get(class.0) {
             cools_until.fetch_max(until, Ordering::Relaxed);
         }
-        self.publish_cool_down(now);
     }
 
     /// Ends the cool-down of a class, if there is one.
-    fn end_cool_down(&self, class: CallClass, now: u64) {
-        let ended = self.cools_until.get(class.0).map_or(0, |until| until.swap(0, Ordering::Relaxed));
-        if ended != 0 {
-            self.publish_cool_down(now);
+    fn end_cool_down(&self, class: CallClass) {
+        if let Some(until) = self.cools_until.get(class.0) {
+            until.store(0, Ordering::Relaxed);
         }
-    }
-
-    /// Publishes the end of the longest current cool-down.
-    fn publish_cool_down(&self, now: u64) {
-        let longest = self.cools_until.iter().map(|until| until.load(Ordering::Relaxed)).max().unwrap_or_default();
-        let left = Duration::from_millis(longest.saturating_sub(now));
-        self.metrics.cool_down(&self.name, (!left.is_zero()).then(|| SystemTime::now() + left));
     }
 
     fn now(&self) -> u64 {
@@ -330,9 +338,6 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_trial {
-            // The trial may have reported nothing, and other calls may have closed the circuit meanwhile.
-            let state = if self.health.is_closed() { BreakerState::Closed } else { BreakerState::Open };
-            self.health.metrics.breaker(&self.health.name, state);
             self.health.trial_in_flight.store(false, Ordering::Release);
         }
     }

@@ -45,18 +45,16 @@ pub struct Pool<B> {
 struct Opener {
     /// Counts connection attempts by endpoint.
     metrics: Rc<WorkerMetrics>,
-    metrics_index: usize,
     recycler: Rc<Recycler>,
     /// Batches writes to the endpoint.
     write_batch: WriteBatch,
 }
 
 impl<B: UploadBody> Pool<B> {
-    /// Creates an empty pool. `metrics_index` is the endpoint's index in the worker's metrics.
+    /// Creates an empty pool.
     pub fn new(
         endpoint: Arc<Endpoint>,
         metrics: Rc<WorkerMetrics>,
-        metrics_index: usize,
         write_batch: WriteBatch,
         recycler: Rc<Recycler>,
     ) -> Self {
@@ -67,8 +65,9 @@ impl<B: UploadBody> Pool<B> {
             HttpVersion::Http1 => MAX_OPENING,
             HttpVersion::Http2 => 1,
         };
-        let store = ConnectionStore::new(endpoint, metrics.connections(metrics_index), max_opening, abandoned);
-        Self { store, opener: Rc::new(Opener { metrics, metrics_index, recycler, write_batch }) }
+        let gauge = metrics.connections(endpoint.label());
+        let store = ConnectionStore::new(endpoint, gauge, max_opening, abandoned);
+        Self { store, opener: Rc::new(Opener { metrics, recycler, write_batch }) }
     }
 
     /// Returns the endpoint of the pool.
@@ -77,7 +76,7 @@ impl<B: UploadBody> Pool<B> {
     }
 
     /// Returns the gauge that counts the pool's connections.
-    pub fn gauge(&self) -> &ConnectionGauge {
+    fn gauge(&self) -> &ConnectionGauge {
         self.store.gauge()
     }
 
@@ -146,7 +145,7 @@ impl<B: UploadBody> Pool<B> {
             // The task ends within twice the endpoint's `connect_timeout`, or with the worker.
             tokio::task::spawn_local(async move {
                 let opened = pool.open().await;
-                pool.opener.metrics.upstream_connected(pool.opener.metrics_index, opened.is_ok());
+                pool.opener.metrics.upstream_connected(pool.endpoint().label(), opened.is_ok());
                 pool.store.waiting().finish_opening();
                 match (opened, pool.endpoint().settings().http_version) {
                     (Ok(PoolConnection::Http1(tracked)), _) => pool.store.offer(tracked, false),

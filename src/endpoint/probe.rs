@@ -42,7 +42,6 @@ impl Probes {
         self.running.retain(|probing| endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, &probing.endpoint)));
         for endpoint in endpoints {
             if !self.running.iter().any(|probing| Arc::ptr_eq(endpoint, &probing.endpoint)) {
-                endpoint.health().publish_metrics();
                 let task = tokio::spawn(keep_probing(Arc::clone(endpoint)));
                 self.running.push(Probing { endpoint: Arc::clone(endpoint), task });
             }

@@ -15,7 +15,7 @@ use super::settings::{EndpointName, EndpointSettings};
 use super::tls_clients::TlsClients;
 use super::unpooled::{self, UnpooledError};
 use crate::credential::BearerSource;
-use crate::metrics::EndpointMetrics;
+use crate::metrics::Label;
 use crate::tls::Trust;
 
 /// An endpoint: its origin, its bearer source and its health. No other type combines origin and bearer source, so no bearer is
@@ -27,18 +27,20 @@ pub struct Endpoint {
     connector: Connector,
     bearer: Arc<dyn BearerSource>,
     health: Arc<Health>,
+    label: Label,
     settings: EndpointSettings,
 }
 
 impl Endpoint {
-    /// Builds an endpoint. It reads the CA file, unless `tls_clients` has a client that trusts it, and does no network I/O.
+    /// Builds an endpoint whose metrics have this label. It reads the CA file, unless `tls_clients` has a client that trusts it,
+    /// and does no network I/O.
     ///
     /// # Errors
     /// [`EndpointError`] if its host or its CA file is not usable.
     pub fn build(
         settings: &EndpointSettings,
         bearer: Arc<dyn BearerSource>,
-        metrics: &EndpointMetrics,
+        label: Label,
         tls_clients: &mut TlsClients,
     ) -> Result<Self, EndpointError> {
         let unusable_host = || EndpointError::Host { endpoint: settings.name.clone(), origin: settings.origin.clone() };
@@ -46,8 +48,17 @@ impl Endpoint {
         let origin = settings.origin.to_string();
         let uri = Uri::try_from(&origin).map_err(|_invalid| unusable_host())?;
         let connector = Connector::build(settings, uri, tls_clients, unusable_host)?;
-        let health = Health::new(settings.name.shared(), settings.health, metrics.clone());
-        Ok(Self { name: settings.name.clone(), origin, host, connector, bearer, health, settings: settings.clone() })
+        let health = Health::new(settings.name.shared(), settings.health);
+        Ok(Self {
+            name: settings.name.clone(),
+            origin,
+            host,
+            connector,
+            bearer,
+            health,
+            label,
+            settings: settings.clone(),
+        })
     }
 
     /// Offers its TLS client to the endpoints of the next configuration.
@@ -101,6 +112,11 @@ impl Endpoint {
     /// Returns the health of the endpoint.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// Returns the label of its metrics, which endpoints may share.
+    pub fn label(&self) -> &Label {
+        &self.label
     }
 
     /// Returns the settings of the endpoint.

@@ -42,6 +42,8 @@ pub struct EndpointSettings {
     pub name: EndpointName,
     /// Its scheme, host and port.
     pub origin: Origin,
+    /// The name that labels its metrics, unless the maximum of such names is reached. Endpoints may share it.
+    pub metrics_label: Arc<str>,
     /// The credential whose tokens its requests carry.
     pub credential: CredentialName,
     /// Its role for client tokens.

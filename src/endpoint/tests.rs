@@ -12,7 +12,7 @@ use super::http1::UploadBody;
 use super::http1::tests::run;
 use super::*;
 use crate::credential::{CredentialName, NoBearer};
-use crate::metrics::{LabelNames, Metrics, WorkerMetrics};
+use crate::metrics::{Label, Metrics, WorkerMetrics};
 use crate::write_batch::WriteBatch;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -22,6 +22,7 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
     EndpointSettings {
         name: EndpointName::new("east"),
         origin: Origin { tls: false, host: "127.0.0.1".into(), port },
+        metrics_label: "east".into(),
         credential: CredentialName::new("east"),
         role: EndpointRole::Primary,
         ca_file: None,
@@ -41,15 +42,13 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
 
 /// Builds an endpoint without a credential.
 pub(super) fn endpoint(settings: &EndpointSettings) -> Arc<Endpoint> {
-    let metrics = Metrics::new().unwrap();
-    Arc::new(Endpoint::build(settings, Arc::new(NoBearer), metrics.endpoints(), &mut TlsClients::default()).unwrap())
+    Arc::new(Endpoint::build(settings, Arc::new(NoBearer), Label::other(), &mut TlsClients::default()).unwrap())
 }
 
 /// Returns an empty pool of connections to an endpoint.
 pub(super) fn pool<B: UploadBody>(settings: &EndpointSettings) -> Pool<B> {
-    let names = LabelNames { routes: vec![], endpoints: vec!["east".into()], operations: vec![] };
-    let metrics = Rc::new(WorkerMetrics::new(&Metrics::new().unwrap(), names));
-    Pool::new(endpoint(settings), metrics, 0, WriteBatch::start(), Rc::default())
+    let metrics = Rc::new(WorkerMetrics::new(&Metrics::new().unwrap(), []));
+    Pool::new(endpoint(settings), metrics, WriteBatch::start(), Rc::default())
 }
 
 /// Starts an HTTP/2 endpoint that responds with the URI of the request. Returns its settings.

@@ -19,7 +19,7 @@ use super::settings::Settings;
 use crate::admin::{Admin, EndpointView, RouteView, View};
 use crate::credential::{CredentialSettings, in_one_line};
 use crate::endpoint::{Endpoint, EndpointRole, Probes};
-use crate::metrics::{KnownNames, Metrics};
+use crate::metrics::{EndpointState, Label, Metrics, StateSource};
 use crate::proxy::Snapshot;
 use crate::route::RouteSettings;
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan};
@@ -51,7 +51,7 @@ impl Live {
     pub(super) fn build(settings: Settings, listeners: &[ListenerId], control: &Handle) -> Result<Self, GatewayError> {
         let metrics = Arc::new(Metrics::new()?);
         let parts = Parts::first(settings, listeners, &metrics, control)?;
-        metrics.config_in_force(&parts.settings.hash, names(&parts.settings));
+        metrics.config_in_force(&parts.settings.hash, Arc::clone(&parts.labels), states(&parts));
         Ok(Self {
             latest: Arc::new(ArcSwap::new(Arc::clone(&parts.snapshot))),
             parts,
@@ -120,7 +120,7 @@ impl Live {
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
         self.after_restart = after_restart;
         let hash = &self.parts.settings.hash;
-        self.metrics.config_in_force(hash, names(&self.parts.settings));
+        self.metrics.config_in_force(hash, Arc::clone(&self.parts.labels), states(&self.parts));
         self.metrics.reloaded(true);
         tracing::info!(hash, "the configuration was reloaded");
         if !self.after_restart.is_empty() {
@@ -174,13 +174,19 @@ impl Live {
     }
 }
 
-/// Returns the names that may label metric series.
-fn names(settings: &Settings) -> KnownNames {
-    KnownNames {
-        routes: settings.routes.iter().map(|route| route.name.to_string()).collect(),
-        endpoints: settings.endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect(),
-        credentials: settings.credentials.iter().map(|credential| credential.name.to_string()).collect(),
-        listeners: settings.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
+/// The parts in force, whose states the metrics show.
+#[derive(Debug)]
+struct States {
+    snapshot: Arc<Snapshot>,
+}
+
+fn states(parts: &Parts) -> Arc<dyn StateSource> {
+    Arc::new(States { snapshot: Arc::clone(&parts.snapshot) })
+}
+
+impl StateSource for States {
+    fn endpoints(&self, visit: &mut dyn FnMut(&Label, EndpointState)) {
+        self.snapshot.endpoints().iter().for_each(|endpoint| visit(endpoint.label(), endpoint.health().state()));
     }
 }
 

@@ -27,7 +27,7 @@ pub use detached::{WorkFailed, run_detached};
 pub use dry_run::{Decision, Destination, DryRun, DryRunCall, InvalidCall, error_kinds};
 pub use error::GatewayError;
 pub use live::Addresses;
-pub use settings::{LogFormat, LoggingSettings, Settings, short_hash};
+pub use settings::{LogFormat, LoggingSettings, MetricsSettings, Settings, short_hash};
 
 /// A gateway whose parts are built and whose sockets are bound. It has sent no request yet.
 #[derive(Debug)]

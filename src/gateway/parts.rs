@@ -11,10 +11,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::error::GatewayError;
-use super::settings::{Settings, short_hash};
+use super::settings::{MetricsSettings, Settings, short_hash};
 use crate::credential::{CredentialSettings, CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, TlsClients};
-use crate::metrics::Metrics;
+use crate::metrics::{Labels, Metrics};
 use crate::proxy::Snapshot;
 use crate::route::Table;
 use crate::serve::{BoundListeners, ListenerId, ListenerPlan, ServeSettings};
@@ -32,6 +32,7 @@ pub(super) struct Parts {
     pub(super) settings: Settings,
     pub(super) credentials: Arc<Credentials>,
     pub(super) snapshot: Arc<Snapshot>,
+    pub(super) labels: Arc<Labels>,
 }
 
 /// The parts and sockets of a new configuration, ready to be committed.
@@ -52,8 +53,11 @@ impl Parts {
         control: &Handle,
     ) -> Result<Self, GatewayError> {
         let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
-        let snapshot = snapshot(&settings, listeners, &credentials, None, metrics)?;
-        Ok(Self { settings, credentials: Arc::new(credentials), snapshot: Arc::new(snapshot) })
+        let MetricsSettings { max_endpoints, max_routes, max_credentials } = settings.metrics;
+        let labels = labels(&settings, &Labels::new(max_endpoints, max_routes, max_credentials));
+        let snapshot = snapshot(&settings, listeners, &credentials, &labels, None)?;
+        let (credentials, snapshot) = (Arc::new(credentials), Arc::new(snapshot));
+        Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels) })
     }
 
     /// Builds the parts of a new configuration, and reuses the unchanged ones. Reads files, which may block. Binds
@@ -67,9 +71,11 @@ impl Parts {
     ) -> Result<Prepared, GatewayError> {
         let after_restart = keep_until_restart(&mut settings, &self.settings);
         let credentials = self.credentials.rebuild(&settings.credentials, metrics.token(), control)?;
-        let snapshot = snapshot(&settings, &listeners.ids(), &credentials, Some(&self.snapshot), metrics)?;
+        let labels = labels(&settings, &self.labels);
+        let snapshot = snapshot(&settings, &listeners.ids(), &credentials, &labels, Some(&self.snapshot))?;
         let listeners = listeners.bind(settings.serve.workers)?;
-        let parts = Self { settings, credentials: Arc::new(credentials), snapshot: Arc::new(snapshot) };
+        let (credentials, snapshot) = (Arc::new(credentials), Arc::new(snapshot));
+        let parts = Self { settings, credentials, snapshot, labels: Arc::new(labels) };
         Ok(Prepared { parts, listeners, after_restart })
     }
 }
@@ -122,15 +128,29 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
         }
         new.serve = old.serve.clone();
     }
+    if new.metrics != old.metrics {
+        keys.push("metrics");
+        new.metrics = old.metrics;
+    }
     if new.logging != old.logging {
         keys.push("logging.filter, logging.format");
         new.logging = old.logging.clone();
     }
     if !keys.is_empty() {
-        let Settings { admin, serve, logging, hash, .. } = &new;
-        new.hash = short_hash(&format!("{hash} {admin:?} {serve:?} {logging:?}"));
+        let Settings { admin, serve, metrics, logging, hash, .. } = &new;
+        new.hash = short_hash(&format!("{hash} {admin:?} {serve:?} {metrics:?} {logging:?}"));
     }
     keys
+}
+
+/// Returns the labels of a configuration's metrics. Names that are configured in `previous` keep theirs.
+fn labels(settings: &Settings, previous: &Labels) -> Labels {
+    Labels {
+        endpoints: previous.endpoints.next(settings.endpoints.iter().map(|endpoint| &*endpoint.metrics_label)),
+        routes: previous.routes.next(settings.routes.iter().map(|route| route.name.as_str())),
+        credentials: previous.credentials.next(settings.credentials.iter().map(|credential| credential.name.as_str())),
+        listeners: settings.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
+    }
 }
 
 /// Builds the snapshot that workers read. Reuses unchanged endpoints, with their connections and health.
@@ -138,8 +158,8 @@ fn snapshot(
     settings: &Settings,
     listeners: &[ListenerId],
     credentials: &Credentials,
+    labels: &Labels,
     previous: Option<&Snapshot>,
-    metrics: &Metrics,
 ) -> Result<Snapshot, GatewayError> {
     let old = previous.map(Snapshot::endpoints).unwrap_or_default();
     let mut tls_clients = TlsClients::default();
@@ -154,10 +174,11 @@ fn snapshot(
         })?;
         let old = old.get(&endpoint.name).copied();
         let same = old.filter(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
-        match same {
-            Some(same) => Ok::<_, GatewayError>(Arc::clone(same)),
-            None => Ok(Arc::new(Endpoint::build(endpoint, bearer, metrics.endpoints(), &mut tls_clients)?)),
+        if let Some(same) = same {
+            return Ok::<_, GatewayError>(Arc::clone(same));
         }
+        let label = labels.endpoints.get(&endpoint.metrics_label).clone();
+        Ok(Arc::new(Endpoint::build(endpoint, bearer, label, &mut tls_clients)?))
     };
     let endpoints = settings.endpoints.iter().map(&mut build).collect::<Result<Vec<_>, _>>()?;
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
@@ -165,5 +186,5 @@ fn snapshot(
     let routes = Table::build(&settings.routes, &endpoint_names, &listener_names)?;
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone());
     let listeners = listeners.iter().copied().zip(admissions).collect();
-    Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, endpoints, previous))
+    Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, endpoints, &labels.routes, previous))
 }

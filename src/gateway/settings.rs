@@ -26,6 +26,8 @@ pub struct Settings {
     pub proxy: ProxySettings,
     /// The workers, the connection limits and the drain.
     pub serve: ServeSettings,
+    /// The limits on what has metrics of its own.
+    pub metrics: MetricsSettings,
     /// The log settings.
     pub logging: LoggingSettings,
     /// A hash of the effective settings, in eight hex digits.
@@ -44,6 +46,17 @@ pub fn short_hash(text: &str) -> String {
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
     let first = digest.as_ref().iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
     format!("{first:08x}")
+}
+
+/// How many names have metric series of their own; the others share the label `_other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Labels of endpoints.
+    pub max_endpoints: usize,
+    /// Routes.
+    pub max_routes: usize,
+    /// Credentials.
+    pub max_credentials: usize,
 }
 
 /// The settings of the logs, which go to stderr.

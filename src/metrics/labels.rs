@@ -126,6 +126,24 @@ label_enum! {
 }
 
 label_enum! {
+    /// How the part of a call to several endpoints ended at one of them. Also named in the response of a partial delivery.
+    FanOutOutcome {
+        /// The endpoint accepted the call.
+        Accepted = "accepted",
+        /// The endpoint answered that the target does not exist.
+        NotFound = "not_there",
+        /// The endpoint throttled the call.
+        Throttled = "throttled",
+        /// The endpoint refused the call.
+        Refused = "refused",
+        /// The endpoint did not answer, and may have received the call.
+        NoResponse = "no_answer",
+        /// The endpoint did not process the call.
+        NotSent = "not_sent",
+    }
+}
+
+label_enum! {
     /// What was done with the token after an upstream 401 or 403.
     UnauthorizedAction {
         /// The token was discarded and another was obtained.

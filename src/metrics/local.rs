@@ -2,27 +2,75 @@
 
 use std::cell::{Cell, RefCell};
 
-use prometheus::IntGauge;
+use prometheus::local::LocalIntCounter;
+use prometheus::{IntCounterVec, IntGauge};
 
-/// Handles that are resolved when first used, since most combinations of labels never occur.
-pub(super) struct Lazy<T>(RefCell<Vec<Option<T>>>);
+use super::label_table::Label;
+use super::labels::{CODE_COUNT, code_index, code_label};
 
-impl<T> Lazy<T> {
-    /// Makes `count` unresolved handles.
-    pub(super) fn new(count: usize) -> Self {
-        Self(RefCell::new((0..count).map(|_| None).collect()))
-    }
+/// What a worker keeps for each label that it has used.
+pub(super) struct ByLabel<T>(RefCell<Vec<Option<(Label, T)>>>);
 
-    /// Passes the handle at `index` to `use_it`, resolving it first if needed. Ignores an index out of range.
-    pub(super) fn with(&self, index: usize, resolve: impl FnOnce() -> T, use_it: impl FnOnce(&mut T)) {
-        if let Some(slot) = self.0.borrow_mut().get_mut(index) {
-            use_it(slot.get_or_insert_with(resolve));
+impl<T> ByLabel<T> {
+    /// Passes what is kept for a label to `use_it`. Makes it first if the label is new to this worker; what was kept for a
+    /// former label in the same slot is dropped.
+    pub(super) fn with<R>(&self, label: &Label, make: impl FnOnce(&Label) -> T, use_it: impl FnOnce(&mut T) -> R) -> R {
+        let mut slots = self.0.borrow_mut();
+        match slots.get_mut(label.slot()) {
+            Some(Some((known, kept))) if known.is_same(label) => use_it(kept),
+            Some(slot) => use_it(&mut slot.insert((label.clone(), make(label))).1),
+            None => {
+                slots.resize_with(label.slot() + 1, || None);
+                drop(slots);
+                self.with(label, make, use_it)
+            }
         }
     }
 
-    /// Calls `act` with every resolved handle.
-    pub(super) fn for_each(&self, mut act: impl FnMut(&T)) {
-        self.0.borrow().iter().flatten().for_each(&mut act);
+    /// Calls `act` with everything that is kept.
+    pub(super) fn for_each(&self, mut act: impl FnMut(&Label, &mut T)) {
+        self.0.borrow_mut().iter_mut().flatten().for_each(|(label, kept)| act(label, kept));
+    }
+}
+
+impl<T> Default for ByLabel<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+/// Counters by operation and status for one label, made at the first use: most combinations never occur.
+#[derive(Default)]
+pub(super) struct CodeCounters(Vec<(usize, LocalIntCounter)>);
+
+impl CodeCounters {
+    /// Counts a response with a status. `names` are the labels: that of these counters and that of the operation.
+    pub(super) fn count(&mut self, operation: usize, code: u16, shared: &IntCounterVec, names: [&str; 2]) {
+        let key = operation * CODE_COUNT + code_index(code);
+        match self.0.binary_search_by_key(&key, |(key, _)| *key) {
+            Ok(at) => {
+                if let Some((_, counter)) = self.0.get(at) {
+                    counter.inc();
+                }
+            }
+            Err(at) => {
+                let [name, operation] = names;
+                let counter = shared.with_label_values(&[name, operation, code_label(code)]).local();
+                counter.inc();
+                self.0.insert(at, (key, counter));
+            }
+        }
+    }
+
+    /// Flushes the counts to the shared counters.
+    pub(super) fn flush(&self) {
+        self.0.iter().for_each(|(_, counter)| counter.flush());
+    }
+}
+
+impl Drop for CodeCounters {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

@@ -4,41 +4,48 @@
 //! callers send. Each worker counts in thread-local memory ([`WorkerMetrics`]) and flushes when the metrics are scraped, so
 //! the request path writes no memory that cores share.
 //!
-//! A new metric is a field and its registration in the struct that holds it ([`EndpointMetrics`], [`TokenMetrics`] or
-//! `SharedMetrics` for what workers count), and a method that records it.
+//! Several parts may share a label; [`MERGES`] says how each metric combines them.
+//!
+//! A new metric is a field and its registration in the struct that holds it ([`TokenMetrics`], `StateGauges` for what a
+//! scrape reads, or `SharedMetrics` for what workers count), and a method that records it.
 
 mod connections;
-mod endpoint;
 mod exposition;
+mod label_table;
 mod labels;
 mod local;
 mod log;
+mod merge;
 mod prune;
 mod registry;
+mod retry_budgets;
 mod shared;
+mod states;
 mod token;
 mod worker;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use tokio::sync::{mpsc, oneshot};
 
 pub use connections::{ConnectionCount, ConnectionGauge};
-pub use endpoint::EndpointMetrics;
 pub use exposition::Exposition;
+pub use label_table::{Label, LabelTable, Labels};
 pub use labels::{
-    BreakerState, ConnectionState, ErrorKind, QueueOutcome, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage,
-    UnauthorizedAction, UpstreamErrorReason,
+    BreakerState, ConnectionState, ErrorKind, FanOutOutcome, QueueOutcome, RetryOutcome, TokenErrorReason,
+    TokenOutcome, TokenStage, UnauthorizedAction, UpstreamErrorReason,
 };
 use log::LogMetrics;
 pub use log::LostLine;
-pub use prune::KnownNames;
+pub use merge::{MERGES, Merge};
 pub use registry::MetricRegistry;
 use shared::SharedMetrics;
+use states::StateGauges;
+pub use states::{EndpointState, StateSource};
 pub use token::TokenMetrics;
-pub use worker::{CompletedRequest, InFlight, LabelNames, RetryBudgetShare, UpstreamResponse, WorkerMetrics};
+pub use worker::{CompletedRequest, InFlight, UpstreamResponse, WorkerMetrics};
 
 /// How long a scrape waits for the workers to flush. The counts of a worker that takes longer are missing from this scrape
 /// and part of a later one.
@@ -49,7 +56,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 pub struct Metrics {
     registry: MetricRegistry,
     token: TokenMetrics,
-    endpoints: EndpointMetrics,
+    states: StateGauges,
     shared: SharedMetrics,
     draining: IntGauge,
     config_hash: IntGaugeVec,
@@ -61,8 +68,12 @@ pub struct Metrics {
     bodies_not_kept: IntCounter,
     log: LogMetrics,
     workers: Mutex<Vec<mpsc::UnboundedSender<FlushRequest>>>,
-    /// `None` before the first configuration.
-    known: Mutex<Option<KnownNames>>,
+    /// Names that share `_other`, by label.
+    labels_over_limit: IntGaugeVec,
+    /// The parts of the configuration in force; `None` before the first one.
+    parts: Mutex<Option<Arc<dyn StateSource>>>,
+    /// Held during a scrape: the gauges of states are set anew for each.
+    scraping: tokio::sync::Mutex<()>,
 }
 
 /// A request to a worker to flush its counts. Sending on it or dropping it ends the wait.
@@ -81,7 +92,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), "rustls-aws-lc"]).set(1);
         Ok(Self {
             token: TokenMetrics::register(&mut registry)?,
-            endpoints: EndpointMetrics::register(&mut registry)?,
+            states: StateGauges::register(&mut registry)?,
             shared: SharedMetrics::register(&mut registry)?,
             log: LogMetrics::register(&mut registry)?,
             draining: registry.gauge("draining", "1 while the gateway is stopping.")?,
@@ -107,8 +118,14 @@ impl Metrics {
                 "request_bodies_not_kept_total",
                 "Request bodies that could not have been sent again, since limits.body_memory was used up.",
             )?,
+            labels_over_limit: registry.gauges(
+                "metric_labels_over_limit",
+                "Names that share the label _other, since the maximum of the metrics settings is reached.",
+                &["label"],
+            )?,
             workers: Mutex::default(),
-            known: Mutex::default(),
+            parts: Mutex::default(),
+            scraping: tokio::sync::Mutex::default(),
             registry,
         })
     }
@@ -116,11 +133,6 @@ impl Metrics {
     /// Returns the metrics of the credentials.
     pub fn token(&self) -> &TokenMetrics {
         &self.token
-    }
-
-    /// Returns the metrics of the endpoints' health.
-    pub fn endpoints(&self) -> &EndpointMetrics {
-        &self.endpoints
     }
 
     /// Returns the counter of connections that could not be accepted.
@@ -143,9 +155,17 @@ impl Metrics {
         self.draining.set(1);
     }
 
-    /// Records the configuration in force. Series of names that are not among `names` are pruned from now on.
-    pub fn config_in_force(&self, hash: &str, names: KnownNames) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(names);
+    /// Records the configuration in force: its hash, its labels, and its parts, whose states are shown. Series of names that
+    /// are not among `labels` are pruned from now on.
+    pub fn config_in_force(&self, hash: &str, labels: Arc<Labels>, parts: Arc<dyn StateSource>) {
+        for (label, table) in
+            [("endpoint", &labels.endpoints), ("route", &labels.routes), ("credential", &labels.credentials)]
+        {
+            let shared = i64::try_from(table.shared()).unwrap_or(i64::MAX);
+            self.labels_over_limit.with_label_values(&[label]).set(shared);
+        }
+        self.registry.labels().store(Some(labels));
+        *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts);
         self.last_reload.set(1);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.last_reload_success.set(now.as_secs_f64());
@@ -173,17 +193,26 @@ impl Metrics {
     ///
     /// # Cancel safety
     /// Safe; counts that were flushed are kept.
-    pub async fn exposition(&self, format: Exposition) -> prometheus::Result<Vec<u8>> {
+    pub async fn exposition(self: &Arc<Self>, format: Exposition) -> prometheus::Result<Vec<u8>> {
+        let _one_at_a_time = self.scraping.lock().await;
         self.flush_workers().await;
+        let this = Arc::clone(self);
+        // Encoding thousands of series takes milliseconds, and the control runtime also obtains tokens.
+        let encoded = tokio::task::spawn_blocking(move || this.encode(format)).await;
+        encoded.unwrap_or_else(|err| Err(prometheus::Error::Msg(format!("the encoder failed: {err}"))))
+    }
+
+    fn encode(&self, format: Exposition) -> prometheus::Result<Vec<u8>> {
         self.log.refresh();
-        let families = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            self.registry.gather(known.as_ref())
-        };
-        format.encode(&families)
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(parts) = parts {
+            self.states.refresh(&*parts, &self.shared.retry_budgets);
+        }
+        format.encode(&self.registry.gather())
     }
 
     async fn flush_workers(&self) {
+        self.shared.retry_budgets.lock().clear();
         let waits: Vec<_> = {
             let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             workers.retain(|worker| !worker.is_closed());
@@ -193,11 +222,9 @@ impl Metrics {
             };
             workers.iter().filter_map(request).collect()
         };
-        let workers = waits.len();
         // A worker that ends drops its sender, which ends the wait as well.
         let all = futures_util::future::join_all(waits);
         let _elapsed = tokio::time::timeout(FLUSH_TIMEOUT, all).await;
-        self.shared.refresh_retry_budgets(workers);
     }
 }
 
@@ -207,14 +234,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_scrape_includes_what_a_worker_has_just_counted() {
-        let metrics = Metrics::new().unwrap();
-        let names =
-            LabelNames { routes: vec!["chat".into()], endpoints: vec!["east".into()], operations: vec!["hub_send"] };
-        let worker = WorkerMetrics::new(&metrics, names);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let routes = LabelTable::new(1).next(["chat"].into_iter());
+        let worker = WorkerMetrics::new(&metrics, ["hub_send"]);
         let mut requests = metrics.register_worker();
         worker.rejected(ErrorKind::UnknownPath);
         worker.request_ended(&CompletedRequest {
-            route: Some(0),
+            route: Some(routes.get("chat")),
             operation: Some(0),
             code: 202,
             ..CompletedRequest::default()
@@ -236,9 +262,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_metric_with_a_label_that_may_be_shared_says_how_it_is_combined() {
+        let described = Metrics::new().unwrap().registry.described();
+        let may_be_shared = |label: &String| ["endpoint", "route", "credential"].contains(&label.as_str());
+        let mut found: Vec<&str> = described
+            .iter()
+            .filter(|(_, labels)| labels.iter().any(may_be_shared))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, MERGES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stuck_worker_does_not_block_a_scrape() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
         let _never_flushes = metrics.register_worker();
         assert!(metrics.exposition(Exposition::Prometheus).await.is_ok());
     }

@@ -2,52 +2,24 @@
 //!
 //! A request that began under an older configuration may bring a series back, so every scrape prunes, not only the reload.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::proto::MetricFamily;
 
-/// The names in the configuration that label series.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KnownNames {
-    /// The routes.
-    pub routes: BTreeSet<String>,
-    /// The endpoints.
-    pub endpoints: BTreeSet<String>,
-    /// The credentials.
-    pub credentials: BTreeSet<String>,
-    /// The listeners.
-    pub listeners: BTreeSet<String>,
-}
+use super::label_table::Labels;
 
 /// A metric whose series can be removed one by one.
 pub(super) trait Prune: Send + Sync {
-    /// Removes the series whose names are not among `known`.
-    fn prune(&self, known: &KnownNames);
-}
+    /// Removes the series of names that are not among `labels`.
+    fn prune(&self, labels: &Labels);
 
-impl KnownNames {
-    /// Returns whether any series belongs to a name that is not known.
-    pub(super) fn has_unknown_names(&self, families: &[MetricFamily]) -> bool {
-        let labels = families.iter().flat_map(MetricFamily::get_metric).flat_map(prometheus::proto::Metric::get_label);
-        labels.into_iter().any(|label| self.is_unknown(label.name(), label.value()))
-    }
-
-    /// Returns whether a label's value is a name that is not known. Values that begin with `_` are not names.
-    fn is_unknown(&self, label: &str, value: &str) -> bool {
-        let names = match label {
-            "route" => &self.routes,
-            "endpoint" => &self.endpoints,
-            "credential" => &self.credentials,
-            "listener" => &self.listeners,
-            _ => return false,
-        };
-        !value.starts_with('_') && !names.contains(value)
-    }
+    /// Returns the names of the metric and of its labels.
+    #[cfg(test)]
+    fn described(&self) -> Vec<(String, Vec<String>)>;
 }
 
 impl<T: MetricVecBuilder> Prune for MetricVec<T> {
-    fn prune(&self, known: &KnownNames) {
+    fn prune(&self, known: &Labels) {
         for family in self.collect() {
             for metric in family.get_metric() {
                 let labels: HashMap<&str, &str> =
@@ -58,5 +30,10 @@ impl<T: MetricVecBuilder> Prune for MetricVec<T> {
                 }
             }
         }
+    }
+
+    #[cfg(test)]
+    fn described(&self) -> Vec<(String, Vec<String>)> {
+        self.desc().iter().map(|desc| (desc.fq_name.clone(), desc.variable_labels.clone())).collect()
     }
 }

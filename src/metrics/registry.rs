@@ -1,5 +1,8 @@
 //! Registration of metrics: names, buckets, and pruning of every vector that is registered.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -7,7 +10,8 @@ use prometheus::{
     Registry,
 };
 
-use super::prune::{KnownNames, Prune};
+use super::label_table::Labels;
+use super::prune::Prune;
 
 /// The buckets that OpenTelemetry recommends for HTTP durations, and two finer ones, since many calls take about a
 /// millisecond.
@@ -22,7 +26,11 @@ pub(super) const DURATION_BUCKETS: [f64; 16] =
 pub struct MetricRegistry {
     registry: Registry,
     vectors: Vec<Box<dyn Prune>>,
+    labels: LabelsInForce,
 }
+
+/// The labels of the configuration in force; `None` before the first one.
+pub(super) type LabelsInForce = Arc<ArcSwapOption<Labels>>;
 
 impl MetricRegistry {
     pub(super) fn counter(&mut self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
@@ -64,11 +72,9 @@ impl MetricRegistry {
         self.register_vector(HistogramVec::new(opts, &[label])?)
     }
 
-    /// Makes gauges that are pruned but not exposed.
-    pub(super) fn hidden_gauges(&mut self, name: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-        let gauges = GaugeVec::new(opts(name, "Not exposed."), labels)?;
-        self.vectors.push(Box::new(gauges.clone()));
-        Ok(gauges)
+    /// Returns the labels of the configuration in force, which may change.
+    pub(super) fn labels(&self) -> LabelsInForce {
+        Arc::clone(&self.labels)
     }
 
     /// Registers metrics of the process: memory, descriptors, threads and CPU time. Linux only.
@@ -78,14 +84,24 @@ impl MetricRegistry {
         Ok(())
     }
 
-    /// Returns all metrics. Prunes them first if there are series of names that are not among `known`.
-    pub fn gather(&self, known: Option<&KnownNames>) -> Vec<MetricFamily> {
+    /// Returns all metrics. Prunes them first if there are series of names that the configuration in force does not have.
+    pub fn gather(&self) -> Vec<MetricFamily> {
         let families = self.registry.gather();
-        let Some(known) = known.filter(|known| known.has_unknown_names(&families)) else { return families };
+        let labels = self.labels.load();
+        let Some(labels) = labels.as_ref().filter(|labels| labels.has_unknown_names(&families)) else {
+            return families;
+        };
         for vector in &self.vectors {
-            vector.prune(known);
+            vector.prune(labels);
         }
         self.registry.gather()
+    }
+
+    /// Returns the names of the metrics with labels, without their common beginning, and of their labels.
+    #[cfg(test)]
+    pub(super) fn described(&self) -> Vec<(String, Vec<String>)> {
+        let described = self.vectors.iter().flat_map(|vector| vector.described());
+        described.map(|(name, labels)| (name.replacen("signalr_gateway_", "", 1), labels)).collect()
     }
 
     fn register<M: Collector + Clone + 'static>(&self, metric: M) -> prometheus::Result<M> {
@@ -117,6 +133,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::metrics::LabelTable;
 
     #[test]
     fn series_of_names_that_are_no_longer_configured_are_removed() {
@@ -125,13 +142,16 @@ mod tests {
         for endpoint in ["east", "west", "_other"] {
             calls.with_label_values(&[endpoint, "202"]).inc();
         }
-        let known = KnownNames { endpoints: BTreeSet::from(["east".to_owned()]), ..KnownNames::default() };
         let series = |families: &[MetricFamily]| -> BTreeSet<String> {
             let labels =
                 families.iter().flat_map(MetricFamily::get_metric).flat_map(prometheus::proto::Metric::get_label);
             labels.filter(|label| label.name() == "endpoint").map(|label| label.value().to_owned()).collect()
         };
-        assert_eq!(series(&registry.gather(None)).len(), 3);
-        assert_eq!(series(&registry.gather(Some(&known))), BTreeSet::from(["_other".to_owned(), "east".to_owned()]));
+        assert_eq!(series(&registry.gather()).len(), 3);
+        let none = LabelTable::new(1);
+        let endpoints = none.next(["east", "west"].into_iter());
+        let labels = Labels { endpoints, routes: none.clone(), credentials: none, listeners: BTreeSet::new() };
+        registry.labels().store(Some(Arc::new(labels)));
+        assert_eq!(series(&registry.gather()), BTreeSet::from(["_other".to_owned(), "east".to_owned()]));
     }
 }

@@ -1,10 +1,11 @@
 //! Metrics of requests, attempts and connections. Every worker adds to them.
 
-use prometheus::core::Collector;
-use prometheus::proto::LabelPair;
-use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use std::sync::Arc;
 
-use super::registry::{DURATION_BUCKETS, MetricRegistry};
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::registry::{DURATION_BUCKETS, LabelsInForce, MetricRegistry};
+use super::retry_budgets::RetryBudgets;
 
 const OVERHEAD_BUCKETS: [f64; 10] = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 2.5e-2, 0.1, 0.25];
 const BYTE_BUCKETS: [f64; 7] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
@@ -34,9 +35,8 @@ pub(super) struct SharedMetrics {
     pub(super) endpoint_queue: IntCounterVec,
     pub(super) rate_limited: IntCounterVec,
     pub(super) client_rate_limited: IntCounterVec,
-    /// The sum of what is left of the workers' retry budgets. `retry_budget` exposes the mean.
-    pub(super) retry_budget_sum: GaugeVec,
-    pub(super) retry_budget: GaugeVec,
+    pub(super) retry_budgets: Arc<RetryBudgets>,
+    labels: LabelsInForce,
 }
 
 impl SharedMetrics {
@@ -150,24 +150,16 @@ impl SharedMetrics {
                 "Calls beyond the rate of their caller's network.",
                 &["listener"],
             )?,
-            retry_budget_sum: registry.hidden_gauges("retry_budget_sum", &["endpoint"])?,
-            retry_budget: registry.float_gauges(
-                "retry_budget_ratio",
-                "What is left of an endpoint's retry budget, 0 to 1.",
-                &["endpoint"],
-            )?,
+            retry_budgets: Arc::default(),
+            labels: registry.labels(),
         })
     }
 
-    /// Sets the exposed retry budgets. Each worker has a budget of its own for an endpoint; their mean is exposed.
-    #[expect(clippy::cast_precision_loss, reason = "there are no more workers than cores")]
-    pub(super) fn refresh_retry_budgets(&self, workers: usize) {
-        for family in self.retry_budget_sum.collect() {
-            for metric in family.get_metric() {
-                let endpoint: Vec<&str> = metric.get_label().iter().map(LabelPair::value).collect();
-                let mean = metric.get_gauge().get_value() / workers.max(1) as f64;
-                self.retry_budget.with_label_values(&endpoint).set(mean);
-            }
+    /// Passes the label of a route to `record`.
+    pub(super) fn route(&self, name: &str, record: impl FnOnce(&str)) {
+        match &*self.labels.load() {
+            Some(labels) => record(labels.routes.label_name(name)),
+            None => record(name),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
-use super::registry::MetricRegistry;
+use super::registry::{LabelsInForce, MetricRegistry};
 
 const TOKEN_REQUEST_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -19,6 +19,7 @@ pub struct TokenMetrics {
     last_success: GaugeVec,
     certificate: GaugeVec,
     assertion_file: GaugeVec,
+    labels: LabelsInForce,
 }
 
 impl TokenMetrics {
@@ -64,18 +65,21 @@ impl TokenMetrics {
                 "When the assertion that was last read from the credential's file expires.",
                 &["credential"],
             )?,
+            labels: registry.labels(),
         })
     }
 
     /// Counts a token request that ended.
     pub fn request_ended(&self, credential: &str, stage: TokenStage, outcome: TokenOutcome, took: Duration) {
-        self.requests.with_label_values(&[credential, stage.label(), outcome.label()]).inc();
+        self.with_label(credential, |label| {
+            self.requests.with_label_values(&[label, stage.label(), outcome.label()]).inc();
+        });
         self.duration.with_label_values(&[stage.label()]).observe(took.as_secs_f64());
     }
 
     /// Counts the cause of a failed token request.
     pub fn request_failed(&self, credential: &str, reason: TokenErrorReason) {
-        self.errors.with_label_values(&[credential, reason.label()]).inc();
+        self.with_label(credential, |label| self.errors.with_label_values(&[label, reason.label()]).inc());
     }
 
     /// Sets when the token in use was obtained and when it expires, if ever. `None` stands for no token yet and creates the
@@ -83,18 +87,28 @@ impl TokenMetrics {
     pub fn in_service(&self, credential: &str, token: Option<(SystemTime, Option<SystemTime>)>) {
         let (obtained, expires) =
             token.map_or((0.0, 0.0), |(obtained, expires)| (unix(obtained), expires.map_or(f64::INFINITY, unix)));
-        self.last_success.with_label_values(&[credential]).set(obtained);
-        self.expiry.with_label_values(&[credential]).set(expires);
+        self.with_label(credential, |label| {
+            self.last_success.with_label_values(&[label]).set(obtained);
+            self.expiry.with_label_values(&[label]).set(expires);
+        });
     }
 
     /// Sets when the credential's client certificate expires.
     pub fn certificate_expires(&self, credential: &str, at: SystemTime) {
-        self.certificate.with_label_values(&[credential]).set(unix(at));
+        self.with_label(credential, |label| self.certificate.with_label_values(&[label]).set(unix(at)));
     }
 
     /// Sets when the assertion that was read from the credential's file expires.
     pub fn assertion_file_expires(&self, credential: &str, at: SystemTime) {
-        self.assertion_file.with_label_values(&[credential]).set(unix(at));
+        self.with_label(credential, |label| self.assertion_file.with_label_values(&[label]).set(unix(at)));
+    }
+
+    /// Passes the label of a credential to `record`.
+    fn with_label(&self, credential: &str, record: impl FnOnce(&str)) {
+        match &*self.labels.load() {
+            Some(labels) => record(labels.credentials.label_name(credential)),
+            None => record(credential),
+        }
     }
 }
 

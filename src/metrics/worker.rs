@@ -1,38 +1,27 @@
 //! The counts of one worker, in thread-local memory. They are flushed to the shared metrics on request.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prometheus::local::{LocalHistogram, LocalIntCounter};
-use prometheus::{Gauge, HistogramVec, IntCounterVec};
+use prometheus::local::LocalHistogram;
 
 use super::connections::ConnectionGauge;
+use super::label_table::Label;
 use super::labels::{
-    CODE_COUNT, ConnectionState, ErrorKind, QueueOutcome, RetryOutcome, UnauthorizedAction, UpstreamErrorReason,
-    code_index, code_label,
+    ConnectionState, ErrorKind, FanOutOutcome, QueueOutcome, RetryOutcome, UnauthorizedAction, UpstreamErrorReason,
+    code_label,
 };
-use super::local::{GaugeShare, Lazy};
+use super::local::{ByLabel, CodeCounters, GaugeShare};
 use super::{Metrics, SharedMetrics};
-
-/// The names that label a worker's series. What is recorded refers to them by index.
-#[derive(Clone, Debug, Default)]
-pub struct LabelNames {
-    /// The routes.
-    pub routes: Vec<String>,
-    /// The endpoints.
-    pub endpoints: Vec<String>,
-    /// The operations.
-    pub operations: Vec<&'static str>,
-}
 
 /// What is recorded of a request when its response has ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CompletedRequest {
-    /// The route's index in [`LabelNames::routes`]; `None` if no route was chosen.
-    pub route: Option<usize>,
-    /// The operation's index in [`LabelNames::operations`]; `None` if the request had none.
+pub struct CompletedRequest<'a> {
+    /// The label of the route; `None` if no route was chosen.
+    pub route: Option<&'a Label>,
+    /// The index of the operation among the worker's; `None` if the request had none.
     pub operation: Option<usize>,
     /// The status sent to the caller.
     pub code: u16,
@@ -48,10 +37,10 @@ pub struct CompletedRequest {
 
 /// What is recorded of a response of an endpoint.
 #[derive(Clone, Copy, Debug)]
-pub struct UpstreamResponse {
-    /// The endpoint's index in [`LabelNames::endpoints`].
-    pub endpoint: usize,
-    /// The operation's index in [`LabelNames::operations`].
+pub struct UpstreamResponse<'a> {
+    /// The label of the endpoint.
+    pub endpoint: &'a Label,
+    /// The index of the operation among the worker's.
     pub operation: usize,
     /// The endpoint's status.
     pub code: u16,
@@ -59,42 +48,51 @@ pub struct UpstreamResponse {
     pub duration: Duration,
 }
 
-/// The counts of one worker under one configuration. Dropping it flushes them.
+/// The counts of one worker, under all configurations. Dropping it flushes them.
+///
+/// What has a label is kept by label and made when the label is first used: a worker needs memory for the labels that it
+/// uses, not for the endpoints and routes that are configured.
 pub struct WorkerMetrics {
     shared: SharedMetrics,
-    names: LabelNames,
+    operations: Vec<&'static str>,
     in_flight: GaugeShare,
     overhead: LocalHistogram,
     request_body: LocalHistogram,
     response_body: LocalHistogram,
     token_wait: LocalHistogram,
-    /// By route and operation, then by status.
-    requests: Lazy<CodeCounters>,
-    request_duration: Lazy<LocalHistogram>,
-    /// By endpoint and operation, then by status.
-    upstream_requests: Lazy<CodeCounters>,
-    upstream_duration: Lazy<LocalHistogram>,
+    /// By operation. The last one stands for no operation.
+    request_duration: RefCell<Vec<Option<LocalHistogram>>>,
+    /// Requests without a route.
+    unrouted: RefCell<CodeCounters>,
+    routes: ByLabel<CodeCounters>,
+    endpoints: ByLabel<EndpointCounts>,
 }
 
-type CodeCounters = Box<[Option<LocalIntCounter>; CODE_COUNT]>;
+/// What a worker counts for one endpoint label.
+struct EndpointCounts {
+    responses: CodeCounters,
+    duration: Option<LocalHistogram>,
+    connections: ConnectionGauge,
+    /// The least of the retry budgets since the last flush.
+    retry_budget: f64,
+}
 
 impl WorkerMetrics {
-    /// Makes a worker's counts for a configuration.
-    pub fn new(metrics: &Metrics, names: LabelNames) -> Self {
+    /// Makes a worker's counts. What is recorded refers to `operations` by index.
+    pub fn new(metrics: &Metrics, operations: impl IntoIterator<Item = &'static str>) -> Self {
         let shared = metrics.shared.clone();
-        // The last index of each dimension stands for "no route" or "no operation".
-        let operations = names.operations.len() + 1;
+        let operations: Vec<_> = operations.into_iter().collect();
         Self {
             in_flight: GaugeShare::default(),
             overhead: shared.overhead.local(),
             request_body: shared.request_body.local(),
             response_body: shared.response_body.local(),
             token_wait: shared.token_wait.local(),
-            requests: Lazy::new((names.routes.len() + 1) * operations),
-            request_duration: Lazy::new(operations),
-            upstream_requests: Lazy::new(names.endpoints.len() * operations),
-            upstream_duration: Lazy::new(names.endpoints.len()),
-            names,
+            request_duration: RefCell::new((0..=operations.len()).map(|_| None).collect()),
+            unrouted: RefCell::default(),
+            routes: ByLabel::default(),
+            endpoints: ByLabel::default(),
+            operations,
             shared,
         }
     }
@@ -106,16 +104,23 @@ impl WorkerMetrics {
     }
 
     /// Records a request whose response has ended.
-    pub fn request_ended(&self, request: &CompletedRequest) {
-        let operation = request.operation.unwrap_or(self.names.operations.len());
-        let route = request.route.unwrap_or(self.names.routes.len());
-        let index = route * (self.names.operations.len() + 1) + operation;
-        let route = self.names.routes.get(route).map_or("_none", String::as_str);
-        count(&self.requests, index, &self.shared.requests, [route, self.operation(operation)], request.code);
+    pub fn request_ended(&self, request: &CompletedRequest<'_>) {
+        let operation = request.operation.unwrap_or(self.operations.len());
+        let name = self.operation(operation);
+        let count = |counters: &mut CodeCounters, route: &str| {
+            counters.count(operation, request.code, &self.shared.requests, [route, name]);
+        };
+        match request.route {
+            Some(route) => {
+                self.routes.with(route, |_| CodeCounters::default(), |counters| count(counters, route.name()));
+            }
+            None => count(&mut self.unrouted.borrow_mut(), "_none"),
+        }
         let duration = request.duration.as_secs_f64();
-        self.observe(&self.request_duration, operation, &self.shared.request_duration, duration, |metrics| {
-            metrics.operation(operation)
-        });
+        if let Some(histogram) = self.request_duration.borrow_mut().get_mut(operation) {
+            let shared = &self.shared.request_duration;
+            histogram.get_or_insert_with(|| shared.with_label_values(&[name]).local()).observe(duration);
+        }
         self.overhead.observe(request.duration.saturating_sub(request.waited).as_secs_f64());
         self.request_body.observe(bytes(request.request_bytes));
         self.response_body.observe(bytes(request.response_bytes));
@@ -127,59 +132,57 @@ impl WorkerMetrics {
     }
 
     /// Records a response of an endpoint.
-    pub fn upstream_responded(&self, attempt: UpstreamResponse) {
-        let index = attempt.endpoint * (self.names.operations.len() + 1) + attempt.operation;
-        let labels = [self.endpoint(attempt.endpoint), self.operation(attempt.operation)];
-        count(&self.upstream_requests, index, &self.shared.upstream_requests, labels, attempt.code);
-        let duration = attempt.duration.as_secs_f64();
-        self.observe(&self.upstream_duration, attempt.endpoint, &self.shared.upstream_duration, duration, |metrics| {
-            metrics.endpoint(attempt.endpoint)
+    pub fn upstream_responded(&self, response: &UpstreamResponse<'_>) {
+        let UpstreamResponse { endpoint, operation, code, duration } = *response;
+        let names = [endpoint.name(), self.operation(operation)];
+        self.with_endpoint(endpoint, |counts| {
+            counts.responses.count(operation, code, &self.shared.upstream_requests, names);
+            let shared = &self.shared.upstream_duration;
+            let histogram = counts.duration.get_or_insert_with(|| shared.with_label_values(&[endpoint.name()]).local());
+            histogram.observe(duration.as_secs_f64());
         });
     }
 
     /// Counts an attempt that failed before or during the response.
-    pub fn upstream_failed(&self, endpoint: usize, reason: UpstreamErrorReason) {
-        self.shared.upstream_errors.with_label_values(&[self.endpoint(endpoint), reason.label()]).inc();
+    pub fn upstream_failed(&self, endpoint: &Label, reason: UpstreamErrorReason) {
+        self.shared.upstream_errors.with_label_values(&[endpoint.name(), reason.label()]).inc();
     }
 
     /// Counts an attempt to connect.
-    pub fn upstream_connected(&self, endpoint: usize, ok: bool) {
+    pub fn upstream_connected(&self, endpoint: &Label, ok: bool) {
         let result = if ok { "ok" } else { "error" };
-        self.shared.upstream_connects.with_label_values(&[self.endpoint(endpoint), result]).inc();
+        self.shared.upstream_connects.with_label_values(&[endpoint.name(), result]).inc();
     }
 
-    /// Returns this worker's share in the gauge of an endpoint's retry budget.
-    pub fn retry_budget(&self, endpoint: usize) -> RetryBudgetShare {
-        RetryBudgetShare {
-            sum: self.shared.retry_budget_sum.with_label_values(&[self.endpoint(endpoint)]),
-            added: Cell::new(0.0),
-        }
+    /// Records what is left of this worker's retry budget for an endpoint, from 0 to 1. Before each flush, for every budget.
+    pub fn retry_budget(&self, endpoint: &Label, left: f64) {
+        self.with_endpoint(endpoint, |counts| counts.retry_budget = counts.retry_budget.min(left));
     }
 
     /// Counts a decision about sending a failed attempt again.
-    pub fn retry(&self, endpoint: usize, outcome: RetryOutcome) {
-        self.shared.retries.with_label_values(&[self.endpoint(endpoint), outcome.label()]).inc();
+    pub fn retry(&self, endpoint: &Label, outcome: RetryOutcome) {
+        self.shared.retries.with_label_values(&[endpoint.name(), outcome.label()]).inc();
     }
 
     /// Counts a 401 or 403 of an endpoint and what was done with the token.
-    pub fn unauthorized(&self, endpoint: usize, code: u16, action: UnauthorizedAction) {
-        let labels = [self.endpoint(endpoint), code_label(code), action.label()];
+    pub fn unauthorized(&self, endpoint: &Label, code: u16, action: UnauthorizedAction) {
+        let labels = [endpoint.name(), code_label(code), action.label()];
         self.shared.unauthorized.with_label_values(&labels).inc();
     }
 
-    /// Counts the outcome of one endpoint's part of a call to several. `outcome` is one of a fixed set of labels.
-    pub fn fan_out_leg(&self, route: &str, outcome: &'static str) {
-        self.shared.fan_out_legs.with_label_values(&[route, outcome]).inc();
+    /// Counts the outcome of one endpoint's part of a call to several.
+    pub fn fan_out_leg(&self, route: &str, outcome: FanOutOutcome) {
+        self.shared.route(route, |route| self.shared.fan_out_legs.with_label_values(&[route, outcome.label()]).inc());
     }
 
     /// Counts a call to several endpoints that some accepted and others did not.
     pub fn fan_out_partial(&self, route: &str) {
-        self.shared.fan_out_partial.with_label_values(&[route]).inc();
+        self.shared.route(route, |route| self.shared.fan_out_partial.with_label_values(&[route]).inc());
     }
 
     /// Counts a retry of a call to several endpoints that some had accepted before.
     pub fn fan_out_repeated(&self, route: &str) {
-        self.shared.fan_out_repeated.with_label_values(&[route]).inc();
+        self.shared.route(route, |route| self.shared.fan_out_repeated.with_label_values(&[route]).inc());
     }
 
     /// Counts a call that found `max_requests` of its listener reached.
@@ -188,13 +191,13 @@ impl WorkerMetrics {
     }
 
     /// Counts an attempt that found `max_requests` of its endpoint reached.
-    pub fn queued_at_endpoint(&self, endpoint: usize, outcome: QueueOutcome) {
-        self.shared.endpoint_queue.with_label_values(&[self.endpoint(endpoint), outcome.label()]).inc();
+    pub fn queued_at_endpoint(&self, endpoint: &Label, outcome: QueueOutcome) {
+        self.shared.endpoint_queue.with_label_values(&[endpoint.name(), outcome.label()]).inc();
     }
 
     /// Counts a call beyond the rate of its route.
     pub fn rate_limited(&self, route: &str) {
-        self.shared.rate_limited.with_label_values(&[route]).inc();
+        self.shared.route(route, |route| self.shared.rate_limited.with_label_values(&[route]).inc());
     }
 
     /// Counts a call beyond the rate of its caller's network.
@@ -207,12 +210,9 @@ impl WorkerMetrics {
         self.token_wait.observe(waited.as_secs_f64());
     }
 
-    /// Returns this worker's share in the gauge of an endpoint's connections.
-    pub fn connections(&self, endpoint: usize) -> ConnectionGauge {
-        let gauge = |state: ConnectionState| {
-            self.shared.upstream_connections.with_label_values(&[self.endpoint(endpoint), state.label()])
-        };
-        ConnectionGauge::new(gauge(ConnectionState::Active), gauge(ConnectionState::Idle))
+    /// Returns this worker's share in the gauge of the connections to endpoints with a label.
+    pub fn connections(&self, endpoint: &Label) -> ConnectionGauge {
+        self.with_endpoint(endpoint, |counts| counts.connections.clone())
     }
 
     /// Flushes the counts to the shared metrics.
@@ -221,44 +221,36 @@ impl WorkerMetrics {
         for histogram in [&self.overhead, &self.request_body, &self.response_body, &self.token_wait] {
             histogram.flush();
         }
-        let flush_codes = |counters: &CodeCounters| counters.iter().flatten().for_each(LocalIntCounter::flush);
-        self.requests.for_each(flush_codes);
-        self.upstream_requests.for_each(flush_codes);
-        self.request_duration.for_each(LocalHistogram::flush);
-        self.upstream_duration.for_each(LocalHistogram::flush);
+        self.request_duration.borrow().iter().flatten().for_each(LocalHistogram::flush);
+        self.unrouted.borrow().flush();
+        self.routes.for_each(|_, counters| counters.flush());
+        let mut budgets = self.shared.retry_budgets.lock();
+        self.endpoints.for_each(|label, counts| {
+            counts.responses.flush();
+            counts.duration.iter().for_each(LocalHistogram::flush);
+            counts.connections.flush();
+            budgets.add(label, std::mem::replace(&mut counts.retry_budget, 1.0));
+        });
     }
 
-    fn observe<'a>(
-        &'a self,
-        histograms: &Lazy<LocalHistogram>,
-        index: usize,
-        shared: &HistogramVec,
-        value: f64,
-        label: impl FnOnce(&'a Self) -> &'a str,
-    ) {
-        let resolve = || shared.with_label_values(&[label(self)]).local();
-        histograms.with(index, resolve, |histogram| histogram.observe(value));
+    fn with_endpoint<R>(&self, label: &Label, use_it: impl FnOnce(&mut EndpointCounts) -> R) -> R {
+        let make = |label: &Label| {
+            let gauge = |state: ConnectionState| {
+                self.shared.upstream_connections.with_label_values(&[label.name(), state.label()])
+            };
+            EndpointCounts {
+                responses: CodeCounters::default(),
+                duration: None,
+                connections: ConnectionGauge::new(gauge(ConnectionState::Active), gauge(ConnectionState::Idle)),
+                retry_budget: 1.0,
+            }
+        };
+        self.endpoints.with(label, make, use_it)
     }
 
     fn operation(&self, index: usize) -> &'static str {
-        self.names.operations.get(index).copied().unwrap_or("_other")
+        self.operations.get(index).copied().unwrap_or("_other")
     }
-
-    fn endpoint(&self, index: usize) -> &str {
-        self.names.endpoints.get(index).map_or("_other", String::as_str)
-    }
-}
-
-fn count(counters: &Lazy<CodeCounters>, index: usize, shared: &IntCounterVec, labels: [&str; 2], code: u16) {
-    counters.with(
-        index,
-        || Box::new([const { None }; CODE_COUNT]),
-        |codes| {
-            let Some(slot) = codes.get_mut(code_index(code)) else { return };
-            let [first, second] = labels;
-            slot.get_or_insert_with(|| shared.with_label_values(&[first, second, code_label(code)]).local()).inc();
-        },
-    );
 }
 
 #[expect(clippy::cast_precision_loss, reason = "bodies are far below 2^52 bytes")]
@@ -275,27 +267,7 @@ impl Drop for WorkerMetrics {
 
 impl fmt::Debug for WorkerMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerMetrics").field("names", &self.names).finish_non_exhaustive()
-    }
-}
-
-/// A worker's share in the gauge of an endpoint's retry budget. Dropping it removes the share.
-#[derive(Debug)]
-pub struct RetryBudgetShare {
-    sum: Gauge,
-    added: Cell<f64>,
-}
-
-impl RetryBudgetShare {
-    /// Sets what is left of the worker's own budget, from 0 to 1.
-    pub fn set(&self, left: f64) {
-        self.sum.add(left - self.added.replace(left));
-    }
-}
-
-impl Drop for RetryBudgetShare {
-    fn drop(&mut self) {
-        self.set(0.0);
+        f.debug_struct("WorkerMetrics").finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -12,7 +12,7 @@ use http::{Request, Response};
 use super::admission::Admission;
 use super::error::{ProxyError, RateScope};
 use super::idempotency_key::idempotency_key;
-use super::record::RequestRecord;
+use super::record::{RecordContext, RequestRecord};
 use super::request_id::RequestIds;
 use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
@@ -23,7 +23,7 @@ use crate::delivery::{
 };
 use crate::endpoint::Endpoint;
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
-use crate::metrics::{ConnectionGauge, LabelNames, Metrics, WorkerMetrics};
+use crate::metrics::{Metrics, WorkerMetrics};
 use crate::route::{Choice, DeliveryMode};
 use crate::serve::{CallerBody, Peer, is_valid_host};
 use crate::signalr::{Call, FanOutKind, Operation};
@@ -54,58 +54,46 @@ pub(super) struct Proxy {
     body_memory: Rc<BodyMemory>,
     request_ids: RequestIds,
     metrics: Rc<WorkerMetrics>,
-    /// The routes' names, shared with records.
-    route_names: Vec<Rc<str>>,
+    /// Shared with records.
+    record_context: Rc<RecordContext>,
 }
 
 impl Proxy {
-    /// Creates a worker's state under a configuration. Endpoints that are the same as in `before` keep their
+    /// Creates a worker's state under a configuration; `worker_metrics` are the worker's counts. Endpoints that are the same as in `before` keep their
     /// connections and retry budgets.
     pub(super) fn new(
         snapshot: Arc<Snapshot>,
         metrics: &Metrics,
+        worker_metrics: &Rc<WorkerMetrics>,
         write_batch: &WriteBatch,
         before: Option<&Self>,
     ) -> Self {
-        let names = LabelNames {
-            routes: snapshot.routes.routes().iter().map(|route| route.name().to_string()).collect(),
-            endpoints: snapshot.endpoints.iter().map(|endpoint| endpoint.name().to_string()).collect(),
-            operations: Operation::ALL.map(Operation::name).to_vec(),
-        };
-        let route_names = names.routes.iter().map(|name| name.as_str().into()).collect();
         let body_memory = Rc::new(BodyMemory {
             used: metrics.body_memory().clone(),
             not_kept: metrics.bodies_not_kept().clone(),
             limit: snapshot.settings.body_memory,
         });
-        let metrics = Rc::new(WorkerMetrics::new(metrics, names));
         let parts = DeliveryParts {
             settings: snapshot.settings.delivery,
             endpoints: &snapshot.endpoints,
             limits: &snapshot.limits,
             idempotency: &snapshot.idempotency,
         };
-        let delivery = WorkerDelivery::new(parts, &metrics, write_batch, before.map(|before| &before.delivery));
+        let delivery = WorkerDelivery::new(parts, worker_metrics, write_batch, before.map(|before| &before.delivery));
         let request_ids = RequestIds::default();
-        Self { snapshot, delivery, body_memory, request_ids, metrics, route_names }
+        let metrics = Rc::clone(worker_metrics);
+        let record_context = Rc::new(RecordContext { metrics: Rc::clone(&metrics), snapshot: Arc::clone(&snapshot) });
+        Self { snapshot, delivery, body_memory, request_ids, metrics, record_context }
     }
 
-    /// Flushes its counts to the metrics that all workers share.
-    pub(super) fn flush(&self) {
-        self.metrics.flush();
-        self.delivery.flush();
+    /// Reports the retry budgets to the worker's metrics.
+    pub(super) fn report_budgets(&self) {
+        self.delivery.report_budgets();
     }
 
     /// Returns the configuration.
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
-    }
-
-    /// Zeroes the retry budgets that no later configuration has, in the metrics. Returns handles to flush what requests
-    /// in flight still count.
-    pub(super) fn retire(&self) -> (Weak<WorkerMetrics>, Vec<ConnectionGauge>) {
-        self.delivery.retire();
-        (Rc::downgrade(&self.metrics), self.delivery.connection_gauges())
     }
 
     /// Opens the record of a request and handles it. Boxed: each idle connection would otherwise reserve memory for the
@@ -120,8 +108,7 @@ impl Proxy {
         let settings = &self.snapshot.settings;
         let client = peer.forwarded_for.as_ref().filter(|_| settings.forward_client_address);
         let head = CallHead::new(head, || self.request_ids.next(), client.cloned());
-        let record =
-            RequestRecord::open(&self.metrics, settings.access_log, settings.request_timeout, head, head_error);
+        let record = RequestRecord::open(&self.record_context, head, head_error);
         let body = RequestBody::new(incoming, version, settings.max_body_bytes, &self.body_memory);
         let response = self.handle(Rc::clone(peer), record, body);
         debug_assert!(size_of_val(&response) <= MAX_FUTURE, "{} bytes", size_of_val(&response));
@@ -184,9 +171,7 @@ impl Proxy {
         self.check_client_rate(listener, admission, client)?;
         let input = head.route_input(&call, listener, client);
         let (index, route) = self.snapshot.routes.find(&input).ok_or(ProxyError::NoRoute)?;
-        if let Some(name) = self.route_names.get(index) {
-            record.set_route(index, name);
-        }
+        record.set_route(index);
         let choice = Choice::new(route, &input)?;
         let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
             idempotency_key(head.headers())?
@@ -240,7 +225,8 @@ impl Proxy {
     /// Checks a call against the rate of its route.
     fn check_route_rate(&self, route: usize) -> Result<(), ProxyError> {
         self.snapshot.limits.check_route_rate(route).map_err(|RateExceeded { retry_after }| {
-            self.metrics.rate_limited(self.route_names.get(route).map_or("_other", |name| name));
+            let route = self.snapshot.routes.routes().get(route);
+            self.metrics.rate_limited(route.map_or("_other", |route| route.name().as_str()));
             ProxyError::RateLimited { scope: RateScope::Route, retry_after }
         })
     }

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::settings::AccessLog;
+use super::snapshot::Snapshot;
 use crate::delivery::{CallHead, CallState};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
 use crate::metrics::{CompletedRequest, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
@@ -22,10 +24,16 @@ pub const FAILED_REQUEST: &str = "failed request";
 /// The status recorded for a request whose caller disconnected before the response. From nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// What the records of one worker under one configuration share.
+#[derive(Debug)]
+pub(super) struct RecordContext {
+    pub(super) metrics: Rc<WorkerMetrics>,
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
 /// The record of one request. It holds the head too, so that a request needs one allocation for both.
 pub(super) struct RequestRecord {
-    metrics: Rc<WorkerMetrics>,
-    access_log: AccessLog,
+    context: Rc<RecordContext>,
     _in_flight: InFlight,
     started: Instant,
     /// Why the server rejected the caller's head; the head in `call` is a placeholder then.
@@ -33,7 +41,8 @@ pub(super) struct RequestRecord {
     call: CallState,
     hub: Cell<Option<Box<str>>>,
     operation: Cell<Option<Operation>>,
-    route: Cell<Option<(usize, Rc<str>)>>,
+    /// The index of the route.
+    route: Cell<Option<usize>>,
     /// The index of the endpoint that responded.
     endpoint: Cell<Option<usize>>,
     /// `None` until there is a response.
@@ -49,19 +58,13 @@ pub(super) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Opens the record of a request that may take as long as `timeout` until the head of its response.
-    pub(super) fn open(
-        metrics: &Rc<WorkerMetrics>,
-        access_log: AccessLog,
-        timeout: Duration,
-        head: CallHead,
-        head_error: Option<HeadError>,
-    ) -> Box<Self> {
+    /// Opens the record of a request.
+    pub(super) fn open(context: &Rc<RecordContext>, head: CallHead, head_error: Option<HeadError>) -> Box<Self> {
         let started = Instant::now();
+        let timeout = context.snapshot.settings.request_timeout;
         Box::new(Self {
-            _in_flight: metrics.request_started(),
-            metrics: Rc::clone(metrics),
-            access_log,
+            _in_flight: context.metrics.request_started(),
+            context: Rc::clone(context),
             started,
             head_error,
             call: CallState::new(head, RequestDeadline::new(started, timeout)),
@@ -101,13 +104,13 @@ impl RequestRecord {
 
     pub(super) fn set_call(&self, call: &Call<'_>) {
         self.operation.set(Some(call.operation));
-        if self.access_log != AccessLog::Off {
+        if self.context.snapshot.settings.access_log != AccessLog::Off {
             self.hub.set(call.hub.map(|hub| hub.decoded().into()));
         }
     }
 
-    pub(super) fn set_route(&self, index: usize, name: &Rc<str>) {
-        self.route.set(Some((index, Rc::clone(name))));
+    pub(super) fn set_route(&self, index: usize) {
+        self.route.set(Some(index));
     }
 
     pub(super) fn set_endpoint(&self, index: usize) {
@@ -135,7 +138,7 @@ impl RequestRecord {
     pub(super) fn set_error(&mut self, kind: ErrorKind, cause: Option<String>) {
         self.error = Some(kind);
         self.cause = cause;
-        self.metrics.rejected(kind);
+        self.context.metrics.rejected(kind);
     }
 
     /// Records that the response ended early.
@@ -146,8 +149,9 @@ impl RequestRecord {
     /// Counts a response whose body the endpoint ended early.
     #[cold]
     pub(super) fn count_incomplete_response(&self) {
-        if let Some(endpoint) = self.endpoint.get() {
-            self.metrics.upstream_failed(endpoint, UpstreamErrorReason::Body);
+        let endpoint = self.endpoint.get().and_then(|index| self.context.snapshot.endpoints.get(index));
+        if let Some(endpoint) = endpoint {
+            self.context.metrics.upstream_failed(endpoint.label(), UpstreamErrorReason::Body);
         }
     }
 
@@ -163,8 +167,9 @@ impl RequestRecord {
         // A request whose future was dropped has no response: the caller disconnected.
         let code = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let duration = self.started.elapsed();
-        self.metrics.request_ended(&CompletedRequest {
-            route: self.route.get_mut().as_ref().map(|(index, _)| *index),
+        let RecordContext { metrics, snapshot } = &*self.context;
+        metrics.request_ended(&CompletedRequest {
+            route: self.route.get().and_then(|index| snapshot.route_labels.get(index)),
             operation: self.operation.get().map(Operation::index),
             code,
             duration,
@@ -173,7 +178,7 @@ impl RequestRecord {
             response_bytes: self.response_bytes,
         });
         let has_failed = code >= 400 || self.is_incomplete;
-        let is_logged = match self.access_log {
+        let is_logged = match snapshot.settings.access_log {
             AccessLog::Off => false,
             _ if has_failed => true,
             AccessLog::Failures => false,
@@ -186,7 +191,8 @@ impl RequestRecord {
     }
 
     fn log(&mut self, code: u16, duration: Duration, has_failed: bool) {
-        let (hub, route, endpoint) = (self.hub.take(), self.route.take(), self.call.take_endpoint());
+        let (hub, endpoint) = (self.hub.take(), self.call.take_endpoint());
+        let route = self.route.get().and_then(|index| self.context.snapshot.routes.routes().get(index));
         macro_rules! log {
             ($name:expr) => {
                 tracing::info!(
@@ -195,7 +201,7 @@ impl RequestRecord {
                     method = self.call.head().method().as_str(),
                     operation = self.operation.get().map(Operation::name),
                     hub = hub.as_deref(),
-                    route = route.as_ref().map(|(_, name)| &**name),
+                    route = route.map(|route| route.name().as_str()),
                     endpoint = endpoint.as_deref(),
                     status = code,
                     duration_ms = duration.as_secs_f64() * 1000.0,

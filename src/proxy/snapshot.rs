@@ -7,6 +7,7 @@ use super::settings::{AdmissionSettings, ProxySettings};
 use crate::delivery::IdempotencyStore;
 use crate::endpoint::Endpoint;
 use crate::limits::{EndpointLimits, Limits, ListenerLimits, RouteLimits};
+use crate::metrics::{Label, LabelTable};
 use crate::route::{Route, Table};
 use crate::serve::ListenerId;
 
@@ -19,6 +20,8 @@ pub struct Snapshot {
     /// By listener.
     pub(super) admissions: Vec<Admission>,
     pub(super) routes: Table,
+    /// The labels of the routes' metrics, by route.
+    pub(super) route_labels: Vec<Label>,
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     pub(super) limits: Limits,
     pub(super) idempotency: Arc<IdempotencyStore>,
@@ -32,6 +35,7 @@ impl Snapshot {
         listeners: Vec<(ListenerId, AdmissionSettings)>,
         routes: Table,
         endpoints: Vec<Arc<Endpoint>>,
+        route_labels: &LabelTable,
         before: Option<&Self>,
     ) -> Self {
         let (listeners, admissions): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
@@ -42,6 +46,7 @@ impl Snapshot {
         Self {
             listeners,
             admissions: admissions.into_iter().map(admission).collect(),
+            route_labels: routes.routes().iter().map(|route| route_labels.get(route.name().as_str()).clone()).collect(),
             settings,
             routes,
             endpoints,

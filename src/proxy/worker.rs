@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,8 +11,9 @@ use http::{Request, Response};
 use super::pipeline::Proxy;
 use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
-use crate::metrics::{ConnectionGauge, Metrics, WorkerMetrics};
+use crate::metrics::{Metrics, WorkerMetrics};
 use crate::serve::{CallerBody, Handler, ListenerId, Peer};
+use crate::signalr::Operation;
 use crate::write_batch::WriteBatch;
 
 /// A worker's request handler. Created on the worker's thread, inside its runtime.
@@ -22,29 +23,28 @@ pub struct WorkerProxy(Rc<Configurations>);
 struct Configurations {
     latest: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
+    worker_metrics: Rc<WorkerMetrics>,
     write_batch: WriteBatch,
     current: RefCell<Rc<Proxy>>,
     /// For each closed listener with open connections: the last configuration that had it.
     former: RefCell<Vec<(ListenerId, Rc<Proxy>)>>,
-    /// Replaced configurations whose requests are still in flight.
-    retired: RefCell<Vec<Retired>>,
-}
-
-/// The counts of a replaced configuration.
-struct Retired {
-    metrics: Weak<WorkerMetrics>,
-    gauges: Vec<ConnectionGauge>,
 }
 
 impl WorkerProxy {
     /// Creates the handler of one worker. It follows the configuration in `latest`. Writes to endpoints go through
     /// `write_batch`.
     pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, write_batch: &WriteBatch) -> Self {
-        let current = RefCell::new(Rc::new(Proxy::new(latest.load_full(), &metrics, write_batch, None)));
+        let worker_metrics = Rc::new(WorkerMetrics::new(&metrics, Operation::ALL.map(Operation::name)));
+        let current = Proxy::new(latest.load_full(), &metrics, &worker_metrics, write_batch, None);
         let mut flush_requests = metrics.register_worker();
-        let (former, retired) = Default::default();
-        let configurations =
-            Rc::new(Configurations { latest, metrics, write_batch: write_batch.clone(), current, former, retired });
+        let configurations = Rc::new(Configurations {
+            latest,
+            metrics,
+            worker_metrics,
+            write_batch: write_batch.clone(),
+            current: RefCell::new(Rc::new(current)),
+            former: RefCell::default(),
+        });
         let flushed = Rc::clone(&configurations);
         // Ends with the worker.
         tokio::task::spawn_local(async move {
@@ -80,11 +80,7 @@ impl Configurations {
 
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
-        let next = Rc::new(Proxy::new(latest, &self.metrics, &self.write_batch, Some(current)));
-        let (metrics, gauges) = current.retire();
-        // Pruned here too: if nothing scrapes the metrics, `flush` is never called.
-        self.retired.borrow_mut().retain(Retired::flush);
-        self.retired.borrow_mut().push(Retired { metrics, gauges });
+        let next = Rc::new(Proxy::new(latest, &self.metrics, &self.worker_metrics, &self.write_batch, Some(current)));
         let is_gone = |listener: &&ListenerId| next.snapshot().index_of(**listener).is_none();
         let gone = current.snapshot().listeners.iter().filter(is_gone);
         self.former.borrow_mut().extend(gone.map(|listener| (*listener, Rc::clone(current))));
@@ -92,23 +88,10 @@ impl Configurations {
         next
     }
 
-    /// Flushes the counts of the configuration in force and of the replaced ones. A worker without requests since a
-    /// reload adopts the new configuration here.
+    /// Flushes the worker's counts. A worker without requests since a reload adopts the new configuration here.
     fn flush(&self) {
-        self.current().flush();
-        self.retired.borrow_mut().retain(Retired::flush);
-    }
-}
-
-impl Retired {
-    /// Flushes the counts. Returns whether requests may still be in flight.
-    fn flush(&self) -> bool {
-        self.gauges.iter().for_each(ConnectionGauge::flush);
-        let metrics = self.metrics.upgrade();
-        if let Some(metrics) = &metrics {
-            metrics.flush();
-        }
-        metrics.is_some()
+        self.current().report_budgets();
+        self.worker_metrics.flush();
     }
 }
 

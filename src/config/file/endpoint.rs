@@ -13,6 +13,10 @@ pub(crate) struct EndpointFile {
     pub(crate) url: String,
     /// The name of its credential.
     pub(crate) credential: String,
+    /// The label of its metrics. Endpoints that share it share their series: counters add up, states show the worst. Default:
+    /// its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics_label: Option<String>,
     /// `primary` (default) or `secondary`: client tokens come from a primary while one is healthy.
     #[serde(default)]
     pub(crate) role: RoleFile,

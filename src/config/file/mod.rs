@@ -22,7 +22,7 @@ pub(crate) use credential::{
 pub(crate) use endpoint::{EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 pub(crate) use listener::{AdminFile, ListenerFile};
 pub(crate) use one_or_many::OneOrMany;
-pub(crate) use process::{AccessFile, FormatFile, LoggingFile, ProcessFile, ShutdownFile};
+pub(crate) use process::{AccessFile, FormatFile, LoggingFile, MetricsFile, ProcessFile, ShutdownFile};
 pub(crate) use request::{
     ForwardingFile, IdempotencyFile, LimitsFile, MessageRetryFile, RetryFile, SizeFile, TimeoutsFile,
 };
@@ -87,6 +87,8 @@ pub(crate) struct ConfigFile {
     pub(crate) shutdown: ShutdownFile,
     /// Worker threads.
     pub(crate) process: ProcessFile,
+    /// Limits on the number of metric series.
+    pub(crate) metrics: MetricsFile,
     /// Logs, which go to stderr.
     pub(crate) logging: LoggingFile,
 }

@@ -28,6 +28,26 @@ pub(crate) struct ProcessFile {
     pub(crate) workers: u32,
 }
 
+/// Metrics.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "the keys are maxima, as those of limits are")]
+pub(crate) struct MetricsFile {
+    /// The maximum number of endpoint labels (`metrics_label`) with series of their own. The first ones in the order of the
+    /// configuration have them, the others share the label `_other`. A label keeps its series while it is configured.
+    pub(crate) max_endpoints: u32,
+    /// The maximum number of routes with series of their own.
+    pub(crate) max_routes: u32,
+    /// The maximum number of credentials with series of their own. All tenants of a credential share its series.
+    pub(crate) max_credentials: u32,
+}
+
+impl Default for MetricsFile {
+    fn default() -> Self {
+        Self { max_endpoints: 500, max_routes: 500, max_credentials: 500 }
+    }
+}
+
 /// Logs, which go to stderr.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

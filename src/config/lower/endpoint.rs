@@ -72,9 +72,14 @@ fn lower_one(
     let at = |name: &str| below(&table, name);
     values::check_name(&table, name, context);
     values::check_reference(&at("credential"), "credentials", &file.credential, context);
+    if let Some(label) = &file.metrics_label {
+        values::check_name(&at("metrics_label"), label, context);
+    }
     let origin = values::origin(&at("url"), &file.url, PlainHttp::Loopback, context);
+    let name = EndpointName::new(name);
     Some(EndpointSettings {
-        name: EndpointName::new(name),
+        metrics_label: file.metrics_label.as_deref().map_or_else(|| name.shared(), Into::into),
+        name,
         credential: CredentialName::new(&file.credential),
         role: match file.role {
             RoleFile::Primary => EndpointRole::Primary,

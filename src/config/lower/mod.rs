@@ -34,9 +34,20 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let tests = test::lower(file, context);
     let proxy = request::lower(file, context);
     let serve = process::lower_serve(file, context);
+    let metrics = process::lower_metrics(file, context);
     let logging = process::lower_logging(file, context);
-    let mut settings =
-        Settings { listeners, admin, credentials, endpoints, routes, proxy, serve, logging, hash: String::new() };
+    let mut settings = Settings {
+        listeners,
+        admin,
+        credentials,
+        endpoints,
+        routes,
+        proxy,
+        serve,
+        metrics,
+        logging,
+        hash: String::new(),
+    };
     settings.hash = hash(&settings);
     advice::warn(file, &settings, context);
     // After the hash: replicas with different numbers of cores must have the same hash.

@@ -3,11 +3,13 @@
 use super::context::{Context, key};
 use super::values;
 use crate::config::file::{ConfigFile, FormatFile};
-use crate::gateway::{LogFormat, LoggingSettings};
+use crate::gateway::{LogFormat, LoggingSettings, MetricsSettings};
 use crate::serve::ServeSettings;
 
 /// Chosen: more workers than any machine has cores.
 const MAX_WORKERS: u32 = 1024;
+/// As many as there may be endpoints.
+const MAX_LABELS: u32 = 10_000;
 
 pub(super) fn lower_serve(file: &ConfigFile, context: &mut Context<'_>) -> ServeSettings {
     if file.limits.max_connections == 0 {
@@ -24,6 +26,26 @@ pub(super) fn lower_serve(file: &ConfigFile, context: &mut Context<'_>) -> Serve
         write_timeout: values::duration(&key(&["timeouts", "write"]), &file.timeouts.write, context),
         drain_delay: values::duration_or_zero(&key(&["shutdown", "delay"]), &file.shutdown.delay, context),
         drain_timeout: values::duration(&key(&["shutdown", "timeout"]), &file.shutdown.timeout, context),
+    }
+}
+
+pub(super) fn lower_metrics(file: &ConfigFile, context: &mut Context<'_>) -> MetricsSettings {
+    let file = &file.metrics;
+    let mut limit = |name: &str, value: u32| {
+        if value > MAX_LABELS {
+            let fact = format!("is {value}, must be {MAX_LABELS} at most");
+            context.problem(
+                &key(&["metrics", name]),
+                fact,
+                "write a number that your Prometheus can keep, such as 500",
+            );
+        }
+        value as usize
+    };
+    MetricsSettings {
+        max_endpoints: limit("max_endpoints", file.max_endpoints),
+        max_routes: limit("max_routes", file.max_routes),
+        max_credentials: limit("max_credentials", file.max_credentials),
     }
 }
 

@@ -18,7 +18,7 @@ use super::*;
 use crate::credential::{CredentialKind, CredentialName, CredentialSettings, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointRole, TlsClients, tests::settings};
 use crate::limits::{EndpointLimits, Limits, QueueSettings, RequestDeadline};
-use crate::metrics::{LabelNames, Metrics, WorkerMetrics};
+use crate::metrics::{Label, Metrics, WorkerMetrics};
 use crate::route::{MatchSettings, Pick, RouteEndpoint, RouteInput, RouteName, RouteSettings, Table, WhenUnavailable};
 use crate::signalr::{Call, Operation};
 use crate::write_batch::WriteBatch;
@@ -131,16 +131,12 @@ impl Fixture {
             settings.name = EndpointName::new(endpoint.name);
             settings.role = endpoint.role;
             let tls = &mut TlsClients::default();
-            Arc::new(Endpoint::build(&settings, Arc::clone(&bearer), metrics.endpoints(), tls).unwrap())
+            Arc::new(Endpoint::build(&settings, Arc::clone(&bearer), Label::other(), tls).unwrap())
         };
         let built: Vec<_> = endpoints.iter().map(build).collect();
         let limit = |endpoint: &TestEndpoint| EndpointLimits { name: endpoint.name, max_requests: setup.max_requests };
         let limits = Limits::new([], [], endpoints.iter().map(limit), None);
-        let names = LabelNames {
-            routes: vec!["only".to_owned()],
-            endpoints: endpoints.iter().map(|endpoint| endpoint.name.to_owned()).collect(),
-            operations: Operation::ALL.iter().map(|operation| operation.name()).collect(),
-        };
+        let worker_metrics = Rc::new(WorkerMetrics::new(&metrics, Operation::ALL.map(Operation::name)));
         let settings = DeliverySettings {
             max_header_bytes: setup.max_header_bytes,
             try_timeout: Duration::from_secs(20),
@@ -149,8 +145,7 @@ impl Fixture {
             idempotency: IdempotencySettings { keep: Duration::from_secs(60), keys: 1 },
         };
         let parts = DeliveryParts { settings, endpoints: &built, limits: &limits, idempotency: &Arc::default() };
-        let worker =
-            WorkerDelivery::new(parts, &Rc::new(WorkerMetrics::new(&metrics, names)), &WriteBatch::start(), None);
+        let worker = WorkerDelivery::new(parts, &worker_metrics, &WriteBatch::start(), None);
         Self { worker, routes: routes(endpoints, setup.pick), limits, _credentials: credentials, _folder: folder }
     }
 

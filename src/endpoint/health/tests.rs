@@ -1,24 +1,20 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::metrics::{Exposition, Metrics};
 
 /// Two classes of calls.
 const SENDS: CallClass = CallClass::new(0);
 const TOKENS: CallClass = CallClass::new(5);
 
-fn health_of(window: Duration, pause: Duration) -> (Arc<Health>, Metrics) {
+fn health_of(window: Duration, pause: Duration) -> Arc<Health> {
     let failure_ratio = FailureRatio::new(0.5).unwrap();
     let settings = HealthSettings { failures: 3, failure_ratio, window, pause, probe_interval: Duration::from_secs(1) };
-    let metrics = Metrics::new().unwrap();
-    let health = Health::new("east".into(), settings, metrics.endpoints().clone());
-    health.publish_metrics();
-    (health, metrics)
+    Health::new("east".into(), settings)
 }
 
 /// Returns a health whose window is longer than any test.
 fn health(pause: Duration) -> Arc<Health> {
-    health_of(Duration::from_secs(3600), pause).0
+    health_of(Duration::from_secs(3600), pause)
 }
 
 impl Health {
@@ -30,13 +26,6 @@ impl Health {
         (0..succeeded).for_each(|_| self.acquire_anyway(SENDS).succeeded(Instant::now()));
         (0..failed).for_each(|_| self.acquire_anyway(SENDS).failed(Instant::now()));
     }
-}
-
-/// Returns the value of the metric series whose line contains these words.
-async fn metric(metrics: &Metrics, series: &[&str]) -> f64 {
-    let text = String::from_utf8(metrics.exposition(Exposition::Prometheus).await.unwrap()).unwrap();
-    let line = text.lines().find(|line| !line.starts_with('#') && series.iter().all(|word| line.contains(word)));
-    line.unwrap_or_else(|| panic!("{series:?} in {text}")).rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
 #[test]
@@ -68,7 +57,7 @@ fn fewer_failures_than_the_minimum_do_not_open_the_circuit() {
 fn consecutive_failures_count_even_if_calls_are_rare() {
     let window = Duration::from_secs(10);
     let at = |health: &Health, minutes: u64| health.epoch + Duration::from_secs(60 * minutes);
-    let (health, _metrics) = health_of(window, Duration::from_secs(3600));
+    let health = health_of(window, Duration::from_secs(3600));
     for minute in 1..3 {
         health.acquire_anyway(SENDS).unreachable(at(&health, minute));
         assert!(health.is_closed());
@@ -76,7 +65,7 @@ fn consecutive_failures_count_even_if_calls_are_rare() {
     health.acquire_anyway(SENDS).unreachable(at(&health, 3));
     assert!(!health.is_closed());
 
-    let (health, _metrics) = health_of(window, Duration::from_secs(3600));
+    let health = health_of(window, Duration::from_secs(3600));
     for minute in 1..10 {
         health.acquire_anyway(SENDS).unreachable(at(&health, 2 * minute));
         health.acquire_anyway(SENDS).succeeded(at(&health, 2 * minute + 1));
@@ -128,26 +117,26 @@ fn open_circuit_permits_one_trial_at_a_time() {
     assert!(health.is_closed() && health.try_acquire_send().is_some());
 }
 
-#[tokio::test]
-async fn breaker_metric_is_correct_after_every_result_of_a_trial() {
-    let (health, metrics) = health_of(Duration::from_secs(3600), Duration::ZERO);
-    let is_shown = async |state| metric(&metrics, &["breaker_state{", state]).await > 0.5;
+#[test]
+fn breaker_state_is_correct_after_every_result_of_a_trial() {
+    let health = health(Duration::ZERO);
+    let breaker = || health.state().breaker;
     let trial = || {
         while health.time_until_trial(SENDS) > Duration::ZERO {}
         health.try_acquire_send().unwrap()
     };
     health.record_calls(0, 3);
-    assert!(is_shown("\"open\"").await);
+    assert_eq!(breaker(), BreakerState::Open);
     let without_result = trial();
-    assert!(is_shown("half_open").await);
+    assert_eq!(breaker(), BreakerState::HalfOpen);
     drop(without_result);
-    assert!(is_shown("\"open\"").await && !is_shown("half_open").await, "the trial had no result");
+    assert_eq!(breaker(), BreakerState::Open, "the trial had no result");
     trial().failed(Instant::now());
-    assert!(is_shown("\"open\"").await && !is_shown("half_open").await);
+    assert_eq!(breaker(), BreakerState::Open);
     let overtaken = trial();
     health.record_calls(1, 0);
     drop(overtaken);
-    assert!(is_shown("closed").await && !is_shown("half_open").await, "another call has closed the circuit");
+    assert_eq!(breaker(), BreakerState::Closed, "another call has closed the circuit");
 }
 
 #[test]
@@ -173,21 +162,18 @@ fn throttling_applies_to_one_class_and_unavailability_to_all() {
     assert!((0..CallClass::COUNT).all(|class| health.try_acquire(CallClass::new(class)).is_none()));
 }
 
-#[tokio::test]
-async fn cool_down_metric_is_reset_when_the_next_call_is_permitted() {
-    let (health, metrics) = health_of(Duration::from_secs(3600), Duration::ZERO);
-    let until = async || metric(&metrics, &["endpoint_cooldown_until_timestamp_seconds{"]).await;
-    assert!(until().await < 1.0);
+#[test]
+fn state_shows_the_longest_cool_down_until_it_ends() {
+    let health = health(Duration::ZERO);
+    let cool_down = || health.state().cool_down;
+    assert_eq!(cool_down(), None);
     health.try_acquire(TOKENS).unwrap().throttled(Duration::from_millis(30), Instant::now());
-    assert!(until().await > 1.0);
     while health.time_until_trial(TOKENS) > Duration::ZERO {}
-    drop(health.try_acquire(TOKENS).expect("the cool-down is over"));
-    assert!(until().await < 1.0, "no class is in a cool-down");
-    // A call of another class does not change the metric.
+    assert_eq!(cool_down(), None, "no class is in a cool-down");
     health.try_acquire(TOKENS).unwrap().throttled(Duration::from_secs(60), Instant::now());
-    let before = until().await;
     drop(health.try_acquire(SENDS).unwrap());
-    assert!((until().await - before).abs() < 1.0);
+    let left = cool_down().unwrap().duration_since(SystemTime::now()).unwrap();
+    assert!(left > Duration::from_secs(50), "a call of another class ended it: {left:?}");
 }
 
 #[test]

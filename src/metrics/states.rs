@@ -1,0 +1,119 @@
+//! Gauges of states: the health of endpoints and their retry budgets. A scrape reads the states of the configuration in
+//! force and shows the worst of those that share a label, so that nothing is kept for each endpoint.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{GaugeVec, IntGaugeVec};
+
+use super::label_table::Label;
+use super::labels::BreakerState;
+use super::registry::MetricRegistry;
+use super::retry_budgets::RetryBudgets;
+
+/// The parts in force, whose states the metrics show.
+pub trait StateSource: fmt::Debug + Send + Sync {
+    /// Calls `visit` with the label and the state of each endpoint.
+    fn endpoints(&self, visit: &mut dyn FnMut(&Label, EndpointState));
+}
+
+/// The state of one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointState {
+    /// The state of its circuit breaker.
+    pub breaker: BreakerState,
+    /// Whether it responded to the last probe; `None` before the first one.
+    pub up: Option<bool>,
+    /// Until when it asked not to be called.
+    pub cool_down: Option<SystemTime>,
+}
+
+impl EndpointState {
+    /// Returns the worst of two states.
+    fn worst(self, other: Self) -> Self {
+        let severity = |state: BreakerState| match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        let is_worse = severity(other.breaker) > severity(self.breaker);
+        Self {
+            breaker: if is_worse { other.breaker } else { self.breaker },
+            up: self.up.map_or(other.up, |up| Some(up && other.up.unwrap_or(true))),
+            cool_down: self.cool_down.max(other.cool_down),
+        }
+    }
+}
+
+/// The gauges.
+#[derive(Clone, Debug)]
+pub(super) struct StateGauges {
+    breaker: IntGaugeVec,
+    up: IntGaugeVec,
+    cool_down: GaugeVec,
+    retry_budget: GaugeVec,
+}
+
+impl StateGauges {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// If one of them is registered already.
+    pub(super) fn register(registry: &mut MetricRegistry) -> prometheus::Result<Self> {
+        Ok(Self {
+            breaker: registry.gauges(
+                "breaker_state",
+                "The state of an endpoint's circuit breaker: 1 for the one it is in.",
+                &["endpoint", "state"],
+            )?,
+            up: registry.gauges(
+                "endpoint_up",
+                "1 if the endpoint responded to the last probe of /api/health.",
+                &["endpoint"],
+            )?,
+            cool_down: registry.float_gauges(
+                "endpoint_cooldown_until_timestamp_seconds",
+                "Until when an endpoint asked not to be called (Retry-After); 0 if it did not.",
+                &["endpoint"],
+            )?,
+            retry_budget: registry.float_gauges(
+                "retry_budget_ratio",
+                "What is left of an endpoint's retry budget, 0 to 1: the least of the workers.",
+                &["endpoint"],
+            )?,
+        })
+    }
+
+    /// Sets the gauges to the states of the parts in force.
+    pub(super) fn refresh(&self, parts: &dyn StateSource, budgets: &RetryBudgets) {
+        let mut states: HashMap<String, EndpointState> = HashMap::new();
+        parts.endpoints(&mut |label, state| {
+            if let Some(worst) = states.get_mut(label.name()) {
+                *worst = worst.worst(state);
+            } else {
+                states.insert(label.name().to_owned(), state);
+            }
+        });
+        self.breaker.reset();
+        self.up.reset();
+        self.cool_down.reset();
+        self.retry_budget.reset();
+        let budgets = budgets.lock();
+        for (label, state) in &states {
+            for one in BreakerState::ALL {
+                let is_in = i64::from(*one == state.breaker);
+                self.breaker.with_label_values(&[label, one.label()]).set(is_in);
+            }
+            if let Some(up) = state.up {
+                self.up.with_label_values(&[label]).set(i64::from(up));
+            }
+            self.cool_down.with_label_values(&[label]).set(state.cool_down.map_or(0.0, unix));
+            self.retry_budget.with_label_values(&[label]).set(budgets.least(label));
+        }
+    }
+}
+
+fn unix(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
