@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use signalr_gateway::credential::{
-    BearerSource, CredentialKind, CredentialName, CredentialSettings, Credentials, RequestUrl,
+    BearerSource, CredentialId, CredentialKind, CredentialSettings, Credentials, RequestUrl,
 };
 use signalr_gateway::metrics::Metrics;
 
@@ -41,10 +41,10 @@ fn token_read(criterion: &mut Criterion) {
     std::fs::write(&path, "x".repeat(1500)).expect("the token is written");
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let metrics = Metrics::new().expect("metrics");
-    let name = CredentialName::new("bearer");
-    let settings = CredentialSettings { name: name.clone(), kind: CredentialKind::TokenFile { path }, object_id: None };
+    let id = CredentialId::without_tenant("bearer");
+    let settings = CredentialSettings { id: id.clone(), kind: CredentialKind::TokenFile { path }, object_id: None };
     let credentials = Credentials::build(&[settings], metrics.token(), control.handle()).expect("a credential");
-    let source = credentials.get(&name).expect("the credential is there");
+    let source = credentials.get(&id).expect("the credential is there");
     control.block_on(source.acquire()).expect("the token is read");
     assert!(source.current(URL).is_some(), "there is a bearer to read");
 

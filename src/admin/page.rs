@@ -41,18 +41,26 @@ pub(super) fn render(status: &Status) -> String {
             .text(&status.after_restart.join(", "))
             .raw("</p>");
     }
-    page.table("Credentials", &["name", "state", "token", "expires in", "last error"]);
+    page.table("Credentials", &["name", "tenant", "state", "token", "expires in", "last error"]);
     for credential in &status.credentials {
         let class = if credential.state == "ready" { "good" } else { "bad" };
-        page.raw("<tr><td>").text(&credential.name).raw("<td class=\"").raw(class).raw("\">").text(credential.state);
+        page.raw("<tr><td>").text(&credential.name).raw("<td>").text(credential.tenant.as_deref().unwrap_or_default());
+        page.raw("<td class=\"").raw(class).raw("\">").text(credential.state);
         page.raw("<td><code>").text(credential.token.as_deref().unwrap_or("none")).raw("</code><td>");
         page.text(&credential.expires.map(until).unwrap_or_default()).raw("<td>");
         page.text(credential.last_error.as_deref().unwrap_or_default());
     }
-    page.raw("</table>").table("Endpoints", &["name", "url", "credential", "role", ""]);
+    page.raw("</table>").table("Endpoints", &["name", "url", "credential", "tenant", "role", ""]);
     for endpoint in &status.endpoints {
         let state = if endpoint.available { "available" } else { "circuit open" };
-        page.row(&[&endpoint.name, &endpoint.url, &endpoint.credential, endpoint.role, state]);
+        page.row(&[
+            &endpoint.name,
+            &endpoint.url,
+            &endpoint.credential,
+            endpoint.tenant.as_deref().unwrap_or_default(),
+            endpoint.role,
+            state,
+        ]);
     }
     page.raw("</table>").table("Routes, in the order in which they are matched", &["name", "pick", "endpoints"]);
     for route in &status.routes {
@@ -143,6 +151,7 @@ mod tests {
             endpoints: vec![],
             credentials: vec![CredentialView {
                 name: "fabrikam".into(),
+                tenant: None,
                 state: "unavailable",
                 token: None,
                 expires: None,

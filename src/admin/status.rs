@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::credential::{BearerSource, CredentialState};
+use crate::credential::{BearerSource, CredentialId, CredentialState};
 use crate::endpoint::Health;
 
 /// The running configuration that `/status` shows.
@@ -20,8 +20,8 @@ pub struct View {
     pub started: SystemTime,
     /// The listeners, by name, with their addresses.
     pub listeners: Vec<(String, String)>,
-    /// The credentials, by name.
-    pub credentials: Vec<(String, Arc<dyn BearerSource>)>,
+    /// The credentials.
+    pub credentials: Vec<(CredentialId, Arc<dyn BearerSource>)>,
     /// The endpoints.
     pub endpoints: Vec<EndpointView>,
     /// The routes, in the order in which they are matched.
@@ -35,8 +35,8 @@ pub struct EndpointView {
     pub name: String,
     /// `scheme://host[:port]`.
     pub url: String,
-    /// The credential's name.
-    pub credential: String,
+    /// Its token life.
+    pub credential: CredentialId,
     /// `primary` or `secondary`.
     pub role: &'static str,
     /// Its health.
@@ -52,6 +52,9 @@ pub struct EndpointStatus {
     pub url: String,
     /// The credential's name.
     pub credential: String,
+    /// The tenant, if the endpoint names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// `primary` or `secondary`.
     pub role: &'static str,
     /// Whether its circuit is closed.
@@ -114,6 +117,9 @@ pub struct ListenerView {
 pub struct CredentialView {
     /// The configured name.
     pub name: String,
+    /// The tenant, if endpoints name it. The credential then has one entry for each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// `starting`, `ready`, `stale` (a valid token, but the last refresh failed) or `unavailable`.
     pub state: &'static str,
     /// The fingerprint of the token in use.
@@ -133,17 +139,13 @@ pub struct CredentialView {
 impl View {
     pub(super) fn status(&self, draining: bool, refused_reload: Option<&String>) -> Status {
         let credentials: Vec<CredentialView> =
-            self.credentials.iter().map(|(name, source)| CredentialView::of(name, &**source)).collect();
-        let is_usable = |endpoint: &EndpointView| {
-            let mut own = credentials.iter().filter(|credential| credential.name == endpoint.credential);
-            own.any(|credential| matches!(credential.state, "ready" | "stale"))
-        };
+            self.credentials.iter().map(|(id, source)| CredentialView::of(id, &**source)).collect();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             config_hash: self.config_hash.clone(),
             after_restart: self.after_restart.clone(),
             started: seconds(self.started),
-            ready: !draining && self.endpoints.iter().any(is_usable),
+            ready: !draining && credentials.iter().any(|credential| matches!(credential.state, "ready" | "stale")),
             draining,
             listeners: self
                 .listeners
@@ -163,7 +165,8 @@ impl EndpointStatus {
         Self {
             name: view.name.clone(),
             url: view.url.clone(),
-            credential: view.credential.clone(),
+            credential: view.credential.name.to_string(),
+            tenant: view.credential.tenant.as_deref().map(str::to_owned),
             role: view.role,
             available: view.health.is_closed(),
         }
@@ -171,10 +174,11 @@ impl EndpointStatus {
 }
 
 impl CredentialView {
-    fn of(name: &str, source: &dyn BearerSource) -> Self {
+    fn of(id: &CredentialId, source: &dyn BearerSource) -> Self {
         let status = source.status();
         Self {
-            name: name.to_owned(),
+            name: id.name.to_string(),
+            tenant: id.tenant.as_deref().map(str::to_owned),
             state: match status.state {
                 CredentialState::Starting => "starting",
                 CredentialState::Ready => "ready",

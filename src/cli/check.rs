@@ -116,8 +116,8 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
             warnings: listener_warnings.into_iter().map(listener_report).collect(),
         };
         for credential in &settings.credentials {
-            let Some(Inspection { problem, warnings }) = credentials.inspect(&credential.name).await else { continue };
-            let key = format!("credentials.{}", credential.name);
+            let Some(Inspection { problem, warnings }) = credentials.inspect(&credential.id).await else { continue };
+            let key = format!("credentials.{}", credential.id.name);
             let report = |fact| FileReport { key: key.clone(), fact };
             reports.problems.extend(problem.map(|problem| report(in_one_line(&problem))));
             reports.warnings.extend(warnings.into_iter().map(report));

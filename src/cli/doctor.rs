@@ -41,7 +41,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     }
     settings
         .credentials
-        .retain(|credential| settings.endpoints.iter().any(|endpoint| endpoint.credential == credential.name));
+        .retain(|credential| settings.endpoints.iter().any(|endpoint| endpoint.credential == credential.id));
     let metrics = Metrics::new()?;
     let shows_progress = std::io::stderr().is_terminal();
     let progress = |progress: Progress<'_>| {

@@ -25,7 +25,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let settings = options.config.load()?.settings;
     let endpoint = settings.endpoints.iter().find(|endpoint| endpoint.name.as_str() == options.endpoint);
     let endpoint = endpoint.ok_or_else(|| usage(no_such_endpoint(&options.endpoint)))?;
-    let credential = settings.credentials.iter().find(|credential| credential.name == endpoint.credential);
+    let credential = settings.credentials.iter().find(|credential| credential.id == endpoint.credential);
     let credential = credential
         .ok_or_else(|| usage(anyhow::anyhow!("the configuration has no credential `{}`", endpoint.credential)))?;
     let metrics = Metrics::new()?;
@@ -36,7 +36,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         (None, None) => "the access key signs each request: there is no token to show".to_owned(),
     };
     let text =
-        format!("endpoint {}, credential {}: {outcome}\n{}", endpoint.name, credential.name, checks_to_text(&finding));
+        format!("endpoint {}, credential {}: {outcome}\n{}", endpoint.name, credential.id, checks_to_text(&finding));
     if options.raw {
         eprint(format_args!("{}", text.trim_end()));
         let Some(bearer) = &acquisition.bearer else { return Ok(Outcome::ProblemFound) };

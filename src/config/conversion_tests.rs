@@ -121,7 +121,7 @@ fn several_connection_strings_become_named_endpoints_with_roles_and_a_route_to_a
     let endpoints: Vec<_> = settings
         .endpoints
         .iter()
-        .map(|endpoint| (endpoint.name.as_str(), endpoint.credential.as_str(), endpoint.role))
+        .map(|endpoint| (endpoint.name.as_str(), endpoint.credential.name.as_str(), endpoint.role))
         .collect();
     assert_eq!(
         endpoints,

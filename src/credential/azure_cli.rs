@@ -10,6 +10,7 @@
 //! get-access-token`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -54,7 +55,7 @@ const ENVIRONMENT: [&str; 14] = [
 /// An acquirer that runs the Azure CLI.
 #[derive(Debug)]
 pub(crate) struct AzureCli {
-    pub(crate) tenant: String,
+    pub(crate) tenant: Arc<str>,
     pub(crate) scope: String,
 }
 

@@ -26,9 +26,8 @@ use crate::metrics::TokenStage;
 /// An acquirer for an app registration: it requests tokens from the tenant's token endpoint.
 #[derive(Debug)]
 pub(crate) struct App {
-    tenant: String,
-    client_id: String,
-    scope: String,
+    settings: Arc<AppSettings>,
+    tenant: Arc<str>,
     cloud: Arc<CloudConfiguration>,
     proof: AppProof,
     client: IdentityClient,
@@ -47,22 +46,23 @@ impl App {
     /// Creates an acquirer. Fails if the identity library rejects the tenant, client id or authority. Sends nothing. Without a
     /// `provider_client`, `client` also calls the provider of the assertion.
     pub(crate) fn new(
-        settings: AppSettings,
+        settings: Arc<AppSettings>,
+        tenant: Arc<str>,
         client: IdentityClient,
         provider_client: Option<IdentityClient>,
     ) -> azure_core::Result<Self> {
-        let token_url = token_url(&settings);
-        let AppSettings { authority, tenant, client_id, scope, proof } = settings;
-        let proof = match proof {
-            Proof::Secret(source) => AppProof::Secret(source),
-            Proof::Federated(settings) => AppProof::Assertion(AssertionSource::Federated(settings)),
-            Proof::Certificate(settings) => {
-                AppProof::Assertion(AssertionSource::Certificate { settings, client_id: client_id.clone(), token_url })
-            }
+        let proof = match &settings.proof {
+            Proof::Secret(source) => AppProof::Secret(source.clone()),
+            Proof::Federated(source) => AppProof::Assertion(AssertionSource::Federated(source.clone())),
+            Proof::Certificate(certificate) => AppProof::Assertion(AssertionSource::Certificate {
+                settings: certificate.clone(),
+                client_id: settings.client_id.clone(),
+                token_url: token_url(&settings, &tenant),
+            }),
         };
         let provider_client = provider_client.unwrap_or_else(|| client.clone());
-        let cloud = Arc::new(cloud(&authority.cloud));
-        let app = Self { tenant, client_id, scope, cloud, proof, client, provider_client };
+        let cloud = Arc::new(cloud(&settings.authority.cloud));
+        let app = Self { settings, tenant, cloud, proof, client, provider_client };
         app.secret_credential(
             &Secret::new("unused".to_owned()),
             app.exchange_client(&AcquisitionRecord::default()).options(),
@@ -71,7 +71,7 @@ impl App {
     }
 
     fn exchange_client(&self, record: &AcquisitionRecord) -> Arc<RecordingClient> {
-        let subject = format!("app {} in tenant {}", self.client_id, self.tenant);
+        let subject = format!("app {} in tenant {}", self.settings.client_id, self.tenant);
         let federated = matches!(self.proof, AppProof::Assertion(AssertionSource::Federated(_)));
         RecordingClient::new(&self.client, record, TokenStage::Exchange, subject, Destination::Entra { federated })
     }
@@ -83,7 +83,7 @@ impl App {
     ) -> azure_core::Result<Arc<ClientSecretCredential>> {
         let secret = secret.expose().to_owned().into();
         let options = ClientSecretCredentialOptions { client_options: self.with_cloud(options) };
-        ClientSecretCredential::new(&self.tenant, self.client_id.clone(), secret, Some(options))
+        ClientSecretCredential::new(&self.tenant, self.settings.client_id.clone(), secret, Some(options))
     }
 
     fn assertion_credential(
@@ -95,7 +95,12 @@ impl App {
         let provider =
             AssertionProvider { source: source.clone(), client: self.provider_client.clone(), record: record.clone() };
         let options = ClientAssertionCredentialOptions { client_options: self.with_cloud(options) };
-        ClientAssertionCredential::new(self.tenant.clone(), self.client_id.clone(), provider, Some(options))
+        ClientAssertionCredential::new(
+            self.tenant.to_string(),
+            self.settings.client_id.clone(),
+            provider,
+            Some(options),
+        )
     }
 
     /// Sets the cloud, so that the library ignores the variable `AZURE_AUTHORITY_HOST`.
@@ -118,7 +123,7 @@ impl Acquire for App {
                 .assertion_credential(source, record, exchange_client.options())
                 .map_err(|err| CredentialError::settings(&err))?,
         };
-        let token = credential.get_token(&[&self.scope], None).await.map_err(CredentialError::unwrap)?;
+        let token = credential.get_token(&[&self.settings.scope], None).await.map_err(CredentialError::unwrap)?;
         Acquired::bearer(token.token.secret(), exchange_client.take_lifetime()?)
     }
 
@@ -165,8 +170,8 @@ fn cloud(cloud: &Cloud) -> CloudConfiguration {
 }
 
 /// Returns the URL of the token endpoint, which is the audience of an assertion that the app signs.
-fn token_url(settings: &AppSettings) -> String {
-    format!("{}/{}/oauth2/v2.0/token", settings.authority.origin(), settings.tenant)
+fn token_url(settings: &AppSettings, tenant: &str) -> String {
+    format!("{}/{tenant}/oauth2/v2.0/token", settings.authority.origin())
 }
 
 #[cfg(test)]
@@ -178,7 +183,6 @@ mod tests {
     fn assertion_is_for_the_token_endpoint_of_the_tenant() {
         let settings = |cloud| AppSettings {
             authority: AuthoritySettings { cloud, ca_file: None },
-            tenant: "tenant-b".into(),
             client_id: "app-id".into(),
             scope: "https://signalr.azure.com/.default".into(),
             proof: Proof::Secret(SecretSource::Env("UNUSED".into())),
@@ -189,7 +193,7 @@ mod tests {
             (Cloud::China, "https://login.chinacloudapi.cn/tenant-b/oauth2/v2.0/token"),
             (custom, "https://login.example:8443/tenant-b/oauth2/v2.0/token"),
         ] {
-            assert_eq!(token_url(&settings(cloud)), expected);
+            assert_eq!(token_url(&settings(cloud), "tenant-b"), expected);
         }
     }
 }

@@ -129,8 +129,8 @@ pub use response_error::{NoResponse, ResponseError, UnusableResponse};
 pub use schedule::ErrorClass;
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
-    Cloud, CommandSettings, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts, ManagedIdentity,
-    ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
+    Cloud, CommandSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts,
+    ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
 };
 
 use acquire::{Acquire, TokenOrKey, WithRetries};
@@ -148,7 +148,7 @@ use crate::tls::{Trust, TrustError};
 /// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
 #[derive(Debug)]
 pub struct Credentials {
-    sources: HashMap<CredentialName, Arc<Source>>,
+    sources: HashMap<CredentialId, Arc<Source>>,
 }
 
 /// A cell, its acquirer and the credentials that share it. Dropping it stops the refresh task.
@@ -156,7 +156,7 @@ pub struct Credentials {
 struct Source {
     kind: CredentialKind,
     /// The credentials that share the cell.
-    names: Vec<CredentialName>,
+    ids: Vec<CredentialId>,
     cell: Arc<TokenCell>,
     acquirer: Arc<dyn Acquire>,
 }
@@ -195,50 +195,54 @@ impl Credentials {
         metrics: &TokenMetrics,
         control: &tokio::runtime::Handle,
     ) -> Result<Self, CredentialBuildError> {
-        let mut distinct: Vec<(&CredentialKind, Vec<CredentialName>)> = Vec::new();
+        let mut distinct: Vec<(&CredentialKind, Vec<CredentialId>)> = Vec::with_capacity(settings.len());
+        let mut positions = HashMap::with_capacity(settings.len());
         for credential in settings {
-            match distinct.iter_mut().find(|(kind, _)| **kind == credential.kind) {
-                Some((_, names)) => names.push(credential.name.clone()),
-                None => distinct.push((&credential.kind, vec![credential.name.clone()])),
+            let position = *positions.entry(&credential.kind).or_insert(distinct.len());
+            match distinct.get_mut(position) {
+                Some((_, ids)) => ids.push(credential.id.clone()),
+                None => distinct.push((&credential.kind, vec![credential.id.clone()])),
             }
         }
+        let predecessors = self.by_identity();
         let mut clients = Clients::default();
-        let (mut sources, mut problems) = (HashMap::new(), Vec::new());
-        for (kind, names) in distinct {
-            let same = self.sources.values().find(|source| source.kind == *kind && source.names == names);
-            if let Some(same) = same {
-                sources.extend(names.into_iter().map(|name| (name, Arc::clone(same))));
+        let (mut sources, mut problems) = (HashMap::with_capacity(settings.len()), Vec::new());
+        for (kind, ids) in distinct {
+            let same = ids.first().and_then(|id| self.sources.get(id));
+            if let Some(same) = same.filter(|source| source.kind == *kind && source.ids == ids) {
+                sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
                 continue;
             }
             let acquirer = match acquirer(kind, &mut clients) {
                 Ok(acquirer) => acquirer,
                 Err(problem) => {
-                    problems.push((names, problem));
+                    problems.push((ids, problem));
                     continue;
                 }
             };
-            let state = self.predecessor(kind).map(|predecessor| TokenState::with_token_of(predecessor.cell.state()));
+            let predecessor = kind.facts().identity.and_then(|identity| predecessors.get(&identity));
+            let state = predecessor.map(|predecessor| TokenState::with_token_of(predecessor.cell.state()));
             let (state, (publish, progress)) =
                 (Arc::new(state.unwrap_or_default()), watch::channel(Progress::default()));
             let refresher =
-                Refresher::new(Arc::clone(&state), publish, Arc::clone(&acquirer), names.clone(), metrics.clone());
+                Refresher::new(Arc::clone(&state), publish, Arc::clone(&acquirer), ids.clone(), metrics.clone());
             let cell = Arc::new(TokenCell::new(state, progress, refresher, control.clone()));
-            let source = Arc::new(Source { kind: kind.clone(), names: names.clone(), cell, acquirer });
-            sources.extend(names.into_iter().map(|name| (name, Arc::clone(&source))));
+            let source = Arc::new(Source { kind: kind.clone(), ids: ids.clone(), cell, acquirer });
+            sources.extend(ids.into_iter().map(|id| (id, Arc::clone(&source))));
         }
         if problems.is_empty() { Ok(Self { sources }) } else { Err(CredentialBuildError { problems }) }
     }
 
-    /// Returns the source whose tokens have the same identity as those of `kind`.
-    fn predecessor(&self, kind: &CredentialKind) -> Option<&Arc<Source>> {
-        let identity = kind.facts().identity?;
-        self.sources.values().find(|source| source.kind.facts().identity == Some(identity))
+    /// Returns the sources by the identity in their tokens.
+    fn by_identity(&self) -> HashMap<Identity<'_>, &Source> {
+        let sources = self.sources.values();
+        sources.filter_map(|source| Some((source.kind.facts().identity?, &**source))).collect()
     }
 
     /// Checks the secrets, keys, certificates and token files of a credential. Sends nothing and runs no program. Returns
-    /// `None` if there is no credential of that name.
-    pub async fn inspect(&self, name: &CredentialName) -> Option<Inspection> {
-        let source = self.sources.get(name)?;
+    /// `None` if there is no such credential.
+    pub async fn inspect(&self, id: &CredentialId) -> Option<Inspection> {
+        let source = self.sources.get(id)?;
         let record = AcquisitionRecord::default();
         let problem = source.acquirer.inspect(&record).await.err();
         Some(Inspection { problem, warnings: record.take_warnings() })
@@ -250,20 +254,20 @@ impl Credentials {
     }
 
     /// Returns the bearer source of a credential.
-    pub fn get(&self, name: &CredentialName) -> Option<Arc<dyn BearerSource>> {
-        let source = self.sources.get(name)?;
+    pub fn get(&self, id: &CredentialId) -> Option<Arc<dyn BearerSource>> {
+        let source = self.sources.get(id)?;
         Some(Arc::<TokenCell>::clone(&source.cell))
     }
 
-    /// Makes one acquisition and reports its steps. Does not put the token in service. Returns `None` if there is no credential
-    /// of that name. The runtime must have time and I/O enabled.
+    /// Makes one acquisition and reports its steps. Does not put the token in service. Returns `None` if there is no such
+    /// credential. The runtime must have time and I/O enabled.
     ///
     /// After `timeout`, it is cancelled and the steps so far are returned.
     ///
     /// # Cancel safety
     /// Safe: cancels a running request.
-    pub async fn acquire_once(&self, name: &CredentialName, timeout: Duration) -> Option<AcquisitionReport> {
-        let source = self.sources.get(name)?;
+    pub async fn acquire_once(&self, id: &CredentialId, timeout: Duration) -> Option<AcquisitionReport> {
+        let source = self.sources.get(id)?;
         let record = AcquisitionRecord::default();
         let outcome = tokio::time::timeout(timeout, source.acquirer.acquire(&record)).await;
         let outcome = outcome.unwrap_or(Err(CredentialError::Deadline(timeout)));
@@ -299,13 +303,13 @@ pub struct AcquisitionReport {
 #[derive(Debug)]
 pub struct CredentialBuildError {
     /// Each problem with the credentials that have it. Never empty.
-    pub problems: Vec<(Vec<CredentialName>, CredentialProblem)>,
+    pub problems: Vec<(Vec<CredentialId>, CredentialProblem)>,
 }
 
 impl std::fmt::Display for CredentialBuildError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, (names, problem)) in self.problems.iter().enumerate() {
-            let names: Vec<&str> = names.iter().map(CredentialName::as_str).collect();
+        for (index, (ids, problem)) in self.problems.iter().enumerate() {
+            let names: Vec<String> = ids.iter().map(CredentialId::to_string).collect();
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}credentials.{}: {}", names.join(", credentials."), error::in_one_line(problem))?;
         }
@@ -343,12 +347,12 @@ impl Clients {
 
 fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acquire>, CredentialProblem> {
     Ok(match kind {
-        CredentialKind::App(settings) => {
+        CredentialKind::App { app: settings, tenant } => {
             let trust = Trust::from_ca_file(settings.authority.ca_file.as_deref());
             let client = clients.get(trust)?;
             let provider_client =
                 assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
-            let app = entra::App::new(settings.clone(), client, provider_client);
+            let app = entra::App::new(Arc::clone(settings), Arc::clone(tenant), client, provider_client);
             Arc::new(WithRetries(app.map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))?))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {

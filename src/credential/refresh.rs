@@ -17,7 +17,7 @@ use super::file_watch::FileWatch;
 use super::record::{AcquisitionRecord, NotAfter, StepOutcome};
 use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
-use super::settings::CredentialName;
+use super::settings::CredentialId;
 use super::state::{CurrentToken, Failure, Progress, TokenState};
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
 
@@ -30,7 +30,7 @@ pub(crate) struct Refresher {
     progress: watch::Sender<Progress>,
     acquirer: Arc<dyn Acquire>,
     /// The credentials that share the cell. Each has its own metric series.
-    names: Vec<CredentialName>,
+    ids: Vec<CredentialId>,
     metrics: TokenMetrics,
     files: FileWatch,
     watch_always: bool,
@@ -55,7 +55,7 @@ impl Refresher {
         state: Arc<TokenState>,
         progress: watch::Sender<Progress>,
         acquirer: Arc<dyn Acquire>,
-        names: Vec<CredentialName>,
+        ids: Vec<CredentialId>,
         metrics: TokenMetrics,
     ) -> Self {
         let files = acquirer.watched_files();
@@ -63,7 +63,7 @@ impl Refresher {
             state,
             progress,
             acquirer,
-            names,
+            ids,
             metrics,
             files: FileWatch::new(files.paths),
             watch_always: files.hold_token,
@@ -78,7 +78,7 @@ impl Refresher {
     /// changes no metric.
     pub(crate) fn set_gauges(&self) {
         let in_service = self.state.dates();
-        self.names.iter().for_each(|name| self.metrics.in_service(name.as_str(), in_service));
+        self.ids.iter().for_each(|id| self.metrics.in_service(id.name.as_str(), in_service));
     }
 
     /// Runs until it is aborted.
@@ -134,7 +134,7 @@ impl Refresher {
             Ok(()) => self.succeeded(),
             Err(err) => {
                 if failures_counted == 0 {
-                    self.names.iter().for_each(|name| self.metrics.request_failed(name.as_str(), err.reason()));
+                    self.ids.iter().for_each(|id| self.metrics.request_failed(id.name.as_str(), err.reason()));
                 }
                 self.failed(err);
             }
@@ -147,7 +147,7 @@ impl Refresher {
             |lifetime| lifetime.starts + schedule::refresh_after(lifetime.duration, lifetime.refresh_in, jitter()),
         );
         let next = CurrentToken::new(acquired).ok_or(CredentialError::ExpiredOnArrival)?;
-        for name in &self.names {
+        for CredentialId { name, .. } in &self.ids {
             self.metrics.in_service(name.as_str(), Some((next.obtained_at, next.expires_at)));
         }
         self.state.put_in_service(next);
@@ -225,7 +225,7 @@ impl Refresher {
                     TokenOutcome::Permanent
                 }
             };
-            for name in &self.names {
+            for CredentialId { name, .. } in &self.ids {
                 if step.endpoint.is_some() {
                     self.metrics.request_ended(name.as_str(), step.stage, outcome, step.took);
                 }
@@ -243,7 +243,7 @@ impl Refresher {
     }
 
     fn joined_names(&self) -> String {
-        let names: Vec<&str> = self.names.iter().map(CredentialName::as_str).collect();
+        let names: Vec<String> = self.ids.iter().map(CredentialId::to_string).collect();
         names.join(", ")
     }
 }

@@ -29,22 +29,53 @@ impl fmt::Display for CredentialName {
     }
 }
 
-/// The settings of a credential.
+/// The identifier of a token life. A credential has one for each tenant that its endpoints name, or one if it names the tenant
+/// itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialId {
+    /// The credential, whose name labels the metrics of all its tenants.
+    pub name: CredentialName,
+    /// The tenant, if endpoints name it: a GUID or a domain.
+    pub tenant: Option<Arc<str>>,
+}
+
+impl CredentialId {
+    /// Creates the identifier of a credential whose tenant is not named by endpoints.
+    pub fn without_tenant(name: &str) -> Self {
+        Self { name: CredentialName::new(name), tenant: None }
+    }
+}
+
+impl fmt::Display for CredentialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tenant {
+            None => write!(f, "{}", self.name),
+            Some(tenant) => write!(f, "{} ({tenant})", self.name),
+        }
+    }
+}
+
+/// The settings of a token life. Cloning shares the settings of the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialSettings {
-    /// The configured name.
-    pub name: CredentialName,
+    /// The credential, and the tenant if endpoints name it.
+    pub id: CredentialId,
     /// How bearers are obtained.
     pub kind: CredentialKind,
     /// The object id that its tokens should have, if configured. Requests do not depend on it; `doctor` reports a difference.
-    pub object_id: Option<String>,
+    pub object_id: Option<Arc<str>>,
 }
 
 /// How bearers are obtained.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CredentialKind {
     /// An app registration, which requests tokens from the token endpoint of the resource's tenant.
-    App(AppSettings),
+    App {
+        /// The app registration, shared by all its tenants.
+        app: Arc<AppSettings>,
+        /// The tenant of the SignalR resource (tenant B), which issues the tokens. Never `common` or `organizations`.
+        tenant: Arc<str>,
+    },
     /// A managed identity in the endpoint's tenant.
     ManagedIdentity {
         /// The identity, and the endpoint that issues its tokens.
@@ -55,7 +86,7 @@ pub enum CredentialKind {
     /// The user who is signed in to the Azure CLI on this host, for development.
     AzureCli {
         /// The tenant of the SignalR resource, which issues the tokens.
-        tenant: String,
+        tenant: Arc<str>,
         /// The requested scope. Default: `https://signalr.azure.com/.default`.
         scope: String,
     },
@@ -75,10 +106,10 @@ impl CredentialKind {
     /// Returns what is known about the kind before a token is obtained.
     pub fn facts(&self) -> KindFacts<'_> {
         match self {
-            Self::App(app) => KindFacts {
+            Self::App { app, tenant } => KindFacts {
                 identity: Some(Identity {
                     issuer: app.authority.origin(),
-                    tenant: Some(&app.tenant),
+                    tenant: Some(tenant),
                     subject: Subject::App(&app.client_id),
                     scope: &app.scope,
                 }),
@@ -117,7 +148,7 @@ pub struct KindFacts<'a> {
 }
 
 /// The identity in tokens, and their issuer. Credentials with equal identities may use each other's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity<'a> {
     /// The origin of the Entra authority, or the configured `imds_endpoint`.
     issuer: &'a str,
@@ -151,7 +182,7 @@ impl<'a> Identity<'a> {
 }
 
 /// The subject of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Subject<'a> {
     App(&'a str),
     Managed(&'a ManagedIdentity),
@@ -164,8 +195,6 @@ enum Subject<'a> {
 pub struct AppSettings {
     /// The Entra authority.
     pub authority: AuthoritySettings,
-    /// The tenant of the SignalR resource (tenant B), which issues the tokens. Never `common` or `organizations`.
-    pub tenant: String,
     /// The app registration's client id.
     pub client_id: String,
     /// The requested scope. Default: `https://signalr.azure.com/.default`.

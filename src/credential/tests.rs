@@ -27,7 +27,7 @@ fn gateway(settings: &[CredentialSettings]) -> Gateway {
 
 impl Gateway {
     fn source(&self, name: &str) -> Arc<dyn BearerSource> {
-        self.credentials.get(&CredentialName::new(name)).unwrap()
+        self.credentials.get(&CredentialId::without_tenant(name)).unwrap()
     }
 
     fn metrics(&self) -> String {
@@ -39,21 +39,21 @@ impl Gateway {
 
 fn token_file(name: &str, path: &Path) -> CredentialSettings {
     CredentialSettings {
-        name: CredentialName::new(name),
+        id: CredentialId::without_tenant(name),
         kind: CredentialKind::TokenFile { path: path.to_owned() },
         object_id: None,
     }
 }
 
 fn app(name: &str, tenant: &str, cloud: Cloud, ca_file: Option<&Path>) -> CredentialSettings {
-    let kind = CredentialKind::App(AppSettings {
+    let app = AppSettings {
         authority: AuthoritySettings { cloud, ca_file: ca_file.map(Into::into) },
-        tenant: tenant.into(),
         client_id: "app-id".into(),
         scope: "https://signalr.azure.com/.default".into(),
         proof: Proof::Secret(SecretSource::Env("SIGNALR_GATEWAY_TEST_IS_NOT_SET".into())),
-    });
-    CredentialSettings { name: CredentialName::new(name), kind, object_id: None }
+    };
+    let kind = CredentialKind::App { app: app.into(), tenant: tenant.into() };
+    CredentialSettings { id: CredentialId::without_tenant(name), kind, object_id: None }
 }
 
 fn ca(folder: &TempDir) -> std::path::PathBuf {
@@ -99,8 +99,8 @@ async fn follows_changes_of_an_access_key_which_never_expires() {
     let path = folder.path().join("key");
     std::fs::write(&path, "first").unwrap();
     let key = SecretSource::File(path.clone());
-    let name = CredentialName::new("emulator");
-    let gateway = gateway(&[CredentialSettings { name, kind: CredentialKind::AccessKey { key }, object_id: None }]);
+    let id = CredentialId::without_tenant("emulator");
+    let gateway = gateway(&[CredentialSettings { id, kind: CredentialKind::AccessKey { key }, object_id: None }]);
     let source = gateway.source("emulator");
     source.acquire().await.unwrap();
     let signed = source.current(URL).unwrap();
@@ -153,14 +153,22 @@ async fn acquire_once_returns_its_steps_and_puts_nothing_in_service() {
     std::fs::write(&path, "token").unwrap();
     let app = app("app", "tenant-b", Cloud::Custom { authority: "https://login.example".into() }, Some(&ca));
     let gateway = gateway(&[token_file("file", &path), app]);
-    let report = gateway.credentials.acquire_once(&CredentialName::new("file"), Duration::from_secs(15)).await.unwrap();
+    let report =
+        gateway.credentials.acquire_once(&CredentialId::without_tenant("file"), Duration::from_secs(15)).await.unwrap();
     assert_eq!(report.outcome.unwrap().unwrap().header(), "Bearer token");
     assert_eq!(report.steps.len(), 1);
     assert!(gateway.source("file").current(URL).is_none());
-    let report = gateway.credentials.acquire_once(&CredentialName::new("app"), Duration::from_secs(15)).await.unwrap();
+    let report =
+        gateway.credentials.acquire_once(&CredentialId::without_tenant("app"), Duration::from_secs(15)).await.unwrap();
     assert!(report.outcome.unwrap_err().to_string().contains("SIGNALR_GATEWAY_TEST_IS_NOT_SET is not set"));
     assert_eq!(report.steps[0].subject, "client secret from environment variable SIGNALR_GATEWAY_TEST_IS_NOT_SET");
-    assert!(gateway.credentials.acquire_once(&CredentialName::new("unknown"), Duration::from_secs(15)).await.is_none());
+    assert!(
+        gateway
+            .credentials
+            .acquire_once(&CredentialId::without_tenant("unknown"), Duration::from_secs(15))
+            .await
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -176,7 +184,7 @@ async fn build_error_names_every_credential_that_cannot_be_built() {
     ];
     let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
     let err = Credentials::build(&settings, &metrics, &Handle::current()).unwrap_err();
-    let names: Vec<_> = err.problems.iter().map(|(names, _)| names[0].as_str()).collect();
+    let names: Vec<_> = err.problems.iter().map(|(names, _)| names[0].name.as_str()).collect();
     assert_eq!(names, ["tenant", "plain", "ca"]);
     let text = err.to_string();
     assert!(text.contains("credentials.tenant: ") && text.contains("credentials.plain: "), "{text}");
@@ -213,9 +221,9 @@ async fn status_has_the_times_of_acquisition_and_expiry() {
 fn a_reload_keeps_the_token_only_for_the_same_identity() {
     let of = |tenant: &str, cloud: Cloud| app("a", tenant, cloud, None).kind;
     let change = |change: fn(&mut AppSettings)| {
-        let CredentialKind::App(mut app) = of("tenant-b", Cloud::Public) else { panic!("an app") };
-        change(&mut app);
-        CredentialKind::App(app)
+        let CredentialKind::App { mut app, tenant } = of("tenant-b", Cloud::Public) else { panic!("an app") };
+        change(Arc::make_mut(&mut app));
+        CredentialKind::App { app, tenant }
     };
     let kind = of("tenant-b", Cloud::Public);
     let same = [

@@ -84,7 +84,7 @@ impl Acquisition {
             checks: Vec::new(),
             failure: None,
             assertion: None,
-            object_id: settings.object_id.clone(),
+            object_id: settings.object_id.as_deref().map(str::to_owned),
         };
         let entra = entra_server(&settings.kind);
         let connectivity: OptionFuture<_> = entra.as_ref().map(|server| server.test(SERVER_TIMEOUT)).into();
@@ -207,13 +207,13 @@ impl Acquisition {
 async fn acquire_once(settings: &CredentialSettings, metrics: &TokenMetrics) -> Result<AcquisitionReport, String> {
     let built = Credentials::build(std::slice::from_ref(settings), metrics, &Handle::current());
     let credentials = built.map_err(|err| err.to_string())?;
-    let report = credentials.acquire_once(&settings.name, CREDENTIAL_TIMEOUT).await;
-    report.ok_or_else(|| format!("there is no credential `{}`", settings.name))
+    let report = credentials.acquire_once(&settings.id, CREDENTIAL_TIMEOUT).await;
+    report.ok_or_else(|| format!("there is no credential `{}`", settings.id))
 }
 
 /// Returns Entra's server for an app. Credentials of other kinds connect to no server outside this host.
 fn entra_server(kind: &CredentialKind) -> Option<Server> {
-    let CredentialKind::App(app) = kind else { return None };
+    let CredentialKind::App { app, .. } = kind else { return None };
     Server::of_https(app.authority.origin(), Trust::from_ca_file(app.authority.ca_file.as_deref()))
 }
 

@@ -55,7 +55,7 @@ fn unfinished_step(steps: &[AcquisitionStep], kind: &CredentialKind) -> SetupSte
         return of_no_response(endpoint.kind);
     }
     let has_proof = last.is_some_and(|step| step.stage == TokenStage::Assertion);
-    let is_app = matches!(kind, CredentialKind::App(_));
+    let is_app = matches!(kind, CredentialKind::App { .. });
     if is_app && has_proof { SetupStep::IdentityEndpoint } else { kind.facts().first_step }
 }
 
@@ -75,7 +75,7 @@ fn of_response(response: &ResponseError, kind: &CredentialKind) -> Cause {
     }
     if response.endpoint.kind != IdentityEndpointKind::Entra {
         // The host's endpoint returns Entra's error if the configured audience or scope is unknown.
-        let key = if matches!(kind, CredentialKind::App(_)) { "assertion.audience" } else { "scope" };
+        let key = if matches!(kind, CredentialKind::App { .. }) { "assertion.audience" } else { "scope" };
         let wrong_audience = known == Some(SetupStep::ResourceProvider);
         return if wrong_audience { configuration(&[key]) } else { SetupStep::HostIdentity.into() };
     }

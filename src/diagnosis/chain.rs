@@ -170,7 +170,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     async fn sign(&self, origin: &str, metrics: &Metrics) -> Option<Bearer> {
         let settings = std::slice::from_ref(self.credential);
         let credentials = Credentials::build(settings, metrics.token(), &tokio::runtime::Handle::current()).ok()?;
-        let source = credentials.get(&self.credential.name)?;
+        let source = credentials.get(&self.credential.id)?;
         timeout(SERVER_TIMEOUT, source.acquire()).await.ok()?.ok()?;
         source.current(RequestUrl { origin, path: READ })
     }

@@ -118,8 +118,8 @@ mod tests {
 
     use super::*;
     use crate::credential::{
-        AppSettings, AuthoritySettings, Cloud, CredentialKind, CredentialName, ManagedIdentity,
-        ManagedIdentitySettings, Proof, SecretSource,
+        AppSettings, AuthoritySettings, Cloud, CredentialId, CredentialKind, ManagedIdentity, ManagedIdentitySettings,
+        Proof, SecretSource,
     };
 
     const TENANT: &str = "bbbbbbbb-0000-4000-8000-00000000000b";
@@ -128,18 +128,18 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn app(tenant: &str) -> CredentialKind {
-        CredentialKind::App(AppSettings {
+        let app = AppSettings {
             authority: AuthoritySettings { cloud: Cloud::Public, ca_file: None },
-            tenant: tenant.to_owned(),
             client_id: CLIENT.to_owned(),
             scope: "https://signalr.azure.com/.default".to_owned(),
             proof: Proof::Secret(SecretSource::Env("X".to_owned())),
-        })
+        };
+        CredentialKind::App { app: app.into(), tenant: tenant.into() }
     }
 
     fn seen(kind: CredentialKind, object_id: Option<&str>, claims: &Value) -> Vec<(String, Verdict)> {
-        let object_id = object_id.map(str::to_owned);
-        let settings = CredentialSettings { name: CredentialName::new("x"), kind, object_id };
+        let object_id = object_id.map(Into::into);
+        let settings = CredentialSettings { id: CredentialId::without_tenant("x"), kind, object_id };
         let now = UNIX_EPOCH + Duration::from_secs(NOW);
         let checks = check_claims(claims.as_object().unwrap(), &settings, now);
         checks.into_iter().map(|check| (check.what, check.verdict)).collect()

@@ -53,10 +53,10 @@ pub async fn examine(
     // Each credential is built separately, so that one that cannot be built does not affect others.
     let acquisitions: HashMap<_, _> = credentials
         .iter()
-        .map(|settings| (&settings.name, Acquisition::make(settings, metrics.token()).boxed_local().shared()))
+        .map(|settings| (&settings.id, Acquisition::make(settings, metrics.token()).boxed_local().shared()))
         .collect();
     let chains = endpoints.iter().map(|endpoint| {
-        let settings = credentials.iter().find(|credential| credential.name == endpoint.credential);
+        let settings = credentials.iter().find(|credential| credential.id == endpoint.credential);
         let acquisition = acquisitions.get(&endpoint.credential).cloned();
         let progress = &progress;
         async move {

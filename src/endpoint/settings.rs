@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::HealthSettings;
-use crate::credential::CredentialName;
+use crate::credential::CredentialId;
 
 /// The configured name of an endpoint. It is a metric label, a log field and the key of an `[endpoints.*]` table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,7 +45,7 @@ pub struct EndpointSettings {
     /// The name that labels its metrics, unless the maximum of such names is reached. Endpoints may share it.
     pub metrics_label: Arc<str>,
     /// The credential whose tokens its requests carry.
-    pub credential: CredentialName,
+    pub credential: CredentialId,
     /// Its role for client tokens.
     pub role: EndpointRole,
     /// The PEM file of the CAs that are trusted for it, instead of the system's CAs.

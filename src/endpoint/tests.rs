@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::http1::UploadBody;
 use super::http1::tests::run;
 use super::*;
-use crate::credential::{CredentialName, NoBearer};
+use crate::credential::{CredentialId, NoBearer};
 use crate::metrics::{Label, Metrics, WorkerMetrics};
 use crate::write_batch::WriteBatch;
 
@@ -23,7 +23,7 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
         name: EndpointName::new("east"),
         origin: Origin { tls: false, host: "127.0.0.1".into(), port },
         metrics_label: "east".into(),
-        credential: CredentialName::new("east"),
+        credential: CredentialId::without_tenant("east"),
         role: EndpointRole::Primary,
         ca_file: None,
         connect_timeout: Duration::from_secs(5),

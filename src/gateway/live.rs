@@ -140,14 +140,14 @@ impl Live {
 
     fn view(&self) -> View {
         let source = |credential: &CredentialSettings| {
-            Some((credential.name.to_string(), self.parts.credentials.get(&credential.name)?))
+            Some((credential.id.clone(), self.parts.credentials.get(&credential.id)?))
         };
         let endpoint = |endpoint: &Arc<Endpoint>| {
             let settings = endpoint.settings();
             EndpointView {
                 name: settings.name.to_string(),
                 url: settings.origin.to_string(),
-                credential: settings.credential.to_string(),
+                credential: settings.credential.clone(),
                 role: match settings.role {
                     EndpointRole::Primary => "primary",
                     EndpointRole::Secondary => "secondary",

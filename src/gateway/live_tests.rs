@@ -156,12 +156,12 @@ async fn preparing_sets_no_metric_and_starts_no_task_until_the_warm_up() {
     let mut next = settings(fixture.folder.path(), LISTENERS, "");
     std::fs::write(fixture.folder.path().join("other"), "other").unwrap();
     let kind = CredentialKind::TokenFile { path: fixture.folder.path().join("other") };
-    let name = next.credentials[0].name.clone();
+    let id = next.credentials[0].id.clone();
     next.credentials[0].kind = kind;
     next.endpoints[0].connect_timeout = Duration::from_millis(1);
     let prepared = fixture.prepare(next).await.unwrap();
     sleep(Duration::from_millis(50)).await;
-    let state = || prepared.parts.credentials.get(&name).unwrap().status().state;
+    let state = || prepared.parts.credentials.get(&id).unwrap().status().state;
     assert_eq!(state(), CredentialState::Starting);
     assert_eq!(fixture.metrics().await, metrics);
 

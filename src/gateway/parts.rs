@@ -88,7 +88,7 @@ impl Prepared {
         credentials.start();
         let end = Instant::now() + WARM_UP;
         let is_starting = |credential: &CredentialSettings| {
-            let source = credentials.get(&credential.name);
+            let source = credentials.get(&credential.id);
             source.is_some_and(|source| source.status().state == CredentialState::Starting)
         };
         while settings.credentials.iter().any(is_starting) && Instant::now() < end {
@@ -148,7 +148,9 @@ fn labels(settings: &Settings, previous: &Labels) -> Labels {
     Labels {
         endpoints: previous.endpoints.next(settings.endpoints.iter().map(|endpoint| &*endpoint.metrics_label)),
         routes: previous.routes.next(settings.routes.iter().map(|route| route.name.as_str())),
-        credentials: previous.credentials.next(settings.credentials.iter().map(|credential| credential.name.as_str())),
+        credentials: previous
+            .credentials
+            .next(settings.credentials.iter().map(|credential| credential.id.name.as_str())),
         listeners: settings.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
     }
 }

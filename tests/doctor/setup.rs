@@ -60,7 +60,7 @@ impl Setup {
         // after loading.
         let mut settings = load(&self.files).unwrap_or_else(|_gone| self.before.clone());
         settings.endpoints.retain(|endpoint| endpoint.name.as_str() == "east");
-        settings.credentials.retain(|credential| credential.name.as_str() == "east");
+        settings.credentials.retain(|credential| credential.id.name.as_str() == "east");
         let metrics = Metrics::new().unwrap();
         let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, |_| ());
         let mut findings = tokio::time::timeout(Duration::from_secs(15), Box::pin(examination)).await.unwrap();

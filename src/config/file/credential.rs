@@ -45,7 +45,7 @@ pub(crate) enum CredentialFile {
     /// An app registration that trusts the service account of a Kubernetes pod. Keys that are not set have the values of the
     /// variables that Azure's webhook sets in the pod.
     WorkloadIdentity {
-        /// The tenant of the SignalR resource, which issues the tokens. Default: `AZURE_TENANT_ID`.
+        /// The tenant of the SignalR resource, which issues the tokens. Default: that of the endpoint, else `AZURE_TENANT_ID`.
         #[serde(skip_serializing_if = "Option::is_none")]
         tenant: Option<String>,
         /// The app registration's client id. Default: `AZURE_CLIENT_ID`.
@@ -80,8 +80,10 @@ pub(crate) enum CredentialFile {
     },
     /// The user who is signed in to the Azure CLI on this host, for development.
     AzureCli {
-        /// The tenant of the SignalR resource, which issues the tokens. A GUID or a domain.
-        tenant: String,
+        /// The tenant of the SignalR resource, which issues the tokens. A GUID or a domain. Left out if each endpoint names its
+        /// own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tenant: Option<String>,
         /// The requested scope. Default: `https://signalr.azure.com/.default`.
         #[serde(skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
@@ -101,8 +103,9 @@ pub(crate) enum CredentialFile {
 /// The keys that all kinds with an app registration have.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub(crate) struct AppFile {
-    /// The tenant of the SignalR resource, which issues the tokens. A GUID or a domain.
-    pub(crate) tenant: String,
+    /// The tenant of the SignalR resource, which issues the tokens. A GUID or a domain. Left out if each endpoint names its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tenant: Option<String>,
     /// The app registration's client id.
     pub(crate) client_id: String,
     /// The cloud: `public`, `us_government`, `china` or `custom`.

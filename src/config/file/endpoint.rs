@@ -13,6 +13,13 @@ pub(crate) struct EndpointFile {
     pub(crate) url: String,
     /// The name of its credential.
     pub(crate) credential: String,
+    /// The tenant of this SignalR resource, which issues its tokens. A GUID or a domain. Only if the credential names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tenant: Option<String>,
+    /// The object id of the credential's enterprise application in that tenant. If set, `doctor` and `token` compare it with the
+    /// `oid` of the token. Only if the credential has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) object_id: Option<String>,
     /// The label of its metrics. Endpoints that share it share their series: counters add up, states show the worst. Default:
     /// its name.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -62,7 +62,8 @@ impl<'a> Context<'a> {
     fn make_problem(&self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) -> Problem {
         let mut fact = fact.into();
         // Operators may paste a secret where its id or its source belongs.
-        if key.first().is_some_and(|table| table == "credentials") {
+        let is_of_credential = |name: &String| ["tenant", "object_id"].contains(&name.as_str());
+        if key.first().is_some_and(|table| table == "credentials") || key.last().is_some_and(is_of_credential) {
             fact = redact::message(&fact);
         }
         Problem { key: key.join("."), fact, origin: self.origin_of(key), fix: fix.into() }

@@ -1,22 +1,24 @@
 //! Lowers endpoints.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::context::{Context, below, key};
 use super::values::{self, PlainHttp};
 use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, RoleFile};
-use crate::credential::CredentialName;
+use crate::credential::{CredentialId, CredentialSettings};
 use crate::endpoint::{
     EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion, PoolSettings,
 };
 
-/// Bounds the number of metric series. Also, [`Order`](crate::route::Order) has 32 bits, one for each endpoint of a
-/// route.
-const MAX_ENDPOINTS: usize = 32;
 /// Keeps the buckets of a window longer than a millisecond, the resolution of its time.
 const MIN_WINDOW: Duration = Duration::from_secs(1);
 
-pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<EndpointSettings> {
+pub(super) fn lower(
+    file: &ConfigFile,
+    credentials: &[CredentialSettings],
+    context: &mut Context<'_>,
+) -> Vec<EndpointSettings> {
     let names = context.names("endpoints");
     if names.is_empty() {
         let fix = if context.merged.has_file() {
@@ -26,12 +28,10 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Endpoin
         };
         context.problem(&key(&["endpoints"]), "there is no endpoint", fix);
     }
-    if names.len() > MAX_ENDPOINTS {
-        let fact = format!("{} endpoints, the maximum is {MAX_ENDPOINTS}", names.len());
-        context.problem(&key(&["endpoints"]), fact, "remove some, or run several gateways");
-    }
     let health = health(&file.health, context);
-    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, health, context)).collect()
+    let ids = credentials.iter().map(|credential| &credential.id);
+    let ids = ids.map(|id| ((id.name.as_str(), id.tenant.as_deref()), id)).collect();
+    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, &ids, health, context)).collect()
 }
 
 fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
@@ -61,10 +61,14 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     }
 }
 
+/// The token lives, by the names of the credential and the tenant.
+type Ids<'c> = HashMap<(&'c str, Option<&'c str>), &'c CredentialId>;
+
 /// Lowers one endpoint. A new key needs a line here.
 fn lower_one(
     name: &str,
     file: &EndpointFile,
+    ids: &Ids<'_>,
     health: HealthSettings,
     context: &mut Context<'_>,
 ) -> Option<EndpointSettings> {
@@ -75,12 +79,13 @@ fn lower_one(
     if let Some(label) = &file.metrics_label {
         values::check_name(&at("metrics_label"), label, context);
     }
+    // A token life that does not exist has a problem that is reported.
+    let credential = ids.get(&(file.credential.as_str(), file.tenant.as_deref())).map(|id| (*id).clone());
     let origin = values::origin(&at("url"), &file.url, PlainHttp::Loopback, context);
     let name = EndpointName::new(name);
     Some(EndpointSettings {
         metrics_label: file.metrics_label.as_deref().map_or_else(|| name.shared(), Into::into),
         name,
-        credential: CredentialName::new(&file.credential),
         role: match file.role {
             RoleFile::Primary => EndpointRole::Primary,
             RoleFile::Secondary => EndpointRole::Secondary,
@@ -102,6 +107,7 @@ fn lower_one(
         },
         health,
         // Last, so that the problems of all other keys are reported as well.
+        credential: credential?,
         origin: origin?,
     })
 }

@@ -12,6 +12,7 @@ mod named_endpoint;
 mod process;
 mod request;
 mod route;
+mod tenant;
 mod test;
 mod values;
 
@@ -29,7 +30,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let listeners = listener::lower(file, context);
     let admin = listener::lower_admin(&file.admin, &listeners, context);
     let credentials = credential::lower(file, context);
-    let endpoints = endpoint::lower(file, context);
+    let endpoints = endpoint::lower(file, &credentials, context);
     let routes = route::lower(file, context);
     let tests = test::lower(file, context);
     let proxy = request::lower(file, context);

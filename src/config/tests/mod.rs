@@ -6,6 +6,7 @@ mod routes;
 mod routing_tests;
 mod shipped_files;
 mod sources;
+mod tenants;
 mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,18 +214,20 @@ fn workload_identity_uses_the_variables_of_the_pod_as_defaults() {
                   [endpoints.east]\nurl = \"https://east.service.signalr.net\"\ncredential = \"pod\"\n";
     let app = |config: &str, environment: &[(&str, &str)]| {
         let loaded = load(&sources(folder(config).path(), environment)).unwrap_or_else(|err| panic!("{err}"));
-        let CredentialKind::App(app) = loaded.settings.credentials[0].kind.clone() else { panic!("{loaded:?}") };
-        app
+        let CredentialKind::App { app, tenant } = loaded.settings.credentials[0].kind.clone() else {
+            panic!("{loaded:?}")
+        };
+        (tenant, app)
     };
-    let pod = app(config, &PLATFORM);
-    assert_eq!((pod.tenant.as_str(), pod.client_id.as_str()), (PLATFORM[0].1, PLATFORM[1].1));
+    let (tenant, pod) = app(config, &PLATFORM);
+    assert_eq!((&*tenant, pod.client_id.as_str()), (PLATFORM[0].1, PLATFORM[1].1));
     assert_eq!(pod.authority.cloud, Cloud::UsGovernment);
     let path = PathBuf::from(PLATFORM[2].1);
     assert_eq!(pod.proof, Proof::Federated(AssertionSettings::File { path }));
 
     let written = config.replace("\n[endpoints", "\ntenant = \"contoso.com\"\ncloud = \"public\"\n[endpoints");
-    let pod = app(&written, &PLATFORM);
-    assert_eq!((pod.tenant.as_str(), pod.authority.cloud), ("contoso.com", Cloud::Public));
+    let (tenant, pod) = app(&written, &PLATFORM);
+    assert_eq!((&*tenant, &pod.authority.cloud), ("contoso.com", &Cloud::Public));
 
     let report = report(config);
     for variable in ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"] {

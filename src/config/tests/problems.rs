@@ -69,7 +69,10 @@ fn reports_each_mistake_in_a_key() {
         (("contoso.onmicrosoft.com", "organizations"), "`organizations` is not one tenant"),
         (("contoso.onmicrosoft.com", "contoso"), "neither a GUID nor a domain"),
         ((GUID, "my-app"), "credentials.fabrikam.client_id: is not a GUID"),
-        (("tenant = \"contoso.onmicrosoft.com\"\n", ""), "credentials.fabrikam.tenant: is missing (gateway.toml:2)"),
+        (
+            ("tenant = \"contoso.onmicrosoft.com\"\n", ""),
+            "credentials.fabrikam.tenant: is missing, here and in the endpoints (gateway.toml:2)",
+        ),
         (("{ file = \"secret\" }", "{ file = \"gone\" }"), "gone cannot be read"),
         (("{ file = \"secret\" }", "{ env = \"GONE\" }"), "the environment variable GONE is not set or empty"),
         (("{ file = \"secret\" }", "{ }"), "names no source of the secret"),
@@ -177,9 +180,7 @@ endpoints = "east"
     );
     assert_eq!(
         text,
-        "the configuration has 26 problems
-credentials.a.tenant: is missing (gateway.toml:2)
-  hint: add it: the tenant of the SignalR resource, which issues the tokens. A GUID or a domain
+        "the configuration has 25 problems
 credentials.a.client_id: is a number, must be text (gateway.toml:4)
   hint: set it to text: the app registration's client id
 credentials.a.scope: `two scopes` is not a scope that an app can request (gateway.toml:5)

@@ -16,7 +16,7 @@ use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKin
 use crate::credential::lifetime::Lifetime;
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::response_error::ResponseError;
-use crate::credential::settings::CredentialName;
+use crate::credential::settings::CredentialId;
 use crate::metrics::{MetricRegistry, TokenMetrics};
 
 const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
@@ -111,8 +111,8 @@ impl Fixture {
         let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
         let (state, (publish, progress)) = (Arc::<TokenState>::default(), watch::channel(Progress::default()));
         let acquirer: Arc<dyn Acquire> = Arc::<Script>::clone(&script);
-        let names = vec![CredentialName::new("fabrikam")];
-        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, names, metrics);
+        let ids = vec![CredentialId::without_tenant("fabrikam")];
+        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, ids, metrics);
         let cell = Arc::new(TokenCell::new(state, progress, refresher, tokio::runtime::Handle::current()));
         Self { cell, script }
     }

@@ -165,12 +165,11 @@ impl Authority {
                 cloud: Cloud::Custom { authority: format!("https://{address}") },
                 ca_file: Some(ca_file),
             },
-            tenant: "tenant-b".into(),
             client_id: "app-id".into(),
             scope: "https://signalr.azure.com/.default".into(),
             proof,
         };
-        App::new(settings, client, None).unwrap()
+        App::new(Arc::new(settings), "tenant-b".into(), client, None).unwrap()
     }
 }
 

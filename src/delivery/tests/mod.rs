@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Handle, LocalOptions};
 
 use super::*;
-use crate::credential::{CredentialKind, CredentialName, CredentialSettings, Credentials};
+use crate::credential::{CredentialId, CredentialKind, CredentialSettings, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointRole, TlsClients, tests::settings};
 use crate::limits::{EndpointLimits, Limits, QueueSettings, RequestDeadline};
 use crate::metrics::{Label, Metrics, WorkerMetrics};
@@ -118,12 +118,12 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, TOKEN).unwrap();
-        let name = CredentialName::new("east");
+        let id = CredentialId::without_tenant("east");
         let credential =
-            CredentialSettings { name: name.clone(), kind: CredentialKind::TokenFile { path }, object_id: None };
+            CredentialSettings { id: id.clone(), kind: CredentialKind::TokenFile { path }, object_id: None };
         let metrics = Metrics::new().unwrap();
         let credentials = Credentials::build(&[credential], metrics.token(), &Handle::current()).unwrap();
-        let bearer = credentials.get(&name).unwrap();
+        let bearer = credentials.get(&id).unwrap();
         bearer.acquire().await.unwrap();
 
         let build = |endpoint: &TestEndpoint| {

@@ -17,7 +17,7 @@ pub(in crate::diagnosis) struct Facts<'a> {
 
 impl Facts<'_> {
     pub(super) fn app(&self) -> Option<&AppSettings> {
-        if let CredentialKind::App(app) = &self.credential.kind { Some(app) } else { None }
+        if let CredentialKind::App { app, .. } = &self.credential.kind { Some(app) } else { None }
     }
 
     pub(super) fn client_id(&self) -> &str {
@@ -25,7 +25,8 @@ impl Facts<'_> {
     }
 
     pub(super) fn tenant(&self) -> &str {
-        self.app().map_or("<tenant of the endpoint>", |app| &app.tenant)
+        let identity = self.credential.kind.facts().identity;
+        identity.and_then(|identity| identity.tenant()).unwrap_or("<tenant of the endpoint>")
     }
 
     /// Returns the command that prints a property of the SignalR resource.
@@ -38,7 +39,8 @@ impl Facts<'_> {
     pub(super) fn path(&self, key: &str) -> String {
         match key {
             "url" => format!("endpoints.{}.url", self.endpoint.name),
-            key => format!("credentials.{}.{key}", self.credential.name),
+            "tenant" if self.credential.id.tenant.is_some() => format!("endpoints.{}.tenant", self.endpoint.name),
+            key => format!("credentials.{}.{key}", self.credential.id.name),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Remediation on this host: the configuration, the proof and the host's identity.
 
 use super::facts::{Facts, quoted_path};
-use crate::credential::{AppSettings, AssertionSettings, CredentialKind, Proof};
+use crate::credential::{AssertionSettings, CredentialKind, Proof};
 use crate::diagnosis::acquisition::Failure;
 use crate::diagnosis::finding::Remediation;
 
@@ -55,20 +55,24 @@ fn correct(key: &str, facts: &Facts<'_>) -> Remediation {
     }
 }
 
+/// What to do if a secret cannot be read.
+const SECRET: &str = "put the secret into the configured file or variable, readable by the process";
+
 pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let mut remediation = match &facts.credential.kind {
-        CredentialKind::App(AppSettings { proof: Proof::Certificate(certificate), .. }) => vec![
-            Remediation::note(
-                "make the certificate and its key readable by the process, and renew the certificate if it has expired",
-            ),
-            Remediation::command(
-                "print its validity",
-                format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
-            ),
-        ],
-        CredentialKind::App(AppSettings { proof: Proof::Federated(source), .. }) => {
-            vec![Remediation::note(assertion(source))]
-        }
+        CredentialKind::App { app, .. } => match &app.proof {
+            Proof::Certificate(certificate) => vec![
+                Remediation::note(
+                    "make the certificate and its key readable by the process, and renew the certificate if it has expired",
+                ),
+                Remediation::command(
+                    "print its validity",
+                    format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
+                ),
+            ],
+            Proof::Federated(source) => vec![Remediation::note(assertion(source))],
+            Proof::Secret(_) => vec![Remediation::note(SECRET)],
+        },
         CredentialKind::AzureCli { tenant, .. } => vec![
             Remediation::command(
                 "sign in to the endpoint's tenant, as the user that runs the gateway",
@@ -80,9 +84,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
             "make sure that the program that writes the file runs and requests a token of this endpoint's tenant",
             format!("ls -l {}", quoted_path(path)),
         )],
-        CredentialKind::App(AppSettings { proof: Proof::Secret(_), .. }) | CredentialKind::AccessKey { .. } => {
-            vec![Remediation::note("put the secret into the configured file or variable, readable by the process")]
-        }
+        CredentialKind::AccessKey { .. } => vec![Remediation::note(SECRET)],
         CredentialKind::ManagedIdentity { .. } => Vec::new(),
     };
     // AADSTS700024 and 500133: the assertion is not valid yet or has expired.

@@ -17,7 +17,7 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
     }
     let discovery = facts.app().map_or_else(
         || "https://login.microsoftonline.com".to_owned(),
-        |app| format!("{}/{}/v2.0/.well-known/openid-configuration", app.authority.origin(), app.tenant),
+        |app| format!("{}/{}/v2.0/.well-known/openid-configuration", app.authority.origin(), facts.tenant()),
     );
     remediation.push(Remediation::command("show which server answers", format!("curl -v --noproxy '*' {discovery}")));
     remediation
